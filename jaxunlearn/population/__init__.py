@@ -1,0 +1,13 @@
+"""The engine: M models of one architecture as one pytree, trained and queried as one program.
+
+    task -> streams -> train (generator of Progress) -> predict
+
+It is handed functions and arrays and knows no model, no data set and no file. See `train.py` for the flow of an epoch
+and `lift.py` for how members are mapped onto the machine.
+"""
+
+from jaxunlearn.population.lift import Lifting, make
+from jaxunlearn.population.predict import predict
+from jaxunlearn.population.streams import Stream, from_membership, steps_per_epoch
+from jaxunlearn.population.task import Batch, Clock, Metrics, State, Task, supervised, variables
+from jaxunlearn.population.train import Carry, Job, Progress, Resident, host, kept_variables, train

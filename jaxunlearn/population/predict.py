@@ -1,0 +1,74 @@
+"""Logits of a population on many rows: blocks of rows, all members, float32, nothing kept on the device.
+
+    for rows, logits in predict(task, variables, inputs, rows, ...):   # rows: a slice, logits: [M, len, C]
+        ...
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import keys, trees
+from jaxunlearn.population import lift
+from jaxunlearn.population.task import Task
+
+Tree = Any
+
+
+def predict(
+    task: Task,
+    variables: Tree,
+    inputs: jax.Array | np.ndarray,
+    rows: np.ndarray,
+    lifting: lift.Lifting,
+    *,
+    batch: int = 256,
+    block: int = 4096,
+    view_key: jax.Array | None = None,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields the logits of all members, block by block.
+
+    Args:
+      task: one member's functions.
+      variables: flax variables with leading M.
+      inputs: [N_all, ...] the resident raw inputs.
+      rows: [N] int32 rows to answer for.
+      lifting: how members are mapped.
+      batch: rows per forward pass of one member; `block`: rows per program call (bounds device memory and what a
+        kill can lose).
+      view_key: None for the clean view; a key for one augmented view. All members see the same augmented row.
+
+    Yields:
+      (slice into `rows`, logits [M, n, C] float32) with n <= block.
+    """
+    rows = np.asarray(rows, np.int32)
+    num_members = trees.size(variables)
+    steps = max(1, min(block, len(rows) + batch - 1) // batch)
+    block = steps * batch
+
+    def answer(member: Tree, nothing: jax.Array, shared: tuple) -> jax.Array:
+        data, chosen, place, key = shared
+
+        def one(carry: None, now: tuple) -> tuple[None, jax.Array]:
+            indices, number = now
+            if view_key is None:
+                return carry, task.predict(member, data[indices])
+            return carry, task.view(member, data[indices], keys.at(key, place + number))
+
+        return jax.lax.scan(one, None, (chosen.reshape(steps, batch), jnp.arange(steps)))[1]
+
+    members = lift.place(lift.pad(variables, lifting), lifting)
+    unused = lift.place(np.zeros(trees.size(members), np.int8), lifting)
+    data = lift.place(inputs, lifting, shared=True)
+    key = view_key if view_key is not None else keys.root(0)
+    padded = np.concatenate([rows, np.full(-len(rows) % block, rows[0], np.int32)])
+    program = None
+    for start in range(0, len(padded), block):
+        shared = lift.place((data, padded[start : start + block], np.int32(start // batch), key), lifting, shared=True)
+        program = program or lift.compile_lifted(answer, lifting, members, unused, shared)
+        logits = np.asarray(program.call(members, unused, shared))[:num_members]
+        stop = min(start + block, len(rows))
+        yield slice(start, stop), logits.reshape(num_members, block, -1)[:, : stop - start]

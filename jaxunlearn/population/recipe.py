@@ -1,0 +1,53 @@
+"""Recipes: the optimizer and the learning-rate schedule of `settings.TrainSettings`, for ONE member.
+
+PyTorch's conventions, because published numbers rest on them: L2 decay on every parameter (BatchNorm and biases too)
+is added to the gradient before momentum, and the rate is constant within an epoch, so that with cosine over E epochs
+epoch e (from 0) runs at rate0 * (1 + cos(pi e / E)) / 2, and epochs beyond E rise again.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn import settings
+
+Scalar = jax.Array | float
+
+
+def transform(
+    train: settings.TrainSettings, learning_rate: Scalar, weight_decay: Scalar
+) -> optax.GradientTransformation:
+    """The optimizer at one moment, with rate and decay as traced scalars, so that both may differ between members.
+
+    Its state does not depend on the two, hence one state serves the whole training.
+    """
+    if train.optimizer == "adamw":
+        return optax.adamw(learning_rate, weight_decay=weight_decay)  # type: ignore[arg-type]
+    decay = optax.add_decayed_weights(weight_decay)
+    if train.optimizer == "adam":
+        return optax.chain(decay, optax.adam(learning_rate))
+    momentum = optax.trace(train.momentum, nesterov=train.nesterov) if train.momentum else optax.identity()
+    return optax.chain(decay, momentum, optax.scale_by_learning_rate(learning_rate))
+
+
+def rate(train: settings.TrainSettings, epoch: jax.Array, fraction: jax.Array) -> jax.Array:
+    """The factor on the peak learning rate, float32 in [0, 1].
+
+    Args:
+      train: the recipe (schedule, schedule_per, schedule_epochs, milestones, decay, warmup_epochs).
+      epoch: int32, from 0.
+      fraction: float32 in [0, 1), the part of the epoch that is over; ignored with schedule_per="epoch".
+    """
+    moment = epoch.astype(jnp.float32) + jnp.where(train.schedule_per == "step", fraction, 0.0)
+    factor = jnp.float32(1.0)
+    if train.schedule == "cosine":
+        length = float(train.schedule_epochs or train.epochs)
+        factor = (1.0 + jnp.cos(jnp.pi * moment / length)) / 2.0
+    elif train.schedule == "step":
+        passed = jnp.sum(moment >= jnp.asarray(train.milestones, jnp.float32))
+        factor = jnp.float32(train.decay) ** passed
+    if train.warmup_epochs:
+        # The warm-up always moves with the step: a rate of exactly 0 over a whole first epoch trains nothing.
+        begun = epoch.astype(jnp.float32) + fraction
+        factor = factor * jnp.clip(begun / train.warmup_epochs, 0.0, 1.0)
+    return factor

@@ -1,0 +1,140 @@
+"""What one member of a population is: how it starts, takes one step, and answers.
+
+A `Task` is written for ONE member, undecorated; the executor (`lift.py`, `train.py`) maps it over members. Anything
+trainable fits: a task is four functions, and `supervised` builds the usual one from a flax module, a `prepare` function
+(augmentation and normalisation) and a recipe. Unlearning methods build theirs from several streams and constants.
+
+    state, metrics = task.step(state, batches, clock, key, constants)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn import keys, settings
+from jaxunlearn.population import recipe
+
+Tree = Any
+
+
+class Batch(NamedTuple):
+    """Rows of the resident data set that one member reads in one step."""
+
+    inputs: jax.Array  # [B, ...] as resident: uint8 or float32, not yet normalised
+    labels: jax.Array  # [B] int32
+    weights: jax.Array  # [B] float32, 0 marks padding
+    rows: jax.Array  # [B] int32 rows of the data set
+
+
+class State(NamedTuple):
+    """Everything of one member that training changes."""
+
+    params: Tree
+    statistics: Tree  # the other flax collections, e.g. {"batch_stats": ...}; {} where there are none
+    optimizer: Tree
+
+
+class Clock(NamedTuple):
+    """When a step happens, for schedules."""
+
+    epoch: jax.Array  # int32, from 0
+    fraction: jax.Array  # float32 in [0, 1): the part of the member's own epoch that is over
+    step: jax.Array  # int32, from 0, over all epochs
+
+
+class Metrics(NamedTuple):
+    """What a step reports; sums, so that an epoch's mean is exact with unequal batches."""
+
+    loss: jax.Array  # float32 scalar, the batch's objective: decides over divergence
+    correct: jax.Array  # float32 scalar, weighted number of right answers
+    weight: jax.Array  # float32 scalar, sum of the batch's weights
+
+
+class Task(NamedTuple):
+    """One member as four pure functions."""
+
+    init: Callable[[jax.Array], State]  # key -> state
+    step: Callable[[State, Mapping[str, Batch], Clock, jax.Array, Tree], tuple[State, Metrics]]
+    predict: Callable[[Tree, jax.Array], jax.Array]  # (variables, raw inputs [B, ...]) -> logits [B, C] float32
+    view: Callable[[Tree, jax.Array, jax.Array], jax.Array]  # the same through the training augmentation, with a key
+
+
+def variables(state: State) -> dict[str, Tree]:
+    """The flax variables of a state: parameters and statistics."""
+    return {"params": state.params, **state.statistics}
+
+
+def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+    """Mean of [B] values over rows of positive weight; 0 for an empty batch, never 0/0."""
+    total = jnp.sum(weights)
+    return jnp.sum(jnp.where(weights > 0, values * weights, 0.0)) / jnp.where(total > 0, total, 1.0)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """[B] cross entropies from [B, C] float32 logits and [B] int32 labels, with optional label smoothing."""
+    if smoothing == 0.0:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def supervised(
+    module: nn.Module,
+    evaluator: nn.Module,
+    prepare: Callable[[jax.Array, jax.Array, bool], jax.Array],
+    train: settings.TrainSettings,
+    example: jax.ShapeDtypeStruct,
+) -> Task:
+    """The usual task: cross entropy on one stream named `train`.
+
+    Args:
+      module: the network for training, called as `module.apply(variables, inputs, train=..., mask=...)`.
+      evaluator: the same network for answering (float32, whatever training computes in).
+      prepare: (raw inputs [B, ...], key, is_train) -> float32 network inputs [B, ...].
+      train: the recipe. `constants` of a step must hold float32 scalars `learning_rate` and `weight_decay`.
+      example: shape and dtype of ONE raw row, without the batch axis.
+    """
+
+    def init(key: jax.Array) -> State:
+        blank = prepare(jnp.zeros((1, *example.shape), example.dtype), key, False)
+        collections = dict(evaluator.init(key, blank, train=False))
+        params = collections.pop("params")
+        return State(params, collections, recipe.transform(train, 0.0, 0.0).init(params))
+
+    def step(
+        state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Tree
+    ) -> tuple[State, Metrics]:
+        batch = batches["train"]
+        inputs = prepare(batch.inputs, keys.stream(key, "augment"), True)
+
+        def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
+            logits, statistics = module.apply(
+                {"params": params, **state.statistics},
+                inputs,
+                train=True,
+                mask=batch.weights > 0,
+                mutable=list(state.statistics),
+                rngs={"dropout": keys.stream(key, "dropout")},
+            )
+            losses = cross_entropy(logits, batch.labels, train.label_smoothing)
+            return weighted_mean(losses, batch.weights), (dict(statistics), logits)
+
+        (loss, (statistics, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        rate = constants["learning_rate"] * recipe.rate(train, clock.epoch, clock.fraction)
+        transform = recipe.transform(train, rate, constants["weight_decay"])
+        updates, optimizer = transform.update(gradients, state.optimizer, state.params)
+        correct = jnp.sum(jnp.where(jnp.argmax(logits, -1) == batch.labels, batch.weights, 0.0))
+        metrics = Metrics(loss, correct, jnp.sum(batch.weights))
+        return State(optax.apply_updates(state.params, updates), statistics, optimizer), metrics
+
+    def predict(collections: Tree, inputs: jax.Array) -> jax.Array:
+        return evaluator.apply(collections, prepare(inputs, keys.root(0), False), train=False)
+
+    def view(collections: Tree, inputs: jax.Array, key: jax.Array) -> jax.Array:
+        return evaluator.apply(collections, prepare(inputs, key, True), train=False)
+
+    return Task(init, step, predict, view)

@@ -1,0 +1,245 @@
+"""Training a population: one compiled program per epoch, a generator that yields after each.
+
+    for progress in train(task, data, streams, ...):     # the caller reports, checkpoints, keeps snapshots
+        ...
+
+Within the program every member scans over its own steps: gather its batch from the resident data, take the task's
+step, keep the old state where the batch is empty, where the loss is not finite, or where the member is already frozen.
+A diverged member therefore stops at its last finite state and cannot touch its neighbours. Nothing here opens a file.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import keys, trees
+from jaxunlearn.population import lift, streams
+from jaxunlearn.population.task import Batch, Clock, Metrics, State, Task, variables
+
+Tree = Any
+NEVER = -1
+
+
+class Resident(NamedTuple):
+    """The data set on the device, shared by all members."""
+
+    inputs: jax.Array | np.ndarray  # [N, ...] uint8 or float32
+    labels: jax.Array | np.ndarray  # [N] int32
+
+
+class Carry(NamedTuple):
+    """All that training changes and a checkpoint must hold; every leaf with a leading M.
+
+    Attributes:
+      state: parameters, statistics, optimizer state.
+      diverged_at: [M] int32 global step at which the member was frozen, -1 = never.
+      best: variables of the best epoch so far, or None when the last epoch is kept.
+      best_accuracy: [M] float32 accuracy of `best` on the member's held-out stream, or None.
+    """
+
+    state: State
+    diverged_at: jax.Array
+    best: Tree = None
+    best_accuracy: jax.Array | None = None
+
+
+class Progress(NamedTuple):
+    """What `train` yields after each epoch.
+
+    Attributes:
+      epoch: number of epochs done (1 = after the first).
+      carry: on the device, padded; `host(progress)` copies and trims it. Donated when the generator continues.
+      loss, accuracy: [M] float32 means over the member's own rows during the epoch (NaN for a frozen member).
+      num_members: M without padding.
+    """
+
+    epoch: int
+    carry: Carry
+    loss: np.ndarray
+    accuracy: np.ndarray
+    num_members: int
+
+
+class Job(NamedTuple):
+    """One population to train: everything that decides about its numbers.
+
+    Attributes:
+      task: one member's functions.
+      streams: name -> Stream; the first is the driver, whose rows are passed once per epoch; the others cycle.
+      batches: name -> rows per step.
+      member_ids: [M] int32 global member numbers.
+      key: the root key of this role; members fold in their number.
+      constants: tree with leading M: `learning_rate`, `weight_decay`, masks, teachers ...
+      steps: steps per epoch; must be the same for all chunks of a population only for speed, not for the numbers.
+      held_out: stream on which the best epoch is chosen, or None to keep the last one.
+      initial: State with leading M to start from, or None for `task.init`.
+    """
+
+    task: Task
+    streams: Mapping[str, streams.Stream]
+    batches: Mapping[str, int]
+    member_ids: np.ndarray
+    key: jax.Array
+    constants: Tree
+    steps: int
+    held_out: streams.Stream | None = None
+    initial: State | None = None
+
+
+def init_carry(job: Job, lifting: lift.Lifting) -> Carry:
+    """The padded carry of epoch 0 on the devices: each member initialised from its own key."""
+    ids = lift.pad(np.asarray(job.member_ids, np.int32), lifting)
+
+    def start(given: Any, member_id: jax.Array, key: jax.Array) -> Carry:
+        state = given if given is not None else job.task.init(keys.member(keys.stream(key, "init"), member_id))
+        best = (variables(state), jnp.float32(-1.0)) if job.held_out is not None else (None, None)
+        return Carry(state, jnp.int32(NEVER), *best)
+
+    initial = lift.pad(job.initial, lifting) if job.initial is not None else None
+    # Initialisation runs once and is small: vmap compiles to one short program on every platform.
+    side_by_side = lifting._replace(mapping="vmap")
+    program = jax.jit(lift.lift(start, side_by_side))
+    placed = lift.place(initial, lifting) if initial is not None else None
+    return program(placed, lift.place(ids, lifting), lift.place(job.key, lifting, shared=True))
+
+
+def place_carry(carry: Carry, lifting: lift.Lifting) -> Carry:
+    """A carry from a checkpoint (host, unpadded) back onto the devices."""
+    return lift.place(lift.pad(carry, lifting), lifting)
+
+
+def host(progress: Progress) -> Carry:
+    """The carry as NumPy arrays without padding members: what a checkpoint stores."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: progress.num_members], progress.carry)
+
+
+def kept_variables(carry: Carry) -> Tree:
+    """The flax variables a finished training hands on: of the last epoch, or of the best one."""
+    return variables(carry.state) if carry.best is None else carry.best
+
+
+class Fixed(NamedTuple):
+    """Per-member inputs of the epoch program that do not change."""
+
+    member_id: jax.Array
+    streams: dict[str, streams.Stream]
+    held_out: streams.Stream | None
+    constants: Tree
+
+
+def _epoch_of_one_member(job: Job, carry: Carry, fixed: Fixed, shared: tuple) -> tuple[Carry, Metrics]:
+    """One epoch of ONE member; pure, mapped by the executor. `shared` = (data, epoch number, role key)."""
+    data, epoch, role_key = shared
+    key = keys.at(keys.member(keys.stream(role_key, "train"), fixed.member_id), epoch)
+    driver = next(iter(job.streams))
+    batches = {
+        name: streams.epoch_batches(stream, keys.stream(key, name), job.batches[name], job.steps, cycle=name != driver)
+        for name, stream in fixed.streams.items()
+    }
+    own_steps = jnp.maximum(-(-fixed.streams[driver].count // job.batches[driver]), 1)
+
+    def step(carry: Carry, now: tuple) -> tuple[Carry, Metrics]:
+        number, read = now
+        taken = {
+            name: Batch(data.inputs[rows], data.labels[rows], weights, rows) for name, (rows, weights) in read.items()
+        }
+        clock = Clock(epoch, number / own_steps, epoch * own_steps + number)
+        state, metrics = job.task.step(carry.state, taken, clock, keys.at(key, number), fixed.constants)
+        active = (jnp.sum(taken[driver].weights) > 0) & (carry.diverged_at == NEVER)
+        finite = jnp.isfinite(metrics.loss)
+        diverged_at = jnp.where(active & ~finite, clock.step, carry.diverged_at)
+        state = trees.where(active & finite, state, carry.state)
+        counted = jax.tree.map(lambda value: jnp.where(active, value, 0.0), metrics)
+        sums = Metrics(counted.loss * counted.weight, counted.correct, counted.weight)
+        return carry._replace(state=state, diverged_at=diverged_at), sums
+
+    carry, sums = jax.lax.scan(step, carry, (jnp.arange(job.steps), batches))
+    carry = _freeze_if_overflown(carry, epoch * own_steps + own_steps - 1)
+    if fixed.held_out is not None:
+        carry = _keep_best(job, carry, fixed.held_out, data)
+    return carry, jax.tree.map(jnp.sum, sums)
+
+
+def _freeze_if_overflown(carry: Carry, step: jax.Array) -> Carry:
+    """Flags a member whose parameters overflowed in a step whose loss was still finite (checked once per epoch)."""
+    finite = jnp.array(True)
+    for leaf in jax.tree.leaves(carry.state.params):
+        finite &= jnp.all(jnp.isfinite(leaf))
+    return carry._replace(diverged_at=jnp.where(finite | (carry.diverged_at != NEVER), carry.diverged_at, step))
+
+
+def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: Resident) -> Carry:
+    """Keeps the variables of the epoch with the highest accuracy on the member's held-out rows (first one wins)."""
+    batch = next(iter(job.batches.values()))
+    steps = -(-held_out.rows.shape[0] // batch)
+    now = variables(carry.state)
+
+    def score(total: jax.Array, read: tuple) -> tuple[jax.Array, None]:
+        rows, weights = read
+        right = jnp.argmax(job.task.predict(now, data.inputs[rows]), -1) == data.labels[rows]
+        return total + jnp.sum(jnp.where(right, weights, 0.0)), None
+
+    batches = streams.epoch_batches(held_out, keys.root(0), batch, steps)
+    total, _ = jax.lax.scan(score, jnp.float32(0.0), batches)
+    accuracy = total / jnp.maximum(jnp.sum(held_out.weights), 1e-9)
+    better = accuracy > carry.best_accuracy
+    return carry._replace(
+        best=trees.where(better, now, carry.best), best_accuracy=jnp.where(better, accuracy, carry.best_accuracy)
+    )
+
+
+def _fixed(job: Job, lifting: lift.Lifting) -> Fixed:
+    host_side = Fixed(np.asarray(job.member_ids, np.int32), dict(job.streams), job.held_out, job.constants)
+    return lift.pad(jax.tree.map(np.asarray, host_side), lifting)
+
+
+def compile_epoch(job: Job, data: Resident, lifting: lift.Lifting) -> lift.Compiled:
+    """Compiles the epoch program of a job without running anything; `memory` says what it needs."""
+    carry = jax.eval_shape(lambda: init_carry(job, lifting))
+    shared = (data, jax.ShapeDtypeStruct((), jnp.int32), job.key)
+
+    def fn(carry: Carry, fixed: Fixed, shared: tuple) -> tuple[Carry, Metrics]:
+        return _epoch_of_one_member(job, carry, fixed, shared)
+
+    return lift.compile_lifted(fn, lifting, carry, _fixed(job, lifting), shared, donate=True)
+
+
+def train(
+    job: Job,
+    data: Resident,
+    epochs: int,
+    lifting: lift.Lifting,
+    *,
+    program: lift.Compiled | None = None,
+    carry: Carry | None = None,
+    done: int = 0,
+) -> Iterator[Progress]:
+    """Trains a population, yielding after every epoch.
+
+    Args:
+      job: the population.
+      data: the resident data set (placed here if it is not yet).
+      epochs: total number of epochs; training resumes after `done`.
+      lifting: how members are mapped; does not change the numbers beyond float rounding.
+      program: the compiled epoch, if the caller has it already.
+      carry: host carry of a checkpoint taken after `done` epochs; None starts afresh.
+
+    Yields:
+      Progress after epochs done+1 .. epochs. Its device carry is donated to the next epoch: copy with `host` first.
+    """
+    data = lift.place(data, lifting, shared=True)
+    program = program or compile_epoch(job, data, lifting)
+    fixed = lift.place(_fixed(job, lifting), lifting)
+    current = place_carry(carry, lifting) if carry is not None else init_carry(job, lifting)
+    key = lift.place(job.key, lifting, shared=True)
+    num_members = len(np.asarray(job.member_ids))
+    for epoch in range(done, epochs):
+        shared = (data, lift.place(np.int32(epoch), lifting, shared=True), key)
+        current, sums = program.call(current, fixed, shared)
+        sums = jax.tree.map(lambda leaf: np.asarray(leaf)[:num_members], sums)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            loss, accuracy = sums.loss / sums.weight, sums.correct / sums.weight
+        yield Progress(epoch + 1, current, loss, accuracy, num_members)

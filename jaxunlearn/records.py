@@ -1,0 +1,163 @@
+"""The records that flow between rooms: frozen, named, with shapes in the docstring.
+
+    Dataset -> Split -> Population -> Logits -> Evidence -> Scores -> Finding
+
+Arrays are leaves; static facts are `pytree_node=False`. Axis letters: M models, N samples, C classes, S shadows,
+P population samples, R forget sets.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+
+
+@flax.struct.dataclass
+class Dataset:
+    """All rows of one data set: the first `num_train` rows are the train pool, the rest the held-out pool.
+
+    Attributes:
+      inputs: [N, ...] uint8 or float32. Images are NHWC. A network sees (inputs / scale - mean) / std.
+      labels: [N] int32 class indices from 0.
+      ids: [N] int64, each row's number in its source (published splits are given in source order).
+      groups: [N] int32 or None: a second labelling (fine classes under coarse labels, demographic groups).
+      name: the source's name; `num_train`, `num_classes`, `class_names` (may be empty).
+      scale: divisor of raw inputs (255 for 8-bit pictures, 16 for digits, 1 for tabular data).
+      mean, std: per channel or per feature after scaling; empty tuples mean no normalisation.
+    """
+
+    inputs: Array
+    labels: Array
+    ids: Array
+    groups: Array | None = None
+    name: str = flax.struct.field(pytree_node=False, default="")
+    num_train: int = flax.struct.field(pytree_node=False, default=0)
+    num_classes: int = flax.struct.field(pytree_node=False, default=0)
+    class_names: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+    scale: float = flax.struct.field(pytree_node=False, default=1.0)
+    mean: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
+    std: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
+
+
+@flax.struct.dataclass
+class Split:
+    """Who plays which part: index arrays into the rows of a `Dataset`, all disjoint but for `forget` in `target`.
+
+    Attributes:
+      shadow: [n] int32 rows that only shadow models train on.
+      target: [n] int32 rows that the original model trains on (the audited rows), in published order.
+      population: [n] int32 held-out rows that calibrate scores ("ref" or validation set).
+      test: [n] int32 held-out rows on which accuracy is reported.
+      forget: [R, N] bool, one row per forget set; a subset of `target`. Retain = target and not forget.
+      kind: set_random, one_class, class_percentage, classes or index_file.
+      seed: the seed everything was drawn with.
+    """
+
+    shadow: Array
+    target: Array
+    population: Array
+    test: Array
+    forget: Array
+    kind: str = flax.struct.field(pytree_node=False, default="set_random")
+    seed: int = flax.struct.field(pytree_node=False, default=0)
+
+
+@flax.struct.dataclass
+class Population:
+    """M models of one architecture as one pytree.
+
+    Attributes:
+      variables: flax variables (`params`, `batch_stats`), every leaf with a leading axis M.
+      member_ids: [M] int32 global member numbers.
+      diverged_at: [M] int32 step at which a member's loss stopped being finite and it was frozen; -1 = never.
+      optimizer_state: optional, leading M.
+      model: name of the architecture; `role`: shadow, original, retrained or unlearned:METHOD.
+      fingerprint: of the stage that made it.
+    """
+
+    variables: Any
+    member_ids: Array
+    diverged_at: Array
+    optimizer_state: Any = None
+    model: str = flax.struct.field(pytree_node=False, default="")
+    role: str = flax.struct.field(pytree_node=False, default="")
+    fingerprint: str = flax.struct.field(pytree_node=False, default="")
+
+
+@flax.struct.dataclass
+class Logits:
+    """Outputs of M models on N samples.
+
+    Attributes:
+      values: [M, N, C] float32 or float16, raw logits; on disk a memory-mapped .npy.
+      labels: [N] int32.
+      member_ids: [M] int32; `sample_ids`: [N] int32 rows of the data set.
+      role: which population; `view`: clean, or augmented_K.
+    """
+
+    values: Array
+    labels: Array
+    member_ids: Array
+    sample_ids: Array
+    role: str = flax.struct.field(pytree_node=False, default="")
+    view: str = flax.struct.field(pytree_node=False, default="clean")
+
+
+@flax.struct.dataclass
+class Evidence:
+    """What one audit needs, as arrays (the door for logits from any framework).
+
+    Attributes:
+      original, unlearned: [N, C] logits; shadows: [S, N, C], every shadow OUT for every sample.
+      labels: [N] int32; forgotten: [N] bool or None (the truth, never seen by a score).
+      population_original, population_unlearned, population_in: [P, C]; population_shadows: [S, P, C];
+      population_labels: [P]; shadow_train_logits: [S, m, C]; shadow_train_labels: [S, m].
+      constants: the data set's published constants (RMIA offline_a, temperature, e1, e2).
+    """
+
+    original: Array
+    unlearned: Array
+    shadows: Array
+    labels: Array
+    forgotten: Array | None = None
+    population_original: Array | None = None
+    population_unlearned: Array | None = None
+    population_in: Array | None = None
+    population_shadows: Array | None = None
+    population_labels: Array | None = None
+    shadow_train_logits: Array | None = None
+    shadow_train_labels: Array | None = None
+    constants: tuple[tuple[str, float], ...] = flax.struct.field(pytree_node=False, default=())
+
+
+@flax.struct.dataclass
+class Scores:
+    """One membership score per sample: [N] float32, higher = the sample still looks trained on."""
+
+    values: Array
+    name: str = flax.struct.field(pytree_node=False, default="")
+    parameters: tuple[tuple[str, Any], ...] = flax.struct.field(pytree_node=False, default=())
+
+
+@flax.struct.dataclass
+class Finding:
+    """One number with its interval: everything a report prints is one.
+
+    Attributes:
+      value, low, high: the number and its interval at `level`; low = high = NaN where none is defined.
+      metric: its name; `n`: how many observations it rests on; `of`, `against`: what was measured, on what.
+      retrained: the same metric of the retrained model, the goal of unlearning (None where it does not apply).
+    """
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    metric: str = flax.struct.field(pytree_node=False, default="")
+    n: int = flax.struct.field(pytree_node=False, default=0)
+    level: float = flax.struct.field(pytree_node=False, default=0.95)
+    of: str = flax.struct.field(pytree_node=False, default="")
+    against: str = flax.struct.field(pytree_node=False, default="")
+    retrained: float | None = flax.struct.field(pytree_node=False, default=None)

@@ -1,0 +1,275 @@
+"""Settings: the one source of names, types, defaults, ranges and help texts.
+
+A config file starts from `defaults()`, a locked ConfigDict made from the frozen dataclasses below, and changes what
+differs. `resolve(config)` turns it back into a frozen `Settings`, after checking every name, type and range; what needs
+the data (sizes against rows, files that must exist) is checked where the data is known, still before any training.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any
+
+import ml_collections
+
+from jaxunlearn import checks, errors
+
+
+def _field(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices=()) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+def _section(cls: type) -> Any:
+    return dataclasses.field(default_factory=cls)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Which data, from where, how it is shown to the network."""
+
+    name: str = _field("digits", "a source: digits, npz, folder, cifar10, ..., or my_module:my_source")
+    path: str = _field("", "file or folder of the source; empty = its usual place")
+    cache: str = _field("", "folder for decoded copies; empty = the user's cache folder")
+    held_out: float = _field(0.2, "fraction held out where a source has no test part of its own", low=0.01, high=0.9)
+    train_rows: int = _field(0, "use only the first rows of the train pool; 0 = all", low=0)
+    test_rows: int = _field(0, "use only the first rows of the held-out pool; 0 = all", low=0)
+    size: int = _field(32, "pixels per side for the folder source", low=4, high=1024)
+    augment: str = _field("none", "training augmentation", choices=("none", "flip", "crop", "flip_crop"))
+    pad: int = _field(4, "black pixels added on each side before a random crop", low=0, high=64)
+    normalise: bool = _field(True, "subtract the mean and divide by the deviation of the train pool")
+
+
+@dataclasses.dataclass(frozen=True)
+class ForgetSettings:
+    """What is asked to be forgotten."""
+
+    kind: str = _field(
+        "set_random",
+        "how forget sets are chosen",
+        choices=("set_random", "one_class", "class_percentage", "classes", "index_file"),
+    )
+    count: int = _field(10, "number of forget sets", low=1)
+    size: int = _field(50, "rows per forget set (set_random)", low=1)
+    classes: tuple[int, ...] = _field((0,), "one_class, class_percentage: forget set r takes class classes[r % len]")
+    fraction: float = _field(0.1, "class_percentage: fraction of the class", low=0.0, high=1.0)
+    path: str = _field("", "index_file: .npy or .txt with rows of the train pool, or .npz with one array per set")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSettings:
+    """Who trains on what."""
+
+    shadow: int = _field(800, "rows of the train pool kept for shadow models; the rest is the target set", low=2)
+    target: int = _field(0, "rows of the target set; 0 = all that are left", low=0)
+    population: int = _field(5000, "at most this many held-out rows form the population (calibration) set", low=1)
+    rng: str = _field(
+        "numpy",
+        "numpy = fully random; mt19937 = the published permutations, with their fixed tails",
+        choices=("numpy", "mt19937"),
+    )
+    forget: ForgetSettings = _section(ForgetSettings)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """The network."""
+
+    name: str = _field("cnn", "an architecture of the README table, or my_module:my_model")
+    hidden: tuple[int, ...] = _field((), "mlp: widths of the hidden layers; empty = the architecture's own")
+    width: int = _field(0, "cnn, resnet, vit: base width; 0 = the architecture's own", low=0)
+    dtype: str = _field("float32", "compute type of training", choices=("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """The recipe: SGD with momentum, L2 weight decay and a schedule, or Adam."""
+
+    optimizer: str = _field("sgd", "optimizer", choices=("sgd", "adam", "adamw"))
+    learning_rate: float = _field(0.1, "peak learning rate", low=0.0)
+    momentum: float = _field(0.9, "SGD momentum", low=0.0, high=0.9999)
+    nesterov: bool = _field(False, "Nesterov momentum")
+    weight_decay: float = _field(5e-4, "L2 on every parameter, added to the gradient (adamw: decoupled)", low=0.0)
+    schedule: str = _field("cosine", "learning-rate schedule", choices=("constant", "cosine", "step"))
+    schedule_per: str = _field("epoch", "the rate changes once per epoch or at every step", choices=("epoch", "step"))
+    schedule_epochs: int = _field(0, "length of the cosine; 0 = as many as epochs", low=0)
+    milestones: tuple[int, ...] = _field((), "step schedule: epochs from which the rate is multiplied by decay")
+    decay: float = _field(0.1, "step schedule: factor at each milestone", low=0.0, high=1.0)
+    warmup_epochs: float = _field(0.0, "linear warm-up from 0 over so many epochs", low=0.0)
+    epochs: int = _field(20, "passes over the member's own rows", low=1)
+    batch: int = _field(64, "rows per step", low=1)
+    label_smoothing: float = _field(0.0, "label smoothing", low=0.0, high=1.0)
+    keep: str = _field("last", "weights that are kept: of the last epoch, or the best on held-out rows",
+                       choices=("last", "best"))  # fmt: skip
+    snapshots: tuple[int, ...] = _field((), "epochs (1 = after the first) whose weights are kept as well")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShadowSettings:
+    """The shadow population."""
+
+    count: int = _field(64, "number of shadow models", low=1)
+    ratio: float = _field(0.8, "fraction of the pool that one shadow model trains on", low=0.0, high=1.0)
+    pool: str = _field("shadow", "rows that shadows may train on: shadow set, target set, or both",
+                       choices=("shadow", "target", "both"))  # fmt: skip
+    learning_rate_factor: tuple[float, ...] = _field((), "per member factors of the rate, cycled; empty = all 1")
+    views: int = _field(0, "augmented views recorded beside the clean one", low=0, high=64)
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineSettings:
+    """How populations are mapped onto the machine. None of these changes the numbers beyond float rounding."""
+
+    mapping: str = _field("auto", "members one after another inside one program, side by side, or a host loop",
+                          choices=("auto", "map", "vmap", "loop"))  # fmt: skip
+    conv: str = _field("auto", "form of the convolutions",
+                       choices=("auto", "native", "canonical", "im2col", "unrolled", "grouped"))  # fmt: skip
+    chunk: int = _field(0, "members trained and checkpointed together; 0 = as many as memory holds", low=0)
+    group: int = _field(0, "members side by side inside a mapped program; 0 = by platform", low=0)
+    devices: int = _field(0, "devices over which members are spread; 0 = all", low=0)
+    memory: float = _field(0.85, "fraction of the free memory that a chunk may fill", low=0.05, high=1.0)
+    checkpoint_seconds: float = _field(60.0, "least time between checkpoints inside a chunk", low=0.0)
+    logits_dtype: str = _field("float32", "type of recorded logits", choices=("float32", "float16"))
+    tune: bool = _field(False, "time the candidate mappings on this machine first and remember the best")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompatSettings:
+    """Deviations from published implementations that change numbers: corrected, or faithful to the quirk."""
+
+    records: str = _field("corrected", "faithful: logits of training rows are taken through the training augmentation",
+                          choices=("corrected", "faithful"))  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything one run depends on."""
+
+    seed: int = _field(42, "the root of all random draws", low=0, high=2**32 - 1)
+    data: DataSettings = _section(DataSettings)
+    split: SplitSettings = _section(SplitSettings)
+    model: ModelSettings = _section(ModelSettings)
+    train: TrainSettings = _section(TrainSettings)
+    shadows: ShadowSettings = _section(ShadowSettings)
+    engine: EngineSettings = _section(EngineSettings)
+    compat: CompatSettings = _section(CompatSettings)
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as nested plain dicts; tuples stay tuples."""
+    return {
+        field.name: to_dict(value) if dataclasses.is_dataclass(value) else value
+        for field in dataclasses.fields(settings)
+        for value in [getattr(settings, field.name)]
+    }
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """The default settings as a locked ConfigDict, for config files to start from."""
+    return ml_collections.ConfigDict(to_dict(Settings())).lock()
+
+
+def variant(config: ml_collections.ConfigDict, name: str, variants: dict[str, dict[str, Any]]) -> Any:
+    """Applies a named variant to a config: `variants[name]` maps dotted names to values.
+
+    `""` and `default` are the config as it stands. Raises a ConfigError for a name that no variant has.
+    """
+    if name in ("", "default"):
+        return config
+    if name not in variants:
+        raise errors.unknown("variant", name, ["default", *variants])
+    config.update_from_flattened_dict(variants[name])
+    return config
+
+
+def field_names(cls: type = Settings, prefix: str = "") -> list[str]:
+    """Every dotted setting name, in order of definition."""
+    names = []
+    for field in dataclasses.fields(cls):
+        kind = typing.get_type_hints(cls)[field.name]
+        if dataclasses.is_dataclass(kind):
+            names += field_names(kind, f"{prefix}{field.name}.")
+        else:
+            names.append(prefix + field.name)
+    return names
+
+
+def resolve(config: Any) -> Settings:
+    """A checked, frozen `Settings` from a ConfigDict or nested dict.
+
+    Raises:
+      ConfigError: unknown name (with the nearest one), wrong type, or a value out of range.
+    """
+    if isinstance(config, ml_collections.ConfigDict):
+        config = config.copy_and_resolve_references().to_dict()
+    settings = _build(Settings, config, "")
+    _check_together(settings)
+    return settings
+
+
+def _build(cls: type, values: Any, prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise errors.ConfigError(f"{prefix.rstrip('.') or 'the config'} must be a group of settings, not {values!r}.")
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    kinds = typing.get_type_hints(cls)
+    for name in values:
+        if name not in known:
+            raise unknown_setting(prefix + str(name))
+    built = {}
+    for name, field in known.items():
+        if name not in values:
+            continue
+        full = prefix + name
+        if dataclasses.is_dataclass(kinds[name]):
+            built[name] = _build(kinds[name], values[name], full + ".")
+        else:
+            built[name] = _convert(full, values[name], kinds[name])
+            _check_range(full, built[name], field.metadata)
+    return cls(**built)
+
+
+def unknown_setting(name: str) -> errors.ConfigError:
+    """The error for a setting that does not exist, with the nearest dotted name that does."""
+    known = field_names()
+    # A right leaf in the wrong group is the most frequent slip, so leaves count before whole names.
+    same_leaf = [other for other in known if other.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+    close = same_leaf[:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return errors.ConfigError(f"unknown setting {name!r}.{hint} --print_config shows all of them.")
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        values = value if isinstance(value, (tuple, list)) else (value,)
+        return tuple(_convert(name, one, item) for one in values)
+    if isinstance(kind, types.UnionType):
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    whole = isinstance(value, float) and value.is_integer() and kind is int
+    fits = isinstance(value, kind) or (kind is float and isinstance(value, int)) or whole
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise errors.ConfigError(f"{name} = {value!r}: expected {kind.__name__}, got {type(value).__name__}.")
+    return kind(value)
+
+
+def _check_range(name: str, value: Any, metadata: Any) -> None:
+    for one in value if isinstance(value, tuple) else (value,):
+        if metadata["choices"]:
+            checks.choice(name, one, metadata["choices"])
+        elif isinstance(one, (int, float)) and not isinstance(one, bool):
+            checks.in_range(name, one, metadata["low"], metadata["high"])
+
+
+def _check_together(settings: Settings) -> None:
+    train, shadows = settings.train, settings.shadows
+    if shadows.ratio == 0.0:
+        raise errors.ConfigError("shadows.ratio = 0.0: a shadow model must train on something; give a fraction above 0.")
+    late = [epoch for epoch in train.snapshots if not 1 <= epoch <= train.epochs]
+    if late:
+        raise errors.ConfigError(
+            f"train.snapshots holds epoch {late[0]}, but training has epochs 1 to {train.epochs} (train.epochs)."
+        )
+    if train.schedule == "step" and not train.milestones:
+        raise errors.ConfigError("train.schedule = 'step' needs train.milestones, e.g. (60, 120, 160).")
+    if settings.split.forget.kind == "index_file" and not settings.split.forget.path:
+        raise errors.ConfigError("split.forget.kind = 'index_file' needs split.forget.path.")
