@@ -263,7 +263,7 @@ def _check_range(name: str, value: Any, metadata: Any) -> None:
 def _check_together(settings: Settings) -> None:
     train, shadows = settings.train, settings.shadows
     if shadows.ratio == 0.0:
-        raise errors.ConfigError("shadows.ratio = 0.0: a shadow model must train on something; give a fraction above 0.")
+        raise errors.ConfigError("shadows.ratio = 0.0: a shadow model must train on something; give more than 0.")
     late = [epoch for epoch in train.snapshots if not 1 <= epoch <= train.epochs]
     if late:
         raise errors.ConfigError(

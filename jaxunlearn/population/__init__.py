@@ -2,12 +2,12 @@
 
     task -> streams -> train (generator of Progress) -> predict
 
-It is handed functions and arrays and knows no model, no data set and no file. See `train.py` for the flow of an epoch
+It is handed functions and arrays and knows no model, no data set and no file. See `training.py` for the flow of an epoch
 and `lift.py` for how members are mapped onto the machine.
 """
 
 from jaxunlearn.population.lift import Lifting, make
-from jaxunlearn.population.predict import predict
+from jaxunlearn.population.prediction import predict
 from jaxunlearn.population.streams import Stream, from_membership, steps_per_epoch
 from jaxunlearn.population.task import Batch, Clock, Metrics, State, Task, supervised, variables
-from jaxunlearn.population.train import Carry, Job, Progress, Resident, host, kept_variables, train
+from jaxunlearn.population.training import Carry, Job, Progress, Resident, host, kept_variables, train

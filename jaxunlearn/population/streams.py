@@ -29,11 +29,12 @@ class Stream(NamedTuple):
     count: jax.Array | np.ndarray
 
 
-def from_membership(member: np.ndarray) -> Stream:
+def from_membership(member: np.ndarray, length: int = 0) -> Stream:
     """A stream from a membership matrix.
 
     Args:
       member: [M, N] bool, or float weights >= 0; model i trains on the rows where member[i] > 0.
+      length: pad to at least so many rows per member, so that several chunks share one compiled program.
 
     Raises:
       ShapeError: not a matrix. DataError: negative or non-finite weights, or a member without any row.
@@ -46,7 +47,7 @@ def from_membership(member: np.ndarray) -> Stream:
     count = (weights > 0).sum(1).astype(np.int32)
     if (count == 0).any():
         raise errors.DataError(f"member {int(np.argmin(count))} has no row to train on; every member needs at least 1.")
-    rows = np.zeros((len(weights), count.max()), np.int32)
+    rows = np.zeros((len(weights), max(length, count.max())), np.int32)
     padded = np.zeros(rows.shape, np.float32)
     for i, line in enumerate(weights):
         own = np.flatnonzero(line)

@@ -1,6 +1,6 @@
 """What one member of a population is: how it starts, takes one step, and answers.
 
-A `Task` is written for ONE member, undecorated; the executor (`lift.py`, `train.py`) maps it over members. Anything
+A `Task` is written for ONE member, undecorated; the executor (`lift.py`, `training.py`) maps it over members. Anything
 trainable fits: a task is four functions, and `supervised` builds the usual one from a flax module, a `prepare` function
 (augmentation and normalisation) and a recipe. Unlearning methods build theirs from several streams and constants.
 

@@ -1,7 +1,7 @@
 """Logits of a population on many rows: blocks of rows, all members, float32, nothing kept on the device.
 
-    for rows, logits in predict(task, variables, inputs, rows, ...):   # rows: a slice, logits: [M, len, C]
-        ...
+for rows, logits in predict(task, variables, inputs, rows, ...):   # rows: a slice, logits: [M, len, C]
+...
 """
 
 from collections.abc import Iterator

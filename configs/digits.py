@@ -1,0 +1,24 @@
+"""scikit-learn's digits (1,797 real 8x8 pictures, embedded): the experiment that runs anywhere.
+
+    python -m launch.shadows --config=configs/digits.py            64 shadow CNNs
+    python -m launch.shadows --config=configs/digits.py:smoke      4 shadows, seconds
+    python -m launch.shadows --config=configs/digits.py:paper      128 shadows, 100 epochs
+"""
+
+from jaxunlearn import settings
+
+
+def get_config(variant: str = ""):
+    """The config of a variant: default, smoke or paper."""
+    config = settings.defaults()
+    config.data.name = "digits"
+    config.split.shadow = 800
+    config.model.name = "cnn"
+    config.train.learning_rate = 0.05
+    config.train.epochs = 20
+    config.train.batch = 64
+    config.shadows.count = 64
+    return settings.variant(config, variant, {
+        "smoke": {"shadows.count": 4, "train.epochs": 3},
+        "paper": {"shadows.count": 128, "train.epochs": 100},
+    })  # fmt: skip

@@ -1,0 +1,127 @@
+"""Data: one record for every data set, whatever it was made from.
+
+    load(settings.data) -> Dataset -> splits.draw(...) -> Split
+                                   -> augment.prepare(...) -> what a network sees
+
+To add a data set: one function from `DataSettings` to `Dataset` and one line in `SOURCES`. `my_module:my_source` works
+without a line here, and any set that TensorFlow Datasets has prepared with image and label is found by its name.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxunlearn import checks, errors
+from jaxunlearn.data import embedded, pictures, prepared, published, tabular
+from jaxunlearn.records import Dataset
+from jaxunlearn.settings import DataSettings
+
+SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
+    "digits": embedded.digits,
+    "npz": embedded.npz,
+    "folder": pictures.folder,
+    "cifar10": published.cifar10,
+    "cifar100": published.cifar100,
+    "cifar20": published.cifar20,
+    "cinic10": pictures.cinic10,
+    "mnist": published.mnist,
+    "fashion_mnist": published.fashion_mnist,
+    "svhn": published.svhn,
+    "location30": tabular.location30,
+    "purchase100": tabular.purchase100,
+    "texas100": tabular.texas100,
+    "adult": tabular.adult,
+}
+
+
+def load(settings: DataSettings) -> Dataset:
+    """Loads a data set, cuts it to the rows asked for, and checks it.
+
+    Args:
+      settings: name, path, cache, held_out, train_rows, test_rows, size, normalise.
+
+    Returns:
+      A checked `Dataset`: inputs [N, ...] uint8 or float32 (pictures NHWC), labels [N] int32, ids [N] int64; the first
+      num_train rows are the train pool. Without `normalise` its mean and std are empty.
+
+    Raises:
+      ConfigError: unknown name, or a user's function that cannot be found.
+      DataError: missing or malformed data.
+    """
+    known = ":" in settings.name or settings.name in SOURCES
+    if known or not prepared.is_known(settings.name, settings):
+        source = checks.lookup("data source", settings.name, SOURCES)
+    else:
+        source = prepared.source
+    dataset = source(settings)
+    validate(dataset, settings.name)
+    dataset = _first_rows(dataset, settings.train_rows, settings.test_rows)
+    if not settings.normalise:
+        dataset = dataset.replace(mean=(), std=())  # type: ignore[attr-defined]
+    return dataset
+
+
+def _first_rows(dataset: Dataset, train_rows: int, test_rows: int) -> Dataset:
+    """The first rows of each pool; 0 = all. More than there are is an error, not all of them in silence."""
+    num_train, num_rows = dataset.num_train, len(dataset.labels)
+    for name, wanted, there in (
+        ("train_rows", train_rows, num_train),
+        ("test_rows", test_rows, num_rows - num_train),
+    ):
+        if wanted > there:
+            raise errors.DataError(
+                f"data.{name} = {wanted}, but that pool of {dataset.name!r} has {there} rows. Lower it, or set 0 for "
+                "all."
+            )
+    if not train_rows and not test_rows:
+        return dataset
+    train_rows, test_rows = train_rows or num_train, test_rows or num_rows - num_train
+    kept = np.r_[0:train_rows, num_train : num_train + test_rows]
+    return dataset.replace(  # type: ignore[attr-defined]
+        inputs=dataset.inputs[kept],
+        labels=dataset.labels[kept],
+        ids=dataset.ids[kept],
+        groups=None if dataset.groups is None else dataset.groups[kept],
+        num_train=train_rows,
+    )
+
+
+def validate(dataset: Dataset, name: str) -> None:
+    """Checks what every later stage relies on; own sources go through it as well.
+
+    Raises:
+      DataError: not a `Dataset`, arrays that do not fit together, other types than promised, NaN, an empty pool, fewer
+        than two classes, labels out of range, or constants that do not fit the channels.
+    """
+    if not isinstance(dataset, Dataset):
+        raise errors.DataError(f"data source {name!r} returned {type(dataset).__name__}, expected records.Dataset.")
+    num_rows, shape = len(dataset.labels), tuple(dataset.inputs.shape)
+    for field in ("inputs", "labels", "ids", "groups"):
+        value = getattr(dataset, field)
+        if value is not None and len(value) != num_rows:
+            raise errors.DataError(f"data source {name!r}: {field} has {len(value)} rows, labels has {num_rows}.")
+    if str(dataset.inputs.dtype) not in ("uint8", "float32") or len(shape) < 2:
+        raise errors.DataError(
+            f"data source {name!r}: inputs have dtype {dataset.inputs.dtype} and shape {shape}, expected uint8 or "
+            "float32 rows [N, ...]."
+        )
+    if not 0 < dataset.num_train < num_rows:
+        raise errors.DataError(
+            f"data source {name!r}: {dataset.num_train} of {num_rows} rows are the train pool; both pools need a row."
+        )
+    if dataset.num_classes < 2:
+        raise errors.DataError(
+            f"data source {name!r} has {dataset.num_classes} class(es); a classifier needs at least 2."
+        )
+    if dataset.class_names and len(dataset.class_names) != dataset.num_classes:
+        raise errors.DataError(
+            f"data source {name!r} has {dataset.num_classes} classes, but {len(dataset.class_names)} class names."
+        )
+    checks.labels(f"the labels of data source {name!r}", dataset.labels, dataset.num_classes)
+    checks.finite(f"the inputs of data source {name!r}", dataset.inputs)
+    fits = len(dataset.mean) == len(dataset.std) and len(dataset.mean) in (0, shape[-1])
+    if not fits or not all(one > 0 for one in (*dataset.std, dataset.scale)):
+        raise errors.DataError(
+            f"data source {name!r}: mean has {len(dataset.mean)} and std {len(dataset.std)} values for {shape[-1]} "
+            f"channels or features (both may be empty); std and scale = {dataset.scale} must be above 0."
+        )

@@ -1,0 +1,93 @@
+"""What a network sees: raw rows to normalised float32, with random flips and crops during training.
+
+    raw -> [flip] -> [black border, random crop] -> (raw / scale - mean) / std
+
+Written for ONE member, undecorated, to run inside the training step under `jit` and `vmap`. The border is added before
+normalisation, so it is black and not the mean colour. Row j's draw is a function of (key, j): it does not change with
+the batch size, and no row ever touches another (a NaN stays in its row).
+
+Source: training transforms of the CIFAR recipes of the IAM reference (flip with p = 0.5, zero padding 4, random crop).
+CINIC-10's recipe crops first and flips then, which has the same distribution.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn import checks, errors
+from jaxunlearn.records import Dataset
+
+KINDS = ("none", "flip", "crop", "flip_crop")
+
+Prepare = Callable[[jax.Array, jax.Array | None, bool], jax.Array]
+
+
+def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
+    """Builds the function between the resident rows and the network.
+
+    Args:
+      dataset: its scale, mean, std and number of axes are used; its arrays are not captured.
+      augment: none, flip (horizontal, p = 0.5), crop (random position in the padded picture) or flip_crop.
+      pad: black pixels added on each side before a crop, at least 0.
+
+    Returns:
+      `fn(inputs [B, ...] uint8 or float32, key, train) -> [B, ...] float32`. `train` is a Python bool; without it (or
+      with augment "none") the key is not read and may be None.
+
+    Raises:
+      ConfigError: unknown kind, negative pad, or augmentation of rows that are not pictures.
+    """
+    checks.choice("data.augment", augment, KINDS)
+    checks.in_range("data.pad", pad, 0)
+    if augment != "none" and len(dataset.inputs.shape) != 4:
+        raise errors.ConfigError(
+            f"data.augment = {augment!r} needs pictures, but rows of {dataset.name!r} have shape "
+            f"{tuple(dataset.inputs.shape[1:])}. Set --config.data.augment=none."
+        )
+    scale, mean, std = dataset.scale, dataset.mean, dataset.std
+
+    def fn(inputs: jax.Array, key: jax.Array | None, train: bool) -> jax.Array:
+        if train and augment != "none":
+            inputs = _augmented(inputs, key, augment, pad)
+        return normalise(inputs, scale, mean, std)
+
+    return fn
+
+
+def normalise(inputs: jax.Array, scale: float, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> jax.Array:
+    """(inputs / scale - mean) / std in float32; empty mean and std mean no normalisation.
+
+    Args:
+      inputs: [B, ..., C] uint8 or float32.
+      scale: divisor of raw inputs.
+      mean: C values in scaled units, or empty.
+      std: as many as mean.
+    """
+    values = inputs.astype(jnp.float32) / jnp.float32(scale)
+    if not mean:
+        return values
+    return (values - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def _augmented(inputs: jax.Array, key: jax.Array | None, augment: str, pad: int) -> jax.Array:
+    if key is None:
+        raise errors.ConfigError(f"data.augment = {augment!r} draws at random in training, but no key was given.")
+    rows = jnp.arange(inputs.shape[0])
+    # Three words per row from one call: key derivation costs more than the bits.
+    bits = jax.vmap(lambda row: jax.random.bits(jax.random.fold_in(key, row), (3,)))(rows)
+    if "flip" in augment:
+        is_flipped = (bits[:, 0] & 1).astype(bool)[:, None, None, None]
+        inputs = jnp.where(is_flipped, inputs[:, :, ::-1, :], inputs)
+    if "crop" in augment and pad > 0:
+        inputs = _cropped(inputs, bits[:, 1:], pad)
+    return inputs
+
+
+def _cropped(inputs: jax.Array, bits: jax.Array, pad: int) -> jax.Array:
+    """Cuts each row's own window out of its padded picture; 2 pad + 1 positions per axis, equally likely."""
+    # The remainder of a 32-bit number is uneven by 2e-9 at most.
+    starts = (bits % jnp.uint32(2 * pad + 1)).astype(jnp.int32)
+    padded = jnp.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    shape = inputs.shape[1:]
+    return jax.vmap(lambda row, start: jax.lax.dynamic_slice(row, (start[0], start[1], 0), shape))(padded, starts)

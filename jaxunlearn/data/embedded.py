@@ -1,0 +1,110 @@
+"""The two doors that need no download: the embedded digits, and a user's own `.npz`."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import errors
+from jaxunlearn.data import arrays, files
+from jaxunlearn.records import Dataset
+from jaxunlearn.settings import DataSettings
+
+POOLS = ("x_train", "y_train", "x_test", "y_test")
+WHOLE = ("x", "y")
+
+
+def digits(settings: DataSettings) -> Dataset:
+    """scikit-learn's embedded digits: 1,797 real 8x8 pictures, [N, 8, 8, 1] uint8 in 0 .. 16, ten classes.
+
+    The pools are cut by the fixed permutation of seed 42; ids are the row numbers in scikit-learn's order.
+    """
+    from sklearn import datasets
+
+    raw = datasets.load_digits()
+    return arrays.build_cut(
+        "digits",
+        raw.images.astype(np.uint8),
+        raw.target,
+        settings.held_out,
+        class_names=[str(digit) for digit in range(10)],
+        scale=16.0,
+    )
+
+
+def npz(settings: DataSettings) -> Dataset:
+    """A user's arrays: x_train, y_train, x_test, y_test, or x, y with `data.held_out` held out; class_names optional.
+
+    Inputs are [N, F], [N, H, W] or [N, H, W, C]. ids are row numbers; held-out rows go on counting after the train
+    rows.
+
+    Raises:
+      DataError: no path, unreadable file, other arrays than these, or malformed ones.
+    """
+    if not settings.path:
+        raise errors.DataError(
+            "data set 'npz' needs a file: set --config.data.path to an .npz with x_train, y_train, x_test, y_test."
+        )
+    return from_npz(files.existing("npz", settings.path), "npz", settings.held_out)
+
+
+def from_npz(path: pathlib.Path, name: str, held_out: float, **facts: Any) -> Dataset:
+    """A `Dataset` from an `.npz`; `facts` go to `arrays.build` (scale, constants, num_classes)."""
+    return from_content(files.read_npz(path), path, name, held_out, **facts)
+
+
+def from_content(
+    content: Mapping[str, np.ndarray], path: pathlib.Path, name: str, held_out: float, **facts: Any
+) -> Dataset:
+    """`from_npz` for arrays that were read already; `path` is named in messages."""
+    if "class_names" in content:
+        facts.setdefault("class_names", _class_names(path, content["class_names"]))
+    if all(key in content for key in POOLS):
+        inputs, labels = join(path, *(content[key] for key in POOLS))
+        return arrays.build(name, inputs, labels, len(content["y_train"]), **facts)
+    if all(key in content for key in WHOLE):
+        x, y = content["x"], content["y"]
+        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+            raise errors.DataError(f"{path}: x has shape {x.shape}, y has shape {y.shape}; expected one label per row.")
+        return arrays.build_cut(name, x, y, held_out, **facts)
+    raise errors.DataError(
+        f"{path} holds the arrays {', '.join(sorted(content)) or '(none)'}; expected {', '.join(POOLS)}, "
+        f"or {', '.join(WHOLE)}. Save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
+    )
+
+
+def join(
+    path: pathlib.Path | str, x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train and held-out arrays as one array of inputs and one of labels, after checking that they fit together."""
+    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+            raise errors.DataError(
+                f"{path}: x_{part} has shape {x.shape}, y_{part} has shape {y.shape}; expected one label per row."
+            )
+        if len(y) == 0:
+            raise errors.DataError(f"{path}: x_{part} has no rows; both pools need at least one.")
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise errors.DataError(
+            f"{path}: rows of x_train have shape {x_train.shape[1:]}, rows of x_test {x_test.shape[1:]}; "
+            "both pools must hold the same kind of row."
+        )
+    if (x_train.dtype.kind == "f") != (x_test.dtype.kind == "f"):
+        raise errors.DataError(
+            f"{path}: x_train is {x_train.dtype}, x_test is {x_test.dtype}; one of them is probably scaled to 0 .. 1 "
+            "and the other is not. Save both in the same form."
+        )
+    tidy = [arrays.tidy_inputs(key, x) for key, x in (("x_train", x_train), ("x_test", x_test))]
+    if tidy[0].dtype != tidy[1].dtype:
+        tidy = [one.astype(np.float32) for one in tidy]
+    labels = [arrays.tidy_labels(f"y_{part}", y, len(y)) for part, y in (("train", y_train), ("test", y_test))]
+    return np.concatenate(tidy), np.concatenate(labels)
+
+
+def _class_names(path: pathlib.Path, values: np.ndarray) -> Sequence[str]:
+    if values.ndim != 1 or values.dtype.kind not in "US":
+        raise errors.DataError(
+            f"{path}: class_names has shape {values.shape} and dtype {values.dtype}; expected a list of names."
+        )
+    return [one.decode() if isinstance(one, bytes) else str(one) for one in values.tolist()]

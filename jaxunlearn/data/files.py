@@ -1,0 +1,158 @@
+"""Files of the data room: where they lie, how they are read, cached and missed.
+
+Decoded copies live in one cache folder (`data.cache`, else the user's cache folder) as plain `.npz`. A copy's name
+carries a digest of what it was made from, so a changed source is decoded again and a stale copy is never served.
+"""
+
+import hashlib
+import os
+import pathlib
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from jaxunlearn import errors
+from jaxunlearn.settings import DataSettings
+
+
+def expand(path: str) -> pathlib.Path:
+    """A path as the user wrote it, with `~` and variables resolved."""
+    return pathlib.Path(os.path.expandvars(path)).expanduser()
+
+
+def cache_folder(cache: str = "") -> pathlib.Path:
+    """The folder of decoded copies: `cache`, else `$XDG_CACHE_HOME/jaxunlearn`, else `~/.cache/jaxunlearn`."""
+    if cache:
+        return expand(cache)
+    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxunlearn"
+
+
+def missing(name: str, looked: str, ways: Iterable[str] = ()) -> errors.DataError:
+    """The error for data that are not there: where they were looked for, and every way to get them.
+
+    Args:
+      name: the source's name.
+      looked: where it was looked for, in words.
+      ways: what helps for this source in particular; an own `.npz` and the built-in digits are always added.
+    """
+    every = [
+        *ways,
+        "point --config.data.path to an .npz with x_train, y_train, x_test, y_test",
+        "try the built-in data, which need no file: --config.data.name=digits",
+    ]
+    numbered = "; ".join(f"({number}) {way}" for number, way in enumerate(every, 1))
+    return errors.DataError(f"data set {name!r} was not found (looked for {looked}). Choose one: {numbered}.")
+
+
+def existing(name: str, path: str, ways: Iterable[str] = ()) -> pathlib.Path:
+    """The path a user gave, which must exist.
+
+    Raises:
+      DataError: there is nothing; the message names the ways out.
+    """
+    found = expand(path)
+    if not found.exists():
+        raise missing(name, f"{found}, given as data.path", ways)
+    return found
+
+
+def locate(settings: DataSettings, candidates: Iterable[str], ways: Iterable[str] = ()) -> pathlib.Path:
+    """The file or folder of a source: `data.path`, else the first of `candidates` in the cache folder.
+
+    Raises:
+      DataError: none of them exists.
+    """
+    if settings.path:
+        return existing(settings.name, settings.path, ways)
+    folder, candidates = cache_folder(settings.cache), list(candidates)
+    for candidate in candidates:
+        if (folder / candidate).exists():
+            return folder / candidate
+    raise missing(settings.name, f"{' or '.join(candidates)} in {folder}, and data.path is empty", ways)
+
+
+def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz`; pickled objects are refused.
+
+    Raises:
+      DataError: no such file, not an .npz, cut off, or holding Python objects.
+    """
+    if not path.is_file():
+        raise errors.DataError(f"there is no file {path}: give the path of an .npz file.")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, AttributeError) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise errors.DataError(
+                f"{path} holds Python objects, which are never unpickled (they could run code). "
+                "Save plain number arrays: numpy.savez(path, x_train=..., y_train=...)."
+            ) from error
+        raise errors.DataError(
+            f"{path} is not a readable .npz file ({type(error).__name__}: {error}). "
+            "It may be cut off or of another format: fetch or write it again."
+        ) from error
+
+
+def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays to `path` under a temporary name first, so that a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, **dict(arrays))  # type: ignore[arg-type]
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def digest(*parts: object) -> str:
+    """Twelve hexadecimal digits that name the given facts."""
+    return hashlib.blake2s("\n".join(map(str, parts)).encode(), digest_size=6).hexdigest()
+
+
+def stamp(path: pathlib.Path) -> tuple[str, int, int]:
+    """What identifies a file without reading it: path, size and time of the last change."""
+    facts = path.stat()
+    return str(path.resolve()), facts.st_size, facts.st_mtime_ns
+
+
+def cached(settings: DataSettings, stem: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The decoded copy named `stem`, made once by `make`.
+
+    A damaged copy is an error rather than made again: silence about a failing disk would cost more. A cache folder that
+    cannot be written costs only time and gives a warning.
+    """
+    path = cache_folder(settings.cache) / f"{stem}.npz"
+    if path.exists():
+        try:
+            return read_npz(path)
+        except errors.DataError as error:
+            raise errors.DataError(
+                f"the decoded copy {path} is damaged. Delete that file and run the same command again: it is only made "
+                "from its source once more."
+            ) from error
+    arrays = make()
+    try:
+        write_npz(path, arrays)
+    except OSError as error:
+        warnings.warn(
+            f"no decoded copy could be kept at {path} ({error}); every run will decode {settings.name!r} again. "
+            "Set --config.data.cache to a folder that can be written.",
+            stacklevel=2,
+        )
+    return arrays
+
+
+def existing_file(setting: str, path: str) -> pathlib.Path:
+    """The file a setting names.
+
+    Raises:
+      DataError: the setting is empty, or there is no such file.
+    """
+    found = expand(path)
+    if not path or not found.is_file():
+        raise errors.DataError(f"{setting} = {path!r}: there is no such file. Give the path of an existing one.")
+    return found

@@ -1,0 +1,179 @@
+"""Which target rows are to be forgotten: R forget sets, one row of [R, N] each.
+
+| kind | set r | how many sets |
+| --- | --- | --- |
+| set_random | `size` rows drawn by seed + r | `count` |
+| one_class | every target row of class classes[r % len] | `count` |
+| class_percentage | a fraction of the target rows of class classes[r % len] | `count` |
+| classes | sequential removal: every target row of classes[0] .. classes[r] | len(classes) |
+| index_file | the rows that the file lists | as many as the file holds |
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxunlearn import checks, errors
+from jaxunlearn.data import files, permutation
+from jaxunlearn.records import Dataset
+from jaxunlearn.settings import SplitSettings
+
+CLASS_KINDS = ("one_class", "class_percentage", "classes")
+
+
+def draw(
+    dataset: Dataset, target: np.ndarray, settings: SplitSettings, seed: int, listed: Sequence[np.ndarray] = ()
+) -> np.ndarray:
+    """Draws all forget sets of a split.
+
+    Args:
+      dataset: for labels and number of rows.
+      target: [n] rows of the target set, in drawn order.
+      settings: generator and forget settings.
+      seed: the run's seed; set r of `set_random` and `class_percentage` draws by seed + r.
+      listed: for `index_file`, one array of rows per set.
+
+    Returns:
+      [R, N] bool, each row a proper, non-empty subset of the target rows.
+
+    Raises:
+      ConfigError: a set that is empty or leaves nothing to retain, or a class that does not exist.
+      DataError: a class without target rows, or listed rows outside the target set.
+    """
+    kind = settings.forget.kind
+    if kind == "set_random":
+        chosen = _random_sets(target, settings, seed)
+    elif kind == "index_file":
+        chosen = _listed_sets(target, settings, listed)
+    else:
+        checks.choice("split.forget.kind", kind, ("set_random", "index_file", *CLASS_KINDS))
+        chosen = _class_sets(dataset, target, settings, seed)
+    sets = np.zeros((len(chosen), len(dataset.labels)), bool)
+    for number, rows in enumerate(chosen):
+        sets[number, rows] = True
+        if not 0 < sets[number].sum() < len(target):
+            raise errors.ConfigError(
+                f"forget set {number} ({kind}) takes {int(sets[number].sum())} of {len(target)} target rows; at least "
+                "one row must be forgotten and one retained. Change split.forget or the size of the target set."
+            )
+    return sets
+
+
+def _random_sets(target: np.ndarray, settings: SplitSettings, seed: int) -> list[np.ndarray]:
+    size = settings.forget.size
+    if size >= len(target):
+        raise errors.ConfigError(
+            f"split.forget.size = {size}, but the target set has {len(target)} rows and some must be retained. "
+            "Lower split.forget.size or split.shadow."
+        )
+    if settings.rng == "numpy":
+        return [
+            permutation.generator(seed + number, "forget").permutation(target)[:size]
+            for number in range(settings.forget.count)
+        ]
+    return [target[published_positions(len(target), seed + number)[-size:]] for number in range(settings.forget.count)]
+
+
+def published_positions(num_target: int, seed: int) -> np.ndarray:
+    """The published order of target positions: all but the last 100 permuted, the last 100 appended in order.
+
+    The forget set is the end of this list, so the last 100 positions are forgotten under every seed.
+    """
+    head = permutation.published(num_target - permutation.TARGET_TAIL, permutation.published_stream(seed))
+    return np.concatenate([head, np.arange(num_target - permutation.TARGET_TAIL, num_target)])
+
+
+def _class_sets(dataset: Dataset, target: np.ndarray, settings: SplitSettings, seed: int) -> list[np.ndarray]:
+    classes = settings.forget.classes
+    if not classes:
+        raise errors.ConfigError(f"split.forget.kind = {settings.forget.kind!r} needs split.forget.classes, e.g. (0,).")
+    target_labels = np.asarray(dataset.labels)[target]
+    rows_of = {}
+    for one in classes:
+        if not 0 <= one < dataset.num_classes:
+            raise errors.ConfigError(
+                f"split.forget.classes holds {one}; {dataset.name!r} has the classes 0 to {dataset.num_classes - 1}."
+            )
+        rows_of[one] = target[target_labels == one]
+        if len(rows_of[one]) == 0:
+            present = ", ".join(map(str, np.unique(target_labels).tolist()))
+            raise errors.DataError(
+                f"class {one} of split.forget.classes has no row in the target set, which holds the classes {present}. "
+                "Choose one of these, or a larger target set."
+            )
+    if settings.forget.kind == "classes":
+        return [np.concatenate([rows_of[one] for one in classes[: step + 1]]) for step in range(len(classes))]
+    chosen = [rows_of[classes[number % len(classes)]] for number in range(settings.forget.count)]
+    if settings.forget.kind == "one_class":
+        return chosen
+    return [_part(rows, settings, seed + number) for number, rows in enumerate(chosen)]
+
+
+def _part(rows: np.ndarray, settings: SplitSettings, seed: int) -> np.ndarray:
+    size = int(len(rows) * settings.forget.fraction)
+    if size == 0:
+        raise errors.ConfigError(
+            f"split.forget.fraction = {settings.forget.fraction} of the {len(rows)} target rows of a class is no row "
+            "at all. Raise the fraction."
+        )
+    # Published code takes the first rows in target order, hence the same ones in every set of a class.
+    return rows[:size] if settings.rng == "mt19937" else permutation.generator(seed, "forget").permutation(rows)[:size]
+
+
+def _listed_sets(target: np.ndarray, settings: SplitSettings, listed: Sequence[np.ndarray]) -> list[np.ndarray]:
+    for number, rows in enumerate(listed):
+        outside = rows[~np.isin(rows, target)]
+        if len(outside):
+            raise errors.DataError(
+                f"forget set {number} of {settings.forget.path} lists {len(outside)} row(s) outside the target set, "
+                f"first {int(outside[0])}. Only rows that the original model trains on can be forgotten: lower "
+                "split.shadow, set split.target = 0, or use split.rng = 'numpy', which keeps listed rows out of the "
+                "shadow set."
+            )
+    return list(listed)
+
+
+def read_index_file(path: str, dataset: Dataset) -> tuple[np.ndarray, ...]:
+    """Reads forget sets from a file: .npy (one set, or [R, n]), .txt (one row per line) or .npz (one array per set).
+
+    An .npz gives its sets in the order in which they were saved.
+
+    Returns:
+      One [n] int64 array of train pool rows per set, without repetitions.
+
+    Raises:
+      DataError: no such file, another format, not whole numbers, an empty set, or rows outside the train pool.
+    """
+    found = files.existing_file("split.forget.path", path)
+    found_sets = [np.asarray(one) for one in _read_arrays(found)]
+    for number, rows in enumerate(found_sets):
+        where = f"forget set {number} of {found}"
+        if rows.dtype.kind not in "ui" or rows.ndim != 1 or len(rows) == 0:
+            raise errors.DataError(
+                f"{where} has shape {rows.shape} and dtype {rows.dtype}; expected a list of whole row numbers."
+            )
+        outside = rows[(rows < 0) | (rows >= dataset.num_train)]
+        if len(outside):
+            raise errors.DataError(
+                f"{where} lists row {int(outside[0])}, but the train pool of {dataset.name!r} has the rows 0 to "
+                f"{dataset.num_train - 1}."
+            )
+    return tuple(np.unique(rows.astype(np.int64)) for rows in found_sets)
+
+
+def _read_arrays(path: pathlib.Path) -> list[np.ndarray]:
+    if path.suffix == ".npz":
+        return list(files.read_npz(path).values())
+    if path.suffix not in (".npy", ".txt"):
+        raise errors.DataError(f"split.forget.path = {path}: expected a .npy, .npz or .txt file with row numbers.")
+    try:
+        if path.suffix == ".txt":
+            return [np.array([int(word) for word in path.read_text().split()], np.int64)]
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError, UnicodeDecodeError) as error:
+        raise errors.DataError(
+            f"{path} cannot be read as row numbers ({error}). Expected whole numbers: one per line in a .txt, an "
+            "integer array in a .npy."
+        ) from error
+    return list(array) if array.ndim == 2 else [array]

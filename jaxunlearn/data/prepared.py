@@ -1,0 +1,199 @@
+"""Data sets prepared by TensorFlow Datasets, read without TensorFlow.
+
+Only folders in array_record format can be read without TensorFlow, and nothing is ever downloaded from here: an offline
+attempt would hang for minutes. TFDS shuffles on writing; where a feature `id` exists (bytes like b"train_00266"), rows
+are sorted by it, because published splits are given in source order.
+"""
+
+import os
+import pathlib
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import errors
+from jaxunlearn.data import arrays, embedded, files, pictures
+from jaxunlearn.records import Dataset
+from jaxunlearn.settings import DataSettings
+
+HELD_OUT_SPLITS = ("test", "validation", "val", "valid")
+
+
+def data_dir(settings: DataSettings) -> pathlib.Path:
+    """Where prepared data lie: `data.path`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    return files.expand(settings.path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+
+
+def is_known(name: str, settings: DataSettings) -> bool:
+    """Whether TFDS knows a data set of this name, or one of that name is prepared in the data folder; no network."""
+    try:
+        _builder(name, settings)
+    except errors.DataError:
+        return False
+    return True
+
+
+def source(settings: DataSettings) -> Dataset:
+    """Any prepared TFDS data set whose features have `image` and `label`, by `data.name` ("emnist/letters").
+
+    The splits train and test (or validation) become the pools; without a held-out split a fraction is held out.
+    Pictures of unequal size are resized to `data.size`. ids are the numbers of the feature `id` where there is one.
+    """
+    content = read(settings, settings.name)
+    names = content["class_names"].tolist()
+    if "x_test" not in content:
+        return arrays.build_cut(
+            settings.name, content["x_train"], content["y_train"], settings.held_out, class_names=names
+        )
+    inputs, labels = embedded.join(settings.name, *(content[key] for key in embedded.POOLS))
+    ids = source_ids(content)
+    return arrays.build(settings.name, inputs, labels, len(content["y_train"]), ids=ids, class_names=names)
+
+
+def source_ids(content: dict[str, np.ndarray]) -> np.ndarray:
+    """Row numbers in the source, held-out rows going on after the train rows."""
+    train, test = content["ids_train"], content["ids_test"]
+    return np.concatenate([train, test + train.max() + 1])
+
+
+def read(settings: DataSettings, tfds_name: str, more_ways: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Reads a prepared data set once, in source order, and caches it.
+
+    Args:
+      settings: path, cache and size.
+      tfds_name: its name in TFDS.
+      more_ways: what else helps where it is not prepared.
+
+    Returns:
+      x_train, y_train, ids_train, the same for test where there is a held-out split, and class_names.
+
+    Raises:
+      DataError: unknown, not prepared, of another format, damaged, or without image and label.
+    """
+    builder = _builder(tfds_name, settings)
+    version = str(builder.info.version if hasattr(builder.info, "version") else builder.version)
+    if not builder.is_prepared() or not builder.info.splits:
+        looked = f"{tfds_name}/{version} under {data_dir(settings)}"
+        raise files.missing(settings.name, looked, [download_command(tfds_name, data_dir(settings)), *more_ways])
+    if builder.info.file_format is None or builder.info.file_format.value not in ("array_record", "parquet"):
+        raise errors.DataError(
+            f"data set {tfds_name!r} under {builder.data_path} was prepared as {builder.info.file_format.name}, which "
+            "only TensorFlow can read. Delete that folder and prepare it again with file_format='array_record': "
+            + download_command(tfds_name, data_dir(settings))
+        )
+    absent = [feature for feature in ("image", "label") if feature not in builder.info.features]
+    if absent:
+        raise errors.DataError(
+            f"data set {tfds_name!r} has the features {', '.join(builder.info.features)}, but no {absent[0]!r}; only "
+            "data sets with image and label can be read. Write an own source: --config.data.name=my_module:my_source."
+        )
+    splits = ["train"] + [name for name in HELD_OUT_SPLITS if name in builder.info.splits][:1]
+    if "train" not in builder.info.splits:
+        raise errors.DataError(
+            f"data set {tfds_name!r} has the splits {', '.join(builder.info.splits)}, but no 'train'."
+        )
+
+    def make() -> dict[str, np.ndarray]:
+        content = {"class_names": np.array(_label_names(builder))}
+        for part, split in zip(("train", "test"), splits, strict=False):
+            content |= {f"{key}_{part}": value for key, value in _read_split(builder, split, settings.size).items()}
+        return content
+
+    facts = [(split, builder.info.splits[split].num_examples, builder.info.splits[split].num_bytes) for split in splits]
+    stem = f"tfds-{tfds_name.replace('/', '_')}-{version}-{files.digest(builder.data_path, settings.size, *facts)}"
+    return files.cached(settings, stem, make)
+
+
+def download_command(tfds_name: str, folder: pathlib.Path) -> str:
+    """How to prepare a data set so that it can be read here, as a sentence."""
+    return (
+        'on a machine with network and TensorFlow: python -c "import tensorflow_datasets as t; '
+        f"t.builder('{tfds_name}', data_dir='{folder}', file_format='array_record').download_and_prepare()\", then "
+        "copy the folder"
+    )
+
+
+def _builder(name: str, settings: DataSettings) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise errors.DataError(
+            f"data set {name!r} is read through tensorflow-datasets, which cannot be imported ({error}). "
+            "Install it (pip install tensorflow-datasets importlib_resources), or give an .npz as --config.data.path."
+        ) from error
+    try:
+        # No file_format here: on a folder prepared in another one it would raise.
+        return tfds.builder(name, data_dir=str(data_dir(settings)))
+    except tfds.core.DatasetNotFoundError as error:
+        raise errors.DataError(f"tensorflow-datasets knows no data set {name!r}.") from error
+    except (ValueError, RuntimeError, OSError, KeyError) as error:
+        raise errors.DataError(
+            f"data set {name!r} cannot be opened under {data_dir(settings)} ({_first_line(error)}). "
+            "Delete its folder and prepare it again."
+        ) from error
+
+
+def _label_names(builder: Any) -> list[str]:
+    names = getattr(builder.info.features["label"], "names", None)
+    return list(names or [])
+
+
+def _read_split(builder: Any, split: str, size: int) -> dict[str, np.ndarray]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows = list(builder.as_data_source(split))
+    except (RuntimeError, ValueError, OSError, IndexError, NotImplementedError) as error:
+        raise errors.DataError(
+            f"split {split!r} of {builder.data_path} cannot be read ({_first_line(error)}). A file is missing or cut "
+            "off: delete that folder and prepare it again."
+        ) from error
+    expected = builder.info.splits[split].num_examples
+    if len(rows) != expected or not rows:
+        raise errors.DataError(
+            f"split {split!r} of {builder.data_path} holds {len(rows)} rows, its description says {expected}. "
+            "Delete that folder and prepare it again."
+        )
+    x = _stack([np.asarray(row["image"]) for row in rows], size)
+    y = np.array([int(row["label"]) for row in rows], np.int32)
+    ids = _ids(rows, split, str(builder.data_path))
+    order = np.argsort(ids, kind="stable")
+    return {"x": x[order], "y": y[order], "ids": ids[order]}
+
+
+def _stack(images: list[np.ndarray], size: int) -> np.ndarray:
+    if len({image.shape for image in images}) == 1:
+        return np.stack(images)
+    import PIL.Image
+
+    if any(image.dtype != np.uint8 for image in images):
+        raise errors.DataError("pictures of unequal size are only resized where they are 8-bit.")
+    return np.stack([
+        pictures.resized(PIL.Image.fromarray(image.squeeze()).convert("RGB"), size) for image in images
+    ])  # fmt: skip
+
+
+def _ids(rows: list[dict[str, Any]], split: str, where: str) -> np.ndarray:
+    """[N] int64 numbers at the end of the feature `id`; without one, the order of TFDS."""
+    found = []
+    for row in rows:
+        word = row.get("id", b"")
+        match = re.search(r"(\d+)$", word.decode() if isinstance(word, bytes) else str(word))
+        if match is None:
+            break
+        found.append(int(match.group(1)))
+    if len(found) == len(rows) and len(set(found)) == len(found):
+        return np.array(found, np.int64)
+    warnings.warn(
+        f"split {split!r} of {where} has no usable feature 'id': rows stay in the shuffled order of TFDS, so published "
+        "index files do not apply to it.",
+        stacklevel=2,
+    )
+    return np.arange(len(rows), dtype=np.int64)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

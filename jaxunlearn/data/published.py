@@ -1,0 +1,242 @@
+"""The published picture benchmarks, by whichever way their files are here, with their published constants.
+
+    data.path = an .npz            -> its arrays
+    data.path = an official archive, or a copy imported before -> numpy reader
+    else                           -> prepared by TensorFlow Datasets
+
+Source of the constants: the configurations of the IAM reference (CIFAR), and the customary ones of the others.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import tarfile
+
+import numpy as np
+
+from jaxunlearn import errors
+from jaxunlearn.data import arrays, embedded, files, prepared
+from jaxunlearn.records import Dataset
+from jaxunlearn.settings import DataSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of a picture benchmark.
+
+    Attributes:
+      tfds: its name in TensorFlow Datasets.
+      classes: number of classes.
+      constants: published mean and std per channel, in units of 1/255.
+      archive: the official archive, where there is a reader for it.
+      names: class names, where the files do not hold them.
+    """
+
+    tfds: str
+    classes: int
+    constants: arrays.Constants
+    archive: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """An official archive: its sum, and how its records are laid out (label bytes, then 3 planes of 32x32)."""
+
+    sha256: str
+    label_bytes: int
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    names: str
+
+
+_CIFAR100_CONSTANTS = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+_DIGIT_NAMES = tuple("0123456789")
+
+FACTS = {
+    "cifar10": Facts("cifar10", 10, ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)), "cifar-10-binary.tar.gz"),
+    "cifar100": Facts("cifar100", 100, _CIFAR100_CONSTANTS, "cifar-100-binary.tar.gz"),
+    "mnist": Facts("mnist", 10, ((0.1307,), (0.3081,)), names=_DIGIT_NAMES),
+    "fashion_mnist": Facts("fashion_mnist", 10, ((0.2860,), (0.3530,))),
+    "svhn": Facts("svhn_cropped", 10, ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)), names=_DIGIT_NAMES),
+}
+
+ARCHIVES = {
+    "cifar-10-binary.tar.gz": Archive(
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd", 1,
+        tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",), "batches.meta.txt",
+    ),
+    "cifar-100-binary.tar.gz": Archive(
+        "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec", 2,
+        ("train.bin",), ("test.bin",), "fine_label_names.txt",
+    ),
+}  # fmt: skip
+
+# Fine classes of each coarse class of CIFAR-100, in the standard order.
+COARSE = (
+    (4, 30, 55, 72, 95), (1, 32, 67, 73, 91), (54, 62, 70, 82, 92), (9, 10, 16, 28, 61), (0, 51, 53, 57, 83),
+    (22, 39, 40, 86, 87), (5, 20, 25, 84, 94), (6, 7, 14, 18, 24), (3, 42, 43, 88, 97), (12, 17, 37, 68, 76),
+    (23, 33, 49, 60, 71), (15, 19, 21, 31, 38), (34, 63, 64, 66, 75), (26, 45, 77, 79, 99), (2, 11, 35, 46, 98),
+    (27, 29, 44, 78, 93), (36, 50, 65, 74, 80), (47, 52, 56, 59, 96), (8, 13, 48, 58, 90), (41, 69, 81, 85, 89),
+)  # fmt: skip
+COARSE_NAMES = (
+    "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",
+    "household_furniture", "insects", "large_carnivores", "large_man-made_outdoor_things",
+    "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates",
+    "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
+)  # fmt: skip
+
+
+def cifar10(settings: DataSettings) -> Dataset:
+    """CIFAR-10: 50,000 + 10,000 pictures of 32x32x3, ten classes."""
+    return _pictures(settings, "cifar10")
+
+
+def cifar100(settings: DataSettings) -> Dataset:
+    """CIFAR-100 with its 100 fine classes: 50,000 + 10,000 pictures of 32x32x3."""
+    return _pictures(settings, "cifar100")
+
+
+def cifar20(settings: DataSettings) -> Dataset:
+    """CIFAR-100's pictures under the 20 coarse classes; the fine classes stand in `groups`.
+
+    The file is CIFAR-100's. An .npz may also hold coarse labels (none above 19); then there are no groups.
+    """
+    fine = _pictures(settings, "cifar100", label="cifar20")
+    labels = np.asarray(fine.labels)
+    if labels.max() < len(COARSE):
+        return fine.replace(num_classes=len(COARSE), class_names=COARSE_NAMES)  # type: ignore[attr-defined]
+    coarse_of = np.empty(100, np.int32)
+    for coarse, members in enumerate(COARSE):
+        coarse_of[list(members)] = coarse
+    if labels.max() >= 100:
+        raise errors.DataError(f"data set 'cifar20' holds the label {labels.max()}; expected fine labels 0 to 99.")
+    return fine.replace(  # type: ignore[attr-defined]
+        labels=coarse_of[labels], groups=labels, num_classes=len(COARSE), class_names=COARSE_NAMES
+    )
+
+
+def mnist(settings: DataSettings) -> Dataset:
+    """MNIST: 60,000 + 10,000 pictures of 28x28x1, ten digits."""
+    return _pictures(settings, "mnist")
+
+
+def fashion_mnist(settings: DataSettings) -> Dataset:
+    """Fashion-MNIST: 60,000 + 10,000 pictures of 28x28x1, ten kinds of clothing."""
+    return _pictures(settings, "fashion_mnist")
+
+
+def svhn(settings: DataSettings) -> Dataset:
+    """SVHN, cropped digits: 73,257 + 26,032 pictures of 32x32x3, ten digits."""
+    return _pictures(settings, "svhn")
+
+
+def _pictures(settings: DataSettings, name: str, label: str = "") -> Dataset:
+    facts, label = FACTS[name], label or name
+    given = files.existing(label, settings.path) if settings.path else None
+    if given is not None and given.suffix == ".npz":
+        return _from_npz(given, label, settings.held_out, facts)
+    if given is not None and given.is_file():
+        if given.name not in ARCHIVES:
+            raise errors.DataError(
+                f"data.path = {given}: data set {label!r} is read from an .npz, from "
+                f"{facts.archive or 'a prepared folder'}, "
+                "or from a folder prepared by tensorflow-datasets."
+            )
+        if given.name != facts.archive:
+            raise errors.DataError(f"data.path = {given}: data set {label!r} needs {facts.archive}.")
+        content = files.read_npz(import_archive(str(given), settings.cache))
+    else:
+        imported = imported_copy(name, settings.cache)
+        if given is None and facts.archive and imported.is_file():
+            content = files.read_npz(imported)
+        else:
+            content = _prepared(settings, facts)
+    inputs, labels = embedded.join(label, *(content[key] for key in embedded.POOLS))
+    return arrays.build(
+        label, inputs, labels, len(content["y_train"]), ids=prepared.source_ids(content), num_classes=facts.classes,
+        class_names=content["class_names"].tolist() or facts.names, constants=facts.constants,
+    )  # fmt: skip
+
+
+def _from_npz(path: pathlib.Path, label: str, held_out: float, facts: Facts) -> Dataset:
+    """A benchmark out of an .npz; float pictures that were scaled or normalised already are taken as they are."""
+    content = files.read_npz(path)
+    scale, constants = 0.0, facts.constants
+    inputs = content.get("x_train", content.get("x"))
+    if inputs is not None and inputs.dtype.kind == "f" and inputs.size:
+        if inputs.min() < 0:
+            return embedded.from_content(content, path, label, held_out, num_classes=facts.classes)
+        scale = 255.0 if inputs.max() > 1.5 else 1.0
+    return embedded.from_content(
+        content, path, label, held_out, num_classes=facts.classes, scale=scale, constants=constants
+    )
+
+
+def _prepared(settings: DataSettings, facts: Facts) -> dict[str, np.ndarray]:
+    if not facts.archive:
+        return prepared.read(settings, facts.tfds)
+    way = f"python -m launch.data --import={facts.archive} (from https://www.cs.toronto.edu/~kriz/{facts.archive})"
+    return prepared.read(settings, facts.tfds, [way])
+
+
+def imported_copy(name: str, cache: str = "") -> pathlib.Path:
+    """Where the arrays of an imported official archive lie."""
+    return files.cache_folder(cache) / f"{name}-official.npz"
+
+
+def import_archive(path: str, out: str = "") -> pathlib.Path:
+    """Reads an official CIFAR archive with numpy alone and keeps its arrays where the CIFAR sources find them.
+
+    Args:
+      path: cifar-10-binary.tar.gz or cifar-100-binary.tar.gz.
+      out: cache folder; empty = the user's cache folder (`data.cache` of the runs must name the same one).
+
+    Returns:
+      The .npz that was written: x_train [50000, 32, 32, 3] uint8, y_train, ids_train, the same for test, class_names.
+
+    Raises:
+      DataError: no such file, another name, another SHA-256, or records that do not fit.
+    """
+    found = files.existing_file("--import", path)
+    if found.name not in ARCHIVES:
+        raise errors.DataError(f"{found} is not an archive that can be imported. Known: {', '.join(ARCHIVES)}.")
+    archive = ARCHIVES[found.name]
+    target = imported_copy("cifar10" if "cifar-10-" in found.name else "cifar100", out)
+    with open(found, "rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != archive.sha256:
+        raise errors.DataError(
+            f"{found} has the SHA-256 {actual}, the official archive {archive.sha256}. The download is incomplete or "
+            "another file: fetch it again."
+        )
+    content: dict[str, np.ndarray] = {}
+    try:
+        with tarfile.open(found) as tar:
+            members = {pathlib.PurePosixPath(one.name).name: one for one in tar.getmembers() if one.isfile()}
+            for part, names in (("train", archive.train), ("test", archive.test)):
+                raw = b"".join(_member(tar, members, found, name) for name in names)
+                content |= {f"{key}_{part}": value for key, value in _records(raw, archive.label_bytes, found).items()}
+            words = _member(tar, members, found, archive.names).decode().split() if archive.names in members else []
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise errors.DataError(f"{found} cannot be unpacked ({error}). Fetch it again.") from error
+    files.write_npz(target, content | {"class_names": np.array(words, dtype=np.str_)})
+    return target
+
+
+def _member(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], path: pathlib.Path, name: str) -> bytes:
+    file = tar.extractfile(members[name]) if name in members else None
+    if file is None:
+        raise errors.DataError(f"{path} holds no file {name}; it is not the official archive.")
+    return file.read()
+
+
+def _records(raw: bytes, label_bytes: int, path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Splits records of label bytes and 3 planes; the last label byte is the (fine) class."""
+    length = label_bytes + 3072
+    if not raw or len(raw) % length:
+        raise errors.DataError(f"{path}: {len(raw)} bytes are not whole records of {length} bytes.")
+    table = np.frombuffer(raw, np.uint8).reshape(-1, length)
+    x = table[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    y = table[:, label_bytes - 1].astype(np.int32)
+    return {"x": np.ascontiguousarray(x), "y": y, "ids": np.arange(len(y), dtype=np.int64)}

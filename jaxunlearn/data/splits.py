@@ -1,0 +1,214 @@
+"""Who trains on what: shadow, target, population and test rows, and which rows each shadow model sees.
+
+    train pool    -> shadow | target        (forget sets lie inside target: see `forget`)
+    held-out pool -> test | population
+    shadow pool   -> one row of [M, N] per shadow model
+
+Two ways of drawing, by `settings.rng`:
+
+* `numpy`: everything is random by the seed. What a member trains on is a function of the seed, its number and the pool,
+  never of how many members there are or in which order they are drawn.
+* `mt19937`: the published permutations, index for index, with their quirks: shadow and target do not depend on the
+  seed; the last 100 target rows are forgotten under every seed (so only 400 of 500 vary, and forget sets of at most 100
+  rows are all the same); the last 200 shadow rows are in every shadow model's training part; shadow seeds are chained
+  through their low byte and always start at 42.
+
+Source: IAM reference, data loader and shadow training; pinned by golden arrays.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxunlearn import checks, errors
+from jaxunlearn.data import forget, permutation
+from jaxunlearn.records import Dataset, Split
+from jaxunlearn.settings import ShadowSettings, SplitSettings
+
+
+def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
+    """Draws the split of one run.
+
+    With `rng="numpy"` shadow and target rows are random draws from the train pool, and the held-out pool is halved at
+    random; forget sets are independent uniform draws from the target rows, set r by seed + r. Rows of an
+    `index_file` are kept out of the shadow set, so that rows fixed beforehand can always be audited.
+
+    With `rng="mt19937"` shadow, target, test, population and the forget sets of `set_random` equal the published ones:
+    set r is the published set of seed + r, the held-out halves are those of `seed`. Differs from the published code
+    in nothing; see the module docstring for its quirks.
+
+    Args:
+      dataset: train pool first, then held-out pool.
+      settings: sizes, generator and forget sets.
+      seed: the run's seed.
+
+    Returns:
+      A `Split` whose index arrays are rows of the data set: shadow [settings.shadow], target in drawn order, test (half
+      of the held-out pool, an odd row included), population (the other half, at most settings.population), forget [R,
+      N].
+
+    Raises:
+      ConfigError: sizes that do not fit together, or a forget set that is empty or leaves nothing to retain.
+      DataError: an absent class, or an index file that does not fit.
+    """
+    _check_pools(dataset, settings)
+    listed = forget.read_index_file(settings.forget.path, dataset) if settings.forget.kind == "index_file" else ()
+    if settings.rng == "mt19937":
+        shadow, target, test, population = _published_rows(dataset, settings, seed)
+    else:
+        shadow, target, test, population = _random_rows(dataset, settings, seed, listed)
+    sets = forget.draw(dataset, target, settings, seed, listed)
+    return Split(
+        shadow=shadow.astype(np.int32),
+        target=target.astype(np.int32),
+        population=population[: settings.population].astype(np.int32),
+        test=test.astype(np.int32),
+        forget=sets,
+        kind=settings.forget.kind,
+        seed=seed,
+    )
+
+
+def _check_pools(dataset: Dataset, settings: SplitSettings) -> None:
+    num_train, num_held_out = dataset.num_train, len(dataset.labels) - dataset.num_train
+    if settings.shadow + max(settings.target, 2) > num_train:
+        wanted = f"split.target = {settings.target}" if settings.target else "at least 2 target rows"
+        raise errors.ConfigError(
+            f"split.shadow = {settings.shadow} and {wanted} do not fit into the train pool of {dataset.name!r}, which "
+            f"has {num_train} rows. Lower split.shadow{' or split.target' if settings.target else ''}."
+        )
+    if num_held_out < 2:
+        raise errors.ConfigError(
+            f"the held-out pool of {dataset.name!r} has {num_held_out} row(s); test and population need one each. "
+            "Hold out more rows (data.held_out, data.test_rows)."
+        )
+    if settings.rng == "mt19937":
+        num_target = settings.target or num_train - settings.shadow
+        if num_target < permutation.TARGET_TAIL:
+            raise errors.ConfigError(
+                f"split.rng = 'mt19937' needs at least {permutation.TARGET_TAIL} target rows (the published fixed tail), "
+                f"but there are {num_target}. Lower split.shadow, or use split.rng = 'numpy'."
+            )
+        if settings.shadow < permutation.SHADOW_TAIL:
+            raise errors.ConfigError(
+                f"split.rng = 'mt19937' needs at least {permutation.SHADOW_TAIL} shadow rows (the published fixed tail), "
+                f"but split.shadow = {settings.shadow}. Raise it, or use split.rng = 'numpy'."
+            )
+
+
+def _random_rows(
+    dataset: Dataset, settings: SplitSettings, seed: int, listed: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    num_rows, num_train = len(dataset.labels), dataset.num_train
+    order = permutation.generator(seed, "split").permutation(num_train)
+    is_listed = np.zeros(num_train, bool)
+    for rows in listed:
+        is_listed[rows] = True
+    free = order[~is_listed[order]]
+    if len(free) < settings.shadow:
+        raise errors.ConfigError(
+            f"split.shadow = {settings.shadow}, but only {len(free)} rows of the train pool are left beside the "
+            f"{int(is_listed.sum())} rows of the index file {settings.forget.path}. Lower split.shadow."
+        )
+    shadow = free[: settings.shadow]
+    if settings.target and settings.target < is_listed.sum():
+        raise errors.ConfigError(
+            f"split.target = {settings.target}, but the index file {settings.forget.path} holds "
+            f"{int(is_listed.sum())} different rows, all of which must be target rows. Raise split.target."
+        )
+    is_target = is_listed.copy()
+    others = free[settings.shadow :]
+    is_target[others[: settings.target - is_listed.sum()] if settings.target else others] = True
+    target = order[is_target[order]]
+    held_out = num_train + permutation.generator(seed, "held_out").permutation(num_rows - num_train)
+    half = (len(held_out) + 1) // 2
+    return shadow, target, held_out[:half], held_out[half:]
+
+
+def _published_rows(
+    dataset: Dataset, settings: SplitSettings, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    num_rows, num_train = len(dataset.labels), dataset.num_train
+    order = permutation.fixed(num_train)
+    shadow, target = order[: settings.shadow], order[settings.shadow :]
+    target = target[: settings.target or None]
+    stream = permutation.published_stream(seed)
+    # Drawn and thrown away: the held-out permutation continues the stream behind the one of the target rows.
+    permutation.published(len(target) - permutation.TARGET_TAIL, stream)
+    held_out = num_train + permutation.published(num_rows - num_train, stream)
+    half = (len(held_out) + 1) // 2
+    return shadow, target, held_out[:half], held_out[half:]
+
+
+def shadow_seeds(count: int) -> list[int]:
+    """Seeds of the first `count` shadow models of a published sequential run: s_0 = 42, s_i = (s_{i-1} mod 256) + i."""
+    seeds = [permutation.FIXED_SEED]
+    for i in range(1, count):
+        seeds.append(seeds[-1] % 256 + i)
+    return seeds[:count]
+
+
+def shadow_members(
+    split: Split, shadows: ShadowSettings, member_ids: Sequence[int] | np.ndarray, seed: int, rng: str, num_rows: int
+) -> np.ndarray:
+    """Which rows each shadow model trains on: int(ratio * pool size) rows of the pool.
+
+    Member i's row is a function of (seed, i) and the pool alone. With `rng="mt19937"` it is the published one of a
+    sequential run: the last 200 pool positions always, the rest by member i's chained seed; `seed` plays no part.
+
+    Args:
+      split: from `draw`; the pool is its shadow rows, its target rows, or both in this order.
+      shadows: ratio and pool.
+      member_ids: [M] global member numbers, at least 0.
+      seed: the run's seed.
+      rng: numpy or mt19937.
+      num_rows: N, rows of the data set.
+
+    Returns:
+      [M, N] bool.
+
+    Raises:
+      ConfigError: a member would train on nothing, or too few rows for the published fixed tail.
+    """
+    pools = {
+        "shadow": [split.shadow],
+        "target": [split.target],
+        "both": [split.shadow, split.target],
+    }
+    checks.choice("shadows.pool", shadows.pool, pools)
+    checks.choice("split.rng", rng, ("numpy", "mt19937"))
+    pool = np.concatenate([np.asarray(rows) for rows in pools[shadows.pool]])
+    member_ids = np.asarray(member_ids, np.int64).reshape(-1)
+    size = int(shadows.ratio * len(pool))
+    least = permutation.SHADOW_TAIL if rng == "mt19937" else 1
+    if not least <= size <= len(pool):
+        raise errors.ConfigError(
+            f"shadows.ratio = {shadows.ratio} of {len(pool)} rows (pool {shadows.pool!r}) gives {size} rows per shadow "
+            f"model; with split.rng = {rng!r} it must be between {least} and {len(pool)}. Raise the ratio or "
+            "split.shadow."
+        )
+    if len(member_ids) and member_ids.min() < 0:
+        raise errors.ConfigError(f"member number {int(member_ids.min())}: shadow models are numbered from 0.")
+    members = np.zeros((len(member_ids), num_rows), bool)
+    if rng == "numpy":
+        for row, member_id in zip(members, member_ids.tolist(), strict=True):
+            row[permutation.generator(seed, "shadow_members", member_id).permutation(pool)[:size]] = True
+        return members
+    seeds = shadow_seeds(int(member_ids.max()) + 1 if len(member_ids) else 0)
+    for row, member_id in zip(members, member_ids.tolist(), strict=True):
+        row[pool[published_shadow_positions(len(pool), shadows.ratio, seeds[member_id])]] = True
+    return members
+
+
+def published_shadow_positions(pool_size: int, ratio: float, seed: int) -> np.ndarray:
+    """Training positions of one published shadow model, in its published order.
+
+    A permutation of all but the last 200 positions gives the first int(ratio * m) - 200; the last 200 follow in order.
+
+    Returns:
+      [int(ratio * pool_size)] int64 positions within the pool.
+    """
+    size = int(ratio * pool_size)
+    order = permutation.published(pool_size - permutation.SHADOW_TAIL, permutation.published_stream(seed))
+    tail = np.arange(pool_size - permutation.SHADOW_TAIL, pool_size)
+    return np.concatenate([order[: size - permutation.SHADOW_TAIL], tail])

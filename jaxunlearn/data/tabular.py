@@ -1,0 +1,240 @@
+"""The tabular benchmarks: Location-30, Purchase-100, Texas-100 (binary features) and UCI Adult.
+
+The binary ones are read from their published archives (.tgz, .tar.gz, .zip), from what those unpack to, or from an
+.npz. All of them are cut by the fixed permutation of seed 42, which gives the pools of the reference: the first
+floor(0.8 n) rows train.
+
+Source: pools and label shift of the IAM reference; the encoding of Adult of the Unlearning-Leaks reference.
+"""
+
+import csv
+import dataclasses
+import gzip
+import io
+import pathlib
+import tarfile
+import zipfile
+
+import numpy as np
+
+from jaxunlearn import errors
+from jaxunlearn.data import arrays, embedded, files
+from jaxunlearn.records import Dataset
+from jaxunlearn.settings import DataSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Binary:
+    """A benchmark of binary features.
+
+    Attributes:
+      classes: number of classes.
+      archive: name of the published archive.
+      texts: ends of the paths inside it: one table with the label first, or features and labels apart.
+      url: where the archive is published.
+    """
+
+    classes: int
+    archive: str
+    texts: tuple[str, ...]
+    url: str = "https://github.com/privacytrustlab/datasets"
+
+
+BINARY = {
+    "location30": Binary(30, "dataset_location.tgz", ("bangkok",)),
+    "purchase100": Binary(100, "dataset_purchase.tgz", ("dataset_purchase",)),
+    "texas100": Binary(100, "dataset_texas.tgz", ("texas/100/feats", "texas/100/labels")),
+}
+
+# Final order of Adult's features, by UCI names; the label follows them.
+ADULT_FEATURES = (
+    "age", "workclass", "fnlwgt", "education", "education-num", "occupation", "relationship", "marital-status", "race",
+    "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country",
+)  # fmt: skip
+ADULT_FILE_ORDER = (
+    "age", "workclass", "fnlwgt", "education", "education-num", "marital-status", "occupation", "relationship", "race",
+    "sex", "capital-gain", "capital-loss", "hours-per-week", "native-country", "income",
+)  # fmt: skip
+ADULT_WHOLE = ("age", "fnlwgt", "education-num", "capital-gain", "capital-loss", "hours-per-week")
+ADULT_OTHER_NAMES = {"gender": "sex", "educational-num": "education-num", "class": "income", "salary": "income"}
+
+
+def location30(settings: DataSettings) -> Dataset:
+    """Location-30: 5,010 rows of 446 binary check-in features, 30 classes."""
+    return _binary(settings, "location30")
+
+
+def purchase100(settings: DataSettings) -> Dataset:
+    """Purchase-100: 197,324 rows of 600 binary features, 100 classes."""
+    return _binary(settings, "purchase100")
+
+
+def texas100(settings: DataSettings) -> Dataset:
+    """Texas-100: 67,330 rows of 6,169 binary features, 100 classes."""
+    return _binary(settings, "texas100")
+
+
+def _binary(settings: DataSettings, name: str) -> Dataset:
+    facts = BINARY[name]
+    ways = [
+        f"get {facts.archive} from {facts.url} and point --config.data.path to it (or put it into the cache folder)"
+    ]
+    path = files.locate(settings, [f"{name}.npz", facts.archive, facts.archive.replace(".tgz", "")], ways)
+    if path.suffix == ".npz":
+        content = files.read_npz(path)
+        x, y = content.get("x", content.get("features")), content.get("y", content.get("labels"))
+        if x is None or y is None:
+            return embedded.from_content(content, path, name, settings.held_out, num_classes=facts.classes)
+    else:
+        stem = f"{name}-{files.digest(*files.stamp(path))}"
+        content = files.cached(settings, stem, lambda: _read_texts(path, name, facts))
+        x, y = content["x"], content["y"]
+    y = arrays.tidy_labels(f"the labels of {path}", y, len(x))
+    # Published labels of Purchase and Texas count from 1; an .npz may be shifted already, so only the range can tell.
+    if y.min() >= 1 and y.max() == facts.classes:
+        y = y - 1
+    return arrays.build_cut(name, x, y, settings.held_out, num_classes=facts.classes)
+
+
+def _read_texts(path: pathlib.Path, name: str, facts: Binary) -> dict[str, np.ndarray]:
+    # Quotes, blanks and carriage returns carry nothing in these tables.
+    found = [text.translate(None, b"\"' \t\r") for text in _texts(path, name, facts)]
+    lines = [line for line in found[0].split(b"\n") if line]
+    if not lines:
+        raise errors.DataError(f"{path} holds no rows.")
+    if len(found) == 1:
+        parts = [line.partition(b",") for line in lines]
+        labels, rows = [label for label, _, _ in parts], [rest for _, _, rest in parts]
+    else:
+        rows, labels = lines, [line for line in found[1].split(b"\n") if line]
+    if len(labels) != len(rows):
+        raise errors.DataError(f"{path} holds {len(rows)} rows of features, but {len(labels)} labels.")
+    try:
+        y = np.array([int(label) for label in labels], np.int32)
+    except ValueError as error:
+        raise errors.DataError(f"{path} holds a label that is not a whole number ({error}).") from error
+    return {"x": _binary_rows(rows, path), "y": y}
+
+
+def _binary_rows(rows: list[bytes], path: pathlib.Path) -> np.ndarray:
+    """[N, F] uint8 from lines `0,1,0,...`: every second byte is a feature, which is far faster than a CSV parser."""
+    length = len(rows[0])
+    x = np.empty((len(rows), (length + 1) // 2), np.uint8)
+    for number, row in enumerate(rows):
+        raw = np.frombuffer(row, np.uint8)
+        x[number] = raw[::2] - ord("0") if len(raw) == length else 255
+        if x[number].max() > 1 or np.any(raw[1::2] != ord(",")):
+            shown = row[:40].decode(errors="replace")
+            raise errors.DataError(
+                f"{path}: row {number} is not a list of {x.shape[1]} features 0 or 1 (it starts {shown!r}). "
+                "Unpack the published archive again, or give an .npz with x and y."
+            )
+    return x
+
+
+def _texts(path: pathlib.Path, name: str, facts: Binary) -> list[bytes]:
+    """The published text files in an archive, in a folder, or the file itself (Texas: with its sibling `labels`)."""
+    try:
+        if path.is_dir():
+            there = {str(one.relative_to(path)): one for one in path.rglob("*") if one.is_file()}
+            return [there[_find(there, text, path, name)].read_bytes() for text in facts.texts]
+        if tarfile.is_tarfile(path):
+            with tarfile.open(path) as tar:
+                members = {one.name: one for one in tar.getmembers() if one.isfile()}
+                return [tar.extractfile(members[_find(members, text, path, name)]).read()  # type: ignore[union-attr]
+                        for text in facts.texts]  # fmt: skip
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                entries = dict.fromkeys(archive.namelist())
+                return [archive.read(_find(entries, text, path, name)) for text in facts.texts]
+        if len(facts.texts) == 1:
+            return [path.read_bytes()]
+        labels = path.with_name("labels")
+        if not labels.is_file():
+            raise errors.DataError(
+                f"{path} needs the file 'labels' beside it; give the archive or the unpacked folder."
+            )
+        return [path.read_bytes(), labels.read_bytes()]
+    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise errors.DataError(f"{path} cannot be unpacked ({error}). Fetch {facts.archive} again.") from error
+
+
+def _find(names: dict, end: str, path: pathlib.Path, name: str) -> str:
+    """The one entry whose path ends in `end` (or its last part), hidden companion files of macOS aside."""
+    visible = [one for one in names if not pathlib.PurePosixPath(one).name.startswith(".")]
+    for wanted in (end, end.rpartition("/")[2]):
+        found = [one for one in visible if ("/" + one).endswith("/" + wanted)]
+        if found:
+            return min(found, key=len)
+    shown = ", ".join(sorted(visible)[:5]) or "nothing"
+    raise errors.DataError(f"{path} holds no file {end!r} of data set {name!r}; it holds {shown}.")
+
+
+def adult(settings: DataSettings) -> Dataset:
+    """UCI Adult: [N, 14] float32 integer codes, two classes (1 = more than 50K a year); `groups` is the code of sex.
+
+    Text columns are coded by the sorted order of their distinct values in the file; `?` is a category of its own. The
+    features are standardised through mean and std of the train pool. The file is adult.data as published, or a copy
+    with header and without blanks (.csv, .gz), by UCI's or Kaggle's column names.
+
+    Raises:
+      DataError: missing file, a row with another number of columns, or a number column with text.
+
+    Source: data preparation of the Unlearning-Leaks reference. Differs from it in nothing but the standardisation.
+    """
+    ways = [
+        "get adult.data from https://archive.ics.uci.edu/ml/machine-learning-databases/adult/ and point "
+        "--config.data.path to it"
+    ]
+    path = files.locate(settings, ["adult.data", "adult.csv", "adult.csv.gz"], ways)
+    columns = _adult_columns(path)
+    x = np.empty((len(columns["age"]), len(ADULT_FEATURES)), np.float32)
+    for place, feature in enumerate(ADULT_FEATURES):
+        x[:, place] = _adult_codes(columns[feature], feature, path)
+    income = np.array([value.rstrip(".") for value in columns["income"]])
+    wrong = sorted(set(income.tolist()) - {"<=50K", ">50K"})
+    if wrong:
+        raise errors.DataError(f"{path}: the income {wrong[0]!r} is neither '<=50K' nor '>50K'.")
+    return arrays.build_cut(
+        "adult",
+        x,
+        (income == ">50K").astype(np.int32),
+        settings.held_out,
+        groups=x[:, ADULT_FEATURES.index("sex")].astype(np.int32),
+        class_names=("<=50K", ">50K"),
+    )
+
+
+def _adult_columns(path: pathlib.Path) -> dict[str, list[str]]:
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise errors.DataError(f"{path} cannot be read as text ({error}). Fetch it again.") from error
+    numbered = enumerate(csv.reader(io.StringIO(text), skipinitialspace=True), 1)
+    # adult.test opens with a line `|1x3 Cross validator`; adult.data closes with an empty one.
+    rows = [(line, [cell.strip() for cell in row]) for line, row in numbered if row and not row[0].startswith("|")]
+    rows = [(line, row) for line, row in rows if any(row)]
+    order = list(ADULT_FILE_ORDER)
+    if rows and not rows[0][1][0].lstrip("-").isdigit():
+        order = [ADULT_OTHER_NAMES.get(cell.lower(), cell.lower()) for cell in rows[0][1]]
+        rows = rows[1:]
+    absent = [name for name in ADULT_FILE_ORDER if name not in order]
+    if absent or not rows:
+        what = f"has no column {absent[0]!r}" if absent else "holds no rows"
+        raise errors.DataError(f"{path} {what}; expected the columns {', '.join(ADULT_FILE_ORDER)}.")
+    for line, row in rows:
+        if len(row) != len(order):
+            raise errors.DataError(f"{path}, line {line}: {len(row)} columns, expected {len(order)}.")
+    return {name: [row[place] for _, row in rows] for place, name in enumerate(order)}
+
+
+def _adult_codes(values: list[str], feature: str, path: pathlib.Path) -> np.ndarray:
+    if feature not in ADULT_WHOLE:
+        return np.unique(np.array(values), return_inverse=True)[1]
+    try:
+        return np.array([int(value) for value in values])
+    except ValueError as error:
+        raise errors.DataError(
+            f"{path}: column {feature!r} holds a value that is not a whole number ({error})."
+        ) from error

@@ -1,0 +1,1 @@
+"""Metrics: numbers with intervals, from scores and truth. One definition each; published variants by argument."""

@@ -1,0 +1,76 @@
+"""Architectures: flax linen modules, written for one model; the population engine maps them over members.
+
+Every module is called as `module.apply(variables, inputs, train=False, mask=None) -> logits [B, C] float32`, with
+inputs float32, already normalised. To add one: a builder in its family file, and one line in `MODELS`.
+"""
+
+import inspect
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from jaxunlearn import checks, errors
+from jaxunlearn.models import cnn, dense, resnet, vit
+from jaxunlearn.models.conv import FORMS, resolve_form
+from jaxunlearn.models.cost import Cost, describe
+from jaxunlearn.settings import ModelSettings
+
+__all__ = ["FORMS", "MODELS", "Cost", "build", "describe", "resolve_form"]
+
+# name -> builder(num_classes=..., conv=..., dtype=..., hidden=..., width=...)
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "logistic": dense.logistic,
+    "mlp": dense.mlp,
+    "mlp_tanh": dense.mlp_tanh,
+    "purchase": dense.purchase,
+    "texas": dense.texas,
+    "location": dense.location,
+    "cnn": cnn.cnn,
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "vgg11": cnn.vgg11,
+    "vgg16": cnn.vgg16,
+    "vit": vit.vit,
+}
+_OPTIONS = ("num_classes", "conv", "dtype", "hidden", "width")
+
+
+def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype: str | None = None) -> nn.Module:
+    """The network that the settings name.
+
+    Args:
+      settings: name (of the table, or `my_module:my_builder`), hidden, width, dtype.
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `conv.FORMS`; `resolve_form` turns "auto" into one. Changes speed only.
+      dtype: "float32" or "bfloat16", type of the arithmetic; None = the settings' own.
+
+    Returns:
+      A linen module with `__call__(inputs, train=False, mask=None) -> logits [B, num_classes] float32`.
+
+    Raises:
+      ConfigError: unknown architecture, form or dtype; an option that the architecture does not use; a builder of the
+        user's that does not take the options or does not return a module.
+    """
+    builder = checks.lookup("model", settings.name, MODELS)
+    checks.choice("convolution form", conv, FORMS)
+    dtype = settings.dtype if dtype is None else dtype
+    checks.choice("model.dtype", dtype, ("float32", "bfloat16"))
+    checks.in_range("num_classes", num_classes, low=1)
+    _check_signature(settings.name, builder)
+    module = builder(num_classes=num_classes, conv=conv, dtype=dtype, hidden=settings.hidden, width=settings.width)
+    if not isinstance(module, nn.Module):
+        raise errors.ConfigError(
+            f"model {settings.name!r} returned {type(module).__name__}, expected a flax.linen Module."
+        )
+    return module
+
+
+def _check_signature(name: str, builder: Callable[..., nn.Module]) -> None:
+    """Raises a ConfigError where a user's builder cannot be called; its own TypeErrors must stay bugs of its own."""
+    try:
+        inspect.signature(builder).bind(**dict.fromkeys(_OPTIONS))
+    except TypeError as error:
+        raise errors.ConfigError(
+            f"model {name!r} cannot be called as builder({', '.join(f'{option}=...' for option in _OPTIONS)}): {error}."
+        ) from error

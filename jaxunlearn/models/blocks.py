@@ -1,0 +1,195 @@
+"""Layers that start, normalise and pool as PyTorch's do, written for padded batches.
+
+Published recipes were tuned in PyTorch, and three of its habits move their numbers: weights *and biases* start
+uniform in +-1/sqrt(fan_in), batch norm keeps the unbiased running variance (factor n / (n - 1)), and padding is
+explicit. A batch may hold padded rows, marked by `mask` [B] bool (False = padding): those rows are excluded from
+batch statistics by `where`, never by a product, so that not even NaN in them reaches another row.
+
+Parameters are float32 always; `dtype` is the type of the arithmetic and of the output.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn import errors
+from jaxunlearn.models import conv as convolution
+from jaxunlearn.models import forms
+
+# Uniform in +-1/sqrt(fan_in): the variance of a uniform of half-width a is a^2/3.
+kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def bias_init(fan_in: int) -> nn.initializers.Initializer:
+    """Uniform in +-1/sqrt(fan_in), PyTorch's start of the biases of dense and convolution layers."""
+    bound = fan_in**-0.5
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw
+
+
+class Dense(nn.Module):
+    """A dense layer on the last axis: [..., F] -> [..., features].
+
+    Source: PyTorch `nn.Linear`, start included.
+    """
+
+    features: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Inputs [..., F] to [..., features] of `dtype`."""
+        fan_in = inputs.shape[-1]
+        kernel = self.param("kernel", kernel_init, (fan_in, self.features), jnp.float32)
+        bias = self.param("bias", bias_init(fan_in), (self.features,), jnp.float32)
+        outputs = jnp.dot(inputs.astype(self.dtype), kernel.astype(self.dtype))
+        return outputs + bias.astype(self.dtype)
+
+
+class Conv(nn.Module):
+    """A square 2-D convolution, [B, H, W, C] -> [B, oh, ow, features], with as much padding on every side.
+
+    Source: PyTorch `nn.Conv2d(kernel_size=kernel, stride=stride, padding=padding)`, start included.
+    """
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+    use_bias: bool = True
+    conv: str = "native"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Inputs [B, H, W, C] to [B, oh, ow, features] of `dtype`."""
+        channels = inputs.shape[-1]
+        shape = (self.kernel, self.kernel, channels, self.features)
+        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+        padding: forms.Padding = ((self.padding, self.padding), (self.padding, self.padding))
+        outputs = convolution.conv(
+            inputs.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding, self.conv
+        )
+        if self.use_bias:
+            fan_in = self.kernel * self.kernel * channels
+            bias = self.param("bias", bias_init(fan_in), (self.features,), jnp.float32)
+            outputs = outputs + bias.astype(self.dtype)
+        return outputs
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, without the rows that `mask` marks as padding.
+
+    y = scale * (x - mean) / sqrt(var + 1e-5) + bias. In training, mean and (biased) variance are those of the batch,
+    and the running ones move by running = 0.9 * running + 0.1 * batch, with the variance times n / (n - 1) for n
+    unmasked elements per channel. Statistics are float32 whatever the dtype of the inputs. A fully masked batch leaves
+    the running statistics as they are, and one element alone has variance 0; both give finite outputs.
+
+    The statistics stand in the collection `batch_stats` (`mean`, `var`). Where that collection is not mutable, training
+    mode normalises by the batch and forgets: this is what a second forward pass of one step wants.
+
+    Source: PyTorch `nn.BatchNorm2d(eps=1e-5, momentum=0.1)`.
+    """
+
+    dtype: str = "float32"
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
+        """Normalises.
+
+        Args:
+          inputs: [B, ..., C] float32 or bfloat16.
+          train: normalise by the batch and update the running statistics, or normalise by the running statistics.
+          mask: [B] bool, False = padding; None = all rows count.
+
+        Returns:
+          [B, ..., C] of `dtype`; padded rows hold finite numbers without meaning.
+        """
+        channels = inputs.shape[-1]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        values = hide(inputs.astype(jnp.float32), mask)
+        mean, var = running_mean.value, running_var.value
+        if train:
+            mean, var, count = _moments(values, mask)
+            if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+                unbiased = var * count / jnp.maximum(count - 1, 1)
+                for variable, batch in ((running_mean, mean), (running_var, unbiased)):
+                    moved = self.momentum * variable.value + (1 - self.momentum) * batch
+                    variable.value = jnp.where(count > 0, moved, variable.value)
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return ((values - mean) * factor + bias).astype(self.dtype)
+
+
+def _moments(values: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean [C], biased variance [C] and number of elements [] of the unmasked rows; `values` are 0 in masked ones.
+
+    Two passes, since E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
+    """
+    axes = tuple(range(values.ndim - 1))
+    per_row = values[0, ..., 0].size
+    rows = jnp.asarray(values.shape[0], jnp.float32) if mask is None else jnp.sum(mask, dtype=jnp.float32)
+    count = rows * per_row
+    divisor = jnp.maximum(count, 1)
+    mean = jnp.sum(values, axes) / divisor
+    var = jnp.sum(hide(jnp.square(values - mean), mask), axes) / divisor
+    return mean, var, count
+
+
+def hide(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Zeros in the rows that `mask` [B] marks as padding; inputs [B, ...] of any shape and dtype.
+
+    Every model does this to its inputs: in the gradient a padded row's zero cotangent still meets its activations, and
+    0 * NaN is NaN.
+    """
+    if mask is None:
+        return inputs
+    rows = mask.reshape(mask.shape + (1,) * (inputs.ndim - 1))
+    return jnp.where(rows, inputs, jnp.zeros((), inputs.dtype))
+
+
+def pictures(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Checked inputs [B, H, W, C] of a convolutional model, padded rows hidden.
+
+    Raises:
+      ShapeError: inputs of another rank.
+    """
+    if inputs.ndim != 4:
+        raise errors.ShapeError(
+            f"this architecture takes pictures [B, H, W, C], but its inputs have shape {tuple(inputs.shape)}. "
+            "Give pictures a channel axis, or choose model.name = 'mlp' for plain features."
+        )
+    return hide(inputs, mask)
+
+
+def features(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Inputs [B, ...] as rows of features [B, F], padded rows hidden."""
+    return hide(inputs.reshape(inputs.shape[0], -1), mask)
+
+
+def max_pool(inputs: jax.Array, size: int = 2) -> jax.Array:
+    """Largest value of each size x size window: [B, H, W, C] -> [B, H // size, W // size, C].
+
+    By reduce-window, whose gradient picks one of several equal values as PyTorch does; pooling by a reshape would share
+    the gradient among them. An odd last row or column is left out, as in PyTorch.
+    """
+    return nn.max_pool(inputs, (size, size), strides=(size, size))
+
+
+def avg_pool(inputs: jax.Array, size: int = 2) -> jax.Array:
+    """Mean of each size x size window: [B, H, W, C] -> [B, H // size, W // size, C]."""
+    return nn.avg_pool(inputs, (size, size), strides=(size, size))
+
+
+def global_avg_pool(inputs: jax.Array) -> jax.Array:
+    """Mean over the picture in float32: [B, H, W, C] -> [B, C]."""
+    return jnp.mean(inputs, axis=(1, 2), dtype=jnp.float32)

@@ -1,0 +1,91 @@
+"""Progress for people (stderr) and for programs (one JSON object per event, through a sink the store provides).
+
+A self-overwriting line on a terminal, otherwise one line per 30 seconds; each says stage, done of total, rate, time
+left and one number that matters. Compilation and waiting are announced, because silence reads as a hang.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+Sink = Callable[[dict[str, Any]], None]
+
+
+def duration(seconds: float) -> str:
+    """`8.2 s`, `3 min 05 s` or `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def size(num_bytes: float) -> str:
+    """`640 B`, `12.3 MiB`, `1.4 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024 or unit == "GiB":
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1024
+    return ""
+
+
+class Reporter:
+    """Writes progress lines and events. Keeps the start time and what the terminal line shows, nothing else."""
+
+    def __init__(self, sink: Sink | None = None, out: TextIO | None = None, every_seconds: float = 30.0):
+        """`sink` receives every event; `out` is stderr unless given; `every_seconds` paces non-terminal output."""
+        self.sink = sink
+        self.out = out or sys.stderr
+        self.every_seconds = every_seconds
+        self.started = time.monotonic()
+        self._stage: tuple[str, float, float] | None = None  # name, start, work done before the start
+        self._last_line = -1e9
+        self._open_line = False
+
+    def event(self, stage: str, **values: Any) -> None:
+        """Sends one event to the sink: time, seconds since start, stage and the values."""
+        if self.sink is not None:
+            seconds = round(time.monotonic() - self.started, 3)
+            self.sink({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "seconds": seconds, "stage": stage, **values})
+
+    def say(self, text: str, **values: Any) -> None:
+        """Prints one line for people and records it."""
+        self._close_line()
+        print(text, file=self.out, flush=True)
+        self.event("message", text=text, **values)
+
+    def begin(self, stage: str, done: float = 0.0) -> None:
+        """Starts the clock of a stage; `done` is the work an earlier run left finished."""
+        self._stage = (stage, time.monotonic(), done)
+        self._last_line = -1e9
+
+    def update(self, done: float, total: float, unit: str, note: str = "", **values: Any) -> None:
+        """Reports the stage's work: `done` of `total` units, with rate and time left from this run alone."""
+        if self._stage is None:
+            self.begin("work")
+        assert self._stage is not None
+        stage, start, before = self._stage
+        now = time.monotonic()
+        rate = (done - before) / max(now - start, 1e-9)
+        self.event(stage, done=done, total=total, unit=unit, rate=round(rate, 3), **values)
+        on_terminal = self.out.isatty()
+        pace = 0.2 if on_terminal else self.every_seconds
+        if now - self._last_line < pace and done < total:
+            return
+        self._last_line = now
+        left = duration((total - done) / rate) if rate > 0 and done < total else "0 s"
+        line = f"{stage}: {done:,.0f} / {total:,.0f} {unit}, {rate:,.0f}/s, {left} left{', ' + note if note else ''}"
+        if on_terminal:
+            self.out.write("\r\x1b[K" + line[:160])
+            self.out.flush()
+            self._open_line = True
+            if done >= total:
+                self._close_line()
+        else:
+            print(line, file=self.out, flush=True)
+
+    def _close_line(self) -> None:
+        if self._open_line:
+            self.out.write("\n")
+            self._open_line = False

@@ -1,0 +1,258 @@
+"""Training the missing members of a role, chunk by chunk, and recording their logits; killed at any moment, it resumes.
+
+    finished chunks are kept -> chunks in work continue from their rolling checkpoint -> the rest is cut anew
+
+A role (shadow, original, retrained ...) is a set of member numbers with a membership row each. Because a member's numbers
+depend on nothing but its own number and row, roles can grow: 128 shadows reuse the 64 that are there.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors, keys, population, progress, store
+from jaxunlearn.population import capacity, lift, training
+from jaxunlearn.protocols import workbench
+from jaxunlearn.store import chunks
+
+Tree = Any
+
+
+class Role(NamedTuple):
+    """What a role is made of.
+
+    Attributes:
+      name: shadow, original, retrained, ...
+      member_ids: [M] int32 global numbers wanted.
+      membership: member ids -> [m, N] bool rows of the data set.
+      factors: member ids -> [m] float32 factors on the learning rate.
+      held_out: member ids -> [m, N] bool rows on which the best epoch is chosen (used with train.keep = best).
+      fingerprint: of everything that decides about the members' numbers.
+    """
+
+    name: str
+    member_ids: np.ndarray
+    membership: Callable[[np.ndarray], np.ndarray]
+    factors: Callable[[np.ndarray], np.ndarray]
+    held_out: Callable[[np.ndarray], np.ndarray]
+    fingerprint: str
+
+
+class Spent(NamedTuple):
+    """What training cost in this run (finished chunks of earlier runs cost nothing)."""
+
+    members: int = 0
+    model_steps: float = 0.0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+
+class Work(NamedTuple):
+    """One role being trained: constants of the loop, and the compiled epochs by number of members."""
+
+    folder: Path
+    reporter: progress.Reporter
+    bench: workbench.Workbench
+    role: Role
+    length: int  # rows of the largest member: all chunks are padded to it, so that they share programs
+    programs: dict[int, lift.Compiled]
+
+
+def make_job(bench: workbench.Workbench, role: Role, member_ids: np.ndarray, length: int = 0) -> population.Job:
+    """The training job of some members of a role; `length` pads to the role's largest member."""
+    settings = bench.settings
+    ids = np.asarray(member_ids, np.int32)
+    stream = population.from_membership(role.membership(ids), length)
+    rates = settings.train.learning_rate * np.asarray(role.factors(ids), np.float32)
+    decays = np.full(len(ids), settings.train.weight_decay, np.float32)
+    best = population.from_membership(role.held_out(ids)) if settings.train.keep == "best" else None
+    return population.Job(
+        task=bench.task,
+        streams={"train": stream},
+        batches={"train": settings.train.batch},
+        member_ids=ids,
+        key=keys.stream(keys.root(settings.seed), role.name),
+        constants={"learning_rate": rates.astype(np.float32), "weight_decay": decays},
+        steps=-(-stream.rows.shape[1] // settings.train.batch),
+        held_out=best,
+    )
+
+
+def checkpoint_template(bench: workbench.Workbench, role: Role, member_ids: np.ndarray) -> dict[str, Tree]:
+    """Shapes of what a rolling checkpoint of these members holds."""
+    single = lift.make("vmap", 1, 1)
+    carry = jax.eval_shape(lambda: training.init_carry(make_job(bench, role, member_ids), single))
+    return {"carry": carry, "history": _blank_history(bench, len(member_ids))}
+
+
+def chunk_template(bench: workbench.Workbench, role: Role, member_ids: np.ndarray) -> dict[str, Tree]:
+    """Shapes of what a finished chunk of these members holds."""
+    shapes = checkpoint_template(bench, role, member_ids)
+    carry = shapes["carry"]
+    return {
+        "variables": training.kept_variables(carry),
+        "diverged_at": carry.diverged_at,
+        "history": shapes["history"],
+    }
+
+
+def _blank_history(bench: workbench.Workbench, members: int) -> dict[str, np.ndarray]:
+    blank = np.full((members, bench.settings.train.epochs), np.nan, np.float32)
+    return {"loss": blank, "accuracy": blank.copy()}
+
+
+def train_missing(run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: Role) -> Spent:
+    """Trains every member of the role that no finished chunk holds; returns what that cost."""
+    folder = run.path("populations", role.name)
+    queue = _take_stock(folder, reporter, role)
+    if not queue:
+        return Spent()
+    rows = role.membership(np.concatenate([ids for ids, _ in queue])).sum(1)
+    work = Work(folder, reporter, bench, role, int(rows.max()), {})
+    total = float(np.ceil(rows / bench.settings.train.batch).sum() * bench.settings.train.epochs)
+    reporter.begin(f"training {role.name}")
+    spent = Spent()
+    while queue:
+        ids, checkpoint = queue.pop(0)
+        try:
+            chunk = len(ids) if checkpoint is not None else _fit(work, ids)
+            if chunk < len(ids):
+                queue = [(ids[i : i + chunk], None) for i in range(0, len(ids), chunk)] + queue
+                continue
+            spent = _train_chunk(work, ids, checkpoint, spent, total)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or len(ids) == 1:
+                raise
+            half = -(-len(ids) // 2)
+            reporter.say(f"out of memory with {len(ids)} members at once; going on with {half}")
+            queue = [(ids[:half], None), (ids[half:], None), *queue]
+    return spent
+
+
+def _take_stock(
+    folder: Path, reporter: progress.Reporter, role: Role
+) -> list[tuple[np.ndarray, chunks.Chunk | None]]:
+    """What is left to train: chunks in work with their newest checkpoint first, then all other missing members."""
+    whole, damaged = chunks.finished(folder, role.fingerprint)
+    in_work, damaged_checkpoints = chunks.partial(folder, role.fingerprint)
+    for path in damaged + damaged_checkpoints:
+        reporter.say(f"{path} is damaged (cut short or altered); what it held is trained again")
+        store.files.remove(path)
+    covered = {int(member) for chunk in whole for member in chunk.member_ids}
+    there = len(covered.intersection(role.member_ids.tolist()))
+    if there:
+        reporter.say(f"{role.name}: {there} of {len(role.member_ids)} members are finished already")
+    queue: list[tuple[np.ndarray, chunks.Chunk | None]] = []
+    for chunk in in_work:
+        if covered.isdisjoint(chunk.member_ids.tolist()):
+            queue.append((chunk.member_ids, chunk))
+            covered.update(chunk.member_ids.tolist())
+    missing = np.asarray([member for member in role.member_ids.tolist() if member not in covered], np.int32)
+    return [*queue, (missing, None)] if len(missing) else queue
+
+
+def _program(work: Work, members: int) -> lift.Compiled:
+    """The compiled epoch for so many members, made once."""
+    if members not in work.programs:
+        work.reporter.say(f"compiling the epoch of {members} {work.role.name} member(s)")
+        job = make_job(work.bench, work.role, np.resize(work.role.member_ids, members), work.length)
+        work.programs[members] = training.compile_epoch(job, workbench.resident(work.bench), work.bench.lifting)
+    return work.programs[members]
+
+
+def _fit(work: Work, ids: np.ndarray) -> int:
+    """Members per chunk: the user's number, or what memory holds."""
+    engine, lifting = work.bench.settings.engine, work.bench.lifting
+    if engine.chunk:
+        return min(engine.chunk, len(ids))
+    budget = capacity.budget(list(lifting.mesh.devices.flat), engine.memory)
+
+    def need(members: int) -> int:
+        return capacity.program_bytes(_program(work, members).memory)
+
+    fitted = capacity.fit(need, len(ids), lift.multiple(lifting), budget)
+    if fitted.chunk < len(ids):
+        work.reporter.say(
+            f"{len(ids)} members do not fit at once; {fitted.chunk} at a time "
+            f"({progress.size(fitted.program_bytes)} of {progress.size(budget)} per device)"
+        )
+    return fitted.chunk
+
+
+def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, spent: Spent, total: float) -> Spent:
+    """Trains one chunk to the end, with rolling checkpoints and snapshots, and stores it."""
+    bench, role, reporter = work.bench, work.role, work.reporter
+    recipe = bench.settings.train
+    begun = time.monotonic()
+    known = len(work.programs)
+    program = _program(work, len(ids))
+    compiled = time.monotonic() - begun if len(work.programs) > known else 0.0
+    job = make_job(bench, role, ids, work.length)
+    done, carry, history = _resume(work, ids, checkpoint)
+    steps_per_epoch = float(np.ceil(np.asarray(job.streams["train"].count) / recipe.batch).sum())
+    saved, base = time.monotonic(), spent.model_steps
+    latest = None
+    for latest in population.train(
+        job, workbench.resident(bench), recipe.epochs, bench.lifting, program=program, carry=carry, done=done
+    ):
+        history["loss"][:, latest.epoch - 1] = latest.loss
+        history["accuracy"][:, latest.epoch - 1] = latest.accuracy
+        steps = base + (latest.epoch - done) * steps_per_epoch
+        mean = float(np.nanmean(latest.loss)) if np.isfinite(latest.loss).any() else float("nan")
+        reporter.update(
+            steps, total, "model-steps", f"epoch {latest.epoch} / {recipe.epochs}, loss {mean:.3f}",
+            epoch=latest.epoch, loss=mean,
+        )  # fmt: skip
+        last = latest.epoch == recipe.epochs
+        if latest.epoch in recipe.snapshots:
+            now = population.variables(latest.carry.state)
+            _store(work.folder / f"snapshot_{latest.epoch:05d}", role, ids, latest, history, now)
+        if not last and time.monotonic() - saved >= bench.settings.engine.checkpoint_seconds:
+            tree = {"carry": population.host(latest), "history": history}
+            chunks.save_partial(work.folder, tree, ids, role.fingerprint, latest.epoch)
+            saved = time.monotonic()
+    assert latest is not None  # a checkpoint is never written after the last epoch
+    _store(work.folder, role, ids, latest, history, training.kept_variables(latest.carry))
+    chunks.drop_partial(work.folder, ids)
+    return Spent(
+        spent.members + len(ids),
+        base + (recipe.epochs - done) * steps_per_epoch,
+        spent.seconds + time.monotonic() - begun - compiled,
+        spent.compile_seconds + compiled,
+    )
+
+
+def _resume(
+    work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None
+) -> tuple[int, training.Carry | None, dict[str, np.ndarray]]:
+    """Epochs done, carry and history of a checkpoint; a fresh start where there is none or it is damaged."""
+    fresh = (0, None, _blank_history(work.bench, len(ids)))
+    if checkpoint is None:
+        return fresh
+    try:
+        tree = chunks.load(checkpoint, checkpoint_template(work.bench, work.role, ids))
+    except errors.StoreError as error:
+        work.reporter.say(f"{error} Starting these members again.")
+        return fresh
+    work.reporter.say(f"{work.role.name}: {len(ids)} members continue after epoch {checkpoint.manifest['epoch']}")
+    return checkpoint.manifest["epoch"], tree["carry"], jax.tree.map(np.array, tree["history"])
+
+
+def _store(
+    folder: Path, role: Role, ids: np.ndarray, latest: population.Progress, history: dict[str, np.ndarray], kept: Tree
+) -> None:
+    """Stores a finished chunk, or a snapshot of one."""
+    own = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(ids)], (kept, latest.carry.diverged_at))
+    tree = {"variables": own[0], "diverged_at": own[1], "history": history}
+    diverged = {int(member): int(step) for member, step in zip(ids, own[1], strict=True) if step != training.NEVER}
+    name = f"chunk_{chunks.chunk_name(ids)}"
+    chunks.save(folder / name, tree, ids, role.fingerprint, epoch=latest.epoch, diverged=diverged)
+
+
+def load_chunk(bench: workbench.Workbench, role: Role, chunk: chunks.Chunk) -> dict[str, Tree]:
+    """A finished chunk: `variables`, `diverged_at` [m], `history` [m, epochs]; verified."""
+    return chunks.load(chunk, chunk_template(bench, role, chunk.member_ids))

@@ -1,0 +1,367 @@
+"""The main job: a population of shadow models and their logits.
+
+    data -> split (drawn once) -> shadow population (chunks) -> logits [M, N, C] -> summary, findings, figure
+
+Source: IAM, section on shadow training; every shadow model is OUT for every target row, because shadow and target rows
+are disjoint.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import population, progress, records, store
+from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.population import capacity, lift, training
+from jaxunlearn.protocols import recording, roles, splits, workbench
+from jaxunlearn.report import figures, page
+from jaxunlearn.scores import signals
+from jaxunlearn.settings import Settings, to_dict
+
+ROLE = "shadow"
+STAGE_VERSION = 1
+
+
+class Plan(NamedTuple):
+    """What a run would do; printed by --dry_run."""
+
+    members: int
+    rows_per_member: int
+    model_steps: int
+    parameters: int
+    mapping: str
+    chunk: int
+    program_bytes: int
+    budget_bytes: int
+    disk_bytes: int
+    estimated_seconds: float
+    files: tuple[str, ...]
+
+
+class Summary(NamedTuple):
+    """What a run found; also summary.json.
+
+    Attributes:
+      members, diverged: counts; `steps`: model-steps spent in this run.
+      train_accuracy, held_out_accuracy, auc: [M] per member (NaN for diverged ones).
+      seconds, train_seconds, compile_seconds: wall time of the run and its parts.
+    """
+
+    members: int
+    diverged: dict[int, int]
+    steps_per_member: int
+    train_accuracy: np.ndarray
+    held_out_accuracy: np.ndarray
+    auc: np.ndarray
+    spent: roles.Spent
+    seconds: float
+
+
+class Exposure(NamedTuple):
+    """Log-odds of the true class on shadow rows, for the figure.
+
+    Attributes:
+      log_odds: [M, n] float32 of every member on every row of the shadow pool.
+      member: [M, n] bool, whether the member trained on the row.
+      rows: [n] rows of the data set.
+    """
+
+    log_odds: np.ndarray
+    member: np.ndarray
+    rows: np.ndarray
+
+
+def shadow_role(bench: workbench.Workbench, split: records.Split, split_fingerprint: str, run: store.Run) -> roles.Role:
+    """The shadow role: member numbers, membership rows and what decides about their numbers."""
+    settings = bench.settings
+    shadows = settings.shadows
+    ids = np.arange(shadows.count, dtype=np.int32)
+    table = splits.shadow_membership(run, bench, split, split_fingerprint, ids)
+    pool = splits.shadow_pool(split, shadows.pool)
+    inside = np.zeros(len(bench.dataset.labels), bool)
+    inside[pool] = True
+
+    def factors(member_ids: np.ndarray) -> np.ndarray:
+        given = np.asarray(shadows.learning_rate_factor or (1.0,), np.float32)
+        return given[np.asarray(member_ids) % len(given)]
+
+    facts = shadow_facts(bench, split_fingerprint)
+    fingerprint, _ = store.claim(
+        run, "shadows", run.path("populations", ROLE, "stage.json"), facts, STAGE_VERSION
+    )  # fmt: skip
+    return roles.Role(
+        name=ROLE,
+        member_ids=ids,
+        membership=lambda member_ids: table[np.asarray(member_ids)],
+        factors=factors,
+        held_out=lambda member_ids: inside & ~table[np.asarray(member_ids)],
+        fingerprint=fingerprint,
+    )
+
+
+def shadow_facts(bench: workbench.Workbench, split_fingerprint: str) -> dict[str, Any]:
+    """Everything that decides about a shadow model's numbers; not how many there are, nor how they are mapped."""
+    settings = bench.settings
+    own = {name: value for name, value in to_dict(settings.shadows).items() if name not in ("count", "views")}
+    return {
+        "seed": settings.seed,
+        "data": bench.data_fingerprint,
+        "augment": {"kind": settings.data.augment, "pad": settings.data.pad},
+        "split": split_fingerprint,
+        "model": to_dict(settings.model),
+        "train": to_dict(settings.train),
+        "shadows": own,
+    }
+
+
+def plan(settings: Settings) -> Plan:
+    """What `run` would do, measured on this machine without training: compiles, and times a few steps of one group."""
+    bench = workbench.prepare(settings)
+    split = splits.draw(bench)
+    count = settings.shadows.count
+    role = _unclaimed(bench, split)
+    job = roles.make_job(bench, role, role.member_ids)
+    needs = {}
+
+    def need(members: int) -> int:
+        ids = np.resize(role.member_ids, members)
+        program = training.compile_epoch(roles.make_job(bench, role, ids), workbench.resident(bench), bench.lifting)
+        needs[members] = capacity.program_bytes(program.memory)
+        return needs[members]
+
+    budget = capacity.budget(list(bench.lifting.mesh.devices.flat), settings.engine.memory)
+    if settings.engine.chunk:
+        chunk = min(settings.engine.chunk, count)
+        fitted = capacity.Fit(chunk, need(chunk), budget)
+    else:
+        fitted = capacity.fit(need, count, lift.multiple(bench.lifting), budget)
+    steps = int(np.ceil(np.asarray(job.streams["train"].count) / settings.train.batch).sum()) * settings.train.epochs
+    return Plan(
+        members=count,
+        rows_per_member=int(np.max(job.streams["train"].count)),
+        model_steps=steps,
+        parameters=bench.cost.parameters,
+        mapping=f"{bench.lifting.mapping}, conv {bench.conv}, {bench.lifting.mesh.size} device(s)",
+        chunk=fitted.chunk,
+        program_bytes=fitted.program_bytes,
+        budget_bytes=budget,
+        disk_bytes=disk_bytes(bench, len(splits.recorded_rows(split))),
+        estimated_seconds=steps / _measured_rate(bench, role),
+        files=("run.json", "log.jsonl", "split.npz", "populations/shadow/", "logits/shadow.npy", "summary.json",
+               "findings.json", "report/shadows.svg"),
+    )  # fmt: skip
+
+
+def _unclaimed(bench: workbench.Workbench, split: records.Split) -> roles.Role:
+    """The shadow role of a dry run: drawn afresh, nothing stored."""
+    ids = np.arange(bench.settings.shadows.count, dtype=np.int32)
+
+    def membership(member_ids: np.ndarray) -> np.ndarray:
+        return splits.draw_members(bench, split, member_ids)
+
+    return roles.Role(ROLE, ids, membership, lambda ids: np.ones(len(ids), np.float32), membership, "")
+
+
+def _measured_rate(bench: workbench.Workbench, role: roles.Role, steps: int = 3) -> float:
+    """Model-steps per second of one group of members on every device, from a few timed steps after a warm-up."""
+    ids = np.resize(role.member_ids, lift.multiple(bench.lifting))
+    job = roles.make_job(bench, role, ids)._replace(steps=steps)
+    data = lift.place(workbench.resident(bench), bench.lifting, shared=True)
+    began = 0.0
+    for report in population.train(job, data, 2, bench.lifting):
+        elapsed, began = time.monotonic() - began, time.monotonic()
+        del report
+    return steps * len(ids) / elapsed
+
+
+def disk_bytes(bench: workbench.Workbench, num_rows: int) -> int:
+    """Bytes a run writes: variables of every member, one rolling checkpoint, and the logits."""
+    settings = bench.settings
+    kept = 1 + len(settings.train.snapshots)
+    weights = settings.shadows.count * bench.cost.parameters * 4 * (kept + 3)
+    itemsize = np.dtype(settings.engine.logits_dtype).itemsize
+    views = 1 + settings.shadows.views + (settings.compat.records == "faithful")
+    return weights + views * settings.shadows.count * num_rows * bench.dataset.num_classes * itemsize
+
+
+def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Workbench) -> Summary:
+    """Trains the shadow population of a run folder and records its logits; finished work is reused.
+
+    Raises:
+      StoreError: not enough disk space, or the folder holds results of other settings.
+    """
+    begun = time.monotonic()
+    settings = bench.settings
+    split, split_fingerprint = splits.obtain(run_folder, bench)
+    role = shadow_role(bench, split, split_fingerprint, run_folder)
+    rows = splits.recorded_rows(split)
+    store.files.require_space(run_folder.root, _missing_bytes(run_folder, bench, role, len(rows)))
+    spent = roles.Spent()
+    values, intact = None, False
+    while not intact:  # a chunk found damaged while recording is trained again
+        more = roles.train_missing(run_folder, reporter, bench, role)
+        spent = roles.Spent(*(a + b for a, b in zip(spent, more, strict=True)))
+        values, intact = recording.record(run_folder, reporter, bench, role, rows)
+    for view in recorded_views(settings):
+        recording.record(run_folder, reporter, bench, role, rows, view)
+    assert values is not None
+    store.files.write_npy(run_folder.path("logits", "rows.npy"), rows)
+    summary = summarise(run_folder, bench, role, values, rows, split, spent, time.monotonic() - begun)
+    write_findings(run_folder, bench, summary)
+    draw_figure(run_folder, bench, exposure(bench, role, values, rows, split))
+    return summary
+
+
+def recorded_views(settings: Settings) -> list[str]:
+    """Names of the augmented views that are recorded beside the clean one."""
+    wanted = max(settings.shadows.views, int(settings.compat.records == "faithful"))
+    return [f"augmented_{i}" for i in range(wanted)]
+
+
+def _missing_bytes(run_folder: store.Run, bench: workbench.Workbench, role: roles.Role, num_rows: int) -> int:
+    whole, _ = store.chunks.finished(run_folder.path("populations", ROLE), role.fingerprint)
+    done = sum(len(chunk.member_ids) for chunk in whole)
+    left = max(0.0, 1.0 - done / len(role.member_ids))
+    return int(left * disk_bytes(bench, num_rows))
+
+
+def summarise(
+    run_folder: store.Run,
+    bench: workbench.Workbench,
+    role: roles.Role,
+    values: np.ndarray,
+    rows: np.ndarray,
+    split: records.Split,
+    spent: roles.Spent,
+    seconds: float,
+) -> Summary:
+    """Accuracies and the confidence attack of every member, from the recorded logits (streamed member by member)."""
+    labels = np.asarray(bench.dataset.labels)[rows]
+    held_out = np.isin(rows, np.concatenate([split.test, split.population]))
+    pool = np.isin(rows, splits.shadow_pool(split, bench.settings.shadows.pool))
+    members = role.membership(role.member_ids)[:, rows]
+    diverged = diverged_members(run_folder, bench, role)
+    accuracies = np.full((2, len(members)), np.nan)
+    aucs = np.full(len(members), np.nan)
+    for member, inside in enumerate(members):
+        if member in diverged:
+            continue
+        logits = np.asarray(values[member], np.float32)
+        right = logits.argmax(-1) == labels
+        accuracies[:, member] = right[inside].mean(), right[held_out].mean()
+        if (pool & ~inside).any():
+            log_odds = np.asarray(signals.carlini_logit(logits[pool], labels[pool]))
+            aucs[member] = roc.auc(log_odds, inside[pool])
+    steps = -(-members.sum(1).max() // bench.settings.train.batch) * bench.settings.train.epochs
+    return Summary(len(members), diverged, int(steps), accuracies[0], accuracies[1], aucs, spent, seconds)
+
+
+def diverged_members(run_folder: store.Run, bench: workbench.Workbench, role: roles.Role) -> dict[int, int]:
+    """Member -> step at which its loss stopped being finite."""
+    whole, _ = store.chunks.finished(run_folder.path("populations", role.name), role.fingerprint)
+    diverged = {}
+    for chunk in whole:
+        diverged.update({int(m): int(s) for m, s in chunk.manifest["diverged"].items() if int(m) in role.member_ids})
+    return dict(sorted(diverged.items()))
+
+
+def exposure(
+    bench: workbench.Workbench, role: roles.Role, values: np.ndarray, rows: np.ndarray, split: records.Split
+) -> Exposure:
+    """Log-odds of every member on the shadow pool, for the figure."""
+    wanted = np.isin(rows, splits.shadow_pool(split, bench.settings.shadows.pool))
+    labels = np.asarray(bench.dataset.labels)[rows[wanted]]
+    log_odds = np.stack([
+        np.asarray(signals.carlini_logit(np.asarray(values[m][wanted], np.float32), labels)) for m in role.member_ids
+    ])  # fmt: skip
+    return Exposure(log_odds, role.membership(role.member_ids)[:, rows[wanted]], rows[wanted])
+
+
+def draw_figure(run_folder: store.Run, bench: workbench.Workbench, exposed: Exposure) -> None:
+    """Draws report/shadows.svg: members against non-members, and the rows that training exposes most."""
+    dataset = bench.dataset
+    labels = np.asarray(dataset.labels)[exposed.rows]
+    pictures = np.asarray(dataset.inputs)[exposed.rows] if dataset.inputs.ndim == 4 else None
+    figure = figures.exposure(
+        exposed.log_odds, exposed.member, labels, exposed.rows, pictures, dataset.class_names, dataset.scale
+    )
+    page.save_figure(figure, run_folder.path("report", "shadows.svg"))
+
+
+def findings(summary: Summary) -> list[records.Finding]:
+    """The summary as findings with intervals over members."""
+    gap = summary.train_accuracy - summary.held_out_accuracy
+    against = "members' own rows"
+    return [
+        intervals.mean(summary.train_accuracy, metric="train accuracy", of=ROLE, against=against),
+        intervals.mean(summary.held_out_accuracy, metric="held-out accuracy", of=ROLE, against="held-out pool"),
+        intervals.mean(gap, metric="generalisation gap", of=ROLE, against="train minus held-out accuracy"),
+        intervals.mean(summary.auc, metric="AUC of confidence", of=ROLE, against="own against other shadow rows"),
+    ]
+
+
+def write_findings(run_folder: store.Run, bench: workbench.Workbench, summary: Summary) -> None:
+    """Writes summary.json (per member) and findings.json."""
+    plain = {
+        **summary._asdict(),
+        "spent": summary.spent._asdict(),
+        "member": list(range(summary.members)),
+    }
+    store.files.write_json(run_folder.path("summary.json"), plain)
+    store.files.write_json(
+        run_folder.path("findings.json"), [vars(finding) for finding in findings(summary)]
+    )  # fmt: skip
+
+
+def plan_lines(planned: Plan) -> list[tuple[str, str]]:
+    """A plan as the rows of a table."""
+    chunks = -(-planned.members // planned.chunk)
+    return [
+        ("members", f"{planned.members} of {planned.parameters:,} parameters, {planned.rows_per_member:,} rows each"),
+        ("model-steps", f"{planned.model_steps:,}"),
+        ("mapping", planned.mapping),
+        ("chunks", f"{chunks} of up to {planned.chunk} members"),
+        ("memory", f"{progress.size(planned.program_bytes)} of {progress.size(planned.budget_bytes)} per device"),
+        ("time", f"about {progress.duration(planned.estimated_seconds)} of training (3 steps timed here)"),
+        ("disk", f"about {progress.size(planned.disk_bytes)}"),
+        ("files", "\n" + "\n".join(f"  {name}" for name in planned.files)),
+    ]
+
+
+def summary_lines(summary: Summary) -> list[tuple[str, str]]:
+    """A summary as the rows of a table."""
+
+    def spread(values: np.ndarray) -> str:
+        kept = values[np.isfinite(values)]
+        if not len(kept):
+            return "none finite"
+        return f"{kept.mean():.4f} ± {kept.std(ddof=min(1, len(kept) - 1)):.4f}, min {kept.min():.4f}"
+
+    spent = summary.spent
+    rate = f"{spent.model_steps / spent.seconds:,.0f} model-steps/s" if spent.model_steps else "nothing left to train"
+    flagged = ", ".join(f"member {member} at step {step}" for member, step in list(summary.diverged.items())[:8])
+    return [
+        ("members", f"{summary.members}" + (f" ({len(summary.diverged)} diverged)" if summary.diverged else "")),
+        ("steps per member", f"{summary.steps_per_member:,}"),
+        ("train accuracy", spread(summary.train_accuracy)),
+        ("held-out accuracy", spread(summary.held_out_accuracy)),
+        ("generalisation gap", spread(summary.train_accuracy - summary.held_out_accuracy)),
+        ("AUC of confidence", spread(summary.auc) + "  (members ↑ against other shadow rows; 0.5 = no leak)"),
+        ("training", f"{rate}, {progress.duration(spent.seconds)} + {progress.duration(spent.compile_seconds)} compiling"),
+        ("in all", progress.duration(summary.seconds)),
+        *([("diverged, frozen", flagged)] if flagged else []),
+    ]
+
+
+def file_lines(run_folder: store.Run, settings: Settings) -> list[tuple[str, str]]:
+    """Where the results are."""
+    views = [recording.file_name(ROLE, view) for view in recorded_views(settings)]
+    return [
+        ("  logits/shadow.npy", "[members, rows, classes], row numbers in logits/rows.npy"),
+        *[(f"  logits/{name}", "the same through the training augmentation") for name in views],
+        ("  populations/shadow/", "weights (orbax chunks), membership.npz"),
+        ("  split.npz", "shadow, target, population, test rows; forget sets"),
+        ("  summary.json, findings.json", "per member; means with 95 % intervals"),
+        ("  report/shadows.svg", "confidence of members against non-members"),
+    ]

@@ -1,0 +1,70 @@
+"""Splits of a run: drawn once, stored, read back, never redrawn."""
+
+import numpy as np
+
+from jaxunlearn import records, store
+from jaxunlearn.data import splits
+from jaxunlearn.protocols import workbench
+from jaxunlearn.settings import to_dict
+
+STAGE_VERSION = 1
+_ARRAYS = ("shadow", "target", "population", "test", "forget")
+
+
+def draw(bench: workbench.Workbench) -> records.Split:
+    """The split of these settings, not stored."""
+    return splits.draw(bench.dataset, bench.settings.split, bench.settings.seed)
+
+
+def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, str]:
+    """The split of a run folder and its fingerprint: read if it is there, else drawn and stored."""
+    settings = bench.settings
+    facts = {"seed": settings.seed, "data": bench.data_fingerprint, "split": to_dict(settings.split)}
+    path = run.path("split.npz")
+    drawn = None if path.exists() else draw(bench)  # a split that cannot be drawn must not claim the folder
+    fingerprint, _ = store.claim(run, "split", run.path("split.json"), facts, STAGE_VERSION)
+    if drawn is not None:
+        store.files.write_npz(path, **{name: getattr(drawn, name) for name in _ARRAYS})
+        return drawn, fingerprint
+    arrays = store.files.read_npz(path)
+    stored = records.Split(
+        **{name: arrays[name] for name in _ARRAYS}, kind=settings.split.forget.kind, seed=settings.seed
+    )  # fmt: skip
+    return stored, fingerprint
+
+
+def draw_members(bench: workbench.Workbench, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
+    """[m, N] bool: the rows that these shadow models train on, drawn from their numbers."""
+    settings = bench.settings
+    rows = len(bench.dataset.labels)
+    return splits.shadow_members(split, settings.shadows, member_ids, settings.seed, settings.split.rng, rows)
+
+
+def shadow_membership(
+    run: store.Run, bench: workbench.Workbench, split: records.Split, split_fingerprint: str, member_ids: np.ndarray
+) -> np.ndarray:
+    """[M, N] bool for members 0..M-1: stored rows as they are, rows of new members drawn and added."""
+    shadows = bench.settings.shadows
+    facts = {"split": split_fingerprint, "ratio": shadows.ratio, "pool": shadows.pool}
+    store.claim(run, "shadows", run.path("populations", "shadow", "membership.json"), facts, STAGE_VERSION)
+    path = run.path("populations", "shadow", "membership.npz")
+    rows = len(bench.dataset.labels)
+    stored = np.zeros((0, rows), bool)
+    if path.exists():
+        stored = np.unpackbits(store.files.read_npz(path)["packed"], axis=1, count=rows).astype(bool)
+    if len(stored) < len(member_ids):
+        new = draw_members(bench, split, np.asarray(member_ids)[len(stored) :])
+        stored = np.concatenate([stored, new])
+        store.files.write_npz(path, packed=np.packbits(stored, axis=1))
+    return stored[: len(member_ids)]
+
+
+def shadow_pool(split: records.Split, pool: str) -> np.ndarray:
+    """Rows that shadow models may train on."""
+    parts = {"shadow": [split.shadow], "target": [split.target], "both": [split.shadow, split.target]}
+    return np.concatenate(parts[pool])
+
+
+def recorded_rows(split: records.Split) -> np.ndarray:
+    """[N] int32 sorted rows whose logits are recorded: everything that has a part in the split."""
+    return np.sort(np.concatenate([split.shadow, split.target, split.population, split.test])).astype(np.int32)

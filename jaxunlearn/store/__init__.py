@@ -1,0 +1,7 @@
+"""The run folder: the only room, with `data` and the report page, that opens files.
+
+`run` (lock, run.json, stages), `chunks` (populations by orbax), `logits` (memory-mapped), `files` (atomic writes).
+"""
+
+from jaxunlearn.store import chunks, files, logits
+from jaxunlearn.store.run import STAGES, Run, claim, open_run, versions, write_status

@@ -1,0 +1,151 @@
+"""Populations on disk: a folder of chunks, each one orbax checkpoint with a manifest of its own.
+
+    populations/ROLE/stage.json                       what the role was trained with
+    populations/ROLE/chunk_00000_00063/               finished members: arrays/ (orbax), manifest.json
+    populations/ROLE/partial_00000_00063/epoch_0012/  rolling checkpoint of a chunk in work, the newest one only
+
+A manifest is written last, inside a temporary folder that is then renamed: a chunk is whole or not there. Orbax
+restores flipped bytes without a word, so the manifest keeps file sizes (checked whenever chunks are listed) and a
+checksum per leaf (checked whenever a chunk is loaded).
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors, trees
+from jaxunlearn.store import files
+
+Tree = Any
+
+
+class Chunk(NamedTuple):
+    """One finished or partial chunk on disk."""
+
+    path: Path
+    member_ids: np.ndarray
+    manifest: dict[str, Any]
+
+
+def chunk_name(member_ids: np.ndarray) -> str:
+    """`00000_00063` for members 0..63; other id sets add a hash, so that no two sets share a folder."""
+    ids = np.asarray(member_ids)
+    name = f"{int(ids.min()):05d}_{int(ids.max()):05d}"
+    consecutive = len(ids) == ids.max() - ids.min() + 1
+    return name if consecutive else f"{name}_{files.fingerprint(ids.tolist())[:6]}"
+
+
+def save(path: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, **facts: Any) -> None:
+    """Writes one checkpoint folder atomically: arrays by orbax, then the manifest, then the rename."""
+    import orbax.checkpoint as ocp  # half a second, only when something is stored
+
+    tree = trees.to_host(tree)
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with files.writing(path):
+        files.remove(temporary)
+        temporary.mkdir(parents=True)
+        try:
+            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+                checkpointer.save(temporary / "arrays", args=ocp.args.StandardSave(tree))
+        except ValueError as error:
+            # TensorStore reports a full disk as a ValueError with a page of detail.
+            if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+                raise errors.StoreError(f"cannot write {path}: the disk is full; free space and run again.") from error
+            raise
+        sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in _files(temporary)}
+        leaves = {name: files.checksum(np.asarray(leaf)) for name, leaf in trees.named_leaves(tree)}
+        manifest = {
+            "member_ids": np.asarray(member_ids).tolist(),
+            "fingerprint": fingerprint,
+            "files": sizes,
+            "leaves": leaves,
+            **facts,
+        }
+        files.write_json(temporary / "manifest.json", manifest)
+        files.remove(path)
+        os.replace(temporary, path)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def inspect(path: Path, fingerprint: str) -> Chunk | None:
+    """A chunk's manifest if it is whole and of this fingerprint; None if it is damaged or of another run."""
+    try:
+        manifest = files.read_json(path / "manifest.json")
+        whole = all((path / name).stat().st_size == size for name, size in manifest["files"].items())
+        ids = np.asarray(manifest["member_ids"], np.int32)
+    except (OSError, errors.StoreError, KeyError, TypeError):
+        return None
+    return Chunk(path, ids, manifest) if whole and manifest.get("fingerprint") == fingerprint else None
+
+
+def load(chunk: Chunk, template: Tree) -> Tree:
+    """Restores a checkpoint as NumPy arrays in the structure of `template` and verifies every leaf's checksum.
+
+    Raises:
+      StoreError: unreadable, or a leaf is not what was written; the message names chunk and leaf.
+    """
+    import orbax.checkpoint as ocp
+
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), template)
+    way_out = "delete that folder and run the same command again: only this chunk is made anew"
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            tree = checkpointer.restore(chunk.path / "arrays", args=ocp.args.StandardRestore(shapes))
+    except Exception as error:  # noqa: BLE001 - orbax and TensorStore report damage as bare Exceptions
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise errors.StoreError(f"{chunk.path} cannot be read ({reason}); {way_out}.") from error
+    tree = jax.tree.map(np.asarray, tree)
+    for name, leaf in trees.named_leaves(tree):
+        if files.checksum(leaf) != chunk.manifest["leaves"].get(name):
+            raise errors.StoreError(f"{chunk.path} is damaged ({name}); {way_out}.")
+    return tree
+
+
+def finished(role: Path, fingerprint: str) -> tuple[list[Chunk], list[Path]]:
+    """Whole chunks of a role, in order of members, and the folders of damaged ones."""
+    return _scan(role, "chunk_*", fingerprint)
+
+
+def partial(role: Path, fingerprint: str) -> tuple[list[Chunk], list[Path]]:
+    """The newest whole rolling checkpoint of every chunk in work, and damaged checkpoint folders."""
+    newest: dict[Path, Chunk] = {}
+    whole, damaged = _scan(role, "partial_*/epoch_*", fingerprint)
+    for chunk in whole:
+        other = newest.get(chunk.path.parent)
+        if other is None or other.manifest["epoch"] < chunk.manifest["epoch"]:
+            newest[chunk.path.parent] = chunk
+    return list(newest.values()), damaged
+
+
+def _scan(role: Path, pattern: str, fingerprint: str) -> tuple[list[Chunk], list[Path]]:
+    whole, damaged = [], []
+    for path in sorted(role.glob(pattern)):
+        chunk = inspect(path, fingerprint)
+        if chunk is None:
+            damaged.append(path)
+        else:
+            whole.append(chunk)
+    return sorted(whole, key=lambda chunk: int(chunk.member_ids.min())), damaged
+
+
+def save_partial(
+    role: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, epoch: int, **facts: Any
+) -> None:
+    """Writes a rolling checkpoint and then deletes the older ones of the same chunk."""
+    folder = role / f"partial_{chunk_name(member_ids)}"
+    newest = folder / f"epoch_{epoch:05d}"
+    save(newest, tree, member_ids, fingerprint, epoch=epoch, **facts)
+    for path in folder.glob("epoch_*"):
+        if path != newest:
+            files.remove(path)
+
+
+def drop_partial(role: Path, member_ids: np.ndarray) -> None:
+    """Deletes the rolling checkpoint of a chunk that is finished."""
+    files.remove(role / f"partial_{chunk_name(member_ids)}")

@@ -1,0 +1,160 @@
+"""Files that are whole or not there: atomic writes, checksums, and operating-system errors in the user's words."""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import errors, progress
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again, nothing finished is lost",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EACCES: "permission denied; choose another --workdir",
+    errno.EPERM: "not permitted; choose another --workdir",
+    errno.EROFS: "the file system is read-only; choose another --workdir",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another --workdir",
+    errno.EEXIST: "a file of that name is in the way; choose another --workdir",
+    errno.ENOENT: "the folder cannot be made there; choose another --workdir",
+}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns an operating-system error while writing `path` into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise errors.StoreError(f"cannot write {path}: {reason}.") from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name, syncs it, and renames it into place."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically; tuples become lists, NumPy scalars become numbers."""
+    write_bytes(path, (json.dumps(value, indent=1, default=_plain) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON; a broken file is a StoreError, a missing one a FileNotFoundError."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise errors.StoreError(f"{path} is damaged ({error}). Delete it and run the same command again.") from error
+
+
+def write_npz(path: Path, **arrays: Any) -> None:
+    """Writes an uncompressed .npz atomically, without pickles."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.stem}.tmp-{os.getpid()}.npz")
+        np.savez(temporary, allow_pickle=False, **{name: np.asarray(array) for name, array in arrays.items()})
+        os.replace(temporary, path)
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Writes one array as .npy, atomically."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Reads every array of an .npz; the zip's own checksums detect truncation and flipped bytes.
+
+    Raises:
+      StoreError: missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise errors.StoreError(f"{path} is missing.") from error
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
+        raise errors.StoreError(f"{path} is damaged ({error}). Delete it and run the same command again.") from error
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Appends one JSON object as a line; for logs, where losing the last line of a killed run is harmless."""
+    with writing(path), open(path, "a") as file:
+        file.write(json.dumps(value, default=_plain) + "\n")
+
+
+def checksum(array: np.ndarray) -> int:
+    """CRC32 of an array's bytes in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data) if array.size else 0
+
+
+def fingerprint(facts: Any) -> str:
+    """A 16-digit hash of nested plain values and arrays: equal facts, equal fingerprint."""
+    digest = hashlib.blake2b(digest_size=8)
+
+    def add(value: Any) -> None:
+        if isinstance(value, dict):
+            digest.update(b"{")
+            for name in sorted(value):
+                digest.update(str(name).encode() + b":")
+                add(value[name])
+        elif isinstance(value, (list, tuple)):
+            digest.update(b"[")
+            for item in value:
+                add(item)
+        elif isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype}{value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1).data if value.size else b"")
+        else:
+            digest.update(json.dumps(value, default=_plain).encode())
+        digest.update(b",")
+
+    add(facts)
+    return digest.hexdigest()
+
+
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Raises a StoreError when the disk of `folder` has less free space than the run will write."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise errors.StoreError(
+            f"{folder} has {progress.size(free)} free, but this run writes about {progress.size(num_bytes)}. "
+            "Free some space, choose another --workdir, or record less (shadows.count, engine.logits_dtype=float16)."
+        )
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or folder if it is there."""
+    with writing(path):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.integer, np.floating, np.bool_)):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)

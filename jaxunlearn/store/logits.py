@@ -1,0 +1,130 @@
+"""Logits on disk: one memory-mapped .npy [M, N, C] per role and view, with a manifest of finished members.
+
+    logits/shadow.npy  logits/shadow.json          the clean view
+    logits/shadow.augmented_0.npy  ...             further views
+
+A member's block counts once its checksum stands in the manifest. A truncated or altered file therefore loses exactly
+the members it lost, and only those are computed again.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import errors
+from jaxunlearn.store import files
+
+
+class LogitsFile(NamedTuple):
+    """An open logits file.
+
+    Attributes:
+      values: [M, N, C] memory map; line i belongs to member i.
+      done: member -> checksum of its block.
+      path: the .npy; `facts`: what the manifest repeats.
+      damaged: members whose block did not agree with its checksum when the file was opened.
+    """
+
+    values: np.memmap
+    done: dict[int, int]
+    path: Path
+    facts: dict[str, Any]
+    damaged: tuple[int, ...] = ()
+
+
+def open_file(
+    path: Path, num_members: int, num_rows: int, num_classes: int, dtype: str, fingerprint: str
+) -> LogitsFile:
+    """Opens or makes a logits file of at least `num_members` lines, verifying every finished line.
+
+    A file of other facts, or one that cannot be read, is replaced; finished lines of a smaller file are carried over.
+    """
+    facts = {"rows": num_rows, "classes": num_classes, "dtype": dtype, "fingerprint": fingerprint}
+    done = _read_done(path, facts)
+    old, damaged = _open_old(path, facts, done)
+    done = {member: crc for member, crc in done.items() if member not in damaged}
+    if old is not None and old.shape[0] >= num_members:
+        return LogitsFile(old, done, path, facts, damaged)
+    values = _make(path, (num_members, num_rows, num_classes), dtype)
+    for member in done:
+        assert old is not None
+        values[member] = old[member]
+    values.flush()
+    temporary = Path(str(values.filename))
+    os.replace(temporary, path)
+    file = LogitsFile(np.load(path, mmap_mode="r+"), done, path, facts, damaged)
+    _write_manifest(file)
+    return file
+
+
+def commit(file: LogitsFile, member_ids: np.ndarray) -> None:
+    """Marks members as finished, after their blocks are safely on disk."""
+    file.values.flush()
+    for member in np.asarray(member_ids).tolist():
+        file.done[member] = files.checksum(np.asarray(file.values[member]))
+    _write_manifest(file)
+
+
+def read(path: Path) -> np.ndarray:
+    """The logits as a read-only memory map [M, N, C].
+
+    Raises:
+      StoreError: missing or unreadable.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise errors.StoreError(f"{path} cannot be read ({error}); run launch.shadows again to repair it.") from error
+
+
+def _make(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
+    temporary = path.with_name(f"{path.stem}.tmp-{os.getpid()}.npy")
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.lib.format.open_memmap(temporary, "w+", dtype=np.dtype(dtype), shape=shape)
+        # A full disk must fail here, with a message, and not later as a bus error in the middle of a memory write.
+        with open(temporary, "r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
+    return values
+
+
+def _read_done(path: Path, facts: dict[str, Any]) -> dict[int, int]:
+    try:
+        manifest = files.read_json(path.with_suffix(".json"))
+        if manifest["facts"] != facts:
+            return {}
+        return {int(member): crc for member, crc in manifest["done"].items()}
+    except (OSError, errors.StoreError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _open_old(path: Path, facts: dict[str, Any], done: dict[int, int]) -> tuple[np.memmap | None, tuple[int, ...]]:
+    """The existing file if its shape fits, and the finished members it lost."""
+    if not done:
+        return None, ()
+    everyone = tuple(sorted(done))
+    try:
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            offset = file.tell()
+    except (OSError, ValueError):
+        return None, everyone
+    if shape[1:] != (facts["rows"], facts["classes"]) or dtype != np.dtype(facts["dtype"]):
+        return None, everyone
+    full = offset + int(np.prod(shape)) * dtype.itemsize
+    if path.stat().st_size != full:
+        with files.writing(path), open(path, "r+b") as handle:
+            handle.truncate(full)
+            os.posix_fallocate(handle.fileno(), 0, full)
+    values = np.load(path, mmap_mode="r+")
+    inside = [member for member in everyone if member < shape[0]]
+    kept = {member for member in inside if files.checksum(np.asarray(values[member])) == done[member]}
+    return values, tuple(member for member in everyone if member not in kept)
+
+
+def _write_manifest(file: LogitsFile) -> None:
+    done = {str(member): crc for member, crc in sorted(file.done.items())}
+    files.write_json(file.path.with_suffix(".json"), {"facts": file.facts, "done": done})

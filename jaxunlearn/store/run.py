@@ -1,0 +1,168 @@
+"""The run folder: one lock, one run.json, one manifest per stage.
+
+    run.json  log.jsonl  split.npz  populations/ROLE/chunk_*/  logits/  scores/  findings.json  report/
+
+A stage's manifest holds its fingerprint and the facts behind it. The same fingerprint means reuse, another one stops
+the command and shows which facts differ; nothing is ever mixed or overwritten unasked.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxunlearn import errors
+from jaxunlearn.store import files
+
+
+class Run(NamedTuple):
+    """An open run folder, locked by this process."""
+
+    root: Path
+
+    def path(self, *parts: str) -> Path:
+        """A path inside the folder."""
+        return self.root.joinpath(*parts)
+
+    def log(self, event: dict[str, Any]) -> None:
+        """Appends an event to log.jsonl."""
+        files.append_json_line(self.root / "log.jsonl", event)
+
+
+# What --overwrite=STAGE deletes.
+STAGES: dict[str, tuple[str, ...]] = {
+    "split": ("split.npz", "split.json"),
+    "shadows": ("populations/shadow", "logits/shadow*"),
+    "logits": ("logits",),
+    "all": ("split.npz", "split.json", "populations", "logits", "scores", "report", "findings.json", "summary.json"),
+}
+
+
+@contextlib.contextmanager
+def open_run(workdir: str, overwrite: tuple[str, ...] = ()) -> Iterator[Run]:
+    """Makes or reopens a run folder and holds its lock while the block runs.
+
+    Args:
+      workdir: the folder; made if it is not there.
+      overwrite: stages whose outputs are deleted first.
+
+    Raises:
+      StoreError: cannot be written, or another process works in it. ConfigError: unknown stage.
+    """
+    for stage in overwrite:
+        if stage not in STAGES:
+            raise errors.unknown("stage for --overwrite", stage, STAGES)
+    root = Path(workdir).expanduser().absolute()
+    with files.writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        lock = open(root / ".lock", "a+")  # noqa: SIM115 - held open while the run lasts: closing it frees the lock
+    with lock:
+        _lock(lock, root)
+        for leftover in root.rglob("*.tmp-*"):
+            files.remove(leftover)
+        for stage in overwrite:
+            for pattern in STAGES[stage]:
+                for path in root.glob(pattern):
+                    files.remove(path)
+        yield Run(root)
+
+
+def _lock(lock: Any, root: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        raise errors.StoreError(
+            f"{root} is in use by another process ({lock.read().strip() or 'unknown'}). "
+            "Wait for it, stop it, or choose another --workdir."
+        ) from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+    lock.flush()
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that may change numbers, and the machine."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+    device = jax.local_devices()[0]
+    return {
+        "jaxunlearn": metadata.version("jaxunlearn") if _installed("jaxunlearn") else "checkout",
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in packages},
+        "device": f"{len(jax.local_devices())} x {device.device_kind} ({device.platform})",
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def write_status(run: Run, status: str, settings: Mapping[str, Any], **more: Any) -> None:
+    """Writes run.json: resolved settings, versions, device, status (running, done, failed)."""
+    files.write_json(
+        run.path("run.json"),
+        {
+            "status": status,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "versions": versions(),
+            "settings": settings,
+            **more,
+        },
+    )
+
+
+def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: int) -> tuple[str, bool]:
+    """Claims a stage's manifest for these facts.
+
+    Args:
+      run: the run folder.
+      stage: the name that --overwrite knows.
+      path: the manifest (JSON).
+      facts: what decides about the stage's numbers: settings and fingerprints of its inputs; plain values.
+      version: of the stage's code; raise it when its numbers change.
+
+    Returns:
+      (fingerprint, whether the stage had been claimed before, i.e. there may be results to reuse).
+
+    Raises:
+      StoreError: the folder holds results of other facts; the message shows which differ and the two ways out.
+    """
+    flat = _flatten({**facts, "stage_version": version})
+    wanted = files.fingerprint(flat)
+    if not path.exists():
+        files.write_json(path, {"stage": stage, "fingerprint": wanted, "facts": flat})
+        return wanted, False
+    found = files.read_json(path)
+    if found.get("fingerprint") == wanted:
+        return wanted, True
+    before = found.get("facts", {})
+    now = json.loads(json.dumps(flat))
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    shown = "\n".join(f"  {name}: stored {before.get(name)!r}, now {now.get(name)!r}" for name in changed[:12])
+    raise errors.StoreError(
+        f"{run.root} holds results of stage '{stage}' made with other settings:\n{shown}\n"
+        f"Choose another --workdir, or delete them with --overwrite={stage}."
+    )
+
+
+def _flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat

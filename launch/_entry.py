@@ -1,0 +1,159 @@
+"""What every launcher shares: flags, config files, errors in one line, exit codes. Imports no jax before its flags are set.
+
+Exit codes: 0 done, 1 bug (with traceback), 2 user error (one message), 130 interrupted. stdout: results; stderr: progress.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from jaxunlearn import errors, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Request(NamedTuple):
+    """One parsed command line."""
+
+    settings: settings.Settings
+    workdir: str
+    dry_run: bool
+    overwrite: tuple[str, ...]
+    overrides: dict[str, Any]
+    flags: Any  # further flags of the verb
+
+
+def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = None,
+         define: Callable[[flags.FlagValues], None] | None = None) -> int:  # fmt: skip
+    """Runs a launcher: parses, resolves the config, calls `command`, and returns the exit code.
+
+    Args:
+      command: does the work; raises UserError for what the user can mend.
+      doc: the launcher's help text.
+      argv: the command line with the program's name; sys.argv if None.
+      define: adds the verb's own flags.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    prepare_process()
+    try:
+        request = parse(argv, doc, define)
+        if request is not None:
+            command(request)
+        return 0
+    except errors.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # noqa: BLE001 - the outermost frame: a bug keeps its traceback and its own exit code
+        traceback.print_exc()
+        print("\nThis is a bug in jaxunlearn: please report it with the lines above.", file=sys.stderr)
+        return 1
+
+
+def prepare_process() -> None:
+    """Sets what must be set before jax is imported: one CPU device per core, and the compilation cache.
+
+    Both are left alone where the user has set them (XLA_FLAGS, JAX_COMPILATION_CACHE_DIR; an empty value of the latter
+    turns the cache off).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={cores}".strip()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxunlearn" / "xla"
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def parse(argv: list[str], doc: str, define: Callable[[flags.FlagValues], None] | None) -> Request | None:
+    """Parses a command line into a Request; None when there is nothing to do (--help, --print_config)."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "config file, with an optional variant: configs/digits.py:smoke", lock_config=True,
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string("workdir", "", "run folder; runs/<config> if not given", flag_values=values)
+    flags.DEFINE_bool("dry_run", False, "print the plan (members, steps, memory, time, files); do nothing",
+                      flag_values=values)  # fmt: skip
+    flags.DEFINE_list("overwrite", [], "stages whose results are deleted first", flag_values=values)
+    flags.DEFINE_bool("print_config", False, "print the resolved settings; do nothing", flag_values=values)
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+    if define is not None:
+        define(values)
+    if any(argument in ("-h", "--help") for argument in argv[1:]):
+        print(f"{doc.strip()}\n\nFlags:{values.get_help()}")
+        return None
+    argv, name = _find_config(argv)
+    _check_overrides(argv)
+    try:
+        rest = values(argv)
+        config = values["config"].value
+    except errors.UserError:
+        raise
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
+        raise errors.ConfigError(_first_line(error)) from error
+    if len(rest) > 1:
+        raise errors.ConfigError(f"unexpected argument {rest[1]!r}. Settings are given as --config.group.name=value.")
+    if config is None:
+        raise errors.ConfigError("no --config given. Try --config=configs/digits.py.")
+    resolved = settings.resolve(config)
+    if values["print_config"].value:
+        print(config)
+        return None
+    return Request(
+        settings=resolved,
+        workdir=values["workdir"].value or f"runs/{name}",
+        dry_run=values["dry_run"].value,
+        overwrite=tuple(values["overwrite"].value),
+        overrides=dict(config_flags.get_override_values(values["config"])),
+        flags=values,
+    )
+
+
+def _find_config(argv: list[str]) -> tuple[list[str], str]:
+    """Makes --config a path that exists: as given, beside the checkout, or a bare name of configs/."""
+    found, name = list(argv), "run"
+    for i, argument in enumerate(argv):
+        if argument == "--config" and i + 1 < len(argv):
+            raise errors.ConfigError(f"write --config={argv[i + 1]} (with an equals sign).")
+        if not argument.startswith("--config="):
+            continue
+        given, _, variant = argument.removeprefix("--config=").partition(":")
+        candidates = [Path(given), ROOT / given, ROOT / "configs" / f"{given}.py"]
+        path = next((path for path in candidates if path.is_file()), None)
+        if path is None:
+            known = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+            raise errors.ConfigError(
+                f"config file {given!r} does not exist.{errors.nearest(Path(given).stem, known)} "
+                f"Known: {', '.join(known)}."
+            )
+        found[i] = f"--config={path}" + (f":{variant}" if variant else "")
+        name = path.stem + (f"-{variant}" if variant else "")
+    return found, name
+
+
+def _check_overrides(argv: list[str]) -> None:
+    known = set(settings.field_names())
+    for argument in argv[1:]:
+        for prefix in ("--config.", "--noconfig."):
+            if argument.startswith(prefix):
+                name = argument.removeprefix(prefix).partition("=")[0]
+                if name not in known:
+                    raise settings.unknown_setting(name)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error.args[0]) if error.args else str(error)
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__

@@ -1,0 +1,35 @@
+"""Trains the shadow population of a config and records its logits: the main job.
+
+    python -m launch.shadows --config=configs/digits.py
+    python -m launch.shadows --config=configs/cifar100.py --config.shadows.count=128 --workdir=runs/c100
+
+Killed and started again with the same command, it continues where it stopped and ends with the same numbers.
+"""
+
+import sys
+
+from launch import _entry
+
+
+def command(request: _entry.Request) -> None:
+    """Plans, or trains and records, then prints the table."""
+    from jaxunlearn import progress, settings, store
+    from jaxunlearn.protocols import shadows, workbench
+    from jaxunlearn.report import tables
+
+    if request.dry_run:
+        print(tables.pairs(shadows.plan_lines(shadows.plan(request.settings))))
+        return
+    bench = workbench.prepare(request.settings)
+    with store.open_run(request.workdir, request.overwrite) as run:
+        plain = settings.to_dict(request.settings)
+        store.write_status(run, "running", plain, overrides=request.overrides)
+        reporter = progress.Reporter(run.log)
+        summary = shadows.run(run, reporter, bench)
+        store.write_status(run, "done", plain, overrides=request.overrides, seconds=summary.seconds)
+        print(tables.pairs(shadows.summary_lines(summary)))
+        print(f"\nfiles in {run.root}:\n{tables.pairs(shadows.file_lines(run, request.settings))}")
+
+
+if __name__ == "__main__":
+    sys.exit(_entry.main(command, __doc__ or ""))

@@ -1,0 +1,113 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxunlearn import errors
+from jaxunlearn.data import augment
+
+KEY = jax.random.key(0)
+
+
+def raw(dataset, kind, pad=2):
+    """The augmented pictures in raw units: no scale, no mean."""
+    return augment.prepare(dataset.replace(scale=1.0, mean=(), std=()), kind, pad)
+
+
+def test_evaluation_is_plain_normalisation(pictures):
+    dataset = pictures()
+    expected = (dataset.inputs.astype(np.float64) / 255 - 0.5) / 0.25
+    for kind in augment.KINDS:
+        seen = augment.prepare(dataset, kind)(jnp.asarray(dataset.inputs), None, False)
+        assert seen.dtype == jnp.float32
+        np.testing.assert_allclose(seen, expected, atol=1e-5)
+
+
+def test_tabular_rows_are_normalised_per_feature(rows):
+    dataset = rows().replace(inputs=np.array([[2.0, 10.0]] * 3, np.float32), mean=(1.0, 10.0), std=(0.5, 2.0))
+    np.testing.assert_allclose(augment.prepare(dataset)(jnp.asarray(dataset.inputs), None, True), [[2.0, 0.0]] * 3)
+    with pytest.raises(errors.ConfigError, match="needs pictures, but rows of 'made' have shape"):
+        augment.prepare(dataset, "flip")
+
+
+def test_half_of_the_pictures_are_flipped_and_nothing_else_happens(pictures):
+    dataset = pictures(count=2000, side=4)
+    inputs = dataset.inputs
+    seen = np.asarray(raw(dataset, "flip")(jnp.asarray(inputs), KEY, True)).astype(np.uint8)
+    is_flipped = (seen == inputs[:, :, ::-1]).all((1, 2, 3))
+    is_same = (seen == inputs).all((1, 2, 3))
+    assert (is_flipped | is_same).all()
+    assert abs(is_flipped.mean() - 0.5) < 4 * 0.5 / np.sqrt(2000)
+
+
+def offsets(inputs, seen, pad):
+    """For each row the one window of its black-bordered picture that was cut out."""
+    side = inputs.shape[1]
+    padded = np.pad(inputs, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    found = np.full((len(inputs), 2), -1)
+    for dy in range(2 * pad + 1):
+        for dx in range(2 * pad + 1):
+            is_here = (padded[:, dy : dy + side, dx : dx + side] == seen).all((1, 2, 3))
+            found[is_here] = dy, dx
+    return found
+
+
+def test_every_crop_position_occurs_equally_often_with_a_black_border(pictures):
+    dataset = pictures(count=2500, side=5)
+    seen = np.asarray(raw(dataset, "crop")(jnp.asarray(dataset.inputs), KEY, True)).astype(np.uint8)
+    found = offsets(dataset.inputs, seen, 2)
+    assert (found >= 0).all()
+    counts = np.bincount(found[:, 0] * 5 + found[:, 1], minlength=25)
+    assert counts.min() > 60 and counts.max() < 145, "25 positions, 100 expected each"
+
+
+def test_the_border_is_black_before_normalisation(pictures):
+    dataset = pictures(count=200)
+    seen = np.asarray(augment.prepare(dataset, "crop", 4)(jnp.asarray(dataset.inputs), KEY, True))
+    assert seen.min() == pytest.approx(-2.0), "(0 / 255 - 0.5) / 0.25"
+    assert (dataset.inputs > 0).all()
+
+
+def test_flip_and_crop_draw_independently(pictures):
+    dataset = pictures(count=1500, side=5)
+    seen = np.asarray(raw(dataset, "flip_crop")(jnp.asarray(dataset.inputs), KEY, True)).astype(np.uint8)
+    plain, flipped = offsets(dataset.inputs, seen, 2), offsets(dataset.inputs[:, :, ::-1], seen, 2)
+    is_flipped = flipped[:, 0] >= 0
+    assert ((plain[:, 0] >= 0) ^ is_flipped).all()
+    assert abs(is_flipped.mean() - 0.5) < 0.06
+    assert abs(np.corrcoef(is_flipped, np.where(is_flipped, flipped[:, 1], plain[:, 1]))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_rows_draw_does_not_depend_on_the_batch_size(pictures, dtype):
+    dataset = pictures(dtype=dtype)
+    fn = augment.prepare(dataset, "flip_crop")
+    whole = fn(jnp.asarray(dataset.inputs), KEY, True)
+    np.testing.assert_array_equal(whole[:7], fn(jnp.asarray(dataset.inputs[:7]), KEY, True))
+    assert not np.array_equal(whole, fn(jnp.asarray(dataset.inputs), jax.random.key(1), True))
+
+
+def test_members_under_jit_and_vmap_equal_members_alone(pictures):
+    dataset = pictures()
+    fn = augment.prepare(dataset, "flip_crop")
+    keys, inputs = jax.random.split(KEY, 3), jnp.asarray(dataset.inputs)
+    together = jax.jit(jax.vmap(lambda key: fn(inputs, key, True)))(keys)
+    for one, key in zip(together, keys, strict=True):
+        np.testing.assert_allclose(one, fn(inputs, key, True), atol=1e-6)
+
+
+def test_a_nan_stays_in_its_row(pictures):
+    dataset = pictures(dtype=np.float32)
+    inputs = dataset.inputs.copy()
+    inputs[3] = np.nan
+    seen = np.asarray(augment.prepare(dataset, "flip_crop")(jnp.asarray(inputs), KEY, True))
+    assert np.isnan(seen[3]).any() and np.isfinite(np.delete(seen, 3, axis=0)).all()
+
+
+def test_bad_augmentation_settings_are_refused(pictures):
+    with pytest.raises(errors.ConfigError, match="Did you mean 'flip'"):
+        augment.prepare(pictures(), "flipp")
+    with pytest.raises(errors.ConfigError, match="data.pad = -1"):
+        augment.prepare(pictures(), "crop", -1)
+    with pytest.raises(errors.ConfigError, match="no key was given"):
+        augment.prepare(pictures(), "flip")(jnp.asarray(pictures().inputs), None, True)
