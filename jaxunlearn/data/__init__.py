@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxunlearn import checks, errors
 from jaxunlearn.data import embedded, pictures, prepared, published, tabular
+from jaxunlearn.data.published import import_archive
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 

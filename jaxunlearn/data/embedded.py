@@ -95,10 +95,12 @@ def join(
             f"{path}: x_train is {x_train.dtype}, x_test is {x_test.dtype}; one of them is probably scaled to 0 .. 1 "
             "and the other is not. Save both in the same form."
         )
-    tidy = [arrays.tidy_inputs(key, x) for key, x in (("x_train", x_train), ("x_test", x_test))]
+    tidy = [arrays.tidy_inputs(f"x_{part} of {path}", x) for part, x in (("train", x_train), ("test", x_test))]
     if tidy[0].dtype != tidy[1].dtype:
         tidy = [one.astype(np.float32) for one in tidy]
-    labels = [arrays.tidy_labels(f"y_{part}", y, len(y)) for part, y in (("train", y_train), ("test", y_test))]
+    labels = [
+        arrays.tidy_labels(f"y_{part} of {path}", y, len(y)) for part, y in (("train", y_train), ("test", y_test))
+    ]
     return np.concatenate(tidy), np.concatenate(labels)
 
 

@@ -114,7 +114,7 @@ def _decoded(
         before = len(listed)
         for label, name in enumerate(names):
             there = sorted(root.joinpath(name).glob("*")) if root.joinpath(name).is_dir() else []
-            pictures = [one for one in there if one.suffix.lower() in SUFFIXES]
+            pictures = [one for one in there if one.suffix.lower() in SUFFIXES and one.name[0] != "."]
             if not pictures and root == roots[0]:
                 raise errors.DataError(f"{root / name} holds no pictures ({', '.join(SUFFIXES)}).")
             listed += [(picture, label) for picture in pictures]

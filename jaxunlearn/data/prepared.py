@@ -5,11 +5,14 @@ attempt would hang for minutes. TFDS shuffles on writing; where a feature `id` e
 are sorted by it, because published splits are given in source order.
 """
 
+import contextlib
+import io
+import logging
 import os
 import pathlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +26,18 @@ HELD_OUT_SPLITS = ("test", "validation", "val", "valid")
 
 
 def data_dir(settings: DataSettings) -> pathlib.Path:
-    """Where prepared data lie: `data.path`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    return files.expand(settings.path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    """Where prepared data lie: `data.path` if it is no .npz, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    path = "" if settings.path.endswith(".npz") else settings.path
+    return files.expand(path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def is_known(name: str, settings: DataSettings) -> bool:
     """Whether TFDS knows a data set of this name, or one of that name is prepared in the data folder; no network."""
     try:
         _builder(name, settings)
-    except errors.DataError:
-        return False
+    except errors.DataError as error:
+        # Missing or broken data of a known name get their own message; these two have nothing to say about the name.
+        return type(error.__cause__).__name__ not in ("DatasetNotFoundError", "ModuleNotFoundError", "ImportError")
     return True
 
 
@@ -42,6 +47,8 @@ def source(settings: DataSettings) -> Dataset:
     The splits train and test (or validation) become the pools; without a held-out split a fraction is held out.
     Pictures of unequal size are resized to `data.size`. ids are the numbers of the feature `id` where there is one.
     """
+    if settings.path.endswith(".npz"):
+        return embedded.from_npz(files.existing(settings.name, settings.path), settings.name, settings.held_out)
     content = read(settings, settings.name)
     names = content["class_names"].tolist()
     if "x_test" not in content:
@@ -75,7 +82,9 @@ def read(settings: DataSettings, tfds_name: str, more_ways: Sequence[str] = ()) 
     """
     builder = _builder(tfds_name, settings)
     version = str(builder.info.version if hasattr(builder.info, "version") else builder.version)
-    if not builder.is_prepared() or not builder.info.splits:
+    with _quiet():
+        is_prepared = builder.is_prepared() and bool(builder.info.splits)
+    if not is_prepared:
         looked = f"{tfds_name}/{version} under {data_dir(settings)}"
         raise files.missing(settings.name, looked, [download_command(tfds_name, data_dir(settings)), *more_ways])
     if builder.info.file_format is None or builder.info.file_format.value not in ("array_record", "parquet"):
@@ -124,16 +133,43 @@ def _builder(name: str, settings: DataSettings) -> Any:
             f"data set {name!r} is read through tensorflow-datasets, which cannot be imported ({error}). "
             "Install it (pip install tensorflow-datasets importlib_resources), or give an .npz as --config.data.path."
         ) from error
+    folder, builder = data_dir(settings), None
     try:
-        # No file_format here: on a folder prepared in another one it would raise.
-        return tfds.builder(name, data_dir=str(data_dir(settings)))
+        # No file_format is given: on a folder prepared in another one it would raise.
+        with _quiet():
+            builder = tfds.builder(name, data_dir=str(folder))
+            if builder.is_prepared():
+                return builder
     except tfds.core.DatasetNotFoundError as error:
         raise errors.DataError(f"tensorflow-datasets knows no data set {name!r}.") from error
+    except ImportError:
+        pass  # Some descriptions need TensorFlow; what they have prepared can be read all the same.
     except (ValueError, RuntimeError, OSError, KeyError) as error:
         raise errors.DataError(
-            f"data set {name!r} cannot be opened under {data_dir(settings)} ({_first_line(error)}). "
+            f"data set {name!r} cannot be opened under {folder} ({_first_line(error)}). "
             "Delete its folder and prepare it again."
         ) from error
+    # Prepared by another version of TFDS: the newest version that lies there will do.
+    described = sorted((folder / name).glob("*/dataset_info.json"))
+    if described:
+        return tfds.builder_from_directory(str(described[-1].parent))
+    if builder is None:
+        raise files.missing(settings.name, f"{name} under {folder}", [download_command(name, folder)])
+    return builder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences TFDS: it warns of what our messages say better, and prints banners to stdout, which is for results."""
+    logger = logging.getLogger("absl")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
 
 
 def _label_names(builder: Any) -> list[str]:
@@ -143,8 +179,7 @@ def _label_names(builder: Any) -> list[str]:
 
 def _read_split(builder: Any, split: str, size: int) -> dict[str, np.ndarray]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             rows = list(builder.as_data_source(split))
     except (RuntimeError, ValueError, OSError, IndexError, NotImplementedError) as error:
         raise errors.DataError(
@@ -157,23 +192,24 @@ def _read_split(builder: Any, split: str, size: int) -> dict[str, np.ndarray]:
             f"split {split!r} of {builder.data_path} holds {len(rows)} rows, its description says {expected}. "
             "Delete that folder and prepare it again."
         )
-    x = _stack([np.asarray(row["image"]) for row in rows], size)
+    images = [np.asarray(row["image"]) for row in rows]
+    # Decided by the description and not by the rows, so that both pools get the same size.
+    is_fixed = None not in builder.info.features["image"].shape
+    x = np.stack(images) if is_fixed else np.stack([_resized(image, size) for image in images])
     y = np.array([int(row["label"]) for row in rows], np.int32)
     ids = _ids(rows, split, str(builder.data_path))
     order = np.argsort(ids, kind="stable")
     return {"x": x[order], "y": y[order], "ids": ids[order]}
 
 
-def _stack(images: list[np.ndarray], size: int) -> np.ndarray:
-    if len({image.shape for image in images}) == 1:
-        return np.stack(images)
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    if image.dtype != np.uint8:
+        raise errors.DataError(f"pictures of unequal size must be 8-bit to be resized, these are {image.dtype}.")
     import PIL.Image
 
-    if any(image.dtype != np.uint8 for image in images):
-        raise errors.DataError("pictures of unequal size are only resized where they are 8-bit.")
-    return np.stack([
-        pictures.resized(PIL.Image.fromarray(image.squeeze()).convert("RGB"), size) for image in images
-    ])  # fmt: skip
+    is_grey = image.shape[-1] == 1
+    resized = pictures.resized(PIL.Image.fromarray(image[..., 0] if is_grey else image), size)
+    return resized[..., None] if is_grey else resized
 
 
 def _ids(rows: list[dict[str, Any]], split: str, where: str) -> np.ndarray:

@@ -133,15 +133,14 @@ def svhn(settings: DataSettings) -> Dataset:
 
 def _pictures(settings: DataSettings, name: str, label: str = "") -> Dataset:
     facts, label = FACTS[name], label or name
-    given = files.existing(label, settings.path) if settings.path else None
+    given = files.existing(label, settings.path, _ways(settings, facts)) if settings.path else None
     if given is not None and given.suffix == ".npz":
         return _from_npz(given, label, settings.held_out, facts)
     if given is not None and given.is_file():
         if given.name not in ARCHIVES:
             raise errors.DataError(
-                f"data.path = {given}: data set {label!r} is read from an .npz, from "
-                f"{facts.archive or 'a prepared folder'}, "
-                "or from a folder prepared by tensorflow-datasets."
+                f"data.path = {given}: data set {label!r} is read from an .npz, "
+                f"{f'from {facts.archive}, ' if facts.archive else ''}or from a folder prepared by tensorflow-datasets."
             )
         if given.name != facts.archive:
             raise errors.DataError(f"data.path = {given}: data set {label!r} needs {facts.archive}.")
@@ -151,7 +150,7 @@ def _pictures(settings: DataSettings, name: str, label: str = "") -> Dataset:
         if given is None and facts.archive and imported.is_file():
             content = files.read_npz(imported)
         else:
-            content = _prepared(settings, facts)
+            content = prepared.read(settings, facts.tfds, _archive_way(facts))
     inputs, labels = embedded.join(label, *(content[key] for key in embedded.POOLS))
     return arrays.build(
         label, inputs, labels, len(content["y_train"]), ids=prepared.source_ids(content), num_classes=facts.classes,
@@ -168,16 +167,20 @@ def _from_npz(path: pathlib.Path, label: str, held_out: float, facts: Facts) -> 
         if inputs.min() < 0:
             return embedded.from_content(content, path, label, held_out, num_classes=facts.classes)
         scale = 255.0 if inputs.max() > 1.5 else 1.0
+    names = {} if "class_names" in content else {"class_names": facts.names}
     return embedded.from_content(
-        content, path, label, held_out, num_classes=facts.classes, scale=scale, constants=constants
+        content, path, label, held_out, num_classes=facts.classes, scale=scale, constants=constants, **names
     )
 
 
-def _prepared(settings: DataSettings, facts: Facts) -> dict[str, np.ndarray]:
+def _archive_way(facts: Facts) -> list[str]:
     if not facts.archive:
-        return prepared.read(settings, facts.tfds)
-    way = f"python -m launch.data --import={facts.archive} (from https://www.cs.toronto.edu/~kriz/{facts.archive})"
-    return prepared.read(settings, facts.tfds, [way])
+        return []
+    return [f"python -m launch.data --import={facts.archive} (from https://www.cs.toronto.edu/~kriz/{facts.archive})"]
+
+
+def _ways(settings: DataSettings, facts: Facts) -> list[str]:
+    return [prepared.download_command(facts.tfds, prepared.data_dir(settings)), *_archive_way(facts)]
 
 
 def imported_copy(name: str, cache: str = "") -> pathlib.Path:

@@ -86,12 +86,12 @@ def _check_pools(dataset: Dataset, settings: SplitSettings) -> None:
         num_target = settings.target or num_train - settings.shadow
         if num_target < permutation.TARGET_TAIL:
             raise errors.ConfigError(
-                f"split.rng = 'mt19937' needs at least {permutation.TARGET_TAIL} target rows (the published fixed tail), "
+                f"split.rng = 'mt19937' needs at least {permutation.TARGET_TAIL} target rows (published fixed tail), "
                 f"but there are {num_target}. Lower split.shadow, or use split.rng = 'numpy'."
             )
         if settings.shadow < permutation.SHADOW_TAIL:
             raise errors.ConfigError(
-                f"split.rng = 'mt19937' needs at least {permutation.SHADOW_TAIL} shadow rows (the published fixed tail), "
+                f"split.rng = 'mt19937' needs at least {permutation.SHADOW_TAIL} shadow rows (published fixed tail), "
                 f"but split.shadow = {settings.shadow}. Raise it, or use split.rng = 'numpy'."
             )
 

@@ -86,14 +86,21 @@ def _binary(settings: DataSettings, name: str) -> Dataset:
         if x is None or y is None:
             return embedded.from_content(content, path, name, settings.held_out, num_classes=facts.classes)
     else:
-        stem = f"{name}-{files.digest(*files.stamp(path))}"
+        stem = f"{name}-{files.digest(*map(files.stamp, _files_of(path)))}"
         content = files.cached(settings, stem, lambda: _read_texts(path, name, facts))
         x, y = content["x"], content["y"]
     y = arrays.tidy_labels(f"the labels of {path}", y, len(x))
     # Published labels of Purchase and Texas count from 1; an .npz may be shifted already, so only the range can tell.
-    if y.min() >= 1 and y.max() == facts.classes:
+    if y.min() == 1 or (y.min() > 1 and y.max() == facts.classes):
         y = y - 1
     return arrays.build_cut(name, x, y, settings.held_out, num_classes=facts.classes)
+
+
+def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
+    """Every file that a decoded copy of `path` may depend on."""
+    if path.is_dir():
+        return sorted(one for one in path.rglob("*") if one.is_file())
+    return [one for one in (path, path.with_name("labels")) if one.is_file()]
 
 
 def _read_texts(path: pathlib.Path, name: str, facts: Binary) -> dict[str, np.ndarray]:

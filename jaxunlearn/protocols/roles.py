@@ -51,6 +51,13 @@ class Spent(NamedTuple):
     compile_seconds: float = 0.0
 
 
+class Program(NamedTuple):
+    """A compiled epoch and the time that compiling took."""
+
+    compiled: lift.Compiled
+    seconds: float
+
+
 class Work(NamedTuple):
     """One role being trained: constants of the loop, and the compiled epochs by number of members."""
 
@@ -59,7 +66,7 @@ class Work(NamedTuple):
     bench: workbench.Workbench
     role: Role
     length: int  # rows of the largest member: all chunks are padded to it, so that they share programs
-    programs: dict[int, lift.Compiled]
+    programs: dict[int, Program]
 
 
 def make_job(bench: workbench.Workbench, role: Role, member_ids: np.ndarray, length: int = 0) -> population.Job:
@@ -160,8 +167,10 @@ def _program(work: Work, members: int) -> lift.Compiled:
     if members not in work.programs:
         work.reporter.say(f"compiling the epoch of {members} {work.role.name} member(s)")
         job = make_job(work.bench, work.role, np.resize(work.role.member_ids, members), work.length)
-        work.programs[members] = training.compile_epoch(job, workbench.resident(work.bench), work.bench.lifting)
-    return work.programs[members]
+        begun = time.monotonic()
+        program = training.compile_epoch(job, workbench.resident(work.bench), work.bench.lifting)
+        work.programs[members] = Program(program, time.monotonic() - begun)
+    return work.programs[members].compiled
 
 
 def _fit(work: Work, ids: np.ndarray) -> int:
@@ -187,10 +196,8 @@ def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, s
     """Trains one chunk to the end, with rolling checkpoints and snapshots, and stores it."""
     bench, role, reporter = work.bench, work.role, work.reporter
     recipe = bench.settings.train
-    begun = time.monotonic()
-    known = len(work.programs)
     program = _program(work, len(ids))
-    compiled = time.monotonic() - begun if len(work.programs) > known else 0.0
+    begun = time.monotonic()
     job = make_job(bench, role, ids, work.length)
     done, carry, history = _resume(work, ids, checkpoint)
     steps_per_epoch = float(np.ceil(np.asarray(job.streams["train"].count) / recipe.batch).sum())
@@ -221,8 +228,8 @@ def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, s
     return Spent(
         spent.members + len(ids),
         base + (recipe.epochs - done) * steps_per_epoch,
-        spent.seconds + time.monotonic() - begun - compiled,
-        spent.compile_seconds + compiled,
+        spent.seconds + time.monotonic() - begun,
+        sum(made.seconds for made in work.programs.values()),
     )
 
 

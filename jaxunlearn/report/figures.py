@@ -122,3 +122,31 @@ def _picture(axes: Any, picture: np.ndarray, title: str, note: str, first: bool)
 def _tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.title.set(fontsize=10.5, color=INK)
+
+
+def contact_sheet(pictures: np.ndarray, names: tuple[str, ...], title: str) -> Any:
+    """Pictures in a grid, one line per class.
+
+    Args:
+      pictures: [R, K, H, W, C] float in [0, 1].
+      names: R names of the lines.
+      title: above the grid.
+    """
+    from matplotlib.figure import Figure
+
+    number, per_class, height, width, channels = pictures.shape
+    gap = max(1, height // 16)
+    sheet = np.ones((number, height + gap, per_class, width + gap, channels))
+    sheet[:, :height, :, :width] = np.clip(pictures, 0, 1).transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(number * (height + gap), per_class * (width + gap), channels)
+    figure = Figure(figsize=(1.6 + 0.55 * per_class, 0.6 + 0.55 * number), layout="constrained")
+    axes = figure.add_subplot()
+    if channels == 1:
+        axes.imshow(1.0 - sheet[..., 0], cmap="gray", vmin=0, vmax=1)
+    else:
+        axes.imshow(sheet[..., :3])
+    axes.set_yticks((np.arange(number) + 0.5) * (height + gap), names, fontsize=8)
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=10.5, color=INK, loc="left")
+    return figure

@@ -218,10 +218,10 @@ def test_flax_convolutions_accept_every_form(form, padding):
 )
 def test_features_that_only_native_has_are_refused_by_name(options, words):
     x, _ = operands(3, 3)
-    layer = nn.Conv(3, (3, 3), conv_general_dilated=conv_general_dilated("canonical"), **options)
+    layer = nn.Conv(3, (3, 3), padding=1, conv_general_dilated=conv_general_dilated("canonical"), **options)
     with pytest.raises(errors.ConfigError, match=words + ".*Use form 'native'"):
         layer.init(jax.random.key(0), x)
-    native = nn.Conv(3, (3, 3), conv_general_dilated=conv_general_dilated("native"), **options)
+    native = nn.Conv(3, (3, 3), padding=1, conv_general_dilated=conv_general_dilated("native"), **options)
     native.init(jax.random.key(0), x)
 
 
@@ -247,10 +247,11 @@ def test_auto_resolves_by_platform_and_policies_by_layer():
     with pytest.raises(errors.ConfigError, match="unknown convolution form 'fast'"):
         resolve_form("fast", "cpu")
 
-    def chosen(form, channels, size):
-        geometry = forms.Geometry((1, 1), ((1, 1), (1, 1)), (size, size), (3, 3))
+    def chosen(form, channels, size, kernel=3):
+        geometry = forms.Geometry((1, 1), ((1, 1), (1, 1)), (size, size), (kernel, kernel))
         return convolution._layer_form(form, channels, geometry)
 
     assert chosen("cpu", 3, 32) == "im2col" and chosen("cpu", 4, 32) == "canonical"
     assert chosen("cpu", 64, 4) == "im2col" and chosen("cpu", 64, 5) == "canonical"
+    assert chosen("cpu", 64, 32, kernel=1) == "im2col"
     assert chosen("gpu_small", 64, 32) == "im2col" and chosen("grouped", 64, 32) == "grouped"

@@ -1,0 +1,28 @@
+"""Your own pictures: root/train/CLASS/*.png and root/test/CLASS/*.png, or root/CLASS/*.png.
+
+    python -m launch.data --config=configs/folder.py --config.data.path=pictures           looks at them first
+    python -m launch.shadows --config=configs/folder.py --config.data.path=pictures --config.split.shadow=2000
+    python -m launch.shadows --config=configs/folder.py:smoke --config.data.path=pictures
+
+Pictures are resized to data.size pixels per side. The default recipe suits a few thousand small pictures; `paper` is
+the ResNet-18 recipe of configs/cifar100.py.
+"""
+
+from jaxunlearn import settings
+
+
+def get_config(variant: str = ""):
+    """The config of a variant: default, smoke or paper."""
+    config = settings.defaults()
+    config.data.name = "folder"
+    config.data.augment = "flip_crop"
+    config.split.shadow = 500
+    config.model.name = "cnn"
+    config.train.learning_rate = 0.05
+    config.train.epochs = 20
+    config.shadows.count = 16
+    return settings.variant(config, variant, {
+        "smoke": {"split.shadow": 20, "split.forget.size": 2, "train.epochs": 2, "train.batch": 8, "shadows.count": 2},
+        "paper": {"model.name": "resnet18", "split.shadow": 20_000, "split.forget.size": 500, "train.learning_rate": 0.1,
+                  "train.epochs": 201, "train.schedule_epochs": 200, "train.batch": 128, "shadows.count": 128},
+    })  # fmt: skip

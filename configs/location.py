@@ -1,0 +1,28 @@
+"""Location-30 (5,010 rows of 446 check-in bits, 30 classes): MLP shadows, overfitted as in the literature.
+
+    python -m launch.shadows --config=configs/location.py --config.data.path=dataset_location.tgz
+    python -m launch.shadows --config=configs/location.py:smoke --config.data.path=location30.npz
+    python -m launch.shadows --config=configs/location.py:paper --config.data.path=location30.npz
+
+Split as published for IAM (1,000 shadow rows, 800 per member), which ships no classifier for it: 446-256-128-30 tanh.
+"""
+
+from jaxunlearn import settings
+
+
+def get_config(variant: str = ""):
+    """The config of a variant: default, smoke or paper."""
+    config = settings.defaults()
+    config.data.name = "location30"
+    config.split.shadow = 1000
+    config.split.forget.size = 100
+    config.model.name = "location"
+    config.train.learning_rate = 0.05
+    config.train.epochs = 60
+    config.train.batch = 64
+    config.shadows.count = 64
+    return settings.variant(config, variant, {
+        "smoke": {"train.epochs": 5, "shadows.count": 4},
+        "paper": {"train.epochs": 201, "train.schedule_epochs": 200, "train.learning_rate": 0.01, "train.batch": 128,
+                  "shadows.count": 128, "split.rng": "mt19937"},
+    })  # fmt: skip

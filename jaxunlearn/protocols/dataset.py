@@ -1,0 +1,60 @@
+"""Looking at a data set before any training: counts, balance, ranges, repeated rows, a contact sheet."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxunlearn import data
+from jaxunlearn.data import summary
+from jaxunlearn.records import Dataset
+from jaxunlearn.report import figures, page
+from jaxunlearn.settings import DataSettings
+
+
+def inspect(settings: DataSettings, folder: str, per_class: int = 10) -> tuple[summary.Summary, str]:
+    """Loads and checks a data set; draws a contact sheet where its rows are pictures.
+
+    Returns:
+      (what is in it, path of the contact sheet or "").
+    """
+    dataset = data.load(settings)
+    facts = summary.describe(dataset)
+    path = Path(folder) / "report" / "contact_sheet.png"
+    if np.ndim(dataset.inputs) != 4:
+        return facts, ""
+    page.save_figure(contact_sheet(dataset, per_class), path)
+    return facts, str(path)
+
+
+def contact_sheet(dataset: Dataset, per_class: int):  # type: ignore[no-untyped-def]
+    """A figure with the first pictures of each class (of the first 30 classes)."""
+    rows = summary.examples(dataset, per_class)[:30]
+    names = dataset.class_names or tuple(str(i) for i in range(dataset.num_classes))
+    pictures = np.asarray(dataset.inputs)[np.maximum(rows, 0)] / dataset.scale
+    pictures[rows < 0] = 1.0
+    return figures.contact_sheet(pictures, names[: len(rows)], f"{dataset.name}: first rows of each class")
+
+
+def lines(facts: summary.Summary) -> list[tuple[str, str]]:
+    """The facts as the rows of a table."""
+    counts = np.asarray(facts.train_counts)
+    shown = facts.class_names or tuple(str(i) for i in range(facts.num_classes))
+    least, most = int(counts.argmin()), int(counts.argmax())
+    balance = f"{counts.min():,} ({shown[least]}) to {counts.max():,} ({shown[most]}) training rows per class"
+    warnings = []
+    if facts.shared:
+        warnings.append(f"{facts.shared:,} held-out rows stand in the train pool too: a model has seen them")
+    if facts.repeated:
+        warnings.append(f"{facts.repeated:,} training rows repeat an earlier one: forgetting one leaves its twin")
+    absent = [name for name, count in zip(shown, facts.train_counts, strict=True) if not count]
+    if absent:
+        warnings.append(f"no training row of class {', '.join(absent[:5])}")
+    return [
+        ("data set", f"{facts.name}, {facts.num_classes} classes"),
+        ("rows", f"{facts.num_train:,} to train on, {facts.num_held_out:,} held out"),
+        ("one row", f"{' x '.join(map(str, facts.shape))} {facts.dtype}, values {facts.low:g} to {facts.high:g}"),
+        ("balance", balance),
+        ("constant", f"{facts.constant_fraction:.1%} of all pixels or features never change"),
+        ("normalised", "yes" if facts.is_normalised else "no (raw values, divided by their scale)"),
+        *[("warning", text) for text in warnings],
+    ]

@@ -1,0 +1,38 @@
+"""Checks a data set: counts, shapes, class balance, repeated rows, a contact sheet; says what is missing and how to get it.
+
+    python -m launch.data --config=configs/digits.py
+    python -m launch.data --config=configs/cifar100.py --import=cifar-100-binary.tar.gz    official archive, once
+"""
+
+import sys
+
+from absl import flags
+
+from launch import _entry
+
+
+def define(values: flags.FlagValues) -> None:
+    """The verb's own flags."""
+    flags.DEFINE_string("import", "", "an official CIFAR archive to read into the cache first", flag_values=values)
+
+
+def command(request: _entry.Request) -> None:
+    """Imports an archive if one is given, then loads, checks and shows the data set."""
+    from jaxunlearn.data.published import import_archive
+    from jaxunlearn.protocols import dataset
+    from jaxunlearn.report import tables
+
+    settings = request.settings.data
+    if request.dry_run:
+        print(f"would load {settings.name!r} and draw {request.workdir}/report/contact_sheet.png")
+        return
+    if request.flags["import"].value:
+        print(f"imported into {import_archive(request.flags['import'].value, settings.cache)}")
+    facts, sheet = dataset.inspect(settings, request.workdir)
+    print(tables.pairs(dataset.lines(facts)))
+    if sheet:
+        print(f"\ncontact sheet: {sheet}")
+
+
+if __name__ == "__main__":
+    sys.exit(_entry.main(command, __doc__ or "", define=define))

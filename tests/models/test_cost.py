@@ -1,0 +1,87 @@
+"""Parameters and operations against the published counts."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxunlearn.models import build, describe
+from jaxunlearn.settings import ModelSettings
+
+CIFAR = (32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "parameters"),
+    [
+        ("resnet18", 10, 11_173_962),
+        ("resnet18", 100, 11_220_132),
+        ("resnet34", 10, 21_282_122),
+        ("resnet34", 100, 21_328_292),
+        ("resnet50", 10, 23_520_842),
+        ("resnet50", 100, 23_705_252),
+    ],
+)
+def test_residual_networks_have_the_published_parameter_counts(name, classes, parameters):
+    assert describe(build(ModelSettings(name=name), classes), CIFAR).parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "shape", "parameters"),
+    [
+        ("purchase", 100, (600,), 1_317_348),
+        ("location", 30, (446,), 151_198),
+        ("texas", 100, (6169,), 7_020_004),
+        ("logistic", 10, (8, 8, 1), 650),
+        ("cnn", 10, (8, 8, 1), 38_282),
+    ],
+)
+def test_dense_and_small_networks_have_the_expected_parameter_counts(name, classes, shape, parameters):
+    assert describe(build(ModelSettings(name=name), classes), shape).parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "shape", "million_multiply_adds", "activations"),
+    [
+        ("resnet18", 100, CIFAR, 555.5, 614_400),
+        ("resnet34", 100, CIFAR, 1159.4, 1_024_000),
+        ("resnet50", 100, CIFAR, 1298.0, 3_432_448),
+        ("purchase", 100, (600,), 1.315, 0),
+        ("location", 30, (446,), 0.151, 0),
+    ],
+)
+@pytest.mark.parametrize("conv", ["native", "im2col"])
+def test_operations_are_those_of_the_table_whatever_the_form(
+    name, classes, shape, million_multiply_adds, activations, conv
+):
+    cost = describe(build(ModelSettings(name=name), classes, conv), shape)
+    assert cost.forward_flops / 2e6 == pytest.approx(million_multiply_adds, rel=2e-3)
+    assert cost.activations == activations
+
+
+def test_the_largest_convolution_counts_its_window_channels_and_outputs():
+    cost = describe(build(ModelSettings(name="cnn"), 10), (8, 8, 1))
+    assert cost.largest_conv_flops == 2 * 9 * 16 * 32 * 64
+    assert cost.activations == 64 * (16 + 32)
+    assert cost.forward_flops == 2 * (9 * 16 * 64 + 9 * 16 * 32 * 64 + 512 * 64 + 64 * 10)
+
+
+class Looped(nn.Module):
+    @nn.compact
+    def __call__(self, inputs):
+        kernel = self.param("kernel", nn.initializers.ones, (4, 4))
+        return jax.lax.scan(lambda now, _: (jax.jit(jnp.dot)(now, kernel), None), inputs, None, length=5)[0]
+
+
+def test_products_inside_loops_and_inner_programs_count_as_often_as_they_run():
+    assert describe(Looped(), (4,)) == (16, 5 * 2 * 16, 0, 0)
+
+
+class Grouped(nn.Module):
+    @nn.compact
+    def __call__(self, inputs):
+        return nn.Conv(6, (3, 3), feature_group_count=3)(inputs)
+
+
+def test_grouped_convolutions_reduce_over_their_own_channels_only():
+    assert describe(Grouped(), (8, 8, 3)).largest_conv_flops == 2 * 9 * 1 * 6 * 64

@@ -1,0 +1,261 @@
+"""Trials that every architecture of the table passes, and the errors of `build`."""
+
+import functools
+import sys
+import types
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxunlearn import errors, trees
+from jaxunlearn.models import MODELS, build, resnet
+from jaxunlearn.settings import ModelSettings
+
+CLASSES, BATCH, MEMBERS = 5, 4, 3
+# Smallest pictures and widths that still run every layer of an architecture.
+PICTURES = {"cnn": (8, 8, 1), "vit": (8, 8, 1), "vgg11": (32, 32, 3), "vgg16": (32, 32, 3)}
+WIDTHS = {"cnn": 4, "vit": 12, "vgg11": 2, "vgg16": 2, "resnet18": 4, "resnet34": 2, "resnet50": 2}
+NAMES = sorted(MODELS)
+
+
+def shape_of(name):
+    return PICTURES.get(name, (8, 8, 3) if "resnet" in name else (20,))
+
+
+@functools.cache
+def small(name, dtype="float32", conv="native"):
+    hidden = (16, 8) if name in ("mlp", "mlp_tanh") else ()
+    return build(ModelSettings(name=name, width=WIDTHS.get(name, 0), hidden=hidden, dtype=dtype), CLASSES, conv)
+
+
+@functools.cache
+def population(name):
+    """Variables of M members and one batch for each."""
+    inputs = jax.random.normal(jax.random.key(1), (MEMBERS, BATCH, *shape_of(name)))
+    draw = np.random.default_rng(0)
+
+    def leaf(path, abstract):
+        """Numbers of the size that the initialisers give; drawn here because compiling them takes longer."""
+        shape = (MEMBERS, *abstract.shape)
+        if path[-1].key in ("scale", "var"):
+            return jnp.asarray(draw.uniform(0.5, 1.5, size=shape), jnp.float32)
+        fan_in = max(int(np.prod(abstract.shape[:-1])), 4)
+        return jnp.asarray(draw.normal(size=shape) / fan_in**0.5, jnp.float32)
+
+    abstract = jax.eval_shape(small(name).init, jax.random.key(0), inputs[0])
+    return jax.tree_util.tree_map_with_path(leaf, abstract), inputs
+
+
+def test_initialisation_maps_over_keys_and_starts_every_member_differently():
+    inputs = population("location")[1]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(MEMBERS))
+    variables = jax.vmap(lambda key: jax.jit(small("location").init)(key, inputs[0]))(keys)
+    alone = jax.jit(small("location").init)(jax.random.fold_in(jax.random.key(0), 1), inputs[0])
+    for together, one in zip(jax.tree.leaves(variables), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(together[1], one, rtol=1e-6)
+        assert (together[0] != together[1]).any()
+
+
+def forward(name, variables, inputs, train=False, mask=None, dtype="float32", conv="native"):
+    """Logits, and in training the moved statistics."""
+    mutable = ["batch_stats"] if train else False
+    rngs = {"dropout": jax.random.key(7)} if train else {}
+    return small(name, dtype, conv).apply(variables, inputs, train=train, mask=mask, mutable=mutable, rngs=rngs)
+
+
+@functools.cache
+def jitted(name, train=False, dtype="float32"):
+    return jax.jit(lambda variables, inputs, mask: forward(name, variables, inputs, train, mask, dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_float32_per_class_and_the_same_with_and_without_jit(name):
+    variables, inputs = population(name)
+    member = trees.take(variables, 0)
+    logits = jitted(name)(member, inputs[0], None)
+    assert logits.shape == (BATCH, CLASSES) and logits.dtype == jnp.float32
+    np.testing.assert_allclose(forward(name, member, inputs[0]), logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_population_by_vmap_equals_its_members_alone(name):
+    variables, inputs = population(name)
+    together = jax.jit(jax.vmap(lambda variables, inputs: forward(name, variables, inputs)))(variables, inputs)
+    for i in range(MEMBERS):
+        alone = jitted(name)(trees.take(variables, i), inputs[i], None)
+        np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_masked_rows_cannot_influence_logits_statistics_or_gradients(name):
+    variables, inputs = population(name)
+    member, clean = trees.take(variables, 0), inputs[0]
+    keep = jnp.array([True, True, False, True])
+    dirty = clean.at[2].set(jnp.nan)
+
+    def loss(params, inputs):
+        out, moved = forward(name, {**member, "params": params}, inputs, True, keep)
+        return jnp.sum(jnp.where(keep[:, None], out, 0) ** 2), (out[keep.nonzero(size=3)], moved)
+
+    run = jax.jit(jax.grad(loss, has_aux=True))
+    expected, actual = run(member["params"], clean), run(member["params"], dirty)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, e)
+        assert np.isfinite(a).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "vit", "resnet18"])
+def test_padding_a_batch_changes_nothing_for_its_own_rows(name):
+    variables, inputs = population(name)
+    member, rows = trees.take(variables, 0), inputs[0][:3]
+    padded = jnp.concatenate([rows, jnp.full_like(rows, 99.0)])
+    mask = jnp.arange(6) < 3
+    short, moved = jitted(name, True)(member, rows, None)
+    long, moved_padded = jitted(name, True)(member, padded, mask)
+    np.testing.assert_allclose(long[:3], short, rtol=1e-3, atol=1e-3)
+    for a, e in zip(jax.tree.leaves(moved_padded), jax.tree.leaves(moved), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pixel_sized_inputs_give_finite_logits_and_evaluation_repeats_itself(name):
+    variables, inputs = population(name)
+    member = trees.take(variables, 0)
+    pixels = jnp.round(jnp.abs(inputs[0]) * 80) % 256
+    first, second = (jitted(name)(member, pixels, None) for _ in range(2))
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(first, second)
+    assert np.isfinite(jitted(name, True)(member, pixels, jnp.ones(BATCH, bool))[0]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters(name):
+    variables, inputs = population(name)
+    member = trees.take(variables, 0)
+    exact, rough = (jitted(name, False, dtype)(member, inputs[0], None) for dtype in ("float32", "bfloat16"))
+    assert rough.dtype == jnp.float32
+    assert np.abs(rough - exact).max() < 0.05 * max(1.0, float(np.abs(exact).max()))
+    abstract = jax.eval_shape(small(name, "bfloat16").init, jax.random.key(0), inputs[0])
+    assert {leaf.dtype for leaf in jax.tree.leaves(abstract)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("is_bottleneck", [False, True])
+def test_gradients_of_networks_do_not_depend_on_the_form_of_the_convolution(is_bottleneck):
+    inputs = jax.random.normal(jax.random.key(1), (2, BATCH, 8, 8, 3))
+    net = resnet.ResNet(CLASSES, (1, 1), is_bottleneck, width=4)
+    variables = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), net.init(jax.random.key(0), inputs[0]))
+
+    def gradient(form, params, stats, inputs):
+        def loss(params):
+            logits, moved = net.clone(conv=form).apply(
+                {"params": params, "batch_stats": stats}, inputs, True, mutable=["batch_stats"]
+            )
+            return jnp.sum(jnp.sin(logits)), moved
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    members = {form: functools.partial(gradient, form) for form in ("native", "cpu", "unrolled")}
+    rows = (variables["params"], variables["batch_stats"], inputs)
+    native = jax.jit(jax.vmap(members["native"]))(*rows)
+    for results in (
+        jax.jit(lambda *rows: jax.lax.map(lambda row: members["cpu"](*row), rows))(*rows),
+        jax.jit(jax.vmap(members["unrolled"]))(*rows),
+    ):
+        for actual, expected in zip(jax.tree.leaves(results), jax.tree.leaves(native), strict=True):
+            np.testing.assert_allclose(actual, expected, atol=1e-4 * max(1.0, float(jnp.abs(expected).max())))
+
+
+def test_dropout_draws_from_its_stream_and_only_in_training():
+    variables, inputs = population("vgg11")
+    member = trees.take(variables, 0)
+    net = small("vgg11")
+    draws = [net.apply(member, inputs[0], train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 0, 1)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert np.abs(draws[0] - draws[2]).max() > 0
+
+
+def test_running_statistics_move_in_training_only():
+    variables, inputs = population("resnet18")
+    member = trees.take(variables, 0)
+    _, moved = forward("resnet18", member, inputs[0], True)
+    assert all((a != b).any() for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(member["batch_stats"]), strict=True))
+    assert set(moved["batch_stats"]["norm_stem"]) == {"mean", "var"}
+
+
+def test_larger_pictures_fit_the_residual_networks_and_pool_twice_in_the_small_one():
+    for size in (32, 64):
+        net = build(ModelSettings(name="resnet18", width=4), 10)
+        out = jax.eval_shape(net.init_with_output, jax.random.key(0), jnp.ones((2, size, size, 3)))[0]
+        assert out.shape == (2, 10)
+    flat = {
+        size: jax.eval_shape(build(ModelSettings(name="cnn"), 10).init, jax.random.key(0), jnp.ones((1, size, size, 1)))[
+            "params"
+        ]["Dense_0"]["kernel"].shape
+        for size in (8, 28)
+    }
+    assert flat == {8: (4 * 4 * 32, 64), 28: (7 * 7 * 32, 64)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "resnet19"}, r"unknown model 'resnet19'. Did you mean 'resnet1?8'|resnet"),
+        ({"name": "cnn", "hidden": (8,)}, r"model.hidden = \(8,\): architecture 'cnn' does not use it"),
+        ({"name": "mlp", "width": 8}, "model.width = 8: architecture 'mlp' does not use it"),
+        ({"name": "purchase", "hidden": (8,)}, "model.hidden .*'purchase' does not use it.*model.name = 'mlp'"),
+        ({"name": "mlp", "hidden": (8, 0)}, "every width must be at least 1"),
+        ({"name": "vit", "width": 64}, "multiple of 3, e.g. 66"),
+        ({"name": "nowhere_at_all:net"}, "cannot import module 'nowhere_at_all'"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(settings, words):
+    with pytest.raises(errors.ConfigError, match=words):
+        build(ModelSettings(**settings), 10)
+
+
+def test_impossible_forms_types_and_class_counts_are_refused():
+    with pytest.raises(errors.ConfigError, match="unknown convolution form 'auto'"):
+        build(ModelSettings(), 10, conv="auto")
+    with pytest.raises(errors.ConfigError, match="unknown model.dtype 'float16'"):
+        build(ModelSettings(), 10, dtype="float16")
+    with pytest.raises(errors.ConfigError, match="num_classes = 0"):
+        build(ModelSettings(), 0)
+    assert build(ModelSettings(dtype="bfloat16"), 10).dtype == "bfloat16"
+    assert build(ModelSettings(dtype="bfloat16"), 10, dtype="float32").dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("cnn", (2, 8, 8), "takes pictures .*model.name = 'mlp'"),
+        ("vit", (2, 30, 30, 3), "patches of 4x4, but 30x30"),
+        ("vgg11", (2, 8, 8, 3), "at least 32x32 pixels, not 8x8"),
+    ],
+)
+def test_inputs_of_the_wrong_shape_are_refused_with_advice(name, shape, words):
+    with pytest.raises(errors.ShapeError, match=words):
+        jax.eval_shape(small(name).init, jax.random.key(0), jnp.ones(shape))
+
+
+class Own(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        return nn.Dense(self.num_classes)(inputs)
+
+
+def test_a_user_s_own_builder_is_reached_by_module_and_name(monkeypatch):
+    module = types.ModuleType("my_networks")
+    module.own = lambda num_classes, **options: Own(num_classes)
+    module.narrow = lambda num_classes: Own(num_classes)
+    module.wrong = lambda **options: 3
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+    assert build(ModelSettings(name="my_networks:own", width=3), 7) == Own(7)
+    with pytest.raises(errors.ConfigError, match="cannot be called as builder.num_classes="):
+        build(ModelSettings(name="my_networks:narrow"), 7)
+    with pytest.raises(errors.ConfigError, match="returned int, expected a flax.linen Module"):
+        build(ModelSettings(name="my_networks:wrong"), 7)

@@ -1,0 +1,62 @@
+"""Streams: orders and batches of one member."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from jaxunlearn import errors, keys
+from jaxunlearn.population import streams
+
+
+@hypothesis_settings(deadline=None, max_examples=25)
+@given(count=st.integers(1, 64), seed=st.integers(0, 2**31))
+def test_an_order_permutes_the_own_rows_first_and_ignores_the_padding(count, seed):
+    key = keys.root(seed)
+    short = np.asarray(streams.order(key, count, 64))
+    long = np.asarray(streams.order(key, count, 100))
+    assert sorted(short[:count]) == list(range(count))
+    np.testing.assert_array_equal(short[:count], long[:count])
+
+
+def test_orders_are_uniform():
+    firsts = [int(streams.order(keys.root(seed), 8, 8)[0]) for seed in range(800)]
+    counts = np.bincount(firsts, minlength=8)
+    assert ((counts - 100) ** 2 / 100).sum() < 24.3  # chi-square, 7 degrees of freedom, level 0.001
+
+
+def test_an_epoch_reads_every_own_row_once_and_nothing_else():
+    member = np.zeros((2, 50), bool)
+    member[0, 3:40:3] = True
+    member[1, :] = True
+    stream = streams.from_membership(member)
+    one = jax.tree.map(lambda leaf: leaf[0], stream)
+    rows, weights = streams.epoch_batches(one, keys.root(1), 8, 7)
+    rows, weights = np.asarray(rows), np.asarray(weights)
+    assert sorted(rows[weights > 0]) == list(range(3, 40, 3))
+    assert set(rows.ravel()) <= set(range(3, 40, 3))  # padding too: no foreign row is ever gathered
+
+
+def test_a_cycling_stream_repeats_its_rows_at_full_weight():
+    member = np.zeros((1, 50), bool)
+    member[0, :5] = True
+    one = jax.tree.map(lambda leaf: leaf[0], streams.from_membership(member))
+    rows, weights = streams.epoch_batches(one, keys.root(1), 10, 2, cycle=True)
+    assert (np.asarray(weights) == 1).all()
+    assert np.bincount(np.asarray(rows).ravel()).tolist() == [4] * 5
+
+
+@pytest.mark.parametrize(
+    "member, message",
+    [
+        (np.zeros((2, 5), bool), "member 0 has no row to train on"),
+        (np.full((1, 5), -1.0), "negative weights"),
+        (np.full((1, 5), np.nan), r"member holds 5 value\(s\) that are NaN"),
+        (np.ones(5, bool), r"member has shape \(5,\), expected 2 axes \[M, N\]"),
+    ],
+)
+def test_bad_memberships_are_refused(member, message):
+    with pytest.raises(errors.UserError, match=message):
+        streams.from_membership(member)
