@@ -79,10 +79,11 @@ def prepare_process() -> None:
 
 def parse(argv: list[str], doc: str, define: Callable[[flags.FlagValues], None] | None) -> Request | None:
     """Parses a command line into a Request; None when there is nothing to do (--help, --print_config)."""
+    argv, name = _find_config(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, "config file, with an optional variant: configs/digits.py:smoke", lock_config=True,
-        flag_values=values,
+        flag_values=values, sys_argv=argv,
     )  # fmt: skip
     flags.DEFINE_string("workdir", "", "run folder; runs/<config> if not given", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "print the plan (members, steps, memory, time, files); do nothing",
@@ -95,7 +96,6 @@ def parse(argv: list[str], doc: str, define: Callable[[flags.FlagValues], None] 
     if any(argument in ("-h", "--help") for argument in argv[1:]):
         print(f"{doc.strip()}\n\nFlags:{values.get_help()}")
         return None
-    argv, name = _find_config(argv)
     _check_overrides(argv)
     try:
         rest = values(argv)

@@ -14,13 +14,14 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress, settings, store
-    from jaxunlearn.protocols import shadows, workbench
+    from jaxunlearn.protocols import shadows, splits, workbench
     from jaxunlearn.report import tables
 
     if request.dry_run:
         print(tables.pairs(shadows.plan_lines(shadows.plan(request.settings))))
         return
     bench = workbench.prepare(request.settings)
+    splits.check(bench)
     with store.open_run(request.workdir, request.overwrite) as run:
         plain = settings.to_dict(request.settings)
         store.write_status(run, "running", plain, overrides=request.overrides)

@@ -115,8 +115,8 @@ def _layer_form(form: str, channels: int, geometry: forms.Geometry) -> str:
     if form == "gpu_small":
         return "im2col"
     if form == "cpu":
-        # With few channels the native kernel wastes vector lanes, on tiny pictures it is mostly border, and a 1x1 kernel
-        # is a plain matrix product (2 to 4 times faster than its gradient as a convolution with the picture as window).
+        # With few channels the native kernel wastes vector lanes, on tiny pictures it is mostly border, and a 1x1
+        # kernel is a plain matrix product, 2 to 4 times faster than a convolution with the picture as its window.
         is_cheap = channels <= 3 or max(geometry.size) <= 4 or geometry.kernel == (1, 1)
         return "im2col" if is_cheap else "canonical"
     return form

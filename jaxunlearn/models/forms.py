@@ -124,9 +124,7 @@ def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
     batch, _, _, channels = x.shape
     # Shifted slices, not `conv_general_dilated_patches`: that one is itself a convolution, 15 times slower on a CPU.
     pieces = [
-        lax.slice(
-            x, (0, i, j, 0), (batch, i + (oh - 1) * sh + 1, j + (ow - 1) * sw + 1, channels), (1, sh, sw, 1)
-        )
+        lax.slice(x, (0, i, j, 0), (batch, i + (oh - 1) * sh + 1, j + (ow - 1) * sw + 1, channels), (1, sh, sw, 1))
         for i in range(geometry.kernel[0])
         for j in range(geometry.kernel[1])
     ]
@@ -182,9 +180,7 @@ def _with_gradients(
     def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return product(x, w, geometry), (x, w)
 
-    def backward(
-        geometry: Geometry, kept: tuple[jax.Array, jax.Array], dy: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def backward(geometry: Geometry, kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         x, w = kept
         return data(dy, w, geometry), weight(x, dy, geometry)
 

@@ -16,6 +16,11 @@ def draw(bench: workbench.Workbench) -> records.Split:
     return splits.draw(bench.dataset, bench.settings.split, bench.settings.seed)
 
 
+def check(bench: workbench.Workbench) -> None:
+    """Raises what `obtain` and `shadow_membership` would raise for impossible sizes, before a run folder is touched."""
+    draw_members(bench, draw(bench), np.zeros(1, np.int64))
+
+
 def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, str]:
     """The split of a run folder and its fingerprint: read if it is there, else drawn and stored."""
     settings = bench.settings

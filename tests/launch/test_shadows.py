@@ -1,0 +1,331 @@
+"""The main job as a user runs it: whole runs, killed runs, damaged files, and every mistake with its message."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch import _entry, shadows
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ["--config=configs/digits.py:smoke", "--config.shadows.count=5", "--config.train.epochs=4"]
+
+
+def launch(*arguments, workdir=None):
+    """Runs the launcher in this process: (exit code)."""
+    argv = ["launch.shadows", *arguments] + ([f"--workdir={workdir}"] if workdir else [])
+    return _entry.main(shadows.command, shadows.__doc__, argv)
+
+
+def logits(workdir, name="shadow.npy"):
+    return np.load(Path(workdir) / "logits" / name)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A run nobody disturbs."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    assert launch(*SMOKE, workdir=workdir) == 0
+    return workdir
+
+
+def test_a_run_leaves_what_it_says(unbroken, capsys):
+    assert launch(*SMOKE, workdir=unbroken) == 0
+    printed = capsys.readouterr()
+    for line in ("members", "train accuracy", "held-out accuracy", "generalisation gap", "in all", "logits/shadow.npy"):
+        assert line in printed.out
+    assert "5 of 5 members are finished already" in printed.err  # and nothing was trained again
+    summary = json.loads((unbroken / "summary.json").read_text())
+    findings = json.loads((unbroken / "findings.json").read_text())
+    values, rows = logits(unbroken), np.load(unbroken / "logits" / "rows.npy")
+    assert values.shape == (5, 1797, 10) and np.isfinite(values).all()
+    split = np.load(unbroken / "split.npz")
+    packed = np.load(unbroken / "populations" / "shadow" / "membership.npz")["packed"]
+    member = np.unpackbits(packed, axis=1, count=1797).astype(bool)
+    assert (member.sum(1) == 640).all() and not member[:, split["target"]].any()
+    from sklearn.datasets import load_digits
+
+    from jaxunlearn import data, settings
+
+    dataset = data.load(settings.DataSettings())
+    assert sorted(dataset.ids.tolist()) == list(range(len(load_digits().target)))
+    right = values.argmax(-1) == dataset.labels[rows]
+    for i in range(5):
+        assert right[i][member[i][rows]].mean() == pytest.approx(summary["train_accuracy"][i], abs=1e-9)
+    mean = next(finding for finding in findings if finding["metric"] == "held-out accuracy")
+    assert mean["low"] <= np.mean(summary["held_out_accuracy"]) <= mean["high"] and mean["n"] == 5
+    assert json.loads((unbroken / "run.json").read_text())["status"] == "done"
+    assert "<svg" in (unbroken / "report" / "shadows.svg").read_text()
+    events = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
+    assert {"time", "stage"} <= set(events[0])
+
+
+# Runs in the killed process: the n-th call of the named function is its last.
+KILLER = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from launch import _entry, shadows
+_entry.prepare_process()
+import {module} as victim
+inner, calls = victim.{name}, []
+def deadly(*args, **kwargs):
+    if {condition}:
+        calls.append(1)
+        if len(calls) == {nth}:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return inner(*args, **kwargs)
+victim.{name} = deadly
+sys.exit(_entry.main(shadows.command, '', ['x', *{argv!r}]))
+"""
+
+
+def killed(workdir, module, name, nth, condition="True", arguments=()):
+    argv = [*SMOKE, "--config.engine.checkpoint_seconds=0", f"--workdir={workdir}", *arguments]
+    code = KILLER.format(root=str(ROOT), module=module, name=name, nth=nth, condition=condition, argv=argv)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return argv
+
+
+@pytest.mark.parametrize(
+    "where, module, name, nth, condition",
+    [
+        # the second epoch is computed, its checkpoint not yet begun
+        ("in the epoch loop", "jaxunlearn.store.chunks", "save_partial", 2, "True"),
+        # the arrays of the second checkpoint are written, its manifest is not
+        ("in a checkpoint", "jaxunlearn.store.files", "write_json", 2, "'epoch_' in str(args[0])"),
+        # the finished chunk is whole, but not yet under its name
+        ("at the last rename", "os", "replace", 1, "str(args[1]).endswith('chunk_00000_00004')"),
+        # the logits are in the file, their checksums are not
+        ("in the logits", "jaxunlearn.store.logits", "commit", 1, "True"),
+    ],
+)
+def test_a_killed_run_ends_with_the_numbers_of_an_unbroken_one(unbroken, tmp_path, where, module, name, nth, condition):
+    argv = killed(tmp_path, module, name, nth, condition)
+    assert not (tmp_path / "summary.json").exists()
+    assert launch(*argv) == 0
+    np.testing.assert_array_equal(logits(tmp_path), logits(unbroken))
+    assert not list(tmp_path.rglob("*.tmp-*")) and not list(tmp_path.rglob("partial_*"))
+
+
+def test_a_killed_run_continues_and_does_not_start_again(tmp_path, capsys):
+    argv = killed(tmp_path, "jaxunlearn.store.chunks", "save_partial", 3)
+    assert launch(*argv) == 0
+    assert "5 members continue after epoch 2" in capsys.readouterr().err
+
+
+def test_chunks_do_not_change_the_numbers(unbroken, tmp_path):
+    assert launch(*SMOKE, "--config.engine.chunk=2", workdir=tmp_path) == 0
+    assert len(list((tmp_path / "populations" / "shadow").glob("chunk_*"))) == 3
+    np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)
+
+
+def test_a_larger_population_keeps_the_members_it_has(unbroken, tmp_path, capsys):
+    arguments = [SMOKE[0], SMOKE[2], "--config.shadows.count=2"]
+    assert launch(*arguments, workdir=tmp_path) == 0
+    assert launch(*SMOKE, workdir=tmp_path) == 0
+    assert "2 of 5 members are finished already" in capsys.readouterr().err
+    np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)
+
+
+def copy(unbroken, tmp_path):
+    import shutil
+
+    return shutil.copytree(unbroken, tmp_path / "copy")
+
+
+def test_a_truncated_checkpoint_is_trained_again_with_a_message(unbroken, tmp_path, capsys):
+    workdir = copy(unbroken, tmp_path)
+    chunk = next((workdir / "populations" / "shadow").glob("chunk_*"))
+    victim = max((p for p in (chunk / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(victim, victim.stat().st_size // 2)
+    (workdir / "logits" / "shadow.npy").unlink()
+    assert launch(*SMOKE, workdir=workdir) == 0
+    assert re.search(r"chunk_00000_00004 is damaged .* trained again", capsys.readouterr().err)
+    np.testing.assert_array_equal(logits(workdir), logits(unbroken))
+
+
+def test_a_checkpoint_with_a_flipped_byte_is_trained_again_with_a_message(unbroken, tmp_path, capsys):
+    workdir = copy(unbroken, tmp_path)
+    chunk = next((workdir / "populations" / "shadow").glob("chunk_*"))
+    victim = max((p for p in (chunk / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    (workdir / "logits" / "shadow.npy").unlink()
+    assert launch(*SMOKE, workdir=workdir) == 0
+    assert "Its members are trained again" in capsys.readouterr().err
+    np.testing.assert_array_equal(logits(workdir), logits(unbroken))
+
+
+def test_a_truncated_logits_file_is_repaired_with_a_message(unbroken, tmp_path, capsys):
+    workdir = copy(unbroken, tmp_path)
+    os.truncate(workdir / "logits" / "shadow.npy", 200_000)
+    assert launch(*SMOKE, workdir=workdir) == 0
+    printed = capsys.readouterr().err
+    assert re.search(r"shadow.npy is damaged for 3 member\(s\); their logits are computed again", printed)
+    np.testing.assert_array_equal(logits(workdir), logits(unbroken))
+
+
+def test_a_diverged_member_is_flagged_and_the_others_are_bit_identical(unbroken, tmp_path, capsys):
+    wild = "--config.shadows.learning_rate_factor=(1.0,1.0,1e37,1.0,1.0)"
+    assert launch(*SMOKE, wild, workdir=tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "5 (1 diverged)" in printed and re.search(r"diverged, frozen\s+member 2 at step \d", printed)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["diverged"]) == ["2"]
+    others = [0, 1, 3, 4]
+    np.testing.assert_array_equal(logits(tmp_path)[others], logits(unbroken)[others])
+
+
+def test_augmented_views_and_snapshots_are_recorded(tmp_path):
+    extra = ["--config.data.augment=crop", "--config.data.pad=1", "--config.shadows.views=1",
+             "--config.train.snapshots=(1,2)", "--config.engine.logits_dtype=float16"]  # fmt: skip
+    assert launch(*SMOKE, *extra, workdir=tmp_path) == 0
+    clean, view = logits(tmp_path), logits(tmp_path, "shadow.augmented_0.npy")
+    assert clean.dtype == np.float16 and clean.shape == view.shape and np.abs(clean - view).max() > 1
+    assert len(list((tmp_path / "populations" / "shadow").glob("snapshot_0000[12]/chunk_00000_00004"))) == 2
+
+
+def test_a_dry_run_plans_and_does_nothing(tmp_path, capsys):
+    assert launch(*SMOKE, "--dry_run", workdir=tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    for word in ("members", "model-steps", "200", "memory", "time", "disk", "logits/shadow.npy"):
+        assert word in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_print_config_shows_the_resolved_settings(capsys):
+    assert launch(*SMOKE, "--print_config") == 0
+    assert re.search(r"count: 5", capsys.readouterr().out)
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+X = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32)
+Y = np.arange(80) % 2
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config.shadows.cuont=3"], "unknown setting 'shadows.cuont'. Did you mean 'shadows.count'"),
+        (["--config.epochs=3"], "unknown setting 'epochs'. Did you mean 'train.epochs'"),
+        (["--config.shadows.count=-3"], "shadows.count = -3: must be at least 1"),
+        (["--config.shadows.count=many"], "--config.shadows.count=many: invalid literal"),
+        (["--config.train.epochs=0"], "train.epochs = 0: must be at least 1"),
+        (["--config.split.shadow=5000"], "split.shadow = 5000 and at least 2 target rows do not fit"),
+        (["--config.split.forget.size=900"], "split.forget.size = 900, but the target set has 637 rows"),
+        (["--config.train.batch=4000"], "train.batch = 4000 is more than the 1437 rows"),
+        (["--config.shadows.ratio=0.001"], "gives 0 rows per shadow model"),
+        (["--config.model.name=cnnn"], "unknown model 'cnnn'. Did you mean 'cnn'"),
+        (["--config.model.name=mine:net"], "cannot import module 'mine'"),
+        (["--config.data.name=digit"], "'digit'. Did you mean 'digits'"),
+        (["--config.engine.devices=9"], "engine.devices = 9, but this process sees 2 cpu device"),
+        (["--config.train.snapshots=(9,)"], "train.snapshots holds epoch 9, but training has epochs 1 to"),
+        (["--workdir=/dev/null/x"], "cannot write /dev/null/x"),
+        (["--overwrite=shadow"], "unknown stage for --overwrite 'shadow'. Did you mean 'shadows'"),
+        (["surplus"], "unexpected argument 'surplus'"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(arguments, message, tmp_path, capsys):
+    assert launch(*SMOKE, f"--workdir={tmp_path}", *arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and "Traceback" not in printed
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "nowhere.npz"),
+        ({"a": X, "b": Y}, "x_train"),
+        ({"x": X, "y": Y - 1}, r"hold -1 in row 0"),
+        ({"x": np.where(np.arange(80)[:, None] == 7, np.nan, X), "y": Y}, "NaN or infinite"),
+        ({"x": X, "y": Y[:70]}, "70"),
+    ],
+)
+def test_bad_files_are_one_message_and_exit_code_2(content, message, tmp_path, capsys):
+    path = npz(tmp_path / "data.npz", **content) if content else str(tmp_path / "nowhere.npz")
+    code = launch("--config=configs/npz.py:smoke", f"--config.data.path={path}", workdir=tmp_path / "run")
+    printed = capsys.readouterr().err
+    assert code == 2 and re.search(message, printed) and "Traceback" not in printed
+    assert not (tmp_path / "run" / "populations").exists()
+
+
+def test_an_unknown_config_names_the_nearest(capsys):
+    assert launch("--config=configs/digit.py") == 2
+    assert "config file 'configs/digit.py' does not exist. Did you mean 'digits'" in capsys.readouterr().err
+    assert launch("--config=configs/digits.py:smok") == 2
+    assert "unknown variant 'smok'. Did you mean 'smoke'" in capsys.readouterr().err
+    assert launch() == 2
+    assert "no --config given" in capsys.readouterr().err
+
+
+def test_missing_tfds_data_name_the_ways_to_get_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert launch("--config=configs/cifar100.py", workdir=tmp_path / "run") == 2
+    printed = capsys.readouterr().err
+    for way in ("download_and_prepare", "launch.data --import", "--config.data.path", "digits"):
+        assert way in printed
+    assert printed.count("error:") == 1
+
+
+def test_other_settings_on_the_same_folder_stop_and_show_the_difference(unbroken, capsys):
+    assert launch(*SMOKE, "--config.train.learning_rate=0.01", workdir=unbroken) == 2
+    printed = capsys.readouterr().err
+    assert "train.learning_rate: stored 0.05, now 0.01" in printed and "--overwrite=shadows" in printed
+
+
+def test_a_second_process_on_the_same_folder_stops(unbroken, capsys):
+    from jaxunlearn import store
+
+    with store.open_run(str(unbroken)):
+        assert launch(*SMOKE, workdir=unbroken) == 2
+    assert f"in use by another process (process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_before_training(tmp_path, capsys, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1000))
+    assert launch(*SMOKE, workdir=tmp_path) == 2
+    assert "has 1000 B free, but this run writes about" in capsys.readouterr().err
+
+
+def test_bugs_keep_their_traceback_and_exit_code_1(capsys, monkeypatch, tmp_path):
+    from jaxunlearn.protocols import workbench
+
+    monkeypatch.setattr(workbench, "prepare", lambda settings: 1 // 0)
+    assert launch(*SMOKE, workdir=tmp_path) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_130_and_the_run_continues(tmp_path, capsys, monkeypatch):
+    from jaxunlearn.store import chunks
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(chunks, "save", interrupt)
+        assert launch(*SMOKE, workdir=tmp_path) == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert launch(*SMOKE, workdir=tmp_path) == 0
+
+
+def test_running_outside_the_checkout_finds_the_configs(tmp_path):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from launch import _entry, shadows; "
+    code += "sys.exit(_entry.main(shadows.command, '', ['x', '--config=digits', '--print_config']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,115 @@
+"""The house rules that a machine can check: who imports whom, who opens files, how long files are."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "jaxunlearn"
+FOUNDATION = ["errors", "checks", "keys", "trees", "records", "settings", "progress"]
+ROOMS = {
+    "store": [],
+    "data": [],
+    "models": [],
+    "scores": [],
+    "metrics": [],
+    "population": [],
+    "unlearn": ["population", "metrics"],
+    "attacks": ["population", "models", "scores"],
+    "report": [],
+    "protocols": ["store", "data", "models", "scores", "metrics", "population", "unlearn", "attacks", "report"],
+}
+THIRD = {
+    "foundation": {"ml_collections", "numpy", "jax", "flax"},
+    "store": {"orbax", "numpy", "jax"},
+    "data": {"tensorflow_datasets", "PIL", "sklearn", "numpy", "jax"},
+    "models": {"numpy", "jax", "flax", "optax"},
+    "scores": {"numpy", "jax", "scipy"},
+    "metrics": {"numpy", "jax", "scipy", "sklearn"},
+    "population": {"numpy", "jax", "flax", "optax"},
+    "report": {"numpy", "matplotlib"},
+    "protocols": {"numpy", "jax"},
+}
+# jax, flax and sklearn take a while to import; these belong inside the functions that need them.
+LAZY = {"orbax", "tensorflow_datasets", "PIL", "sklearn", "matplotlib"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    """(module, is at the top level) of every import in a file."""
+    tree = ast.parse(path.read_text())
+    top = set(ast.iter_child_nodes(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node in top) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module, node in top
+            yield from ((f"{node.module}.{alias.name}", node in top) for alias in node.names)
+
+
+def room_of(path):
+    parts = path.relative_to(PACKAGE).parts
+    return "foundation" if len(parts) == 1 else parts[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_back(path):
+    room = room_of(path)
+    allowed = set(FOUNDATION) | {room} | set(ROOMS.get(room, []))
+    if room == "foundation" and path.stem != "__init__":
+        allowed = set(FOUNDATION[: FOUNDATION.index(path.stem)])
+    for module, is_top in imports(path):
+        parts = module.split(".")
+        if parts[0] == "jaxunlearn" and len(parts) > 1:
+            assert parts[1] in allowed, f"{room} must not import {module}"
+        elif parts[0] not in sys.stdlib_module_names and parts[0] != "jaxunlearn":
+            assert parts[0] in THIRD[room], f"{room} must not import {module}"
+            assert not (is_top and parts[0] in LAZY), f"{module} is slow to import: do it inside the function"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_store_the_data_and_the_page_touch_files(path):
+    if room_of(path) in ("store", "data") or path.relative_to(PACKAGE) == Path("report/page.py"):
+        return
+    forbidden = ("open", "open_memmap", "write_text", "read_text", "unlink", "mkdir", "savez", "np.save", "np.load")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            assert name not in forbidden and ast.unparse(node.func) not in forbidden, f"{path}:{node.lineno} calls {name}"
+
+
+def test_no_file_is_longer_than_a_sitting():
+    long = {str(path): n for path in FILES if (n := len(path.read_text().splitlines())) > 400}
+    assert not long
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_launchers_answer_help_without_importing_jax(path):
+    if path.stem.startswith("bench_"):
+        pytest.skip("a part of launch.bench, not a launcher")
+    code = (
+        f"import sys; sys.argv = ['x', '--help']\nfrom launch import {path.stem} as verb, _entry\n"
+        "code = _entry.main(verb.command, verb.__doc__, define=getattr(verb, 'define', None))\n"
+        "assert 'jax' not in sys.modules, 'jax was imported'\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--config" in done.stdout
+
+
+def test_every_config_resolves_in_every_variant():
+    import importlib.util
+
+    from jaxunlearn import settings
+
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert f"--config=configs/{path.stem}.py" in module.__doc__, f"{path}: the docstring must give the command"
+        sizes = [settings.resolve(module.get_config(variant)).shadows.count for variant in ("smoke", "", "paper")]
+        assert sizes == sorted(sizes), path
