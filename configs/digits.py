@@ -1,8 +1,8 @@
 """scikit-learn's digits (1,797 real 8x8 pictures, embedded): the experiment that runs anywhere.
 
-    python -m launch.shadows --config=configs/digits.py            64 shadow CNNs
-    python -m launch.shadows --config=configs/digits.py:smoke      4 shadows, seconds
-    python -m launch.shadows --config=configs/digits.py:paper      128 shadows, 100 epochs
+python -m launch.shadows --config=configs/digits.py            64 shadow CNNs
+python -m launch.shadows --config=configs/digits.py:smoke      4 shadows, seconds
+python -m launch.shadows --config=configs/digits.py:paper      128 shadows, 100 epochs
 """
 
 from jaxunlearn import settings

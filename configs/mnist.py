@@ -1,9 +1,9 @@
 """MNIST: small CNN shadows on 8,000 of 10,000 shadow rows.
 
-    python -m launch.shadows --config=configs/mnist.py                                      TFDS data at hand
-    python -m launch.shadows --config=configs/mnist.py --config.data.path=mnist.npz         x_train, y_train, ...
-    python -m launch.shadows --config=configs/mnist.py:smoke
-    python -m launch.shadows --config=configs/mnist.py:paper                                128 shadows, 20,000 rows
+python -m launch.shadows --config=configs/mnist.py                                      TFDS data at hand
+python -m launch.shadows --config=configs/mnist.py --config.data.path=mnist.npz         x_train, y_train, ...
+python -m launch.shadows --config=configs/mnist.py:smoke
+python -m launch.shadows --config=configs/mnist.py:paper                                128 shadows, 20,000 rows
 """
 
 from jaxunlearn import settings

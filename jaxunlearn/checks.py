@@ -1,7 +1,8 @@
 """Checks for the public borders: shapes by axis letters, finiteness, ranges, names.
 
-`shape("MNC", logits=logits)` reads as documentation and raises a `ShapeError` that names the argument, its shape and
-the letters. Axis letters: M models, N samples, C classes, S shadows, B batch, F features, K views, P population, T steps.
+`shape("MNC", logits=logits)` reads as documentation and raises a `ShapeError` that names the argument, its shape
+and the letters. Axis letters: M models, N samples, C classes, S shadows, B batch, F features, K views, P population,
+T steps.
 All checks run on the host, on shapes or on concrete arrays; none belongs inside `jit`.
 """
 

@@ -10,6 +10,8 @@ numbers under `vmap` than alone.
 import hashlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 IMPLEMENTATION = "threefry2x32"
 
@@ -29,9 +31,9 @@ def stream(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, name_hash(name))
 
 
-def member(key: jax.Array, member_id: jax.Array | int) -> jax.Array:
+def member(key: jax.Array, member_id: jax.Array | np.ndarray | int) -> jax.Array:
     """The key of one member: folds in its global number, whatever population or chunk it is trained in."""
-    return jax.random.fold_in(key, member_id)
+    return jax.random.fold_in(key, jnp.asarray(member_id))
 
 
 def members(key: jax.Array, member_ids: jax.Array) -> jax.Array:

@@ -16,7 +16,9 @@ import ml_collections
 from jaxunlearn import checks, errors
 
 
-def _field(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices=()) -> Any:
+def _field(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
 
 
@@ -182,7 +184,7 @@ def variant(config: ml_collections.ConfigDict, name: str, variants: dict[str, di
     return config
 
 
-def field_names(cls: type = Settings, prefix: str = "") -> list[str]:
+def field_names(cls: Any = Settings, prefix: str = "") -> list[str]:
     """Every dotted setting name, in order of definition."""
     names = []
     for field in dataclasses.fields(cls):

@@ -1,6 +1,7 @@
-"""What every launcher shares: flags, config files, errors in one line, exit codes. Imports no jax before its flags are set.
+"""What every launcher shares: flags, config files, errors in one line, exit codes. Imports no jax.
 
-Exit codes: 0 done, 1 bug (with traceback), 2 user error (one message), 130 interrupted. stdout: results; stderr: progress.
+Exit codes: 0 done, 1 bug (with traceback), 2 user error (one message), 130 interrupted. stdout carries results, stderr
+progress.
 """
 
 import os

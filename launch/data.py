@@ -1,7 +1,7 @@
-"""Checks a data set: counts, shapes, class balance, repeated rows, a contact sheet; says what is missing and how to get it.
+"""Checks a data set: counts, shapes, class balance, repeated rows, a contact sheet; or how to get what is missing.
 
-    python -m launch.data --config=configs/digits.py
-    python -m launch.data --config=configs/cifar100.py --import=cifar-100-binary.tar.gz    official archive, once
+python -m launch.data --config=configs/digits.py
+python -m launch.data --config=configs/cifar100.py --import=cifar-100-binary.tar.gz    official archive, once
 """
 
 import sys

@@ -14,11 +14,11 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress, settings, store
-    from jaxunlearn.protocols import shadows, splits, workbench
+    from jaxunlearn.protocols import plan, shadows, splits, workbench
     from jaxunlearn.report import tables
 
     if request.dry_run:
-        print(tables.pairs(shadows.plan_lines(shadows.plan(request.settings))))
+        print(tables.pairs(plan.lines(plan.make(request.settings))))
         return
     bench = workbench.prepare(request.settings)
     splits.check(bench)

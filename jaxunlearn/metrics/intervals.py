@@ -11,7 +11,9 @@ def mean(values: np.ndarray, *, metric: str, of: str, against: str = "", level: 
 
     Args:
       values: [n] one number per model; non-finite ones (diverged models) are left out and not counted.
-      metric, of, against: what is measured, of whom, on what.
+      metric: what is measured.
+      of: of whom.
+      against: on what.
       level: of the interval.
 
     Returns:

@@ -2,8 +2,8 @@
 
     task -> streams -> train (generator of Progress) -> predict
 
-It is handed functions and arrays and knows no model, no data set and no file. See `training.py` for the flow of an epoch
-and `lift.py` for how members are mapped onto the machine.
+It is handed functions and arrays and knows no model, no data set and no file. See `training.py` for the flow of an
+epoch and `lift.py` for how members are mapped onto the machine.
 """
 
 from jaxunlearn.population.lift import Lifting, make

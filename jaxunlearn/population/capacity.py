@@ -53,7 +53,8 @@ def fit(need: Callable[[int], int], members: int, multiple: int, budget_bytes: i
 
     Args:
       need: bytes per device of the program for so many members (compiles it).
-      members: M in all; `multiple`: a chunk is padded to a multiple of this (devices times group).
+      members: M in all.
+      multiple: a chunk is padded to a multiple of this (devices times group).
       budget_bytes: per device.
 
     Raises:

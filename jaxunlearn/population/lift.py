@@ -92,7 +92,7 @@ def lift(fn: Member, lifting: Lifting) -> Member:
         if lifting.mapping == "vmap":
             return jax.vmap(fn, in_axes=(0, 0, None))(changing, fixed, shared)
         group = lifting.group if lifting.group > 1 else None
-        return jax.lax.map(lambda member: fn(*member, shared), (changing, fixed), batch_size=group)
+        return jax.lax.map(lambda member: fn(member[0], member[1], shared), (changing, fixed), batch_size=group)
 
     return jax.shard_map(
         over_members,

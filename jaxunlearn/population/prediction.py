@@ -37,8 +37,8 @@ def predict(
       inputs: [N_all, ...] the resident raw inputs.
       rows: [N] int32 rows to answer for.
       lifting: how members are mapped.
-      batch: rows per forward pass of one member; `block`: rows per program call (bounds device memory and what a
-        kill can lose).
+      batch: rows per forward pass of one member.
+      block: rows per program call (bounds device memory).
       view_key: None for the clean view; a key for one augmented view. All members see the same augmented row.
 
     Yields:

@@ -1,7 +1,7 @@
 """Streams: which rows each member reads, in which order.
 
-A `Stream` is a table of row numbers per member, made from a membership matrix. Members of unequal size are padded to the
-longest; padding repeats one of the member's OWN rows at weight 0, so that a row outside a membership is never even
+A `Stream` is a table of row numbers per member, made from a membership matrix. Members of unequal size are padded to
+the longest; padding repeats one of the member's OWN rows at weight 0, so that a row outside a membership is never even
 read. The order of an epoch is a sort of threefry words keyed by (member, epoch, position): it does not depend on the
 padding, the chunk or the other members.
 """
@@ -19,14 +19,14 @@ class Stream(NamedTuple):
     """Rows of M members, padded to a common length n.
 
     Attributes:
-      rows: [M, n] int32 rows of the resident data set; the first `count` of each line are the member's own.
+      rows: [M, n] int32 rows of the resident data set; the first `num_rows` of each line are the member's own.
       weights: [M, n] float32 sample weights, 0 in the padding.
-      count: [M] int32.
+      num_rows: [M] int32.
     """
 
     rows: jax.Array | np.ndarray
     weights: jax.Array | np.ndarray
-    count: jax.Array | np.ndarray
+    num_rows: jax.Array | np.ndarray
 
 
 def from_membership(member: np.ndarray, length: int = 0) -> Stream:
@@ -59,7 +59,7 @@ def from_membership(member: np.ndarray, length: int = 0) -> Stream:
 
 def steps_per_epoch(stream: Stream, batch: int) -> int:
     """Steps that the largest member needs for one pass; the last, incomplete batch is kept."""
-    return -(-int(np.max(np.asarray(stream.count))) // batch)
+    return -(-int(np.max(np.asarray(stream.num_rows))) // batch)
 
 
 def order(key: jax.Array, count: jax.Array, length: int) -> jax.Array:
@@ -81,7 +81,8 @@ def epoch_batches(
     Args:
       stream: of ONE member (leaves without the model axis).
       key: the member's key for this epoch.
-      batch, steps: static sizes; steps * batch may be more than the member has.
+      batch: rows per step.
+      steps: steps of the epoch; steps * batch may be more than the member has.
       cycle: what follows the last own row: padding of weight 0, or the same order again (streams that accompany a
         longer one).
 
@@ -89,14 +90,14 @@ def epoch_batches(
       rows [steps, batch] int32 and weights [steps, batch] float32.
     """
     length = stream.rows.shape[0]
-    shuffled = order(key, jnp.asarray(stream.count), length)
+    shuffled = order(key, jnp.asarray(stream.num_rows), length)
     places = jnp.arange(steps * batch, dtype=jnp.int32)
     if cycle:
-        chosen = shuffled[places % stream.count]
-        inside = jnp.full(places.shape, stream.count > 0)
+        chosen = shuffled[places % stream.num_rows]
+        inside = jnp.full(places.shape, stream.num_rows > 0)
     else:
         chosen = shuffled[jnp.minimum(places, length - 1)]
-        inside = places < stream.count
+        inside = places < stream.num_rows
     rows = jnp.asarray(stream.rows)[chosen]
     weights = jnp.where(inside, jnp.asarray(stream.weights)[chosen], 0.0)
     return rows.reshape(steps, batch), weights.reshape(steps, batch)

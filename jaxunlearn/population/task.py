@@ -132,9 +132,9 @@ def supervised(
         return State(optax.apply_updates(state.params, updates), statistics, optimizer), metrics
 
     def predict(collections: Tree, inputs: jax.Array) -> jax.Array:
-        return evaluator.apply(collections, prepare(inputs, keys.root(0), False), train=False)
+        return jnp.asarray(evaluator.apply(collections, prepare(inputs, keys.root(0), False), train=False))
 
     def view(collections: Tree, inputs: jax.Array, key: jax.Array) -> jax.Array:
-        return evaluator.apply(collections, prepare(inputs, key, True), train=False)
+        return jnp.asarray(evaluator.apply(collections, prepare(inputs, key, True), train=False))
 
     return Task(init, step, predict, view)

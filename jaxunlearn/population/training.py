@@ -124,7 +124,7 @@ def kept_variables(carry: Carry) -> Tree:
 class Fixed(NamedTuple):
     """Per-member inputs of the epoch program that do not change."""
 
-    member_id: jax.Array
+    member_id: jax.Array | np.ndarray
     streams: dict[str, streams.Stream]
     held_out: streams.Stream | None
     constants: Tree
@@ -139,7 +139,7 @@ def _epoch_of_one_member(job: Job, carry: Carry, fixed: Fixed, shared: tuple) ->
         name: streams.epoch_batches(stream, keys.stream(key, name), job.batches[name], job.steps, cycle=name != driver)
         for name, stream in fixed.streams.items()
     }
-    own_steps = jnp.maximum(-(-fixed.streams[driver].count // job.batches[driver]), 1)
+    own_steps = jnp.maximum(-(-fixed.streams[driver].num_rows // job.batches[driver]), 1)
 
     def step(carry: Carry, now: tuple) -> tuple[Carry, Metrics]:
         number, read = now
@@ -185,6 +185,7 @@ def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: Resident)
     batches = streams.epoch_batches(held_out, keys.root(0), batch, steps)
     total, _ = jax.lax.scan(score, jnp.float32(0.0), batches)
     accuracy = total / jnp.maximum(jnp.sum(held_out.weights), 1e-9)
+    assert carry.best_accuracy is not None  # made by init_carry wherever there is a held-out stream
     better = accuracy > carry.best_accuracy
     return carry._replace(
         best=trees.where(better, now, carry.best), best_accuracy=jnp.where(better, accuracy, carry.best_accuracy)
@@ -226,6 +227,7 @@ def train(
       lifting: how members are mapped; does not change the numbers beyond float rounding.
       program: the compiled epoch, if the caller has it already.
       carry: host carry of a checkpoint taken after `done` epochs; None starts afresh.
+      done: epochs that the checkpoint has behind it.
 
     Yields:
       Progress after epochs done+1 .. epochs. Its device carry is donated to the next epoch: copy with `host` first.

@@ -25,7 +25,10 @@ def record(
     """Computes the logits of all members that the file does not hold yet.
 
     Args:
-      run, reporter, bench, role: as in `roles.train_missing`, which must have run.
+      run: the run folder.
+      reporter: for messages.
+      bench: the workbench.
+      role: whose members `roles.train_missing` has trained.
       rows: [N] int32 rows of the data set.
       view: clean, or augmented_K.
 
@@ -59,13 +62,12 @@ def record(
         reporter.say(f"recording logits of {len(todo)} {role.name} member(s) on {len(rows)} rows ({view})")
         ids = chunk.member_ids[todo]
         picked = trees.take(variables, np.asarray(todo))
-        blocks = population.predict(
-            bench.task, picked, workbench.resident(bench).inputs, rows, bench.lifting, view_key=key
-        )  # fmt: skip
+        lifting = workbench.lifting(bench, len(todo))
+        inputs = workbench.resident(bench).inputs
+        blocks = population.predict(bench.task, picked, inputs, rows, lifting, view_key=key)
         for where, values in blocks:
             # One assignment per member: ids of a chunk need not be consecutive.
             for line, member in zip(values, ids, strict=True):
                 file.values[member, where] = line
         logits.commit(file, ids)
     return file.values, intact
-

@@ -1,9 +1,9 @@
-"""Training the missing members of a role, chunk by chunk, and recording their logits; killed at any moment, it resumes.
+"""Training the missing members of a role, chunk by chunk; killed at any moment, it resumes.
 
     finished chunks are kept -> chunks in work continue from their rolling checkpoint -> the rest is cut anew
 
-A role (shadow, original, retrained ...) is a set of member numbers with a membership row each. Because a member's numbers
-depend on nothing but its own number and row, roles can grow: 128 shadows reuse the 64 that are there.
+A role (shadow, original, retrained ...) is a set of member numbers with a membership row each. Because a member's
+numbers depend on nothing but its own number and row, roles can grow: 128 shadows reuse the 64 that are there.
 """
 
 import time
@@ -51,6 +51,16 @@ class Spent(NamedTuple):
     compile_seconds: float = 0.0
 
 
+def add(one: Spent, other: Spent) -> Spent:
+    """Two costs together."""
+    return Spent(
+        one.members + other.members,
+        one.model_steps + other.model_steps,
+        one.seconds + other.seconds,
+        one.compile_seconds + other.compile_seconds,
+    )
+
+
 class Program(NamedTuple):
     """A compiled epoch and the time that compiling took."""
 
@@ -65,6 +75,7 @@ class Work(NamedTuple):
     reporter: progress.Reporter
     bench: workbench.Workbench
     role: Role
+    lifting: lift.Lifting
     length: int  # rows of the largest member: all chunks are padded to it, so that they share programs
     programs: dict[int, Program]
 
@@ -119,7 +130,8 @@ def train_missing(run: store.Run, reporter: progress.Reporter, bench: workbench.
     if not queue:
         return Spent()
     rows = role.membership(np.concatenate([ids for ids, _ in queue])).sum(1)
-    work = Work(folder, reporter, bench, role, int(rows.max()), {})
+    lifting = workbench.lifting(bench, min(len(rows), bench.settings.engine.chunk or len(rows)))
+    work = Work(folder, reporter, bench, role, lifting, int(rows.max()), {})
     total = float(np.ceil(rows / bench.settings.train.batch).sum() * bench.settings.train.epochs)
     reporter.begin(f"training {role.name}")
     spent = Spent()
@@ -140,9 +152,7 @@ def train_missing(run: store.Run, reporter: progress.Reporter, bench: workbench.
     return spent
 
 
-def _take_stock(
-    folder: Path, reporter: progress.Reporter, role: Role
-) -> list[tuple[np.ndarray, chunks.Chunk | None]]:
+def _take_stock(folder: Path, reporter: progress.Reporter, role: Role) -> list[tuple[np.ndarray, chunks.Chunk | None]]:
     """What is left to train: chunks in work with their newest checkpoint first, then all other missing members."""
     whole, damaged = chunks.finished(folder, role.fingerprint)
     in_work, damaged_checkpoints = chunks.partial(folder, role.fingerprint)
@@ -168,14 +178,14 @@ def _program(work: Work, members: int) -> lift.Compiled:
         work.reporter.say(f"compiling the epoch of {members} {work.role.name} member(s)")
         job = make_job(work.bench, work.role, np.resize(work.role.member_ids, members), work.length)
         begun = time.monotonic()
-        program = training.compile_epoch(job, workbench.resident(work.bench), work.bench.lifting)
+        program = training.compile_epoch(job, workbench.resident(work.bench), work.lifting)
         work.programs[members] = Program(program, time.monotonic() - begun)
     return work.programs[members].compiled
 
 
 def _fit(work: Work, ids: np.ndarray) -> int:
     """Members per chunk: the user's number, or what memory holds."""
-    engine, lifting = work.bench.settings.engine, work.bench.lifting
+    engine, lifting = work.bench.settings.engine, work.lifting
     if engine.chunk:
         return min(engine.chunk, len(ids))
     budget = capacity.budget(list(lifting.mesh.devices.flat), engine.memory)
@@ -200,11 +210,11 @@ def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, s
     begun = time.monotonic()
     job = make_job(bench, role, ids, work.length)
     done, carry, history = _resume(work, ids, checkpoint)
-    steps_per_epoch = float(np.ceil(np.asarray(job.streams["train"].count) / recipe.batch).sum())
+    steps_per_epoch = float(np.ceil(np.asarray(job.streams["train"].num_rows) / recipe.batch).sum())
     saved, base = time.monotonic(), spent.model_steps
     latest = None
     for latest in population.train(
-        job, workbench.resident(bench), recipe.epochs, bench.lifting, program=program, carry=carry, done=done
+        job, workbench.resident(bench), recipe.epochs, work.lifting, program=program, carry=carry, done=done
     ):
         history["loss"][:, latest.epoch - 1] = latest.loss
         history["accuracy"][:, latest.epoch - 1] = latest.accuracy

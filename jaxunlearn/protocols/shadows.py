@@ -11,32 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import population, progress, records, store
+from jaxunlearn import progress, records, store
 from jaxunlearn.metrics import intervals, roc
-from jaxunlearn.population import capacity, lift, training
-from jaxunlearn.protocols import recording, roles, splits, workbench
+from jaxunlearn.protocols import plan, recording, roles, splits, workbench
 from jaxunlearn.report import figures, page
 from jaxunlearn.scores import signals
 from jaxunlearn.settings import Settings, to_dict
 
 ROLE = "shadow"
 STAGE_VERSION = 1
-
-
-class Plan(NamedTuple):
-    """What a run would do; printed by --dry_run."""
-
-    members: int
-    rows_per_member: int
-    model_steps: int
-    parameters: int
-    mapping: str
-    chunk: int
-    program_bytes: int
-    budget_bytes: int
-    disk_bytes: int
-    estimated_seconds: float
-    files: tuple[str, ...]
 
 
 class Summary(NamedTuple):
@@ -115,76 +98,6 @@ def shadow_facts(bench: workbench.Workbench, split_fingerprint: str) -> dict[str
     }
 
 
-def plan(settings: Settings) -> Plan:
-    """What `run` would do, measured on this machine without training: compiles, and times a few steps of one group."""
-    bench = workbench.prepare(settings)
-    split = splits.draw(bench)
-    count = settings.shadows.count
-    role = _unclaimed(bench, split)
-    job = roles.make_job(bench, role, role.member_ids)
-    needs = {}
-
-    def need(members: int) -> int:
-        ids = np.resize(role.member_ids, members)
-        program = training.compile_epoch(roles.make_job(bench, role, ids), workbench.resident(bench), bench.lifting)
-        needs[members] = capacity.program_bytes(program.memory)
-        return needs[members]
-
-    budget = capacity.budget(list(bench.lifting.mesh.devices.flat), settings.engine.memory)
-    if settings.engine.chunk:
-        chunk = min(settings.engine.chunk, count)
-        fitted = capacity.Fit(chunk, need(chunk), budget)
-    else:
-        fitted = capacity.fit(need, count, lift.multiple(bench.lifting), budget)
-    steps = int(np.ceil(np.asarray(job.streams["train"].count) / settings.train.batch).sum()) * settings.train.epochs
-    return Plan(
-        members=count,
-        rows_per_member=int(np.max(job.streams["train"].count)),
-        model_steps=steps,
-        parameters=bench.cost.parameters,
-        mapping=f"{bench.lifting.mapping}, conv {bench.conv}, {bench.lifting.mesh.size} device(s)",
-        chunk=fitted.chunk,
-        program_bytes=fitted.program_bytes,
-        budget_bytes=budget,
-        disk_bytes=disk_bytes(bench, len(splits.recorded_rows(split))),
-        estimated_seconds=steps / _measured_rate(bench, role),
-        files=("run.json", "log.jsonl", "split.npz", "populations/shadow/", "logits/shadow.npy", "summary.json",
-               "findings.json", "report/shadows.svg"),
-    )  # fmt: skip
-
-
-def _unclaimed(bench: workbench.Workbench, split: records.Split) -> roles.Role:
-    """The shadow role of a dry run: drawn afresh, nothing stored."""
-    ids = np.arange(bench.settings.shadows.count, dtype=np.int32)
-
-    def membership(member_ids: np.ndarray) -> np.ndarray:
-        return splits.draw_members(bench, split, member_ids)
-
-    return roles.Role(ROLE, ids, membership, lambda ids: np.ones(len(ids), np.float32), membership, "")
-
-
-def _measured_rate(bench: workbench.Workbench, role: roles.Role, steps: int = 3) -> float:
-    """Model-steps per second of one group of members on every device, from a few timed steps after a warm-up."""
-    ids = np.resize(role.member_ids, lift.multiple(bench.lifting))
-    job = roles.make_job(bench, role, ids)._replace(steps=steps)
-    data = lift.place(workbench.resident(bench), bench.lifting, shared=True)
-    began = 0.0
-    for report in population.train(job, data, 2, bench.lifting):
-        elapsed, began = time.monotonic() - began, time.monotonic()
-        del report
-    return steps * len(ids) / elapsed
-
-
-def disk_bytes(bench: workbench.Workbench, num_rows: int) -> int:
-    """Bytes a run writes: variables of every member, one rolling checkpoint, and the logits."""
-    settings = bench.settings
-    kept = 1 + len(settings.train.snapshots)
-    weights = settings.shadows.count * bench.cost.parameters * 4 * (kept + 3)
-    itemsize = np.dtype(settings.engine.logits_dtype).itemsize
-    views = 1 + settings.shadows.views + (settings.compat.records == "faithful")
-    return weights + views * settings.shadows.count * num_rows * bench.dataset.num_classes * itemsize
-
-
 def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Workbench) -> Summary:
     """Trains the shadow population of a run folder and records its logits; finished work is reused.
 
@@ -201,7 +114,7 @@ def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Wor
     values, intact = None, False
     while not intact:  # a chunk found damaged while recording is trained again
         more = roles.train_missing(run_folder, reporter, bench, role)
-        spent = roles.Spent(*(a + b for a, b in zip(spent, more, strict=True)))
+        spent = roles.add(spent, more)
         values, intact = recording.record(run_folder, reporter, bench, role, rows)
     for view in recorded_views(settings):
         recording.record(run_folder, reporter, bench, role, rows, view)
@@ -223,7 +136,7 @@ def _missing_bytes(run_folder: store.Run, bench: workbench.Workbench, role: role
     whole, _ = store.chunks.finished(run_folder.path("populations", ROLE), role.fingerprint)
     done = sum(len(chunk.member_ids) for chunk in whole)
     left = max(0.0, 1.0 - done / len(role.member_ids))
-    return int(left * disk_bytes(bench, num_rows))
+    return int(left * plan.disk_bytes(bench, num_rows))
 
 
 def summarise(
@@ -314,21 +227,6 @@ def write_findings(run_folder: store.Run, bench: workbench.Workbench, summary: S
     )  # fmt: skip
 
 
-def plan_lines(planned: Plan) -> list[tuple[str, str]]:
-    """A plan as the rows of a table."""
-    chunks = -(-planned.members // planned.chunk)
-    return [
-        ("members", f"{planned.members} of {planned.parameters:,} parameters, {planned.rows_per_member:,} rows each"),
-        ("model-steps", f"{planned.model_steps:,}"),
-        ("mapping", planned.mapping),
-        ("chunks", f"{chunks} of up to {planned.chunk} members"),
-        ("memory", f"{progress.size(planned.program_bytes)} of {progress.size(planned.budget_bytes)} per device"),
-        ("time", f"about {progress.duration(planned.estimated_seconds)} of training (3 steps timed here)"),
-        ("disk", f"about {progress.size(planned.disk_bytes)}"),
-        ("files", "\n" + "\n".join(f"  {name}" for name in planned.files)),
-    ]
-
-
 def summary_lines(summary: Summary) -> list[tuple[str, str]]:
     """A summary as the rows of a table."""
 
@@ -348,7 +246,8 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
         ("held-out accuracy", spread(summary.held_out_accuracy)),
         ("generalisation gap", spread(summary.train_accuracy - summary.held_out_accuracy)),
         ("AUC of confidence", spread(summary.auc) + "  (members ↑ against other shadow rows; 0.5 = no leak)"),
-        ("training", f"{rate}, {progress.duration(spent.seconds)} + {progress.duration(spent.compile_seconds)} compiling"),
+        ("training", f"{rate}, {progress.duration(spent.seconds)}"),
+        ("compiling", progress.duration(spent.compile_seconds)),
         ("in all", progress.duration(summary.seconds)),
         *([("diverged, frozen", flagged)] if flagged else []),
     ]

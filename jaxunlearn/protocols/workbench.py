@@ -23,6 +23,21 @@ SMALL_CONV_FLOPS = 0.1e9
 GPU_GROUP = 8
 
 
+class Policy(NamedTuple):
+    """How members are mapped here, before their number is known.
+
+    Attributes:
+      mapping: map, vmap or loop; `group`: members side by side inside a map.
+      conv: the form of the convolutions.
+      devices: at most so many.
+    """
+
+    mapping: str
+    group: int
+    conv: str
+    devices: int
+
+
 class Workbench(NamedTuple):
     """What a protocol works with.
 
@@ -30,8 +45,7 @@ class Workbench(NamedTuple):
       settings: checked.
       dataset: host arrays; `data_fingerprint` of its content.
       task: one member's functions.
-      lifting: how members are mapped.
-      conv: the form of the convolutions that was chosen.
+      policy: how members are mapped; `lifting(bench, members)` makes it concrete.
       cost: parameters, FLOPs and convolution sizes of the network.
     """
 
@@ -39,8 +53,7 @@ class Workbench(NamedTuple):
     dataset: Dataset
     data_fingerprint: str
     task: population.Task
-    lifting: population.Lifting
-    conv: str
+    policy: Policy
     cost: cost.Cost
 
 
@@ -58,13 +71,11 @@ def prepare(settings: Settings) -> Workbench:
         )
     shape = tuple(dataset.inputs.shape[1:])
     measured = cost.describe(models.build(settings.model, dataset.num_classes), shape)
-    lifting, conv = choose_mapping(settings, measured)
-    task = build_task(settings, dataset, conv)
+    policy = choose_policy(settings, measured)
+    task = build_task(settings, dataset, policy.conv)
     facts = {"inputs": np.asarray(dataset.inputs), "labels": dataset.labels, "train": dataset.num_train}
     normalisation = {"scale": dataset.scale, "mean": dataset.mean, "std": dataset.std}
-    return Workbench(
-        settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, lifting, conv, measured
-    )
+    return Workbench(settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, policy, measured)
 
 
 def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Task:
@@ -76,26 +87,37 @@ def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Ta
     return population.supervised(module, evaluator, prepare_inputs, settings.train, example)
 
 
-def choose_mapping(settings: Settings, measured: cost.Cost) -> tuple[population.Lifting, str]:
+def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
     """Mapping, group and convolution form: the user's where given, else the platform's default.
 
     CPU: one member after another on one host device per core, canonical gradients. GPU: everything side by side where
     the network is tiny or dense; ResNet-sized networks in groups of 8 with one native kernel per member.
+
+    Raises:
+      DeviceError: more devices asked for than there are.
     """
     engine = settings.engine
-    platform = jax.local_devices()[0].platform
     flops = measured.largest_conv_flops * settings.train.batch
-    if platform == "cpu":
-        mapping, group, conv = "map", 1, "cpu"
+    if jax.local_devices()[0].platform == "cpu":
+        chosen = Policy("map", 1, "cpu", 0)
     elif flops <= SMALL_CONV_FLOPS:
-        mapping, group, conv = "vmap", 1, "im2col"
+        chosen = Policy("vmap", 1, "im2col", 0)
     else:
-        mapping, group, conv = "map", GPU_GROUP, "unrolled"
-    mapping = engine.mapping if engine.mapping != "auto" else mapping
-    conv = engine.conv if engine.conv != "auto" else conv
-    # More devices than members would train copies; a smaller mesh leaves their cores to XLA's own threads.
-    devices = engine.devices or min(len(jax.local_devices()), settings.shadows.count)
-    return lift.make(mapping, engine.group or group, devices), conv
+        chosen = Policy("map", GPU_GROUP, "unrolled", 0)
+    devices = lift.make(devices=engine.devices).mesh.size
+    return Policy(
+        mapping=engine.mapping if engine.mapping != "auto" else chosen.mapping,
+        group=engine.group or chosen.group,
+        conv=engine.conv if engine.conv != "auto" else chosen.conv,
+        devices=devices,
+    )
+
+
+def lifting(bench: Workbench, members: int) -> population.Lifting:
+    """The executor for so many members: never more devices, nor larger groups, than there are members for."""
+    policy = bench.policy
+    devices = min(policy.devices, members)
+    return lift.make(policy.mapping, min(policy.group, -(-members // devices)), devices)
 
 
 def resident(bench: Workbench) -> population.Resident:

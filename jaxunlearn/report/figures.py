@@ -25,7 +25,8 @@ def exposure(
     Args:
       log_odds: [M, n] float32 of every model on every row of the pool.
       member: [M, n] bool, whether the model trained on the row.
-      labels, rows: [n] class and number of each row.
+      labels: [n] class of each row.
+      rows: [n] number of each row.
       pictures: [n, H, W, C] raw pictures, or None for data that cannot be shown.
       class_names: names of the classes, may be empty.
       scale: value of a white pixel.
@@ -47,7 +48,8 @@ def exposure(
             _picture(figure.add_subplot(inner[0, place]), pictures[row] / scale, f"row {rows[row]}\n{name}",
                      f"+{exposed[row]:.1f}", first=place == 0)  # fmt: skip
     models, number = log_odds.shape
-    figure.suptitle(f"What {models} shadow models remember of {number:,} rows", color=INK, fontsize=13, x=0.01, ha="left")
+    title = f"What {models} shadow models remember of {number:,} rows"
+    figure.suptitle(title, color=INK, fontsize=13, x=0.01, ha="left")
     return figure
 
 

@@ -134,9 +134,7 @@ def _scan(role: Path, pattern: str, fingerprint: str) -> tuple[list[Chunk], list
     return sorted(whole, key=lambda chunk: int(chunk.member_ids.min())), damaged
 
 
-def save_partial(
-    role: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, epoch: int, **facts: Any
-) -> None:
+def save_partial(role: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, epoch: int, **facts: Any) -> None:
     """Writes a rolling checkpoint and then deletes the older ones of the same chunk."""
     folder = role / f"partial_{chunk_name(member_ids)}"
     newest = folder / f"epoch_{epoch:05d}"

@@ -47,9 +47,7 @@ def assert_equal(actual, expected, tolerance=1e-5):
         np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * max(1.0, np.abs(e).max()))
 
 
-@pytest.mark.parametrize(
-    ("stride", "kernel", "channels"), list(itertools.product((1, 2), (1, 2, 3, 5), (1, 3, 16)))
-)
+@pytest.mark.parametrize(("stride", "kernel", "channels"), list(itertools.product((1, 2), (1, 2, 3, 5), (1, 3, 16))))
 def test_every_form_equals_native_in_value_and_both_gradients(stride, kernel, channels):
     x, w = operands(kernel, channels)
     for padding in {pads("torch", kernel, stride), pads("same", kernel, stride)}:

@@ -19,6 +19,8 @@ CLASSES, BATCH, MEMBERS = 5, 4, 3
 PICTURES = {"cnn": (8, 8, 1), "vit": (8, 8, 1), "vgg11": (32, 32, 3), "vgg16": (32, 32, 3)}
 WIDTHS = {"cnn": 4, "vit": 12, "vgg11": 2, "vgg16": 2, "resnet18": 4, "resnet34": 2, "resnet50": 2}
 NAMES = sorted(MODELS)
+# Whole networks on tiny pictures: compiling takes longer than running, and half as long at the lowest level.
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def shape_of(name):
@@ -71,7 +73,7 @@ def forward(name, variables, inputs, train=False, mask=None, dtype="float32", co
 
 @functools.cache
 def jitted(name, train=False, dtype="float32"):
-    return jax.jit(lambda variables, inputs, mask: forward(name, variables, inputs, train, mask, dtype))
+    return compiled(lambda variables, inputs, mask: forward(name, variables, inputs, train, mask, dtype))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,7 +88,7 @@ def test_logits_are_float32_per_class_and_the_same_with_and_without_jit(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_population_by_vmap_equals_its_members_alone(name):
     variables, inputs = population(name)
-    together = jax.jit(jax.vmap(lambda variables, inputs: forward(name, variables, inputs)))(variables, inputs)
+    together = compiled(jax.vmap(lambda variables, inputs: forward(name, variables, inputs)))(variables, inputs)
     for i in range(MEMBERS):
         alone = jitted(name)(trees.take(variables, i), inputs[i], None)
         np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-5)
@@ -116,7 +118,7 @@ def test_masked_rows_cannot_influence_gradients(name):
         logits, _ = forward(name, {**member, "params": params}, inputs, True, mask)
         return jnp.sum(jnp.where(mask[:, None], logits, 0) ** 2)
 
-    run = jax.jit(jax.grad(loss))
+    run = compiled(jax.grad(loss))
     expected, actual = run(member["params"], inputs[0]), run(member["params"], inputs[0].at[2].set(jnp.nan))
     for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, e)
@@ -176,8 +178,8 @@ def test_gradients_of_networks_do_not_depend_on_the_form_of_the_convolution(is_b
     # Lifted as each form is meant to be: one member after another, or side by side.
     lift = (lambda f: lambda *rows: jax.lax.map(lambda row: f(*row), rows)) if conv == "cpu" else jax.vmap
     rows = (variables["params"], variables["batch_stats"], inputs)
-    native = jax.jit(jax.vmap(functools.partial(gradient, "native")))(*rows)
-    results = jax.jit(lift(functools.partial(gradient, conv)))(*rows)
+    native = compiled(jax.vmap(functools.partial(gradient, "native")))(*rows)
+    results = compiled(lift(functools.partial(gradient, conv)))(*rows)
     for actual, expected in zip(jax.tree.leaves(results), jax.tree.leaves(native), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-4 * max(1.0, float(jnp.abs(expected).max())))
 

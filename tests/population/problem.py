@@ -70,11 +70,8 @@ def make_job(ids, task=None, member=None, batch=32, rate=0.1, held_out=None, pos
 
 def fit(job, lifting=None, epochs=3, inputs=IMAGES, **kwargs):
     """The host carry after training, and the last report."""
-    report = None
-    for report in population.train(
-        job, population.Resident(inputs, LABELS), epochs, lifting or population.make("map"), **kwargs
-    ):
-        pass
+    data = population.Resident(inputs, LABELS)
+    *_, report = population.train(job, data, epochs, lifting or population.make("map"), **kwargs)
     return population.host(report), report
 
 

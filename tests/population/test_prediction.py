@@ -45,5 +45,5 @@ def test_an_augmented_view_is_one_view_for_all_members_and_repeatable(trained):
     np.testing.assert_array_equal(view, answers(trained, rows, view_key=key, batch=16))
     assert np.abs(view - clean).max() > 0.1
     # the toy view flips whole batches: a batch is flipped for all members or for none
-    flipped = (np.abs(view - clean).reshape(5, 4, -1).max(-1) > 1e-3)
+    flipped = np.abs(view - clean).reshape(5, 4, -1).max(-1) > 1e-3
     assert (flipped == flipped[0]).all()
