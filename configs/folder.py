@@ -24,5 +24,6 @@ def get_config(variant: str = ""):
     return settings.variant(config, variant, {
         "smoke": {"split.shadow": 20, "split.forget.size": 2, "train.epochs": 2, "train.batch": 8, "shadows.count": 2},
         "paper": {"model.name": "resnet18", "split.shadow": 20_000, "split.forget.size": 500,
-                  "train.learning_rate": 0.1, "train.epochs": 201, "train.schedule_epochs": 200, "train.batch": 128, "shadows.count": 128},
+                  "train.learning_rate": 0.1, "train.epochs": 201, "train.schedule_epochs": 200,
+                  "train.batch": 128, "shadows.count": 128},
     })  # fmt: skip

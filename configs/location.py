@@ -18,7 +18,7 @@ def get_config(variant: str = ""):
     config.split.forget.size = 100
     config.model.name = "location"
     config.train.learning_rate = 0.05
-    config.train.epochs = 60
+    config.train.epochs = 40
     config.train.batch = 64
     config.shadows.count = 64
     return settings.variant(config, variant, {

@@ -14,7 +14,7 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress, settings, store
-    from jaxunlearn.protocols import plan, shadows, splits, workbench
+    from jaxunlearn.protocols import plan, shadows, splits, tuning, workbench
     from jaxunlearn.report import tables
 
     if request.dry_run:
@@ -26,7 +26,7 @@ def command(request: _entry.Request) -> None:
         plain = settings.to_dict(request.settings)
         store.write_status(run, "running", plain, overrides=request.overrides)
         reporter = progress.Reporter(run.log)
-        summary = shadows.run(run, reporter, bench)
+        summary = shadows.run(run, reporter, tuning.obtain(bench, reporter))
         store.write_status(run, "done", plain, overrides=request.overrides, seconds=summary.seconds)
         print(tables.pairs(shadows.summary_lines(summary)))
         print(f"\nfiles in {run.root}:\n{tables.pairs(shadows.file_lines(run, request.settings))}")

@@ -113,6 +113,11 @@ def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
     )
 
 
+def with_policy(bench: Workbench, policy: Policy) -> Workbench:
+    """The same workbench with another policy."""
+    return bench._replace(policy=policy, task=build_task(bench.settings, bench.dataset, policy.conv))
+
+
 def lifting(bench: Workbench, members: int) -> population.Lifting:
     """The executor for so many members: never more devices, nor larger groups, than there are members for."""
     policy = bench.policy

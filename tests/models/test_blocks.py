@@ -1,5 +1,6 @@
 """The layers: how they start, and batch norm against NumPy and PyTorch, padded rows included."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +155,21 @@ def test_max_pool_gives_the_gradient_to_one_of_equal_values_and_drops_odd_edges(
     np.testing.assert_allclose(pooled.ravel(), [2.9327, 5.5896, 3.9645, 4.5638], atol=1e-4)
     gradient = jax.grad(lambda x: blocks.max_pool(x).sum())(jnp.ones((1, 4, 4, 1)))
     np.testing.assert_array_equal(np.sort(gradient.ravel()), [0.0] * 12 + [1.0] * 4)
+
+
+@pytest.mark.parametrize("shape, size", [((3, 8, 8, 4), 2), ((2, 7, 9, 1), 2), ((2, 9, 6, 3), 3)])
+def test_max_pool_and_its_gradient_equal_the_windowed_maximum(shape, size):
+    rng = np.random.default_rng(0)
+    for x in (rng.normal(size=shape), rng.integers(0, 3, shape)):  # the second has ties in almost every window
+        x = jnp.asarray(x, jnp.float32)
+        weights = jnp.asarray(rng.normal(size=blocks.max_pool(x, size).shape), jnp.float32)
+
+        def windowed(x, size=size):
+            return nn.max_pool(x, (size, size), strides=(size, size))
+
+        np.testing.assert_array_equal(blocks.max_pool(x, size), windowed(x))
+        ours = jax.grad(lambda x, w=weights: (blocks.max_pool(x, size) * w).sum())(x)
+        np.testing.assert_array_equal(ours, jax.grad(lambda x, w=weights: (windowed(x) * w).sum())(x))
 
 
 def test_average_pools():

@@ -1,0 +1,192 @@
+"""Measurements, each with the baselines it is compared with.
+
+    python -m launch.bench                                  lists the benches
+    python -m launch.bench population conv                  runs two of them
+    python -m launch.bench population --quick --out=rows.jsonl
+
+Prints one line per row, the ratio (or value) first: median over rounds, then min and max, then the target and whether
+it was met. With --out, appends one JSON object per row, with versions and device, to a file.
+"""
+
+# A bench is a function run(quick: bool) -> list of rows. A row is a dict with `name` and either `ratio` (how many times
+# as fast as, or as long as, the baseline) or `value` and `unit`; where they apply: `low`, `high` (over rounds), `goal`,
+# `sense`, `target`, `met`, `rate`, `baseline_rate`, `rate_unit`, `seconds`, `baseline_seconds`, `compile_seconds`,
+# `program_bytes`, `peak_process_bytes`. Anything else is kept in the JSON line.
+
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from jaxunlearn import errors, progress
+from launch import _entry
+
+BENCHES = {
+    "population": "launch.bench_population:run",
+    "conv": "launch.bench_conv:run",
+}
+ABOUT = {
+    "population": "training populations: the engine against PyTorch and naive JAX; members, devices, whole jobs",
+    "conv": "convolution forms under member mappings, relative to map + canonical (larger = slower)",
+}
+Row = dict[str, Any]
+
+
+class Request(NamedTuple):
+    """One parsed command line."""
+
+    names: tuple[str, ...]
+    quick: bool
+    out: str
+
+
+def define(values: flags.FlagValues) -> None:
+    """Adds this launcher's own flags."""
+    flags.DEFINE_bool("quick", False, "small sizes and few rounds: does it run, not how fast", flag_values=values)
+    flags.DEFINE_string("out", "", "file to which one JSON object per row is appended", flag_values=values)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the launcher with the exit codes of all launchers: 0 done, 1 bug, 2 user error, 130 interrupted."""
+    argv = list(sys.argv if argv is None else argv)
+    # Compile times are rows here, so the compilation cache is off unless the user has chosen one.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
+    _entry.prepare_process()
+    try:
+        request = parse(argv)
+        if request is not None:
+            command(request)
+        return 0
+    except errors.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:  # noqa: BLE001 - the outermost frame: a bug keeps its traceback and its own exit code
+        traceback.print_exc()
+        print("\nThis is a bug in jaxunlearn: please report it with the lines above.", file=sys.stderr)
+        return 1
+
+
+def parse(argv: list[str]) -> Request | None:
+    """Parses a command line; None when only help was asked for.
+
+    Raises:
+      ConfigError: unknown flag or bench.
+    """
+    values = flags.FlagValues()
+    define(values)
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+    if any(argument in ("-h", "--help") for argument in argv[1:]):
+        print(f"{(__doc__ or '').strip()}\n\n{listing()}\n\nFlags:{values.get_help()}")
+        return None
+    try:
+        names = values(argv)[1:]
+    except flags.Error as error:
+        raise errors.ConfigError(str(error).splitlines()[0]) from error
+    for name in names:
+        if name not in BENCHES:
+            raise errors.unknown("bench", name, BENCHES)
+    return Request(tuple(names), values["quick"].value, values["out"].value)
+
+
+def listing() -> str:
+    """The benches with one line each."""
+    width = max(map(len, BENCHES))
+    return "\n".join(f"{name:{width}}  {ABOUT.get(name, '')}".rstrip() for name in BENCHES)
+
+
+def command(request: Request) -> None:
+    """Runs the benches, or lists them where none is named."""
+    if not request.names:
+        print(listing())
+        return
+    if request.out:
+        _append(request.out, [])  # a file that cannot be written must not cost ten minutes of measuring
+    for name in request.names:
+        rows = _function(BENCHES[name])(request.quick)
+        note = " (quick: sizes and rounds are too small to conclude from)" if request.quick else ""
+        print(f"\n{name}{note}", *map(line, rows), sep="\n", flush=True)
+        if request.out:
+            _append(request.out, [as_json(name, request.quick, row) for row in rows])
+
+
+def _function(place: str) -> Callable[[bool], list[Row]]:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def line(row: Row) -> str:
+    """A row for people: ratio or value, its spread over rounds, the target, what was measured, and both sides."""
+    value, unit = (row["ratio"], "x") if "ratio" in row else (row["value"], "")
+    spread = f"({_number(row['low'])} .. {_number(row['high'])})" if row.get("rounds", 1) > 1 and "low" in row else ""
+    target = ""
+    if "target" in row:
+        target = f"ok {row['sense']} {_number(row['target'])}: {'met' if row['met'] else 'NOT MET'}"
+    name = " ".join(filter(None, [row.get("goal", ""), row["name"]]))
+    return f"{_number(value) + unit:>9} {spread:17} {target:18} {name}{_sides(row, value)}".rstrip()
+
+
+def _sides(row: Row, value: float) -> str:
+    """What stands behind the number: rates or seconds of both sides, compile time, memory."""
+    said = [f"{row['unit']}"] if row.get("unit") else []
+    if "rate" in row:
+        said.append(f"{row['rate']:,.0f} against {row['baseline_rate']:,.0f} {row['rate_unit']}")
+    elif "seconds" in row:
+        baseline = row.get("baseline_seconds", row["seconds"] / value)
+        said.append(f"{_seconds(row['seconds'])} against {_seconds(baseline)}")
+    if "cpu_ratio" in row:
+        said.append(f"CPU time {_number(row['cpu_ratio'])}x")
+    if row.get("compile_seconds") is not None and "seconds" not in row:
+        said.append(f"compiling {row['compile_seconds']:.1f} s")
+    for key, name in (("program_bytes", "program"), ("peak_process_bytes", "process")):
+        if key in row:
+            said.append(f"{name} {progress.size(row[key])}")
+    return f"  [{'; '.join(said)}]" if said else ""
+
+
+def _number(value: float) -> str:
+    """Three digits, without an exponent from 0.001 to a million."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def _seconds(seconds: float) -> str:
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
+        if seconds * factor >= 1 or unit == "us":
+            return f"{seconds * factor:.3g} {unit}"
+    return ""
+
+
+def as_json(bench: str, quick: bool, row: Row) -> str:
+    """A row as one line of JSON, with versions and device."""
+    from jaxunlearn import store
+
+    versions = store.versions()
+    return json.dumps({"bench": bench, "quick": quick, **row, "device": versions["device"], "versions": versions})
+
+
+def _append(path: str, lines: list[str]) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as out:
+            out.writelines(one + "\n" for one in lines)
+    except OSError as error:
+        raise errors.ConfigError(
+            f"--out={path} cannot be written: {error.strerror}. Give a file in a folder that exists."
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

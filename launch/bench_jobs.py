@@ -1,0 +1,112 @@
+"""Whole jobs in processes of their own: the digits study from start to end, and populations of several sizes.
+
+    python -m launch.bench_jobs 64 5        one size: 64 members, 5 rounds; prints one JSON object
+
+A fresh process per size gives a cold compilation and a peak memory that no other work has touched.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from launch import _entry
+from launch.bench_timing import Row, value_row
+
+STUDY_SECONDS = 20.0
+_BYTES_PER_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+Say = Callable[[str], None]
+
+
+def study_rows(quick: bool, say: Say) -> list[Row]:
+    """The digits study (64 shadows x 10 epochs; quick: 8 x 2) from process start to end, without and with a cache."""
+    count, epochs, rounds = (8, 2, 1) if quick else (64, 10, 3)
+    seconds: dict[str, list[float]] = {"cold": [], "warm": []}
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            for state in seconds:
+                say(f"digits study, {count} shadows x {epochs} epochs, {state} cache, round {number + 1} of {rounds}")
+                seconds[state].append(_study(Path(folder), state, count, epochs))
+    return [
+        value_row(
+            f"digits study, {count} shadows x {epochs} epochs, process start to end, {state} compilation cache",
+            taken,
+            "s",
+            target=None if quick else STUDY_SECONDS,
+            goal="C8",
+            case="digits",
+            members=count,
+        )  # fmt: skip
+        for state, taken in seconds.items()
+    ]
+
+
+def _study(folder: Path, name: str, count: int, epochs: int) -> float:
+    """Seconds of one run of the launcher as a user starts it."""
+    command = [
+        sys.executable, "-m", "launch.shadows", "--config=configs/digits.py", f"--config.shadows.count={count}",
+        f"--config.train.epochs={epochs}", f"--workdir={folder / name}",
+    ]  # fmt: skip
+    begun = time.perf_counter()
+    _call(command, {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")})
+    seconds = time.perf_counter() - begun
+    if not (folder / name / "logits" / "shadow.npy").is_file():
+        raise RuntimeError("the study ended without logits on disk")
+    return seconds
+
+
+def size_rows(quick: bool, say: Say) -> list[Row]:
+    """Rate, compile time and memory of digits populations of several sizes, each in a fresh process."""
+    rows = []
+    for members in (1, 8) if quick else (1, 8, 64, 128):
+        say(f"digits population of {members} in a process of its own")
+        command = [sys.executable, "-m", "launch.bench_jobs", str(members), "2" if quick else "5"]
+        measured = json.loads(_call(command, {"JAX_COMPILATION_CACHE_DIR": ""}).splitlines()[-1])
+        name = f"digits CNN, N = {members}: rate in a fresh process"
+        rates = measured.pop("rates")
+        rows.append(value_row(name, rates, "model-steps/s", case="digits", members=members, **measured))
+    return rows
+
+
+def _call(command: list[str], environment: dict[str, str]) -> str:
+    """Stdout of a command run in the checkout.
+
+    Raises:
+      RuntimeError: it failed; the message holds what it said.
+    """
+    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **environment}
+    done = subprocess.run(command, cwd=_entry.ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+def measure(members: int, rounds: int) -> dict[str, Any]:
+    """One size in this process: rates per round, compile seconds, bytes of the program, peak memory of the process."""
+    from launch import bench_programs, bench_timing
+
+    made = bench_programs.engine(bench_programs.build(bench_programs.CASES["digits"], members), members)
+
+    def call() -> float:
+        next(made.epochs)
+        return 0.0
+
+    variant = bench_timing.Variant("jaxunlearn", call, made.model_steps)
+    times = bench_timing.interleave({"engine": variant}, rounds, 0.5, lambda line: None)
+    return {
+        "rates": times["engine"].rates,
+        "compile_seconds": made.compile_seconds,
+        "program_bytes": bench_programs.program_bytes(made),
+        "peak_process_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _BYTES_PER_RSS_UNIT,
+    }
+
+
+if __name__ == "__main__":
+    _entry.prepare_process()
+    print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]))))

@@ -1,0 +1,215 @@
+"""Training populations: the engine against PyTorch and naive JAX, flatness in members, devices, and whole jobs.
+
+One interleaved comparison per case (Location MLP, digits CNN; 16 members, batch 64): all variants take turns in every
+round, ratios are taken within a round, medians count. A baseline that knows threads is run with one thread and with
+all, and quoted at its best. Targets hold for two cores of a CPU.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors, population, progress, trees
+from launch import bench_jobs, bench_programs, bench_timing, bench_workers
+from launch.bench_programs import Case, Engine, Problem
+from launch.bench_timing import Row, Times, Variant
+from launch.bench_workers import Worker
+
+MEMBERS, FEW, MANY = 16, 8, 128
+SCAN_STEPS = 2  # the scan over native convolutions is some 60 times slower; a few steps show its rate
+COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
+# Least ratios to reach: PyTorch in four ways, naive JAX in two.
+TARGETS = {
+    "location": {"loader": 40.0, "memory": 4.0, "func": 3.0, "processes": 2.2},
+    "digits": {"loader": 12.0, "memory": 2.0, "func": 2.2, "processes": 1.6, "scan": 40.0, "loop": 2.2},
+}
+LETTERS = {"location": "C1", "digits": "C2"}
+FLATNESS, TWO_DEVICES, ROUNDING = 0.85, 1.6, 1e-5
+Say = Callable[[str], None]
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Runs the comparisons and the whole jobs.
+
+    Args:
+      quick: two short rounds, small jobs, under a minute; the whole takes some ten minutes on two cores.
+
+    Returns:
+      Rows as `launch.bench` describes them.
+
+    Raises:
+      DeviceError: not on a CPU.
+    """
+    if jax.default_backend() != "cpu":
+        raise errors.DeviceError(
+            f"bench 'population' compares programs on the CPU, but JAX runs on {jax.default_backend()!r} here. "
+            "Run it again with JAX_PLATFORMS=cpu."
+        )
+    say = progress.Reporter().say
+    if bench_workers.cores() != 2:
+        say(f"targets are for 2 cores; this machine offers {bench_workers.cores()}")
+    if not bench_workers.installed():
+        say("the PyTorch rows are left out: pip install torch to see them")
+    rows = []
+    for key, case in bench_programs.CASES.items():
+        rows += compare(key, case, quick, say)
+    return rows + bench_jobs.study_rows(quick, say) + bench_jobs.size_rows(quick, say)
+
+
+def compare(key: str, case: Case, quick: bool, say: Say) -> list[Row]:
+    """All rows of one case from one set of interleaved rounds."""
+    say(f"{case.name}: building {MANY} members, compiling")
+    problem = bench_programs.build(case, MANY)
+    engines = _engines(problem)
+    rows = _sharding_rows(key, case, engines)
+    variants = {name: _engine_variant(name, made) for name, made in engines.items()}
+    variants |= _naive_variants(problem)
+    count = 1 + bench_workers.cores() if bench_workers.installed() else 0
+    with bench_workers.started(count) as pool:
+        version = _load(pool, problem) if pool else ""
+        variants |= _torch_variants(pool, problem, 4 if quick else MEMBERS)
+        rounds, seconds = (2, 0.2) if quick else (5, 0.6)
+        times = bench_timing.interleave(variants, rounds, seconds, say)
+    facts = {"case": key, "members": MEMBERS, "compile_seconds": engines["engine"].compile_seconds, "torch": version}
+    return _baseline_rows(key, case, times, facts) + _scaling_rows(case, times, facts) + rows
+
+
+def _engines(problem: Problem) -> dict[str, Engine]:
+    """The engine as a user gets it, on one device, on two, and with few and many members."""
+    made = {
+        "engine": bench_programs.engine(problem, MEMBERS),
+        "one device": bench_programs.engine(problem, MEMBERS, devices=1),
+        "few": bench_programs.engine(problem, FEW),
+        "many": bench_programs.engine(problem, MANY),
+    }
+    if jax.local_device_count() == 2:
+        made["two devices"] = made["engine"]
+    elif jax.local_device_count() > 2:
+        made["two devices"] = bench_programs.engine(problem, MEMBERS, devices=2)
+    return made
+
+
+def _engine_variant(name: str, made: Engine) -> Variant:
+    def call() -> float:
+        next(made.epochs)
+        return 0.0
+
+    return Variant(f"jaxunlearn, {name}" if name != "engine" else "jaxunlearn", call, made.model_steps)
+
+
+def _naive_variants(problem: Problem) -> dict[str, Variant]:
+    """Naive JAX on the first members."""
+    few = problem._replace(initial=trees.take(problem.initial, slice(MEMBERS)))
+    order = bench_programs.batch_order(problem)[:MEMBERS]
+    start = order[:, :SCAN_STEPS]
+    scan, loop = bench_programs.naive_scan(few, start), bench_programs.naive_loop(few)
+
+    def over(epoch: Callable[[np.ndarray], Any], order: np.ndarray) -> Callable[[], float]:
+        def call() -> float:
+            epoch(order)
+            return 0.0
+
+        return call
+
+    return {
+        "scan": Variant("naive JAX, scan over vmapped members", over(scan.epoch, start), start[..., 0].size),
+        "loop": Variant("naive JAX, jitted step in a Python loop", over(loop.epoch, order), order[..., 0].size),
+    }
+
+
+def torch_case(problem: Problem, members: int) -> dict[str, np.ndarray]:
+    """The first members of a problem as the PyTorch processes read them."""
+    inputs, labels = bench_programs.network_inputs(problem)
+    train = problem.bench.settings.train
+    recipe = {name: np.asarray(getattr(train, name)) for name in ("learning_rate", "momentum", "weight_decay")}
+    weights = trees.named_leaves(trees.take(problem.initial.state.params, slice(members)))
+    order = bench_programs.batch_order(problem)[:members]
+    return {"inputs": inputs, "labels": labels, "order": order, **recipe, **dict(weights)}
+
+
+def _load(pool: list[Worker], problem: Problem) -> str:
+    """All members into the first worker, and shares of them into the others."""
+    case = torch_case(problem, MEMBERS)
+    bench_workers.load(pool[1:], case)
+    return bench_workers.load(pool[:1], case)
+
+
+def _torch_variants(pool: list[Worker], problem: Problem, members: int) -> dict[str, Variant]:
+    """PyTorch in four ways; `members` is how many models the sequential ways train per call."""
+    if not pool:
+        return {}
+    cores = bench_workers.cores()
+    shares = [min(members, len(range(i, MEMBERS, cores))) for i in range(cores)]
+
+    def variant(name: str, workers: list[Worker], way: str, threads: int, models: int) -> Variant:
+        def call() -> float:
+            return bench_workers.run(workers, way, threads, members)[1]
+
+        return Variant(name, call, models * problem.job.steps)
+
+    made = {
+        "processes": variant(f"PyTorch in memory, {cores} processes of 1 thread", pool[1:], "memory", 1, sum(shares))
+    }
+    for threads in sorted({1, cores}):
+        label = f"{threads} thread" + "s" * (threads > 1)
+        for way, name, models in (
+            ("loader", "PyTorch with DataLoader, 2 workers", members),
+            ("memory", "PyTorch in memory", members),
+            ("func", "PyTorch torch.func vmap", MEMBERS),
+        ):
+            made[f"{way} {threads}"] = variant(f"{name}, {label}", pool[:1], way, threads, models)
+    return made
+
+
+def _baseline_rows(key: str, case: Case, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
+    """The engine over every baseline, each at its best number of threads."""
+    rows = []
+    for way in ("loader", "memory", "func", "processes", "scan", "loop"):
+        keys = [name for name in times if name.partition(" ")[0] == way]
+        if not keys:
+            continue
+        letter = "C3" if way in ("scan", "loop") and way in TARGETS[key] else LETTERS[key]
+        best = bench_timing.fastest(times, keys)
+        rows.append(
+            bench_timing.ratio_row(
+                f"{case.name}, N = {MEMBERS}: over {best.name}",
+                times["engine"],
+                best,
+                TARGETS[key].get(way),
+                goal=letter,
+                **facts,
+            )  # fmt: skip
+        )
+    return rows
+
+
+def _scaling_rows(case: Case, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
+    """Flatness in the number of members, and two devices over one."""
+    name = f"{case.name}: rate at N = {MANY} over N = {FEW}"
+    rows = [bench_timing.ratio_row(name, times["many"], times["few"], FLATNESS, goal="C4", **facts)]
+    if "two devices" in times:
+        name = f"{case.name}, N = {MEMBERS}: 2 host devices over 1"
+        here, baseline = times["two devices"], times["one device"]
+        rows.append(bench_timing.ratio_row(name, here, baseline, TWO_DEVICES, goal="C5", **facts))
+    return rows
+
+
+def _sharding_rows(key: str, case: Case, engines: dict[str, Engine]) -> list[Row]:
+    """Difference between one device and several after the first epoch of each, and collectives in the program."""
+    if jax.local_device_count() == 1:
+        return []
+    one, several = (population.host(next(engines[name].epochs)).state.params for name in ("one device", "engine"))
+    differences = jax.tree.map(lambda a, b: np.max(np.abs(a - b)) / np.max(np.abs(a)), one, several)
+    largest = float(max(jax.tree.leaves(differences)))
+    text = engines["engine"].program.call.as_text()  # type: ignore[attr-defined]
+    found = len(re.findall(rf"\b(?:{'|'.join(COLLECTIVES)})\b", text))
+    name = f"{case.name}, N = {MEMBERS}: {jax.local_device_count()} devices against 1, weights after one epoch"
+    bound = 0.0 if key == "location" else ROUNDING
+    facts = {"goal": "D1", "case": key, "members": MEMBERS}
+    return [
+        bench_timing.value_row(name, [largest], "largest relative difference", target=bound, **facts),
+        bench_timing.value_row(f"{case.name}: collectives in the program", [found], "found", target=0, **facts),
+    ]

@@ -1,0 +1,229 @@
+"""The programs that `launch.bench population` compares, on the JAX side: the engine as a user gets it, and naive JAX.
+
+    settings -> workbench -> job -> engine (compiled epoch, map over members, one device per core)
+                                 -> naive scan over steps of vmap over members; naive loop of a jitted step
+
+Everything trains the same networks from the same weights with the same batches and recipe. The baselines get their
+batch order and normalised float32 rows for free; the engine draws its order and normalises uint8 rows in its steps.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxunlearn import keys, models, population, settings, trees
+from jaxunlearn.data import arrays, augment
+from jaxunlearn.population import capacity, lift, streams, training
+from jaxunlearn.protocols import roles, workbench
+from jaxunlearn.records import Dataset
+
+Tree = Any
+BATCH = 64
+_FOREVER = 1_000_000  # epochs: the engine's generator is asked for as many as the rounds need
+
+
+class Case(NamedTuple):
+    """Data and network of a comparison: source and model names of the settings, rows that one member trains on."""
+
+    name: str
+    data: str
+    model: str
+    rows: int
+
+
+CASES = {
+    "location": Case("Location MLP", "launch.bench_programs:location_rows", "location", 768),
+    "digits": Case("digits CNN", "digits", "cnn", 896),
+}
+
+
+class Problem(NamedTuple):
+    """A case made ready for so many members.
+
+    Attributes:
+      bench: the workbench of the case's settings.
+      role: members and their rows.
+      job: the engine's job for all members.
+      initial: host carry of epoch 0, the common starting point of all programs.
+    """
+
+    bench: workbench.Workbench
+    role: roles.Role
+    job: population.Job
+    initial: training.Carry
+
+
+class Engine(NamedTuple):
+    """The engine's training loop, ready to be advanced epoch by epoch.
+
+    Attributes:
+      epochs: the generator that users loop over; the first epoch is not yet run.
+      program: the compiled epoch.
+      compile_seconds: time that compiling took (without the persistent cache unless the user has set one).
+      model_steps: per epoch.
+    """
+
+    epochs: Iterator[population.Progress]
+    program: lift.Compiled
+    compile_seconds: float
+    model_steps: int
+
+
+def location_rows(data: settings.DataSettings) -> Dataset:
+    """Synthetic binary rows of Location-30's shape: 446 features, 30 classes, 5,010 rows.
+
+    Each class has a pattern, each row differs from it in a tenth of the features: learnable, and as fast as the real
+    rows, since speed does not depend on the content.
+    """
+    rng = np.random.default_rng(0)
+    labels = rng.integers(30, size=5010).astype(np.int32)
+    patterns = rng.random((30, 446)) < 0.1
+    inputs = patterns[labels] ^ (rng.random((len(labels), 446)) < 0.1)
+    return arrays.build_cut("location_rows", inputs.astype(np.uint8), labels, data.held_out, num_classes=30)
+
+
+def build(case: Case, members: int) -> Problem:
+    """Loads the data, builds the network, draws every member's rows and its initial weights."""
+    config = settings.defaults()
+    config.data.name, config.model.name = case.data, case.model
+    config.train.batch, config.train.learning_rate, config.train.schedule = BATCH, 0.05, "constant"
+    config.shadows.count = members
+    bench = workbench.prepare(settings.resolve(config))
+
+    def membership(ids: np.ndarray) -> np.ndarray:
+        table = np.zeros((len(ids), len(bench.dataset.labels)), bool)
+        for line, member in zip(table, ids, strict=True):
+            # Half of a small pool, as shadow models read it.
+            pool = min(len(line), 2 * case.rows)
+            line[np.random.default_rng(int(member)).choice(pool, case.rows, replace=False)] = True
+        return table
+
+    ids = np.arange(members, dtype=np.int32)
+    role = roles.Role("bench", ids, membership, lambda ids: np.ones(len(ids), np.float32), membership, "")
+    job = roles.make_job(bench, role, ids)
+    initial = trees.to_host(training.init_carry(job, lift.make("vmap", 1, 1)))
+    return Problem(bench, role, job, initial)
+
+
+def engine(problem: Problem, members: int, devices: int = 0) -> Engine:
+    """The engine on the first `members` members; devices 0 = what the settings choose on this machine."""
+    lifting = workbench.lifting(problem.bench, members)
+    if devices:
+        lifting = lift.make(lifting.mapping, lifting.group, devices)
+    job = roles.make_job(problem.bench, problem.role, problem.role.member_ids[:members])
+    data = lift.place(workbench.resident(problem.bench), lifting, shared=True)
+    begun = time.perf_counter()
+    program = training.compile_epoch(job, data, lifting)
+    seconds = time.perf_counter() - begun
+    carry = trees.take(problem.initial, slice(members))
+    epochs = training.train(job, data, _FOREVER, lifting, program=program, carry=carry)
+    return Engine(epochs, program, seconds, members * job.steps)
+
+
+def program_bytes(made: Engine) -> int:
+    """What the compiled epoch needs per device."""
+    return capacity.program_bytes(made.program.memory)
+
+
+def batch_order(problem: Problem, epoch: int = 0) -> np.ndarray:
+    """The engine's own batches of an epoch: [M, steps, B] int32 rows of the data set."""
+    job = problem.job
+    stream = jax.tree.map(jnp.asarray, job.streams["train"])
+
+    def one(own: streams.Stream, member_id: jax.Array) -> jax.Array:
+        key = keys.at(keys.member(keys.stream(job.key, "train"), member_id), epoch)
+        return streams.epoch_batches(own, keys.stream(key, "train"), BATCH, job.steps)[0]
+
+    return np.asarray(jax.jit(jax.vmap(one))(stream, jnp.asarray(job.member_ids)))
+
+
+def network_inputs(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """What a network sees: [N, ...] float32 normalised rows and [N] int32 labels."""
+    dataset = problem.bench.dataset
+    inputs = augment.normalise(jnp.asarray(dataset.inputs), dataset.scale, dataset.mean, dataset.std)
+    return np.asarray(inputs), np.asarray(dataset.labels, np.int32)
+
+
+class Naive(NamedTuple):
+    """Plain JAX, as one writes it first.
+
+    Attributes:
+      epoch: (order [M, steps, B]) -> losses [M, steps]; keeps its state between calls.
+      compile_seconds: time that compiling took.
+    """
+
+    epoch: Callable[[np.ndarray], np.ndarray]
+    compile_seconds: float
+
+
+def naive_scan(problem: Problem, order: np.ndarray) -> Naive:
+    """`jit(scan over steps of vmap over members)` with native convolutions, compiled for the shape of `order`."""
+    step, state, data = _naive_member(problem)
+
+    def epoch(state: Tree, order: jax.Array, data: Tree) -> tuple[Tree, jax.Array]:
+        over_members = jax.vmap(step, in_axes=(0, 0, None))
+        return jax.lax.scan(lambda state, rows: over_members(state, rows, data), state, order)
+
+    begun = time.perf_counter()
+    steps_first = jnp.asarray(order.swapaxes(0, 1))
+    program = jax.jit(epoch, donate_argnums=0).lower(state, steps_first, data).compile()
+    seconds = time.perf_counter() - begun
+    held = [state]
+
+    def run(order: np.ndarray) -> np.ndarray:
+        held[0], losses = program(held[0], jnp.asarray(order.swapaxes(0, 1)), data)
+        return np.asarray(losses).T
+
+    return Naive(run, seconds)
+
+
+def naive_loop(problem: Problem) -> Naive:
+    """A jitted step of one member, called in a Python loop over members and steps, with native convolutions."""
+    step, state, data = _naive_member(problem)
+    members = [trees.take(state, i) for i in range(trees.size(state))]
+    rows = jnp.zeros(BATCH, jnp.int32)
+    begun = time.perf_counter()
+    program = jax.jit(step, donate_argnums=0).lower(members[0], rows, data).compile()
+    seconds = time.perf_counter() - begun
+
+    def run(order: np.ndarray) -> np.ndarray:
+        losses: list[list[jax.Array]] = []
+        for i, own in enumerate(order):
+            losses.append([])
+            for rows in own:
+                members[i], loss = program(members[i], rows, data)
+                losses[-1].append(loss)
+        return np.asarray(jax.device_get(losses))
+
+    return Naive(run, seconds)
+
+
+def _naive_member(problem: Problem) -> tuple[Callable[..., Any], Tree, Tree]:
+    """One member's step(state, rows, data) -> (state, loss), the initial state of all members, and the data."""
+    bench = problem.bench
+    module = models.build(bench.settings.model, bench.dataset.num_classes, conv="native")
+    train = bench.settings.train
+    optimizer = optax.chain(
+        optax.add_decayed_weights(train.weight_decay), optax.sgd(train.learning_rate, train.momentum)
+    )
+
+    def step(state: Tree, rows: jax.Array, data: Tree) -> tuple[Tree, jax.Array]:
+        params, memory = state
+        inputs, labels = data[0][rows], data[1][rows]
+
+        def objective(params: Tree) -> jax.Array:
+            logits = module.apply({"params": params}, inputs, train=True)
+            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+        loss, gradients = jax.value_and_grad(objective)(params)
+        updates, memory = optimizer.update(gradients, memory, params)
+        return (optax.apply_updates(params, updates), memory), loss
+
+    params = jax.tree.map(jnp.asarray, problem.initial.state.params)
+    data = jax.tree.map(jnp.asarray, network_inputs(problem))
+    return step, (params, jax.vmap(optimizer.init)(params)), data

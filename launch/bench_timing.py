@@ -1,0 +1,142 @@
+"""Timing that survives a shared machine: variants in interleaved rounds, ratios per round, medians.
+
+    variants -> warm-up, repeats per round -> rounds of (variant 1, variant 2, ...) -> Times -> rows with ratios
+
+A busy neighbour slows all variants of one round alike, so the ratio is taken within each round and its median counts.
+CPU time (of this process and of workers it drives) stands beside wall time for the same reason.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+_MOST_REPEATS = 200
+Row = dict[str, Any]
+
+
+class Variant(NamedTuple):
+    """One way to do the same work.
+
+    Attributes:
+      name: as it stands in rows.
+      call: does the work once, waits for its end, and returns the CPU seconds that other processes spent on it.
+      units: units of work (model-steps) per call.
+    """
+
+    name: str
+    call: Callable[[], float]
+    units: float
+
+
+class Times(NamedTuple):
+    """What one variant took, one entry per round.
+
+    Attributes:
+      name: of the variant.
+      rates: units per second of wall time.
+      cpu_seconds: CPU seconds per unit.
+    """
+
+    name: str
+    rates: list[float]
+    cpu_seconds: list[float]
+
+
+def interleave(
+    variants: Mapping[str, Variant], rounds: int, round_seconds: float, say: Callable[[str], None]
+) -> dict[str, Times]:
+    """Times every variant in every round.
+
+    Args:
+      variants: key -> variant.
+      rounds: at least 1.
+      round_seconds: a variant is repeated within a round until it takes about so long.
+      say: takes one line of progress per round.
+
+    Returns:
+      key -> Times.
+    """
+    repeats = {}
+    for key, variant in variants.items():
+        say(f"  warm-up: {variant.name}")
+        repeats[key] = _repeats(variant, round_seconds)
+    times = {key: Times(variant.name, [], []) for key, variant in variants.items()}
+    for number in range(rounds):
+        begun = time.perf_counter()
+        for key, variant in variants.items():
+            wall, cpu = _timed(variant, repeats[key])
+            times[key].rates.append(repeats[key] * variant.units / wall)
+            times[key].cpu_seconds.append(cpu / (repeats[key] * variant.units))
+        say(f"  round {number + 1} of {rounds}: {time.perf_counter() - begun:.1f} s")
+    return times
+
+
+def _repeats(variant: Variant, round_seconds: float) -> int:
+    wall, _ = _timed(variant, 1)
+    if wall < 1.0:  # the first call of something short is mostly set-up
+        wall, _ = _timed(variant, 1)
+    return max(1, min(round(round_seconds / wall), _MOST_REPEATS))
+
+
+def _timed(variant: Variant, repeats: int) -> tuple[float, float]:
+    """Wall and CPU seconds of `repeats` calls."""
+    wall, cpu, elsewhere = time.perf_counter(), time.process_time(), 0.0
+    for _ in range(repeats):
+        elsewhere += variant.call()
+    return time.perf_counter() - wall, time.process_time() - cpu + elsewhere
+
+
+def fastest(times: Mapping[str, Times], keys: list[str]) -> Times:
+    """The variant with the highest median rate: a baseline is quoted at its best setting."""
+    return max((times[key] for key in keys), key=lambda one: statistics.median(one.rates))
+
+
+def ratio_row(name: str, here: Times, baseline: Times, target: float | None = None, **more: Any) -> Row:
+    """A row that says how many times faster `here` is than `baseline`: median, min and max of the per-round ratios.
+
+    Args:
+      name: what is compared.
+      here: times of the one that should be faster.
+      baseline: times of what it is compared with, from the same rounds.
+      target: the ratio must reach it; None = no target.
+      **more: further entries of the row.
+    """
+    ratios = [a / b for a, b in zip(here.rates, baseline.rates, strict=True)]
+    rate, baseline_rate = statistics.median(here.rates), statistics.median(baseline.rates)
+    cpu_ratios = [b / a for a, b in zip(here.cpu_seconds, baseline.cpu_seconds, strict=True)]
+    row = {
+        "name": name,
+        "ratio": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+        "cpu_ratio": statistics.median(cpu_ratios),
+        "rate": rate,
+        "baseline_rate": baseline_rate,
+        "rate_unit": "model-steps/s",
+        "seconds": 1.0 / rate,
+        "baseline_seconds": 1.0 / baseline_rate,
+        "cpu_seconds": statistics.median(here.cpu_seconds),
+        "baseline_cpu_seconds": statistics.median(baseline.cpu_seconds),
+        "here": here.name,
+        "baseline": baseline.name,
+        "rounds": len(ratios),
+        **more,
+    }
+    return with_target(row, row["ratio"], ">=", target)
+
+
+def value_row(
+    name: str, values: list[float], unit: str, sense: str = "<=", target: float | None = None, **more: Any
+) -> Row:
+    """A row that is no ratio: the median of `values` in `unit`, with `target` as its bound in the given sense."""
+    value = statistics.median(values)
+    row = {"name": name, "value": value, "low": min(values), "high": max(values), "unit": unit, "rounds": len(values)}
+    return with_target({**row, **more}, value, sense, target)
+
+
+def with_target(row: Row, value: float, sense: str, target: float | None) -> Row:
+    """The row with `sense`, `target` and `met`, where there is a target."""
+    if target is None:
+        return row
+    return {**row, "sense": sense, "target": target, "met": value >= target if sense == ">=" else value <= target}
