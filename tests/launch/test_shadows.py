@@ -329,3 +329,37 @@ def test_running_outside_the_checkout_finds_the_configs(tmp_path):
     code += "sys.exit(_entry.main(shadows.command, '', ['x', '--config=digits', '--print_config']))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_members_that_do_not_fit_are_trained_in_chunks(unbroken, tmp_path, capsys, monkeypatch):
+    from jaxunlearn import settings
+    from jaxunlearn.population import capacity
+    from jaxunlearn.protocols import plan
+
+    config = settings.to_dict(settings.Settings())
+    config["train"] |= {"epochs": 4, "learning_rate": 0.05}
+    config["shadows"] |= {"count": 5}
+    needed = plan.make(settings.resolve(config)).program_bytes
+    monkeypatch.setattr(capacity, "budget", lambda devices, fraction: needed - 1)
+    assert launch(*SMOKE, workdir=tmp_path) == 0
+    assert re.search(r"5 members do not fit at once; \d at a time \(.* of .* per device\)", capsys.readouterr().err)
+    assert len(list((tmp_path / "populations" / "shadow").glob("chunk_*"))) > 1
+    np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)
+
+
+def test_running_out_of_memory_halves_the_chunk(unbroken, tmp_path, capsys, monkeypatch):
+    import jax
+
+    from jaxunlearn import population
+
+    inner = population.train
+
+    def greedy(job, *args, **kwargs):
+        if len(job.member_ids) > 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return inner(job, *args, **kwargs)
+
+    monkeypatch.setattr(population, "train", greedy)
+    assert launch(*SMOKE, workdir=tmp_path) == 0
+    assert "out of memory with 5 members at once; going on with 3" in capsys.readouterr().err
+    np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)

@@ -1,0 +1,119 @@
+"""The foundation: checks, keys, settings, progress."""
+
+import io
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from jaxunlearn import checks, errors, keys, progress, settings
+
+
+def test_shapes_bind_their_letters_or_name_the_argument():
+    logits, labels = np.zeros((3, 5, 2)), np.zeros(5)
+    assert checks.shape("MNC N", logits=logits, labels=labels) == {"M": 3, "N": 5, "C": 2}
+    assert checks.shape("N*", images=np.zeros((7, 8, 8, 1))) == {"N": 7}
+    with pytest.raises(errors.ShapeError, match=r"labels has shape \(4,\): axis N is 4, but logits has N = 5"):
+        checks.shape("MNC N", logits=logits, labels=np.zeros(4))
+    with pytest.raises(errors.ShapeError, match=r"logits has shape \(5, 2\), expected 3 axes \[M, N, C\]"):
+        checks.shape("MNC", logits=logits[0])
+    with pytest.raises(errors.ShapeError, match="N = 6"):
+        checks.shape("N", {"N": 6}, labels=labels)
+
+
+def test_nan_is_reported_with_its_places_and_large_finite_sums_are_not():
+    checks.finite("logits", np.full((100, 100), 3e38, np.float32))
+    values = np.zeros((4, 3), np.float32)
+    values[2, 1] = np.inf
+    with pytest.raises(errors.DataError, match=r"logits holds 1 value\(s\) .* first at \(2, 1\) \(axes N, C\)"):
+        checks.finite("logits", values, "NC")
+
+
+def test_labels_must_be_class_indices():
+    checks.labels("labels", np.array([0, 2]), 3)
+    with pytest.raises(errors.DataError, match=r"row 1 is 3 \(1 row\(s\) out of range\)"):
+        checks.labels("labels", np.array([0, 3]), 3)
+    with pytest.raises(errors.DataError, match="dtype float64"):
+        checks.labels("labels", np.array([0.0, 1.0]), 3)
+
+
+def test_a_users_function_is_found_or_its_absence_explained(tmp_path, monkeypatch):
+    (tmp_path / "mine_here.py").write_text("def net(): pass\nvalue = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert checks.lookup("model", "mine_here:net", {}).__name__ == "net"
+    with pytest.raises(errors.ConfigError, match="has no function 'nett'. Did you mean 'net'"):
+        checks.lookup("model", "mine_here:nett", {})
+    with pytest.raises(errors.ConfigError, match="cannot import module 'not_here'"):
+        checks.lookup("model", "not_here:net", {})
+
+
+def test_keys_depend_on_name_and_number_only():
+    root = keys.root(7)
+    ids = np.array([5, 2, 40])
+    drawn = jax.vmap(jax.random.bits)(keys.members(keys.stream(root, "init"), ids))
+    alone = [int(jax.random.bits(keys.member(keys.stream(root, "init"), i))) for i in ids]
+    assert drawn.tolist() == alone
+    names = ["init", "train", "view", "augment", "dropout"]
+    assert len({int(jax.random.bits(keys.stream(root, name))) for name in names}) == len(names)
+    # pinned: another number here would silently change every published result
+    assert keys.name_hash("train") == 1663561789
+
+
+def test_settings_survive_the_way_through_a_config_dict():
+    config = settings.defaults()
+    config.train.snapshots = (1, 5)
+    config.train.learning_rate = 1  # an int where a float is meant
+    resolved = settings.resolve(config)
+    assert resolved.train.snapshots == (1, 5) and resolved.train.learning_rate == 1.0
+    assert settings.resolve(settings.to_dict(resolved)) == resolved
+    assert settings.field_names() == list(flat(settings.to_dict(resolved)))
+
+
+def flat(groups, prefix=""):
+    for name, value in groups.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"sead": 1}, "unknown setting 'sead'. Did you mean 'seed'"),
+        ({"shadows": {"batch": 3}}, "unknown setting 'shadows.batch'. Did you mean 'train.batch'"),
+        ({"train": {"epochs": 2.5}}, "train.epochs = 2.5: expected int, got float"),
+        ({"train": {"nesterov": 1}}, "train.nesterov = 1: expected bool, got int"),
+        ({"train": {"epochs": True}}, "train.epochs = True: expected int, got bool"),
+        ({"train": {"momentum": float("nan")}}, "train.momentum = nan: must be between"),
+        ({"data": {"augment": "flop"}}, "unknown data.augment 'flop'. Did you mean 'flip'"),
+        ({"train": 3}, "train must be a group of settings, not 3"),
+        ({"train": {"schedule": "step"}}, "needs train.milestones"),
+        ({"shadows": {"ratio": 0.0}}, "must train on something"),
+        ({"split": {"forget": {"kind": "index_file"}}}, "needs split.forget.path"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        settings.resolve(changes)
+
+
+def test_progress_says_rate_and_time_left_and_records_every_event(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    events, out = [], io.StringIO()
+    reporter = progress.Reporter(events.append, out, every_seconds=30)
+    reporter.begin("training", done=100)
+    for done in (200, 300, 400):
+        clock[0] += 20
+        reporter.update(done, 500, "steps", "loss 0.5", loss=0.5)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2  # the one after 40 s came too soon for a line, not for the log
+    assert lines[0] == "training: 200 / 500 steps, 5/s, 1 min 00 s left, loss 0.5"
+    assert [event["done"] for event in events] == [200, 300, 400] and events[-1]["rate"] == 5.0
+
+
+def test_durations_and_sizes_are_readable():
+    assert [progress.duration(s) for s in (8.24, 185, 7800)] == ["8.2 s", "3 min 05 s", "2 h 10 min"]
+    assert [progress.size(b) for b in (640, 12.3 * 2**20, 3000 * 2**30)] == ["640 B", "12.3 MiB", "3000.0 GiB"]
