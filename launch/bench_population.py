@@ -6,6 +6,7 @@ all, and quoted at its best. Targets hold for two cores of a CPU.
 """
 
 import re
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -70,7 +71,9 @@ def compare(key: str, case: Case, quick: bool, say: Say) -> list[Row]:
     count = 1 + bench_workers.cores() if bench_workers.installed() else 0
     with bench_workers.started(count) as pool:
         version = _load(pool, problem) if pool else ""
-        variants |= _torch_variants(pool, problem, 4 if quick else MEMBERS)
+        # A busy machine makes PyTorch's own threads very slow, too slow for a quick look.
+        threads = {1} if quick else {1, bench_workers.cores()}
+        variants |= _torch_variants(pool, problem, 4 if quick else MEMBERS, sorted(threads))
         rounds, seconds = (2, 0.2) if quick else (5, 0.6)
         times = bench_timing.interleave(variants, rounds, seconds, say)
     facts = {"case": key, "members": MEMBERS, "compile_seconds": engines["engine"].compile_seconds, "torch": version}
@@ -85,9 +88,7 @@ def _engines(problem: Problem) -> dict[str, Engine]:
         "few": bench_programs.engine(problem, FEW),
         "many": bench_programs.engine(problem, MANY),
     }
-    if jax.local_device_count() == 2:
-        made["two devices"] = made["engine"]
-    elif jax.local_device_count() > 2:
+    if jax.local_device_count() > 2:
         made["two devices"] = bench_programs.engine(problem, MEMBERS, devices=2)
     return made
 
@@ -137,8 +138,8 @@ def _load(pool: list[Worker], problem: Problem) -> str:
     return bench_workers.load(pool[:1], case)
 
 
-def _torch_variants(pool: list[Worker], problem: Problem, members: int) -> dict[str, Variant]:
-    """PyTorch in four ways; `members` is how many models the sequential ways train per call."""
+def _torch_variants(pool: list[Worker], problem: Problem, members: int, settings: list[int]) -> dict[str, Variant]:
+    """PyTorch in four ways; `members`: models that the sequential ways train per call; `settings`: numbers of threads."""
     if not pool:
         return {}
     cores = bench_workers.cores()
@@ -153,7 +154,7 @@ def _torch_variants(pool: list[Worker], problem: Problem, members: int) -> dict[
     made = {
         "processes": variant(f"PyTorch in memory, {cores} processes of 1 thread", pool[1:], "memory", 1, sum(shares))
     }
-    for threads in sorted({1, cores}):
+    for threads in settings:
         label = f"{threads} thread" + "s" * (threads > 1)
         for way, name, models in (
             ("loader", "PyTorch with DataLoader, 2 workers", members),
@@ -180,6 +181,7 @@ def _baseline_rows(key: str, case: Case, times: dict[str, Times], facts: dict[st
                 best,
                 TARGETS[key].get(way),
                 goal=letter,
+                baseline_rates={times[name].name: statistics.median(times[name].rates) for name in keys},
                 **facts,
             )  # fmt: skip
         )
@@ -188,11 +190,12 @@ def _baseline_rows(key: str, case: Case, times: dict[str, Times], facts: dict[st
 
 def _scaling_rows(case: Case, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
     """Flatness in the number of members, and two devices over one."""
+    devices = jax.local_device_count()
     name = f"{case.name}: rate at N = {MANY} over N = {FEW}"
     rows = [bench_timing.ratio_row(name, times["many"], times["few"], FLATNESS, goal="C4", **facts)]
-    if "two devices" in times:
+    if devices > 1:
         name = f"{case.name}, N = {MEMBERS}: 2 host devices over 1"
-        here, baseline = times["two devices"], times["one device"]
+        here, baseline = times["engine" if devices == 2 else "two devices"], times["one device"]
         rows.append(bench_timing.ratio_row(name, here, baseline, TWO_DEVICES, goal="C5", **facts))
     return rows
 

@@ -11,11 +11,11 @@ import flax.linen as nn
 
 from jaxunlearn import checks, errors
 from jaxunlearn.models import cnn, dense, resnet, vit
-from jaxunlearn.models.conv import FORMS, resolve_form
+from jaxunlearn.models.conv import FORMS
 from jaxunlearn.models.cost import Cost, describe
 from jaxunlearn.settings import ModelSettings
 
-__all__ = ["FORMS", "MODELS", "Cost", "build", "describe", "resolve_form"]
+__all__ = ["FORMS", "MODELS", "Cost", "build", "describe"]
 
 # name -> builder(num_classes=..., conv=..., dtype=..., hidden=..., width=...)
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -42,7 +42,7 @@ def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype
     Args:
       settings: name (of the table, or `my_module:my_builder`), hidden, width, dtype.
       num_classes: number of logits.
-      conv: form of the convolutions, one of `conv.FORMS`; `resolve_form` turns "auto" into one. Changes speed only.
+      conv: form of the convolutions, one of `conv.FORMS`. Changes speed only.
       dtype: "float32" or "bfloat16", type of the arithmetic; None = the settings' own.
 
     Returns:

@@ -11,7 +11,6 @@ has no good kernel on any platform. So the same numbers are offered in several f
     unrolled   one native call per member under `vmap`, for forward and both gradients; grouped above 8 members
     grouped    native under `vmap`, but the weight gradient is one native call per member
     cpu        policy: canonical; im2col for at most 3 input channels, pictures of at most 4x4, or 1x1 kernels
-    gpu_small  policy: im2col
 
 All forms take x [B, H, W, C], w [kh, kw, C, O] and return [B, oh, ow, O] with oh = (H + pt + pb - kh) // stride + 1.
 Gradients of gradients (reverse over reverse) work in every form. Forward over reverse (`jax.jvp` of a gradient) works
@@ -27,7 +26,7 @@ from jax import lax
 from jaxunlearn import checks, errors
 from jaxunlearn.models import forms
 
-FORMS = (*forms.FORMS, "cpu", "gpu_small")
+FORMS = (*forms.FORMS, "cpu")
 
 
 def conv(x: jax.Array, w: jax.Array, stride: int | tuple[int, int], padding: forms.Padding, form: str) -> jax.Array:
@@ -90,30 +89,8 @@ def conv_general_dilated(form: str) -> Callable[..., jax.Array]:
     return general
 
 
-def resolve_form(name: str, platform: str) -> str:
-    """The form that `auto` stands for on a platform; any other known name is returned as it is.
-
-    Args:
-      name: `auto` or one of `FORMS`.
-      platform: `cpu`, `gpu`, `cuda`, `rocm` or `tpu`, as `jax.default_backend()` gives it.
-
-    Returns:
-      One of `FORMS`. On accelerators `native`: the right form depends on the layer sizes and on how many members share
-      a program, which the caller knows (`cost.describe` gives the sizes).
-
-    Raises:
-      ConfigError: unknown name.
-    """
-    checks.choice("convolution form", name, ("auto", *FORMS))
-    if name != "auto":
-        return name
-    return "cpu" if platform == "cpu" else "native"
-
-
 def _layer_form(form: str, channels: int, geometry: forms.Geometry) -> str:
     """The form one layer takes under a policy, from static shapes alone."""
-    if form == "gpu_small":
-        return "im2col"
     if form == "cpu":
         # With few channels the native kernel wastes vector lanes, on tiny pictures it is mostly border, and a 1x1
         # kernel is a plain matrix product, 2 to 4 times faster than a convolution with the picture as its window.

@@ -13,7 +13,7 @@ from jax import lax
 from jaxunlearn import errors
 from jaxunlearn.models import conv as convolution
 from jaxunlearn.models import forms
-from jaxunlearn.models.conv import FORMS, conv, conv_general_dilated, resolve_form
+from jaxunlearn.models.conv import FORMS, conv, conv_general_dilated
 
 OTHERS = FORMS[1:]
 HEIGHT, WIDTH = 7, 5
@@ -238,13 +238,7 @@ def test_errors_name_the_form_the_channels_and_the_size():
         conv(x, jnp.ones((8, 8, 3, 1)), 1, ((0, 0), (0, 0)), "native")
 
 
-def test_auto_resolves_by_platform_and_policies_by_layer():
-    assert resolve_form("auto", "cpu") == "cpu"
-    assert resolve_form("auto", "gpu") == resolve_form("auto", "tpu") == "native"
-    assert resolve_form("im2col", "cpu") == "im2col"
-    with pytest.raises(errors.ConfigError, match="unknown convolution form 'fast'"):
-        resolve_form("fast", "cpu")
-
+def test_the_cpu_policy_chooses_by_layer():
     def chosen(form, channels, size, kernel=3):
         geometry = forms.Geometry((1, 1), ((1, 1), (1, 1)), (size, size), (kernel, kernel))
         return convolution._layer_form(form, channels, geometry)
@@ -252,4 +246,6 @@ def test_auto_resolves_by_platform_and_policies_by_layer():
     assert chosen("cpu", 3, 32) == "im2col" and chosen("cpu", 4, 32) == "canonical"
     assert chosen("cpu", 64, 4) == "im2col" and chosen("cpu", 64, 5) == "canonical"
     assert chosen("cpu", 64, 32, kernel=1) == "im2col"
-    assert chosen("gpu_small", 64, 32) == "im2col" and chosen("grouped", 64, 32) == "grouped"
+    assert chosen("grouped", 64, 32) == "grouped"
+    with pytest.raises(errors.ConfigError, match="unknown convolution form 'fast'"):
+        conv(jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 1)), 1, ((1, 1), (1, 1)), "fast")
