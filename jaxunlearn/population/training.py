@@ -89,21 +89,31 @@ class Job(NamedTuple):
     initial: State | None = None
 
 
+def _start(job: Job, given: State | None, member_id: jax.Array, key: jax.Array) -> Carry:
+    """The carry of ONE member before its first epoch."""
+    state = given if given is not None else job.task.init(keys.member(keys.stream(key, "init"), member_id))
+    best = (variables(state), jnp.float32(-1.0)) if job.held_out is not None else (None, None)
+    return Carry(state, jnp.int32(NEVER), *best)
+
+
 def init_carry(job: Job, lifting: lift.Lifting) -> Carry:
-    """The padded carry of epoch 0 on the devices: each member initialised from its own key."""
-    ids = lift.pad(np.asarray(job.member_ids, np.int32), lifting)
+    """The padded carry of epoch 0 on the devices: each member initialised from its own key, or as given."""
+    given, ids = lift.pad((job.initial, np.asarray(job.member_ids, np.int32)), lifting)
+    # A loop on the host is for training; its initialisation is the same program as that of a map.
+    mapped = lifting._replace(mapping="map") if lifting.mapping == "loop" else lifting
+    program = jax.jit(lift.lift(lambda given, member_id, key: _start(job, given, member_id, key), mapped))
+    arguments = lift.place(given, lifting), lift.place(ids, lifting), lift.place(job.key, lifting, shared=True)
+    # It runs once: on a CPU, optimising its random draws would take longer than everything it does.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return program.lower(*arguments).compile(compiler_options=options)(*arguments)
 
-    def start(given: Any, member_id: jax.Array, key: jax.Array) -> Carry:
-        state = given if given is not None else job.task.init(keys.member(keys.stream(key, "init"), member_id))
-        best = (variables(state), jnp.float32(-1.0)) if job.held_out is not None else (None, None)
-        return Carry(state, jnp.int32(NEVER), *best)
 
-    initial = lift.pad(job.initial, lifting) if job.initial is not None else None
-    # Initialisation runs once and is small: vmap compiles to one short program on every platform.
-    side_by_side = lifting._replace(mapping="vmap")
-    program = jax.jit(lift.lift(start, side_by_side))
-    placed = lift.place(initial, lifting) if initial is not None else None
-    return program(placed, lift.place(ids, lifting), lift.place(job.key, lifting, shared=True))
+def carry_shapes(job: Job, members: int = 0) -> Carry:
+    """Shapes and dtypes of the carry of so many members (0 = the job's own), without computing anything."""
+    ids = jax.ShapeDtypeStruct((members or len(job.member_ids),), jnp.int32)
+    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*ids.shape, *leaf.shape[1:]), leaf.dtype), job.initial)
+    start = jax.vmap(lambda given, member_id, key: _start(job, given, member_id, key), in_axes=(0, 0, None))
+    return jax.eval_shape(start, given, ids, job.key)
 
 
 def place_carry(carry: Carry, lifting: lift.Lifting) -> Carry:
@@ -199,13 +209,14 @@ def _fixed(job: Job, lifting: lift.Lifting) -> Fixed:
 
 def compile_epoch(job: Job, data: Resident, lifting: lift.Lifting) -> lift.Compiled:
     """Compiles the epoch program of a job without running anything; `memory` says what it needs."""
-    carry = jax.eval_shape(lambda: init_carry(job, lifting))
+    fixed = _fixed(job, lifting)
+    carry = carry_shapes(job, trees.size(fixed))
     shared = (data, jax.ShapeDtypeStruct((), jnp.int32), job.key)
 
     def fn(carry: Carry, fixed: Fixed, shared: tuple) -> tuple[Carry, Metrics]:
         return _epoch_of_one_member(job, carry, fixed, shared)
 
-    return lift.compile_lifted(fn, lifting, carry, _fixed(job, lifting), shared, donate=True)
+    return lift.compile_lifted(fn, lifting, carry, fixed, shared, donate=True)
 
 
 def train(

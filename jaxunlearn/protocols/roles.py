@@ -102,8 +102,7 @@ def make_job(bench: workbench.Workbench, role: Role, member_ids: np.ndarray, len
 
 def checkpoint_template(bench: workbench.Workbench, role: Role, member_ids: np.ndarray) -> dict[str, Tree]:
     """Shapes of what a rolling checkpoint of these members holds."""
-    single = lift.make("vmap", 1, 1)
-    carry = jax.eval_shape(lambda: training.init_carry(make_job(bench, role, member_ids), single))
+    carry = training.carry_shapes(make_job(bench, role, member_ids))
     return {"carry": carry, "history": _blank_history(bench, len(member_ids))}
 
 
