@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from jaxunlearn import errors, progress
-from launch import _entry
+from launch import _entry, bench_workers
 
 BENCHES = {
     "population": "launch.bench_population:run",
@@ -54,8 +54,9 @@ def define(values: flags.FlagValues) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the launcher with the exit codes of all launchers: 0 done, 1 bug, 2 user error, 130 interrupted."""
     argv = list(sys.argv if argv is None else argv)
-    # Compile times are rows here, so the compilation cache is off unless the user has chosen one.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
+    if "--quick" not in argv:
+        # Compile times are measured too, so the compilation cache is off unless the user has chosen one.
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
     _entry.prepare_process()
     try:
         request = parse(argv)
@@ -133,7 +134,7 @@ def line(row: Row) -> str:
     if "target" in row:
         target = f"ok {row['sense']} {_number(row['target'])}: {'met' if row['met'] else 'NOT MET'}"
     name = " ".join(filter(None, [row.get("goal", ""), row["name"]]))
-    return f"{_number(value) + unit:>9} {spread:17} {target:18} {name}{_sides(row, value)}".rstrip()
+    return f"{_number(value) + unit:>9} {spread:17} {target:19} {name}{_sides(row, value)}".rstrip()
 
 
 def _sides(row: Row, value: float) -> str:
@@ -175,7 +176,8 @@ def as_json(bench: str, quick: bool, row: Row) -> str:
     from jaxunlearn import store
 
     versions = store.versions()
-    return json.dumps({"bench": bench, "quick": quick, **row, "device": versions["device"], "versions": versions})
+    machine = {"device": versions["device"], "cores": bench_workers.cores(), "versions": versions}
+    return json.dumps({"bench": bench, "quick": quick, **row, **machine})
 
 
 def _append(path: str, lines: list[str]) -> None:

@@ -19,7 +19,7 @@ from launch.bench_programs import Case, Engine, Problem
 from launch.bench_timing import Row, Times, Variant
 from launch.bench_workers import Worker
 
-MEMBERS, FEW, MANY = 16, 8, 128
+MEMBERS, FEW, MANY, QUICK_MANY = 16, 8, 128, 32
 SCAN_STEPS = 2  # the scan over native convolutions is some 60 times slower; a few steps show its rate
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 # Least ratios to reach: PyTorch in four ways, naive JAX in two.
@@ -29,6 +29,7 @@ TARGETS = {
 }
 LETTERS = {"location": "C1", "digits": "C2"}
 FLATNESS, TWO_DEVICES, ROUNDING = 0.85, 1.6, 1e-5
+BUSY = 0.85  # of the devices' cores: with less the numbers say little
 Say = Callable[[str], None]
 
 
@@ -62,8 +63,9 @@ def run(quick: bool = False) -> list[Row]:
 
 def compare(key: str, case: Case, quick: bool, say: Say) -> list[Row]:
     """All rows of one case from one set of interleaved rounds."""
-    say(f"{case.name}: building {MANY} members, compiling")
-    problem = bench_programs.build(case, MANY)
+    many = QUICK_MANY if quick else MANY
+    say(f"{case.name}: building {many} members, compiling")
+    problem = bench_programs.build(case, many)
     engines = _engines(problem)
     rows = _sharding_rows(key, case, engines)
     variants = {name: _engine_variant(name, made) for name, made in engines.items()}
@@ -76,8 +78,12 @@ def compare(key: str, case: Case, quick: bool, say: Say) -> list[Row]:
         variants |= _torch_variants(pool, problem, 4 if quick else MEMBERS, sorted(threads))
         rounds, seconds = (2, 0.2) if quick else (5, 0.6)
         times = bench_timing.interleave(variants, rounds, seconds, say)
+    used, devices = bench_timing.cores_used(times["engine"]), min(jax.local_device_count(), MEMBERS)
+    if used < BUSY * devices:
+        say(f"  a busy machine: {devices} devices had {used:.1f} cores' time; run this again when it is quiet")
     facts = {"case": key, "members": MEMBERS, "compile_seconds": engines["engine"].compile_seconds, "torch": version}
-    return _baseline_rows(key, case, times, facts) + _scaling_rows(case, times, facts) + rows
+    facts["cores_used"] = used
+    return _baseline_rows(key, case, times, facts) + _scaling_rows(case, many, times, facts) + rows
 
 
 def _engines(problem: Problem) -> dict[str, Engine]:
@@ -86,7 +92,7 @@ def _engines(problem: Problem) -> dict[str, Engine]:
         "engine": bench_programs.engine(problem, MEMBERS),
         "one device": bench_programs.engine(problem, MEMBERS, devices=1),
         "few": bench_programs.engine(problem, FEW),
-        "many": bench_programs.engine(problem, MANY),
+        "many": bench_programs.engine(problem, len(problem.role.member_ids)),
     }
     if jax.local_device_count() > 2:
         made["two devices"] = bench_programs.engine(problem, MEMBERS, devices=2)
@@ -139,7 +145,7 @@ def _load(pool: list[Worker], problem: Problem) -> str:
 
 
 def _torch_variants(pool: list[Worker], problem: Problem, members: int, settings: list[int]) -> dict[str, Variant]:
-    """PyTorch in four ways; `members`: models that the sequential ways train per call; `settings`: numbers of threads."""
+    """PyTorch in four ways; `members`: models the sequential ways train per call, `settings`: numbers of threads."""
     if not pool:
         return {}
     cores = bench_workers.cores()
@@ -188,16 +194,21 @@ def _baseline_rows(key: str, case: Case, times: dict[str, Times], facts: dict[st
     return rows
 
 
-def _scaling_rows(case: Case, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
+def _scaling_rows(case: Case, many: int, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
     """Flatness in the number of members, and two devices over one."""
     devices = jax.local_device_count()
-    name = f"{case.name}: rate at N = {MANY} over N = {FEW}"
+    name = f"{case.name}: rate at N = {many} over N = {FEW}"
     rows = [bench_timing.ratio_row(name, times["many"], times["few"], FLATNESS, goal="C4", **facts)]
     if devices > 1:
         name = f"{case.name}, N = {MEMBERS}: 2 host devices over 1"
         here, baseline = times["engine" if devices == 2 else "two devices"], times["one device"]
         rows.append(bench_timing.ratio_row(name, here, baseline, TWO_DEVICES, goal="C5", **facts))
     return rows
+
+
+def collectives(text: str) -> int:
+    """How often devices talk to each other in the text of a compiled program."""
+    return len(re.findall(rf"\b(?:{'|'.join(COLLECTIVES)})(?:-start)?\(", text))
 
 
 def _sharding_rows(key: str, case: Case, engines: dict[str, Engine]) -> list[Row]:
@@ -207,8 +218,7 @@ def _sharding_rows(key: str, case: Case, engines: dict[str, Engine]) -> list[Row
     one, several = (population.host(next(engines[name].epochs)).state.params for name in ("one device", "engine"))
     differences = jax.tree.map(lambda a, b: np.max(np.abs(a - b)) / np.max(np.abs(a)), one, several)
     largest = float(max(jax.tree.leaves(differences)))
-    text = engines["engine"].program.call.as_text()  # type: ignore[attr-defined]
-    found = len(re.findall(rf"\b(?:{'|'.join(COLLECTIVES)})\b", text))
+    found = collectives(engines["engine"].program.call.as_text())  # type: ignore[attr-defined]
     name = f"{case.name}, N = {MEMBERS}: {jax.local_device_count()} devices against 1, weights after one epoch"
     bound = 0.0 if key == "location" else ROUNDING
     facts = {"goal": "D1", "case": key, "members": MEMBERS}

@@ -12,6 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 _MOST_REPEATS = 200
+# A variant of shorter calls is called once untimed at the start of its turn: the one before it has emptied the caches,
+# and training, which this stands for, runs epoch after epoch.
+_REFILL_SECONDS = 1.5
+# Two looks are enough to call something slow.
+_SLOW_SECONDS, _SLOW_ROUNDS = 4.0, 2
 Row = dict[str, Any]
 
 
@@ -30,7 +35,7 @@ class Variant(NamedTuple):
 
 
 class Times(NamedTuple):
-    """What one variant took, one entry per round.
+    """What one variant took, one entry per round; a very slow one takes part in the first rounds only.
 
     Attributes:
       name: of the variant.
@@ -57,14 +62,19 @@ def interleave(
     Returns:
       key -> Times.
     """
-    repeats = {}
+    calls_seconds, repeats = {}, {}
     for key, variant in variants.items():
         say(f"  warm-up: {variant.name}")
-        repeats[key] = _repeats(variant, round_seconds)
+        calls_seconds[key] = _call_seconds(variant)
+        repeats[key] = max(1, min(round(round_seconds / calls_seconds[key]), _MOST_REPEATS))
     times = {key: Times(variant.name, [], []) for key, variant in variants.items()}
     for number in range(rounds):
         begun = time.perf_counter()
         for key, variant in variants.items():
+            if number >= _SLOW_ROUNDS and calls_seconds[key] > _SLOW_SECONDS:
+                continue
+            if calls_seconds[key] < _REFILL_SECONDS:
+                variant.call()
             wall, cpu = _timed(variant, repeats[key])
             times[key].rates.append(repeats[key] * variant.units / wall)
             times[key].cpu_seconds.append(cpu / (repeats[key] * variant.units))
@@ -72,11 +82,10 @@ def interleave(
     return times
 
 
-def _repeats(variant: Variant, round_seconds: float) -> int:
+def _call_seconds(variant: Variant) -> float:
+    """Seconds of one call once warm; the first call of something short is mostly set-up and does not count."""
     wall, _ = _timed(variant, 1)
-    if wall < 1.0:  # the first call of something short is mostly set-up
-        wall, _ = _timed(variant, 1)
-    return max(1, min(round(round_seconds / wall), _MOST_REPEATS))
+    return _timed(variant, 1)[0] if wall < _REFILL_SECONDS else wall
 
 
 def _timed(variant: Variant, repeats: int) -> tuple[float, float]:
@@ -85,6 +94,11 @@ def _timed(variant: Variant, repeats: int) -> tuple[float, float]:
     for _ in range(repeats):
         elsewhere += variant.call()
     return time.perf_counter() - wall, time.process_time() - cpu + elsewhere
+
+
+def cores_used(times: Times) -> float:
+    """CPU seconds per second of wall time; below the cores a variant can use, others used the machine."""
+    return statistics.median(rate * cpu for rate, cpu in zip(times.rates, times.cpu_seconds, strict=True))
 
 
 def fastest(times: Mapping[str, Times], keys: list[str]) -> Times:
@@ -102,9 +116,9 @@ def ratio_row(name: str, here: Times, baseline: Times, target: float | None = No
       target: the ratio must reach it; None = no target.
       **more: further entries of the row.
     """
-    ratios = [a / b for a, b in zip(here.rates, baseline.rates, strict=True)]
+    ratios = [a / b for a, b in zip(here.rates, baseline.rates, strict=False)]
     rate, baseline_rate = statistics.median(here.rates), statistics.median(baseline.rates)
-    cpu_ratios = [b / a for a, b in zip(here.cpu_seconds, baseline.cpu_seconds, strict=True)]
+    cpu_ratios = [b / a for a, b in zip(here.cpu_seconds, baseline.cpu_seconds, strict=False)]
     row = {
         "name": name,
         "ratio": statistics.median(ratios),

@@ -10,6 +10,7 @@ memory, one model after another) and `func` (all models at once by torch.func). 
 
 import json
 import os
+import resource
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -135,8 +136,8 @@ def make(case: dict[str, np.ndarray], way: str) -> Epoch:
 
 def cpu_seconds() -> float:
     """CPU time of this process and of its finished children (DataLoader workers)."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
 def serve() -> None:

@@ -104,7 +104,7 @@ def init_carry(job: Job, lifting: lift.Lifting) -> Carry:
     program = jax.jit(lift.lift(lambda given, member_id, key: _start(job, given, member_id, key), mapped))
     arguments = lift.place(given, lifting), lift.place(ids, lifting), lift.place(job.key, lifting, shared=True)
     # It runs once: on a CPU, optimising its random draws would take longer than everything it does.
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else {}
     return program.lower(*arguments).compile(compiler_options=options)(*arguments)
 
 
