@@ -42,10 +42,19 @@ def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = 
     """
     argv = list(sys.argv if argv is None else argv)
     prepare_process()
-    try:
+
+    def work() -> None:
         request = parse(argv, doc, define)
         if request is not None:
             command(request)
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Runs `work` and returns the exit code; a user error is one message, a bug keeps its traceback."""
+    try:
+        work()
         return 0
     except errors.UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,18 +17,18 @@ import importlib
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from absl import flags
 
 from jaxunlearn import errors, progress
-from launch import _entry, bench_workers
+from launch import _entry
+from launch.benches import workers
 
 BENCHES = {
-    "population": "launch.bench_population:run",
-    "conv": "launch.bench_conv:run",
+    "population": "launch.benches.population:run",
+    "conv": "launch.benches.conv:run",
 }
 ABOUT = {
     "population": "training populations: the engine against PyTorch and naive JAX; members, devices, whole jobs",
@@ -58,24 +58,13 @@ def main(argv: list[str] | None = None) -> int:
         # Compile times are measured too, so the compilation cache is off unless the user has chosen one.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
     _entry.prepare_process()
-    try:
+
+    def work() -> None:
         request = parse(argv)
         if request is not None:
             command(request)
-        return 0
-    except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception:  # noqa: BLE001 - the outermost frame: a bug keeps its traceback and its own exit code
-        traceback.print_exc()
-        print("\nThis is a bug in jaxunlearn: please report it with the lines above.", file=sys.stderr)
-        return 1
+
+    return _entry.guarded(work)
 
 
 def parse(argv: list[str]) -> Request | None:
@@ -176,7 +165,7 @@ def as_json(bench: str, quick: bool, row: Row) -> str:
     from jaxunlearn import store
 
     versions = store.versions()
-    machine = {"device": versions["device"], "cores": bench_workers.cores(), "versions": versions}
+    machine = {"device": versions["device"], "cores": workers.cores(), "versions": versions}
     return json.dumps({"bench": bench, "quick": quick, **row, **machine})
 
 

@@ -90,8 +90,6 @@ def test_no_file_is_longer_than_a_sitting():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("[a-z]*.py")), ids=lambda path: path.stem)
 def test_launchers_answer_help_without_importing_jax(path):
-    if path.stem.startswith("bench_"):
-        pytest.skip("a part of launch.bench, not a launcher")
     code = (
         f"import sys; sys.argv = ['x', '--help']\nfrom launch import {path.stem} as verb, _entry\n"
         "code = _entry.main(verb.command, verb.__doc__, define=getattr(verb, 'define', None))\n"

@@ -1,4 +1,4 @@
-"""The other end of `launch.bench_torch`: starts the PyTorch processes, gives them a case, and asks for epochs.
+"""The other end of `launch.benches.torch_ways`: starts the PyTorch processes, gives them a case, and asks for epochs.
 
     with workers.started(2) as pool:
         workers.load(pool, case)
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_SECONDS = 10.0
 Worker = subprocess.Popen
 
@@ -38,7 +38,7 @@ def cores() -> int:
 @contextlib.contextmanager
 def started(count: int) -> Iterator[list[Worker]]:
     """`count` PyTorch processes, ended on leaving."""
-    command = [sys.executable, "-m", "launch.bench_torch"]
+    command = [sys.executable, "-m", "launch.benches.torch_ways"]
     pool = [
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)

@@ -1,6 +1,6 @@
 """Whole jobs in processes of their own: the digits study from start to end, and populations of several sizes.
 
-    python -m launch.bench_jobs 64 5        one size: 64 members, 5 rounds; prints one JSON object
+    python -m launch.benches.jobs 64 5        one size: 64 members, 5 rounds; prints one JSON object
 
 A fresh process per size gives a cold compilation and a peak memory that no other work has touched.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from launch import _entry
-from launch.bench_timing import Row, value_row
+from launch.benches.timing import Row, value_row
 
 STUDY_SECONDS = 20.0
 _BYTES_PER_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -66,7 +66,7 @@ def size_rows(quick: bool, say: Say) -> list[Row]:
     rows = []
     for members in (8,) if quick else (1, 8, 64, 128):
         say(f"digits population of {members} in a process of its own")
-        command = [sys.executable, "-m", "launch.bench_jobs", str(members), "2" if quick else "5"]
+        command = [sys.executable, "-m", "launch.benches.jobs", str(members), "2" if quick else "5"]
         measured = json.loads(_call(command, {"JAX_COMPILATION_CACHE_DIR": ""}).splitlines()[-1])
         name = f"digits CNN, N = {members}: rate in a fresh process"
         rates = measured.pop("rates")
@@ -89,20 +89,20 @@ def _call(command: list[str], environment: dict[str, str]) -> str:
 
 def measure(members: int, rounds: int) -> dict[str, Any]:
     """One size in this process: rates per round, compile seconds, bytes of the program, peak memory of the process."""
-    from launch import bench_programs, bench_timing
+    from launch.benches import programs, timing
 
-    made = bench_programs.engine(bench_programs.build(bench_programs.CASES["digits"], members), members)
+    made = programs.engine(programs.build(programs.CASES["digits"], members), members)
 
     def call() -> float:
         next(made.epochs)
         return 0.0
 
-    variant = bench_timing.Variant("jaxunlearn", call, made.model_steps)
-    times = bench_timing.interleave({"engine": variant}, rounds, 0.5, lambda line: None)
+    variant = timing.Variant("jaxunlearn", call, made.model_steps)
+    times = timing.interleave({"engine": variant}, rounds, 0.5, lambda line: None)
     return {
         "rates": times["engine"].rates,
         "compile_seconds": made.compile_seconds,
-        "program_bytes": bench_programs.program_bytes(made),
+        "program_bytes": programs.program_bytes(made),
         "peak_process_bytes": _peak_bytes(),
     }
 

@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "location": Case("Location MLP", "launch.bench_programs:location_rows", "location", 768),
+    "location": Case("Location MLP", "launch.benches.programs:location_rows", "location", 768),
     "digits": Case("digits CNN", "digits", "cnn", 896),
 }
 
@@ -149,16 +149,8 @@ def network_inputs(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(inputs), np.asarray(dataset.labels, np.int32)
 
 
-class Naive(NamedTuple):
-    """Plain JAX, as one writes it first.
-
-    Attributes:
-      epoch: (order [M, steps, B]) -> losses [M, steps]; keeps its state between calls.
-      compile_seconds: time that compiling took.
-    """
-
-    epoch: Callable[[np.ndarray], np.ndarray]
-    compile_seconds: float
+# Plain JAX, as one writes it first: order [M, steps, B] -> losses [M, steps]; it keeps its state between calls.
+Naive = Callable[[np.ndarray], np.ndarray]
 
 
 def naive_scan(problem: Problem, order: np.ndarray) -> Naive:
@@ -169,27 +161,22 @@ def naive_scan(problem: Problem, order: np.ndarray) -> Naive:
         over_members = jax.vmap(step, in_axes=(0, 0, None))
         return jax.lax.scan(lambda state, rows: over_members(state, rows, data), state, order)
 
-    begun = time.perf_counter()
     steps_first = jnp.asarray(order.swapaxes(0, 1))
     program = jax.jit(epoch, donate_argnums=0).lower(state, steps_first, data).compile()
-    seconds = time.perf_counter() - begun
     held = [state]
 
     def run(order: np.ndarray) -> np.ndarray:
         held[0], losses = program(held[0], jnp.asarray(order.swapaxes(0, 1)), data)
         return np.asarray(losses).T
 
-    return Naive(run, seconds)
+    return run
 
 
 def naive_loop(problem: Problem) -> Naive:
     """A jitted step of one member, called in a Python loop over members and steps, with native convolutions."""
     step, state, data = _naive_member(problem)
     members = [trees.take(state, i) for i in range(trees.size(state))]
-    rows = jnp.zeros(BATCH, jnp.int32)
-    begun = time.perf_counter()
-    program = jax.jit(step, donate_argnums=0).lower(members[0], rows, data).compile()
-    seconds = time.perf_counter() - begun
+    program = jax.jit(step, donate_argnums=0).lower(members[0], jnp.zeros(BATCH, jnp.int32), data).compile()
 
     def run(order: np.ndarray) -> np.ndarray:
         losses: list[list[jax.Array]] = []
@@ -200,7 +187,7 @@ def naive_loop(problem: Problem) -> Naive:
                 losses[-1].append(loss)
         return np.asarray(jax.device_get(losses))
 
-    return Naive(run, seconds)
+    return run
 
 
 def _naive_member(problem: Problem) -> tuple[Callable[..., Any], Tree, Tree]:

@@ -14,10 +14,10 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, population, progress, trees
-from launch import bench_jobs, bench_programs, bench_timing, bench_workers
-from launch.bench_programs import Case, Engine, Problem
-from launch.bench_timing import Row, Times, Variant
-from launch.bench_workers import Worker
+from launch.benches import jobs, programs, timing, workers
+from launch.benches.programs import Case, Engine, Problem
+from launch.benches.timing import Row, Times, Variant
+from launch.benches.workers import Worker
 
 MEMBERS, FEW, MANY, QUICK_MANY = 16, 8, 128, 32
 SCAN_STEPS = 2  # the scan over native convolutions is some 60 times slower; a few steps show its rate
@@ -51,34 +51,36 @@ def run(quick: bool = False) -> list[Row]:
             "Run it again with JAX_PLATFORMS=cpu."
         )
     say = progress.Reporter().say
-    if bench_workers.cores() != 2:
-        say(f"targets are for 2 cores; this machine offers {bench_workers.cores()}")
-    if not bench_workers.installed():
+    if workers.cores() != 2:
+        say(f"targets are for 2 cores; this machine offers {workers.cores()}")
+    if not workers.installed():
         say("the PyTorch rows are left out: pip install torch to see them")
     rows = []
-    for key, case in bench_programs.CASES.items():
+    for key, case in programs.CASES.items():
         rows += compare(key, case, quick, say)
-    return rows + bench_jobs.study_rows(quick, say) + bench_jobs.size_rows(quick, say)
+    return rows + jobs.study_rows(quick, say) + jobs.size_rows(quick, say)
 
 
 def compare(key: str, case: Case, quick: bool, say: Say) -> list[Row]:
     """All rows of one case from one set of interleaved rounds."""
     many = QUICK_MANY if quick else MANY
     say(f"{case.name}: building {many} members, compiling")
-    problem = bench_programs.build(case, many)
+    problem = programs.build(case, many)
     engines = _engines(problem)
-    rows = _sharding_rows(key, case, engines)
+    name = f"{case.name}, N = {MEMBERS}: compiling the epoch, once"
+    rows = [timing.value_row(name, [engines["engine"].compile_seconds], "s", case=key, members=MEMBERS)]
+    rows += _sharding_rows(key, case, engines)
     variants = {name: _engine_variant(name, made) for name, made in engines.items()}
     variants |= _naive_variants(problem)
-    count = 1 + bench_workers.cores() if bench_workers.installed() else 0
-    with bench_workers.started(count) as pool:
+    count = 1 + workers.cores() if workers.installed() else 0
+    with workers.started(count) as pool:
         version = _load(pool, problem) if pool else ""
         # A busy machine makes PyTorch's own threads very slow, too slow for a quick look.
-        threads = {1} if quick else {1, bench_workers.cores()}
+        threads = {1} if quick else {1, workers.cores()}
         variants |= _torch_variants(pool, problem, 4 if quick else MEMBERS, sorted(threads))
         rounds, seconds = (2, 0.2) if quick else (5, 0.6)
-        times = bench_timing.interleave(variants, rounds, seconds, say)
-    used, devices = bench_timing.cores_used(times["engine"]), min(jax.local_device_count(), MEMBERS)
+        times = timing.interleave(variants, rounds, seconds, say)
+    used, devices = timing.cores_used(times["engine"]), min(jax.local_device_count(), MEMBERS)
     if used < BUSY * devices:
         say(f"  a busy machine: {devices} devices had {used:.1f} cores' time; run this again when it is quiet")
     facts = {"case": key, "members": MEMBERS, "compile_seconds": engines["engine"].compile_seconds, "torch": version}
@@ -89,13 +91,13 @@ def compare(key: str, case: Case, quick: bool, say: Say) -> list[Row]:
 def _engines(problem: Problem) -> dict[str, Engine]:
     """The engine as a user gets it, on one device, on two, and with few and many members."""
     made = {
-        "engine": bench_programs.engine(problem, MEMBERS),
-        "one device": bench_programs.engine(problem, MEMBERS, devices=1),
-        "few": bench_programs.engine(problem, FEW),
-        "many": bench_programs.engine(problem, len(problem.role.member_ids)),
+        "engine": programs.engine(problem, MEMBERS),
+        "one device": programs.engine(problem, MEMBERS, devices=1),
+        "few": programs.engine(problem, FEW),
+        "many": programs.engine(problem, len(problem.role.member_ids)),
     }
     if jax.local_device_count() > 2:
-        made["two devices"] = bench_programs.engine(problem, MEMBERS, devices=2)
+        made["two devices"] = programs.engine(problem, MEMBERS, devices=2)
     return made
 
 
@@ -110,9 +112,9 @@ def _engine_variant(name: str, made: Engine) -> Variant:
 def _naive_variants(problem: Problem) -> dict[str, Variant]:
     """Naive JAX on the first members."""
     few = problem._replace(initial=trees.take(problem.initial, slice(MEMBERS)))
-    order = bench_programs.batch_order(problem)[:MEMBERS]
+    order = programs.batch_order(problem)[:MEMBERS]
     start = order[:, :SCAN_STEPS]
-    scan, loop = bench_programs.naive_scan(few, start), bench_programs.naive_loop(few)
+    scan, loop = programs.naive_scan(few, start), programs.naive_loop(few)
 
     def over(epoch: Callable[[np.ndarray], Any], order: np.ndarray) -> Callable[[], float]:
         def call() -> float:
@@ -122,38 +124,38 @@ def _naive_variants(problem: Problem) -> dict[str, Variant]:
         return call
 
     return {
-        "scan": Variant("naive JAX, scan over vmapped members", over(scan.epoch, start), start[..., 0].size),
-        "loop": Variant("naive JAX, jitted step in a Python loop", over(loop.epoch, order), order[..., 0].size),
+        "scan": Variant("naive JAX, scan over vmapped members", over(scan, start), start[..., 0].size),
+        "loop": Variant("naive JAX, jitted step in a Python loop", over(loop, order), order[..., 0].size),
     }
 
 
 def torch_case(problem: Problem, members: int) -> dict[str, np.ndarray]:
     """The first members of a problem as the PyTorch processes read them."""
-    inputs, labels = bench_programs.network_inputs(problem)
+    inputs, labels = programs.network_inputs(problem)
     train = problem.bench.settings.train
     recipe = {name: np.asarray(getattr(train, name)) for name in ("learning_rate", "momentum", "weight_decay")}
     weights = trees.named_leaves(trees.take(problem.initial.state.params, slice(members)))
-    order = bench_programs.batch_order(problem)[:members]
+    order = programs.batch_order(problem)[:members]
     return {"inputs": inputs, "labels": labels, "order": order, **recipe, **dict(weights)}
 
 
 def _load(pool: list[Worker], problem: Problem) -> str:
     """All members into the first worker, and shares of them into the others."""
     case = torch_case(problem, MEMBERS)
-    bench_workers.load(pool[1:], case)
-    return bench_workers.load(pool[:1], case)
+    workers.load(pool[1:], case)
+    return workers.load(pool[:1], case)
 
 
 def _torch_variants(pool: list[Worker], problem: Problem, members: int, settings: list[int]) -> dict[str, Variant]:
     """PyTorch in four ways; `members`: models the sequential ways train per call, `settings`: numbers of threads."""
     if not pool:
         return {}
-    cores = bench_workers.cores()
+    cores = workers.cores()
     shares = [min(members, len(range(i, MEMBERS, cores))) for i in range(cores)]
 
     def variant(name: str, workers: list[Worker], way: str, threads: int, models: int) -> Variant:
         def call() -> float:
-            return bench_workers.run(workers, way, threads, members)[1]
+            return workers.run(workers, way, threads, members)[1]
 
         return Variant(name, call, models * problem.job.steps)
 
@@ -172,25 +174,23 @@ def _torch_variants(pool: list[Worker], problem: Problem, members: int, settings
 
 
 def _baseline_rows(key: str, case: Case, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
-    """The engine over every baseline, each at its best number of threads."""
+    """The engine over every baseline.
+
+    Tensors in memory and torch.func are quoted at their best number of threads. The DataLoader has one row per number,
+    with the target on the last: all cores, which is what a published script that sets nothing runs with.
+    """
     rows = []
     for way in ("loader", "memory", "func", "processes", "scan", "loop"):
         keys = [name for name in times if name.partition(" ")[0] == way]
-        if not keys:
-            continue
+        settings = [times[name] for name in keys]
+        quoted = settings if way == "loader" or not keys else [timing.fastest(times, keys)]
         letter = "C3" if way in ("scan", "loop") and way in TARGETS[key] else LETTERS[key]
-        best = bench_timing.fastest(times, keys)
-        rows.append(
-            bench_timing.ratio_row(
-                f"{case.name}, N = {MEMBERS}: over {best.name}",
-                times["engine"],
-                best,
-                TARGETS[key].get(way),
-                goal=letter,
-                baseline_rates={times[name].name: statistics.median(times[name].rates) for name in keys},
-                **facts,
-            )  # fmt: skip
-        )
+        rates = {one.name: statistics.median(one.rates) for one in settings}
+        for one in quoted:
+            target = TARGETS[key].get(way) if one is quoted[-1] else None
+            name = f"{case.name}, N = {MEMBERS}: over {one.name}"
+            more = {"goal": letter, "baseline_rates": rates, **facts}
+            rows.append(timing.ratio_row(name, times["engine"], one, target, **more))
     return rows
 
 
@@ -198,11 +198,11 @@ def _scaling_rows(case: Case, many: int, times: dict[str, Times], facts: dict[st
     """Flatness in the number of members, and two devices over one."""
     devices = jax.local_device_count()
     name = f"{case.name}: rate at N = {many} over N = {FEW}"
-    rows = [bench_timing.ratio_row(name, times["many"], times["few"], FLATNESS, goal="C4", **facts)]
+    rows = [timing.ratio_row(name, times["many"], times["few"], FLATNESS, goal="C4", **facts)]
     if devices > 1:
         name = f"{case.name}, N = {MEMBERS}: 2 host devices over 1"
         here, baseline = times["engine" if devices == 2 else "two devices"], times["one device"]
-        rows.append(bench_timing.ratio_row(name, here, baseline, TWO_DEVICES, goal="C5", **facts))
+        rows.append(timing.ratio_row(name, here, baseline, TWO_DEVICES, goal="C5", **facts))
     return rows
 
 
@@ -223,6 +223,6 @@ def _sharding_rows(key: str, case: Case, engines: dict[str, Engine]) -> list[Row
     bound = 0.0 if key == "location" else ROUNDING
     facts = {"goal": "D1", "case": key, "members": MEMBERS}
     return [
-        bench_timing.value_row(name, [largest], "largest relative difference", target=bound, **facts),
-        bench_timing.value_row(f"{case.name}: collectives in the program", [found], "found", target=0, **facts),
+        timing.value_row(name, [largest], "largest relative difference", target=bound, **facts),
+        timing.value_row(f"{case.name}: collectives in the program", [found], "found", target=0, **facts),
     ]

@@ -2,15 +2,15 @@
 
 import pytest
 
-from launch import bench_conv
+from launch.benches import conv
 
 
 def test_rows_are_complete_and_relative_to_the_baseline(monkeypatch):
-    tiny = bench_conv.Case("tiny", 4, (1, 2), (1,), 2, (2,))
-    monkeypatch.setattr(bench_conv, "_QUICK", (tiny, tiny._replace(name="tiny scan", in_scan=True)))
-    kept = [v for v in bench_conv._VARIANTS if v.form in ("canonical", "native", "grouped")]
-    monkeypatch.setattr(bench_conv, "_VARIANTS", kept)
-    rows = bench_conv.run(quick=True)
+    tiny = conv.Case("tiny", 4, (1, 2), (1,), 2, (2,))
+    monkeypatch.setattr(conv, "_QUICK", (tiny, tiny._replace(name="tiny scan", in_scan=True)))
+    kept = [v for v in conv._VARIANTS if v.form in ("canonical", "native", "grouped")]
+    monkeypatch.setattr(conv, "_VARIANTS", kept)
+    rows = conv.run(quick=True)
     assert {(row["mapping"], row["form"]) for row in rows} == {tuple(variant) for variant in kept}
     for row in rows:
         assert row["seconds"] > 0 and row["members"] == 2 and row["case"] in row["name"]
