@@ -124,8 +124,9 @@ class EngineSettings:
 
     mapping: str = _field("auto", "members one after another inside one program, side by side, or a host loop",
                           choices=("auto", "map", "vmap", "loop"))  # fmt: skip
-    conv: str = _field("auto", "form of the convolutions",
-                       choices=("auto", "native", "canonical", "im2col", "unrolled", "grouped", "cpu"))  # fmt: skip
+    conv: str = _field("auto", "form of the convolutions (models/conv.py)",
+                       choices=("auto", "cpu", "native", "canonical", "im2col", "shift", "unrolled",
+                                "grouped"))  # fmt: skip
     chunk: int = _field(0, "members trained and checkpointed together; 0 = as many as memory holds", low=0)
     group: int = _field(0, "members side by side inside a mapped program; 0 = by platform", low=0)
     devices: int = _field(0, "devices over which members are spread; 0 = all", low=0)

@@ -119,16 +119,21 @@ def _im2col(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
+    pieces = _pieces(x, geometry)
+    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=-1)
+
+
+def _pieces(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
+    """For each position of the kernel, in row order, the slice [B, oh, ow, C] of the padded picture that it meets."""
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
     (oh, ow), (sh, sw) = geometry.output, geometry.stride
     batch, _, _, channels = x.shape
     # Shifted slices, not `conv_general_dilated_patches`: that one is itself a convolution, 15 times slower on a CPU.
-    pieces = [
+    return [
         lax.slice(x, (0, i, j, 0), (batch, i + (oh - 1) * sh + 1, j + (ow - 1) * sw + 1, channels), (1, sh, sw, 1))
         for i in range(geometry.kernel[0])
         for j in range(geometry.kernel[1])
     ]
-    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=-1)
 
 
 def _im2col_data(dy: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -158,13 +163,34 @@ def _im2col_weight(x: jax.Array, dy: jax.Array, geometry: Geometry) -> jax.Array
     return dw.reshape(*geometry.kernel, x.shape[3], dy.shape[3]).astype(x.dtype)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# shift: a sum of shifted pictures times one row of the kernel each, which the compiler fuses into one pass. With one or
+# three input channels there is too little to multiply for a matrix product.
+
+
+def _shift(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    rows = w.astype(jnp.promote_types(w.dtype, jnp.float32)).reshape(-1, w.shape[2], w.shape[3])
+    total = jnp.zeros((), rows.dtype)
+    for piece, row in zip(_pieces(x, geometry), rows, strict=True):
+        for channel in range(w.shape[2]):
+            total = total + piece[..., channel : channel + 1] * row[channel]
+    return total.astype(x.dtype)
+
+
+def _shift_weight(x: jax.Array, dy: jax.Array, geometry: Geometry) -> jax.Array:
+    """The im2col product, patches stacked position by position: whole pictures are copied, not single pixels."""
+    stacked = jnp.stack([jnp.moveaxis(piece, 3, 0) for piece in _pieces(x, geometry)])
+    dw = _dot(stacked.reshape(-1, dy[..., 0].size), dy.reshape(-1, dy.shape[3]), ((1,), (0,)))
+    return dw.reshape(*geometry.kernel, x.shape[3], dy.shape[3]).astype(x.dtype)
+
+
 def _dot(a: jax.Array, b: jax.Array, contract: tuple[tuple[int, ...], tuple[int, ...]]) -> jax.Array:
     kind = jnp.promote_types(a.dtype, jnp.float32)
     return lax.dot_general(a, b, (contract, ((), ())), preferred_element_type=kind)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# canonical, im2col: a product with its own two gradients
+# canonical, im2col, shift: a product with its own two gradients
 
 
 def _with_gradients(
@@ -243,6 +269,7 @@ FORMS: dict[str, Callable[[jax.Array, jax.Array, Geometry], jax.Array]] = {
     "native": _native,
     "canonical": _with_gradients(_native, _canonical_data, _canonical_weight),
     "im2col": _with_gradients(_im2col, _im2col_data, _im2col_weight),
+    "shift": _with_gradients(_shift, _im2col_data, _shift_weight),
     "unrolled": lambda x, w, geometry: _forward(x, w, geometry, _UNROLLED),
     "grouped": lambda x, w, geometry: _forward(x, w, geometry, _GROUPED),
 }

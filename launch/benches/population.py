@@ -153,9 +153,9 @@ def _torch_variants(pool: list[Worker], problem: Problem, members: int, settings
     cores = workers.cores()
     shares = [min(members, len(range(i, MEMBERS, cores))) for i in range(cores)]
 
-    def variant(name: str, workers: list[Worker], way: str, threads: int, models: int) -> Variant:
+    def variant(name: str, chosen: list[Worker], way: str, threads: int, models: int) -> Variant:
         def call() -> float:
-            return workers.run(workers, way, threads, members)[1]
+            return workers.run(chosen, way, threads, members)[1]
 
         return Variant(name, call, models * problem.job.steps)
 

@@ -239,10 +239,11 @@ def test_errors_name_the_form_the_channels_and_the_size():
 
 
 def test_the_cpu_policy_chooses_by_layer():
-    def chosen(form, channels, size, kernel=3):
+    def chosen(form, channels, size, kernel=3, outputs=64):
         geometry = forms.Geometry((1, 1), ((1, 1), (1, 1)), (size, size), (kernel, kernel))
-        return convolution._layer_form(form, channels, geometry)
+        return convolution._layer_form(form, channels, outputs, geometry)
 
+    assert chosen("cpu", 1, 28) == chosen("cpu", 3, 32, outputs=16) == "shift"
     assert chosen("cpu", 3, 32) == "im2col" and chosen("cpu", 4, 32) == "canonical"
     assert chosen("cpu", 64, 4) == "im2col" and chosen("cpu", 64, 5) == "canonical"
     assert chosen("cpu", 64, 32, kernel=1) == "im2col"
