@@ -88,7 +88,7 @@ def tidy_labels(name: str, raw: np.ndarray, num_rows: int) -> np.ndarray:
         )
     if raw.size and raw.min() < 0:
         row = int(np.flatnonzero(raw < 0)[0])
-        raise errors.DataError(f"{name} hold {int(raw[row])} in row {row}; class indices start at 0.")
+        raise errors.DataError(f"{name}: row {row} is {int(raw[row])}; class indices start at 0.")
     return raw.astype(np.int32)
 
 

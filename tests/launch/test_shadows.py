@@ -249,7 +249,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments, message, tmp_path, 
     [
         (None, "nowhere.npz"),
         ({"a": X, "b": Y}, "x_train"),
-        ({"x": X, "y": Y - 1}, r"hold -1 in row 0"),
+        ({"x": X, "y": Y - 1}, r"row 0 is -1"),
         ({"x": np.where(np.arange(80)[:, None] == 7, np.nan, X), "y": Y}, "NaN or infinite"),
         ({"x": X, "y": Y[:70]}, "70"),
     ],
