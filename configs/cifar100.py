@@ -15,16 +15,9 @@ from jaxunlearn import settings
 
 def get_config(variant: str = ""):
     """The config of a variant: default, smoke or paper."""
-    config = settings.defaults()
+    config = settings.defaults("iam_vision")
     config.data.name = "cifar100"
-    config.data.augment = "flip_crop"
     config.split.shadow = 20_000
-    config.split.forget.size = 500
-    config.model.name = "resnet18"
-    config.train.learning_rate = 0.1
-    config.train.epochs = 201
-    config.train.schedule_epochs = 200
-    config.train.batch = 128
     config.shadows.count = 16
     return settings.variant(config, variant, {
         "smoke": {"data.train_rows": 600, "data.test_rows": 200, "split.shadow": 300, "split.forget.size": 20,

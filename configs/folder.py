@@ -23,7 +23,5 @@ def get_config(variant: str = ""):
     config.shadows.count = 16
     return settings.variant(config, variant, {
         "smoke": {"split.shadow": 20, "split.forget.size": 2, "train.epochs": 2, "train.batch": 8, "shadows.count": 2},
-        "paper": {"model.name": "resnet18", "split.shadow": 20_000, "split.forget.size": 500,
-                  "train.learning_rate": 0.1, "train.epochs": 201, "train.schedule_epochs": 200,
-                  "train.batch": 128, "shadows.count": 128},
+        "paper": settings.RECIPES["iam_vision"] | {"split.shadow": 20_000, "shadows.count": 128},
     })  # fmt: skip

@@ -26,6 +26,6 @@ def get_config(variant: str = ""):
     config.shadows.count = 64
     return settings.variant(config, variant, {
         "smoke": {"train.epochs": 5, "shadows.count": 4},
-        "paper": {"train.epochs": 201, "train.schedule_epochs": 200, "train.learning_rate": 0.01, "train.batch": 128,
-                  "shadows.count": 128, "split.rng": "mt19937"},
+        "paper": settings.RECIPES["iam_tabular"]
+        | {"split.forget.size": 100, "split.rng": "mt19937", "shadows.count": 128},
     })  # fmt: skip

@@ -12,15 +12,10 @@ from jaxunlearn import settings
 
 def get_config(variant: str = ""):
     """The config of a variant: default, smoke or paper."""
-    config = settings.defaults()
+    config = settings.defaults("iam_tabular")
     config.data.name = "texas100"
     config.split.shadow = 20_000
-    config.split.forget.size = 500
     config.model.name = "texas"
-    config.train.learning_rate = 0.01
-    config.train.epochs = 201
-    config.train.schedule_epochs = 200
-    config.train.batch = 128
     config.shadows.count = 16
     return settings.variant(config, variant, {
         "smoke": {"data.train_rows": 4000, "data.test_rows": 1000, "split.shadow": 2000, "train.epochs": 2,

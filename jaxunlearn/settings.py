@@ -167,9 +167,36 @@ def to_dict(settings: Any) -> dict[str, Any]:
     }
 
 
-def defaults() -> ml_collections.ConfigDict:
-    """The default settings as a locked ConfigDict, for config files to start from."""
-    return ml_collections.ConfigDict(to_dict(Settings())).lock()
+# Published recipes that several experiments share; sizes and counts are the experiments' own.
+RECIPES: dict[str, dict[str, Any]] = {
+    # IAM, section on training: every image model.
+    "iam_vision": {
+        "data.augment": "flip_crop",
+        "split.forget.size": 500,
+        "model.name": "resnet18",
+        "train.learning_rate": 0.1,
+        "train.epochs": 201,
+        "train.schedule_epochs": 200,
+        "train.batch": 128,
+    },
+    # IAM: shadow models of Purchase and Texas.
+    "iam_tabular": {
+        "split.forget.size": 500,
+        "train.learning_rate": 0.01,
+        "train.epochs": 201,
+        "train.schedule_epochs": 200,
+        "train.batch": 128,
+    },
+}
+
+
+def defaults(recipe: str = "") -> ml_collections.ConfigDict:
+    """The default settings, with a recipe of `RECIPES` if one is named, as a locked ConfigDict to start from."""
+    config = ml_collections.ConfigDict(to_dict(Settings()))
+    if recipe:
+        checks.choice("recipe", recipe, RECIPES)
+        config.update_from_flattened_dict(RECIPES[recipe])
+    return config.lock()
 
 
 def variant(config: ml_collections.ConfigDict, name: str, variants: dict[str, dict[str, Any]]) -> Any:

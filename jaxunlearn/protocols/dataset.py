@@ -40,7 +40,9 @@ def lines(facts: summary.Summary) -> list[tuple[str, str]]:
     counts = np.asarray(facts.train_counts)
     shown = facts.class_names or tuple(str(i) for i in range(facts.num_classes))
     least, most = int(counts.argmin()), int(counts.argmax())
-    balance = f"{counts.min():,} ({shown[least]}) to {counts.max():,} ({shown[most]}) training rows per class"
+    balance = f"{counts.min():,} training rows in every class"
+    if counts.min() < counts.max():
+        balance = f"{counts.min():,} ({shown[least]}) to {counts.max():,} ({shown[most]}) training rows per class"
     warnings = []
     if facts.shared:
         warnings.append(f"{facts.shared:,} held-out rows stand in the train pool too: a model has seen them")
