@@ -68,7 +68,10 @@ def predict(
     program = None
     for start in range(0, len(padded), block):
         shared = lift.place((data, padded[start : start + block], np.int32(start // batch), key), lifting, shared=True)
-        program = program or lift.compile_lifted(answer, lifting, members, unused, shared)
+        if program is None:
+            # Shadow statistics live in the tails: a GPU's default of TF32 products would blur them.
+            with jax.default_matmul_precision("float32"):
+                program = lift.compile_lifted(answer, lifting, members, unused, shared)
         logits = np.asarray(program.call(members, unused, shared))[:num_members]
         stop = min(start + block, len(rows))
         yield slice(start, stop), logits.reshape(num_members, block, -1)[:, : stop - start]

@@ -69,7 +69,9 @@ def _distribution(axes: Any, log_odds: np.ndarray, member: np.ndarray) -> None:
     centers = (edges[1:] + edges[:-1]) / 2
     for kept, color, name in ((~member, OTHER, "not trained on it"), (member, MEMBER, "trained on it")):
         chosen = [line[mask & np.isfinite(line)] for line, mask in zip(log_odds, kept, strict=True)]
-        densities = np.stack([_density(values, edges) for values in chosen if len(values)])
+        densities = np.array([_density(values, edges) for values in chosen if len(values)])
+        if not len(densities):
+            continue
         if len(densities) > 2:
             axes.fill_between(centers, *np.percentile(densities, [10, 90], axis=0), color=color, alpha=0.2, lw=0)
         pooled = np.concatenate(chosen)

@@ -193,6 +193,13 @@ def test_augmented_views_and_snapshots_are_recorded(tmp_path):
     assert len(list((tmp_path / "populations" / "shadow").glob("snapshot_0000[12]/chunk_00000_00004"))) == 2
 
 
+@pytest.mark.parametrize("extra", ["--config.shadows.count=1", "--config.shadows.ratio=1.0"])
+def test_one_member_and_members_that_see_everything_still_report(extra, tmp_path, capsys):
+    assert launch(SMOKE[0], "--config.train.epochs=1", extra, workdir=tmp_path) == 0
+    assert "held-out accuracy" in capsys.readouterr().out
+    assert (tmp_path / "report" / "shadows.svg").exists()
+
+
 def test_a_dry_run_plans_and_does_nothing(tmp_path, capsys):
     assert launch(*SMOKE, "--dry_run", workdir=tmp_path / "run") == 0
     printed = capsys.readouterr().out
