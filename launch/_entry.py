@@ -4,7 +4,9 @@ Exit codes: 0 done, 1 bug (with traceback), 2 user error (one message), 130 inte
 progress.
 """
 
+import hashlib
 import os
+import platform
 import sys
 import traceback
 from collections.abc import Callable
@@ -83,8 +85,18 @@ def prepare_process() -> None:
         os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={cores}".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxunlearn" / "xla"
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache / _processor())
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def _processor() -> str:
+    """Names this kind of processor: a home folder shared by several must not mix code compiled for one with another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = ""
+    return f"{platform.machine()}-{hashlib.blake2s(features.encode(), digest_size=4).hexdigest()}"
 
 
 def parse(argv: list[str], doc: str, define: Callable[[flags.FlagValues], None] | None) -> Request | None:
