@@ -22,12 +22,10 @@ def command(request: _entry.Request) -> None:
         return
     bench = workbench.prepare(request.settings)
     splits.check(bench)
-    with store.open_run(request.workdir, request.overwrite) as run:
-        plain = settings.to_dict(request.settings)
-        store.write_status(run, "running", plain, overrides=request.overrides)
+    plain = settings.to_dict(request.settings)
+    with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
         summary = shadows.run(run, reporter, tuning.obtain(bench, reporter))
-        store.write_status(run, "done", plain, overrides=request.overrides, seconds=summary.seconds)
         print(tables.pairs(shadows.summary_lines(summary)))
         print(f"\nfiles in {run.root}:\n{tables.pairs(shadows.file_lines(run, request.settings))}")
 

@@ -76,18 +76,20 @@ class Work(NamedTuple):
     bench: workbench.Workbench
     role: Role
     lifting: lift.Lifting
-    length: int  # rows of the largest member: all chunks are padded to it, so that they share programs
+    lengths: tuple[int, int]  # most rows of a member in its two streams: all chunks are padded to share programs
     programs: dict[int, Program]
 
 
-def make_job(bench: workbench.Workbench, role: Role, member_ids: np.ndarray, length: int = 0) -> population.Job:
-    """The training job of some members of a role; `length` pads to the role's largest member."""
+def make_job(
+    bench: workbench.Workbench, role: Role, member_ids: np.ndarray, lengths: tuple[int, int] = (0, 0)
+) -> population.Job:
+    """The training job of some members of a role; `lengths` pads both streams to the role's largest member."""
     settings = bench.settings
     ids = np.asarray(member_ids, np.int32)
-    stream = population.from_membership(role.membership(ids), length)
+    stream = population.from_membership(role.membership(ids), lengths[0])
     rates = settings.train.learning_rate * np.asarray(role.factors(ids), np.float32)
     decays = np.full(len(ids), settings.train.weight_decay, np.float32)
-    best = population.from_membership(role.held_out(ids)) if settings.train.keep == "best" else None
+    best = population.from_membership(role.held_out(ids), lengths[1]) if settings.train.keep == "best" else None
     return population.Job(
         task=bench.task,
         streams={"train": stream},
@@ -128,9 +130,11 @@ def train_missing(run: store.Run, reporter: progress.Reporter, bench: workbench.
     queue = _take_stock(folder, reporter, role)
     if not queue:
         return Spent()
-    rows = role.membership(np.concatenate([ids for ids, _ in queue])).sum(1)
+    missing = np.concatenate([ids for ids, _ in queue])
+    rows = role.membership(missing).sum(1)
+    held_out = role.held_out(missing).sum(1) if bench.settings.train.keep == "best" else np.zeros(1)
     lifting = workbench.lifting(bench, min(len(rows), bench.settings.engine.chunk or len(rows)))
-    work = Work(folder, reporter, bench, role, lifting, int(rows.max()), {})
+    work = Work(folder, reporter, bench, role, lifting, (int(rows.max()), int(held_out.max())), {})
     total = float(np.ceil(rows / bench.settings.train.batch).sum() * bench.settings.train.epochs)
     reporter.begin(f"training {role.name}")
     spent = Spent()
@@ -175,7 +179,7 @@ def _program(work: Work, members: int) -> lift.Compiled:
     """The compiled epoch for so many members, made once."""
     if members not in work.programs:
         work.reporter.say(f"compiling the epoch of {members} {work.role.name} member(s)")
-        job = make_job(work.bench, work.role, np.resize(work.role.member_ids, members), work.length)
+        job = make_job(work.bench, work.role, np.resize(work.role.member_ids, members), work.lengths)
         begun = time.monotonic()
         program = training.compile_epoch(job, workbench.resident(work.bench), work.lifting)
         work.programs[members] = Program(program, time.monotonic() - begun)
@@ -207,7 +211,7 @@ def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, s
     recipe = bench.settings.train
     program = _program(work, len(ids))
     begun = time.monotonic()
-    job = make_job(bench, role, ids, work.length)
+    job = make_job(bench, role, ids, work.lengths)
     done, carry, history = _resume(work, ids, checkpoint)
     steps_per_epoch = float(np.ceil(np.asarray(job.streams["train"].num_rows) / recipe.batch).sum())
     saved, base = time.monotonic(), spent.model_steps

@@ -4,4 +4,4 @@
 """
 
 from jaxunlearn.store import chunks, files, logits
-from jaxunlearn.store.run import STAGES, Run, claim, open_run, versions, write_status
+from jaxunlearn.store.run import STAGES, Run, claim, open_run, status, versions

@@ -110,18 +110,28 @@ def _installed(name: str) -> bool:
     return True
 
 
-def write_status(run: Run, status: str, settings: Mapping[str, Any], **more: Any) -> None:
-    """Writes run.json: resolved settings, versions, device, status (running, done, failed)."""
-    files.write_json(
-        run.path("run.json"),
-        {
-            "status": status,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            "versions": versions(),
-            "settings": settings,
-            **more,
-        },
-    )
+@contextlib.contextmanager
+def status(run: Run, settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[None]:
+    """Keeps run.json while the block works: settings, versions, device, status (running, done, failed, interrupted).
+
+    A run that says `running` while nobody holds the folder's lock was killed; the same command continues it.
+    """
+    begun = time.monotonic()
+
+    def write(word: str) -> None:
+        facts = {"status": word, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "versions": versions()}
+        seconds = round(time.monotonic() - begun, 3)
+        content = {**facts, "seconds": seconds, "settings": settings, "overrides": overrides}
+        files.write_json(run.path("run.json"), content)
+
+    write("running")
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(errors.StoreError):  # the disk may be full: the first error is the one to show
+            write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    write("done")
 
 
 def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: int) -> tuple[str, bool]:

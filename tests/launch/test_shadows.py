@@ -328,7 +328,18 @@ def test_an_interrupt_is_130_and_the_run_continues(tmp_path, capsys, monkeypatch
         patched.setattr(chunks, "save", interrupt)
         assert launch(*SMOKE, workdir=tmp_path) == 130
     assert "run the same command again" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
     assert launch(*SMOKE, workdir=tmp_path) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "done"
+
+
+def test_the_best_epoch_is_kept_over_chunks(tmp_path):
+    arguments = [*SMOKE, "--config.train.keep=best", "--config.engine.chunk=2"]
+    assert launch(*arguments, workdir=tmp_path) == 0
+    last, best = tmp_path / "last", tmp_path
+    assert launch(*SMOKE, workdir=last) == 0
+    accuracy = [np.mean(json.loads((w / "summary.json").read_text())["held_out_accuracy"]) for w in (best, last)]
+    assert accuracy[0] > accuracy[1] - 0.05  # chosen on other rows than these
 
 
 def test_running_outside_the_checkout_finds_the_configs(tmp_path):
