@@ -3,8 +3,8 @@
     logistic    F - C
     mlp         F - hidden - C, ReLU; hidden 256, 128 unless told otherwise; `mlp_tanh` with tanh
     purchase    600-1024-512-256-128-100, tanh: 1,317,348 parameters (the IAM seed's Purchase classifier)
-    texas       6169-1024-512-256-128-100, tanh: the same hidden layers (Song and Mittal 2021, "Systematic evaluation
-                of privacy risks"; the widths go back to Nasr, Shokri and Houmansadr 2019). The IAM seed ships none.
+    texas       6169-1024-512-256-128-100, tanh: the widths that public membership-inference code uses for it. The IAM
+                seed ships none.
     location    446-256-128-30, tanh. The IAM seed ships none.
 
 Pictures are flattened. The head is float32 even under bfloat16, so logits keep their digits.
