@@ -7,6 +7,8 @@ the data (sizes against rows, files that must exist) is checked where the data i
 
 import dataclasses
 import difflib
+import os
+import pathlib
 import types
 import typing
 from typing import Any
@@ -156,6 +158,12 @@ class Settings:
     shadows: ShadowSettings = _section(ShadowSettings)
     engine: EngineSettings = _section(EngineSettings)
     compat: CompatSettings = _section(CompatSettings)
+
+
+def cache_folder() -> pathlib.Path:
+    """The user's cache folder of this package: `$XDG_CACHE_HOME/jaxunlearn`, else `~/.cache/jaxunlearn`."""
+    home = os.path.expandvars(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return pathlib.Path(home).expanduser() / "jaxunlearn"
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

@@ -25,19 +25,9 @@ def stack(members: Sequence[Tree]) -> Tree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
-def concatenate(trees: Sequence[Tree]) -> Tree:
-    """Populations joined along the model axis, on the host (NumPy leaves)."""
-    return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *trees)
-
-
 def where(flag: jax.Array, new: Tree, old: Tree) -> Tree:
     """`new` where the scalar flag of ONE member is true, else `old`; both trees of equal structure."""
     return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
-
-
-def num_bytes(tree: Tree) -> int:
-    """Bytes of all leaves; works on arrays and on `jax.ShapeDtypeStruct`s."""
-    return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def count(tree: Tree) -> int:

@@ -79,14 +79,17 @@ def prepare_process() -> None:
     Both are left alone where the user has set them (XLA_FLAGS, JAX_COMPILATION_CACHE_DIR; an empty value of the latter
     turns the cache off).
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("XLA_FLAGS", "")
     if "xla_force_host_platform_device_count" not in given:
-        os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={cores}".strip()
+        os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={cores()}".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxunlearn" / "xla"
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache / _processor())
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(settings.cache_folder() / "xla" / _processor())
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

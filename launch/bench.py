@@ -24,7 +24,6 @@ from absl import flags
 
 from jaxunlearn import errors, progress
 from launch import _entry
-from launch.benches import workers
 
 BENCHES = {
     "population": "launch.benches.population:run",
@@ -165,7 +164,7 @@ def as_json(bench: str, quick: bool, row: Row) -> str:
     from jaxunlearn import store
 
     versions = store.versions()
-    machine = {"device": versions["device"], "cores": workers.cores(), "versions": versions}
+    machine = {"device": versions["device"], "cores": _entry.cores(), "versions": versions}
     return json.dumps({"bench": bench, "quick": quick, **row, **machine})
 
 

@@ -1,7 +1,9 @@
 """Checks a data set: counts, shapes, class balance, repeated rows, a contact sheet; or how to get what is missing.
 
-python -m launch.data --config=configs/digits.py
-python -m launch.data --config=configs/cifar100.py --import=cifar-100-binary.tar.gz    official archive, once
+    python -m launch.data --config=configs/digits.py
+    python -m launch.data --config=configs/cifar100.py --import=cifar-100-binary.tar.gz    official archive, once
+
+Nothing is trained and no run folder is claimed; the contact sheet lies under --workdir.
 """
 
 import sys
@@ -18,18 +20,16 @@ def define(values: flags.FlagValues) -> None:
 
 def command(request: _entry.Request) -> None:
     """Imports an archive if one is given, then loads, checks and shows the data set."""
-    from jaxunlearn.data.published import import_archive
     from jaxunlearn.protocols import dataset
-    from jaxunlearn.report import tables
 
     settings = request.settings.data
     if request.dry_run:
         print(f"would load {settings.name!r} and draw {request.workdir}/report/contact_sheet.png")
         return
     if request.flags["import"].value:
-        print(f"imported into {import_archive(request.flags['import'].value, settings.cache)}")
+        print(f"imported into {dataset.import_archive(request.flags['import'].value, settings)}")
     facts, sheet = dataset.inspect(settings, request.workdir)
-    print(tables.pairs(dataset.lines(facts)))
+    print(dataset.text(facts))
     if sheet:
         print(f"\ncontact sheet: {sheet}")
 

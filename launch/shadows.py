@@ -15,10 +15,9 @@ def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress, settings, store
     from jaxunlearn.protocols import plan, shadows, splits, tuning, workbench
-    from jaxunlearn.report import tables
 
     if request.dry_run:
-        print(tables.pairs(plan.lines(plan.make(request.settings))))
+        print(plan.text(plan.make(request.settings)))
         return
     bench = workbench.prepare(request.settings)
     splits.check(bench)
@@ -26,8 +25,8 @@ def command(request: _entry.Request) -> None:
     with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
         summary = shadows.run(run, reporter, tuning.obtain(bench, reporter))
-        print(tables.pairs(shadows.summary_lines(summary)))
-        print(f"\nfiles in {run.root}:\n{tables.pairs(shadows.file_lines(run, request.settings))}")
+        print(shadows.summary_text(summary))
+        print(f"\n{shadows.files_text(run, request.settings)}")
 
 
 if __name__ == "__main__":

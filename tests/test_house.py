@@ -83,6 +83,14 @@ def test_only_the_store_the_data_and_the_page_touch_files(path):
             assert name not in forbidden and called not in forbidden, f"{path}:{node.lineno} calls {called}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.stem)
+def test_launchers_call_protocols_only(path):
+    allowed = {"protocols", "settings", "errors", "progress", "store"}
+    for module, _ in imports(path):
+        parts = module.split(".")
+        assert parts[0] != "jaxunlearn" or len(parts) == 1 or parts[1] in allowed, f"{path.name} imports {module}"
+
+
 def test_no_file_is_longer_than_a_sitting():
     long = {str(path): n for path in FILES if (n := len(path.read_text().splitlines())) > 400}
     assert not long

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from jaxunlearn import errors
+from jaxunlearn import errors, settings
 from jaxunlearn.settings import DataSettings
 
 
@@ -25,9 +25,7 @@ def expand(path: str) -> pathlib.Path:
 
 def cache_folder(cache: str = "") -> pathlib.Path:
     """The folder of decoded copies: `cache`, else `$XDG_CACHE_HOME/jaxunlearn`, else `~/.cache/jaxunlearn`."""
-    if cache:
-        return expand(cache)
-    return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxunlearn"
+    return expand(cache) if cache else settings.cache_folder()
 
 
 def missing(name: str, looked: str, ways: Iterable[str] = ()) -> errors.DataError:

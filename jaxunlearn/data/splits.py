@@ -148,6 +148,17 @@ def shadow_seeds(count: int) -> list[int]:
     return seeds[:count]
 
 
+def shadow_pool(split: Split, pool: str) -> np.ndarray:
+    """[n] rows that shadow models may train on: the shadow rows, the target rows, or both in this order.
+
+    Raises:
+      ConfigError: unknown pool.
+    """
+    pools = {"shadow": [split.shadow], "target": [split.target], "both": [split.shadow, split.target]}
+    checks.choice("shadows.pool", pool, pools)
+    return np.concatenate([np.asarray(rows) for rows in pools[pool]])
+
+
 def shadow_members(
     split: Split, shadows: ShadowSettings, member_ids: Sequence[int] | np.ndarray, seed: int, rng: str, num_rows: int
 ) -> np.ndarray:
@@ -170,14 +181,8 @@ def shadow_members(
     Raises:
       ConfigError: a member would train on nothing, or too few rows for the published fixed tail.
     """
-    pools = {
-        "shadow": [split.shadow],
-        "target": [split.target],
-        "both": [split.shadow, split.target],
-    }
-    checks.choice("shadows.pool", shadows.pool, pools)
     checks.choice("split.rng", rng, ("numpy", "mt19937"))
-    pool = np.concatenate([np.asarray(rows) for rows in pools[shadows.pool]])
+    pool = shadow_pool(split, shadows.pool)
     member_ids = np.asarray(member_ids, np.int64).reshape(-1)
     size = int(shadows.ratio * len(pool))
     least = permutation.SHADOW_TAIL if rng == "mt19937" else 1

@@ -5,7 +5,8 @@
 `map` runs members one after another inside the program (a CPU core keeps one model in cache), `vmap` side by side (a
 GPU wants the parallelism), a `group` above 1 puts that many side by side inside a map, and `loop` calls a one-member
 program from the host (the plain reference). All give the same numbers to float rounding; `map` on one device and on
-several are bitwise equal. Automatic partitioning is never used: it inserts all-gathers around grouped convolutions.
+several are bitwise equal but for BatchNorm, whose sums the compiler may order differently in the two programs.
+Automatic partitioning is never used: it inserts all-gathers around grouped convolutions.
 """
 
 from collections.abc import Callable

@@ -49,7 +49,7 @@ def predict(
     steps = max(1, min(block, len(rows) + batch - 1) // batch)
     block = steps * batch
 
-    def answer(member: Tree, nothing: jax.Array, shared: tuple) -> jax.Array:
+    def answer(changing: None, member: Tree, shared: tuple) -> jax.Array:
         data, chosen, place, key = shared
 
         def one(carry: None, now: tuple) -> tuple[None, jax.Array]:
@@ -61,7 +61,6 @@ def predict(
         return jax.lax.scan(one, None, (chosen.reshape(steps, batch), jnp.arange(steps)))[1]
 
     members = lift.place(lift.pad(variables, lifting), lifting)
-    unused = lift.place(np.zeros(trees.size(members), np.int8), lifting)
     data = lift.place(inputs, lifting, shared=True)
     key = view_key if view_key is not None else keys.root(0)
     padded = np.concatenate([rows, np.full(-len(rows) % block, rows[0], np.int32)])
@@ -71,7 +70,7 @@ def predict(
         if program is None:
             # Shadow statistics live in the tails: a GPU's default of TF32 products would blur them.
             with jax.default_matmul_precision("float32"):
-                program = lift.compile_lifted(answer, lifting, members, unused, shared)
-        logits = np.asarray(program.call(members, unused, shared))[:num_members]
+                program = lift.compile_lifted(answer, lifting, None, members, shared)
+        logits = np.asarray(program.call(None, members, shared))[:num_members]
         stop = min(start + block, len(rows))
         yield slice(start, stop), logits.reshape(num_members, block, -1)[:, : stop - start]

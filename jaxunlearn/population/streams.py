@@ -62,6 +62,11 @@ def steps_per_epoch(stream: Stream, batch: int) -> int:
     return -(-int(np.max(np.asarray(stream.num_rows))) // batch)
 
 
+def model_steps(num_rows: np.ndarray, batch: int) -> int:
+    """Steps of all members together in one epoch, from the [M] numbers of their rows."""
+    return int(np.ceil(np.asarray(num_rows) / batch).sum())
+
+
 def order(key: jax.Array, count: jax.Array, length: int) -> jax.Array:
     """One member's order of an epoch: [length] int32 whose first `count` entries permute 0..count-1.
 

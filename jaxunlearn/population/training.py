@@ -1,6 +1,6 @@
 """Training a population: one compiled program per epoch, a generator that yields after each.
 
-    for progress in train(task, data, streams, ...):     # the caller reports, checkpoints, keeps snapshots
+    for progress in train(job, data, epochs, lifting):     # the caller reports, checkpoints, keeps snapshots
         ...
 
 Within the program every member scans over its own steps: gather its batch from the resident data, take the task's

@@ -7,8 +7,13 @@ import numpy as np
 from jaxunlearn import data
 from jaxunlearn.data import summary
 from jaxunlearn.records import Dataset
-from jaxunlearn.report import figures, page
+from jaxunlearn.report import figures, page, tables
 from jaxunlearn.settings import DataSettings
+
+
+def import_archive(path: str, settings: DataSettings) -> str:
+    """Reads an official archive into the cache; returns where its arrays lie."""
+    return str(data.import_archive(path, settings.cache))
 
 
 def inspect(settings: DataSettings, folder: str, per_class: int = 10) -> tuple[summary.Summary, str]:
@@ -35,8 +40,8 @@ def contact_sheet(dataset: Dataset, per_class: int):  # type: ignore[no-untyped-
     return figures.contact_sheet(pictures, names[: len(rows)], f"{dataset.name}: first rows of each class")
 
 
-def lines(facts: summary.Summary) -> list[tuple[str, str]]:
-    """The facts as the rows of a table."""
+def text(facts: summary.Summary) -> str:
+    """The facts as a table."""
     counts = np.asarray(facts.train_counts)
     shown = facts.class_names or tuple(str(i) for i in range(facts.num_classes))
     least, most = int(counts.argmin()), int(counts.argmax())
@@ -51,7 +56,7 @@ def lines(facts: summary.Summary) -> list[tuple[str, str]]:
     absent = [name for name, count in zip(shown, facts.train_counts, strict=True) if not count]
     if absent:
         warnings.append(f"no training row of class {', '.join(absent[:5])}")
-    return [
+    rows = [
         ("data set", f"{facts.name}, {facts.num_classes} classes"),
         ("rows", f"{facts.num_train:,} to train on, {facts.num_held_out:,} held out"),
         ("one row", f"{' x '.join(map(str, facts.shape))} {facts.dtype}, values {facts.low:g} to {facts.high:g}"),
@@ -60,3 +65,4 @@ def lines(facts: summary.Summary) -> list[tuple[str, str]]:
         ("normalised", "yes" if facts.is_normalised else "no (raw values, divided by their scale)"),
         *[("warning", text) for text in warnings],
     ]
+    return tables.pairs(rows)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxunlearn import population, progress, records
 from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.protocols import roles, splits, workbench
+from jaxunlearn.report import tables
 from jaxunlearn.settings import Settings
 
 
@@ -47,10 +48,11 @@ def make(settings: Settings) -> Plan:
         fitted = capacity.Fit(chunk, need(chunk), budget)
     else:
         fitted = capacity.fit(need, count, lift.multiple(lifting), budget)
-    steps = int(np.ceil(np.asarray(job.streams["train"].num_rows) / settings.train.batch).sum()) * settings.train.epochs
+    rows = np.asarray(job.streams["train"].num_rows)
+    steps = population.model_steps(rows, settings.train.batch) * settings.train.epochs
     return Plan(
         members=count,
-        rows_per_member=int(np.max(job.streams["train"].num_rows)),
+        rows_per_member=int(rows.max()),
         model_steps=steps,
         parameters=bench.cost.parameters,
         mapping=f"{lifting.mapping}, conv {bench.policy.conv}, {lifting.mesh.size} device(s)",
@@ -96,10 +98,10 @@ def disk_bytes(bench: workbench.Workbench, num_rows: int) -> int:
     return weights + views * settings.shadows.count * num_rows * bench.dataset.num_classes * itemsize
 
 
-def lines(planned: Plan) -> list[tuple[str, str]]:
-    """A plan as the rows of a table."""
+def text(planned: Plan) -> str:
+    """A plan as a table."""
     chunks = -(-planned.members // planned.chunk)
-    return [
+    rows = [
         ("members", f"{planned.members} of {planned.parameters:,} parameters, {planned.rows_per_member:,} rows each"),
         ("model-steps", f"{planned.model_steps:,}"),
         ("mapping", planned.mapping),
@@ -109,3 +111,4 @@ def lines(planned: Plan) -> list[tuple[str, str]]:
         ("disk", f"about {progress.size(planned.disk_bytes)}"),
         ("files", "\n" + "\n".join(f"  {name}" for name in planned.files)),
     ]
+    return tables.pairs(rows)

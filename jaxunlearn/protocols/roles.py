@@ -96,7 +96,7 @@ def make_job(
         batches={"train": settings.train.batch},
         member_ids=ids,
         key=keys.stream(keys.root(settings.seed), role.name),
-        constants={"learning_rate": rates.astype(np.float32), "weight_decay": decays},
+        constants={"learning_rate": rates, "weight_decay": decays},
         steps=-(-stream.rows.shape[1] // settings.train.batch),
         held_out=best,
     )
@@ -135,7 +135,7 @@ def train_missing(run: store.Run, reporter: progress.Reporter, bench: workbench.
     held_out = role.held_out(missing).sum(1) if bench.settings.train.keep == "best" else np.zeros(1)
     lifting = workbench.lifting(bench, min(len(rows), bench.settings.engine.chunk or len(rows)))
     work = Work(folder, reporter, bench, role, lifting, (int(rows.max()), int(held_out.max())), {})
-    total = float(np.ceil(rows / bench.settings.train.batch).sum() * bench.settings.train.epochs)
+    total = population.model_steps(rows, bench.settings.train.batch) * bench.settings.train.epochs
     reporter.begin(f"training {role.name}")
     spent = Spent()
     while queue:
@@ -213,7 +213,7 @@ def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, s
     begun = time.monotonic()
     job = make_job(bench, role, ids, work.lengths)
     done, carry, history = _resume(work, ids, checkpoint)
-    steps_per_epoch = float(np.ceil(np.asarray(job.streams["train"].num_rows) / recipe.batch).sum())
+    steps_per_epoch = population.model_steps(np.asarray(job.streams["train"].num_rows), recipe.batch)
     saved, base = time.monotonic(), spent.model_steps
     latest = None
     for latest in population.train(

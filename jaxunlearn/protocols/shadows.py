@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import progress, records, store
+from jaxunlearn.data.splits import shadow_pool
 from jaxunlearn.metrics import intervals, roc
 from jaxunlearn.protocols import plan, recording, roles, splits, workbench
-from jaxunlearn.report import figures, page
+from jaxunlearn.report import figures, page, tables
 from jaxunlearn.scores import signals
 from jaxunlearn.settings import Settings, to_dict
 
@@ -26,9 +27,9 @@ class Summary(NamedTuple):
     """What a run found; also summary.json.
 
     Attributes:
-      members, diverged: counts; `steps`: model-steps spent in this run.
+      members: M; `diverged`: member -> step at which it was frozen; `steps_per_member`: of the largest one.
       train_accuracy, held_out_accuracy, auc: [M] per member (NaN for diverged ones).
-      seconds, train_seconds, compile_seconds: wall time of the run and its parts.
+      spent: what training cost in this run; `seconds`: the whole run.
     """
 
     members: int
@@ -37,8 +38,8 @@ class Summary(NamedTuple):
     train_accuracy: np.ndarray
     held_out_accuracy: np.ndarray
     auc: np.ndarray
-    spent: roles.Spent
-    seconds: float
+    spent: roles.Spent = roles.Spent()
+    seconds: float = 0.0
 
 
 class Exposure(NamedTuple):
@@ -61,7 +62,7 @@ def shadow_role(bench: workbench.Workbench, split: records.Split, split_fingerpr
     shadows = settings.shadows
     ids = np.arange(shadows.count, dtype=np.int32)
     table = splits.shadow_membership(run, bench, split, split_fingerprint, ids)
-    pool = splits.shadow_pool(split, shadows.pool)
+    pool = shadow_pool(split, shadows.pool)
     inside = np.zeros(len(bench.dataset.labels), bool)
     inside[pool] = True
 
@@ -120,9 +121,12 @@ def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Wor
         recording.record(run_folder, reporter, bench, role, rows, view)
     assert values is not None
     store.files.write_npy(run_folder.path("logits", "rows.npy"), rows)
-    summary = summarise(run_folder, bench, role, values, rows, split, spent, time.monotonic() - begun)
-    write_findings(run_folder, bench, summary)
-    draw_figure(run_folder, bench, exposure(bench, role, values, rows, split))
+    exposed = exposure(bench, role, values, rows, split)
+    diverged = diverged_members(run_folder, role)
+    summary = summarise(bench, role, values, rows, split, exposed, diverged)
+    summary = summary._replace(spent=spent, seconds=time.monotonic() - begun)
+    write_findings(run_folder, summary)
+    draw_figure(run_folder, bench, exposed)
     return summary
 
 
@@ -140,37 +144,31 @@ def _missing_bytes(run_folder: store.Run, bench: workbench.Workbench, role: role
 
 
 def summarise(
-    run_folder: store.Run,
     bench: workbench.Workbench,
     role: roles.Role,
     values: np.ndarray,
     rows: np.ndarray,
     split: records.Split,
-    spent: roles.Spent,
-    seconds: float,
+    exposed: Exposure,
+    diverged: dict[int, int],
 ) -> Summary:
     """Accuracies and the confidence attack of every member, from the recorded logits (streamed member by member)."""
     labels = np.asarray(bench.dataset.labels)[rows]
     held_out = np.isin(rows, np.concatenate([split.test, split.population]))
-    pool = np.isin(rows, splits.shadow_pool(split, bench.settings.shadows.pool))
     members = role.membership(role.member_ids)[:, rows]
-    diverged = diverged_members(run_folder, bench, role)
     accuracies = np.full((2, len(members)), np.nan)
     aucs = np.full(len(members), np.nan)
     for member, inside in enumerate(members):
         if member in diverged:
             continue
-        logits = np.asarray(values[member], np.float32)
-        right = logits.argmax(-1) == labels
+        right = np.asarray(values[member]).argmax(-1) == labels
         accuracies[:, member] = right[inside].mean(), right[held_out].mean()
-        if (pool & ~inside).any():
-            log_odds = np.asarray(signals.carlini_logit(logits[pool], labels[pool]))
-            aucs[member] = roc.auc(log_odds, inside[pool])
+        aucs[member] = roc.auc(exposed.log_odds[member], exposed.member[member])
     steps = -(-members.sum(1).max() // bench.settings.train.batch) * bench.settings.train.epochs
-    return Summary(len(members), diverged, int(steps), accuracies[0], accuracies[1], aucs, spent, seconds)
+    return Summary(len(members), diverged, int(steps), accuracies[0], accuracies[1], aucs)
 
 
-def diverged_members(run_folder: store.Run, bench: workbench.Workbench, role: roles.Role) -> dict[int, int]:
+def diverged_members(run_folder: store.Run, role: roles.Role) -> dict[int, int]:
     """Member -> step at which its loss stopped being finite."""
     whole, _ = store.chunks.finished(run_folder.path("populations", role.name), role.fingerprint)
     diverged = {}
@@ -183,7 +181,7 @@ def exposure(
     bench: workbench.Workbench, role: roles.Role, values: np.ndarray, rows: np.ndarray, split: records.Split
 ) -> Exposure:
     """Log-odds of every member on the shadow pool, for the figure."""
-    wanted = np.isin(rows, splits.shadow_pool(split, bench.settings.shadows.pool))
+    wanted = np.isin(rows, shadow_pool(split, bench.settings.shadows.pool))
     labels = np.asarray(bench.dataset.labels)[rows[wanted]]
     log_odds = np.stack([
         np.asarray(signals.carlini_logit(np.asarray(values[m][wanted], np.float32), labels)) for m in role.member_ids
@@ -214,7 +212,7 @@ def findings(summary: Summary) -> list[records.Finding]:
     ]
 
 
-def write_findings(run_folder: store.Run, bench: workbench.Workbench, summary: Summary) -> None:
+def write_findings(run_folder: store.Run, summary: Summary) -> None:
     """Writes summary.json (per member) and findings.json."""
     plain = {
         **summary._asdict(),
@@ -227,8 +225,8 @@ def write_findings(run_folder: store.Run, bench: workbench.Workbench, summary: S
     )  # fmt: skip
 
 
-def summary_lines(summary: Summary) -> list[tuple[str, str]]:
-    """A summary as the rows of a table."""
+def summary_text(summary: Summary) -> str:
+    """A summary as a table."""
 
     def spread(values: np.ndarray) -> str:
         kept = values[np.isfinite(values)]
@@ -243,7 +241,7 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
         else "nothing left to train"
     )
     flagged = ", ".join(f"member {member} at step {step}" for member, step in list(summary.diverged.items())[:8])
-    return [
+    rows = [
         ("members", f"{summary.members}" + (f" ({len(summary.diverged)} diverged)" if summary.diverged else "")),
         ("steps per member", f"{summary.steps_per_member:,}"),
         ("train accuracy", spread(summary.train_accuracy)),
@@ -255,12 +253,13 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
         ("in all", progress.duration(summary.seconds)),
         *([("diverged, frozen", flagged)] if flagged else []),
     ]
+    return tables.pairs(rows)
 
 
-def file_lines(run_folder: store.Run, settings: Settings) -> list[tuple[str, str]]:
+def files_text(run_folder: store.Run, settings: Settings) -> str:
     """Where the results are."""
     views = [recording.file_name(ROLE, view) for view in recorded_views(settings)]
-    return [
+    rows = [
         ("  logits/shadow.npy", "[members, rows, classes], row numbers in logits/rows.npy"),
         *[(f"  logits/{name}", "the same through the training augmentation") for name in views],
         ("  populations/shadow/", "weights (orbax chunks), membership.npz"),
@@ -268,3 +267,4 @@ def file_lines(run_folder: store.Run, settings: Settings) -> list[tuple[str, str
         ("  summary.json, findings.json", "per member; means with 95 % intervals"),
         ("  report/shadows.svg", "confidence of members against non-members"),
     ]
+    return f"files in {run_folder.root}:\n{tables.pairs(rows)}"

@@ -64,12 +64,6 @@ def shadow_membership(
     return stored[: len(member_ids)]
 
 
-def shadow_pool(split: records.Split, pool: str) -> np.ndarray:
-    """Rows that shadow models may train on."""
-    parts = {"shadow": [split.shadow], "target": [split.target], "both": [split.shadow, split.target]}
-    return np.concatenate(parts[pool])
-
-
 def recorded_rows(split: records.Split) -> np.ndarray:
     """[N] int32 sorted rows whose logits are recorded: everything that has a part in the split."""
     return np.sort(np.concatenate([split.shadow, split.target, split.population, split.test])).astype(np.int32)

@@ -44,7 +44,7 @@ def tuned(bench: workbench.Workbench, say: Callable[[str], None]) -> workbench.W
     found = tuning.recall(key)
     if found is not None:
         best = workbench.Policy(found["mapping"], found["group"], found["conv"], bench.policy.devices)
-        say(f"tuning remembered: {describe(best)}, {found['rate']:,.0f} model-steps/s")
+        say(f"tuning remembered: {describe(best)}, {progress.rate(found['rate'])} model-steps/s")
         return workbench.with_policy(bench, best)
     platform = jax.local_devices()[0].platform
     rates: dict[workbench.Policy, float] = {}
@@ -55,7 +55,7 @@ def tuned(bench: workbench.Workbench, say: Callable[[str], None]) -> workbench.W
         except (jax.errors.JaxRuntimeError, errors.UserError) as error:
             say(f"tuning: {describe(policy)} fails here ({str(error).splitlines()[0][:100]})")
             continue
-        say(f"tuning: {describe(policy)}: {rates[policy]:,.0f} model-steps/s")
+        say(f"tuning: {describe(policy)}: {progress.rate(rates[policy])} model-steps/s")
     if not rates:
         return bench
     best = max(rates, key=lambda policy: rates[policy])

@@ -1,6 +1,8 @@
 """The workbench: everything a settings file means on this machine, built and checked before any long work.
 
-settings -> data set, split facts, network, task, executor
+    settings -> data set, network, task, policy -> executor for so many members
+
+Everything here is quick; what it refuses, it refuses before a run folder is touched.
 """
 
 from typing import NamedTuple
@@ -16,9 +18,8 @@ from jaxunlearn.population import lift
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import Settings
 
-# Forward FLOPs (multiply-add = 2) of one convolution of one member and batch, above which a single member fills a GPU
-# and native per-member kernels win, and below which whole populations must run side by side.
-LARGE_CONV_FLOPS = 2.5e9
+# Forward FLOPs (multiply-add = 2) of the largest convolution of one member and batch, up to which a GPU is filled only
+# by whole populations side by side; above it, native per-member kernels win.
 SMALL_CONV_FLOPS = 0.1e9
 GPU_GROUP = 8
 

@@ -1,17 +1,15 @@
 """Remembered tunings: which mapping was fastest for which task on which device, in the user's cache folder."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn import errors
+from jaxunlearn import errors, settings
 from jaxunlearn.store import files
 
 
 def location() -> Path:
     """The file, beside the compilation cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "jaxunlearn" / "tuning.json"
+    return settings.cache_folder() / "tuning.json"
 
 
 def recall(key: str) -> dict[str, Any] | None:

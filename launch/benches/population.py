@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, population, progress, trees
+from launch import _entry
 from launch.benches import jobs, programs, timing, workers
 from launch.benches.programs import Case, Engine, Problem
 from launch.benches.timing import Row, Times, Variant
@@ -51,8 +52,8 @@ def run(quick: bool = False) -> list[Row]:
             "Run it again with JAX_PLATFORMS=cpu."
         )
     say = progress.Reporter().say
-    if workers.cores() != 2:
-        say(f"targets are for 2 cores; this machine offers {workers.cores()}")
+    if _entry.cores() != 2:
+        say(f"targets are for 2 cores; this machine offers {_entry.cores()}")
     if not workers.installed():
         say("the PyTorch rows are left out: pip install torch to see them")
     rows = []
@@ -72,11 +73,11 @@ def compare(key: str, case: Case, quick: bool, say: Say) -> list[Row]:
     rows += _sharding_rows(key, case, engines)
     variants = {name: _engine_variant(name, made) for name, made in engines.items()}
     variants |= _naive_variants(problem)
-    count = 1 + workers.cores() if workers.installed() else 0
+    count = 1 + _entry.cores() if workers.installed() else 0
     with workers.started(count) as pool:
         version = _load(pool, problem) if pool else ""
         # A busy machine makes PyTorch's own threads very slow, too slow for a quick look.
-        threads = {1} if quick else {1, workers.cores()}
+        threads = {1} if quick else {1, _entry.cores()}
         variants |= _torch_variants(pool, problem, 4 if quick else MEMBERS, sorted(threads))
         rounds, seconds = (2, 0.2) if quick else (5, 0.6)
         times = timing.interleave(variants, rounds, seconds, say)
@@ -150,7 +151,7 @@ def _torch_variants(pool: list[Worker], problem: Problem, members: int, settings
     """PyTorch in four ways; `members`: models the sequential ways train per call, `settings`: numbers of threads."""
     if not pool:
         return {}
-    cores = workers.cores()
+    cores = _entry.cores()
     shares = [min(members, len(range(i, MEMBERS, cores))) for i in range(cores)]
 
     def variant(name: str, chosen: list[Worker], way: str, threads: int, models: int) -> Variant:

@@ -10,7 +10,6 @@ Nothing here imports PyTorch: beside JAX in one process, each library's threads 
 import contextlib
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
+from launch import _entry
+
 _PATIENCE_SECONDS = 10.0
 Worker = subprocess.Popen
 
@@ -30,17 +30,12 @@ def installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def started(count: int) -> Iterator[list[Worker]]:
     """`count` PyTorch processes, ended on leaving."""
     command = [sys.executable, "-m", "launch.benches.torch_ways"]
     pool = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, cwd=_entry.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
     ]
     try:

@@ -12,7 +12,7 @@ import pytest
 
 from jaxunlearn import errors
 from jaxunlearn.population import lift
-from launch import bench
+from launch import _entry, bench
 from launch.benches import jobs, population, programs, timing, workers
 
 CASES = {
@@ -58,7 +58,7 @@ def test_without_a_name_every_bench_is_listed_with_what_it_does(capsys):
 
 def test_help_names_the_benches_and_does_not_import_jax():
     code = "import sys\nfrom launch import bench\ncode = bench.main(['x', '--help'])\nassert 'jax' not in sys.modules\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=workers.ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=_entry.ROOT)
     assert done.returncode == 0, done.stderr
     assert "--quick" in done.stdout and "population" in done.stdout
 
