@@ -114,8 +114,14 @@ class Evidence:
       original, unlearned: [N, C] logits; shadows: [S, N, C], every shadow OUT for every sample.
       labels: [N] int32; forgotten: [N] bool or None (the truth, never seen by a score).
       population_original, population_unlearned, population_in: [P, C]; population_shadows: [S, P, C];
-      population_labels: [P]; shadow_train_logits: [S, m, C]; shadow_train_labels: [S, m].
-      constants: the data set's published constants (RMIA offline_a, temperature, e1, e2).
+      population_labels: [P].
+      shadow_train_logits: [S, m, C]; shadow_train_labels: [S, m]: each shadow on its own training rows.
+      reference: [K, N, C], reference_member: [K, N] bool: models that trained on parts of the audited samples, for the
+        standard online LiRA.
+      pairs_original, pairs_unlearned: [S, q, C], pairs_forgotten: [S, q] bool: outputs of a model before and after
+        forgetting on samples whose state is known, for UnLeak (per shadow, so that groups of shadows can be chosen).
+      original_views, unlearned_views: [K, N, C], shadows_views: [K, S, N, C]: the same samples under K augmentations,
+        for multi-query scores.
     """
 
     original: Array
@@ -130,12 +136,22 @@ class Evidence:
     population_labels: Array | None = None
     shadow_train_logits: Array | None = None
     shadow_train_labels: Array | None = None
-    constants: tuple[tuple[str, float], ...] = flax.struct.field(pytree_node=False, default=())
+    reference: Array | None = None
+    reference_member: Array | None = None
+    pairs_original: Array | None = None
+    pairs_unlearned: Array | None = None
+    pairs_forgotten: Array | None = None
+    original_views: Array | None = None
+    unlearned_views: Array | None = None
+    shadows_views: Array | None = None
 
 
 @flax.struct.dataclass
 class Scores:
-    """One membership score per sample: [N] float32, higher = the sample still looks trained on."""
+    """One membership score per sample: [N] float32, higher = the sample still looks trained on.
+
+    Faithful LiRA needs float64 for its range; everything else is float32.
+    """
 
     values: Array
     name: str = flax.struct.field(pytree_node=False, default="")
@@ -148,16 +164,20 @@ class Finding:
 
     Attributes:
       value, low, high: the number and its interval at `level`; low = high = NaN where none is defined.
+      spread: standard deviation over repetitions (shadow groups, seeds), NaN where there is one.
       metric: its name; `n`: how many observations it rests on; `of`, `against`: what was measured, on what.
+      method: how the interval was made.
       retrained: the same metric of the retrained model, the goal of unlearning (None where it does not apply).
     """
 
     value: float
     low: float = float("nan")
     high: float = float("nan")
+    spread: float = float("nan")
     metric: str = flax.struct.field(pytree_node=False, default="")
     n: int = flax.struct.field(pytree_node=False, default=0)
     level: float = flax.struct.field(pytree_node=False, default=0.95)
     of: str = flax.struct.field(pytree_node=False, default="")
     against: str = flax.struct.field(pytree_node=False, default="")
+    method: str = flax.struct.field(pytree_node=False, default="")
     retrained: float | None = flax.struct.field(pytree_node=False, default=None)

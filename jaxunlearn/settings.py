@@ -121,6 +121,68 @@ class ShadowSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class TargetSettings:
+    """The audited side: originals, exact retrains, and what the scores need beside them."""
+
+    originals: str = _field("shared", "one original model for all forget sets, or one per forget set",
+                            choices=("shared", "per_set"))  # fmt: skip
+    epochs: int = _field(0, "epochs of originals and retrains; 0 = as the shadows", low=0)
+    population_in: bool = _field(True, "train a model on the population rows (IN side of online RMIA)")
+    shadow_origin: bool = _field(True, "train a model on all shadow rows (UnLeak's training pairs)")
+    reference: int = _field(0, "models on random halves of the target rows, for standard online LiRA", low=0)
+    reference_ratio: float = _field(0.5, "fraction of the target rows that one reference model trains on",
+                                    low=0.01, high=0.99)  # fmt: skip
+    snapshots: int = _field(10, "ScoreUI: trainings of all target rows that start from shadow weights; 0 = none", low=0)
+    breaks: int = _field(20, "ScoreUI: equal steps between the first and the last kept epoch", low=1)
+    snapshot_epochs: int = _field(0, "ScoreUI: epochs of these trainings; 0 = as originals and retrains", low=0)
+    views: int = _field(0, "augmented views recorded beside the clean one, for multi-query scores", low=0, high=64)
+    start: str = _field("", "run folder whose originals and retrains are trained on from here (incremental protocol)")
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditSettings:
+    """How forgetting is measured and judged."""
+
+    protocol: str = _field(
+        "all",
+        "all = binui and scoreui",
+        choices=("all", "binui", "scoreui", "class_report", "shift", "arch_shift", "incremental", "shadow_sweep",
+                 "sensitivity"),
+    )  # fmt: skip
+    scores: tuple[str, ...] = _field(("all",), "names of the score table, or my_module:my_score; all = every one")
+    unlearned: tuple[str, ...] = _field(("retrained",), "roles that are audited: retrained, or unlearned:METHOD")
+    dataset: str = _field("", "data set whose published constants are used; empty = data.name")
+    group_size: int = _field(1, "shadow models per group; scores see one group at a time", low=1)
+    groups: int = _field(10, "at most so many groups of shadow models", low=1)
+    levels: int = _field(100, "IAM: interpolation levels", low=2)
+    e1: float = _field(0.0, "log-log signal: e1; 0 = the published constant", low=0.0)
+    e2: float = _field(0.0, "log-log signal: e2; 0 = the published constant", low=0.0)
+    family: str = _field("gumbel", "IAM: distribution", choices=("gumbel", "norm", "ecdf", "beta", "kde"))
+    spread: str = _field("pooled", "IAM: spread over shadows and samples, or per sample over shadows",
+                         choices=("pooled", "per_sample"))  # fmt: skip
+    lira_variance: str = _field("auto", "LiRA: auto = global with fewer than 8 shadows, else per sample",
+                                choices=("auto", "global", "per_sample"))  # fmt: skip
+    rmia_signal: str = _field(
+        "taylor_soft_margin",
+        "RMIA: signal",
+        choices=("softmax", "taylor", "soft_margin", "taylor_soft_margin", "carlini_logit"),
+    )
+    rmia_temperature: float = _field(0.0, "RMIA: temperature; 0 = the published constant", low=0.0)
+    rmia_offline_a: float = _field(-1.0, "RMIA: offline_a in [0, 1]; -1 = the published constant, -2 = tuned on a "
+                                   "shadow as pseudo-target", low=-2.0, high=1.0)  # fmt: skip
+    rmia_gamma: float = _field(2.0, "RMIA: ratio above which a population sample is dominated", low=0.0)
+    interval: float = _field(0.95, "level of all intervals", low=0.5, high=0.9999)
+    decision: str = _field("iam_on", "score of the per-sample verdicts; empty = none")
+    level: float = _field(0.05, "verdicts: false discovery rate", low=1e-6, high=0.5)
+    shadow_runs: tuple[str, ...] = _field((), "run folders whose shadows are used instead (shift, arch_shift, "
+                                              "incremental)")  # fmt: skip
+    counts: tuple[int, ...] = _field((1, 2, 4, 8, 16, 32, 64, 128), "shadow_sweep: group sizes", low=1)
+    sweep_e1: tuple[float, ...] = _field((0.1, 0.01, 0.001), "sensitivity: values of e1", low=1e-9)
+    sweep_e2: tuple[float, ...] = _field((1e-3, 1e-5), "sensitivity: values of e2", low=1e-12)
+    sweep_levels: tuple[int, ...] = _field((2, 4, 8, 16, 32, 64, 128, 256), "sensitivity: interpolation levels", low=2)
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineSettings:
     """How populations are mapped onto the machine. None of these changes the numbers beyond float rounding."""
 
@@ -144,6 +206,8 @@ class CompatSettings:
 
     records: str = _field("corrected", "faithful: logits of training rows are taken through the training augmentation",
                           choices=("corrected", "faithful"))  # fmt: skip
+    scores: str = _field("corrected", "faithful: LiRA, IAM constants and Table 5 with the published code's quirks",
+                         choices=("corrected", "faithful"))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +220,8 @@ class Settings:
     model: ModelSettings = _section(ModelSettings)
     train: TrainSettings = _section(TrainSettings)
     shadows: ShadowSettings = _section(ShadowSettings)
+    targets: TargetSettings = _section(TargetSettings)
+    audit: AuditSettings = _section(AuditSettings)
     engine: EngineSettings = _section(EngineSettings)
     compat: CompatSettings = _section(CompatSettings)
 
