@@ -111,8 +111,9 @@ class Evidence:
     """What one audit needs, as arrays (the door for logits from any framework).
 
     Attributes:
-      original, unlearned: [N, C] logits; shadows: [S, N, C], every shadow OUT for every sample.
-      labels: [N] int32; forgotten: [N] bool or None (the truth, never seen by a score).
+      unlearned: [N, C] logits of the audited model; labels: [N] int32. Everything else may be None.
+      original: [N, C]; shadows: [S, N, C], every shadow OUT for every sample.
+      forgotten: [N] bool or None (the truth, never seen by a score).
       population_original, population_unlearned, population_in: [P, C]; population_shadows: [S, P, C];
       population_labels: [P].
       shadow_train_logits: [S, m, C]; shadow_train_labels: [S, m]: each shadow on its own training rows.
@@ -124,10 +125,10 @@ class Evidence:
         for multi-query scores.
     """
 
-    original: Array
     unlearned: Array
-    shadows: Array
     labels: Array
+    original: Array | None = None
+    shadows: Array | None = None
     forgotten: Array | None = None
     population_original: Array | None = None
     population_unlearned: Array | None = None

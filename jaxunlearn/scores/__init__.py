@@ -1,1 +1,206 @@
-"""Scores: one number per sample from the logits of several models. Higher = the sample still looks trained on."""
+"""Scores: one number per sample from the logits of several models. Higher = the sample still looks trained on.
+
+    evidence -> check -> one pass over the logits (`measured`) -> any of SCORES
+
+To add one: a function (measured, options) -> [N] in `entries.py`, a line in SCORES, a golden array or a naive twin; the
+trials of tests/scores run over every line. `my_module:my_score` works wherever a name does.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import checks, errors
+from jaxunlearn.records import Evidence, Scores
+from jaxunlearn.scores import entries
+from jaxunlearn.scores.evidence import FIELDS, check
+from jaxunlearn.scores.measured import Measured, choose_shadows, measure, shadow_as_unlearned, signals_of
+from jaxunlearn.scores.options import Constants, Options, published
+from jaxunlearn.scores.options import check as check_options
+
+
+class Score(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+      entry: (measured, options) -> [N].
+      needs: fields of Evidence beside `unlearned` and `labels`.
+      about: one line for people.
+    """
+
+    entry: entries.Entry
+    needs: tuple[str, ...]
+    about: str
+
+
+_ON = ("original", "shadows")
+_OFF = ("shadows", "shadow_train_logits")
+_POPULATION = ("population_unlearned", "population_shadows")
+_VIEWS = ("unlearned_views", "shadows_views")
+
+SCORES: dict[str, Score] = {
+    "iam_on": Score(entries.iam_on, _ON, "IAM with the original model as IN level"),
+    "iam_off": Score(entries.iam_off, _OFF, "IAM without the original model"),
+    "rmia_on": Score(entries.rmia_on, (*_ON, *_POPULATION, "population_in"), "RMIA with IN and OUT references"),
+    "rmia_off": Score(entries.rmia_off, ("shadows", *_POPULATION), "RMIA with OUT references"),
+    "lira_on": Score(entries.lira_on, _ON, "LiRA, original model as the only IN model"),
+    "lira_off": Score(entries.lira_off, ("shadows",), "LiRA with OUT models only"),
+    "lira": Score(entries.lira_standard, ("reference", "reference_member"), "standard online LiRA, IN and OUT models"),
+    "emia_r": Score(entries.emia_r, ("shadows",), "EMIA-R: loss among the shadows' losses"),
+    "emia_p": Score(entries.emia_p, ("population_unlearned",), "EMIA-P: loss among other samples' losses"),
+    "update": Score(entries.update, _ON, "update attack: fall of the LiRA tail"),
+    "unleak": Score(
+        entries.unleak_score,
+        ("original", "pairs_original", "pairs_unlearned", "pairs_forgotten"),
+        "UnLeak: classifier on the change of the posterior",
+    ),  # fmt: skip
+    "confidence": Score(partial(entries.reading, entries.CONFIDENCE), (), "confidence of the unlearned model alone"),
+    "loss": Score(partial(entries.reading, entries.LOSS), (), "minus the cross entropy of the unlearned model alone"),
+    "margin": Score(partial(entries.reading, entries.MARGIN), (), "Taylor soft margin of the unlearned model alone"),
+    "confidence_diff": Score(partial(entries.change, entries.CONFIDENCE), ("original",), "change of the confidence"),
+    "loss_diff": Score(partial(entries.change, entries.LOSS), ("original",), "minus the change of the cross entropy"),
+    "carlini_diff": Score(partial(entries.change, entries.CARLINI), ("original",), "change of the carlini logit"),
+    "logloss_diff": Score(entries.log_log_change, ("original",), "change of the log-log signal"),
+    "ldiff": Score(
+        entries.ldiff,
+        ("original", "population_original", "population_unlearned"),
+        "LDiff: tails of the carlini logit and of its change",
+    ),  # fmt: skip
+    "iam_confidence": Score(partial(entries.iam_gauss, entries.CONFIDENCE, False), _ON, "IAM on confidences, Gaussian"),
+    "iam_tsm": Score(partial(entries.iam_gauss, entries.MARGIN, False), _ON, "IAM on Taylor soft margins, Gaussian"),
+    "iam_carlini": Score(partial(entries.iam_gauss, entries.CARLINI, False), _ON, "IAM on carlini logits, Gaussian"),
+    "iam_loss": Score(partial(entries.iam_gauss, entries.LOSS, False), _ON, "IAM on losses, Gaussian"),
+    "iam_carlini_off": Score(
+        partial(entries.iam_gauss, entries.CARLINI, True), _OFF, "IAM-Off on carlini logits, Gaussian (Table 5)"
+    ),
+    "iam_raw": Score(entries.iam_raw, _ON, "IAM-On on the unscaled signal (published class report)"),
+    **{
+        name: Score(entry, _OFF if name.endswith("off") else _ON, f"confidence under another distribution: {name[4:]}")
+        for name, entry in entries.TABLE_FIVE.items()
+    },
+    "lira_on_views": Score(
+        partial(entries.over_views, entries.lira_on), (*_ON, *_VIEWS, "original_views"), "LiRA-On over augmented views"
+    ),
+    "lira_off_views": Score(
+        partial(entries.over_views, entries.lira_off), ("shadows", *_VIEWS), "LiRA-Off over augmented views"
+    ),
+    "rmia_on_views": Score(
+        partial(entries.over_views, entries.rmia_on),
+        (*_ON, *_POPULATION, "population_in", *_VIEWS, "original_views"),
+        "RMIA-On over augmented views",
+    ),  # fmt: skip
+    "rmia_off_views": Score(
+        partial(entries.over_views, entries.rmia_off),
+        ("shadows", *_POPULATION, *_VIEWS),
+        "RMIA-Off over augmented views",
+    ),  # fmt: skip
+    "random": Score(entries.random, (), "uniform noise, the baseline"),
+}
+
+
+DEFAULT_OPTIONS = Options()
+
+
+class Result(NamedTuple):
+    """What `run` found.
+
+    Attributes:
+      scores: name -> Scores.
+      skipped: name -> why it could not be computed: the arrays it lacks.
+    """
+
+    scores: dict[str, Scores]
+    skipped: dict[str, str]
+
+
+def names_of(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Resolves the names a user gave: `all` is the whole table, `my_module:my_score` is imported (to fail early).
+
+    Raises:
+      ConfigError: unknown name, with the nearest one.
+    """
+    names = [name for given in wanted for name in (SCORES if given == "all" else (given,))]
+    for name in names:
+        _entry(name)
+    if not names:
+        raise errors.ConfigError("no score is named; give some of the table, or all.")
+    return tuple(dict.fromkeys(names))
+
+
+def missing(name: str, available: Mapping[str, Any] | Evidence) -> list[str]:
+    """Evidence fields that a score needs and that are not there (a mapping of names, or an Evidence)."""
+    needs = SCORES[name].needs if name in SCORES else ()
+    if isinstance(available, Evidence):
+        return [field for field in needs if getattr(available, field) is None]
+    return [field for field in needs if not available.get(field)]
+
+
+def run(
+    wanted: Iterable[str], evidence: Evidence, options: Options = DEFAULT_OPTIONS, *, measured: Measured | None = None
+) -> Result:
+    """Scores of one audit, from one pass over the logits.
+
+    Args:
+      wanted: names of SCORES, `all`, or `my_module:my_score`.
+      evidence: the arrays; checked here.
+      options: see `options.Options`.
+      measured: the pass, if the caller has made it.
+
+    Returns:
+      Scores for every name whose inputs are there; the others with what they lack.
+
+    Raises:
+      UserError: bad evidence, options or names; a score that is not finite.
+    """
+    names = names_of(wanted)
+    check(evidence)
+    check_options(options)
+    lacking = {name: missing(name, evidence) for name in names}
+    skipped = {name: f"needs {', '.join(fields)}" for name, fields in lacking.items() if fields}
+    if "unleak" not in skipped and "unleak" in names and np.shape(evidence.unlearned)[-1] <= 3:
+        skipped["unleak"] = f"needs more than 3 classes, not {np.shape(evidence.unlearned)[-1]}"
+    todo = [name for name in names if name not in skipped]
+    measured = measured if measured is not None else measure(evidence, options, pairs="unleak" in todo)
+    return Result({name: compute(name, measured, options) for name in todo}, skipped)
+
+
+def compute(name: str, measured: Measured, options: Options) -> Scores:
+    """One score of the table from measured signals.
+
+    Raises:
+      DataError: the score is not one finite number per sample.
+    """
+    values = np.asarray(_entry(name)(measured, options))
+    checks.shape("N", {"N": len(measured.labels)}, **{f"score {name}": values})
+    faithful = options.compat == "faithful" and values.dtype == np.float64
+    checks.finite(f"score {name}", values if faithful else values.astype(np.float32), "N")
+    given = {"compat": options.compat, "constants": tuple(options.constants)}
+    return Scores(values if faithful else values.astype(np.float32), name=name, parameters=tuple(given.items()))
+
+
+def null_scores(name: str, measured: Measured, options: Options) -> np.ndarray:
+    """[S, N] scores that models which never saw the samples get: each shadow in turn as if it were the unlearned model.
+
+    The other S - 1 shadows stay the OUT reference, original and population-IN model stay as they are.
+
+    Raises:
+      DataError: fewer than 2 shadows, or a score that cannot be calibrated this way.
+    """
+    count = 0 if measured.shadows is None else len(measured.shadows.log_odds)
+    if count < 2:
+        raise errors.DataError(f"calibration needs at least 2 shadow models, not {count}.")
+    if name == "unleak" or name.endswith("_views"):
+        raise errors.DataError(f"score {name} cannot be calibrated on shadows one at a time; choose iam_on or another.")
+    return np.stack([
+        compute(name, shadow_as_unlearned(measured, shadow), options).values for shadow in range(count)
+    ])  # fmt: skip
+
+
+def _entry(name: str) -> entries.Entry:
+    return (
+        SCORES[name].entry
+        if name in SCORES
+        else checks.lookup("score", name, {key: one.entry for key, one in SCORES.items()})
+    )

@@ -1,55 +1,194 @@
 """Signals: one number per model and sample from its logits, safe where the softmax saturates.
 
-Everything is computed from logits by log-sum-exp, never from probabilities: float32 softmax is exactly 0 or 1 long
-before logits stop being informative. Input may be float16 or bfloat16; arithmetic is float32.
+Everything follows from the unclipped log-odds of the true class, c = z_y - logsumexp over the other classes: the
+confidence is sigmoid(c), the cross entropy softplus(-c). Nothing is computed from float32 probabilities, which are
+exactly 0 or 1 long before logits stop being informative. Input may be float16 or bfloat16; arithmetic is float32.
+
+Functions of (logits [..., N, C], labels [N]) return [..., N] float32 and need C >= 2. `log_odds_*` functions take the
+log-odds instead, so that one pass over the logits serves every score.
+
+Source: IAM, section on signals (reference: feature_builder, rmia.convert_signals).
 """
+
+import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-# The published signal adds the smallest float32 subnormal (1.4e-45) to both probabilities, which bounds it by this.
+from jaxunlearn import errors
+from jaxunlearn.records import Array
+
+# The published carlini logit adds the smallest float32 subnormal (1.4e-45) to both probabilities, which bounds it so.
 CARLINI_LIMIT = 103.27893
+# Soft-margin signals subtract this from the true class (RMIA, appendix on signals).
+MARGIN = 0.6
+TINY = 1e-30
+
+
+@jax.jit
+def log_odds(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Unclipped log-odds of the true class, z_y - logsumexp over the other classes; higher = more like a member.
+
+    Args:
+      logits: [..., N, C] float, C >= 2.
+      labels: [N] int32.
+
+    Returns:
+      [..., N] float32, finite for finite logits.
+    """
+    logits = logits.astype(jnp.float32)
+    hot = _hot(logits, labels)
+    # The maximum over the OTHER classes keeps their sum exact where the true class towers above them.
+    others = jnp.where(hot, -jnp.inf, logits)
+    top = jnp.max(others, -1)
+    return true_logit(logits, labels) - top - jnp.log(jnp.sum(jnp.exp(others - top[..., None]), -1))
+
+
+@jax.jit
+def true_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Raw logit of the true class (the signal of EMIA); higher = more like a member."""
+    index = jnp.broadcast_to(labels[..., None], (*logits.shape[:-1], 1))
+    return jnp.take_along_axis(logits.astype(jnp.float32), index, -1)[..., 0]
 
 
 @jax.jit
 def confidence(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax probability of the true class, in [0, 1]; higher = more like a member.
-
-    Args:
-      logits: [..., N, C] float.
-      labels: [N] int32.
-
-    Returns:
-      [..., N] float32.
-    """
-    return jnp.exp(-cross_entropy(logits, labels))
+    """Softmax probability of the true class, in [0, 1]; higher = more like a member."""
+    return log_odds_confidence(log_odds(logits, labels))
 
 
 @jax.jit
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross entropy of the true class, >= 0, finite for any finite logits; LOWER = more like a member.
-
-    Args and shapes as `confidence`.
-    """
-    logits = logits.astype(jnp.float32)
-    return jax.nn.logsumexp(logits, -1) - _true(logits, labels)
+    """Cross entropy of the true class, >= 0, finite for any finite logits; LOWER = more like a member."""
+    return log_odds_cross_entropy(log_odds(logits, labels))
 
 
 @jax.jit
 def carlini_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Log-odds of the true class, log p / (1 - p) = z_y - logsumexp over the others; higher = more like a member.
+    """Log-odds of the true class clipped to +-103.279; higher = more like a member.
 
-    Clipped to +-103.279, the bound of the published form (log(p + 1e-45) - log(1 - p + 1e-45)).
+    The clip is the bound of the published form, log(p + 1e-45) - log(1 - p + 1e-45), which XLA would flush to -inf.
     Source: Carlini et al., Membership Inference Attacks From First Principles, section IV; IAM, `carlini_logit`.
-
-    Args and shapes as `confidence`.
     """
+    return log_odds_carlini(log_odds(logits, labels))
+
+
+def log_odds_confidence(odds: Array) -> jax.Array:
+    """Confidence from log-odds."""
+    return jax.nn.sigmoid(odds)
+
+
+def log_odds_cross_entropy(odds: Array) -> jax.Array:
+    """Cross entropy from log-odds."""
+    return jax.nn.softplus(-odds)
+
+
+def log_odds_carlini(odds: Array) -> jax.Array:
+    """Clipped log-odds."""
+    return jnp.clip(odds, -CARLINI_LIMIT, CARLINI_LIMIT)
+
+
+def log_log(odds: Array, e1: Array | float, e2: Array | float) -> jax.Array:
+    """Log-log signal L(p) = -log(e1 - log(e2 + p)) of the confidence p, from log-odds; higher = more like a member.
+
+    Near p = 1 its slope is about 1 / e1, so 1 - p is taken from the log-odds and not by subtraction: the published
+    float32 form is off by up to 1e-5 (normalised) there.
+
+    Args:
+      odds: [...] float32 log-odds.
+      e1: > 0.
+      e2: > 0 and below exp(e1) - 1 (see `check_log_log`).
+
+    Returns:
+      [...] float32. Source: IAM, section on the log-log signal.
+    """
+    near_one = jnp.log1p(e2 - jax.nn.sigmoid(-odds))
+    near_zero = jnp.log(e2 + jax.nn.sigmoid(odds))
+    return -jnp.log(e1 - jnp.where(odds > 0, near_one, near_zero))
+
+
+def log_log_limits(e1: Array | float, e2: Array | float) -> tuple[jax.Array, jax.Array]:
+    """The log-log signal at p = 0 and at p = 1."""
+    return -jnp.log(e1 - jnp.log(jnp.float32(e2))), -jnp.log(e1 - jnp.log1p(jnp.float32(e2)))
+
+
+def log_log_normalised(odds: Array, e1: Array | float, e2: Array | float) -> jax.Array:
+    """Log-log signal scaled to [0, 1] by its values at p = 0 and p = 1."""
+    low, high = log_log_limits(e1, e2)
+    return (log_log(odds, e1, e2) - low) / (high - low)
+
+
+def check_log_log(e1: float, e2: float) -> None:
+    """Raises a ConfigError unless the log-log signal is defined up to p = 1: e1 > 0 and 0 < e2 < exp(e1) - 1."""
+    if not (e1 > 0 and 0 < e2 < math.expm1(e1)):
+        raise errors.ConfigError(
+            f"e1 = {e1}, e2 = {e2}: the log-log signal needs e1 > 0 and 0 < e2 < exp(e1) - 1 = "
+            f"{math.expm1(max(e1, 0)):.3g}; published: e1 = 0.01, e2 = 1e-5."
+        )
+
+
+@jax.jit
+def softmax(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+    """RMIA signal: confidence of logits / temperature, in [0, 1]."""
+    return log_odds_confidence(log_odds(logits.astype(jnp.float32) / temperature, labels))
+
+
+@jax.jit
+def taylor(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+    """RMIA signal: softmax with exp replaced by its Taylor polynomial of degree 3; the temperature is not used.
+
+    Not a probability: the polynomial is negative below -1.596, so values outside [0, 1] occur for ordinary logits.
+    """
+    del temperature
     logits = logits.astype(jnp.float32)
-    hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-    others = jax.nn.logsumexp(jnp.where(hot, -jnp.inf, logits), -1)
-    return jnp.clip(_true(logits, labels) - others, -CARLINI_LIMIT, CARLINI_LIMIT)
+    return _ratio(_taylor(true_logit(logits, labels)), jnp.sum(_taylor(logits), -1))
 
 
-def _true(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    index = jnp.broadcast_to(labels[..., None], (*logits.shape[:-1], 1))
-    return jnp.take_along_axis(logits, index, -1)[..., 0]
+@jax.jit
+def soft_margin(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+    """RMIA signal: softmax with a margin of 0.6 taken off the true class, in [0, 1]; never overflows."""
+    return log_odds_confidence(log_odds(logits.astype(jnp.float32) / temperature, labels) - MARGIN)
+
+
+@jax.jit
+def taylor_soft_margin(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+    """RMIA signal used everywhere ("tsm"): Taylor polynomial of degree 3 with a margin of 0.6 on the true class.
+
+    Not a probability (see `taylor`). The sum runs over the other classes, so that nothing cancels.
+    """
+    scaled = logits.astype(jnp.float32) / temperature
+    own = _taylor(true_logit(scaled, labels) - MARGIN)
+    others = jnp.sum(jnp.where(_hot(scaled, labels), 0.0, _taylor(scaled)), -1)
+    return _ratio(own, own + others)
+
+
+@jax.jit
+def log_logit_scaling(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+    """RMIA signal "log-logit-scaling": the carlini logit; the temperature is not used."""
+    del temperature
+    return carlini_logit(logits, labels)
+
+
+RMIA_SIGNALS: dict[str, Callable[..., jax.Array]] = {
+    "softmax": softmax,
+    "taylor": taylor,
+    "soft_margin": soft_margin,
+    "taylor_soft_margin": taylor_soft_margin,
+    "carlini_logit": log_logit_scaling,
+}
+
+
+def _hot(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return jnp.arange(logits.shape[-1]) == labels[..., None]
+
+
+def _taylor(u: jax.Array) -> jax.Array:
+    return 1.0 + u * (1.0 + u * (0.5 + u / 6.0))
+
+
+@partial(jax.jit, inline=True)
+def _ratio(value: jax.Array, total: jax.Array) -> jax.Array:
+    # The polynomials can cancel to exactly 0, where the published form is infinite or NaN.
+    return value / jnp.where(jnp.abs(total) < TINY, TINY, total)

@@ -1,0 +1,229 @@
+"""Every score as a function (measured, options) -> [N]: which signals it reads, and which form `compat` asks for.
+
+All return membership scores: higher = the sample still looks trained on. Where a published unlearning score lies in
+[0, 1] it is one minus this one, elsewhere minus this one.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn.records import Array
+from jaxunlearn.scores import difference, emia, iam, lira, rmia, signals, unleak
+from jaxunlearn.scores.measured import Signals
+from jaxunlearn.scores.options import Options, is_stale
+
+# A Measured in which every field that the score `needs` is there.
+Given = Any
+Entry = Callable[[Given, Options], Array]
+Reading = Callable[[Signals], Array]
+
+
+def _confidence(read: Signals) -> Array:
+    return signals.log_odds_confidence(read.log_odds)
+
+
+def _carlini(read: Signals) -> Array:
+    return signals.log_odds_carlini(read.log_odds)
+
+
+def _minus_loss(read: Signals) -> Array:
+    return -signals.log_odds_cross_entropy(read.log_odds)
+
+
+def _margin(read: Signals) -> Array:
+    return read.margin
+
+
+def _log_log(options: Options, offline: bool = False) -> Reading:
+    c = options.constants
+    e1, e2 = (c.offline_e1, c.offline_e2) if offline else (c.e1, c.e2)
+    return lambda read: signals.log_log_normalised(read.log_odds, e1, e2)
+
+
+def own_level(measured: Given, read: Reading) -> Array:
+    """[N] the offline fitting level: the mean over shadows of the mean signal on their own training rows, repeated."""
+    return jnp.full(measured.unlearned.log_odds.shape, jnp.mean(jnp.mean(read(measured.own), -1)))
+
+
+def iam_on(measured: Given, options: Options) -> Array:
+    """IAM-On: log-log signal, IN level = the original model's signal of the sample."""
+    read = _log_log(options)
+    return _iam(measured, read(measured.original), read, options.family, options)
+
+
+def iam_off(measured: Given, options: Options) -> Array:
+    """IAM-Off: log-log signal, IN level = what shadows answer on their own training rows; needs no original model.
+
+    Faithful, for purchase and texas: u and s are normalised with the limits of e1 = 1e-2, e2 = 1e-5, the level is not.
+    """
+    read = _log_log(options, offline=True)
+    level = own_level(measured, read)
+    if not is_stale(options):
+        return _iam(measured, level, read, options.family, options)
+    c = options.constants
+    low, high = signals.log_log_limits(c.e1, c.e2)
+
+    def stale(answers: Signals) -> Array:
+        return (signals.log_log(answers.log_odds, c.offline_e1, c.offline_e2) - low) / (high - low)
+
+    return _iam(measured, level, stale, options.family, options)
+
+
+def iam_raw(measured: Given, options: Options) -> Array:
+    """IAM-On with the log-log signal as it is, not scaled to [0, 1]; the published class report uses it.
+
+    It is IAM-On but for rounding; faithful, for purchase and texas, it has the constants of IAM-Off.
+    """
+    c = options.constants
+    e1, e2 = (c.offline_e1, c.offline_e2) if is_stale(options) else (c.e1, c.e2)
+
+    def read(answers: Signals) -> Array:
+        return signals.log_log(answers.log_odds, e1, e2)
+
+    return _iam(measured, read(measured.original), read, options.family, options)
+
+
+def iam_gauss(read: Reading, offline: bool, measured: Given, options: Options) -> Array:
+    """The same interpolation on another signal with a Gaussian CDF."""
+    level = own_level(measured, read) if offline else read(measured.original)
+    return _iam(measured, level, read, "norm", options)
+
+
+def iam_family(family: str, offline: bool, measured: Given, options: Options) -> Array:
+    """Table 5: the confidence under another distribution; faithful mixes it with the shadows' carlini logits."""
+    level = own_level(measured, _confidence) if offline else _confidence(measured.original)
+    of_shadows = _carlini if options.compat == "faithful" else _confidence
+    return iam.interpolate(
+        level, _confidence(measured.unlearned), of_shadows(measured.shadows),
+        levels=options.levels, family=family, spread=options.spread,
+    )  # fmt: skip
+
+
+def _iam(measured: Given, level: Array, read: Reading, family: str, options: Options) -> Array:
+    return iam.interpolate(
+        level, read(measured.unlearned), read(measured.shadows),
+        levels=options.levels, family=family, spread=options.spread,
+    )  # fmt: skip
+
+
+def lira_off(measured: Given, options: Options) -> Array:
+    """LiRA-Off; faithful: two-sided density for random forgetting, one tail for classes, deviation not floored."""
+    unlearned, shadows = _carlini(measured.unlearned), _carlini(measured.shadows)
+    if options.compat == "faithful":
+        return lira.faithful_offline(unlearned, shadows, options.forget_type)
+    return lira.offline(unlearned, shadows, variance=options.variance)
+
+
+def lira_on(measured: Given, options: Options) -> Array:
+    """LiRA-On with the one original model as IN; faithful: its deviation is 1e-30."""
+    given = _carlini(measured.unlearned), _carlini(measured.original), _carlini(measured.shadows)
+    if options.compat == "faithful":
+        return lira.faithful_online(*given)
+    return lira.online(*given, variance=options.variance)
+
+
+def lira_standard(measured: Given, options: Options) -> Array:
+    """The standard online LiRA with real IN and OUT models of every sample."""
+    return lira.standard(
+        _carlini(measured.unlearned), _carlini(measured.reference), measured.reference_member,
+        variance=options.variance,
+    )  # fmt: skip
+
+
+def update(measured: Given, options: Options) -> Array:
+    """Update attack."""
+    given = _carlini(measured.unlearned), _carlini(measured.original), _carlini(measured.shadows)
+    if options.compat == "faithful":
+        return lira.faithful_update(*given)
+    return lira.update(*given, variance=options.variance)
+
+
+def rmia_off(measured: Given, options: Options) -> Array:
+    """RMIA-Off."""
+    return rmia.offline(
+        measured.unlearned.ratio, measured.shadows.ratio, measured.population_unlearned.ratio,
+        measured.population_shadows.ratio, options.constants.offline_a, options.gamma,
+    )  # fmt: skip
+
+
+def rmia_on(measured: Given, options: Options) -> Array:
+    """RMIA-On."""
+    return rmia.online(
+        measured.unlearned.ratio, measured.original.ratio, measured.shadows.ratio,
+        measured.population_unlearned.ratio, measured.population_in.ratio, measured.population_shadows.ratio,
+        options.gamma,
+    )  # fmt: skip
+
+
+def emia_r(measured: Given, options: Options) -> Array:
+    """EMIA-R."""
+    return emia.reference(measured.unlearned.true_logit, measured.shadows.true_logit)
+
+
+def emia_p(measured: Given, options: Options) -> Array:
+    """EMIA-P."""
+    return emia.population(measured.unlearned.true_logit, measured.population_unlearned.true_logit)
+
+
+def unleak_score(measured: Given, options: Options) -> Array:
+    """UnLeak, trained on the pairs of the shadows at hand."""
+    known = measured.pairs_known
+    unleak.check_classes(known.shape[-1])
+    return unleak.fit_and_score(
+        known.reshape(-1, known.shape[-1]), measured.pairs_forgotten.reshape(-1), measured.pairs, options.seed
+    )
+
+
+def reading(read: Reading, measured: Given, options: Options) -> Array:
+    """A signal of the unlearned model alone."""
+    return read(measured.unlearned)
+
+
+def change(read: Reading, measured: Given, options: Options) -> Array:
+    """A signal of the unlearned model minus that of the original."""
+    return read(measured.unlearned) - read(measured.original)
+
+
+def log_log_change(measured: Given, options: Options) -> Array:
+    """Change of the normalised log-log signal."""
+    return change(_log_log(options), measured, options)
+
+
+def ldiff(measured: Given, options: Options) -> Array:
+    """LDiff."""
+    return difference.ldiff(
+        _carlini(measured.unlearned), _carlini(measured.original),
+        _carlini(measured.population_unlearned), _carlini(measured.population_original),
+    )  # fmt: skip
+
+
+def random(measured: Given, options: Options) -> Array:
+    """Uniform noise, the baseline. Drawn anew for every audited model: its seed takes in what that model answers."""
+    answers = np.ascontiguousarray(measured.unlearned.log_odds)
+    entropy = [options.seed, *np.frombuffer(answers[:64].tobytes(), np.uint32).tolist()]
+    return np.random.default_rng(entropy).random(len(answers)).astype(np.float32)
+
+
+def over_views(entry: Entry, measured: Given, options: Options) -> Array:
+    """The mean of a score over augmented views of the samples; population samples stay clean.
+
+    For LiRA-On it ranks as the joint likelihood ratio of all views, taken as independent.
+    """
+    shared = measured._replace(views=())
+    views = [
+        shared._replace(unlearned=view.unlearned, original=view.original, shadows=view.shadows)
+        for view in measured.views
+    ]
+    return np.mean([np.asarray(entry(view, options)) for view in views], 0)
+
+
+CONFIDENCE, LOSS, CARLINI, MARGIN = _confidence, _minus_loss, _carlini, _margin
+TABLE_FIVE = {
+    f"iam_{family}_{side}": partial(iam_family, family, side == "off")
+    for family in ("ecdf", "kde", "beta")
+    for side in ("off", "on")
+}

@@ -1,0 +1,93 @@
+"""What scores depend on beside the logits: published constants per data set, and the choices of one audit."""
+
+from typing import NamedTuple
+
+from jaxunlearn import checks
+from jaxunlearn.scores import iam, lira, signals
+
+
+class Constants(NamedTuple):
+    """Published constants of one data set.
+
+    Attributes:
+      offline_a: RMIA's slope of the offline guess.
+      temperature: of RMIA signals.
+      e1, e2: of the log-log signal; `offline_e1`, `offline_e2`: the same in IAM-Off.
+    """
+
+    offline_a: float
+    temperature: float
+    e1: float = 1e-2
+    e2: float = 1e-5
+    offline_e1: float = 1e-2
+    offline_e2: float = 1e-5
+
+
+_PICTURES = Constants(0.33, 2.0)
+_SPARSE = Constants(0.2, 2.0, offline_e1=1e-1, offline_e2=1e-6)
+# IAM, config_dataset. Others: pictures as CIFAR-10, tables as Purchase with the usual log-log constants.
+PUBLISHED: dict[str, Constants] = {
+    "cifar10": _PICTURES,
+    "cinic10": _PICTURES,
+    "cifar100": Constants(0.6, 1.0),
+    "purchase": _SPARSE,
+    "purchase100": _SPARSE,
+    "texas": _SPARSE,
+    "texas100": _SPARSE,
+    "location": Constants(0.2, 2.0),
+    "location30": Constants(0.2, 2.0),
+    "adult": Constants(0.2, 2.0),
+}
+DEFAULT = _PICTURES
+
+
+class Options(NamedTuple):
+    """The choices of one audit; every field is static.
+
+    Attributes:
+      constants: of the data set, or the user's own.
+      levels, family, spread: of IAM.
+      variance: of LiRA and the update attack (auto, global, per_sample).
+      rmia_signal: a name of signals.RMIA_SIGNALS; `gamma`: RMIA's ratio.
+      compat: corrected or faithful; `forget_type`: set_random or class, which faithful LiRA-Off distinguishes.
+      dataset: the data set's name (faithful IAM-Off has stale constants for purchase and texas).
+      seed: of `random` and of UnLeak's classifier.
+    """
+
+    constants: Constants = DEFAULT
+    levels: int = 100
+    family: str = "gumbel"
+    spread: str = "pooled"
+    variance: str = "auto"
+    rmia_signal: str = "taylor_soft_margin"
+    gamma: float = 2.0
+    compat: str = "corrected"
+    forget_type: str = "set_random"
+    dataset: str = ""
+    seed: int = 0
+
+
+def published(dataset: str) -> Constants:
+    """The constants of a data set; those of CIFAR-10 for one that has none of its own."""
+    return PUBLISHED.get(dataset, DEFAULT)
+
+
+def check(options: Options) -> None:
+    """Raises a ConfigError for a choice that does not exist or lies out of range."""
+    checks.choice("IAM family", options.family, iam.FAMILIES)
+    checks.choice("IAM spread", options.spread, iam.SPREADS)
+    checks.choice("LiRA variance", options.variance, lira.VARIANCES)
+    checks.choice("RMIA signal", options.rmia_signal, signals.RMIA_SIGNALS)
+    checks.choice("compat", options.compat, ("corrected", "faithful"))
+    checks.choice("forget_type", options.forget_type, ("set_random", "class"))
+    checks.in_range("IAM levels", options.levels, 2)
+    checks.in_range("RMIA offline_a", options.constants.offline_a, 0.0, 1.0)
+    checks.in_range("RMIA temperature", options.constants.temperature, 1e-6)
+    checks.in_range("RMIA gamma", options.gamma, 0.0)
+    signals.check_log_log(options.constants.e1, options.constants.e2)
+    signals.check_log_log(options.constants.offline_e1, options.constants.offline_e2)
+
+
+def is_stale(options: Options) -> bool:
+    """Whether the published code normalises IAM-Off with the limits of other constants: purchase and texas."""
+    return options.compat == "faithful" and options.dataset.startswith(("purchase", "texas"))
