@@ -27,7 +27,7 @@ THIRD = {
     "store": {"orbax", "numpy", "jax"},
     "data": {"tensorflow_datasets", "PIL", "sklearn", "numpy", "jax"},
     "models": {"numpy", "jax", "flax", "optax"},
-    "scores": {"numpy", "jax", "scipy"},
+    "scores": {"numpy", "jax", "scipy", "sklearn"},
     "metrics": {"numpy", "jax", "scipy", "sklearn"},
     "population": {"numpy", "jax", "flax", "optax"},
     "report": {"numpy", "matplotlib"},

@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxunlearn import population, progress, records
 from jaxunlearn.population import capacity, lift, training
-from jaxunlearn.protocols import roles, splits, workbench
+from jaxunlearn.protocols import roles, splits, target_roles, workbench
 from jaxunlearn.report import tables
-from jaxunlearn.settings import Settings
+from jaxunlearn.settings import Settings, TrainSettings
 
 
 class Plan(NamedTuple):
@@ -112,3 +112,78 @@ def text(planned: Plan) -> str:
         ("files", "\n" + "\n".join(f"  {name}" for name in planned.files)),
     ]
     return tables.pairs(rows)
+
+
+class RolePlan(NamedTuple):
+    """What one role of the audited side would cost."""
+
+    name: str
+    members: int
+    epochs: int
+    model_steps: int
+    disk_bytes: int
+    seconds: float
+
+
+def make_targets(settings: Settings) -> tuple[RolePlan, ...]:
+    """What `launch.targets` would do, the shadows included; the rate is measured once, on exact retrains.
+
+    Raises:
+      ConfigError, DataError: what the run itself would refuse.
+    """
+    bench = workbench.prepare(settings)
+    target_roles.check(bench)
+    split = splits.draw(bench)
+    wanted = [target_roles.describe(bench, split, name) for name in target_roles.wanted(settings)]
+    retrained = next(target for target in wanted if target.name == "retrained")
+    lifting = workbench.lifting(retrained.bench, len(retrained.member))
+    rate = _measured_rate(retrained.bench, _timed(retrained), lifting)
+    at_once = lift.multiple(lifting)
+
+    def planned(name: str, train: TrainSettings, rows: np.ndarray, disk: int) -> RolePlan:
+        steps = population.model_steps(rows, train.batch) * train.epochs
+        share = min(1.0, len(rows) / at_once)  # fewer members than run side by side leave devices idle
+        return RolePlan(name, len(rows), train.epochs, steps, disk, steps / (rate * share))
+
+    shadow = splits.draw_members(bench, split, np.arange(settings.shadows.count)).sum(1)
+    disk = disk_bytes(bench, len(splits.recorded_rows(split)))
+    return (
+        planned("shadow", settings.train, shadow, disk),
+        *[
+            planned(target.name, target.bench.settings.train, target.member.sum(1), target_roles.disk_bytes(target))
+            for target in wanted
+        ],
+    )
+
+
+def _timed(target: target_roles.Target) -> roles.Role:
+    """A described role, ready to be timed: nothing stored."""
+    ids = np.arange(len(target.member), dtype=np.int32)
+
+    def held_out(chosen: np.ndarray) -> np.ndarray:
+        return np.repeat(target.held_out[None], len(chosen), 0)
+
+    return roles.Role(
+        target.name, ids, lambda chosen: target.member[chosen], lambda chosen: np.ones(len(chosen), np.float32),
+        held_out, "",
+    )  # fmt: skip
+
+
+def targets_text(planned: tuple[RolePlan, ...]) -> str:
+    """The plan of all roles as a table."""
+    rows = [
+        (
+            one.name,
+            f"{one.members} member(s) of {one.epochs} epochs, {one.model_steps:,} model-steps, "
+            f"about {progress.duration(one.seconds)}, {progress.size(one.disk_bytes)}",
+        )
+        for one in planned
+    ]
+    steps, disk = sum(one.model_steps for one in planned), sum(one.disk_bytes for one in planned)
+    seconds = sum(one.seconds for one in planned)
+    total = f"{steps:,} model-steps, about {progress.duration(seconds)} of training (3 steps timed here)"
+    files = "\n" + "\n".join(f"  logits/{one.name}.npy  populations/{one.name}/" for one in planned)
+    return tables.pairs([
+        *rows, ("in all", f"{total}, about {progress.size(disk)}; what is finished already is reused"),
+        ("files", f"{files}\n  targets.json"),
+    ])  # fmt: skip

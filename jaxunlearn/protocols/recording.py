@@ -1,4 +1,9 @@
-"""Recording logits of a role: every finished member on every row of the split, clean or augmented, into one file."""
+"""Recording logits of a role: every finished member on the rows of the split, clean or augmented, into one file.
+
+logits/ROLE.npy [M, n, C], line i = member i          logits/snapshots.npy, line i * K + k = member i, k-th snapshot
+"""
+
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +19,11 @@ def file_name(role: str, view: str) -> str:
     return f"{role}.npy" if view == CLEAN else f"{role}.{view}.npy"
 
 
+def view_names(count: int) -> tuple[str, ...]:
+    """Names of the augmented views beside the clean one; a name is a view, the same pictures for every role."""
+    return tuple(f"augmented_{number}" for number in range(count))
+
+
 def record(
     run: store.Run,
     reporter: progress.Reporter,
@@ -21,6 +31,7 @@ def record(
     role: roles.Role,
     rows: np.ndarray,
     view: str = CLEAN,
+    snapshots: tuple[int, ...] = (),
 ) -> tuple[np.ndarray, bool]:
     """Computes the logits of all members that the file does not hold yet.
 
@@ -30,44 +41,97 @@ def record(
       bench: the workbench.
       role: whose members `roles.train_missing` has trained.
       rows: [N] int32 rows of the data set.
-      view: clean, or augmented_K.
+      view: clean, or augmented_K. The view's random draws are a function of the seed, its name and the places of the
+        rows, so that roles recorded on the same rows see the same pictures.
+      snapshots: K epochs whose weights are taken; empty = the finished weights (K = 1).
 
     Returns:
-      ([M_file, N, C] memory map whose line i belongs to member i, whether all chunks could be read). After False the
-      damaged chunks are gone: train the missing members and record again.
+      ([M_file * K, N, C] memory map whose line i * K + k belongs to member i and snapshot k, whether all chunks could
+      be read). After False the damaged chunks are gone: train the missing members and record again.
     """
-    engine = bench.settings.engine
-    fingerprint = store.files.fingerprint({"role": role.fingerprint, "rows": rows, "view": view})
+    places = _places(run, role, snapshots)
+    wanted = (int(role.member_ids.max()) + 1) * len(places)
     path = run.path("logits", file_name(role.name, view))
-    members = int(role.member_ids.max()) + 1
+    classes = bench.dataset.num_classes
     file = logits.open_file(
-        path, members, len(rows), bench.dataset.num_classes, engine.logits_dtype, fingerprint
-    )  # fmt: skip
+        path, wanted, len(rows), classes, bench.settings.engine.logits_dtype, _fingerprint(role, rows, view)
+    )
     if file.damaged:
         reporter.say(f"{path} is damaged for {len(file.damaged)} member(s); their logits are computed again")
-    whole, _ = chunks.finished(run.path("populations", role.name), role.fingerprint)
     key = None if view == CLEAN else keys.stream(keys.root(bench.settings.seed), view)
-    intact = True
-    for chunk in whole:
-        todo = [i for i, member in enumerate(chunk.member_ids.tolist()) if member not in file.done and member < members]
-        if not todo:
-            continue
-        try:
-            variables = roles.load_chunk(bench, role, chunk)["variables"]
-        except errors.StoreError as error:
-            reporter.say(f"{error}\nIts members are trained again.")
-            store.files.remove(chunk.path)
-            intact = False
-            continue
-        reporter.say(f"recording logits of {len(todo)} {role.name} member(s) on {len(rows)} rows ({view})")
-        ids = chunk.member_ids[todo]
-        picked = trees.take(variables, np.asarray(todo))
-        lifting = workbench.lifting(bench, len(todo))
-        inputs = workbench.resident(bench).inputs
-        blocks = population.predict(bench.task, picked, inputs, rows, lifting, view_key=key)
-        for where, values in blocks:
-            # One assignment per member: ids of a chunk need not be consecutive.
-            for line, member in zip(values, ids, strict=True):
-                file.values[member, where] = line
-        logits.commit(file, ids)
-    return file.values, intact
+    for place, folder in enumerate(places):
+        for chunk in chunks.finished(folder, role.fingerprint)[0]:
+            lines = chunk.member_ids * len(places) + place
+            todo = [i for i, line in enumerate(lines.tolist()) if line not in file.done and line < wanted]
+            if not todo:
+                continue
+            try:
+                variables = roles.load_chunk(bench, chunk)["variables"]
+            except errors.StoreError as error:
+                reporter.say(f"{error}\nIts members are trained again.")
+                store.files.remove(chunk.path)
+                continue
+            when = f", epoch {snapshots[place]}" if snapshots else ""
+            reporter.say(f"recording logits of {len(todo)} {role.name} member(s) on {len(rows)} rows ({view}{when})")
+            picked = trees.take(variables, np.asarray(todo))
+            lifting = workbench.lifting(bench, len(todo))
+            inputs = workbench.resident(bench).inputs
+            for where, values in population.predict(bench.task, picked, inputs, rows, lifting, view_key=key):
+                # One assignment per member: ids of a chunk need not be consecutive.
+                for answers, line in zip(values, lines[todo], strict=True):
+                    file.values[line, where] = answers
+            logits.commit(file, lines[todo])
+    lost = {line // len(places) for line in _lines(role, len(places)) if line not in file.done}
+    if snapshots and lost:
+        # The finished weights without a readable snapshot are of no use here: the whole training is repeated.
+        for chunk in chunks.finished(run.path("populations", role.name), role.fingerprint)[0]:
+            if lost.intersection(chunk.member_ids.tolist()):
+                store.files.remove(chunk.path)
+    return file.values, not lost
+
+
+def read(
+    run: store.Run,
+    bench: workbench.Workbench,
+    role: roles.Role,
+    rows: np.ndarray,
+    view: str = CLEAN,
+    snapshots: tuple[int, ...] = (),
+) -> np.ndarray:
+    """Recorded logits as a read-only memory map [M * K, N, C], lines as in `record`; computes and writes nothing.
+
+    Raises:
+      StoreError: missing, incomplete, or recorded from other models or rows. Blocks' checksums are not verified here:
+        the command that records does that whenever it runs.
+    """
+    path = run.path("logits", file_name(role.name, view))
+    lines = _lines(role, len(_places(run, role, snapshots)))
+    try:
+        manifest = store.files.read_json(path.with_suffix(".json"))
+        done, found = manifest["done"], manifest["facts"]["fingerprint"]
+    except (OSError, KeyError, TypeError) as error:
+        raise errors.StoreError(f"{path} is missing, or was never finished.") from error
+    if found != _fingerprint(role, rows, view):
+        raise errors.StoreError(f"{path} was recorded from other models or rows.")
+    there = sum(str(line) in done for line in lines)
+    if there < len(lines):
+        raise errors.StoreError(f"{path} holds {there} of {len(lines)} lines.")
+    values = logits.read(path)
+    if values.shape[0] <= max(lines) or values.shape[1:] != (len(rows), bench.dataset.num_classes):
+        raise errors.StoreError(f"{path} is damaged: its shape is {values.shape}.")
+    return values[: max(lines) + 1]
+
+
+def _places(run: store.Run, role: roles.Role, snapshots: tuple[int, ...]) -> list[Path]:
+    """Folders of the chunks that are recorded, one per snapshot."""
+    folder = run.path("populations", role.name)
+    return [folder / f"snapshot_{epoch:05d}" for epoch in snapshots] or [folder]
+
+
+def _lines(role: roles.Role, each: int) -> list[int]:
+    """The lines of the file that belong to members of the role."""
+    return [int(member) * each + place for member in role.member_ids for place in range(each)]
+
+
+def _fingerprint(role: roles.Role, rows: np.ndarray, view: str) -> str:
+    return store.files.fingerprint({"role": role.fingerprint, "rows": rows, "view": view})

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxunlearn import errors, keys, population, progress, store
+from jaxunlearn import errors, keys, population, progress, store, trees
 from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.protocols import workbench
 from jaxunlearn.store import chunks
@@ -32,6 +32,7 @@ class Role(NamedTuple):
       factors: member ids -> [m] float32 factors on the learning rate.
       held_out: member ids -> [m, N] bool rows on which the best epoch is chosen (used with train.keep = best).
       fingerprint: of everything that decides about the members' numbers.
+      initial: member ids -> State with leading m to start from; None = each member's own random initialisation.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Role(NamedTuple):
     factors: Callable[[np.ndarray], np.ndarray]
     held_out: Callable[[np.ndarray], np.ndarray]
     fingerprint: str
+    initial: Callable[[np.ndarray], population.State] | None = None
 
 
 class Spent(NamedTuple):
@@ -108,15 +110,15 @@ def checkpoint_template(bench: workbench.Workbench, role: Role, member_ids: np.n
     return {"carry": carry, "history": _blank_history(bench, len(member_ids))}
 
 
-def chunk_template(bench: workbench.Workbench, role: Role, member_ids: np.ndarray) -> dict[str, Tree]:
-    """Shapes of what a finished chunk of these members holds."""
-    shapes = checkpoint_template(bench, role, member_ids)
-    carry = shapes["carry"]
-    return {
-        "variables": training.kept_variables(carry),
-        "diverged_at": carry.diverged_at,
-        "history": shapes["history"],
+def chunk_template(bench: workbench.Workbench, members: int, epochs: int) -> dict[str, Tree]:
+    """Shapes of what a finished chunk of so many members and epochs holds."""
+    one = {
+        "variables": population.variables(jax.eval_shape(bench.task.init, keys.root(0))),
+        "diverged_at": jax.ShapeDtypeStruct((), np.int32),
     }
+    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), one)
+    history = jax.ShapeDtypeStruct((members, epochs), np.float32)
+    return {**stacked, "history": {"loss": history, "accuracy": history}}
 
 
 def _blank_history(bench: workbench.Workbench, members: int) -> dict[str, np.ndarray]:
@@ -213,6 +215,8 @@ def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, s
     begun = time.monotonic()
     job = make_job(bench, role, ids, work.lengths)
     done, carry, history = _resume(work, ids, checkpoint)
+    if carry is None and role.initial is not None:
+        job = job._replace(initial=role.initial(ids))
     steps_per_epoch = population.model_steps(np.asarray(job.streams["train"].num_rows), recipe.batch)
     saved, base = time.monotonic(), spent.model_steps
     latest = None
@@ -273,6 +277,41 @@ def _store(
     chunks.save(folder / name, tree, ids, role.fingerprint, epoch=latest.epoch, diverged=diverged)
 
 
-def load_chunk(bench: workbench.Workbench, role: Role, chunk: chunks.Chunk) -> dict[str, Tree]:
-    """A finished chunk: `variables`, `diverged_at` [m], `history` [m, epochs]; verified."""
-    return chunks.load(chunk, chunk_template(bench, role, chunk.member_ids))
+def load_chunk(bench: workbench.Workbench, chunk: chunks.Chunk, epochs: int = 0) -> dict[str, Tree]:
+    """A finished chunk: `variables`, `diverged_at` [m], `history` [m, epochs]; verified.
+
+    `epochs` is what its role was trained for; 0 = train.epochs of this workbench.
+    """
+    return chunks.load(chunk, chunk_template(bench, len(chunk.member_ids), epochs or bench.settings.train.epochs))
+
+
+def load_members(bench: workbench.Workbench, folder: Path, fingerprint: str, member_ids: np.ndarray) -> Tree:
+    """The kept flax variables of finished members, leading axis in the order of `member_ids` (repeats allowed).
+
+    Args:
+      bench: of the same architecture, number of classes and shape of inputs.
+      folder: a role's folder, of this run or of another one.
+      fingerprint: of the role, as its stage.json says.
+      member_ids: [m] global numbers.
+
+    Raises:
+      StoreError: a member is not finished there, or its chunk is damaged.
+    """
+    wanted = np.asarray(member_ids).tolist()
+    pieces: list[Tree] = []
+    places: dict[int, int] = {}
+    for chunk in chunks.finished(folder, fingerprint)[0]:
+        rows = [i for i, member in enumerate(chunk.member_ids.tolist()) if member in wanted and member not in places]
+        if rows:
+            # Another run may have trained for other epochs than this one: a finished chunk knows its own.
+            variables = load_chunk(bench, chunk, chunk.manifest["epoch"])["variables"]
+            pieces.append(trees.take(variables, np.asarray(rows)))
+            places.update({member: len(places) + k for k, member in enumerate(chunk.member_ids[rows].tolist())})
+    missing = [member for member in wanted if member not in places]
+    if missing:
+        raise errors.StoreError(
+            f"{folder} holds no finished member {missing[0]}; members {min(wanted)} to {max(wanted)} are needed. "
+            "Run the command that trains them again: it continues where it stopped."
+        )
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *pieces)
+    return trees.take(joined, np.asarray([places[member] for member in wanted]))

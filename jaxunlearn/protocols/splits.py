@@ -1,5 +1,8 @@
 """Splits of a run: drawn once, stored, read back, never redrawn."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 
 from jaxunlearn import records, store
@@ -48,18 +51,38 @@ def draw_members(bench: workbench.Workbench, split: records.Split, member_ids: n
 def shadow_membership(
     run: store.Run, bench: workbench.Workbench, split: records.Split, split_fingerprint: str, member_ids: np.ndarray
 ) -> np.ndarray:
-    """[M, N] bool for members 0..M-1: stored rows as they are, rows of new members drawn and added."""
+    """[M, N] bool for shadow members 0..M-1: stored rows as they are, rows of new members drawn and added."""
     shadows = bench.settings.shadows
     facts = {"split": split_fingerprint, "ratio": shadows.ratio, "pool": shadows.pool}
-    store.claim(run, "shadows", run.path("populations", "shadow", "membership.json"), facts, STAGE_VERSION)
-    path = run.path("populations", "shadow", "membership.npz")
+
+    def draw(ids: np.ndarray) -> np.ndarray:
+        return draw_members(bench, split, ids)
+
+    return stored_membership(run, bench, "shadow", "shadows", facts, member_ids, draw)
+
+
+def stored_membership(
+    run: store.Run,
+    bench: workbench.Workbench,
+    role: str,
+    stage: str,
+    facts: Mapping[str, Any],
+    member_ids: np.ndarray,
+    draw: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """[M, N] bool for members 0..M-1 of a role: stored rows as they are, rows of new members drawn and added.
+
+    Raises:
+      StoreError: the stored rows were drawn by other facts; the message names the stage for --overwrite.
+    """
+    store.claim(run, stage, run.path("populations", role, "membership.json"), facts, STAGE_VERSION)
+    path = run.path("populations", role, "membership.npz")
     rows = len(bench.dataset.labels)
     stored = np.zeros((0, rows), bool)
     if path.exists():
         stored = np.unpackbits(store.files.read_npz(path)["packed"], axis=1, count=rows).astype(bool)
     if len(stored) < len(member_ids):
-        new = draw_members(bench, split, np.asarray(member_ids)[len(stored) :])
-        stored = np.concatenate([stored, new])
+        stored = np.concatenate([stored, draw(np.asarray(member_ids)[len(stored) :])])
         store.files.write_npz(path, packed=np.packbits(stored, axis=1))
     return stored[: len(member_ids)]
 

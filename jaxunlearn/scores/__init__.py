@@ -10,13 +10,24 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxunlearn import checks, errors
 from jaxunlearn.records import Evidence, Scores
 from jaxunlearn.scores import entries
 from jaxunlearn.scores.evidence import FIELDS, check
-from jaxunlearn.scores.measured import Measured, choose_shadows, measure, shadow_as_unlearned, signals_of
+from jaxunlearn.scores.measured import (
+    Cases,
+    Measured,
+    Signals,
+    case,
+    choose_shadows,
+    measure,
+    one_case,
+    shadow_as_unlearned,
+    signals_of,
+)
 from jaxunlearn.scores.options import Constants, Options, published
 from jaxunlearn.scores.options import check as check_options
 
@@ -167,17 +178,48 @@ def run(
 
 
 def compute(name: str, measured: Measured, options: Options) -> Scores:
-    """One score of the table from measured signals.
+    """One score of the table for the audited model of `measured`; raises as `compute_cases`."""
+    values = compute_cases(name, measured, one_case(measured), options)[0]
+    given = {"compat": options.compat, "constants": tuple(options.constants)}
+    return Scores(values, name=name, parameters=tuple(given.items()))
+
+
+def compute_cases(name: str, measured: Measured, cases: Cases, options: Options) -> np.ndarray:
+    """[K, N] one score for K audited models that share shadows and everything else of `measured`, in one program.
 
     Raises:
       DataError: the score is not one finite number per sample.
     """
-    values = np.asarray(_entry(name)(measured, options))
-    checks.shape("N", {"N": len(measured.labels)}, **{f"score {name}": values})
+    entry = _entry(name)
+    if name == "unleak":
+        values = entries.unleak_cases(measured, cases, options)
+    elif _on_host(name, options):
+        count = len(cases.unlearned.log_odds)
+        picked = [case(measured, jax.tree.map(lambda leaf, k=k: leaf[k], cases)) for k in range(count)]
+        values = np.stack([np.asarray(entry(one, options)) for one in picked])
+    else:
+        values = np.asarray(_mapped(measured, cases, entry, options))
+    sizes = {"K": len(cases.unlearned.log_odds), "N": len(measured.labels)}
+    checks.shape("KN", sizes, **{f"score {name} (one line per audited model)": values})
     faithful = options.compat == "faithful" and values.dtype == np.float64
-    checks.finite(f"score {name}", values if faithful else values.astype(np.float32), "N")
-    given = {"compat": options.compat, "constants": tuple(options.constants)}
-    return Scores(values if faithful else values.astype(np.float32), name=name, parameters=tuple(given.items()))
+    values = values if faithful else values.astype(np.float32)
+    checks.finite(f"score {name}", values, "KN")
+    return values
+
+
+@partial(jax.jit, static_argnames=("entry", "options"))
+def _mapped(measured: Measured, cases: Cases, entry: entries.Entry, options: Options) -> jax.Array:
+    # One after another inside one program: a score may need [S, N] of working memory.
+    return jax.lax.map(lambda one: entry(case(measured, one), options), cases)
+
+
+def _on_host(name: str, options: Options) -> bool:
+    """Whether a score cannot be traced: users' own, SciPy's special functions, NumPy's float64."""
+    if name not in SCORES or name == "random" or "_beta_" in name:
+        return True
+    if options.family == "beta" and name in ("iam_on", "iam_off", "iam_raw"):
+        return True
+    return options.compat == "faithful" and name.startswith(("lira_", "update"))
 
 
 def null_scores(name: str, measured: Measured, options: Options) -> np.ndarray:

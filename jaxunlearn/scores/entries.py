@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxunlearn.records import Array
 from jaxunlearn.scores import difference, emia, iam, lira, rmia, signals, unleak
-from jaxunlearn.scores.measured import Signals
+from jaxunlearn.scores.measured import Cases, Signals, one_case
 from jaxunlearn.scores.options import Options, is_stale
 
 # A Measured in which every field that the score `needs` is there.
@@ -171,11 +171,18 @@ def emia_p(measured: Given, options: Options) -> Array:
 
 def unleak_score(measured: Given, options: Options) -> Array:
     """UnLeak, trained on the pairs of the shadows at hand."""
-    known = measured.pairs_known
-    unleak.check_classes(known.shape[-1])
-    return unleak.fit_and_score(
-        known.reshape(-1, known.shape[-1]), measured.pairs_forgotten.reshape(-1), measured.pairs, options.seed
+    return unleak_cases(measured, one_case(measured), options)[0]
+
+
+def unleak_cases(measured: Given, cases: Cases, options: Options) -> np.ndarray:
+    """[K, N] UnLeak of K audited models: one classifier, trained once."""
+    known, pairs = measured.pairs_known, np.asarray(cases.pairs)
+    classes = known.shape[-1]
+    unleak.check_classes(classes)
+    scored = unleak.fit_and_score(
+        known.reshape(-1, classes), measured.pairs_forgotten.reshape(-1), pairs.reshape(-1, classes), options.seed
     )
+    return scored.reshape(pairs.shape[:2])
 
 
 def reading(read: Reading, measured: Given, options: Options) -> Array:

@@ -72,18 +72,19 @@ def _block(logits: jax.Array, labels: jax.Array, temperature: jax.Array, signal:
     return Signals(signals.true_logit(logits, labels), signals.log_odds(logits, labels), margin, chosen)
 
 
-def signals_of(values: Array, labels: Array, options: Options) -> Signals:
+def signals_of(values: Array, labels: Array, options: Options, rows: np.ndarray | None = None) -> Signals:
     """The signals of one or more models, streamed.
 
     Args:
       values: [N, C], or [M, N, C] with labels [N] or [M, N]; any float type; may be a memory map.
-      labels: whole numbers.
+      labels: whole numbers, those of the chosen rows.
       options: RMIA signal and temperature.
+      rows: [n] positions along N to look at, in this order; None = all.
 
     Returns:
       Signals of [N] or [M, N] NumPy float32 arrays.
     """
-    shape = values.shape[:-1]
+    shape = (*values.shape[:-2], values.shape[-2] if rows is None else len(rows))
     true_logit, odds, margin = (np.empty(shape, np.float32) for _ in range(3))
     same = options.rmia_signal == "taylor_soft_margin"
     out = Signals(true_logit, odds, margin, margin if same else np.empty(shape, np.float32))
@@ -91,7 +92,8 @@ def signals_of(values: Array, labels: Array, options: Options) -> Signals:
     temperature = jnp.float32(options.constants.temperature)
     before: tuple[tuple, Signals] | None = None
     for place in _places(shape, values.shape[-1]):
-        block = _block(np.asarray(values[place]), labels[place], temperature, options.rmia_signal)
+        where = place if rows is None else (*place[:-1], rows[place[-1]])
+        block = _block(np.asarray(values[where]), labels[place], temperature, options.rmia_signal)
         # The previous block is fetched while this one is computed, so that two blocks at most are in flight.
         _fetch(out, before)
         before = (place, block)
@@ -169,6 +171,36 @@ def _views(evidence: Evidence, labels: np.ndarray, options: Options) -> tuple[Me
         )
         for view in range(wanted.shape[0])
     )
+
+
+class Cases(NamedTuple):
+    """The parts of a Measured that differ between K audited models scored together; every field with a leading K.
+
+    Attributes:
+      unlearned, original: Signals [K, N]; population_unlearned, population_original: Signals [K, P].
+      pairs: [K, N, C] UnLeak features.
+      views: one Cases per augmented view.
+    """
+
+    unlearned: Signals
+    original: Signals | None = None
+    population_unlearned: Signals | None = None
+    population_original: Signals | None = None
+    pairs: np.ndarray | None = None
+    views: tuple["Cases", ...] = ()
+
+
+def one_case(measured: Measured) -> Cases:
+    """The audited model of a Measured as a single case."""
+    own = Cases(*(getattr(measured, name) for name in Cases._fields[:-1]))
+    views = tuple(one_case(view) for view in measured.views)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], own)._replace(views=views)
+
+
+def case(measured: Measured, chosen: Cases) -> Measured:
+    """A Measured with the parts of one case (leaves without the leading K)."""
+    views = tuple(case(view, part) for view, part in zip(measured.views, chosen.views, strict=True))
+    return measured._replace(**{**chosen._asdict(), "views": views})
 
 
 def choose_shadows(measured: Measured, shadows: np.ndarray | list[int]) -> Measured:

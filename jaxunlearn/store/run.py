@@ -38,12 +38,27 @@ class Run(NamedTuple):
         files.append_json_line(self.root / "log.jsonl", event)
 
 
+_TARGETS = ("original", "retrained", "population_in", "shadow_origin", "reference", "snapshots")
+_KINDS = (("populations", ""), ("logits", ".*"))
+
 # What --overwrite=STAGE deletes.
 STAGES: dict[str, tuple[str, ...]] = {
     "split": ("split.npz", "split.json"),
-    "shadows": ("populations/shadow", "logits/shadow*"),
+    "shadows": ("populations/shadow", "logits/shadow.*"),
+    "targets": (*(f"{kind}/{role}{end}" for role in _TARGETS for kind, end in _KINDS), "targets.json"),
+    **{role: tuple(f"{kind}/{role}{end}" for kind, end in _KINDS) for role in _TARGETS},
     "logits": ("logits",),
-    "all": ("split.npz", "split.json", "populations", "logits", "scores", "report", "findings.json", "summary.json"),
+    "all": (
+        "split.npz",
+        "split.json",
+        "populations",
+        "logits",
+        "scores",
+        "report",
+        "findings.json",
+        "summary.json",
+        "targets.json",
+    ),
 }
 
 

@@ -1,0 +1,38 @@
+"""Trains originals, exact retrains and what an audit needs beside them, and records their logits.
+
+    python -m launch.targets --config=configs/digits.py
+    python -m launch.targets --config=configs/digits.py --config.split.forget.count=5 --config.targets.snapshots=0
+    python -m launch.targets --config=configs/cifar100.py --workdir=runs/c100 --dry_run
+    python -m launch.targets --config=configs/digits.py --overwrite=retrained
+
+The shadow population is trained first where it is missing. Roles (settings targets.*): original, retrained,
+population_in, shadow_origin, reference, snapshots; each is a folder of populations/, a file of logits/ and a stage for
+--overwrite (targets = all of them). Killed and started again with the same command, it continues where it stopped and
+ends with the same numbers.
+"""
+
+import sys
+
+from launch import _entry
+
+
+def command(request: _entry.Request) -> None:
+    """Plans, or trains and records, then prints the table."""
+    from jaxunlearn import progress, settings, store
+    from jaxunlearn.protocols import plan, target_roles, targets, tuning, workbench
+
+    if request.dry_run:
+        print(plan.targets_text(plan.make_targets(request.settings)))
+        return
+    bench = workbench.prepare(request.settings)
+    target_roles.check(bench)
+    plain = settings.to_dict(request.settings)
+    with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
+        reporter = progress.Reporter(run.log)
+        summary = targets.run(run, reporter, tuning.obtain(bench, reporter))
+        print(targets.text(summary))
+        print(f"\n{targets.files_text(run, request.settings)}")
+
+
+if __name__ == "__main__":
+    sys.exit(_entry.main(command, __doc__ or ""))

@@ -1,0 +1,414 @@
+"""The audited side as a user runs it: what is trained on what, resumed, grown, started from another run, refused."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxunlearn import errors, population, progress, settings, store
+from jaxunlearn.protocols import recording, roles, shadows, splits, target_roles, targets, workbench
+from launch import _entry
+from launch import shadows as shadows_verb
+from launch import targets as verb
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = "--config=configs/digits.py:smoke"
+# Two shadows of 2 epochs; 12 epochs for the audited side, snapshots after epochs 1, 3, 5, 7 of nominally 8.
+GIVEN = {
+    "model.name": "batch_norm_net:build",
+    "shadows.count": 2,
+    "train.epochs": 2,
+    "split.forget.count": 2,
+    "targets.epochs": 12,
+    "targets.reference": 2,
+    "targets.snapshots": 2,
+    "targets.snapshot_epochs": 8,
+    "targets.breaks": 3,
+}
+NAMES = target_roles.NAMES
+
+
+def arguments(**changed):
+    """Command-line settings; `__` stands for a dot."""
+    chosen = GIVEN | {name.replace("__", "."): value for name, value in changed.items()}
+    return [CONFIG, *(f"--config.{name}={value}" for name, value in chosen.items())]
+
+
+def launch(*argv, workdir):
+    return _entry.main(verb.command, verb.__doc__, ["launch.targets", *argv, f"--workdir={workdir}"])
+
+
+def make_bench(**changed):
+    config = settings.to_dict(settings.Settings())
+    chosen = {"split.shadow": 800, "train.learning_rate": 0.05, "train.batch": 64} | GIVEN
+    for name, value in (chosen | {name.replace("__", "."): value for name, value in changed.items()}).items():
+        *groups, leaf = name.split(".")
+        group = config
+        for part in groups:
+            group = group[part]
+        group[leaf] = value
+    return workbench.prepare(settings.resolve(config))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A run nobody disturbs."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    assert launch(*arguments(), workdir=workdir) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return make_bench()
+
+
+@pytest.fixture
+def again(unbroken, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(unbroken, tmp_path / "copy")
+
+
+def values(workdir, name):
+    return np.load(Path(workdir) / "logits" / f"{name}.npy")
+
+
+def test_a_run_prints_its_roles_and_leaves_what_it_says(unbroken, capsys):
+    before = {name: values(unbroken, name) for name in NAMES}
+    assert launch(*arguments(), workdir=unbroken) == 0
+    printed = capsys.readouterr()
+    for name in NAMES:
+        assert re.search(rf"^{name} +\d", printed.out, re.M)
+        assert (
+            f"{name}: {len(before[name]) // (4 if name == 'snapshots' else 1)} of" in printed.err
+        )  # nothing is redone
+        np.testing.assert_array_equal(values(unbroken, name), before[name])
+    assert "training" not in printed.err
+    assert "original minus retrained" in printed.out and "targets.json" in printed.out
+    assert set(json.loads((unbroken / "targets.json").read_text())["roles"]) == set(NAMES)
+
+
+def test_every_role_trains_on_its_own_rows(unbroken, bench):
+    split = np.load(unbroken / "split.npz")
+    everything = len(bench.dataset.labels)
+
+    def mask(name):
+        return np.isin(np.arange(everything), split[name])
+
+    expected = {
+        "original": mask("target")[None],
+        "retrained": np.stack([mask("target") & ~sets for sets in split["forget"]]),
+        "population_in": mask("population")[None],
+        "shadow_origin": mask("shadow")[None],
+        "snapshots": np.stack([mask("target")] * 2),
+    }
+    with store.open_run(str(unbroken)) as run:
+        found = {name: targets.role_logits(run, bench, name) for name in (*NAMES, "shadow")}
+    for name, member in expected.items():
+        np.testing.assert_array_equal(found[name].member, member[:, found[name].rows])
+        assert found[name].member.sum() == member.sum()  # no row is trained on that is not recorded
+    recorded = found["retrained"]
+    assert not (recorded.member & split["forget"][:, recorded.rows]).any()
+    half = found["reference"].member
+    assert (half.sum(1) == mask("target").sum() // 2).all() and (half[0] != half[1]).any()
+    assert not (half & ~mask("target")[found["reference"].rows]).any()
+    assert not (found["shadow"].member & mask("target")[found["shadow"].rows]).any()
+    snapshots = found["snapshots"]
+    assert snapshots.snapshots == (1, 3, 5, 7) and snapshots.values.shape == (8, len(snapshots.rows), 10)
+    assert set(snapshots.rows) == set(split["target"]) | set(split["population"])
+    for name in NAMES[:-1]:
+        assert found[name].values.shape == (len(found[name].member), everything, 10)
+        assert isinstance(found[name].values, np.memmap) and not found[name].values.flags.writeable
+
+
+def test_the_table_holds_the_accuracies_of_the_logits_and_shows_the_effect_of_forgetting(unbroken, bench):
+    told = json.loads((unbroken / "targets.json").read_text())["roles"]
+    split = np.load(unbroken / "split.npz")
+    with store.open_run(str(unbroken)) as run:
+        for name in NAMES:
+            found = targets.role_logits(run, bench, name)
+            each = max(len(found.snapshots), 1)
+            held_out = np.isin(found.rows, [*split["test"], *split["population"]])
+            for i, member in enumerate(found.member):
+                right = found.values[i * each + each - 1].argmax(-1) == found.labels
+                assert told[name]["train_accuracy"][i] == pytest.approx(right[member].mean())
+                assert told[name]["held_out_accuracy"][i] == pytest.approx(right[held_out & ~member].mean())
+                for r, sets in enumerate(split["forget"]):
+                    assert told[name]["forget_accuracy"][i][r] == pytest.approx(right[sets[found.rows]].mean())
+    original, retrained = (np.asarray(told[name]["forget_accuracy"]) for name in ("original", "retrained"))
+    assert original.min() > 0.97
+    assert np.diagonal(retrained).mean() <= original.mean()
+    # A model on 180 population rows, 12 epochs, knows them and not the target rows as well.
+    assert told["population_in"]["train_accuracy"][0] > told["population_in"]["held_out_accuracy"][0]
+
+
+def test_a_retrained_model_is_the_one_that_its_rows_alone_would_give(unbroken, bench):
+    with store.open_run(str(unbroken)) as run:
+        split, fingerprint = splits.obtain(run, bench)
+        shadow = shadows.shadow_role(bench, split, fingerprint, run)
+        target = target_roles.describe(bench, split, "retrained")
+        role = target_roles.stage(run, target, fingerprint, shadow)
+    job = roles.make_job(target.bench, role, np.asarray([1]))
+    lifting = workbench.lifting(target.bench, 1)
+    for latest in population.train(job, workbench.resident(bench), 12, lifting):
+        carry = population.host(latest)
+    kept = population.kept_variables(carry)
+    inputs = workbench.resident(bench).inputs
+    alone = np.concatenate(
+        [block for _, block in population.predict(bench.task, kept, inputs, target.rows, lifting)], axis=1
+    )
+    np.testing.assert_allclose(values(unbroken, "retrained")[1], alone[0], atol=2e-3)
+
+
+def test_a_line_of_the_snapshots_is_one_member_after_one_epoch(unbroken, bench):
+    target = target_roles.describe(bench, splits.draw(bench), "snapshots")
+    recorded = values(unbroken, "snapshots")
+    folder = unbroken / "populations" / "snapshots"
+    fingerprint = json.loads((folder / "stage.json").read_text())["fingerprint"]
+    inputs = bench.dataset.inputs[target.rows]
+    for place, epoch in enumerate((1, 3, 5, 7)):
+        (chunk,) = store.chunks.finished(folder / f"snapshot_{epoch:05d}", fingerprint)[0]
+        variables = roles.load_chunk(target.bench, chunk)["variables"]
+        for member in range(2):
+            one = jax.tree.map(lambda leaf, member=member: leaf[member], variables)
+            expected = bench.task.predict(one, inputs)
+            np.testing.assert_allclose(recorded[member * 4 + place], expected, atol=1e-4)
+
+
+KILLER = """
+import os, signal, sys
+sys.path[:0] = [{root!r}, {here!r}]
+from launch import _entry, targets
+_entry.prepare_process()
+from jaxunlearn.store import chunks
+inner, calls = chunks.save_partial, []
+def deadly(folder, *args, **kwargs):
+    inner(folder, *args, **kwargs)
+    calls.extend([1] if folder.name == 'snapshots' else [])
+    if len(calls) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+chunks.save_partial = deadly
+sys.exit(_entry.main(targets.command, '', ['x', *{argv!r}]))
+"""
+
+
+def test_a_killed_run_ends_with_the_numbers_of_an_unbroken_one(unbroken, again, capsys):
+    for name in ("retrained", "snapshots"):
+        shutil.rmtree(again / "populations" / name)
+        (again / "logits" / f"{name}.npy").unlink()
+    argv = [*arguments(engine__checkpoint_seconds=0), f"--workdir={again}"]
+    code = KILLER.format(root=str(ROOT), here=str(ROOT / "tests" / "launch"), argv=argv)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert _entry.main(verb.command, "", ["x", *argv]) == 0
+    printed = capsys.readouterr().err
+    assert "2 members continue after epoch 4" in printed and "retrained: 2 of 2 members are finished" in printed
+    for name in ("retrained", "snapshots"):
+        np.testing.assert_array_equal(values(again, name), values(unbroken, name))
+
+
+def test_a_damaged_snapshot_is_trained_again(unbroken, again, capsys):
+    victim = next((again / "populations" / "snapshots" / "snapshot_00003").glob("chunk_*")) / "manifest.json"
+    victim.unlink()
+    (again / "logits" / "snapshots.npy").unlink()
+    assert launch(*arguments(), workdir=again) == 0
+    assert "training snapshots" in capsys.readouterr().err
+    np.testing.assert_array_equal(values(again, "snapshots"), values(unbroken, "snapshots"))
+
+
+def test_one_original_grows_to_one_per_forget_set(unbroken, again, capsys, bench):
+    assert launch(*arguments(targets__originals="per_set", targets__views=1), workdir=again) == 0
+    assert "original: 1 of 2 members are finished already" in capsys.readouterr().err
+    grown = values(again, "original")
+    np.testing.assert_array_equal(grown[0], values(unbroken, "original")[0])
+    assert np.abs(grown[1] - grown[0]).max() > 0.1  # the same rows, other random numbers
+    for name in target_roles.PER_SET:  # without augmentation an augmented view is the clean one
+        view = np.load(again / "logits" / f"{name}.augmented_0.npy")
+        np.testing.assert_allclose(view, values(again, name), atol=1e-5)
+    wide = make_bench(targets__originals="per_set", targets__views=1)
+    with store.open_run(str(again)) as run:
+        assert targets.role_logits(run, wide, "original", "augmented_0").values.shape == grown.shape
+        assert targets.role_logits(run, bench, "original").values.shape == (1, *grown.shape[1:])
+
+
+def test_more_forget_sets_reuse_the_retrained_models_that_are_there(unbroken, again, bench, capsys):
+    with store.open_run(str(again), ("retrained",)) as run:
+        split, fingerprint = splits.obtain(run, bench)
+        shadow = shadows.shadow_role(bench, split, fingerprint, run)
+        for sets in (1, 2):
+            target = target_roles.describe(bench, split.replace(forget=split.forget[:sets]), "retrained")
+            role = target_roles.stage(run, target, fingerprint, shadow)
+            found = targets.produce(run, progress.Reporter(), target, role, split)
+            assert (found.members, found.spent.members) == (sets, 1)
+    assert "1 of 2 members are finished already" in capsys.readouterr().err
+    np.testing.assert_allclose(values(again, "retrained"), values(unbroken, "retrained"), atol=2e-3)
+
+
+def test_all_roles_see_the_same_augmented_pictures(again, bench, monkeypatch):
+    seen = []
+    inner = population.predict
+
+    def spy(task, variables, inputs, rows, lifting, *, view_key):
+        seen.append((jax.random.key_data(view_key).tolist(), rows.tolist()))
+        return inner(task, variables, inputs, rows, lifting, view_key=view_key)
+
+    monkeypatch.setattr(population, "predict", spy)
+    with store.open_run(str(again)) as run:
+        split, fingerprint = splits.obtain(run, bench)
+        shadow = shadows.shadow_role(bench, split, fingerprint, run)
+        recording.record(run, progress.Reporter(), bench, shadow, splits.recorded_rows(split), "augmented_0")
+        for name in target_roles.PER_SET:
+            target = target_roles.describe(bench, split, name)
+            role = target_roles.stage(run, target, fingerprint, shadow)
+            recording.record(run, progress.Reporter(), target.bench, role, target.rows, "augmented_0")
+        recording.record(run, progress.Reporter(), bench, shadow, splits.recorded_rows(split), "augmented_1")
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[3][0] != seen[0][0]
+
+
+def test_one_role_is_deleted_and_trained_alone(again, capsys):
+    kept = values(again, "shadow_origin").copy()
+    assert launch(*arguments(), "--overwrite=population_in,reference", workdir=again) == 0
+    trained = re.findall(r"training (\w+):", capsys.readouterr().err)
+    assert set(trained) == {"population_in", "reference"}
+    with store.open_run(str(again), ("shadows",)):
+        pass
+    np.testing.assert_array_equal(values(again, "shadow_origin"), kept)  # not mistaken for the shadows' own
+
+
+def test_a_setting_of_one_role_leaves_the_others_alone(again, capsys):
+    assert launch(*arguments(targets__reference_ratio=0.25), workdir=again) == 2
+    printed = capsys.readouterr().err
+    assert "ratio: stored 0.5, now 0.25" in printed and "--overwrite=reference" in printed
+    assert launch(*arguments(targets__reference_ratio=0.25), "--overwrite=reference", workdir=again) == 0
+    assert set(re.findall(r"training (\w+):", capsys.readouterr().err)) == {"reference"}
+
+
+QUIET = {"targets__population_in": False, "targets__shadow_origin": False, "targets__reference": 0}
+
+
+def test_snapshots_start_from_the_shadows_weights(tmp_path):
+    still = {"model__name": "logistic", "train__learning_rate": 0.0, "targets__snapshot_epochs": 1, "train__epochs": 1}
+    given = arguments(**QUIET, **still, targets__epochs=1)
+    assert launch(*given, workdir=tmp_path) == 0
+    with store.open_run(str(tmp_path)) as run:
+        bench = make_bench(**QUIET, **still, targets__epochs=1)
+        shadow, found = (targets.role_logits(run, bench, name) for name in ("shadow", "snapshots"))
+        assert found.snapshots == (1,)
+        same = np.isin(shadow.rows, found.rows)
+        np.testing.assert_allclose(found.values, shadow.values[:, same], atol=1e-5)
+        assert np.abs(found.values[0] - found.values[1]).max() > 0.1
+        assert np.abs(values(tmp_path, "original")[0] - shadow.values[0]).max() > 0.1  # a fresh start of its own
+        with pytest.raises(errors.StoreError, match=r"ask for no reference models.*targets.reference.*launch.targets"):
+            targets.role_logits(run, bench, "reference")
+
+
+def test_originals_and_retrains_go_on_from_another_run(unbroken, tmp_path):
+    # At rate 0 only BatchNorm's running statistics move, towards those of the new target rows.
+    given = arguments(**QUIET, targets__snapshots=0, targets__start=unbroken, targets__epochs=1,
+                      train__learning_rate=0.0, seed=7, split__forget__count=1)  # fmt: skip
+    assert launch(*given, workdir=tmp_path) == 0
+    bench = make_bench(**QUIET, targets__snapshots=0)
+    for name in target_roles.PER_SET:
+        weights = []
+        for folder in (unbroken, tmp_path):
+            stage = json.loads((folder / "populations" / name / "stage.json").read_text())
+            path = folder / "populations" / name
+            weights.append(roles.load_members(bench, path, stage["fingerprint"], np.asarray([0])))
+        jax.tree.map(np.testing.assert_array_equal, weights[0]["params"], weights[1]["params"])
+        means = [np.asarray(jax.tree.leaves(one["batch_stats"])[0]) for one in weights]
+        assert 0 < np.abs(means[0] - means[1]).max() < np.abs(means[0]).max()
+    assert (
+        "start.fingerprint" in json.loads((tmp_path / "populations" / "original" / "stage.json").read_text())["facts"]
+    )
+
+
+def test_a_diverged_model_is_flagged_and_has_no_accuracy(tmp_path, capsys):
+    given = arguments(**QUIET, targets__snapshots=0, model__name="logistic", train__learning_rate=1e38,
+                      targets__epochs=2, train__epochs=1)  # fmt: skip
+    assert launch(*given, workdir=tmp_path) == 0
+    printed = capsys.readouterr()
+    assert re.search(r"diverged, frozen: original member 0 at step \d", printed.out)
+    assert "original: member 0 diverged" in printed.err
+    told = json.loads((tmp_path / "targets.json").read_text())["roles"]["original"]
+    assert list(told["diverged"]) == ["0"] and np.isnan(told["train_accuracy"]).all()
+
+
+def test_a_dry_run_plans_every_role_and_does_nothing(tmp_path, capsys):
+    assert launch(*arguments(), "--dry_run", workdir=tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    # 637 target rows, batches of 64: 10 steps of 12 epochs for the original, 587 rows for each of two retrains.
+    assert re.search(r"original +1 member\(s\) of 12 epochs, 120 model-steps", printed)
+    assert re.search(r"retrained +2 member\(s\) of 12 epochs, 240 model-steps", printed)
+    assert re.search(r"snapshots +2 member\(s\) of 7 epochs, 140 model-steps", printed)
+    assert "MiB" in printed and "logits/shadow_origin.npy" in printed
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"targets__snapshots": 3}, r"targets.snapshots = 3 trainings start .* shadows.count = 2. Lower"),
+        ({"targets__reference_ratio": 0.01, "split__target": 60}, "targets.reference_ratio = 0.01 of 60 target rows"),
+        ({"targets__start": "/nowhere"}, r"targets.start = '/nowhere': .*stage.json does not exist.*launch.targets"),
+        ({"targets__start": "{there}", "model__name": "mlp"}, "model.name = 'batch_norm_net:build', but .* 'mlp'"),
+        ({"targets__start": "{there}", "split__forget__count": 3}, r"2 finished retrained model\(s\), but 3 are"),
+        ({"targets__originals": "many"}, "unknown targets.originals 'many'"),
+        ({"split__shadow": 5000}, "split.shadow = 5000"),
+    ],
+)
+def test_a_mistake_is_one_message_before_any_work(changed, message, unbroken, tmp_path, capsys):
+    changed = {name: str(value).format(there=unbroken) for name, value in changed.items()}
+    assert launch(*arguments(**changed), workdir=tmp_path / "run") == 2
+    printed = capsys.readouterr().err
+    assert re.search(message, printed, re.S) and "Traceback" not in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_shape_or_number_of_classes_cannot_be_trained_on(unbroken, tmp_path):
+    given = make_bench(targets__start=str(unbroken))
+    split = splits.draw(given)
+    for dataset, word in (
+        (given.dataset.replace(num_classes=11), "classes = 10, but this run has 11"),
+        (given.dataset.replace(inputs=np.zeros((len(given.dataset.labels), 8, 8, 3), np.uint8)), "shape ="),
+    ):
+        target = target_roles.describe(given, split, "original")
+        other = target._replace(bench=target.bench._replace(dataset=dataset))
+        with pytest.raises(errors.ConfigError, match=word):
+            target_roles.origin(other)
+
+
+def test_logits_that_are_not_there_name_the_command(again, bench, tmp_path):
+    with store.open_run(str(again)) as run:
+        with pytest.raises(errors.ConfigError, match="unknown role 'retraned'. Did you mean 'retrained'"):
+            targets.role_logits(run, bench, "retraned")
+        with pytest.raises(errors.StoreError, match=r"reference_ratio|ratio: stored 0.5, now 0.3"):
+            targets.role_logits(run, make_bench(targets__reference_ratio=0.3), "reference")
+        with pytest.raises(errors.StoreError, match=r"2 of 3 lines.*launch.targets"):
+            targets.role_logits(run, make_bench(targets__reference=3), "reference")
+        with pytest.raises(errors.StoreError, match="augmented_0.npy is missing.*launch.targets"):
+            targets.role_logits(run, bench, "original", "augmented_0")
+        (again / "logits" / "retrained.json").unlink()
+        with pytest.raises(errors.StoreError, match="retrained.npy is missing.*launch.targets"):
+            targets.role_logits(run, bench, "retrained")
+    with store.open_run(str(tmp_path / "empty")) as run:
+        with pytest.raises(errors.StoreError, match=r"split.json is missing.*launch.shadows"):
+            targets.role_logits(run, bench, "shadow")
+        assert not (tmp_path / "empty" / "split.npz").exists()
+
+
+def test_a_run_without_audited_side_still_gives_its_shadows(tmp_path, bench):
+    given = arguments(model__name="logistic", train__epochs=1)
+    assert _entry.main(shadows_verb.command, "", ["x", *given, f"--workdir={tmp_path}"]) == 0
+    given = make_bench(model__name="logistic", train__epochs=1)
+    with store.open_run(str(tmp_path)) as run:
+        assert targets.role_logits(run, given, "shadow").values.shape[0] == 2
+        with pytest.raises(errors.StoreError, match=r"original/stage.json is missing.*launch.targets"):
+            targets.role_logits(run, given, "original")
