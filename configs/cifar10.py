@@ -3,6 +3,7 @@
     python -m launch.shadows --config=configs/cifar10.py --config.shadows.count=128
     python -m launch.shadows --config=configs/cifar10.py --config.data.path=cifar10.npz     without TFDS
     python -m launch.shadows --config=configs/cifar10.py:smoke      2 narrow ResNets, 600 rows, to try the data
+    python -m launch.audit --config=configs/cifar10.py:small        10,000 pictures, CNN: for a CPU
     python -m launch.shadows --config=configs/cifar10.py:paper      128 shadows on the published permutations
 
 The recipe is that of configs/cifar100.py.
@@ -21,7 +22,12 @@ def get_config(variant: str = ""):
     config.split.shadow = 20_000
     config.shadows.count = 16
     return settings.variant(config, variant, {
-        "smoke": {"data.train_rows": 600, "data.test_rows": 200, "split.shadow": 300, "split.forget.size": 20,
+        "smoke": settings.RECIPES["smoke"]
+        | {"data.train_rows": 600, "data.test_rows": 200, "split.shadow": 300, "split.forget.size": 20,
                   "model.width": 8, "train.epochs": 2, "train.schedule_epochs": 0, "shadows.count": 2},
+        # What a CPU can do: the published protocol in proportion, a small CNN that overfits without augmentation.
+        "small": {"data.train_rows": 10_000, "data.test_rows": 2000, "data.augment": "none", "split.shadow": 4000,
+                  "split.forget.size": 100, "model.name": "cnn", "train.learning_rate": 0.05, "train.epochs": 30,
+                  "train.schedule_epochs": 0, "shadows.count": 10, "targets.snapshots": 2},
         "paper": {"shadows.count": 128, "split.rng": "mt19937"},
     })  # fmt: skip

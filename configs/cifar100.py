@@ -20,7 +20,8 @@ def get_config(variant: str = ""):
     config.split.shadow = 20_000
     config.shadows.count = 16
     return settings.variant(config, variant, {
-        "smoke": {"data.train_rows": 600, "data.test_rows": 200, "split.shadow": 300, "split.forget.size": 20,
+        "smoke": settings.RECIPES["smoke"]
+        | {"data.train_rows": 600, "data.test_rows": 200, "split.shadow": 300, "split.forget.size": 20,
                   "model.width": 8, "train.epochs": 2, "train.schedule_epochs": 0, "shadows.count": 2},
         "paper": {"shadows.count": 128, "split.rng": "mt19937"},
     })  # fmt: skip

@@ -23,6 +23,7 @@ def get_config(variant: str = ""):
     config.train.batch = 64
     config.shadows.count = 64
     return settings.variant(config, variant, {
-        "smoke": {"shadows.count": 4, "train.epochs": 3},
+        "smoke": settings.RECIPES["smoke"]
+        | {"shadows.count": 4, "train.epochs": 3},
         "paper": {"shadows.count": 128, "train.epochs": 100},
     })  # fmt: skip

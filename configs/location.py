@@ -25,7 +25,8 @@ def get_config(variant: str = ""):
     config.train.batch = 64
     config.shadows.count = 64
     return settings.variant(config, variant, {
-        "smoke": {"train.epochs": 5, "shadows.count": 4},
+        "smoke": settings.RECIPES["smoke"]
+        | {"train.epochs": 5, "shadows.count": 4},
         "paper": settings.RECIPES["iam_tabular"]
         | {"split.forget.size": 100, "split.rng": "mt19937", "shadows.count": 128},
     })  # fmt: skip

@@ -24,7 +24,8 @@ def get_config(variant: str = ""):
     config.train.batch = 64
     config.shadows.count = 16
     return settings.variant(config, variant, {
-        "smoke": {"data.train_rows": 2000, "data.test_rows": 500, "split.shadow": 1000, "split.forget.size": 50,
+        "smoke": settings.RECIPES["smoke"]
+        | {"data.train_rows": 2000, "data.test_rows": 500, "split.shadow": 1000, "split.forget.size": 50,
                   "train.epochs": 1, "shadows.count": 2},
         "paper": {"split.shadow": 20_000, "train.epochs": 20, "shadows.count": 128},
     })  # fmt: skip

@@ -21,6 +21,7 @@ def get_config(variant: str = ""):
     config.train.epochs = 20
     config.shadows.count = 16
     return settings.variant(config, variant, {
-        "smoke": {"split.shadow": 20, "split.forget.size": 2, "train.epochs": 2, "train.batch": 8, "shadows.count": 2},
+        "smoke": settings.RECIPES["smoke"]
+        | {"split.shadow": 20, "split.forget.size": 2, "train.epochs": 2, "train.batch": 8, "shadows.count": 2},
         "paper": settings.RECIPES["iam_tabular"] | {"split.shadow": 20_000, "shadows.count": 128},
     })  # fmt: skip

@@ -18,7 +18,8 @@ def get_config(variant: str = ""):
     config.model.name = "purchase"
     config.shadows.count = 16
     return settings.variant(config, variant, {
-        "smoke": {"data.train_rows": 4000, "data.test_rows": 1000, "split.shadow": 2000, "train.epochs": 2,
+        "smoke": settings.RECIPES["smoke"]
+        | {"data.train_rows": 4000, "data.test_rows": 1000, "split.shadow": 2000, "train.epochs": 2,
                   "train.schedule_epochs": 0, "shadows.count": 2},
         "paper": {"shadows.count": 128, "split.rng": "mt19937"},
     })  # fmt: skip

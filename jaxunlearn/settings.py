@@ -172,7 +172,11 @@ class AuditSettings:
                                    "shadow as pseudo-target", low=-2.0, high=1.0)  # fmt: skip
     rmia_gamma: float = _field(2.0, "RMIA: ratio above which a population sample is dominated", low=0.0)
     interval: float = _field(0.95, "level of all intervals", low=0.5, high=0.9999)
-    decision: str = _field("iam_on", "score of the per-sample verdicts; empty = none")
+    decision: str = _field("auto", "score of the per-sample verdicts: auto = iam_off, or lira_off without its arrays; "
+                           "none = no verdicts")  # fmt: skip
+    calibration: str = _field("auto", "null of the verdicts: each shadow as the unlearned model, or population samples in "
+                              "the audited model itself; auto = shadows unless measured to be too eager",
+                              choices=("auto", "shadows", "population"))  # fmt: skip
     level: float = _field(0.05, "verdicts: false discovery rate", low=1e-6, high=0.5)
     shadow_runs: tuple[str, ...] = _field((), "run folders whose shadows are used instead (shift, arch_shift, "
                                               "incremental)")  # fmt: skip
@@ -243,6 +247,8 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 # Published recipes that several experiments share; sizes and counts are the experiments' own.
 RECIPES: dict[str, dict[str, Any]] = {
+    # Every smoke variant: as many ScoreUI trainings as it has shadows to start from.
+    "smoke": {"targets.snapshots": 2, "targets.breaks": 4},
     # IAM, section on training: every image model.
     "iam_vision": {
         "data.augment": "flip_crop",

@@ -33,7 +33,8 @@ class Request(NamedTuple):
 
 
 def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = None,
-         define: Callable[[flags.FlagValues], None] | None = None) -> int:  # fmt: skip
+         define: Callable[[flags.FlagValues], None] | None = None,
+         alone: Callable[[flags.FlagValues], str] | None = None) -> int:  # fmt: skip
     """Runs a launcher: parses, resolves the config, calls `command`, and returns the exit code.
 
     Args:
@@ -41,12 +42,13 @@ def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = 
       doc: the launcher's help text.
       argv: the command line with the program's name; sys.argv if None.
       define: adds the verb's own flags.
+      alone: of a verb that also works without a config: its run folder if these flags ask for that, else "".
     """
     argv = list(sys.argv if argv is None else argv)
     prepare_process()
 
     def work() -> None:
-        request = parse(argv, doc, define)
+        request = parse(argv, doc, define, alone)
         if request is not None:
             command(request)
 
@@ -102,7 +104,12 @@ def _processor() -> str:
     return f"{platform.machine()}-{hashlib.blake2s(features.encode(), digest_size=4).hexdigest()}"
 
 
-def parse(argv: list[str], doc: str, define: Callable[[flags.FlagValues], None] | None) -> Request | None:
+def parse(
+    argv: list[str],
+    doc: str,
+    define: Callable[[flags.FlagValues], None] | None,
+    alone: Callable[[flags.FlagValues], str] | None = None,
+) -> Request | None:
     """Parses a command line into a Request; None when there is nothing to do (--help, --print_config)."""
     argv, name = _find_config(argv)
     values = flags.FlagValues()
@@ -131,15 +138,18 @@ def parse(argv: list[str], doc: str, define: Callable[[flags.FlagValues], None] 
         raise errors.ConfigError(_first_line(error)) from error
     if len(rest) > 1:
         raise errors.ConfigError(f"unexpected argument {rest[1]!r}. Settings are given as --config.group.name=value.")
-    if config is None:
+    folder = alone(values) if alone is not None else ""
+    if config is None and not folder:
         raise errors.ConfigError("no --config given. Try --config=configs/digits.py.")
+    if config is None:
+        config = settings.defaults()
     resolved = settings.resolve(config)
     if values["print_config"].value:
         print(config)
         return None
     return Request(
         settings=resolved,
-        workdir=values["workdir"].value or f"runs/{name}",
+        workdir=values["workdir"].value or folder or f"runs/{name}",
         dry_run=values["dry_run"].value,
         overwrite=tuple(values["overwrite"].value),
         overrides=dict(config_flags.get_override_values(values["config"])),

@@ -1,9 +1,39 @@
-"""Intervals for what a report prints. NumPy and SciPy on the host: tiny inputs, special functions."""
+"""Intervals for what a report prints. NumPy and SciPy on the host: tiny inputs, special functions.
+
+Which one when: independent models -> `mean`; one statistic of several forget sets -> `jackknife` (samples that share
+a model are dependent, so the forget set is the unit); independent samples -> `delong` (AUC), `clopper_pearson`
+(counts), `bootstrap` (anything else).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 
+from jaxunlearn import checks, errors
+from jaxunlearn.metrics import roc
 from jaxunlearn.records import Finding
+
+
+class Interval(NamedTuple):
+    """A number and its two-sided interval; low = high = NaN where none is defined."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Placements(NamedTuple):
+    """DeLong's structural components: the AUC is the mean of either.
+
+    Attributes:
+      positive: [P] of every member the fraction of non-members below it (ties half).
+      negative: [Q] of every non-member the fraction of members above it (ties half).
+    """
+
+    positive: np.ndarray
+    negative: np.ndarray
 
 
 def mean(values: np.ndarray, *, metric: str, of: str, against: str = "", level: float = 0.95) -> Finding:
@@ -29,3 +59,170 @@ def mean(values: np.ndarray, *, metric: str, of: str, against: str = "", level: 
         return Finding(center, metric=metric, n=1, level=level, of=of, against=against)
     half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
     return Finding(center, center - half, center + half, metric=metric, n=n, level=level, of=of, against=against)
+
+
+def clip(interval: Interval, low: float = 0.0, high: float = 1.0) -> Interval:
+    """The same value, the ends moved into [low, high]."""
+    return Interval(interval.value, float(np.clip(interval.low, low, high)), float(np.clip(interval.high, low, high)))
+
+
+def clopper_pearson(successes: float, n: float, level: float = 0.95) -> Interval:
+    """Exact interval of a proportion in [0, 1]: covers the truth at least `level` of the time, whatever it is.
+
+    Args:
+      successes: how many of `n`, 0 <= successes <= n; need not be whole (a rate interpolated between two counts).
+      n: independent trials, > 0.
+      level: of the interval, in [0, 1].
+
+    Raises:
+      ConfigError: a count or the level out of range.
+
+    Source: Clopper and Pearson 1934.
+    """
+    checks.in_range("level", level, 0, 1)
+    checks.in_range("n", n, np.finfo(np.float64).tiny)
+    checks.in_range("successes", successes, 0, n)
+    tail = (1 - level) / 2
+    low = scipy.stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
+    high = scipy.stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
+    return Interval(float(successes / n), float(low), float(high))
+
+
+def placements(scores: np.ndarray, truth: np.ndarray) -> Placements:
+    """Structural components of the AUC; scores [n] and truth [n] as `roc.check` returns them."""
+    members, others = np.sort(scores[truth]), np.sort(scores[~truth])
+
+    def fraction_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+        both = np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")
+        return both / (2 * len(others))
+
+    return Placements(fraction_below(scores[truth], others), 1 - fraction_below(scores[~truth], members))
+
+
+def delong_from(parts: Placements, level: float = 0.95) -> Interval:
+    """Normal interval of the mean of placements: an AUC, a mean of AUCs, or a difference (components subtracted)."""
+    value = float(parts.positive.mean())
+    if min(len(parts.positive), len(parts.negative)) < 2:
+        return Interval(value, float("nan"), float("nan"))
+    variance = sum(part.var(ddof=1) / len(part) for part in parts)
+    half = float(scipy.stats.norm.ppf((1 + level) / 2) * np.sqrt(variance))
+    return Interval(value, value - half, value + half)
+
+
+def delong(scores: np.ndarray, truth: np.ndarray, level: float = 0.95) -> Interval:
+    """AUC with DeLong's interval, for independent samples.
+
+    At an AUC of exactly 0 or 1 the estimated variance is 0; there the interval is Clopper and Pearson's for
+    min(P, Q) disjoint pairs of a member and a non-member, which are independent trials of the same chance.
+
+    Args:
+      scores: [n] higher = member.
+      truth: [n] True = member.
+      level: of the interval, in [0, 1].
+
+    Returns:
+      The AUC and its interval within [0, 1]; NaN ends when a kind has only one sample and the AUC is neither 0 nor 1.
+
+    Raises:
+      ShapeError, DataError: as `roc.check`. ConfigError: the level.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988.
+    """
+    checks.in_range("level", level, 0, 1)
+    parts = placements(*roc.check(scores, truth))
+    return proportion_delong(parts, level)
+
+
+def proportion_delong(parts: Placements, level: float = 0.95) -> Interval:
+    """`delong` from placements: within [0, 1], and with an honest end where the samples are separated."""
+    value = float(parts.positive.mean())
+    if value in (0.0, 1.0):
+        pairs = min(len(parts.positive), len(parts.negative))
+        return clopper_pearson(value * pairs, pairs, level)
+    return clip(delong_from(parts, level))
+
+
+def jackknife(value: float, deleted: np.ndarray, level: float = 0.95) -> Interval:
+    """Delete-one jackknife over independent units with Student's t.
+
+    Standard error: sqrt((R - 1) / R * sum of squared deviations of the deleted values from their mean).
+
+    Args:
+      value: the statistic of all R units.
+      deleted: [R] the statistic without each unit.
+      level: of the interval, in [0, 1].
+
+    Returns:
+      The value and its interval with R - 1 degrees of freedom, not clipped; NaN ends for R < 2 or undefined values.
+
+    Raises:
+      ConfigError: the level.
+
+    Source: Tukey 1958; Efron and Stein 1981.
+    """
+    checks.in_range("level", level, 0, 1)
+    deleted = np.asarray(deleted, np.float64)
+    units = len(deleted)
+    if units < 2 or not np.isfinite(deleted).all():
+        return Interval(float(value), float("nan"), float("nan"))
+    error = np.sqrt((units - 1) / units * np.sum((deleted - deleted.mean()) ** 2))
+    half = scipy.stats.t.ppf((1 + level) / 2, units - 1) * error
+    return Interval(float(value), float(value - half), float(value + half))
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *samples: np.ndarray,
+    generator: np.random.Generator,
+    level: float = 0.95,
+    iterations: int = 1000,
+    kind: str = "percentile",
+) -> Interval:
+    """Bootstrap interval of a statistic of one or more independent samples.
+
+    Args:
+      statistic: called as statistic(*samples) with arrays of the given shapes, returns one number.
+      *samples: arrays [n_i, ...]; each is resampled on its own along its first axis, so several samples are strata.
+      generator: NumPy generator that the draws come from.
+      level: of the interval, in [0, 1].
+      iterations: how many draws, at least 2.
+      kind: see `resampled`.
+
+    Returns:
+      The statistic of the samples themselves with its interval, not clipped.
+
+    Raises:
+      ConfigError: level, iterations or kind. DataError: no sample, or an empty one.
+    """
+    checks.in_range("iterations", iterations, 2)
+    samples = tuple(np.asarray(sample) for sample in samples)
+    if not samples or not all(len(sample) for sample in samples):
+        raise errors.DataError(f"bootstrap got samples of sizes {[len(s) for s in samples]}: give at least one row.")
+    drawn = [
+        statistic(*(sample[generator.integers(len(sample), size=len(sample))] for sample in samples))
+        for _ in range(iterations)
+    ]
+    return resampled(statistic(*samples), drawn, level, kind)
+
+
+def resampled(value: float, drawn: np.ndarray | list[float], level: float = 0.95, kind: str = "percentile") -> Interval:
+    """The interval that resampled values imply.
+
+    Args:
+      value: the statistic of the samples themselves.
+      drawn: [iterations] the statistic of resampled ones.
+      level: of the interval, in [0, 1].
+      kind: "percentile" takes the outer quantiles of `drawn`; "basic" reflects them at the value, for statistics that
+        resampling pushes further the way they already lean (a maximum over thresholds).
+
+    Raises:
+      ConfigError: level or kind.
+
+    Source: Efron and Tibshirani, An introduction to the bootstrap, chapter 13; Davison and Hinkley, section 5.2.
+    """
+    checks.in_range("level", level, 0, 1)
+    checks.choice("bootstrap kind", kind, ("percentile", "basic"))
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    if kind == "basic":
+        low, high = 2 * value - high, 2 * value - low
+    return Interval(float(value), float(low), float(high))

@@ -240,6 +240,39 @@ def null_scores(name: str, measured: Measured, options: Options) -> np.ndarray:
     ])  # fmt: skip
 
 
+def population_scores(name: str, measured: Measured, cases: Cases, options: Options) -> np.ndarray:
+    """[K, P] scores of the population samples in K audited models, as if they were the samples asked to be forgotten.
+
+    No model has seen them, and a forgotten sample is drawn from the same source: given the audited model the two are
+    exchangeable, whatever shadows were trained on, as long as the score does not read the original model. A score that
+    does (`uses_original`) sees the population-IN model in its place, so that both kinds of samples are IN there; that
+    is exact only where the two models are trained alike.
+
+    Raises:
+      DataError: population arrays are missing.
+    """
+    needed = {"population_unlearned": cases.population_unlearned, "population_shadows": measured.population_shadows}
+    if uses_original(name):
+        needed["population_in"] = measured.population_in
+    lacking = [field for field, value in needed.items() if value is None]
+    if lacking or name == "unleak" or name.endswith("_views"):
+        why = f"needs {', '.join(lacking)}" if lacking else "reads pairs or views that population samples do not have"
+        raise errors.DataError(f"score {name} cannot be calibrated on population samples: it {why}.")
+    assert cases.population_unlearned is not None
+    shape = cases.population_unlearned.log_odds.shape
+    inside = measured.population_in
+    before = None if inside is None else Signals(*(np.broadcast_to(field, shape) for field in inside))
+    labels = np.zeros(shape[-1], np.int32)
+    there = measured._replace(labels=labels, shadows=measured.population_shadows, reference=None, pairs=None, views=())
+    asked = Cases(cases.population_unlearned, before, cases.population_unlearned, cases.population_original)
+    return compute_cases(name, there, asked, options)
+
+
+def uses_original(name: str) -> bool:
+    """Whether a score reads the original model's answers."""
+    return name not in SCORES or "original" in SCORES[name].needs
+
+
 def _entry(name: str) -> entries.Entry:
     return (
         SCORES[name].entry

@@ -31,7 +31,9 @@ def reference(unlearned: jax.Array, shadows: jax.Array) -> jax.Array:
     left = jnp.max(jnp.where(below, losses, 0.0), 0)
     right = jnp.min(jnp.where(below, UPPER, losses), 0)
     inside = jnp.clip((loss - left) / jnp.maximum(right - left, 1e-30), 0.0, 1.0)
-    return 1.0 - jnp.where(loss >= UPPER, 1.0, (rank + inside) / (losses.shape[0] + 1))
+    # Counted from above: one minus a quotient may come out a rounding below 0.
+    knots = losses.shape[0] + 1
+    return jnp.where(loss >= UPPER, 0.0, (knots - rank - inside) / knots)
 
 
 @jax.jit
@@ -46,4 +48,5 @@ def population(unlearned: jax.Array, others: jax.Array) -> jax.Array:
       [N] float32, multiples of 1 / P; higher = lower loss than most. Needs no shadow.
     """
     loss, losses = jax.nn.softplus(-unlearned), jnp.sort(jax.nn.softplus(-others))
-    return 1.0 - jnp.searchsorted(losses, loss, side="left", method="scan_unrolled") / others.shape[0]
+    below = jnp.searchsorted(losses, loss, side="left", method="scan_unrolled")
+    return (others.shape[0] - below) / others.shape[0]

@@ -225,7 +225,11 @@ def over_views(entry: Entry, measured: Given, options: Options) -> Array:
         shared._replace(unlearned=view.unlearned, original=view.original, shadows=view.shadows)
         for view in measured.views
     ]
-    return np.mean([np.asarray(entry(view, options)) for view in views], 0)
+    # A plain sum: faithful LiRA is float64 in NumPy, everything else is being traced.
+    total = entry(views[0], options)
+    for view in views[1:]:
+        total = total + entry(view, options)
+    return total / len(views)
 
 
 CONFIDENCE, LOSS, CARLINI, MARGIN = _confidence, _minus_loss, _carlini, _margin

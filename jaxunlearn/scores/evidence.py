@@ -114,9 +114,7 @@ def check(evidence: Evidence) -> dict[str, int]:
       indices), probabilities instead of logits, arrays without their companion, one class only in `forgotten`.
     """
     arrays = {name: getattr(evidence, name) for name in FIELDS if getattr(evidence, name) is not None}
-    sizes: dict[str, int] = {}
-    for name, array in arrays.items():
-        sizes = checks.shape(FIELDS[name], sizes, **{name: array})
+    sizes = checks.shape(" ".join(FIELDS[name] for name in arrays), **arrays)
     for name, size in sizes.items():
         if size == 0:
             raise errors.ShapeError(f"the evidence is empty along axis {name} (shape letters {FIELDS}).")
@@ -129,7 +127,7 @@ def check(evidence: Evidence) -> dict[str, int]:
             raise errors.DataError(f"the evidence holds {name!r} without {companion!r}; both are needed together.")
     for name in LABELS:
         if name in arrays:
-            checks.labels(name, arrays[name], sizes["C"])
+            _check_labels(name, np.asarray(arrays[name]), sizes["C"])
     for name, array in arrays.items():
         if FIELDS[name].endswith("C"):
             _check_logits(name, array, FIELDS[name])
@@ -144,6 +142,13 @@ def check(evidence: Evidence) -> dict[str, int]:
                 "compare with. Leave the array out to get scores without metrics."
             )
     return sizes
+
+
+def _check_labels(name: str, array: np.ndarray, num_classes: int) -> None:
+    if array.ndim == 1:
+        return checks.labels(name, array, num_classes)
+    for model, values in enumerate(array):
+        checks.labels(f"{name}[{model}]", values, num_classes)
 
 
 def _check_logits(name: str, array: Any, axes: str) -> None:

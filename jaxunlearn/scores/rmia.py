@@ -149,4 +149,4 @@ def tune_offline_a(signals: np.ndarray, member: np.ndarray, population: np.ndarr
 
 
 def _away_from_zero(values: jax.Array) -> jax.Array:
-    return jnp.where(jnp.abs(values) < TINY, TINY, values)
+    return jnp.where(jnp.abs(values) < TINY, jnp.where(values < 0, -TINY, TINY), values)

@@ -27,8 +27,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise errors.DataError(
-            f"--evidence={path} does not exist. It must be an .npz with `unlearned` [n, c], `labels` [n] and as many of "
-            "`original` [n, c], `shadows` [s, n, c], `forgotten` [n] as you have."
+            f"--evidence={path} does not exist. It must be an .npz with `unlearned` [n, c], `labels` [n] and as many "
+            "of `original` [n, c], `shadows` [s, n, c], `forgotten` [n] as you have."
         ) from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise errors.DataError(

@@ -1,0 +1,155 @@
+"""Decisions per sample: p-values, false discovery rate, verdicts, and whether p-values are what they claim to be.
+
+    statistic [n], null [k] --p_values--> p [n] --benjamini_hochberg--> rejected [n] --verdicts--> 2, 1 or 0
+
+NumPy and SciPy on the host; a null of 10^7 values costs one sort. A p-value here is a rank: among the k null values and
+the sample's own, all exchangeable if the null is true, how many are at least as extreme.
+Source: Vovk, Gammerman and Shafer, Algorithmic learning in a random world (conformal p-values, Mondrian groups);
+Benjamini and Hochberg 1995; Bates, Candes, Lei, Romano and Sesia, Testing for outliers with conformal p-values (that
+p-values sharing one null may go into Benjamini-Hochberg).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxunlearn import checks, errors
+
+FORGOTTEN, CANNOT_TELL, NOT_FORGOTTEN = 0, 1, 2
+
+
+class Rejections(NamedTuple):
+    """What a multiple test rejects.
+
+    Attributes:
+      rejected: [n] bool; `adjusted`: [n] float64 smallest level at which each would be rejected.
+    """
+
+    rejected: np.ndarray
+    adjusted: np.ndarray
+
+
+def p_values(
+    statistic: np.ndarray,
+    null: np.ndarray,
+    *,
+    side: str = "greater",
+    seed: int | None = None,
+    groups: np.ndarray | None = None,
+    null_groups: np.ndarray | None = None,
+) -> np.ndarray:
+    """Conformal p-values: small = more extreme than the null explains.
+
+    Without a seed, (1 + #{null >= t}) / (k + 1): at most u with chance at most u if t and the null are exchangeable.
+    With a seed, (#{null > t} + U (1 + #{null = t})) / (k + 1) with U uniform on (0, 1]: exactly uniform, ties or not.
+
+    Args:
+      statistic: [n] finite numbers.
+      null: [k] the statistic of samples for which the null is true, k >= 1.
+      side: "greater" if large values speak against the null, "less" if small ones do.
+      seed: None for the conservative form, or the seed of U, drawn in the order of the samples.
+      groups: [n] whole numbers such as class labels: each sample is ranked only among null values of its own group
+        (Mondrian), which makes p-values valid within every group. A group without null values gets p = 1 (with a
+        seed: U), which is valid and never rejects.
+      null_groups: [k], required with `groups`.
+
+    Returns:
+      [n] float64 in (0, 1].
+
+    Raises:
+      ShapeError: arrays do not fit together. DataError: non-finite values or an empty null.
+      ConfigError: unknown side, or only one of the two group arrays.
+    """
+    checks.choice("side", side, ("greater", "less"))
+    statistic, null = np.asarray(statistic), np.asarray(null)
+    sizes = checks.shape("N K", statistic=statistic, null=null)
+    checks.finite("statistic", statistic)
+    checks.finite("null", null)
+    if not sizes["K"]:
+        raise errors.DataError("null holds no values; p-values need at least one sample for which the null is true.")
+    uniform = None if seed is None else 1.0 - np.random.default_rng(seed).random(sizes["N"])
+    if groups is None and null_groups is None:
+        return _p_values(statistic, null, side, uniform)
+    if groups is None or null_groups is None:
+        missing = "groups" if groups is None else "null_groups"
+        raise errors.ConfigError(f"{missing} is missing: calibration by group needs both groups and null_groups.")
+    groups, null_groups = np.asarray(groups), np.asarray(null_groups)
+    checks.shape("N K", sizes, groups=groups, null_groups=null_groups)
+    found = np.empty(sizes["N"])
+    for group in np.unique(groups):
+        own = groups == group
+        found[own] = _p_values(
+            statistic[own], null[null_groups == group], side, None if uniform is None else uniform[own]
+        )
+    return found
+
+
+def _p_values(statistic: np.ndarray, null: np.ndarray, side: str, uniform: np.ndarray | None) -> np.ndarray:
+    ascending = np.sort(null)
+    below = np.searchsorted(ascending, statistic, "left")
+    not_above = np.searchsorted(ascending, statistic, "right")
+    beyond = len(null) - not_above if side == "greater" else below
+    share: np.ndarray | float = 1.0 if uniform is None else uniform
+    return (beyond + share * (1 + not_above - below)) / (len(null) + 1)
+
+
+def benjamini_hochberg(p: np.ndarray, level: float = 0.05) -> Rejections:
+    """Rejects as many nulls as possible with an expected false fraction of at most `level`.
+
+    Holds for independent p-values, and for conservative conformal ones sharing a null (positively dependent).
+
+    Args:
+      p: [n] p-values in [0, 1].
+      level: of the false discovery rate, in [0, 1].
+
+    Returns:
+      Rejections: adjusted = min over larger ranks of n p / rank, rejected where it is at most the level.
+
+    Raises:
+      ShapeError: not a vector. DataError: p-values outside [0, 1] or NaN. ConfigError: the level.
+
+    Source: Benjamini and Hochberg 1995.
+    """
+    checks.in_range("level", level, 0, 1)
+    p = check(p)
+    order = np.argsort(p)
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return Rejections(adjusted <= level, adjusted)
+
+
+def verdicts(p_out: np.ndarray, p_in: np.ndarray | None = None, level: float = 0.05) -> np.ndarray:
+    """One verdict per sample.
+
+    Args:
+      p_out: [n] p-values of the null "this sample was never seen"; small = still looks trained on.
+      p_in: [n] p-values of the null "this sample is still trained on"; small = looks forgotten. None: not tested.
+      level: of the false discovery rate, in [0, 1], for each of the two families on its own.
+
+    Returns:
+      [n] int8: 2 NOT_FORGOTTEN (never seen is rejected), 0 FORGOTTEN (still trained on is rejected and never seen is
+      not), 1 CANNOT_TELL. Without `p_in` only 2 and 1: not being caught is no proof of forgetting.
+
+    Raises:
+      ShapeError, DataError, ConfigError: as `benjamini_hochberg`.
+    """
+    caught = benjamini_hochberg(p_out, level).rejected
+    found = np.where(caught, NOT_FORGOTTEN, CANNOT_TELL).astype(np.int8)
+    if p_in is not None:
+        checks.shape("N", p_out=p_out, p_in=p_in)
+        found[benjamini_hochberg(p_in, level).rejected & ~caught] = FORGOTTEN
+    return found
+
+
+def check(p: np.ndarray) -> np.ndarray:
+    """The public border: p-values as float64 [n] in [0, 1]; raises ShapeError or DataError."""
+    p = np.asarray(p, np.float64)
+    checks.shape("N", p=p)
+    outside = np.flatnonzero(~((p >= 0) & (p <= 1)))
+    if len(outside):
+        raise errors.DataError(
+            f"p-values must lie in [0, 1], but entry {int(outside[0])} is {p[outside[0]]} ({len(outside)} out of "
+            "range). Give p-values, not scores; `p_values` makes them from scores."
+        )
+    return p

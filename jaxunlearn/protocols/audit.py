@@ -1,0 +1,220 @@
+"""The audit: evidence in, an answer for every single sample out.
+
+run folder (shadows, originals, retrains: trained if missing) or a file of arrays
+  -> scores -> scoreboard, levels, verdicts -> scores/*.npz, findings.json, report/
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from jaxunlearn import errors, progress, scores, settings, store
+from jaxunlearn.protocols import bank as banks
+from jaxunlearn.protocols import (
+    binui,
+    class_report,
+    evidence,
+    foreign,
+    plan,
+    presenting,
+    publishing,
+    scoreui,
+    shadows,
+    sweeps,
+    target_roles,
+    targets,
+    tuning,
+    verdicts,
+    workbench,
+)
+
+# Protocols whose shadow models come from other run folders.
+ELSEWHERE = ("shift", "arch_shift", "incremental")
+
+
+def from_config(
+    chosen: settings.Settings,
+    workdir: str,
+    overwrite: tuple[str, ...],
+    dry_run: bool,
+    overrides: Mapping[str, Any],
+) -> str:
+    """Audits a run folder; trains and records first what is missing. Returns what the terminal shows.
+
+    Raises:
+      UserError: anything the user can mend; settings and other run folders are checked before any training.
+    """
+    bench = workbench.prepare(chosen)
+    check(bench)
+    if dry_run:
+        return plan.targets_text(plan.make_targets(chosen))
+    plain = settings.to_dict(chosen)
+    with store.open_run(workdir, overwrite) as run, store.status(run, plain, overrides):
+        reporter = progress.Reporter(run.log)
+        bench = tuning.obtain(bench, reporter)
+        trained = targets.run(run, reporter, bench)
+        begun = time.monotonic()
+        pieces, answer, bank = investigate(run, reporter, bench)
+        facts = {
+            "config": f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}",
+            "shadow models": f"{chosen.shadows.count}, {chosen.audit.group_size} per group",
+            "protocol": chosen.audit.protocol,
+        }
+        made = presenting.provenance(bank.options, time.monotonic() - begun, store.versions(), **facts)
+        findings = [*shadows.findings(trained.shadow), *(one for piece in pieces for one in piece.findings)]
+        files = publishing.publish(run, f"Audit of {chosen.data.name}", answer, pieces, made, findings, plain)
+        return f"{answer}\n\n{presenting.text(pieces)}\n\n{files}"
+
+
+def check(bench: workbench.Workbench) -> None:
+    """Refuses impossible audits before a run folder is touched."""
+    audit = bench.settings.audit
+    banks.options_of(bench.settings)
+    scores.names_of(audit.scores)
+    if audit.decision not in ("auto", "none"):
+        scores.names_of((audit.decision,))
+    target_roles.check(bench)
+    banks.groups(bench.settings, bench.settings.shadows.count)
+    unknown = [name for name in audit.unlearned if name not in target_roles.NAMES]
+    if unknown:
+        raise errors.unknown("role in audit.unlearned", unknown[0], target_roles.NAMES)
+    if audit.protocol in ELSEWHERE and not audit.shadow_runs:
+        raise errors.ConfigError(
+            f"audit.protocol = {audit.protocol!r} judges with the shadow models of other runs: name their run folders, "
+            "e.g. --config.audit.shadow_runs=runs/cinic10."
+        )
+    if audit.protocol == "incremental" and not bench.settings.targets.start:
+        raise errors.ConfigError(
+            "audit.protocol = 'incremental' audits models that were trained on from another run: name its run folder, "
+            "e.g. --config.targets.start=runs/cifar10."
+        )
+    if audit.protocol == "class_report":
+        class_report.check(bench.settings)
+    if audit.protocol == "scoreui" and not bench.settings.targets.snapshots:
+        raise errors.ConfigError("audit.protocol = 'scoreui' needs targets.snapshots of at least 1.")
+    if audit.protocol in ELSEWHERE:
+        foreign.check(bench)
+
+
+def investigate(
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench
+) -> tuple[list[presenting.Piece], str, banks.Bank]:
+    """Runs the protocol that the settings name: pieces of the report, the answer in words, the evidence."""
+    chosen, protocol = bench.settings, bench.settings.audit.protocol
+    bank = banks.open_bank(run, reporter, bench)
+    role = chosen.audit.unlearned[0]
+    pieces: list[presenting.Piece] = []
+    answer = ""
+    if protocol in ("all", "binui"):
+        answer, judged = decide(run, reporter, chosen, bank)
+        for name in chosen.audit.unlearned:
+            board = binui.run(bank, chosen, name, reporter)
+            save_scores(run, bank, board.scored, name)
+            pieces += presenting.scoreboard(board, name, f"binui_{name}")
+        pieces[1:1] = judged
+    if protocol in ("all", "scoreui") and chosen.targets.snapshots:
+        pieces += presenting.levels(scoreui.run(run, bench, bank, reporter))
+    if protocol in ("all", "shadow_sweep"):
+        pieces += presenting.counts(sweeps.shadow_counts(bank, chosen, role, reporter))
+    if protocol == "sensitivity":
+        pieces += presenting.sensitivity(sweeps.sensitivity(bank, chosen, role, reporter))
+    if protocol == "class_report":
+        pieces += presenting.by_class(class_report.run(bank, chosen, bench.dataset.class_names, reporter))
+    if protocol in ELSEWHERE:
+        pieces += elsewhere(run, reporter, bench, bank, role)
+    if not answer:
+        answer = presenting.headline(pieces)
+    return pieces, answer, bank
+
+
+def decide(
+    run: store.Run, reporter: progress.Reporter, chosen: settings.Settings, bank: banks.Bank
+) -> tuple[str, list[presenting.Piece]]:
+    """Verdicts on every audited role, exact retraining and the original (nothing unlearned) beside it."""
+    audit = chosen.audit
+    name, why = verdicts.choose_score(audit.decision, banks.available(bank))
+    if not name:
+        return presenting.answer(None, None, audit.level, why), []
+    shared = banks.shared(bank)
+    found: dict[str, verdicts.Verdicts] = {}
+    truth = None
+    for role in (*audit.unlearned, "original"):
+        cases = banks.cases(bank, role)
+        values = scores.compute_cases(name, shared, cases, bank.options)
+        null = verdicts.null_of(name, shared, cases, bank.options, audit.calibration, audit.level)
+        reporter.say(f"verdicts on {role} by {name}, calibrated on {null.calibration}")
+        found[role] = verdicts.decide(name, values, null, bank.forgotten, audit.level, chosen.seed)
+        store.files.write_npz(
+            run.path("scores", f"verdicts_{role}.npz"), rows=bank.rows, score=values, p_out=found[role].p_out,
+            p_in=found[role].p_in, verdict=found[role].codes,
+        )  # fmt: skip
+        if role == "retrained":
+            truth = verdicts.calibration(found[role], bank.forgotten, audit.level)
+    main = found[audit.unlearned[0]]
+    retrained = found.get("retrained") if audit.unlearned[0] != "retrained" else None
+    first = presenting.answer(
+        main, retrained, audit.level, "", audited=audit.unlearned[0], original=found["original"]
+    )  # fmt: skip
+    return first, presenting.decisions(found, truth)
+
+
+def elsewhere(
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, bank: banks.Bank, role: str
+) -> list[presenting.Piece]:
+    """BinUI with shadow models of other runs, this run's own beside them (incremental: the others only)."""
+    chosen = bench.settings
+    parts = {} if chosen.audit.protocol == "incremental" else {"own": bank.shadow}
+    for folder in chosen.audit.shadow_runs:
+        parts[foreign.name_of(folder)] = foreign.open_shadows(run, reporter, bench, folder, bank.options)
+    boards = sweeps.shadow_sources(bank, parts, chosen, role, reporter)
+    pieces = presenting.sources(boards)
+    for source, board in boards.items():
+        save_scores(run, bank, board.scored, f"{role}_{source}")
+        if source != "own":
+            pieces += presenting.scoreboard(board, f"{role}, shadows of {source}", f"binui_{role}_{source}")
+            if chosen.audit.protocol == "shift" and chosen.targets.snapshots:
+                shifted = bank._replace(shadow=parts[source], pairs={})
+                pieces += presenting.levels(scoreui.run(run, bench, shifted, reporter))
+    return pieces
+
+
+def save_scores(run: store.Run, bank: banks.Bank, scored: binui.Scored, name: str) -> None:
+    """Writes scores/binui_NAME.npz: one [G, R, N] array per score, rows [N], labels [N], forgotten [R, N]."""
+    store.files.write_npz(
+        run.path("scores", f"binui_{name}.npz"),
+        rows=bank.rows, labels=bank.labels, forgotten=bank.forgotten, **scored.values,
+    )  # fmt: skip
+
+
+def from_evidence(request: evidence.Request, out: str, overwrite: tuple[str, ...], dry_run: bool) -> str:
+    """Audits a file of arrays. Returns what the terminal shows.
+
+    Raises:
+      UserError: bad file, arrays or choices, before anything is written.
+    """
+    begun = time.monotonic()
+    opened = evidence.open_file(request)
+    if dry_run:
+        return evidence.plan_text(opened)
+    with store.open_run(out, overwrite) as run, store.status(run, {"evidence": request._asdict()}, {}):
+        reporter = progress.Reporter(run.log)
+        facts = {"evidence": evidence.fingerprint(opened)}
+        store.claim(run, "audit", run.path("evidence.json"), facts, 1)
+        found = evidence.run(request, opened, reporter)
+        values = {name: one.values for name, one in found.result.scores.items()}
+        store.files.write_npz(run.path("scores.npz"), **values)
+        if found.verdicts is not None:
+            decided = found.verdicts
+            p_in = {} if decided.p_in is None else {"p_in": decided.p_in[0]}
+            store.files.write_npz(
+                run.path("verdicts.npz"), p_out=decided.p_out[0], verdict=decided.codes[0], **p_in
+            )  # fmt: skip
+        pieces, answer = presenting.of_arrays(found)
+        made = presenting.provenance(
+            found.options, time.monotonic() - begun, store.versions(),
+            evidence=request.path, samples=found.sizes["N"], **{"shadow models": found.sizes.get("S", 0)},
+        )  # fmt: skip
+        findings = [one for piece in pieces for one in piece.findings]
+        files = publishing.publish(run, "Audit of given logits", answer, pieces, made, findings, request._asdict())
+        warnings = "".join(f"\nnote: {said}" for said in found.warnings)
+        return f"{answer}\n\n{presenting.text(pieces)}{warnings}\n\n{files}"

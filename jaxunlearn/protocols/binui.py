@@ -1,0 +1,121 @@
+"""BinUI: how well does each score tell forgotten from retained samples, with exact retraining as the truth?
+
+For every group of shadows and every forget set all scores of the whole target set; the sets are pooled (N * R values,
+one ROC per group), the table shows the mean and deviation over groups. Source: IAM, section on BinUI.
+"""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxunlearn import progress, scores
+from jaxunlearn.metrics import pooled
+from jaxunlearn.protocols import bank as banks
+from jaxunlearn.records import Finding
+from jaxunlearn.settings import Settings
+
+
+class Scored(NamedTuple):
+    """All scores of one audited role.
+
+    Attributes:
+      values: name -> [G, R, N] membership scores.
+      truth: [R, N] bool, True = retained.
+      skipped: name -> why.
+    """
+
+    values: dict[str, np.ndarray]
+    truth: np.ndarray
+    skipped: dict[str, str]
+
+
+class Scoreboard(NamedTuple):
+    """What BinUI found of one role.
+
+    Attributes:
+      scored: the scores themselves.
+      table: score -> metric -> Finding, best AUC first.
+      gains: other scores' AUC minus that of `confidence`, as Findings (empty without `confidence`).
+    """
+
+    scored: Scored
+    table: dict[str, dict[str, Finding]]
+    gains: dict[str, Finding]
+
+
+def runnable(bank: banks.Bank, names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """Scores whose inputs are there, and why others are skipped."""
+    there = banks.available(bank)
+    skipped = {name: ", ".join(scores.missing(name, there)) for name in names}
+    why = {name: f"needs {fields}" for name, fields in skipped.items() if fields}
+    return [name for name in names if name not in why], why
+
+
+def score_all(
+    bank: banks.Bank,
+    names: list[str],
+    chosen: list[np.ndarray],
+    role: str,
+    reporter: progress.Reporter | None = None,
+) -> dict[str, np.ndarray]:
+    """Membership scores of all groups and forget sets, name -> [G, R, N].
+
+    Args:
+      bank: the evidence.
+      names: scores whose inputs are there.
+      chosen: [G] groups of shadow numbers.
+      role: whose models are audited.
+      reporter: for progress.
+    """
+    audited = banks.cases(bank, role)
+    values: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    if reporter is not None:
+        reporter.begin(f"scoring {role}")
+    for number, group in enumerate(chosen):
+        shared = banks.shared(bank, group)
+        for place, name in enumerate(names):
+            # A score without shadows is the same in every group.
+            if number and name in scores.SCORES and not _reads_shadows(name):
+                values[name].append(values[name][0])
+                continue
+            values[name].append(scores.compute_cases(name, shared, audited, bank.options))
+            if reporter is not None:
+                done = number * len(names) + place + 1
+                reporter.update(done, len(chosen) * len(names), "scores", f"{name}, shadow group {number}")
+    return {name: np.stack(found) for name, found in values.items()}
+
+
+def _reads_shadows(name: str) -> bool:
+    needs = scores.SCORES[name].needs
+    return name == "random" or any("shadow" in field or field.startswith("pairs") for field in needs)
+
+
+def judge(scored: Scored, level: float) -> Scoreboard:
+    """Metrics with intervals for every score, and AUC gains over the plain confidence."""
+    table = {name: pooled.table(values, scored.truth, level=level, of=name) for name, values in scored.values.items()}
+    order = sorted(table, key=lambda name: -table[name]["auc"].value)
+    gains = {}
+    if "confidence" in scored.values:
+        plain = scored.values["confidence"]
+        for name in order:
+            if name not in ("confidence", "random"):
+                gains[name] = pooled.paired_auc(
+                    scored.values[name], plain, scored.truth, level=level, of=name, against="confidence"
+                )
+    return Scoreboard(scored, {name: table[name] for name in order}, gains)
+
+
+def run(bank: banks.Bank, settings: Settings, role: str, reporter: progress.Reporter) -> Scoreboard:
+    """BinUI of one role over all groups of shadows."""
+    begun = time.monotonic()
+    names, skipped = runnable(bank, scores.names_of(settings.audit.scores))
+    chosen = banks.groups(settings, len(bank.shadow.target.log_odds))
+    values = score_all(bank, names, chosen, role, reporter)
+    board = judge(Scored(values, ~bank.forgotten, skipped), settings.audit.interval)
+    number = bank.forgotten.size
+    reporter.say(
+        f"{role}: {len(names)} scores x {len(chosen)} shadow group(s) x {number:,} pooled samples in "
+        f"{progress.duration(time.monotonic() - begun)}"
+    )
+    return board

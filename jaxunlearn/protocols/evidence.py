@@ -1,0 +1,170 @@
+"""The door for logits from any framework: an .npz of arrays in, scores and findings out. No model code is loaded."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxunlearn import checks, errors, progress, scores, store
+from jaxunlearn.protocols import binui, verdicts
+from jaxunlearn.records import Evidence
+from jaxunlearn.report import tables
+from jaxunlearn.scores import evidence as evidences
+
+
+class Request(NamedTuple):
+    """What `launch.audit --evidence` was asked for.
+
+    Attributes:
+      path: the .npz, or a folder of .npy files (memory-mapped, for arrays larger than memory).
+      scores: as given.
+      dataset: whose published constants; compat: corrected or faithful; forget_type: set_random or class.
+      decision: score of the verdicts; calibration: auto, shadows or population; level: false discovery rate.
+      interval: level of intervals.
+      levels: IAM's interpolation levels; 0 = the file's own (INTERAPPROX), else 100.
+    """
+
+    path: str
+    scores: tuple[str, ...] = ("all",)
+    dataset: str = ""
+    compat: str = "corrected"
+    forget_type: str = "set_random"
+    decision: str = "auto"
+    calibration: str = "auto"
+    level: float = 0.05
+    interval: float = 0.95
+    levels: int = 0
+
+
+class Audit(NamedTuple):
+    """What the arrays showed.
+
+    Attributes:
+      result: scores by name, and why others were skipped.
+      board: BinUI of the one audited model, or None where `forgotten` is not known.
+      verdicts: per-sample decisions, or None with the reason in `undecided`.
+      drift: how far their p-values are from uniform on population samples, or None.
+      undecided: why there are no verdicts.
+      options: of the scores; sizes: axis letter -> size; ignored: names in the file that were not used.
+      forgotten: [N] bool or None; warnings: about duplicated or constant scores.
+    """
+
+    result: scores.Result
+    board: binui.Scoreboard | None
+    verdicts: verdicts.Verdicts | None
+    drift: verdicts.Calibration | None
+    undecided: str
+    options: scores.Options
+    sizes: dict[str, int]
+    ignored: tuple[str, ...]
+    forgotten: np.ndarray | None
+    warnings: tuple[str, ...]
+
+
+class Opened(NamedTuple):
+    """A file that has passed every check: the arrays, the scores wanted, their options, sizes by axis letter."""
+
+    named: evidences.Named
+    names: tuple[str, ...]
+    options: scores.Options
+    sizes: dict[str, int]
+
+
+def open_file(request: Request) -> Opened:
+    """Reads and checks an evidence file and the choices made with it.
+
+    Raises:
+      DataError, ShapeError, ConfigError: bad file, arrays or choices.
+    """
+    wanted = scores.names_of(request.scores)
+    if request.decision not in ("auto", "none"):
+        scores.names_of((request.decision,))
+    checks.choice("calibration", request.calibration, ("auto", "shadows", "population"))
+    checks.in_range("level", request.level, 1e-6, 0.5)
+    named = evidences.from_arrays(store.arrays.read(Path(request.path).expanduser()))
+    options = scores.Options(
+        constants=scores.published(request.dataset),
+        levels=request.levels or named.levels or 100,
+        compat=request.compat,
+        forget_type=request.forget_type,
+        dataset=request.dataset,
+    )
+    scores.check_options(options)
+    return Opened(named, wanted, options, scores.check(named.evidence))
+
+
+def fingerprint(opened: Opened) -> str:
+    """Of the arrays, so that results of other arrays are never overwritten unasked."""
+    given = opened.named.evidence
+    return store.files.fingerprint({
+        name: np.asarray(getattr(given, name)) for name in evidences.FIELDS if getattr(given, name) is not None
+    })  # fmt: skip
+
+
+def plan_text(opened: Opened) -> str:
+    """What an audit of this file would do."""
+    given = opened.named.evidence
+    lacking = {name: scores.missing(name, given) for name in opened.names}
+    can = [name for name, fields in lacking.items() if not fields]
+    rows = [
+        ("samples", f"{opened.sizes['N']:,} of {opened.sizes['C']} classes"),
+        ("shadow models", str(opened.sizes.get("S", 0))),
+        ("scores", ", ".join(can)),
+        *[("skipped", f"{name}: needs {', '.join(fields)}") for name, fields in lacking.items() if fields],
+        *([("ignored arrays", ", ".join(opened.named.ignored))] if opened.named.ignored else []),
+    ]
+    return tables.pairs(rows)
+
+
+def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
+    """Audits arrays that `open_file` has checked."""
+    named, wanted, options, sizes = opened
+    given = named.evidence
+    reporter.say(f"{sizes['N']:,} samples, {sizes.get('S', 0)} shadow model(s), {sizes['C']} classes")
+    measured = scores.measure(given, options, pairs="unleak" in wanted)
+    result = scores.run(wanted, given, options, measured=measured)
+    forgotten = None if given.forgotten is None else np.asarray(given.forgotten, bool)
+    board = None
+    if forgotten is not None:
+        values = {name: np.asarray(found.values)[None, None] for name, found in result.scores.items()}
+        board = binui.judge(binui.Scored(values, ~forgotten[None], result.skipped), request.interval)
+    decided, drift, why = _decide(request, given, measured, result, forgotten, options)
+    return Audit(
+        result, board, decided, drift, why, options, sizes, named.ignored, forgotten, tuple(_warnings(result))
+    )  # fmt: skip
+
+
+def _decide(
+    request: Request,
+    given: Evidence,
+    measured: scores.Measured,
+    result: scores.Result,
+    forgotten: np.ndarray | None,
+    options: scores.Options,
+) -> tuple[verdicts.Verdicts | None, verdicts.Calibration | None, str]:
+    """Verdicts and their drift, or why there are none."""
+    name, why = verdicts.choose_score(request.decision, given)
+    if not name:
+        return None, None, why
+    values = result.scores[name].values if name in result.scores else scores.compute(name, measured, options).values
+    case = scores.one_case(measured)
+    try:
+        null = verdicts.null_of(name, measured, case, options, request.calibration, request.level)
+    except errors.DataError as error:
+        return None, None, str(error)
+    requested = None if forgotten is None else forgotten[None]
+    return verdicts.decide(name, np.asarray(values)[None], null, requested, request.level, options.seed), null.drift, ""
+
+
+def _warnings(result: scores.Result) -> list[str]:
+    """Scores that say nothing (constant), or twice the same."""
+    said = []
+    seen: dict[bytes, str] = {}
+    for name, found in result.scores.items():
+        if len(found.values) > 1 and np.ptp(found.values) == 0:
+            said.append(f"score {name} is the same for every sample ({found.values[0]:.6g}); it cannot rank anything")
+            continue
+        twin = seen.setdefault(found.values.tobytes(), name)
+        if twin != name:
+            said.append(f"scores {twin} and {name} are identical on these samples")
+    return said

@@ -1,0 +1,57 @@
+"""Writes what an audit found: findings.json, tables as markdown, LaTeX and CSV, figures as SVG, one HTML page."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxunlearn import store
+from jaxunlearn.protocols.presenting import Piece
+from jaxunlearn.records import Finding
+from jaxunlearn.report import page, tables
+
+
+def publish(
+    run: store.Run,
+    title: str,
+    answer: str,
+    pieces: Iterable[Piece],
+    provenance: Mapping[str, str],
+    findings: list[Finding],
+    settings: Mapping[str, Any],
+) -> str:
+    """Writes everything under the run folder and returns where it lies, as text.
+
+    Raises:
+      StoreError: cannot be written.
+    """
+    pieces = list(pieces)
+    folder = run.path("report")
+    sections = []
+    for piece in pieces:
+        if piece.table is not None:
+            for suffix, render in (("md", tables.markdown), ("tex", tables.latex), ("csv", tables.csv)):
+                page.save_text(folder / "tables" / f"{piece.name}.{suffix}", render(piece.table) + "\n")
+        svg = None
+        if piece.figure is not None:
+            page.save_figure(piece.figure, folder / f"{piece.name}.svg")
+            svg = page.figure_svg(piece.figure)
+        sections.append(page.Section(piece.title, piece.text, piece.table, svg))
+    page.save_text(folder / "report.html", page.html(title, answer, sections, provenance))
+    parts = [answer, *(f"## {one.title}\n\n{one.text}\n\n{tables.markdown(one.table)}" for one in pieces if one.table)]
+    page.save_text(folder / "report.md", "\n\n".join(parts) + "\n")
+    store.files.write_json(run.path("findings.json"), [vars(finding) for finding in findings])
+    told = {"answer": answer, "provenance": dict(provenance), "settings": settings}
+    store.files.write_json(folder / "report.json", told)
+    return where(run)
+
+
+def where(run: store.Run) -> str:
+    """Where the results are."""
+    kept = "scores.npz" if run.path("scores.npz").exists() else "scores/"
+    rows = [
+        (f"  {kept}", "membership scores per sample, higher = still looks trained on; verdicts with p-values"),
+        ("  findings.json", "every number with its interval"),
+        ("  report/report.html", "the whole report on one page; report.md to paste"),
+        ("  report/tables/", "markdown, LaTeX, CSV"),
+        ("  report/*.svg", "figures"),
+    ]
+    return f"files in {run.root}:\n{tables.pairs(rows)}"

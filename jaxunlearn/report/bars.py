@@ -1,0 +1,112 @@
+"""Bars of an audit: verdicts, p-values and classes. Arrays in, matplotlib figures out; `page` saves them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import checks, errors
+from jaxunlearn.report import formats, style
+
+VERDICTS = ("not forgotten", "cannot tell", "forgotten")
+
+
+def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
+    """One horizontal bar per model: which part of its samples got which verdict.
+
+    Args:
+      names: R names of the bars, from the top.
+      counts: [R, 3] samples that are not forgotten, cannot be told apart, are forgotten. Bars show fractions, the
+        numbers inside are counts; a row of zeros stays empty.
+
+    Raises:
+      ShapeError: not [R, 3]. DataError: no row, or negative counts.
+    """
+    counts = np.asarray(counts)
+    checks.shape("RV", {"R": len(names), "V": 3}, counts=counts)
+    if not len(names) or counts.min() < 0:
+        raise errors.DataError("counts of verdicts: expected at least one row and no negative count.")
+    figure, axes = style.plot("Verdicts per sample", height=1.5 + 0.42 * len(names))
+    total = counts.sum(1)
+    fractions = counts / np.maximum(total, 1)[:, None]
+    rows, left = np.arange(len(names)), np.zeros(len(names))
+    colors = (style.RETAINED, style.UNCLEAR, style.FORGOTTEN)
+    for part, (name, color) in enumerate(zip(VERDICTS, colors, strict=True)):
+        axes.barh(rows, fractions[:, part], left=left, color=color, label=name, height=0.72, ec="white", lw=0.8)
+        ink = style.INK if color == style.UNCLEAR else "white"
+        for row in rows:
+            text = formats.count(counts[row, part])
+            # A number wider than its piece of the bar would run into its neighbours.
+            if fractions[row, part] > 0.02 + 0.02 * len(text):
+                middle = left[row] + fractions[row, part] / 2
+                axes.text(middle, row, text, ha="center", va="center", color=ink, fontsize=8.5)
+        left = left + fractions[:, part]
+    axes.set_yticks(rows, [f"{name} ({formats.count(n)})" for name, n in zip(names, total, strict=True)])
+    axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="fraction of the samples")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=3, loc="outside lower left")
+    return figure
+
+
+def calibration(p_values: np.ndarray, level: float, bins: int = 20) -> Any:
+    """P-values of samples that truly were forgotten: flat where the verdicts keep their promise.
+
+    Args:
+      p_values: [n] in [0, 1], of the null hypothesis "never seen" on samples for which it is true.
+      level: rejection level marked in the figure, in (0, 1); its measured rejection rate stands in the title.
+      bins: bars.
+
+    Raises:
+      DataError: no values, or values outside [0, 1]. ConfigError: level outside [0, 1].
+    """
+    values = np.asarray(p_values, np.float64)
+    checks.shape("N", p_values=values)
+    checks.finite("p_values", values, "N")
+    checks.in_range("level", level, 0.0, 1.0)
+    if not len(values) or values.min() < 0 or values.max() > 1:
+        raise errors.DataError("p_values: expected at least one value, all of them between 0 and 1.")
+    measured = float(np.mean(values <= level))
+    title = f"Truly forgotten samples: {formats.rate(measured)} rejected at level {formats.rate(level)}"
+    figure, axes = style.plot(title, height=3.3)
+    weights = np.full(len(values), bins / len(values))
+    axes.hist(
+        values, np.linspace(0, 1, bins + 1), weights=weights, color=style.FORGOTTEN, alpha=0.55, ec="white", lw=0.6
+    )
+    axes.axhline(1.0, color=style.INK, lw=1.2, ls="--", label="uniform: as promised")
+    axes.axvline(level, color=style.RETAINED, lw=1.2, label=f"level {formats.rate(level)}")
+    axes.set(xlim=(0, 1), xlabel=f"p-value ({formats.count(len(values))} samples)", ylabel="density")
+    axes.set_ylim(0, 1.3 * max(axes.get_ylim()[1], 1.05))  # room for the legend above the bars
+    style.legend(axes, place="upper right")
+    return figure
+
+
+def classes(names: Sequence[str], retained: np.ndarray, forgotten: np.ndarray) -> Any:
+    """Two bars per class: mean ± sd of the membership score over its retained and its forgotten samples.
+
+    Args:
+      names: C names of the classes.
+      retained: [C, 2] mean and standard deviation over retained samples; NaN where a class has none.
+      forgotten: [C, 2] the same over forgotten samples.
+
+    Raises:
+      ShapeError: not [C, 2]. DataError: no class.
+    """
+    retained, forgotten = np.asarray(retained, float), np.asarray(forgotten, float)
+    checks.shape("CV", {"C": len(names), "V": 2}, retained=retained, forgotten=forgotten)
+    if not len(names):
+        raise errors.DataError("no class to draw. Hand over at least one class.")
+    figure, axes = style.plot("Membership score per class, mean ± sd", height=1.5 + 0.36 * len(names))
+    rows = np.arange(len(names), dtype=float)
+    halves = ((-0.19, retained, style.RETAINED, "retained"), (0.19, forgotten, style.FORGOTTEN, "forgotten"))
+    for offset, values, color, label in halves:
+        known = np.isfinite(values[:, 0])
+        if known.any():
+            spread = np.nan_to_num(values[known, 1])  # a class of one sample has a mean but no spread
+            axes.barh(rows[known] + offset, values[known, 0], 0.36, xerr=spread, color=color, alpha=0.8, label=label,
+                      error_kw={"ecolor": style.INK, "elinewidth": 1, "capsize": 2})  # fmt: skip
+    axes.set_yticks(rows, list(names))
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="membership score")
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=2, loc="outside lower left")
+    return figure

@@ -1,0 +1,245 @@
+"""The table of scores: names, what is skipped, users' own scores, the two compat modes, calibration on shadows."""
+
+import functools
+
+import audit_case
+import jax
+import numpy as np
+import pytest
+
+from jaxunlearn import errors, scores
+from jaxunlearn.scores import entries
+
+OPTIONS = scores.Options(levels=5)
+# Scores that have a published form of their own; everything else is the same in both modes for pictures.
+COMPAT = {"lira_on", "lira_off", "update", "lira_on_views", "lira_off_views"} | {
+    f"iam_{family}_{side}" for family in ("ecdf", "kde", "beta") for side in ("on", "off")
+}
+
+
+@functools.cache
+def small():
+    return audit_case.make(samples=20, shadows=3, population=9, pairs=10, own=6)
+
+
+@functools.cache
+def measured():
+    return scores.measure(small(), OPTIONS)
+
+
+def test_names_are_resolved_in_order_and_once():
+    assert scores.names_of(("all",)) == tuple(scores.SCORES)
+    assert scores.names_of(("update", "iam_on", "update")) == ("update", "iam_on")
+    assert scores.names_of(("random", "all"))[0] == "random" and len(scores.names_of(("random", "all"))) == len(
+        scores.SCORES
+    )
+
+
+@pytest.mark.parametrize(
+    "wanted, message",
+    [
+        (("iam_onn",), r"unknown score 'iam_onn'\. Did you mean 'iam_on"),
+        ((), "no score is named"),
+        (("no_such_module:score",), "cannot import module 'no_such_module'"),
+        (("json:scroe",), "module 'json' has no function 'scroe'"),
+    ],
+)
+def test_names_that_mean_nothing_are_refused(wanted, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        scores.names_of(wanted)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"family": "gumble"}, "unknown IAM family 'gumble'. Did you mean 'gumbel'"),
+        ({"spread": "all"}, "unknown IAM spread"),
+        ({"variance": "none"}, "unknown LiRA variance"),
+        ({"rmia_signal": "tsm"}, "unknown RMIA signal"),
+        ({"compat": "fast"}, "unknown compat"),
+        ({"forget_type": "classes"}, "unknown forget_type"),
+        ({"levels": 1}, "IAM levels = 1: must be at least 2"),
+        ({"gamma": -1.0}, "RMIA gamma"),
+        ({"constants": scores.Constants(1.5, 2.0)}, "RMIA offline_a = 1.5"),
+        ({"constants": scores.Constants(0.5, 0.0)}, "RMIA temperature"),
+        ({"constants": scores.Constants(0.5, 1.0, e1=0.01, e2=1.0)}, "log-log signal needs"),
+        ({"constants": scores.Constants(0.5, 1.0, offline_e1=0.0)}, "log-log signal needs"),
+    ],
+)
+def test_impossible_options_are_refused(change, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        scores.run(("confidence",), small(), OPTIONS._replace(**change))
+
+
+@pytest.mark.parametrize("name", scores.SCORES)
+def test_a_score_is_computed_from_what_it_needs_and_skipped_without_any_of_it(name):
+    needs = scores.SCORES[name].needs
+    support = {"population_labels", "shadow_train_labels", "pairs_unlearned", "pairs_forgotten", "reference_member"}
+    kept = {"unlearned", "labels", *needs, *support}
+    # Arrays come with their companions, and nothing that is not needed is there.
+    only = {field: getattr(small(), field) for field in kept}
+    result = scores.run((name,), scores.Evidence(**only), OPTIONS)
+    assert list(result.scores) == [name] and not result.skipped
+    for lacking in set(needs) - support:
+        result = scores.run((name,), scores.Evidence(**{**only, lacking: None}), OPTIONS)
+        assert result.scores == {} and result.skipped == {name: f"needs {lacking}"}
+
+
+def test_what_is_missing_can_be_asked_of_a_record_or_of_names():
+    lacking = small().replace(original=None, population_in=None)
+    assert scores.missing("rmia_on", lacking) == ["original", "population_in"]
+    assert scores.missing("rmia_on", {"shadows": True, "original": False}) == [
+        "original", "population_unlearned", "population_shadows", "population_in",
+    ]  # fmt: skip
+    assert scores.missing("my_module:my_score", lacking) == []
+
+
+def test_a_result_says_how_it_was_made():
+    found = scores.run(("confidence",), small(), OPTIONS).scores["confidence"]
+    assert found.name == "confidence" and dict(found.parameters)["compat"] == "corrected"
+    assert found.values.dtype == np.float32
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    (tmp_path / "own_scores_of_a_test.py").write_text(
+        "import numpy as np\n"
+        "def rise(measured, options):\n"
+        "    return measured.unlearned.log_odds - measured.shadows.log_odds.mean(0)\n"
+        "def short(measured, options):\n    return measured.unlearned.log_odds[:-1]\n"
+        "def broken(measured, options):\n"
+        "    values = np.array(measured.unlearned.log_odds)\n    values[4] = np.nan\n    return values\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return "own_scores_of_a_test"
+
+
+def test_a_users_own_score_is_computed(own_module):
+    name = f"{own_module}:rise"
+    result = scores.run((name, "iam_on"), small(), OPTIONS)
+    m = measured()
+    np.testing.assert_allclose(
+        result.scores[name].values, m.unlearned.log_odds - m.shadows.log_odds.mean(0), rtol=1e-6
+    )  # fmt: skip
+    assert set(result.scores) == {name, "iam_on"}
+
+
+@pytest.mark.parametrize(
+    "function, message", [("short", r"short .*axis N is 19"), ("broken", r"broken holds 1 .*\(0, 4\)")]
+)
+def test_a_users_bad_score_is_refused(own_module, function, message):
+    with pytest.raises(errors.UserError, match=message):
+        scores.run((f"{own_module}:{function}",), small(), OPTIONS)
+
+
+@pytest.mark.parametrize("name", scores.SCORES)
+def test_the_modes_differ_only_where_they_are_said_to(name):
+    constants = OPTIONS._replace(constants=scores.published("cifar10"), dataset="cifar10")
+    corrected, faithful = (
+        scores.compute(name, measured(), constants._replace(compat=compat)).values
+        for compat in ("corrected", "faithful")
+    )
+    if name in COMPAT:
+        assert np.abs(corrected - faithful).max() > 1e-3
+    else:
+        np.testing.assert_array_equal(corrected, faithful)
+
+
+@pytest.mark.parametrize("forget_type", ["set_random", "class"])
+def test_only_faithful_lira_looks_at_the_kind_of_forgetting(forget_type):
+    faithful = OPTIONS._replace(compat="faithful", forget_type=forget_type)
+    found = scores.compute("lira_off", measured(), faithful).values
+    assert (found.max() <= 1 and found.min() >= 0) == (forget_type == "class")
+    corrected = OPTIONS._replace(forget_type=forget_type)
+    np.testing.assert_array_equal(scores.compute("lira_off", measured(), corrected).values,
+                                  scores.compute("lira_off", measured(), OPTIONS).values)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["norm", "beta", "kde", "ecdf"])
+def test_the_family_of_the_main_score_can_be_chosen(family):
+    found = scores.compute("iam_on", measured(), OPTIONS._replace(family=family)).values
+    assert 0 <= found.min() and found.max() <= 1
+    assert np.abs(found - scores.compute("iam_on", measured(), OPTIONS).values).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["iam_off", "rmia_off", "lira_on", "emia_r", "update", "iam_beta_off", "random"])
+def test_several_audits_together_are_the_audits_one_by_one(name):
+    seeds = (1, 2)
+    alone = [scores.measure(_same_shadows(seed), OPTIONS) for seed in seeds]
+    cases = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(scores.one_case(one) for one in alone))
+    together = scores.compute_cases(name, alone[0], cases, OPTIONS)
+    for values, one in zip(together, alone, strict=True):
+        np.testing.assert_allclose(values, scores.compute(name, one, OPTIONS).values, rtol=1e-5, atol=1e-5)
+
+
+def _same_shadows(seed):
+    """Evidence that shares all but the audited pair of models with `small`."""
+    other = audit_case.make(seed=seed, samples=20, shadows=3, population=9, pairs=10, own=6)
+    own = {name: getattr(other, name) for name in scores.Cases._fields[:4]}
+    return small().replace(**own)
+
+
+@pytest.mark.parametrize("name", ["iam_on", "iam_off", "rmia_on", "rmia_off", "lira_on", "emia_p", "iam_beta_on"])
+def test_a_null_score_is_the_score_of_a_shadow_in_the_unlearned_models_place(name):
+    found = scores.null_scores(name, measured(), OPTIONS)
+    assert found.shape == (3, 20)
+    for shadow in range(3):
+        rest = [other for other in range(3) if other != shadow]
+        evidence = small().replace(
+            unlearned=small().shadows[shadow],
+            shadows=small().shadows[rest],
+            population_unlearned=small().population_shadows[shadow],
+            population_shadows=small().population_shadows[rest],
+            shadow_train_logits=small().shadow_train_logits[rest],
+            shadow_train_labels=small().shadow_train_labels[rest],
+            pairs_original=None, pairs_unlearned=None, pairs_forgotten=None, shadows_views=None,
+        )  # fmt: skip
+        expected = scores.run((name,), evidence, OPTIONS).scores[name].values
+        np.testing.assert_allclose(found[shadow], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_null_scores_need_shadows_and_a_score_that_can_be_calibrated():
+    one = scores.choose_shadows(measured(), [1])
+    for few in (one, one._replace(shadows=None)):
+        with pytest.raises(errors.DataError, match="calibration needs at least 2 shadow models"):
+            scores.null_scores("iam_on", few, OPTIONS)
+    for name in ("unleak", "lira_on_views"):
+        with pytest.raises(errors.DataError, match=f"score {name} cannot be calibrated"):
+            scores.null_scores(name, measured(), OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["iam_on", "rmia_off", "lira_off", "emia_p"])
+def test_a_population_score_is_the_score_of_population_samples_as_if_audited(name):
+    found = scores.population_scores(name, measured(), scores.one_case(measured()), OPTIONS)
+    evidence = small().replace(
+        unlearned=small().population_unlearned, original=small().population_in, shadows=small().population_shadows,
+        labels=small().population_labels, forgotten=None, reference=None, reference_member=None,
+        unlearned_views=None, original_views=None, shadows_views=None,
+    )  # fmt: skip
+    np.testing.assert_allclose(found[0], scores.run((name,), evidence, OPTIONS).scores[name].values, atol=1e-6)
+
+
+def test_population_scores_say_what_they_lack():
+    lacking = measured()._replace(population_shadows=None, population_in=None)
+    with pytest.raises(errors.DataError, match="it needs population_shadows, population_in"):
+        scores.population_scores("iam_on", lacking, scores.one_case(lacking), OPTIONS)
+    with pytest.raises(errors.DataError, match="it reads pairs or views"):
+        scores.population_scores("unleak", measured(), scores.one_case(measured()), OPTIONS)
+    assert not scores.uses_original("iam_off") and scores.uses_original("iam_on")
+
+
+def test_chosen_shadows_are_the_evidence_of_those_shadows():
+    chosen = [2, 0]
+    fields = ("shadows", "population_shadows", "shadow_train_logits", "shadow_train_labels", "pairs_original",
+              "pairs_unlearned", "pairs_forgotten")  # fmt: skip
+    evidence = small().replace(**{name: getattr(small(), name)[chosen] for name in fields},
+                               shadows_views=small().shadows_views[:, chosen])  # fmt: skip
+    expected, found = scores.measure(evidence, OPTIONS), scores.choose_shadows(measured(), chosen)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
+def test_noise_differs_between_audited_models_and_repeats_for_one():
+    first, second = (entries.random(scores.measure(_same_shadows(seed), OPTIONS), OPTIONS) for seed in (1, 2))
+    again = entries.random(scores.measure(_same_shadows(1), OPTIONS), OPTIONS)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - second).min() > 0 and first.min() >= 0 and first.max() < 1
