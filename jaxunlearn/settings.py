@@ -174,8 +174,8 @@ class AuditSettings:
     interval: float = _field(0.95, "level of all intervals", low=0.5, high=0.9999)
     decision: str = _field("auto", "score of the per-sample verdicts: auto = iam_off, or lira_off without its arrays; "
                            "none = no verdicts")  # fmt: skip
-    calibration: str = _field("auto", "null of the verdicts: each shadow as the unlearned model, or population samples in "
-                              "the audited model itself; auto = shadows unless measured to be too eager",
+    calibration: str = _field("auto", "null of the verdicts: each shadow as the unlearned model, or population samples "
+                              "in the audited model itself; auto = shadows unless measured to be too eager",
                               choices=("auto", "shadows", "population"))  # fmt: skip
     level: float = _field(0.05, "verdicts: false discovery rate", low=1e-6, high=0.5)
     shadow_runs: tuple[str, ...] = _field((), "run folders whose shadows are used instead (shift, arch_shift, "

@@ -141,8 +141,8 @@ def parse(
     folder = alone(values) if alone is not None else ""
     if config is None and not folder:
         raise errors.ConfigError("no --config given. Try --config=configs/digits.py.")
-    if config is None:
-        config = settings.defaults()
+    overrides = {} if config is None else dict(config_flags.get_override_values(values["config"]))
+    config = settings.defaults() if config is None else config
     resolved = settings.resolve(config)
     if values["print_config"].value:
         print(config)
@@ -152,7 +152,7 @@ def parse(
         workdir=values["workdir"].value or folder or f"runs/{name}",
         dry_run=values["dry_run"].value,
         overwrite=tuple(values["overwrite"].value),
-        overrides=dict(config_flags.get_override_values(values["config"])),
+        overrides=overrides,
         flags=values,
     )
 

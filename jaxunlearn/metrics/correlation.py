@@ -102,7 +102,7 @@ def table(membership: np.ndarray, level: float = 0.95, of: str = "") -> dict[str
         values = numbers[name]
         finding = intervals.mean(values.mean(0), metric=title, of=of, against="true degree of membership", level=level)
         found[name] = finding.replace(  # type: ignore[attr-defined]
-            spread=float(values.mean(1).std()) if groups > 1 else float("nan"),
+            spread=intervals.spread(values.mean(1)),
             n=starts * samples * columns,
             method=f"t over {finding.n} starting models",
         )

@@ -61,6 +61,13 @@ def mean(values: np.ndarray, *, metric: str, of: str, against: str = "", level: 
     return Finding(center, center - half, center + half, metric=metric, n=n, level=level, of=of, against=against)
 
 
+def spread(values: np.ndarray) -> float:
+    """Population standard deviation over repetitions: NaN for one, exactly 0 where all agree (no rounding noise)."""
+    if len(values) < 2:
+        return float("nan")
+    return float(np.std(values)) if np.ptp(values) > 0 else 0.0
+
+
 def clip(interval: Interval, low: float = 0.0, high: float = 1.0) -> Interval:
     """The same value, the ends moved into [low, high]."""
     return Interval(interval.value, float(np.clip(interval.low, low, high)), float(np.clip(interval.high, low, high)))

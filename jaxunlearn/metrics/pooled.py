@@ -116,7 +116,7 @@ def table(
             method = f"none: fewer than {FEWEST_SETS} forget sets of both kinds"
         found[name] = Finding(
             *interval,
-            spread=float(whole[row].std()) if groups > 1 else float("nan"),
+            spread=intervals.spread(whole[row]),
             metric=columns[name].title if name in columns else name,
             n=truth.size,
             level=level,
@@ -181,7 +181,7 @@ def paired_auc(
         interval, method = intervals.delong_from(parts, level), "DeLong"
     return Finding(
         *intervals.clip(interval, -1.0, 1.0),
-        spread=float(differences.std()) if groups > 1 else float("nan"),
+        spread=intervals.spread(differences),
         metric="AUC difference",
         n=truth.size,
         level=level,

@@ -101,10 +101,10 @@ def _sign_flips(deviations: np.ndarray, iterations: int, seed: int) -> float:
     observed = np.abs(deviations.sum(0)).max()
     if clusters <= ENUMERATED:
         # A pattern and its mirror image give the same distance: the first sign stays.
-        signs = np.array([(1, *rest) for rest in itertools.product((1, -1), repeat=clusters - 1)])
+        signs = np.array([(1.0, *rest) for rest in itertools.product((1.0, -1.0), repeat=clusters - 1)])
     else:
-        signs = np.random.default_rng(seed).choice([1, -1], (iterations, clusters))
-        signs[0] = 1
+        signs = np.random.default_rng(seed).choice([1.0, -1.0], (iterations, clusters))
+        signs[0] = 1.0
     flipped = np.abs(signs @ deviations).max(1)
     # Sums in another order differ in the last bits; the observed pattern must count itself.
     return float((flipped >= observed * (1 - 1e-9)).mean())

@@ -106,12 +106,12 @@ def investigate(
     pieces: list[presenting.Piece] = []
     answer = ""
     if protocol in ("all", "binui"):
-        answer, judged = decide(run, reporter, chosen, bank)
+        answer, judged = decide(run, reporter, bench, bank)
+        pieces += judged
         for name in chosen.audit.unlearned:
             board = binui.run(bank, chosen, name, reporter)
             save_scores(run, bank, board.scored, name)
             pieces += presenting.scoreboard(board, name, f"binui_{name}")
-        pieces[1:1] = judged
     if protocol in ("all", "scoreui") and chosen.targets.snapshots:
         pieces += presenting.levels(scoreui.run(run, bench, bank, reporter))
     if protocol in ("all", "shadow_sweep"):
@@ -128,10 +128,10 @@ def investigate(
 
 
 def decide(
-    run: store.Run, reporter: progress.Reporter, chosen: settings.Settings, bank: banks.Bank
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, bank: banks.Bank
 ) -> tuple[str, list[presenting.Piece]]:
     """Verdicts on every audited role, exact retraining and the original (nothing unlearned) beside it."""
-    audit = chosen.audit
+    chosen, audit = bench.settings, bench.settings.audit
     name, why = verdicts.choose_score(audit.decision, banks.available(bank))
     if not name:
         return presenting.answer(None, None, audit.level, why), []
@@ -155,7 +155,9 @@ def decide(
     first = presenting.answer(
         main, retrained, audit.level, "", audited=audit.unlearned[0], original=found["original"]
     )  # fmt: skip
-    return first, presenting.decisions(found, truth)
+    pieces = presenting.decisions(found, truth)
+    pieces.insert(1, presenting.worst(main, bank.rows, bank.labels, bench.dataset.class_names))
+    return first, pieces
 
 
 def elsewhere(

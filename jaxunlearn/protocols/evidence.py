@@ -46,7 +46,7 @@ class Audit(NamedTuple):
       drift: how far their p-values are from uniform on population samples, or None.
       undecided: why there are no verdicts.
       options: of the scores; sizes: axis letter -> size; ignored: names in the file that were not used.
-      forgotten: [N] bool or None; warnings: about duplicated or constant scores.
+      labels: [N]; forgotten: [N] bool or None; warnings: about duplicated or constant scores.
     """
 
     result: scores.Result
@@ -57,6 +57,7 @@ class Audit(NamedTuple):
     options: scores.Options
     sizes: dict[str, int]
     ignored: tuple[str, ...]
+    labels: np.ndarray
     forgotten: np.ndarray | None
     warnings: tuple[str, ...]
 
@@ -130,7 +131,8 @@ def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
         board = binui.judge(binui.Scored(values, ~forgotten[None], result.skipped), request.interval)
     decided, drift, why = _decide(request, given, measured, result, forgotten, options)
     return Audit(
-        result, board, decided, drift, why, options, sizes, named.ignored, forgotten, tuple(_warnings(result))
+        result, board, decided, drift, why, options, sizes, named.ignored, np.asarray(given.labels), forgotten,
+        tuple(_warnings(result)),
     )  # fmt: skip
 
 

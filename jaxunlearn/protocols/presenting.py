@@ -1,5 +1,6 @@
 """What an audit found as pieces of a report: a title, a sentence or two, a table, a figure, findings."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ LEVEL_COLUMNS = {"spearman": "Spearman ↑", "pearson": "Pearson ↑", "mse": "M
 CURVES = ("iam_on", "iam_off", "rmia_on", "lira_on", "emia_r", "unleak", "confidence", "random")
 
 
+WORST = 12
+WIDTH = 110
+VERDICT = {2: "not forgotten", 1: "cannot tell", 0: "forgotten"}
 ORIGIN = {
     "shadows": "shadow models in the unlearned model's place",
     "population": "population samples in the audited model",
@@ -210,12 +214,19 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
     ]
     findings: tuple[Finding, ...] = ()
     drift = first.null.drift
-    if drift is not None and first.null.calibration == "population":
-        said.append("The shadows' null was too eager, as measured on the population, and was not used:")
-    for one in (drift, truth):
-        if one is not None:
-            said.append(words.calibration_sentence(one.rate, first.level))
-            findings += (one.rate,)
+    if drift is not None:
+        said.append("The null of the shadow models, measured:")
+        said.append(words.calibration_sentence(drift.rate, first.level, "population samples, which no model saw"))
+        if first.null.calibration == "population":
+            said.append("It was not used; the null is that of the population samples.")
+        findings += (drift.rate,)
+    elif scores.uses_original(first.score):
+        said.append(
+            f"{first.score} reads the original model: how far its null drifts cannot be measured on population samples."
+        )
+    if truth is not None:
+        said.append(words.calibration_sentence(truth.rate, first.level))
+        findings += (truth.rate,)
     pieces = [Piece(
         "verdicts", "Which samples are forgotten?", " ".join(said), table,
         bars.verdicts(list(found), np.stack([one.counts for one in found.values()])), findings,
@@ -231,6 +242,36 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
     return pieces
 
 
+def worst(found: verdicts.Verdicts, rows: np.ndarray, labels: np.ndarray, names: tuple[str, ...] = ()) -> Piece:
+    """The requested samples that look most trained on, by their p-value.
+
+    Args:
+      found: of the audited role.
+      rows: [N] numbers by which the user knows the samples.
+      labels: [N].
+      names: of the classes; may be empty.
+    """
+    asked = np.argwhere(found.codes >= 0)
+    p_out = found.p_out[tuple(asked.T)]
+    first = asked[np.lexsort((-found.values[tuple(asked.T)], p_out))][:WORST]
+    cells: tuple[tuple[Cell, ...], ...] = tuple(
+        (
+            str(rows[sample]),
+            str(number),
+            names[labels[sample]] if names else str(labels[sample]),
+            float(found.values[number, sample]),
+            f"{found.p_out[number, sample]:.2g}",
+            VERDICT[int(found.codes[number, sample])],
+        )
+        for number, sample in first
+    )
+    header = ("sample", "forget set", "class", f"{found.score}", "p (never seen)", "verdict")
+    table = Table(
+        "Samples that look most trained on", "p-values before the control for multiple testing.", header, cells
+    )
+    return Piece("worst", "Which samples should be looked at first?", "", table)
+
+
 def answer(
     found: verdicts.Verdicts | None,
     retrained: verdicts.Verdicts | None,
@@ -243,13 +284,12 @@ def answer(
     """The first line: what the verdicts on the audited role say, beside exact retraining and no unlearning at all."""
     if found is None:
         return words.answer(None, level=level, obstacle=obstacle)
-    if audited == "retrained":
-        retrained = found
     sentence = words.answer(
         _counts(found),
         level=level,
         retrained=None if retrained is None else _counts(retrained),
         requested=found.p_in is not None,
+        exact=audited == "retrained",
     )
     if original is not None:
         whole = int(original.counts.sum())
@@ -272,7 +312,9 @@ def of_arrays(found: evidence.Audit) -> tuple[list[Piece], str]:
     said = answer(found.verdicts, None, found.verdicts.level if found.verdicts else 0.05, found.undecided)
     pieces = scoreboard(found.board, "", "scores") if found.board is not None else [summary(found)]
     if found.verdicts is not None:
-        pieces[1:1] = decisions({"given model": found.verdicts}, None)
+        made = decisions({"given model": found.verdicts}, None)
+        made.insert(1, worst(found.verdicts, np.arange(len(found.labels)), found.labels))
+        pieces = made + pieces
     return pieces, said
 
 
@@ -289,9 +331,13 @@ def summary(found: evidence.Audit) -> Piece:
 
 
 def text(pieces: Iterable[Piece]) -> str:
-    """What the terminal shows: every piece with a table, its sentence below."""
-    shown = [f"{tables.text(piece.table)}\n{piece.text}" for piece in pieces if piece.table is not None]
-    return "\n\n".join(shown)
+    """What the terminal shows: every piece with a table, its sentences below."""
+    shown = [
+        f"{tables.text(piece.table)}\n\n{textwrap.fill(piece.text, WIDTH)}".rstrip()
+        for piece in pieces
+        if piece.table is not None
+    ]
+    return "\n\n\n".join(shown)
 
 
 def provenance(options: scores.Options, seconds: float, versions: dict[str, Any], **facts: Any) -> dict[str, str]:

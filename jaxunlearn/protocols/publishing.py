@@ -29,7 +29,7 @@ def publish(
     for piece in pieces:
         if piece.table is not None:
             for suffix, render in (("md", tables.markdown), ("tex", tables.latex), ("csv", tables.csv)):
-                page.save_text(folder / "tables" / f"{piece.name}.{suffix}", render(piece.table) + "\n")
+                page.save_text(folder / "tables" / f"{piece.name}.{suffix}", render(piece.table))
         svg = None
         if piece.figure is not None:
             page.save_figure(piece.figure, folder / f"{piece.name}.svg")

@@ -19,7 +19,7 @@ from jaxunlearn.records import Finding
 from jaxunlearn.report import cells, formats, stylesheet
 
 # Longer tables are folded away: a page is read from the top, and per-sample tables have hundreds of rows.
-LONG = 30
+LONG = 40
 
 
 class Section(NamedTuple):
@@ -28,7 +28,7 @@ class Section(NamedTuple):
     Attributes:
       title: the heading.
       text: sentences before the table and the figure; a blank line starts a new paragraph. May be empty.
-      table: what `tables.Table` holds, or None. More than 30 rows are folded under a line that can be opened.
+      table: what `tables.Table` holds, or None. More than 40 rows are folded under a line that can be opened.
       figure: a figure as inline SVG (from `figure_svg`), or None. The only text of a page that is not escaped.
       percent: print the table's fractions in per cent.
     """
@@ -208,8 +208,8 @@ def _lines(value: Any) -> list[str]:
 def _settle(figure: Any) -> None:
     """Lays a figure out once and for all.
 
-    Constrained layout starts from where the last drawing left the axes, so that every further saving would move them by a
-    hair and equal figures would be different files.
+    Constrained layout starts from where the last drawing left the axes: every further saving would move them by a
+    hair, and equal figures would be different files.
     """
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()

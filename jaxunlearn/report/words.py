@@ -39,6 +39,7 @@ def answer(
     level: float,
     retrained: Verdicts | None = None,
     requested: bool = True,
+    exact: bool = False,
     obstacle: str = "",
 ) -> str:
     """The first line of a report: was it forgotten, for each single sample?
@@ -49,6 +50,7 @@ def answer(
       level: false discovery rate of the verdicts, in (0, 1).
       retrained: verdicts of the same samples when the audited model is an exact retraining: what perfect unlearning
         would be charged with. None = there is none, and the sentence says so.
+      exact: whether the audited model is itself an exact retraining, so that none is missing for comparison.
       requested: whether `verdicts` are of samples known to have been asked to be forgotten.
       obstacle: why there are no verdicts, a full sentence (see `too_few`); read where `verdicts` is None.
 
@@ -70,7 +72,7 @@ def answer(
     sentences = [f"{found}; {rest}." if rest else f"{found}."]
     if not requested:
         sentences.append("Which samples were asked to be forgotten is not known.")
-    if retrained is None:
+    if retrained is None and not exact:
         sentences.append("No exact retraining was audited for comparison.")
     return " ".join(sentences)
 
@@ -131,7 +133,8 @@ def compare(first: str, second: str, difference: Finding) -> str:
     """
     if math.isnan(difference.value):
         return f"{first} and {second} could not be compared."
-    by = f"{difference.metric or 'AUC'} difference {_signed(difference.value)}"
+    metric = (difference.metric or "AUC").removesuffix(" difference")
+    by = f"{metric} difference {_signed(difference.value)}"
     if math.isnan(difference.low) or math.isnan(difference.high):
         return f"{first} against {second}: {by}, without an interval."
     by += f" [{_signed(difference.low)}, {_signed(difference.high)}], {formats.rate(difference.level)} interval"
@@ -142,12 +145,13 @@ def compare(first: str, second: str, difference: Finding) -> str:
     return f"{first} is not distinguishable from {second}: {by}."
 
 
-def calibration_sentence(rate: Finding, level: float) -> str:
+def calibration_sentence(rate: Finding, level: float, samples: str = "") -> str:
     """How far the calibration drifts: the measured rejection rate on samples that truly were forgotten.
 
     Args:
       rate: fraction of those samples rejected at `level`, with its interval; `n` samples.
       level: the promised rate, in (0, 1).
+      samples: what the samples are, if they are not samples that truly were forgotten.
 
     Raises:
       ConfigError: level outside (0, 1).
@@ -156,7 +160,12 @@ def calibration_sentence(rate: Finding, level: float) -> str:
     if math.isnan(rate.value) or not rate.n:
         return "The calibration could not be checked: no samples are known to have been truly forgotten."
     whose = "the one sample" if rate.n == 1 else f"{formats.count(rate.n)} samples"
-    measured = f"Of {whose} that truly {'was' if rate.n == 1 else 'were'} forgotten, {formats.rate(rate.value)}"
+    kind = (
+        f"{formats.count(rate.n)} {samples}"
+        if samples
+        else f"{whose} that truly {'was' if rate.n == 1 else 'were'} forgotten"
+    )
+    measured = f"Of {kind}, {formats.rate(rate.value)}"
     verb = "is" if rate.n == 1 else "are"
     if math.isnan(rate.low) or math.isnan(rate.high):
         return f"{measured} {verb} rejected at level {formats.rate(level)}; how certain that is, is not known."

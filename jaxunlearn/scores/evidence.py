@@ -145,10 +145,8 @@ def check(evidence: Evidence) -> dict[str, int]:
 
 
 def _check_labels(name: str, array: np.ndarray, num_classes: int) -> None:
-    if array.ndim == 1:
-        return checks.labels(name, array, num_classes)
-    for model, values in enumerate(array):
-        checks.labels(f"{name}[{model}]", values, num_classes)
+    for model, values in enumerate(np.atleast_2d(array)):
+        checks.labels(f"{name}[{model}]" if array.ndim > 1 else name, values, num_classes)
 
 
 def _check_logits(name: str, array: Any, axes: str) -> None:

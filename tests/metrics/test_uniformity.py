@@ -25,10 +25,10 @@ def test_independent_p_values_get_the_classical_test_and_an_exact_rate():
 
 def test_the_clustered_test_is_calibrated_where_the_classical_one_is_not():
     rng = np.random.default_rng(1)
-    owner = np.repeat(np.arange(10), 60)
+    owner = np.repeat(np.arange(8), 60)
     clusters, classical, covered = [], [], []
     for _ in range(300):
-        p = clustered(rng, 10, 60).ravel()
+        p = clustered(rng, 8, 60).ravel()
         found = uniformity(p, owner, alpha=0.1)
         clusters.append(found.p_value <= 0.1)
         covered.append(found.rate.low <= 0.1 <= found.rate.high)

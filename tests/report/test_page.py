@@ -57,7 +57,7 @@ def roc(seed=0):
 @pytest.fixture(scope="module")
 def built():
     table = tables.Table("T" + NASTY, NASTY, ("score", "AUC ↑"), ((NASTY, finding(retrained=0.5)), ("b", 0.1)))
-    long = tables.Table("Samples", "", ("row", "verdict"), tuple((i, "forgotten") for i in range(40)))
+    long = tables.Table("Samples", "", ("row", "verdict"), tuple((i, "forgotten") for i in range(page.LONG + 1)))
     sections = [
         Section("S" + NASTY, f"first {NASTY}\n\nsecond", table, page.figure_svg(roc())),
         Section("more", "", long, page.figure_svg(roc(1))),

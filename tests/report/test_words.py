@@ -16,17 +16,18 @@ TRULY = "samples that truly were forgotten"
 @pytest.mark.parametrize(
     "verdicts, said",
     [
-        (Verdicts(37, 343, 120), f"37 of 500 samples {ASKED} still look trained on {RATE}; 120 look forgotten, 343 cannot be "
-         "told apart."),
-        (Verdicts(1, 498, 1), f"1 of 500 samples {ASKED} still looks trained on {RATE}; 1 looks forgotten, 498 cannot be "
-         "told apart."),
-        (Verdicts(3, 0, 2), f"3 of 5 samples {ASKED} still look trained on {RATE}; 2 look forgotten."),
-        (Verdicts(3, 2, 0), f"3 of 5 samples {ASKED} still look trained on {RATE}; none looks forgotten, 2 cannot be told "
-         "apart."),
-        (Verdicts(3, 2, None), f"3 of 5 samples {ASKED} still look trained on {RATE}; 2 cannot be told apart."),
-        (Verdicts(0, 0, 500), f"None of the 500 samples {ASKED} still looks trained on {RATE}; all 500 look forgotten."),
-        (Verdicts(0, 500, 0), f"None of the 500 samples {ASKED} still looks trained on {RATE}; none looks forgotten, all 500 "
+        (Verdicts(37, 343, 120), f"37 of 500 samples {ASKED} still look trained on {RATE}; 120 look forgotten, 343 "
          "cannot be told apart."),
+        (Verdicts(1, 498, 1), f"1 of 500 samples {ASKED} still looks trained on {RATE}; 1 looks forgotten, 498 cannot "
+         "be told apart."),
+        (Verdicts(3, 0, 2), f"3 of 5 samples {ASKED} still look trained on {RATE}; 2 look forgotten."),
+        (Verdicts(3, 2, 0), f"3 of 5 samples {ASKED} still look trained on {RATE}; none looks forgotten, 2 cannot be "
+         "told apart."),
+        (Verdicts(3, 2, None), f"3 of 5 samples {ASKED} still look trained on {RATE}; 2 cannot be told apart."),
+        (Verdicts(0, 0, 500), f"None of the 500 samples {ASKED} still looks trained on {RATE}; all 500 look "
+         "forgotten."),
+        (Verdicts(0, 500, 0), f"None of the 500 samples {ASKED} still looks trained on {RATE}; none looks forgotten, "
+         "all 500 cannot be told apart."),
         (Verdicts(12345, 0, 0), f"All 12,345 samples {ASKED} still look trained on {RATE}."),
         (Verdicts(1, 0, 0), f"The one sample {ASKED} still looks trained on {RATE}."),
         (Verdicts(0, 0, 1), f"The one sample {ASKED} does not look trained on {RATE}; it looks forgotten."),
@@ -116,14 +117,14 @@ def test_two_scores_are_compared_by_the_interval_of_their_difference(value, low,
 @pytest.mark.parametrize(
     "rate, said",
     [
-        (finding(0.053, 0.047, 0.06, n=3000), f"Of 3,000 {TRULY}, 5.3 % [4.7 %, 6 %] are rejected at level 5 %: no drift from "
-         "the promised rate can be shown."),
-        (finding(0.08, 0.07, 0.09, n=3000), f"Of 3,000 {TRULY}, 8 % [7 %, 9 %] are rejected at level 5 %: 3 percentage points "
-         "more than promised, the verdicts are too eager."),
-        (finding(0.02, 0.01, 0.03, n=3000), f"Of 3,000 {TRULY}, 2 % [1 %, 3 %] are rejected at level 5 %: 3 percentage points "
-         "fewer than promised, the verdicts are cautious."),
-        (finding(0.0, 0.0, 0.975, n=1), "Of the one sample that truly was forgotten, 0 % [0 %, 97.5 %] is rejected at level "
-         "5 %: no drift from the promised rate can be shown."),
+        (finding(0.053, 0.047, 0.06, n=3000), f"Of 3,000 {TRULY}, 5.3 % [4.7 %, 6 %] are rejected at level 5 %: no "
+         "drift from the promised rate can be shown."),
+        (finding(0.08, 0.07, 0.09, n=3000), f"Of 3,000 {TRULY}, 8 % [7 %, 9 %] are rejected at level 5 %: 3 percentage "
+         "points more than promised, the verdicts are too eager."),
+        (finding(0.02, 0.01, 0.03, n=3000), f"Of 3,000 {TRULY}, 2 % [1 %, 3 %] are rejected at level 5 %: 3 percentage "
+         "points fewer than promised, the verdicts are cautious."),
+        (finding(0.0, 0.0, 0.975, n=1), "Of the one sample that truly was forgotten, 0 % [0 %, 97.5 %] is rejected at "
+         "level 5 %: no drift from the promised rate can be shown."),
         (bare(0.04, n=50), f"Of 50 {TRULY}, 4 % are rejected at level 5 %; how certain that is, is not known."),
         (bare(math.nan), "The calibration could not be checked: no samples are known to have been truly forgotten."),
     ],
