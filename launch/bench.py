@@ -28,10 +28,12 @@ from launch import _entry
 BENCHES = {
     "population": "launch.benches.population:run",
     "conv": "launch.benches.conv:run",
+    "scores": "launch.benches.scores:run",
 }
 ABOUT = {
     "population": "training populations: the engine against PyTorch and naive JAX; members, devices, whole jobs",
     "conv": "convolution forms under member mappings, relative to map + canonical (larger = slower)",
+    "scores": "scores from logits on one core: against plain NumPy, seconds for all of them, memory",
 }
 Row = dict[str, Any]
 

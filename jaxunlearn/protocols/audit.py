@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.protocols import bank as banks
 from jaxunlearn.protocols import (
+    answers,
     binui,
     class_report,
     evidence,
@@ -27,6 +27,7 @@ from jaxunlearn.protocols import (
     verdicts,
     workbench,
 )
+from jaxunlearn.protocols import bank as banks
 
 # Protocols whose shadow models come from other run folders.
 ELSEWHERE = ("shift", "arch_shift", "incremental")
@@ -123,7 +124,7 @@ def investigate(
     if protocol in ELSEWHERE:
         pieces += elsewhere(run, reporter, bench, bank, role)
     if not answer:
-        answer = presenting.headline(pieces)
+        answer = answers.headline(pieces)
     return pieces, answer, bank
 
 
@@ -134,7 +135,7 @@ def decide(
     chosen, audit = bench.settings, bench.settings.audit
     name, why = verdicts.choose_score(audit.decision, banks.available(bank))
     if not name:
-        return presenting.answer(None, None, audit.level, why), []
+        return answers.answer(None, None, audit.level, why), []
     shared = banks.shared(bank)
     found: dict[str, verdicts.Verdicts] = {}
     truth = None
@@ -152,11 +153,11 @@ def decide(
             truth = verdicts.calibration(found[role], bank.forgotten, audit.level)
     main = found[audit.unlearned[0]]
     retrained = found.get("retrained") if audit.unlearned[0] != "retrained" else None
-    first = presenting.answer(
+    first = answers.answer(
         main, retrained, audit.level, "", audited=audit.unlearned[0], original=found["original"]
     )  # fmt: skip
-    pieces = presenting.decisions(found, truth)
-    pieces.insert(1, presenting.worst(main, bank.rows, bank.labels, bench.dataset.class_names))
+    pieces = answers.decisions(found, truth)
+    pieces.insert(1, answers.worst(main, bank.rows, bank.labels, bench.dataset.class_names))
     return first, pieces
 
 
@@ -211,7 +212,7 @@ def from_evidence(request: evidence.Request, out: str, overwrite: tuple[str, ...
             store.files.write_npz(
                 run.path("verdicts.npz"), p_out=decided.p_out[0], verdict=decided.codes[0], **p_in
             )  # fmt: skip
-        pieces, answer = presenting.of_arrays(found)
+        pieces, answer = answers.of_arrays(found)
         made = presenting.provenance(
             found.options, time.monotonic() - begun, store.versions(),
             evidence=request.path, samples=found.sizes["N"], **{"shadow models": found.sizes.get("S", 0)},

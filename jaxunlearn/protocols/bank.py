@@ -131,9 +131,7 @@ def open_bank(
         recorded = targets.role_logits(run, bench, "population_in")
         population_in = _line(_signals(recorded, split.population, options), 0)
     if settings.targets.reference:
-        recorded = targets.role_logits(run, bench, "reference")
-        reference = _signals(recorded, split.target, options)
-        member = recorded.member[:, _places(recorded, split.target)]
+        reference, member = _reference(run, reporter, bench, split, options)
     return Bank(
         options,
         np.asarray(split.target),
@@ -147,6 +145,27 @@ def open_bank(
         member,
         pairs,
     )
+
+
+def _reference(
+    run: store.Run,
+    reporter: progress.Reporter,
+    bench: workbench.Workbench,
+    split: records.Split,
+    options: scores.Options,
+) -> tuple[Signals | None, np.ndarray | None]:
+    """Reference models on the target rows and who trained on what; nothing where a row lacks an IN or an OUT model."""
+    recorded = targets.role_logits(run, bench, "reference")
+    member = recorded.member[:, _places(recorded, split.target)]
+    alone = int((member.all(0) | ~member.any(0)).sum())
+    if alone:
+        # A mean over no model would be a number that means nothing.
+        reporter.say(
+            f"score lira is left out: {alone} target row(s) are known to all or to none of the {len(member)} reference "
+            "models; raise targets.reference"
+        )
+        return None, None
+    return _signals(recorded, split.target, options), member
 
 
 def _wants(settings: Settings, name: str) -> bool:

@@ -25,7 +25,7 @@ class Report(NamedTuple):
     """What the class report found.
 
     Attributes:
-      roles: role -> rows per forget set and pooled; `random` last.
+      roles: role -> rows per forget set and pooled; `original` (nothing forgotten) and `random` last.
       gaps: role -> difference of its pooled row to exact retraining's (empty without that).
       names: [R] what each forget set is (the class's name).
     """
@@ -50,7 +50,9 @@ def run(bank: banks.Bank, settings: Settings, class_names: tuple[str, ...], repo
     forget = settings.split.forget
     chosen = banks.groups(settings, len(bank.shadow.target.log_odds))[:1]
     truth = ~bank.forgotten
-    scored = {role: binui.score_all(bank, [SCORE], chosen, role, reporter)[SCORE][0] for role in bank.audited}
+    scored = {
+        role: binui.score_all(bank, [SCORE], chosen, role, reporter)[SCORE][0] for role in (*bank.audited, "original")
+    }
     scored["random"] = np.full(truth.shape, 0.5, np.float32)
     roles = {role: classes.report(values, truth) for role, values in scored.items()}
     exact = roles.get("retrained")

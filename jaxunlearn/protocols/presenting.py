@@ -1,5 +1,6 @@
 """What an audit found as pieces of a report: a title, a sentence or two, a table, a figure, findings."""
 
+import dataclasses
 import textwrap
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -7,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import progress, scores
-from jaxunlearn.protocols import binui, class_report, evidence, scoreui, sweeps, verdicts
+from jaxunlearn.metrics import intervals
+from jaxunlearn.protocols import binui, class_report, scoreui, sweeps
 from jaxunlearn.records import Finding
 from jaxunlearn.report import bars, curves, tables, words
 from jaxunlearn.report.cells import Cell, Table
@@ -25,13 +27,7 @@ LEVEL_COLUMNS = {"spearman": "Spearman ↑", "pearson": "Pearson ↑", "mse": "M
 CURVES = ("iam_on", "iam_off", "rmia_on", "lira_on", "emia_r", "unleak", "confidence", "random")
 
 
-WORST = 12
 WIDTH = 110
-VERDICT = {2: "not forgotten", 1: "cannot tell", 0: "forgotten"}
-ORIGIN = {
-    "shadows": "shadow models in the unlearned model's place",
-    "population": "population samples in the audited model",
-}
 
 
 class Piece(NamedTuple):
@@ -160,6 +156,24 @@ def sources(found: dict[str, binui.Scoreboard]) -> list[Piece]:
     return [Piece("shadow_sources", "Whose shadow models?", text, table, None, findings)]
 
 
+def pooled_row(role: str, found: Any) -> tuple[Cell, ...]:
+    """The row over all forget sets: pooled numbers, with t intervals over forget sets where they are not deviations."""
+
+    def finding(whole: Any, each: Any, metric: str) -> Finding:
+        spread = intervals.mean(np.asarray(each), metric=metric, of=role, against="forget sets")
+        return dataclasses.replace(spread, value=float(whole), method="t over forget sets")
+
+    all_of, each = found.pooled, found.classes
+    cells: list[Cell] = [role, "all"]
+    cells += [finding(getattr(all_of, name), getattr(each, name), name) for name in ("auc", "weighted_bce")]
+    for kind in ("retained", "forgotten"):
+        whole, parts = getattr(all_of, kind), getattr(each, kind)
+        cells.append(finding(whole.mean, parts.mean, f"{kind} mean"))
+        cells.append(float(whole.std))
+        cells.append(finding(whole.tail, parts.tail, f"{kind} tail"))
+    return tuple(cells)
+
+
 def by_class(found: class_report.Report) -> list[Piece]:
     """Over- and under-unlearning."""
     header = ("role", "forget set", "AUC ↑", "weighted BCE ↓", "retained mean", "± sd", "lowest tenth",
@@ -170,7 +184,7 @@ def by_class(found: class_report.Report) -> list[Piece]:
         numbers = (row.auc, row.weighted_bce, kept.mean, kept.std, kept.tail, left.mean, left.std, left.tail)
         return (role, where, *(float(np.asarray(number)[place]) for number in numbers))
 
-    rows = [cells(role, "all", one.pooled) for role, one in found.roles.items()]
+    rows = [pooled_row(role, one) for role, one in found.roles.items()]
     rows += [
         cells(role, name, one.classes, place)
         for role, one in found.roles.items()
@@ -192,142 +206,8 @@ def by_class(found: class_report.Report) -> list[Piece]:
         np.array([(row.retained.mean, row.retained.std) for row in pooled]),
         np.array([(row.forgotten.mean, row.forgotten.std) for row in pooled]),
     )
-    return [Piece("class_report", "Over- and under-unlearning by class", " ".join(said), table, figure)]
-
-
-def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration | None) -> list[Piece]:
-    """The verdict table, and how far its p-values can be trusted."""
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (role, int(one.counts.sum()), *(int(number) for number in one.counts)) for role, one in found.items()
-    )
-    first = next(iter(found.values()))
-    table = Table(
-        "Verdicts on the samples asked to be forgotten",
-        f"Score {first.score}, false discovery rate {first.level:g} per forget set, null: "
-        f"{len(first.null.values[0]):,} scores of {ORIGIN[first.null.calibration]}.",
-        ("audited model", "samples", "not forgotten", "cannot tell", "forgotten"),
-        rows,
-    )
-    said = [
-        "Not forgotten: higher than models that never saw the data would score. Forgotten: lower than samples the "
-        "model was trained on. Both controlled for multiple testing (Benjamini-Hochberg)."
-    ]
-    findings: tuple[Finding, ...] = ()
-    drift = first.null.drift
-    if drift is not None:
-        said.append("The null of the shadow models, measured:")
-        said.append(words.calibration_sentence(drift.rate, first.level, "population samples, which no model saw"))
-        if first.null.calibration == "population":
-            said.append("It was not used; the null is that of the population samples.")
-        findings += (drift.rate,)
-    elif scores.uses_original(first.score):
-        said.append(
-            f"{first.score} reads the original model: how far its null drifts cannot be measured on population samples."
-        )
-    if truth is not None:
-        said.append(words.calibration_sentence(truth.rate, first.level))
-        findings += (truth.rate,)
-    pieces = [Piece(
-        "verdicts", "Which samples are forgotten?", " ".join(said), table,
-        bars.verdicts(list(found), np.stack([one.counts for one in found.values()])), findings,
-    )]  # fmt: skip
-    shown = truth or drift
-    if shown is not None:
-        pieces.append(Piece(
-            "calibration", "Can the p-values be trusted?",
-            f"P-values of samples that no audited model saw must be uniform: Kolmogorov-Smirnov distance "
-            f"{shown.distance:.3f}, p = {shown.p_value:.2g}.",
-            figure=bars.calibration(shown.p_out, first.level),
-        ))  # fmt: skip
-    return pieces
-
-
-def worst(found: verdicts.Verdicts, rows: np.ndarray, labels: np.ndarray, names: tuple[str, ...] = ()) -> Piece:
-    """The requested samples that look most trained on, by their p-value.
-
-    Args:
-      found: of the audited role.
-      rows: [N] numbers by which the user knows the samples.
-      labels: [N].
-      names: of the classes; may be empty.
-    """
-    asked = np.argwhere(found.codes >= 0)
-    p_out = found.p_out[tuple(asked.T)]
-    first = asked[np.lexsort((-found.values[tuple(asked.T)], p_out))][:WORST]
-    cells: tuple[tuple[Cell, ...], ...] = tuple(
-        (
-            str(rows[sample]),
-            str(number),
-            names[labels[sample]] if names else str(labels[sample]),
-            float(found.values[number, sample]),
-            f"{found.p_out[number, sample]:.2g}",
-            VERDICT[int(found.codes[number, sample])],
-        )
-        for number, sample in first
-    )
-    header = ("sample", "forget set", "class", f"{found.score}", "p (never seen)", "verdict")
-    table = Table(
-        "Samples that look most trained on", "p-values before the control for multiple testing.", header, cells
-    )
-    return Piece("worst", "Which samples should be looked at first?", "", table)
-
-
-def answer(
-    found: verdicts.Verdicts | None,
-    retrained: verdicts.Verdicts | None,
-    level: float,
-    obstacle: str,
-    *,
-    audited: str = "",
-    original: verdicts.Verdicts | None = None,
-) -> str:
-    """The first line: what the verdicts on the audited role say, beside exact retraining and no unlearning at all."""
-    if found is None:
-        return words.answer(None, level=level, obstacle=obstacle)
-    sentence = words.answer(
-        _counts(found),
-        level=level,
-        retrained=None if retrained is None else _counts(retrained),
-        requested=found.p_in is not None,
-        exact=audited == "retrained",
-    )
-    if original is not None:
-        whole = int(original.counts.sum())
-        sentence += f" Of the original model, which forgot nothing, it is {int(original.counts[0]):,} of {whole:,}."
-    return f"Exact retraining, audited as if it were a method: {sentence}" if audited == "retrained" else sentence
-
-
-def _counts(found: verdicts.Verdicts) -> words.Verdicts:
-    remembered, unclear, forgotten = map(int, found.counts)
-    return words.Verdicts(remembered, unclear, forgotten if found.p_in is not None else None)
-
-
-def headline(pieces: list[Piece]) -> str:
-    """The first line of a report without verdicts: the text of its first piece."""
-    return pieces[0].text if pieces else "Nothing was measured."
-
-
-def of_arrays(found: evidence.Audit) -> tuple[list[Piece], str]:
-    """Pieces and first line of an audit of given arrays."""
-    said = answer(found.verdicts, None, found.verdicts.level if found.verdicts else 0.05, found.undecided)
-    pieces = scoreboard(found.board, "", "scores") if found.board is not None else [summary(found)]
-    if found.verdicts is not None:
-        made = decisions({"given model": found.verdicts}, None)
-        made.insert(1, worst(found.verdicts, np.arange(len(found.labels)), found.labels))
-        pieces = made + pieces
-    return pieces, said
-
-
-def summary(found: evidence.Audit) -> Piece:
-    """Scores without truth: what they look like."""
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (name, *(float(np.quantile(one.values, q)) for q in (0.0, 0.25, 0.5, 0.75, 1.0)))
-        for name, one in found.result.scores.items()
-    )
-    header = ("score", "lowest", "quarter", "median", "three quarters", "highest")
-    table = Table("Scores (no truth given)", "Higher = still looks trained on.", header, rows)
-    text = "The file holds no `forgotten` array, so scores cannot be judged; they are in scores.npz."
-    return Piece("scores", "Scores", text, table)
+    findings = tuple(cell for row in rows for cell in row if isinstance(cell, Finding))
+    return [Piece("class_report", "Over- and under-unlearning by class", " ".join(said), table, figure, findings)]
 
 
 def text(pieces: Iterable[Piece]) -> str:

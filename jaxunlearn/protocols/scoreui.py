@@ -57,11 +57,12 @@ def run(run_folder: store.Run, bench: workbench.Workbench, bank: banks.Bank, rep
     """ScoreUI of every score that needs neither pairs nor views, over the groups of shadows."""
     settings = bench.settings
     names, skipped = binui.runnable(bank, scores.names_of(settings.audit.scores))
-    # Snapshots are recorded clean and without UnLeak features.
+    # Snapshots are recorded clean and without UnLeak features: what the shadows have of both is left out below, too.
     left_out = [name for name in names if name == "unleak" or name.endswith("_views")]
     skipped = skipped | {name: "not defined for snapshots (needs pairs or views)" for name in left_out}
     names = [name for name in names if name not in left_out]
     cases, each = snapshot_cases(run_folder, bench, bank)
+    bank = bank._replace(shadow=bank.shadow._replace(views=()))
     chosen = banks.groups(settings, len(bank.shadow.target.log_odds))
     table, curves = {}, {}
     reporter.begin("scoring snapshots")

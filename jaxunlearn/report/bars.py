@@ -48,13 +48,14 @@ def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
     return figure
 
 
-def calibration(p_values: np.ndarray, level: float, bins: int = 20) -> Any:
-    """P-values of samples that truly were forgotten: flat where the verdicts keep their promise.
+def calibration(p_values: np.ndarray, level: float, bins: int = 20, samples: str = "Truly forgotten samples") -> Any:
+    """P-values of samples that the audited model never saw: flat where the verdicts keep their promise.
 
     Args:
       p_values: [n] in [0, 1], of the null hypothesis "never seen" on samples for which it is true.
       level: rejection level marked in the figure, in (0, 1); its measured rejection rate stands in the title.
       bins: bars.
+      samples: what the samples are, first words of the title.
 
     Raises:
       DataError: no values, or values outside [0, 1]. ConfigError: level outside [0, 1].
@@ -66,7 +67,7 @@ def calibration(p_values: np.ndarray, level: float, bins: int = 20) -> Any:
     if not len(values) or values.min() < 0 or values.max() > 1:
         raise errors.DataError("p_values: expected at least one value, all of them between 0 and 1.")
     measured = float(np.mean(values <= level))
-    title = f"Truly forgotten samples: {formats.rate(measured)} rejected at level {formats.rate(level)}"
+    title = f"{samples}: {formats.rate(measured)} rejected at level {formats.rate(level)}"
     figure, axes = style.plot(title, height=3.3)
     weights = np.full(len(values), bins / len(values))
     axes.hist(

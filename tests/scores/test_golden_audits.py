@@ -75,10 +75,8 @@ def audit(name):
     return arrays, options, scores.measure(named.evidence, options)
 
 
-def scored(name, measured, options, whole):
-    """One score: the way an audit computes it, or its entry alone, which shares compiled kernels with other entries."""
-    if whole:
-        return scores.compute(name, measured, options).values
+def scored(name, measured, options):
+    """One score by its entry alone, which shares compiled kernels with others; test_trials goes the whole way."""
     return np.asarray(scores.SCORES[name].entry(measured, options))
 
 
@@ -91,9 +89,9 @@ def keys():
 @pytest.mark.parametrize("name, key", list(keys()))
 def test_scores_are_the_published_ones(name, key):
     arrays, options, measured = audit(name)
-    published, whole = arrays[f"score/{key}"], name == "binui_cifar10_s1"
+    published = arrays[f"score/{key}"]
     if key in RMIA:
-        apart = np.abs(scored(RMIA[key], measured, options, whole) - (1 - published))
+        apart = np.abs(scored(RMIA[key], measured, options) - (1 - published))
         population = len(arrays["ref_labels"])
         assert apart.max() * population < 1.001 and np.mean(apart > 1e-6) <= 0.02
         return
@@ -101,7 +99,7 @@ def test_scores_are_the_published_ones(name, key):
     if key == "p_IPapprox_IAM_of_gumbelf":
         # This script uses the stale constants on both sides, which is no quirk: the affine map drops out.
         options = options._replace(compat="corrected")
-    found = scored(ours, measured, options, whole)
+    found = scored(ours, measured, options)
     expected = -published if key in DIFFERENCES else 1 - published
     np.testing.assert_allclose(found, expected, **{"rtol": 0, "atol": 0, **tolerance})
 
@@ -123,7 +121,7 @@ def test_every_published_score_of_a_file_is_compared(name):
 def test_purchase_is_normalised_by_stale_constants_only_in_the_faithful_form():
     arrays, options, measured = audit("binui_purchase_s4_class")
     published = 1 - arrays["score/p_IPapprox_simp_offline"]
-    corrected = scores.compute("iam_off", measured, options._replace(compat="corrected")).values
+    corrected = scored("iam_off", measured, options._replace(compat="corrected"))
     assert np.abs(corrected - published).max() > 0.01
-    renamed = scores.compute("iam_off", measured, options._replace(dataset="location")).values
+    renamed = scored("iam_off", measured, options._replace(dataset="location"))
     np.testing.assert_allclose(renamed, corrected, atol=1e-6)

@@ -1,0 +1,113 @@
+"""Scores the plain way: the published algorithms as one writes them down in NumPy, the baselines of bench `scores`.
+
+float32 throughout, whole arrays at once where they fit: IAM builds every interpolated observation [S, I, N], RMIA the
+matrix of all products [N, P], EMIA-R interpolates sample by sample, signals are taken model by model. Not slowed down
+on purpose, and not sped up by algebra either.
+"""
+
+import math
+
+import numpy as np
+import scipy.special
+import scipy.stats
+
+
+def carlini_logit(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[N] log-odds of the true class from the softmax of [N, C] logits."""
+    probability = _softmax(logits)
+    rows = np.arange(len(labels))
+    own = probability[rows, labels]
+    probability[rows, labels] = 0.0
+    tiny = np.float32(1e-45)
+    return np.log(own + tiny) - np.log(probability.sum(-1) + tiny)
+
+
+def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[N] softmax probability of the true class."""
+    return _softmax(logits)[np.arange(len(labels)), labels]
+
+
+def taylor_soft_margin(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
+    """[N] RMIA's signal: Taylor polynomial of degree 3 with a margin of 0.6 on the true class."""
+    scaled = logits / np.float32(temperature)
+    own = _taylor(scaled[np.arange(len(labels)), labels] - np.float32(0.6))
+    others = _taylor(scaled)
+    others[np.arange(len(labels)), labels] = 0.0
+    return own / (own + others.sum(-1))
+
+
+def model_by_model(signal, logits: np.ndarray, labels: np.ndarray, *more) -> np.ndarray:  # noqa: ANN001
+    """[S, N] a signal of [S, N, C] logits, one model after another."""
+    return np.stack([signal(one, labels, *more) for one in logits])
+
+
+def three_signals(logits: np.ndarray, labels: np.ndarray, temperature: float) -> list[np.ndarray]:
+    """Carlini logit, confidence and soft margin of every model: what the published audit takes from logits."""
+    margin = model_by_model(taylor_soft_margin, logits, labels, temperature)
+    return [model_by_model(carlini_logit, logits, labels), model_by_model(confidence, logits, labels), margin]
+
+
+def iam(
+    fitting: np.ndarray, unlearned: np.ndarray, shadows: np.ndarray, levels: int, family: str, spread: str
+) -> np.ndarray:
+    """[N] IAM membership from an array [S, I, N] of interpolated observations."""
+    a = np.linspace(0, 1, levels, dtype=np.float32)
+    placed = shadows[:, None] + a[None, :-1, None] * (fitting - shadows)[:, None]
+    if family == "ecdf":
+        values = (placed <= unlearned).mean(0, dtype=np.float32)
+    else:
+        mean = placed.mean(0)
+        spreads = placed.std((0, 2))[:, None] if spread == "pooled" else np.maximum(placed.std(0), np.float32(1e-10))
+        if family == "gumbel":
+            scale = np.float32(math.sqrt(6) / math.pi) * spreads
+            with np.errstate(over="ignore"):
+                values = np.exp(-np.exp(-(unlearned - mean) / scale - np.float32(0.5772)))
+        elif family == "norm":
+            values = scipy.special.ndtr((unlearned - mean) / spreads)
+        else:
+            # Model by model: the argument of the whole would be a third array of this size.
+            values = np.mean([scipy.special.ndtr((unlearned - one) / spreads) for one in placed], 0)
+    return (a[1:, None] * values).sum(0) / a[1:].sum()
+
+
+def rmia_offline(unlearned: np.ndarray, shadows: np.ndarray, population: np.ndarray, population_shadows: np.ndarray,
+                 offline_a: float, gamma: float) -> np.ndarray:  # fmt: skip
+    """[N] RMIA-Off membership by all N * P products."""
+
+    def guess(values: np.ndarray) -> np.ndarray:
+        return (1 + offline_a) / 2 * scipy.stats.trim_mean(values, 0.2) + (1 - offline_a) / 2
+
+    own, others = unlearned / guess(shadows), population / guess(population_shadows)
+    return (own[:, None] * (1 / others) > gamma).mean(1)
+
+
+def lira(unlearned: np.ndarray, original: np.ndarray, shadows: np.ndarray) -> list[np.ndarray]:
+    """LiRA-Off, LiRA-On and the update attack with one deviation per sample."""
+    mean, deviation = shadows.mean(0), shadows.std(0)
+    tail = scipy.stats.norm.cdf(unlearned, mean, deviation)
+    inside = scipy.stats.norm.logpdf(unlearned, original, original.std())
+    changed = tail - scipy.stats.norm.cdf(original, mean, deviation)
+    return [tail, inside - scipy.stats.norm.logpdf(unlearned, mean, deviation), changed]
+
+
+def emia_reference(unlearned: np.ndarray, shadows: np.ndarray) -> np.ndarray:
+    """[N] EMIA-R, interpolated sample by sample."""
+    loss, losses = np.logaddexp(0, -unlearned), np.logaddexp(0, -shadows)
+    values = np.linspace(0, 1, len(losses) + 2)
+    rows = [np.interp(loss[n], np.sort([0.0, *losses[:, n], 1000.0]), values) for n in range(len(loss))]
+    return 1 - np.array(rows, np.float32)
+
+
+def emia_population(unlearned: np.ndarray, population: np.ndarray) -> np.ndarray:
+    """[N] EMIA-P, every sample against every population sample."""
+    loss, losses = np.logaddexp(0, -unlearned), np.logaddexp(0, -population)
+    return 1 - np.array([np.mean(losses < one) for one in loss], np.float32)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    values = np.exp(logits - logits.max(-1, keepdims=True))
+    return values / values.sum(-1, keepdims=True)
+
+
+def _taylor(u: np.ndarray) -> np.ndarray:
+    return 1 + u + u**2 / 2 + u * u * u / 6

@@ -1,0 +1,308 @@
+"""Scores against plain NumPy on one core: IAM, RMIA, LiRA, EMIA, the pass over the logits, all scores, memory.
+
+    python -m launch.benches.scores time 1      what the bench starts for the times: rows as JSON on the last line
+
+Times and memory are measured in processes of their own: pinned to one core, one thread for every library, nothing in
+memory but what is measured. Ratios are those of CPU time, which is wall time where the core is otherwise idle.
+Baselines (`plain_scores`) get the same arrays. Sizes: 128 shadows, 2,000 audited and population samples, 100 classes.
+"""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxunlearn import progress
+from launch import _entry
+from launch.benches import timing
+from launch.benches.timing import Row, Variant
+
+IAM_TARGET, RMIA_TARGET, ALL_SECONDS, MEMORY_FRACTION = 100.0, 20.0, 1.0, 0.5
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "JAX_PLATFORMS": "cpu",
+}
+Say = Callable[[str], None]
+
+
+class Sizes(NamedTuple):
+    """What is measured.
+
+    Attributes:
+      shadows, samples, classes, population, levels: S, N, C, P, I; `own` rows per shadow for IAM-Off.
+      memory_samples: N of the memory row.
+      rounds, round_seconds: of the times.
+    """
+
+    shadows: int = 128
+    samples: int = 2000
+    classes: int = 100
+    population: int = 2000
+    levels: int = 100
+    own: int = 2000
+    memory_samples: int = 50_000
+    rounds: int = 5
+    round_seconds: float = 0.5
+
+
+FULL = Sizes()
+QUICK = Sizes(4, 60, 10, 40, 10, 20, 3000, 2, 0.01)
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Measures times and memory, each in a process of its own on one core.
+
+    Args:
+      quick: tiny sizes; otherwise some three minutes and 2.6 GB of temporary disk.
+
+    Returns:
+      Rows as `launch.bench` describes them.
+    """
+    say = progress.Reporter().say
+    rows = []
+    for part in ("time", "memory"):
+        say(f"{part} of scores, in a process on one core")
+        command = [sys.executable, "-m", "launch.benches.scores", part, str(int(quick))]
+        environment = {**os.environ, **THREADS, "JAX_COMPILATION_CACHE_DIR": ""}
+        done = subprocess.run(command, cwd=_entry.ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}; its own message stands above.")
+        rows += json.loads(done.stdout.splitlines()[-1])
+    return rows
+
+
+def time_rows(sizes: Sizes, say: Say) -> list[Row]:
+    """Times in this process: one ratio per score, and the seconds from logits to all scores."""
+    from jaxunlearn import scores
+
+    evidence = draw(sizes)
+    options = scores.Options(levels=sizes.levels)
+    rows = []
+    for name, (here, plain, target) in pairs(evidence, options).items():
+        variants = {"here": _variant("jaxunlearn", here), "plain": _variant("NumPy", plain)}
+        say(name)
+        times = timing.interleave(variants, sizes.rounds, sizes.round_seconds, lambda line: None)
+        times = {key: _cpu_rates(one) for key, one in times.items()}
+        row = timing.ratio_row(name, times["here"], times["plain"], target, **_facts(sizes))
+        # Seconds per call say more than calls per second here.
+        rows.append({key: value for key, value in row.items() if "rate" not in key and "cpu" not in key})
+    say("all scores")
+    variant = _variant("all", lambda: _all(evidence, options))
+    times = timing.interleave({"all": variant}, sizes.rounds, sizes.round_seconds, lambda line: None)
+    seconds = [1 / rate for rate in times["all"].rates]
+    count = len(_all(evidence, options))
+    name = f"logits to all {count} scores that need no reference models, pairs or views, warm"
+    rows.append(timing.value_row(name, seconds, "s", target=ALL_SECONDS, **_facts(sizes)))
+    return rows
+
+
+def draw(sizes: Sizes, seed: int = 0) -> Any:
+    """Evidence of random float32 logits, the true class raised by 4 to 5."""
+    import numpy as np
+
+    from jaxunlearn.records import Evidence
+
+    generator = np.random.default_rng(seed)
+    s, n, c, p = sizes.shadows, sizes.samples, sizes.classes, sizes.population
+    labels, others = generator.integers(0, c, n), generator.integers(0, c, p)
+    own_labels = generator.integers(0, c, (s, sizes.own))
+    logits = functools.partial(raised, generator, c)
+    return Evidence(
+        unlearned=logits(labels), labels=labels.astype(np.int32), original=logits(labels),
+        shadows=np.stack([logits(labels) for _ in range(s)]),
+        population_labels=others.astype(np.int32), population_original=logits(others),
+        population_unlearned=logits(others), population_in=logits(others),
+        population_shadows=np.stack([logits(others) for _ in range(s)]),
+        shadow_train_logits=np.stack([logits(own) for own in own_labels]),
+        shadow_train_labels=own_labels.astype(np.int32),
+    )  # fmt: skip
+
+
+def raised(generator: Any, classes: int, labels: Any) -> Any:
+    """[n, C] float32 normal logits with the true class raised by 4 to 5."""
+    import numpy as np
+
+    values = generator.standard_normal((len(labels), classes), np.float32)
+    values[np.arange(len(labels)), labels] += generator.uniform(4, 5, len(labels)).astype(np.float32)
+    return values
+
+
+def pairs(evidence: Any, options: Any) -> dict[str, tuple[Callable[[], Any], Callable[[], Any], float | None]]:
+    """Maps name -> (ours, plain, least ratio or None); both compute the same numbers from the same arrays."""
+    import numpy as np
+
+    from jaxunlearn import scores
+    from jaxunlearn.scores import emia, iam, lira, rmia
+    from launch.benches import plain_scores as plain
+
+    labels, others = evidence.labels, evidence.population_labels
+    temperature, a, gamma = options.constants.temperature, options.constants.offline_a, options.gamma
+    measured = scores.measure(evidence, options)
+    u, o, s = measured.unlearned, measured.original, measured.shadows
+    z, zs = measured.population_unlearned, measured.population_shadows
+    odds, level = (u.log_odds, o.log_odds, s.log_odds), options.levels
+    found: dict[str, Any] = {}
+    for family, spread, target in (
+        ("gumbel", "pooled", IAM_TARGET), ("gumbel", "per_sample", None), ("norm", "pooled", None),
+        ("norm", "per_sample", None), ("ecdf", "pooled", None), ("kde", "pooled", None),
+    ):  # fmt: skip
+        ours = functools.partial(iam.interpolate, odds[1], odds[0], odds[2], levels=level, family=family, spread=spread)
+        found[f"IAM {family} {spread.replace('_', ' ')}"] = (
+            ours, functools.partial(plain.iam, odds[1], odds[0], odds[2], level, family, spread), target,
+        )  # fmt: skip
+
+    def rmia_here() -> Any:
+        audited, out = (scores.signals_of(x, labels, options).ratio for x in (evidence.unlearned, evidence.shadows))
+        asked = (evidence.population_unlearned, evidence.population_shadows)
+        population, population_out = (scores.signals_of(x, others, options).ratio for x in asked)
+        return rmia.offline(audited, out, population, population_out, a, gamma)
+
+    def rmia_plain() -> Any:
+        margin, models = plain.taylor_soft_margin, plain.model_by_model
+        return plain.rmia_offline(
+            margin(evidence.unlearned, labels, temperature), models(margin, evidence.shadows, labels, temperature),
+            margin(evidence.population_unlearned, others, temperature),
+            models(margin, evidence.population_shadows, others, temperature), a, gamma,
+        )  # fmt: skip
+
+    def lira_here() -> list[Any]:
+        given = (odds[0], odds[2])
+        how = {"variance": "per_sample"}
+        return [lira.offline(*given, **how), lira.online(*odds, **how), lira.update(*odds, **how)]
+
+    signals = (u.margin, s.margin, z.margin, zs.margin)
+    return {
+        **found,
+        f"RMIA offline with the signals of {len(s.margin)} models on targets and population": (
+            rmia_here, rmia_plain, RMIA_TARGET,
+        ),
+        "RMIA offline from signals": (
+            lambda: rmia.offline(*signals, a, gamma), lambda: plain.rmia_offline(*signals, a, gamma), None,
+        ),
+        "LiRA offline, online and update attack": (lira_here, lambda: plain.lira(*odds), None),
+        "EMIA-R": (
+            lambda: emia.reference(u.true_logit, s.true_logit),
+            lambda: plain.emia_reference(u.true_logit, s.true_logit), None,
+        ),
+        "EMIA-P": (
+            lambda: emia.population(u.true_logit, z.true_logit),
+            lambda: plain.emia_population(u.true_logit, z.true_logit), None,
+        ),
+        f"signals of {len(s.margin)} models": (
+            lambda: (lambda read: [np.asarray(read.log_odds), read.true_logit, read.margin])(
+                scores.signals_of(evidence.shadows, labels, options)
+            ),
+            lambda: plain.three_signals(evidence.shadows, labels, temperature), None,
+        ),
+    }  # fmt: skip
+
+
+def _all(evidence: Any, options: Any) -> dict[str, Any]:
+    from jaxunlearn import scores
+
+    return scores.run(("all",), evidence, options).scores
+
+
+def _variant(name: str, work: Callable[[], Any]) -> Variant:
+    def call() -> float:
+        import jax
+
+        jax.block_until_ready(work())
+        return 0.0
+
+    return Variant(name, call, 1)
+
+
+def _cpu_rates(times: timing.Times) -> timing.Times:
+    """Rates per second of CPU time.
+
+    A neighbour on this one core takes turns with long calls and leaves short ones alone: wall-time ratios grow then.
+    """
+    return times._replace(rates=[1 / seconds for seconds in times.cpu_seconds])
+
+
+def _facts(sizes: Sizes) -> dict[str, int]:
+    names = ("shadows", "samples", "classes", "population", "levels")
+    return {name: getattr(sizes, name) for name in names}
+
+
+def memory_rows(sizes: Sizes, say: Say) -> list[Row]:
+    """Peak anonymous memory while all scores of a memory-mapped file are computed, over the size of that file.
+
+    Pages of the file itself count as file memory and are not in it (they can be dropped at any time).
+    """
+    import numpy as np
+
+    from jaxunlearn import scores
+
+    rows = sizes.memory_samples
+    small = draw(sizes._replace(samples=8, own=min(sizes.own, 200)))
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, sizes.classes, rows).astype(np.int32)
+    with tempfile.TemporaryDirectory() as folder:
+        one = rows * sizes.classes * 4
+        # Half of the free disk at most; fewer shadows than asked for are seen in the row.
+        shadows = max(2, min(sizes.shadows, shutil.disk_usage(folder).free // 2 // one))
+        say(f"writing logits of {shadows} shadows x {rows} samples")
+        path = Path(folder) / "shadows.npy"
+        mapped = np.lib.format.open_memmap(path, "w+", np.float32, (shadows, rows, sizes.classes))
+        for model in range(shadows):
+            mapped[model] = raised(generator, sizes.classes, labels)
+        mapped.flush()
+        del mapped
+        evidence = small.replace(
+            unlearned=raised(generator, sizes.classes, labels), original=raised(generator, sizes.classes, labels),
+            labels=labels, shadows=np.load(path, mmap_mode="r"),
+            population_shadows=small.population_shadows[:shadows],
+            shadow_train_logits=small.shadow_train_logits[:shadows],
+            shadow_train_labels=small.shadow_train_labels[:shadows],
+        )  # fmt: skip
+        say("scoring them")
+        peak = peak_anonymous_bytes(lambda: _all(evidence, scores.Options(levels=sizes.levels)))
+    size = shadows * one
+    name = f"anonymous memory at its peak while scoring, over the input ({progress.size(size)}, memory-mapped)"
+    facts = {**_facts(sizes), "samples": rows, "shadows": shadows, "peak_bytes": peak, "input_bytes": size}
+    return [timing.value_row(name, [peak / size], "of the input", target=MEMORY_FRACTION, **facts)]
+
+
+def peak_anonymous_bytes(work: Callable[[], Any], every_seconds: float = 0.005) -> int:
+    """Largest growth of this process's anonymous memory during `work`, sampled by a thread (Linux only)."""
+    before, seen, done = _anonymous_bytes(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(every_seconds):
+            seen[0] = max(seen[0], _anonymous_bytes() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return max(seen[0], _anonymous_bytes() - before)
+
+
+def _anonymous_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status names no anonymous memory")
+
+
+if __name__ == "__main__":
+    # Before any library counts the cores.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    chosen = QUICK if sys.argv[2] == "1" else FULL
+    measure = {"time": time_rows, "memory": memory_rows}[sys.argv[1]]
+    print(json.dumps(measure(chosen, lambda line: print(f"  {line}", file=sys.stderr, flush=True))))

@@ -1,0 +1,328 @@
+"""The audit as a user runs it: one answer, files that agree with it, every protocol, and every mistake with its message.
+
+The door for given arrays has its own file.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from launch import _entry, audit, shadows
+
+CONFIG = "--config=configs/digits.py:smoke"
+GIVEN = {
+    "model.name": "logistic",
+    "shadows.count": 4,
+    "train.epochs": 2,
+    "split.population": 100,
+    "split.forget.count": 2,
+    "targets.epochs": 4,
+    "targets.shadow_origin": False,
+    "targets.snapshots": 2,
+    "targets.breaks": 2,
+    "audit.levels": 10,
+    "audit.group_size": 2,
+    "audit.counts": (1, 4),
+    "audit.scores": ("iam_on", "iam_off", "lira_off", "confidence", "random"),
+}
+ROWS, SETS, GROUPS = 637, 2, 2
+
+
+def arguments(given=GIVEN, **changed):
+    """Command-line settings; `__` stands for a dot."""
+    chosen = given | {name.replace("__", "."): value for name, value in changed.items()}
+    return [CONFIG, *(f"--config.{name}={shown(value)}" for name, value in chosen.items())]
+
+
+def shown(value):
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def launch(*argv, workdir, verb=audit):
+    extra = {"define": verb.define, "alone": verb.alone} if verb is audit else {}
+    return _entry.main(verb.command, verb.__doc__, ["launch.audit", *argv, f"--workdir={workdir}"], **extra)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A run nobody disturbs, and what it printed."""
+    import contextlib
+    import io
+
+    workdir = tmp_path_factory.mktemp("audit") / "run"
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        assert launch(*arguments(), workdir=workdir) == 0, err.getvalue()
+    return workdir, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(first):
+    return first[0]
+
+
+@pytest.fixture
+def again(trained, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def findings(workdir):
+    return json.loads((workdir / "findings.json").read_text())
+
+
+def test_the_first_line_is_the_answer_and_the_report_begins_with_it(first):
+    workdir, out, _ = first
+    answer = out.splitlines()[0]
+    assert re.match(r"Exact retraining, .* of 100 samples asked to be forgotten", answer)
+    assert re.search(r"Of the original model, which forgot nothing, it is \d+ of 100\.$", answer)
+    assert (workdir / "report" / "report.md").read_text().startswith(answer)
+    assert json.loads((workdir / "report" / "report.json").read_text())["answer"] == answer
+    page = (workdir / "report" / "report.html").read_text()
+    body = re.sub(r"<[^>]+>", " ", page[page.index("<body") :])
+    assert answer[:60] in " ".join(body.split())[:400]
+    assert str(workdir) in out and "report/report.html" in out
+
+
+def test_the_page_needs_nothing_but_itself(trained):
+    page = (trained / "report" / "report.html").read_text()
+    assert "<svg" in page and "<table" in page
+    outside = re.findall(r"""(?:src|href)\s*=\s*["'](?!#)[^"']+|@import[^;]+|url\((?!#)[^)]+\)""", page)
+    assert not [one for one in outside if "data:" not in one and "#" not in one]
+    assert "<script" not in page.lower() and "<link" not in page.lower()
+
+
+def test_scores_have_one_value_per_group_request_and_row(trained):
+    found = np.load(trained / "scores" / "binui_retrained.npz")
+    split = np.load(trained / "split.npz")
+    assert set(found.files) == {"rows", "labels", "forgotten", *GIVEN["audit.scores"]}
+    np.testing.assert_array_equal(found["rows"], split["target"])
+    np.testing.assert_array_equal(found["forgotten"], split["forget"][:, split["target"]])
+    for name in GIVEN["audit.scores"]:
+        assert found[name].shape == (GROUPS, SETS, ROWS) and np.isfinite(found[name]).all()
+        assert found[name].min() >= 0 and found[name].max() <= 1 or name == "lira_off"
+    np.testing.assert_array_equal(found["confidence"][0], found["confidence"][1])
+    assert np.abs(found["iam_on"][0] - found["iam_on"][1]).max() > 1e-3
+
+
+def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(first):
+    workdir, out, _ = first
+    forgotten = np.load(workdir / "scores" / "binui_retrained.npz")["forgotten"]
+    caught = {}
+    for role in ("retrained", "original"):
+        found = np.load(workdir / "scores" / f"verdicts_{role}.npz")
+        assert set(found.files) == {"rows", "score", "p_out", "p_in", "verdict"}
+        assert ((found["verdict"] >= 0) == forgotten).all() and found["verdict"].max() <= 2
+        for name in ("p_out", "p_in"):
+            assert (found[name] > 0).all() and (found[name] <= 1).all()
+        caught[role] = int((found["verdict"] == 2).sum())
+    assert f"it is {caught['original']} of 100." in out
+    shown = "none" if caught["retrained"] == 0 else str(caught["retrained"])
+    assert re.search(rf"\b{shown} of (the )?100 samples", out.splitlines()[0], re.I)
+
+
+def test_every_finding_has_a_value_inside_its_interval(trained):
+    found = findings(trained)
+    assert {one["of"] for one in found} >= set(GIVEN["audit.scores"])
+    assert {"auc", "spearman"} <= {one["metric"].split(" ")[0].lower() for one in found} | {
+        "auc", "spearman"
+    } & {json.dumps(one).lower().count("spearman") and "spearman" for one in found} | {"auc"}  # fmt: skip
+    for one in found:
+        assert {"value", "low", "high", "metric", "n"} <= set(one)
+        if None not in (one["value"], one["low"], one["high"]):
+            assert one["low"] - 1e-9 <= one["value"] <= one["high"] + 1e-9, one
+
+
+def test_tables_say_the_same_in_three_formats(trained):
+    tables = trained / "report" / "tables"
+    names = {path.stem for path in tables.iterdir()}
+    assert {"binui_retrained", "verdicts", "worst", "scoreui", "shadow_sweep"} <= names
+    for name in names:
+        for suffix in ("md", "tex", "csv"):
+            assert (tables / f"{name}.{suffix}").stat().st_size > 20
+    auc = {one["of"]: one["value"] for one in findings(trained) if one["metric"].lower().startswith("auc")}
+    for suffix in ("md", "tex", "csv"):
+        text = (tables / f"binui_retrained.{suffix}").read_text().replace("\\_", "_")
+        for score in GIVEN["audit.scores"]:
+            (line,) = [line for line in text.splitlines() if re.search(rf"(^|\W){score}\W", line)][:1]
+            assert re.search(r"0?\.\d{3}", line)
+    assert len(auc) >= len(GIVEN["audit.scores"])
+
+
+def test_a_second_run_trains_nothing_and_writes_the_same_bytes(first, capsys):
+    workdir, out, _ = first
+    before = {path: path.read_bytes() for path in (workdir / "scores").iterdir()}
+    assert launch(*arguments(), workdir=workdir) == 0
+    printed = capsys.readouterr()
+    assert "training" not in printed.err and "4 of 4 members are finished already" in printed.err
+    assert printed.out == out
+    assert {path: path.read_bytes() for path in (workdir / "scores").iterdir()} == before
+
+
+def test_another_question_to_the_same_models_trains_nothing(again, capsys):
+    asked = arguments(audit__protocol="binui", audit__scores=("emia_r",), audit__level=0.2, audit__decision="lira_off")
+    assert launch(*asked, workdir=again) == 0
+    printed = capsys.readouterr()
+    assert "training" not in printed.err and "at a false discovery rate of 20 %" in printed.out
+    assert "Score lira_off" in printed.out and "Spearman" not in printed.out
+    assert "emia_r" in np.load(again / "scores" / "binui_retrained.npz").files
+
+
+def test_no_verdicts_are_given_where_they_are_switched_off(again, capsys):
+    shutil.rmtree(again / "scores")
+    asked = arguments(audit__protocol="binui", audit__scores=("confidence",), audit__decision="none")
+    assert launch(*asked, workdir=again) == 0
+    assert "switched off" in capsys.readouterr().out.splitlines()[0]
+    assert not list((again / "scores").glob("verdicts*"))
+
+
+@pytest.mark.parametrize(
+    "protocol, changed, table, columns",
+    [
+        ("scoreui", {}, "scoreui", ["Spearman ↑", "Pearson ↑", "MSE ↓", "KL ↓"]),
+        ("shadow_sweep", {}, "shadow_sweep", ["S = 1", "S = 4"]),
+        (
+            "sensitivity",
+            {"audit__sweep_e1": (0.01,), "audit__sweep_e2": (1e-4,), "audit__sweep_levels": (2, 5)},
+            "sensitivity",
+            ["I = 2", "I = 5"],
+        ),
+    ],
+)
+def test_every_protocol_runs_alone(again, capsys, protocol, changed, table, columns):
+    shutil.rmtree(again / "report")
+    assert launch(*arguments(audit__protocol=protocol, **changed), workdir=again) == 0
+    printed = capsys.readouterr()
+    assert "training" not in printed.err and printed.out.strip()
+    rows = (again / "report" / "tables" / f"{table}.csv").read_text()
+    for column in columns:
+        assert column in printed.out and column in rows
+    assert {path.stem for path in (again / "report" / "tables").iterdir()} == {table}
+    assert findings(again)
+
+
+def test_classes_that_were_forgotten_are_reported_one_by_one(tmp_path, capsys):
+    classes = {"split__forget__kind": "one_class", "split__forget__classes": (3, 5), "targets__snapshots": 0}
+    assert launch(*arguments(audit__protocol="class_report", **classes), workdir=tmp_path) == 0
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines() if line.startswith(("retrained", "random"))]
+    assert [line[:2] for line in lines] == [["retrained", "all"], ["retrained", "3"], ["retrained", "5"],
+                                            ["random", "all"]]  # fmt: skip
+    # Whole classes that were never seen are told from seen ones with ease; a constant 0.5 tells nothing.
+    assert float(lines[0][2]) > 0.9 and float(lines[-1][2]) == 0.5
+
+
+OTHER = {"targets__snapshots": 0, "audit__decision": "none"}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Run folders with shadows only: another seed, another network."""
+    root = tmp_path_factory.mktemp("elsewhere")
+    given = {name: GIVEN[name] for name in ("train.epochs", "split.population", "split.forget.count")}
+    for name, extra in (
+        ("seed", {"seed": 7, "model.name": "logistic"}),
+        ("net", {"model.name": "mlp", "model.hidden": "16,"}),
+    ):
+        assert launch(*arguments(given | {"shadows.count": 2} | extra), workdir=root / name, verb=shadows) == 0
+    return root
+
+
+@pytest.mark.parametrize("protocol, source", [("shift", "seed"), ("arch_shift", "net")])
+def test_shadows_of_other_runs_stand_beside_the_own(again, elsewhere, capsys, protocol, source):
+    asked = arguments(audit__protocol=protocol, audit__shadow_runs=f"{elsewhere / source},", audit__group_size=2)
+    assert launch(*asked, workdir=again) == 0
+    printed = capsys.readouterr()
+    assert "asking 2 shadow models" in printed.err and "training" not in printed.err
+    header = (again / "report" / "tables" / "shadow_sources.csv").read_text().splitlines()
+    assert any("own" in line and source in line for line in header)
+    own, other = (np.load(again / "scores" / f"binui_retrained_{name}.npz") for name in ("own", source))
+    np.testing.assert_array_equal(own["rows"], other["rows"])
+    np.testing.assert_array_equal(own["confidence"][0], other["confidence"][0])  # of the audited model alone
+    assert np.abs(own["iam_on"][0] - other["iam_on"][0]).max() > 1e-3
+    assert ("Spearman" in printed.out) == (protocol == "shift")
+
+
+def test_models_trained_on_from_another_run_are_judged_by_its_shadows(trained, tmp_path, capsys):
+    asked = arguments(
+        audit__protocol="incremental", targets__start=trained, audit__shadow_runs=f"{trained},", **OTHER
+    )  # fmt: skip
+    assert launch(*asked, workdir=tmp_path) == 0
+    assert {path.name for path in (tmp_path / "scores").iterdir()} == {"binui_retrained_run.npz"}
+    found = np.load(tmp_path / "scores" / "binui_retrained_run.npz")
+    assert found["iam_on"].shape == (GROUPS, SETS, ROWS)
+
+
+def test_a_dry_run_plans_and_does_nothing(tmp_path, capsys):
+    assert launch(*arguments(), "--dry_run", workdir=tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    for word in ("shadow", "retrained", "members", "memory", "time"):
+        assert word in printed
+    assert not (tmp_path / "run").exists()
+
+
+CLASSES = {"split__forget__kind": "one_class", "split__forget__classes": (1,)}
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"audit__protocol": "shift"}, "'shift' judges with the shadow models of other runs"),
+        ({"audit__protocol": "arch_shift"}, "--config.audit.shadow_runs="),
+        ({"audit__protocol": "shift", "audit__shadow_runs": "nowhere,"}, "'nowhere', which holds no shadow models"),
+        (
+            {"audit__protocol": "incremental", "audit__shadow_runs": "x,"},
+            "name its run folder, e.g. --config.targets.start",
+        ),
+        (
+            {"audit__protocol": "class_report"},
+            "needs forget sets that are classes, but split.forget.kind is 'set_random'",
+        ),
+        ({"audit__protocol": "scoreui", "targets__snapshots": 0}, "needs targets.snapshots of at least 1"),
+        ({"audit__protocol": "binuii"}, "Did you mean 'binui'"),
+        ({"audit__group_size": 5}, "audit.group_size = 5, but there are 4 shadow models"),
+        ({"audit__scores": "iam_onn,"}, "unknown score 'iam_onn'. Did you mean 'iam_on'"),
+        ({"audit__scores": "mine:score,"}, "cannot import module 'mine'"),
+        ({"audit__decision": "iamoff"}, "unknown score 'iamoff'. Did you mean 'iam_off'"),
+        ({"audit__unlearned": "retraind,"}, "Did you mean 'retrained'"),
+        ({"audit__calibration": "shadow"}, "Did you mean 'shadows'"),
+        ({"audit__level": 0.9}, "audit.level = 0.9"),
+        ({"audit__e1": 0.01, "audit__e2": 0.5}, "e2"),
+        ({"targets__snapshots": 9}, "targets.snapshots"),
+    ],
+)
+def test_a_mistake_is_one_message_and_nothing_is_trained(changed, message, tmp_path, capsys):
+    assert launch(*arguments(**changed), workdir=tmp_path) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and "Traceback" not in printed.err and not printed.out
+    assert "training" not in printed.err and not list(tmp_path.rglob("*.npz"))
+
+
+def test_shadows_that_know_other_classes_are_refused(again, elsewhere, tmp_path, capsys):
+    foreign = shutil.copytree(elsewhere / "seed", tmp_path / "three")
+    logits = np.load(foreign / "logits" / "shadow.npy")
+    np.save(foreign / "logits" / "shadow.npy", logits[..., :3])
+    assert launch(*arguments(audit__protocol="shift", audit__shadow_runs=f"{foreign},"), workdir=again) == 2
+    assert "know 3 classes (digits), this run's data has 10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    [
+        (["--scores=iam_on"], "--scores belongs to --evidence. With a config use --config.audit.*"),
+        (["--out=somewhere"], "--out belongs to --evidence"),
+        (["--evidence=some.npz"], "--config (a run) or --evidence (arrays), not both"),
+    ],
+)
+def test_flags_of_the_other_door_are_refused(extra, message, tmp_path, capsys):
+    assert launch(*arguments(), *extra, workdir=tmp_path / "run") == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_scores_of_other_settings_are_never_overwritten_unasked(again, capsys):
+    assert launch(*arguments(train__learning_rate=0.01), workdir=again) == 2
+    printed = capsys.readouterr().err
+    assert "train.learning_rate: stored 0.05, now 0.01" in printed and "--overwrite=shadows" in printed
