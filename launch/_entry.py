@@ -7,6 +7,7 @@ progress.
 import hashlib
 import os
 import platform
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from ml_collections import config_flags
 from jaxunlearn import errors, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+# Words, at least one comma between or behind them: names of scores, folders, my_module:my_score; no numbers or quotes.
+WORDS = re.compile(r"[A-Za-z_./~][^,'\"()\[\]]*(,[A-Za-z_./~][^,'\"()\[\]]*)*,?")
 
 
 class Request(NamedTuple):
@@ -112,6 +115,7 @@ def parse(
 ) -> Request | None:
     """Parses a command line into a Request; None when there is nothing to do (--help, --print_config)."""
     argv, name = _find_config(argv)
+    argv = _quote_words(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, "config file, with an optional variant: configs/digits.py:smoke", lock_config=True,
@@ -177,6 +181,22 @@ def _find_config(argv: list[str]) -> tuple[list[str], str]:
         found[i] = f"--config={path}" + (f":{variant}" if variant else "")
         name = path.stem + (f"-{variant}" if variant else "")
     return found, name
+
+
+def _quote_words(argv: list[str]) -> list[str]:
+    """Writes a,b as ('a', 'b') where a setting is a list: as it stands, the parser of flags would make it one word."""
+    defaults = settings.to_dict(settings.Settings())
+    found = list(argv)
+    for i, argument in enumerate(argv):
+        name, _, value = argument.removeprefix("--config.").partition("=")
+        if not argument.startswith("--config.") or not WORDS.fullmatch(value):
+            continue
+        setting: Any = defaults
+        for part in name.split("."):
+            setting = setting.get(part) if isinstance(setting, dict) else None
+        if isinstance(setting, tuple):
+            found[i] = f"--config.{name}={tuple(word for word in value.split(',') if word)!r}"
+    return found
 
 
 def _check_overrides(argv: list[str]) -> None:

@@ -209,10 +209,12 @@ def ldiff(measured: Given, options: Options) -> Array:
 
 
 def random(measured: Given, options: Options) -> Array:
-    """Uniform noise, the baseline. Drawn anew for every audited model: its seed takes in what that model answers."""
-    answers = np.ascontiguousarray(measured.unlearned.log_odds)
-    entropy = [options.seed, *np.frombuffer(answers[:64].tobytes(), np.uint32).tolist()]
-    return np.random.default_rng(entropy).random(len(answers)).astype(np.float32)
+    """Uniform noise, the baseline; its seed takes in what the models answer, so every audit and group has its own."""
+    answers = [measured.unlearned.log_odds] + (
+        [] if measured.shadows is None else [np.sort(measured.shadows.log_odds[:, 0])]
+    )
+    words = [np.frombuffer(np.ascontiguousarray(line[:64]).tobytes(), np.uint32).tolist() for line in answers]
+    return np.random.default_rng([options.seed, *sum(words, [])]).random(len(answers[0])).astype(np.float32)
 
 
 def over_views(entry: Entry, measured: Given, options: Options) -> Array:

@@ -1,0 +1,8 @@
+"""A user's own score, named my_scores:surprise in the tests."""
+
+import numpy as np
+
+
+def surprise(measured, options):
+    """Log-odds of the true class in the unlearned model."""
+    return np.asarray(measured.unlearned.log_odds)
