@@ -51,11 +51,12 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
         said.append(
             f"{first.score} reads the original model: how far its null drifts cannot be measured on population samples."
         )
+    said.append(_resolution(first))
     if truth is not None:
         said.append(words.calibration_sentence(truth.rate, first.level))
         findings += (truth.rate,)
     pieces = [Piece(
-        "verdicts", "Which samples are forgotten?", " ".join(said), table,
+        "verdicts", "Which samples are forgotten?", " ".join(filter(None, said)), table,
         bars.verdicts(list(found), np.stack([one.counts for one in found.values()])), findings,
     )]  # fmt: skip
     shown = truth or drift
@@ -69,6 +70,19 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
             figure=bars.calibration(shown.p_out, first.level, samples=shown.rate.against.capitalize()),
         ))  # fmt: skip
     return pieces
+
+
+def _resolution(found: verdicts.Verdicts) -> str:
+    """What the number of null scores allows: k rejections among m need a p-value of at most level * k / m."""
+    asked = int((found.codes >= 0).sum(1).max())
+    smallest = 1 / (len(found.null.values[0]) + 1)
+    least = int(np.ceil(asked * smallest / found.level - 1e-9))
+    if least <= 1:
+        return ""
+    return (
+        f"With {len(found.null.values[0]):,} null scores no p-value is below {smallest:.2g}: fewer than {least} "
+        "samples of a forget set can never be called not forgotten. More population samples or shadow models sharpen this."
+    )
 
 
 def _rate(found: verdicts.Verdicts, role: str) -> Finding:

@@ -138,19 +138,20 @@ def decide(
         return answers.answer(None, None, audit.level, why), []
     shared = banks.shared(bank)
     found: dict[str, verdicts.Verdicts] = {}
-    truth = None
+    truth, wanted = None, audit.calibration
     for role in (*audit.unlearned, "original"):
         cases = banks.cases(bank, role)
         values = scores.compute_cases(name, shared, cases, bank.options)
-        null = verdicts.null_of(name, shared, cases, bank.options, audit.calibration, audit.level)
+        null = verdicts.null_of(name, shared, cases, bank.options, wanted, audit.level)
+        wanted = null.calibration  # all roles are judged by the kind of null that fits the first
         reporter.say(f"verdicts on {role} by {name}, calibrated on {null.calibration}")
-        found[role] = verdicts.decide(name, values, null, bank.forgotten, audit.level, chosen.seed)
+        found[role] = verdicts.decide(name, values, null, bank.forgotten, audit.level)
         store.files.write_npz(
             run.path("scores", f"verdicts_{role}.npz"), rows=bank.rows, score=values, p_out=found[role].p_out,
             p_in=found[role].p_in, verdict=found[role].codes,
         )  # fmt: skip
         if role == "retrained":
-            truth = verdicts.calibration(found[role], bank.forgotten, audit.level)
+            truth = verdicts.calibration(found[role], bank.forgotten, audit.level, chosen.seed)
     main = found[audit.unlearned[0]]
     retrained = found.get("retrained") if audit.unlearned[0] != "retrained" else None
     first = answers.answer(

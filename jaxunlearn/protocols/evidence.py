@@ -162,7 +162,7 @@ def _decide(
     except errors.DataError as error:
         return None, None, str(error)
     requested = None if forgotten is None else forgotten[None]
-    return verdicts.decide(name, np.asarray(values)[None], null, requested, request.level, options.seed), null.drift, ""
+    return verdicts.decide(name, np.asarray(values)[None], null, requested, request.level), null.drift, ""
 
 
 def _warnings(result: scores.Result) -> list[str]:

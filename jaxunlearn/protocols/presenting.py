@@ -110,6 +110,8 @@ def levels(found: scoreui.Levels) -> list[Piece]:
         f"{best} follows the amount of training best (Spearman {found.table[best]['spearman'].value:.3f}). Snapshots "
         "of training from weights that never saw the samples; a score should rise with the epochs for every sample."
     )
+    if found.skipped:
+        text += f" Left out: {', '.join(found.skipped)}."
     findings = tuple(finding for row in found.table.values() for finding in row.values())
     figure = curves.scoreui(found.parts, lines)
     return [Piece("scoreui", "Does the score grow with how much was trained?", text, table, figure, findings)]

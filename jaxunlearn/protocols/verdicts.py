@@ -102,9 +102,7 @@ def nulls(name: str, measured: scores.Measured, cases: scores.Cases, options: sc
     return [scores.null_scores(name, first, options).reshape(-1)] * len(cases.unlearned.log_odds)
 
 
-def decide(
-    name: str, values: np.ndarray, null: Null, requested: np.ndarray | None, level: float, seed: int
-) -> Verdicts:
+def decide(name: str, values: np.ndarray, null: Null, requested: np.ndarray | None, level: float) -> Verdicts:
     """Verdicts from scores and null scores.
 
     Args:
@@ -114,27 +112,34 @@ def decide(
       requested: [R, N] bool, which samples were to be forgotten (the others are known to be retained); None = unknown:
         all samples are judged and nobody can be called forgotten.
       level: false discovery rate.
-      seed: of the randomisation over ties.
+
+    The p-values are the conservative ones, (1 + number of null scores at least as high) / (1 + number of null scores):
+    a verdict on a sample must not hang on a coin that breaks ties.
     """
     checked = values if requested is None else requested
     p_out, codes = np.empty(values.shape), np.full(values.shape, -1, np.int8)
     p_in = None if requested is None else np.empty(values.shape)
     for number, line in enumerate(values):
-        p_out[number] = decision.p_values(line, null.values[number], side="greater", seed=seed + 2 * number)
+        p_out[number] = decision.p_values(line, null.values[number], side="greater")
         asked = np.ones(len(line), bool) if requested is None else checked[number]
         inside = None
         if requested is not None and p_in is not None:
-            p_in[number] = decision.p_values(line, line[~asked], side="less", seed=seed + 2 * number + 1)
+            p_in[number] = decision.p_values(line, line[~asked], side="less")
             inside = p_in[number][asked]
         codes[number][asked] = decision.verdicts(p_out[number][asked], inside, level)
     counts = np.array([(codes == code).sum() for code in (NOT_FORGOTTEN, CANNOT_TELL, FORGOTTEN)])
     return Verdicts(name, level, values, p_out, p_in, codes, counts, null)
 
 
-def calibration(verdicts: Verdicts, requested: np.ndarray, level: float) -> Calibration:
-    """Uniformity of p_out over the requested samples of exactly retrained models, forget sets as clusters."""
+def calibration(verdicts: Verdicts, requested: np.ndarray, level: float, seed: int) -> Calibration:
+    """Uniformity of p-values over the requested samples of exactly retrained models, forget sets as clusters.
+
+    Ties are broken at random here: only randomised p-values are exactly uniform under the null.
+    """
     sets = np.broadcast_to(np.arange(len(requested))[:, None], requested.shape)[requested]
-    p_out = verdicts.p_out[requested]
+    lines = zip(verdicts.values, verdicts.null.values, strict=True)
+    randomised = [decision.p_values(line, null, seed=seed + number) for number, (line, null) in enumerate(lines)]
+    p_out = np.stack(randomised)[requested]
     return _calibration(p_out, sets, level, "samples truly forgotten")
 
 
