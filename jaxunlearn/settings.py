@@ -160,7 +160,7 @@ class AuditSettings:
     family: str = _field("gumbel", "IAM: distribution", choices=("gumbel", "norm", "ecdf", "beta", "kde"))
     spread: str = _field("pooled", "IAM: spread over shadows and samples, or per sample over shadows",
                          choices=("pooled", "per_sample"))  # fmt: skip
-    lira_variance: str = _field("auto", "LiRA: auto = global with fewer than 8 shadows, else per sample",
+    lira_variance: str = _field("auto", "LiRA: auto = global with fewer than 128 shadows, else per sample",
                                 choices=("auto", "global", "per_sample"))  # fmt: skip
     rmia_signal: str = _field(
         "taylor_soft_margin",

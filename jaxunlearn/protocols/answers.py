@@ -80,8 +80,9 @@ def _resolution(found: verdicts.Verdicts) -> str:
     if least <= 1:
         return ""
     return (
-        f"With {len(found.null.values[0]):,} null scores no p-value is below {smallest:.2g}: fewer than {least} "
-        "samples of a forget set can never be called not forgotten. More population samples or shadow models sharpen this."
+        f"With {len(found.null.values[0]):,} null scores no p-value is below {smallest:.2g}, so fewer than "
+        f"{least} samples of a forget set can never be called not forgotten; more population samples or "
+        "shadow models sharpen this."
     )
 
 

@@ -10,6 +10,7 @@ from jaxunlearn.protocols import binui, verdicts
 from jaxunlearn.records import Evidence
 from jaxunlearn.report import tables
 from jaxunlearn.scores import evidence as evidences
+from jaxunlearn.scores.options import PUBLISHED
 
 
 class Request(NamedTuple):
@@ -82,6 +83,8 @@ def open_file(request: Request) -> Opened:
         scores.names_of((request.decision,))
     checks.choice("calibration", request.calibration, ("auto", "shadows", "population"))
     checks.in_range("level", request.level, 1e-6, 0.5)
+    if request.dataset:
+        checks.choice("dataset", request.dataset, PUBLISHED)
     named = evidences.from_arrays(store.arrays.read(Path(request.path).expanduser()))
     options = scores.Options(
         constants=scores.published(request.dataset),

@@ -105,7 +105,7 @@ def emia_population(u, others):
 
 
 def _spread(s):
-    return s.std(0) if len(s) >= 8 else s.std()
+    return s.std(0) if len(s) >= 128 else s.std()
 
 
 def lira_offline(u, s):
@@ -229,7 +229,7 @@ SCORES = {
     "lira_on": _lira_on,
     "lira_off": _lira_off,
     "lira": lambda e: lira_standard(carlini(e.unlearned, e.labels), carlini(e.reference, e.labels), e.reference_member,
-                                    len(e.reference) >= 16),
+                                    len(e.reference) >= 256),
     "emia_r": lambda e: emia_reference(true_logit(e.unlearned, e.labels), true_logit(e.shadows, e.labels)),
     "emia_p": lambda e: emia_population(true_logit(e.unlearned, e.labels), _population(e, "unlearned", true_logit)),
     "update": _update,
