@@ -127,7 +127,7 @@ def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(firs
 def test_every_finding_has_a_value_inside_its_interval(trained):
     found = findings(trained)
     assert {one["of"] for one in found} >= set(GIVEN["audit.scores"])
-    assert {"AUC", "Spearman ↑"} <= {one["metric"] for one in found}
+    assert {"AUC", "ScoreUI Spearman"} <= {one["metric"] for one in found}
     for one in found:
         assert {"value", "low", "high", "metric", "n"} <= set(one)
         if None not in (one["value"], one["low"], one["high"]):
