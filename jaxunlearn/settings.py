@@ -145,7 +145,7 @@ class AuditSettings:
 
     protocol: str = _field(
         "all",
-        "all = binui and scoreui",
+        "all = verdicts, binui, scoreui and shadow_sweep",
         choices=("all", "binui", "scoreui", "class_report", "shift", "arch_shift", "incremental", "shadow_sweep",
                  "sensitivity"),
     )  # fmt: skip

@@ -45,23 +45,26 @@ def alone(values: flags.FlagValues) -> str:
 def command(request: _entry.Request) -> None:
     """Plans or audits, then prints the answer, the tables and where the files are."""
     from jaxunlearn import errors
-    from jaxunlearn.protocols import audit, evidence
 
     given = request.flags
     if given["evidence"].value:
+        from jaxunlearn.protocols.audit import door, evidence
+
         if given["config"].value is not None:
             raise errors.ConfigError("give --config (a run) or --evidence (arrays), not both.")
         chosen = {name: given[name].value for name in CHOICES}
         chosen["scores"] = tuple(chosen["scores"])
         wanted = evidence.Request(path=given["evidence"].value, **chosen)
-        print(audit.from_evidence(wanted, request.workdir, request.overwrite, request.dry_run))
+        print(door.audit_file(wanted, request.workdir, request.overwrite, request.dry_run))
         return
+    from jaxunlearn.protocols.audit import runs
+
     misplaced = [name for name in ("out", *CHOICES) if given[name].present]
     if misplaced:
         raise errors.ConfigError(
             f"--{misplaced[0]} belongs to --evidence. With a config use --config.audit.* (--print_config shows them)."
         )
-    print(audit.from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+    print(runs.from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
       DataError: not there, not readable, or pickled objects inside.
     """
     if path.is_dir():
-        found = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in sorted(path.glob("*.npy"))}
+        found = {file.stem: _mapped(file) for file in sorted(path.glob("*.npy"))}
         if not found:
             raise errors.DataError(
                 f"{path} holds no .npy files; an evidence folder has original.npy, unlearned.npy ..."
@@ -35,3 +35,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
             f"--evidence={path} cannot be read as an .npz of plain arrays ({error}). Save it with numpy.savez(path, "
             "original=..., unlearned=..., shadows=..., labels=...)."
         ) from error
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise errors.DataError(f"{path} cannot be read as a plain array ({error}). Save it with numpy.save.") from error

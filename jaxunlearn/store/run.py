@@ -41,6 +41,7 @@ class Run(NamedTuple):
 _TARGETS = ("original", "retrained", "population_in", "shadow_origin", "reference", "snapshots")
 _KINDS = (("populations", ""), ("logits", ".*"))
 
+_AUDIT = ("evidence.json", "scores", "scores.npz", "verdicts.npz", "findings.json")
 # What --overwrite=STAGE deletes.
 STAGES: dict[str, tuple[str, ...]] = {
     "split": ("split.npz", "split.json"),
@@ -48,14 +49,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     "targets": (*(f"{kind}/{role}{end}" for role in _TARGETS for kind, end in _KINDS), "targets.json"),
     **{role: tuple(f"{kind}/{role}{end}" for kind, end in _KINDS) for role in _TARGETS},
     "logits": ("logits",),
+    "audit": (*_AUDIT, "report/report.*", "report/tables"),
     "all": (
+        *_AUDIT,
         "split.npz",
         "split.json",
         "populations",
         "logits",
-        "scores",
         "report",
-        "findings.json",
         "summary.json",
         "targets.json",
     ),

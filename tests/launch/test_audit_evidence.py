@@ -179,8 +179,10 @@ def test_equal_arrays_give_equal_bytes_and_other_arrays_are_never_mixed(tmp_path
     other = save(tmp_path / "other.npz", ours(unlearned=ours()["unlearned"] + np.eye(120, 10, dtype=np.float32)))
     assert launch(f"--evidence={other}", f"--out={out}", FEW) == 2
     said = capsys.readouterr().err
-    assert "evidence: stored" in said and "--overwrite=" in said
+    assert "evidence: stored" in said and "--overwrite=audit" in said
     assert {name: (out / name).read_bytes() for name in before} == before
+    assert launch(f"--evidence={other}", f"--out={out}", FEW, "--overwrite=audit") == 0
+    assert (out / "scores.npz").read_bytes() != before["scores.npz"]
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
@@ -261,6 +263,9 @@ def test_files_that_are_no_archives_are_refused(content, message, tmp_path, caps
     empty.mkdir()
     assert launch(f"--evidence={empty}", f"--out={tmp_path / 'out'}") == 2
     assert "holds no .npy files" in capsys.readouterr().err
+    (empty / "labels.npy").write_bytes(b"no array")
+    assert launch(f"--evidence={empty}", f"--out={tmp_path / 'out'}") == 2
+    assert "labels.npy cannot be read as a plain array" in capsys.readouterr().err
 
 
 LIGHT = """
@@ -269,13 +274,14 @@ sys.path.insert(0, {root!r})
 from launch import _entry, audit
 code = _entry.main(audit.command, "", ["x", "--evidence={path}", "--out={out}", "--scores=confidence,iam_on"],
                    define=audit.define, alone=audit.alone)
-heavy = ("tensorflow", "tensorflow_datasets", "torch", "sklearn", "orbax")
+heavy = ("tensorflow", "tensorflow_datasets", "torch", "sklearn", "orbax", "optax",
+         "jaxunlearn.models", "jaxunlearn.population", "jaxunlearn.data")
 print("LOADED", *[name for name in heavy if name in sys.modules])
 sys.exit(code)
 """
 
 
-def test_no_library_of_data_sets_classifiers_or_checkpoints_is_loaded(tmp_path):
+def test_no_model_code_and_no_library_of_data_sets_classifiers_or_checkpoints_is_loaded(tmp_path):
     code = LIGHT.format(root=str(ROOT), path=GOLDEN, out=tmp_path / "out")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

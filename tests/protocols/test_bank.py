@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.protocols import bank as banks
-from jaxunlearn.protocols import binui, scoreui, sweeps, targets, workbench
+from jaxunlearn.protocols import targets, workbench
+from jaxunlearn.protocols.audit import bank as banks
+from jaxunlearn.protocols.audit import binui, judging, scoreui, sweeps
 from jaxunlearn.records import Evidence
 from jaxunlearn.scores import rmia
 
@@ -282,7 +283,7 @@ def test_the_shadow_sweep_is_the_pooled_auc_of_that_many_shadows(bank, monkeypat
     assert found.values == (1, 2, 4) and found.groups == (4, 2, 1)  # 8 are not there
     assert set(found.lines) == {"lira_off", "emia_r"}
     scored = binui.score_all(bank, ["lira_off"], banks.groups(chosen, 4, 2), "retrained")
-    board = binui.judge(binui.Scored(scored, ~bank.forgotten, {}), chosen.audit.interval)
+    board = judging.judge(judging.Scored(scored, ~bank.forgotten, {}), chosen.audit.interval)
     assert found.lines["lira_off"][1].value == pytest.approx(board.table["lira_off"]["auc"].value)
 
 

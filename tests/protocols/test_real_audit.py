@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import progress, settings, store
-from jaxunlearn.protocols import audit, binui, targets, verdicts, workbench
+from jaxunlearn.protocols import targets, workbench
+from jaxunlearn.protocols.audit import binui, runs, verdicts
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SCORES = ("iam_on", "iam_off", "lira_off", "confidence", "random")
@@ -29,7 +30,7 @@ def audited(tmp_path_factory):
     with store.open_run(str(tmp_path_factory.mktemp("location"))) as run:
         reporter = progress.Reporter(run.log)
         targets.run(run, reporter, bench)
-        pieces, answer, bank = audit.investigate(run, reporter, bench)
+        pieces, answer, bank = runs.investigate(run, reporter, bench)
         decided = {
             role: dict(np.load(run.path("scores", f"verdicts_{role}.npz"))) for role in ("retrained", "original")
         }

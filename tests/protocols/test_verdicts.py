@@ -12,7 +12,8 @@ import pytest
 
 from jaxunlearn import errors, keys, population, scores, settings
 from jaxunlearn.metrics import decision, intervals, uniformity
-from jaxunlearn.protocols import verdicts, workbench
+from jaxunlearn.protocols import workbench
+from jaxunlearn.protocols.audit import verdicts
 from jaxunlearn.records import Evidence
 
 SHADOWS, FORGET, ROWS, POPULATION = 12, 40, 200, 450

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn import progress
+from jaxunlearn import progress, scores
 from jaxunlearn.metrics import pooled
-from jaxunlearn.protocols import bank as banks
-from jaxunlearn.protocols import binui
+from jaxunlearn.protocols.audit import bank as banks
+from jaxunlearn.protocols.audit import binui, judging
 from jaxunlearn.records import Finding
 from jaxunlearn.settings import Settings
 
@@ -38,10 +38,12 @@ def auc(values: np.ndarray, truth: np.ndarray, settings: Settings, of: str) -> F
 
 
 def shadow_counts(bank: banks.Bank, settings: Settings, role: str, reporter: progress.Reporter) -> Sweep:
-    """AUC against the number of shadows per group, for `CURVES`."""
+    """AUC against the number of shadows per group, for those of `CURVES` (or the first eight) that are asked for."""
     there = len(bank.shadow.target.log_odds)
     counts = tuple(count for count in dict.fromkeys(settings.audit.counts) if count <= there)
-    names, _ = binui.runnable(bank, CURVES)
+    wanted = scores.names_of(settings.audit.scores)
+    chosen_names = tuple(name for name in CURVES if name in wanted) or wanted[: len(CURVES)]
+    names, _ = binui.runnable(bank, chosen_names)
     lines: dict[str, list[Finding]] = {name: [] for name in names}
     groups = []
     for count in counts:
@@ -80,7 +82,7 @@ def shadow_sources(
     settings: Settings,
     role: str,
     reporter: progress.Reporter,
-) -> dict[str, binui.Scoreboard]:
+) -> dict[str, judging.Scoreboard]:
     """One BinUI scoreboard per source of shadows (this run's, or other runs' by name)."""
     return {
         source: binui.run(bank._replace(shadow=part, pairs=bank.pairs if part.pairs_known is not None else {}),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import checks, errors, progress, scores, store
-from jaxunlearn.protocols import binui, verdicts
+from jaxunlearn.protocols.audit import judging, verdicts
 from jaxunlearn.records import Evidence
 from jaxunlearn.report import tables
 from jaxunlearn.scores import evidence as evidences
@@ -43,7 +43,7 @@ class Audit(NamedTuple):
     Attributes:
       result: scores by name, and why others were skipped.
       board: BinUI of the one audited model, or None where `forgotten` is not known.
-      verdicts: per-sample decisions, or None with the reason in `undecided`.
+      decided: per-sample verdicts, or None with the reason in `undecided`.
       drift: how far their p-values are from uniform on population samples, or None.
       undecided: why there are no verdicts.
       options: of the scores; sizes: axis letter -> size; ignored: names in the file that were not used.
@@ -51,8 +51,8 @@ class Audit(NamedTuple):
     """
 
     result: scores.Result
-    board: binui.Scoreboard | None
-    verdicts: verdicts.Verdicts | None
+    board: judging.Scoreboard | None
+    decided: verdicts.Verdicts | None
     drift: verdicts.Calibration | None
     undecided: str
     options: scores.Options
@@ -138,7 +138,7 @@ def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
     board = None
     if forgotten is not None:
         values = {name: np.asarray(found.values)[None, None] for name, found in result.scores.items()}
-        board = binui.judge(binui.Scored(values, ~forgotten[None], result.skipped), request.interval)
+        board = judging.judge(judging.Scored(values, ~forgotten[None], result.skipped), request.interval)
     decided, drift, why = _decide(request, given, measured, result, forgotten, options)
     return Audit(
         result, board, decided, drift, why, options, sizes, named.ignored, np.asarray(given.labels), forgotten,

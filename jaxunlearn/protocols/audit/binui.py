@@ -5,43 +5,13 @@ one ROC per group), the table shows the mean and deviation over groups. Source: 
 """
 
 import time
-from typing import NamedTuple
 
 import numpy as np
 
 from jaxunlearn import progress, scores
-from jaxunlearn.metrics import pooled
-from jaxunlearn.protocols import bank as banks
-from jaxunlearn.records import Finding
+from jaxunlearn.protocols.audit import bank as banks
+from jaxunlearn.protocols.audit import judging
 from jaxunlearn.settings import Settings
-
-
-class Scored(NamedTuple):
-    """All scores of one audited role.
-
-    Attributes:
-      values: name -> [G, R, N] membership scores.
-      truth: [R, N] bool, True = retained.
-      skipped: name -> why.
-    """
-
-    values: dict[str, np.ndarray]
-    truth: np.ndarray
-    skipped: dict[str, str]
-
-
-class Scoreboard(NamedTuple):
-    """What BinUI found of one role.
-
-    Attributes:
-      scored: the scores themselves.
-      table: score -> metric -> Finding, best AUC first.
-      gains: other scores' AUC minus that of `confidence`, as Findings (empty without `confidence`).
-    """
-
-    scored: Scored
-    table: dict[str, dict[str, Finding]]
-    gains: dict[str, Finding]
 
 
 def runnable(bank: banks.Bank, names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
@@ -91,28 +61,13 @@ def _reads_shadows(name: str) -> bool:
     return name == "random" or any("shadow" in field or field.startswith("pairs") for field in needs)
 
 
-def judge(scored: Scored, level: float) -> Scoreboard:
-    """Metrics with intervals for every score, and AUC gains over the plain confidence."""
-    table = {name: pooled.table(values, scored.truth, level=level, of=name) for name, values in scored.values.items()}
-    order = sorted(table, key=lambda name: -table[name]["auc"].value)
-    gains = {}
-    if "confidence" in scored.values:
-        plain = scored.values["confidence"]
-        for name in order:
-            if name not in ("confidence", "random"):
-                gains[name] = pooled.paired_auc(
-                    scored.values[name], plain, scored.truth, level=level, of=name, against="confidence"
-                )
-    return Scoreboard(scored, {name: table[name] for name in order}, gains)
-
-
-def run(bank: banks.Bank, settings: Settings, role: str, reporter: progress.Reporter) -> Scoreboard:
+def run(bank: banks.Bank, settings: Settings, role: str, reporter: progress.Reporter) -> judging.Scoreboard:
     """BinUI of one role over all groups of shadows."""
     begun = time.monotonic()
     names, skipped = runnable(bank, scores.names_of(settings.audit.scores))
     chosen = banks.groups(settings, len(bank.shadow.target.log_odds))
     values = score_all(bank, names, chosen, role, reporter)
-    board = judge(Scored(values, ~bank.forgotten, skipped), settings.audit.interval)
+    board = judging.judge(judging.Scored(values, ~bank.forgotten, skipped), settings.audit.interval)
     number = bank.forgotten.size
     reporter.say(
         f"{role}: {len(names)} scores x {len(chosen)} shadow group(s) x {number:,} pooled samples in "

@@ -9,25 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.protocols import (
+from jaxunlearn.protocols import plan, shadows, target_roles, targets, tuning, workbench
+from jaxunlearn.protocols.audit import (
     answers,
     binui,
     class_report,
-    evidence,
     foreign,
-    plan,
+    judging,
     presenting,
     publishing,
     scoreui,
-    shadows,
     sweeps,
-    target_roles,
-    targets,
-    tuning,
     verdicts,
-    workbench,
 )
-from jaxunlearn.protocols import bank as banks
+from jaxunlearn.protocols.audit import bank as banks
 
 # Protocols whose shadow models come from other run folders.
 ELSEWHERE = ("shift", "arch_shift", "incremental")
@@ -182,43 +177,9 @@ def elsewhere(
     return pieces
 
 
-def save_scores(run: store.Run, bank: banks.Bank, scored: binui.Scored, name: str) -> None:
+def save_scores(run: store.Run, bank: banks.Bank, scored: judging.Scored, name: str) -> None:
     """Writes scores/binui_NAME.npz: one [G, R, N] array per score, rows [N], labels [N], forgotten [R, N]."""
     store.files.write_npz(
         run.path("scores", f"binui_{name}.npz"),
         rows=bank.rows, labels=bank.labels, forgotten=bank.forgotten, **scored.values,
     )  # fmt: skip
-
-
-def from_evidence(request: evidence.Request, out: str, overwrite: tuple[str, ...], dry_run: bool) -> str:
-    """Audits a file of arrays. Returns what the terminal shows.
-
-    Raises:
-      UserError: bad file, arrays or choices, before anything is written.
-    """
-    begun = time.monotonic()
-    opened = evidence.open_file(request)
-    if dry_run:
-        return evidence.plan_text(opened)
-    with store.open_run(out, overwrite) as run, store.status(run, {"evidence": request._asdict()}, {}):
-        reporter = progress.Reporter(run.log)
-        facts = {"evidence": evidence.fingerprint(opened)}
-        store.claim(run, "audit", run.path("evidence.json"), facts, 1)
-        found = evidence.run(request, opened, reporter)
-        values = {name: one.values for name, one in found.result.scores.items()}
-        store.files.write_npz(run.path("scores.npz"), **values)
-        if found.verdicts is not None:
-            decided = found.verdicts
-            p_in = {} if decided.p_in is None else {"p_in": decided.p_in[0]}
-            store.files.write_npz(
-                run.path("verdicts.npz"), p_out=decided.p_out[0], verdict=decided.codes[0], **p_in
-            )  # fmt: skip
-        pieces, answer = answers.of_arrays(found)
-        made = presenting.provenance(
-            found.options, time.monotonic() - begun, store.versions(),
-            evidence=request.path, samples=found.sizes["N"], **{"shadow models": found.sizes.get("S", 0)},
-        )  # fmt: skip
-        findings = [one for piece in pieces for one in piece.findings]
-        files = publishing.publish(run, "Audit of given logits", answer, pieces, made, findings, request._asdict())
-        warnings = "".join(f"\nnote: {said}" for said in found.warnings)
-        return f"{answer}\n\n{presenting.text(pieces)}{warnings}\n\n{files}"

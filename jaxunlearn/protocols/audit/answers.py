@@ -6,8 +6,8 @@ import numpy as np
 
 from jaxunlearn import scores
 from jaxunlearn.metrics import intervals
-from jaxunlearn.protocols import evidence, verdicts
-from jaxunlearn.protocols.presenting import Piece, scoreboard
+from jaxunlearn.protocols.audit import evidence, verdicts
+from jaxunlearn.protocols.audit.presenting import Piece, scoreboard
 from jaxunlearn.records import Finding
 from jaxunlearn.report import bars, words
 from jaxunlearn.report.cells import Cell, Table
@@ -165,11 +165,11 @@ def headline(pieces: list[Piece]) -> str:
 
 def of_arrays(found: evidence.Audit) -> tuple[list[Piece], str]:
     """Pieces and first line of an audit of given arrays."""
-    said = answer(found.verdicts, None, found.verdicts.level if found.verdicts else 0.05, found.undecided)
+    said = answer(found.decided, None, found.decided.level if found.decided else 0.05, found.undecided)
     pieces = scoreboard(found.board, "", "scores") if found.board is not None else [summary(found)]
-    if found.verdicts is not None:
-        made = decisions({"given model": found.verdicts}, None)
-        made.insert(1, worst(found.verdicts, np.arange(len(found.labels)), found.labels))
+    if found.decided is not None:
+        made = decisions({"given model": found.decided}, None)
+        made.insert(1, worst(found.decided, np.arange(len(found.labels)), found.labels))
         pieces = made + pieces
     return pieces, said
 

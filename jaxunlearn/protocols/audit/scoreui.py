@@ -12,8 +12,9 @@ import numpy as np
 
 from jaxunlearn import progress, scores, store
 from jaxunlearn.metrics import correlation
-from jaxunlearn.protocols import bank as banks
-from jaxunlearn.protocols import binui, splits, targets, workbench
+from jaxunlearn.protocols import splits, targets, workbench
+from jaxunlearn.protocols.audit import bank as banks
+from jaxunlearn.protocols.audit import binui
 from jaxunlearn.records import Finding
 from jaxunlearn.scores.entries import TABLE_FIVE
 

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, population, progress, records, scores, settings, store
-from jaxunlearn.protocols import bank as banks
 from jaxunlearn.protocols import roles, shadows, splits, targets, workbench
+from jaxunlearn.protocols.audit import bank as banks
 
 
 def name_of(folder: str) -> str:

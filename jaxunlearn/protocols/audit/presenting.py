@@ -3,16 +3,19 @@
 import dataclasses
 import textwrap
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxunlearn import progress, scores
 from jaxunlearn.metrics import intervals
-from jaxunlearn.protocols import binui, class_report, scoreui, sweeps
+from jaxunlearn.protocols.audit import judging
 from jaxunlearn.records import Finding
 from jaxunlearn.report import bars, curves, tables, words
 from jaxunlearn.report.cells import Cell, Table
+
+if TYPE_CHECKING:  # these know models; the door for arrays must not load them
+    from jaxunlearn.protocols.audit import class_report, scoreui, sweeps
 
 COLUMNS = {
     "auc": "AUC ↑",
@@ -46,7 +49,7 @@ class Piece(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
-def scoreboard(board: binui.Scoreboard, role: str, name: str) -> list[Piece]:
+def scoreboard(board: judging.Scoreboard, role: str, name: str) -> list[Piece]:
     """Table of all scores, log-log ROC, histograms."""
     groups, sets, samples = next(iter(board.scored.values.values())).shape
     truth = board.scored.truth
@@ -83,12 +86,12 @@ def scoreboard(board: binui.Scoreboard, role: str, name: str) -> list[Piece]:
     ]  # fmt: skip
 
 
-def _method(board: binui.Scoreboard) -> str:
+def _method(board: judging.Scoreboard) -> str:
     first = next(iter(board.table.values()))["auc"]
     return f"{round(100 * first.level)} % intervals: {first.method}"
 
 
-def levels(found: scoreui.Levels) -> list[Piece]:
+def levels(found: "scoreui.Levels") -> list[Piece]:
     """Table and curves of ScoreUI."""
     if not found.table:
         return []
@@ -117,7 +120,7 @@ def levels(found: scoreui.Levels) -> list[Piece]:
     return [Piece("scoreui", "Does the score grow with how much was trained?", text, table, figure, findings)]
 
 
-def counts(found: sweeps.Sweep) -> list[Piece]:
+def counts(found: "sweeps.Sweep") -> list[Piece]:
     """AUC against the number of shadow models."""
     table = Table(
         "AUC against the number of shadow models per group",
@@ -131,7 +134,7 @@ def counts(found: sweeps.Sweep) -> list[Piece]:
     return [Piece("shadow_sweep", "How many shadow models are needed?", text, table, figure, findings)]
 
 
-def sensitivity(found: sweeps.Sweep) -> list[Piece]:
+def sensitivity(found: "sweeps.Sweep") -> list[Piece]:
     """AUC against interpolation levels, per e1 and e2."""
     table = Table(
         "AUC of IAM against interpolation levels", "2 levels mean no interpolation.",
@@ -145,7 +148,7 @@ def sensitivity(found: sweeps.Sweep) -> list[Piece]:
     return [Piece("sensitivity", "What do the constants matter?", text, table, figure, findings)]
 
 
-def sources(found: dict[str, binui.Scoreboard]) -> list[Piece]:
+def sources(found: dict[str, judging.Scoreboard]) -> list[Piece]:
     """One column of AUC per source of shadows."""
     names = list(dict.fromkeys(name for board in found.values() for name in board.table))
     rows = tuple(
@@ -176,7 +179,7 @@ def pooled_row(role: str, found: Any) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def by_class(found: class_report.Report) -> list[Piece]:
+def by_class(found: "class_report.Report") -> list[Piece]:
     """Over- and under-unlearning."""
     header = ("role", "forget set", "AUC ↑", "weighted BCE ↓", "retained mean", "± sd", "lowest tenth",
               "forgotten mean", "± sd", "highest tenth")  # fmt: skip

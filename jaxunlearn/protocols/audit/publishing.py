@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxunlearn import store
-from jaxunlearn.protocols.presenting import Piece
+from jaxunlearn.protocols.audit.presenting import Piece
 from jaxunlearn.records import Finding
 from jaxunlearn.report import page, tables
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from jaxunlearn import errors, progress
 from jaxunlearn.metrics import classes
-from jaxunlearn.protocols import bank as banks
-from jaxunlearn.protocols import binui
+from jaxunlearn.protocols.audit import bank as banks
+from jaxunlearn.protocols.audit import binui
 from jaxunlearn.settings import Settings
 
 SCORE = "iam_on"
