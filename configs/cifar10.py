@@ -8,6 +8,13 @@
 
 The recipe is that of configs/cifar100.py.
 
+Expected of `small` (seed 42, JPEG re-encoded pictures): original train / held-out accuracy 1.000 / 0.537, retrained
+on forgotten rows 0.525. AUC, mean ± sd over 10 groups of one shadow, 95 % jackknife interval over 10 forget sets of
+100: IAM-On 0.878 ± .003 [.868, .889], IAM-Off 0.866 ± .003 [.853, .879], UnLeak 0.853, confidence change 0.852, LiRA-
+On 0.839 ± .004, update 0.837, confidence 0.801 [.784, .819], RMIA-On 0.778 ± .011, RMIA-Off 0.773 ± .013, LiRA-Off
+0.764 ± .003, EMIA-R 0.740, EMIA-P 0.710. IAM-On is .077 [.058, .096] above the confidence. The published order for
+the full protocol is IAM-Off, IAM-On (67), RMIA (64), UnLeak and LiRA-On (63).
+
 Time on two cores of an AMD EPYC (jax 0.10.2, CPU): 0.4 model-steps/s at batch 128, so a CPU is for trying the data;
 the paper run is 3.2 million model-steps. Not measured on a GPU yet.
 """

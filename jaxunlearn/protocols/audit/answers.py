@@ -87,15 +87,15 @@ def _resolution(found: verdicts.Verdicts) -> str:
 
 
 def _rate(found: verdicts.Verdicts, role: str) -> Finding:
-    """Fraction of the requested samples judged not forgotten, with a t interval over forget sets."""
+    """Fraction of the requested samples judged not forgotten, with a t interval over forget sets where they differ."""
     asked = (found.codes >= 0).sum(1)
     rate = intervals.mean((found.codes == verdicts.NOT_FORGOTTEN).sum(1) / asked, metric="rate not forgotten", of=role)
     whole = float(found.counts[0] / found.counts.sum())
-    if len(asked) > 1:
+    if len(asked) > 1 and rate.low < rate.high:
         low, high = np.clip((rate.low, rate.high), 0, 1)
         return dataclasses.replace(rate, value=whole, low=float(low), high=float(high), method="t over forget sets")
     bounds = intervals.clopper_pearson(float(found.counts[0]), float(found.counts.sum()))
-    return dataclasses.replace(rate, low=bounds.low, high=bounds.high, n=int(asked[0]), method="Clopper-Pearson")
+    return dataclasses.replace(rate, value=whole, low=bounds.low, high=bounds.high, method="Clopper-Pearson")
 
 
 def worst(found: verdicts.Verdicts, rows: np.ndarray, labels: np.ndarray, names: tuple[str, ...] = ()) -> Piece:
