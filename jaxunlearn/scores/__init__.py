@@ -140,12 +140,16 @@ def names_of(wanted: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def needs(name: str) -> tuple[str, ...]:
+    """Evidence fields that a score needs beside `unlearned` and `labels`; a user's own score declares none."""
+    return SCORES[name].needs if name in SCORES else ()
+
+
 def missing(name: str, available: Mapping[str, Any] | Evidence) -> list[str]:
     """Evidence fields that a score needs and that are not there (a mapping of names, or an Evidence)."""
-    needs = SCORES[name].needs if name in SCORES else ()
     if isinstance(available, Evidence):
-        return [field for field in needs if getattr(available, field) is None]
-    return [field for field in needs if not available.get(field)]
+        return [field for field in needs(name) if getattr(available, field) is None]
+    return [field for field in needs(name) if not available.get(field)]
 
 
 def run(

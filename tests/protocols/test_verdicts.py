@@ -284,6 +284,8 @@ def test_verdicts_do_not_hang_on_ties_but_the_calibration_breaks_them_by_its_see
         ("iam_on", {"shadows": True}, "", "The score iam_on needs original."),
         ("iam_on", {"shadows": True, "original": True}, "iam_on", ""),
         ("none", {"shadows": True}, "", "switched off"),
+        ("unleak", {"shadows": True}, "", "has no null"),
+        ("lira_on_views", {"shadows": True}, "", "has no null"),
     ],
 )
 def test_the_decision_score_is_the_first_whose_arrays_are_there(wanted, there, name, why):

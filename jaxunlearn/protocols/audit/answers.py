@@ -23,6 +23,12 @@ ORIGIN = {
 def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration | None) -> list[Piece]:
     """The verdict table, and how far its p-values can be trusted."""
     rates = {role: _rate(one, role) for role, one in found.items()}
+    if "retrained" in rates:
+        goal = rates["retrained"].value
+        rates = {
+            role: one if role == "retrained" else dataclasses.replace(one, retrained=goal)
+            for role, one in rates.items()
+        }
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (role, int(one.counts.sum()), *(int(number) for number in one.counts), rates[role])
         for role, one in found.items()
@@ -165,10 +171,12 @@ def headline(pieces: list[Piece]) -> str:
 
 def of_arrays(found: evidence.Audit) -> tuple[list[Piece], str]:
     """Pieces and first line of an audit of given arrays."""
-    said = answer(found.decided, None, found.decided.level if found.decided else 0.05, found.undecided)
+    level = found.decided.level if found.decided else 0.05
+    said = answer(found.decided, None, level, found.undecided, original=found.original)
     pieces = scoreboard(found.board, "", "scores") if found.board is not None else [summary(found)]
     if found.decided is not None:
-        made = decisions({"given model": found.decided}, None)
+        rows = {"given model": found.decided} | ({"original": found.original} if found.original is not None else {})
+        made = decisions(rows, None)
         made.insert(1, worst(found.decided, np.arange(len(found.labels)), found.labels))
         pieces = made + pieces
     return pieces, said

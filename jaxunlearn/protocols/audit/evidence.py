@@ -44,7 +44,7 @@ class Audit(NamedTuple):
       result: scores by name, and why others were skipped.
       board: BinUI of the one audited model, or None where `forgotten` is not known.
       decided: per-sample verdicts, or None with the reason in `undecided`.
-      drift: how far their p-values are from uniform on population samples, or None.
+      original: the same of the original model, which forgot nothing, or None.
       undecided: why there are no verdicts.
       options: of the scores; sizes: axis letter -> size; ignored: names in the file that were not used.
       labels: [N]; forgotten: [N] bool or None; warnings: about duplicated or constant scores.
@@ -53,7 +53,7 @@ class Audit(NamedTuple):
     result: scores.Result
     board: judging.Scoreboard | None
     decided: verdicts.Verdicts | None
-    drift: verdicts.Calibration | None
+    original: verdicts.Verdicts | None
     undecided: str
     options: scores.Options
     sizes: dict[str, int]
@@ -139,9 +139,9 @@ def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
     if forgotten is not None:
         values = {name: np.asarray(found.values)[None, None] for name, found in result.scores.items()}
         board = judging.judge(judging.Scored(values, ~forgotten[None], result.skipped), request.interval)
-    decided, drift, why = _decide(request, given, measured, result, forgotten, options)
+    decided, original, why = _decide(request, given, measured, forgotten, options)
     return Audit(
-        result, board, decided, drift, why, options, sizes, named.ignored, np.asarray(given.labels), forgotten,
+        result, board, decided, original, why, options, sizes, named.ignored, np.asarray(given.labels), forgotten,
         tuple(_warnings(result)),
     )  # fmt: skip
 
@@ -150,22 +150,33 @@ def _decide(
     request: Request,
     given: Evidence,
     measured: scores.Measured,
-    result: scores.Result,
     forgotten: np.ndarray | None,
     options: scores.Options,
-) -> tuple[verdicts.Verdicts | None, verdicts.Calibration | None, str]:
-    """Verdicts and their drift, or why there are none."""
+) -> tuple[verdicts.Verdicts | None, verdicts.Verdicts | None, str]:
+    """Verdicts on the unlearned and on the original model, or why there are none."""
     name, why = verdicts.choose_score(request.decision, given)
     if not name:
         return None, None, why
-    values = result.scores[name].values if name in result.scores else scores.compute(name, measured, options).values
-    case = scores.one_case(measured)
+    requested = None if forgotten is None else forgotten[None]
+
+    def judge(audited: scores.Measured, calibration: str) -> verdicts.Verdicts:
+        case = scores.one_case(audited)
+        values = scores.compute_cases(name, audited, case, options)
+        null = verdicts.null_of(name, audited, case, options, calibration, request.level)
+        return verdicts.decide(name, values, null, requested, request.level)
+
     try:
-        null = verdicts.null_of(name, measured, case, options, request.calibration, request.level)
+        decided = judge(measured, request.calibration)
     except errors.DataError as error:
         return None, None, str(error)
-    requested = None if forgotten is None else forgotten[None]
-    return verdicts.decide(name, np.asarray(values)[None], null, requested, request.level), null.drift, ""
+    calibration = decided.null.calibration
+    reads_population = calibration == "population" or any("population" in field for field in scores.needs(name))
+    if given.original is None or requested is None or (reads_population and given.population_original is None):
+        return decided, None, ""
+    untouched = measured._replace(
+        unlearned=measured.original, population_unlearned=measured.population_original, pairs=None, views=()
+    )
+    return decided, judge(untouched, calibration), ""
 
 
 def _warnings(result: scores.Result) -> list[str]:

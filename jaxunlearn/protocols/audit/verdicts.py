@@ -176,6 +176,8 @@ def choose_score(wanted: str, there: Mapping[str, Any] | Evidence) -> tuple[str,
     """The decision score, or "" and why there is none; `there` says which fields of an Evidence exist."""
     if wanted == "none":
         return "", "They were switched off (decision = none)."
+    if wanted in ("unleak", "lira") or wanted.endswith("_views"):
+        return "", f"The score {wanted} has no null: it reads arrays that neither shadows nor population samples have."
     names = AUTO if wanted == "auto" else (wanted,)
     lacking = {name: scores.missing(name, there) for name in names}
     able = [name for name in names if not lacking[name]]
