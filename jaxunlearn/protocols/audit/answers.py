@@ -13,6 +13,8 @@ from jaxunlearn.report import bars, words
 from jaxunlearn.report.cells import Cell, Table
 
 WORST = 12
+# Verdicts that find less than this part of what the original model was trained on have no power worth the name.
+WEAK = 0.05
 VERDICT = {2: "not forgotten", 1: "cannot tell", 0: "forgotten"}
 ORIGIN = {
     "shadows": "shadow models in the unlearned model's place",
@@ -156,6 +158,8 @@ def answer(
     if original is not None:
         whole = int(original.counts.sum())
         sentence += f" Of the original model, which forgot nothing, it is {int(original.counts[0]):,} of {whole:,}."
+        if original.counts[0] < WEAK * whole:
+            sentence += " So these verdicts would hardly notice if nothing had been forgotten."
     return f"Exact retraining, audited as if it were a method: {sentence}" if audited == "retrained" else sentence
 
 
