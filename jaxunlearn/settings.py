@@ -172,11 +172,12 @@ class AuditSettings:
                                    "shadow as pseudo-target", low=-2.0, high=1.0)  # fmt: skip
     rmia_gamma: float = _field(2.0, "RMIA: ratio above which a population sample is dominated", low=0.0)
     interval: float = _field(0.95, "level of all intervals", low=0.5, high=0.9999)
-    decision: str = _field("auto", "score of the per-sample verdicts: auto = iam_off, or lira_off without its arrays; "
-                           "none = no verdicts")  # fmt: skip
-    calibration: str = _field("auto", "null of the verdicts: each shadow as the unlearned model, or population samples "
-                              "in the audited model itself; auto = shadows unless measured to be too eager",
-                              choices=("auto", "shadows", "population"))  # fmt: skip
+    decision: str = _field("auto", "score of the per-sample verdicts: auto = iam_off (iam_on with the retrained "
+                           "null), or lira_off without its arrays; none = no verdicts")  # fmt: skip
+    calibration: str = _field("auto", "null of the verdicts: each shadow as the unlearned model, population samples in "
+                              "the audited model, or exact retrains of other forget sets; auto = shadows unless "
+                              "measured to be too eager, then population",
+                              choices=("auto", "retrained", "shadows", "population"))  # fmt: skip
     level: float = _field(0.05, "verdicts: false discovery rate", low=1e-6, high=0.5)
     shadow_runs: tuple[str, ...] = _field((), "run folders whose shadows are used instead (shift, arch_shift, "
                                               "incremental)")  # fmt: skip

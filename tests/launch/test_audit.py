@@ -286,6 +286,7 @@ CLASSES = {"split__forget__kind": "one_class", "split__forget__classes": (1,)}
         ({"audit__decision": "iamoff"}, "unknown score 'iamoff'. Did you mean 'iam_off'"),
         ({"audit__unlearned": "retraind,"}, "Did you mean 'retrained'"),
         ({"audit__calibration": "shadow"}, "Did you mean 'shadows'"),
+        ({"audit__calibration": "retrained", "split__forget__count": 2}, "at least 3 random forget sets"),
         ({"audit__level": 0.9}, "audit.level = 0.9"),
         ({"audit__e1": 0.01, "audit__e2": 0.5}, "e2"),
         ({"targets__snapshots": 9}, "targets.snapshots"),

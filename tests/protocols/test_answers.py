@@ -6,20 +6,24 @@ import pytest
 from jaxunlearn.protocols.audit import answers, verdicts
 
 
-def judged(remembered, total=100, requested=True):
-    """Verdicts on one forget set of `total` samples, `remembered` of them not forgotten."""
+def judged(remembered, total=100, requested=True, cleared=0):
+    """Verdicts on one forget set of `total` samples: first `remembered` not forgotten, last `cleared` forgotten."""
     codes = np.where(np.arange(total) < remembered, verdicts.NOT_FORGOTTEN, verdicts.CANNOT_TELL).astype(np.int8)[None]
-    counts = np.array([remembered, total - remembered, 0])
+    codes[0, total - cleared :] = verdicts.FORGOTTEN
+    counts = np.array([remembered, total - remembered - cleared, cleared])
     p = np.linspace(0.001, 1, total)[None]
     null = verdicts.Null("shadows", [np.zeros(1000)], None)
     return verdicts.Verdicts("iam_off", 0.05, 1 - p, p, p if requested else None, codes, counts, null)
 
 
-@pytest.mark.parametrize("caught, warned", [(0, True), (4, True), (5, False), (80, False)])
-def test_an_audit_that_would_not_notice_the_original_model_says_so(caught, warned):
-    said = answers.answer(judged(2), judged(1), 0.05, "", audited="unlearned:ssd", original=judged(caught))
+@pytest.mark.parametrize(
+    "caught, cleared, warned", [(0, 0, True), (4, 4, True), (5, 0, False), (80, 0, False), (0, 60, False)]
+)
+def test_an_audit_that_would_not_notice_the_original_model_says_so(caught, cleared, warned):
+    found = judged(2, cleared=cleared)
+    said = answers.answer(found, judged(1), 0.05, "", audited="unlearned:ssd", original=judged(caught))
     assert said.startswith("2 of 100 samples asked to be forgotten still look trained on (exact retraining: 1 of 100)")
-    assert f"which forgot nothing, it is {caught} of 100" in said
+    assert f"which forgot nothing, it is {caught} of 100; 0 look forgotten." in said
     assert ("would hardly notice if nothing had been forgotten" in said) == warned
 
 

@@ -9,7 +9,7 @@ import pytest
 from jaxunlearn import errors, progress, scores, settings, store
 from jaxunlearn.protocols import targets, workbench
 from jaxunlearn.protocols.audit import bank as banks
-from jaxunlearn.protocols.audit import binui, judging, scoreui, sweeps
+from jaxunlearn.protocols.audit import binui, judging, runs, scoreui, sweeps
 from jaxunlearn.records import Evidence
 from jaxunlearn.scores import rmia
 
@@ -339,3 +339,13 @@ def test_a_role_that_was_not_recorded_is_named(folder):
     chosen = dataclasses.replace(plain, audit=dataclasses.replace(plain.audit, unlearned=("retrainde",)))
     with store.open_run(str(folder)) as run, pytest.raises(errors.ConfigError, match="Did you mean 'retrained'"):
         banks.open_bank(run, progress.Reporter(), workbench.prepare(chosen))
+
+
+def test_the_retrained_null_holds_what_other_retrained_models_give_to_their_own_forgotten_rows(bank):
+    shared = banks.shared(bank)
+    found = runs.null_of_retrained(bank, shared, "iam_on", 0.05)
+    scored = scores.compute_cases("iam_on", shared, banks.cases(bank, "retrained"), bank.options)
+    for own, other in ((0, 1), (1, 0)):
+        np.testing.assert_array_equal(found.values[own], scored[other][bank.forgotten[other]])
+    # The drift of the shadows' null is still measured, with a score that does not read the original model.
+    assert found.drift is not None and found.drift.rate.n == 2 * len(bank.shadow.population.log_odds[0])

@@ -263,6 +263,14 @@ def test_without_requests_all_are_judged_and_nobody_is_called_forgotten():
     assert found.counts[2] == 0 and (found.codes[:, 40:] == verdicts.NOT_FORGOTTEN).mean() > 0.9
 
 
+def test_the_retrained_null_of_a_set_leaves_out_its_own_retrained_model():
+    values = np.arange(12.0).reshape(3, 4)
+    forgotten = np.array([[True, False, False, True], [False, True, False, False], [False, False, True, True]])
+    found = verdicts.retrained_null(values, forgotten, None)
+    assert found.calibration == "retrained"
+    assert [line.tolist() for line in found.values] == [[5, 10, 11], [0, 3, 10, 11], [0, 3, 5]]
+
+
 def test_verdicts_do_not_hang_on_ties_but_the_calibration_breaks_them_by_its_seed():
     values, requested, given = made_up()
     values = np.round(values)

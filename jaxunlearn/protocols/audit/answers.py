@@ -13,10 +13,11 @@ from jaxunlearn.report import bars, words
 from jaxunlearn.report.cells import Cell, Table
 
 WORST = 12
-# Verdicts that find less than this part of what the original model was trained on have no power worth the name.
+# Less than this part of the original model's samples caught, and no more than that more samples cleared: no power.
 WEAK = 0.05
 VERDICT = {2: "not forgotten", 1: "cannot tell", 0: "forgotten"}
 ORIGIN = {
+    "retrained": "samples forgotten by exact retrains of other forget sets",
     "shadows": "shadow models in the unlearned model's place",
     "population": "population samples in the audited model",
 }
@@ -50,12 +51,12 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
     findings = tuple(rates.values())
     drift = first.null.drift
     if drift is not None:
-        said.append("The null of the shadow models, measured:")
+        said.append("The null of the shadow models (without the original model), measured:")
         said.append(words.calibration_sentence(drift.rate, first.level, "population samples, which no model saw"))
-        if first.null.calibration == "population":
-            said.append("It was not used; the null is that of the population samples.")
+        if first.null.calibration != "shadows":
+            said.append("It was not used.")
         findings += (drift.rate,)
-    elif scores.uses_original(first.score):
+    elif first.null.calibration == "shadows" and scores.uses_original(first.score):
         said.append(
             f"{first.score} reads the original model: how far its null drifts cannot be measured on population samples."
         )
@@ -68,7 +69,7 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
         bars.verdicts(list(found), np.stack([one.counts for one in found.values()])), findings,
     )]  # fmt: skip
     shown = truth or drift
-    replaced = truth is None and first.null.calibration == "population"
+    replaced = truth is None and first.null.calibration != "shadows"
     unused = " under the null of the shadow models, which was not used" if replaced else ""
     if shown is not None:
         pieces.append(Piece(
@@ -89,8 +90,7 @@ def _resolution(found: verdicts.Verdicts) -> str:
         return ""
     return (
         f"With {len(found.null.values[0]):,} null scores no p-value is below {smallest:.2g}, so fewer than "
-        f"{least} samples of a forget set can never be called not forgotten; more population samples or "
-        "shadow models sharpen this."
+        f"{least} samples of a forget set can never be called not forgotten; more of them sharpen this."
     )
 
 
@@ -157,8 +157,11 @@ def answer(
     )
     if original is not None:
         whole = int(original.counts.sum())
-        sentence += f" Of the original model, which forgot nothing, it is {int(original.counts[0]):,} of {whole:,}."
-        if original.counts[0] < WEAK * whole:
+        caught, cleared = int(original.counts[0]), int(original.counts[2])
+        sentence += f" Of the original model, which forgot nothing, it is {caught:,} of {whole:,}"
+        sentence += f"; {cleared:,} look forgotten." if original.p_in is not None else "."
+        gained = found.counts[2] / found.counts.sum() - cleared / whole
+        if caught < WEAK * whole and gained < WEAK:
             sentence += " So these verdicts would hardly notice if nothing had been forgotten."
     return f"Exact retraining, audited as if it were a method: {sentence}" if audited == "retrained" else sentence
 

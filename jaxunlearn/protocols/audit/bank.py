@@ -121,7 +121,7 @@ def open_bank(
     wants_pairs = given.pairs_known is not None and _wants(settings, "unleak")
     audited, pairs = {}, {}
     original = targets.role_logits(run, bench, "original")
-    for name in settings.audit.unlearned:
+    for name in dict.fromkeys((*settings.audit.unlearned, "retrained")):
         recorded = targets.role_logits(run, bench, name)
         audited[name] = _role_part(run, bench, name, recorded, split, options)
         if wants_pairs:

@@ -71,6 +71,13 @@ def check(bench: workbench.Workbench) -> None:
         scores.names_of((audit.decision,))
     target_roles.check(bench)
     banks.groups(bench.settings, bench.settings.shadows.count)
+    forget = bench.settings.split.forget
+    random_sets = forget.count if forget.kind == "set_random" else 0
+    if audit.calibration == "retrained" and random_sets < verdicts.FEWEST_SETS:
+        raise errors.ConfigError(
+            f"audit.calibration = 'retrained' needs at least {verdicts.FEWEST_SETS} random forget sets, but "
+            f"split.forget has kind {forget.kind!r} and count {forget.count}. Raise the count, or choose another."
+        )
     unknown = [name for name in audit.unlearned if name not in target_roles.NAMES]
     if unknown:
         raise errors.unknown("role in audit.unlearned", unknown[0], target_roles.NAMES)
@@ -128,24 +135,29 @@ def decide(
 ) -> tuple[str, list[presenting.Piece]]:
     """Verdicts on every audited role, exact retraining and the original (nothing unlearned) beside it."""
     chosen, audit = bench.settings, bench.settings.audit
-    name, why = verdicts.choose_score(audit.decision, banks.available(bank))
+    wanted = audit.calibration
+    automatic = verdicts.AUTO_RETRAINED if wanted == "retrained" else verdicts.AUTO
+    name, why = verdicts.choose_score(audit.decision, banks.available(bank), automatic)
     if not name:
         return answers.answer(None, None, audit.level, why), []
     shared = banks.shared(bank)
     found: dict[str, verdicts.Verdicts] = {}
-    truth, wanted = None, audit.calibration
-    for role in (*audit.unlearned, "original"):
+    truth = None
+    for role in dict.fromkeys((*audit.unlearned, "retrained", "original")):
         cases = banks.cases(bank, role)
         values = scores.compute_cases(name, shared, cases, bank.options)
-        null = verdicts.null_of(name, shared, cases, bank.options, wanted, audit.level)
-        wanted = null.calibration  # all roles are judged by the kind of null that fits the first
+        if wanted == "retrained":
+            null = null_of_retrained(bank, shared, name, audit.level)
+        else:
+            null = verdicts.null_of(name, shared, cases, bank.options, wanted, audit.level)
+            wanted = null.calibration  # all roles are judged by the kind of null that fits the first
         reporter.say(f"verdicts on {role} by {name}, calibrated on {null.calibration}")
         found[role] = verdicts.decide(name, values, null, bank.forgotten, audit.level)
         store.files.write_npz(
             run.path("scores", f"verdicts_{role}.npz"), rows=bank.rows, score=values, p_out=found[role].p_out,
             p_in=found[role].p_in, verdict=found[role].codes,
         )  # fmt: skip
-        if role == "retrained":
+        if role == "retrained" and wanted != "retrained":  # against its own kind it is uniform by construction
             truth = verdicts.calibration(found[role], bank.forgotten, audit.level, chosen.seed)
     main = found[audit.unlearned[0]]
     retrained = found.get("retrained") if audit.unlearned[0] != "retrained" else None
@@ -155,6 +167,17 @@ def decide(
     pieces = answers.decisions(found, truth)
     pieces.insert(1, answers.worst(main, bank.rows, bank.labels, bench.dataset.class_names))
     return first, pieces
+
+
+def null_of_retrained(bank: banks.Bank, shared: scores.Measured, name: str, level: float) -> verdicts.Null:
+    """The retrained null of a score, with the measured drift of the shadows' null of an offline score beside it."""
+    cases = banks.cases(bank, "retrained")
+    values = scores.compute_cases(name, shared, cases, bank.options)
+    offline, _ = verdicts.choose_score("auto", banks.available(bank))
+    off = None
+    if offline and len(bank.shadow.target.log_odds) > 1:
+        off = verdicts.null_of(offline, shared, cases, bank.options, "shadows", level).drift
+    return verdicts.retrained_null(values, bank.forgotten, off)
 
 
 def elsewhere(

@@ -4,8 +4,11 @@
     IN null:  the score that retained samples get in the audited model itself (it was trained on them)
     p_out small -> not forgotten;  p_in small -> forgotten;  both controlled for the false discovery rate per forget set
 
-Two OUT nulls, by `calibration`:
+Three OUT nulls, by `calibration`:
 
+* retrained: the scores that exact retrains of the OTHER forget sets give to their own forgotten samples: what exact
+  unlearning looks like, for every score and whatever the shadows are. Needs a run folder with several random forget
+  sets; nobody outside an experiment has it.
 * shadows: fine (S x N null scores) and valid for every score, but only where shadows are to each other what the audited
   model is to them: same recipe, as many rows, drawn alike. Shadows that share most of their rows are more alike than
   they are like the audited model, and the null is too narrow.
@@ -14,8 +17,8 @@ Two OUT nulls, by `calibration`:
 
 How far p_out is from uniform is measured: on population samples, which nobody trained on (`drift`), and where exact
 retraining is audited on the requested samples themselves (`calibration`). `auto` takes the shadows' null unless the
-drift shows it to be too eager. Measured with IAM-Off on Location-30 at level 0.05 (rate of p_out <= 0.05; truly
-forgotten samples / population samples; then with the population's null):
+drift shows it to be too eager, then the population's. Measured with IAM-Off on Location-30 at level 0.05 (rate of
+p_out <= 0.05; truly forgotten samples / population samples; then with the population's null):
 
     shadows of 800 rows, retrains of 2,908 (the published split)        0.262 / 0.258    0.058
     shadows of 1,908 of 2,000 rows (95 % shared), retrains of 1,908     0.113 / 0.116    0.047
@@ -35,8 +38,11 @@ from jaxunlearn.metrics import decision, uniformity
 from jaxunlearn.records import Evidence, Finding
 
 NOT_FORGOTTEN, CANNOT_TELL, FORGOTTEN = 2, 1, 0
-# The score of `auto`: the first whose arrays are there; both do without the original model.
+# The score of `auto`: the first whose arrays are there. Without exact retrains one that does not read the original
+# model, so that the drift of its null can be measured.
 AUTO = ("iam_off", "lira_off")
+AUTO_RETRAINED = ("iam_on", *AUTO)
+FEWEST_SETS = 3
 
 
 class Calibration(NamedTuple):
@@ -58,7 +64,7 @@ class Null(NamedTuple):
     """A null and where it comes from.
 
     Attributes:
-      calibration: shadows or population.
+      calibration: retrained, shadows or population.
       values: [R] arrays of null scores.
       drift: of the shadows' null on population samples; None where it was not measured.
     """
@@ -172,18 +178,39 @@ def drift(
     return _calibration(p_out.reshape(-1), sets.reshape(-1), level, "population samples, which no model saw")
 
 
-def choose_score(wanted: str, there: Mapping[str, Any] | Evidence) -> tuple[str, str]:
-    """The decision score, or "" and why there is none; `there` says which fields of an Evidence exist."""
+def choose_score(
+    wanted: str, there: Mapping[str, Any] | Evidence, automatic: tuple[str, ...] = AUTO
+) -> tuple[str, str]:
+    """The decision score, or "" and why there is none.
+
+    Args:
+      wanted: a name, none, or auto.
+      there: which fields of an Evidence exist.
+      automatic: what auto tries, in this order.
+    """
     if wanted == "none":
         return "", "They were switched off (decision = none)."
     if wanted in ("unleak", "lira") or wanted.endswith("_views"):
         return "", f"The score {wanted} has no null: it reads arrays that neither shadows nor population samples have."
-    names = AUTO if wanted == "auto" else (wanted,)
+    names = automatic if wanted == "auto" else (wanted,)
     lacking = {name: scores.missing(name, there) for name in names}
     able = [name for name in names if not lacking[name]]
     if not able:
         return "", f"The score {names[-1]} needs {', '.join(lacking[names[-1]])}."
     return able[0], ""
+
+
+def retrained_null(values: np.ndarray, forgotten: np.ndarray, off: Calibration | None) -> Null:
+    """The null of exact unlearning: for set r the scores that retrains of the other sets give to their forgotten rows.
+
+    Args:
+      values: [R, N] scores of the exact retrains.
+      forgotten: [R, N] bool, what each of them did not see.
+      off: what is known of the shadows' null, which is not used.
+    """
+    own = [line[chosen] for line, chosen in zip(values, forgotten, strict=True)]
+    others = [np.concatenate([part for other, part in enumerate(own) if other != number]) for number in range(len(own))]
+    return Null("retrained", others, off)
 
 
 def null_of(
