@@ -78,7 +78,7 @@ def test_the_first_line_is_the_answer_and_the_report_begins_with_it(first):
     workdir, out, _ = first
     answer = out.splitlines()[0]
     assert re.match(r"Exact retraining, .* of (the )?100 samples asked to be forgotten", answer)
-    assert re.search(r"Of the original model, which forgot nothing, it is \d+ of 100\.$", answer)
+    assert re.search(r"Of the original model, which forgot nothing, it is \d+ of 100; \d+ look forgotten\.", answer)
     assert (workdir / "report" / "report.md").read_text().startswith(answer)
     assert json.loads((workdir / "report" / "report.json").read_text())["answer"] == answer
     page = (workdir / "report" / "report.html").read_text()
@@ -119,7 +119,7 @@ def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(firs
         for name in ("p_out", "p_in"):
             assert (found[name] > 0).all() and (found[name] <= 1).all()
         caught[role] = int((found["verdict"] == 2).sum())
-    assert f"it is {caught['original']} of 100." in out
+    assert f"it is {caught['original']} of 100; " in out
     shown = "none" if caught["retrained"] == 0 else str(caught["retrained"])
     assert re.search(rf"\b{shown} of (the )?100 samples", out.splitlines()[0], re.I)
 
