@@ -79,12 +79,10 @@ def labels(name: str, values: Any, num_classes: int) -> None:
     if not np.issubdtype(array.dtype, np.integer):
         raise errors.DataError(f"{name} has dtype {array.dtype}, expected whole numbers (class indices).")
     if array.size and (array.min() < 0 or array.max() >= num_classes):
-        wrong = np.argwhere((array < 0) | (array >= num_classes))
-        first = tuple(int(place) for place in wrong[0])
-        row = first[0] if len(first) == 1 else first
+        wrong = np.flatnonzero((array < 0) | (array >= num_classes))
         raise errors.DataError(
-            f"{name} must lie in [0, {num_classes - 1}] for {num_classes} classes, but row {row} is "
-            f"{int(array[first])} ({len(wrong)} row(s) out of range). Number the classes from 0."
+            f"{name} must lie in [0, {num_classes - 1}] for {num_classes} classes, but row {int(wrong[0])} is "
+            f"{int(array[wrong[0]])} ({len(wrong)} row(s) out of range). Number the classes from 0."
         )
 
 

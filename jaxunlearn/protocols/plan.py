@@ -137,7 +137,7 @@ def make_targets(settings: Settings) -> tuple[RolePlan, ...]:
     wanted = [target_roles.describe(bench, split, name) for name in target_roles.wanted(settings)]
     retrained = next(target for target in wanted if target.name == "retrained")
     lifting = workbench.lifting(retrained.bench, len(retrained.member))
-    rate = _measured_rate(retrained.bench, _timed(retrained), lifting)
+    rate = _measured_rate(retrained.bench, target_roles.trainable(retrained), lifting)
     at_once = lift.multiple(lifting)
 
     def planned(name: str, train: TrainSettings, rows: np.ndarray, disk: int) -> RolePlan:
@@ -154,19 +154,6 @@ def make_targets(settings: Settings) -> tuple[RolePlan, ...]:
             for target in wanted
         ],
     )
-
-
-def _timed(target: target_roles.Target) -> roles.Role:
-    """A described role, ready to be timed: nothing stored."""
-    ids = np.arange(len(target.member), dtype=np.int32)
-
-    def held_out(chosen: np.ndarray) -> np.ndarray:
-        return np.repeat(target.held_out[None], len(chosen), 0)
-
-    return roles.Role(
-        target.name, ids, lambda chosen: target.member[chosen], lambda chosen: np.ones(len(chosen), np.float32),
-        held_out, "",
-    )  # fmt: skip
 
 
 def targets_text(planned: tuple[RolePlan, ...]) -> str:

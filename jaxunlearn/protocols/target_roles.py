@@ -262,10 +262,17 @@ def stage(run: store.Run, target: Target, split_fingerprint: str, shadow: roles.
         initial = _starting_at(bench, begun)
     manifest = run.path("populations", target.name, "stage.json")
     fingerprint, _ = store.claim(run, target.name, manifest, facts, STAGE_VERSION)
+    return trainable(target._replace(member=member), fingerprint, initial)
+
+
+def trainable(
+    target: Target, fingerprint: str = "", initial: Callable[[np.ndarray], population.State] | None = None
+) -> roles.Role:
+    """A described role as the trainer wants it; without a fingerprint for a dry run, where nothing is stored."""
     return roles.Role(
         name=target.name,
-        member_ids=ids,
-        membership=lambda chosen: member[np.asarray(chosen)],
+        member_ids=np.arange(len(target.member), dtype=np.int32),
+        membership=lambda chosen: target.member[np.asarray(chosen)],
         factors=lambda chosen: np.ones(len(chosen), np.float32),
         held_out=lambda chosen: np.repeat(target.held_out[None], len(chosen), 0),
         fingerprint=fingerprint,

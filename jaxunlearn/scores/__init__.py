@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxunlearn import checks, errors
 from jaxunlearn.records import Evidence, Scores
-from jaxunlearn.scores import entries
+from jaxunlearn.scores import entries, unleak
 from jaxunlearn.scores.evidence import FIELDS, check
 from jaxunlearn.scores.measured import (
     Cases,
@@ -152,6 +152,12 @@ def missing(name: str, available: Mapping[str, Any] | Evidence) -> list[str]:
     return [field for field in needs(name) if not available.get(field)]
 
 
+def skipped_for(names: Iterable[str], available: Mapping[str, Any] | Evidence) -> dict[str, str]:
+    """The scores that cannot be computed from what is there, each with the arrays it lacks, in words."""
+    lacking = {name: missing(name, available) for name in names}
+    return {name: f"needs {', '.join(fields)}" for name, fields in lacking.items() if fields}
+
+
 def run(
     wanted: Iterable[str], evidence: Evidence, options: Options = DEFAULT_OPTIONS, *, measured: Measured | None = None
 ) -> Result:
@@ -172,10 +178,15 @@ def run(
     names = names_of(wanted)
     check(evidence)
     check_options(options)
-    lacking = {name: missing(name, evidence) for name in names}
-    skipped = {name: f"needs {', '.join(fields)}" for name, fields in lacking.items() if fields}
-    if "unleak" not in skipped and "unleak" in names and np.shape(evidence.unlearned)[-1] <= 3:
-        skipped["unleak"] = f"needs more than 3 classes, not {np.shape(evidence.unlearned)[-1]}"
+    return run_checked(names, evidence, options, measured)
+
+
+def run_checked(names: Iterable[str], evidence: Evidence, options: Options, measured: Measured | None = None) -> Result:
+    """`run` for names, evidence and options that have passed their checks: large arrays are not read again for them."""
+    skipped = skipped_for(names, evidence)
+    classes = np.shape(evidence.unlearned)[-1]
+    if "unleak" in names and "unleak" not in skipped and classes <= unleak.KEPT:
+        skipped["unleak"] = f"needs more than {unleak.KEPT} classes, not {classes}"
     todo = [name for name in names if name not in skipped]
     measured = measured if measured is not None else measure(evidence, options, pairs="unleak" in todo)
     return Result({name: compute(name, measured, options) for name in todo}, skipped)

@@ -97,15 +97,14 @@ def iam_family(family: str, offline: bool, measured: Given, options: Options) ->
     """Table 5: the confidence under another distribution; faithful mixes it with the shadows' carlini logits."""
     level = own_level(measured, _confidence) if offline else _confidence(measured.original)
     of_shadows = _carlini if options.compat == "faithful" else _confidence
-    return iam.interpolate(
-        level, _confidence(measured.unlearned), of_shadows(measured.shadows),
-        levels=options.levels, family=family, spread=options.spread,
-    )  # fmt: skip
+    return _iam(measured, level, _confidence, family, options, of_shadows)
 
 
-def _iam(measured: Given, level: Array, read: Reading, family: str, options: Options) -> Array:
+def _iam(
+    measured: Given, level: Array, read: Reading, family: str, options: Options, of_shadows: Reading | None = None
+) -> Array:
     return iam.interpolate(
-        level, read(measured.unlearned), read(measured.shadows),
+        level, read(measured.unlearned), (of_shadows or read)(measured.shadows),
         levels=options.levels, family=family, spread=options.spread,
     )  # fmt: skip
 

@@ -15,7 +15,11 @@ from jaxunlearn.report.cells import Cell, Table
 WORST = 12
 # Less than this part of the original model's samples caught, and no more than that more samples cleared: no power.
 WEAK = 0.05
-VERDICT = {2: "not forgotten", 1: "cannot tell", 0: "forgotten"}
+VERDICT = {
+    verdicts.NOT_FORGOTTEN: "not forgotten",
+    verdicts.CANNOT_TELL: "cannot tell",
+    verdicts.FORGOTTEN: "forgotten",
+}
 ORIGIN = {
     "retrained": "samples forgotten by exact retrains of other forget sets",
     "shadows": "shadow models in the unlearned model's place",

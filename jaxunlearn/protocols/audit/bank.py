@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, progress, records, scores, store
+from jaxunlearn.data.forget import CLASS_KINDS
 from jaxunlearn.protocols import recording, shadows, splits, targets, workbench
 from jaxunlearn.scores import rmia, unleak
 from jaxunlearn.settings import Settings
@@ -91,7 +92,7 @@ def options_of(settings: Settings, offline_a: float | None = None) -> scores.Opt
         rmia_signal=audit.rmia_signal,
         gamma=audit.rmia_gamma,
         compat=settings.compat.scores,
-        forget_type="set_random" if settings.split.forget.kind in ("set_random", "index_file") else "class",
+        forget_type="class" if settings.split.forget.kind in CLASS_KINDS else "set_random",
         dataset=dataset,
         seed=settings.seed,
     )

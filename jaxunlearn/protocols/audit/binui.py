@@ -16,10 +16,8 @@ from jaxunlearn.settings import Settings
 
 def runnable(bank: banks.Bank, names: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
     """Scores whose inputs are there, and why others are skipped."""
-    there = banks.available(bank)
-    skipped = {name: ", ".join(scores.missing(name, there)) for name in names}
-    why = {name: f"needs {fields}" for name, fields in skipped.items() if fields}
-    return [name for name in names if name not in why], why
+    skipped = scores.skipped_for(names, banks.available(bank))
+    return [name for name in names if name not in skipped], skipped
 
 
 def score_all(

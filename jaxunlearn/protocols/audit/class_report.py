@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, progress
+from jaxunlearn.data.forget import CLASS_KINDS
 from jaxunlearn.metrics import classes
 from jaxunlearn.protocols.audit import bank as banks
 from jaxunlearn.protocols.audit import binui
@@ -38,7 +39,7 @@ class Report(NamedTuple):
 def check(settings: Settings) -> None:
     """Raises a ConfigError unless the forget sets are classes."""
     kind = settings.split.forget.kind
-    if kind not in ("one_class", "class_percentage", "classes"):
+    if kind not in CLASS_KINDS:
         raise errors.ConfigError(
             f"audit.protocol = 'class_report' needs forget sets that are classes, but split.forget.kind is {kind!r}. "
             "Set --config.split.forget.kind=one_class, .classes=0,1,2 and .count=3."

@@ -115,13 +115,13 @@ def fingerprint(opened: Opened) -> str:
 def plan_text(opened: Opened) -> str:
     """What an audit of this file would do."""
     given = opened.named.evidence
-    lacking = {name: scores.missing(name, given) for name in opened.names}
-    can = [name for name, fields in lacking.items() if not fields]
+    skipped = scores.skipped_for(opened.names, given)
+    can = [name for name in opened.names if name not in skipped]
     rows = [
         ("samples", f"{opened.sizes['N']:,} of {opened.sizes['C']} classes"),
         ("shadow models", str(opened.sizes.get("S", 0))),
         ("scores", ", ".join(can)),
-        *[("skipped", f"{name}: needs {', '.join(fields)}") for name, fields in lacking.items() if fields],
+        *[("skipped", f"{name}: {why}") for name, why in skipped.items()],
         *([("ignored arrays", ", ".join(opened.named.ignored))] if opened.named.ignored else []),
     ]
     return tables.pairs(rows)
@@ -133,7 +133,7 @@ def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
     given = named.evidence
     reporter.say(f"{sizes['N']:,} samples, {sizes.get('S', 0)} shadow model(s), {sizes['C']} classes")
     measured = scores.measure(given, options, pairs="unleak" in wanted)
-    result = scores.run(wanted, given, options, measured=measured)
+    result = scores.run_checked(wanted, given, options, measured)
     forgotten = None if given.forgotten is None else np.asarray(given.forgotten, bool)
     board = None
     if forgotten is not None:

@@ -35,7 +35,7 @@ def publish(
             page.save_figure(piece.figure, folder / f"{piece.name}.svg")
             svg = page.figure_svg(piece.figure)
         sections.append(page.Section(piece.title, piece.text, piece.table, svg))
-    page.save_text(folder / "report.html", page.html(title, answer, sections, provenance))
+    page.save_html(folder / "report.html", title, answer, sections, provenance)
     parts = [answer, *(f"## {one.title}\n\n{one.text}\n\n{tables.markdown(one.table)}" for one in pieces if one.table)]
     page.save_text(folder / "report.md", "\n\n".join(parts) + "\n")
     store.files.write_json(run.path("findings.json"), [vars(finding) for finding in findings])

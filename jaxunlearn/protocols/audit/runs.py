@@ -142,14 +142,15 @@ def decide(
         return answers.answer(None, None, audit.level, why), []
     shared = banks.shared(bank)
     found: dict[str, verdicts.Verdicts] = {}
-    truth = None
+    truth, null = None, None
     for role in dict.fromkeys((*audit.unlearned, "retrained", "original")):
         cases = banks.cases(bank, role)
         values = scores.compute_cases(name, shared, cases, bank.options)
-        if wanted == "retrained":
-            null = null_of_retrained(bank, shared, name, audit.level)
-        else:
-            null = verdicts.null_of(name, shared, cases, bank.options, wanted, audit.level)
+        if null is None or null.calibration == "population":  # only that one depends on who is audited
+            if wanted == "retrained":
+                null = null_of_retrained(bank, shared, name, audit.level)
+            else:
+                null = verdicts.null_of(name, shared, cases, bank.options, wanted, audit.level)
             wanted = null.calibration  # all roles are judged by the kind of null that fits the first
         reporter.say(f"verdicts on {role} by {name}, calibrated on {null.calibration}")
         found[role] = verdicts.decide(name, values, null, bank.forgotten, audit.level)

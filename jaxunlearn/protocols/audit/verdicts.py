@@ -35,9 +35,9 @@ import numpy as np
 
 from jaxunlearn import errors, scores
 from jaxunlearn.metrics import decision, uniformity
+from jaxunlearn.metrics.decision import CANNOT_TELL, FORGOTTEN, NOT_FORGOTTEN
 from jaxunlearn.records import Evidence, Finding
 
-NOT_FORGOTTEN, CANNOT_TELL, FORGOTTEN = 2, 1, 0
 # The score of `auto`: the first whose arrays are there. Without exact retrains one that does not read the original
 # model, so that the drift of its null can be measured.
 AUTO = ("iam_off", "lira_off")
