@@ -1,11 +1,13 @@
 """Streams: which rows each member reads, in which order.
 
-A `Stream` is a table of row numbers per member, made from a membership matrix. Members of unequal size are padded to
-the longest; padding repeats one of the member's OWN rows at weight 0, so that a row outside a membership is never even
-read. The order of an epoch is a sort of threefry words keyed by (member, epoch, position): it does not depend on the
-padding, the chunk or the other members.
+A `Stream` is a table of row numbers per member, made from a membership matrix or from lists of rows. Members of unequal
+size are padded to the longest; padding repeats one of the member's OWN rows at weight 0, so that a row outside a
+membership is never even read. The order of an epoch is a sort of threefry words keyed by (member, epoch, position): it
+does not depend on the padding, the chunk or the other members. A stream may have segments that follow each other (all
+forget batches, then all retain batches); rows are shuffled within their segment, and no batch spans two.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,12 +23,14 @@ class Stream(NamedTuple):
     Attributes:
       rows: [M, n] int32 rows of the resident data set; the first `num_rows` of each line are the member's own.
       weights: [M, n] float32 sample weights, 0 in the padding.
-      num_rows: [M] int32.
+      num_rows: [M] int32; with segments, the padding between them counts.
+      segment: [M, n] int32 number of each place's segment, or None for one segment.
     """
 
     rows: jax.Array | np.ndarray
     weights: jax.Array | np.ndarray
     num_rows: jax.Array | np.ndarray
+    segment: jax.Array | np.ndarray | None = None
 
 
 def from_membership(member: np.ndarray, length: int = 0) -> Stream:
@@ -57,6 +61,33 @@ def from_membership(member: np.ndarray, length: int = 0) -> Stream:
     return Stream(rows, padded, count)
 
 
+def from_rows(parts: Sequence[Sequence[np.ndarray]], batch: int) -> Stream:
+    """A stream from lists of rows.
+
+    Args:
+      parts: [M][S] row numbers in reading order: for each member the same number S of segments, any of which may be
+        empty. With several, each but the last is padded to whole batches, so that no batch spans two.
+      batch: rows per step.
+
+    A member without any row reads padding only (row 0 at weight 0).
+    """
+    lines = [[np.asarray(rows, np.int32) for rows in member] for member in parts]
+    padded = [[-(-len(rows) // batch) * batch for rows in member[:-1]] + [len(member[-1])] for member in lines]
+    count = np.asarray([sum(sizes) for sizes in padded], np.int32)
+    shape = (len(lines), max(1, int(count.max(initial=0))))
+    rows, weights = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+    segment = np.full(shape, len(lines[0]) if lines else 0, np.int32)
+    for i, member in enumerate(lines):
+        own = next((part[0] for part in member if len(part)), 0)
+        rows[i], start = own, 0
+        for number, (part, size) in enumerate(zip(member, padded[i], strict=True)):
+            rows[i, start : start + len(part)] = part
+            weights[i, start : start + len(part)] = 1.0
+            segment[i, start : start + size] = number
+            start += size
+    return Stream(rows, weights, count, segment if lines and len(lines[0]) > 1 else None)
+
+
 def steps_per_epoch(stream: Stream, batch: int) -> int:
     """Steps that the largest member needs for one pass; the last, incomplete batch is kept."""
     return -(-int(np.max(np.asarray(stream.num_rows))) // batch)
@@ -74,13 +105,35 @@ def order(key: jax.Array, count: jax.Array, length: int) -> jax.Array:
     8,000 rows and 2.8 ms for 16,000, once per member and epoch.
     """
     positions = jnp.arange(length, dtype=jnp.int32)
+    return jax.lax.sort_key_val(_words(key, positions < count), positions)[1]
+
+
+def _words(key: jax.Array, is_own: jax.Array) -> jax.Array:
+    """One random word per place, the largest one in padding."""
+    positions = jnp.arange(is_own.shape[0], dtype=jnp.int32)
     words = jax.vmap(lambda i: jax.random.key_data(jax.random.fold_in(key, i))[0])(positions)
-    words = jnp.where(positions < count, words, jnp.uint32(0xFFFFFFFF))
-    return jax.lax.sort_key_val(words, positions)[1]
+    return jnp.where(is_own, words, jnp.uint32(0xFFFFFFFF))
+
+
+def _shuffled(stream: Stream, key: jax.Array) -> jax.Array:
+    """Places of one member in the order of an epoch; segments stay in order."""
+    length = stream.rows.shape[0]
+    if stream.segment is None:
+        return order(key, jnp.asarray(stream.num_rows), length)
+    positions = jnp.arange(length, dtype=jnp.int32)
+    words = _words(key, jnp.asarray(stream.weights) > 0)
+    return jax.lax.sort((jnp.asarray(stream.segment), words, positions), num_keys=2)[2]
 
 
 def epoch_batches(
-    stream: Stream, key: jax.Array, batch: int, steps: int, cycle: bool = False
+    stream: Stream,
+    key: jax.Array,
+    batch: int,
+    steps: int,
+    *,
+    shuffle: bool = True,
+    cycle: bool = False,
+    done: jax.Array | int = 0,
 ) -> tuple[jax.Array, jax.Array]:
     """One member's batches of one epoch.
 
@@ -89,21 +142,22 @@ def epoch_batches(
       key: the member's key for this epoch.
       batch: rows per step.
       steps: steps of the epoch; steps * batch may be more than the member has.
-      cycle: what follows the last own row: padding of weight 0, or the same order again (streams that accompany a
-        longer one).
+      shuffle: a new order every epoch, or that of the stream.
+      cycle: what follows the last own row: padding of weight 0, or the same batches again, the short last one included
+        (streams that accompany a longer one).
+      done: with `cycle`, batches of this stream that came before this epoch: reading goes on there.
 
     Returns:
       rows [steps, batch] int32 and weights [steps, batch] float32.
     """
     length = stream.rows.shape[0]
-    shuffled = order(key, jnp.asarray(stream.num_rows), length)
+    ordered = _shuffled(stream, key) if shuffle else jnp.arange(length, dtype=jnp.int32)
     places = jnp.arange(steps * batch, dtype=jnp.int32)
     if cycle:
-        chosen = shuffled[places % stream.num_rows]
-        inside = jnp.full(places.shape, stream.num_rows > 0)
-    else:
-        chosen = shuffled[jnp.minimum(places, length - 1)]
-        inside = places < stream.num_rows
+        round_trip = jnp.maximum(-(-jnp.asarray(stream.num_rows) // batch), 1) * batch
+        places = (places + (done * batch) % round_trip) % round_trip
+    inside = places < stream.num_rows
+    chosen = ordered[jnp.minimum(places, length - 1)]
     rows = jnp.asarray(stream.rows)[chosen]
     weights = jnp.where(inside, jnp.asarray(stream.weights)[chosen], 0.0)
     return rows.reshape(steps, batch), weights.reshape(steps, batch)

@@ -44,6 +44,7 @@ class Clock(NamedTuple):
     epoch: jax.Array  # int32, from 0
     fraction: jax.Array  # float32 in [0, 1): the part of the member's own epoch that is over
     step: jax.Array  # int32, from 0, over all epochs
+    length: jax.Array | int = 1  # int32 steps of the member's own epoch
 
 
 class Metrics(NamedTuple):

@@ -8,7 +8,7 @@ step, keep the old state where the batch is empty, where the loss is not finite,
 A diverged member therefore stops at its last finite state and cannot touch its neighbours. Nothing here opens a file.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -76,6 +76,11 @@ class Job(NamedTuple):
       steps: steps per epoch; must be the same for all chunks of a population only for speed, not for the numbers.
       held_out: stream on which the best epoch is chosen, or None to keep the last one.
       initial: State with leading M to start from, or None for `task.init`.
+      fixed: names of streams that are read in their own order instead of a new one every epoch.
+      carried_on: names of accompanying streams that go on where the last epoch left them; others start again.
+      stop: no steps are taken from this one on (counted over all epochs); 0 = never.
+      prologue: computes something at the start of every epoch, merged into the step's constants (a dict): (state, data,
+        constants, key) -> dict; None = nothing.
     """
 
     task: Task
@@ -87,6 +92,10 @@ class Job(NamedTuple):
     steps: int
     held_out: streams.Stream | None = None
     initial: State | None = None
+    fixed: tuple[str, ...] = ()
+    carried_on: tuple[str, ...] = ()
+    stop: int = 0
+    prologue: Callable[[State, Resident, Tree, jax.Array], dict[str, Tree]] | None = None
 
 
 def _start(job: Job, given: State | None, member_id: jax.Array, key: jax.Array) -> Carry:
@@ -145,20 +154,28 @@ def _epoch_of_one_member(job: Job, carry: Carry, fixed: Fixed, shared: tuple) ->
     data, epoch, role_key = shared
     key = keys.at(keys.member(keys.stream(role_key, "train"), fixed.member_id), epoch)
     driver = next(iter(job.streams))
-    batches = {
-        name: streams.epoch_batches(stream, keys.stream(key, name), job.batches[name], job.steps, cycle=name != driver)
-        for name, stream in fixed.streams.items()
-    }
     own_steps = jnp.maximum(-(-fixed.streams[driver].num_rows // job.batches[driver]), 1)
+    batches = {
+        name: streams.epoch_batches(
+            stream, keys.stream(key, name), job.batches[name], job.steps, shuffle=name not in job.fixed,
+            cycle=name != driver, done=epoch * own_steps if name in job.carried_on else 0,
+        )
+        for name, stream in fixed.streams.items()
+    }  # fmt: skip
+    constants = fixed.constants
+    if job.prologue is not None:
+        constants = {**constants, **job.prologue(carry.state, data, constants, keys.stream(key, "prologue"))}
 
     def step(carry: Carry, now: tuple) -> tuple[Carry, Metrics]:
         number, read = now
         taken = {
             name: Batch(data.inputs[rows], data.labels[rows], weights, rows) for name, (rows, weights) in read.items()
         }
-        clock = Clock(epoch, number / own_steps, epoch * own_steps + number)
-        state, metrics = job.task.step(carry.state, taken, clock, keys.at(key, number), fixed.constants)
+        clock = Clock(epoch, number / own_steps, epoch * own_steps + number, own_steps)
+        state, metrics = job.task.step(carry.state, taken, clock, keys.at(key, number), constants)
         active = (jnp.sum(taken[driver].weights) > 0) & (carry.diverged_at == NEVER)
+        if job.stop:
+            active &= clock.step < job.stop
         finite = jnp.isfinite(metrics.loss)
         diverged_at = jnp.where(active & ~finite, clock.step, carry.diverged_at)
         state = trees.where(active & finite, state, carry.state)

@@ -43,9 +43,39 @@ def test_a_cycling_stream_repeats_its_rows_at_full_weight():
     member = np.zeros((1, 50), bool)
     member[0, :5] = True
     one = jax.tree.map(lambda leaf: leaf[0], streams.from_membership(member))
-    rows, weights = streams.epoch_batches(one, keys.root(1), 10, 2, cycle=True)
-    assert (np.asarray(weights) == 1).all()
-    assert np.bincount(np.asarray(rows).ravel()).tolist() == [4] * 5
+    rows, weights = map(np.asarray, streams.epoch_batches(one, keys.root(1), 3, 5, cycle=True))
+    assert weights.sum(1).tolist() == [3, 2, 3, 2, 3]  # the short last batch is kept, and comes again
+    assert sorted(rows[:2][weights[:2] > 0]) == list(range(5))
+    np.testing.assert_array_equal(rows[2:4], rows[:2])
+
+
+def test_a_stream_carried_on_goes_on_where_it_stopped():
+    one = jax.tree.map(lambda leaf: leaf[0], streams.from_rows([[np.arange(5)]], 2))
+    first, _ = streams.epoch_batches(one, keys.root(0), 2, 2, shuffle=False, cycle=True)
+    second, weights = streams.epoch_batches(one, keys.root(0), 2, 2, shuffle=False, cycle=True, done=2)
+    assert np.asarray(first).tolist() == [[0, 1], [2, 3]]
+    assert np.asarray(second)[np.asarray(weights) > 0].tolist() == [4, 0, 1]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_segments_follow_each_other_and_share_no_batch(shuffle):
+    parts = [[np.arange(10, 15), np.arange(20, 27)], [np.arange(30, 32), np.arange(40, 41)]]
+    stream = streams.from_rows(parts, 4)
+    for i, (first, second) in enumerate(parts):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], stream)
+        rows, weights = map(np.asarray, streams.epoch_batches(one, keys.root(3), 4, 5, shuffle=shuffle))
+        cut = -(-len(first) // 4)
+        assert sorted(rows[:cut][weights[:cut] > 0]) == list(first)
+        assert sorted(rows[cut:][weights[cut:] > 0]) == list(second)
+        if not shuffle:
+            assert rows[cut:][weights[cut:] > 0].tolist() == list(second)
+
+
+def test_a_member_without_rows_reads_nothing():
+    stream = streams.from_rows([[np.zeros(0, int)], [np.arange(3)]], 2)
+    one = jax.tree.map(lambda leaf: leaf[0], stream)
+    for cycle in (False, True):
+        assert not np.asarray(streams.epoch_batches(one, keys.root(0), 2, 3, cycle=cycle)[1]).any()
 
 
 @pytest.mark.parametrize(

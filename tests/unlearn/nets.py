@@ -1,0 +1,119 @@
+"""Tiny networks of the golden files, as flax modules, with their parameters translated; and runs on given batches."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import keys, population, trees
+from jaxunlearn.models import blocks
+from jaxunlearn.unlearn import running
+from jaxunlearn.unlearn.network import Network
+
+
+class Tiny(nn.Module):
+    """dense (- BatchNorm) - activation - dense; flattens its inputs."""
+
+    num_classes: int
+    hidden: int
+    norm: bool = False
+    activation: str = "relu"
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        rows = blocks.Dense(self.hidden)(inputs.reshape(len(inputs), -1))
+        if self.norm:
+            rows = blocks.BatchNorm()(rows, train, mask)
+        rows = {"relu": nn.relu, "tanh": jnp.tanh}[self.activation](rows)
+        return blocks.Dense(self.num_classes)(rows)
+
+
+def plain(inputs, key, train):
+    return inputs
+
+
+def network(module, shape):
+    return Network(module, plain, jax.ShapeDtypeStruct(shape, jnp.float32), module.num_classes)
+
+
+# torch names of the files -> path in the flax tree; the same for every tiny dense network
+LAYERS = {
+    "iam_mlp": {"features.0": "Dense_0", "classifier": "Dense_1"},
+    "iam_bn": {"fc1": "Dense_0", "bn1": "BatchNorm_0", "linear": "Dense_1"},
+    "conformal": {"fc1": "Dense_0", "bn": "BatchNorm_0", "fc2": "Dense_1"},
+}
+
+
+def variables(file, prefix, names, separator="."):
+    """Flax variables from the arrays `<prefix><separator><torch name>` of a golden file."""
+    params, stats = {}, {}
+    for torch, flax in names.items():
+        def get(leaf, torch=torch):
+            return np.asarray(file[f"{prefix}{separator}{torch}.{leaf}"], np.float32)
+
+        if flax.startswith("BatchNorm"):
+            params[flax] = {"scale": get("weight"), "bias": get("bias")}
+            if f"{prefix}{separator}{torch}.running_mean" in file:
+                stats[flax] = {"mean": get("running_mean"), "var": get("running_var")}
+        else:
+            kernel = get("weight")
+            kernel = kernel.transpose(2, 3, 1, 0) if kernel.ndim == 4 else kernel.T
+            params[flax] = {"kernel": kernel}
+            if f"{prefix}{separator}{torch}.bias" in file:
+                params[flax]["bias"] = get("bias")
+    return {"params": params, **({"batch_stats": stats} if stats else {})}
+
+
+def setup(net, method, originals, retain, forget, *, validation=(), bn="auto", batch=64, mapping="map", hyper=None,
+          numbers=None, members=1):  # fmt: skip
+    """A Setup whose data is (retain rows, then forget rows, then validation rows); `method` is a Method or a builder.
+
+    Args:
+      originals: variables of ONE model (repeated), or with a leading axis where members > 1 and they differ.
+      retain, forget, validation: (x, y) pairs of arrays.
+    """
+    parts = [part for part in (retain, forget, validation) if len(part)]
+    x = np.concatenate([np.asarray(part[0], np.float32) for part in parts])
+    y = np.concatenate([np.asarray(part[1], np.int32) for part in parts])
+    r, f = len(retain[1]), len(forget[1])
+    build = method if callable(method) else (lambda hyper: method)
+    stacked = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], members, 0), originals)
+    ids = np.arange(members, dtype=np.int32) if numbers is None else np.asarray(numbers, np.int32)
+    return running.Setup(
+        net, population.Resident(x, y), build, hyper or {}, stacked,
+        [np.arange(r, r + f)] * members, [np.arange(r)] * members, np.arange(r + f, len(y)),
+        ids, np.zeros(members, np.int32), keys.root(3), population.make(mapping, devices=1), bn, batch, False,
+    )  # fmt: skip
+
+
+def outcome(prepared):
+    """Variables of member 0 after all phases."""
+    *_, last = running.run(prepared)
+    return trees.take(last.outcome.variables, 0)
+
+
+def assert_close(found, wanted, atol, collections=("params", "batch_stats")):
+    for name in collections:
+        if name not in wanted or not wanted[name]:
+            continue
+        for (path, a), (_, b) in zip(trees.named_leaves(found[name]), trees.named_leaves(wanted[name]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=atol, err_msg=f"{name}/{path}")
+
+
+def in_order(method, **also):
+    """The method with every stream read in its own order."""
+    import dataclasses
+
+    def fixed(reads):
+        return {name: one._replace(shuffle=False, **also) for name, one in reads.items()}
+
+    phases = tuple(
+        dataclasses.replace(
+            phase, reads=fixed(phase.reads),
+            estimates={name: one._replace(reads=fixed(one.reads)) for name, one in phase.estimates.items()},
+        )
+        for phase in method.phases
+    )  # fmt: skip
+    return dataclasses.replace(method, phases=phases)
+
+
