@@ -140,6 +140,41 @@ class TargetSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class SweepSettings:
+    """Values of hyperparameters that are tried side by side, as further members of one population; empty = no sweep."""
+
+    lr: tuple[float, ...] = _field((), "learning rate", low=0.0)
+    alpha: tuple[float, ...] = _field((), "the method's alpha (selection, weight, step, noise)")
+    lam: tuple[float, ...] = _field((), "the method's lambda (dampening)")
+    beta: tuple[float, ...] = _field((), "the method's beta")
+    gamma: tuple[float, ...] = _field((), "the method's gamma")
+    fraction: tuple[float, ...] = _field((), "part of the parameters or rows", low=0.0, high=1.0)
+    quantile: tuple[float, ...] = _field((), "quantile of the pruning rules", low=0.0, high=1.0)
+    weight_decay: tuple[float, ...] = _field((), "weight decay", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnlearnSettings:
+    """Approximate unlearning."""
+
+    methods: tuple[str, ...] = _field(("all",), "names of the method table, or my_module:my_method; all = every one")
+    options: tuple[str, ...] = _field((), "hyperparameters: ssd.alpha=5 for one method, epochs=3 for all that have it")
+    dataset: str = _field("", "data set whose published hyperparameters are used; empty = data.name")
+    bn: str = _field("auto", "BatchNorm: auto = the method's own, frozen, recalibrate on retained rows, faithful, or "
+                     "first_epoch (training mode in the first epoch only)",
+                     choices=("auto", "frozen", "recalibrate", "faithful", "first_epoch"))  # fmt: skip
+    augment: bool = _field(True, "unlearning sees the training augmentation (data.augment)")
+    sweep: SweepSettings = _section(SweepSettings)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+    """Experiments that join several stages."""
+
+    kind: str = _field("methods", "methods: all unlearning methods beside exact retraining", choices=("methods",))
+
+
+@dataclasses.dataclass(frozen=True)
 class AuditSettings:
     """How forgetting is measured and judged."""
 
@@ -150,7 +185,8 @@ class AuditSettings:
                  "sensitivity"),
     )  # fmt: skip
     scores: tuple[str, ...] = _field(("all",), "names of the score table, or my_module:my_score; all = every one")
-    unlearned: tuple[str, ...] = _field(("retrained",), "roles that are audited: retrained, or unlearned:METHOD")
+    unlearned: tuple[str, ...] = _field(("retrained",), "roles that are audited: retrained, unlearned:METHOD, or "
+                                        "unlearned:all for every method of unlearn.methods")  # fmt: skip
     dataset: str = _field("", "data set whose published constants are used; empty = data.name")
     group_size: int = _field(1, "shadow models per group; scores see one group at a time", low=1)
     groups: int = _field(10, "at most so many groups of shadow models", low=1)
@@ -213,6 +249,8 @@ class CompatSettings:
                           choices=("corrected", "faithful"))  # fmt: skip
     scores: str = _field("corrected", "faithful: LiRA, IAM constants and Table 5 with the published code's quirks",
                          choices=("corrected", "faithful"))  # fmt: skip
+    unlearn: str = _field("corrected", "faithful: unlearning methods with the published code's quirks (docstrings)",
+                          choices=("corrected", "faithful"))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +264,9 @@ class Settings:
     train: TrainSettings = _section(TrainSettings)
     shadows: ShadowSettings = _section(ShadowSettings)
     targets: TargetSettings = _section(TargetSettings)
+    unlearn: UnlearnSettings = _section(UnlearnSettings)
     audit: AuditSettings = _section(AuditSettings)
+    study: StudySettings = _section(StudySettings)
     engine: EngineSettings = _section(EngineSettings)
     compat: CompatSettings = _section(CompatSettings)
 

@@ -90,6 +90,21 @@ def record(
     return file.values, not lost
 
 
+def write(
+    run: store.Run, bench: workbench.Workbench, role: roles.Role, rows: np.ndarray, view: str, values: np.ndarray
+) -> np.ndarray:
+    """Stores logits [M, N, C] that were computed elsewhere (joint answers of an ensemble) as the role's own."""
+    path = run.path("logits", file_name(role.name, view))
+    dtype, mark = bench.settings.engine.logits_dtype, _fingerprint(role, rows, view)
+    file = logits.open_file(path, len(values), len(rows), values.shape[-1], dtype, mark)
+    todo = np.asarray([line for line in range(len(values)) if line not in file.done], np.int64)
+    for line in todo:
+        file.values[line] = values[line]
+    if len(todo):
+        logits.commit(file, todo)
+    return file.values
+
+
 def read(
     run: store.Run,
     bench: workbench.Workbench,

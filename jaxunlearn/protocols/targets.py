@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxunlearn import errors, progress, records, store
 from jaxunlearn.protocols import recording, roles, shadows, splits, target_roles, workbench
+from jaxunlearn.protocols.unlearned import members, variants
 from jaxunlearn.settings import Settings
 
 
@@ -65,8 +66,19 @@ class RoleLogits(NamedTuple):
     snapshots: tuple[int, ...] = ()
 
 
-def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Workbench) -> Summary:
+def run(
+    run_folder: store.Run,
+    reporter: progress.Reporter,
+    bench: workbench.Workbench,
+    only: tuple[str, ...] = target_roles.NAMES,
+) -> Summary:
     """Trains and records every role that the settings ask for, the shadows first; finished work is reused.
+
+    Args:
+      run_folder: the run folder.
+      reporter: for progress.
+      bench: the workbench.
+      only: roles to look at.
 
     Raises:
       ConfigError: settings that do not fit together; before any training.
@@ -74,17 +86,20 @@ def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Wor
     """
     begun = time.monotonic()
     target_roles.check(bench)
-    _mention(reporter, bench.settings)
+    names = [name for name in target_roles.wanted(bench.settings) if name in only]
+    if "snapshots" in names:
+        _mention(reporter, bench.settings)
     shadow_summary = shadows.run(run_folder, reporter, bench)
     split, split_fingerprint = splits.obtain(run_folder, bench)
     shadow = shadows.shadow_role(bench, split, split_fingerprint, run_folder)
-    wanted = [target_roles.describe(bench, split, name) for name in target_roles.wanted(bench.settings)]
+    wanted = [target_roles.describe(bench, split, name) for name in names]
     staged = [(target, target_roles.stage(run_folder, target, split_fingerprint, shadow)) for target in wanted]
     missing = sum(_missing_bytes(run_folder, target, role) for target, role in staged)
     store.files.require_space(run_folder.root, missing)
     found = {target.name: produce(run_folder, reporter, target, role, split) for target, role in staged}
     summary = Summary(found, shadow_summary, time.monotonic() - begun)
-    store.files.write_json(run_folder.path("targets.json"), plain(summary))
+    if len(names) == len(target_roles.wanted(bench.settings)):
+        store.files.write_json(run_folder.path("targets.json"), plain(summary))
     return summary
 
 
@@ -123,6 +138,10 @@ def produce(
                 run_folder, reporter, target.bench, role, target.rows, view, target.snapshots
             )
             intact = intact and whole
+    if spent.members:
+        # What a role cost is told again whenever methods are compared with it, long after it was trained.
+        cost = {"members": spent.members, "seconds": spent.seconds, "compile_seconds": spent.compile_seconds}
+        store.files.write_json(run_folder.path("populations", target.name, "cost.json"), cost)
     diverged = shadows.diverged_members(run_folder, role)
     for member, step in diverged.items():
         reporter.say(f"{target.name}: member {member} diverged and was frozen at step {step}")
@@ -171,7 +190,7 @@ def role_logits(
     Args:
       run_folder: where `run` has worked.
       bench: of the same settings.
-      name: shadow, or one of `target_roles.NAMES`.
+      name: shadow, one of `target_roles.NAMES`, or unlearned:METHOD.
       view: clean, or augmented_K.
 
     Raises:
@@ -179,6 +198,8 @@ def role_logits(
       StoreError: not asked for, not recorded yet, or recorded with other settings; the message names the command to
         run.
     """
+    if name.startswith(variants.PREFIX):
+        return _unlearned_logits(run_folder, bench, name, view)
     known = (shadows.ROLE, *target_roles.NAMES)
     if name not in known:
         raise errors.unknown("role", name, known)
@@ -208,6 +229,26 @@ def role_logits(
     labels = np.asarray(bench.dataset.labels, np.int32)[rows]
     member = role.membership(role.member_ids)[:, rows]
     return RoleLogits(values, labels, rows, member, shadows.diverged_members(run_folder, role), snapshots)
+
+
+def _unlearned_logits(run_folder: store.Run, bench: workbench.Workbench, name: str, view: str) -> RoleLogits:
+    """Recorded logits of an unlearned role.
+
+    Raises:
+      StoreError: not recorded yet, or with other settings; the message names the command to run.
+    """
+    method = name.removeprefix(variants.PREFIX).partition("@")[0]
+    command = f"Run `python -m launch.unlearn --config=... --workdir={run_folder.root} --methods={method}`."
+    if not run_folder.path("logits", recording.file_name(name, view)).exists():
+        raise errors.StoreError(f"{run_folder.root} holds no logits of {name}. {command}")
+    target, role = members.recorded(run_folder, bench, name)
+    try:
+        values = recording.read(run_folder, target.bench, role, target.rows, view)
+    except errors.StoreError as error:
+        raise errors.StoreError(f"{error} {command}") from error
+    labels = np.asarray(bench.dataset.labels, np.int32)[target.rows]
+    member = role.membership(role.member_ids)[:, target.rows]
+    return RoleLogits(values, labels, target.rows, member, shadows.diverged_members(run_folder, role))
 
 
 def _missing_bytes(run_folder: store.Run, target: target_roles.Target, role: roles.Role) -> int:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import data, errors, models, population, store
+from jaxunlearn import data, errors, models, population, store, unlearn
 from jaxunlearn.data import augment
 from jaxunlearn.models import cost
 from jaxunlearn.population import lift
@@ -86,6 +86,15 @@ def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Ta
     prepare_inputs = augment.prepare(dataset, settings.data.augment, settings.data.pad)
     example = jax.ShapeDtypeStruct(tuple(dataset.inputs.shape[1:]), jnp.dtype(dataset.inputs.dtype))
     return population.supervised(module, evaluator, prepare_inputs, settings.train, example)
+
+
+def network(bench: Workbench) -> unlearn.Network:
+    """The network as unlearning methods see it."""
+    settings, dataset = bench.settings, bench.dataset
+    module = models.build(settings.model, dataset.num_classes, conv=bench.policy.conv, dtype=settings.model.dtype)
+    prepare_inputs = augment.prepare(dataset, settings.data.augment, settings.data.pad)
+    example = jax.ShapeDtypeStruct(tuple(dataset.inputs.shape[1:]), jnp.dtype(dataset.inputs.dtype))
+    return unlearn.Network(module, prepare_inputs, example, dataset.num_classes)
 
 
 def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:

@@ -8,6 +8,7 @@ the command and shows which facts differ; nothing is ever mixed or overwritten u
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import platform
@@ -48,6 +49,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "shadows": ("populations/shadow", "logits/shadow.*"),
     "targets": (*(f"{kind}/{role}{end}" for role in _TARGETS for kind, end in _KINDS), "targets.json"),
     **{role: tuple(f"{kind}/{role}{end}" for kind, end in _KINDS) for role in _TARGETS},
+    "unlearned": (*(f"{kind}/unlearned:*" for kind, _ in _KINDS), "unlearned.json"),
     "logits": ("logits",),
     "audit": (*_AUDIT, "report/report.*", "report/tables"),
     "all": (
@@ -59,8 +61,22 @@ STAGES: dict[str, tuple[str, ...]] = {
         "report",
         "summary.json",
         "targets.json",
+        "unlearned.json",
     ),
 }
+
+
+def patterns(stage: str) -> tuple[str, ...]:
+    """What --overwrite=STAGE deletes; beside the stages of the table every single role unlearned:METHOD is one.
+
+    Raises:
+      ConfigError: unknown stage.
+    """
+    if stage.startswith("unlearned:"):
+        return tuple(f"{kind}/{glob.escape(stage)}{end}" for kind, end in (*_KINDS, ("populations", ".*")))
+    if stage not in STAGES:
+        raise errors.unknown("stage for --overwrite", stage, STAGES)
+    return STAGES[stage]
 
 
 @contextlib.contextmanager
@@ -74,9 +90,7 @@ def open_run(workdir: str, overwrite: tuple[str, ...] = ()) -> Iterator[Run]:
     Raises:
       StoreError: cannot be written, or another process works in it. ConfigError: unknown stage.
     """
-    for stage in overwrite:
-        if stage not in STAGES:
-            raise errors.unknown("stage for --overwrite", stage, STAGES)
+    doomed = [pattern for stage in overwrite for pattern in patterns(stage)]
     root = Path(workdir).expanduser().absolute()
     with files.writing(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -85,10 +99,9 @@ def open_run(workdir: str, overwrite: tuple[str, ...] = ()) -> Iterator[Run]:
         _lock(lock, root)
         for leftover in root.rglob("*.tmp-*"):
             files.remove(leftover)
-        for stage in overwrite:
-            for pattern in STAGES[stage]:
-                for path in root.glob(pattern):
-                    files.remove(path)
+        for pattern in doomed:
+            for path in root.glob(pattern):
+                files.remove(path)
         yield Run(root)
 
 

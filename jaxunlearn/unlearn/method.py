@@ -4,9 +4,9 @@
     Phase = estimates, then epochs of moves (objective -> gradient -> transform), or one transform alone: an edit
 
 A builder is a plain function whose arguments are the method's hyperparameters, all with defaults. Arguments that
-are floats may differ between members (forget sets, values of a sweep): inside the compiled program the builder is called
-with traced scalars, so it must not decide anything by them. Whole numbers, bools and strings are structure. The same
-builder is called on the host with each member's own plain numbers, where `Reads.rows` is worked out.
+are floats may differ between members (forget sets, values of a sweep): inside the compiled program the builder is
+called with traced scalars, so it must not decide anything by them. Whole numbers, bools and strings are structure. The
+same builder is called on the host with each member's own plain numbers, where `Reads.rows` is worked out.
 
     def my_method(lr: float = 0.01, epochs: int = 3):
         def objective(outputs, batches, now):

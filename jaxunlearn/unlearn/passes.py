@@ -37,9 +37,7 @@ def relabelled(member: Member, reads: Reads, samples: Samples, epoch: jax.Array 
     return samples._replace(labels=reads.labels(draws, samples, member.network.num_classes))
 
 
-def fold(
-    member: Member, name: str, start: Tree, update: Callable[[Tree, Samples, jax.Array], Tree]
-) -> Tree:
+def fold(member: Member, name: str, start: Tree, update: Callable[[Tree, Samples, jax.Array], Tree]) -> Tree:
     """Folds `update(total, samples, key)` over the batches of one pass of a stream; empty batches leave the total."""
     stream, reads = member.streams[name], member.reads[name]
     steps = max(1, -(-stream.rows.shape[0] // reads.batch))
@@ -90,9 +88,7 @@ def loss_gradient(
     return jax.grad(objective, has_aux=True)(member.params)
 
 
-def sample_gradients(
-    member: Member, samples: Samples, loss: Callable[[jax.Array, jax.Array], jax.Array]
-) -> Tree:
+def sample_gradients(member: Member, samples: Samples, loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Tree:
     """[B, ...] gradients of loss(logits [C], label []) of every row alone, in evaluation mode; 0 in padding."""
 
     def one(inputs: jax.Array, label: jax.Array) -> Tree:
@@ -120,9 +116,9 @@ def recalibrated(member: Member, name: str) -> Tree:
 
     def update(total: tuple[Tree, jax.Array], samples: Samples, key: jax.Array) -> tuple[Tree, jax.Array]:
         def moved(start: Tree) -> Tree:
-            return network.forward(
-                member.network, member.params, start, samples.inputs, samples.weights, "train", key
-            )[1]
+            return network.forward(member.network, member.params, start, samples.inputs, samples.weights, "train", key)[
+                1
+            ]
 
         low, high = moved(blank), moved(jax.tree.map(jnp.ones_like, blank))
         own = jax.tree.map(lambda a, b: a / jnp.maximum(1.0 - (b - a), 1e-6), low, high)

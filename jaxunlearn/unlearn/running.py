@@ -7,6 +7,7 @@
 A member is one (forget set, setting of hyperparameters) pair. Nothing here opens a file.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ class Setup(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a method made of its members: flax variables with leading M; [M] steps at which a member was frozen, or -1."""
+    """What a method made of M members: flax variables [M, ...], and [M] steps at which a member was frozen, or -1."""
 
     variables: Tree
     diverged_at: np.ndarray
@@ -123,7 +124,7 @@ def _cut(setup: Setup, method: Method) -> Method:
 
 
 def pools_of(setup: Setup, member: int, index: int, name: str) -> Pools:
-    """The rows of one member; the generator's draws depend on the role, the member's number, the phase and the stream."""
+    """The rows of one member; the generator depends on the role, the member's number, the phase and the stream."""
     seed = np.asarray(jax.random.key_data(setup.key)).ravel()
     rng = np.random.default_rng([*map(int, seed), int(setup.numbers[member]), index, keys.name_hash(name)])
     return Pools(
@@ -153,7 +154,9 @@ def rows_of(reads: Reads, pools: Pools) -> list[np.ndarray]:
     return found
 
 
-def _streams(setup: Setup, index: int, reads_of: Callable[[Phase], Mapping[str, Reads]], prefix: str) -> dict[str, Stream]:
+def _streams(
+    setup: Setup, index: int, reads_of: Callable[[Phase], Mapping[str, Reads]], prefix: str
+) -> dict[str, Stream]:
     """Streams with leading M of one phase or estimate, each member's rows from its own numbers."""
     members = range(len(setup.numbers))
     methods = [_cut(setup, _concrete(setup, member)) for member in members]
@@ -234,7 +237,10 @@ def job_of(setup: Setup, index: int, initial: State, memory: Tree, estimates: Tr
 def _begin(setup: Setup, index: int, given: State, memory: Tree) -> tuple[State, Tree, np.ndarray]:
     """The state of all members before the first step of a phase, its estimates, and who stayed finite."""
     stage = stage_of(setup, index)
-    fixed = {"constants": constants_of(setup, index, memory, {}), "streams": _estimate_streams(setup, index, "estimates")}
+    fixed = {
+        "constants": constants_of(setup, index, memory, {}),
+        "streams": _estimate_streams(setup, index, "estimates"),
+    }
     arguments = lift.pad(jax.tree.map(np.asarray, (given, fixed)), setup.lifting)
 
     def fn(given: State, fixed: Tree, shared: Resident) -> Tree:
@@ -269,12 +275,16 @@ def templates(setup: Setup, index: int) -> Tree:
     members = len(setup.numbers)
     stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), setup.originals)
     rest = {name: leaf for name, leaf in stacked.items() if name != "params"}
-    state, memory = State(stacked["params"], rest, ()), {}
+    memory: dict[str, Saved] = {}
+    state = State(stacked["params"], rest, ())
     kept: Tree = {}
     for number in range(index + 1):
         phase = phases(setup)[number][0]
         stage = stage_of(setup, number)
-        fixed = {"constants": constants_of(setup, number, memory, {}), "streams": _estimate_streams(setup, number, "estimates")}
+        fixed = {
+            "constants": constants_of(setup, number, memory, {}),
+            "streams": _estimate_streams(setup, number, "estimates"),
+        }
 
         def fn(given: State, fixed: Tree, data: Resident, stage: tasks.Stage = stage) -> Tree:
             return tasks.begin(stage, given, data, fixed["streams"], fixed["constants"])
@@ -283,12 +293,12 @@ def templates(setup: Setup, index: int) -> Tree:
         estimates = kept if phase.same_optimizer and not phase.estimates else estimates
         kept = estimates
         if number == index:
-            frozen = jax.ShapeDtypeStruct((members,), np.int32)
+            frozen: Any = jax.ShapeDtypeStruct((members,), np.int32)
             return {"carry": training.Carry(state, frozen), "memory": memory, "estimates": estimates}
         if phase.keep:
             memory = {**memory, phase.keep: Saved(state.params, state.statistics, state.optimizer)}
         if phase.widen:
-            state = jax.eval_shape(lambda one: _leave(setup, phase, one), state)
+            state = jax.eval_shape(functools.partial(_leave, setup, phase), state)
     raise AssertionError("no such phase")
 
 
@@ -305,7 +315,8 @@ def run(setup: Setup, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
     members = len(setup.numbers)
     originals = trees.to_host(setup.originals)
     rest = {name: leaf for name, leaf in originals.items() if name != "params"}
-    state, memory = State(originals["params"], rest, ()), {}
+    memory: dict[str, Saved] = {}
+    state = State(originals["params"], rest, ())
     diverged, offset, trained = np.full(members, NEVER, np.int32), 0, False
     blank = np.full(members, np.nan, np.float32)
     every = phases(setup)
@@ -328,7 +339,10 @@ def run(setup: Setup, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
             job = job_of(setup, index, state, memory, estimates)
             report = None
             for report in population.train(job, setup.data, phase.epochs, setup.lifting, carry=carry, done=done):
-                def keep(report: population.Progress = report, memory: Tree = memory, estimates: Tree = estimates) -> Tree:
+
+                def keep(
+                    report: population.Progress = report, memory: Tree = memory, estimates: Tree = estimates
+                ) -> Tree:
                     return {"carry": population.host(report), "memory": memory, "estimates": estimates}
 
                 yield Event(index, report.epoch, report.loss, report.accuracy, keep)

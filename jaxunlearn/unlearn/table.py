@@ -81,9 +81,7 @@ def binder(entry: Entry, chosen: Mapping[str, Any]) -> Callable[[Mapping[str, An
     """
     first = entry.build(**chosen)
     if not isinstance(first, Method):
-        raise errors.ConfigError(
-            f"{entry.build.__name__} returned {type(first).__name__}, expected an unlearn.Method."
-        )
+        raise errors.ConfigError(f"{entry.build.__name__} returned {type(first).__name__}, expected an unlearn.Method.")
 
     def build(hyper: Mapping[str, Any]) -> Method:
         return entry.build(**{**chosen, **hyper})

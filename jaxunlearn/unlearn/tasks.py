@@ -14,7 +14,7 @@ import optax
 from jaxunlearn import keys, population, trees
 from jaxunlearn.population import Batch, Clock, Metrics, Resident, State, Stream
 from jaxunlearn.unlearn import network, passes
-from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Now, Phase, Reads, Samples, Saved
+from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Now, Phase, Reads, Samples
 from jaxunlearn.unlearn.network import Network
 
 Tree = Any
@@ -27,7 +27,7 @@ class Stage(NamedTuple):
     Attributes:
       network: of this phase (widened where it asks for that).
       build: {name: scalar} -> Method.
-      index: which phase.
+      position: which phase.
       mode: "train" or "eval".
       key: root key of the role; `reads` of the phase with their batch sizes filled in.
       batch: rows per step where a stream does not say; augment: whether inputs are augmented.
@@ -35,7 +35,7 @@ class Stage(NamedTuple):
 
     network: Network
     build: Callable[[Mapping[str, Any]], Method]
-    index: int
+    position: int
     mode: str
     key: jax.Array
     batch: int
@@ -44,7 +44,7 @@ class Stage(NamedTuple):
 
 def phase_of(stage: Stage, constants: Constants) -> Phase:
     """The phase with this member's hyperparameters."""
-    return stage.build(constants["hyper"]).phases[stage.index]
+    return stage.build(constants["hyper"]).phases[stage.position]
 
 
 def sized(reads: Mapping[str, Reads], batch: int) -> dict[str, Reads]:
@@ -64,8 +64,8 @@ def member_of(
 ) -> Member:
     """The view that an estimate gets."""
     return Member(
-        stage.network, state.params, state.statistics, constants["reference"], constants["memory"], found, data, streams,
-        sized(reads, stage.batch), constants["forget"], stage.mode, key,
+        stage.network, state.params, state.statistics, constants["reference"], constants["memory"], found, data,
+        streams, sized(reads, stage.batch), constants["forget"], stage.mode, key,
         labels_key(stage, constants), stage.augment,
     )  # fmt: skip
 
@@ -119,14 +119,16 @@ def begin(
       (state, estimates, whether everything is finite); where it is not, the parameters stay as they came.
     """
     phase = phase_of(stage, constants)
-    key = keys.at(keys.member(keys.stream(stage.key, "begin"), constants["number"]), stage.index)
+    key = keys.at(keys.member(keys.stream(stage.key, "begin"), constants["number"]), stage.position)
     params, statistics = given.params, given.statistics
     reference = constants["reference"]
     if phase.start == "original":
         params, statistics = reference["params"], {name: leaf for name, leaf in reference.items() if name != "params"}
     elif phase.start == "fresh":
         # One draw per member number and not per phase, so that a part of an ensemble always starts alike.
-        params, statistics = network.init(stage.network, keys.member(keys.stream(stage.key, "init"), constants["number"]))
+        params, statistics = network.init(
+            stage.network, keys.member(keys.stream(stage.key, "init"), constants["number"])
+        )
     if phase.widen:
         base = stage.network._replace(
             module=stage.network.module.clone(num_classes=stage.network.num_classes - 1),
@@ -177,13 +179,15 @@ def task(stage: Stage) -> population.Task:
         clock = clock._replace(epoch=clock.epoch + skipped, step=clock.step + skipped * clock.length)
         view = member_of(stage, state, Resident(jnp.zeros(0), jnp.zeros(0)), {}, {}, constants, {}, key)
         samples = {
-            name: _samples(view, phase.reads[name], batch, keys.stream(key, name), clock) for name, batch in batches.items()
+            name: _samples(view, phase.reads[name], batch, keys.stream(key, name), clock)
+            for name, batch in batches.items()
         }
         teachers = _teachers(stage, phase, samples, constants)
         transform = optax.with_extra_args_support(phase.transform)
         driver = next(iter(phase.reads))
         loss, logits = jnp.float32(0.0), None
         for number, move in enumerate(phase.moves):
+
             def make(state: State, move: Move = move, number: int = number) -> tuple[State, jax.Array, jax.Array]:
                 return _move(stage, phase, move, transform, state, samples, teachers, clock, keys.at(key, number),
                              constants, driver)  # fmt: skip

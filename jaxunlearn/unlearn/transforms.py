@@ -15,7 +15,7 @@ One-shot edits are transforms too: `edit(fn)` turns the new parameters into the 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from jaxunlearn.unlearn import schedules
 
 Tree = Any
 Scalar = jax.Array | float
-Transform = optax.GradientTransformationExtraArgs
+Transform: TypeAlias = optax.GradientTransformationExtraArgs
 
 
 def stateless(fn: Callable[..., Tree]) -> Transform:

@@ -48,6 +48,7 @@ def variables(file, prefix, names, separator="."):
     """Flax variables from the arrays `<prefix><separator><torch name>` of a golden file."""
     params, stats = {}, {}
     for torch, flax in names.items():
+
         def get(leaf, torch=torch):
             return np.asarray(file[f"{prefix}{separator}{torch}.{leaf}"], np.float32)
 
@@ -115,5 +116,3 @@ def in_order(method, **also):
         for phase in method.phases
     )  # fmt: skip
     return dataclasses.replace(method, phases=phases)
-
-

@@ -4,6 +4,7 @@ run folder (shadows, originals, retrains: trained if missing) or a file of array
   -> scores -> scoreboard, levels, verdicts -> scores/*.npz, findings.json, report/
 """
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,8 @@ from jaxunlearn.protocols.audit import (
     verdicts,
 )
 from jaxunlearn.protocols.audit import bank as banks
+from jaxunlearn.protocols.unlearned import runs as unlearned
+from jaxunlearn.protocols.unlearned import variants
 
 # Protocols whose shadow models come from other run folders.
 ELSEWHERE = ("shift", "arch_shift", "incremental")
@@ -40,8 +43,9 @@ def from_config(
     Raises:
       UserError: anything the user can mend; settings and other run folders are checked before any training.
     """
+    chosen = with_roles_named(chosen)
     bench = workbench.prepare(chosen)
-    check(bench)
+    asked = check(bench)
     if dry_run:
         return plan.targets_text(plan.make_targets(chosen))
     plain = settings.to_dict(chosen)
@@ -49,6 +53,8 @@ def from_config(
         reporter = progress.Reporter(run.log)
         bench = tuning.obtain(bench, reporter)
         trained = targets.run(run, reporter, bench)
+        if asked:
+            unlearned.run(run, reporter, bench, asked)
         begun = time.monotonic()
         pieces, answer, bank = investigate(run, reporter, bench)
         facts = {
@@ -62,8 +68,18 @@ def from_config(
         return f"{answer}\n\n{presenting.text(pieces)}\n\n{files}"
 
 
-def check(bench: workbench.Workbench) -> None:
-    """Refuses impossible audits before a run folder is touched."""
+def with_roles_named(chosen: settings.Settings) -> settings.Settings:
+    """The settings with `unlearned:all` in audit.unlearned spelled out.
+
+    Raises:
+      ConfigError: unknown methods or hyperparameters.
+    """
+    named = variants.roles_of(chosen, chosen.audit.unlearned)
+    return dataclasses.replace(chosen, audit=dataclasses.replace(chosen.audit, unlearned=named))
+
+
+def check(bench: workbench.Workbench) -> tuple[variants.Variant, ...]:
+    """Refuses impossible audits before a run folder is touched; the unlearning methods whose roles are audited."""
     audit = bench.settings.audit
     banks.options_of(bench.settings)
     scores.names_of(audit.scores)
@@ -78,9 +94,11 @@ def check(bench: workbench.Workbench) -> None:
             f"audit.calibration = 'retrained' needs at least {verdicts.FEWEST_SETS} random forget sets, but "
             f"split.forget has kind {forget.kind!r} and count {forget.count}. Raise the count, or choose another."
         )
-    unknown = [name for name in audit.unlearned if name not in target_roles.NAMES]
+    approximate = [name for name in audit.unlearned if name.startswith(variants.PREFIX)]
+    unknown = [name for name in audit.unlearned if name not in (*target_roles.NAMES, *approximate)]
     if unknown:
-        raise errors.unknown("role in audit.unlearned", unknown[0], target_roles.NAMES)
+        raise errors.unknown("role in audit.unlearned", unknown[0], (*target_roles.NAMES, f"{variants.PREFIX}METHOD"))
+    asked = tuple(variants.of_role(bench.settings, name) for name in approximate)
     if audit.protocol in ELSEWHERE and not audit.shadow_runs:
         raise errors.ConfigError(
             f"audit.protocol = {audit.protocol!r} judges with the shadow models of other runs: name their run folders, "
@@ -97,6 +115,7 @@ def check(bench: workbench.Workbench) -> None:
         raise errors.ConfigError("audit.protocol = 'scoreui' needs targets.snapshots of at least 1.")
     if audit.protocol in ELSEWHERE:
         foreign.check(bench)
+    return asked
 
 
 def investigate(

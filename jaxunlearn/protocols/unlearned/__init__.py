@@ -1,0 +1,1 @@
+"""Approximate unlearning of a run: variants of methods (`variants`), their members (`members`), the job (`runs`)."""

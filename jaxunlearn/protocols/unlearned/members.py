@@ -1,0 +1,379 @@
+"""Members of unlearned roles: one per forget set (times the parts of an ensemble), trained together, resumable.
+
+    all variants of one method x all forget sets = ONE population -> a finished chunk per variant
+
+A member's numbers depend on (settings, method, hyperparameters, forget set); draws are shared between the variants
+of a sweep, so that they differ by their hyperparameters only.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors, keys, progress, records, store, trees, unlearn
+from jaxunlearn.population import training
+from jaxunlearn.protocols import recording, roles, shadows, splits, target_roles, workbench
+from jaxunlearn.protocols.unlearned.variants import Variant, of_role
+from jaxunlearn.store import chunks
+from jaxunlearn.unlearn import costs, running, table
+
+STAGE_VERSION = 1
+PARTS = ".parts"  # the models of an ensemble are a role of their own; the role itself holds their joint answers
+_EPOCHS = 100_000  # a rolling checkpoint counts its epochs as phase * _EPOCHS + epoch
+
+
+class Staged(NamedTuple):
+    """One variant claimed in a run folder.
+
+    Attributes:
+      variant: what it is.
+      method: built with its hyperparameters.
+      target: the role as described (members, rows, views); `role`: as trainer and recorder want it, of the parts where
+        the method is an ensemble.
+    """
+
+    variant: Variant
+    method: unlearn.Method
+    target: target_roles.Target
+    role: roles.Role
+
+
+class World(NamedTuple):
+    """What all methods of a run start from.
+
+    Attributes:
+      run, reporter, bench, split: as everywhere.
+      originals: flax variables [1 or R, ...] of the original models.
+      facts: what decides about every unlearned member beside its method.
+    """
+
+    run: store.Run
+    reporter: progress.Reporter
+    bench: workbench.Workbench
+    split: records.Split
+    originals: Any
+    facts: dict[str, Any]
+
+
+def world(
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, split: records.Split, fingerprint: str
+) -> World:
+    """Loads the trained originals.
+
+    Raises:
+      StoreError: they are not trained yet, or by other settings.
+    """
+    target, role = original_role(run, bench, split, fingerprint)
+    folder = run.path("populations", role.name)
+    originals = roles.load_members(target.bench, folder, role.fingerprint, role.member_ids)
+    return World(run, reporter, bench, split, originals, facts_of(bench, role.fingerprint, fingerprint))
+
+
+def original_role(
+    run: store.Run, bench: workbench.Workbench, split: records.Split, split_fingerprint: str
+) -> tuple[target_roles.Target, roles.Role]:
+    """The originals' role, claimed."""
+    shadow = shadows.shadow_role(bench, split, split_fingerprint, run)
+    target = target_roles.describe(bench, split, "original")
+    return target, target_roles.stage(run, target, split_fingerprint, shadow)
+
+
+def facts_of(bench: workbench.Workbench, original: str, split_fingerprint: str) -> dict[str, Any]:
+    """What decides about every unlearned member beside its method."""
+    settings = bench.settings
+    return {
+        "seed": settings.seed,
+        "data": bench.data_fingerprint,
+        "split": split_fingerprint,
+        "original": original,
+        "augment": {"kind": settings.data.augment, "pad": settings.data.pad} if settings.unlearn.augment else "none",
+        "bn": settings.unlearn.bn,
+        "batch": settings.train.batch,
+        "dtype": settings.model.dtype,
+    }
+
+
+def stage(
+    run: store.Run, bench: workbench.Workbench, split: records.Split, facts: dict[str, Any], variant: Variant
+) -> Staged:
+    """Claims a variant's stage of the run folder.
+
+    Raises:
+      StoreError: the folder holds this role made with other settings. ConfigError: hyperparameters that do not build.
+    """
+    method = built(variant)
+    target = describe(bench, split, variant, method)
+    own = {**facts, "method": variant.method, "hyperparameters": _plain(variant.chosen), "source": _source(variant)}
+    name = variant.role + (PARTS if method.ensemble > 1 else "")
+    manifest = run.path("populations", name, "stage.json")
+    fingerprint, _ = store.claim(run, variant.role, manifest, own, STAGE_VERSION)
+    role = target_roles.trainable(target, fingerprint)
+    if method.ensemble > 1:
+        member = np.repeat(target.member, method.ensemble, 0)
+        role = target_roles.trainable(target._replace(name=name, member=member), fingerprint)
+    return Staged(variant, method, target, role)
+
+
+def built(variant: Variant) -> unlearn.Method:
+    """The method with its hyperparameters.
+
+    Raises:
+      ConfigError: a builder that returns no method.
+    """
+    return table.binder(variant.entry, variant.chosen)({})
+
+
+def describe(
+    bench: workbench.Workbench, split: records.Split, variant: Variant, method: unlearn.Method
+) -> target_roles.Target:
+    """The role of a variant; nothing is read or stored."""
+    exact = target_roles.describe(bench, split, "retrained")
+    epochs = max(1, sum(phase.epochs for phase in method.phases if phase.moves))
+    train = dataclasses.replace(exact.bench.settings.train, epochs=epochs)
+    own = exact.bench._replace(settings=dataclasses.replace(exact.bench.settings, train=train))
+    return exact._replace(name=variant.role, bench=own)
+
+
+def _plain(chosen: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+
+
+def _source(variant: Variant) -> str:
+    """A user's method is what its code says; ours has a stage version."""
+    if variant.method in unlearn.METHODS:
+        return ""
+    try:
+        return hashlib.blake2s(inspect.getsource(variant.entry.build).encode(), digest_size=8).hexdigest()
+    except OSError:
+        return ""
+
+
+def setup(world: World, staged: Sequence[Staged], chosen: np.ndarray) -> running.Setup:
+    """The members at places `chosen` of all variants of ONE method: place = (variant * R + forget set) * parts + part.
+
+    The variants differ by their swept hyperparameters only.
+    """
+    bench, split = world.bench, world.split
+    settings = bench.settings
+    first, parts = staged[0], staged[0].method.ensemble
+    forget = np.asarray(split.forget)
+    sets = len(forget)
+    variant, rest = np.divmod(np.asarray(chosen), sets * parts)
+    number, part = np.divmod(rest, parts)
+    target = np.asarray(split.target)
+    own = trees.take(world.originals, number if trees.size(world.originals) > 1 else np.zeros_like(number))
+    hyper = {}
+    if len(staged) > 1:
+        hyper = {
+            name: np.asarray([staged[place].variant.chosen[name] for place in variant], np.float32)
+            for name in first.variant.swept
+        }
+    return running.Setup(
+        network=workbench.network(bench),
+        data=workbench.resident(bench),
+        build=table.binder(first.variant.entry, first.variant.chosen),
+        hyper=hyper,
+        originals=own,
+        forget=[np.flatnonzero(forget[r]) for r in number],
+        retain=[target[~forget[r][target]] for r in number],
+        validation=np.asarray(split.population),
+        numbers=rest.astype(np.int32),
+        part=part.astype(np.int32),
+        key=keys.stream(keys.root(settings.seed), f"unlearned:{first.variant.method}"),
+        lifting=workbench.lifting(bench, len(chosen)),
+        bn=settings.unlearn.bn,
+        batch=settings.train.batch,
+        augment=settings.unlearn.augment,
+    )
+
+
+def train_missing(world: World, staged: Sequence[Staged]) -> dict[str, roles.Spent]:
+    """Trains the members of all variants of one method that no finished chunk holds; what each variant cost."""
+    spent = {one.variant.role: roles.Spent() for one in staged}
+    missing = np.concatenate([_missing(world, one, place) for place, one in enumerate(staged)])
+    if not len(missing):
+        return spent
+    size = world.bench.settings.engine.chunk or len(missing)
+    queue = [missing[i : i + size] for i in range(0, len(missing), size)]
+    while queue:
+        ids = queue.pop(0)
+        try:
+            begun = time.monotonic()
+            outcome, history = _unlearn(world, staged, ids)
+            seconds = time.monotonic() - begun
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or len(ids) == 1:
+                raise
+            half = -(-len(ids) // 2)
+            world.reporter.say(f"out of memory with {len(ids)} members at once; going on with {half}")
+            queue = [ids[:half], ids[half:], *queue]
+            continue
+        for place, one in enumerate(staged):
+            own = np.flatnonzero(ids // len(one.role.member_ids) == place)
+            if len(own):
+                share = seconds * len(own) / len(ids)
+                _store(world, one, ids[own] - place * len(one.role.member_ids), outcome, history, own, share)
+                spent[one.variant.role] = roles.add(spent[one.variant.role], roles.Spent(len(own), 0.0, share))
+        chunks.drop_partial(_work(world, staged), ids)
+    store.files.remove(_work(world, staged))
+    return spent
+
+
+def _missing(world: World, one: Staged, place: int) -> np.ndarray:
+    folder = world.run.path("populations", one.role.name)
+    whole, damaged = chunks.finished(folder, one.role.fingerprint)
+    for path in damaged:
+        world.reporter.say(f"{path} is damaged (cut short or altered); what it held is made again")
+        store.files.remove(path)
+    there = {int(member) for chunk in whole for member in chunk.member_ids}
+    if there:
+        finished = f"{len(there)} of {len(one.role.member_ids)}"
+        world.reporter.say(f"{one.variant.role}: {finished} members are finished already")
+    ids = [member for member in one.role.member_ids.tolist() if member not in there]
+    return np.asarray(ids, np.int64) + place * len(one.role.member_ids)
+
+
+def _work(world: World, staged: Sequence[Staged]) -> Any:
+    """Where rolling checkpoints of a method live: all its variants train together."""
+    return world.run.path("populations", f"{staged[0].variant.role.partition('@')[0]}.work")
+
+
+def _unlearn(world: World, staged: Sequence[Staged], ids: np.ndarray) -> tuple[running.Outcome, dict[str, np.ndarray]]:
+    """Runs the method on some members, with rolling checkpoints; outcome and history [m, epochs]."""
+    name, reporter = staged[0].variant.method, world.reporter
+    prepared = setup(world, staged, ids)
+    planned = [phase.epochs if phase.moves else 0 for phase, _ in running.phases(prepared)]
+    epochs = max(1, staged[0].target.bench.settings.train.epochs)
+    history = {part: np.full((len(ids), epochs), np.nan, np.float32) for part in ("loss", "accuracy")}
+    folder = _work(world, staged)
+    mark = store.files.fingerprint({"members": ids.tolist(), "roles": [one.role.fingerprint for one in staged]})
+    point = _resume(world, prepared, folder, mark, history)
+    reporter.begin(f"unlearning by {name}")
+    reporter.say(f"{name}: {len(ids)} members, {sum(planned)} epoch(s) in {len(planned)} phase(s)")
+    saved = time.monotonic()
+    event = None
+    for event in running.run(prepared, point):
+        if event.outcome is not None:
+            break
+        done = sum(planned[: event.phase]) + event.epoch
+        history["loss"][:, done - 1], history["accuracy"][:, done - 1] = event.loss, event.accuracy
+        mean = float(np.nanmean(event.loss)) if np.isfinite(event.loss).any() else float("nan")
+        reporter.update(done, sum(planned), "epochs", f"{name}, loss {mean:.3f}", loss=mean)
+        if done < sum(planned) and time.monotonic() - saved >= world.bench.settings.engine.checkpoint_seconds:
+            tree = {"point": event.checkpoint(), "history": history}
+            chunks.save_partial(folder, tree, np.arange(len(ids)), mark, event.phase * _EPOCHS + event.epoch)
+            saved = time.monotonic()
+    assert event is not None and event.outcome is not None  # the last event carries it
+    return event.outcome, history
+
+
+def _resume(
+    world: World, prepared: running.Setup, folder: Any, mark: str, history: dict[str, np.ndarray]
+) -> running.Checkpoint | None:
+    """The newest rolling checkpoint of these members, its history filled in; None where there is none."""
+    whole, damaged = chunks.partial(folder, mark)
+    for path in damaged:
+        store.files.remove(path)
+    if not whole:
+        return None
+    phase, epoch = divmod(whole[-1].manifest["epoch"], _EPOCHS)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), history)
+    try:
+        tree = chunks.load(whole[-1], {"point": running.templates(prepared, phase), "history": shapes})
+    except errors.StoreError as error:
+        world.reporter.say(f"{error} Starting these members again.")
+        return None
+    for name, values in tree["history"].items():
+        history[name][...] = values
+    world.reporter.say(f"continuing in phase {phase + 1} after epoch {epoch}")
+    return running.Checkpoint(phase, epoch, tree["point"])
+
+
+def _store(
+    world: World, one: Staged, ids: np.ndarray, outcome: running.Outcome, history: dict[str, np.ndarray],
+    own: np.ndarray, seconds: float,
+) -> None:  # fmt: skip
+    """Stores finished members of one variant, and what they cost."""
+    diverged_at = outcome.diverged_at[own]
+    tree = {
+        "variables": trees.take(outcome.variables, own),
+        "diverged_at": diverged_at,
+        "history": {name: values[own] for name, values in history.items()},
+    }
+    diverged = {int(i): int(s) for i, s in zip(ids, diverged_at, strict=True) if s != training.NEVER}
+    folder = world.run.path("populations", one.role.name)
+    epochs = tree["history"]["loss"].shape[1]
+    moved = _moved(world, outcome, own, ids // one.method.ensemble)
+    chunks.save(folder / f"chunk_{chunks.chunk_name(ids)}", tree, ids, one.role.fingerprint, epoch=epochs,
+                diverged=diverged, seconds=seconds, moved=moved)  # fmt: skip
+
+
+def _moved(world: World, outcome: running.Outcome, own: np.ndarray, sets: np.ndarray) -> list[float]:
+    """|theta - theta_original| / |theta_original| of every member, over all parameters together."""
+    found = []
+    for place, number in zip(own, sets, strict=True):
+        before = trees.take(world.originals["params"], int(number) if trees.size(world.originals) > 1 else 0)
+        after = trees.take(outcome.variables["params"], int(place))
+        pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+        change = sum(float(np.sum(np.square(b - a, dtype=np.float64))) for a, b in pairs)
+        size = sum(float(np.sum(np.square(a, dtype=np.float64))) for a, _ in pairs)
+        found.append(float(np.sqrt(change / max(size, 1e-30))))
+    return found
+
+
+def record(world: World, one: Staged) -> tuple[np.ndarray, bool]:
+    """Records the role's logits in every view; the clean ones, and whether all members could be read."""
+    rows, intact = one.target.rows, True
+    values: Any = None
+    for view in (*one.target.views, recording.CLEAN):
+        values, whole = recording.record(world.run, world.reporter, one.target.bench, one.role, rows, view)
+        intact = intact and whole
+        if whole and one.method.ensemble > 1:
+            joint = joint_logits(values, one.method.ensemble, len(one.target.member))
+            values = recording.write(world.run, one.target.bench, public_role(one), rows, view, joint)
+    return values, intact
+
+
+def public_role(one: Staged) -> roles.Role:
+    """The role that others see: one member per forget set."""
+    return target_roles.trainable(one.target, one.role.fingerprint)
+
+
+def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
+    """[R, N, C] log of the mean probability of `parts` models each, from their logits [R * parts, N, C]."""
+    found = []
+    for number in range(sets):
+        own = np.asarray(values[number * parts : (number + 1) * parts], np.float32)
+        log_p = np.asarray(jax.nn.log_softmax(own, axis=-1))
+        found.append(np.asarray(jax.nn.logsumexp(log_p, axis=0)) - np.log(parts))
+    return np.stack(found).astype(np.float32)
+
+
+def retain_epochs(world: World, one: Staged) -> float:
+    """What the method reads, in passes over the retained rows (a gradient per row counts 1); mean over forget sets."""
+    forget = np.asarray(world.split.forget)
+    sizes = forget.sum(1)
+    total = len(np.asarray(world.split.target))
+    batch = world.bench.settings.train.batch
+    counts = [(int(size), total - int(size)) for size in np.unique(sizes)]
+    return float(np.mean([costs.retain_epochs(one.method, *count, batch) for count in counts]))
+
+
+def recorded(run: store.Run, bench: workbench.Workbench, role: str) -> tuple[target_roles.Target, roles.Role]:
+    """The described and claimed role of a variant, for readers; nothing is trained.
+
+    Raises:
+      StoreError: the role is not there, or made with other settings.
+    """
+    variant = of_role(bench.settings, role)
+    split, split_fingerprint = splits.obtain(run, bench)
+    _, original = original_role(run, bench, split, split_fingerprint)
+    facts = facts_of(bench, original.fingerprint, split_fingerprint)
+    staged = stage(run, bench, split, facts, variant)
+    return staged.target, public_role(staged)

@@ -1,0 +1,238 @@
+"""Approximate unlearning of a run: every method on all forget sets at once, recorded as roles `unlearned:METHOD`.
+
+    shadows, originals, exact retrains (reused) -> one population per method -> logits/unlearned:METHOD.npy
+
+Accuracies stand beside those of the originals (nothing unlearned) and of exact retraining (the goal).
+"""
+
+import dataclasses
+import itertools
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import errors, progress, records, store
+from jaxunlearn.metrics import intervals
+from jaxunlearn.protocols import shadows, splits, target_roles, targets, workbench
+from jaxunlearn.protocols.unlearned import members, variants
+from jaxunlearn.report import cells, tables
+
+NEEDED = ("original", "retrained")
+
+
+class Utility(NamedTuple):
+    """What a role of R models is good for, and what it cost.
+
+    Attributes:
+      forget_error: [R] UA, 1 - accuracy on the forget set; as high as the retrained model's is right.
+      retain_accuracy: [R] RA; `test_accuracy`: [R] TA, on held-out rows of classes that are still trained on. NaN for
+        diverged members, here and above.
+      seconds: of making all R models, compiling included; NaN where it was not measured.
+      retain_epochs: rows read, in passes over the retained rows.
+      diverged: member -> step at which it was frozen.
+      chosen: hyperparameters.
+      moved: relative change of the parameters, mean over members: 0 = the original model.
+    """
+
+    forget_error: np.ndarray
+    retain_accuracy: np.ndarray
+    test_accuracy: np.ndarray
+    seconds: float = float("nan")
+    retain_epochs: float = float("nan")
+    diverged: dict[int, int] = {}
+    chosen: dict[str, Any] = {}
+    moved: float = float("nan")
+
+
+class Summary(NamedTuple):
+    """All roles: the originals and exact retrains first; also unlearned.json."""
+
+    roles: dict[str, Utility]
+    seconds: float
+
+
+def check(bench: workbench.Workbench) -> tuple[variants.Variant, ...]:
+    """Refuses impossible settings before a run folder is touched; the variants asked for.
+
+    Raises:
+      ConfigError: unknown methods, hyperparameters or sweeps; a method that cannot work on this network.
+    """
+    target_roles.check(bench)
+    asked = variants.wanted(bench.settings)
+    split = splits.draw(bench)
+    for variant in asked:
+        members.describe(bench, split, variant, members.built(variant))
+    return asked
+
+
+def run(
+    run_folder: store.Run,
+    reporter: progress.Reporter,
+    bench: workbench.Workbench,
+    asked: tuple[variants.Variant, ...],
+) -> Summary:
+    """Trains and records every variant that is missing; finished work is reused.
+
+    Raises:
+      StoreError: not enough disk space, or the folder holds results of other settings.
+    """
+    begun = time.monotonic()
+    targets.run(run_folder, reporter, bench, NEEDED)
+    split, fingerprint = splits.obtain(run_folder, bench)
+    world = members.world(run_folder, reporter, bench, split, fingerprint)
+    staged = [members.stage(run_folder, bench, split, world.facts, variant) for variant in asked]
+    store.files.require_space(run_folder.root, sum(_missing_bytes(run_folder, one) for one in staged))
+    found = {name: exact(run_folder, bench, split, name) for name in NEEDED}
+    for _, group in itertools.groupby(staged, key=lambda one: one.variant.method):
+        same = list(group)
+        intact, values = False, {}
+        while not intact:  # a chunk found damaged while recording is made again
+            members.train_missing(world, same)
+            recorded = {one.variant.role: members.record(world, one) for one in same}
+            values = {role: pair[0] for role, pair in recorded.items()}
+            intact = all(pair[1] for pair in recorded.values())
+        for one in same:
+            diverged = shadows.diverged_members(run_folder, one.role)
+            for member, step in diverged.items():
+                reporter.say(f"{one.variant.role}: member {member} diverged and was frozen at step {step}")
+            judged = utility(bench, split, values[one.variant.role], one.target.rows, diverged)
+            found[one.variant.role] = judged._replace(
+                seconds=_seconds(run_folder, one), retain_epochs=members.retain_epochs(world, one),
+                chosen=one.variant.chosen, moved=_moved(run_folder, one),
+            )  # fmt: skip
+    summary = Summary(found, time.monotonic() - begun)
+    store.files.write_json(run_folder.path("unlearned.json"), plain(summary))
+    return summary
+
+
+def exact(run_folder: store.Run, bench: workbench.Workbench, split: records.Split, name: str) -> Utility:
+    """The originals or exact retrains, as every method is seen; what the retrains cost is theirs alone."""
+    recorded = targets.role_logits(run_folder, bench, name)
+    sets = len(np.asarray(split.forget))
+    values = recorded.values if len(recorded.values) == sets else np.repeat(recorded.values[:1], sets, 0)
+    diverged = recorded.diverged
+    found = utility(bench, split, values, recorded.rows, diverged)
+    if name == "original":
+        return found._replace(seconds=0.0, retain_epochs=0.0)
+    epochs = target_roles.train_settings(bench.settings, name).epochs
+    try:
+        cost = store.files.read_json(run_folder.path("populations", name, "cost.json"))
+    except errors.StoreError:
+        return found._replace(retain_epochs=float(epochs))
+    seconds = cost["seconds"] + cost["compile_seconds"] if cost["members"] == sets else float("nan")
+    return found._replace(seconds=seconds, retain_epochs=float(epochs))
+
+
+def utility(
+    bench: workbench.Workbench, split: records.Split, values: np.ndarray, rows: np.ndarray, diverged: dict[int, int]
+) -> Utility:
+    """Accuracies of R models, each on its own forget set, from their logits [R, n, C] on the sorted `rows`."""
+    every = np.asarray(bench.dataset.labels)
+    labels = every[rows]
+    target = np.isin(rows, np.asarray(split.target))
+    held_out = np.isin(rows, np.concatenate([split.test, split.population]))
+    forget = np.asarray(split.forget)[:, rows]
+    found = np.full((3, len(values)), np.nan)
+    for number, line in enumerate(values):
+        if number in diverged:
+            continue
+        right = np.asarray(line).argmax(-1) == labels
+        kept = target & ~forget[number]
+        still = held_out & np.isin(labels, np.unique(labels[kept]))
+        found[:, number] = 1 - right[forget[number]].mean(), right[kept].mean(), right[still].mean()
+    return Utility(found[0], found[1], found[2], diverged=diverged)
+
+
+def _seconds(run_folder: store.Run, one: members.Staged) -> float:
+    whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
+    return float(sum(chunk.manifest["seconds"] for chunk in whole))
+
+
+def _moved(run_folder: store.Run, one: members.Staged) -> float:
+    whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
+    return float(np.mean([value for chunk in whole for value in chunk.manifest["moved"]]))
+
+
+def _missing_bytes(run_folder: store.Run, one: members.Staged) -> int:
+    whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
+    left = 1.0 - sum(len(chunk.member_ids) for chunk in whole) / len(one.role.member_ids)
+    return int(left * one.method.ensemble * target_roles.disk_bytes(one.target))
+
+
+def plain(summary: Summary) -> dict[str, Any]:
+    """What unlearned.json holds."""
+    return {"roles": {name: one._asdict() for name, one in summary.roles.items()}, "seconds": summary.seconds}
+
+
+def gap(one: Utility, exact: Utility) -> float:
+    """Mean absolute difference to exact retraining over UA, RA and TA, as a fraction."""
+    pairs = zip(one[:3], exact[:3], strict=True)
+    return float(np.mean([abs(_mean(a) - _mean(b)) for a, b in pairs]))
+
+
+def table(summary: Summary) -> cells.Table:
+    """One row per role; exact retraining, the goal, second."""
+    goal = summary.roles["retrained"]
+    rows: list[tuple[cells.Cell, ...]] = []
+    for name, one in summary.roles.items():
+        # The deviation over forget sets is what differs between methods; the interval stays in findings.json.
+        found = [without_interval(finding) for finding in findings(name, one)]
+        apart = "" if name in NEEDED else gap(one, goal)
+        rows.append((shown(name), *found, apart, number(one.retain_epochs), number(one.seconds)))
+    sets = len(goal.forget_error)
+    caption = (
+        f"UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on held-out samples; means over {sets} "
+        "forget set(s) ± deviation. The goal is to equal the retrained models; gap = mean absolute difference to them. "
+        "epochs = rows read, in passes over the retained samples; seconds = all forget sets together, with compiling."
+    )
+    return cells.Table("", caption, ("role", "UA", "RA", "TA", "gap ↓", "epochs", "seconds"), tuple(rows))
+
+
+def findings(name: str, one: Utility) -> tuple[records.Finding, ...]:
+    """UA, RA and TA of a role with their deviation over forget sets."""
+    parts = (("UA", one.forget_error), ("RA", one.retain_accuracy), ("TA", one.test_accuracy))
+    return tuple(
+        with_spread(intervals.mean(values, metric=metric, of=name, against="forget sets"), values)
+        for metric, values in parts
+    )
+
+
+def with_spread(finding: records.Finding, values: np.ndarray) -> records.Finding:
+    """The finding with the deviation of what it is the mean of."""
+    return dataclasses.replace(finding, spread=intervals.spread(values))
+
+
+def without_interval(finding: records.Finding) -> records.Finding:
+    """The finding for a table where the deviation says enough."""
+    return dataclasses.replace(finding, low=float("nan"), high=float("nan"))
+
+
+def shown(role: str) -> str:
+    """A role's name for tables: the method's."""
+    return role.removeprefix(variants.PREFIX)
+
+
+def number(value: float) -> str:
+    """A cost, or nothing where it was not measured."""
+    return "" if np.isnan(value) else f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2f}"
+
+
+def _mean(values: np.ndarray) -> float:
+    kept = values[np.isfinite(values)]
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def text(summary: Summary) -> str:
+    """The table for the terminal."""
+    diverged = [f"{name}: {len(one.diverged)} member(s) diverged and were frozen" for name, one in summary.roles.items()
+                if one.diverged]  # fmt: skip
+    shown_table = tables.text(table(summary), percent=True)
+    return "\n".join([shown_table, *diverged, f"in all {progress.duration(summary.seconds)}"])
+
+
+def files_text(run_folder: store.Run, asked: tuple[variants.Variant, ...]) -> str:
+    """Where the results are."""
+    listed = "\n".join(f"  logits/{one.role}.npy  populations/{one.role}/" for one in asked[:3])
+    more = f"\n  ... and {len(asked) - 3} more" if len(asked) > 3 else ""
+    return f"files in {run_folder.root}:\n{listed}{more}\n  unlearned.json  per role: UA, RA, TA, cost, hyperparameters"

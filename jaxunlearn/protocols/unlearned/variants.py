@@ -1,0 +1,147 @@
+"""Variants of unlearning methods: a method with all its hyperparameters, and the name of its role.
+
+    unlearned:ssd            the method as the settings have it
+    unlearned:ssd@alpha=5    one value of a sweep
+
+Hyperparameters come from the builder's defaults, then the published values of the data set, then compat.unlearn, then
+`unlearn.options`, then the sweep.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+from jaxunlearn import errors, unlearn
+from jaxunlearn.settings import Settings, to_dict
+from jaxunlearn.unlearn import table
+
+PREFIX = "unlearned:"
+# The exact retrains are a role of their own, trained by launch.targets; `all` does not train them a second time.
+EXACT = "retrain"
+
+
+class Variant(NamedTuple):
+    """One method with its hyperparameters.
+
+    Attributes:
+      role: `unlearned:METHOD`, with `@name=value,...` for values of a sweep.
+      method: its name; `entry`: its line of the table.
+      chosen: every hyperparameter of the builder.
+      swept: names of those that the sweep gave.
+    """
+
+    role: str
+    method: str
+    entry: unlearn.Entry
+    chosen: dict[str, Any]
+    swept: tuple[str, ...] = ()
+
+
+def names(settings: Settings) -> tuple[str, ...]:
+    """The methods that the settings ask for, `all` spelled out.
+
+    Raises:
+      ConfigError: an unknown method.
+    """
+    asked: list[str] = []
+    for name in settings.unlearn.methods:
+        asked += [one for one in unlearn.METHODS if one != EXACT] if name == "all" else [name]
+    for name in asked:
+        unlearn.lookup(name)
+    return tuple(dict.fromkeys(asked))
+
+
+def wanted(settings: Settings) -> tuple[Variant, ...]:
+    """Every variant that the settings ask for, sweeps spelled out.
+
+    Raises:
+      ConfigError: an unknown method or hyperparameter, a sweep that no method has, or of a whole number.
+    """
+    asked = names(settings)
+    _check_options(settings, asked)
+    swept = {name: values for name, values in to_dict(settings.unlearn.sweep).items() if values}
+    for name in swept:
+        if not any(name in table.swept(entry, chosen) for entry, chosen in (_base(settings, one) for one in asked)):
+            raise errors.ConfigError(
+                f"unlearn.sweep.{name}: none of the methods {', '.join(asked)} has a hyperparameter {name!r} that may "
+                "differ between members."
+            )
+    found = []
+    for method in asked:
+        entry, chosen = _base(settings, method)
+        own = [name for name in swept if name in table.swept(entry, chosen)]
+        for values in itertools.product(*(swept[name] for name in own)):
+            given = dict(zip(own, values, strict=True))
+            label = ",".join(f"{name}={value:g}" for name, value in given.items())
+            role = f"{PREFIX}{method}" + (f"@{label}" if label else "")
+            found.append(Variant(role, method, entry, {**chosen, **given}, tuple(own)))
+    return tuple(found)
+
+
+def of_role(settings: Settings, role: str) -> Variant:
+    """The variant behind a role's name.
+
+    Raises:
+      ConfigError: not such a name, an unknown method or hyperparameter.
+    """
+    if not role.startswith(PREFIX):
+        raise errors.ConfigError(f"role {role!r} is no unlearned:METHOD.")
+    method, _, label = role.removeprefix(PREFIX).partition("@")
+    _check_options(settings, (method,))
+    entry, chosen = _base(settings, method)
+    given = {}
+    for part in filter(None, label.split(",")):
+        name, _, text = part.partition("=")
+        given[name] = table.assigned(entry, name, text)
+    return Variant(role, method, entry, {**chosen, **given}, tuple(given))
+
+
+def roles_of(settings: Settings, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Role names with `unlearned:all` spelled out as every variant that the settings ask for."""
+    found: list[str] = []
+    for name in asked:
+        found += [one.role for one in wanted(settings)] if name == f"{PREFIX}all" else [name]
+    return tuple(dict.fromkeys(found))
+
+
+def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any]]:
+    """A method's line of the table and its hyperparameters without a sweep."""
+    entry = unlearn.lookup(method)
+    chosen = unlearn.hyperparameters(entry, settings.unlearn.dataset or settings.data.name)
+    if "compat" in chosen and settings.compat.unlearn == "faithful":
+        chosen["compat"] = "faithful"
+    for option in settings.unlearn.options:
+        target, name, text = _parse(option)
+        if target == method or (not target and name in chosen):
+            chosen[name] = table.assigned(entry, name, text)
+    return entry, chosen
+
+
+def _check_options(settings: Settings, asked: tuple[str, ...]) -> None:
+    """Raises a ConfigError for an option that no method takes up."""
+    for option in settings.unlearn.options:
+        target, name, _ = _parse(option)
+        if target:
+            known = unlearn.hyperparameters(unlearn.lookup(target))
+            if name not in known:
+                raise errors.unknown(f"hyperparameter of {target}", name, known)
+        elif not any(name in unlearn.hyperparameters(unlearn.lookup(method)) for method in asked):
+            everything = sorted({one for method in asked for one in unlearn.hyperparameters(unlearn.lookup(method))})
+            raise errors.unknown("hyperparameter in unlearn.options", name, everything)
+
+
+def _parse(option: str) -> tuple[str, str, str]:
+    """(method or "", hyperparameter, text) of `ssd.alpha=5` or `epochs=3`.
+
+    Raises:
+      ConfigError: not of this form.
+    """
+    left, equals, text = option.partition("=")
+    target, _, name = left.rpartition(".")
+    if not equals or not name:
+        raise errors.ConfigError(f"unlearn.options: {option!r} is not of the form ssd.alpha=5 or epochs=3.")
+    return target, name, text
+
+
+def hyperparameters(settings: Settings, method: str) -> dict[str, Any]:
+    """All hyperparameters of a method as these settings have them, without sweeps."""
+    return _base(settings, method)[1]

@@ -1,0 +1,24 @@
+"""Runs an experiment of several stages to its finished table.
+
+    python -m launch.study --config=configs/digits.py --config.study.kind=methods
+    python -m launch.study --config=configs/digits.py --config.study.kind=methods --config.unlearn.methods=ssd,scrub
+
+methods: shadows, originals, exact retrains and every unlearning method (all that is missing), then one row per method:
+accuracies on forgotten, retained and held-out samples, what IAM-On sees of single samples, seconds and
+retain-epoch equivalents, with exact retraining as the reference row. Writes report/methods.html and tables.
+"""
+
+import sys
+
+from launch import _entry
+
+
+def command(request: _entry.Request) -> None:
+    """Plans or runs the study, then prints its table and where the files are."""
+    from jaxunlearn.protocols import study
+
+    print(study.from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+
+
+if __name__ == "__main__":
+    sys.exit(_entry.main(command, __doc__ or ""))

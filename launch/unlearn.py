@@ -1,0 +1,64 @@
+"""Unlearns by approximate methods, all forget sets at once, and records the logits as roles unlearned:METHOD.
+
+    python -m launch.unlearn --list
+    python -m launch.unlearn --config=configs/digits.py --methods=all
+    python -m launch.unlearn --config=configs/digits.py --methods=ssd,salun --config.unlearn.options=ssd.alpha=5
+    python -m launch.unlearn --config=configs/digits.py --methods=finetune --config.unlearn.sweep.lr=1e-4,1e-3,1e-2
+    python -m launch.unlearn --config=configs/digits.py --methods=my_module:my_method
+    python -m launch.audit --config=configs/digits.py --config.audit.unlearned=unlearned:ssd
+
+Shadows, originals and exact retrains are trained first where they are missing. Every method is one population: a
+member per forget set (and value of a sweep). Killed and started again with the same command, it continues where it
+stopped. --overwrite=unlearned deletes all methods' results, --overwrite=unlearned:ssd those of one.
+"""
+
+import dataclasses
+import sys
+
+from absl import flags
+
+from launch import _entry
+
+
+def define(values: flags.FlagValues) -> None:
+    """Adds the verb's own flags."""
+    flags.DEFINE_list("methods", [], "names of the table, my_module:my_method, or all (as unlearn.methods)",
+                      flag_values=values)  # fmt: skip
+    flags.DEFINE_bool("list", False, "list the methods with their defaults; do nothing", flag_values=values)
+
+
+def alone(values: flags.FlagValues) -> str:
+    """A folder's name where no config is needed: --list."""
+    return "list" if values["list"].value else ""
+
+
+def command(request: _entry.Request) -> None:
+    """Lists, plans or unlearns, then prints the table."""
+    chosen = request.settings
+    if request.flags["methods"].value:
+        methods = tuple(request.flags["methods"].value)
+        chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=methods))
+    if request.flags["list"].value:
+        from jaxunlearn.protocols.unlearned import listing
+
+        print(listing.text(chosen, with_data=request.flags["config"].value is not None))
+        return
+    from jaxunlearn import progress, settings, store
+    from jaxunlearn.protocols import tuning, workbench
+    from jaxunlearn.protocols.unlearned import listing, runs
+
+    bench = workbench.prepare(chosen)
+    asked = runs.check(bench)
+    if request.dry_run:
+        print(listing.plan(bench, asked))
+        return
+    plain = settings.to_dict(chosen)
+    with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
+        reporter = progress.Reporter(run.log)
+        summary = runs.run(run, reporter, tuning.obtain(bench, reporter), asked)
+        print(runs.text(summary))
+        print(f"\n{runs.files_text(run, asked)}")
+
+
+if __name__ == "__main__":
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
