@@ -29,11 +29,13 @@ BENCHES = {
     "population": "launch.benches.population:run",
     "conv": "launch.benches.conv:run",
     "scores": "launch.benches.scores:run",
+    "unlearn": "launch.benches.unlearn:run",
 }
 ABOUT = {
     "population": "training populations: the engine against PyTorch and naive JAX; members, devices, whole jobs",
     "conv": "convolution forms under member mappings, relative to map + canonical (larger = slower)",
     "scores": "scores from logits on one core: against plain NumPy, seconds for all of them, memory",
+    "unlearn": "ten forget sets as one population: against ten whole processes, and against ten warm calls",
 }
 Row = dict[str, Any]
 

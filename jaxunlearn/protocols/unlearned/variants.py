@@ -86,7 +86,6 @@ def of_role(settings: Settings, role: str) -> Variant:
     if not role.startswith(PREFIX):
         raise errors.ConfigError(f"role {role!r} is no unlearned:METHOD.")
     method, _, label = role.removeprefix(PREFIX).partition("@")
-    _check_options(settings, (method,))
     entry, chosen = _base(settings, method)
     given = {}
     for part in filter(None, label.split(",")):

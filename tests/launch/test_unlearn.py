@@ -1,0 +1,178 @@
+"""Unlearning as a user runs it: roles, sweeps, own methods, resumed, audited, studied, refused."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxunlearn import unlearn
+from jaxunlearn.unlearn import running
+from launch import _entry
+from launch import audit as audit_verb
+from launch import study as study_verb
+from launch import unlearn as verb
+
+CONFIG = "--config=configs/digits.py:smoke"
+GIVEN = [CONFIG, "--config.split.forget.count=3", "--config.targets.snapshots=0", "--config.unlearn.options=epochs=2"]
+
+
+def launch(*argv, workdir, module=verb):
+    command = [f"launch.{module.__name__}", *argv, f"--workdir={workdir}"]
+    return _entry.main(module.command, module.__doc__, command, getattr(module, "define", None),
+                       getattr(module, "alone", None))  # fmt: skip
+
+
+def values(workdir, role):
+    return np.load(Path(workdir) / "logits" / f"{role}.npy")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Two methods on three forget sets, undisturbed."""
+    workdir = tmp_path_factory.mktemp("unlearned")
+    assert launch(*GIVEN, "--methods=finetune,ssd", workdir=workdir) == 0
+    return workdir
+
+
+@pytest.fixture
+def again(unbroken, tmp_path):
+    return shutil.copytree(unbroken, tmp_path / "copy")
+
+
+def test_methods_become_roles_beside_the_original_and_exact_retraining(unbroken):
+    facts = json.loads((unbroken / "unlearned.json").read_text())["roles"]
+    assert list(facts) == ["original", "retrained", "unlearned:finetune", "unlearned:ssd"]
+    original = values(unbroken, "original")
+    for name in ("finetune", "ssd"):
+        found = values(unbroken, f"unlearned:{name}")
+        assert found.shape == (3, *original.shape[1:]) and np.isfinite(found).all()
+        assert not np.array_equal(found[0], original[0])
+        assert facts[f"unlearned:{name}"]["moved"] > 0
+        assert facts[f"unlearned:{name}"]["seconds"] > 0
+    assert facts["unlearned:finetune"]["retain_epochs"] == pytest.approx(2.0, rel=0.05)
+    assert facts["unlearned:finetune"]["chosen"]["epochs"] == 2
+    assert facts["retrained"]["retain_epochs"] == 3
+
+
+def test_a_second_command_reuses_everything(again, capsys):
+    before = values(again, "unlearned:ssd")
+    assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 0
+    printed = capsys.readouterr()
+    assert "unlearned:ssd: 3 of 3 members are finished already" in printed.err
+    assert "unlearning by" not in printed.err
+    assert re.search(r"^ssd +\d", printed.out, re.M)
+    np.testing.assert_array_equal(values(again, "unlearned:ssd"), before)
+
+
+def test_killed_between_epochs_it_ends_with_the_same_numbers(unbroken, again, monkeypatch, capsys):
+    shutil.rmtree(again / "populations" / "unlearned:finetune")
+    for path in (again / "logits").glob("unlearned:finetune*"):
+        path.unlink()
+    real, seen = running.run, []
+
+    def interrupted(setup, checkpoint=None):
+        for event in real(setup, checkpoint):
+            seen.append(event)
+            yield event
+            if len(seen) == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "run", interrupted)
+    command = [*GIVEN, "--methods=finetune", "--config.engine.checkpoint_seconds=0"]
+    assert launch(*command, workdir=again) == 130
+    monkeypatch.setattr(running, "run", real)
+    assert launch(*command, workdir=again) == 0
+    assert "continuing in phase 1 after epoch 1" in capsys.readouterr().err
+    np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(unbroken, "unlearned:finetune"))
+    assert not list((again / "populations").glob("*.work"))
+
+
+def test_a_damaged_chunk_is_made_again(unbroken, again, capsys):
+    [chunk] = (again / "populations" / "unlearned:finetune").glob("chunk_*")
+    (chunk / "manifest.json").write_text("{}")
+    (again / "logits" / "unlearned:finetune.json").unlink()
+    assert launch(*GIVEN, "--methods=finetune", workdir=again) == 0
+    assert "is damaged" in capsys.readouterr().err
+    np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(unbroken, "unlearned:finetune"))
+
+
+def test_a_sweep_gives_every_value_a_role_and_the_numbers_it_has_alone(again, capsys):
+    assert launch(*GIVEN, "--methods=finetune", "--config.unlearn.sweep.lr=0.001,0.1", workdir=again) == 0
+    assert re.search(r"^finetune@lr=0.001 +\d", capsys.readouterr().out, re.M)
+    low, high = (values(again, f"unlearned:finetune@lr={value}") for value in ("0.001", "0.1"))
+    assert np.abs(low - high).max() > 0.01
+    options = [option for option in GIVEN if "options" not in option]
+    options += ["--config.unlearn.options=epochs=2,finetune.lr=0.001", "--overwrite=unlearned:finetune"]
+    assert launch(*options, "--methods=finetune", workdir=again) == 0
+    np.testing.assert_allclose(values(again, "unlearned:finetune"), low, atol=2e-4)
+    assert (again / "logits" / "unlearned:ssd.npy").exists()  # --overwrite of one method leaves the others
+
+
+def test_a_users_own_method_is_a_role_too(again, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    assert launch(CONFIG, *GIVEN[1:3], "--methods=my_methods:push_and_keep", workdir=again) == 0
+    assert np.isfinite(values(again, "unlearned:my_methods:push_and_keep")).all()
+
+
+def test_an_audit_sees_unlearned_roles_and_makes_what_is_missing(again, capsys):
+    wanted = "--config.audit.unlearned=unlearned:ssd,unlearned:random_label"
+    assert launch(*GIVEN, wanted, "--config.audit.scores=iam_on,confidence", workdir=again, module=audit_verb) == 0
+    printed = capsys.readouterr()
+    assert "unlearned:ssd" in printed.out and "unlearned:random_label" in printed.out
+    assert (again / "scores" / "binui_unlearned:random_label.npz").exists()
+
+
+def test_a_study_puts_methods_beside_exact_retraining(again, capsys):
+    assert launch(*GIVEN, "--config.unlearn.methods=finetune,ssd", workdir=again, module=study_verb) == 0
+    printed = capsys.readouterr().out
+    for name in ("original", "retrained", "finetune", "ssd"):
+        assert re.search(rf"^{name} +\d", printed, re.M)
+    found = json.loads((again / "report" / "methods_findings.json").read_text())
+    seen = {(one["of"], one["metric"]) for one in found}
+    assert ("unlearned:ssd", "iam_on forgotten") in seen and ("retrained", "UA") in seen
+    assert (again / "report" / "methods.html").exists()
+
+
+def test_the_list_needs_no_config_and_names_every_method(capsys):
+    assert launch("--list", workdir="unused") == 0
+    printed = capsys.readouterr().out
+    for name, entry in unlearn.METHODS.items():
+        assert re.search(rf"^{name}$", printed, re.M)
+        assert entry.about.split()[0] in printed
+    assert "cost" in printed and not Path("unused").exists()
+
+
+def test_a_dry_run_trains_nothing(tmp_path, capsys):
+    assert launch(*GIVEN, "--methods=finetune,sisa", "--dry_run", workdir=tmp_path / "none") == 0
+    printed = capsys.readouterr().out
+    assert "unlearned:sisa" in printed and "retain-epochs" in printed
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--methods=fintune"], "unknown unlearning method 'fintune'. Did you mean 'finetune'"),
+        (["--methods=finetune", "--config.unlearn.options=finetune.rate=1"], "hyperparameter of finetune 'rate'"),
+        (["--methods=finetune", "--config.unlearn.options=finetune"], "is not of the form"),
+        (["--methods=finetune", "--config.unlearn.options=epochs=two"], "expected int"),
+        (["--methods=finetune", "--config.unlearn.sweep.quantile=0.1,0.2"], "none of the methods finetune"),
+        (["--methods=my_methods:not_a_method"], "returned float, expected an unlearn.Method"),
+        (["--methods=my_methods:missing"], "has no function 'missing'"),
+        (["--methods=finetune", "--overwrite=unlernt"], "unknown stage"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_work(argv, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    assert launch(CONFIG, *argv, workdir=tmp_path / "run") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "populations").exists()
+
+
+def test_an_audit_of_an_unknown_role_is_refused(tmp_path, capsys):
+    wanted = "--config.audit.unlearned=unlearned:sdd"
+    assert launch(*GIVEN, wanted, workdir=tmp_path / "run", module=audit_verb) == 2
+    assert "Did you mean 'ssd'" in capsys.readouterr().err
