@@ -8,7 +8,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxunlearn import checks, errors
-from jaxunlearn.unlearn import dampening, descent
+from jaxunlearn.unlearn import (
+    boundary,
+    codec,
+    dampening,
+    descent,
+    exact,
+    fisher,
+    forsaken,
+    influence,
+    pruning,
+    relabelling,
+    replay,
+    saliency,
+    teachers,
+    unsir,
+)
 from jaxunlearn.unlearn.method import Builder, Method
 
 NEEDS = ("forget", "retain", "labels", "statistics", "validation")
@@ -31,13 +46,149 @@ class Entry(NamedTuple):
     needs: tuple[str, ...]
     published: Mapping[str, Mapping[str, Any]] = {}
 
+_BOTH = ("forget", "retain")
 
 METHODS: dict[str, Entry] = {
-    "finetune": Entry(descent.finetune, "trains on the retained samples alone", "IAM; conformal FT", ("retain",)),
+    "retrain": Entry(exact.retrain, "a new network on the retained samples: the exact answer", "exact", ("retain",)),
+    "sisa": Entry(
+        exact.sisa, "one new network per shard of the data, slice by slice; probabilities are averaged",
+        "Bourtoule et al. 2021", ("retain",),
+    ),
+    "finetune": Entry(
+        descent.finetune, "trains on the retained samples alone", "IAM; conformal FT", ("retain",),
+        {name: {"lr": 0.01, "epochs": 5} for name in ("cifar10", "cifar100", "cinic10", "purchase100")},
+    ),
+    "cf_k": Entry(
+        descent.cf_k, "trains the last k layers on the retained samples, the others frozen", "Goel et al. 2022",
+        ("retain",),
+    ),
+    "eu_k": Entry(
+        descent.eu_k, "draws the last k layers anew and trains them on the retained samples", "Goel et al. 2022",
+        ("retain", "statistics"),
+    ),
+    "ascent": Entry(
+        descent.ascent, "climbs the loss of the forget set", "IAM; conformal GA", ("forget",),
+        {name: {"lr": 0.01, "epochs": 5} for name in ("cifar10", "cifar100", "cinic10", "purchase100")},
+    ),
+    "negrad_plus": Entry(
+        descent.negrad_plus, "descends on retained samples and climbs on those to forget", "Over-Unlearning and Replay",
+        _BOTH, {"cifar20": {"lr": 0.01, "epochs": 2}},
+    ),
+    "random_label": Entry(
+        relabelling.random_label, "trains on the forget set with random wrong labels, and on the retained samples",
+        "conformal RL; SalUn's baseline", (*_BOTH, "labels"),
+    ),
+    "amnesiac": Entry(
+        relabelling.amnesiac, "random wrong labels, drawn once, with Adam", "Graves et al. 2021", (*_BOTH, "labels"),
+        {name: {"lr": 1e-4, "epochs": 3} for name in ("cifar10", "cifar20", "cifar100")},
+    ),
+    "relabel": Entry(
+        relabelling.relabel, "new random labels every epoch, forget set first, then the retained, with Adam",
+        "Over-Unlearning and Replay", (*_BOTH, "labels"), {"cifar10": {"lr": 6.5e-4}},
+    ),
+    "poison": Entry(
+        relabelling.poison, "trains on the forget set alone with labels drawn from all classes",
+        "Forget with precision", ("forget", "labels"), {"cifar10": {"lr": 7e-4}},
+    ),
+    "poison_full": Entry(
+        relabelling.poison_full, "trains on retained samples followed by the poisoned forget set",
+        "Forget with precision", (*_BOTH, "labels"), {"cifar10": {"lr": 2e-3}},
+    ),
+    "hybrid": Entry(
+        relabelling.hybrid, "poisons, then fine-tunes on the retained samples", "Forget with precision",
+        (*_BOTH, "labels"), {"cifar10": {"lr": 1e-2, "lr_repair": 1e-3}},
+    ),
+    "bad_teacher": Entry(
+        teachers.bad_teacher, "a random network teaches the forget set, the original the retained samples",
+        "Chundawat et al. 2023", _BOTH, {name: {"lr": 1e-4} for name in ("cifar10", "cifar20", "cifar100")},
+    ),
+    "scrub": Entry(
+        teachers.scrub, "away from the original on the forget set, towards it on the retained", "Kurmanji et al. 2023",
+        _BOTH, {"cifar10": {"lr": 4e-4, "epochs": 7}, "cifar100": {"lr": 1e-4, "epochs": 9}},
+    ),
+    "unsir": Entry(
+        unsir.unsir, "impairs the forgotten classes by learned noise, then repairs", "Tarun et al. 2023",
+        (*_BOTH, "statistics"), {name: {"lr": 1e-4, "lr_repair": 1e-4} for name in ("cifar10", "cifar20", "cifar100")},
+    ),
+    "boundary_shrink": Entry(
+        boundary.boundary_shrink, "moves the forget set to the nearest wrong class", "Chen et al. 2023",
+        ("forget", "labels", "statistics"), {name: {"lr": 1e-5, "epochs": 10} for name in ("cifar10", "cifar100")},
+    ),
+    "boundary_expand": Entry(
+        boundary.boundary_expand, "moves the forget set to an additional class that is then dropped",
+        "Chen et al. 2023", ("forget", "labels"),
+        {name: {"lr": 1e-5, "epochs": 10} for name in ("cifar10", "cifar100", "cinic10", "purchase100")},
+    ),
+    "l1_sparse": Entry(
+        descent.l1_sparse, "fine-tunes with a falling L1 penalty", "Jia et al. 2023", ("retain",),
+    ),
+    "ft_prune": Entry(
+        descent.ft_prune, "prunes small weights (if asked to), then fine-tunes with a falling L1 penalty",
+        "Over-Unlearning and Replay; Jia et al. 2023", ("retain", "statistics"),
+        {"cifar10": {"lr": 0.008, "epochs": 10}},
+    ),
+    "influence": Entry(
+        influence.influence, "one Newton step by the Fisher information of the retained samples (IU, WoodFisher)",
+        "Izzo et al. 2021; OPTML wfisher", (*_BOTH, "statistics"),
+    ),
+    "fisher": Entry(
+        fisher.fisher, "noise where the retained samples do not need the weights; wipes removed classes",
+        "Golatkar et al. 2020", (*_BOTH, "statistics"),
+        {name: {"alpha": 1e-9, "kind": "empirical"} for name in ("cifar10", "cifar100", "cinic10", "purchase100")},
+    ),
+    "ntk": Entry(
+        influence.ntk, "scrubs by the linearised difference of trainings with and without the forget set",
+        "Golatkar et al. 2020", (*_BOTH, "statistics"),
+    ),
     "ssd": Entry(
         dampening.ssd, "scales down parameters that matter more to the forget set than to all data",
-        "Foster et al. 2024", ("forget", "retain", "statistics"),
-        {"cifar10": {"alpha": 60.0}, "cifar100": {"alpha": 60.0}, "cinic10": {"alpha": 10.0}},
+        "Foster et al. 2024", (*_BOTH, "statistics"),
+        {"cifar10": {"alpha": 60.0}, "cifar100": {"alpha": 60.0}, "cinic10": {"alpha": 10.0},
+         "purchase100": {"alpha": 10.0}},
+    ),
+    "lfssd": Entry(
+        dampening.lfssd, "the same without labels: by the gradient of the squared logits", "Foster et al. 2024",
+        (*_BOTH, "statistics"),
+    ),
+    "salun": Entry(
+        saliency.salun, "random labels, moving only the weights that matter most to the forget set", "Fan et al. 2024",
+        (*_BOTH, "labels", "statistics"), {"cifar10": {"lr": 0.013, "epochs": 10}},
+    ),
+    "sfron": Entry(
+        saliency.sfron, "masked, weighted ascent on the forget set in turn with descent on the retained",
+        "Huang et al. 2024", (*_BOTH, "statistics"), {"cifar10": {"clip": 7.0, "iterations": 3000}},
+    ),
+    "rum": Entry(
+        saliency.rum, "fine-tunes, then SalUn on the third of the forget set that is memorised most",
+        "Zhao et al. 2024", (*_BOTH, "labels", "statistics"), {"cifar10": {"lr": 0.12, "lr_relabel": 5e-4}},
+    ),
+    "l_codec": Entry(
+        codec.l_codec, "Newton removal step on the channels that explain the forget set's loss", "Mehta et al. 2022",
+        (*_BOTH, "statistics"),
+    ),
+    "forsaken": Entry(
+        forsaken.forsaken, "a learned step that makes the forget set answer as strangers do", "Ma et al. 2022",
+        ("forget", "validation", "statistics"),
+    ),
+    "deltagrad": Entry(
+        replay.deltagrad, "replays a training of its own without the forget set, by L-BFGS corrections",
+        "Wu et al. 2020", _BOTH,
+    ),
+    "prune": Entry(
+        pruning.prune, "draws anew the weights that the forget set moved least, then fine-tunes",
+        "Forget with precision", (*_BOTH, "statistics"), {"cifar10": {"lr": 1e-3}},
+    ),
+    "prune_last_layer": Entry(
+        pruning.prune_last_layer, "the same in the last layer alone", "Forget with precision", (*_BOTH, "statistics"),
+        {"cifar10": {"lr": 1e-3}},
+    ),
+    "prune_complex": Entry(
+        pruning.prune_complex, "draws anew what neither the forget set nor a part of the retained moved",
+        "Forget with precision", (*_BOTH, "statistics"), {"cifar10": {"lr": 1e-3, "fraction": 0.02}},
+    ),
+    "activation_reset": Entry(
+        pruning.activation_reset, "draws anew the kernels that the forget set excites most, then fine-tunes",
+        "Forget with precision", (*_BOTH, "statistics"), {"cifar10": {"lr": 1e-3, "fraction": 0.02}},
     ),
 }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
@@ -9,11 +11,16 @@ import pytest
 from jaxunlearn.unlearn import dampening
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}
+
+
+def golden(topic, name):
+    return np.load(GOLDEN / topic / f"{name}.npz")
 
 
 @pytest.mark.parametrize("kind, activation", [("mlp", "tanh"), ("bn", "relu")])
 def test_ssd_equals_the_iam_seed(kind, activation):
-    file = np.load(GOLDEN / "iam_methods" / f"ssd_{kind}.npz")
+    file = golden("iam_methods", f"ssd_{kind}")
     names = nets.LAYERS[f"iam_{kind}"]
     start = nets.variables(file, "init", names)
     hidden, classes = start["params"]["Dense_0"]["bias"].shape[0], start["params"]["Dense_1"]["bias"].shape[0]
@@ -28,3 +35,121 @@ def test_ssd_equals_the_iam_seed(kind, activation):
         # A bias in front of BatchNorm has gradient 0 in training mode: rounding decides whether it is chosen.
         wanted["params"]["Dense_0"]["bias"] = found["params"]["Dense_0"]["bias"]
     nets.assert_close(found, wanted, 5e-6)
+
+
+@pytest.mark.parametrize("setting", ["a10_l1", "a1_l1", "a0.5_l0.3"])
+@pytest.mark.parametrize("kind", ["mlp", "bn"])
+def test_ssd_equals_the_ssd_repository(kind, setting):
+    file = golden("conformal", "ssd")
+    width, hidden, classes = (int(size) for size in file["dims"])
+    names = nets.LAYERS["conformal"] if kind == "bn" else DENSE
+    start = nets.variables(file, f"{kind}_init", names)
+    net = nets.network(nets.Tiny(classes, hidden, kind == "bn"), (width,))
+    alpha, lam = (float(part[1:]) for part in setting.split("_"))
+    retain, forget = ((file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget"))
+    method = dampening.ssd(alpha=alpha, lam=lam, batch=int(file["batch_size"]))
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    wanted = nets.variables(file, f"{kind}_{setting}_final", names)
+    nets.assert_close(found, wanted, 1e-5, ("params",))
+    for name, leaf in start.get("batch_stats", {}).get("BatchNorm_0", {}).items():
+        np.testing.assert_array_equal(found["batch_stats"]["BatchNorm_0"][name], leaf)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_ssd_equals_over_unlearning_and_replay(number):
+    file = golden("our", "ssd")
+    start = nets.variables(file, "init", DENSE, "__")
+    net = nets.network(nets.Tiny(4, 5, activation="tanh"), (6,))
+    retain, forget = ((file[f"X_{name}"], file[f"y_{name}"]) for name in ("retain", "forget"))
+    method = dampening.ssd(float(file["alpha"][number]), float(file["lam"][number]), batch=int(file["batch"]))
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    nets.assert_close(found, nets.variables(file, f"after{number}", DENSE, "__"), 5e-6)
+
+
+def rules():
+    """(parameters, importance of the forget set and of all, alpha, lambda, wanted) of all rule tests in the files."""
+    for name in ("ssd_modify", "ssd_modify_l05"):
+        file = golden("iam_methods", name)
+        for i in range(int(file["n"])):
+            yield (file[f"theta{i}"], file[f"imp_forget{i}"], file[f"imp_full{i}"], float(file["alpha"]),
+                   float(file["lambda"]), file[f"after{i}"])  # fmt: skip
+    file = golden("conformal", "ssd")
+    yield (
+        file["arr_w"],
+        file["arr_imp_forget"],
+        file["arr_imp_full"],
+        *file["arr_alpha_lambda"].tolist(),
+        file["arr_out"],
+    )
+    file = golden("our", "ssd")
+    for i in range(3):
+        yield (file["arr_theta"], file["arr_imp_forget"], file["arr_imp_full"], float(file["alpha"][i]),
+               float(file["lam"][i]), file[f"arr_after{i}"])  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(rules()))
+def test_the_rule_equals_all_published_ones(case):
+    *arrays, alpha, lam, wanted = case
+    theta, forget, full = (jnp.asarray(array, jnp.float32) for array in arrays)
+    found = dampening.dampened(theta, forget, full, alpha, lam)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    kept = np.asarray(forget <= alpha * full)
+    np.testing.assert_array_equal(np.asarray(found)[kept], np.asarray(theta)[kept])
+
+
+def test_the_exponent_applies_before_the_bound():
+    theta, forget, full = jnp.ones(3), jnp.array([1.0, 1.0, 1.0]), jnp.array([0.25, 0.9, 2.0])
+    found = dampening.dampened(theta, forget, full, 0.5, 2.0, 2.0)
+    np.testing.assert_allclose(found, [0.25, 1.0, 1.0])
+
+
+def digits(classes=3, rows=12, seed=0):
+    """A tiny dense net with data: (network, variables, retain, forget)."""
+    rng = np.random.default_rng(seed)
+    net = nets.network(nets.Tiny(classes, 5), (4,))
+    x, y = rng.normal(size=(rows, 4)).astype(np.float32), rng.integers(0, classes, rows).astype(np.int32)
+    params = net.module.init(jax.random.key(seed), x[:1])["params"]
+    return net, {"params": params}, (x[4:], y[4:]), (x[:4], y[:4])
+
+
+def test_importances_without_labels_equal_a_loop():
+    net, start, retain, forget = digits()
+
+    def importance(x):
+        batches = [x[i : i + 3] for i in range(0, len(x), 3)]
+
+        def loss(params, batch):
+            return jnp.mean(jnp.sum(net.module.apply({"params": params}, batch) ** 2, -1))
+
+        found = [jax.tree.map(jnp.abs, jax.grad(loss)(start["params"], batch)) for batch in batches]
+        return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found)
+
+    wanted = dampening.dampened(
+        start["params"], importance(forget[0]), importance(np.concatenate([retain[0], forget[0]])), 1.0, 0.7
+    )
+    other = (retain[0], (retain[1] + 1) % 3)
+    method = dampening.lfssd(1.0, 0.7, batch=3)
+    for labelled in (retain, other):
+        found = nets.outcome(nets.setup(net, method, start, labelled, forget))
+        nets.assert_close(found, {"params": wanted}, 1e-6)
+    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(start["params"]), strict=True))
+
+
+@pytest.mark.parametrize("build", [dampening.ssd, dampening.lfssd])
+def test_one_forget_sample_and_an_empty_retain_set_are_harmless(build):
+    net, start, retain, forget = digits()
+    prepared = nets.setup(net, build(alpha=0.5), start, retain, forget, members=2)
+    prepared = prepared._replace(retain=[np.arange(0), np.arange(8)], forget=[np.arange(12), np.arange(8, 9)])
+    *_, last = nets.running.run(prepared)
+    assert (last.outcome.diverged_at == nets.running.NEVER).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.outcome.variables))
+
+
+def test_thresholds_and_clipping_may_differ_between_members():
+    net, start, retain, forget = digits()
+    hyper = {"alpha": np.asarray([0.5, 3.0], np.float32), "clip": np.asarray([0.0, 0.1], np.float32)}
+    prepared = nets.setup(net, lambda hyper: dampening.ssd(**hyper), start, retain, forget, hyper=hyper, members=2)
+    *_, last = nets.running.run(prepared)
+    for member, (alpha, clip) in enumerate([(0.5, 0.0), (3.0, 0.1)]):
+        alone = nets.outcome(nets.setup(net, dampening.ssd(alpha, clip=clip), start, retain, forget))
+        nets.assert_close(nets.trees.take(last.outcome.variables, member), alone, 1e-6)

@@ -1,0 +1,283 @@
+"""Fisher forgetting against the published implementations, with their noise given."""
+
+import dataclasses
+import types
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import nets
+import numpy as np
+import pytest
+
+from jaxunlearn import errors
+from jaxunlearn.models import blocks
+from jaxunlearn.unlearn import fisher, transforms
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}
+
+
+class Small(nn.Module):
+    """Convolution without bias or padding - BatchNorm - ReLU - mean - dense: the conformal golden file's network."""
+
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        maps = blocks.Conv(4, padding=0, use_bias=False)(blocks.hide(inputs, mask))
+        maps = nn.relu(blocks.BatchNorm()(maps, train, mask))
+        return blocks.Dense(self.num_classes)(maps.mean((1, 2)))
+
+
+SMALL = {"conv": "Conv_0", "bn": "BatchNorm_0", "fc": "Dense_0"}
+
+
+def golden(topic, name):
+    return np.load(GOLDEN / topic / f"{name}.npz")
+
+
+def with_draws(method, draws):
+    """The method with given standard normal draws."""
+
+    def change(params, *, estimates, **extras):
+        return fisher.perturbed(*estimates["noise"], draws)
+
+    return dataclasses.replace(
+        method, phases=(dataclasses.replace(method.phases[0], transform=transforms.edit(change)),)
+    )
+
+
+def estimated(method, prepared):
+    """What the phase estimates for member 0, as `method`."""
+    prepared = prepared._replace(build=lambda hyper: method)
+    state = nets.running.State(prepared.originals["params"],
+                               {k: v for k, v in prepared.originals.items() if k != "params"}, ())  # fmt: skip
+    _, found, _ = nets.running._begin(prepared, 0, state, {})
+    return nets.trees.take(found, 0)
+
+
+def assert_relative(found, wanted, rtol):
+    for (path, a), (_, b) in zip(nets.trees.named_leaves(found), nets.trees.named_leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-12, err_msg=path)
+
+
+@pytest.mark.parametrize("suffix", ["", "_forget_class"])
+def test_the_iam_seed(suffix):
+    file = golden("iam_methods", f"fisher_mlp{suffix}")
+    names = nets.LAYERS["iam_mlp"]
+    start = nets.variables(file, "init", names)
+    net = nets.network(nets.Tiny(5, 6, activation="tanh"), (8,))
+    retain = (file["x"], file["y"])
+    gone = int(file["forget_class"])
+    forget = (file["x"][:1], file["y"][:1] if gone < 0 else np.asarray([gone]))
+    assert gone not in file["y"]
+    for kind, tag in (("empirical", "ewc"), ("expected", "expected")):
+        method = fisher.fisher(float(file["alpha"]), kind, batch=4, compat="faithful")
+        prepared = nets.setup(net, method, start, retain, forget)
+        found = estimated(method, prepared)
+        assert_relative(found["information"], nets.variables(file, f"fisher_{tag}", names)["params"], 2e-5)
+        mean, variance = found["noise"]
+
+        assert_relative(mean, nets.variables(file, f"mu_{tag}", names)["params"], 0)
+        assert_relative(variance, nets.variables(file, f"var_{tag}", names)["params"], 2e-5)
+        if kind == "empirical":
+            draws = nets.variables(file, "noise", names)["params"]
+            after = nets.outcome(prepared._replace(build=lambda hyper: with_draws(method, draws)))  # noqa: B023
+            nets.assert_close(after, nets.variables(file, "after", names), 1e-6)
+
+
+def flax_layout(array):
+    return jnp.asarray(
+        {4: lambda a: a.transpose(2, 3, 1, 0), 2: lambda a: a.T, 1: lambda a: a}[array.ndim](array), jnp.float32
+    )
+
+
+@pytest.mark.parametrize("suffix", ["", "_class"])
+def test_the_rule_on_tensors_of_every_rank(suffix):
+    file = golden("iam_methods", f"fisher_mean_var{suffix}")
+    classes, gone = int(file["num_classes"]), int(file["forget_class"])
+    removed = jnp.arange(classes) == gone
+    for i in range(int(file["n"])):
+        theta, information = flax_layout(file[f"theta{i}"]), flax_layout(file[f"fisher{i}"])
+        mean, variance = fisher.noise_of(theta, information, theta.shape[-1] == classes, removed, float(file["alpha"]))
+        np.testing.assert_array_equal(mean, flax_layout(file[f"mu{i}"]))
+        np.testing.assert_allclose(variance, flax_layout(file[f"var{i}"]), rtol=1e-5)
+
+
+def by_rule(params, information, head, removed, alpha, draws):
+    """Parameters by the conformal rule with the removed class given by hand: the files count its rows as retained."""
+
+    def one(layer, name, theta):
+        moments = fisher.noise_of(theta, information[layer][name], layer == head, removed, alpha, "conformal")
+        return fisher.perturbed(*moments, draws[layer][name])
+
+    return {layer: {name: one(layer, name, leaf) for name, leaf in leaves.items()} for layer, leaves in params.items()}
+
+
+@pytest.mark.parametrize("split", ["random", "class"])
+def test_the_conformal_unlearning_code(split):
+    file = golden("conformal", "fisher_forgetting")
+    start = nets.variables(file, f"{split}_init", SMALL)
+    net = nets.network(Small(), (5, 5, 3))
+    x, y = file[f"{split}_x"].transpose(0, 2, 3, 1), file[f"{split}_y"]
+    method = fisher.fisher(1e-6, variant="conformal", batch=4)
+    prepared = nets.setup(net, method, start, (x, y), (x[:1], y[:1]))
+    information = estimated(method, prepared)["information"]
+    assert_relative(information, nets.variables(file, f"{split}_grad2", SMALL)["params"], 1e-4)
+    draws = nets.variables(file, f"{split}_eps", SMALL)["params"]
+    wanted = nets.variables(file, f"{split}_final", SMALL)
+    if split == "random":
+        after = nets.outcome(prepared._replace(build=lambda hyper: with_draws(method, draws), bn="faithful"))
+        nets.assert_close(after, wanted, 1e-5, ("params",))
+        nets.assert_close(after, start, 0.0, ("batch_stats",))
+    removed = jnp.asarray([False, split == "class", False])
+    found = by_rule(start["params"], information, "Dense_0", removed, 1e-6, draws)
+    nets.assert_close({"params": found}, wanted, 1e-5, ("params",))
+
+
+@pytest.mark.parametrize("split", ["classwise", "samplewise"])
+def test_over_unlearning_and_replay(split):
+    file = golden("our", "fisher")
+    start, net = nets.variables(file, "init", DENSE, "__"), nets.network(nets.Tiny(4, 3, activation="tanh"), (4,))
+    retain, forget = ((file[f"X_{name}"], file[f"y_{name}"]) for name in ("retain", "forget"))
+    alpha, gone = float(file["fisher_alpha"]), int(file["forget_class"])
+    method = fisher.fisher(alpha, variant="conformal", batch=2)
+    prepared = nets.setup(net, method, start, retain, forget)
+    information = estimated(method, prepared)["information"]
+    assert_relative(information, nets.variables(file, "fisher_diag", DENSE, "__")["params"], 1e-4)
+    draws = nets.variables(file, "noise", DENSE, "__")["params"]
+    wanted = nets.variables(file, f"fisher_{split}", DENSE, "__")
+    removed = (jnp.arange(4) == gone) & (split == "classwise")
+    nets.assert_close({"params": by_rule(start["params"], information, "Dense_1", removed, alpha, draws)}, wanted, 1e-5)
+    if split == "samplewise":
+        after = nets.outcome(prepared._replace(build=lambda hyper: with_draws(method, draws)))
+        nets.assert_close(after, wanted, 1e-5)
+
+
+def test_optml():
+    file = golden("conformal", "optml_methods")
+    start, net = nets.variables(file, "init", DENSE), nets.network(nets.Tiny(4, 8), (6,))
+    retain, forget = ((file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget"))
+    method = fisher.fisher(1e-9, "empirical", "optml", compat="faithful")
+    prepared = nets.setup(net, method, start, retain, forget)
+    published = estimated(method, prepared)
+    assert_relative(published["information"], nets.variables(file, "fisher_info", DENSE)["params"], 1e-4)
+    draws = nets.variables(file, "fisher_eps", DENSE)["params"]
+    after = nets.outcome(prepared._replace(build=lambda hyper: with_draws(method, draws)))
+    nets.assert_close(after, nets.variables(file, "fisher_final", DENSE), 1e-6)
+    # Faithful asks for a last axis (PyTorch's order) of length 10; corrected for the head.
+    corrected = fisher.fisher(1e-9, "empirical", "optml")
+    _, variance = estimated(corrected, prepared)["noise"]
+    _, as_published = published["noise"]
+    np.testing.assert_allclose(variance["Dense_1"]["kernel"], 100 * as_published["Dense_1"]["kernel"], rtol=1e-6)
+    np.testing.assert_array_equal(variance["Dense_0"]["kernel"], as_published["Dense_0"]["kernel"])
+
+
+def problem(classes=3, rows=11, seed=0):
+    """A tiny dense net with data: (network, variables, x, y)."""
+    rng = np.random.default_rng(seed)
+    net = nets.network(nets.Tiny(classes, 5), (4,))
+    x, y = rng.normal(size=(rows, 4)).astype(np.float32), (np.arange(rows) % classes).astype(np.int32)
+    return net, {"params": net.module.init(jax.random.key(seed), x[:1])["params"]}, x, y
+
+
+def test_information_by_batches_equals_a_loop():
+    net, start, x, y = problem()
+    total, batches = None, [x[0:4], x[4:8]]
+    for batch in batches:
+        for c in range(3):
+
+            def value(params, batch=batch, c=c):
+                return jnp.mean(jax.nn.log_softmax(net.module.apply({"params": params}, batch))[:, c])
+
+            weight = jnp.mean(jax.nn.softmax(net.module.apply(start, batch))[:, c])
+            own = jax.tree.map(lambda g, weight=weight: weight * g**2 / 2, jax.grad(value)(start["params"]))
+            total = own if total is None else jax.tree.map(jnp.add, total, own)
+    method = fisher.fisher(kind="batch", batch=4)
+    prepared = nets.setup(net, method, start, (x[:8], y[:8]), (x[8:], y[8:]))
+    assert_relative(estimated(method, prepared)["information"], total, 1e-4)
+
+
+def test_information_does_not_depend_on_batches_nor_on_their_cuts(monkeypatch):
+    net, start, x, y = problem()
+    found = []
+    for batch, at_once in ((5, 5), (64, 3)):
+        monkeypatch.setattr(fisher, "rows_at_once", lambda params, size, at_once=at_once: at_once)
+        method = fisher.fisher(batch=batch)
+        found.append(estimated(method, nets.setup(net, method, start, (x[3:], y[3:]), (x[:3], y[:3])))["information"])
+    assert_relative(found[1], found[0], 1e-5)
+
+
+def test_the_memory_of_gradients_per_row_is_bounded():
+    tree = lambda size: {"kernel": jax.ShapeDtypeStruct((size,), jnp.float32)}  # noqa: E731
+    assert fisher.rows_at_once(tree(100), 64) == 64
+    assert fisher.rows_at_once(tree(2**16), 64) == 16
+    assert fisher.rows_at_once(tree(11_000_000), 64) == 8
+    assert fisher.rows_at_once(tree(2**28), 64) == 1
+
+
+def moved_heads(wipe):
+    """Head kernels, |after - before|, of two members: all rows of class 1 forgotten, and six rows of all classes."""
+    net, start, x, y = problem(rows=60)
+    gone, few = np.flatnonzero(y == 1), np.arange(6)
+    prepared = nets.setup(
+        net, fisher.fisher(1e-9, wipe_removed_class=wipe), start, (x[1:], y[1:]), (x[:1], y[:1]), members=2
+    )
+    data = prepared.data._replace(inputs=x, labels=y)
+    kept = [np.setdiff1d(np.arange(60), rows) for rows in (gone, few)]
+    *_, last = nets.running.run(prepared._replace(data=data, forget=[gone, few], retain=kept))
+    before = start["params"]["Dense_1"]["kernel"]
+    after = last.outcome.variables["params"]["Dense_1"]["kernel"]
+    return before, after, np.abs(after - before)
+
+
+def test_the_outputs_of_a_class_without_retained_rows_are_wiped_and_no_others():
+    before, after, moved = moved_heads(True)
+    assert np.abs(before[:, 1]).max() > 6 * 0.032
+    assert np.abs(after[0][:, 1]).max() < 6 * 0.032
+    assert moved[0][:, [0, 2]].max() < 6e-3
+    assert 0 < moved[1].max() < 6e-3
+
+
+def test_nothing_is_wiped_when_that_is_switched_off():
+    *_, moved = moved_heads(False)
+    assert 0 < moved.max() < 6e-3
+
+
+def test_a_hidden_layer_as_wide_as_the_head_counts_as_head_only_when_faithful():
+    net, start, *_ = problem(classes=5)
+    member = types.SimpleNamespace(network=net, params=start["params"])
+    corrected, faithful = (fisher.heads(member, "golatkar", compat) for compat in ("corrected", "faithful"))
+    assert corrected == {"Dense_0": {"kernel": False, "bias": False}, "Dense_1": {"kernel": True, "bias": True}}
+    assert all(jax.tree.leaves(faithful))
+
+
+@pytest.mark.parametrize("kind, variant", list(zip(fisher.KINDS, fisher.VARIANTS, strict=True)))
+def test_an_empty_retain_set_and_one_forget_sample_are_finite(kind, variant):
+    net, start, x, y = problem()
+    method = fisher.fisher(kind=kind, variant=variant)
+    prepared = nets.setup(net, method, start, (x[1:], y[1:]), (x[:1], y[:1]), members=2)
+    prepared = prepared._replace(retain=[np.arange(0), np.arange(10)], forget=[np.arange(11), np.arange(10, 11)])
+    *_, last = nets.running.run(prepared)
+    assert (last.outcome.diverged_at == nets.running.NEVER).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.outcome.variables))
+
+
+def test_noise_differs_between_members_and_grows_with_alpha():
+    net, start, x, y = problem()
+    build = lambda hyper: fisher.fisher(**hyper)  # noqa: E731
+    hyper = {"alpha": np.asarray([1e-9, 1e-9, 1e-5], np.float32)}
+    prepared = nets.setup(net, build, start, (x[3:], y[3:]), (x[:3], y[:3]), hyper=hyper, members=3)
+    *_, last = nets.running.run(prepared)
+    kernel = last.outcome.variables["params"]["Dense_0"]["kernel"]
+    moved = np.abs(kernel - start["params"]["Dense_0"]["kernel"]).mean((1, 2))
+    assert np.all(kernel[0] != kernel[1])
+    assert moved[2] > 30 * moved[:2].max()
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "expexted"}, {"variant": "golatkin"}])
+def test_misspelt_options_are_refused(wrong):
+    with pytest.raises(errors.ConfigError):
+        fisher.fisher(**wrong)

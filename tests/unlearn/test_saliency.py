@@ -1,0 +1,369 @@
+"""Saliency masks, SalUn, SFRon and RUM against the published implementations."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import nets
+import numpy as np
+import pytest
+
+from jaxunlearn import errors, keys, population, trees
+from jaxunlearn.population import Resident
+from jaxunlearn.unlearn import dampening, descent, running, saliency, schedules, transforms
+from jaxunlearn.unlearn.method import Estimate, Member, Method, Phase, Reads, Samples
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+CONFORMAL = {"fc1": "Dense_0", "fc2": "Dense_1"}
+KEY = keys.root(0)
+
+
+def conformal(name):
+    """(file, network, start, retain, forget) of a conformal golden file with the small dense network."""
+    file = np.load(GOLDEN / "conformal" / f"{name}.npz")
+    _, hidden, classes = file["dims"]
+    pools = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget")]
+    net = nets.network(nets.Tiny(int(classes), int(hidden)), (6,))
+    return file, net, nets.variables(file, "init", CONFORMAL), *pools
+
+
+def our():
+    file = np.load(GOLDEN / "our" / "salun.npz")
+    pools = [(file[f"X_{part}"], file[f"y_{part}"]) for part in ("retain", "forget")]
+    start = nets.variables(file, "init", CONFORMAL, "__")
+    return file, nets.network(nets.Tiny(4, 5, activation="tanh"), (6,)), start, *pools
+
+
+def member(net, variables, retain, forget, batch, names=("forget", "retain")):
+    """One member outside a run, with streams in their own order."""
+    x = jnp.asarray(np.concatenate([retain[0], forget[0]]), jnp.float32)
+    y = jnp.asarray(np.concatenate([retain[1], forget[1]]), jnp.int32)
+    r = len(retain[1])
+    pools = {"retain": np.arange(r), "forget": np.arange(r, len(y))}
+    streams = {name: trees.take(population.from_rows([[pools[name]]], batch), 0) for name in names}
+    reads = {name: Reads(name, batch, shuffle=False) for name in names}
+    variables = jax.tree.map(jnp.asarray, variables)
+    rest = {name: leaf for name, leaf in variables.items() if name != "params"}
+    return Member(net, variables["params"], rest, variables, {}, {}, Resident(x, y), streams, reads,
+                  jnp.arange(len(y)) >= r, "eval", KEY, KEY, False)  # fmt: skip
+
+
+def with_tables(method, tables, retain):
+    """Every epoch a phase of its own, with the given labels of the forget rows (which follow the retained ones)."""
+    (phase,) = method.phases
+    phases = []
+    for number, table in enumerate(tables):
+        known = jnp.asarray(np.concatenate([retain[1], table]), jnp.int32)
+
+        def labels(key, samples, classes, known=known):
+            return known[samples.rows]
+
+        reads = {name: one._replace(labels=labels, fresh_labels=False) for name, one in phase.reads.items()}
+        more = {} if number == 0 else {"same_optimizer": True, "estimates": {}}
+        phases.append(dataclasses.replace(phase, reads=reads, epochs=1, first_epoch=number, **more))
+    return dataclasses.replace(method, phases=tuple(phases))
+
+
+def with_mask(method, given):
+    """The method with a given mask instead of the estimated one."""
+    flags = jax.tree.map(lambda leaf: jnp.asarray(leaf) != 0, given)
+
+    def compute(member):
+        return flags, member.statistics
+
+    given = {"mask": Estimate(compute)}
+    return dataclasses.replace(method, phases=tuple(dataclasses.replace(one, estimates=given) for one in method.phases))
+
+
+def exactly(a, b):
+    """Number of entries that are the same bits."""
+    same = jax.tree.map(lambda x, y: int(np.sum(np.asarray(x) == np.asarray(y))), a, b)
+    return sum(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("source", ["conformal", "our"])
+def test_the_saliency_mask_equals_the_published_one(source):
+    if source == "conformal":
+        (file, net, start, retain, forget), separator, batch = conformal("salun"), ".", 8
+    else:
+        (file, net, start, retain, forget), separator, batch = our(), "__", 3
+    one = member(net, start, retain, forget, batch)
+    found = saliency.absolute_gradient(one, "forget")
+    nets.assert_close({"params": found}, nets.variables(file, "absgrad", CONFORMAL, separator), 1e-6, ("params",))
+    for tenth in range(1, 11):
+        name = f"mask{tenth / 10}" if source == "conformal" else f"mask_{tenth / 10}"
+        wanted = nets.variables(file, name, CONFORMAL, separator)["params"]
+        got = saliency.largest(found, tenth / 10)
+        jax.tree.map(np.testing.assert_array_equal, got, jax.tree.map(lambda leaf: leaf != 0, wanted))
+
+
+def test_the_largest_entries_are_chosen_over_all_leaves_and_ties_go_to_the_first():
+    tree = {"a": jnp.asarray([[1.0, 3.0], [2.0, 2.0]]), "b": jnp.asarray([2.0, 0.0, 5.0])}
+    found = saliency.largest(tree, 4 / 7 + 1e-6)
+    np.testing.assert_array_equal(found["a"], [[False, True], [True, True]])
+    np.testing.assert_array_equal(found["b"], [False, False, True])
+    assert not any(leaf.any() for leaf in jax.tree.leaves(saliency.largest(tree, 0.0)))
+    assert all(leaf.all() for leaf in jax.tree.leaves(saliency.largest(tree, 1.0)))
+
+
+@pytest.mark.parametrize("fraction, name", [(0.5, "salun_masked"), (1.0, "salun_unmasked")])
+def test_salun_mixed_equals_the_conformal_code(fraction, name):
+    file, net, start, retain, forget = conformal("salun")
+    lr, epochs = file["salun_hyper_lr_epochs"]
+    method = saliency.salun(float(lr), int(epochs), fraction, restore_masked=False, batch=8)
+    method = with_tables(nets.in_order(method), [file[f"{name}_labels"]] * int(epochs), retain)
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    nets.assert_close(found, nets.variables(file, f"{name}_final", CONFORMAL), 1e-6)
+
+
+def test_salun_sequential_equals_the_authors_code():
+    file, net, start, retain, forget = conformal("optml_methods")
+    tables = file["RL_mask_labels_epoch_concat"].reshape(2, -1)
+    method = nets.in_order(saliency.salun(0.05, 2, form="sequential", batch=8))
+    given = nets.variables(file, "mask", CONFORMAL)["params"]
+    method = with_tables(with_mask(method, given), tables, retain)
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    nets.assert_close(found, nets.variables(file, "RL_mask_final", CONFORMAL), 1e-5)
+    before, after = start["params"], found["params"]
+    held = jax.tree.map(lambda keep, a, b: np.array_equal(a[keep == 0], b[keep == 0]), given, before, after)
+    assert all(jax.tree.leaves(held))
+
+
+def test_finetuning_under_a_mask_equals_the_authors_code():
+    file, net, start, retain, forget = conformal("optml_methods")
+    base = descent.finetune(0.05, 2, batch=8, schedule="milestones")
+    method = with_mask(saliency.saliency(base), nets.variables(file, "mask", CONFORMAL)["params"])
+    found = nets.outcome(nets.setup(net, nets.in_order(method), start, retain, forget))
+    nets.assert_close(found, nets.variables(file, "FT_mask_final", CONFORMAL), 1e-5)
+
+
+def test_salun_with_adam_equals_orthogonal_unlearning():
+    file, net, start, retain, forget = our()
+    method = nets.in_order(saliency.salun(0.01, 2, form="adam", batch=3))
+    method = with_tables(method, file["salun_random_labels"], retain)
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    nets.assert_close(found, nets.variables(file, "salun", CONFORMAL, "__"), 5e-6)
+
+
+def test_plain_sfron_equals_orthogonal_unlearning():
+    file, net, start, retain, forget = our()
+    method = nets.in_order(saliency.sfron_plain(0.05, 2, 5, 0.5, batch=3, compat="faithful"))
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    nets.assert_close(found, nets.variables(file, "sfron", CONFORMAL, "__"), 5e-6)
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-4])
+def test_adaptive_weights_equal_sfrons(floor):
+    file = np.load(GOLDEN / "conformal" / "sfron.npz")
+    values = jnp.asarray(file["ad_losses"])
+    blank = jnp.zeros(len(values), jnp.int32)
+    batch = Samples(blank, blank, jnp.ones(len(values)), blank, blank == 0)
+    for power in (0.5, 1.0, 2.0):
+        loss, gradient = jax.value_and_grad(saliency.adaptive)(values, batch, power, floor)
+        np.testing.assert_allclose(loss, file[f"ad_lambda{power}"], rtol=1e-5)
+        np.testing.assert_allclose(gradient, file[f"ad_lambda{power}_grad"], atol=1e-6)
+
+
+def test_a_loss_of_zero_does_not_take_all_the_weight_and_padding_has_none():
+    blank = jnp.zeros(3, jnp.int32)
+    batch = Samples(blank, blank, jnp.asarray([1.0, 1.0, 0.0]), blank, blank == 0)
+    values = jnp.asarray([0.0, 1.0, jnp.nan])
+    gradient = jax.grad(saliency.adaptive)(jnp.nan_to_num(values), batch)
+    assert 0.005 < gradient[1] < 0.5 and gradient[2] == 0
+    assert jax.grad(saliency.adaptive)(jnp.nan_to_num(values), batch, 0.5, 0.0)[1] < 1e-6
+    assert saliency.adaptive(values[:2], Samples(blank, blank, jnp.zeros(2), blank, blank)) == 0
+
+
+def test_the_importance_mask_equals_sfrons():
+    file, net, start, retain, forget = conformal("sfron")
+    one = member(net, start, retain, forget, 8)
+    for name in ("forget", "retain"):
+        found, _ = dampening.importance(one, name)
+        nets.assert_close({"params": found}, nets.variables(file, f"fisher_{name}", CONFORMAL), 1e-7, ("params",))
+    found, _ = saliency.importance_mask().compute(one)
+    wanted = nets.variables(file, "mask", CONFORMAL)["params"]
+    jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(lambda leaf: leaf != 0, wanted))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "sgd5", "adamw"])
+def test_sfron_equals_the_published_code(kind):
+    file, net, start, retain, forget = conformal("sfron")
+    lr, decay, iterations, every, alpha = (float(value) for value in file[f"{kind}_hyper_lr_wd_iters_freq_alpha0"])
+    method = saliency.sfron(
+        lr, 3, int(iterations), int(every), alpha, weight_decay=decay, clip=7.0, batch=8, compat="faithful",
+        optimizer="adamw" if kind == "adamw" else "sgd",
+    )  # fmt: skip
+    method = nets.in_order(method)
+    if every > 1:
+        # The published code saves up the forget batches that no ascent reads: batch 0 at step 0, batch 1 at step 2.
+        (phase,) = method.phases
+        cuts = [slice(8), slice(8), slice(8, None), slice(8, None)]
+        parts = tuple(lambda pools, cut=cut: pools.forget[cut] for cut in cuts)
+        reads = {**phase.reads, "forget": phase.reads["forget"]._replace(rows=parts)}
+        method = dataclasses.replace(method, phases=(dataclasses.replace(phase, reads=reads),))
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    nets.assert_close(found, nets.variables(file, f"{kind}_final", CONFORMAL), 1e-5)
+
+
+def test_sfrons_weight_of_the_ascent_falls_as_published():
+    file = np.load(GOLDEN / "conformal" / "sfron.npz")
+    clocks = [population.Clock(jnp.int32(0), jnp.float32(0), jnp.int32(step)) for step in range(10)]
+    found = [40.0 * schedules.cosine_to(10)(clock) for clock in clocks]
+    np.testing.assert_allclose(found, file["cosine_alpha"], rtol=1e-5)
+
+
+def test_memorisation_thirds_equal_the_published_split():
+    file = np.load(GOLDEN / "our" / "splits.npz")
+    scores = jnp.asarray(np.append(file["rum_mem"], [0.0, 9.0]), jnp.float32)
+    part = np.asarray(saliency.thirds(scores, jnp.arange(13) < 11))
+    for number in range(3):
+        np.testing.assert_array_equal(np.flatnonzero(part == number), np.sort(file[f"rum_split3_{number}"]))
+    np.testing.assert_array_equal(part[11:], [-1, -1])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_tiny_forget_set_is_all_in_the_high_third(count):
+    np.testing.assert_array_equal(saliency.thirds(jnp.asarray([3.0, 1.0]), jnp.arange(2) < count)[:count], [2] * count)
+
+
+def test_curvature_equals_that_of_a_naive_loop():
+    file, net, start, retain, forget = our()
+    one = member(net, start, retain, forget, 3)
+    blank = jnp.ones(7)
+    samples = Samples(one.data.inputs[10:], one.data.labels[10:], blank, jnp.arange(10, 17), blank > 0)
+    found = jax.jit(lambda samples: saliency.curvature(one, samples, directions=2, step=0.1))(samples)
+
+    def loss(x, label):
+        return -jax.nn.log_softmax(net.module.apply(start, x[None])[0])[label]
+
+    gradient = jax.jit(jax.grad(loss))
+
+    for i in range(7):
+        total = 0.0
+        for number in range(2):
+            signs = jax.random.rademacher(keys.at(keys.at(KEY, number), 10 + i), (6,), jnp.float32)
+            x, label = samples.inputs[i], samples.labels[i]
+            total += np.sum(np.square((gradient(x + 0.1 * signs, label) - gradient(x, label)) / 0.1)) / 2
+        np.testing.assert_allclose(found[i], total, rtol=1e-4)
+    assert np.ptp(found) > 0
+
+
+def blobs(rng, rows, classes=3):
+    y = rng.integers(0, classes, rows)
+    x = rng.normal(size=(rows, 6)) + 2.0 * np.eye(6)[y]
+    return x.astype(np.float32), y.astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network trained on blobs, with retained and forget rows of all classes."""
+    rng = np.random.default_rng(0)
+    net = nets.network(nets.Tiny(3, 16), (6,))
+    retain, forget = blobs(rng, 48), blobs(rng, 13)
+    start = net.module.init(jax.random.key(1), jnp.zeros((1, 6)))
+    both = tuple(np.concatenate(pair) for pair in zip(retain, forget, strict=True))
+    method = descent.finetune(0.1, 30, batch=16)
+    return net, nets.outcome(nets.setup(net, method, start, both, (both[0][:1], both[1][:1]))), retain, forget
+
+
+@pytest.mark.parametrize("form", ["mixed", "adam"])
+def test_parameters_outside_the_mask_stay_bit_identical(trained, form):
+    net, start, retain, forget = trained
+    method = saliency.salun(0.05 if form != "adam" else 0.005, 2, 0.3, form, batch=16)
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    count = trees.count(start["params"])
+    same = exactly(found["params"], start["params"])
+    assert count - int(count * 0.3) <= same < count
+
+
+def test_without_restoring_weight_decay_moves_what_the_mask_protects(trained):
+    net, start, retain, forget = trained
+    method = saliency.salun(0.05, 2, 0.3, restore_masked=False, batch=16)
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    assert exactly(found["params"], start["params"]) < 0.2 * trees.count(start["params"])
+
+
+def test_later_phases_and_edits_keep_the_mask_of_the_original(trained):
+    net, start, retain, forget = trained
+    tune = descent.finetune(0.05, 1, batch=16).phases[0]
+    shift = Phase(transforms.edit(lambda params, **extras: jax.tree.map(lambda leaf: leaf + 1.0, params)))
+    again = dataclasses.replace(tune, same_optimizer=True)
+    method = saliency.saliency(Method((tune, again, shift, tune)), 0.25)
+    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    count = trees.count(start["params"])
+    assert exactly(found["params"], start["params"]) == count - int(count * 0.25)
+
+
+def test_a_method_with_a_mask_of_its_own_gets_no_second_one():
+    with pytest.raises(errors.ConfigError, match="mask of its own"):
+        saliency.saliency(saliency.sfron())
+
+
+@pytest.mark.parametrize("call", [lambda: saliency.salun(form="mixd"), lambda: saliency.sfron(optimizer="sgdd")])
+def test_unknown_choices_are_named(call):
+    with pytest.raises(errors.ConfigError, match="Did you mean|mixed|sgd"):
+        call()
+
+
+BUILDERS = {
+    "salun": lambda **more: saliency.salun(batch=16, **more),
+    "sfron": lambda **more: saliency.sfron(batch=16, **more),
+    "sfron_plain": lambda **more: saliency.sfron_plain(batch=16, **more),
+    "rum": lambda **more: saliency.rum(batch=16, directions=2, **more),
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_an_empty_retained_set_and_a_single_forget_row_stay_finite(trained, name):
+    net, start, retain, forget = trained
+    rows = np.arange(61, dtype=np.int32)
+    prepared = nets.setup(net, BUILDERS[name](epochs=1), start, retain, forget, members=2)
+    prepared = prepared._replace(forget=[rows[48:], rows[60:]], retain=[rows[:0], rows[:48]])
+    *_, last = running.run(prepared)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(last.outcome.variables))
+    assert np.all(last.outcome.diverged_at < 0)
+
+
+def test_no_epochs_change_nothing(trained):
+    net, start, retain, forget = trained
+    found = nets.outcome(nets.setup(net, BUILDERS["salun"](epochs=0), start, retain, forget))
+    assert exactly(found["params"], start["params"]) == trees.count(start["params"])
+
+
+def accuracy(net, variables, pool):
+    return float(np.mean(np.argmax(net.module.apply(variables, pool[0]), -1) == pool[1]))
+
+
+@pytest.mark.parametrize("name", ["salun", "sfron", "sfron_plain"])
+def test_a_forgotten_class_is_forgotten_and_the_others_are_kept(trained, name):
+    net, start, retain, forget = trained
+    both = tuple(np.concatenate(pair) for pair in zip(retain, forget, strict=True))
+    gone, kept = (tuple(part[both[1] == 1] for part in both), tuple(part[both[1] != 1] for part in both))
+    more = {"salun": {"lr": 0.05, "epochs": 8}, "sfron": {"lr": 0.05}, "sfron_plain": {}}[name]
+    found = nets.outcome(nets.setup(net, BUILDERS[name](**more), start, kept, gone))
+    assert accuracy(net, start, gone) > 0.9
+    assert accuracy(net, found, gone) < 0.5 and accuracy(net, found, kept) > 0.9
+
+
+def test_rum_relabels_the_most_memorised_third_only(trained):
+    net, start, retain, forget = trained
+    one = member(net, start, retain, forget, 16, ("forget",))
+    chosen = jax.jit(lambda data: saliency.most_memorised(3).compute(one._replace(data=data))[0])(one.data)
+    assert int(chosen.sum()) == 13 - 2 * (13 // 3) and not chosen[:48].any()
+    # Only these rows count: other labels of the rest (of the second member) change nothing.
+
+    def build(hyper):
+        def labels(key, samples, classes):
+            others = samples.labels + hyper["shift"].astype(jnp.int32) * samples.is_forget
+            return jnp.where(chosen[samples.rows], 0, others % classes)
+
+        last = saliency.rum(directions=3, batch=16).phases[-1]
+        reads = {key: one._replace(labels=labels) for key, one in last.reads.items()}
+        return Method((dataclasses.replace(last, reads=reads),))
+
+    hyper = {"shift": np.asarray([0, 1], np.float32)}
+    *_, end = running.run(nets.setup(net, build, start, retain, forget, hyper=hyper, numbers=[0, 0], members=2))
+    first, second = (trees.take(end.outcome.variables["params"], number) for number in range(2))
+    assert exactly(first, second) == trees.count(start["params"])
+    assert exactly(first, start["params"]) < trees.count(start["params"])
