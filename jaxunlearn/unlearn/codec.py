@@ -263,7 +263,7 @@ def _loss(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now:
 
 
 def l_codec(
-    l2: float = 0.01, perturbations: int = 200, scale: float = 0.1, columns: int = 16, rows: int = 32,
+    l2: float = 1e-3, perturbations: int = 200, scale: float = 0.1, columns: int = 16, rows: int = 32,
     copy_lr: float = 0.1, copy_epochs: int = 1, noise: bool = False, batch: int = 0,
 ) -> Method:  # fmt: skip
     """Newton removal step on the channels whose activations explain the forget set's loss (at most `columns`).

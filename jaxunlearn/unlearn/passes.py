@@ -1,7 +1,7 @@
 """Streamed passes over a member's own rows, for estimates: one `lax.scan`, memory bounded by the batch.
 
     passes.fold(member, "forget", start, update)            update(total, samples, key) -> total
-    passes.gradient_sum / squared_gradients / ...           what most estimates are made of
+    passes.loss_gradient(member, samples, statistics)       what most estimates are made of
 
 Every function runs inside a compiled program for ONE member.
 """

@@ -33,7 +33,7 @@ class Setup(NamedTuple):
     Attributes:
       network: the model; `data`: resident inputs and labels.
       build: {name: number} -> Method; called with plain numbers on the host and with traced scalars inside.
-      hyper: name -> [M] float32, the hyperparameters that may differ between members.
+      hyper: name -> [M] float64, the hyperparameters that may differ between members (float32 inside).
       originals: flax variables with leading M: what each member starts from.
       forget, retain: [M][n] rows of each member; validation: [p] rows of all.
       numbers: [M] int32, what keys are derived from; part: [M] int32 part of an ensemble.

@@ -56,7 +56,7 @@ METHODS: dict[str, Entry] = {
     ),
     "finetune": Entry(
         descent.finetune, "trains on the retained samples alone", "IAM; conformal FT", ("retain",),
-        {name: {"lr": 0.01, "epochs": 5} for name in ("cifar10", "cifar100", "cinic10", "purchase100")},
+        {"cifar20": {"lr": 0.025, "epochs": 10, "schedule": "overshooting", "milestones": (6,), "factor": 0.8}},
     ),
     "cf_k": Entry(
         descent.cf_k, "trains the last k layers on the retained samples, the others frozen", "Goel et al. 2022",
@@ -64,7 +64,7 @@ METHODS: dict[str, Entry] = {
     ),
     "eu_k": Entry(
         descent.eu_k, "draws the last k layers anew and trains them on the retained samples", "Goel et al. 2022",
-        ("retain", "statistics"),
+        ("retain",),
     ),
     "ascent": Entry(
         descent.ascent, "climbs the loss of the forget set", "IAM; conformal GA", ("forget",),
@@ -72,39 +72,47 @@ METHODS: dict[str, Entry] = {
     ),
     "negrad_plus": Entry(
         descent.negrad_plus, "descends on retained samples and climbs on those to forget", "Over-Unlearning and Replay",
-        _BOTH, {"cifar20": {"lr": 0.01, "epochs": 2}},
+        _BOTH,
+        {"cifar10": {"lr": 0.04, "epochs": 8, "alpha": 0.7, "l2": 0.07}, "cifar100": {"lr": 0.005, "l2": 0.095},
+         "cifar20": {"lr": 0.01, "epochs": 2}},
     ),
     "random_label": Entry(
         relabelling.random_label, "trains on the forget set with random wrong labels, and on the retained samples",
         "conformal RL; SalUn's baseline", (*_BOTH, "labels"),
+        {"cifar10": {"lr": 0.01, "epochs": 10, "order": "sequential", "fresh": True}},
     ),
     "amnesiac": Entry(
         relabelling.amnesiac, "random wrong labels, drawn once, with Adam", "Graves et al. 2021", (*_BOTH, "labels"),
-        {name: {"lr": 1e-4, "epochs": 3} for name in ("cifar10", "cifar20", "cifar100")},
+        {"cifar10": {"lr": 1e-4}, "cifar20": {"lr": 1e-4, "batch": 128}, "cifar100": {"lr": 1e-4}},
     ),
     "relabel": Entry(
         relabelling.relabel, "new random labels every epoch, forget set first, then the retained, with Adam",
-        "Over-Unlearning and Replay", (*_BOTH, "labels"), {"cifar10": {"lr": 6.5e-4}},
+        "Over-Unlearning and Replay", (*_BOTH, "labels"),
+        {"cifar10": {"lr": 6.5e-4, "batch": 256}, "cifar20": {"lr": 8.5e-4, "epochs": 8, "batch": 256}},
     ),
     "poison": Entry(
         relabelling.poison, "trains on the forget set alone with labels drawn from all classes",
-        "Forget with precision", ("forget", "labels"), {"cifar10": {"lr": 7e-4}},
+        "Forget with precision", ("forget", "labels"), {"cifar10": {"lr": 7e-4, "batch": 128}},
     ),
     "poison_full": Entry(
         relabelling.poison_full, "trains on retained samples followed by the poisoned forget set",
-        "Forget with precision", (*_BOTH, "labels"), {"cifar10": {"lr": 2e-3}},
+        "Forget with precision", (*_BOTH, "labels"), {"cifar10": {"lr": 2e-3, "batch": 128}},
     ),
     "hybrid": Entry(
         relabelling.hybrid, "poisons, then fine-tunes on the retained samples", "Forget with precision",
-        (*_BOTH, "labels"), {"cifar10": {"lr": 1e-2, "lr_repair": 1e-3}},
+        (*_BOTH, "labels"), {"cifar10": {"lr": 1e-2, "lr_repair": 1e-3, "batch": 128}},
     ),
     "bad_teacher": Entry(
         teachers.bad_teacher, "a random network teaches the forget set, the original the retained samples",
-        "Chundawat et al. 2023", _BOTH, {name: {"lr": 1e-4} for name in ("cifar10", "cifar20", "cifar100")},
+        "Chundawat et al. 2023", _BOTH,
+        {"cifar10": {"lr": 1e-4, "share": 0.0}, "cifar20": {"lr": 1e-4, "batch": 256}, "cifar100": {"lr": 1e-4}},
     ),
     "scrub": Entry(
         teachers.scrub, "away from the original on the forget set, towards it on the retained", "Kurmanji et al. 2023",
-        _BOTH, {"cifar10": {"lr": 4e-4, "epochs": 7}, "cifar100": {"lr": 1e-4, "epochs": 9}},
+        _BOTH,
+        {"cifar10": {"lr": 4e-4, "epochs": 7, "milestones": (3, 5, 9), "batch": 256},
+         "cifar20": {"lr": 4e-4, "epochs": 10, "milestones": (3, 5, 9), "batch": 256},
+         "cifar100": {"lr": 1e-4, "epochs": 9, "milestones": (3, 5, 9), "batch": 64}},
     ),
     "unsir": Entry(
         unsir.unsir, "impairs the forgotten classes by learned noise, then repairs", "Tarun et al. 2023",
@@ -121,15 +129,18 @@ METHODS: dict[str, Entry] = {
     ),
     "l1_sparse": Entry(
         descent.l1_sparse, "fine-tunes with a falling L1 penalty", "Jia et al. 2023", ("retain",),
+        {"cifar10": {"epochs": 10}},
     ),
     "ft_prune": Entry(
         descent.ft_prune, "prunes small weights (if asked to), then fine-tunes with a falling L1 penalty",
-        "Over-Unlearning and Replay; Jia et al. 2023", ("retain", "statistics"),
-        {"cifar10": {"lr": 0.008, "epochs": 10}},
+        "Over-Unlearning and Replay; Jia et al. 2023", ("retain",),
+        {"cifar10": {"lr": 0.008, "epochs": 10, "warmup": 6}, "cifar100": {"lr": 0.005, "epochs": 10},
+         "cifar20": {"lr": 0.01, "epochs": 10}},
     ),
     "influence": Entry(
         influence.influence, "one Newton step by the Fisher information of the retained samples (IU, WoodFisher)",
         "Izzo et al. 2021; OPTML wfisher", (*_BOTH, "statistics"),
+        {"cifar20": {"alpha": 50.0, "recursion": "rank_one"}, "cifar10": {"alpha": 130.0, "recursion": "rank_one"}},
     ),
     "fisher": Entry(
         fisher.fisher, "noise where the retained samples do not need the weights; wipes removed classes",
@@ -138,7 +149,7 @@ METHODS: dict[str, Entry] = {
     ),
     "ntk": Entry(
         influence.ntk, "scrubs by the linearised difference of trainings with and without the forget set",
-        "Golatkar et al. 2020", (*_BOTH, "statistics"),
+        "Golatkar et al. 2020", (*_BOTH, "statistics"), {"cifar20": {"alpha": 1.0}},
     ),
     "ssd": Entry(
         dampening.ssd, "scales down parameters that matter more to the forget set than to all data",
@@ -152,15 +163,19 @@ METHODS: dict[str, Entry] = {
     ),
     "salun": Entry(
         saliency.salun, "random labels, moving only the weights that matter most to the forget set", "Fan et al. 2024",
-        (*_BOTH, "labels", "statistics"), {"cifar10": {"lr": 0.013, "epochs": 10}},
+        (*_BOTH, "labels", "statistics"),
+        {"cifar10": {"form": "sequential", "lr": 0.013, "epochs": 10},
+         "cifar100": {"form": "adam", "lr": 4e-4, "epochs": 3}, "cifar20": {"form": "adam", "lr": 2.8e-4}},
     ),
     "sfron": Entry(
         saliency.sfron, "masked, weighted ascent on the forget set in turn with descent on the retained",
-        "Huang et al. 2024", (*_BOTH, "statistics"), {"cifar10": {"clip": 7.0, "iterations": 3000}},
+        "Huang et al. 2024", (*_BOTH, "statistics"), {"cifar10": {"iterations": 3000, "epochs": 20, "clip": 7.0}},
     ),
     "rum": Entry(
         saliency.rum, "fine-tunes, then SalUn on the third of the forget set that is memorised most",
-        "Zhao et al. 2024", (*_BOTH, "labels", "statistics"), {"cifar10": {"lr": 0.12, "lr_relabel": 5e-4}},
+        "Zhao et al. 2024", (*_BOTH, "labels", "statistics"),
+        {"cifar10": {"lr": 0.12, "lr_relabel": 5e-4}, "cifar100": {"lr_relabel": 3e-4},
+         "cifar20": {"lr": 2e-4, "lr_relabel": 3e-4}},
     ),
     "l_codec": Entry(
         codec.l_codec, "Newton removal step on the channels that explain the forget set's loss", "Mehta et al. 2022",
@@ -176,15 +191,15 @@ METHODS: dict[str, Entry] = {
     ),
     "prune": Entry(
         pruning.prune, "draws anew the weights that the forget set moved least, then fine-tunes",
-        "Forget with precision", (*_BOTH, "statistics"), {"cifar10": {"lr": 1e-3}},
+        "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3}},
     ),
     "prune_last_layer": Entry(
-        pruning.prune_last_layer, "the same in the last layer alone", "Forget with precision", (*_BOTH, "statistics"),
+        pruning.prune_last_layer, "the same in the last layer alone", "Forget with precision", _BOTH,
         {"cifar10": {"lr": 1e-3}},
     ),
     "prune_complex": Entry(
         pruning.prune_complex, "draws anew what neither the forget set nor a part of the retained moved",
-        "Forget with precision", (*_BOTH, "statistics"), {"cifar10": {"lr": 1e-3, "fraction": 0.02}},
+        "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3, "fraction": 0.02}},
     ),
     "activation_reset": Entry(
         pruning.activation_reset, "draws anew the kernels that the forget set excites most, then fine-tunes",

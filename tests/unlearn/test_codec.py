@@ -117,7 +117,7 @@ def forget_loss(net, found, x, y):
 
 def test_removal_raises_the_forget_loss_in_few_slices(trained):
     net, start, x, y = trained
-    method = codec.l_codec(perturbations=40, columns=3, rows=8)
+    method = codec.l_codec(l2=0.01, perturbations=40, columns=3, rows=8)
     found = nets.outcome(nets.setup(net, method, start, (x[8:], y[8:]), (x[:8], y[:8]), batch=16))
     assert forget_loss(net, found, x[:8], y[:8]) > forget_loss(net, start, x[:8], y[:8]) + 1e-3
     channels = 0

@@ -18,15 +18,6 @@ from jaxunlearn.population import Clock
 from jaxunlearn.unlearn import descent, network, running, schedules, transforms
 from jaxunlearn.unlearn.method import Estimate, Method, Now, Samples
 
-
-@pytest.fixture(autouse=True, scope="module")
-def light_compilation():
-    """Everything here is tiny: compiling is what takes time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 OUR = {"fc1": "Dense_0", "fc2": "Dense_1"}
 NOW = Now(None, None, None, {}, {}, {}, None, None)

@@ -21,14 +21,6 @@ from jaxunlearn.unlearn.method import Now, Samples
 NOW = Now(None, None, None, {}, {}, {}, None, None)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def light_compilation():
-    """Everything here is tiny: compiling is what takes time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def plain_batch(labels):
     return Samples(None, labels, np.ones(len(labels), np.float32), None, None)
 

@@ -171,7 +171,7 @@ def setup(world: World, staged: Sequence[Staged], chosen: np.ndarray) -> running
     hyper = {}
     if len(staged) > 1:
         hyper = {
-            name: np.asarray([staged[place].variant.chosen[name] for place in variant], np.float32)
+            name: np.asarray([staged[place].variant.chosen[name] for place in variant], np.float64)
             for name in first.variant.swept
         }
     return running.Setup(
