@@ -3,8 +3,8 @@
     corrected   theta - eta * u, u learned by Adam on KL(P || softmax(mean forget logits)) + penalty * |u|_1
     published   the same step with u from a generator network that is never trained: noise
 
-P is the mean answer to non-members (the held-out rows). Source: Liu et al., "Learn to forget: machine unlearning via
-neuron masking", 2021, and the IAM seed's copy of it.
+P is the mean answer to non-members (the held-out rows). Source: Ma et al., "Learn to forget: machine unlearning via
+neuron masking", 2022, and the IAM seed's copy of it.
 """
 
 from collections.abc import Callable, Mapping
@@ -177,7 +177,7 @@ def forsaken(lr: float = 0.1, eta: float = 0.01, epochs: int = 20, penalty: floa
     """Learns small changes of all weights that make the forget set's mean answer that of held-out samples.
 
     Adam at rate `lr` on u of theta - eta * u, one pass over the forget set per epoch; the penalty keeps weights that do
-    not matter where they are. Source: Liu et al. 2021.
+    not matter where they are. Source: Ma et al. 2022.
 
     `compat="faithful"`: the seed's single step with u from a generator that is drawn anew and never trained, so that
     all weights get uniform noise of about +-0.125 * eta; `lr`, `epochs` and `penalty` then play no part.
