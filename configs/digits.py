@@ -2,6 +2,8 @@
 
     python -m launch.shadows --config=configs/digits.py            64 shadow CNNs, 20 epochs
     python -m launch.audit --config=configs/digits.py              originals, 10 exact retrains, all scores, verdicts
+    python -m launch.unlearn --config=configs/digits.py            every unlearning method, 10 forget sets at once
+    python -m launch.study --config=configs/digits.py              the methods beside exact retraining, in one table
     python -m launch.shadows --config=configs/digits.py:smoke      4 shadows, 3 epochs
     python -m launch.shadows --config=configs/digits.py:paper      128 shadows, 100 epochs
 

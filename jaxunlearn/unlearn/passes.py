@@ -88,25 +88,6 @@ def loss_gradient(
     return jax.grad(objective, has_aux=True)(member.params)
 
 
-def sample_gradients(member: Member, samples: Samples, loss: Callable[[jax.Array, jax.Array], jax.Array]) -> Tree:
-    """[B, ...] gradients of loss(logits [C], label []) of every row alone, in evaluation mode; 0 in padding."""
-
-    def one(inputs: jax.Array, label: jax.Array) -> Tree:
-        def objective(params: Tree) -> jax.Array:
-            logits, _ = network.forward(member.network, params, member.statistics, inputs[None])
-            return loss(logits[0], label)
-
-        return jax.grad(objective)(member.params)
-
-    found = jax.vmap(one)(samples.inputs, samples.labels)
-
-    def hide(leaf: jax.Array) -> jax.Array:
-        keep = (samples.weights > 0).reshape((-1,) + (1,) * (leaf.ndim - 1))
-        return jnp.where(keep, leaf, 0.0)
-
-    return jax.tree.map(hide, found)
-
-
 def recalibrated(member: Member, name: str) -> Tree:
     """Statistics estimated anew: means of the batches' own statistics over one pass, weighted by rows.
 

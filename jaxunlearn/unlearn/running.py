@@ -302,6 +302,15 @@ def templates(setup: Setup, index: int) -> Tree:
     raise AssertionError("no such phase")
 
 
+def _epochs(phase: Phase, job: population.Job) -> int:
+    """Epochs of a phase: no more than the member with the fewest steps per epoch needs to reach `stop`."""
+    if not phase.stop:
+        return phase.epochs
+    driver = next(iter(job.streams))
+    fewest = max(1, int(np.min(-(-np.asarray(job.streams[driver].num_rows) // job.batches[driver]))))
+    return min(phase.epochs, -(-phase.stop // fewest))
+
+
 def _leave(setup: Setup, phase: Phase, state: State) -> State:
     return state._replace(params=network.narrow(setup.network, state.params)) if phase.widen else state
 
@@ -337,8 +346,8 @@ def run(setup: Setup, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
             diverged = np.where(finite | (diverged != NEVER), diverged, offset).astype(np.int32)
         if phase.moves and phase.epochs > done:
             job = job_of(setup, index, state, memory, estimates)
-            report = None
-            for report in population.train(job, setup.data, phase.epochs, setup.lifting, carry=carry, done=done):
+            report, epochs = None, _epochs(phase, job)
+            for report in population.train(job, setup.data, epochs, setup.lifting, carry=carry, done=done):
 
                 def keep(
                     report: population.Progress = report, memory: Tree = memory, estimates: Tree = estimates

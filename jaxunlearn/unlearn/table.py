@@ -46,6 +46,7 @@ class Entry(NamedTuple):
     needs: tuple[str, ...]
     published: Mapping[str, Mapping[str, Any]] = {}
 
+
 _BOTH = ("forget", "retain")
 
 METHODS: dict[str, Entry] = {

@@ -28,7 +28,7 @@ from launch.benches import timing
 from launch.benches.timing import Row, Times, Variant
 
 SETS = 10
-METHODS = ("finetune", "negrad_plus", "random_label", "scrub", "salun")
+METHODS = ("finetune", "scrub", "salun")
 PROCESSES, WARM = 4.0, 1.5
 Say = Callable[[str], None]
 
@@ -51,7 +51,7 @@ def run(quick: bool = False) -> list[Row]:
 def process_rows(methods: list[str], quick: bool, say: Say) -> list[Row]:
     """Whole processes: one command for ten forget sets against ten commands for one."""
     rows = []
-    rounds = 1 if quick else 3
+    rounds = 1 if quick else 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
