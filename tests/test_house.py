@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxunlearn"
-FOUNDATION = ["errors", "checks", "keys", "trees", "records", "settings", "progress"]
+FOUNDATION = ["errors", "checks", "keys", "trees", "records", "sections", "settings", "progress"]
 ROOMS = {
     "store": [],
     "data": [],
@@ -30,6 +30,7 @@ THIRD = {
     "scores": {"numpy", "jax", "scipy", "sklearn"},
     "metrics": {"numpy", "jax", "scipy", "sklearn"},
     "population": {"numpy", "jax", "flax", "optax"},
+    "unlearn": {"numpy", "jax", "flax", "optax"},
     "report": {"numpy", "matplotlib"},
     "protocols": {"numpy", "jax"},
 }

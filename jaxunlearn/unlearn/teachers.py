@@ -96,7 +96,7 @@ def distillation(
 def scrub(
     lr: float = 1e-3,
     epochs: int = 5,
-    msteps: int = 2,
+    msteps: int = 3,
     gamma: float = 1.0,
     beta: float = 0.1,
     temperature: float = 4.0,
@@ -105,7 +105,7 @@ def scrub(
     optimizer: str = "adam",
     milestones: tuple[int, ...] = (),
     decay: float = 0.1,
-    batch: int = 0,
+    batch: int = 32,
     rewind: bool = False,
     compat: str = "corrected",
 ) -> Method:
@@ -115,7 +115,8 @@ def scrub(
         retain rows:   gamma * cross entropy + beta * T^2 KL(original || student)
 
     At first student and original agree, where the divergence has gradient 0: only BatchNorm, dropout, augmentation or
-    weight decay get the forget pass going. Adam makes steps of the smallest gradient; SGD can need many passes.
+    weight decay get the forget pass going. Adam makes steps of the smallest gradient; SGD can need many passes. A
+    forget set of a batch or two gives a pass too few steps to get anywhere: hence the small batches.
 
     Args:
       lr: of one optimizer for both passes.

@@ -1,0 +1,244 @@
+"""The groups of settings: names, types, defaults, ranges and help texts, as frozen dataclasses.
+
+`settings.Settings` joins them; a field is one line here.
+"""
+
+import dataclasses
+from typing import Any
+
+
+def field(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> Any:
+    """A setting with its default, help text, and range or choices."""
+    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+def section(cls: type) -> Any:
+    """A group within a group."""
+    return dataclasses.field(default_factory=cls)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    """Which data, from where, how it is shown to the network."""
+
+    name: str = field("digits", "a source: digits, npz, folder, cifar10, ..., or my_module:my_source")
+    path: str = field("", "file or folder of the source; empty = its usual place")
+    cache: str = field("", "folder for decoded copies; empty = the user's cache folder")
+    held_out: float = field(0.2, "fraction held out where a source has no test part of its own", low=0.01, high=0.9)
+    train_rows: int = field(0, "use only the first rows of the train pool; 0 = all", low=0)
+    test_rows: int = field(0, "use only the first rows of the held-out pool; 0 = all", low=0)
+    size: int = field(32, "pixels per side for the folder source", low=4, high=1024)
+    augment: str = field("none", "training augmentation", choices=("none", "flip", "crop", "flip_crop"))
+    pad: int = field(4, "black pixels added on each side before a random crop", low=0, high=64)
+    normalise: bool = field(True, "subtract the mean and divide by the deviation of the train pool")
+
+
+@dataclasses.dataclass(frozen=True)
+class ForgetSettings:
+    """What is asked to be forgotten."""
+
+    kind: str = field(
+        "set_random",
+        "how forget sets are chosen",
+        choices=("set_random", "one_class", "class_percentage", "classes", "index_file"),
+    )
+    count: int = field(10, "number of forget sets", low=1)
+    size: int = field(50, "rows per forget set (set_random)", low=1)
+    classes: tuple[int, ...] = field((0,), "one_class, class_percentage: forget set r takes class classes[r % len]")
+    fraction: float = field(0.1, "class_percentage: fraction of the class", low=0.0, high=1.0)
+    path: str = field("", "index_file: .npy or .txt with rows of the train pool, or .npz with one array per set")
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSettings:
+    """Who trains on what."""
+
+    shadow: int = field(800, "rows of the train pool kept for shadow models; the rest is the target set", low=2)
+    target: int = field(0, "rows of the target set; 0 = all that are left", low=0)
+    population: int = field(5000, "at most this many held-out rows form the population (calibration) set", low=1)
+    rng: str = field(
+        "numpy",
+        "numpy = fully random; mt19937 = the published permutations, with their fixed tails",
+        choices=("numpy", "mt19937"),
+    )
+    forget: ForgetSettings = section(ForgetSettings)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """The network."""
+
+    name: str = field("cnn", "an architecture of the README table, or my_module:my_model")
+    hidden: tuple[int, ...] = field((), "mlp: widths of the hidden layers; empty = the architecture's own")
+    width: int = field(0, "cnn, resnet, vit: base width; 0 = the architecture's own", low=0)
+    dtype: str = field("float32", "compute type of training", choices=("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """The recipe: SGD with momentum, L2 weight decay and a schedule, or Adam."""
+
+    optimizer: str = field("sgd", "optimizer", choices=("sgd", "adam", "adamw"))
+    learning_rate: float = field(0.1, "peak learning rate", low=0.0)
+    momentum: float = field(0.9, "SGD momentum", low=0.0, high=0.9999)
+    nesterov: bool = field(False, "Nesterov momentum")
+    weight_decay: float = field(5e-4, "L2 on every parameter, added to the gradient (adamw: decoupled)", low=0.0)
+    schedule: str = field("cosine", "learning-rate schedule", choices=("constant", "cosine", "step"))
+    schedule_per: str = field("epoch", "the rate changes once per epoch or at every step", choices=("epoch", "step"))
+    schedule_epochs: int = field(0, "length of the cosine; 0 = as many as epochs", low=0)
+    milestones: tuple[int, ...] = field((), "step schedule: epochs from which the rate is multiplied by decay")
+    decay: float = field(0.1, "step schedule: factor at each milestone", low=0.0, high=1.0)
+    warmup_epochs: float = field(0.0, "linear warm-up from 0 over so many epochs", low=0.0)
+    epochs: int = field(20, "passes over the member's own rows", low=1)
+    batch: int = field(64, "rows per step", low=1)
+    label_smoothing: float = field(0.0, "label smoothing", low=0.0, high=1.0)
+    keep: str = field("last", "weights that are kept: of the last epoch, or the best on held-out rows",
+                       choices=("last", "best"))  # fmt: skip
+    snapshots: tuple[int, ...] = field((), "epochs (1 = after the first) whose weights are kept as well")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShadowSettings:
+    """The shadow population."""
+
+    count: int = field(64, "number of shadow models", low=1)
+    ratio: float = field(0.8, "fraction of the pool that one shadow model trains on", low=0.0, high=1.0)
+    pool: str = field("shadow", "rows that shadows may train on: shadow set, target set, or both",
+                       choices=("shadow", "target", "both"))  # fmt: skip
+    learning_rate_factor: tuple[float, ...] = field((), "per member factors of the rate, cycled; empty = all 1")
+    views: int = field(0, "augmented views recorded beside the clean one", low=0, high=64)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetSettings:
+    """The audited side: originals, exact retrains, and what the scores need beside them."""
+
+    originals: str = field("shared", "one original model for all forget sets, or one per forget set",
+                            choices=("shared", "per_set"))  # fmt: skip
+    epochs: int = field(0, "epochs of originals and retrains; 0 = as the shadows", low=0)
+    population_in: bool = field(True, "train a model on the population rows (IN side of online RMIA)")
+    shadow_origin: bool = field(True, "train a model on all shadow rows (UnLeak's training pairs)")
+    reference: int = field(0, "models on random halves of the target rows, for standard online LiRA", low=0)
+    reference_ratio: float = field(0.5, "fraction of the target rows that one reference model trains on",
+                                    low=0.01, high=0.99)  # fmt: skip
+    snapshots: int = field(10, "ScoreUI: trainings of all target rows that start from shadow weights; 0 = none", low=0)
+    breaks: int = field(20, "ScoreUI: equal steps between the first and the last kept epoch", low=1)
+    snapshot_epochs: int = field(0, "ScoreUI: epochs of these trainings; 0 = as originals and retrains", low=0)
+    views: int = field(0, "augmented views recorded beside the clean one, for multi-query scores", low=0, high=64)
+    start: str = field("", "run folder whose originals and retrains are trained on from here (incremental protocol)")
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepSettings:
+    """Values of hyperparameters that are tried side by side, as further members of one population; empty = no sweep."""
+
+    lr: tuple[float, ...] = field((), "learning rate", low=0.0)
+    alpha: tuple[float, ...] = field((), "the method's alpha (selection, weight, step, noise)")
+    lam: tuple[float, ...] = field((), "the method's lambda (dampening)")
+    beta: tuple[float, ...] = field((), "the method's beta")
+    gamma: tuple[float, ...] = field((), "the method's gamma")
+    fraction: tuple[float, ...] = field((), "part of the parameters or rows", low=0.0, high=1.0)
+    quantile: tuple[float, ...] = field((), "quantile of the pruning rules", low=0.0, high=1.0)
+    weight_decay: tuple[float, ...] = field((), "weight decay", low=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnlearnSettings:
+    """Approximate unlearning."""
+
+    methods: tuple[str, ...] = field(("all",), "names of the method table, or my_module:my_method; all = every one")
+    options: tuple[str, ...] = field((), "hyperparameters: ssd.alpha=5 for one method, epochs=3 for all that have it")
+    dataset: str = field("", "data set whose published hyperparameters are used; empty = data.name")
+    bn: str = field("auto", "BatchNorm: auto = the method's own, frozen, recalibrate on retained rows, faithful, or "
+                     "first_epoch (training mode in the first epoch only)",
+                     choices=("auto", "frozen", "recalibrate", "faithful", "first_epoch"))  # fmt: skip
+    augment: bool = field(True, "unlearning sees the training augmentation (data.augment)")
+    sweep: SweepSettings = section(SweepSettings)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+    """Experiments that join several stages."""
+
+    kind: str = field("methods", "methods: all unlearning methods beside exact retraining", choices=("methods",))
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditSettings:
+    """How forgetting is measured and judged."""
+
+    protocol: str = field(
+        "all",
+        "all = verdicts, binui, scoreui and shadow_sweep",
+        choices=("all", "binui", "scoreui", "class_report", "shift", "arch_shift", "incremental", "shadow_sweep",
+                 "sensitivity"),
+    )  # fmt: skip
+    scores: tuple[str, ...] = field(("all",), "names of the score table, or my_module:my_score; all = every one")
+    unlearned: tuple[str, ...] = field(("retrained",), "roles that are audited: retrained, unlearned:METHOD, or "
+                                        "unlearned:all for every method of unlearn.methods")  # fmt: skip
+    dataset: str = field("", "data set whose published constants are used; empty = data.name")
+    group_size: int = field(1, "shadow models per group; scores see one group at a time", low=1)
+    groups: int = field(10, "at most so many groups of shadow models", low=1)
+    levels: int = field(100, "IAM: interpolation levels", low=2)
+    e1: float = field(0.0, "log-log signal: e1; 0 = the published constant", low=0.0)
+    e2: float = field(0.0, "log-log signal: e2; 0 = the published constant", low=0.0)
+    family: str = field("gumbel", "IAM: distribution", choices=("gumbel", "norm", "ecdf", "beta", "kde"))
+    spread: str = field("pooled", "IAM: spread over shadows and samples, or per sample over shadows",
+                         choices=("pooled", "per_sample"))  # fmt: skip
+    lira_variance: str = field("auto", "LiRA: auto = global with fewer than 128 shadows, else per sample",
+                                choices=("auto", "global", "per_sample"))  # fmt: skip
+    rmia_signal: str = field(
+        "taylor_soft_margin",
+        "RMIA: signal",
+        choices=("softmax", "taylor", "soft_margin", "taylor_soft_margin", "carlini_logit"),
+    )
+    rmia_temperature: float = field(0.0, "RMIA: temperature; 0 = the published constant", low=0.0)
+    rmia_offline_a: float = field(-1.0, "RMIA: offline_a in [0, 1]; -1 = the published constant, -2 = tuned on a "
+                                   "shadow as pseudo-target", low=-2.0, high=1.0)  # fmt: skip
+    rmia_gamma: float = field(2.0, "RMIA: ratio above which a population sample is dominated", low=0.0)
+    interval: float = field(0.95, "level of all intervals", low=0.5, high=0.9999)
+    decision: str = field("auto", "score of the per-sample verdicts: auto = iam_off (iam_on with the retrained "
+                           "null), or lira_off without its arrays; none = no verdicts")  # fmt: skip
+    calibration: str = field("auto", "null of the verdicts: each shadow as the unlearned model, population samples in "
+                              "the audited model, or exact retrains of other forget sets; auto = shadows unless "
+                              "measured to be too eager, then population",
+                              choices=("auto", "retrained", "shadows", "population"))  # fmt: skip
+    level: float = field(0.05, "verdicts: false discovery rate", low=1e-6, high=0.5)
+    shadow_runs: tuple[str, ...] = field((), "run folders whose shadows are used instead (shift, arch_shift, "
+                                              "incremental)")  # fmt: skip
+    counts: tuple[int, ...] = field((1, 2, 4, 8, 16, 32, 64, 128), "shadow_sweep: group sizes", low=1)
+    sweep_e1: tuple[float, ...] = field((0.1, 0.01, 0.001), "sensitivity: values of e1", low=1e-9)
+    sweep_e2: tuple[float, ...] = field((1e-3, 1e-5), "sensitivity: values of e2", low=1e-12)
+    sweep_levels: tuple[int, ...] = field((2, 4, 8, 16, 32, 64, 128, 256), "sensitivity: interpolation levels", low=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineSettings:
+    """How populations are mapped onto the machine. None of these changes the numbers beyond float rounding."""
+
+    mapping: str = field("auto", "members one after another inside one program, side by side, or a host loop",
+                          choices=("auto", "map", "vmap", "loop"))  # fmt: skip
+    conv: str = field("auto", "form of the convolutions (models/conv.py)",
+                       choices=("auto", "cpu", "native", "canonical", "im2col", "shift", "unrolled",
+                                "grouped"))  # fmt: skip
+    chunk: int = field(0, "members trained and checkpointed together; 0 = as many as memory holds", low=0)
+    group: int = field(0, "members side by side inside a mapped program; 0 = by platform", low=0)
+    devices: int = field(0, "devices over which members are spread; 0 = all", low=0)
+    memory: float = field(0.85, "fraction of the free memory that a chunk may fill", low=0.05, high=1.0)
+    checkpoint_seconds: float = field(60.0, "least time between checkpoints inside a chunk", low=0.0)
+    logits_dtype: str = field("float32", "type of recorded logits", choices=("float32", "float16"))
+    tune: bool = field(False, "time the candidate mappings on this machine first and remember the best")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompatSettings:
+    """Deviations from published implementations that change numbers: corrected, or faithful to the quirk."""
+
+    records: str = field("corrected", "faithful: logits of training rows are taken through the training augmentation",
+                          choices=("corrected", "faithful"))  # fmt: skip
+    scores: str = field("corrected", "faithful: LiRA, IAM constants and Table 5 with the published code's quirks",
+                         choices=("corrected", "faithful"))  # fmt: skip
+    unlearn: str = field("corrected", "faithful: unlearning methods with the published code's quirks (docstrings)",
+                          choices=("corrected", "faithful"))  # fmt: skip
