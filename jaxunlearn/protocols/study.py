@@ -55,7 +55,10 @@ def from_config(
         reporter = progress.Reporter(run.log)
         bench = tuning.obtain(bench, reporter)
         summary = runs.run(run, reporter, bench, asked)
-        seen = {name: see(run, reporter, bench, name) for name in (*runs.NEEDED, *(one.role for one in asked))}
+        seen = {
+            name: see(run, reporter, bench, name, summary.roles[name].diverged)
+            for name in (*runs.NEEDED, *(one.role for one in asked))
+        }
         piece = present(summary, seen)
         facts = {
             "config": f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}",
@@ -78,11 +81,18 @@ def narrowed(chosen: settings.Settings) -> settings.Settings:
     return dataclasses.replace(chosen, targets=targets, audit=audit)
 
 
-def see(run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: str) -> Seen:
-    """IAM-On's view of one role, mean over groups of shadow models."""
+def see(
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: str, diverged: dict[int, int]
+) -> Seen:
+    """IAM-On's view of one role, mean over groups of shadow models; forget sets whose model diverged are left out."""
     audited = dataclasses.replace(bench.settings.audit, unlearned=(role,) if role != "original" else ("retrained",))
     own = bench._replace(settings=dataclasses.replace(bench.settings, audit=audited))
     bank = banks.open_bank(run, reporter, own)
+    kept = [number for number in range(len(bank.forgotten)) if number not in diverged]
+    if not kept:
+        nothing = records.Finding(float("nan"), of=role)
+        return Seen(nothing, nothing, nothing)
+    bank = banks.only_sets(bank, kept)
     chosen = banks.groups(bench.settings, len(bank.shadow.target.log_odds))
     values = binui.score_all(bank, [SCORE], chosen, role)[SCORE]
     truth, level = ~bank.forgotten, bench.settings.audit.interval

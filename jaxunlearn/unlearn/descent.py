@@ -219,7 +219,7 @@ def unrelated_ascent(lr: Scalar, epochs: int, batch: int, schedule: str) -> Meth
 
 
 def ascent(
-    lr: float = 0.03,
+    lr: float = 0.01,
     epochs: int = 5,
     momentum: float = 0.0,
     weight_decay: float = 0.0,

@@ -136,6 +136,22 @@ def test_a_study_puts_methods_beside_exact_retraining(again, capsys):
     assert (again / "report" / "methods.html").exists()
 
 
+def test_models_that_diverge_are_reported_and_left_out(again, capsys):
+    options = [option for option in GIVEN if "options" not in option]
+    options += ["--config.unlearn.options=finetune.epochs=2,finetune.lr=1e20", "--overwrite=unlearned:finetune"]
+    assert launch(*options, "--config.unlearn.methods=finetune,ssd", workdir=again, module=study_verb) == 0
+    printed = capsys.readouterr()
+    assert "unlearned:finetune: forget set 0 diverged and was frozen at step" in printed.err
+    assert re.search(r"^ssd +\d", printed.out, re.M) and re.search(r"^finetune", printed.out, re.M)
+    both = "--config.audit.unlearned=unlearned:finetune,unlearned:ssd"
+    few = "--config.audit.scores=iam_on,confidence"
+    assert launch(*options[:-1], both, few, workdir=again, module=audit_verb) == 0
+    assert "unlearned:finetune is left out of the audit" in capsys.readouterr().err
+    alone = "--config.audit.unlearned=unlearned:finetune"
+    assert launch(*options[:-1], alone, few, workdir=again, module=audit_verb) == 2
+    assert "every audited role has diverged models: unlearned:finetune" in capsys.readouterr().err
+
+
 def test_the_list_needs_no_config_and_names_every_method(capsys):
     assert launch("--list", workdir="unused") == 0
     printed = capsys.readouterr().out

@@ -349,6 +349,23 @@ def cases(bank: Bank, role: str) -> scores.Cases:
     )
 
 
+def only_sets(bank: Bank, kept: list[int]) -> Bank:
+    """The bank of some forget sets: audited models, originals where every set has its own, requests."""
+    everything = len(bank.forgotten)
+
+    def part(one: RolePart) -> RolePart:
+        if len(one.target.log_odds) != everything:
+            return one
+        return jax.tree.map(lambda leaf: leaf[np.asarray(kept)], one)
+
+    return bank._replace(
+        forgotten=bank.forgotten[kept],
+        original=part(bank.original),
+        audited={name: part(one) for name, one in bank.audited.items()},
+        pairs={name: one[kept] for name, one in bank.pairs.items()},
+    )
+
+
 def groups(settings: Settings, count: int, size: int = 0) -> list[np.ndarray]:
     """Disjoint groups of shadows: group j holds shadows j * size .. (j + 1) * size - 1.
 

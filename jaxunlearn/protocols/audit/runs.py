@@ -54,7 +54,7 @@ def from_config(
         bench = tuning.obtain(bench, reporter)
         trained = targets.run(run, reporter, bench)
         if asked:
-            unlearned.run(run, reporter, bench, asked)
+            bench = without_diverged(bench, unlearned.run(run, reporter, bench, asked), reporter)
         begun = time.monotonic()
         pieces, answer, bank = investigate(run, reporter, bench)
         facts = {
@@ -66,6 +66,29 @@ def from_config(
         findings = [*shadows.findings(trained.shadow), *(one for piece in pieces for one in piece.findings)]
         files = publishing.publish(run, f"Audit of {chosen.data.name}", answer, pieces, made, findings, plain)
         return f"{answer}\n\n{presenting.text(pieces)}\n\n{files}"
+
+
+def without_diverged(
+    bench: workbench.Workbench, made: unlearned.Summary, reporter: progress.Reporter
+) -> workbench.Workbench:
+    """The workbench without the roles of which a model diverged: it has no finite answers to be judged by.
+
+    Raises:
+      ConfigError: no role is left.
+    """
+    audit = bench.settings.audit
+    lost = {name: one.diverged for name, one in made.roles.items() if one.diverged and name in audit.unlearned}
+    for name, diverged in lost.items():
+        sets = ", ".join(map(str, diverged))
+        reporter.say(f"{name} is left out of the audit: the model of forget set(s) {sets} diverged; lower its rate")
+    left = tuple(name for name in audit.unlearned if name not in lost)
+    if not left:
+        raise errors.ConfigError(
+            f"every audited role has diverged models: {', '.join(lost)}. Lower the rates by unlearn.options, e.g. "
+            "--config.unlearn.options=lr=1e-3, and delete the role by --overwrite=unlearned:METHOD."
+        )
+    chosen = dataclasses.replace(bench.settings, audit=dataclasses.replace(audit, unlearned=left))
+    return bench._replace(settings=chosen)
 
 
 def with_roles_named(chosen: settings.Settings) -> settings.Settings:

@@ -30,7 +30,7 @@ class Utility(NamedTuple):
         diverged members, here and above.
       seconds: of making all R models, compiling included; NaN where it was not measured.
       retain_epochs: rows read, in passes over the retained rows.
-      diverged: member -> step at which it was frozen.
+      diverged: forget set -> step at which its model was frozen.
       chosen: hyperparameters.
       moved: relative change of the parameters, mean over members: 0 = the original model.
     """
@@ -93,9 +93,11 @@ def run(
             values = {role: pair[0] for role, pair in recorded.items()}
             intact = all(pair[1] for pair in recorded.values())
         for one in same:
-            diverged = shadows.diverged_members(run_folder, one.role)
+            # An ensemble with one diverged part has no answer for its forget set.
+            frozen = shadows.diverged_members(run_folder, one.role)
+            diverged = {member // one.method.ensemble: step for member, step in frozen.items()}
             for member, step in diverged.items():
-                reporter.say(f"{one.variant.role}: member {member} diverged and was frozen at step {step}")
+                reporter.say(f"{one.variant.role}: forget set {member} diverged and was frozen at step {step}")
             judged = utility(bench, split, values[one.variant.role], one.target.rows, diverged)
             found[one.variant.role] = judged._replace(
                 seconds=_seconds(run_folder, one), retain_epochs=members.retain_epochs(world, one),
