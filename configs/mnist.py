@@ -5,6 +5,15 @@ python -m launch.shadows --config=configs/mnist.py --config.data.path=mnist.npz 
 python -m launch.shadows --config=configs/mnist.py:smoke
 python -m launch.shadows --config=configs/mnist.py:paper                                128 shadows, 20,000 rows
 
+Class forgetting: all methods on the classes 0 to 4 of 2,000 target rows, beside exact retraining
+    python -m launch.study --config=configs/mnist.py --config.data.path=mnist.npz --config.split.shadow=5000 \\
+        --config.split.target=2000 --config.split.forget.kind=one_class --config.split.forget.classes=0,1,2,3,4 \\
+        --config.split.forget.count=5 --config.shadows.count=10 --config.train.epochs=10
+(some 15 minutes on two cores). IAM-On of forgotten / retained samples, original .567 / .556: retrained .000 / .602,
+SFRon .000 / .606, fisher .001 / .533, SCRUB .001 / .507, lfssd .001 / .488, SalUn .001 / .469, hybrid .000 / .475
+forget the class as retraining does; finetune .456 / .587, prune .369 / .586, ascent .364 / .455 do not; boundary_shrink
+(.209 retained), poison (.075) and negrad_plus at its default rate (.046, RA .26) take the other classes along.
+
 Expected (default, seed 42): train accuracy 0.997, held-out 0.982 ± 0.002 (sd over 16 members). Time: 75 s on two cores
 of an AMD EPYC (jax 0.10.2, CPU), 12 s of which record logits on all 70,000 rows.
 """
