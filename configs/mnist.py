@@ -1,4 +1,4 @@
-"""MNIST: small CNN shadows on 8,000 of 10,000 shadow rows.
+r"""MNIST: small CNN shadows on 8,000 of 10,000 shadow rows.
 
 python -m launch.shadows --config=configs/mnist.py                                      TFDS data at hand
 python -m launch.shadows --config=configs/mnist.py --config.data.path=mnist.npz         x_train, y_train, ...
@@ -6,8 +6,8 @@ python -m launch.shadows --config=configs/mnist.py:smoke
 python -m launch.shadows --config=configs/mnist.py:paper                                128 shadows, 20,000 rows
 
 Class forgetting: all methods on the classes 0 to 4 of 2,000 target rows, beside exact retraining
-    python -m launch.study --config=configs/mnist.py --config.data.path=mnist.npz --config.split.shadow=5000 \\
-        --config.split.target=2000 --config.split.forget.kind=one_class --config.split.forget.classes=0,1,2,3,4 \\
+    python -m launch.study --config=configs/mnist.py --config.data.path=mnist.npz --config.split.shadow=5000 \
+        --config.split.target=2000 --config.split.forget.kind=one_class --config.split.forget.classes=0,1,2,3,4 \
         --config.split.forget.count=5 --config.shadows.count=10 --config.train.epochs=10
 (some 15 minutes on two cores). IAM-On of forgotten / retained samples, original .567 / .556: retrained .000 / .602,
 SFRon .000 / .606, fisher .001 / .533, SCRUB .001 / .507, lfssd .001 / .488, SalUn .001 / .469, hybrid .000 / .475
