@@ -149,25 +149,41 @@ def train_missing(run: store.Run, reporter: progress.Reporter, bench: workbench.
                 continue
             spent = _train_chunk(work, ids, checkpoint, spent, total)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or len(ids) == 1:
-                raise
-            half = -(-len(ids) // 2)
-            reporter.say(f"out of memory with {len(ids)} members at once; going on with {half}")
-            queue = [(ids[:half], None), (ids[half:], None), *queue]
+            queue = [*((half, None) for half in halves(error, ids, reporter)), *queue]
     return spent
 
 
-def _take_stock(folder: Path, reporter: progress.Reporter, role: Role) -> list[tuple[np.ndarray, chunks.Chunk | None]]:
-    """What is left to train: chunks in work with their newest checkpoint first, then all other missing members."""
+def halves(error: Exception, ids: np.ndarray, reporter: progress.Reporter) -> tuple[np.ndarray, np.ndarray]:
+    """Two halves of members that did not fit into memory together; any other error is raised again."""
+    if "RESOURCE_EXHAUSTED" not in str(error) or len(ids) == 1:
+        raise error
+    half = -(-len(ids) // 2)
+    reporter.say(f"out of memory with {len(ids)} members at once; going on with {half}")
+    return ids[:half], ids[half:]
+
+
+def finished(folder: Path, reporter: progress.Reporter, role: Role) -> set[int]:
+    """Members of the folder that are finished, whoever wants them; damaged chunks are removed, and both is said."""
     whole, damaged = chunks.finished(folder, role.fingerprint)
-    in_work, damaged_checkpoints = chunks.partial(folder, role.fingerprint)
-    for path in damaged + damaged_checkpoints:
-        reporter.say(f"{path} is damaged (cut short or altered); what it held is trained again")
-        store.files.remove(path)
+    _discard(damaged, reporter)
     covered = {int(member) for chunk in whole for member in chunk.member_ids}
     there = len(covered.intersection(role.member_ids.tolist()))
     if there:
         reporter.say(f"{role.name}: {there} of {len(role.member_ids)} members are finished already")
+    return covered
+
+
+def _discard(damaged: list[Path], reporter: progress.Reporter) -> None:
+    for path in damaged:
+        reporter.say(f"{path} is damaged (cut short or altered); what it held is trained again")
+        store.files.remove(path)
+
+
+def _take_stock(folder: Path, reporter: progress.Reporter, role: Role) -> list[tuple[np.ndarray, chunks.Chunk | None]]:
+    """What is left to train: chunks in work with their newest checkpoint first, then all other missing members."""
+    covered = finished(folder, reporter, role)
+    in_work, damaged = chunks.partial(folder, role.fingerprint)
+    _discard(damaged, reporter)
     queue: list[tuple[np.ndarray, chunks.Chunk | None]] = []
     for chunk in in_work:
         if covered.isdisjoint(chunk.member_ids.tolist()):
@@ -270,11 +286,25 @@ def _store(
     folder: Path, role: Role, ids: np.ndarray, latest: population.Progress, history: dict[str, np.ndarray], kept: Tree
 ) -> None:
     """Stores a finished chunk, or a snapshot of one."""
-    own = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(ids)], (kept, latest.carry.diverged_at))
-    tree = {"variables": own[0], "diverged_at": own[1], "history": history}
-    diverged = {int(member): int(step) for member, step in zip(ids, own[1], strict=True) if step != training.NEVER}
+    kept, diverged_at = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(ids)], (kept, latest.carry.diverged_at))
+    store_chunk(folder, role, ids, kept, diverged_at, history, latest.epoch)
+
+
+def store_chunk(
+    folder: Path,
+    role: Role,
+    ids: np.ndarray,
+    variables: Tree,
+    diverged_at: np.ndarray,
+    history: dict[str, np.ndarray],
+    epoch: int,
+    **facts: Any,
+) -> None:
+    """Stores members after `epoch` epochs; every leaf with a leading [m], `facts` go into the chunk's manifest."""
+    tree = {"variables": variables, "diverged_at": diverged_at, "history": history}
+    diverged = {int(member): int(step) for member, step in zip(ids, diverged_at, strict=True) if step != training.NEVER}
     name = f"chunk_{chunks.chunk_name(ids)}"
-    chunks.save(folder / name, tree, ids, role.fingerprint, epoch=latest.epoch, diverged=diverged)
+    chunks.save(folder / name, tree, ids, role.fingerprint, epoch=epoch, diverged=diverged, **facts)
 
 
 def load_chunk(bench: workbench.Workbench, chunk: chunks.Chunk, epochs: int = 0) -> dict[str, Tree]:

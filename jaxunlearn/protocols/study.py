@@ -55,10 +55,10 @@ def from_config(
         reporter = progress.Reporter(run.log)
         bench = tuning.obtain(bench, reporter)
         summary = runs.run(run, reporter, bench, asked)
-        seen = {
-            name: see(run, reporter, bench, name, summary.roles[name].diverged)
-            for name in (*runs.NEEDED, *(one.role for one in asked))
-        }
+        audit = dataclasses.replace(bench.settings.audit, unlearned=tuple(one.role for one in asked))
+        bench = bench._replace(settings=dataclasses.replace(bench.settings, audit=audit))
+        bank = banks.open_bank(run, reporter, bench)
+        seen = {name: see(bank, bench.settings, name, one.diverged) for name, one in summary.roles.items()}
         piece = present(summary, seen)
         facts = {
             "config": f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}",
@@ -77,25 +77,20 @@ def from_config(
 def narrowed(chosen: settings.Settings) -> settings.Settings:
     """The settings with only what IAM-On needs: no models for other scores."""
     targets = dataclasses.replace(chosen.targets, population_in=False, reference=0, snapshots=0)
-    audit = dataclasses.replace(chosen.audit, scores=(SCORE,), unlearned=("retrained",))
+    audit = dataclasses.replace(chosen.audit, scores=(SCORE,))
     return dataclasses.replace(chosen, targets=targets, audit=audit)
 
 
-def see(
-    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: str, diverged: dict[int, int]
-) -> Seen:
+def see(bank: banks.Bank, chosen: settings.Settings, role: str, diverged: dict[int, int]) -> Seen:
     """IAM-On's view of one role, mean over groups of shadow models; forget sets whose model diverged are left out."""
-    audited = dataclasses.replace(bench.settings.audit, unlearned=(role,) if role != "original" else ("retrained",))
-    own = bench._replace(settings=dataclasses.replace(bench.settings, audit=audited))
-    bank = banks.open_bank(run, reporter, own)
     kept = [number for number in range(len(bank.forgotten)) if number not in diverged]
     if not kept:
         nothing = records.Finding(float("nan"), of=role)
         return Seen(nothing, nothing, nothing)
-    bank = banks.only_sets(bank, kept)
-    chosen = banks.groups(bench.settings, len(bank.shadow.target.log_odds))
-    values = binui.score_all(bank, [SCORE], chosen, role)[SCORE]
-    truth, level = ~bank.forgotten, bench.settings.audit.interval
+    if diverged:
+        bank = banks.only_sets(bank, kept)
+    values = binui.score_all(bank, [SCORE], banks.groups(chosen, len(bank.shadow.target.log_odds)), role)[SCORE]
+    truth, level = ~bank.forgotten, chosen.audit.interval
     means = values.mean(0)
     by_set = [np.asarray([line[mask].mean() for line, mask in zip(means, masks, strict=True)])
               for masks in (bank.forgotten, truth)]  # fmt: skip

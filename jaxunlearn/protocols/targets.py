@@ -66,6 +66,16 @@ class RoleLogits(NamedTuple):
     snapshots: tuple[int, ...] = ()
 
 
+class _Described(NamedTuple):
+    """A role to be read: what it is, its own workbench, rows and snapshots, and the command that makes it."""
+
+    role: roles.Role
+    bench: workbench.Workbench
+    rows: np.ndarray
+    snapshots: tuple[int, ...]
+    command: str
+
+
 def run(
     run_folder: store.Run,
     reporter: progress.Reporter,
@@ -94,7 +104,7 @@ def run(
     shadow = shadows.shadow_role(bench, split, split_fingerprint, run_folder)
     wanted = [target_roles.describe(bench, split, name) for name in names]
     staged = [(target, target_roles.stage(run_folder, target, split_fingerprint, shadow)) for target in wanted]
-    missing = sum(_missing_bytes(run_folder, target, role) for target, role in staged)
+    missing = sum(missing_bytes(run_folder, target, role) for target, role in staged)
     store.files.require_space(run_folder.root, missing)
     found = {target.name: produce(run_folder, reporter, target, role, split) for target, role in staged}
     summary = Summary(found, shadow_summary, time.monotonic() - begun)
@@ -179,7 +189,7 @@ def own_forget_accuracy(summary: Summary, name: str) -> np.ndarray:
     sets = found.forget_accuracy.shape[1]
     if name in target_roles.PER_SET and found.members == sets:
         return np.diagonal(found.forget_accuracy)
-    return _mean(found.forget_accuracy, axis=0)
+    return finite_mean(found.forget_accuracy, axis=0)
 
 
 def role_logits(
@@ -199,7 +209,20 @@ def role_logits(
         run.
     """
     if name.startswith(variants.PREFIX):
-        return _unlearned_logits(run_folder, bench, name, view)
+        role, bench, rows, snapshots, command = _unlearned(run_folder, bench, name, view)
+    else:
+        role, bench, rows, snapshots, command = _trained(run_folder, bench, name)
+    try:
+        values = recording.read(run_folder, bench, role, rows, view, snapshots)
+    except errors.StoreError as error:
+        raise errors.StoreError(f"{error} {command}") from error
+    labels = np.asarray(bench.dataset.labels, np.int32)[rows]
+    member = role.membership(role.member_ids)[:, rows]
+    return RoleLogits(values, labels, rows, member, shadows.diverged_members(run_folder, role), snapshots)
+
+
+def _trained(run_folder: store.Run, bench: workbench.Workbench, name: str) -> _Described:
+    """The shadows, or a role of `target_roles`."""
     known = (shadows.ROLE, *target_roles.NAMES)
     if name not in known:
         raise errors.unknown("role", name, known)
@@ -216,42 +239,25 @@ def role_logits(
             raise errors.StoreError(f"{run_folder.path(*parts)} is missing. {command}")
     split, split_fingerprint = splits.obtain(run_folder, bench)
     role = shadows.shadow_role(bench, split, split_fingerprint, run_folder)
-    rows = splits.recorded_rows(split)
-    snapshots: tuple[int, ...] = ()
-    if name != shadows.ROLE:
-        target = target_roles.describe(bench, split, name)
-        role = target_roles.stage(run_folder, target, split_fingerprint, role)
-        bench, rows, snapshots = target.bench, target.rows, target.snapshots
-    try:
-        values = recording.read(run_folder, bench, role, rows, view, snapshots)
-    except errors.StoreError as error:
-        raise errors.StoreError(f"{error} {command}") from error
-    labels = np.asarray(bench.dataset.labels, np.int32)[rows]
-    member = role.membership(role.member_ids)[:, rows]
-    return RoleLogits(values, labels, rows, member, shadows.diverged_members(run_folder, role), snapshots)
+    if name == shadows.ROLE:
+        return _Described(role, bench, splits.recorded_rows(split), (), command)
+    target = target_roles.describe(bench, split, name)
+    role = target_roles.stage(run_folder, target, split_fingerprint, role)
+    return _Described(role, target.bench, target.rows, target.snapshots, command)
 
 
-def _unlearned_logits(run_folder: store.Run, bench: workbench.Workbench, name: str, view: str) -> RoleLogits:
-    """Recorded logits of an unlearned role.
-
-    Raises:
-      StoreError: not recorded yet, or with other settings; the message names the command to run.
-    """
+def _unlearned(run_folder: store.Run, bench: workbench.Workbench, name: str, view: str) -> _Described:
+    """A role unlearned:METHOD."""
     method = name.removeprefix(variants.PREFIX).partition("@")[0]
     command = f"Run `python -m launch.unlearn --config=... --workdir={run_folder.root} --methods={method}`."
     if not run_folder.path("logits", recording.file_name(name, view)).exists():
         raise errors.StoreError(f"{run_folder.root} holds no logits of {name}. {command}")
     target, role = members.recorded(run_folder, bench, name)
-    try:
-        values = recording.read(run_folder, target.bench, role, target.rows, view)
-    except errors.StoreError as error:
-        raise errors.StoreError(f"{error} {command}") from error
-    labels = np.asarray(bench.dataset.labels, np.int32)[target.rows]
-    member = role.membership(role.member_ids)[:, target.rows]
-    return RoleLogits(values, labels, target.rows, member, shadows.diverged_members(run_folder, role))
+    return _Described(role, target.bench, target.rows, (), command)
 
 
-def _missing_bytes(run_folder: store.Run, target: target_roles.Target, role: roles.Role) -> int:
+def missing_bytes(run_folder: store.Run, target: target_roles.Target, role: roles.Role) -> int:
+    """Bytes that the members of a role will take that no finished chunk holds yet."""
     finished, _ = store.chunks.finished(run_folder.path("populations", role.name), role.fingerprint)
     done = sum(len(chunk.member_ids) for chunk in finished)
     return int(max(0.0, 1.0 - done / len(role.member_ids)) * target_roles.disk_bytes(target))
@@ -265,7 +271,7 @@ def plain(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _mean(values: np.ndarray, axis: int | None = None) -> Any:
+def finite_mean(values: np.ndarray, axis: int | None = None) -> Any:
     """Mean over what is finite; NaN where nothing is."""
     finite = np.isfinite(values)
     count = finite.sum(axis)
@@ -277,7 +283,7 @@ def text(summary: Summary) -> str:
     lines: list[tuple[str, ...]] = [("role", "members", "train", "held-out", "forgotten", "steps", "seconds")]
     for name, found in summary.roles.items():
         means = found.train_accuracy, found.held_out_accuracy, own_forget_accuracy(summary, name)
-        shown = [f"{float(_mean(values)):.4f}" for values in means]
+        shown = [f"{float(finite_mean(values)):.4f}" for values in means]
         lines.append((name, str(found.members), *shown, f"{found.steps_per_member:,}", f"{found.spent.seconds:.1f}"))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     table = ["  ".join(cell.ljust(width) if not column else cell.rjust(width)

@@ -81,17 +81,14 @@ def prepare(settings: Settings) -> Workbench:
 
 def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Task:
     """The supervised task of these settings, with its convolutions in the given form; answers are float32."""
-    module = models.build(settings.model, dataset.num_classes, conv=conv, dtype=settings.model.dtype)
+    trained = build_network(settings, dataset, conv)
     evaluator = models.build(settings.model, dataset.num_classes, conv=conv, dtype="float32")
-    prepare_inputs = augment.prepare(dataset, settings.data.augment, settings.data.pad)
-    example = jax.ShapeDtypeStruct(tuple(dataset.inputs.shape[1:]), jnp.dtype(dataset.inputs.dtype))
-    return population.supervised(module, evaluator, prepare_inputs, settings.train, example)
+    return population.supervised(trained.module, evaluator, trained.prepare, settings.train, trained.example)
 
 
-def network(bench: Workbench) -> unlearn.Network:
-    """The network as unlearning methods see it."""
-    settings, dataset = bench.settings, bench.dataset
-    module = models.build(settings.model, dataset.num_classes, conv=bench.policy.conv, dtype=settings.model.dtype)
+def build_network(settings: Settings, dataset: Dataset, conv: str) -> unlearn.Network:
+    """The network for training, with its convolutions in the given form, and the way its inputs are prepared."""
+    module = models.build(settings.model, dataset.num_classes, conv=conv, dtype=settings.model.dtype)
     prepare_inputs = augment.prepare(dataset, settings.data.augment, settings.data.pad)
     example = jax.ShapeDtypeStruct(tuple(dataset.inputs.shape[1:]), jnp.dtype(dataset.inputs.dtype))
     return unlearn.Network(module, prepare_inputs, example, dataset.num_classes)

@@ -162,8 +162,9 @@ def _setup(method: str, sets: np.ndarray) -> running.Setup:
     hyper = unlearn.hyperparameters(entry, "digits")
     target, forget = np.asarray(split.target), np.asarray(split.forget)
     variables = jax.vmap(lambda key: bench.task.init(key))(jax.vmap(lambda i: keys.at(keys.root(0), i))(sets))
+    network = workbench.build_network(chosen, bench.dataset, bench.policy.conv)
     return running.Setup(
-        workbench.network(bench), workbench.resident(bench), table.binder(entry, hyper), {},
+        network, workbench.resident(bench), table.binder(entry, hyper), {},
         jax.tree.map(np.asarray, population.variables(variables)), [np.flatnonzero(forget[r]) for r in sets],
         [target[~forget[r][target]] for r in sets], np.asarray(split.population), sets.astype(np.int32),
         np.zeros(len(sets), np.int32), keys.root(1), workbench.lifting(bench, len(sets)), "frozen", chosen.train.batch,

@@ -54,7 +54,7 @@ def from_config(
         bench = tuning.obtain(bench, reporter)
         trained = targets.run(run, reporter, bench)
         if asked:
-            bench = without_diverged(bench, unlearned.run(run, reporter, bench, asked), reporter)
+            bench = without_diverged(bench, unlearned.make(run, reporter, bench, asked), reporter)
         begun = time.monotonic()
         pieces, answer, bank = investigate(run, reporter, bench)
         facts = {

@@ -17,7 +17,6 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, keys, progress, records, store, trees, unlearn
-from jaxunlearn.population import training
 from jaxunlearn.protocols import recording, roles, shadows, splits, target_roles, workbench
 from jaxunlearn.protocols.unlearned.variants import Variant, of_role
 from jaxunlearn.store import chunks
@@ -109,7 +108,7 @@ def stage(
     """
     method = built(variant)
     target = describe(bench, split, variant, method)
-    own = {**facts, "method": variant.method, "hyperparameters": _plain(variant.chosen), "source": _source(variant)}
+    own = {**facts, "method": variant.method, "hyperparameters": variant.chosen, "source": _source(variant)}
     name = variant.role + (PARTS if method.ensemble > 1 else "")
     manifest = run.path("populations", name, "stage.json")
     fingerprint, _ = store.claim(run, variant.role, manifest, own, STAGE_VERSION)
@@ -138,10 +137,6 @@ def describe(
     train = dataclasses.replace(exact.bench.settings.train, epochs=epochs)
     own = exact.bench._replace(settings=dataclasses.replace(exact.bench.settings, train=train))
     return exact._replace(name=variant.role, bench=own)
-
-
-def _plain(chosen: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
 
 
 def _source(variant: Variant) -> str:
@@ -175,7 +170,7 @@ def setup(world: World, staged: Sequence[Staged], chosen: np.ndarray) -> running
             for name in first.variant.swept
         }
     return running.Setup(
-        network=workbench.network(bench),
+        network=workbench.build_network(settings, bench.dataset, bench.policy.conv),
         data=workbench.resident(bench),
         build=table.binder(first.variant.entry, first.variant.chosen),
         hyper=hyper,
@@ -193,12 +188,11 @@ def setup(world: World, staged: Sequence[Staged], chosen: np.ndarray) -> running
     )
 
 
-def train_missing(world: World, staged: Sequence[Staged]) -> dict[str, roles.Spent]:
-    """Trains the members of all variants of one method that no finished chunk holds; what each variant cost."""
-    spent = {one.variant.role: roles.Spent() for one in staged}
+def train_missing(world: World, staged: Sequence[Staged]) -> None:
+    """Trains the members of all variants of one method that no finished chunk holds."""
     missing = np.concatenate([_missing(world, one, place) for place, one in enumerate(staged)])
     if not len(missing):
-        return spent
+        return
     size = world.bench.settings.engine.chunk or len(missing)
     queue = [missing[i : i + size] for i in range(0, len(missing), size)]
     while queue:
@@ -208,34 +202,21 @@ def train_missing(world: World, staged: Sequence[Staged]) -> dict[str, roles.Spe
             outcome, history = _unlearn(world, staged, ids)
             seconds = time.monotonic() - begun
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or len(ids) == 1:
-                raise
-            half = -(-len(ids) // 2)
-            world.reporter.say(f"out of memory with {len(ids)} members at once; going on with {half}")
-            queue = [ids[:half], ids[half:], *queue]
+            queue = [*roles.halves(error, ids, world.reporter), *queue]
             continue
         for place, one in enumerate(staged):
             own = np.flatnonzero(ids // len(one.role.member_ids) == place)
             if len(own):
                 share = seconds * len(own) / len(ids)
                 _store(world, one, ids[own] - place * len(one.role.member_ids), outcome, history, own, share)
-                spent[one.variant.role] = roles.add(spent[one.variant.role], roles.Spent(len(own), 0.0, share))
         chunks.drop_partial(_work(world, staged), ids)
     store.files.remove(_work(world, staged))
-    return spent
 
 
 def _missing(world: World, one: Staged, place: int) -> np.ndarray:
-    folder = world.run.path("populations", one.role.name)
-    whole, damaged = chunks.finished(folder, one.role.fingerprint)
-    for path in damaged:
-        world.reporter.say(f"{path} is damaged (cut short or altered); what it held is made again")
-        store.files.remove(path)
-    there = {int(member) for chunk in whole for member in chunk.member_ids}
-    if there:
-        finished = f"{len(there)} of {len(one.role.member_ids)}"
-        world.reporter.say(f"{one.variant.role}: {finished} members are finished already")
-    ids = [member for member in one.role.member_ids.tolist() if member not in there]
+    """Places of the members of a variant that are not finished; damaged chunks are removed."""
+    covered = roles.finished(world.run.path("populations", one.role.name), world.reporter, one.role)
+    ids = [member for member in one.role.member_ids.tolist() if member not in covered]
     return np.asarray(ids, np.int64) + place * len(one.role.member_ids)
 
 
@@ -300,18 +281,11 @@ def _store(
     own: np.ndarray, seconds: float,
 ) -> None:  # fmt: skip
     """Stores finished members of one variant, and what they cost."""
-    diverged_at = outcome.diverged_at[own]
-    tree = {
-        "variables": trees.take(outcome.variables, own),
-        "diverged_at": diverged_at,
-        "history": {name: values[own] for name, values in history.items()},
-    }
-    diverged = {int(i): int(s) for i, s in zip(ids, diverged_at, strict=True) if s != training.NEVER}
     folder = world.run.path("populations", one.role.name)
-    epochs = tree["history"]["loss"].shape[1]
+    variables, diverged_at, kept = trees.take((outcome.variables, outcome.diverged_at, history), own)
     moved = _moved(world, outcome, own, ids // one.method.ensemble)
-    chunks.save(folder / f"chunk_{chunks.chunk_name(ids)}", tree, ids, one.role.fingerprint, epoch=epochs,
-                diverged=diverged, seconds=seconds, moved=moved)  # fmt: skip
+    epochs = history["loss"].shape[1]
+    roles.store_chunk(folder, one.role, ids, variables, diverged_at, kept, epochs, seconds=seconds, moved=moved)
 
 
 def _moved(world: World, outcome: running.Outcome, own: np.ndarray, sets: np.ndarray) -> list[float]:

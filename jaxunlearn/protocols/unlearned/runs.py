@@ -56,13 +56,12 @@ def check(bench: workbench.Workbench) -> tuple[variants.Variant, ...]:
     """Refuses impossible settings before a run folder is touched; the variants asked for.
 
     Raises:
-      ConfigError: unknown methods, hyperparameters or sweeps; a method that cannot work on this network.
+      ConfigError: unknown methods, hyperparameters or sweeps; a builder that returns no method.
     """
     target_roles.check(bench)
     asked = variants.wanted(bench.settings)
-    split = splits.draw(bench)
     for variant in asked:
-        members.describe(bench, split, variant, members.built(variant))
+        members.built(variant)
     return asked
 
 
@@ -72,13 +71,27 @@ def run(
     bench: workbench.Workbench,
     asked: tuple[variants.Variant, ...],
 ) -> Summary:
-    """Trains and records every variant that is missing; finished work is reused.
+    """Trains what is missing of shadows, originals and retrains, then makes every variant (`make`)."""
+    begun = time.monotonic()
+    targets.run(run_folder, reporter, bench, NEEDED)
+    return make(run_folder, reporter, bench, asked, begun)
+
+
+def make(
+    run_folder: store.Run,
+    reporter: progress.Reporter,
+    bench: workbench.Workbench,
+    asked: tuple[variants.Variant, ...],
+    begun: float | None = None,
+) -> Summary:
+    """Unlearns and records every variant that is missing, in a folder whose originals and retrains are trained.
+
+    The summary's seconds count from `begun` (a `time.monotonic()`; None = now).
 
     Raises:
       StoreError: not enough disk space, or the folder holds results of other settings.
     """
-    begun = time.monotonic()
-    targets.run(run_folder, reporter, bench, NEEDED)
+    begun = time.monotonic() if begun is None else begun
     split, fingerprint = splits.obtain(run_folder, bench)
     world = members.world(run_folder, reporter, bench, split, fingerprint)
     staged = [members.stage(run_folder, bench, split, world.facts, variant) for variant in asked]
@@ -99,10 +112,13 @@ def run(
             for member, step in diverged.items():
                 reporter.say(f"{one.variant.role}: forget set {member} diverged and was frozen at step {step}")
             judged = utility(bench, split, values[one.variant.role], one.target.rows, diverged)
+            whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
             found[one.variant.role] = judged._replace(
-                seconds=_seconds(run_folder, one), retain_epochs=members.retain_epochs(world, one),
-                chosen=one.variant.chosen, moved=_moved(run_folder, one),
-            )  # fmt: skip
+                seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
+                retain_epochs=members.retain_epochs(world, one),
+                chosen=one.variant.chosen,
+                moved=float(np.mean([value for chunk in whole for value in chunk.manifest["moved"]])),
+            )
     summary = Summary(found, time.monotonic() - begun)
     store.files.write_json(run_folder.path("unlearned.json"), plain(summary))
     return summary
@@ -146,20 +162,8 @@ def utility(
     return Utility(found[0], found[1], found[2], diverged=diverged)
 
 
-def _seconds(run_folder: store.Run, one: members.Staged) -> float:
-    whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
-    return float(sum(chunk.manifest["seconds"] for chunk in whole))
-
-
-def _moved(run_folder: store.Run, one: members.Staged) -> float:
-    whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
-    return float(np.mean([value for chunk in whole for value in chunk.manifest["moved"]]))
-
-
 def _missing_bytes(run_folder: store.Run, one: members.Staged) -> int:
-    whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
-    left = 1.0 - sum(len(chunk.member_ids) for chunk in whole) / len(one.role.member_ids)
-    return int(left * one.method.ensemble * target_roles.disk_bytes(one.target))
+    return one.method.ensemble * targets.missing_bytes(run_folder, one.target, one.role)
 
 
 def plain(summary: Summary) -> dict[str, Any]:
@@ -170,7 +174,7 @@ def plain(summary: Summary) -> dict[str, Any]:
 def gap(one: Utility, exact: Utility) -> float:
     """Mean absolute difference to exact retraining over UA, RA and TA, as a fraction."""
     pairs = zip(one[:3], exact[:3], strict=True)
-    return float(np.mean([abs(_mean(a) - _mean(b)) for a, b in pairs]))
+    return float(np.mean([abs(targets.finite_mean(a) - targets.finite_mean(b)) for a, b in pairs]))
 
 
 def table(summary: Summary) -> cells.Table:
@@ -218,11 +222,6 @@ def shown(role: str) -> str:
 def number(value: float) -> str:
     """A cost, or nothing where it was not measured."""
     return "" if np.isnan(value) else f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2f}"
-
-
-def _mean(values: np.ndarray) -> float:
-    kept = values[np.isfinite(values)]
-    return float(kept.mean()) if len(kept) else float("nan")
 
 
 def text(summary: Summary) -> str:
