@@ -210,6 +210,7 @@ def test_classes_that_were_forgotten_are_reported_one_by_one(tmp_path, capsys):
     assert [line[1] for line in lines] == ["all", "all", "3", "5"] and lines[1][0] == "random"
     # Whole classes that were never seen are told from seen ones with ease; a constant 0.5 tells nothing.
     assert float(lines[0][2]) > 0.9 and float(lines[1][2]) == 0.5
+    assert "mean over 2 group(s)" in out
 
 
 OTHER = {"targets__snapshots": 0, "audit__decision": "none"}

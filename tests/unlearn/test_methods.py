@@ -1,6 +1,7 @@
 """Trials over every line of METHODS: what must hold for any unlearning method, whatever it does."""
 
 import dataclasses
+import functools
 import inspect
 
 import flax.linen as nn
@@ -56,6 +57,7 @@ NEED_CONVOLUTIONS = ("activation_reset",)
 FORGET = [np.arange(0, 9), np.arange(9, 14), np.arange(14, 26)]
 
 
+@functools.cache
 def originals(net, count):
     """Random networks with statistics that are not those of a fresh one."""
     found = []

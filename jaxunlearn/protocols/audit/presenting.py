@@ -196,7 +196,10 @@ def by_class(found: "class_report.Report") -> list[Piece]:
         if role != "random"
         for place, name in enumerate(found.names)
     ]
-    caption = "Membership by IAM-On of shadow group 0. Compare with the row of exact retraining."
+    caption = (
+        f"Membership by IAM-On, mean over {found.groups} group(s) of shadow models. Compare with the row of exact "
+        "retraining."
+    )
     table = Table("Membership by forgotten class", caption, header, tuple(rows))
     said = ["Forgotten above exact retraining: under-unlearning. Retained (lowest tenth) below it: over-unlearning."]
     for role, gap in found.gaps.items():
