@@ -156,6 +156,7 @@ class UnlearnSettings:
                      choices=("auto", "frozen", "recalibrate", "faithful", "first_epoch"))  # fmt: skip
     augment: bool = field(True, "unlearning sees the training augmentation (data.augment)")
     sweep: SweepSettings = section(SweepSettings)
+    sweeps: tuple[str, ...] = field((), "further sweeps, of any hyperparameter that is a float: strength=0.1;0.2")
 
 
 @dataclasses.dataclass(frozen=True)

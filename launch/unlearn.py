@@ -47,8 +47,7 @@ def command(request: _entry.Request) -> None:
     from jaxunlearn.protocols import tuning, workbench
     from jaxunlearn.protocols.unlearned import listing, runs
 
-    bench = workbench.prepare(chosen)
-    asked = runs.check(bench)
+    bench, asked = runs.check(workbench.prepare(chosen))
     if request.dry_run:
         print(listing.plan(bench, asked))
         return

@@ -48,6 +48,17 @@ def program_bytes(memory: Any) -> int:
     return int(total - memory.alias_size_in_bytes)
 
 
+class DoesNotFit(RuntimeError):
+    """A compiled program needs more memory than there is; fewer members may fit."""
+
+
+def require(memory: Any, budget_bytes: int) -> None:
+    """Raises `DoesNotFit` where the compiler says that a program needs more than the budget (0 = anything goes)."""
+    if budget_bytes and program_bytes(memory) > budget_bytes:
+        need, given = progress.size(program_bytes(memory)), progress.size(budget_bytes)
+        raise DoesNotFit(f"the program needs {need} per device, {given} are free for it")
+
+
 def fit(need: Callable[[int], int], members: int, multiple: int, budget_bytes: int) -> Fit:
     """The largest equal chunks whose program stays within the budget.
 

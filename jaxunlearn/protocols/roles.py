@@ -154,8 +154,18 @@ def train_missing(run: store.Run, reporter: progress.Reporter, bench: workbench.
 
 
 def halves(error: Exception, ids: np.ndarray, reporter: progress.Reporter) -> tuple[np.ndarray, np.ndarray]:
-    """Two halves of members that did not fit into memory together; any other error is raised again."""
-    if "RESOURCE_EXHAUSTED" not in str(error) or len(ids) == 1:
+    """Two halves of members that did not fit into memory together; any other error is raised again.
+
+    Raises:
+      DeviceError: not even one member fits, by the compiler's account.
+    """
+    is_foreseen = isinstance(error, capacity.DoesNotFit)
+    if is_foreseen and len(ids) == 1:
+        raise errors.DeviceError(
+            f"one member does not fit: {error}. Use a smaller train.batch, model.dtype=bfloat16, a higher "
+            "engine.memory or a smaller model."
+        ) from error
+    if len(ids) == 1 or not (is_foreseen or "RESOURCE_EXHAUSTED" in str(error)):
         raise error
     half = -(-len(ids) // 2)
     reporter.say(f"out of memory with {len(ids)} members at once; going on with {half}")

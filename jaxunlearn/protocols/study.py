@@ -44,8 +44,7 @@ def from_config(
     Raises:
       UserError: anything the user can mend, before any training.
     """
-    bench = workbench.prepare(narrowed(chosen))
-    asked = runs.check(bench)
+    bench, asked = runs.check(workbench.prepare(narrowed(chosen)))
     banks.groups(bench.settings, chosen.shadows.count)
     if dry_run:
         return listing.plan(bench, asked)
@@ -135,13 +134,15 @@ def in_words(summary: runs.Summary, seen: dict[str, Seen]) -> str:
         {name: (start.forgotten.value - seen[name].forgotten.value) / effect for name in names} if effect > 0 else {}
     )
     gaps = {name: runs.gap(summary.roles[name], summary.roles["retrained"]) for name in names}
+    gaps = {name: gap for name, gap in gaps.items() if np.isfinite(gap)}  # all members of the others diverged
     best = sorted(gaps, key=lambda name: gaps[name])[:3]
     said = [
         f"Exact retraining takes the forgotten samples' membership score (IAM-On) from {start.forgotten.value:.3f} to "
         f"{goal.forgotten.value:.3f}, and forgotten from retained samples apart with AUC {goal.auc.value:.3f}.",
-        "Closest to it in accuracies: "
-        + ", ".join(f"{runs.shown(name)} ({100 * gaps[name]:.1f} points)" for name in best) + ".",
-    ]  # fmt: skip
+    ]
+    if best:
+        shown = (f"{runs.shown(name)} ({100 * gaps[name]:.1f} points)" for name in best)
+        said.append(f"Closest to it in accuracies: {', '.join(shown)}.")
     idle = [runs.shown(name) for name, part in reached.items() if part < 0.1]
     if idle and effect > 0:
         said.append(f"Less than a tenth of that effect on forgotten samples: {', '.join(idle)}.")

@@ -234,7 +234,9 @@ def fisher(alpha: float = 1e-6, kind: str = "expected", variant: str = "golatkar
 
     retain, forget = Reads("retain", batch, shuffle=False), Reads("forget", batch, shuffle=False)
     found = {
-        "information": Estimate(measure, {"retain": retain}, 1.0 if kind == "empirical" else 10.0),
+        "information": Estimate(
+            measure, {"retain": retain}, 1.0 if kind == "empirical" else (lambda rows, classes: rows * classes)
+        ),
         "noise": Estimate(spread, {"forget": forget, "retain": retain}, 0.0),
     }
     return Method((Phase(transforms.edit(change), estimates=found, mode="eval"),))

@@ -19,6 +19,7 @@ from jaxunlearn.unlearn.method import Estimate, Member, Method, Phase, Pools, Re
 Tree = Any
 RECURSIONS = ("exact", "rank_one")
 ROWS = 1000.0  # the N of the published recursion, whatever the number of rows read
+KERNEL = 8192  # largest side of a neural tangent kernel: 256 MB
 BLOCK = 2**25  # floats of the Jacobians held together, 128 MB
 
 
@@ -242,14 +243,16 @@ def ntk(alpha: float = 50.0, weight_decay: float = 0.1, samples: int = 128) -> M
     """Scrub by the neural tangent kernel: theta + alpha * step, step of `scrub_step`; evaluation mode.
 
     Reads at most `samples` rows of the forget set and as many retained ones, drawn at random (0 = all, as published):
-    the kernel has (rows * classes)^2 entries. A model that fits its data perfectly has residuals of 0 and hardly moves.
+    the kernel has (rows * classes)^2 entries, and no more rows are drawn than make it 8192 wide (40 and 40 rows of 100
+    classes). A model that fits its data perfectly has residuals of 0 and hardly moves.
 
     Source: Golatkar, Achille and Soatto, "Forgetting outside the box", 2020, as in Over-Unlearning and Replay (alpha 1,
     weight decay 0.1).
     """
 
     def rows(pools: Pools) -> np.ndarray:
-        return np.concatenate([some(name, samples)(pools) for name in ("retain", "forget")])  # type: ignore[operator]
+        most = min(samples, max(1, KERNEL // (2 * int(pools.labels.max() + 1)))) if samples else 0
+        return np.concatenate([some(name, most)(pools) for name in ("retain", "forget")])  # type: ignore[operator]
 
     def step(member: Member) -> tuple[Tree, Tree]:
         stream, reads = member.streams["chosen"], member.reads["chosen"]
@@ -261,5 +264,5 @@ def ntk(alpha: float = 50.0, weight_decay: float = 0.1, samples: int = 128) -> M
         del extras
         return jax.tree.map(lambda theta, move: theta + alpha * move, params, estimates["step"])
 
-    found = {"step": Estimate(step, {"chosen": Reads(rows, shuffle=False)}, 30.0)}
+    found = {"step": Estimate(step, {"chosen": Reads(rows, shuffle=False)}, lambda rows, classes: 3.0 * rows * classes)}
     return Method((Phase(transforms.edit(change), estimates=found, mode="eval"),))

@@ -138,12 +138,14 @@ class Move(NamedTuple):
         all of the phase.
       every: the move is made at steps 0, every, 2 * every ... of the phase.
       before: stateless transform of this move's gradient ahead of the phase's transform (mask, clip).
+      cost: gradient passes per row read, for the account of costs; 0 = one per objective.
     """
 
     objective: Objective | Mapping[str, Objective]
     streams: tuple[str, ...] = ()
     every: int = 1
     before: optax.GradientTransformation | None = None
+    cost: float = 0.0
 
 
 class Member(NamedTuple):
@@ -183,12 +185,16 @@ class Estimate(NamedTuple):
       compute: Member -> (tree, statistics): the estimate, and the BatchNorm statistics after it (`member.statistics`
         unless it ran the network in training mode).
       reads: the streams it passes over, one time each.
-      cost: gradient passes per row read, for the account of costs (a forward pass alone counts 1/3).
+      cost: gradient passes per row read, for the account of costs (a forward pass alone counts 1/3); a function of
+        (rows, number of classes) gives the passes of the whole estimate.
+      augment: its inputs are augmented where the run's are; an estimate is of the rows as they are, unless a published
+        number rests on the other.
     """
 
     compute: Callable[[Member], tuple[Tree, Tree]]
     reads: Mapping[str, Reads] = {}
-    cost: float = 1.0
+    cost: float | Callable[[int, int], float] = 1.0
+    augment: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,11 +246,16 @@ class Method:
         (batch statistics are used; afterwards the running ones are estimated anew on the retained rows) or "faithful"
         (as published: the running ones move with every batch).
       ensemble: models per forget set whose probabilities are averaged (SISA).
+      augment: its training batches are augmented where the run's are; False = as published without.
+      left_training: published code returns the model in training mode, and measures accuracies on retained and forget
+        rows before anything else: with the policy "faithful" that moves the running statistics once more.
     """
 
     phases: tuple[Phase, ...]
     bn: str = "frozen"
     ensemble: int = 1
+    augment: bool = True
+    left_training: bool = False
 
 
 Builder = Callable[..., Method]

@@ -93,19 +93,32 @@ def recalibrated(member: Member, name: str) -> Tree:
 
     A running statistic moves by new = m * old + (1 - m) * batch; started from 0 and from 1 it gives m and the batch's.
     """
+    net = member.network
     blank = jax.tree.map(jnp.zeros_like, member.statistics)
 
-    def update(total: tuple[Tree, jax.Array], samples: Samples, key: jax.Array) -> tuple[Tree, jax.Array]:
-        def moved(start: Tree) -> Tree:
-            return network.forward(member.network, member.params, start, samples.inputs, samples.weights, "train", key)[
-                1
-            ]
+    def after(start: Tree, inputs: jax.Array, weights: jax.Array | None, key: jax.Array) -> Tree:
+        return network.forward(net, member.params, start, inputs, weights, "train", key)[1]
 
-        low, high = moved(blank), moved(jax.tree.map(jnp.ones_like, blank))
-        own = jax.tree.map(lambda a, b: a / jnp.maximum(1.0 - (b - a), 1e-6), low, high)
+    # The momentum m does not depend on the batch: two blank rows tell it.
+    two = net.prepare(jnp.zeros((2, *net.example.shape), net.example.dtype), member.key, False)
+    ends = (after(start, two, None, member.key) for start in (blank, jax.tree.map(jnp.ones_like, blank)))
+    share = jax.tree.map(lambda low, high: jnp.maximum(1.0 - (high - low), 1e-6), *ends)
+
+    def update(total: tuple[Tree, jax.Array], samples: Samples, key: jax.Array) -> tuple[Tree, jax.Array]:
+        moved = after(blank, samples.inputs, samples.weights, key)
+        own = jax.tree.map(jnp.divide, moved, share)
         rows = jnp.sum(samples.weights > 0).astype(jnp.float32)
         return jax.tree.map(lambda a, b: a + rows * b, total[0], own), total[1] + rows
 
     summed, rows = fold(member, name, (blank, jnp.float32(0.0)), update)
     mean = jax.tree.map(lambda leaf: leaf / jnp.maximum(rows, 1.0), summed)
     return jax.tree.map(lambda new, old: jnp.where(rows > 0, new, old), mean, member.statistics)
+
+
+def moved(member: Member, name: str) -> Tree:
+    """Statistics after one pass in training mode, from the member's own."""
+
+    def update(total: Tree, samples: Samples, key: jax.Array) -> Tree:
+        return network.forward(member.network, member.params, total, samples.inputs, samples.weights, "train", key)[1]
+
+    return fold(member, name, member.statistics, update)

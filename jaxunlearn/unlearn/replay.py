@@ -213,6 +213,6 @@ def deltagrad(
     checks.in_range("period", period, 1)
     checks.in_range("pairs", pairs, 1)
     reads = {"all": Reads("retain+forget", batch)}
-    at_theta = Move({"forget": _part(True), "retain": _part(False), "rows": _rows})
+    at_theta = Move({"forget": _part(True), "retain": _part(False), "rows": _rows}, cost=2.0)
     transform = replaying(lr, weight_decay, period, exact, pairs)
     return Method((Phase(transform, (at_theta, Move(_whole)), reads, epochs, start="fresh"),), "recalibrate")

@@ -4,6 +4,7 @@ To add one: a builder in its family file, and one line in `METHODS`. `my_module:
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ from jaxunlearn.unlearn import (
 from jaxunlearn.unlearn.method import Builder, Method
 
 NEEDS = ("forget", "retain", "labels", "statistics", "validation")
+COMPATS = ("corrected", "faithful")
+# Hyperparameters of our methods that are parts of something; all numbers of ours are at least 0.
+SHARES = ("fraction", "quantile", "share", "sparsity", "tolerance", "momentum")
 
 
 class Entry(NamedTuple):
@@ -228,13 +232,18 @@ def hyperparameters(entry: Entry, dataset: str = "") -> dict[str, Any]:
     """Names and default values of a builder's arguments, with the data set's own values in place.
 
     Raises:
-      ConfigError: an argument without a default.
+      ConfigError: an argument without a default, or with one of a kind that a command line cannot give.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for name, parameter in inspect.signature(entry.build).parameters.items():
         if parameter.default is inspect.Parameter.empty:
             raise errors.ConfigError(
                 f"argument {name!r} of {entry.build.__name__} has no default; every hyperparameter needs one."
+            )
+        if not isinstance(parameter.default, bool | int | float | str | tuple):
+            raise errors.ConfigError(
+                f"argument {name!r} of {entry.build.__name__} has the default {parameter.default!r}; hyperparameters "
+                "are numbers, bools, words or tuples of numbers."
             )
         found[name] = parameter.default
     return {**found, **entry.published.get(dataset, {})}
@@ -244,16 +253,51 @@ def binder(entry: Entry, chosen: Mapping[str, Any]) -> Callable[[Mapping[str, An
     """{name: number} -> Method, with all other hyperparameters as chosen.
 
     Raises:
-      ConfigError: the builder does not return a Method.
+      ConfigError: values out of range, an unknown `compat`; the builder does not return a Method, or one with numbers
+        of epochs or rows below 0.
     """
+    _check_values(entry, chosen)
     first = entry.build(**chosen)
     if not isinstance(first, Method):
         raise errors.ConfigError(f"{entry.build.__name__} returned {type(first).__name__}, expected an unlearn.Method.")
+    _check_phases(entry, first)
 
     def build(hyper: Mapping[str, Any]) -> Method:
         return entry.build(**{**chosen, **hyper})
 
     return build
+
+
+def _check_values(entry: Entry, chosen: Mapping[str, Any]) -> None:
+    is_ours = any(entry.build is one.build for one in METHODS.values())
+    if is_ours and "compat" in chosen:
+        checks.choice("compat", chosen["compat"], COMPATS)
+    for name, value in chosen.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if not math.isfinite(number):
+                raise errors.ConfigError(f"hyperparameter {name} = {number}: expected a finite number.")
+            if is_ours:
+                checks.in_range(f"hyperparameter {name}", number, 0, 1 if name in SHARES else None)
+
+
+def _check_phases(entry: Entry, method: Method) -> None:
+    def need(what: str, value: int, low: int) -> None:
+        if value < low:
+            raise errors.ConfigError(f"{entry.build.__name__} asks for {what} = {value}; at least {low} is possible.")
+
+    need("ensemble", method.ensemble, 1)
+    need("phases", len(method.phases), 1)
+    for phase in method.phases:
+        need("epochs", phase.epochs, 0)
+        need("stop", phase.stop, 0)
+        for move in phase.moves:
+            need("every", move.every, 1)
+        estimates = (*phase.estimates.values(), *phase.every_epoch.values())
+        for reads in (phase.reads, *(one.reads for one in estimates)):
+            for one in reads.values():
+                need("rows per batch", one.batch, 0)
 
 
 def swept(entry: Entry, chosen: Mapping[str, Any]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ class Stage(NamedTuple):
       network: of this phase (widened where it asks for that).
       build: {name: scalar} -> Method.
       position: which phase.
-      mode: "train" or "eval".
+      mode: "train", "eval", or "first_epoch" (training mode in epoch 0 alone).
       key: root key of the role; `reads` of the phase with their batch sizes filled in.
       batch: rows per step where a stream does not say; augment: whether inputs are augmented.
     """
@@ -65,7 +65,7 @@ def member_of(
     """The view that an estimate gets."""
     return Member(
         stage.network, state.params, state.statistics, constants["reference"], constants["memory"], found, data,
-        streams, sized(reads, stage.batch), constants["forget"], stage.mode, key,
+        streams, sized(reads, stage.batch), constants["forget"], "eval" if stage.mode == "eval" else "train", key,
         labels_key(stage, constants), stage.augment,
     )  # fmt: skip
 
@@ -90,7 +90,7 @@ def estimate_all(
         member = member_of(
             stage, state, data, streams.get(name, {}), estimate.reads, constants, found, keys.stream(key, name)
         )
-        found[name], moved = estimate.compute(member)
+        found[name], moved = estimate.compute(member._replace(augment=member.augment and estimate.augment))
         state = state._replace(statistics=moved)
     return found, state.statistics
 
@@ -139,6 +139,7 @@ def begin(
     optimizer = given.optimizer if phase.same_optimizer else transform.init(params)
     state = State(params, statistics, optimizer)
     found, statistics = estimate_all(stage, phase.estimates, state, data, streams, constants, key)
+    found |= _fresh_teachers(stage, phase, constants)
     state = state._replace(statistics=statistics)
     if not phase.moves:
         clock = Clock(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
@@ -228,6 +229,17 @@ def _samples(view: Member, reads: Reads, batch: Batch, key: jax.Array, clock: Cl
     return passes.relabelled(view, reads, found, clock.epoch)
 
 
+def _fresh_teachers(stage: Stage, phase: Phase, constants: Constants) -> dict[str, Tree]:
+    """Variables of the phase's random networks, drawn once for all its steps."""
+    found = {}
+    for name, source in phase.teachers.items():
+        if source == "fresh":
+            key = keys.member(keys.stream(stage.key, "teacher"), constants["number"])
+            params, statistics = network.init(stage.network, key)
+            found[f"teacher {name}"] = {"params": params, **statistics}
+    return found
+
+
 def _teachers(
     stage: Stage, phase: Phase, samples: Mapping[str, Samples], constants: Constants
 ) -> dict[str, dict[str, jax.Array]]:
@@ -237,9 +249,7 @@ def _teachers(
         if source == "original":
             variables = constants["reference"]
         elif source == "fresh":
-            key = keys.member(keys.stream(stage.key, "teacher"), constants["number"])
-            params, statistics = network.init(stage.network, key)
-            variables = {"params": params, **statistics}
+            variables = constants["estimates"][f"teacher {name}"]
         else:
             saved = constants["memory"][source]
             variables = {"params": saved.params, **saved.statistics}
@@ -269,30 +279,36 @@ def _move(
     """One gradient step of one move: new state, loss, logits on the driving stream."""
     chosen = move.streams or tuple(phase.reads)
 
-    def evaluate(params: Tree, objective: Any) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
+    def evaluate(params: Tree, objective: Any, mode: str) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
         outputs, statistics = {}, state.statistics
         for name in chosen:
             batch = samples[name]
             outputs[name], statistics = network.forward(
-                stage.network, params, statistics, batch.inputs, batch.weights, stage.mode, keys.stream(key, name)
+                stage.network, params, statistics, batch.inputs, batch.weights, mode, keys.stream(key, name)
             )
         now = Now(stage.network, params, constants["reference"]["params"], teachers, constants["estimates"],
                   constants["memory"], clock, key)  # fmt: skip
         shown = outputs.get(driver, next(iter(outputs.values())))
         return objective(outputs, samples, now), (statistics, shown)
 
+    def differentiate(objective: Any) -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
+        def run(mode: str) -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
+            return jax.value_and_grad(evaluate, has_aux=True)(state.params, objective, mode)
+
+        if stage.mode != "first_epoch":
+            return run(stage.mode)
+        return jax.lax.cond(clock.epoch == 0, lambda: run("train"), lambda: run("eval"))
+
     given = extras(stage, constants, clock, key)
     if isinstance(move.objective, Mapping):
         losses, gradients = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, state.params)
         statistics, shown = state.statistics, None
         for name, objective in move.objective.items():
-            (loss, (statistics, shown)), own = jax.value_and_grad(evaluate, has_aux=True)(state.params, objective)
+            (loss, (statistics, shown)), own = differentiate(objective)
             given[f"{name}_grads"] = own
             gradients, losses = jax.tree.map(jnp.add, gradients, own), losses + loss
     else:
-        (losses, (statistics, shown)), gradients = jax.value_and_grad(evaluate, has_aux=True)(
-            state.params, move.objective
-        )
+        (losses, (statistics, shown)), gradients = differentiate(move.objective)
     if move.before is not None:
         before = optax.with_extra_args_support(move.before)
         gradients = before.update(gradients, before.init(state.params), state.params, **given)[0]

@@ -72,7 +72,8 @@ def noise(images: int = 32, steps: int = 25, rate: Scalar = 0.1, penalty: Scalar
         found = learned_noise(net, member.params, member.statistics, start, classes, steps, rate, penalty)
         return {"inputs": found, "labels": classes, "statistics": member.statistics}, member.statistics
 
-    return Estimate(compute, {"forget": Reads("forget", shuffle=False)}, cost=float(steps))
+    # The forget rows are read for their labels alone; gradients are those of the noise.
+    return Estimate(compute, {"forget": Reads("forget", shuffle=False)}, cost=lambda rows, classes: steps * images)
 
 
 def impair_loss(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:

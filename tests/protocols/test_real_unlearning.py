@@ -27,7 +27,7 @@ def found(tmp_path_factory):
     chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=METHODS))
     bench = workbench.prepare(chosen)
     with store.open_run(str(tmp_path_factory.mktemp("classes"))) as run:
-        return runs.run(run, progress.Reporter(), bench, runs.check(bench)).roles
+        return runs.run(run, progress.Reporter(), *runs.check(bench)).roles
 
 
 def test_exact_retraining_never_answers_the_forgotten_class_and_the_original_does(found):

@@ -213,7 +213,7 @@ def test_every_line_of_the_table_tells_the_truth(name):
         assert set(given) <= set(known), dataset
         entry.build(**{**known, **given})
     assert inspect.getdoc(entry.build)
-    cost = costs.retain_epochs(entry.build(), 50, 590, 64)
+    cost = costs.retain_epochs(entry.build(), costs.Sizes(50, 590, 4, 64))
     assert 0 < cost < 100
     method = entry.build()
     used = {

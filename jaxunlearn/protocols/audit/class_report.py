@@ -27,7 +27,7 @@ class Report(NamedTuple):
     """What the class report found.
 
     Attributes:
-      roles: role -> rows per forget set and pooled, means over groups; `original` (nothing forgotten) and `random` last.
+      roles: role -> rows per forget set and pooled, means over groups; `original` (nothing forgotten), `random` last.
       groups: how many groups of shadow models.
       gaps: role -> difference of its pooled row to exact retraining's (empty without that).
       names: [R] what each forget set is (the class's name).

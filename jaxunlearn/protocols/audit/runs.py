@@ -43,9 +43,8 @@ def from_config(
     Raises:
       UserError: anything the user can mend; settings and other run folders are checked before any training.
     """
-    chosen = with_roles_named(chosen)
-    bench = workbench.prepare(chosen)
-    asked = check(bench)
+    bench, asked = check(workbench.prepare(chosen))
+    chosen = bench.settings
     if dry_run:
         return plan.targets_text(plan.make_targets(chosen))
     plain = settings.to_dict(chosen)
@@ -91,18 +90,27 @@ def without_diverged(
     return bench._replace(settings=chosen)
 
 
-def with_roles_named(chosen: settings.Settings) -> settings.Settings:
-    """The settings with `unlearned:all` in audit.unlearned spelled out.
+def with_roles_named(bench: workbench.Workbench) -> workbench.Workbench:
+    """The workbench with `unlearned:all` in audit.unlearned spelled out, by the methods that the network can run.
 
     Raises:
       ConfigError: unknown methods or hyperparameters.
     """
-    named = variants.roles_of(chosen, chosen.audit.unlearned)
-    return dataclasses.replace(chosen, audit=dataclasses.replace(chosen.audit, unlearned=named))
+    if f"{variants.PREFIX}all" in bench.settings.audit.unlearned:
+        bench, _ = unlearned.check(bench)
+    named = variants.roles_of(bench.settings, bench.settings.audit.unlearned)
+    audit = dataclasses.replace(bench.settings.audit, unlearned=named)
+    return bench._replace(settings=dataclasses.replace(bench.settings, audit=audit))
 
 
-def check(bench: workbench.Workbench) -> tuple[variants.Variant, ...]:
-    """Refuses impossible audits before a run folder is touched; the unlearning methods whose roles are audited."""
+def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[variants.Variant, ...]]:
+    """Refuses impossible audits before a run folder is touched.
+
+    Returns:
+      The workbench with all audited roles named, and the unlearning methods among them.
+    """
+    is_traced = f"{variants.PREFIX}all" in bench.settings.audit.unlearned
+    bench = with_roles_named(bench)
     audit = bench.settings.audit
     banks.options_of(bench.settings)
     scores.names_of(audit.scores)
@@ -122,6 +130,8 @@ def check(bench: workbench.Workbench) -> tuple[variants.Variant, ...]:
     if unknown:
         raise errors.unknown("role in audit.unlearned", unknown[0], (*target_roles.NAMES, f"{variants.PREFIX}METHOD"))
     asked = tuple(variants.of_role(bench.settings, name) for name in approximate)
+    if asked and not is_traced:
+        unlearned.trace(bench, asked)
     if audit.protocol in ELSEWHERE and not audit.shadow_runs:
         raise errors.ConfigError(
             f"audit.protocol = {audit.protocol!r} judges with the shadow models of other runs: name their run folders, "
@@ -138,7 +148,7 @@ def check(bench: workbench.Workbench) -> tuple[variants.Variant, ...]:
         raise errors.ConfigError("audit.protocol = 'scoreui' needs targets.snapshots of at least 1.")
     if audit.protocol in ELSEWHERE:
         foreign.check(bench)
-    return asked
+    return bench, asked
 
 
 def investigate(

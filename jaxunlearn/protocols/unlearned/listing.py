@@ -1,18 +1,19 @@
 """What there is and what it would take: the list of methods, and the plan of a dry run."""
 
 import textwrap
+from collections.abc import Callable
 
 import numpy as np
 
 from jaxunlearn import progress, unlearn
 from jaxunlearn.protocols import splits, target_roles, workbench
-from jaxunlearn.protocols.unlearned import members, variants
+from jaxunlearn.protocols.unlearned import account, members, variants
 from jaxunlearn.report import tables
 from jaxunlearn.settings import Settings
 from jaxunlearn.unlearn import costs
 
-# Without a config: forget sets of 2 % of 50,000 rows, the size of the published experiments.
-NOMINAL = (1_000, 49_000, 128)
+# Without a config: forget sets of 2 % of 50,000 rows, the size of the published experiments, on a ResNet.
+NOMINAL = costs.Sizes(1_000, 49_000, 10, 128)
 
 
 def text(settings: Settings, with_data: bool) -> str:
@@ -22,13 +23,13 @@ def text(settings: Settings, with_data: bool) -> str:
       settings: their `unlearn` and `data.name` say which methods and defaults.
       with_data: count the cost for the configured split (loads the data); else for 1,000 of 50,000 rows.
     """
-    forget, retain, batch = NOMINAL
-    if with_data:
-        bench = workbench.prepare(settings)
-        split = splits.draw(bench)
-        forget = int(np.asarray(split.forget).sum(1).mean())
-        retain, batch = len(np.asarray(split.target)) - forget, settings.train.batch
-    lines = [f"cost = rows read, in passes over the retained rows (here {forget:,} forgotten, {retain:,} retained)"]
+    variants.check_options(settings)
+    sizes_of = _sizes(workbench.prepare(settings)) if with_data else _nominal
+    first = sizes_of(unlearn.lookup(variants.EXACT).build())
+    lines = [
+        "cost = rows read, in passes over the retained rows "
+        f"(here {first.forget:,} forgotten, {first.retain:,} retained)"
+    ]
     names = list(variants.names(settings))
     if "all" in settings.unlearn.methods:
         names.append(variants.EXACT)
@@ -36,11 +37,24 @@ def text(settings: Settings, with_data: bool) -> str:
         entry = unlearn.lookup(name)
         chosen = variants.hyperparameters(settings, name)
         method = entry.build(**chosen)
-        cost = costs.retain_epochs(method, forget, retain, batch)
+        cost = costs.retain_epochs(method, sizes_of(method))
         given = ", ".join(f"{key}={_short(value)}" for key, value in chosen.items())
         facts = f"{entry.source}; needs {', '.join(entry.needs) or 'what it reads'}; cost {cost:.2f}; bn {method.bn}"
         lines += [f"{name}", *_indented(entry.about), *_indented(facts), *_indented(given)]
     return "\n".join(lines)
+
+
+def _nominal(method: unlearn.Method) -> costs.Sizes:
+    return NOMINAL._replace(recalibrates=method.bn == "recalibrate")
+
+
+def _sizes(bench: workbench.Workbench) -> Callable[[unlearn.Method], costs.Sizes]:
+    """Method -> what its cost depends on, for the configured split's mean forget set."""
+    split = splits.draw(bench)
+    forget = int(np.asarray(split.forget).sum(1).mean())
+    retain = len(np.asarray(split.target)) - forget
+    normed = account.has_statistics(bench)
+    return lambda method: account.sizes_of(bench, method, forget, retain, normed)
 
 
 def _short(value: object) -> str:
@@ -57,13 +71,12 @@ def plan(bench: workbench.Workbench, asked: tuple[variants.Variant, ...]) -> str
     """Members, cost and disk space of every variant; nothing is trained."""
     split = splits.draw(bench)
     sets = len(np.asarray(split.forget))
+    sizes_of = _sizes(bench)
     rows, disk = [], 0
     for variant in asked:
         method = members.built(variant)
         size = target_roles.disk_bytes(members.describe(bench, split, variant, method)) * method.ensemble
-        forget = int(np.asarray(split.forget).sum(1).mean())
-        retain = len(np.asarray(split.target)) - forget
-        cost = costs.retain_epochs(method, forget, retain, bench.settings.train.batch)
+        cost = costs.retain_epochs(method, sizes_of(method))
         disk += size
         said = f"{sets * method.ensemble} member(s), {cost:.2f} retain-epochs each, {progress.size(size)}"
         rows.append((variant.role, said))

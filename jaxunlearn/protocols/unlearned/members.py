@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import inspect
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,12 +18,14 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, keys, progress, records, store, trees, unlearn
+from jaxunlearn.population import capacity
 from jaxunlearn.protocols import recording, roles, shadows, splits, target_roles, workbench
 from jaxunlearn.protocols.unlearned.variants import Variant, of_role
 from jaxunlearn.store import chunks
-from jaxunlearn.unlearn import costs, running, table
+from jaxunlearn.unlearn import network as networks
+from jaxunlearn.unlearn import running, table
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 PARTS = ".parts"  # the models of an ensemble are a role of their own; the role itself holds their joint answers
 _EPOCHS = 100_000  # a rolling checkpoint counts its epochs as phase * _EPOCHS + epoch
 
@@ -140,52 +143,78 @@ def describe(
 
 
 def _source(variant: Variant) -> str:
-    """A user's method is what its code says; ours has a stage version."""
+    """A user's method is what its module says; ours has a stage version."""
     if variant.method in unlearn.METHODS:
         return ""
+    module = inspect.getmodule(variant.entry.build)
     try:
-        return hashlib.blake2s(inspect.getsource(variant.entry.build).encode(), digest_size=8).hexdigest()
+        text = inspect.getsource(module or variant.entry.build)
     except OSError:
         return ""
+    return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
 
-def setup(world: World, staged: Sequence[Staged], chosen: np.ndarray) -> running.Setup:
+def setup(
+    bench: workbench.Workbench, split: records.Split, originals: Any, ways: Sequence[Variant], chosen: np.ndarray
+) -> running.Setup:
     """The members at places `chosen` of all variants of ONE method: place = (variant * R + forget set) * parts + part.
 
-    The variants differ by their swept hyperparameters only.
+    The variants differ by their swept hyperparameters only. `originals`: variables (or their shapes) [1 or R, ...].
     """
-    bench, split = world.bench, world.split
-    settings = bench.settings
-    first, parts = staged[0], staged[0].method.ensemble
+    settings, first = bench.settings, ways[0]
+    parts = built(first).ensemble
     forget = np.asarray(split.forget)
     sets = len(forget)
     variant, rest = np.divmod(np.asarray(chosen), sets * parts)
     number, part = np.divmod(rest, parts)
     target = np.asarray(split.target)
-    own = trees.take(world.originals, number if trees.size(world.originals) > 1 else np.zeros_like(number))
     hyper = {}
-    if len(staged) > 1:
-        hyper = {
-            name: np.asarray([staged[place].variant.chosen[name] for place in variant], np.float64)
-            for name in first.variant.swept
-        }
+    if len(ways) > 1:
+        hyper = {name: np.asarray([ways[place].chosen[name] for place in variant], np.float64) for name in first.swept}
+    lifting = workbench.lifting(bench, len(chosen))
     return running.Setup(
         network=workbench.build_network(settings, bench.dataset, bench.policy.conv),
         data=workbench.resident(bench),
-        build=table.binder(first.variant.entry, first.variant.chosen),
+        build=table.binder(first.entry, first.chosen),
         hyper=hyper,
-        originals=own,
+        originals=originals,
         forget=[np.flatnonzero(forget[r]) for r in number],
         retain=[target[~forget[r][target]] for r in number],
         validation=np.asarray(split.population),
         numbers=rest.astype(np.int32),
         part=part.astype(np.int32),
-        key=keys.stream(keys.root(settings.seed), f"unlearned:{first.variant.method}"),
-        lifting=workbench.lifting(bench, len(chosen)),
+        key=keys.stream(keys.root(settings.seed), f"unlearned:{first.method}"),
+        lifting=lifting,
         bn=settings.unlearn.bn,
         batch=settings.train.batch,
         augment=settings.unlearn.augment,
+        budget=0 if settings.engine.chunk else capacity.budget(list(lifting.mesh.devices.flat), settings.engine.memory),
     )
+
+
+def trace(bench: workbench.Workbench, split: records.Split, variant: Variant) -> None:
+    """Traces a variant on the run's network, before anything is trained.
+
+    Raises:
+      ConfigError: the network lacks what the method needs; a user's own method that does not run.
+    """
+    net = workbench.build_network(bench.settings, bench.dataset, bench.policy.conv)
+    params, statistics = jax.eval_shape(lambda: networks.init(net, keys.root(0)))
+    one = {"params": params, **statistics}
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), one)
+    try:
+        running.trace(setup(bench, split, shapes, [variant], np.zeros(1, np.int64)))
+    except errors.UserError as error:
+        raise errors.ConfigError(f"{variant.method} cannot run here: {error}") from error
+    except Exception as error:  # whatever a user's own code raises
+        if variant.method in unlearn.METHODS:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = str(error).strip().splitlines()
+        raise errors.ConfigError(
+            f"{variant.method} does not run: {type(error).__name__}: {said[0] if said else ''} "
+            f"({place.filename}, line {place.lineno})."
+        ) from error
 
 
 def train_missing(world: World, staged: Sequence[Staged]) -> None:
@@ -201,7 +230,7 @@ def train_missing(world: World, staged: Sequence[Staged]) -> None:
             begun = time.monotonic()
             outcome, history = _unlearn(world, staged, ids)
             seconds = time.monotonic() - begun
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, capacity.DoesNotFit) as error:
             queue = [*roles.halves(error, ids, world.reporter), *queue]
             continue
         for place, one in enumerate(staged):
@@ -228,8 +257,8 @@ def _work(world: World, staged: Sequence[Staged]) -> Any:
 def _unlearn(world: World, staged: Sequence[Staged], ids: np.ndarray) -> tuple[running.Outcome, dict[str, np.ndarray]]:
     """Runs the method on some members, with rolling checkpoints; outcome and history [m, epochs]."""
     name, reporter = staged[0].variant.method, world.reporter
-    prepared = setup(world, staged, ids)
-    planned = [phase.epochs if phase.moves else 0 for phase, _ in running.phases(prepared)]
+    prepared = setup(world.bench, world.split, _originals(world, staged, ids), [one.variant for one in staged], ids)
+    planned = [running.epochs_of(prepared, index) for index in range(len(staged[0].method.phases))]
     epochs = max(1, staged[0].target.bench.settings.train.epochs)
     history = {part: np.full((len(ids), epochs), np.nan, np.float32) for part in ("loss", "accuracy")}
     folder = _work(world, staged)
@@ -252,6 +281,14 @@ def _unlearn(world: World, staged: Sequence[Staged], ids: np.ndarray) -> tuple[r
             saved = time.monotonic()
     assert event is not None and event.outcome is not None  # the last event carries it
     return event.outcome, history
+
+
+def _originals(world: World, staged: Sequence[Staged], ids: np.ndarray) -> Any:
+    """What each member starts from: its forget set's original, or the one of all."""
+    if trees.size(world.originals) == 1:
+        return trees.take(world.originals, np.zeros(len(ids), np.int64))
+    parts = staged[0].method.ensemble
+    return trees.take(world.originals, ids // parts % len(np.asarray(world.split.forget)))
 
 
 def _resume(
@@ -327,16 +364,6 @@ def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
         log_p = np.asarray(jax.nn.log_softmax(own, axis=-1))
         found.append(np.asarray(jax.nn.logsumexp(log_p, axis=0)) - np.log(parts))
     return np.stack(found).astype(np.float32)
-
-
-def retain_epochs(world: World, one: Staged) -> float:
-    """What the method reads, in passes over the retained rows (a gradient per row counts 1); mean over forget sets."""
-    forget = np.asarray(world.split.forget)
-    sizes = forget.sum(1)
-    total = len(np.asarray(world.split.target))
-    batch = world.bench.settings.train.batch
-    counts = [(int(size), total - int(size)) for size in np.unique(sizes)]
-    return float(np.mean([costs.retain_epochs(one.method, *count, batch) for count in counts]))
 
 
 def recorded(run: store.Run, bench: workbench.Workbench, role: str) -> tuple[target_roles.Target, roles.Role]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxunlearn import errors, progress, records, store
 from jaxunlearn.metrics import intervals
 from jaxunlearn.protocols import shadows, splits, target_roles, targets, workbench
-from jaxunlearn.protocols.unlearned import members, variants
+from jaxunlearn.protocols.unlearned import account, members, variants
 from jaxunlearn.report import cells, tables
 
 NEEDED = ("original", "retrained")
@@ -52,17 +52,45 @@ class Summary(NamedTuple):
     seconds: float
 
 
-def check(bench: workbench.Workbench) -> tuple[variants.Variant, ...]:
-    """Refuses impossible settings before a run folder is touched; the variants asked for.
+def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[variants.Variant, ...]]:
+    """Refuses impossible settings before a run folder is touched.
+
+    Returns:
+      The workbench with `all` in unlearn.methods spelled out as the methods that this network can run (those left out
+      are named), and the variants asked for.
 
     Raises:
-      ConfigError: unknown methods, hyperparameters or sweeps; a builder that returns no method.
+      ConfigError: unknown methods, hyperparameters or sweeps; a method named one by one that this network cannot run.
     """
     target_roles.check(bench)
-    asked = variants.wanted(bench.settings)
-    for variant in asked:
-        members.built(variant)
-    return asked
+    chosen, split = bench.settings.unlearn, splits.draw(bench)
+    by_name = set(chosen.methods)
+    kept: list[variants.Variant] = []
+    left_out: dict[str, str] = {}
+    for method, group in itertools.groupby(variants.wanted(bench.settings), key=lambda one: one.method):
+        same = list(group)
+        try:
+            for variant in same:
+                members.built(variant)
+            members.trace(bench, split, same[0])
+        except errors.ConfigError as error:
+            if method in by_name:
+                raise
+            left_out[method] = str(error)
+            continue
+        kept += same
+    for method, reason in left_out.items():
+        progress.Reporter().say(f"{method} is left out: {reason}")
+    methods = tuple(dict.fromkeys(one.method for one in kept))
+    settings = dataclasses.replace(bench.settings, unlearn=dataclasses.replace(chosen, methods=methods))
+    return bench._replace(settings=settings), tuple(kept)
+
+
+def trace(bench: workbench.Workbench, asked: tuple[variants.Variant, ...]) -> None:
+    """Raises a ConfigError for a method that this network cannot run."""
+    split = splits.draw(bench)
+    for variant in {one.method: one for one in asked}.values():
+        members.trace(bench, split, variant)
 
 
 def run(
@@ -115,7 +143,7 @@ def make(
             whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
             found[one.variant.role] = judged._replace(
                 seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
-                retain_epochs=members.retain_epochs(world, one),
+                retain_epochs=account.retain_epochs(bench, split, one.method),
                 chosen=one.variant.chosen,
                 moved=float(np.mean([value for chunk in whole for value in chunk.manifest["moved"]])),
             )

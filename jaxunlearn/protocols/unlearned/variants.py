@@ -57,12 +57,12 @@ def wanted(settings: Settings) -> tuple[Variant, ...]:
       ConfigError: an unknown method or hyperparameter, a sweep that no method has, or of a whole number.
     """
     asked = names(settings)
-    _check_options(settings, asked)
-    swept = {name: values for name, values in to_dict(settings.unlearn.sweep).items() if values}
+    check_options(settings)
+    swept = _sweeps(settings)
     for name in swept:
         if not any(name in table.swept(entry, chosen) for entry, chosen in (_base(settings, one) for one in asked)):
             raise errors.ConfigError(
-                f"unlearn.sweep.{name}: none of the methods {', '.join(asked)} has a hyperparameter {name!r} that may "
+                f"sweep of {name}: none of the methods {', '.join(asked)} has a hyperparameter {name!r} that may "
                 "differ between members."
             )
     found = []
@@ -71,10 +71,31 @@ def wanted(settings: Settings) -> tuple[Variant, ...]:
         own = [name for name in swept if name in table.swept(entry, chosen)]
         for values in itertools.product(*(swept[name] for name in own)):
             given = dict(zip(own, values, strict=True))
-            label = ",".join(f"{name}={value:g}" for name, value in given.items())
+            label = ",".join(f"{name}={value!r}" for name, value in given.items())
             role = f"{PREFIX}{method}" + (f"@{label}" if label else "")
             found.append(Variant(role, method, entry, {**chosen, **given}, tuple(own)))
     return tuple(found)
+
+
+def _sweeps(settings: Settings) -> dict[str, tuple[float, ...]]:
+    """Hyperparameter -> its values, from unlearn.sweep.NAME and unlearn.sweeps.
+
+    Raises:
+      ConfigError: not of the form name=0.1;0.2, or a name given twice.
+    """
+    found = {name: values for name, values in to_dict(settings.unlearn.sweep).items() if values}
+    for sweep in settings.unlearn.sweeps:
+        name, equals, text = sweep.partition("=")
+        try:
+            values = tuple(float(part) for part in text.split(";") if part.strip())
+        except ValueError as error:
+            raise errors.ConfigError(f"unlearn.sweeps: {sweep!r} holds something that is no number.") from error
+        if not equals or not name or not values:
+            raise errors.ConfigError(f"unlearn.sweeps: {sweep!r} is not of the form strength=0.1;0.2.")
+        if name in found:
+            raise errors.ConfigError(f"unlearn.sweeps: the values of {name} are given twice.")
+        found[name] = values
+    return found
 
 
 def of_role(settings: Settings, role: str) -> Variant:
@@ -115,8 +136,9 @@ def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any
     return entry, chosen
 
 
-def _check_options(settings: Settings, asked: tuple[str, ...]) -> None:
+def check_options(settings: Settings) -> None:
     """Raises a ConfigError for an option that no method takes up."""
+    asked = names(settings)
     for option in settings.unlearn.options:
         target, name, _ = _parse(option)
         if target:
