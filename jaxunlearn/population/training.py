@@ -5,7 +5,8 @@
 
 Within the program every member scans over its own steps: gather its batch from the resident data, take the task's
 step, keep the old state where the batch is empty, where the loss is not finite, or where the member is already frozen.
-A diverged member therefore stops at its last finite state and cannot touch its neighbours. Nothing here opens a file.
+A diverged member therefore stops at the last state whose loss was finite, is flagged even where its parameters are
+not, and cannot touch its neighbours. Nothing here opens a file.
 """
 
 from collections.abc import Callable, Iterator, Mapping

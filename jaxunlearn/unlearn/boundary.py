@@ -56,13 +56,11 @@ def nearest(
 ) -> Estimate:
     """[N_all] int32: what the original model answers for the adversarial input of every forget row; 0 elsewhere.
 
-    With `only_wrong` the true class is not an answer: its runner-up is taken where the step was too short. Inputs are
-    taken without augmentation, so that a row has one label.
+    With `only_wrong` the true class is not an answer: its runner-up is taken where the step was too short.
     """
 
     def compute(member: Member) -> tuple[Tree, Tree]:
         statistics = {name: leaf for name, leaf in member.reference.items() if name != "params"}
-        plain = member._replace(augment=False)
 
         def update(table: jax.Array, samples: Samples, key: jax.Array) -> jax.Array:
             del key
@@ -73,7 +71,7 @@ def nearest(
             found = jnp.argmax(logits, -1).astype(jnp.int32)
             return table.at[samples.rows].add(jnp.where(samples.weights > 0, found, 0))
 
-        return passes.fold(plain, "forget", jnp.zeros(member.forget.shape, jnp.int32), update), member.statistics
+        return passes.fold(member, "forget", jnp.zeros(member.forget.shape, jnp.int32), update), member.statistics
 
     return Estimate(compute, {"forget": Reads("forget", batch, shuffle=False)}, cost=4 / 3)
 
@@ -123,7 +121,7 @@ def in_head(member: Member) -> tuple[Tree, Tree]:
 
 
 def boundary_expand(lr: float = 0.001, epochs: int = 5, momentum: float = 0.9, weight_decay: float = 5e-4,
-                    keep_backbone: bool = True, batch: int = 0) -> Method:  # fmt: skip
+                    keep_backbone: bool = True, batch: int = 0, compat: str = "corrected") -> Method:  # fmt: skip
     """Trains the forget samples towards an additional class, which is then dropped; retained data are not read.
 
     Args:
@@ -134,16 +132,18 @@ def boundary_expand(lr: float = 0.001, epochs: int = 5, momentum: float = 0.9, w
       keep_backbone: the whole trained network is kept; False = only the head's own outputs are, on the original's lower
         layers, as in the IAM seed.
       batch: rows per step.
+      compat: "faithful" sets `keep_backbone` to False.
 
     Raises:
-      ConfigError: a network that cannot be widened (when it runs).
+      ConfigError: a network that cannot be widened.
     """
+    keep_backbone = keep_backbone and compat != "faithful"
     reads = Reads("forget", batch, labels=labels.extra)
     descent = transforms.sgd(lr, momentum, weight_decay)
     trained = relabelling.training(descent, reads, epochs, "forget")
     expand = dataclasses.replace(trained, widen=True, keep="" if keep_backbone else "expanded")
     if keep_backbone:
-        return Method((expand,))
+        return Method((expand,), left_training=True)
 
     def take_head(params: Tree, *, estimates: Mapping[str, Tree], memory: Mapping[str, Saved], **extras: Any) -> Tree:
         del extras
@@ -155,4 +155,5 @@ def boundary_expand(lr: float = 0.001, epochs: int = 5, momentum: float = 0.9, w
 
     # From the original, so that the lower layers stay bit-identical.
     found = {"head": Estimate(in_head, cost=0.0)}
-    return Method((expand, Phase(transforms.edit(take_head), estimates=found, start="original")))
+    edit = Phase(transforms.edit(take_head), estimates=found, start="original")
+    return Method((expand, edit), left_training=True)

@@ -9,7 +9,7 @@ Source: Mehta et al., "Deep unlearning via randomized conditionally independent 
 code in the IAM seed, whose published numbers rest on noise and aliased buffers; see `l_codec` for what differs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxunlearn import checks, keys
 from jaxunlearn.unlearn import losses, network, passes, transforms
-from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Now, Phase, Pools, Reads, Samples, Scalar
+from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Phase, Pools, Reads, Samples, Scalar
 
 Tree = Any
 
@@ -256,12 +256,6 @@ def _removed(
     return unflatten(jnp.where(where, flat + change, flat))
 
 
-def _loss(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-    """Mean cross entropy on the stream "all"."""
-    del now
-    return losses.cross_entropy(outputs["all"], batches["all"])
-
-
 def l_codec(
     l2: float = 3e-3, perturbations: int = 200, scale: float = 0.1, columns: int = 16, rows: int = 32,
     copy_lr: float = 0.1, copy_epochs: int = 1, noise: bool = False, batch: int = 0,
@@ -302,6 +296,8 @@ def l_codec(
         "full": Estimate(lambda member: _at_both(member, "all"), {"all": Reads("retain+forget", batch)}, 2.0),
         "sample": Estimate(lambda member: _at_both(member, "forget"), {"forget": Reads("forget", batch)}, 2.0),
     }
-    copy = Phase(transforms.sgd(copy_lr), (Move(_loss),), {"all": Reads("retain+forget", batch)}, copy_epochs,
-                 keep="copy")  # fmt: skip
-    return Method((copy, Phase(transforms.edit(change), estimates=estimates, start="original", mode="eval")))
+    reads = {"all": Reads("retain+forget", batch)}
+    moves = (Move(losses.cross_entropy_on("all")),)
+    copy = Phase(transforms.sgd(copy_lr), moves, reads, copy_epochs, keep="copy")
+    step = Phase(transforms.edit(change), estimates=estimates, start="original", mode="eval")
+    return Method((copy, step), left_training=True)

@@ -65,12 +65,13 @@ def dampened(params: Tree, forget: Tree, full: Tree, alpha: Scalar, lam: Scalar,
 
 def _method(
     measure: Callable[[Member, str], tuple[Tree, Tree]], alpha: Scalar, lam: Scalar, exponent: Scalar, batch: int,
-    mode: str = "",
+    mode: str = "", augment: bool = False,
 ) -> Method:  # fmt: skip
     """Importances on the forget set and on all data, by `measure` (member, stream), then the dampening."""
 
     def estimate(name: str, rows: str) -> Estimate:
-        return Estimate(lambda member: measure(member, name), {name: Reads(rows, batch, shuffle=False)})
+        reads = {name: Reads(rows, batch, shuffle=False)}
+        return Estimate(lambda member: measure(member, name), reads, augment=augment)
 
     def change(params: Tree, *, estimates: Any, **extras: Any) -> Tree:
         del extras
@@ -84,11 +85,16 @@ def ssd(alpha: float = 5.0, lam: float = 1.0, exponent: float = 1.0, clip: float
         compat: str = "corrected") -> Method:  # fmt: skip
     """Scales down parameters whose importance for the forget set is more than alpha times that for all data.
 
-    `compat="faithful"` clips batch gradients to norm 1 as the IAM seed does. One pass over forget and one over all.
-    Importances depend on the batch size: gradients are squared after the mean over a batch.
+    `compat="faithful"` clips batch gradients to norm 1 and augments the rows, as the IAM seed does. One pass over the
+    forget set and one over all. Importances depend on the batch size: gradients are squared after a batch's mean.
     """
-    limit = 1.0 if compat == "faithful" else clip
-    return _method(lambda member, name: importance(member, name, limit), alpha, lam, exponent, batch)
+    is_faithful = compat == "faithful"
+    limit = 1.0 if is_faithful else clip
+
+    def measure(member: Member, name: str) -> tuple[Tree, Tree]:
+        return importance(member, name, limit)
+
+    return _method(measure, alpha, lam, exponent, batch, augment=is_faithful)
 
 
 def lfssd(alpha: float = 4.0, lam: float = 1.0, exponent: float = 1.0, batch: int = 0) -> Method:

@@ -26,16 +26,8 @@ SCHEDULES = ("constant", "cosine", "milestones", "overshooting")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
-def retain_loss(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-    """Mean cross entropy on the stream "retain"."""
-    del now
-    return losses.cross_entropy(outputs["retain"], batches["retain"])
-
-
-def forget_ascent(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-    """Minus the mean cross entropy on the stream "forget"."""
-    del now
-    return -losses.cross_entropy(outputs["forget"], batches["forget"])
+retain_loss = losses.cross_entropy_on("retain")
+forget_ascent = losses.cross_entropy_on("forget", -1.0)
 
 
 def rate(name: str, epochs: int, milestones: tuple[int, ...] = (), factor: Scalar = 0.1) -> schedules.Schedule:
@@ -134,7 +126,9 @@ def cf_k(
     batch: int = 0,
     schedule: str = "cosine",
 ) -> Method:
-    """Catastrophic forgetting-k: fine-tunes the last k layers on the retained samples; all others stay bit for bit.
+    """Catastrophic forgetting-k: fine-tunes the last k layers on the retained samples.
+
+    All other parameters stay bit for bit; their BatchNorm statistics follow the policy.
 
     For layers see `last_layers`; a k beyond the depth of the network is plain fine-tuning.
     Source: Goel et al., "Towards adversarial evaluations for inexact machine unlearning", 2022.

@@ -235,8 +235,13 @@ def fisher(alpha: float = 1e-6, kind: str = "expected", variant: str = "golatkar
     retain, forget = Reads("retain", batch, shuffle=False), Reads("forget", batch, shuffle=False)
     found = {
         "information": Estimate(
-            measure, {"retain": retain}, 1.0 if kind == "empirical" else (lambda rows, classes: rows * classes)
-        ),
+            measure,
+            {"retain": retain},
+            1.0 if kind == "empirical" else (lambda rows, classes: rows * classes),
+            augment=compat == "faithful",
+        ),  # fmt: skip
         "noise": Estimate(spread, {"forget": forget, "retain": retain}, 0.0),
     }
-    return Method((Phase(transforms.edit(change), estimates=found, mode="eval"),))
+    # The IAM seed returns the model in training mode, the other sources do not.
+    left = variant == "golatkar"
+    return Method((Phase(transforms.edit(change), estimates=found, mode="eval"),), left_training=left)

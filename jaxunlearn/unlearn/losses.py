@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.unlearn.method import Samples
+from jaxunlearn.unlearn.method import Objective, Samples
 
 Tree = Any
 
@@ -26,6 +26,11 @@ def mean(values: jax.Array, batch: Samples, where: jax.Array | None = None) -> j
 def cross_entropy(logits: jax.Array, batch: Samples, where: jax.Array | None = None) -> jax.Array:
     """Mean cross entropy, natural log."""
     return mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels), batch, where)
+
+
+def cross_entropy_on(stream: str, sign: float = 1.0) -> Objective:
+    """The objective that is the mean cross entropy on one stream, with the labels it shows; -1 = its ascent."""
+    return lambda outputs, batches, now: sign * cross_entropy(outputs[stream], batches[stream])
 
 
 def divergence(student: jax.Array, teacher: jax.Array, temperature: float | jax.Array = 1.0) -> jax.Array:

@@ -139,6 +139,8 @@ class Move(NamedTuple):
       every: the move is made at steps 0, every, 2 * every ... of the phase.
       before: stateless transform of this move's gradient ahead of the phase's transform (mask, clip).
       cost: gradient passes per row read, for the account of costs; 0 = one per objective.
+      only: objective -> (samples -> [B] bool): rows that the model sees for this objective, the others are padding
+        (BatchNorm included).
     """
 
     objective: Objective | Mapping[str, Objective]
@@ -146,6 +148,7 @@ class Move(NamedTuple):
     every: int = 1
     before: optax.GradientTransformation | None = None
     cost: float = 0.0
+    only: Mapping[str, Callable[[Samples], jax.Array]] = {}
 
 
 class Member(NamedTuple):

@@ -9,7 +9,7 @@ Every stage descends with Nesterov SGD at a constant rate. A reset is `where(mas
 functions of their own. Source: "Forget with Precision: Assessing Machine Unlearning Approaches" (2023) and its code.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxunlearn import checks, errors, keys, trees
 from jaxunlearn.unlearn import descent, losses, network, passes, transforms
-from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Now, Phase, Pools, Reads, Samples, Scalar
+from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Phase, Pools, Reads, Samples, Scalar
 from jaxunlearn.unlearn.network import Network
 
 Tree = Any
@@ -103,18 +103,11 @@ def _redraw(params: Tree, *, estimates: Any, key: jax.Array, **extras: Any) -> T
     return reset(params, estimates["reset"], kaiming_noise(key, params))
 
 
-def _forget_loss(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-    """Mean cross entropy on the only stream: true labels, descended."""
-    del now
-    (name,) = outputs
-    return losses.cross_entropy(outputs[name], batches[name])
-
-
 def _overfitted(rows: Any, lr: Scalar, epochs: int, batch: int, keep: str) -> Phase:
     """A copy of the original model is trained on a few rows and remembered."""
     descent_of = transforms.sgd(lr, 0.9, 5e-4, nesterov=True)
     reads = {"rows": Reads(rows, batch)}
-    return Phase(descent_of, (Move(_forget_loss),), reads, epochs, start="original", keep=keep)
+    return Phase(descent_of, (Move(losses.cross_entropy_on("rows")),), reads, epochs, start="original", keep=keep)
 
 
 def _repaired(lr: Scalar, epochs: int, batch: int, momentum: Scalar, weight_decay: Scalar, compat: str = "") -> Phase:
@@ -171,6 +164,7 @@ def prune(lr: float = 0.01, epochs: int = 5, quantile: float = 0.3, overfit_lr: 
             _repaired(lr, epochs, batch, momentum, weight_decay),
         ),
         "recalibrate",
+        augment=False,
     )
 
 
@@ -193,6 +187,7 @@ def prune_last_layer(
             _repaired(lr, epochs, batch, momentum, weight_decay, compat),
         ),
         "recalibrate",
+        augment=False,
     )
 
 
@@ -216,6 +211,7 @@ def prune_complex(
             _repaired(lr, epochs, batch, momentum, weight_decay, compat),
         ),
         "recalibrate",
+        augment=False,
     )
 
 
@@ -312,4 +308,4 @@ def activation_reset(
         reads["retain"] = Reads("retain", batch, shuffle=False)  # only its number of rows is looked at
     excited = Estimate(_excited(tolerance, mean, reset_mlp), reads, 1 / 3)
     edit = Phase(transforms.edit(_redraw), estimates={"reset": excited}, mode="train" if published else "eval")
-    return Method((edit, _repaired(lr, epochs, batch, momentum, weight_decay, compat)), "recalibrate")
+    return Method((edit, _repaired(lr, epochs, batch, momentum, weight_decay, compat)), "recalibrate", augment=False)

@@ -11,19 +11,14 @@ import optax
 
 from jaxunlearn import checks
 from jaxunlearn.unlearn import labels, losses, schedules, transforms
-from jaxunlearn.unlearn.method import Method, Move, Objective, Phase, Reads
+from jaxunlearn.unlearn.method import Method, Move, Phase, Reads
 
 ORDERS = ("mixed", "sequential")
 
 
-def cross_entropy_of(stream: str) -> Objective:
-    """The objective that is the mean cross entropy on one stream, with the labels that the stream shows."""
-    return lambda outputs, batches, now: losses.cross_entropy(outputs[stream], batches[stream])
-
-
 def training(transform: optax.GradientTransformation, reads: Reads, epochs: int, stream: str = "both") -> Phase:
     """A phase that minimises the cross entropy of one stream, named `stream`."""
-    return Phase(transform, (Move(cross_entropy_of(stream)),), {stream: reads}, epochs)
+    return Phase(transform, (Move(losses.cross_entropy_on(stream)),), {stream: reads}, epochs)
 
 
 def _ordered(order: str, batch: int, fresh: bool) -> Reads:
@@ -96,7 +91,7 @@ def poison(
     SGD with Nesterov momentum at a constant rate. Source: "Poison" of the forget-precision paper (1 epoch at 7e-4).
     """
     descent = transforms.sgd(lr, momentum, weight_decay, nesterov=True)
-    return Method((training(descent, _poisoned("forget", batch, True), epochs, "forget"),), "frozen")
+    return Method((training(descent, _poisoned("forget", batch, True), epochs, "forget"),), "frozen", augment=False)
 
 
 def poison_full(
@@ -108,7 +103,7 @@ def poison_full(
     Source: "Poison full" of the forget-precision paper (5 epochs at 2e-3).
     """
     descent = transforms.sgd(lr, momentum, weight_decay, nesterov=True, schedule=schedules.cosine(epochs))
-    return Method((training(descent, _poisoned("retain+forget", batch, False), epochs),), "recalibrate")
+    return Method((training(descent, _poisoned("retain+forget", batch, False), epochs),), "recalibrate", augment=False)
 
 
 def hybrid(
@@ -137,4 +132,4 @@ def hybrid(
     second = transforms.sgd(lr_repair, momentum, weight_decay, nesterov=True)
     poisoning = training(first, _poisoned("forget", batch, True), poison_epochs, "forget")
     repair = training(second, Reads("retain", batch, shuffle=False), epochs, "retain")
-    return Method((poisoning, repair), "recalibrate")
+    return Method((poisoning, repair), "recalibrate", augment=False)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxunlearn import checks
 from jaxunlearn.unlearn import losses, transforms
-from jaxunlearn.unlearn.method import Method, Move, Now, Objective, Phase, Reads, Samples, Scalar
+from jaxunlearn.unlearn.method import Method, Move, Now, Phase, Reads, Samples, Scalar
 
 Tree = Any
 SMALLEST_SIGMA = 1e-3
@@ -165,22 +165,6 @@ def replaying(lr: Scalar, weight_decay: Scalar, period: int, exact: int, pairs: 
     return transforms.Transform(init, update)
 
 
-def _part(forget: bool) -> Objective:
-    """Mean cross entropy of the rows of a batch that go, or that stay."""
-
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        del now
-        batch = batches["all"]
-        return losses.cross_entropy(outputs["all"], batch, batch.is_forget == forget)
-
-    return objective
-
-
-def _whole(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-    del now
-    return losses.cross_entropy(outputs["all"], batches["all"])
-
-
 def _rows(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
     """0, with the numbers of rows and of removed rows as the gradient at the first two parameters.
 
@@ -213,6 +197,8 @@ def deltagrad(
     checks.in_range("period", period, 1)
     checks.in_range("pairs", pairs, 1)
     reads = {"all": Reads("retain+forget", batch)}
-    at_theta = Move({"forget": _part(True), "retain": _part(False), "rows": _rows}, cost=2.0)
+    whole = losses.cross_entropy_on("all")
+    only = {"forget": lambda samples: samples.is_forget, "retain": lambda samples: ~samples.is_forget}
+    at_theta = Move({"rows": _rows, "forget": whole, "retain": whole}, cost=1.0, only=only)
     transform = replaying(lr, weight_decay, period, exact, pairs)
-    return Method((Phase(transform, (at_theta, Move(_whole)), reads, epochs, start="fresh"),), "recalibrate")
+    return Method((Phase(transform, (at_theta, Move(whole)), reads, epochs, start="fresh"),), "recalibrate")

@@ -27,7 +27,7 @@ OPTIMIZERS = ("sgd", "adamw")
 
 
 def at_original(member: Member) -> Member:
-    """The member as the original model, in evaluation mode on inputs without augmentation.
+    """The member as the original model, in evaluation mode.
 
     The same in all phases, whatever they have done to the model. A widened network has no original: there it is the
     current model.
@@ -37,7 +37,7 @@ def at_original(member: Member) -> Member:
     shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (params, member.params)]
     if shapes[0] != shapes[1]:
         params, statistics = member.params, member.statistics
-    return member._replace(params=params, statistics=statistics, mode="eval", augment=False)
+    return member._replace(params=params, statistics=statistics, mode="eval")
 
 
 def absolute_gradient(member: Member, name: str) -> Tree:
@@ -120,7 +120,8 @@ def salun(lr: float = 0.02, epochs: int = 5, fraction: float = 0.5, form: str = 
         authors' code); "adam": sequential with Adam and without weight decay (Orthogonal Unlearning).
       momentum: of SGD.
       weight_decay: of SGD.
-      restore_masked: masked-out parameters stay as they are; False = weight decay moves them (conformal unlearning).
+      restore_masked: masked-out parameters stay as they are, as in the authors' code; False = weight decay moves
+        them, as in conformal unlearning. The sources disagree, so that no `compat` decides it.
       batch: rows per step.
 
     Raises:
@@ -162,7 +163,7 @@ def importance_mask(batch: int = 0) -> Estimate:
     """`more_important` of the mean squared batch gradients of forget and retained set, in evaluation mode."""
 
     def compute(member: Member) -> tuple[Tree, Tree]:
-        fixed = member._replace(mode="eval", augment=False)
+        fixed = member._replace(mode="eval")
         forget, retain = (dampening.importance(fixed, name)[0] for name in ("forget", "retain"))
         return more_important(forget, retain), member.statistics
 

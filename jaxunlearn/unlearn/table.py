@@ -88,7 +88,7 @@ METHODS: dict[str, Entry] = {
     ),
     "amnesiac": Entry(
         relabelling.amnesiac, "random wrong labels, drawn once, with Adam", "Graves et al. 2021", (*_BOTH, "labels"),
-        {"cifar10": {"lr": 1e-4}, "cifar20": {"lr": 1e-4, "batch": 128}, "cifar100": {"lr": 1e-4}},
+        {name: {"lr": 1e-4, "batch": 128} for name in ("cifar10", "cifar20", "cifar100")},
     ),
     "relabel": Entry(
         relabelling.relabel, "new random labels every epoch, forget set first, then the retained, with Adam",
@@ -115,17 +115,23 @@ METHODS: dict[str, Entry] = {
     "scrub": Entry(
         teachers.scrub, "away from the original on the forget set, towards it on the retained", "Kurmanji et al. 2023",
         _BOTH,
-        {"cifar10": {"lr": 4e-4, "epochs": 7, "milestones": (3, 5, 9), "batch": 256},
-         "cifar20": {"lr": 4e-4, "epochs": 10, "milestones": (3, 5, 9), "batch": 256},
-         "cifar100": {"lr": 1e-4, "epochs": 9, "milestones": (3, 5, 9), "batch": 64}},
+        {"cifar10": {"lr": 4e-4, "epochs": 7, "msteps": 2, "milestones": (3, 5, 9), "batch": 256},
+         "cifar20": {"lr": 4e-4, "epochs": 10, "msteps": 2, "milestones": (3, 5, 9), "batch": 256},
+         "cifar100": {"lr": 1e-4, "epochs": 9, "msteps": 2, "milestones": (3, 5, 9), "batch": 64}},
     ),
     "unsir": Entry(
         unsir.unsir, "impairs the forgotten classes by learned noise, then repairs", "Tarun et al. 2023",
-        (*_BOTH, "statistics"), {name: {"lr": 1e-4, "lr_repair": 1e-4} for name in ("cifar10", "cifar20", "cifar100")},
+        (*_BOTH, "statistics"),
+        {name: {"lr": 1e-4, "lr_repair": 1e-4, "batch": 32, "batch_repair": 128}
+         for name in ("cifar10", "cifar20", "cifar100")},
     ),
     "boundary_shrink": Entry(
         boundary.boundary_shrink, "moves the forget set to the nearest wrong class", "Chen et al. 2023",
-        ("forget", "labels", "statistics"), {name: {"lr": 1e-5, "epochs": 10} for name in ("cifar10", "cifar100")},
+        ("forget", "labels", "statistics"),
+        {"cifar10": {"lr": 1e-5, "epochs": 10, "bound": 0.1, "mean": (0.4914, 0.4822, 0.4465),
+                     "std": (0.247, 0.2435, 0.2616)},
+         "cifar100": {"lr": 1e-5, "epochs": 10, "bound": 0.01, "mean": (0.5071, 0.4866, 0.4409),
+                      "std": (0.2673, 0.2564, 0.2762)}},
     ),
     "boundary_expand": Entry(
         boundary.boundary_expand, "moves the forget set to an additional class that is then dropped",
@@ -159,8 +165,8 @@ METHODS: dict[str, Entry] = {
     "ssd": Entry(
         dampening.ssd, "scales down parameters that matter more to the forget set than to all data",
         "Foster et al. 2024", (*_BOTH, "statistics"),
-        {"cifar10": {"alpha": 60.0}, "cifar100": {"alpha": 60.0}, "cinic10": {"alpha": 10.0},
-         "purchase100": {"alpha": 10.0}},
+        {name: {"alpha": alpha, "clip": 1.0, "batch": 128}
+         for name, alpha in {"cifar10": 60.0, "cifar100": 60.0, "cinic10": 10.0, "purchase100": 10.0}.items()},
     ),
     "lfssd": Entry(
         dampening.lfssd, "the same without labels: by the gradient of the squared logits", "Foster et al. 2024",
@@ -176,11 +182,15 @@ METHODS: dict[str, Entry] = {
         saliency.sfron, "masked, weighted ascent on the forget set in turn with descent on the retained",
         "Huang et al. 2024", (*_BOTH, "statistics"), {"cifar10": {"iterations": 3000, "epochs": 20, "clip": 7.0}},
     ),
+    "sfron_plain": Entry(
+        saliency.sfron_plain, "the same as plain SGD under a saliency mask, without weights, cosine and clipping",
+        "Over-Unlearning and Replay", (*_BOTH, "statistics"),
+        {"cifar10": {"lr": 0.035, "epochs": 8, "every": 5}, "cifar100": {"lr": 0.001, "epochs": 8, "every": 5}},
+    ),
     "rum": Entry(
         saliency.rum, "fine-tunes, then SalUn on the third of the forget set that is memorised most",
         "Zhao et al. 2024", (*_BOTH, "labels", "statistics"),
-        {"cifar10": {"lr": 0.12, "lr_relabel": 5e-4}, "cifar100": {"lr_relabel": 3e-4},
-         "cifar20": {"lr": 2e-4, "lr_relabel": 3e-4}},
+        {"cifar10": {"lr": 0.12, "lr_relabel": 5e-4}, "cifar100": {"lr_relabel": 3e-4}},
     ),
     "l_codec": Entry(
         codec.l_codec, "Newton removal step on the channels that explain the forget set's loss", "Mehta et al. 2022",
@@ -190,25 +200,29 @@ METHODS: dict[str, Entry] = {
         forsaken.forsaken, "a learned step that makes the forget set answer as strangers do", "Ma et al. 2022",
         ("forget", "validation", "statistics"),
     ),
+    "random_perturb": Entry(
+        forsaken.random_perturb, "adds noise to every parameter, whatever is to be forgotten: a control",
+        "IAM's Forsaken as coded", (),
+    ),
     "deltagrad": Entry(
         replay.deltagrad, "replays a training of its own without the forget set, by L-BFGS corrections",
         "Wu et al. 2020", _BOTH,
     ),
     "prune": Entry(
         pruning.prune, "draws anew the weights that the forget set moved least, then fine-tunes",
-        "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3}},
+        "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3, "batch": 128}},
     ),
     "prune_last_layer": Entry(
         pruning.prune_last_layer, "the same in the last layer alone", "Forget with precision", _BOTH,
-        {"cifar10": {"lr": 1e-3}},
+        {"cifar10": {"lr": 1e-3, "batch": 128}},
     ),
     "prune_complex": Entry(
         pruning.prune_complex, "draws anew what neither the forget set nor a part of the retained moved",
-        "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3, "fraction": 0.02}},
+        "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3, "fraction": 0.02, "batch": 128}},
     ),
     "activation_reset": Entry(
         pruning.activation_reset, "draws anew the kernels that the forget set excites most, then fine-tunes",
-        "Forget with precision", (*_BOTH, "statistics"), {"cifar10": {"lr": 1e-3, "fraction": 0.02}},
+        "Forget with precision", (*_BOTH, "statistics"), {"cifar10": {"lr": 1e-3, "fraction": 0.02, "batch": 128}},
     ),
 }  # fmt: skip
 

@@ -279,21 +279,25 @@ def _move(
     """One gradient step of one move: new state, loss, logits on the driving stream."""
     chosen = move.streams or tuple(phase.reads)
 
-    def evaluate(params: Tree, objective: Any, mode: str) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
-        outputs, statistics = {}, state.statistics
+    def evaluate(params: Tree, part: str, mode: str) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
+        objective = move.objective[part] if isinstance(move.objective, Mapping) else move.objective
+        outputs, statistics, seen = {}, state.statistics, dict(samples)
         for name in chosen:
-            batch = samples[name]
+            if part in move.only:
+                is_seen = move.only[part](samples[name])
+                seen[name] = samples[name]._replace(weights=jnp.where(is_seen, samples[name].weights, 0.0))
+            batch = seen[name]
             outputs[name], statistics = network.forward(
                 stage.network, params, statistics, batch.inputs, batch.weights, mode, keys.stream(key, name)
             )
         now = Now(stage.network, params, constants["reference"]["params"], teachers, constants["estimates"],
                   constants["memory"], clock, key)  # fmt: skip
         shown = outputs.get(driver, next(iter(outputs.values())))
-        return objective(outputs, samples, now), (statistics, shown)
+        return objective(outputs, seen, now), (statistics, shown)
 
-    def differentiate(objective: Any) -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
+    def differentiate(part: str = "") -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
         def run(mode: str) -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
-            return jax.value_and_grad(evaluate, has_aux=True)(state.params, objective, mode)
+            return jax.value_and_grad(evaluate, has_aux=True)(state.params, part, mode)
 
         if stage.mode != "first_epoch":
             return run(stage.mode)
@@ -303,12 +307,12 @@ def _move(
     if isinstance(move.objective, Mapping):
         losses, gradients = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, state.params)
         statistics, shown = state.statistics, None
-        for name, objective in move.objective.items():
-            (loss, (statistics, shown)), own = differentiate(objective)
+        for name in move.objective:
+            (loss, (statistics, shown)), own = differentiate(name)
             given[f"{name}_grads"] = own
             gradients, losses = jax.tree.map(jnp.add, gradients, own), losses + loss
     else:
-        (losses, (statistics, shown)), gradients = differentiate(move.objective)
+        (losses, (statistics, shown)), gradients = differentiate()
     if move.before is not None:
         before = optax.with_extra_args_support(move.before)
         gradients = before.update(gradients, before.init(state.params), state.params, **given)[0]

@@ -100,7 +100,8 @@ def first_of_each_class(count: int) -> Any:
 
 
 def unsir(lr: float = 3e-3, lr_repair: float = 3e-3, epochs: int = 1, steps: int = 25, rate: float = 0.1,
-          penalty: float = 0.1, images: int = 32, per_class: int = 500, batch: int = 0) -> Method:  # fmt: skip
+          penalty: float = 0.1, images: int = 32, per_class: int = 500, batch: int = 0,
+          batch_repair: int = 0) -> Method:  # fmt: skip
     """Impairs the forget classes by learned noise, then repairs on retained rows; forget rows are not trained on.
 
     Made for whole classes. With other forget sets their classes get the noise in turn, which harms the retained rows of
@@ -113,15 +114,18 @@ def unsir(lr: float = 3e-3, lr_repair: float = 3e-3, epochs: int = 1, steps: int
       steps: of Adam on the noise.
       rate: of Adam on the noise.
       penalty: factor of the squared size of the noise.
-      images: noise images; all of them accompany every batch (published: every image 80 times, mixed with the retained
-        rows at random, which comes to the same share).
+      images: noise images; all of them accompany every batch, so that their share of a step is
+        images / (images + rows of the batch). Published: every image 80 times, mixed with the retained rows at
+        random; the share then falls with the number of retained rows (.81 of 600 rows, .05 of 50,000).
       per_class: retained rows of every class that are read.
-      batch: rows per step.
+      batch: rows per step, impairing.
+      batch_repair: rows per step, repairing; 0 = the run's.
 
     Without retained rows nothing is done.
     """
-    reads = {"retain": Reads(first_of_each_class(per_class), batch)}
+    rows = first_of_each_class(per_class)
+    reads, later = {"retain": Reads(rows, batch)}, {"retain": Reads(rows, batch_repair)}
     found = {"noise": noise(images, steps, rate, penalty)}
     impair = Phase(transforms.adam(lr), (Move(impair_loss),), reads, epochs, estimates=found)
-    repair = Phase(transforms.adam(lr_repair), (Move(descent.retain_loss),), reads, epochs)
+    repair = Phase(transforms.adam(lr_repair), (Move(descent.retain_loss),), later, epochs)
     return Method((impair, repair), "recalibrate")

@@ -125,6 +125,11 @@ def _variant(method: str, members: int) -> Variant:
         event = next(running.run(one))
         point = event.checkpoint()
         jobs.append(running.job_of(one, index, _initial(one, index), point["memory"], point["estimates"]))
+    # The carry of a population that begins is given: making it would compile a program in every call.
+    carries = [
+        training.Carry(job.initial, np.full(len(one.numbers), running.NEVER, np.int32))
+        for job, one in zip(jobs, prepared, strict=True)
+    ]
     lifting = prepared[0].lifting
     program = training.compile_epoch(jobs[0], prepared[0].data, lifting)
     epochs = running.phases(prepared[0])[index][0].epochs
@@ -134,8 +139,8 @@ def _variant(method: str, members: int) -> Variant:
     )
 
     def call() -> float:
-        for job, one in zip(jobs, prepared, strict=True):
-            for report in population.train(job, one.data, epochs, lifting, program=program):
+        for job, one, carry in zip(jobs, prepared, carries, strict=True):
+            for report in population.train(job, one.data, epochs, lifting, program=program, carry=carry):
                 jax.block_until_ready(report.carry)
         return 0.0
 

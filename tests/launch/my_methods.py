@@ -1,5 +1,7 @@
 """A user's own unlearning method, as WORKSPACE.md shows it."""
 
+import dataclasses
+
 from jaxunlearn.unlearn import Method, Move, Phase, Reads, losses, transforms
 
 
@@ -17,3 +19,11 @@ def push_and_keep(lr: float = 0.02, epochs: int = 2):
 def not_a_method(lr: float = 0.1):
     """Returns something else."""
     return lr
+
+
+def misspelt():
+    """Reads a stream that it does not have."""
+    method = push_and_keep()
+    phase = method.phases[0]
+    wrong = Move(lambda outputs, batches, now: losses.cross_entropy(outputs["retian"], batches["retian"]))
+    return Method((dataclasses.replace(phase, moves=(wrong,)),))

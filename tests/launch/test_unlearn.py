@@ -117,6 +117,14 @@ def test_a_users_own_method_is_a_role_too(again, monkeypatch):
     assert np.isfinite(values(again, "unlearned:my_methods:push_and_keep")).all()
 
 
+def test_all_leaves_out_what_the_network_cannot_run(tmp_path, capsys):
+    options = ["--config.model.name=mlp", "--config.unlearn.options=activation_reset.reset_mlp=false"]
+    assert launch(CONFIG, *options, "--methods=all", "--dry_run", workdir=tmp_path / "run") == 0
+    printed = capsys.readouterr()
+    assert "activation_reset is left out" in printed.err and "no convolution" in printed.err
+    assert "unlearned:prune " in printed.out and "unlearned:activation_reset" not in printed.out
+
+
 def test_an_audit_sees_unlearned_roles_and_makes_what_is_missing(again, capsys):
     wanted = "--config.audit.unlearned=unlearned:ssd,unlearned:random_label"
     assert launch(*GIVEN, wanted, "--config.audit.scores=iam_on,confidence", workdir=again, module=audit_verb) == 0
@@ -179,8 +187,13 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
         (["--methods=my_methods:not_a_method"], "returned float, expected an unlearn.Method"),
         (["--methods=my_methods:missing"], "has no function 'missing'"),
         (["--methods=finetune", "--overwrite=unlernt"], "unknown stage"),
+        (["--methods=my_methods:misspelt"], "my_methods:misspelt does not run: KeyError: 'retian'"),
+        (["--methods=activation_reset", "--config.model.name=mlp",
+          "--config.unlearn.options=activation_reset.reset_mlp=false"], "no convolution"),
+        (["--methods=finetune", "--config.unlearn.sweeps=lr"], "is not of the form"),
+        (["--methods=finetune", "--config.unlearn.options=lr=-1"], "lr = -1.0: must be at least 0"),
     ],
-)
+)  # fmt: skip
 def test_bad_requests_are_refused_before_any_work(argv, message, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     assert launch(CONFIG, *argv, workdir=tmp_path / "run") == 2

@@ -34,12 +34,13 @@ def text(settings: Settings, with_data: bool) -> str:
     if "all" in settings.unlearn.methods:
         names.append(variants.EXACT)
     for name in names:
+        nothing = "nothing" if name in unlearn.METHODS else "what it reads"
         entry = unlearn.lookup(name)
         chosen = variants.hyperparameters(settings, name)
         method = entry.build(**chosen)
         cost = costs.retain_epochs(method, sizes_of(method))
         given = ", ".join(f"{key}={_short(value)}" for key, value in chosen.items())
-        facts = f"{entry.source}; needs {', '.join(entry.needs) or 'what it reads'}; cost {cost:.2f}; bn {method.bn}"
+        facts = f"{entry.source}; needs {', '.join(entry.needs) or nothing}; cost {cost:.2f}; bn {method.bn}"
         lines += [f"{name}", *_indented(entry.about), *_indented(facts), *_indented(given)]
     return "\n".join(lines)
 

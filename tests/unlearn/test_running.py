@@ -1,0 +1,227 @@
+"""The runner of phases: checkpoints, divergence, BatchNorm policies, augmentation, memory, early refusals."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from trial import CONVOLVED, DENSE, FORGET, IMAGES, build, close, outcome, setup
+
+from jaxunlearn import errors, keys, trees, unlearn
+from jaxunlearn.population import capacity
+from jaxunlearn.unlearn import boundary, dampening, fisher, pruning, replay, running, saliency, table
+from jaxunlearn.unlearn import network as networks
+
+
+def test_a_checkpoint_in_any_phase_leads_to_the_same_end():
+    method = unlearn.lookup("finetune").build(epochs=3, batch=16)
+    longer = dataclasses.replace(method, phases=(dataclasses.replace(method.phases[0], keep="first"), *method.phases))
+    prepared = setup(longer)
+    kept, straight = [], None
+    for number, event in enumerate(running.run(prepared)):
+        straight = event.outcome
+        if number in (1, 4):
+            kept.append((event, jax.tree.map(np.asarray, event.checkpoint())))
+    for event, tree in kept:
+        shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+        wanted = running.templates(prepared, event.phase)
+        assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), wanted)
+        *_, last = running.run(prepared, running.Checkpoint(event.phase, event.epoch, tree))
+        found, wanted = jax.tree.leaves(last.outcome.variables), jax.tree.leaves(straight.variables)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_member_that_diverges_is_frozen_alone():
+    build_one = unlearn.lookup("finetune").build
+    prepared = setup(build_one(epochs=2, batch=16))
+    hyper = {"lr": np.asarray([0.01, 1e20, 0.01], np.float32)}
+    wild = prepared._replace(build=lambda hyper: build_one(epochs=2, batch=16, **hyper), hyper=hyper)
+    found = outcome(wild)
+    assert (found.diverged_at >= 0).tolist() == [False, True, False]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trees.take(found.variables, np.array([0, 2]))))
+
+
+def test_recalibrated_statistics_are_means_over_the_retained_rows():
+    method = build("finetune")
+    prepared = setup(method, name="activation_reset")._replace(bn="recalibrate", batch=64)
+    found = trees.take(outcome(prepared).variables, 0)
+    retained = prepared.retain[0]
+    maps, _ = networks.activations(
+        CONVOLVED, found["params"], {"batch_stats": found["batch_stats"]}, IMAGES[retained], None
+    )  # fmt: skip
+    convolved = np.asarray(maps[("Conv_0",)])
+    own = found["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(own["mean"], convolved.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(own["var"], convolved.var((0, 1, 2), ddof=1), rtol=1e-4)
+
+
+def test_layers_come_in_the_order_of_calls():
+    found = [(layer.path[-1], layer.kind) for layer in networks.layers(CONVOLVED)]
+    assert found == [("Conv_0", "conv"), ("BatchNorm_0", "norm"), ("Dense_0", "dense")]
+    assert networks.head(CONVOLVED).path == ("Dense_0",)
+
+
+def test_a_wider_network_answers_as_before_on_the_old_classes():
+    params, statistics = networks.init(DENSE, keys.root(0))
+    wide = networks.widen(DENSE, params, keys.root(1))
+    narrow, _ = networks.forward(DENSE, params, statistics, IMAGES[:5])
+    wider, _ = networks.forward(networks.widened(DENSE), wide, statistics, IMAGES[:5])
+    assert wider.shape == (5, 5)
+    np.testing.assert_allclose(wider[:, :4], narrow, atol=1e-6)
+    for a, b in zip(jax.tree.leaves(networks.narrow(DENSE, wide)), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_unknown_rows_are_refused():
+    method = build("finetune")
+    broken = dataclasses.replace(method.phases[0], reads={"retain": unlearn.Reads("retian")})
+    with pytest.raises(errors.ConfigError, match="retain"):
+        outcome(setup(dataclasses.replace(method, phases=(broken,))))
+
+
+def resumed(prepared, number):
+    """The outcome of a run that is cut off after its event `number` and goes on from there."""
+    for place, event in enumerate(running.run(prepared)):
+        if place == number:
+            tree = jax.tree.map(np.asarray, event.checkpoint())
+            *_, last = running.run(prepared, running.Checkpoint(event.phase, event.epoch, tree))
+            return last.outcome
+    raise AssertionError("the run has fewer events")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_diverged_member_stays_flagged_wherever_the_run_is_cut_off(number):
+    build_one = unlearn.lookup("hybrid").build
+    hyper = {"lr": np.asarray([0.01, 1e20, 0.01], np.float32)}
+    prepared = setup(build_one())._replace(build=lambda hyper: build_one(epochs=2, batch=16, **hyper), hyper=hyper)
+    assert (resumed(prepared, number).diverged_at >= 0).tolist() == [False, True, False]
+
+
+def test_a_phase_that_stops_early_goes_on_from_its_last_epoch():
+    prepared = setup(saliency.sfron(epochs=5, iterations=4, batch=16), FORGET[:1])
+    assert running.epochs_of(prepared, 0) == 1
+    straight, cut = outcome(prepared), resumed(prepared, 0)
+    for a, b in zip(jax.tree.leaves(straight.variables), jax.tree.leaves(cut.variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def statistics(prepared):
+    return trees.take(outcome(prepared).variables["batch_stats"], 0)
+
+
+def with_other_forget_rows(prepared):
+    """The same run with other pictures in the rows of the first forget set."""
+    images = np.array(IMAGES)
+    images[FORGET[0]] = images[FORGET[0]][:, ::-1] + 1.0
+    return prepared._replace(data=prepared.data._replace(inputs=images))
+
+
+def differ(one, other):
+    return any((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def test_recalibrated_edits_forget_what_their_passes_did_to_the_statistics():
+    idle = setup(dampening.ssd(alpha=1e9, batch=16), FORGET[:1])
+    for policy, leaks in (("faithful", True), ("recalibrate", False)):
+        prepared = idle._replace(bn=policy)
+        assert differ(statistics(prepared), statistics(with_other_forget_rows(prepared))) == leaks
+
+
+def test_training_mode_in_the_first_epoch_alone():
+    def after(epochs, policy):
+        method = unlearn.lookup("finetune").build(epochs=epochs, batch=16)
+        return outcome(setup(method, FORGET[:1])._replace(bn=policy)).variables
+
+    one, three = after(1, "faithful"), after(3, "first_epoch")
+    close(three["batch_stats"], one["batch_stats"], 1e-5)
+    assert differ(one["params"], three["params"])
+
+
+def test_edits_keep_their_own_mode_under_the_policy_of_the_first_epoch():
+    method = unlearn.lookup("influence").build(iterations=3, samples=8)
+    frozen, first = (outcome(setup(method, FORGET[:1])._replace(bn=bn)).variables for bn in ("frozen", "first_epoch"))
+    assert not differ(frozen, first)
+
+
+@pytest.mark.parametrize("method", [fisher.fisher(kind="batch"), boundary.boundary_expand(epochs=1, batch=16)])
+def test_models_left_in_training_mode_take_in_the_forget_rows_only_where_published_code_does(method):
+    prepared = setup(method, FORGET[:1])
+    assert method.left_training and not differ(statistics(prepared), trees.take(prepared.originals["batch_stats"], 0))
+    faithful = prepared._replace(bn="faithful")
+    assert differ(statistics(faithful), statistics(with_other_forget_rows(faithful)))
+
+
+def test_a_replay_of_exact_steps_never_sees_the_forget_rows():
+    exact = setup(replay.deltagrad(epochs=2, period=1, batch=16), FORGET[:1])
+    close(outcome(with_other_forget_rows(exact)).variables, outcome(exact).variables, 1e-5)
+
+
+def jittered(inputs, key, is_train):
+    return inputs + 0.5 * is_train * jax.random.uniform(key, inputs.shape)
+
+
+def test_estimates_are_of_the_rows_as_they_are_unless_published_otherwise():
+    def after(compat, augment):
+        net = DENSE._replace(prepare=jittered)
+        prepared = setup(dampening.ssd(alpha=1.0, batch=16, compat=compat), FORGET[:1])
+        return outcome(prepared._replace(network=net, augment=augment)).variables["params"]
+
+    assert not differ(after("corrected", True), after("corrected", False))
+    assert differ(after("faithful", True), after("faithful", False))
+
+
+def test_methods_published_without_augmentation_train_without():
+    def after(name, augment):
+        net = DENSE._replace(prepare=jittered)
+        prepared = setup(unlearn.lookup(name).build(epochs=1, batch=16), FORGET[:1])._replace(network=net, bn="frozen")
+        return outcome(prepared._replace(augment=augment)).variables["params"]
+
+    assert not differ(after("poison", True), after("poison", False))
+    assert differ(after("finetune", True), after("finetune", False))
+
+
+def test_a_program_that_does_not_fit_is_not_run():
+    with pytest.raises(capacity.DoesNotFit, match="needs .* per device"):
+        outcome(setup(build("finetune"))._replace(budget=1000))
+    with pytest.raises(capacity.DoesNotFit):
+        outcome(setup(build("ssd"))._replace(budget=1000))
+
+
+def test_tracing_finds_what_a_network_lacks_and_what_a_method_gets_wrong():
+    running.trace(setup(build("salun")))
+    with pytest.raises(errors.ConfigError, match="no convolution"):
+        running.trace(setup(pruning.activation_reset(reset_mlp=False)))
+    phase = build("finetune").phases[0]
+    wrong = dataclasses.replace(phase, moves=(unlearn.Move(lambda outputs, batches, now: outputs["forget"]),))
+    with pytest.raises(KeyError):
+        running.trace(setup(unlearn.Method((wrong,))))
+
+
+@pytest.mark.parametrize(
+    "name, given, message",
+    [
+        ("ssd", {"compat": "faithfull"}, "Did you mean 'faithful'"),
+        ("finetune", {"epochs": -1}, "epochs = -1: must be at least 0"),
+        ("finetune", {"lr": float("nan")}, "lr = nan: expected a finite number"),
+        ("salun", {"fraction": 2.0}, "fraction = 2.0: must be between 0 and 1"),
+        ("finetune", {"batch": -5}, "batch = -5"),
+    ],
+)
+def test_impossible_hyperparameters_are_refused(name, given, message):
+    entry = table.METHODS[name]
+    with pytest.raises(errors.ConfigError, match=message):
+        table.binder(entry, {**table.hyperparameters(entry), **given})
+
+
+def test_a_users_method_may_have_numbers_below_zero_but_no_steps_below_zero():
+    def mine(strength: float = -1.0, epochs: int = 1):
+        method = build("finetune")
+        return dataclasses.replace(method, phases=(dataclasses.replace(method.phases[0], epochs=epochs),))
+
+    entry = table.Entry(mine, "", "", ())
+    assert table.binder(entry, {"strength": -1.0, "epochs": 1})({}).phases[0].epochs == 1
+    with pytest.raises(errors.ConfigError, match="epochs = -1"):
+        table.binder(entry, {"strength": 1.0, "epochs": -1})
+    with pytest.raises(errors.ConfigError, match="has the default None"):
+        table.hyperparameters(table.Entry(lambda rate=None: None, "", "", ()))

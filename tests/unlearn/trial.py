@@ -1,0 +1,106 @@
+"""What trials of methods share: a small network with BatchNorm, three forget sets of digits, quick runs."""
+
+import functools
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import nets
+import numpy as np
+from sklearn.datasets import load_digits
+
+from jaxunlearn import keys, population, trees
+from jaxunlearn.models import blocks
+from jaxunlearn.unlearn import network as networks
+from jaxunlearn.unlearn import running, table
+
+IMAGES, LABELS = load_digits(return_X_y=True)
+IMAGES = (IMAGES.reshape(-1, 8, 8, 1) / 16).astype(np.float32)[:80]
+LABELS = LABELS.astype(np.int32)[:80] % 4
+VALIDATION = np.arange(60, 80)
+# Small enough for every method to run in a second or two; what is left out keeps its default.
+SMALL = {
+    "epochs": 2, "batch": 16, "overfit_epochs": 2, "perturbations": 24, "samples": 6, "steps": 3, "iterations": 6,
+    "noise_steps": 2, "shards": 2, "slices": 2, "max_samples": 12, "n_iters": 6,
+}  # fmt: skip
+ALL = sorted(table.METHODS)
+
+
+class Net(nn.Module):
+    """A convolution or a dense layer, BatchNorm, a dense head.
+
+    No bias stands in front of BatchNorm, as it is or behind a ReLU that is always open: its gradient would be rounding
+    alone, which Adam makes whole steps of.
+    """
+
+    num_classes: int = 4
+    is_convolved: bool = False
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        if self.is_convolved:
+            rows = blocks.Conv(3, stride=2, use_bias=False, conv="cpu")(blocks.pictures(inputs, mask))
+        else:
+            rows = jnp.tanh(blocks.Dense(6)(inputs.reshape(len(inputs), -1)))
+        rows = nn.relu(blocks.BatchNorm()(rows, train, mask))
+        return blocks.Dense(self.num_classes)(rows.reshape(len(rows), -1))
+
+
+CONVOLVED = nets.network(Net(is_convolved=True), (8, 8, 1))
+DENSE = nets.network(Net(), (8, 8, 1))
+# The methods that look at convolutions; for the others a dense network compiles twice as fast.
+NEED_CONVOLUTIONS = ("activation_reset",)
+FORGET = [np.arange(0, 9), np.arange(9, 14), np.arange(14, 26)]
+
+
+@functools.cache
+def originals(net, count):
+    """Random networks with statistics that are not those of a fresh one."""
+    found = []
+    for number in range(count):
+        params, statistics = networks.init(net, keys.root(number))
+        statistics = jax.tree.map(lambda leaf, n=number: leaf + 0.1 * (n + 1), statistics)
+        found.append({"params": params, **statistics})
+    return trees.to_host(trees.stack(found))
+
+
+def chosen(name):
+    """The hyperparameters of a line of the table, small."""
+    entry = table.METHODS[name]
+    given = {key: value for key, value in SMALL.items() if key in inspect.signature(entry.build).parameters}
+    return {**table.hyperparameters(entry), **given}
+
+
+def build(name):
+    return table.METHODS[name].build(**chosen(name))
+
+
+def setup(method, forget=FORGET, mapping="map", numbers=None, retain=None, name=""):
+    net = CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
+    numbers = np.arange(len(forget)) if numbers is None else np.asarray(numbers)
+    retain = [np.setdiff1d(np.arange(60), rows) for rows in forget] if retain is None else retain
+    parts = method.ensemble
+    return running.Setup(
+        net, population.Resident(IMAGES, LABELS), lambda hyper: method, {},
+        trees.take(originals(net, 3), np.repeat(numbers, parts)), [rows for rows in forget for _ in range(parts)],
+        [rows for rows in retain for _ in range(parts)], VALIDATION,
+        (np.repeat(numbers, parts) * parts + np.tile(np.arange(parts), len(numbers))).astype(np.int32),
+        np.tile(np.arange(parts), len(numbers)).astype(np.int32), keys.root(5),
+        population.make(mapping, devices=1), "auto", 16, False,
+    )  # fmt: skip
+
+
+def outcome(prepared):
+    *_, last = running.run(prepared)
+    return last.outcome
+
+
+def close(one, other, tolerance=2e-4):
+    for (path, a), (_, b) in zip(trees.named_leaves(one), trees.named_leaves(other), strict=True):
+        scale = max(float(np.abs(b).max()), 0.1)
+        assert float(np.abs(a - b).max()) / scale < tolerance, path
+
+
+def members(variables, method, number):
+    return trees.take(variables, slice(number * method.ensemble, (number + 1) * method.ensemble))
