@@ -223,7 +223,7 @@ def run(setup: Setup, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
     rest = {name: leaf for name, leaf in originals.items() if name != "params"}
     memory: dict[str, Saved] = {}
     state = State(originals["params"], rest, ())
-    diverged, offset, is_touched = np.full(members, NEVER, np.int32), 0, checkpoint is not None
+    diverged, offset = np.full(members, NEVER, np.int32), 0
     blank = np.full(members, np.nan, np.float32)
     every = phases(setup)
     estimates: Tree = {}
@@ -244,7 +244,6 @@ def run(setup: Setup, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
             estimates = {**_carried(phase, estimates), **found}
             diverged = np.where(finite | (diverged != NEVER), diverged, offset).astype(np.int32)
         epochs = epochs_of(setup, index)
-        is_touched |= epochs > 0 or not phase.moves or bool(phase.estimates)
         if epochs > done:
             job = job_of(setup, index, state, memory, estimates)
             before = {"memory": memory, "estimates": estimates, "diverged": diverged, "offset": np.int32(offset)}
@@ -270,7 +269,8 @@ def run(setup: Setup, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
         if phase.keep:
             memory = {**memory, phase.keep: Saved(state.params, state.statistics, state.optimizer)}
         state = _leave(setup, phase, state)
-    if is_touched:
-        state = state._replace(statistics=statistics.settled(setup, state))
     variables = {"params": state.params, **state.statistics}
+    pairs = zip(jax.tree.leaves(variables), jax.tree.leaves(originals), strict=True)
+    if any(not np.array_equal(new, old) for new, old in pairs):  # what was not touched needs no new statistics
+        variables = {"params": state.params, **statistics.settled(setup, state)}
     yield Event(len(every), 0, blank, blank, dict, Outcome(trees.to_host(variables), diverged))
