@@ -217,13 +217,13 @@ def sfron(lr: float = 0.01, epochs: int = 5, iterations: int = 0, every: int = 1
     return Method((Phase(transform, moves, reads, epochs, iterations, found),), "recalibrate")
 
 
-def sfron_plain(lr: float = 0.05, epochs: int = 5, every: int = 1, fraction: float = 0.5, batch: int = 0,
+def sfron_plain(lr: float = 0.01, epochs: int = 5, every: int = 1, fraction: float = 0.5, batch: int = 0,
                 compat: str = "corrected") -> Method:  # fmt: skip
     """SFRon as the Orthogonal Unlearning code has it: plain SGD under a saliency mask, an ascent every few steps.
 
     `compat="faithful"` begins every epoch with an ascent on the first forget batch, whatever its number of steps,
     at the price of one compiled program per epoch; otherwise ascents come at steps 0, every ... of the whole run. The
-    ascent has no limit: on a small network twice the default rate destroys the model. Published: every = 5.
+    ascent has no limit: on a small network twice the default rate costs 6 points of accuracy. Published: every = 5.
     """
     moves = (Move(descent.forget_ascent, ("forget",), every), Move(descent.retain_loss, ("retain",)))
     is_faithful = compat == "faithful"
