@@ -1,14 +1,18 @@
 """Tiny networks of the golden files, as flax modules, with their parameters translated; and runs on given batches."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxunlearn import keys, population, trees
 from jaxunlearn.models import blocks
 from jaxunlearn.unlearn import running
-from jaxunlearn.unlearn.network import Network
+from jaxunlearn.unlearn.method import Reads
+from jaxunlearn.unlearn.network import Network, forward
 
 
 class Tiny(nn.Module):
@@ -26,6 +30,19 @@ class Tiny(nn.Module):
             rows = blocks.BatchNorm()(rows, train, mask)
         rows = {"relu": nn.relu, "tanh": jnp.tanh}[self.activation](rows)
         return blocks.Dense(self.num_classes)(rows)
+
+
+class Given:
+    """A module whose random start is a given one."""
+
+    def __init__(self, module, start):
+        self.module, self.start, self.num_classes = module, start, module.num_classes
+
+    def init(self, *args, **kwargs):
+        return self.start
+
+    def apply(self, *args, **kwargs):
+        return self.module.apply(*args, **kwargs)
 
 
 def plain(inputs, key, train):
@@ -70,7 +87,7 @@ def setup(net, method, originals, retain, forget, *, validation=(), bn="auto", b
     """A Setup whose data is (retain rows, then forget rows, then validation rows); `method` is a Method or a builder.
 
     Args:
-      originals: variables of ONE model (repeated), or with a leading axis where members > 1 and they differ.
+      originals: variables of ONE model, from which all members start.
       retain, forget, validation: (x, y) pairs of arrays.
     """
     parts = [part for part in (retain, forget, validation) if len(part)]
@@ -93,6 +110,31 @@ def outcome(prepared):
     return trees.take(last.outcome.variables, 0)
 
 
+def begun(prepared, memory=None, member=0):
+    """A member before the first step of the first phase (behind it, if that is an edit): (variables, estimates)."""
+    rest = {name: leaf for name, leaf in prepared.originals.items() if name != "params"}
+    state, found, _ = running._begin(prepared, 0, running.State(prepared.originals["params"], rest, ()), memory or {})
+    return trees.take(({"params": state.params, **state.statistics}, found), member)
+
+
+def estimated(prepared):
+    """What the first phase estimates for member 0."""
+    return begun(prepared)[1]
+
+
+def after(event):
+    """Variables of member 0 after the epoch that an event of `running.run` tells of."""
+    state = event.checkpoint()["carry"].state
+    return trees.take({"params": state.params, **state.statistics}, 0)
+
+
+def accuracy(net, variables, x, y):
+    """Part of the rows that are classified right, in evaluation mode."""
+    statistics = {name: leaf for name, leaf in variables.items() if name != "params"}
+    logits, _ = forward(net, variables["params"], statistics, jnp.asarray(x))
+    return float(np.mean(np.argmax(logits, -1) == y))
+
+
 def assert_close(found, wanted, atol, collections=("params", "batch_stats")):
     for name in collections:
         if name not in wanted or not wanted[name]:
@@ -103,7 +145,6 @@ def assert_close(found, wanted, atol, collections=("params", "batch_stats")):
 
 def in_order(method, **also):
     """The method with every stream read in its own order."""
-    import dataclasses
 
     def fixed(reads):
         return {name: one._replace(shuffle=False, **also) for name, one in reads.items()}
@@ -116,3 +157,27 @@ def in_order(method, **also):
         for phase in method.phases
     )  # fmt: skip
     return dataclasses.replace(method, phases=phases)
+
+
+def by_step(phase, rows, batch):
+    """A phase of one stream on given rows in their order, an epoch per step, so that `running.run` tells of every step.
+
+    The stream accompanies one of a single row, for which nothing answers, and goes on at the next epoch where it was.
+    The transform's clock still counts the epochs of the phase.
+    """
+    ((name, read),) = phase.reads.items()
+    steps = -(-len(rows) // batch)
+    length = steps // phase.epochs
+    inner = optax.with_extra_args_support(phase.transform)
+
+    def update(updates, state, params=None, *, clock, **extras):
+        published = clock._replace(epoch=clock.epoch // length, length=length)
+        return inner.update(updates, state, params, clock=published, **extras)
+
+    reads = {
+        "step": Reads(lambda pools: rows[:1], batch),
+        name: read._replace(rows=lambda pools: rows, batch=batch, shuffle=False, carried_on=True),
+    }
+    moves = tuple(move._replace(streams=(name,)) for move in phase.moves)
+    transform = optax.GradientTransformationExtraArgs(inner.init, update)
+    return dataclasses.replace(phase, transform=transform, moves=moves, reads=reads, epochs=steps)

@@ -4,18 +4,16 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import nets
 import numpy as np
-import optax
 import pytest
+import recorded
 
 from jaxunlearn import trees
-from jaxunlearn.models import blocks
 from jaxunlearn.population import Clock
-from jaxunlearn.unlearn import descent, network, running, schedules, transforms
+from jaxunlearn.unlearn import descent, running, schedules, transforms
 from jaxunlearn.unlearn.method import Estimate, Method, Now, Samples
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -74,77 +72,56 @@ def outcomes(prepared):
 # The IAM seed
 
 
+def first_or_all(file, name, tag):
+    """(x, y), epochs: arrays "...1" are those after one epoch of the first batch."""
+    if tag.endswith("1"):
+        return (file[f"{name}0_x"], file[f"{name}0_y"]), 1
+    return batches(file, name), int(file["epochs"])
+
+
+@pytest.mark.parametrize("tag", ["after", "after1"])
 @pytest.mark.parametrize("kind, activation", [("mlp", "tanh"), ("bn", "relu")])
-def test_finetune_equals_the_iam_seed(kind, activation):
+def test_finetune_equals_the_iam_seed(kind, activation, tag):
     file, names = golden("iam_methods", f"finetune_{kind}"), nets.LAYERS[f"iam_{kind}"]
-    start, (x, y) = nets.variables(file, "init", names), batches(file, "retain")
+    start, ((x, y), epochs) = nets.variables(file, "init", names), first_or_all(file, "retain", tag)
     net = tiny(start, x, kind == "bn", activation)
-    method = descent.finetune(float(file["lr"]), int(file["epochs"]), batch=len(file["retain0_x"]))
+    method = descent.finetune(float(file["lr"]), epochs, batch=len(file["retain0_x"]))
     found = nets.outcome(nets.setup(net, nets.in_order(method), start, (x, y), (x[:1], y[:1]), bn="faithful"))
-    nets.assert_close(found, nets.variables(file, "after", names), 1e-6)
+    nets.assert_close(found, nets.variables(file, tag, names), 1e-6)
 
 
-class Given:
-    """A module whose random start is a given one."""
-
-    def __init__(self, module, start):
-        self.module, self.start, self.num_classes = module, start, module.num_classes
-
-    def init(self, *args, **kwargs):
-        return self.start
-
-    def apply(self, *args, **kwargs):
-        return self.module.apply(*args, **kwargs)
-
-
-@pytest.mark.parametrize("compat, tag", [("faithful", "after"), ("corrected", "corrected_after")])
+@pytest.mark.parametrize(
+    "compat, tag", [("faithful", "after"), ("faithful", "after1"), ("corrected", "corrected_after")]
+)
 def test_ascent_equals_the_iam_seed(compat, tag):
     file, names = golden("iam_methods", "ascent_mlp"), nets.LAYERS["iam_mlp"]
-    start, (x, y) = nets.variables(file, "init", names), batches(file, "forget")
+    start, ((x, y), epochs) = nets.variables(file, "init", names), first_or_all(file, "forget", tag)
     net = tiny(start, x, activation="tanh")
-    net = net._replace(module=Given(net.module, nets.variables(file, "fresh", names)))
-    method = descent.ascent(
-        lr=float(file["lr"]), epochs=int(file["epochs"]), batch=len(file["forget0_x"]), compat=compat
-    )
-    found = nets.outcome(nets.setup(net, nets.in_order(method), start, (x[:2], y[:2]), (x, y)))
-    nets.assert_close(found, nets.variables(file, tag, names), 1e-6)
+    net = net._replace(module=nets.Given(net.module, nets.variables(file, "fresh", names)))
+    method = descent.ascent(lr=float(file["lr"]), epochs=epochs, batch=len(file["forget0_x"]), compat=compat)
+    *events, last = running.run(nets.setup(net, nets.in_order(method), start, (x[:2], y[:2]), (x, y)))
+    nets.assert_close(trees.take(last.outcome.variables, 0), nets.variables(file, tag, names), 1e-6)
     if compat == "faithful":
-        alone = nets.in_order(dataclasses.replace(method, phases=method.phases[:1]))
-        found = nets.outcome(nets.setup(net, alone, start, (x[:2], y[:2]), (x, y)))
-        nets.assert_close(found, nets.variables(file, "fresh_after", names), 1e-6)
+        nets.assert_close(nets.after(events[-1]), nets.variables(file, f"fresh_{tag}", names), 1e-6)
 
 
 # Conformal unlearning, and the OPTML code it builds on
 
 
-def conformal(file, prefix, kind, build, wanted, bn, hyper=None):
-    """Compares all members of a method on the network of a file with the parameters named in `wanted`."""
-    names = {key: flax for key, flax in nets.LAYERS["conformal"].items() if kind == "bn" or key != "bn"}
-    start = nets.variables(file, f"{prefix}init", names)
-    retain, forget = ((file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget"))
-    prepared = nets.setup(
-        tiny(start, retain[0], kind == "bn"), lambda chosen: nets.in_order(build(**chosen)), start, retain, forget,
-        bn=bn, batch=int(file["batch_size"]), members=len(wanted), hyper=hyper,
-    )  # fmt: skip
-    for found, tag in zip(outcomes(prepared), wanted, strict=True):
-        nets.assert_close(found, nets.variables(file, tag, names), 1e-5)
-
-
-@pytest.mark.parametrize("kind, bn", [("mlp", "faithful"), ("bn", "first_epoch")])
+@pytest.mark.parametrize("kind", ["mlp", "bn"])
 @pytest.mark.parametrize("name", ["finetune", "GA", "ga_plus"])
-def test_conformal_methods_equal_the_published_code(kind, bn, name):
-    file = golden("conformal", "sgd_methods")
-    lr, epochs = file[f"{kind}_{name}_lr_epochs"]
+def test_conformal_methods_equal_the_published_code(kind, name):
+    lr, epochs = golden("conformal", "sgd_methods")[f"{kind}_{name}_lr_epochs"]
     also = {"lr": float(lr), "epochs": int(epochs), "momentum": 0.9, "weight_decay": 5e-4}
-    build = {
-        "finetune": functools.partial(descent.finetune, **also),
-        "GA": functools.partial(descent.ascent, schedule="constant", **also),
-        "ga_plus": functools.partial(descent.negrad_plus, form="mixed", schedule="cosine", **also),
-    }[name]
-    conformal(file, f"{kind}_", kind, build, [f"{kind}_{name}_final"], bn)
+    method = {
+        "finetune": lambda: descent.finetune(**also),
+        "GA": lambda: descent.ascent(schedule="constant", **also),
+        "ga_plus": lambda: descent.negrad_plus(form="mixed", schedule="cosine", **also),
+    }[name]()
+    recorded.assert_epochs(kind, name, nets.in_order(method))
 
 
-@pytest.mark.parametrize("names", [("FT", "FT_mask"), ("FT_l1",), ("GA", "GA_mask"), ("retrain",)])
+@pytest.mark.parametrize("names", [("FT", "FT_mask"), ("FT_l1",), ("GA", "GA_mask")])
 def test_optml_methods_equal_the_published_code(names):
     file = golden("conformal", "optml_methods")
     lr, epochs, alpha, without = file[f"{names[0]}_hyper_lr_epochs_alpha_nol1"]
@@ -153,12 +130,18 @@ def test_optml_methods_equal_the_published_code(names):
         "FT": lambda: descent.finetune(lr, epochs, schedule="constant"),
         "FT_l1": lambda: descent.l1_sparse(lr, epochs, float(alpha), int(without)),
         "GA": lambda: descent.ascent(lr, epochs, 0.9, 5e-4, schedule="constant"),
-        "retrain": lambda: descent.finetune(lr, epochs, schedule="milestones", milestones=(1, 2), factor=0.1),
     }[names[0]]()
     mask = nets.variables(file, "mask", OUR)["params"]
     hyper = {"is_masked": np.float32([name.endswith("_mask") for name in names])} if len(names) > 1 else None
     build = functools.partial(perhaps_masked, method, mask) if hyper else lambda: method
-    conformal(file, "", "mlp", build, [f"{name}_final" for name in names], "faithful", hyper)
+    start = nets.variables(file, "init", OUR)
+    retain, forget = ((file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget"))
+    prepared = nets.setup(
+        tiny(start, retain[0]), lambda chosen: nets.in_order(build(**chosen)), start, retain, forget,
+        batch=int(file["batch_size"]), members=len(names), hyper=hyper,
+    )  # fmt: skip
+    for found, name in zip(outcomes(prepared), names, strict=True):
+        nets.assert_close(found, nets.variables(file, f"{name}_final", OUR), 1e-5)
 
 
 # Over-Unlearning and Replay
@@ -180,6 +163,7 @@ def our_mask():
     return nets.variables(golden("our", "descent"), "mask", OUR, "__")["params"]
 
 
+# (The file's evaluate_init_* are no method's: the mean over batches of the loss of the original.)
 # builder -> file's name -> the hyperparameters in which its members differ
 OURS = {
     negrad: {
@@ -271,70 +255,17 @@ def test_rates_equal_the_published_ones():
 # Forget precision
 
 
-class Residual(nn.Module):
-    """Two convolutions with a strided shortcut, means over the picture, a dense layer."""
-
-    num_classes: int = 10
-
-    @nn.compact
-    def __call__(self, inputs, train=False, mask=None):
-        maps = nn.relu(blocks.BatchNorm(name="bn1")(blocks.Conv(4, use_bias=False, name="conv1")(inputs), train, mask))
-        far = blocks.Conv(6, stride=2, use_bias=False, name="conv2")(maps)
-        near = blocks.Conv(6, kernel=1, stride=2, padding=0, use_bias=False, name="shortcut0")(maps)
-        far = blocks.BatchNorm(name="bn2")(far, train, mask)
-        near = blocks.BatchNorm(name="shortcut1")(near, train, mask)
-        return blocks.Dense(self.num_classes, name="linear")(nn.relu(far + near).mean((1, 2)))
+FINETUNINGS = {
+    "finetune": lambda: descent.finetune(1e-3, 5, schedule="constant", nesterov=True),
+    "finetune_ms": lambda: descent.finetune(
+        0.05, 4, schedule="milestones", milestones=(1, 3), factor=0.1, nesterov=True
+    ),
+}
 
 
-LAYERS = {"conv1": "conv1", "bn1": "bn1", "conv2": "conv2", "bn2": "bn2", "shortcut.0": "shortcut0",
-          "shortcut.1": "shortcut1", "linear": "linear"}  # fmt: skip
-
-
-def residual_variables(file, prefix):
-    norms = {torch: f"BatchNorm_{flax}" for torch, flax in LAYERS.items() if flax in ("bn1", "bn2", "shortcut1")}
-    found = nets.variables(file, prefix, {**LAYERS, **norms}, "__")
-    return {
-        part: {name.removeprefix("BatchNorm_"): leaf for name, leaf in tree.items()} for part, tree in found.items()
-    }
-
-
-@pytest.mark.parametrize("name, schedule", [("finetune", "constant"), ("finetune_ms", "milestones")])
-def test_finetune_equals_forget_precision_step_by_step(name, schedule):
-    file = golden("forget_precision", "method_train_steps")
-    x, y, rate, wanted = (file[f"{name}__{part}_s0"] for part in ("x", "y", "lr", "loss"))
-    x, length = jnp.asarray(x.transpose(0, 1, 3, 4, 2)), 32 // x.shape[1]
-    epochs = len(x) // length
-    found = rate[0] * rates(descent.rate(schedule, epochs, (1, 3), 0.1), epochs, length)
-    np.testing.assert_allclose(found, rate, rtol=1e-6)
-    # The file's batches are other ones in every epoch, so the phase is stepped by hand.
-    (phase,) = descent.finetune(
-        float(rate[0]), epochs, schedule=schedule, milestones=(1, 3), factor=0.1, nesterov=True
-    ).phases
-    net, ((move,)) = nets.network(Residual(), x.shape[2:]), phase.moves
-
-    @jax.jit
-    def step(variables, optimizer, x, y, clock):
-        def objective(params):
-            rest = {"batch_stats": variables["batch_stats"]}
-            logits, moved = network.forward(net, params, rest, x, mode="train")
-            return move.objective({"retain": logits}, {"retain": plain_batch(y)}, NOW), moved
-
-        (loss, moved), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-        updates, optimizer = phase.transform.update(
-            gradients, optimizer, variables["params"], clock=clock, reference_params=None
-        )
-        return {"params": optax.apply_updates(variables["params"], updates), **moved}, optimizer, loss
-
-    variables = residual_variables(file, f"{name}__p0")
-    optimizer, found = phase.transform.init(variables["params"]), []
-    for number in range(len(x)):
-        clock = Clock(jnp.int32(number // length), jnp.float32(number % length / length), jnp.int32(number), length)
-        variables, optimizer, loss = step(variables, optimizer, x[number], jnp.asarray(y[number]), clock)
-        found.append(loss)
-        if number == 0:
-            nets.assert_close(variables, residual_variables(file, f"{name}__p1_s0"), 1e-5)
-    nets.assert_close(variables, residual_variables(file, f"{name}__pF_s0"), 1e-5)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+@pytest.mark.parametrize("name", FINETUNINGS)
+def test_every_step_of_finetune_equals_forget_precision(name):
+    recorded.assert_steps(name, FINETUNINGS[name]())
 
 
 def test_rates_and_ascent_of_forget_precision():
@@ -346,7 +277,7 @@ def test_rates_and_ascent_of_forget_precision():
         ("lr_poly_power0.9", 0.01, schedules.polynomial(10, 0.9)),
         ("lr_poly_power2", 0.01, schedules.polynomial(10, 2.0)),
     ):
-        wanted = file[name][:11] if "poly" in name else file[name]  # past its end the published power rises again
+        wanted = file[name][:11] if "poly" in name else file[name]  # past its end the published one rises again
         found = base * rates(schedule, len(wanted), 1)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6, err_msg=name)
     logits, batch = jnp.asarray(file["ascent__logits"]), {"forget": plain_batch(jnp.asarray(file["ascent__y"]))}

@@ -1,5 +1,7 @@
 """Retraining and SISA: whom each network sees, and what comes out."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import nets
@@ -8,7 +10,7 @@ import optax
 import pytest
 
 from jaxunlearn import errors, keys
-from jaxunlearn.unlearn import exact, network, running
+from jaxunlearn.unlearn import exact, network, running, schedules
 from jaxunlearn.unlearn.method import Pools
 
 
@@ -101,6 +103,21 @@ def test_retraining_is_sgd_with_a_cosine_per_epoch():
             trace = jax.tree.map(lambda t, g, p: 0.8 * t + g + 0.01 * p, trace, gradients, wanted)
             wanted = jax.tree.map(lambda p, t, rate=rate: p - rate * t, wanted, trace)
     nets.assert_close(found, {"params": wanted}, 1e-5)
+
+
+def test_retraining_equals_the_saliency_code(monkeypatch):
+    file = np.load(Path(__file__).resolve().parents[1] / "golden" / "conformal" / "optml_methods.npz")
+    lr, epochs, *_ = file["retrain_hyper_lr_epochs_alpha_nol1"]
+    # The file has steps where the package has a cosine (the test above), and a given network where it has a random one.
+    monkeypatch.setattr(schedules, "cosine", lambda epochs: schedules.milestones((1, 2), 0.1))
+    layers = {"fc1": "Dense_0", "fc2": "Dense_1"}
+    start, net = nets.variables(file, "init", layers), nets.network(nets.Tiny(4, 8), (6,))
+    net = net._replace(module=nets.Given(net.module, start))
+    data = [(file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget")]
+    method = nets.in_order(exact.retrain(float(lr), int(epochs), batch=int(file["batch_size"])))
+    other = jax.tree.map(lambda leaf: leaf + 1.0, start)
+    found = nets.outcome(nets.setup(net, method, other, *data))
+    nets.assert_close(found, nets.variables(file, "retrain_final", layers), 1e-5)
 
 
 def test_a_sisa_model_depends_on_its_own_shard_only(start):

@@ -39,20 +39,16 @@ def test_kernels_equal_the_published_ones(kind, activation):
     statistics = {name: leaf for name, leaf in start.items() if name != "params"}
     logits, statistics = network.forward(net, start["params"], statistics, file["nonmem_x"], mode="train")
     target = forsaken.published_target(logits, jnp.asarray(file["nonmem_y"]), net.num_classes)
-    np.testing.assert_allclose(target, file["P"], atol=1e-5)
-    logits, statistics = network.forward(net, start["params"], statistics, file["forget_x"], mode="train")
-    np.testing.assert_allclose(logits.mean(0), file["gen_probs_in"], atol=1e-5)
+    np.testing.assert_allclose(target, file["P"], rtol=0, atol=1e-5)
+    _, statistics = network.forward(net, start["params"], statistics, file["forget_x"], mode="train")
     params = forsaken.applied(start["params"], u, 0.01)
     nets.assert_close({"params": params}, {"params": after["params"]}, 1e-6)
-    logits, statistics = network.forward(net, params, statistics, file["forget_x"], mode="train")
+    logits, _ = network.forward(net, params, statistics, file["forget_x"], mode="train")
     mean = logits.mean(0)
-    np.testing.assert_allclose(jax.nn.log_softmax(mean), file["log_V"], atol=1e-5)
+    np.testing.assert_allclose(jax.nn.log_softmax(mean), file["log_V"], rtol=0, atol=1e-5)
     divergence = forsaken.divergence(target, mean) / net.num_classes
-    np.testing.assert_allclose(divergence, file["kl"], atol=1e-6)
-    logits, _ = network.forward(net, params, statistics, file["retain_x"], mode="train")
-    retain = optax.softmax_cross_entropy_with_integer_labels(logits, file["retain_y"]).mean()
-    size = sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(u))
-    np.testing.assert_allclose(divergence + 0.01 * retain / 10 * size, file["loss"], atol=1e-5)
+    np.testing.assert_allclose(divergence, file["kl"], rtol=0, atol=1e-6)
+    # The file's loss decides nothing, its generator being called once and never trained: it is not computed here.
 
 
 @pytest.mark.parametrize("kind, activation", KINDS)
@@ -60,8 +56,10 @@ def test_whole_method_with_the_recorded_generator_equals_the_seed(kind, activati
     file, net, start, u, after = loaded(kind, activation)
     method = forsaken.as_published(0.01, 64, lambda params, logits, key: u)
     forget, retain, held_out = ((file[f"{name}_x"], file[f"{name}_y"]) for name in ("forget", "retain", "nonmem"))
-    found = nets.outcome(nets.setup(net, method, start, retain, forget, validation=held_out, bn="faithful"))
-    nets.assert_close(found, after, 1e-5)
+    prepared = nets.setup(net, method, start, retain, forget, validation=held_out, bn="faithful")
+    logits = nets.estimated(prepared)["logits"]
+    np.testing.assert_allclose(logits, file["gen_probs_in"], rtol=0, atol=1e-5)
+    nets.assert_close(nets.outcome(prepared), after, 1e-5)
 
 
 def test_published_target_puts_values_where_they_first_appear():

@@ -9,10 +9,10 @@ import nets
 import numpy as np
 import pytest
 
-from jaxunlearn import errors, keys
+from jaxunlearn import errors, keys, trees
 from jaxunlearn.models import blocks
-from jaxunlearn.unlearn import network, pruning
-from jaxunlearn.unlearn.method import Pools
+from jaxunlearn.unlearn import network, pruning, transforms
+from jaxunlearn.unlearn.method import Method, Phase, Pools, Saved
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "forget_precision"
 TENSORS = ("conv1.weight", "layer.conv2.weight", "shortcut.0.weight", "linear.weight")
@@ -40,11 +40,6 @@ def dense():
     return net, {"params": params, **statistics}
 
 
-def kernels(file, prefix, names):
-    """Tree {name: {"kernel": ...}}: rules P look at elements only, so that the order of axes does not matter."""
-    return {name: {"kernel": file[f"{prefix}__{name}"]} for name in names if f"{prefix}__{name}" in file}
-
-
 def pictures(rows, seed=0, classes=3):
     rng = np.random.default_rng(seed)
     y = np.arange(rows) % classes
@@ -58,42 +53,172 @@ def residual():
     return net, {"params": params, **statistics}
 
 
-def test_quantile_masks_and_resets_equal_the_published_ones():
+class Tensors(nn.Module):
+    """Two convolutions, a third beside them, and a dense layer, of the shapes that the file of masks has."""
+
+    num_classes: int
+    shapes: tuple[tuple[int, ...], ...]  # in PyTorch's order
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        def conv(number, maps):
+            outputs, _, size, _ = self.shapes[number]
+            return blocks.Conv(outputs, size, 1, 0, False, name=f"conv_{number}")(maps)
+
+        features = conv(1, conv(0, inputs)).mean((1, 2)) + conv(2, inputs).mean((1, 2))
+        missing = self.shapes[3][1] - features.shape[1]
+        return blocks.Dense(self.num_classes, name="head")(jnp.pad(features, ((0, 0), (0, missing))))
+
+
+def tensors(file, cases, part):
+    """Parameters of all cases, stacked; a tensor that a part does not have is that of the original model."""
+
+    def one(case):
+        given = {name: file.get(f"{case}__{part}__{name}", file[f"{case}__full__{name}"]) for name in TENSORS}
+        names = {name.removesuffix(".weight"): f"conv_{number}" for number, name in enumerate(TENSORS[:3])}
+        found = nets.variables(
+            {f"__{name}": leaf for name, leaf in given.items()}, "", {**names, "linear": "head"}, "__"
+        )
+        found["params"]["head"]["bias"] = np.zeros(len(given["linear.weight"]), np.float32)
+        return found["params"]
+
+    return trees.to_host(trees.stack([one(case) for case in cases]))
+
+
+def groups(file, kind):
+    """[(shapes, cases)] of the cases of a kind, by the shapes of their tensors."""
+    found = {}
+    for case in sorted(name.split("__")[0] for name in file if name.endswith("__quantile")):
+        if case.endswith(kind):
+            found.setdefault(tuple(file[f"{case}__full__{name}"].shape for name in TENSORS), []).append(case)
+    return sorted(found.items(), reverse=True)
+
+
+def pruned(build, shapes, start, quantile, memory):
+    """Parameters after the reset of `build` and its masks, of all cases as members, from given overfitted copies."""
+    x, y = np.zeros((1, 5, 5, shapes[0][1]), np.float32), np.zeros(1, np.int32)
+    prepared = nets.setup(
+        nets.network(Tensors(shapes[3][0], shapes), x.shape[1:]),
+        lambda chosen: Method((build(**chosen).phases[-2],)), {"params": trees.take(start, 0)}, (x, y), (x, y),
+        members=len(quantile), hyper={"quantile": quantile},
+    )._replace(originals={"params": start})  # fmt: skip
+    memory = {name: Saved(copy, {}, ()) for name, copy in memory.items()}
+    variables, estimates = nets.begun(prepared, memory, slice(None))
+    return variables["params"], estimates["reset"]
+
+
+BUILDERS = {"all": pruning.prune, "last": pruning.prune_last_layer, "complex": pruning.prune_complex}
+COPIES = {"overfit": "forget", "overfit_retain": "retain"}
+
+
+@pytest.mark.parametrize("group", [0, 1], ids=["larger", "smaller"])
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_pruning_equals_the_published_one(kind, group, monkeypatch):
     file = dict(np.load(GOLDEN / "prune_masks.npz"))
-    cases = sorted({name.split("__")[0] for name in file})
-    assert {case.split("_")[1] for case in cases} == {"last", "complex", "all"}
-    for case in cases:
-        full, forget = (kernels(file, f"{case}__{part}", TENSORS) for part in ("full", "forget"))
-        other = kernels(file, f"{case}__retain", TENSORS) or None
-        chosen = {name: {"kernel": not case.endswith("last") or name == "linear.weight"} for name in full}
-        mask = pruning.reset_mask_quantile(full, forget, float(file[f"{case}__quantile"]), other, chosen)
-        noise = {name: {"kernel": file.get(f"{case}__noise__{name}", full[name]["kernel"])} for name in full}
-        result = pruning.reset(full, mask, noise)
-        for name in full:
-            np.testing.assert_array_equal(mask[name]["kernel"], file[f"{case}__mask__{name}"] == 1, err_msg=case + name)
-            np.testing.assert_array_equal(result[name]["kernel"], file[f"{case}__result__{name}"], err_msg=case + name)
+    shapes, cases = groups(file, kind)[group]
+    start, noise, masks, wanted = (tensors(file, cases, part) for part in ("full", "noise", "mask", "result"))
+
+    def own_noise(key, params):
+        number = jnp.argmax(jnp.all(params["head"]["kernel"] == start["head"]["kernel"], (1, 2)))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[number], noise)
+
+    monkeypatch.setattr(pruning, "kaiming_noise", own_noise)
+    copies = {
+        name: tensors(file, cases, part) for name, part in COPIES.items() if f"{cases[0]}__{part}__{TENSORS[0]}" in file
+    }
+    assert ("overfit_retain" in copies) == (kind == "complex")
+    quantile = np.asarray([file[f"{case}__quantile"] for case in cases])
+    found, reset = pruned(BUILDERS[kind], shapes, start, quantile, copies)
+    for name in start:
+        is_reset = masks[name]["kernel"] == 1
+        np.testing.assert_array_equal(reset[name]["kernel"], is_reset)
+        # An edit is applied as old + (new - old), which rounds; where nothing is reset, nothing moves.
+        np.testing.assert_allclose(found[name]["kernel"], wanted[name]["kernel"], rtol=1e-7, atol=1e-7)
+        np.testing.assert_array_equal(found[name]["kernel"][~is_reset], start[name]["kernel"][~is_reset])
 
 
-@pytest.mark.parametrize("retain_mean", ["full", "subset"])
-def test_activation_masks_equal_the_published_ones(retain_mean):
-    file = dict(np.load(GOLDEN / "activation_reset.npz"))
-    for case in sorted({name.split("__")[0] for name in file}):
-        for name in TENSORS[:2]:
-            forget, retain = (
-                file[f"{case}__act_{part}__{name}"].transpose(0, 2, 3, 1).mean(0) for part in ("forget", "retain")
-            )
-            if retain_mean == "full":
-                retain = retain * len(file[f"{case}__act_retain__{name}"]) / file[f"{case}__n_retain"]
-            found = pruning.reset_mask_activation(
-                jnp.asarray(forget), jnp.asarray(retain), float(file[f"{case}__toll"])
-            )
-            which = "reset_rows" if retain_mean == "full" else "reset_rows_corrected"
-            np.testing.assert_array_equal(found, file[f"{case}__{which}__{name}"] == 1, err_msg=case + name)
-            if retain_mean == "full":
-                kernel, noise = (file[f"{case}__{part}__{name}"].transpose(2, 3, 1, 0) for part in ("w", "noise"))
-                mask = {"kernel": jnp.broadcast_to(found, kernel.shape)}
-                result = pruning.reset({"kernel": kernel}, mask, {"kernel": noise})["kernel"]
-                np.testing.assert_array_equal(result, file[f"{case}__result__{name}"].transpose(2, 3, 1, 0))
+class Echo(nn.Module):
+    """Convolutions by the unit matrix, whose outputs are the inputs: two maps, flattened and joined."""
+
+    num_classes: int
+    shapes: tuple[tuple[int, ...], ...]
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        first = np.prod(self.shapes[0])
+        parts = inputs[:, :first], inputs[:, first:]
+        means = [
+            blocks.Conv(shape[-1], 1, 1, 0, False, name=f"conv_{number}")(part.reshape(-1, *shape)).mean((1, 2))
+            for number, (part, shape) in enumerate(zip(parts, self.shapes, strict=True))
+        ]
+        return blocks.Dense(self.num_classes, name="head")(jnp.concatenate(means, -1))
+
+
+def echo(forget, retain, unread):
+    """Network, variables, (retained, forget) data whose activations are these maps; of some retained rows, NaN."""
+    shapes = tuple(maps.shape[1:] for maps in forget)
+    channels = [shape[-1] for shape in shapes]
+    params = {f"conv_{number}": {"kernel": np.eye(size)[None, None]} for number, size in enumerate(channels)}
+    params["head"] = {"kernel": np.zeros((sum(channels), 5)), "bias": np.zeros(5)}
+    forget, retain = (np.concatenate([maps.reshape(len(maps), -1) for maps in one], 1) for one in (forget, retain))
+    retain = np.pad(retain, ((0, unread), (0, 0)), constant_values=np.nan)
+    net = nets.network(Echo(5, shapes), forget.shape[1:])
+    params = jax.tree.map(np.float32, params)
+    return net, {"params": params}, (retain, np.zeros(len(retain))), (forget, np.zeros(len(forget)))
+
+
+def excitement(file, case):
+    """Means and masks of a case of the file, by the estimates of the method."""
+    forget, retain = (
+        [file[f"{case}__act_{part}__{name}"].transpose(0, 2, 3, 1) for name in TENSORS[:2]]
+        for part in ("forget", "retain")
+    )
+    read = len(retain[0])
+    options = {"tolerance": float(file[f"{case}__toll"]), "reset_mlp": bool(file[f"{case}__reset_mlp"])}
+
+    def estimate(mean, compute=None):
+        found = pruning.activation_reset(epochs=0, retain_mean=mean, batch=5, **options).phases[0].estimates["reset"]
+        reads = {**found.reads, "subset": found.reads["subset"]._replace(rows=lambda pools: pools.retain[:read])}
+        return found._replace(compute=compute or found.compute, reads=reads)
+
+    estimates = {
+        "forget": estimate("subset", lambda member: pruning.mean_activations(member, "forget")),
+        "subset": estimate("subset", lambda member: pruning.mean_activations(member, "subset")),
+        "reset_rows": estimate("full"),
+        "reset_rows_corrected": estimate("subset"),
+    }
+    method = Method((Phase(transforms.edit(lambda params, **extras: params), estimates=estimates, mode="eval"),))
+    net, start, *data = echo(forget, retain, int(file[f"{case}__n_retain"]) - read)
+    return nets.estimated(nets.setup(net, method, start, *data))
+
+
+def assert_reset(file, key, mask):
+    """The weights of the file after the reset, by a mask that the package found."""
+    old = file[key.format("w")]
+    new = file[key.format("noise")] if key.format("noise") in file else np.full_like(old, np.nan)
+    result = pruning.reset({"kernel": old}, {"kernel": mask}, {"kernel": new})["kernel"]
+    np.testing.assert_array_equal(result, file[key.format("result")])
+
+
+@pytest.mark.parametrize("case", [f"a0{number}" for number in range(1, 9)])
+def test_activation_reset_equals_the_published_one(case):
+    file = np.load(GOLDEN / "activation_reset.npz")
+    found = excitement(file, case)
+    for number, name in enumerate(TENSORS[:2]):
+        layer = f"conv_{number}"
+        # The published mean over the retained rows is that of the few that it reads, divided by the number of all.
+        share = len(file[f"{case}__act_retain__{name}"]) / file[f"{case}__n_retain"]
+        for key, mean in (("forget_mean", found["forget"]), ("retain_mean_ref", found["subset"])):
+            mean = mean[(layer,)].transpose(2, 0, 1) * (share if key == "retain_mean_ref" else 1.0)
+            np.testing.assert_allclose(mean, file[f"{case}__{key}__{name}"], rtol=0, atol=1e-6)
+        for key in ("reset_rows", "reset_rows_corrected"):
+            mask, rows = found[key][layer]["kernel"], file[f"{case}__{key}__{name}"] == 1
+            np.testing.assert_array_equal(mask, np.broadcast_to(rows, mask.shape))
+        rows = found["reset_rows"][layer]["kernel"][0, 0, 0]
+        assert_reset(file, f"{case}__{{}}__{name}", rows[:, None, None, None])
+    is_reset = np.unique(found["reset_rows"]["head"]["kernel"])
+    assert len(is_reset) == 1
+    assert_reset(file, f"{case}__{{}}__linear.weight", is_reset)
 
 
 def test_weights_are_kernels_and_nothing_else(residual):

@@ -3,39 +3,19 @@
 import dataclasses
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
+import recorded
 
 from jaxunlearn import errors, keys, trees
-from jaxunlearn.models import blocks
 from jaxunlearn.unlearn import labels, relabelling, running, transforms
 from jaxunlearn.unlearn.method import Estimate, Samples
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}
-CONFORMAL = {"mlp": DENSE, "bn": nets.LAYERS["conformal"]}
-RESIDUAL = {
-    "conv1": "Conv_0", "bn1": "BatchNorm_0", "conv2": "Conv_1", "bn2": "BatchNorm_1",
-    "shortcut.0": "Conv_2", "shortcut.1": "BatchNorm_2", "linear": "Dense_0",
-}  # fmt: skip
-
-
-class Residual(nn.Module):
-    """The network of the forget-precision file: one residual block behind a first convolution."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, inputs, train=False, mask=None):
-        maps = nn.relu(blocks.BatchNorm()(blocks.Conv(4, use_bias=False)(inputs), train, mask))
-        main = blocks.BatchNorm()(blocks.Conv(6, stride=2, use_bias=False)(maps), train, mask)
-        short = blocks.Conv(6, kernel=1, stride=2, padding=0, use_bias=False)(maps)
-        short = blocks.BatchNorm()(short, train, mask)
-        return blocks.Dense(self.num_classes)(blocks.global_avg_pool(nn.relu(main + short)))
 
 
 def given(method, drawn, retained=0):
@@ -80,16 +60,12 @@ def sets(file, forget="forget", retain="retain", x="x", y="y"):
 
 @pytest.mark.parametrize("kind", ["mlp", "bn"])
 def test_random_label_equals_conformal_unlearning(kind):
-    file = np.load(GOLDEN / "conformal" / "sgd_methods.npz")
-    _, hidden, classes = (int(size) for size in file["dims"])
-    net = nets.network(nets.Tiny(classes, hidden, kind == "bn"), (6,))
-    retain, forget = sets(file)
+    file, *_, data = recorded.conformal(kind)
+    (x, y), (forget_x, _) = data["retain"], data["forget"]
+    drawn = file[f"{kind}_RL_labels"]
     lr, epochs = file[f"{kind}_RL_lr_epochs"]
-    method = relabelling.random_label(lr=float(lr), epochs=int(epochs), batch=int(file["batch_size"]))
-    method = given(method, file[f"{kind}_RL_labels"], len(retain[1]))
-    start = nets.variables(file, f"{kind}_init", CONFORMAL[kind])
-    found = nets.outcome(nets.setup(net, method, start, retain, forget, bn="first_epoch"))
-    nets.assert_close(found, nets.variables(file, f"{kind}_RL_final", CONFORMAL[kind]), 1e-5)
+    method = given(relabelling.random_label(lr=float(lr), epochs=int(epochs)), drawn, len(y))
+    recorded.assert_epochs(kind, "RL", method, (np.concatenate([forget_x, x]), np.concatenate([drawn, y])))
 
 
 @pytest.mark.parametrize("tag", ["RL", "RL_mask"])
@@ -153,24 +129,8 @@ BUILDERS = {
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_poisoning_equals_the_forget_precision_code(name):
-    file = np.load(GOLDEN / "forget_precision" / "method_train_steps.npz")
-    images, y, forget = file["X"], file["y"], file["forget_indices"]
-    if name != "poison_full":
-        # The first stage is shuffled: its one batch tells the order.
-        batch = file[f"{name}__x_s0"][0]
-        forget = np.array([np.flatnonzero((images == one).all((1, 2, 3)))[0] for one in batch])
-    retain = np.setdiff1d(np.arange(len(y)), forget)
-    draws = file[f"{name}__label_draws"]
-    inputs = images.transpose(0, 2, 3, 1)
-    net = nets.network(Residual(10), inputs.shape[1:])
-    last = 1 if name == "hybrid" else 0
-    setup = nets.setup(
-        net, given(BUILDERS[name](), draws[forget], len(retain)), nets.variables(file, f"{name}__p0", RESIDUAL, "__"),
-        (inputs[retain], y[retain]), (inputs[forget], y[forget]), bn="faithful", batch=int(file["batch_size"]),
-    )  # fmt: skip
-    found = nets.outcome(setup)
-    nets.assert_close(found, nets.variables(file, f"{name}__pF_s{last}", RESIDUAL, "__"), 5e-6)
+def test_every_step_of_poisoning_equals_the_forget_precision_code(name):
+    recorded.assert_steps(name, BUILDERS[name]())
 
 
 def test_the_uniform_rule_equals_published_poisoned_labels(monkeypatch):

@@ -161,8 +161,8 @@ def test_adaptive_weights_equal_sfrons(floor):
     batch = Samples(blank, blank, jnp.ones(len(values)), blank, blank == 0)
     for power in (0.5, 1.0, 2.0):
         loss, gradient = jax.value_and_grad(saliency.adaptive)(values, batch, power, floor)
-        np.testing.assert_allclose(loss, file[f"ad_lambda{power}"], rtol=1e-5)
-        np.testing.assert_allclose(gradient, file[f"ad_lambda{power}_grad"], atol=1e-6)
+        np.testing.assert_allclose(loss, file[f"ad_lambda{power}"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(gradient, file[f"ad_lambda{power}_grad"], rtol=0, atol=1e-6)
 
 
 def test_a_loss_of_zero_does_not_take_all_the_weight_and_padding_has_none():
@@ -196,7 +196,8 @@ def test_sfron_equals_the_published_code(kind):
     )  # fmt: skip
     method = nets.in_order(method)
     if every > 1:
-        # The published code saves up the forget batches that no ascent reads: batch 0 at step 0, batch 1 at step 2.
+        # The published code saves up the forget batches that no ascent reads: batch 0 at step 0, batch 1 at step 2. The
+        # package has no option for that, so that its batches are put in their place here.
         (phase,) = method.phases
         cuts = [slice(8), slice(8), slice(8, None), slice(8, None)]
         parts = tuple(lambda pools, cut=cut: pools.forget[cut] for cut in cuts)
@@ -210,10 +211,11 @@ def test_sfrons_weight_of_the_ascent_falls_as_published():
     file = np.load(GOLDEN / "conformal" / "sfron.npz")
     clocks = [population.Clock(jnp.int32(0), jnp.float32(0), jnp.int32(step)) for step in range(10)]
     found = [40.0 * schedules.cosine_to(10)(clock) for clock in clocks]
-    np.testing.assert_allclose(found, file["cosine_alpha"], rtol=1e-5)
+    np.testing.assert_allclose(found, file["cosine_alpha"], rtol=1e-6, atol=1e-6)
 
 
 def test_memorisation_thirds_equal_the_published_split():
+    # The file's rum_split2, halves instead of thirds, is no option here.
     file = np.load(GOLDEN / "our" / "splits.npz")
     scores = jnp.asarray(np.append(file["rum_mem"], [0.0, 9.0]), jnp.float32)
     part = np.asarray(saliency.thirds(scores, jnp.arange(13) < 11))
@@ -331,19 +333,15 @@ def test_no_epochs_change_nothing(trained):
     assert exactly(found["params"], start["params"]) == trees.count(start["params"])
 
 
-def accuracy(net, variables, pool):
-    return float(np.mean(np.argmax(net.module.apply(variables, pool[0]), -1) == pool[1]))
-
-
 @pytest.mark.parametrize("name", ["salun", "sfron", "sfron_plain"])
 def test_a_forgotten_class_is_forgotten_and_the_others_are_kept(trained, name):
     net, start, retain, forget = trained
     both = tuple(np.concatenate(pair) for pair in zip(retain, forget, strict=True))
     gone, kept = (tuple(part[both[1] == 1] for part in both), tuple(part[both[1] != 1] for part in both))
-    more = {"salun": {"lr": 0.05, "epochs": 8}, "sfron": {"lr": 0.05}, "sfron_plain": {}}[name]
+    more = {"salun": {"lr": 0.05, "epochs": 8}, "sfron": {"lr": 0.05}, "sfron_plain": {"lr": 0.05}}[name]
     found = nets.outcome(nets.setup(net, BUILDERS[name](**more), start, kept, gone))
-    assert accuracy(net, start, gone) > 0.9
-    assert accuracy(net, found, gone) < 0.5 and accuracy(net, found, kept) > 0.9
+    assert nets.accuracy(net, start, *gone) > 0.9
+    assert nets.accuracy(net, found, *gone) < 0.5 and nets.accuracy(net, found, *kept) > 0.9
 
 
 def test_rum_relabels_the_most_memorised_third_only(trained):
