@@ -223,7 +223,8 @@ def sfron_plain(lr: float = 0.01, epochs: int = 5, every: int = 1, fraction: flo
 
     `compat="faithful"` begins every epoch with an ascent on the first forget batch, whatever its number of steps,
     at the price of one compiled program per epoch; otherwise ascents come at steps 0, every ... of the whole run. The
-    ascent has no limit: on digits twice the default rate costs 6 points of accuracy; to forget a class takes 0.05. Published: every = 5.
+    ascent has no limit: on digits twice the default rate costs 6 points of accuracy; to forget a class takes 0.05.
+    Published: every = 5.
     """
     moves = (Move(descent.forget_ascent, ("forget",), every), Move(descent.retain_loss, ("retain",)))
     is_faithful = compat == "faithful"
