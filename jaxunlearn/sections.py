@@ -30,7 +30,8 @@ class DataSettings:
     train_rows: int = field(0, "use only the first rows of the train pool; 0 = all", low=0)
     test_rows: int = field(0, "use only the first rows of the held-out pool; 0 = all", low=0)
     size: int = field(32, "pixels per side for the folder source", low=4, high=1024)
-    augment: str = field("none", "training augmentation", choices=("none", "flip", "crop", "flip_crop"))
+    augment: str = field("none", "training augmentation; gray = one picture in ten loses its colours",
+                          choices=("none", "flip", "crop", "flip_crop", "flip_crop_gray"))  # fmt: skip
     pad: int = field(4, "black pixels added on each side before a random crop", low=0, high=64)
     normalise: bool = field(True, "subtract the mean and divide by the deviation of the train pool")
 
@@ -42,11 +43,12 @@ class ForgetSettings:
     kind: str = field(
         "set_random",
         "how forget sets are chosen",
-        choices=("set_random", "one_class", "class_percentage", "classes", "index_file"),
+        choices=("set_random", "one_class", "class_percentage", "classes", "subclass", "index_file"),
     )
     count: int = field(10, "number of forget sets", low=1)
     size: int = field(50, "rows per forget set (set_random)", low=1)
-    classes: tuple[int, ...] = field((0,), "one_class, class_percentage: forget set r takes class classes[r % len]")
+    classes: tuple[int, ...] = field((0,), "one_class, class_percentage: forget set r takes class classes[r % len]; "
+                                      "subclass: likewise, of the fine classes")  # fmt: skip
     fraction: float = field(0.1, "class_percentage: fraction of the class", low=0.0, high=1.0)
     path: str = field("", "index_file: .npy or .txt with rows of the train pool, or .npz with one array per set")
 
@@ -55,13 +57,15 @@ class ForgetSettings:
 class SplitSettings:
     """Who trains on what."""
 
-    shadow: int = field(800, "rows of the train pool kept for shadow models; the rest is the target set", low=2)
+    shadow: int = field(800, "rows of the train pool kept for shadow models; the rest is the target set (optml: 0, or "
+                         "its number of validation rows)", low=0)  # fmt: skip
     target: int = field(0, "rows of the target set; 0 = all that are left", low=0)
+    test: int = field(0, "rows of the test set; 0 = half of the held-out pool", low=0)
     population: int = field(5000, "at most this many held-out rows form the population (calibration) set", low=1)
     rng: str = field(
         "numpy",
-        "numpy = fully random; mt19937 = the published permutations, with their fixed tails",
-        choices=("numpy", "mt19937"),
+        "numpy = fully random; mt19937 = IAM's published permutations, with their fixed tails; optml = SalUn's splits",
+        choices=("numpy", "mt19937", "optml"),
     )
     forget: ForgetSettings = section(ForgetSettings)
 
@@ -72,7 +76,7 @@ class ModelSettings:
 
     name: str = field("cnn", "an architecture of the README table, or my_module:my_model")
     hidden: tuple[int, ...] = field((), "mlp: widths of the hidden layers; empty = the architecture's own")
-    width: int = field(0, "cnn, resnet, vit: base width; 0 = the architecture's own", low=0)
+    width: int = field(0, "cnn, resnet, vgg, vit: base width; 0 = the architecture's own", low=0)
     dtype: str = field("float32", "compute type of training", choices=("float32", "bfloat16"))
 
 
@@ -145,6 +149,18 @@ class SweepSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConformalSettings:
+    """The conformal-guided loss around unlearning methods (METHOD+conformal)."""
+
+    enable: bool = field(False, "every method of unlearn.methods is wrapped; or name single ones METHOD+conformal")
+    lamda: tuple[float, ...] = field((), "weight of the loss, several = a sweep; empty = 0.085, pairwise 0.5", low=0.0)
+    delta: float = field(0.01, "margin beyond the threshold", low=0.0)
+    alpha: float = field(0.05, "level of the threshold", low=1e-4, high=0.9999)
+    pairwise: bool = field(False, "each row with the labels of all rows, as published; compat.unlearn=faithful sets it")
+    batch: int = field(16, "rows to forget per step; 0 = the run's batch", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class UnlearnSettings:
     """Approximate unlearning."""
 
@@ -155,6 +171,7 @@ class UnlearnSettings:
                      "first_epoch (training mode in the first epoch only)",
                      choices=("auto", "frozen", "recalibrate", "faithful", "first_epoch"))  # fmt: skip
     augment: bool = field(True, "unlearning sees the training augmentation (data.augment)")
+    conformal: ConformalSettings = section(ConformalSettings)
     sweep: SweepSettings = section(SweepSettings)
     sweeps: tuple[str, ...] = field((), "further sweeps, of any hyperparameter that is a float: strength=0.1;0.2")
 

@@ -20,6 +20,7 @@ from jaxunlearn import checks, errors
 from jaxunlearn.sections import (
     AuditSettings,
     CompatSettings,
+    ConformalSettings,
     DataSettings,
     EngineSettings,
     ForgetSettings,
@@ -36,9 +37,10 @@ from jaxunlearn.sections import (
 from jaxunlearn.sections import field as setting
 
 __all__ = [
-    "AuditSettings", "CompatSettings", "DataSettings", "EngineSettings", "ForgetSettings", "ModelSettings", "Settings",
-    "ShadowSettings", "SplitSettings", "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings",
-    "UnlearnSettings", "cache_folder", "defaults", "field_names", "resolve", "to_dict", "unknown_setting", "variant",
+    "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings", "ForgetSettings",
+    "ModelSettings", "Settings", "ShadowSettings", "SplitSettings", "StudySettings", "SweepSettings",
+    "TargetSettings", "TrainSettings", "UnlearnSettings", "cache_folder", "defaults", "field_names", "resolve",
+    "to_dict", "unknown_setting", "variant",
 ]  # fmt: skip
 
 
@@ -89,6 +91,25 @@ RECIPES: dict[str, dict[str, Any]] = {
         "train.schedule_epochs": 200,
         "train.batch": 128,
     },
+    # Conformal unlearning: original model of every data set. Nothing there needs shadow models, which keep the fewest
+    # rows possible, nor the models of other scores.
+    "conformal": {
+        "data.augment": "flip_crop_gray",
+        "split.shadow": 2,
+        "split.test": 8000,
+        "split.population": 2000,
+        "split.forget.count": 1,
+        "model.name": "resnet18",
+        "train.learning_rate": 0.1,
+        "train.epochs": 200,
+        "train.batch": 64,
+        "shadows.count": 1,
+        "targets.population_in": False,
+        "targets.shadow_origin": False,
+        "targets.snapshots": 0,
+    },
+    # Conformal unlearning as its scripts run it: their seed, and training rows evaluated through the augmentation.
+    "conformal_paper": {"seed": 10, "compat.records": "faithful", "compat.unlearn": "faithful"},
     # IAM: shadow models of Purchase and Texas.
     "iam_tabular": {
         "split.forget.size": 500,

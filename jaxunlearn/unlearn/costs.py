@@ -75,7 +75,7 @@ def _phase(phase: Phase, sizes: Sizes, part: int) -> float:
     passes = sum(
         _gradients(move) * per_step[name] / move.every
         for move in phase.moves
-        for name in (move.streams or tuple(reads))
+        for name in (*tasks.answered(move, phase), *move.eval_streams)
     )
     taught = FORWARD * len(phase.teachers) * sum(per_step.values())
     all_steps = min(phase.epochs * steps, phase.stop or phase.epochs * steps)

@@ -135,12 +135,14 @@ class Move(NamedTuple):
       objective: one function; or {"forget": ..., "retain": ...}, whose gradients are taken one by one and reach
         the transform as `forget_grads` and `retain_grads` (their sum is the gradient).
       streams: names of the streams that the model answers for, in this order (BatchNorm statistics move in it); empty =
-        all of the phase.
+        all of the phase but `eval_streams`.
       every: the move is made at steps 0, every, 2 * every ... of the phase.
       before: stateless transform of this move's gradient ahead of the phase's transform (mask, clip).
       cost: gradient passes per row read, for the account of costs; 0 = one per objective.
       only: objective -> (samples -> [B] bool): rows that the model sees for this objective, the others are padding
         (BatchNorm included).
+      eval_streams: names of streams that it also answers for, in evaluation mode whatever the phase's; BatchNorm
+        statistics do not move in them.
     """
 
     objective: Objective | Mapping[str, Objective]
@@ -149,6 +151,7 @@ class Move(NamedTuple):
     before: optax.GradientTransformation | None = None
     cost: float = 0.0
     only: Mapping[str, Callable[[Samples], jax.Array]] = {}
+    eval_streams: tuple[str, ...] = ()
 
 
 class Member(NamedTuple):

@@ -74,12 +74,6 @@ def job_of(setup: Setup, index: int, initial: State, memory: Tree, estimates: Tr
     streams = streams_of(setup, index, lambda one: one.reads, "")
     driver = next(iter(reads))
 
-    def prologue(state: State, data: Resident, constants: Tree, key: jax.Array) -> dict[str, Tree]:
-        own = tasks.phase_of(stage, constants)
-        found, _ = tasks.estimate_all(stage._replace(mode="eval"), own.every_epoch, state, data,
-                                      constants["epoch_streams"], constants, key)  # fmt: skip
-        return {"estimates": {**constants["estimates"], **found}}
-
     return population.Job(
         task=tasks.task(stage),
         streams=streams,
@@ -92,8 +86,22 @@ def job_of(setup: Setup, index: int, initial: State, memory: Tree, estimates: Tr
         fixed=tuple(name for name, one in reads.items() if not one.shuffle),
         carried_on=tuple(name for name, one in reads.items() if one.carried_on),
         stop=phase.stop,
-        prologue=prologue if phase.every_epoch else None,
+        prologue=_prologue(stage, phase),
     )
+
+
+def _prologue(stage: tasks.Stage, phase: Phase) -> Callable[[State, Resident, Tree, jax.Array], Tree] | None:
+    """What is estimated anew at the start of every epoch, as constants of its steps."""
+    if not phase.every_epoch:
+        return None
+
+    def prologue(state: State, data: Resident, constants: Tree, key: jax.Array) -> dict[str, Tree]:
+        own = tasks.phase_of(stage, constants)
+        found, _ = tasks.estimate_all(stage._replace(mode="eval"), own.every_epoch, state, data,
+                                      constants["epoch_streams"], constants, key)  # fmt: skip
+        return {"estimates": {**constants["estimates"], **found}}
+
+    return prologue
 
 
 def _begin(setup: Setup, index: int, given: State, memory: Tree) -> tuple[State, Tree, np.ndarray]:
@@ -204,7 +212,11 @@ def trace(setup: Setup) -> None:
             batches[name] = population.Batch(inputs, whole, real, whole)
         constants = constants_of(setup, index, memory, estimates)
         members = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (state, constants))
-        jax.eval_shape(tasks.task(stage_of(setup, index)).step, members[0], batches, clock, key, members[1])
+        stage = stage_of(setup, index)
+        prologue = _prologue(stage, phase)
+        made = {} if prologue is None else jax.eval_shape(prologue, members[0], setup.data, members[1], key)
+        members = (members[0], {**members[1], **made})
+        jax.eval_shape(tasks.task(stage).step, members[0], batches, clock, key, members[1])
 
 
 def _leave(setup: Setup, phase: Phase, state: State) -> State:

@@ -24,6 +24,7 @@ from jaxunlearn.unlearn import (
     saliency,
     teachers,
     unsir,
+    wrappers,
 )
 from jaxunlearn.unlearn.method import Builder, Method
 
@@ -228,18 +229,29 @@ METHODS: dict[str, Entry] = {
 
 
 def lookup(name: str) -> Entry:
-    """The entry of a name, or of a user's own builder given as `my_module:my_method`.
+    """The entry of a name, or of a user's own builder given as `my_module:my_method`; `+conformal` wraps either.
 
     Raises:
-      ConfigError: no such method (with the nearest one), module or function.
+      ConfigError: no such method or wrapper (with the nearest one), module or function.
     """
-    if ":" not in name:
-        if name not in METHODS:
-            raise errors.unknown("unlearning method", name, METHODS)
-        return METHODS[name]
-    build = checks.lookup("unlearning method", name, {})
-    about = (inspect.getdoc(build) or name).splitlines()[0]
-    return Entry(build, about, "yours", ())
+    base, chain = wrappers.split(name)
+    if ":" not in base:
+        if base not in METHODS:
+            raise errors.unknown("unlearning method", base, METHODS)
+        entry = METHODS[base]
+    else:
+        build = checks.lookup("unlearning method", base, {})
+        about = (inspect.getdoc(build) or base).splitlines()[0]
+        entry = Entry(build, about, "yours", ())
+    for one in chain:
+        about = f"{entry.about}; wrapped: {(inspect.getdoc(wrappers.WRAPPERS[one]) or one).splitlines()[0]}"
+        entry = entry._replace(build=wrappers.wrapped(entry.build, one), about=about)
+    return entry
+
+
+def is_ours(name: str) -> bool:
+    """Whether the method behind a name, wrapped or not, stands in the table."""
+    return wrappers.split(name)[0] in METHODS
 
 
 def hyperparameters(entry: Entry, dataset: str = "") -> dict[str, Any]:
@@ -283,8 +295,8 @@ def binder(entry: Entry, chosen: Mapping[str, Any]) -> Callable[[Mapping[str, An
 
 
 def _check_values(entry: Entry, chosen: Mapping[str, Any]) -> None:
-    is_ours = any(entry.build is one.build for one in METHODS.values())
-    if is_ours and "compat" in chosen:
+    in_table = any(wrappers.innermost(entry.build) is one.build for one in METHODS.values())
+    if in_table and "compat" in chosen:
         checks.choice("compat", chosen["compat"], COMPATS)
     for name, value in chosen.items():
         for number in value if isinstance(value, tuple) else (value,):
@@ -292,7 +304,7 @@ def _check_values(entry: Entry, chosen: Mapping[str, Any]) -> None:
                 continue
             if not math.isfinite(number):
                 raise errors.ConfigError(f"hyperparameter {name} = {number}: expected a finite number.")
-            if is_ours:
+            if in_table:
                 checks.in_range(f"hyperparameter {name}", number, 0, 1 if name in SHARES else None)
 
 

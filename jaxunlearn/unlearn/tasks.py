@@ -202,7 +202,7 @@ def task(stage: Stage) -> population.Task:
             else:
                 state, own, answers = make(state)
             loss = loss + own
-            if logits is None or driver in (move.streams or phase.reads):
+            if logits is None or driver in answered(move, phase):
                 logits = answers
         assert logits is not None  # a task is made of phases with moves only
         batch = samples[driver]
@@ -263,6 +263,11 @@ def _teachers(
     return found
 
 
+def answered(move: Move, phase: Phase) -> tuple[str, ...]:
+    """The streams that the model answers for in the phase's own mode."""
+    return move.streams or tuple(name for name in phase.reads if name not in move.eval_streams)
+
+
 def _move(
     stage: Stage,
     phase: Phase,
@@ -277,7 +282,7 @@ def _move(
     driver: str,
 ) -> tuple[State, jax.Array, jax.Array]:
     """One gradient step of one move: new state, loss, logits on the driving stream."""
-    chosen = move.streams or tuple(phase.reads)
+    chosen = answered(move, phase)
 
     def evaluate(params: Tree, part: str, mode: str) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
         objective = move.objective[part] if isinstance(move.objective, Mapping) else move.objective
@@ -290,6 +295,9 @@ def _move(
             outputs[name], statistics = network.forward(
                 stage.network, params, statistics, batch.inputs, batch.weights, mode, keys.stream(key, name)
             )
+        for name in move.eval_streams:
+            batch = seen[name]
+            outputs[name], _ = network.forward(stage.network, params, state.statistics, batch.inputs, batch.weights)
         now = Now(stage.network, params, constants["reference"]["params"], teachers, constants["estimates"],
                   constants["memory"], clock, key)  # fmt: skip
         shown = outputs.get(driver, next(iter(outputs.values())))

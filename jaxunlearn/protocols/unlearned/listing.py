@@ -10,7 +10,7 @@ from jaxunlearn.protocols import splits, target_roles, workbench
 from jaxunlearn.protocols.unlearned import account, members, variants
 from jaxunlearn.report import tables
 from jaxunlearn.settings import Settings
-from jaxunlearn.unlearn import costs
+from jaxunlearn.unlearn import costs, table
 
 # Without a config: forget sets of 2 % of 50,000 rows, the size of the published experiments, on a ResNet.
 NOMINAL = costs.Sizes(1_000, 49_000, 10, 128)
@@ -34,7 +34,7 @@ def text(settings: Settings, with_data: bool) -> str:
     if "all" in settings.unlearn.methods:
         names.append(variants.EXACT)
     for name in names:
-        nothing = "nothing" if name in unlearn.METHODS else "what it reads"
+        nothing = "nothing" if table.is_ours(name) else "what it reads"
         entry = unlearn.lookup(name)
         chosen = variants.hyperparameters(settings, name)
         method = entry.build(**chosen)

@@ -23,7 +23,7 @@ from jaxunlearn.protocols import recording, roles, shadows, splits, target_roles
 from jaxunlearn.protocols.unlearned.variants import Variant, of_role
 from jaxunlearn.store import chunks
 from jaxunlearn.unlearn import network as networks
-from jaxunlearn.unlearn import running, table
+from jaxunlearn.unlearn import running, table, wrappers
 
 STAGE_VERSION = 2
 PARTS = ".parts"  # the models of an ensemble are a role of their own; the role itself holds their joint answers
@@ -144,11 +144,12 @@ def describe(
 
 def _source(variant: Variant) -> str:
     """A user's method is what its module says; ours has a stage version."""
-    if variant.method in unlearn.METHODS:
+    if table.is_ours(variant.method):
         return ""
-    module = inspect.getmodule(variant.entry.build)
+    build = wrappers.innermost(variant.entry.build)
+    module = inspect.getmodule(build)
     try:
-        text = inspect.getsource(module or variant.entry.build)
+        text = inspect.getsource(module or build)
     except OSError:
         return ""
     return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
@@ -183,7 +184,8 @@ def setup(
         validation=np.asarray(split.population),
         numbers=rest.astype(np.int32),
         part=part.astype(np.int32),
-        key=keys.stream(keys.root(settings.seed), f"unlearned:{first.method}"),
+        # A wrapped method draws as the method itself, so that the two differ by the wrapper alone.
+        key=keys.stream(keys.root(settings.seed), f"unlearned:{wrappers.split(first.method)[0]}"),
         lifting=lifting,
         bn=settings.unlearn.bn,
         batch=settings.train.batch,
@@ -207,7 +209,7 @@ def trace(bench: workbench.Workbench, split: records.Split, variant: Variant) ->
     except errors.UserError as error:
         raise errors.ConfigError(f"{variant.method} cannot run here: {error}") from error
     except Exception as error:  # whatever a user's own code raises
-        if variant.method in unlearn.METHODS:
+        if table.is_ours(variant.method):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         said = str(error).strip().splitlines()

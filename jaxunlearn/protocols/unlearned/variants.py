@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from jaxunlearn import errors, unlearn
 from jaxunlearn.settings import Settings, to_dict
-from jaxunlearn.unlearn import table
+from jaxunlearn.unlearn import table, wrappers
 
 PREFIX = "unlearned:"
 # The exact retrains are a role of their own, trained by launch.targets; `all` does not train them a second time.
 EXACT = "retrain"
+CONFORMAL = "conformal"
 
 
 class Variant(NamedTuple):
@@ -45,6 +46,9 @@ def names(settings: Settings) -> tuple[str, ...]:
     asked: list[str] = []
     for name in settings.unlearn.methods:
         asked += [one for one in unlearn.METHODS if one != EXACT] if name == "all" else [name]
+    if settings.unlearn.conformal.enable:
+        asked = [name if CONFORMAL in wrappers.split(name)[1] else f"{name}{wrappers.SEPARATOR}{CONFORMAL}"
+                 for name in asked]  # fmt: skip
     for name in asked:
         unlearn.lookup(name)
     return tuple(dict.fromkeys(asked))
@@ -84,6 +88,8 @@ def _sweeps(settings: Settings) -> dict[str, tuple[float, ...]]:
       ConfigError: not of the form name=0.1;0.2, or a name given twice.
     """
     found = {name: values for name, values in to_dict(settings.unlearn.sweep).items() if values}
+    if len(settings.unlearn.conformal.lamda) > 1:
+        found[f"{CONFORMAL}_lamda"] = settings.unlearn.conformal.lamda
     for sweep in settings.unlearn.sweeps:
         name, equals, text = sweep.partition("=")
         try:
@@ -129,11 +135,22 @@ def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any
     chosen = unlearn.hyperparameters(entry, settings.unlearn.dataset or settings.data.name)
     if "compat" in chosen and settings.compat.unlearn == "faithful":
         chosen["compat"] = "faithful"
+    if CONFORMAL in wrappers.split(method)[1]:
+        chosen |= _conformal(settings)
     for option in settings.unlearn.options:
         target, name, text = _parse(option)
         if target == method or (not target and name in chosen):
             chosen[name] = table.assigned(entry, name, text)
     return entry, chosen
+
+
+def _conformal(settings: Settings) -> dict[str, Any]:
+    """Hyperparameters of the wrapper as unlearn.conformal has them."""
+    own = settings.unlearn.conformal
+    pairwise = own.pairwise or settings.compat.unlearn == "faithful"
+    lamda = own.lamda[0] if own.lamda else 0.5 if pairwise else 0.085
+    given = {"lamda": lamda, "delta": own.delta, "alpha": own.alpha, "pairwise": pairwise, "batch": own.batch}
+    return {f"{CONFORMAL}_{name}": value for name, value in given.items()}
 
 
 def check_options(settings: Settings) -> None:

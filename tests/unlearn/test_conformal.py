@@ -1,0 +1,229 @@
+"""The conformal-guided loss: golden arrays of the published code, equivalences, gradients, refusals."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import nets
+import numpy as np
+import pytest
+import trial
+
+from jaxunlearn import errors, keys, trees
+from jaxunlearn.metrics import conformal as prediction
+from jaxunlearn.population import Batch, Clock
+from jaxunlearn.unlearn import conformal, costs, descent, losses, network, running, setups, table, tasks, wrappers
+from jaxunlearn.unlearn.method import Method, Samples
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "conformal"
+
+
+def samples(labels, is_forget, weights=None):
+    labels = np.asarray(labels, np.int32)
+    weights = np.ones(len(labels), np.float32) if weights is None else np.asarray(weights, np.float32)
+    return Samples(jnp.zeros((len(labels), 1)), jnp.asarray(labels), jnp.asarray(weights),
+                   jnp.arange(len(labels)), jnp.asarray(is_forget, bool))  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["c0_", "c1_", "c2_"])
+@pytest.mark.parametrize("pairwise", [True, False])
+def test_the_loss_equals_the_published_code(case, pairwise):
+    with np.load(GOLDEN / "cpu_loss.npz") as loaded:
+        file = {name.removeprefix(case): array for name, array in loaded.items() if name.startswith(case)}
+    flagged = np.asarray(file["is_forget"], bool)
+    q_hat, delta, lamda = (float(file[name]) for name in ("qhat", "delta", "lamda"))
+    whole, base, forget = (
+        samples(file["labels"], flagged, weights) for weights in (np.ones(len(flagged)), ~flagged, flagged)
+    )
+
+    def hinge(logits):
+        return conformal.hinge(logits, forget, q_hat, delta, pairwise)
+
+    def loss(logits):
+        return losses.cross_entropy(logits, base) + lamda * hinge(logits)
+
+    prefix = "" if pairwise else "corrected_"
+    value, gradient = jax.value_and_grad(loss)(jnp.asarray(file["logits"]))
+    np.testing.assert_allclose(hinge(jnp.asarray(file["logits"])), file[f"{prefix}forget_loss"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(value, file[f"{prefix}loss"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(gradient, file[f"{prefix}grad"], rtol=0, atol=1e-6)
+    if pairwise:
+        own = jax.grad(hinge)(jnp.asarray(file["logits"]))[flagged]
+        np.testing.assert_allclose(own, file["forget_grad"], rtol=0, atol=1e-6)
+        right = (file["logits"].argmax(-1) == file["labels"]) & np.asarray(whole.weights, bool)
+        np.testing.assert_allclose(right.mean(), file["acc"], rtol=1e-6)
+
+
+def recorded(kind, name):
+    """Steps through the published run's own batches; variables and thresholds of every epoch."""
+    file = np.load(GOLDEN / "cpu_train.npz")
+    names = {torch: flax for torch, flax in nets.LAYERS["conformal"].items() if kind == "bn" or torch != "bn"}
+    width, hidden, classes = (int(size) for size in file["dims"])
+    net = nets.network(nets.Tiny(classes, hidden, kind == "bn"), (width,))
+    start = nets.variables(file, f"{kind}_init", names)
+    lr, epochs, delta, alpha, lamda = (float(one) for one in file["hyper_lr_epochs_delta_alpha_lamda"])
+    parts = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget", "cal")]
+    retain, forget = len(parts[0][1]), len(parts[1][1])
+    base = descent.finetune(lr, int(epochs)) if name == "finetune" else table.METHODS["random_label"].build(
+        lr, int(epochs))  # fmt: skip
+    if name == "RL":
+        given = np.concatenate([parts[0][1], file[f"{kind}_RL_labels"]]).astype(np.int32)
+        (phase,) = base.phases
+        reads = {"both": phase.reads["both"]._replace(labels=lambda key, batch, count: jnp.asarray(given)[batch.rows])}
+        base = dataclasses.replace(base, phases=(dataclasses.replace(phase, reads=reads),))
+    size = int(file["batch_size"])
+    method = conformal.conformal(base, lamda, delta, alpha, pairwise=True, batch=size)
+    setup = nets.setup(net, method, start, parts[0], parts[1], validation=parts[2], bn="frozen", batch=size)
+    # Published: one stream of flagged samples to forget, then the base method's.
+    own = np.arange(retain, retain + forget)
+    stream = np.concatenate([own, np.arange(retain) if name == "finetune" else np.append(own, np.arange(retain))])
+    perm = file[f"perm_{name}"]
+    return file, names, setup, stream, forget, [perm] * int(epochs)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "bn"])
+@pytest.mark.parametrize("name", ["finetune", "RL"])
+def test_training_equals_the_published_code(kind, name):
+    file, names, setup, stream, forget, perms = recorded(kind, name)
+    stage = setups.stage_of(setup, 0)
+    phase = setups.structure(setup).phases[0]
+    driver, size = next(iter(phase.reads)), setup.batch
+    constants = trees.take(jax.tree.map(np.asarray, setups.constants_of(setup, 0, {}, {})), 0)
+    originals = trees.take(setup.originals, 0)
+    statistics = {key: leaf for key, leaf in originals.items() if key != "params"}
+    state = tasks.State(originals["params"], statistics, phase.transform.init(originals["params"]))
+    data = jax.tree.map(jnp.asarray, setup.data)
+    prologue = jax.jit(running._prologue(stage, phase))
+    step = jax.jit(tasks.task(stage).step)
+    thresholds, count = [], 0
+    for epoch, perm in enumerate(perms):
+        now = {**constants, **prologue(state, data, constants, keys.root(0))}
+        thresholds.append(float(now["estimates"][conformal.THRESHOLD]))
+        length = -(-len(perm) // size)
+        for k in range(length):
+            chosen = perm[k * size : (k + 1) * size]
+            batches = {
+                part: batch_of(setup, stream[chosen[flag]], size)
+                for part, flag in ((conformal.STREAM, chosen < forget), (driver, chosen >= forget))
+            }
+            clock = Clock(jnp.int32(epoch), jnp.float32(k / length), jnp.int32(count), jnp.int32(length))
+            state, _ = step(state, batches, clock, keys.root(1), now)
+            count += 1
+    np.testing.assert_allclose(thresholds, file[f"{kind}_{name}_qhat_per_epoch"], rtol=1e-5)
+    found = {"params": state.params, **state.statistics}
+    nets.assert_close(found, nets.variables(file, f"{kind}_{name}_final", names), 1e-5)
+    assert not file[f"{kind}_{name}_any_train_mode"]
+
+
+def batch_of(setup, rows, size):
+    padded = np.concatenate([rows, np.zeros(size - len(rows), np.int64)]).astype(np.int32)
+    weights = (np.arange(size) < len(rows)).astype(np.float32)
+    return Batch(setup.data.inputs[padded], setup.data.labels[padded], weights, padded)
+
+
+def test_the_threshold_is_that_of_the_metrics_for_each_members_classes():
+    """Rows are padded and passed over in batches; a class that is forgotten wholly does not calibrate."""
+    method = conformal.conformal(descent.finetune(0.0, 1), alpha=0.2)
+    whole = np.flatnonzero(trial.LABELS[:60] == 1)
+    setup = trial.setup(method, forget=[trial.FORGET[0], whole])
+    stage, constants = setups.stage_of(setup, 0), setups.constants_of(setup, 0, {}, {})
+    data = jax.tree.map(jnp.asarray, setup.data)
+    prologue = jax.jit(running._prologue(stage, setups.structure(setup).phases[0]))
+    for member in range(2):
+        variables = trees.take(setup.originals, member)
+        params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
+        own = trees.take(jax.tree.map(np.asarray, constants), member)
+        found = prologue(tasks.State(params, statistics, ()), data, own, keys.root(0))
+        rows = trial.VALIDATION if member == 0 else trial.VALIDATION[trial.LABELS[trial.VALIDATION] != 1]
+        logits, _ = network.forward(trial.DENSE, params, statistics, trial.IMAGES[rows])
+        wanted = prediction.calibrate(logits, trial.LABELS[rows], [0.2])
+        np.testing.assert_allclose(found["estimates"][conformal.THRESHOLD], wanted[0], rtol=1e-6)
+
+
+# Descent and ascent, teachers, gradient masks, two phases, a fresh network.
+SOME = ("negrad_plus", "scrub", "salun", "hybrid", "retrain")
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_weight_zero_is_the_method_itself_and_more_pushes_labels_out(name):
+    entry, wrapped = table.METHODS[name], table.lookup(f"{name}+conformal")
+    small = trial.chosen(name)
+    plain = trial.outcome(trial.setup(entry.build(**small), name=name)).variables
+    given = {**small, "conformal_alpha": 0.2, "conformal_batch": 8}
+
+    def build(hyper):
+        return wrapped.build(**given, **hyper)
+
+    # Both weights as members of one population.
+    setup = trial.setup(build({}), forget=trial.FORGET * 2, numbers=[0, 1, 2] * 2, name=name)
+    lamda = np.repeat([0.0, 3.0], 3)
+    found = trial.outcome(setup._replace(build=build, hyper={"conformal_lamda": lamda})).variables
+    trial.close(trees.take(found, slice(0, 3)), plain, 1e-5)
+    assert true_label(trees.take(found, slice(3, 6))) < true_label(plain) - 0.005
+
+
+def true_label(variables):
+    """Mean probability of the true labels of what is to be forgotten."""
+    found = []
+    for member, rows in enumerate(trial.FORGET):
+        one = trees.take(variables, member)
+        logits, _ = network.forward(trial.DENSE, one["params"], {"batch_stats": one["batch_stats"]}, trial.IMAGES[rows])
+        found.append(float(jnp.take_along_axis(jax.nn.softmax(logits), trial.LABELS[rows][:, None], -1).mean()))
+    return np.mean(found)
+
+
+def test_a_batch_without_rows_has_no_loss_and_no_gradient_and_the_boundary_is_active():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    empty = samples([0, 1, 2, 0], [True] * 4, np.zeros(4))
+    for pairwise in (False, True):
+        value, gradient = jax.value_and_grad(lambda one, p=pairwise: conformal.hinge(one, empty, 0.3, 0.01, p))(logits)
+        assert value == 0 and (gradient == 0).all()
+    one = samples([0], [True])
+    flat = jnp.zeros((1, 2))
+    value, gradient = jax.value_and_grad(lambda z: conformal.hinge(z, one, 0.5, 0.0))(flat)  # 0.5 - (1 - 0.5) = 0
+    assert value == 0 and gradient[0, 0] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_pairs_are_single_samples_where_all_labels_are_the_same(same):
+    rng = np.random.default_rng(1)
+    logits = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
+    batch = samples([2] * 6 if same else [0, 1, 2, 3, 0, 1], [True] * 6, [1, 1, 1, 1, 0, 1])
+    pairs, single = (float(conformal.hinge(logits, batch, 0.8, 0.01, pairwise)) for pairwise in (True, False))
+    assert (pairs == pytest.approx(single, rel=1e-6)) == same
+
+
+def test_what_cannot_be_wrapped_says_so():
+    with pytest.raises(errors.ConfigError, match="without gradient steps"):
+        table.lookup("ssd+conformal").build()
+    with pytest.raises(errors.ConfigError, match="Did you mean 'conformal'"):
+        table.lookup("finetune+conformall")
+    with pytest.raises(errors.ConfigError, match="alpha = 1.5"):
+        conformal.conformal(descent.finetune(), alpha=1.5)
+    few = trial.setup(conformal.conformal(descent.finetune(0.1, 1), alpha=0.02))
+    with pytest.raises(errors.ConfigError, match="at least 49 calibration rows of retained classes; there are 20"):
+        running.trace(few)
+
+    def build(hyper):
+        return conformal.conformal(descent.finetune(0.05, 1), **hyper)
+
+    swept = trial.setup(build({}), forget=trial.FORGET[:2])._replace(
+        build=build, hyper={"alpha": np.asarray([0.1, 0.2])}
+    )
+    with pytest.raises(errors.ConfigError, match="cannot be swept"):
+        running.trace(swept)
+
+
+def test_a_wrapped_builder_has_the_arguments_of_both_and_costs_more():
+    entry = table.lookup("finetune+conformal")
+    chosen = table.hyperparameters(entry)
+    assert set(inspect.signature(descent.finetune).parameters) < set(chosen)
+    assert chosen["conformal_lamda"] == 0.085 and chosen["conformal_pairwise"] is False
+    assert wrappers.innermost(entry.build) is descent.finetune
+    sizes = costs.Sizes(100, 900, 10, 64)
+    plain, wrapped = (costs.retain_epochs(one, sizes) for one in (descent.finetune(), entry.build()))
+    # 16 rows beside 64 at every step, and forward passes over the (stand-in) calibration rows
+    assert plain * 1.2 < wrapped < plain * 1.35
+    assert isinstance(entry.build(), Method)
