@@ -180,7 +180,8 @@ class UnlearnSettings:
 class StudySettings:
     """Experiments that join several stages."""
 
-    kind: str = field("methods", "methods: all unlearning methods beside exact retraining", choices=("methods",))
+    kind: str = field("methods", "methods: all unlearning methods beside exact retraining; conformal: methods with and "
+                      "without the conformal-guided loss", choices=("methods", "conformal"))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +234,28 @@ class AuditSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+    """The field's utility numbers and conformal metrics."""
+
+    metrics: tuple[str, ...] = field(("all",), "groups: svc, thresholds, entropy, distances, conformal, miacr; all")
+    alphas: tuple[float, ...] = field((0.05, 0.1, 0.15, 0.2), "levels of the prediction sets, each in (0, 1)")
+    headline: float = field(0.1, "the level of tables and sentences, one of alphas", low=1e-4, high=0.9999)
+    score: str = field("lac", "non-conformity: lac = 1 - p, log = -log p, aps, raps",
+                        choices=("lac", "log", "aps", "raps"))  # fmt: skip
+    rank: str = field("reference", "of the threshold: reference = as published, one above the textbook's",
+                       choices=("reference", "textbook"))  # fmt: skip
+    raps_lam: float = field(0.01, "raps: penalty per label behind place raps_k_reg", low=0.0)
+    raps_k_reg: int = field(5, "raps: labels without penalty", low=0)
+    qhat: str = field("retain", "whole classes forgotten: threshold of their samples from calibration rows of retained "
+                       "classes, or of their own (published)", choices=("retain", "own"))  # fmt: skip
+    strict: bool = field(True, "calibration sets that are too small, or lack a class of the test set, are errors")
+    miacr_attack: str = field("threshold", "MIACR: threshold on the confidence (fast) or svc (published)",
+                               choices=("threshold", "svc"))  # fmt: skip
+    miacr_alpha: float = field(0.05, "MIACR: level", low=1e-4, high=0.9999)
+    svc_rows: int = field(2000, "SVC attacks: at most so many shadow samples per side; 0 = all (published)", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineSettings:
     """How populations are mapped onto the machine. None of these changes the numbers beyond float rounding."""
 
@@ -258,5 +281,7 @@ class CompatSettings:
                           choices=("corrected", "faithful"))  # fmt: skip
     scores: str = field("corrected", "faithful: LiRA, IAM constants and Table 5 with the published code's quirks",
                          choices=("corrected", "faithful"))  # fmt: skip
+    evaluate: str = field("corrected", "faithful: modified entropy, ZRF and MIACR of classes with the published quirks",
+                           choices=("corrected", "faithful"))  # fmt: skip
     unlearn: str = field("corrected", "faithful: unlearning methods with the published code's quirks (docstrings)",
                           choices=("corrected", "faithful"))  # fmt: skip

@@ -23,6 +23,7 @@ from jaxunlearn.sections import (
     ConformalSettings,
     DataSettings,
     EngineSettings,
+    EvaluateSettings,
     ForgetSettings,
     ModelSettings,
     ShadowSettings,
@@ -37,10 +38,10 @@ from jaxunlearn.sections import (
 from jaxunlearn.sections import field as setting
 
 __all__ = [
-    "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings", "ForgetSettings",
-    "ModelSettings", "Settings", "ShadowSettings", "SplitSettings", "StudySettings", "SweepSettings",
-    "TargetSettings", "TrainSettings", "UnlearnSettings", "cache_folder", "defaults", "field_names", "resolve",
-    "to_dict", "unknown_setting", "variant",
+    "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings", "EvaluateSettings",
+    "ForgetSettings", "ModelSettings", "Settings", "ShadowSettings", "SplitSettings", "StudySettings",
+    "SweepSettings", "TargetSettings", "TrainSettings", "UnlearnSettings", "cache_folder", "defaults",
+    "field_names", "resolve", "to_dict", "unknown_setting", "variant",
 ]  # fmt: skip
 
 
@@ -57,6 +58,7 @@ class Settings:
     targets: TargetSettings = section(TargetSettings)
     unlearn: UnlearnSettings = section(UnlearnSettings)
     audit: AuditSettings = section(AuditSettings)
+    evaluate: EvaluateSettings = section(EvaluateSettings)
     study: StudySettings = section(StudySettings)
     engine: EngineSettings = section(EngineSettings)
     compat: CompatSettings = section(CompatSettings)
@@ -232,5 +234,9 @@ def _check_together(settings: Settings) -> None:
         )
     if train.schedule == "step" and not train.milestones:
         raise errors.ConfigError("train.schedule = 'step' needs train.milestones, e.g. (60, 120, 160).")
+    if settings.evaluate.headline not in settings.evaluate.alphas:
+        raise errors.ConfigError(
+            f"evaluate.headline = {settings.evaluate.headline} is none of evaluate.alphas {settings.evaluate.alphas}."
+        )
     if settings.split.forget.kind == "index_file" and not settings.split.forget.path:
         raise errors.ConfigError("split.forget.kind = 'index_file' needs split.forget.path.")

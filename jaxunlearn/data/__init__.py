@@ -25,6 +25,7 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "cifar100": published.cifar100,
     "cifar20": published.cifar20,
     "cinic10": pictures.cinic10,
+    "tiny_imagenet": pictures.tiny_imagenet,
     "mnist": published.mnist,
     "fashion_mnist": published.fashion_mnist,
     "svhn": published.svhn,

@@ -1,13 +1,16 @@
-"""What a network sees: raw rows to normalised float32, with random flips and crops during training.
+"""What a network sees: raw rows to normalised float32, with random flips, crops and loss of colour during training.
 
-    raw -> [flip] -> [black border, random crop] -> (raw / scale - mean) / std
+    raw -> [flip] -> [black border, random crop] -> [grey] -> (raw / scale - mean) / std
 
 Written for ONE member, undecorated, to run inside the training step under `jit` and `vmap`. The border is added before
 normalisation, so it is black and not the mean colour. Row j's draw is a function of (key, j): it does not change with
 the batch size, and no row ever touches another (a NaN stays in its row).
 
 Source: training transforms of the CIFAR recipes of the IAM reference (flip with p = 0.5, zero padding 4, random crop).
-CINIC-10's recipe crops first and flips then, which has the same distribution.
+CINIC-10's recipe crops first and flips then, which has the same distribution. `flip_crop_gray` is the training
+transform of the conformal unlearning reference: one picture in ten becomes L = 0.2989 R + 0.587 G + 0.114 B in all
+three channels, cut to whole numbers for 8-bit pictures, as torchvision does with tensors (Pillow's pictures, which the
+reference transforms, it rounds: a difference of at most 1 in 255).
 """
 
 from collections.abc import Callable
@@ -18,7 +21,8 @@ import jax.numpy as jnp
 from jaxunlearn import checks, errors
 from jaxunlearn.records import Dataset
 
-KINDS = ("none", "flip", "crop", "flip_crop")
+KINDS = ("none", "flip", "crop", "flip_crop", "flip_crop_gray")
+GRAY_FRACTION = 0.1
 
 Prepare = Callable[[jax.Array, jax.Array | None, bool], jax.Array]
 
@@ -28,7 +32,8 @@ def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
 
     Args:
       dataset: its scale, mean, std and number of axes are used; its arrays are not captured.
-      augment: none, flip (horizontal, p = 0.5), crop (random position in the padded picture) or flip_crop.
+      augment: none, flip (horizontal, p = 0.5), crop (random position in the padded picture), flip_crop, or
+        flip_crop_gray (then grey with p = 0.1; a picture of one channel is grey already and stays as it is).
       pad: black pixels added on each side before a crop, at least 0.
 
     Returns:
@@ -36,7 +41,8 @@ def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
       with augment "none") the key is not read and may be None.
 
     Raises:
-      ConfigError: unknown kind, negative pad, or augmentation of rows that are not pictures.
+      ConfigError: unknown kind, negative pad, augmentation of rows that are not pictures, or greying of pictures that
+        have neither one nor three channels.
     """
     checks.choice("data.augment", augment, KINDS)
     checks.in_range("data.pad", pad, 0)
@@ -44,6 +50,12 @@ def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
         raise errors.ConfigError(
             f"data.augment = {augment!r} needs pictures, but rows of {dataset.name!r} have shape "
             f"{tuple(dataset.inputs.shape[1:])}. Set --config.data.augment=none."
+        )
+    channels = dataset.inputs.shape[-1]
+    if "gray" in augment and channels not in (1, 3):
+        raise errors.ConfigError(
+            f"data.augment = {augment!r} turns red, green and blue into grey, but pictures of {dataset.name!r} have "
+            f"{channels} channels. Set --config.data.augment=flip_crop."
         )
     scale, mean, std = dataset.scale, dataset.mean, dataset.std
 
@@ -81,7 +93,18 @@ def _augmented(inputs: jax.Array, key: jax.Array | None, augment: str, pad: int)
         inputs = jnp.where(is_flipped, inputs[:, :, ::-1, :], inputs)
     if "crop" in augment and pad > 0:
         inputs = _cropped(inputs, bits[:, 1:], pad)
+    if "gray" in augment and inputs.shape[-1] == 3:
+        # The flip has used one bit of its word; the other 31 decide here, so that flips and crops stay what they are.
+        is_gray = (bits[:, 0] >> 1) < jnp.uint32(int(GRAY_FRACTION * 2**31))
+        inputs = jnp.where(is_gray[:, None, None, None], _gray(inputs), inputs)
     return inputs
+
+
+def _gray(inputs: jax.Array) -> jax.Array:
+    """[B, H, W, 3] with the same luminance in every channel, in the dtype of the inputs."""
+    red, green, blue = (inputs[..., channel].astype(jnp.float32) for channel in range(3))
+    luminance = 0.2989 * red + 0.587 * green + 0.114 * blue
+    return jnp.broadcast_to(luminance.astype(inputs.dtype)[..., None], inputs.shape)
 
 
 def _cropped(inputs: jax.Array, bits: jax.Array, pad: int) -> jax.Array:

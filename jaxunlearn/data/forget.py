@@ -6,6 +6,7 @@
 | one_class | every target row of class classes[r % len] | `count` |
 | class_percentage | a fraction of the target rows of class classes[r % len] | `count` |
 | classes | sequential removal: every target row of classes[0] .. classes[r] | len(classes) |
+| subclass | every target row whose fine class (`groups` of the data set) is classes[r % len] | `count` |
 | index_file | the rows that the file lists | as many as the file holds |
 """
 
@@ -15,10 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import files, permutation
+from jaxunlearn.data import files, optml, permutation
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import SplitSettings
 
+# Forget sets made of classes that the network tells apart; a subclass is none of these.
 CLASS_KINDS = ("one_class", "class_percentage", "classes")
 
 
@@ -31,14 +33,15 @@ def draw(
       dataset: for labels and number of rows.
       target: [n] rows of the target set, in drawn order.
       settings: generator and forget settings.
-      seed: the run's seed; set r of `set_random` and `class_percentage` draws by seed + r.
+      seed: the run's seed; set r of `set_random` and `class_percentage` draws by seed + r (optml: seed - 1 + r).
       listed: for `index_file`, one array of rows per set.
 
     Returns:
       [R, N] bool, each row a proper, non-empty subset of the target rows.
 
     Raises:
-      ConfigError: a set that is empty or leaves nothing to retain, or a class that does not exist.
+      ConfigError: a set that is empty or leaves nothing to retain, a class that does not exist, or subclasses of a data
+        set that has none.
       DataError: a class without target rows, or listed rows outside the target set.
     """
     kind = settings.forget.kind
@@ -47,7 +50,7 @@ def draw(
     elif kind == "index_file":
         chosen = _listed_sets(target, settings, listed)
     else:
-        checks.choice("split.forget.kind", kind, ("set_random", "index_file", *CLASS_KINDS))
+        checks.choice("split.forget.kind", kind, ("set_random", "index_file", "subclass", *CLASS_KINDS))
         chosen = _class_sets(dataset, target, settings, seed)
     sets = np.zeros((len(chosen), len(dataset.labels)), bool)
     for number, rows in enumerate(chosen):
@@ -72,6 +75,8 @@ def _random_sets(target: np.ndarray, settings: SplitSettings, seed: int) -> list
             permutation.generator(seed + number, "forget").permutation(target)[:size]
             for number in range(settings.forget.count)
         ]
+    if settings.rng == "optml":
+        return [optml.forget_rows(target, size, seed + number) for number in range(settings.forget.count)]
     return [target[published_positions(len(target), seed + number)[-size:]] for number in range(settings.forget.count)]
 
 
@@ -88,26 +93,40 @@ def _class_sets(dataset: Dataset, target: np.ndarray, settings: SplitSettings, s
     classes = settings.forget.classes
     if not classes:
         raise errors.ConfigError(f"split.forget.kind = {settings.forget.kind!r} needs split.forget.classes, e.g. (0,).")
-    target_labels = np.asarray(dataset.labels)[target]
+    labels, known, kind_of_class = _labelling(dataset, settings.forget.kind)
+    target_labels = labels[target]
     rows_of = {}
     for one in classes:
-        if not 0 <= one < dataset.num_classes:
+        if not 0 <= one < known:
             raise errors.ConfigError(
-                f"split.forget.classes holds {one}; {dataset.name!r} has the classes 0 to {dataset.num_classes - 1}."
+                f"split.forget.classes holds {one}; {dataset.name!r} has the {kind_of_class}es 0 to {known - 1}."
             )
         rows_of[one] = target[target_labels == one]
         if len(rows_of[one]) == 0:
             present = ", ".join(map(str, np.unique(target_labels).tolist()))
             raise errors.DataError(
-                f"class {one} of split.forget.classes has no row in the target set, which holds the classes {present}. "
-                "Choose one of these, or a larger target set."
+                f"{kind_of_class} {one} of split.forget.classes has no row in the target set, which holds the "
+                f"{kind_of_class}es {present}. Choose one of these, or a larger target set."
             )
     if settings.forget.kind == "classes":
         return [np.concatenate([rows_of[one] for one in classes[: step + 1]]) for step in range(len(classes))]
     chosen = [rows_of[classes[number % len(classes)]] for number in range(settings.forget.count)]
-    if settings.forget.kind == "one_class":
+    if settings.forget.kind in ("one_class", "subclass"):
         return chosen
     return [_part(rows, settings, seed + number) for number, rows in enumerate(chosen)]
+
+
+def _labelling(dataset: Dataset, kind: str) -> tuple[np.ndarray, int, str]:
+    """Labels [N] by which classes are chosen, how many classes there are, and what to call one of them."""
+    if kind != "subclass":
+        return np.asarray(dataset.labels), dataset.num_classes, "class"
+    if dataset.groups is None:
+        raise errors.ConfigError(
+            f"split.forget.kind = 'subclass' needs fine classes, but data set {dataset.name!r} has none. Use one that "
+            "has (--config.data.name=cifar20), or --config.split.forget.kind=one_class."
+        )
+    groups = np.asarray(dataset.groups)
+    return groups, int(groups.max()) + 1, "fine class"
 
 
 def _part(rows: np.ndarray, settings: SplitSettings, seed: int) -> np.ndarray:
@@ -117,7 +136,9 @@ def _part(rows: np.ndarray, settings: SplitSettings, seed: int) -> np.ndarray:
             f"split.forget.fraction = {settings.forget.fraction} of the {len(rows)} target rows of a class is no row "
             "at all. Raise the fraction."
         )
-    # Published code takes the first rows in target order, hence the same ones in every set of a class.
+    if settings.rng == "optml":
+        return optml.forget_rows(rows, size, seed)
+    # IAM's code takes the first rows in target order, hence the same ones in every set of a class.
     return rows[:size] if settings.rng == "mt19937" else permutation.generator(seed, "forget").permutation(rows)[:size]
 
 

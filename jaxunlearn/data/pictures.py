@@ -1,4 +1,6 @@
-"""Pictures in folders, one folder per class: any user's, and CINIC-10.
+"""Pictures in folders, one folder per class: any user's, CINIC-10, and Tiny-ImageNet.
+
+    pools of (file, label) -> decoded once, cached -> Dataset
 
 Order is that of published code: classes sorted by name, files sorted by name within a class. Reading is done once; the
 decoded arrays are cached under a name that depends on every file's size and time.
@@ -19,6 +21,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 CINIC10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CINIC10_CONSTANTS = ((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835))
+TINY_IMAGENET_CONSTANTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+Pool = list[tuple[pathlib.Path, int]]
 
 
 def folder(settings: DataSettings) -> Dataset:
@@ -37,7 +42,8 @@ def folder(settings: DataSettings) -> Dataset:
         )
     root = files.existing("folder", settings.path)
     if not (root / "train").is_dir():
-        content = _decoded(settings, [root], class_names(root), settings.size)
+        names = class_names(root)
+        content = _decoded(settings, [_listed(root, names)], names, settings.size)
         return arrays.build_cut(
             "folder", content["x"], content["y"], settings.held_out, class_names=content["class_names"].tolist()
         )
@@ -47,8 +53,9 @@ def folder(settings: DataSettings) -> Dataset:
             f"{root} has a folder 'train' but none of 'test', 'val', 'valid'; add the held-out pictures, or put the "
             "class folders directly under the root to have a fraction held out."
         )
-    content = _decoded(settings, [root / "train", held_out], class_names(root / "train"), settings.size)
-    return _build("folder", content, num_train=int(content["counts"][0]))
+    names = class_names(root / "train")
+    pools = [_listed(root / "train", names), _listed(held_out, names, root / "train")]
+    return _build("folder", _decoded(settings, pools, names, settings.size))
 
 
 def cinic10(settings: DataSettings) -> Dataset:
@@ -75,12 +82,90 @@ def cinic10(settings: DataSettings) -> Dataset:
         raise errors.DataError(
             f"{root / 'train'} holds the classes {', '.join(found)}; expected {', '.join(CINIC10_CLASSES)}."
         )
-    content = _decoded(settings, [root / part for part in ("train", "valid", "test")], found, 32)
-    return _build("cinic10", content, num_train=int(content["counts"][0]), constants=CINIC10_CONSTANTS)
+    pools = [_listed(root / part, found, root / "train") for part in ("train", "valid", "test")]
+    return _build("cinic10", _decoded(settings, pools, found, 32), constants=CINIC10_CONSTANTS)
 
 
-def _build(name: str, content: dict[str, np.ndarray], num_train: int, **facts: Any) -> Dataset:
-    names = content["class_names"].tolist()
+def tiny_imagenet(settings: DataSettings) -> Dataset:
+    """Tiny-ImageNet: 100,000 training pictures of 64x64x3 in 200 classes, numbered in the order of their WordNet ids.
+
+    Two layouts, both with train/WNID/*.JPEG or train/WNID/images/*.JPEG:
+
+    * as downloaded: the held-out pool is val/images, labelled by val/val_annotations.txt, 10,000 pictures; the pictures
+      of `test` have no labels and are left out;
+    * rearranged: val, test and cal, as far as they are there, hold class folders as train does, and are the held-out
+      pool in this order.
+
+    Classes are called by their first name in words.txt, else by their id. A rearranged copy may hold fewer.
+
+    Source: the normalisation of the conformal unlearning reference (ImageNet's).
+    """
+    ways = (
+        "download http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpack it, and point --config.data.path to the "
+        "folder tiny-imagenet-200, which holds train and val",
+    )
+    root = files.locate(settings, ["tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet.npz"], ways)
+    if root.suffix == ".npz":
+        return embedded.from_npz(root, "tiny_imagenet", settings.held_out, constants=TINY_IMAGENET_CONSTANTS)
+    if not (root / "train").is_dir():
+        raise files.missing("tiny_imagenet", f"the folder train in {root}", ways)
+    found = class_names(root / "train")
+    pools, annotations = [_listed(root / "train", found)], root / "val" / "val_annotations.txt"
+    # A rearranged copy may keep the annotations, and an empty folder.
+    if annotations.is_file() and any((root / "val" / "images").glob("*")):
+        pools.append(_annotated(annotations, found))
+        content = _decoded(settings, pools, found, 64, files.stamp(annotations))
+    else:
+        # The downloaded `test` holds nothing but unlabelled pictures, which a rearranged copy may still have beside it.
+        parts = [part for part in (root / "val", root / "test", root / "cal") if _has_classes(part)]
+        if not parts:
+            raise files.missing(
+                "tiny_imagenet", f"val/val_annotations.txt, or class folders in val, test or cal of {root}", ways
+            )
+        pools += [_listed(part, found, root / "train") for part in parts]
+        content = _decoded(settings, pools, found, 64)
+    words = _words(root / "words.txt")
+    content["class_names"] = np.array([words.get(name, name) for name in found])
+    return _build("tiny_imagenet", content, constants=TINY_IMAGENET_CONSTANTS)
+
+
+def _has_classes(root: pathlib.Path) -> bool:
+    return root.is_dir() and any(one.is_dir() and one.name != "images" for one in root.iterdir())
+
+
+def _annotated(annotations: pathlib.Path, names: Sequence[str]) -> Pool:
+    """The pictures that lines `picture <tab> class <tab> ...` label, sorted by class and then by name."""
+    label_of = {name: label for label, name in enumerate(names)}
+    pool = []
+    for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        picture = annotations.parent / "images" / words[0]
+        if len(words) < 2 or words[1] not in label_of:
+            raise errors.DataError(
+                f"{annotations}, line {number}: {line!r} does not give a picture and one of the {len(names)} classes "
+                "of the folder train. Restore the file of the download."
+            )
+        if not picture.is_file():
+            raise errors.DataError(f"{annotations}, line {number}, names {picture}, which is absent. Unpack it again.")
+        pool.append((picture, label_of[words[1]]))
+    if not pool:
+        raise errors.DataError(f"{annotations} labels no picture. Restore the file of the download.")
+    return sorted(pool, key=lambda one: (one[1], one[0].name))
+
+
+def _words(path: pathlib.Path) -> dict[str, str]:
+    """WordNet id -> first name, from lines `n01443537 <tab> goldfish, Carassius auratus`; empty without the file."""
+    if not path.is_file():
+        return {}
+    lines = [line.partition("\t") for line in path.read_text(errors="replace").splitlines()]
+    return {name.strip(): words.split(",")[0].strip() for name, _, words in lines if words.strip()}
+
+
+def _build(name: str, content: dict[str, np.ndarray], **facts: Any) -> Dataset:
+    """A `Dataset` whose train pool is the first of the decoded pools."""
+    names, num_train = content["class_names"].tolist(), int(content["counts"][0])
     return arrays.build(name, content["x"], content["y"], num_train, class_names=names, **facts)
 
 
@@ -99,26 +184,40 @@ def class_names(root: pathlib.Path) -> tuple[str, ...]:
     return names
 
 
+def _listed(root: pathlib.Path, names: Sequence[str], train: pathlib.Path | None = None) -> Pool:
+    """The pictures of one pool with their labels; a class folder may keep them in a folder `images` of its own.
+
+    Args:
+      root: the folder of class folders.
+      names: all classes.
+      train: the folder that has every class; None = `root` is it, and a class without pictures is an error.
+
+    Raises:
+      DataError: a class that `names` does not hold, or a class of the train pool without pictures.
+    """
+    extra = sorted(set(class_names(root)) - set(names))
+    if extra:
+        raise errors.DataError(
+            f"{root} holds the class {extra[0]!r}, which {train} does not; it has {', '.join(names)}."
+        )
+    pool: Pool = []
+    for label, name in enumerate(names):
+        there = sorted([*(root / name).glob("*"), *(root / name / "images").glob("*")])
+        pictures = [one for one in there if one.suffix.lower() in SUFFIXES and one.name[0] != "."]
+        if not pictures and train in (None, root):
+            raise errors.DataError(f"{root / name} holds no pictures ({', '.join(SUFFIXES)}).")
+        pool += [(picture, label) for picture in pictures]
+    return pool
+
+
 def _decoded(
-    settings: DataSettings, roots: Sequence[pathlib.Path], names: Sequence[str], size: int
+    settings: DataSettings, pools: Sequence[Pool], names: Sequence[str], size: int, *facts: Any
 ) -> dict[str, np.ndarray]:
-    """All pictures of several pools as x [N, size, size, C] uint8, y [N], counts per pool, class_names; cached."""
-    listed: list[tuple[pathlib.Path, int]] = []
-    counts = []
-    for root in roots:
-        extra = sorted(set(class_names(root)) - set(names))
-        if extra:
-            raise errors.DataError(
-                f"{root} holds the class {extra[0]!r}, which {roots[0]} does not; it has {', '.join(names)}."
-            )
-        before = len(listed)
-        for label, name in enumerate(names):
-            there = sorted(root.joinpath(name).glob("*")) if root.joinpath(name).is_dir() else []
-            pictures = [one for one in there if one.suffix.lower() in SUFFIXES and one.name[0] != "."]
-            if not pictures and root == roots[0]:
-                raise errors.DataError(f"{root / name} holds no pictures ({', '.join(SUFFIXES)}).")
-            listed += [(picture, label) for picture in pictures]
-        counts.append(len(listed) - before)
+    """All pictures of several pools as x [N, size, size, C] uint8, y [N], counts per pool, class_names; cached.
+
+    `facts` are what the labels depend on beside the paths of the pictures.
+    """
+    listed, counts = [one for pool in pools for one in pool], [len(pool) for pool in pools]
 
     def make() -> dict[str, np.ndarray]:
         return {
@@ -129,7 +228,8 @@ def _decoded(
         }
 
     stamps = [files.stamp(picture) for picture, _ in listed]
-    return files.cached(settings, f"{settings.name.replace(':', '_')}-{files.digest(size, counts, *stamps)}", make)
+    digest = files.digest(size, counts, *stamps, *facts)
+    return files.cached(settings, f"{settings.name.replace(':', '_')}-{digest}", make)
 
 
 def read_pictures(paths: Sequence[pathlib.Path], size: int) -> np.ndarray:

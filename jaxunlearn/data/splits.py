@@ -4,7 +4,7 @@
     held-out pool -> test | population
     shadow pool   -> one row of [M, N] per shadow model
 
-Two ways of drawing, by `settings.rng`:
+Three ways of drawing, by `settings.rng`:
 
 * `numpy`: everything is random by the seed. What a member trains on is a function of the seed, its number and the pool,
   never of how many members there are or in which order they are drawn.
@@ -12,6 +12,8 @@ Two ways of drawing, by `settings.rng`:
   seed; the last 100 target rows are forgotten under every seed (so only 400 of 500 vary, and forget sets of at most 100
   rows are all the same); the last 200 shadow rows are in every shadow model's training part; shadow seeds are chained
   through their low byte and always start at 42.
+* `optml`: SalUn's published splits (see `optml`): the shadow set is its validation part. Held-out rows and shadow
+  members, which that code does not have, are drawn as with `numpy`.
 
 Source: IAM reference, data loader and shadow training; pinned by golden arrays.
 """
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import forget, permutation
+from jaxunlearn.data import forget, optml, permutation
 from jaxunlearn.records import Dataset, Split
 from jaxunlearn.settings import ShadowSettings, SplitSettings
 
@@ -37,15 +39,19 @@ def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
     set r is the published set of seed + r, the held-out halves are those of `seed`. Differs from the published code
     in nothing; see the module docstring for its quirks.
 
+    With `rng="optml"` shadow (validation) rows in drawn order, target (training) rows ascending and the forget sets of
+    `set_random`, `one_class` and `class_percentage` equal those of SalUn's code; set r is the published one of seed +
+    r. That code tests on the whole held-out pool, from which population rows are kept aside here (`settings.test`).
+
     Args:
       dataset: train pool first, then held-out pool.
       settings: sizes, generator and forget sets.
       seed: the run's seed.
 
     Returns:
-      A `Split` whose index arrays are rows of the data set: shadow [settings.shadow], target in drawn order, test (half
-      of the held-out pool, an odd row included), population (the other half, at most settings.population), forget [R,
-      N].
+      A `Split` whose index arrays are rows of the data set: shadow [settings.shadow], target in drawn order, test
+      (settings.test rows of the held-out pool, or half of it, an odd row included), population (the others, at most
+      settings.population), forget [R, N].
 
     Raises:
       ConfigError: sizes that do not fit together, or a forget set that is empty or leaves nothing to retain.
@@ -54,15 +60,18 @@ def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
     _check_pools(dataset, settings)
     listed = forget.read_index_file(settings.forget.path, dataset) if settings.forget.kind == "index_file" else ()
     if settings.rng == "mt19937":
-        shadow, target, test, population = _published_rows(dataset, settings, seed)
+        shadow, target, held_out = _published_rows(dataset, settings, seed)
+    elif settings.rng == "optml":
+        shadow, target, held_out = _optml_rows(dataset, settings, seed)
     else:
-        shadow, target, test, population = _random_rows(dataset, settings, seed, listed)
+        shadow, target, held_out = _random_rows(dataset, settings, seed, listed)
+    num_test = settings.test or (len(held_out) + 1) // 2
     sets = forget.draw(dataset, target, settings, seed, listed)
     return Split(
         shadow=shadow.astype(np.int32),
         target=target.astype(np.int32),
-        population=population[: settings.population].astype(np.int32),
-        test=test.astype(np.int32),
+        population=held_out[num_test:][: settings.population].astype(np.int32),
+        test=held_out[:num_test].astype(np.int32),
         forget=sets,
         kind=settings.forget.kind,
         seed=seed,
@@ -82,6 +91,16 @@ def _check_pools(dataset: Dataset, settings: SplitSettings) -> None:
             f"the held-out pool of {dataset.name!r} has {num_held_out} row(s); test and population need one each. "
             "Hold out more rows (data.held_out, data.test_rows)."
         )
+    if settings.test >= num_held_out:
+        raise errors.ConfigError(
+            f"split.test = {settings.test} leaves none of the {num_held_out} held-out rows of {dataset.name!r} for the "
+            "population. Lower it, or set 0 for half of them."
+        )
+    if settings.rng != "optml" and settings.shadow < 2:
+        raise errors.ConfigError(
+            f"split.shadow = {settings.shadow}: shadow models need at least 2 rows of their own. Only split.rng = "
+            "'optml', which sets their number itself, takes 0."
+        )
     if settings.rng == "mt19937":
         num_target = settings.target or num_train - settings.shadow
         if num_target < permutation.TARGET_TAIL:
@@ -98,8 +117,8 @@ def _check_pools(dataset: Dataset, settings: SplitSettings) -> None:
 
 def _random_rows(
     dataset: Dataset, settings: SplitSettings, seed: int, listed: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    num_rows, num_train = len(dataset.labels), dataset.num_train
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    num_train = dataset.num_train
     order = permutation.generator(seed, "split").permutation(num_train)
     is_listed = np.zeros(num_train, bool)
     for rows in listed:
@@ -120,14 +139,34 @@ def _random_rows(
     others = free[settings.shadow :]
     is_target[others[: settings.target - is_listed.sum()] if settings.target else others] = True
     target = order[is_target[order]]
-    held_out = num_train + permutation.generator(seed, "held_out").permutation(num_rows - num_train)
-    half = (len(held_out) + 1) // 2
-    return shadow, target, held_out[:half], held_out[half:]
+    return shadow, target, _random_held_out(dataset, seed)
 
 
-def _published_rows(
-    dataset: Dataset, settings: SplitSettings, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _random_held_out(dataset: Dataset, seed: int) -> np.ndarray:
+    num_held_out = len(dataset.labels) - dataset.num_train
+    return dataset.num_train + permutation.generator(seed, "held_out").permutation(num_held_out)
+
+
+def _optml_rows(dataset: Dataset, settings: SplitSettings, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    labels = np.asarray(dataset.labels)[: dataset.num_train]
+    shadow = optml.validation_rows(labels, seed)
+    target = optml.training_rows(labels, shadow)
+    for name, given, there in (("shadow", settings.shadow, len(shadow)), ("target", settings.target, len(target))):
+        if given not in (0, there):
+            raise errors.ConfigError(
+                f"split.{name} = {given}, but split.rng = 'optml' keeps 10 % of each class of {dataset.name!r}, "
+                f"{len(shadow)} rows, as shadow set and the other {len(target)} as target set. Set "
+                f"--config.split.{name}=0 or {there}."
+            )
+    if len(shadow) < 2:
+        raise errors.ConfigError(
+            f"split.rng = 'optml' keeps 10 % of each class as shadow set, but the classes of {dataset.name!r} are so "
+            f"small that this is {len(shadow)} row(s). Use more rows, or split.rng = 'numpy'."
+        )
+    return shadow, target, _random_held_out(dataset, seed)
+
+
+def _published_rows(dataset: Dataset, settings: SplitSettings, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     num_rows, num_train = len(dataset.labels), dataset.num_train
     order = permutation.fixed(num_train)
     shadow, target = order[: settings.shadow], order[settings.shadow :]
@@ -136,8 +175,7 @@ def _published_rows(
     # Drawn and thrown away: the held-out permutation continues the stream behind the one of the target rows.
     permutation.published(len(target) - permutation.TARGET_TAIL, stream)
     held_out = num_train + permutation.published(num_rows - num_train, stream)
-    half = (len(held_out) + 1) // 2
-    return shadow, target, held_out[:half], held_out[half:]
+    return shadow, target, held_out
 
 
 def shadow_seeds(count: int) -> list[int]:
@@ -172,7 +210,7 @@ def shadow_members(
       shadows: ratio and pool.
       member_ids: [M] global member numbers, at least 0.
       seed: the run's seed.
-      rng: numpy or mt19937.
+      rng: numpy, mt19937, or optml (which draws as numpy does).
       num_rows: N, rows of the data set.
 
     Returns:
@@ -181,7 +219,7 @@ def shadow_members(
     Raises:
       ConfigError: a member would train on nothing, or too few rows for the published fixed tail.
     """
-    checks.choice("split.rng", rng, ("numpy", "mt19937"))
+    checks.choice("split.rng", rng, ("numpy", "mt19937", "optml"))
     pool = shadow_pool(split, shadows.pool)
     member_ids = np.asarray(member_ids, np.int64).reshape(-1)
     size = int(shadows.ratio * len(pool))
@@ -195,7 +233,7 @@ def shadow_members(
     if len(member_ids) and member_ids.min() < 0:
         raise errors.ConfigError(f"member number {int(member_ids.min())}: shadow models are numbered from 0.")
     members = np.zeros((len(member_ids), num_rows), bool)
-    if rng == "numpy":
+    if rng != "mt19937":
         for row, member_id in zip(members, member_ids.tolist(), strict=True):
             row[permutation.generator(seed, "shadow_members", member_id).permutation(pool)[:size]] = True
         return members

@@ -5,6 +5,7 @@ a model are dependent, so the forget set is the unit); independent samples -> `d
 (counts), `bootstrap` (anything else).
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -66,6 +67,16 @@ def spread(values: np.ndarray) -> float:
     if len(values) < 2:
         return float("nan")
     return float(np.std(values)) if np.ptp(values) > 0 else 0.0
+
+
+def with_spread(finding: Finding, values: np.ndarray) -> Finding:
+    """The finding with the deviation of what it is the mean of."""
+    return dataclasses.replace(finding, spread=spread(values))
+
+
+def without_interval(finding: Finding) -> Finding:
+    """The finding for a table where the deviation says enough."""
+    return dataclasses.replace(finding, low=float("nan"), high=float("nan"))
 
 
 def clip(interval: Interval, low: float = 0.0, high: float = 1.0) -> Interval:

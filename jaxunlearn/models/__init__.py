@@ -31,7 +31,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": resnet.resnet50,
     "vgg11": cnn.vgg11,
     "vgg16": cnn.vgg16,
+    "vgg16_bn": cnn.vgg16_bn,
+    "vgg16_imagenet": cnn.vgg16_imagenet,
     "vit": vit.vit,
+    "vit_s16": vit.vit_s16,
 }
 _OPTIONS = ("num_classes", "conv", "dtype", "hidden", "width")
 

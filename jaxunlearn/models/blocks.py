@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxunlearn import errors
 from jaxunlearn.models import conv as convolution
@@ -220,6 +221,29 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 def avg_pool(inputs: jax.Array, size: int = 2) -> jax.Array:
     """Mean of each size x size window: [B, H, W, C] -> [B, H // size, W // size, C]."""
     return nn.avg_pool(inputs, (size, size), strides=(size, size))
+
+
+def adaptive_avg_pool(inputs: jax.Array, size: int) -> jax.Array:
+    """Means over size x size even windows of the picture: [B, H, W, C] -> [B, size, size, C].
+
+    Window i of an axis of n pixels goes from floor(i n / size) to ceil((i + 1) n / size), so that windows overlap where
+    size does not divide n, and repeat pixels where n is smaller. Written as a product with a constant matrix per axis.
+
+    Source: PyTorch `nn.AdaptiveAvgPool2d`.
+    """
+    if inputs.shape[1:3] == (size, size):
+        return inputs
+    rows, columns = (jnp.asarray(_even_windows(length, size), inputs.dtype) for length in inputs.shape[1:3])
+    return jnp.einsum("bhwc,ih,jw->bijc", inputs, rows, columns)
+
+
+def _even_windows(length: int, size: int) -> np.ndarray:
+    """[size, length] float64 whose row i averages window i."""
+    weights = np.zeros((size, length))
+    for i in range(size):
+        first, last = i * length // size, -(-(i + 1) * length // size)
+        weights[i, first:last] = 1 / (last - first)
+    return weights
 
 
 def global_avg_pool(inputs: jax.Array) -> jax.Array:

@@ -94,7 +94,7 @@ def see(bank: banks.Bank, chosen: settings.Settings, role: str, diverged: dict[i
     by_set = [np.asarray([line[mask].mean() for line, mask in zip(means, masks, strict=True)])
               for masks in (bank.forgotten, truth)]  # fmt: skip
     forgotten, retained = (
-        runs.with_spread(intervals.mean(one, metric=f"{SCORE} {name}", of=role, level=level), one)
+        intervals.with_spread(intervals.mean(one, metric=f"{SCORE} {name}", of=role, level=level), one)
         for one, name in zip(by_set, ("forgotten", "retained"), strict=True)
     )
     auc = pooled.table(values, truth, level=level, of=role)["auc"]
@@ -108,7 +108,7 @@ def present(summary: runs.Summary, seen: dict[str, Seen]) -> presenting.Piece:
     for name, one in summary.roles.items():
         found = [*runs.findings(name, one), *seen[name]]
         every += found
-        bare = [runs.without_interval(finding) for finding in found]
+        bare = [intervals.without_interval(finding) for finding in found]
         moved = "" if np.isnan(one.moved) else f"{one.moved:.2g}"
         rows.append((runs.shown(name), *bare, moved, runs.number(one.retain_epochs), runs.number(one.seconds)))
     caption = (

@@ -75,6 +75,8 @@ def prepare(settings: Settings) -> Workbench:
     policy = choose_policy(settings, measured)
     task = build_task(settings, dataset, policy.conv)
     facts = {"inputs": np.asarray(dataset.inputs), "labels": dataset.labels, "train": dataset.num_train}
+    if settings.split.forget.kind == "subclass" and dataset.groups is not None:
+        facts["groups"] = np.asarray(dataset.groups)  # the second labelling decides who is forgotten
     normalisation = {"scale": dataset.scale, "mean": dataset.mean, "std": dataset.std}
     return Workbench(settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, policy, measured)
 

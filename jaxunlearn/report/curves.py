@@ -140,6 +140,43 @@ def scoreui(levels: np.ndarray, lines: Mapping[str, Band]) -> Any:
     return figure
 
 
+def against_alpha(alphas: Sequence[float], panels: Mapping[tuple[str, str], Mapping[str, Sequence[Finding]]]) -> Any:
+    """Coverage, set size and CR of prediction sets against alpha: one row per kind of samples, one column per number.
+
+    Args:
+      alphas: [A] levels, in growing order.
+      panels: (row, column) -> line -> A findings; bands are value ± spread. The column "coverage" gets the promised
+        1 - alpha as a dotted line.
+
+    Raises:
+      DataError: no line, or more than 8. ShapeError: a line has not A findings.
+    """
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*panels, strict=True))
+    names = list(next(iter(panels.values())))
+    _few(dict.fromkeys(names), "line")
+    figure, grid = style.plot(
+        "Prediction sets against alpha", 0.9 + 1.9 * len(rows) + 0.16 * len(names), len(rows), len(columns),
+        squeeze=False, sharex=True,
+    )  # fmt: skip
+    places = np.asarray(alphas, float)
+    for (row, column), lines in panels.items():
+        axes = grid[rows.index(row)][columns.index(column)]
+        for place, (name, findings) in enumerate(lines.items()):
+            if len(findings) != len(places):
+                raise errors.ShapeError(f"{name} has {len(findings)} finding(s) for {len(places)} alphas.")
+            mean = np.array([finding.value for finding in findings], float)
+            low, high = np.array([_edges(finding) for finding in findings], float).T
+            _banded(axes, places, mean, low, high, name, place, markers=True)
+        if column == "coverage":
+            axes.plot(places, 1 - places, color=style.QUIET, lw=1, ls=":")
+        axes.set_title(f"{column}, {row}", fontsize=9, color=style.INK, loc="left")
+    for axes in grid[-1]:
+        axes.set_xlabel("alpha", fontsize=9)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=2, loc="outside lower left")
+    return figure
+
+
 def _roc(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """False and true positive rates at every threshold, from the strictest, and the area under them."""
     positive, negative = int(truth.sum()), int((~truth).sum())

@@ -8,9 +8,16 @@ import numpy as np
 
 from jaxunlearn import errors
 
+EVIDENCE = (
+    "It must be an .npz with `unlearned` [n, c], `labels` [n] and as many of `original` [n, c], `shadows` [s, n, c], "
+    "`forgotten` [n] as you have."
+)
 
-def read(path: Path) -> dict[str, np.ndarray]:
+
+def read(path: Path, expected: str = EVIDENCE) -> dict[str, np.ndarray]:
     """Arrays of an .npz, or of a folder of .npy files (as read-only memory maps).
+
+    `expected` says in an error what the file should hold.
 
     Raises:
       DataError: not there, not readable, or pickled objects inside.
@@ -18,22 +25,17 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         found = {file.stem: _mapped(file) for file in sorted(path.glob("*.npy"))}
         if not found:
-            raise errors.DataError(
-                f"{path} holds no .npy files; an evidence folder has original.npy, unlearned.npy ..."
-            )
+            raise errors.DataError(f"{path} holds no .npy files. {expected}")
         return found
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
-        raise errors.DataError(
-            f"--evidence={path} does not exist. It must be an .npz with `unlearned` [n, c], `labels` [n] and as many "
-            "of `original` [n, c], `shadows` [s, n, c], `forgotten` [n] as you have."
-        ) from error
+        raise errors.DataError(f"{path} does not exist. {expected}") from error
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise errors.DataError(
-            f"--evidence={path} cannot be read as an .npz of plain arrays ({error}). Save it with numpy.savez(path, "
-            "original=..., unlearned=..., shadows=..., labels=...)."
+            f"{path} cannot be read as an .npz of plain arrays ({error}). Save it with numpy.savez(path, name=array, "
+            f"...). {expected}"
         ) from error
 
 

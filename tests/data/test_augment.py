@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn import errors
+from jaxunlearn import errors, settings
 from jaxunlearn.data import augment
 
 KEY = jax.random.key(0)
@@ -79,6 +79,33 @@ def test_flip_and_crop_draw_independently(pictures):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_one_picture_in_ten_becomes_grey_and_nothing_else_changes(pictures, dtype):
+    dataset = pictures(count=3000, side=4, dtype=dtype)
+    inputs = jnp.asarray(dataset.inputs)
+    seen, coloured = (np.asarray(raw(dataset, kind)(inputs, KEY, True)) for kind in ("flip_crop_gray", "flip_crop"))
+    is_gray = (seen != coloured).any((1, 2, 3))
+    assert abs(is_gray.mean() - 0.1) < 4 * 0.3 / np.sqrt(3000)
+    luminance = coloured[is_gray].astype(np.float64) @ np.array([0.2989, 0.587, 0.114])
+    lost = luminance[..., None] - seen[is_gray]
+    assert lost.min() > -1e-4 and lost.max() < (1 if dtype == np.uint8 else 1e-4) + 1e-4
+    if dtype == np.uint8:
+        np.testing.assert_array_equal(seen, np.floor(seen))
+    # Word and bit are shared with the flip: the two draws must not be.
+    flipped = np.asarray(raw(dataset, "flip")(inputs, KEY, True) != inputs).any((1, 2, 3))
+    assert abs(flipped[is_gray].mean() - 0.5) < 4 * 0.5 / np.sqrt(is_gray.sum())
+
+
+def test_grey_pictures_stay_as_they_are_and_other_channels_are_refused(pictures):
+    dataset = pictures(count=200, channels=1)
+    inputs = jnp.asarray(dataset.inputs)
+    np.testing.assert_array_equal(
+        raw(dataset, "flip_crop_gray")(inputs, KEY, True), raw(dataset, "flip_crop")(inputs, KEY, True)
+    )
+    with pytest.raises(errors.ConfigError, match="have 4 channels. Set --config.data.augment=flip_crop"):
+        augment.prepare(pictures(channels=4), "flip_crop_gray")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_a_rows_draw_does_not_depend_on_the_batch_size(pictures, dtype):
     dataset = pictures(dtype=dtype)
     fn = augment.prepare(dataset, "flip_crop")
@@ -102,6 +129,11 @@ def test_a_nan_stays_in_its_row(pictures):
     inputs[3] = np.nan
     seen = np.asarray(augment.prepare(dataset, "flip_crop")(jnp.asarray(inputs), KEY, True))
     assert np.isnan(seen[3]).any() and np.isfinite(np.delete(seen, 3, axis=0)).all()
+
+
+def test_every_kind_can_be_set(pictures):
+    for kind in augment.KINDS:
+        assert settings.resolve({"data": {"augment": kind}}).data.augment == kind
 
 
 def test_bad_augmentation_settings_are_refused(pictures):

@@ -119,7 +119,7 @@ def test_a_cache_folder_that_cannot_be_written_costs_only_a_warning(tmp_path):
 
 
 def test_missing_data_name_every_way_out():
-    for name in ("cifar10", "cifar100", "cifar20", "mnist", "fashion_mnist", "svhn", "cinic10"):
+    for name in ("cifar10", "cifar100", "cifar20", "mnist", "fashion_mnist", "svhn", "cinic10", "tiny_imagenet"):
         message = refused(name)
         assert f"data set '{name}' was not found" in message
         assert "--config.data.path" in message and "--config.data.name=digits" in message

@@ -190,3 +190,64 @@ def test_cinic10_holds_out_valid_then_test_with_published_constants(tmp_path):
     assert "holds the classes" in refused(str(root), "cinic10")
     (root / "valid").rename(root / "val")
     assert "of which valid is absent" in refused(str(root), "cinic10")
+
+
+WNIDS = ("n01443537", "n01629819", "n02480495")
+
+
+def tiny(root, *layouts):
+    """Three classes: train pictures 10, 11, 12 and per layout one picture per class of the given values."""
+    paint(root, {f"train/{name}/images/{name}_0": flat(10 + i, 64) for i, name in enumerate(WNIDS)}, "JPEG")
+    for layout, value in layouts:
+        paint(root, {f"{layout}/{name}/1": flat(value + i, 64) for i, name in enumerate(WNIDS)}, "JPEG")
+    return root
+
+
+def test_tiny_imagenet_is_read_as_downloaded(tmp_path):
+    from jaxunlearn.data import pictures
+
+    root = tiny(tmp_path / "tiny-imagenet-200")
+    (root / "train" / WNIDS[0] / f"{WNIDS[0]}_boxes.txt").write_text("n01443537_0.JPEG\t0\t10\t63\t58\n")
+    paint(root, {f"val/images/val_{i}": flat(100 + i, 64) for i in range(4)}, "JPEG")
+    paint(root, {"test/images/test_0": flat(200, 64)}, "JPEG")
+    annotations = root / "val" / "val_annotations.txt"
+    lines = [f"val_{i}.JPEG\t{WNIDS[k]}\t0\t32\t44\t62\n" for i, k in enumerate((2, 0, 2, 1))]
+    annotations.write_text("".join(lines))
+    (root / "words.txt").write_text("n00001740\tentity\nn01443537\tgoldfish, Carassius auratus\nn02480495\torangutan\n")
+    dataset = load(str(root), "tiny_imagenet")
+    assert dataset.inputs.shape == (7, 64, 64, 3) and dataset.inputs.dtype == np.uint8
+    assert dataset.inputs[:, 0, 0, 0].tolist() == [10, 11, 12, 101, 103, 100, 102]
+    assert dataset.labels.tolist() == [0, 1, 2, 0, 1, 2, 2] and (dataset.num_train, dataset.num_classes) == (3, 3)
+    assert dataset.class_names == ("goldfish", "n01629819", "orangutan")
+    assert (dataset.mean, dataset.std) == pictures.TINY_IMAGENET_CONSTANTS
+    annotations.write_text("".join(lines[::-1]).replace(WNIDS[1], WNIDS[0]))
+    assert load(str(root), "tiny_imagenet").labels.tolist()[3:] == [0, 0, 2, 2], "other labels are never served stale"
+    annotations.write_text(lines[0] + "val_1.JPEG\tn99999999\t0\n")
+    assert "line 2: 'val_1.JPEG\\tn99999999\\t0' does not give" in refused(str(root), "tiny_imagenet")
+    annotations.write_text("val_9.JPEG\t" + WNIDS[0])
+    assert "val_9.JPEG, which is absent" in refused(str(root), "tiny_imagenet")
+    annotations.write_text("\n")
+    assert "labels no picture" in refused(str(root), "tiny_imagenet")
+
+
+def test_a_rearranged_tiny_imagenet_holds_out_val_test_and_cal_in_this_order(tmp_path):
+    root = tiny(tmp_path / "rearranged", ("cal", 50), ("val", 30))
+    paint(root, {"test/images/test_0": flat(200, 64)}, "JPEG")
+    (root / "val" / "val_annotations.txt").write_text("left over\n")
+    dataset = load(str(root), "tiny_imagenet")
+    assert dataset.inputs[:, 0, 0, 0].tolist() == [10, 11, 12, 30, 31, 32, 50, 51, 52] and dataset.num_train == 3
+    assert dataset.class_names == WNIDS and dataset.labels.tolist() == [0, 1, 2] * 3
+    own = tiny(tmp_path / "tiny-imagenet-200", ("val", 30), ("test", 40), ("cal", 50))
+    found = data.load(DataSettings(name="tiny_imagenet", cache=str(tmp_path)))
+    assert found.inputs[:, 0, 0, 0].tolist() == [10, 11, 12, 30, 31, 32, 40, 41, 42, 50, 51, 52]
+    (own / "val" / WNIDS[1]).rename(own / "val" / "n00000001")
+    assert "holds the class 'n00000001', which" in refused(str(own), "tiny_imagenet")
+
+
+def test_a_missing_tiny_imagenet_says_what_to_download_and_where_to_put_it(tmp_path):
+    for root, words in ((tmp_path / "nowhere", "nowhere, given as data.path"), (tmp_path, "the folder train in")):
+        message = refused(str(root), "tiny_imagenet")
+        assert words in message and "tiny-imagenet-200.zip, unpack it, and point --config.data.path" in message
+    assert "class folders in val, test or cal" in refused(str(tiny(tmp_path / "only_train")), "tiny_imagenet")
+    np.savez(tmp_path / "own.npz", **pools(np.zeros((6, 64, 64, 3), np.uint8)))
+    assert load(str(tmp_path / "own.npz"), "tiny_imagenet").mean[0] == 0.485

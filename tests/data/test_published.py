@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import published
-from jaxunlearn.settings import DataSettings
+from jaxunlearn.data import published, splits
+from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
 
 RANDOM = np.random.default_rng(2)
 
@@ -84,6 +84,17 @@ def test_cifar20_has_coarse_labels_and_keeps_the_fine_ones_as_groups(cifar100_ar
     whole = load("cifar100", path)
     assert whole.num_classes == 100 and whole.groups is None and whole.class_names == ()
     np.testing.assert_array_equal(whole.labels, fine)
+
+
+def test_a_fine_class_of_cifar20_is_forgotten_under_its_coarse_class(cifar100_archive):
+    path, _, fine = cifar100_archive
+    dataset = load("cifar20", path)
+    forget = ForgetSettings(kind="subclass", classes=(69, 4), count=3)
+    split = splits.draw(dataset, SplitSettings(shadow=2, forget=forget), 0)
+    inside = np.isin(np.arange(12), split.target)
+    for row, one in zip(split.forget, (69, 4, 69), strict=True):
+        np.testing.assert_array_equal(row, (fine == one) & inside)
+    assert split.kind == "subclass" and dataset.labels[split.forget[0]].tolist() == [19]
 
 
 def test_the_coarse_classes_partition_the_fine_ones():

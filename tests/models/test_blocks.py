@@ -178,3 +178,15 @@ def test_average_pools():
     pooled = blocks.global_avg_pool(x.astype(jnp.bfloat16))
     assert pooled.dtype == jnp.float32
     np.testing.assert_allclose(pooled, [[7.5]])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (7, 7), (9, 20)])
+def test_adaptive_means_are_those_of_even_windows(height, width):
+    x = ramp((2, height, width, 3))
+    expected = np.empty((2, 7, 7, 3))
+    for i in range(7):
+        for j in range(7):
+            rows = slice(i * height // 7, -(-(i + 1) * height // 7))
+            columns = slice(j * width // 7, -(-(j + 1) * width // 7))
+            expected[:, i, j] = x[:, rows, columns].astype(np.float64).mean((1, 2))
+    np.testing.assert_allclose(blocks.adaptive_avg_pool(jnp.asarray(x), 7), expected, rtol=1e-5, atol=1e-6)

@@ -27,6 +27,31 @@ def test_residual_networks_have_the_published_parameter_counts(name, classes, pa
 
 
 @pytest.mark.parametrize(
+    ("name", "classes", "side", "parameters"),
+    [
+        ("vit_s16", 10, 32, 21_669_514),
+        ("vit_s16", 200, 64, 21_742_664),
+        ("vgg16_imagenet", 10, 32, 134_297_290),
+        ("vgg16_imagenet", 10, 224, 134_297_290),
+        # 14,710,464 of convolutions, 8,448 of batch norm, 592,906 of dense layers.
+        ("vgg16_bn", 10, 32, 15_311_818),
+    ],
+)
+def test_networks_of_conformal_unlearning_have_the_published_parameter_counts(name, classes, side, parameters):
+    assert describe(build(ModelSettings(name=name), classes), (side, side, 3)).parameters == parameters
+
+
+def test_published_vgg_convolutions_have_no_bias_and_the_large_transformer_reads_197_tokens():
+    for name in ("vgg16_imagenet", "vgg16_bn"):
+        variables = jax.eval_shape(build(ModelSettings(name=name), 10).init, jax.random.key(0), jnp.ones((1, *CIFAR)))
+        layers = {layer: set(leaves) for layer, leaves in variables["params"].items() if layer.startswith("Conv")}
+        assert len(layers) == 13 and set().union(*layers.values()) == {"kernel"}
+        assert ("batch_stats" in variables) == (name == "vgg16_bn")
+    params = jax.eval_shape(build(ModelSettings(name="vit_s16"), 10).init, jax.random.key(0), jnp.ones((1, *CIFAR)))
+    assert params["params"]["positions"].shape == (1, 197, 384)
+
+
+@pytest.mark.parametrize(
     ("name", "classes", "shape", "parameters"),
     [
         ("purchase", 100, (600,), 1_317_348),

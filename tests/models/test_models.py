@@ -16,8 +16,12 @@ from jaxunlearn.settings import ModelSettings
 
 CLASSES, BATCH, MEMBERS = 5, 4, 3
 # Smallest pictures and widths that still run every layer of an architecture.
-PICTURES = {"cnn": (8, 8, 1), "vit": (8, 8, 1), "vgg11": (32, 32, 3), "vgg16": (32, 32, 3)}
-WIDTHS = {"cnn": 4, "vit": 12, "vgg11": 2, "vgg16": 2, "resnet18": 4, "resnet34": 2, "resnet50": 2}
+PICTURES = {"cnn": (8, 8, 1), "vit": (8, 8, 1), "vit_s16": (8, 8, 1)}
+PICTURES |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), (32, 32, 3))
+WIDTHS = {"cnn": 4, "vit": 12, "vit_s16": 6, "resnet18": 4, "resnet34": 2, "resnet50": 2}
+WIDTHS |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), 2)
+# Fewer layers of the same kind; test_cost.py has the whole ones.
+FEWER = {"vit_s16": {"depth": 2, "size": 64}, "vgg16_bn": {"depths": (1, 1, 1, 1, 1)}}
 NAMES = sorted(MODELS)
 # Whole networks on tiny pictures: compiling takes longer than running, and half as long at the lowest level.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -30,7 +34,8 @@ def shape_of(name):
 @functools.cache
 def small(name, dtype="float32", conv="native"):
     hidden = (16, 8) if name in ("mlp", "mlp_tanh") else ()
-    return build(ModelSettings(name=name, width=WIDTHS.get(name, 0), hidden=hidden, dtype=dtype), CLASSES, conv)
+    net = build(ModelSettings(name=name, width=WIDTHS.get(name, 0), hidden=hidden, dtype=dtype), CLASSES, conv)
+    return net.clone(**FEWER.get(name, {}))
 
 
 def drawn(net, inputs, members):
@@ -215,6 +220,20 @@ def test_larger_pictures_fit_the_residual_networks_and_pool_twice_in_the_small_o
     assert flat == {8: (4 * 4 * 32, 64), 28: (7 * 7 * 32, 64)}
 
 
+def test_the_large_transformer_brings_every_picture_to_its_own_size():
+    variables, _ = population("vit_s16")
+    member, net = trees.take(variables, 0), small("vit_s16")
+    run = compiled(net.apply)
+    corners = jnp.asarray([[0.0, 1.0], [2.0, 3.0]]).reshape(1, 2, 2, 1)
+    # Half-pixel centres: a coordinate of the large picture is a clamped one of the small picture.
+    at = np.clip((np.arange(64) + 0.5) / 32 - 0.5, 0, 1)
+    whole = jnp.asarray(2 * at[:, None] + at[None, :], jnp.float32).reshape(1, 64, 64, 1)
+    np.testing.assert_allclose(run(member, corners), run(member, whole), rtol=1e-4, atol=1e-5)
+    assert np.abs(run(member, corners) - run(member, whole[:, ::-1])).max() > 1e-3
+    tall = jax.eval_shape(net.init_with_output, jax.random.key(0), jnp.ones((2, 100, 30, 1)))[0]
+    assert tall.shape == (2, CLASSES)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -224,6 +243,8 @@ def test_larger_pictures_fit_the_residual_networks_and_pool_twice_in_the_small_o
         ({"name": "purchase", "hidden": (8,)}, "model.hidden .*'purchase' does not use it.*model.name = 'mlp'"),
         ({"name": "mlp", "hidden": (8, 0)}, "every width must be at least 1"),
         ({"name": "vit", "width": 64}, "multiple of 3, e.g. 66"),
+        ({"name": "vit_s16", "width": 9}, "has 6 heads and needs a multiple of 6, e.g. 12"),
+        ({"name": "vgg16_bn", "hidden": (8,)}, "'vgg16_bn' does not use it"),
         ({"name": "nowhere_at_all:net"}, "cannot import module 'nowhere_at_all'"),
     ],
 )

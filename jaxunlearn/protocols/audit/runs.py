@@ -24,6 +24,7 @@ from jaxunlearn.protocols.audit import (
     verdicts,
 )
 from jaxunlearn.protocols.audit import bank as banks
+from jaxunlearn.protocols.evaluation import presenting as evaluation
 from jaxunlearn.protocols.unlearned import runs as unlearned
 from jaxunlearn.protocols.unlearned import variants
 
@@ -56,6 +57,7 @@ def from_config(
             bench = without_diverged(bench, unlearned.make(run, reporter, bench, asked), reporter)
         begun = time.monotonic()
         pieces, answer, bank = investigate(run, reporter, bench)
+        evaluated = evaluation.of_run(run)  # sections of an earlier launch.evaluate
         facts = {
             "config": f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}",
             "shadow models": f"{chosen.shadows.count}, {chosen.audit.group_size} per group",
@@ -63,7 +65,8 @@ def from_config(
         }
         made = presenting.provenance(bank.options, time.monotonic() - begun, store.versions(), **facts)
         findings = [*shadows.findings(trained.shadow), *(one for piece in pieces for one in piece.findings)]
-        files = publishing.publish(run, f"Audit of {chosen.data.name}", answer, pieces, made, findings, plain)
+        every = [*pieces, *evaluated]
+        files = publishing.publish(run, f"Audit of {chosen.data.name}", answer, every, made, findings, plain)
         return f"{answer}\n\n{presenting.text(pieces)}\n\n{files}"
 
 

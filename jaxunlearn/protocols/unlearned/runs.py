@@ -211,7 +211,7 @@ def table(summary: Summary) -> cells.Table:
     rows: list[tuple[cells.Cell, ...]] = []
     for name, one in summary.roles.items():
         # The deviation over forget sets is what differs between methods; the interval stays in findings.json.
-        found = [without_interval(finding) for finding in findings(name, one)]
+        found = [intervals.without_interval(finding) for finding in findings(name, one)]
         apart = "" if name in NEEDED else gap(one, goal)
         rows.append((shown(name), *found, apart, number(one.retain_epochs), number(one.seconds)))
     sets = len(goal.forget_error)
@@ -227,19 +227,9 @@ def findings(name: str, one: Utility) -> tuple[records.Finding, ...]:
     """UA, RA and TA of a role with their deviation over forget sets."""
     parts = (("UA", one.forget_error), ("RA", one.retain_accuracy), ("TA", one.test_accuracy))
     return tuple(
-        with_spread(intervals.mean(values, metric=metric, of=name, against="forget sets"), values)
+        intervals.with_spread(intervals.mean(values, metric=metric, of=name, against="forget sets"), values)
         for metric, values in parts
     )
-
-
-def with_spread(finding: records.Finding, values: np.ndarray) -> records.Finding:
-    """The finding with the deviation of what it is the mean of."""
-    return dataclasses.replace(finding, spread=intervals.spread(values))
-
-
-def without_interval(finding: records.Finding) -> records.Finding:
-    """The finding for a table where the deviation says enough."""
-    return dataclasses.replace(finding, low=float("nan"), high=float("nan"))
 
 
 def shown(role: str) -> str:
