@@ -2,7 +2,7 @@
 
     q_hat = calibrate(calibration_logits, calibration_labels, alphas)     [..., A]
     sets = predict(logits, labels, q_hat)                                 per sample: covered, size, correct
-    quality = summarise(sets)                                             coverage, set size, CR, recover ratio ...
+    prediction_sets.summarise(sets)                                       coverage, set size, CR, recover ratio ...
     evaluate(...)                                                         the three in one jitted call, [M, N, C] in
 
 A label is in the set of a sample where its non-conformity score is at most q_hat, so one function of (logits, label)
@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import checks, errors
+from jaxunlearn.metrics.prediction_sets import Counts, Quality, Sets, count, quality
 
 RANKS = ("reference", "textbook")
 SCORES = ("lac", "log", "aps", "raps")
@@ -50,44 +51,6 @@ class Options(NamedTuple):
 
 
 STANDARD = Options()
-
-
-class Sets(NamedTuple):
-    """What prediction sets say of every sample.
-
-    Attributes:
-      covered: [..., A, N] bool, the sample's own label is in its set.
-      size: [..., A, N] int32, labels in the set.
-      correct: [..., N] bool, the most probable label is the sample's own.
-    """
-
-    covered: jax.Array
-    size: jax.Array
-    correct: jax.Array
-
-
-class Quality(NamedTuple):
-    """What prediction sets are worth on a set of samples; NaN where there is no sample.
-
-    Attributes:
-      n: [...] samples; `accuracy`: [...] share whose most probable label is right.
-      coverage: [..., A] share whose label is in its set: about 1 - alpha on data like the calibration data.
-      set_size: [..., A] mean labels per set.
-      cr: [..., A] coverage / set size in [0, 1]; NaN where all sets are empty. Forgotten samples: lower = better
-        forgotten; retained and test samples: higher = more useful.
-      empty: [..., A] number of empty sets.
-      recover_ratio: [..., A] of the misclassified samples, the share whose label is in the set ("fake forgetting":
-        lower = better forgotten); NaN where none is misclassified. `mistaken`: [...] how many are.
-    """
-
-    n: Any
-    accuracy: Any
-    coverage: Any
-    set_size: Any
-    cr: Any
-    empty: Any
-    recover_ratio: Any
-    mistaken: Any
 
 
 class Report(NamedTuple):
@@ -246,30 +209,6 @@ def prediction_sets(logits: Any, q_hat: Any, options: Options = STANDARD) -> np.
     return np.asarray(label_scores(jnp.asarray(logits), options) <= thresholds)
 
 
-def summarise(sets: Sets, groups: Any = None) -> Quality:
-    """Coverage, set size, CR and recover ratio.
-
-    Args:
-      sets: of one model or many.
-      groups: None = all samples; [N] or [..., N] bool = some of them; [..., K, N] bool with one axis more than
-        `sets.correct` = K groups (classes, say), an axis K before A in the result.
-    """
-    axes = np.ndim(sets.correct)
-    chosen = np.ones(np.shape(sets.correct)[-1], bool) if groups is None else np.asarray(groups, bool)
-    grouped = chosen.ndim == axes + 1
-    full = (*np.shape(sets.correct)[:-1], *((chosen.shape[-2],) if grouped else (1,)), chosen.shape[-1])
-    if not grouped and chosen.ndim:
-        chosen = chosen[..., None, :]
-    found = jax.tree.map(np.asarray, _summarise(sets, np.broadcast_to(chosen, full)))
-    return found if grouped else Quality(*(np.take(leaf, 0, axes - 1) for leaf in found))
-
-
-def of_classes(labels: Any, num_classes: int) -> np.ndarray:
-    """[C, N] bool: the samples of each class, as `groups` of `summarise`."""
-    checks.labels("labels", labels, num_classes)
-    return np.asarray(labels)[None] == np.arange(num_classes)[:, None]
-
-
 def evaluate(
     calibration_logits: Any,
     calibration_labels: Any,
@@ -305,7 +244,7 @@ def evaluate(
         )
     found = _evaluate(known, np.asarray(calibration_labels, np.int32), kept, _places(kept, alphas, options), values,
                       np.asarray(labels, np.int32), options)  # fmt: skip
-    return _squeeze(found, single)
+    return _squeeze(Report(found[0], quality(found[1])), single)
 
 
 def _checked(name: str, logits: Any, labels: Any, where: Any) -> tuple[Any, np.ndarray, bool]:
@@ -368,32 +307,16 @@ def _are_finite(logits: Any) -> jax.Array:
     return jnp.all(jnp.isfinite(logits), (1, 2))
 
 
-@jax.jit
-def _summarise(sets: Sets, groups: Any) -> Quality:
-    chosen = jnp.asarray(groups, jnp.float32)  # counts below 2^24 are exact
-    n = jnp.sum(chosen, -1)
-
-    def total(values: jax.Array) -> jax.Array:
-        """[..., K, A] sums of [..., A, N] over each group."""
-        return jnp.einsum("...kn,...an->...ka", chosen, values.astype(jnp.float32), precision="highest")
-
-    correct = jnp.einsum("...kn,...n->...k", chosen, sets.correct.astype(jnp.float32), precision="highest")
-    mistaken = n - correct
-    coverage, size = total(sets.covered) / n[..., None], total(sets.size) / n[..., None]
-    recovered = total(sets.covered & ~sets.correct[..., None, :]) / mistaken[..., None]
-    return Quality(n, correct / n, coverage, size, coverage / size, total(sets.size == 0), recovered, mistaken)
-
-
 @partial(jax.jit, static_argnames="options")
 def _evaluate(
     known: Any, known_labels: Any, kept: Any, places: Any, logits: Any, labels: Any, options: Options
-) -> Report:
+) -> tuple[jax.Array, Counts]:
     every = jnp.ones((1, labels.shape[0]), bool)
 
-    def one(given: Any) -> Report:
+    def one(given: Any) -> tuple[jax.Array, Counts]:
         own_known, own_kept, own_places, own_logits = given
         q_hat = _calibrate_one(own_known, known_labels, own_kept, own_places, options)
-        found = _summarise(_predict_one(own_logits, labels, q_hat, options), every)
-        return Report(q_hat, jax.tree.map(lambda leaf: leaf[0], found))
+        found = count(_predict_one(own_logits, labels, q_hat, options), every)
+        return q_hat, jax.tree.map(lambda leaf: leaf[0], found)
 
     return jax.lax.map(one, (known, kept, places, logits))

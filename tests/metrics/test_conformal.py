@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import conformal
+from jaxunlearn.metrics import conformal, prediction_sets
 from jaxunlearn.metrics.conformal import Options
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "conformal"
@@ -68,13 +68,13 @@ def test_data_wise_and_class_wise_reports_of_the_published_code():
     q_hat = conformal.calibrate(*part("cal_retain"), alpha)
     np.testing.assert_allclose(q_hat, file["data_wise_qhat"], rtol=1e-6)
     data = [part("train_retain"), part("train_forget"), part("test_retain")]
-    found = [conformal.summarise(conformal.predict(*one, q_hat)) for one in data]
+    found = [prediction_sets.summarise(conformal.predict(*one, q_hat)) for one in data]
     compare(found, file, "data_wise", ("cov", "size", "cr", "acc"))
 
     own = {name: conformal.calibrate(*part(f"cal_{name}"), alpha) for name in ("retain", "forget")}
     np.testing.assert_allclose(np.ravel([own["retain"], own["forget"]]), file["class_wise_qhat"], rtol=1e-6)
     names = ["train_retain", "train_forget", "test_forget", "test_retain"]
-    found = [conformal.summarise(conformal.predict(*part(one), own[one.split("_")[1]])) for one in names]
+    found = [prediction_sets.summarise(conformal.predict(*part(one), own[one.split("_")[1]])) for one in names]
     compare(found, file, "class_wise", ("acc",))
     compare(found[1:], file, "class_wise", ("cov", "size", "cr"))
 
@@ -132,12 +132,12 @@ def test_one_model_equals_its_line_of_a_population_and_groups_equal_their_sample
     alone = conformal.predict(logits[1, 40:], labels[40:], conformal.calibrate(logits[1, :40], labels[:40], ALPHAS))
     for ours, one in zip(sets, alone, strict=True):
         np.testing.assert_array_equal(ours[1], one)
-    classes = conformal.summarise(sets, np.stack([conformal.of_classes(labels[40:], 5)] * 2))
+    classes = prediction_sets.summarise(sets, np.stack([prediction_sets.of_classes(labels[40:], 5)] * 2))
     assert classes.coverage.shape == (2, 5, 3)
-    picked = conformal.summarise(sets, labels[40:] == 3)
+    picked = prediction_sets.summarise(sets, labels[40:] == 3)
     np.testing.assert_allclose(classes.coverage[:, 3], picked.coverage)
     third = labels[40:] == 3
-    only = conformal.summarise(conformal.predict(logits[:, 40:][:, third], labels[40:][third], q_hat))
+    only = prediction_sets.summarise(conformal.predict(logits[:, 40:][:, third], labels[40:][third], q_hat))
     np.testing.assert_allclose(only.coverage, picked.coverage)
 
 

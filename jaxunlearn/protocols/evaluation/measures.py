@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import conformal, distances, membership, miacr, svc
+from jaxunlearn.metrics import conformal, distances, membership, miacr, prediction_sets, svc
 from jaxunlearn.settings import EvaluateSettings
 
 GROUPS = ("svc", "thresholds", "entropy", "distances", "conformal", "miacr")
@@ -225,7 +225,7 @@ def _conformal(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Ch
             continue
         some = np.any([part.any(0) for part in chosen.values()], axis=0)
         sets = conformal.predict(values[:, some], labels[some], own, options)
-        quality = conformal.summarise(sets, np.stack([part[:, some] for part in chosen.values()], axis=1))
+        quality = prediction_sets.summarise(sets, np.stack([part[:, some] for part in chosen.values()], axis=1))
         for place, name in enumerate(chosen):
             found[f"coverage_{name}"] = quality.coverage[:, place]
             found[f"size_{name}"] = quality.set_size[:, place]
