@@ -29,12 +29,14 @@ BENCHES = {
     "population": "launch.benches.population:run",
     "conv": "launch.benches.conv:run",
     "scores": "launch.benches.scores:run",
+    "conformal": "launch.benches.conformal:run",
     "unlearn": "launch.benches.unlearn:run",
 }
 ABOUT = {
     "population": "training populations: the engine against PyTorch and naive JAX; members, devices, whole jobs",
     "conv": "convolution forms under member mappings, relative to map + canonical (larger = slower)",
     "scores": "scores from logits on one core: against plain NumPy, seconds for all of them, memory",
+    "conformal": "prediction sets of 100 models at 10 levels in one call: against loops over models and levels",
     "unlearn": "ten forget sets as one population: against ten whole processes, and against ten warm calls",
 }
 Row = dict[str, Any]

@@ -2,10 +2,14 @@
 
     python -m launch.study --config=configs/digits.py --config.study.kind=methods
     python -m launch.study --config=configs/digits.py --config.study.kind=methods --config.unlearn.methods=ssd,scrub
+    python -m launch.study --config=configs/digits.py --config.study.kind=conformal --config.unlearn.conformal.lamda=0,1
 
 methods: shadows, originals, exact retrains and every unlearning method (all that is missing), then one row per method:
 accuracies on forgotten, retained and held-out samples, what IAM-On sees of single samples, seconds and
 retain-epoch equivalents, with exact retraining as the reference row. Writes report/methods.html and tables.
+
+conformal: retraining, fine-tuning, random labels and SalUn (or unlearn.methods) with the conformal-guided loss at
+several weights, one population per method: accuracies, prediction sets, gain of UA. Writes report/conformal_loss.html.
 """
 
 import sys
@@ -15,9 +19,12 @@ from launch import _entry
 
 def command(request: _entry.Request) -> None:
     """Plans or runs the study, then prints its table and where the files are."""
-    from jaxunlearn.protocols import study
+    if request.settings.study.kind == "conformal":
+        from jaxunlearn.protocols.evaluation.guided import from_config
+    else:
+        from jaxunlearn.protocols.study import from_config
 
-    print(study.from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+    print(from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def _piece(
     for role in found.roles:
         cells = [finding(found, role, key) if key in found.roles[role] else "" for key in known]
         every += [cell for cell in cells if isinstance(cell, Finding)]
-        shown = [_bare(cell) for cell in cells]
+        shown = [bare(cell) for cell in cells]
         costs: list[Cell] = []
         if with_costs:
             apart = gap(found, role)
@@ -186,7 +186,7 @@ def _piece(
     return Piece(name, title, told, Table(title, caption, tuple(header), tuple(rows)), None, tuple(every))
 
 
-def _bare(cell: Cell) -> Cell:
+def bare(cell: Cell) -> Cell:
     """A finding for a table whose rows include the retrained models', and whose deviations say enough."""
     if not isinstance(cell, Finding):
         return cell
@@ -212,7 +212,7 @@ def _levels(found: Evaluation, over: str) -> Piece:
         for alpha in found.alphas:
             cells = [finding(found, role, key, alpha) if key in numbers else "" for key in known]
             every += [cell for cell in cells if isinstance(cell, Finding)]
-            rows.append((role, f"{alpha:g}", *(_bare(cell) for cell in cells)))
+            rows.append((role, f"{alpha:g}", *(bare(cell) for cell in cells)))
     title = "Prediction sets at every level"
     table = Table(title, over, ("role", "alpha", *(EVERY[key] for key in known)), tuple(rows))
     return Piece("alphas", title, "D_f forgotten, D_r retained, D_t test samples.", table, None, tuple(every))

@@ -61,6 +61,7 @@ def from_config(
         reporter = progress.Reporter(run.log)
         bench = tuning.obtain(bench, reporter)
         found, said = evaluate(run, reporter, bench, asked)
+        store.files.write_json(run.path("evaluation.json"), presenting.plain(found))
         pieces = presenting.pieces(found)
         answer = presenting.in_words(found)
         facts = {
@@ -105,7 +106,7 @@ def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[varian
 def evaluate(
     run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, asked: tuple[variants.Variant, ...]
 ) -> tuple[presenting.Evaluation, list[str]]:
-    """Makes what is missing, then measures every role; writes evaluation.json. Also notes about calibration."""
+    """Makes what is missing, then measures every role. Also notes about calibration."""
     summary = runs.run(run, reporter, bench, asked)
     world = open_world(run, reporter, bench)
     said = measures.check_calibration(world.labels, world.parts, world.choices)
@@ -121,7 +122,6 @@ def evaluate(
         len(world.parts.forget), {runs.shown(name): cost for name, cost in costs.items()},
         {runs.shown(name): sets for name, sets in diverged.items()},
     )  # fmt: skip
-    store.files.write_json(run.path("evaluation.json"), presenting.plain(found))
     return found, said
 
 

@@ -1,0 +1,23 @@
+"""The bench of prediction sets: all sides compute the same, and every row is complete."""
+
+import json
+
+import numpy as np
+
+from launch import bench
+from launch.benches import conformal
+
+
+def test_all_ways_compute_the_same_numbers():
+    found = {name: call() for name, call in conformal.ways_of(conformal.QUICK).items()}
+    assert found["here"].shape == (4, 3, 3) and np.std(found["here"][3]) > 0
+    for name in ("numpy", "jax"):
+        np.testing.assert_allclose(found[name], found["here"], rtol=1e-5, err_msg=name)
+
+
+def test_rows_are_complete_and_printable():
+    rows = conformal.run(quick=True)
+    assert [row.get("target") for row in rows] == [conformal.TARGET, None]
+    for row in rows:
+        assert row["ratio"] > 0 and row["models"] == 3 and bench.line(row)
+        assert json.loads(bench.as_json("conformal", True, row))["name"] == row["name"]
