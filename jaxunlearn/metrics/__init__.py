@@ -8,6 +8,9 @@
     classes      over- and under-unlearning per class
     decision     per-sample p-values, false discovery rate, verdicts
     uniformity   are p-values what they claim to be, clusters of dependent ones included
+    conformal    thresholds and prediction sets of all models; `prediction_sets`: coverage, size, CR, recover ratio
+    membership   features, per-class threshold attacks, entropy attack; `svc`: the five SVC attacks; `miacr`
+    distances    JS divergence, ZRF, activation distance
 
 `METRICS` maps a name to a function of (scores [n], higher = member; truth [n], True = member); every value: higher =
 the score separates members better. Where a name is accepted, "my_module:my_metric" is too.

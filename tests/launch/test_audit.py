@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from launch import _entry, audit, shadows
+from launch import _entry, audit, evaluate, shadows
 
 CONFIG = "--config=configs/digits.py:smoke"
 GIVEN = {
@@ -167,6 +167,15 @@ def test_another_question_to_the_same_models_trains_nothing(again, capsys):
     assert "training" not in printed.err and "at a false discovery rate of 20 %" in printed.out
     assert "Score lira_off" in printed.out and "Spearman" not in printed.out
     assert "emia_r" in np.load(again / "scores" / "binui_retrained.npz").files
+
+
+def test_an_evaluation_of_the_same_run_joins_the_report(again, capsys):
+    evaluated = arguments(unlearn__methods=("finetune",), evaluate__metrics=("conformal",))
+    argv = ["launch.evaluate", *evaluated, f"--workdir={again}"]
+    assert _entry.main(evaluate.command, evaluate.__doc__, argv, define=evaluate.define, alone=evaluate.alone) == 0
+    assert "recover ratio" not in (again / "report" / "report.html").read_text()
+    assert launch(*arguments(), workdir=again) == 0, capsys.readouterr().err
+    assert "recover ratio" in (again / "report" / "report.html").read_text()
 
 
 def test_no_verdicts_are_given_where_they_are_switched_off(again, capsys):

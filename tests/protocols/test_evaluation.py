@@ -1,5 +1,7 @@
 """Evaluation: numbers against naive ones, parts of forgotten classes, the door for arrays, the whole verb on digits."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from jaxunlearn.metrics import conformal
 from jaxunlearn.protocols import splits, workbench
 from jaxunlearn.protocols.evaluation import door, measures, presenting, runs
 from jaxunlearn.protocols.evaluation.measures import Choices, Parts
+from launch import _entry, evaluate, study
 
 CHOICES = Choices(sections.EvaluateSettings(), measures.GROUPS)
 SIZES = {"forget": 60, "retain": 300, "test": 120, "calibration": 80}
@@ -123,6 +126,11 @@ def test_thresholds_of_a_forgotten_class_from_its_own_or_from_retained_classes()
     for source in ("retain", "own"):
         choices = Choices(sections.EvaluateSettings(qhat=source), ("conformal",))
         found[source] = measures.measure(logits[None], labels, parts, choices)
+        sets = measures.sets_of(logits[None], labels, parts, choices, found[source])
+        for part in ("forget", "test", "test_forget"):
+            inside = getattr(parts, part)[0]
+            for mine, theirs in ((sets["covered"], "coverage"), (sets["size"], "size")):
+                np.testing.assert_allclose(mine[0][:, inside].mean(-1), found[source][f"{theirs}_{part}"][0])
     assert found["retain"]["coverage_test_forget"][0, 1] == 0 and "q_hat_forget" not in found["retain"]
     assert found["own"]["coverage_test_forget"][0, 1] > 0.8 and found["own"]["size_test_forget"][0, 1] > 2.5
     np.testing.assert_array_equal(found["own"]["cr_test"], found["retain"]["cr_test"])
@@ -236,13 +244,21 @@ def test_the_door_loads_no_model_code(tmp_path):
     assert (tmp_path / "out" / "report" / "evaluation.html").exists()
 
 
-def test_evaluating_digits_from_nothing_and_again(tmp_path):
+def launched(verb, workdir, *arguments):
+    """What a launcher prints: stdout, stderr."""
+    extra = {"define": verb.define, "alone": verb.alone} if verb is evaluate else {}
+    argv = ["launch", "--config=configs/digits.py:smoke", f"--workdir={workdir}", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        assert _entry.main(verb.command, verb.__doc__, argv, **extra) == 0, err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path):
     """Every role gets every number; a second run measures nothing again; the sections can be read back."""
-    common = ["--config=configs/digits.py:smoke", f"--workdir={tmp_path}", "--config.split.forget.count=2",
+    common = ["--config.model.name=logistic", "--config.split.forget.count=2", "--config.unlearn.options=epochs=2",
               "--config.unlearn.methods=finetune,finetune+conformal", "--config.unlearn.conformal.lamda=0,5",
-              "--config.unlearn.options=epochs=2"]  # fmt: skip
-    first = run("launch.evaluate", *common)
-    assert first.returncode == 0, first.stderr
+              "--config.train.epochs=8"]  # fmt: skip
+    first, _ = launched(evaluate, tmp_path, *common)
     stored = json.loads((tmp_path / "evaluation.json").read_text())
     swept = [f"finetune+conformal@conformal_lamda={value}" for value in (0.0, 5.0)]
     assert list(stored["roles"]) == ["original", "retrained", "finetune", *swept]
@@ -257,12 +273,21 @@ def test_evaluating_digits_from_nothing_and_again(tmp_path):
         np.testing.assert_allclose(stored["roles"][swept[0]][name], stored["roles"]["finetune"][name], atol=1e-5)
     confidence = {role: np.mean(stored["roles"][role]["confidence_forget"]) for role in swept}
     assert confidence[swept[1]] < confidence[swept[0]] - 0.02
-    second = run("launch.evaluate", *common)
-    assert second.returncode == 0 and "measuring" not in second.stderr and "compiling" not in second.stderr
-    assert second.stdout.splitlines()[0] == first.stdout.splitlines()[0]
+    sets = np.load(tmp_path / "evaluation" / "sets_retrained.npz")
+    own = np.where(sets["forgotten"][:, None], sets["covered"], 0).sum(-1) / sets["forgotten"].sum(-1)[:, None]
+    np.testing.assert_allclose(own, stored["roles"]["retrained"]["coverage_forget"], rtol=1e-6)
+    second, progress = launched(evaluate, tmp_path, *common)
+    assert "measuring" not in progress and "compiling" not in progress
+    assert second.splitlines()[0] == first.splitlines()[0]
     assert {path.name for path in Path(tmp_path / "report" / "tables").glob("*.csv")} >= {
         "utility.csv", "attacks.csv", "conformal.csv", "alphas.csv",
     }  # fmt: skip
+    told, progress = launched(study, tmp_path, *common, "--config.study.kind=conformal")
+    assert "compiling" not in progress and told.startswith("lambda 5 changes UA by ")  # the same members
+    rows = (tmp_path / "report" / "tables" / "conformal_loss.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [
+        ["original", ""], ["retrained", ""], ["finetune", "0"], ["finetune", "5"],
+    ]  # fmt: skip
     page = (tmp_path / "report" / "evaluation.html").read_text()
     assert "recover ratio" in page and "Prediction sets against alpha" in page
     with store.open_run(str(tmp_path), ()) as folder:

@@ -167,6 +167,32 @@ def measure(
     return {name: _spread_out(np.asarray(lines, np.float64), kept) for name, lines in whole.items()}
 
 
+def sets_of(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Choices, numbers: Numbers) -> Numbers:
+    """Prediction sets sample by sample: covered [M, A, N] bool and size [M, A, N] int16; models without numbers: 0.
+
+    Args:
+      values: [M, N, C] logits, finite where the model has thresholds.
+      labels: [N].
+      parts: as for `measure`.
+      choices: as for `measure`.
+      numbers: what `measure` found, with the group conformal.
+    """
+    alive = ~np.isnan(numbers["q_hat"]).any(1)
+    levels = len(choices.settings.alphas)
+    found = {"covered": np.zeros((len(values), levels, len(labels)), bool),
+             "size": np.zeros((len(values), levels, len(labels)), np.int16)}  # fmt: skip
+    options = options_of(choices.settings)
+    for name, chosen in (
+        ("q_hat", ~(parts.forget | parts.test_forget)),
+        ("q_hat_forget", parts.forget | parts.test_forget),
+    ):
+        threshold = numbers[name] if name in numbers else numbers["q_hat"]
+        sets = conformal.predict(values[alive], labels, threshold[alive], options)
+        for key, of_sets in (("covered", sets.covered), ("size", sets.size)):
+            found[key][alive] = np.where(chosen[alive][:, None], of_sets, found[key][alive])
+    return found
+
+
 class _View(NamedTuple):
     """One model: logits [N, C], labels [N] and its parts [N]."""
 

@@ -19,7 +19,8 @@ STEM = "evaluation"
 GOAL, START = "retrained", "original"
 FILES = (
     "  evaluation.json                  every number per role, forget set and alpha; launch.audit puts these\n"
-    "                                   sections into report/report.html"
+    "                                   sections into report/report.html\n"
+    "  evaluation/sets_ROLE.npz         covered, size [forget sets, alphas, samples]: who is forgotten in name only"
 )
 WIDTH = 140
 GAP = ("UA", "RA", "TA", "svc_confidence")  # SalUn's tables: their MIA is the SVC on the confidence

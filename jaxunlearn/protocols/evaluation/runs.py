@@ -20,7 +20,7 @@ from jaxunlearn.protocols.evaluation.measures import Choices, Numbers, Parts
 from jaxunlearn.protocols.unlearned import listing, runs, variants
 from jaxunlearn.settings import Settings, to_dict
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 class World(NamedTuple):
@@ -28,7 +28,8 @@ class World(NamedTuple):
 
     Attributes:
       run, reporter, bench: as everywhere; `choices`: what is measured.
-      columns: [n] places in the recorded rows that have a part; `labels`: [n]; `parts`: [R, n] each.
+      columns: [n] places in the recorded rows that have a part; `rows`: [n] of the data set; `labels`: [n]; `parts`:
+        [R, n] each.
       untrained: [n, C] logits of an untrained network on rows to be forgotten, NaN elsewhere; or None.
       facts: what decides about all numbers beside a role's logits.
     """
@@ -38,6 +39,7 @@ class World(NamedTuple):
     bench: workbench.Workbench
     choices: Choices
     columns: np.ndarray
+    rows: np.ndarray
     labels: np.ndarray
     parts: Parts
     untrained: np.ndarray | None
@@ -140,7 +142,7 @@ def open_world(run: store.Run, reporter: progress.Reporter, bench: workbench.Wor
     facts = {"split": fingerprint, "evaluate": to_dict(settings.evaluate), "compat": settings.compat.evaluate,
              "seed": settings.seed, "version": STAGE_VERSION}  # fmt: skip
     labels = np.asarray(bench.dataset.labels, np.int64)[rows[columns]]
-    return World(run, reporter, bench, choices, columns, labels, parts, untrained, facts)
+    return World(run, reporter, bench, choices, columns, rows[columns], labels, parts, untrained, facts)
 
 
 def parts_of(bench: workbench.Workbench, split: records.Split, rows: np.ndarray) -> Parts:
@@ -195,6 +197,12 @@ def measure_role(world: World, name: str, goal: tuple[np.ndarray, np.ndarray, An
     found = measures.measure(
         values, world.labels, world.parts, world.choices, retrained, world.untrained, alive
     )  # fmt: skip
+    if "q_hat" in found:
+        sets = measures.sets_of(values, world.labels, world.parts, world.choices, found)
+        store.files.write_npz(
+            world.run.path("evaluation", f"sets_{name}.npz"), rows=world.rows, labels=world.labels,
+            forgotten=world.parts.forget, alphas=np.asarray(world.choices.settings.alphas), **sets,
+        )  # fmt: skip
     store.files.write_npz(path, fingerprint=np.asarray(facts), **found)
     return found
 
