@@ -40,7 +40,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke, small, vgg16 or paper."""
+    """The config of a variant: default, smoke, small, cnn, vgg16 or paper."""
     config = settings.defaults("conformal")
     config.data.name = "cifar10"
     config.split.forget.size = 5000
@@ -50,6 +50,12 @@ def get_config(variant: str = ""):
         # 2,000 target rows and the two of the shadow set.
         "small": {"data.train_rows": 2002, "data.augment": "flip", "split.forget.size": 200,
                   "train.learning_rate": 0.05, "train.epochs": 40, "train.batch": 32},
+        # The same pictures and a small CNN, for a CPU: five forget sets, rates that do not destroy it.
+        "cnn": {"data.train_rows": 2002, "data.augment": "flip", "split.forget.size": 200, "split.forget.count": 5,
+                "model.name": "cnn", "train.learning_rate": 0.05, "train.epochs": 40, "train.batch": 32,
+                "unlearn.options": ("finetune.epochs=20", "finetune.lr=0.01", "random_label.epochs=20",
+                                    "random_label.lr=0.01", "ascent.lr=0.0001", "bad_teacher.epochs=5",
+                                    "bad_teacher.lr=0.001", "negrad_plus.lr=0.001", "salun.lr=0.01")},
         "vgg16": {"model.name": "vgg16_imagenet", "train.learning_rate": 0.01},
         "paper": settings.RECIPES["conformal_paper"],
     })  # fmt: skip

@@ -158,6 +158,8 @@ class ConformalSettings:
     alpha: float = field(0.05, "level of the threshold", low=1e-4, high=0.9999)
     pairwise: bool = field(False, "each row with the labels of all rows, as published; compat.unlearn=faithful sets it")
     batch: int = field(16, "rows to forget per step; 0 = the run's batch", low=0)
+    calibration: int = field(0, "the threshold of the loss is taken on so many test rows (published 1000, of a class "
+                                 "200); 0 = on the population rows", low=0)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,8 @@ from absl import flags
 from launch import _entry
 
 NUMBERS = {"alphas": "alphas", "headline": "headline", "score": "score", "rank": "rank", "attack": "miacr_attack",
-           "svc_rows": "svc_rows", "strict": "strict", "metrics": "metrics"}  # fmt: skip
+           "svc_rows": "svc_rows", "strict": "strict", "metrics": "metrics", "qhat": "qhat",
+           "miacr_alpha": "miacr_alpha", "raps_lam": "raps_lam", "raps_k_reg": "raps_k_reg"}  # fmt: skip
 
 
 def define(values: flags.FlagValues) -> None:
@@ -31,6 +32,11 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("rank", "reference", "rank of the threshold: reference, textbook", flag_values=values)
     flags.DEFINE_string("attack", "threshold", "MIACR: threshold or svc", flag_values=values)
     flags.DEFINE_integer("svc_rows", 2000, "SVC attacks: shadow samples per side; 0 = all", flag_values=values)
+    flags.DEFINE_string("qhat", "retain", "threshold of forgotten classes: retain, or own (calibration_forget)",
+                        flag_values=values)  # fmt: skip
+    flags.DEFINE_float("miacr_alpha", 0.05, "MIACR: level", flag_values=values)
+    flags.DEFINE_float("raps_lam", 0.01, "raps: penalty per label behind place raps_k_reg", flag_values=values)
+    flags.DEFINE_integer("raps_k_reg", 5, "raps: labels without penalty", flag_values=values)
     flags.DEFINE_bool("strict", True, "too small a calibration set, or one that lacks a class, is an error",
                       flag_values=values)  # fmt: skip
     flags.DEFINE_list("metrics", ["all"], "svc, thresholds, entropy, distances, conformal, miacr", flag_values=values)

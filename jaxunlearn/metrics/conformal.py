@@ -7,6 +7,8 @@
 
 A label is in the set of a sample where its non-conformity score is at most q_hat, so one function of (logits, label)
 serves calibration and prediction and the guarantee is exact: for exchangeable samples P(label in set) >= 1 - alpha.
+Differs from the published code in float32 rounding: that compares p_c >= 1 - q_hat, which rounds a second time, so that
+a label may lie outside a set whose threshold is its own score (it matters for q_hat within 1e-5 of 1, and for ties).
 
 | score | of a label c | source |
 | --- | --- | --- |

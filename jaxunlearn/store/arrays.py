@@ -27,6 +27,8 @@ def read(path: Path, expected: str = EVIDENCE) -> dict[str, np.ndarray]:
         if not found:
             raise errors.DataError(f"{path} holds no .npy files. {expected}")
         return found
+    if path.suffix == ".npy":
+        raise errors.DataError(f"{path} is a single array. {expected}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

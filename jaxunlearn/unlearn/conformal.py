@@ -9,9 +9,12 @@ delta is outside the set, and no longer pushed.
 
 Source: "Redefining Machine Unlearning: A Conformal Prediction-Motivated Approach", `unlearn_cpu.py`, where the base
 methods are retraining, fine-tuning, random labels and SalUn; here every method that takes gradient steps. Differences,
-none of which changes the loss: there one shuffled stream holds retained samples and samples to forget, here a stream of
-its own accompanies every step; it is shown to the model in evaluation mode, as the threshold is, whatever the policy
-for BatchNorm (published: everything in evaluation mode, `unlearn.bn=frozen`).
+none of which changes the loss:
+- there one shuffled stream holds retained samples and samples to forget, here a stream of its own accompanies every
+  step; it is shown to the model in evaluation mode, as the threshold is, whatever the policy for BatchNorm (published:
+  everything in evaluation mode, `unlearn.bn=frozen`);
+- the threshold is computed on the population rows, which later evaluations calibrate on as well: no gradient comes from
+  them, one number per epoch does. Published: on 1,000 of the test rows (`calibration`).
 """
 
 import dataclasses
@@ -78,10 +81,12 @@ def conformal(
     alpha: float = 0.05,
     pairwise: bool = False,
     batch: int = 16,
+    calibration: int = 0,
 ) -> Method:
     """The method with the conformal-guided loss added to the last move of every phase that takes gradient steps.
 
-    Of a move with separate gradients for samples to forget and to retain, it joins the former.
+    Of a move with separate gradients for samples to forget and to retain, it joins the former. Phases whose network is
+    a probe, because the next one starts from another, stay as they are.
 
     Args:
       method: any method with gradient steps.
@@ -92,22 +97,28 @@ def conformal(
       pairwise: see `hinge`; published: True.
       batch: rows to forget per step; published: their share of the batch, 13 of 128 for 10 % of the data. 0 = the
         run's batch size.
+      calibration: the threshold is computed on so many test rows drawn at random (published: 1,000; 200 where a class
+        is forgotten); 0 = on the population rows.
 
     Raises:
-      ConfigError: a method without gradient steps; alpha outside (0, 1), or swept: it decides about a rank.
+      ConfigError: a method without gradient steps, or whose steps follow a recorded training; alpha outside (0, 1), or
+        swept: it decides about a rank.
     """
     if isinstance(alpha, jax.core.Tracer):
         raise errors.ConfigError("the alpha of the conformal loss decides about a rank; it cannot be swept.")
     (alpha,) = prediction.check_alphas(alpha)
-    if not any(phase.moves for phase in method.phases):
+    following = [*(phase.start for phase in method.phases[1:]), "current"]
+    guided = [bool(phase.moves) and start == "current" for phase, start in zip(method.phases, following, strict=True)]
+    if not any(guided):
         raise errors.ConfigError(
-            "a method without gradient steps has no loss to which the conformal one could be added."
+            "it takes no gradient steps: there is no loss to which the conformal one could be added."
         )
-    estimate = Estimate(lambda member: _threshold(member, alpha), {STREAM: calibration(alpha)}, cost=1 / 3)
+    if method.fixed_loss:
+        raise errors.ConfigError("its steps follow a recorded training: the conformal loss cannot be added to them.")
+    reads_known = calibration_rows(alpha, calibration)
+    estimate = Estimate(lambda member: _threshold(member, alpha), {STREAM: reads_known}, cost=1 / 3)
 
     def wrapped(phase: Phase) -> Phase:
-        if not phase.moves:
-            return phase
         # A move that names no streams answers for all of the phase: not for the added one.
         moves = [move._replace(streams=move.streams or tuple(phase.reads)) for move in phase.moves]
         moves[-1] = _joined(moves[-1], lamda, delta, pairwise)
@@ -116,18 +127,27 @@ def conformal(
             every_epoch={**phase.every_epoch, THRESHOLD: estimate},
         )  # fmt: skip
 
-    return dataclasses.replace(method, phases=tuple(wrapped(phase) for phase in method.phases))
+    pairs = zip(method.phases, guided, strict=True)
+    return dataclasses.replace(method, phases=tuple(wrapped(phase) if is_one else phase for phase, is_one in pairs))
 
 
-def calibration(alpha: float) -> Reads:
-    """The held-out rows that the threshold is computed on: those of classes that are still trained on.
+def calibration_rows(alpha: float, count: int = 0) -> Reads:
+    """The held-out rows that the threshold is computed on: those of (sub)classes that are still trained on.
 
-    Reading them raises a ConfigError where they are too few for alpha.
+    `count` test rows, or for 0 all population rows. Reading them raises a ConfigError where they are too few for alpha.
     """
 
     def rows(pools: Pools) -> np.ndarray:
-        kept = np.unique(pools.labels[pools.retain])
-        found = pools.validation[np.isin(pools.labels[pools.validation], kept)]
+        source = pools.test if count else pools.validation
+        kinds = pools.kinds if len(pools.kinds) else pools.labels
+        found = source[np.isin(kinds[source], np.unique(kinds[pools.retain]))]
+        if count > len(found):
+            raise errors.ConfigError(
+                f"unlearn.conformal.calibration = {count}, but there are {len(found)} test rows of retained classes. "
+                "Lower it, or set 0 for the population rows."
+            )
+        if count:
+            found = pools.rng.permutation(found)[:count]
         if len(found) < prediction.smallest_calibration(alpha):
             raise errors.ConfigError(
                 f"the conformal loss with alpha = {alpha} needs at least {prediction.smallest_calibration(alpha)} "

@@ -36,7 +36,8 @@ class Pools(NamedTuple):
 
     Attributes:
       forget, retain, validation: int32 rows of the data set: to be forgotten, kept, and held out (population rows).
-      labels: [N_all] int32 of the data set.
+      labels: [N_all] int32 of the data set; `kinds`: what is forgotten by: subclasses where these are, else the labels.
+      test: rows on which accuracies are reported; only for what published code calibrates on.
       part: which part of an ensemble this member is (SISA), else 0.
       rng: numpy Generator of its own, the same whenever the member is made; draw from it in `Reads.rows` only.
     """
@@ -47,6 +48,8 @@ class Pools(NamedTuple):
     labels: np.ndarray
     part: int
     rng: np.random.Generator
+    kinds: np.ndarray = np.zeros(0, np.int32)
+    test: np.ndarray = np.zeros(0, np.int32)
 
 
 Rows = str | Callable[[Pools], np.ndarray]
@@ -255,6 +258,7 @@ class Method:
       augment: its training batches are augmented where the run's are; False = as published without.
       left_training: published code returns the model in training mode, and measures accuracies on retained and forget
         rows before anything else: with the policy "faithful" that moves the running statistics once more.
+      fixed_loss: its steps follow a recorded training; a wrapper cannot add a loss of its own.
     """
 
     phases: tuple[Phase, ...]
@@ -262,6 +266,7 @@ class Method:
     ensemble: int = 1
     augment: bool = True
     left_training: bool = False
+    fixed_loss: bool = False
 
 
 Builder = Callable[..., Method]

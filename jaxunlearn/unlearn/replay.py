@@ -201,4 +201,5 @@ def deltagrad(
     only = {"forget": lambda samples: samples.is_forget, "retain": lambda samples: ~samples.is_forget}
     at_theta = Move({"rows": _rows, "forget": whole, "retain": whole}, cost=1.0, only=only)
     transform = replaying(lr, weight_decay, period, exact, pairs)
-    return Method((Phase(transform, (at_theta, Move(whole)), reads, epochs, start="fresh"),), "recalibrate")
+    phase = Phase(transform, (at_theta, Move(whole)), reads, epochs, start="fresh")
+    return Method((phase,), "recalibrate", fixed_loss=True)

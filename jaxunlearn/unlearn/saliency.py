@@ -312,11 +312,12 @@ def rum(lr: float = 0.01, epochs: int = 5, lr_relabel: float = 1e-3, epochs_rela
     """
     tuned = descent.finetune(lr, epochs, batch=batch).phases
     (forgets,) = salun(lr_relabel, epochs_relabel, fraction, "adam", batch=batch).phases
+    (stream,) = forgets.reads
 
     def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        ((name, batch),) = batches.items()
+        batch = batches[stream]
         where = ~batch.is_forget | now.estimates["chosen"][batch.rows]
-        return losses.cross_entropy(outputs[name], batch, where)
+        return losses.cross_entropy(outputs[stream], batch, where)
 
     found = {"chosen": most_memorised(directions), **forgets.estimates}
     last = dataclasses.replace(forgets, moves=(Move(objective),), estimates=found)

@@ -35,6 +35,7 @@ class Setup(NamedTuple):
         epoch only, as code that forgets to switch back after an evaluation does).
       batch: rows per step where a stream does not say; augment: whether inputs are augmented.
       budget: bytes that a program may need per device; 0 = not checked.
+      kinds: [N_all] int32 subclasses where these are forgotten; empty = the labels. `test`: rows, see `Pools`.
     """
 
     network: Network
@@ -53,6 +54,8 @@ class Setup(NamedTuple):
     batch: int = 64
     augment: bool = True
     budget: int = 0
+    kinds: np.ndarray = np.zeros(0, np.int32)
+    test: np.ndarray = np.zeros(0, np.int32)
 
 
 def structure(setup: Setup) -> Method:
@@ -79,9 +82,11 @@ def pools_of(setup: Setup, member: int, index: int, name: str) -> Pools:
     """The rows of one member; the generator depends on the role, the member's number, the phase and the stream."""
     seed = np.asarray(jax.random.key_data(setup.key)).ravel()
     rng = np.random.default_rng([*map(int, seed), int(setup.numbers[member]), index, keys.name_hash(name)])
+    labels = np.asarray(setup.data.labels)
     return Pools(
         np.asarray(setup.forget[member], np.int32), np.asarray(setup.retain[member], np.int32),
-        np.asarray(setup.validation, np.int32), np.asarray(setup.data.labels), int(setup.part[member]), rng,
+        np.asarray(setup.validation, np.int32), labels, int(setup.part[member]), rng,
+        setup.kinds if len(setup.kinds) else labels, np.asarray(setup.test, np.int32),
     )  # fmt: skip
 
 

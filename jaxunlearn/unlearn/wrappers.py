@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from jaxunlearn import checks
+from jaxunlearn import checks, errors
 from jaxunlearn.unlearn import conformal
 from jaxunlearn.unlearn.method import Builder, Method
 
@@ -20,9 +20,11 @@ def split(name: str) -> tuple[str, tuple[str, ...]]:
     """The method and the wrappers, innermost first, of a name such as `finetune+conformal`.
 
     Raises:
-      ConfigError: an unknown wrapper.
+      ConfigError: an unknown wrapper, or one given twice.
     """
     base, *wrappers = name.split(SEPARATOR)
+    if len(set(wrappers)) < len(wrappers):
+        raise errors.ConfigError(f"{name!r} wraps the method in the same wrapper twice. Name it once.")
     for one in wrappers:
         checks.choice("wrapper of unlearning methods", one, WRAPPERS)
     return base, tuple(wrappers)

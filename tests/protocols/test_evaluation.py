@@ -13,7 +13,7 @@ import pytest
 from jaxunlearn import errors, sections, settings, store
 from jaxunlearn.metrics import conformal
 from jaxunlearn.protocols import splits, workbench
-from jaxunlearn.protocols.evaluation import door, measures, presenting, runs
+from jaxunlearn.protocols.evaluation import door, guided, measures, presenting, runs
 from jaxunlearn.protocols.evaluation.measures import Choices, Parts
 from launch import _entry, evaluate, study
 
@@ -90,6 +90,19 @@ def test_a_diverged_model_has_no_numbers_and_changes_no_others():
         np.testing.assert_allclose(found[name][1], numbers[0])
 
 
+def test_what_only_some_forget_sets_have_is_missing_for_the_others():
+    trained, retrained = trained_and_retrained()
+    values, labels, parts = whole([trained, retrained, trained])
+    test, gone = parts.test.copy(), np.zeros_like(parts.test)
+    for model in (0, 2):  # for these, class 0 is a class that vanished
+        gone[model] = test[model] & (labels == 0)
+    found = measures.measure(values, labels, parts._replace(test=test & ~gone, test_forget=gone), CHOICES)
+    for name in ("UA_test", "miacr_test_excluded", "cr_test_forget"):
+        is_there = np.isfinite(found[name]).reshape(3, -1).all(1)
+        np.testing.assert_array_equal(is_there, [True, False, True], err_msg=name)
+    assert np.isfinite(found["cr_test"]).all()
+
+
 def bench(**changes):
     given = {"split": {"shadow": 800, "forget": {"kind": "one_class", "count": 2, "classes": (3, 5)}}, **changes}
     return workbench.prepare(settings.resolve(given))
@@ -144,6 +157,8 @@ def test_the_gap_is_the_mean_distance_to_retraining_over_four_numbers():
     arrays = {role: {name: np.asarray(one) for name, one in numbers.items()} for role, numbers in roles.items()}
     found = presenting.Evaluation(arrays, (0.1,), 0.1, 2, {}, {})
     assert presenting.gap(found, "mine") == pytest.approx((0.2 + 0.1 + 0.05 + 0.3) / 4)
+    arrays["mine"].pop("svc_confidence")
+    assert np.isnan(presenting.gap(found, "mine"))  # three of four are another number
     assert np.isnan(presenting.gap(found, "retrained"))
 
 
@@ -180,6 +195,46 @@ def test_the_door_gives_the_numbers_of_the_arrays_logits_or_probabilities(tmp_pa
     assert presenting.from_plain(json.loads(json.dumps(presenting.plain(found), default=np.ndarray.tolist))).sets == 1
 
 
+def test_several_models_in_a_folder_of_arrays_equal_each_of_them(tmp_path):
+    trained, retrained = trained_and_retrained()
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    for name, (logits, labels) in trained.items():
+        np.save(folder / f"{name}.npy", np.stack([logits, retrained[name][0]]).astype(np.float16))
+        np.save(folder / f"{name}_labels.npy", labels)
+    found = door.evaluate(door.open_file(door.Request(str(folder))))
+    assert found.sets == 2
+    for model, one in enumerate((trained, retrained)):
+        path = tmp_path / f"{model}.npz"
+        arrays = {name: logits.astype(np.float16) for name, (logits, _) in one.items()}
+        np.savez(path, **arrays, **{f"{name}_labels": labels for name, (_, labels) in one.items()})
+        alone = door.evaluate(door.open_file(door.Request(str(path)))).roles["unlearned"]
+        for name in ("UA", "cr_forget", "svc_confidence", "threshold_entropy"):
+            np.testing.assert_allclose(found.roles["unlearned"][name][model], alone[name][0], err_msg=name)
+
+
+def test_a_model_that_answers_for_one_class_more_is_evaluated_without_distances(tmp_path):
+    arrays = dict(np.load(write(tmp_path / "a.npz")))
+    for part in SIZES:
+        arrays[part] = np.concatenate([arrays[part], np.full((SIZES[part], 1), -9, "f4")], 1)
+    np.savez(tmp_path / "b.npz", **arrays)
+    opened = door.open_file(door.Request(str(tmp_path / "b.npz")))
+    found = door.evaluate(opened).roles["unlearned"]
+    assert "no activation distance" in opened.notes[-1] and "zrf" not in found
+    assert np.isnan(found["activation_distance"]).all() and np.isfinite(found["cr_forget"]).all()
+
+
+def test_gains_are_over_the_same_method_with_the_same_other_values():
+    roles, lines = {}, []
+    for rate, start in ((0.1, 0.1), (0.01, 0.4)):
+        for weight, gain in ((0.0, 0.0), (1.0, 0.2)):
+            role = f"m@lr={rate},lamda={weight}"
+            roles[role] = {"UA": np.array([start + gain]), "TA": np.array([0.9 - gain / 10])}
+            lines.append(guided.Line(role, f"m@lr={rate}", weight))
+    piece = guided.present(presenting.Evaluation(roles, (0.1,), 0.1, 1, {}, {}), lines)
+    assert piece.text == "lambda 1 changes UA by +20.0 and TA by -2.0 points, mean over 2 method(s)."
+
+
 def few(part, size):
     logits, labels = trained_and_retrained()[0][part]
     return {part: logits[:size], f"{part}_labels": labels[:size], f"retrained_{part}": logits[:size]}
@@ -209,6 +264,8 @@ def without_class(part):
         ({}, (), {"chosen": {"metrics": ["crr"]}}, errors.ConfigError, "unknown group of metrics 'crr'"),
         ({}, (), {"chosen": {"score": "laac"}}, errors.ConfigError, "Did you mean 'lac'"),
         ({}, (), {"chosen": {"headline": 0.3}}, errors.ConfigError, "is none of evaluate.alphas"),
+        ({"forget": np.zeros((60, 5), "V2")}, (), {}, errors.DataError, "dtype .V2, expected float16"),
+        ({"retain_labels": np.zeros(300)}, (), {}, errors.DataError, "retain_labels has dtype float64"),
         ({}, (), {"compat": "faithfull"}, errors.ConfigError, "Did you mean 'faithful'"),
     ],
 )  # fmt: skip
@@ -302,7 +359,8 @@ def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path
         (["--config.evaluate.alphas=(0.1,1.5)"], "alpha = 1.5"),
         (["--config.split.forget.kind=one_class", "--config.evaluate.qhat=own", "--config.evaluate.alphas=(0.1,0.02)"],
          "too few for alpha = 0.02"),
-        (["--config.unlearn.methods=ssd+conformal"], "without gradient steps"),
+        (["--config.unlearn.methods=ssd+conformal"], "ssd+conformal: it takes no gradient steps"),
+        (["--config.unlearn.conformal.lamda=1"], "no method is wrapped"),
         (["--alphas=0.1"], "--alphas belongs to --logits"),
     ],
 )  # fmt: skip

@@ -89,22 +89,28 @@ def open_file(request: Request) -> Opened:
             )
         own = {f"{role}_{part}": _outputs(request, f"{role}_{part}", arrays[f"{role}_{part}"], labels_of[part])
                for part in names}  # fmt: skip
-        _same_models({"forget": main["forget"], **own}, may_be_one=True)
+        _same_models(own)
+        _same_models({"forget": main["forget"], f"{role}_forget": own[f"{role}_forget"]}, is_beside=True)
         values = _joined(own)
         roles[role] = np.broadcast_to(values, (len(roles["unlearned"]), *values.shape[1:]))
     labels = np.concatenate([labels_of[part] for part in names])
+    _check_amounts(main, choices)
     parts = _parts(names, labels_of, len(roles["unlearned"]))
     untrained = None
     if UNTRAINED in arrays:
         outputs = _outputs(request, UNTRAINED, arrays[UNTRAINED], labels_of["forget"])
-        checks.shape("MNC", {"M": 1, "C": main["forget"].shape[-1]}, **{UNTRAINED: outputs})
-        untrained = np.full(roles["unlearned"].shape[1:], np.nan, np.float32)
+        checks.shape("MNC", {"M": 1}, **{UNTRAINED: outputs})
+        untrained = np.full((len(labels), outputs.shape[-1]), np.nan, np.float32)
         untrained[parts.forget[0]] = outputs[0]
     notes = measures.check_calibration(labels, parts, choices)
     if "retain" not in names:
         notes.append("without `retain` there is no RA and no membership attack")
     known = {UNTRAINED, *(f"{prefix}{part}" for part in names for prefix in ("", *(f"{role}_" for role in BESIDE)))}
     ignored = tuple(name for name in arrays if name.removesuffix("_labels") not in known)
+    if ignored:
+        notes.append(f"arrays that were not used: {', '.join(ignored)}")
+    if any(values.shape[-1] != roles["unlearned"].shape[-1] for values in roles.values()):
+        notes.append("models with different numbers of classes: no activation distance")
     return Opened(roles, labels, parts, untrained, choices, notes, ignored)
 
 
@@ -143,6 +149,12 @@ def evaluate_file(request: Request, out: str, overwrite: tuple[str, ...], dry_ru
         store.claim(run, "evaluation", run.path("evidence.json"), facts, 1)
         found = evaluate(opened)
         store.files.write_json(run.path("evaluation.json"), presenting.plain(found))
+        for role, numbers in found.roles.items() if "conformal" in opened.choices.groups else ():
+            sets = measures.sets_of(opened.roles[role], opened.labels, opened.parts, opened.choices, numbers)
+            store.files.write_npz(
+                run.path("evaluation", f"sets_{role}.npz"), labels=opened.labels, alphas=np.asarray(found.alphas),
+                **sets, **opened.parts._asdict(),
+            )  # fmt: skip
         pieces, answer = presenting.pieces(found), presenting.in_words(found)
         chosen = dataclasses.asdict(opened.choices.settings)
         made = {
@@ -181,7 +193,6 @@ def plan_text(opened: Opened) -> str:
         ("beside it", ", ".join(role for role in opened.roles if role != "unlearned") or "nothing"),
         ("measured", ", ".join(opened.choices.groups)),
         *[("note", one) for one in opened.notes],
-        *([("ignored arrays", ", ".join(opened.ignored))] if opened.ignored else []),
     ]
     return tables.pairs(rows)
 
@@ -196,12 +207,20 @@ def _what(path: str) -> str:
 def _labels(arrays: dict[str, np.ndarray], part: str) -> np.ndarray:
     if f"{part}_labels" not in arrays:
         raise errors.DataError(f"{part} has no labels: give {part}_labels [n] beside it.")
-    return np.asarray(arrays[f"{part}_labels"])
+    labels = np.asarray(arrays[f"{part}_labels"])
+    if labels.dtype.kind not in "iu":
+        raise errors.DataError(f"{part}_labels has dtype {labels.dtype}, expected whole numbers (class indices).")
+    return labels.astype(np.int64)
 
 
 def _outputs(request: Request, name: str, given: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Checked logits [M, n, C] float32."""
     axes = "NC" if np.ndim(given) == 2 else "MNC"
+    if np.asarray(given).dtype.kind not in "fiu":
+        raise errors.DataError(
+            f"{name} has dtype {np.asarray(given).dtype}, expected float16, float32 or float64. NumPy files do not "
+            "keep bfloat16: convert to float32 before saving."
+        )
     named: dict[str, Any] = {name: given, f"labels of {name}": labels}
     sizes = checks.shape(f"{axes} N", **named)
     if not sizes["N"]:
@@ -229,12 +248,24 @@ def _outputs(request: Request, name: str, given: np.ndarray, labels: np.ndarray)
     return values[None] if axes == "NC" else values
 
 
-def _same_models(parts: dict[str, np.ndarray], may_be_one: bool = False) -> None:
+def _check_amounts(parts: dict[str, np.ndarray], choices: Choices) -> None:
+    """Raises a DataError for outputs of one class, or too few samples for the attacks."""
+    if next(iter(parts.values())).shape[-1] < 2:
+        raise errors.DataError("the arrays have 1 class; a classifier has at least 2.")
+    attacks = set(choices.groups) & {"svc", "thresholds", "entropy", "miacr"}
+    for name in ("retain", "test") if attacks and "retain" in parts else ():
+        if parts[name].shape[1] < 2:
+            raise errors.DataError(f"{name} holds 1 sample; membership attacks need at least 2 (or leave them out: "
+                                   "--metrics=conformal,distances).")  # fmt: skip
+
+
+def _same_models(parts: dict[str, np.ndarray], is_beside: bool = False) -> None:
+    """Raises a ShapeError unless all are of the same models; one `beside` others may be 1 model of other classes."""
     first, *rest = parts
     for name in rest:
         models, classes = parts[name].shape[0], parts[name].shape[-1]
-        fits = models == len(parts[first]) or (may_be_one and models == 1)
-        if not fits or classes != parts[first].shape[-1]:
+        fits = models == len(parts[first]) or (is_beside and models == 1)
+        if not fits or (classes != parts[first].shape[-1] and not is_beside):
             raise errors.ShapeError(
                 f"{name} is of {models} model(s) and {classes} classes, but {first} is of {len(parts[first])} and "
                 f"{parts[first].shape[-1]}: all arrays must be outputs of the same models."

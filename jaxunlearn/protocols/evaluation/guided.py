@@ -31,7 +31,7 @@ COLUMNS = {
 
 
 class Line(NamedTuple):
-    """One row: the role as the evaluation names it, its method and weight."""
+    """One row: the role as the evaluation names it, its method with all that is swept beside the weight, the weight."""
 
     role: str
     method: str
@@ -79,8 +79,10 @@ def narrowed(chosen: settings.Settings) -> settings.Settings:
     """
     given = chosen.unlearn.conformal
     pairwise = given.pairwise or chosen.compat.unlearn == "faithful"
-    weights = given.lamda or ((0.0, 0.5) if pairwise else (0.0, 0.085))
-    weights = weights if len(weights) > 1 else (0.0, *weights)
+    usual = 0.5 if pairwise else 0.085
+    weights = tuple(dict.fromkeys(given.lamda or (0.0, usual)))
+    if len(weights) == 1:
+        weights = (0.0, usual) if weights[0] == 0 else (0.0, *weights)
     methods = PUBLISHED if "all" in chosen.unlearn.methods else chosen.unlearn.methods
     conformal = dataclasses.replace(given, enable=True, lamda=weights, pairwise=pairwise)
     unlearn = dataclasses.replace(chosen.unlearn, methods=methods, conformal=conformal)
@@ -91,8 +93,10 @@ def narrowed(chosen: settings.Settings) -> settings.Settings:
 
 def line_of(variant: variants.Variant) -> Line:
     """The row of a wrapped method."""
-    method = variant.method.partition("+")[0]
-    return Line(unlearned.shown(variant.role), method, float(variant.chosen[f"{variants.CONFORMAL}_lamda"]))
+    weight = f"{variants.CONFORMAL}_lamda"
+    others = [f"{name}={variant.chosen[name]:g}" for name in variant.swept if name != weight]
+    method = variant.method.partition("+")[0] + ("@" + ",".join(others) if others else "")
+    return Line(unlearned.shown(variant.role), method, float(variant.chosen[weight]))
 
 
 def present(found: presenting.Evaluation, lines: list[Line]) -> Piece:
@@ -102,7 +106,8 @@ def present(found: presenting.Evaluation, lines: list[Line]) -> Piece:
     rows: list[tuple[Cell, ...]] = []
     every: list[Finding] = []
     gains: dict[float, list[tuple[float, float]]] = {}
-    for line in [Line(role, role, np.nan) for role in ("original", "retrained")] + lines:
+    known = [Line(role, role, np.nan) for role in ("original", "retrained") if role in found.roles]
+    for line in known + lines:
         cells = [presenting.finding(found, line.role, name) for name in COLUMNS]
         every += cells
         gain: list[Cell] = ["", ""]

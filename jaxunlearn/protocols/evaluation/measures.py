@@ -12,8 +12,10 @@
 | zrf, activation_distance | distance to an untrained network, and to the retrained model |
 | coverage_PART, size_PART, cr_PART, empty_PART | of prediction sets, PART in forget, retain, test, test_forget |
 | recover_ratio, mistaken | of the misclassified forgotten samples, those whose label is in the set |
-| miacr, miacr_exact, miacr_size, miacr_member | conformal membership attack |
-| UA_test, miacr_test... | where whole classes were forgotten: on test samples of these classes |
+| miacr, miacr_exact, miacr_size, miacr_member | conformal membership attack: share whose set lacks "member"; is {non-\
+member}; mean size; share called members |
+| UA_test, miacr_test_excluded ... | where whole classes were forgotten, on their test samples; share whose set lacks \
+"non-member" (lower = better, the other way round than miacr) |
 
 All numbers of forgotten samples are read beside those of the retrained model, which is the goal.
 """
@@ -96,33 +98,35 @@ def check_calibration(labels: np.ndarray, parts: Parts, choices: Choices) -> lis
       DataError: under `strict`, the first of them.
     """
     settings, said = choices.settings, []
-    levels = (*settings.alphas, *((settings.miacr_alpha,) if "miacr" in choices.groups else ()))
+    levels = (*(settings.alphas if "conformal" in choices.groups else ()),
+              *((settings.miacr_alpha,) if "miacr" in choices.groups else ()))  # fmt: skip
+    if not levels:
+        return []
     smallest = min(levels)
     needed = conformal.smallest_calibration(smallest)
-    kinds = [("calibration", parts.calibration, parts.test)]
+    kinds = [("", parts.calibration, parts.test)]
     if settings.qhat == "own" and parts.test_forget.any():
-        kinds.append(("calibration samples of the forgotten classes", parts.calibration_forget, parts.test_forget))
+        has_classes = parts.test_forget.any(1)
+        kinds.append((" of forgotten classes", parts.calibration_forget[has_classes], parts.test_forget[has_classes]))
     for name, known, test in kinds:
         count = int(known.sum(1).min())
         if count < needed:
             said.append(
-                f"{count} {name.removeprefix('calibration samples of ')} sample(s) are too few for alpha = {smallest}: "
-                f"at least {needed} are needed, or the sets hold every label."
+                f"{count} calibration sample(s){name} are too few for alpha = {smallest}: at least {needed} are "
+                "needed, or the sets hold every label."
             )
         for model in range(len(known)):
             absent = np.setdiff1d(labels[test[model]], labels[known[model]])
             if len(absent):
                 said.append(
-                    f"class {int(absent[0])} has test samples but no {name} sample: coverage is promised only where "
-                    "calibration and test samples are drawn alike."
+                    f"class {int(absent[0])} has test samples{name} but no calibration sample: coverage is promised "
+                    "only where calibration and test samples are drawn alike."
                 )
                 break
     if said and settings.strict:
-        ways = "Give more calibration samples (a run: split.population, data.test_rows; a file: calibration), a larger "
-        raise errors.DataError(
-            f"{said[0]} {ways}alpha" + (", evaluate.qhat=retain" if len(kinds) > 1 else "") + ", or accept it with "
-            "strict=False."
-        )
+        ways = "Give more calibration samples (of a run: split.population, data.test_rows), a larger alpha"
+        own = ", the threshold of retained classes (qhat=retain)" if len(kinds) > 1 else ""
+        raise errors.DataError(f"{said[0]} {ways}{own}, or accept it with strict=False.")
     return said
 
 
@@ -150,7 +154,7 @@ def measure(
       name -> [M] or [M, A] float64, see the module.
     """
     kept = np.ones(len(values), bool) if is_alive is None else is_alive
-    found: dict[str, list[Any]] = {}
+    each: list[Numbers] = []
     for model in np.flatnonzero(kept):
         one = _View(np.asarray(values[model], np.float32), labels, *(part[model] for part in parts))
         numbers = _utility(one)
@@ -159,9 +163,10 @@ def measure(
                 numbers |= attack(one, choices, int(model))
         if "distances" in choices.groups:
             numbers |= _distances(one, choices, None if retrained is None else retrained[model], untrained)
-        for name, value in numbers.items():
-            found.setdefault(name, []).append(value)
-    whole = {name: np.stack(lines) for name, lines in found.items()}
+        each.append(numbers)
+    # What only some models have (numbers of a class that vanished wholly) is NaN for the others.
+    names = dict.fromkeys(name for numbers in each for name in numbers)
+    whole = {name: np.stack([np.float64(numbers.get(name, np.nan)) for numbers in each]) for name in names}
     if "conformal" in choices.groups and kept.any():
         whole |= _conformal(values[kept], labels, Parts(*(part[kept] for part in parts)), choices)
     return {name: _spread_out(np.asarray(lines, np.float64), kept) for name, lines in whole.items()}
@@ -306,7 +311,7 @@ def _miacr(one: _View, choices: Choices, model: int) -> Numbers:
     numbers = {"miacr": found.miacr, "miacr_exact": found.exact, "miacr_size": found.set_size,
                "miacr_member": found.traditional, "miacr_q_hat": found.q_hat}  # fmt: skip
     if found.test is not None:
-        numbers |= {"miacr_test": found.test.excluded, "miacr_test_size": found.test.set_size,
+        numbers |= {"miacr_test_excluded": found.test.excluded, "miacr_test_size": found.test.set_size,
                     "miacr_test_non_member": found.test.non_member}  # fmt: skip
     return numbers
 
@@ -322,13 +327,13 @@ def _distances(one: _View, choices: Choices, retrained: np.ndarray | None, untra
     found: Numbers = {}
     if untrained is not None:
         fresh = np.asarray(untrained)[one.forget]
-        found["zrf"] = distances.zrf(one.logits[one.forget], fresh, compat=choices.compat)
+        if fresh.shape[-1] == one.logits.shape[-1]:
+            found["zrf"] = distances.zrf(one.logits[one.forget], fresh, compat=choices.compat)
     if retrained is not None:
         goal = np.asarray(retrained, np.float32)[one.forget]
-        finite = np.isfinite(goal).all()
-        found["activation_distance"] = (
-            distances.activation_distance(one.logits[one.forget], goal) if finite else np.float64(np.nan)
-        )
+        # A method may answer for one class more (boundary expanding); a retrained model may have diverged.
+        fits = goal.shape[-1] == one.logits.shape[-1] and np.isfinite(goal).all()
+        found["activation_distance"] = distances.activation_distance(one.logits[one.forget], goal) if fits else np.nan
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, records, store, trees
-from jaxunlearn.protocols import splits, targets, tuning, workbench
+from jaxunlearn.protocols import recording, splits, targets, tuning, workbench
 from jaxunlearn.protocols.audit import publishing
 from jaxunlearn.protocols.evaluation import measures, presenting
 from jaxunlearn.protocols.evaluation.measures import Choices, Numbers, Parts
@@ -79,7 +79,7 @@ def from_config(
         title = f"Evaluation of {chosen.data.name}"
         files = publishing.publish(run, title, answer, pieces, facts, findings, plain, presenting.STEM)
         notes = "".join(f"\nnote: {one}" for one in said)
-        return f"{answer}\n\n{presenting.text(pieces)}{notes}\n\n{files}\n{presenting.FILES}"
+        return f"{answer}\n\n{presenting.text(pieces)}{notes}\n\n{files}\n{presenting.FILES}{presenting.JOINS}"
 
 
 def choices_of(settings: Settings) -> Choices:
@@ -139,7 +139,8 @@ def open_world(run: store.Run, reporter: progress.Reporter, bench: workbench.Wor
         _untrained(bench, rows[columns], np.any(parts.forget, axis=0)) if "distances" in choices.groups else None
     )
     settings = bench.settings
-    facts = {"split": fingerprint, "evaluate": to_dict(settings.evaluate), "compat": settings.compat.evaluate,
+    facts = {"records": settings.compat.records, "split": fingerprint, "compat": settings.compat.evaluate,
+             "evaluate": to_dict(settings.evaluate),
              "seed": settings.seed, "version": STAGE_VERSION}  # fmt: skip
     labels = np.asarray(bench.dataset.labels, np.int64)[rows[columns]]
     return World(run, reporter, bench, choices, columns, rows[columns], labels, parts, untrained, facts)
@@ -167,6 +168,12 @@ def logits_of(world: World, name: str) -> tuple[np.ndarray, np.ndarray, Any]:
     recorded = targets.role_logits(world.run, world.bench, name)
     sets = len(world.parts.forget)
     values = recorded.values[:, world.columns].astype(np.float32)
+    if world.bench.settings.compat.records == "faithful":
+        # As published: rows that were trained on are seen through the training augmentation.
+        (view,) = recording.view_names(1)
+        trained = (world.parts.forget | world.parts.retain).any(0)
+        seen = targets.role_logits(world.run, world.bench, name, view).values
+        values[:, trained] = seen[:, world.columns[trained]]
     alive = np.asarray([number not in recorded.diverged for number in range(len(values))])
     if len(values) == 1 < sets:  # one original for all forget sets
         values, alive = np.repeat(values, sets, 0), np.repeat(alive, sets)

@@ -128,7 +128,10 @@ def built(variant: Variant) -> unlearn.Method:
     Raises:
       ConfigError: a builder that returns no method.
     """
-    return table.binder(variant.entry, variant.chosen)({})
+    try:
+        return table.binder(variant.entry, variant.chosen)({})
+    except errors.ConfigError as error:
+        raise errors.ConfigError(f"{variant.method}: {error}") from error
 
 
 def describe(
@@ -173,6 +176,7 @@ def setup(
     if len(ways) > 1:
         hyper = {name: np.asarray([ways[place].chosen[name] for place in variant], np.float64) for name in first.swept}
     lifting = workbench.lifting(bench, len(chosen))
+    by_group = settings.split.forget.kind == "subclass" and bench.dataset.groups is not None
     return running.Setup(
         network=workbench.build_network(settings, bench.dataset, bench.policy.conv),
         data=workbench.resident(bench),
@@ -190,6 +194,8 @@ def setup(
         bn=settings.unlearn.bn,
         batch=settings.train.batch,
         augment=settings.unlearn.augment,
+        kinds=np.asarray(bench.dataset.groups if by_group else (), np.int32),
+        test=np.asarray(split.test),
         budget=0 if settings.engine.chunk else capacity.budget(list(lifting.mesh.devices.flat), settings.engine.memory),
     )
 

@@ -17,6 +17,7 @@ from jaxunlearn.metrics import intervals
 from jaxunlearn.protocols import shadows, splits, target_roles, targets, workbench
 from jaxunlearn.protocols.unlearned import account, members, variants
 from jaxunlearn.report import cells, tables
+from jaxunlearn.unlearn import wrappers
 
 NEEDED = ("original", "retrained")
 
@@ -64,7 +65,7 @@ def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[varian
     """
     target_roles.check(bench)
     chosen, split = bench.settings.unlearn, splits.draw(bench)
-    by_name = set(chosen.methods)
+    by_name = {wrappers.split(name)[0] for name in chosen.methods}
     kept: list[variants.Variant] = []
     left_out: dict[str, str] = {}
     for method, group in itertools.groupby(variants.wanted(bench.settings), key=lambda one: one.method):
@@ -74,7 +75,7 @@ def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[varian
                 members.built(variant)
             members.trace(bench, split, same[0])
         except errors.ConfigError as error:
-            if method in by_name:
+            if wrappers.split(method)[0] in by_name:
                 raise
             left_out[method] = str(error)
             continue

@@ -62,6 +62,11 @@ def wanted(settings: Settings) -> tuple[Variant, ...]:
     """
     asked = names(settings)
     check_options(settings)
+    if settings.unlearn.conformal.lamda and not any(CONFORMAL in wrappers.split(name)[1] for name in asked):
+        raise errors.ConfigError(
+            "unlearn.conformal.lamda is set, but no method is wrapped in the conformal loss. Name one "
+            "METHOD+conformal, or set --config.unlearn.conformal.enable=True."
+        )
     swept = _sweeps(settings)
     for name in swept:
         if not any(name in table.swept(entry, chosen) for entry, chosen in (_base(settings, one) for one in asked)):
@@ -88,8 +93,9 @@ def _sweeps(settings: Settings) -> dict[str, tuple[float, ...]]:
       ConfigError: not of the form name=0.1;0.2, or a name given twice.
     """
     found = {name: values for name, values in to_dict(settings.unlearn.sweep).items() if values}
-    if len(settings.unlearn.conformal.lamda) > 1:
-        found[f"{CONFORMAL}_lamda"] = settings.unlearn.conformal.lamda
+    weights = tuple(dict.fromkeys(settings.unlearn.conformal.lamda))
+    if len(weights) > 1:
+        found[f"{CONFORMAL}_lamda"] = weights
     for sweep in settings.unlearn.sweeps:
         name, equals, text = sweep.partition("=")
         try:
@@ -139,7 +145,8 @@ def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any
         chosen |= _conformal(settings)
     for option in settings.unlearn.options:
         target, name, text = _parse(option)
-        if target == method or (not target and name in chosen):
+        # What is set for a method holds for the wrapped one too.
+        if target in (method, wrappers.split(method)[0]) or (not target and name in chosen):
             chosen[name] = table.assigned(entry, name, text)
     return entry, chosen
 
@@ -149,7 +156,8 @@ def _conformal(settings: Settings) -> dict[str, Any]:
     own = settings.unlearn.conformal
     pairwise = own.pairwise or settings.compat.unlearn == "faithful"
     lamda = own.lamda[0] if own.lamda else 0.5 if pairwise else 0.085
-    given = {"lamda": lamda, "delta": own.delta, "alpha": own.alpha, "pairwise": pairwise, "batch": own.batch}
+    given = {"lamda": lamda, "delta": own.delta, "alpha": own.alpha, "pairwise": pairwise, "batch": own.batch,
+             "calibration": own.calibration}  # fmt: skip
     return {f"{CONFORMAL}_{name}": value for name, value in given.items()}
 
 
