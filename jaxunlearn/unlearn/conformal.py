@@ -82,6 +82,7 @@ def conformal(
     pairwise: bool = False,
     batch: int = 16,
     calibration: int = 0,
+    eval_mode: bool = False,
 ) -> Method:
     """The method with the conformal-guided loss added to the last move of every phase that takes gradient steps.
 
@@ -99,6 +100,8 @@ def conformal(
         run's batch size.
       calibration: the threshold is computed on so many test rows drawn at random (published: 1,000; 200 where a class
         is forgotten); 0 = on the population rows.
+      eval_mode: all its steps in evaluation mode, whatever the method's own: published code forgets to switch back from
+        the calibration, so that even retraining from scratch uses the running statistics of a new network.
 
     Raises:
       ConfigError: a method without gradient steps, or whose steps follow a recorded training; alpha outside (0, 1), or
@@ -123,9 +126,12 @@ def conformal(
         moves = [move._replace(streams=move.streams or tuple(phase.reads)) for move in phase.moves]
         moves[-1] = _joined(moves[-1], lamda, delta, pairwise)
         return dataclasses.replace(
-            phase, moves=tuple(moves), reads={**phase.reads, STREAM: Reads("forget", batch)},
+            phase,
+            moves=tuple(moves),
+            mode="eval" if eval_mode else phase.mode,
+            reads={**phase.reads, STREAM: Reads("forget", batch)},
             every_epoch={**phase.every_epoch, THRESHOLD: estimate},
-        )  # fmt: skip
+        )
 
     pairs = zip(method.phases, guided, strict=True)
     return dataclasses.replace(method, phases=tuple(wrapped(phase) if is_one else phase for phase, is_one in pairs))

@@ -230,6 +230,12 @@ def test_the_threshold_can_be_taken_on_test_rows_and_leaves_out_subclasses():
     np.testing.assert_array_equal(conformal.calibration_rows(0.2).rows(of_subclass), np.arange(70, 80))
 
 
+def test_in_evaluation_mode_statistics_do_not_move_even_where_the_method_trains():
+    method = conformal.conformal(table.METHODS["retrain"].build(epochs=1), alpha=0.2, eval_mode=True)
+    fresh = trial.outcome(trial.setup(method, forget=trial.FORGET[:1])).variables["batch_stats"]["BatchNorm_0"]
+    assert (fresh["mean"] == 0).all() and (fresh["var"] == 1).all()
+
+
 def test_what_cannot_be_wrapped_says_so():
     with pytest.raises(errors.ConfigError, match="takes no gradient steps"):
         table.lookup("ssd+conformal").build()

@@ -157,7 +157,7 @@ def _conformal(settings: Settings) -> dict[str, Any]:
     pairwise = own.pairwise or settings.compat.unlearn == "faithful"
     lamda = own.lamda[0] if own.lamda else 0.5 if pairwise else 0.085
     given = {"lamda": lamda, "delta": own.delta, "alpha": own.alpha, "pairwise": pairwise, "batch": own.batch,
-             "calibration": own.calibration}  # fmt: skip
+             "calibration": own.calibration, "eval_mode": settings.compat.unlearn == "faithful"}  # fmt: skip
     return {f"{CONFORMAL}_{name}": value for name, value in given.items()}
 
 
