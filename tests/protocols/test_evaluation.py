@@ -68,6 +68,13 @@ def test_numbers_of_a_trained_and_of_a_retrained_model():
         np.testing.assert_allclose(found["q_hat"][model], alone.q_hat)
         np.testing.assert_allclose(found["cr_forget"][model], alone.quality.cr, rtol=1e-6)
         np.testing.assert_allclose(found["recover_ratio"][model], alone.quality.recover_ratio, rtol=1e-6)
+        classes = found["class_coverage_test"][model], found["class_size_test"][model]
+        logits, known = one["test"]
+        sets = conformal.prediction_sets(logits, alone.q_hat)
+        for number in range(5):
+            own = sets[:, known == number]
+            np.testing.assert_allclose(classes[0][number], own[:, :, number].mean(1), rtol=1e-6)
+            np.testing.assert_allclose(classes[1][number], own.sum(-1).mean(1), rtol=1e-6)
     # Attacks tell the model that was trained on these samples from the one that was not.
     for name in ("svc_confidence", "svc_entropy", "threshold_confidence", "threshold_modified_entropy", "UA"):
         assert found[name][0] < found[name][1] - 0.15, name
@@ -346,7 +353,7 @@ def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path
         ["original", ""], ["retrained", ""], ["finetune", "0"], ["finetune", "5"],
     ]  # fmt: skip
     page = (tmp_path / "report" / "evaluation.html").read_text()
-    assert "recover ratio" in page and "Prediction sets against alpha" in page
+    assert "recover ratio" in page and "Prediction sets against alpha" in page and "by class" in page
     with store.open_run(str(tmp_path), ()) as folder:
         titles = [piece.title for piece in presenting.of_run(folder)]
     assert titles[0] == "Utility" and "Prediction sets against alpha" in titles

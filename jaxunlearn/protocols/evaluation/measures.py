@@ -11,6 +11,7 @@
 | entropy_mia | share of forgotten samples that a logistic regression on the entropy calls members (SSD) |
 | zrf, activation_distance | distance to an untrained network, and to the retrained model |
 | coverage_PART, size_PART, cr_PART, empty_PART | of prediction sets, PART in forget, retain, test, test_forget |
+| class_coverage_test, class_size_test | [M, C, A], of the test samples of each class |
 | recover_ratio, mistaken | of the misclassified forgotten samples, those whose label is in the set |
 | miacr, miacr_exact, miacr_size, miacr_member | conformal membership attack: share whose set lacks "member"; is {non-\
 member}; mean size; share called members |
@@ -265,6 +266,10 @@ def _conformal(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Ch
             if name == "forget":
                 found["recover_ratio"] = quality.recover_ratio[:, place]
                 found["mistaken"] = quality.mistaken[:, place]
+            if name == "test":
+                classes = prediction_sets.of_classes(labels[some], values.shape[-1])
+                each = prediction_sets.summarise(sets, classes & parts.test[:, None, some])
+                found["class_coverage_test"], found["class_size_test"] = each.coverage, each.set_size
     return found
 
 

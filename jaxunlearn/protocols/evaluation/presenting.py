@@ -54,11 +54,13 @@ class Evaluation(NamedTuple):
     """All numbers of all roles.
 
     Attributes:
-      roles: role -> name -> [R] or [R, A]; "retrained" is the goal, "original" the start, where they are known.
+      roles: role -> name -> [R], [R, A] or (by class) [R, C, A]; "retrained" is the goal, "original" the
+        start, where they are known.
       alphas: A levels; `headline`: the one that tables and sentences speak of.
       sets: R forget sets (or models).
       costs: role -> (seconds, retain-epochs), NaN where unknown.
       diverged: role -> forget sets whose model diverged; their numbers are NaN.
+      classes: names of the classes; empty = numbers.
     """
 
     roles: dict[str, Numbers]
@@ -67,6 +69,7 @@ class Evaluation(NamedTuple):
     sets: int
     costs: dict[str, tuple[float, float]]
     diverged: dict[str, list[int]]
+    classes: tuple[str, ...] = ()
 
 
 def plain(found: Evaluation) -> dict[str, Any]:
@@ -79,7 +82,10 @@ def from_plain(stored: Mapping[str, Any]) -> Evaluation:
     roles = {role: {name: np.asarray(values, np.float64) for name, values in numbers.items()}
              for role, numbers in stored["roles"].items()}  # fmt: skip
     costs = {role: (float(cost[0]), float(cost[1])) for role, cost in stored["costs"].items()}
-    return Evaluation(roles, tuple(stored["alphas"]), stored["headline"], stored["sets"], costs, stored["diverged"])
+    return Evaluation(
+        roles, tuple(stored["alphas"]), stored["headline"], stored["sets"], costs, stored["diverged"],
+        tuple(stored["classes"]),
+    )  # fmt: skip
 
 
 def of_run(run: store.Run) -> list[Piece]:
@@ -98,6 +104,12 @@ def mean_of(found: Evaluation, role: str, name: str, alpha: float | None = None)
     """Mean over forget sets whose number is finite; NaN where none is."""
     values = value_of(found, role, name, alpha)
     return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else math.nan
+
+
+def _mean_over_models(values: np.ndarray) -> np.ndarray:
+    """Mean over models of [M, ...], NaN left out."""
+    finite = np.isfinite(values)
+    return np.where(finite, values, 0).sum(0) / np.where(finite.any(0), finite.sum(0), np.nan)
 
 
 def finding(found: Evaluation, role: str, name: str, alpha: float | None = None) -> Finding:
@@ -153,6 +165,7 @@ def pieces(found: Evaluation) -> list[Piece]:
     if figure is not None:
         text = "Coverage, set size and CR on forgotten and test samples; the dotted line is the promised coverage."
         made.append(Piece("against_alpha", "Prediction sets against alpha", text, figure=figure))
+    made.append(_by_class(found, over))
     if len(found.alphas) > 1:
         made.append(_levels(found, over))
     return [one for one in made if one.table is not None or one.figure is not None]
@@ -219,15 +232,41 @@ def _levels(found: Evaluation, over: str) -> Piece:
     return Piece("alphas", title, "D_f forgotten, D_r retained, D_t test samples.", table, None, tuple(every))
 
 
-def _figure(found: Evaluation) -> Any:
-    """Coverage, size and CR against alpha: the goal, the start, and what is closest to the goal."""
-    drawable = [role for role in found.roles if np.isfinite(value_of(found, role, "cr_test")).any()]
-    if not drawable or len(found.alphas) < 2:
-        return None
-    first = [role for role in (GOAL, START) if role in drawable]
-    rest = [role for role in drawable if role not in first]
+def _by_class(found: Evaluation, over: str) -> Piece:
+    """Coverage and set size of each class: only their mean over classes is promised."""
+    shown = _closest(found, "class_coverage_test")
+    level = found.alphas.index(found.headline)
+    means = {}
+    for role in shown:
+        pair = (found.roles[role][f"class_{name}_test"][..., level] for name in ("coverage", "size"))
+        means[role] = [_mean_over_models(values) for values in pair]
+    count = len(next(iter(means.values()))[0]) if means else 0
+    rows = []
+    for place in range(count):
+        pairs = [(cover[place], size[place]) for cover, size in means.values()]
+        cells = [f"{cover:.3f} in {size:.2f}" if np.isfinite(cover) else "" for cover, size in pairs]
+        rows.append((found.classes[place] if found.classes else str(place), *cells))
+    title = f"Coverage and set size by class at alpha = {found.headline:g}"
+    caption = f"{over} Test samples: share whose label is in the set, and labels per set."
+    table = Table(title, caption, ("class", *shown), tuple(rows)) if rows else None
+    text = "The guarantee is for all classes together; a class may lie far below it."
+    return Piece("by_class", title, text, table)
+
+
+def _closest(found: Evaluation, name: str) -> list[str]:
+    """At most six roles that have a number: the goal, the start, and what is closest to the goal."""
+    there = [role for role in found.roles if np.isfinite(found.roles[role].get(name, np.nan)).any()]
+    first = [role for role in (GOAL, START) if role in there]
+    rest = [role for role in there if role not in first]
     rest.sort(key=lambda role: _or_infinite(gap(found, role)))
-    shown = (first + rest)[:6]
+    return (first + rest)[:6]
+
+
+def _figure(found: Evaluation) -> Any:
+    """Coverage, size and CR against alpha."""
+    shown = _closest(found, "cr_test")
+    if not shown or len(found.alphas) < 2:
+        return None
 
     def lines(name: str) -> dict[str, list[Finding]]:
         return {role: [finding(found, role, name, alpha) for alpha in found.alphas] for role in shown}
@@ -292,10 +331,10 @@ def in_words(found: Evaluation) -> str:
 
 
 def text(made: Iterable[Piece]) -> str:
-    """What the terminal shows: every table but the one over all levels."""
+    """What the terminal shows: every table but those over all levels and classes."""
     shown = [
         f"{tables.text(piece.table, width=WIDTH)}\n\n{textwrap.fill(piece.text, WIDTH)}".rstrip()
         for piece in made
-        if piece.table is not None and piece.name != "alphas"
+        if piece.table is not None and piece.name not in ("alphas", "by_class")
     ]
     return "\n\n\n".join(shown)

@@ -20,7 +20,7 @@ from jaxunlearn.protocols.evaluation.measures import Choices, Numbers, Parts
 from jaxunlearn.protocols.unlearned import listing, runs, variants
 from jaxunlearn.settings import Settings, to_dict
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 
 class World(NamedTuple):
@@ -122,7 +122,7 @@ def evaluate(
     found = presenting.Evaluation(
         {runs.shown(name): one for name, one in numbers.items()}, settings.alphas, settings.headline,
         len(world.parts.forget), {runs.shown(name): cost for name, cost in costs.items()},
-        {runs.shown(name): sets for name, sets in diverged.items()},
+        {runs.shown(name): sets for name, sets in diverged.items()}, tuple(bench.dataset.class_names),
     )  # fmt: skip
     return found, said
 
