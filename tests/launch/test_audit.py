@@ -10,7 +10,9 @@ import shutil
 import numpy as np
 import pytest
 
-from launch import _entry, audit, evaluate, shadows
+from jaxunlearn import store
+from jaxunlearn.protocols.evaluation import presenting
+from launch import _entry, audit, shadows
 
 CONFIG = "--config=configs/digits.py:smoke"
 GIVEN = {
@@ -170,11 +172,13 @@ def test_another_question_to_the_same_models_trains_nothing(again, capsys):
 
 
 def test_an_evaluation_of_the_same_run_joins_the_report(again, capsys):
-    evaluated = arguments(unlearn__methods=("finetune",), evaluate__metrics=("conformal",))
-    argv = ["launch.evaluate", *evaluated, f"--workdir={again}"]
-    assert _entry.main(evaluate.command, evaluate.__doc__, argv, define=evaluate.define, alone=evaluate.alone) == 0
+    numbers = {"UA": [0.1, 0.2], "cr_test": [[0.5, 0.6], [0.5, 0.6]], "recover_ratio": [[0.3, 0.2], [0.3, 0.2]]}
+    roles = {"retrained": {name: np.asarray(values) for name, values in numbers.items()}}
+    stored = presenting.plain(presenting.Evaluation(roles, (0.1, 0.2), 0.1, 2, {}, {}))
     assert "recover ratio" not in (again / "report" / "report.html").read_text()
-    assert launch(*arguments(), workdir=again) == 0, capsys.readouterr().err
+    store.files.write_json(again / "evaluation.json", stored)
+    asked = arguments(audit__protocol="binui", audit__scores=("confidence",), audit__decision="none")
+    assert launch(*asked, workdir=again) == 0, capsys.readouterr().err
     assert "recover ratio" in (again / "report" / "report.html").read_text()
 
 
