@@ -245,7 +245,8 @@ def lookup(name: str) -> Entry:
         entry = Entry(build, about, "yours", ())
     for one in chain:
         about = f"{entry.about}; wrapped: {(inspect.getdoc(wrappers.WRAPPERS[one]) or one).splitlines()[0]}"
-        entry = entry._replace(build=wrappers.wrapped(entry.build, one), about=about)
+        needs = tuple(dict.fromkeys((*entry.needs, "forget", "validation")))
+        entry = entry._replace(build=wrappers.wrapped(entry.build, one), about=about, needs=needs)
     return entry
 
 

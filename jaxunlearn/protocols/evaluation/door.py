@@ -169,7 +169,7 @@ def evaluate_file(request: Request, out: str, overwrite: tuple[str, ...], dry_ru
             run, "Evaluation of given outputs", answer, pieces, made, findings, chosen, presenting.STEM
         )  # fmt: skip
         notes = "".join(f"\nnote: {one}" for one in opened.notes)
-        return f"{answer}\n\n{presenting.text(pieces)}{notes}\n\n{files}\n{presenting.FILES}"
+        return f"{answer}\n\n{presenting.text(pieces)}{notes}\n\n{files}\n{presenting.files(found)}"
 
 
 def evaluate(opened: Opened) -> presenting.Evaluation:

@@ -17,10 +17,6 @@ from jaxunlearn.report.cells import Cell, Table
 
 STEM = "evaluation"
 GOAL, START = "retrained", "original"
-FILES = (
-    "  evaluation.json                  every number per role, forget set and alpha\n"
-    "  evaluation/sets_ROLE.npz         covered, size [forget sets, alphas, samples]: who is forgotten in name only"
-)
 JOINS = "\nlaunch.audit puts these sections into report/report.html."
 WIDTH = 140
 GAP = ("UA", "RA", "TA", "svc_confidence")  # SalUn's tables: their MIA is the SVC on the confidence
@@ -328,6 +324,15 @@ def in_words(found: Evaluation) -> str:
     said += [f"{role}: the model of forget set(s) {', '.join(map(str, sets))} diverged." for role, sets in
              found.diverged.items()]  # fmt: skip
     return " ".join(said)
+
+
+def files(found: Evaluation) -> str:
+    """Further lines of what lies where."""
+    lines = ["  evaluation.json                  every number per role, forget set and alpha"]
+    if any("q_hat" in numbers for numbers in found.roles.values()):
+        kept = "covered, size [forget sets, alphas, samples]: who is forgotten in name only"
+        lines.append(f"  evaluation/sets_ROLE.npz         {kept}")
+    return "\n".join(lines)
 
 
 def text(made: Iterable[Piece]) -> str:

@@ -79,7 +79,7 @@ def from_config(
         title = f"Evaluation of {chosen.data.name}"
         files = publishing.publish(run, title, answer, pieces, facts, findings, plain, presenting.STEM)
         notes = "".join(f"\nnote: {one}" for one in said)
-        return f"{answer}\n\n{presenting.text(pieces)}{notes}\n\n{files}\n{presenting.FILES}{presenting.JOINS}"
+        return f"{answer}\n\n{presenting.text(pieces)}{notes}\n\n{files}\n{presenting.files(found)}{presenting.JOINS}"
 
 
 def choices_of(settings: Settings) -> Choices:
