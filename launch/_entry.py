@@ -161,6 +161,11 @@ def parse(
     )
 
 
+def folder_of(path: str, out: str) -> str:
+    """The run folder for a file of arrays that a user brings: `out`, else runs/<file>; empty where there is no file."""
+    return (out or f"runs/{path.rstrip('/').rsplit('/', 1)[-1].removesuffix('.npz')}") if path else ""
+
+
 def _find_config(argv: list[str]) -> tuple[list[str], str]:
     """Makes --config a path that exists: as given, beside the checkout, or a bare name of configs/."""
     found, name = list(argv), "run"

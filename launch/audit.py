@@ -38,8 +38,7 @@ def define(values: flags.FlagValues) -> None:
 
 def alone(values: flags.FlagValues) -> str:
     """The run folder of an evidence audit; empty for one with a config."""
-    given = values["evidence"].value
-    return (values["out"].value or f"runs/{given.rstrip('/').rsplit('/', 1)[-1].removesuffix('.npz')}") if given else ""
+    return _entry.folder_of(values["evidence"].value, values["out"].value)
 
 
 def command(request: _entry.Request) -> None:

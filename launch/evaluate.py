@@ -45,8 +45,7 @@ def define(values: flags.FlagValues) -> None:
 
 def alone(values: flags.FlagValues) -> str:
     """The run folder of an evaluation of arrays; empty for one with a config."""
-    given = values["logits"].value
-    return (values["out"].value or f"runs/{given.rstrip('/').rsplit('/', 1)[-1].removesuffix('.npz')}") if given else ""
+    return _entry.folder_of(values["logits"].value, values["out"].value)
 
 
 def command(request: _entry.Request) -> None:

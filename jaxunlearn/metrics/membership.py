@@ -13,6 +13,7 @@ Source: Song and Mittal, Systematic evaluation of privacy risks of machine learn
 entropy); the evaluation of the SalUn code (five features); Chundawat et al. and the SSD code (entropy regression).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -219,12 +220,8 @@ def song_mittal(
 
     Source: Song and Mittal, section 3 and code.
     """
-    given = dict(zip(SETS, (shadow_member, shadow_non_member, target_member, target_non_member), strict=True))
-    made = {
-        name: None if samples is None else (features(*samples, name=name), np.asarray(samples[1]))
-        for name, samples in given.items()
-    }
-    return _threshold_rates(made, compat)
+    given = (shadow_member, shadow_non_member, target_member, target_non_member)
+    return _threshold_rates(features, given, compat)
 
 
 def song_mittal_probabilities(
@@ -236,12 +233,8 @@ def song_mittal_probabilities(
     compat: str = "corrected",
 ) -> dict[str, Rates]:
     """`song_mittal` on pairs (softmax probabilities [n, C], labels [n]), as the published code takes them."""
-    given = dict(zip(SETS, (shadow_member, shadow_non_member, target_member, target_non_member), strict=True))
-    made = {
-        name: None if samples is None else (probability_features(*samples, name=name), np.asarray(samples[1]))
-        for name, samples in given.items()
-    }
-    return _threshold_rates(made, compat)
+    given = (shadow_member, shadow_non_member, target_member, target_non_member)
+    return _threshold_rates(probability_features, given, compat)
 
 
 def entropy_attack(retain_logits: np.ndarray, test_logits: np.ndarray, forget_logits: np.ndarray) -> EntropyAttack:
@@ -365,7 +358,14 @@ def _by_class(values: np.ndarray, labels: np.ndarray, num_classes: int) -> list[
     return np.split(values[order], np.searchsorted(np.asarray(labels)[order], np.arange(1, num_classes)))
 
 
-def _threshold_rates(sets: dict[str, tuple[Features, np.ndarray] | None], compat: str) -> dict[str, Rates]:
+def _threshold_rates(
+    features_of: Callable[..., Features], given: tuple[Samples | None, ...], compat: str
+) -> dict[str, Rates]:
+    """Both attacks: `given` in the order of SETS, as pairs (outputs, labels) that `features_of` takes."""
+    sets = {
+        name: None if samples is None else (features_of(*samples, name=name), np.asarray(samples[1]))
+        for name, samples in zip(SETS, given, strict=True)
+    }
     present: dict[str, Any] = {name: one[0].probability for name, one in sets.items() if one is not None}
     for name, probability in present.items():
         if probability.ndim != 2:

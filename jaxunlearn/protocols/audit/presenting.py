@@ -236,6 +236,11 @@ def provenance(options: scores.Options, seconds: float, versions: dict[str, Any]
         "constants": constants,
         "compat": options.compat,
         "IAM": f"{options.levels} levels, {options.family}, {options.spread} spread",
-        "time": progress.duration(seconds),
-        "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
+        **timed(seconds, versions),
     }
+
+
+def timed(seconds: float, versions: dict[str, Any]) -> dict[str, str]:
+    """The last facts of every report: how long it took, and with what."""
+    said = ", ".join(f"{name} {value}" for name, value in versions.items())
+    return {"time": progress.duration(seconds), "versions": said}

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import checks, errors, progress, sections, settings, store
+from jaxunlearn import checks, errors, sections, settings, store
 from jaxunlearn.metrics import conformal
 from jaxunlearn.protocols.audit import publishing
+from jaxunlearn.protocols.audit.presenting import timed
 from jaxunlearn.protocols.evaluation import measures, presenting
 from jaxunlearn.protocols.evaluation.measures import Choices, Parts
 from jaxunlearn.report import tables
@@ -161,8 +162,7 @@ def evaluate_file(request: Request, out: str, overwrite: tuple[str, ...], dry_ru
             "logits": request.path,
             "non-conformity": f"{chosen['score']}, rank {chosen['rank']}",
             "compat": request.compat,
-            "time": progress.duration(time.monotonic() - begun),
-            "versions": ", ".join(f"{name} {value}" for name, value in store.versions().items()),
+            **timed(time.monotonic() - begun, store.versions()),
         }
         findings = [one for piece in pieces for one in piece.findings]
         files = publishing.publish(

@@ -14,7 +14,7 @@ from jaxunlearn import progress, settings, store
 from jaxunlearn.metrics import intervals
 from jaxunlearn.protocols import tuning, workbench
 from jaxunlearn.protocols.audit import publishing
-from jaxunlearn.protocols.audit.presenting import Piece
+from jaxunlearn.protocols.audit.presenting import Piece, timed
 from jaxunlearn.protocols.evaluation import presenting, runs
 from jaxunlearn.protocols.unlearned import listing, variants
 from jaxunlearn.protocols.unlearned import runs as unlearned
@@ -61,9 +61,8 @@ def from_config(
             "config": f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}",
             "forget sets": f"{found.sets} ({chosen.split.forget.kind})",
             "loss": f"alpha {conformal.alpha:g}, delta {conformal.delta:g}, {conformal.batch} rows per step, "
-            + ("pairwise" if conformal.pairwise else "per sample"),
-            "time": progress.duration(time.monotonic() - begun),
-            "versions": ", ".join(f"{name} {value}" for name, value in store.versions().items()),
+            + ("pairwise" if variants.is_pairwise(chosen) else "per sample"),
+            **timed(time.monotonic() - begun, store.versions()),
         }
         title = f"Conformal-guided unlearning on {chosen.data.name}"
         files = publishing.publish(run, title, piece.text, [piece], facts, list(piece.findings), plain, STEM)
@@ -78,13 +77,12 @@ def narrowed(chosen: settings.Settings) -> settings.Settings:
     `all` stands for the methods that the published code wraps.
     """
     given = chosen.unlearn.conformal
-    pairwise = given.pairwise or chosen.compat.unlearn == "faithful"
-    usual = 0.5 if pairwise else 0.085
+    usual = variants.usual_lamda(chosen)
     weights = tuple(dict.fromkeys(given.lamda or (0.0, usual)))
     if len(weights) == 1:
         weights = (0.0, usual) if weights[0] == 0 else (0.0, *weights)
     methods = PUBLISHED if "all" in chosen.unlearn.methods else chosen.unlearn.methods
-    conformal = dataclasses.replace(given, enable=True, lamda=weights, pairwise=pairwise)
+    conformal = dataclasses.replace(given, enable=True, lamda=weights)
     unlearn = dataclasses.replace(chosen.unlearn, methods=methods, conformal=conformal)
     evaluate = dataclasses.replace(chosen.evaluate, metrics=("conformal",))
     targets = dataclasses.replace(chosen.targets, population_in=False, reference=0, snapshots=0)

@@ -24,10 +24,12 @@ All numbers of forgotten samples are read beside those of the retrained model, w
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import errors
 from jaxunlearn.metrics import conformal, distances, membership, miacr, prediction_sets, svc
+from jaxunlearn.scores import signals
 from jaxunlearn.settings import EvaluateSettings
 
 GROUPS = ("svc", "thresholds", "entropy", "distances", "conformal", "miacr")
@@ -157,10 +159,10 @@ def measure(
     kept = np.ones(len(values), bool) if is_alive is None else is_alive
     each: list[Numbers] = []
     for model in np.flatnonzero(kept):
-        one = _View(np.asarray(values[model], np.float32), labels, *(part[model] for part in parts))
+        one = _View(np.asarray(values[model], np.float32), labels, Parts(*(part[model] for part in parts)))
         numbers = _utility(one)
         for name, attack in _ATTACKS.items():
-            if name in choices.groups and one.retain.any():
+            if name in choices.groups and one.parts.retain.any():
                 numbers |= attack(one, choices, int(model))
         if "distances" in choices.groups:
             numbers |= _distances(one, choices, None if retrained is None else retrained[model], untrained)
@@ -184,32 +186,25 @@ def sets_of(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Choic
       numbers: what `measure` found, with the group conformal.
     """
     alive = ~np.isnan(numbers["q_hat"]).any(1)
-    levels = len(choices.settings.alphas)
-    found = {"covered": np.zeros((len(values), levels, len(labels)), bool),
-             "size": np.zeros((len(values), levels, len(labels)), np.int16)}  # fmt: skip
     options = options_of(choices.settings)
-    for name, chosen in (
-        ("q_hat", ~(parts.forget | parts.test_forget)),
-        ("q_hat_forget", parts.forget | parts.test_forget),
-    ):
-        threshold = numbers[name] if name in numbers else numbers["q_hat"]
-        sets = conformal.predict(values[alive], labels, threshold[alive], options)
-        for key, of_sets in (("covered", sets.covered), ("size", sets.size)):
-            found[key][alive] = np.where(chosen[alive][:, None], of_sets, found[key][alive])
+    sets = conformal.predict(values[alive], labels, numbers["q_hat"][alive], options)
+    covered, size = np.asarray(sets.covered), np.asarray(sets.size)
+    if "q_hat_forget" in numbers:
+        apart = conformal.predict(values[alive], labels, numbers["q_hat_forget"][alive], options)
+        is_apart = (parts.forget | parts.test_forget)[alive][:, None]
+        covered, size = np.where(is_apart, apart.covered, covered), np.where(is_apart, apart.size, size)
+    shape = (len(values), len(choices.settings.alphas), len(labels))
+    found = {"covered": np.zeros(shape, bool), "size": np.zeros(shape, np.int16)}
+    found["covered"][alive], found["size"][alive] = covered, size
     return found
 
 
 class _View(NamedTuple):
-    """One model: logits [N, C], labels [N] and its parts [N]."""
+    """One model: logits [N, C], labels [N] and its parts, [N] bool each."""
 
     logits: np.ndarray
     labels: np.ndarray
-    forget: np.ndarray
-    retain: np.ndarray
-    test: np.ndarray
-    calibration: np.ndarray
-    test_forget: np.ndarray
-    calibration_forget: np.ndarray
+    parts: Parts
 
 
 def _spread_out(lines: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -230,11 +225,11 @@ def _utility(one: _View) -> Numbers:
         return values[part].mean() if part.any() else np.nan
 
     found = {
-        "UA": 1 - mean(right, one.forget), "RA": mean(right, one.retain), "TA": mean(right, one.test),
-        "confidence_forget": mean(confidence, one.forget), "confidence_test": mean(confidence, one.test),
+        "UA": 1 - mean(right, one.parts.forget), "RA": mean(right, one.parts.retain), "TA": mean(right, one.parts.test),
+        "confidence_forget": mean(confidence, one.parts.forget), "confidence_test": mean(confidence, one.parts.test),
     }  # fmt: skip
-    if one.test_forget.any():
-        found["UA_test"] = 1 - mean(right, one.test_forget)
+    if one.parts.test_forget.any():
+        found["UA_test"] = 1 - mean(right, one.parts.test_forget)
     return found
 
 
@@ -274,22 +269,21 @@ def _conformal(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Ch
 
 
 def _svc(one: _View, choices: Choices, model: int) -> Numbers:
-    found = svc.svc_mia(
-        *_pair(one, one.retain), *_pair(one, one.test), *_pair(one, one.forget), compat=choices.compat,
-        most=choices.settings.svc_rows,
-    )  # fmt: skip
+    pairs = (_pair(one, part) for part in (one.parts.retain, one.parts.test, one.parts.forget))
+    arrays = [array for pair in pairs for array in pair]
+    found = svc.svc_mia(*arrays, compat=choices.compat, most=choices.settings.svc_rows)
     return {f"svc_{name}": np.float64(value) for name, value in found.items()}
 
 
 def _thresholds(one: _View, choices: Choices, model: int) -> Numbers:
-    found = membership.song_mittal(
-        _pair(one, one.retain), _pair(one, one.test), None, _pair(one, one.forget), compat=choices.compat
-    )
+    retain, test, forget = (_pair(one, part) for part in (one.parts.retain, one.parts.test, one.parts.forget))
+    found = membership.song_mittal(retain, test, None, forget, compat=choices.compat)
     return {f"threshold_{name}": np.float64(rates.non_member) for name, rates in found.items()}
 
 
 def _entropy(one: _View, choices: Choices, model: int) -> Numbers:
-    attack = membership.entropy_attack(one.logits[one.retain], one.logits[one.test], one.logits[one.forget])
+    retain, test, forget = (one.logits[part] for part in (one.parts.retain, one.parts.test, one.parts.forget))
+    attack = membership.entropy_attack(retain, test, forget)
     return {"entropy_mia": np.float64(attack.member_rate)}
 
 
@@ -301,16 +295,16 @@ def _miacr(one: _View, choices: Choices, model: int) -> Numbers:
         """The confidence; log-odds for the threshold attack, which only needs its order: fewer ties near 1."""
         logits, labels = _pair(one, part)
         if fast:
-            return _log_odds(logits, labels)
+            return np.asarray(signals.log_odds(jnp.asarray(logits), jnp.asarray(labels)))
         return np.asarray(membership.features(logits, labels).confidence).ravel()
 
-    retained = np.flatnonzero(one.retain)
+    retained = np.flatnonzero(one.parts.retain)
     rng = np.random.default_rng([choices.seed, model])
-    drawn = rng.choice(retained, min(int(one.test.sum()), len(retained)), replace=False)
+    drawn = rng.choice(retained, min(int(one.parts.test.sum()), len(retained)), replace=False)
     found = miacr.miacr(
-        evidence(drawn), evidence(one.test), evidence(one.calibration), evidence(one.forget),
+        evidence(drawn), evidence(one.parts.test), evidence(one.parts.calibration), evidence(one.parts.forget),
         alpha=settings.miacr_alpha, attack=settings.miacr_attack, rank=settings.rank,
-        test_forget=evidence(one.test_forget) if one.test_forget.any() else None, compat=choices.compat,
+        test_forget=evidence(one.parts.test_forget) if one.parts.test_forget.any() else None, compat=choices.compat,
         seed=choices.seed, most=settings.svc_rows,
     )  # fmt: skip
     numbers = {"miacr": found.miacr, "miacr_exact": found.exact, "miacr_size": found.set_size,
@@ -321,24 +315,18 @@ def _miacr(one: _View, choices: Choices, model: int) -> Numbers:
     return numbers
 
 
-def _log_odds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    own = np.take_along_axis(logits, labels[:, None], -1)[:, 0]
-    others = logits.copy()
-    others[np.arange(len(labels)), labels] = -np.inf
-    return own - np.logaddexp.reduce(others, -1)
-
-
 def _distances(one: _View, choices: Choices, retrained: np.ndarray | None, untrained: np.ndarray | None) -> Numbers:
     found: Numbers = {}
+    own = one.logits[one.parts.forget]
     if untrained is not None:
-        fresh = np.asarray(untrained)[one.forget]
-        if fresh.shape[-1] == one.logits.shape[-1]:
-            found["zrf"] = distances.zrf(one.logits[one.forget], fresh, compat=choices.compat)
+        fresh = np.asarray(untrained)[one.parts.forget]
+        if fresh.shape[-1] == own.shape[-1]:
+            found["zrf"] = distances.zrf(own, fresh, compat=choices.compat)
     if retrained is not None:
-        goal = np.asarray(retrained, np.float32)[one.forget]
+        goal = np.asarray(retrained, np.float32)[one.parts.forget]
         # A method may answer for one class more (boundary expanding); a retrained model may have diverged.
-        fits = goal.shape[-1] == one.logits.shape[-1] and np.isfinite(goal).all()
-        found["activation_distance"] = distances.activation_distance(one.logits[one.forget], goal) if fits else np.nan
+        fits = goal.shape[-1] == own.shape[-1] and np.isfinite(goal).all()
+        found["activation_distance"] = distances.activation_distance(own, goal) if fits else np.nan
     return found
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxunlearn import errors, keys, population, progress, records, store, trees
 from jaxunlearn.protocols import recording, splits, targets, tuning, workbench
 from jaxunlearn.protocols.audit import publishing
+from jaxunlearn.protocols.audit.presenting import timed
 from jaxunlearn.protocols.evaluation import measures, presenting
 from jaxunlearn.protocols.evaluation.measures import Choices, Numbers, Parts
 from jaxunlearn.protocols.unlearned import listing, runs, variants
@@ -72,8 +73,7 @@ def from_config(
             "non-conformity": f"{chosen.evaluate.score}, rank {chosen.evaluate.rank}",
             "MIACR": f"{chosen.evaluate.miacr_attack}, alpha {chosen.evaluate.miacr_alpha:g}",
             "compat": chosen.compat.evaluate,
-            "time": progress.duration(time.monotonic() - begun),
-            "versions": ", ".join(f"{name} {value}" for name, value in store.versions().items()),
+            **timed(time.monotonic() - begun, store.versions()),
         }
         findings = [one for piece in pieces for one in piece.findings]
         title = f"Evaluation of {chosen.data.name}"

@@ -151,11 +151,20 @@ def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any
     return entry, chosen
 
 
+def is_pairwise(settings: Settings) -> bool:
+    """Whether the conformal loss has its published form."""
+    return settings.unlearn.conformal.pairwise or settings.compat.unlearn == "faithful"
+
+
+def usual_lamda(settings: Settings) -> float:
+    """The weight of the conformal loss where none is given."""
+    return 0.5 if is_pairwise(settings) else 0.085
+
+
 def _conformal(settings: Settings) -> dict[str, Any]:
     """Hyperparameters of the wrapper as unlearn.conformal has them."""
-    own = settings.unlearn.conformal
-    pairwise = own.pairwise or settings.compat.unlearn == "faithful"
-    lamda = own.lamda[0] if own.lamda else 0.5 if pairwise else 0.085
+    own, pairwise = settings.unlearn.conformal, is_pairwise(settings)
+    lamda = own.lamda[0] if own.lamda else usual_lamda(settings)
     given = {"lamda": lamda, "delta": own.delta, "alpha": own.alpha, "pairwise": pairwise, "batch": own.batch,
              "calibration": own.calibration, "eval_mode": settings.compat.unlearn == "faithful"}  # fmt: skip
     return {f"{CONFORMAL}_{name}": value for name, value in given.items()}
