@@ -11,6 +11,8 @@
     conformal    thresholds and prediction sets of all models; `prediction_sets`: coverage, size, CR, recover ratio
     membership   features, per-class threshold attacks, entropy attack; `svc`: the five SVC attacks; `miacr`
     distances    JS divergence, ZRF, activation distance
+    epsilon      epsilon-hat of N retrained against N unlearned models, per sample; `attack_rules`: its kernels;
+                 `epsilon_bounds`: intervals over models, proved lower bound; `challenge`: the NeurIPS-2023 score
 
 `METRICS` maps a name to a function of (scores [n], higher = member; truth [n], True = member); every value: higher =
 the score separates members better. Where a name is accepted, "my_module:my_metric" is too.

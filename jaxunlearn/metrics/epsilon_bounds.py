@@ -1,0 +1,212 @@
+"""What epsilon-hat is worth: intervals over models, and the lower bound of the auditing literature. HIGHER = WORSE.
+
+Two different questions:
+
+* `bootstrap`: how much would the median epsilon-hat change with other models of the same kind, as many of them? The
+  models are resampled, never the samples, which share them. A resampled group holds duplicates, which the best rule
+  exploits, so that resampled medians lie higher than the estimate (by .4 of 1.0 for two equal groups of 32); quantiles
+  of them do not cover. Their standard deviation does: value +- z standard deviations covered in 92.7 % to 100 % of 150
+  repetitions at level .95 in each of 12 settings (32 and 80 models, shifts of 0, 1 and 2 deviations, independent or
+  common to all samples); the percentile interval covered in 0 % to 100 %, the reflected one in 2 % to 95 %.
+* `lower_bound`: which epsilon is proved, at some confidence, by models that the attack has not seen? One half of the
+  models fits the Gaussians and chooses the rule, the other half counts its errors, and Clopper and Pearson bound both
+  rates. It is valid for each sample by itself, for finite N, and never confuses separation with infinity. It answers
+  more carefully than epsilon-hat and is not comparable with published epsilon-hat values.
+
+Source: Efron and Tibshirani, An introduction to the bootstrap, chapters 6 and 13; Jagielski, Ullman and Oprea 2020 and
+Nasr et al. 2021 (lower bounds on epsilon from Clopper-Pearson limits of an attack's error rates).
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from jaxunlearn import checks, errors
+from jaxunlearn.metrics import attack_rules, epsilon
+from jaxunlearn.metrics.intervals import Interval
+
+
+class Bootstrap(NamedTuple):
+    """Medians of epsilon-hat over samples, of resampled models.
+
+    Attributes:
+      medians: approach -> [B] float64, the retrained models resampled alike for all approaches.
+      values: approach -> the median of the models themselves.
+      level: of the intervals.
+    """
+
+    medians: dict[str, np.ndarray]
+    values: dict[str, float]
+    level: float
+
+
+def bootstrap(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], delta: float = epsilon.DELTA, *, score: str = "gaussian",
+    slack: float = epsilon.SLACK, iterations: int = 200, level: float = 0.95, seed: int = 0,
+) -> Bootstrap:  # fmt: skip
+    """Resamples the models of every approach.
+
+    Args:
+      pairs: approach -> statistics [S, Nr] and [S, Nu], as `epsilon.count` takes them. Approaches with equally many
+        retrained models get the same resamples of them, so that differences between approaches are paired.
+      delta: in [0, 1).
+      score: as for `epsilon.count`.
+      slack: as for `epsilon.epsilon_from_counts`.
+      iterations: B, at least 2.
+      level: of the intervals, in [0, 1].
+      seed: of the draws.
+
+    Raises:
+      ConfigError: iterations, level or delta out of range.
+    """
+    checks.in_range("iterations", iterations, 2)
+    checks.in_range("level", level, 0, 1)
+    medians, values = {}, {}
+    for name, (retrained, unlearned) in pairs.items():
+        sizes = retrained.shape[1], unlearned.shape[1]
+        # One stream per side and size: neither the order nor the choice of approaches changes a draw.
+        chosen = [np.random.default_rng((seed, side, size)).integers(size, size=(iterations, size))
+                  for side, size in enumerate(sizes)]  # fmt: skip
+        table = epsilon.epsilon_table(sizes, delta, slack)
+        lookup = jnp.asarray(np.where(np.isnan(table), -np.inf, table), jnp.float32)
+        found = _medians(jnp.asarray(retrained), jnp.asarray(unlearned), *map(jnp.asarray, chosen), lookup, score)
+        medians[name] = np.asarray(found, np.float64)
+        counts = epsilon.count(retrained, unlearned, score)
+        values[name] = epsilon.summarise(epsilon.epsilon_from_counts(counts, delta, slack)).median
+    return Bootstrap(medians, values, level)
+
+
+@partial(jax.jit, static_argnames="score")
+def _medians(
+    retrained: jax.Array, unlearned: jax.Array, first: jax.Array, second: jax.Array, table: jax.Array, score: str
+) -> jax.Array:
+    def one(chosen: tuple[jax.Array, jax.Array]) -> jax.Array:
+        wrong, wrong_too, _, is_same = attack_rules.counted(retrained[:, chosen[0]], unlearned[:, chosen[1]], score)
+        found = jnp.max(table[wrong, wrong_too], -1)
+        found = jnp.where(is_same, 0.0, jnp.where(jnp.isneginf(found), jnp.nan, found))
+        return jnp.nanmedian(found)
+
+    return jax.lax.map(one, (first, second))
+
+
+def interval(found: Bootstrap, name: str) -> Interval:
+    """The median epsilon-hat of an approach with its interval; NaN ends where resampled medians are not all finite."""
+    return _normal(found.values[name], found.medians[name], found.level)
+
+
+def difference(found: Bootstrap, name: str, against: str) -> Interval:
+    """Median epsilon-hat of `name` minus that of `against`, paired by retrained models; negative = `name` is better.
+
+    The interval excludes 0 where the two differ by more than other models of the same kind would.
+    """
+    value = found.values[name] - found.values[against]
+    with np.errstate(invalid="ignore"):
+        drawn = found.medians[name] - found.medians[against]
+    return _normal(value, drawn, found.level)
+
+
+def _normal(value: float, drawn: np.ndarray, level: float) -> Interval:
+    if not (np.isfinite(value) and np.isfinite(drawn).all()):
+        return Interval(float(value), float("nan"), float("nan"))
+    half = float(scipy.stats.norm.ppf((1 + level) / 2) * np.std(drawn, ddof=1))
+    return Interval(float(value), float(value - half), float(value + half))
+
+
+def bound_table(sizes: tuple[int, int], delta: float, level: float = 0.95) -> np.ndarray:
+    """Lower bound on epsilon of a rule by its two error counts, for a rule that these models did not choose.
+
+    Args:
+      sizes: (Nr, Nu).
+      delta: in [0, 1).
+      level: confidence; half of what is missing to 1 goes to each rate.
+
+    Returns:
+      [Nr + 1, Nu + 1] float64 >= 0, finite: log((1 - delta - FPR) / FNR) or the other way round, whichever is larger,
+      with both rates at their upper Clopper-Pearson limits.
+    """
+    checks.in_range("delta", delta, 0, np.nextafter(1.0, 0.0))
+    checks.in_range("level", level, 0, np.nextafter(1.0, 0.0))
+    highest = [_upper(size, 1 - (1 - level) / 2) for size in sizes]
+    rates = highest[0][:, None], highest[1][None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        forms = [np.log((1 - delta - one) / other) for one, other in (rates, rates[::-1])]
+    return np.fmax(np.fmax(*forms), 0.0)
+
+
+def _upper(size: int, level: float) -> np.ndarray:
+    """[size + 1] one-sided upper Clopper-Pearson limits of 0 .. size errors."""
+    errors_seen = np.arange(size)
+    return np.append(scipy.stats.beta.ppf(level, errors_seen + 1, size - errors_seen), 1.0)
+
+
+def lower_bound(
+    retrained: np.ndarray, unlearned: np.ndarray, delta: float = epsilon.DELTA, *, score: str = "gaussian",
+    level: float = 0.95,
+) -> np.ndarray:  # fmt: skip
+    """A lower bound on epsilon per sample that holds with probability `level`; HIGHER = proved worse unlearning.
+
+    Args:
+      retrained: [S, Nr] statistics as `epsilon.count` takes them; even models choose the rule (that of the largest
+        bound there), odd models count its errors.
+      unlearned: [S, Nu] likewise.
+      delta: in [0, 1).
+      score: as for `epsilon.count`.
+      level: confidence, for each sample by itself: of S samples without any difference at most (1 - level) S are
+        expected above 0.
+
+    Returns:
+      [S] float64 >= 0, at most `bound_ceiling`.
+
+    Raises:
+      ShapeError: fewer than two models in a group. ConfigError: delta or level.
+    """
+    if min(retrained.shape[1], unlearned.shape[1]) < 2:
+        raise errors.ShapeError(
+            f"the lower bound halves {retrained.shape[1]} retrained and {unlearned.shape[1]} unlearned models; it "
+            "needs at least two of each."
+        )
+    chosen, counted = _split_counts(
+        jnp.asarray(retrained, jnp.float32), jnp.asarray(unlearned, jnp.float32), score
+    )  # fmt: skip
+    even, odd = _half_sizes(retrained.shape[1], unlearned.shape[1])
+    best = np.argmax(bound_table(even, delta, level)[chosen], axis=-1)[:, None]
+    wrong, wrong_too = (np.take_along_axis(np.asarray(one), best, -1)[:, 0] for one in counted)
+    return bound_table(odd, delta, level)[wrong, wrong_too]
+
+
+def _half_sizes(*sizes: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    first, second = sizes
+    return ((first + 1) // 2, (second + 1) // 2), (first // 2, second // 2)
+
+
+def bound_ceiling(sizes: tuple[int, int], delta: float = epsilon.DELTA, level: float = 0.95) -> float:
+    """The largest lower bound that (Nr, Nu) models can show, half of them choosing the rule."""
+    return float(bound_table(_half_sizes(*sizes)[1], delta, level)[0, 0])
+
+
+@partial(jax.jit, static_argnames="score")
+def _split_counts(
+    retrained: jax.Array, unlearned: jax.Array, score: str
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Errors of the rules of the even models, on these models and on the odd ones; [S, T] each."""
+    even, odd = (retrained[:, ::2], unlearned[:, ::2]), (retrained[:, 1::2], unlearned[:, 1::2])
+    is_log = score == "gaussian"
+    if is_log:
+        first, second = attack_rules.fit(even[0]), attack_rules.fit(even[1])
+        even, odd = ((attack_rules.log_ratio(half[0], first, second), attack_rules.log_ratio(half[1], first, second))
+                     for half in (even, odd))  # fmt: skip
+    thresholds, _, _, is_positive = attack_rules.rules(even[0], even[1], is_log)
+    # Half way to the next lower score: the same rule for the even models, a better one for others.
+    ordered = jnp.sort(thresholds, -1)
+    between = jnp.concatenate([ordered[:, :1], (ordered[:, 1:] + ordered[:, :-1]) / 2], -1)
+
+    def wrong(half: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        over, over_too = attack_rules.above(between, *half)
+        return attack_rules.errors_of(over, over_too, (half[0].shape[1], half[1].shape[1]), is_positive)
+
+    return wrong(even), wrong(odd)

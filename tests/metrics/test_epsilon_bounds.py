@@ -1,0 +1,100 @@
+"""Intervals of epsilon-hat over models, and its lower bound: coverage in simulations, pairing, known epsilon, twins."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxunlearn import errors
+from jaxunlearn.metrics import epsilon, epsilon_bounds, intervals
+
+
+def drawn(generator, shift, models=24, samples=24):
+    """Margins of two groups of models; half of what differs between models is common to all samples."""
+    groups = []
+    for mean in (0.0, shift):
+        common, own = generator.normal(size=(1, models)), generator.normal(size=(samples, models))
+        groups.append((mean + np.sqrt(0.5) * (common + own)).astype(np.float32))
+    return tuple(groups)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_the_interval_covers_what_other_models_would_show(shift):
+    generator = np.random.default_rng(int(10 * shift))
+    repetitions = [drawn(generator, shift) for _ in range(80)]
+    medians = [epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*pair))).median for pair in repetitions]
+    # The first half says what is true, the second is put to the test.
+    truth = np.mean(medians[:40])
+    found = [epsilon_bounds.bootstrap({"a": pair}, iterations=60) for pair in repetitions[40:]]
+    inside = [one.low <= truth <= one.high for one in (epsilon_bounds.interval(each, "a") for each in found)]
+    assert np.mean(inside) >= 0.85  # of 40 at level .95: below that by chance once in 100
+    widths = [epsilon_bounds.interval(each, "a").high - epsilon_bounds.interval(each, "a").low for each in found]
+    assert 0.5 < np.mean(widths) / (2 * 1.96 * np.std(medians)) < 2
+
+
+def test_differences_are_paired_by_the_retrained_models():
+    generator = np.random.default_rng(0)
+    retrained, near = drawn(generator, 0.5)
+    _, far = drawn(generator, 2.0)
+    found = epsilon_bounds.bootstrap({"near": (retrained, near), "far": (retrained, far), "same": (retrained, far)})
+    apart = epsilon_bounds.difference(found, "near", "far")
+    assert apart.value == found.values["near"] - found.values["far"] and apart.high < 0
+    nothing = epsilon_bounds.difference(found, "far", "same")
+    assert (nothing.value, nothing.low, nothing.high) == (0.0, 0.0, 0.0)
+    alone = epsilon_bounds.bootstrap({"far": (retrained, far)})
+    np.testing.assert_array_equal(alone.medians["far"], found.medians["far"])
+
+
+def test_separated_groups_have_no_interval():
+    generator = np.random.default_rng(0)
+    found = epsilon_bounds.bootstrap({"a": drawn(generator, 30.0)}, iterations=5)
+    one = epsilon_bounds.interval(found, "a")
+    assert one.value == np.inf and np.isnan(one.low) and np.isnan(one.high)
+
+
+def test_the_table_is_made_of_clopper_pearson_limits():
+    table = epsilon_bounds.bound_table((20, 30), 0.05, 0.9)
+    assert table.shape == (21, 31) and np.isfinite(table).all() and (table >= 0).all()
+    first, second = (intervals.clopper_pearson(2, 20, 0.9).high, intervals.clopper_pearson(5, 30, 0.9).high)
+    expected = max(np.log((0.95 - first) / second), np.log((0.95 - second) / first), 0)
+    assert table[2, 5] == pytest.approx(expected, abs=1e-12)
+    assert table[20, 30] == 0 and table[0, 0] == table.max() == epsilon_bounds.bound_ceiling((40, 60), 0.05, 0.9)
+    assert (np.diff(table, axis=0) <= 1e-12).all() and (np.diff(table, axis=1) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("score", ["gaussian", "margin"])
+def test_nothing_is_proved_of_equal_groups(score):
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(2, 4000, 40))
+    assert np.mean(epsilon_bounds.lower_bound(first, second, score=score) > 0) <= 0.05
+
+
+@pytest.mark.parametrize("true", [0.5, 1.5])
+def test_the_bound_stays_below_a_known_epsilon(true):
+    # Laplace noise of scale 1 and a shift of epsilon are epsilon-indistinguishable, with delta 0, and no less.
+    generator = np.random.default_rng(0)
+    first, second = generator.laplace(size=(2, 400, 1000))
+    found = epsilon_bounds.lower_bound(first, second + true, 0.0, score="margin")
+    assert np.mean(found > true) <= 0.05
+    assert np.median(found) > 0.3 * true
+
+
+def test_more_models_prove_more_and_separation_is_never_infinity():
+    generator = np.random.default_rng(0)
+    proved = []
+    for models in (8, 40, 200):
+        first, second = generator.normal(size=(2, 50, models))
+        found = epsilon_bounds.lower_bound(first, second + 40)
+        np.testing.assert_allclose(found, epsilon_bounds.bound_ceiling((models, models)))
+        proved.append(found[0])
+    assert np.isfinite(proved).all() and (np.diff(proved) > 1).all()
+    limit = scipy.stats.beta.ppf(0.975, 1, 100)
+    assert proved[-1] == pytest.approx(np.log((0.95 - limit) / limit), abs=1e-9)
+
+
+def test_bad_input_of_the_bounds_is_refused():
+    with pytest.raises(errors.ShapeError, match="at least two"):
+        epsilon_bounds.lower_bound(np.zeros((3, 1)), np.zeros((3, 4)))
+    with pytest.raises(errors.ConfigError, match="iterations"):
+        epsilon_bounds.bootstrap({}, iterations=1)
+    with pytest.raises(errors.ConfigError, match="delta"):
+        epsilon_bounds.bound_table((3, 3), 1.0)
