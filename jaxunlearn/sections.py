@@ -51,6 +51,9 @@ class ForgetSettings:
                                       "subclass: likewise, of the fine classes")  # fmt: skip
     fraction: float = field(0.1, "class_percentage: fraction of the class", low=0.0, high=1.0)
     path: str = field("", "index_file: .npy or .txt with rows of the train pool, or .npz with one array per set")
+    repeats: int = field(
+        1, "each set so many times: as many retrained and unlearned models of it, by other draws", low=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +186,8 @@ class StudySettings:
     """Experiments that join several stages."""
 
     kind: str = field("methods", "methods: all unlearning methods beside exact retraining; conformal: methods with and "
-                      "without the conformal-guided loss", choices=("methods", "conformal"))  # fmt: skip
+                      "without the conformal-guided loss; epsilon: epsilon-hat of many models of one forget set",
+                      choices=("methods", "conformal", "epsilon"))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,6 +262,24 @@ class EvaluateSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class EpsilonSettings:
+    """epsilon-hat: N retrained against N unlearned models, per forgotten sample."""
+
+    metric: str = field("both", "epsilon, the score of the NeurIPS-2023 challenge, or both",
+                         choices=("both", "epsilon", "challenge"))  # fmt: skip
+    delta: float = field(0.05, "the delta of epsilon-hat", low=0.0, high=0.999)
+    score: str = field("gaussian", "what the attack looks at: Gaussian density ratio of margins, loss, or margin",
+                        choices=("gaussian", "loss", "margin"))  # fmt: skip
+    sweep: bool = field(True, "median epsilon-hat for delta = 0.00, 0.01 ... 0.98 as well")
+    bootstrap: int = field(200, "resamples of the models for the intervals; 0 = no intervals", low=0)
+    level: float = field(0.95, "level of intervals and of the proved lower bound", low=0.5, high=0.9999)
+    histograms: int = field(
+        3, "samples whose margins are drawn: from the hardest to the easiest to tell", low=0, high=8
+    )
+    bn_batch: int = field(100, "study: forgotten rows per batch where BatchNorm is in training mode", low=2)
+
+
+@dataclasses.dataclass(frozen=True)
 class EngineSettings:
     """How populations are mapped onto the machine. None of these changes the numbers beyond float rounding."""
 
@@ -283,7 +305,8 @@ class CompatSettings:
                           choices=("corrected", "faithful"))  # fmt: skip
     scores: str = field("corrected", "faithful: LiRA, IAM constants and Table 5 with the published code's quirks",
                          choices=("corrected", "faithful"))  # fmt: skip
-    evaluate: str = field("corrected", "faithful: modified entropy, ZRF and MIACR of classes with the published quirks",
+    evaluate: str = field("corrected", "faithful: modified entropy, ZRF, MIACR of classes and the loss score of "
+                           "epsilon-hat with the published quirks",
                            choices=("corrected", "faithful"))  # fmt: skip
     unlearn: str = field("corrected", "faithful: unlearning methods with the published code's quirks (docstrings)",
                           choices=("corrected", "faithful"))  # fmt: skip

@@ -23,6 +23,7 @@ from jaxunlearn.sections import (
     ConformalSettings,
     DataSettings,
     EngineSettings,
+    EpsilonSettings,
     EvaluateSettings,
     ForgetSettings,
     ModelSettings,
@@ -38,9 +39,9 @@ from jaxunlearn.sections import (
 from jaxunlearn.sections import field as setting
 
 __all__ = [
-    "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings", "EvaluateSettings",
-    "ForgetSettings", "ModelSettings", "Settings", "ShadowSettings", "SplitSettings", "StudySettings",
-    "SweepSettings", "TargetSettings", "TrainSettings", "UnlearnSettings", "cache_folder", "defaults",
+    "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings", "EpsilonSettings",
+    "EvaluateSettings", "ForgetSettings", "ModelSettings", "Settings", "ShadowSettings", "SplitSettings",
+    "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings", "UnlearnSettings", "cache_folder", "defaults",
     "field_names", "resolve", "to_dict", "unknown_setting", "variant",
 ]  # fmt: skip
 
@@ -59,6 +60,7 @@ class Settings:
     unlearn: UnlearnSettings = section(UnlearnSettings)
     audit: AuditSettings = section(AuditSettings)
     evaluate: EvaluateSettings = section(EvaluateSettings)
+    epsilon: EpsilonSettings = section(EpsilonSettings)
     study: StudySettings = section(StudySettings)
     engine: EngineSettings = section(EngineSettings)
     compat: CompatSettings = section(CompatSettings)
@@ -130,6 +132,26 @@ RECIPES: dict[str, dict[str, Any]] = {
             *(f"{name}.{value}" for name in ("finetune", "random_label", "salun") for value in ("epochs=20", "lr=0.1")),
             *(f"{name}+conformal.batch=115" for name in ("retrain", "finetune", "random_label", "salun")),
         ),
+    },
+    # Forget with Precision, on data that is at hand everywhere: one forget set, many models of it, a token shadow
+    # model. Nothing is augmented in the unlearning stages, as published.
+    "forget_precision": {
+        "data.name": "digits",
+        "split.shadow": 2,
+        "split.forget.count": 1,
+        "split.forget.size": 50,
+        "split.forget.repeats": 64,
+        "model.name": "cnn",
+        "train.learning_rate": 0.05,
+        "train.nesterov": True,
+        "train.epochs": 20,
+        "train.batch": 64,
+        "shadows.count": 1,
+        "study.kind": "epsilon",
+        "targets.population_in": False,
+        "targets.shadow_origin": False,
+        "targets.snapshots": 0,
+        "unlearn.augment": False,
     },
     # IAM: shadow models of Purchase and Texas.
     "iam_tabular": {

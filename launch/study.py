@@ -3,6 +3,7 @@
     python -m launch.study --config=configs/digits.py --config.study.kind=methods
     python -m launch.study --config=configs/digits.py --config.study.kind=methods --config.unlearn.methods=ssd,scrub
     python -m launch.study --config=configs/digits.py --config.study.kind=conformal --config.unlearn.conformal.lamda=0,1
+    python -m launch.study --config=configs/forget_precision.py
 
 methods: shadows, originals, exact retrains and every unlearning method (all that is missing), then one row per method:
 accuracies on forgotten, retained and held-out samples, what IAM-On sees of single samples, seconds and
@@ -10,6 +11,9 @@ retain-epoch equivalents, with exact retraining as the reference row. Writes rep
 
 conformal: retraining, fine-tuning, random labels and SalUn (or unlearn.methods) with the conformal-guided loss at
 several weights, one population per method: accuracies, prediction sets, gain of UA. Writes report/conformal_loss.html.
+
+epsilon: many retrained and unlearned models of one request (configs/forget_precision.py), epsilon-hat of every approach
+with intervals over models, in both modes of BatchNorm. Writes report/epsilon.html, and logits in the published layout.
 """
 
 import sys
@@ -21,6 +25,8 @@ def command(request: _entry.Request) -> None:
     """Plans or runs the study, then prints its table and where the files are."""
     if request.settings.study.kind == "conformal":
         from jaxunlearn.protocols.evaluation.guided import from_config
+    elif request.settings.study.kind == "epsilon":
+        from jaxunlearn.protocols.epsilon.study import from_config
     else:
         from jaxunlearn.protocols.study import from_config
 

@@ -8,6 +8,8 @@
 | classes | sequential removal: every target row of classes[0] .. classes[r] | len(classes) |
 | subclass | every target row whose fine class (`groups` of the data set) is classes[r % len] | `count` |
 | index_file | the rows that the file lists | as many as the file holds |
+
+With `repeats` n every set stands n times in a row: n models of the same request, which differ by their draws.
 """
 
 import pathlib
@@ -60,7 +62,7 @@ def draw(
                 f"forget set {number} ({kind}) takes {int(sets[number].sum())} of {len(target)} target rows; at least "
                 "one row must be forgotten and one retained. Change split.forget or the size of the target set."
             )
-    return sets
+    return np.repeat(sets, settings.forget.repeats, axis=0)
 
 
 def _random_sets(target: np.ndarray, settings: SplitSettings, seed: int) -> list[np.ndarray]:

@@ -37,11 +37,13 @@ class Bootstrap(NamedTuple):
     Attributes:
       medians: approach -> [B] float64, the retrained models resampled alike for all approaches.
       values: approach -> the median of the models themselves.
+      ceilings: approach -> the largest finite epsilon-hat of so many models.
       level: of the intervals.
     """
 
     medians: dict[str, np.ndarray]
     values: dict[str, float]
+    ceilings: dict[str, float]
     level: float
 
 
@@ -66,7 +68,7 @@ def bootstrap(
     """
     checks.in_range("iterations", iterations, 2)
     checks.in_range("level", level, 0, 1)
-    medians, values = {}, {}
+    medians, values, ceilings = {}, {}, {}
     for name, (retrained, unlearned) in pairs.items():
         sizes = retrained.shape[1], unlearned.shape[1]
         # One stream per side and size: neither the order nor the choice of approaches changes a draw.
@@ -78,7 +80,8 @@ def bootstrap(
         medians[name] = np.asarray(found, np.float64)
         counts = epsilon.count(retrained, unlearned, score)
         values[name] = epsilon.summarise(epsilon.epsilon_from_counts(counts, delta, slack)).median
-    return Bootstrap(medians, values, level)
+        ceilings[name] = epsilon.ceiling(sizes, delta, slack)
+    return Bootstrap(medians, values, ceilings, level)
 
 
 @partial(jax.jit, static_argnames="score")
@@ -95,26 +98,45 @@ def _medians(
 
 
 def interval(found: Bootstrap, name: str) -> Interval:
-    """The median epsilon-hat of an approach with its interval; NaN ends where resampled medians are not all finite."""
-    return _normal(found.values[name], found.medians[name], found.level)
+    """The median epsilon-hat of an approach with its interval.
+
+    An infinite median, of the models or of resampled ones, counts as the ceiling for the deviation and the lower end;
+    the upper end is then inf. NaN ends where resampled medians are undefined.
+    """
+    value, drawn = _limited(found, name)
+    half = _half_width(drawn, found.level)
+    high = value + half if _is_finite(found, name) else float("inf")
+    return Interval(found.values[name], value - half, high if half == half else half)
 
 
 def difference(found: Bootstrap, name: str, against: str) -> Interval:
     """Median epsilon-hat of `name` minus that of `against`, paired by retrained models; negative = `name` is better.
 
-    The interval excludes 0 where the two differ by more than other models of the same kind would.
+    The interval excludes 0 where the two differ by more than other models of the same kind would. Infinite medians
+    count as in `interval`, and open the end on their side. The difference of two infinite ones is 0.
     """
-    value = found.values[name] - found.values[against]
-    with np.errstate(invalid="ignore"):
-        drawn = found.medians[name] - found.medians[against]
-    return _normal(value, drawn, found.level)
+    (value, drawn), (other, drawn_too) = _limited(found, name), _limited(found, against)
+    half = _half_width(drawn - drawn_too, found.level)
+    apart = value - other
+    low = apart - half if _is_finite(found, against) or name == against else float("-inf")
+    high = apart + half if _is_finite(found, name) or name == against else float("inf")
+    both = np.isinf(found.values[name]) and np.isinf(found.values[against])
+    told = 0.0 if both else found.values[name] - found.values[against]
+    return Interval(float(told), low, high) if half == half else Interval(float(told), half, half)
 
 
-def _normal(value: float, drawn: np.ndarray, level: float) -> Interval:
-    if not (np.isfinite(value) and np.isfinite(drawn).all()):
-        return Interval(float(value), float("nan"), float("nan"))
-    half = float(scipy.stats.norm.ppf((1 + level) / 2) * np.std(drawn, ddof=1))
-    return Interval(float(value), float(value - half), float(value + half))
+def _limited(found: Bootstrap, name: str) -> tuple[float, np.ndarray]:
+    """The median and the resampled ones, infinite ones as the ceiling."""
+    top = found.ceilings[name]
+    return float(np.minimum(found.values[name], top)), np.minimum(found.medians[name], top)
+
+
+def _is_finite(found: Bootstrap, name: str) -> bool:
+    return bool(np.isfinite(found.values[name]) and np.isfinite(found.medians[name]).all())
+
+
+def _half_width(drawn: np.ndarray, level: float) -> float:
+    return float(scipy.stats.norm.ppf((1 + level) / 2) * np.std(drawn, ddof=1))
 
 
 def bound_table(sizes: tuple[int, int], delta: float, level: float = 0.95) -> np.ndarray:

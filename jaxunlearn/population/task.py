@@ -139,3 +139,27 @@ def supervised(
         return jnp.asarray(evaluator.apply(collections, prepare(inputs, key, True), train=False))
 
     return Task(init, step, predict, view)
+
+
+def in_training_mode(
+    task: Task, evaluator: nn.Module, prepare: Callable[[jax.Array, jax.Array, bool], jax.Array]
+) -> Task:
+    """The same task, answering as a network that was never switched out of training mode.
+
+    BatchNorm normalises by the rows of the call, so that an answer depends on its batch; running statistics stay as
+    they are. Dropout drops, alike in every call.
+
+    Args:
+      task: from `supervised`.
+      evaluator: as there.
+      prepare: as there; inputs are not augmented.
+    """
+
+    def predict(collections: Tree, inputs: jax.Array) -> jax.Array:
+        key = keys.root(0)
+        shown = prepare(inputs, key, False)
+        return jnp.asarray(
+            evaluator.apply(collections, shown, train=True, rngs={"dropout": keys.stream(key, "dropout")})
+        )
+
+    return task._replace(predict=predict)

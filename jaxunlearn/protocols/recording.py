@@ -3,7 +3,9 @@
 logits/ROLE.npy [M, n, C], line i = member i          logits/snapshots.npy, line i * K + k = member i, k-th snapshot
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from jaxunlearn.protocols import roles, workbench
 from jaxunlearn.store import chunks, logits
 
 CLEAN = "clean"
+TRAINING_MODE = "training_mode_"
 
 
 def file_name(role: str, view: str) -> str:
@@ -22,6 +25,11 @@ def file_name(role: str, view: str) -> str:
 def view_names(count: int) -> tuple[str, ...]:
     """Names of the augmented views beside the clean one; a name is a view, the same pictures for every role."""
     return tuple(f"augmented_{number}" for number in range(count))
+
+
+def training_mode(batch: int) -> str:
+    """Name of the view in which networks answer in training mode, `batch` rows at a time, in the order of the rows."""
+    return f"{TRAINING_MODE}{batch}"
 
 
 def record(
@@ -41,8 +49,8 @@ def record(
       bench: the workbench.
       role: whose members `roles.train_missing` has trained.
       rows: [N] int32 rows of the data set.
-      view: clean, or augmented_K. The view's random draws are a function of the seed, its name and the places of the
-        rows, so that roles recorded on the same rows see the same pictures.
+      view: clean, training_mode_B, or augmented_K. An augmented view's random draws are a function of the seed, its
+        name and the places of the rows, so that roles recorded on the same rows see the same pictures.
       snapshots: K epochs whose weights are taken; empty = the finished weights (K = 1).
 
     Returns:
@@ -58,7 +66,6 @@ def record(
     )
     if file.damaged:
         reporter.say(f"{path} is damaged for {len(file.damaged)} member(s); their logits are computed again")
-    key = None if view == CLEAN else keys.stream(keys.root(bench.settings.seed), view)
     for place, folder in enumerate(places):
         for chunk in chunks.finished(folder, role.fingerprint)[0]:
             lines = chunk.member_ids * len(places) + place
@@ -74,9 +81,7 @@ def record(
             when = f", epoch {snapshots[place]}" if snapshots else ""
             reporter.say(f"recording logits of {len(todo)} {role.name} member(s) on {len(rows)} rows ({view}{when})")
             picked = trees.take(variables, np.asarray(todo))
-            lifting = workbench.lifting(bench, len(todo))
-            inputs = workbench.resident(bench).inputs
-            for where, values in population.predict(bench.task, picked, inputs, rows, lifting, view_key=key):
+            for where, values in _answers(bench, picked, rows, view):
                 # One assignment per member: ids of a chunk need not be consecutive.
                 for answers, line in zip(values, lines[todo], strict=True):
                     file.values[line, where] = answers
@@ -88,6 +93,26 @@ def record(
             if lost.intersection(chunk.member_ids.tolist()):
                 store.files.remove(chunk.path)
     return file.values, not lost
+
+
+def _answers(
+    bench: workbench.Workbench, variables: Any, rows: np.ndarray, view: str
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Logits of all members in a view, block by block, as `population.predict` yields them."""
+    inputs, lifting = workbench.resident(bench).inputs, workbench.lifting(bench, trees.size(variables))
+    if not view.startswith(TRAINING_MODE):
+        key = None if view == CLEAN else keys.stream(keys.root(bench.settings.seed), view)
+        yield from population.predict(bench.task, variables, inputs, rows, lifting, view_key=key)
+        return
+    batch, task = int(view.removeprefix(TRAINING_MODE)), workbench.in_training_mode(bench)
+    whole = len(rows) // batch * batch
+    # Padding would change the statistics of its batch: the rows that are left over make a smaller one.
+    for start, part in ((0, rows[:whole]), (whole, rows[whole:])):
+        if len(part):
+            size = min(batch, len(part))
+            block = max(1, 4096 // size) * size
+            for where, values in population.predict(task, variables, inputs, part, lifting, batch=size, block=block):
+                yield slice(start + where.start, start + where.stop), values
 
 
 def write(

@@ -88,6 +88,15 @@ def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Ta
     return population.supervised(trained.module, evaluator, trained.prepare, settings.train, trained.example)
 
 
+def in_training_mode(bench: Workbench) -> population.Task:
+    """The bench's task with answers of a network in training mode: BatchNorm by the batch."""
+    settings, dataset = bench.settings, bench.dataset
+    evaluator = models.build(settings.model, dataset.num_classes, conv=bench.policy.conv, dtype="float32")
+    return population.in_training_mode(
+        bench.task, evaluator, build_network(settings, dataset, bench.policy.conv).prepare
+    )
+
+
 def build_network(settings: Settings, dataset: Dataset, conv: str) -> unlearn.Network:
     """The network for training, with its convolutions in the given form, and the way its inputs are prepared."""
     module = models.build(settings.model, dataset.num_classes, conv=conv, dtype=settings.model.dtype)

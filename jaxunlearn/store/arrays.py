@@ -23,7 +23,7 @@ def read(path: Path, expected: str = EVIDENCE) -> dict[str, np.ndarray]:
       DataError: not there, not readable, or pickled objects inside.
     """
     if path.is_dir():
-        found = {file.stem: _mapped(file) for file in sorted(path.glob("*.npy"))}
+        found = {file.stem: mapped(file) for file in sorted(path.glob("*.npy"))}
         if not found:
             raise errors.DataError(f"{path} holds no .npy files. {expected}")
         return found
@@ -41,7 +41,8 @@ def read(path: Path, expected: str = EVIDENCE) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _mapped(path: Path) -> np.ndarray:
+def mapped(path: Path) -> np.ndarray:
+    """One .npy as a read-only memory map; raises a DataError where it is no plain array."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -52,6 +52,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "unlearned": (*(f"{kind}/unlearned:*" for kind, _ in _KINDS), "unlearned.json"),
     "logits": ("logits",),
     "audit": (*_AUDIT, "report/report.*", "report/tables"),
+    "evaluation": ("evaluation", "evaluation.json", "evidence.json", "report/evaluation*"),
+    "epsilon": ("epsilon", "epsilon.npz", "epsilon.json", "epsilon_data.json", "report/epsilon*"),
     "all": (
         *_AUDIT,
         "split.npz",
@@ -62,6 +64,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "summary.json",
         "targets.json",
         "unlearned.json",
+        "evaluation*",
+        "epsilon*",
     ),
 }
 

@@ -44,11 +44,28 @@ def test_differences_are_paired_by_the_retrained_models():
     np.testing.assert_array_equal(alone.medians["far"], found.medians["far"])
 
 
-def test_separated_groups_have_no_interval():
+def test_separated_groups_have_an_open_interval_from_the_ceiling_on():
     generator = np.random.default_rng(0)
-    found = epsilon_bounds.bootstrap({"a": drawn(generator, 30.0)}, iterations=5)
-    one = epsilon_bounds.interval(found, "a")
-    assert one.value == np.inf and np.isnan(one.low) and np.isnan(one.high)
+    retrained, far = drawn(generator, 30.0)
+    _, near = drawn(generator, 0.5)
+    found = epsilon_bounds.bootstrap({"far": (retrained, far), "near": (retrained, near)}, iterations=20)
+    one = epsilon_bounds.interval(found, "far")
+    assert (one.value, one.high) == (np.inf, np.inf) and one.low == pytest.approx(epsilon.ceiling((24, 24)))
+    apart = epsilon_bounds.difference(found, "far", "near")
+    assert apart.value == np.inf and apart.high == np.inf and 0 < apart.low < np.inf
+    other = epsilon_bounds.difference(found, "near", "far")
+    assert other.low == -np.inf and other.high == pytest.approx(-apart.low)
+
+
+def test_half_separated_groups_have_an_honest_lower_end():
+    generator = np.random.default_rng(1)
+    repetitions = [drawn(generator, 3.8) for _ in range(80)]
+    medians = [epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*pair))).median for pair in repetitions]
+    assert 0.02 < np.mean(np.isinf(medians)) < 0.98
+    truth = np.median(medians[:40])
+    found = [epsilon_bounds.interval(epsilon_bounds.bootstrap({"a": pair}, iterations=60), "a")
+             for pair in repetitions[40:]]  # fmt: skip
+    assert np.mean([one.low <= truth for one in found]) >= 0.85
 
 
 def test_the_table_is_made_of_clopper_pearson_limits():

@@ -1,0 +1,70 @@
+"""Figures of two populations of models told apart: medians against delta, and what they say of single samples."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import checks, errors
+from jaxunlearn.report import style
+
+MOST = 9
+
+
+def against_delta(deltas: np.ndarray, lines: Mapping[str, np.ndarray]) -> Any:
+    """Median epsilon-hat against delta, one line per approach; lower = better unlearning.
+
+    Args:
+      deltas: [D] in growing order.
+      lines: approach -> [D] medians; NaN and infinite ones are left out.
+
+    Raises:
+      DataError: no line, or more than 9. ShapeError: lengths disagree.
+    """
+    if not 1 <= len(lines) <= MOST:
+        raise errors.DataError(f"{len(lines)} lines for one figure: expected 1 to {MOST}. Choose the ones that matter.")
+    figure, axes = style.plot("Median epsilon-hat against delta", height=4.4)
+    for place, (name, values) in enumerate(lines.items()):
+        named: dict[str, Any] = {"deltas": deltas, name: values}
+        checks.shape("D", **named)
+        axes.plot(deltas, np.where(np.isfinite(values), values, np.nan), label=name, **style.line(place))
+    axes.axhline(0, color=style.QUIET, lw=1, ls=":")
+    axes.set(xlabel="delta", ylabel="epsilon-hat (higher = easier to tell apart)")
+    style.legend(axes)
+    return figure
+
+
+def densities(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], what: str, bins: int = 30) -> Any:
+    """Histograms of a number over retrained and over unlearned models, one panel per sample.
+
+    Args:
+      panels: title -> ([Nr] retrained, [Nu] unlearned) finite values.
+      what: the number, for the axis.
+      bins: bars per panel.
+
+    Raises:
+      DataError: no panel, or values that are not finite.
+    """
+    if not panels:
+        raise errors.DataError("no sample to draw. Name at least one.")
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure, grid = style.plot(f"Retrained and unlearned models: {what}", 0.8 + 2.0 * rows, rows, columns, squeeze=False)
+    places = np.ravel(grid)
+    for axes, (name, pair) in zip(places, panels.items(), strict=False):
+        both = np.concatenate([np.asarray(one, float) for one in pair])
+        checks.finite(name, both, "N")
+        edges = np.histogram_bin_edges(both, bins)
+        for values, color, label in zip(
+            pair, (style.RETAINED, style.FORGOTTEN), ("retrained", "unlearned"), strict=True
+        ):
+            axes.hist(values, edges, density=True, histtype="stepfilled", alpha=0.3, color=color)
+            axes.hist(values, edges, density=True, histtype="step", lw=1.3, color=color, label=label)
+        axes.set_title(name, fontsize=9, color=style.INK, loc="left")
+        axes.set_yticks([])
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    handles, labels = places[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=2, loc="outside lower left")
+    return figure
