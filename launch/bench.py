@@ -30,6 +30,7 @@ BENCHES = {
     "conv": "launch.benches.conv:run",
     "scores": "launch.benches.scores:run",
     "conformal": "launch.benches.conformal:run",
+    "epsilon": "launch.benches.epsilon:run",
     "unlearn": "launch.benches.unlearn:run",
 }
 ABOUT = {
@@ -37,6 +38,7 @@ ABOUT = {
     "conv": "convolution forms under member mappings, relative to map + canonical (larger = slower)",
     "scores": "scores from logits on one core: against plain NumPy, seconds for all of them, memory",
     "conformal": "prediction sets of 100 models at 10 levels in one call: against loops over models and levels",
+    "epsilon": "epsilon-hat and challenge score of 8 approaches on one core: seconds, and against published loops",
     "unlearn": "ten forget sets as one population: against ten whole processes, and against ten warm calls",
 }
 Row = dict[str, Any]

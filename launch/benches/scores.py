@@ -1,18 +1,11 @@
 """Scores against plain NumPy on one core: IAM, RMIA, LiRA, EMIA, the pass over the logits, all scores, memory.
 
-    python -m launch.benches.scores time 1      what the bench starts for the times: rows as JSON on the last line
-
-Times and memory are measured in processes of their own: pinned to one core, one thread for every library, nothing in
-memory but what is measured. Ratios are those of CPU time, which is wall time where the core is otherwise idle.
+Times and memory are measured in processes of their own (`one_core`), nothing in memory but what is measured.
 Baselines (`plain_scores`) get the same arrays. Sizes: 128 shadows, 2,000 audited and population samples, 100 classes.
 """
 
 import functools
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -20,19 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch import _entry
-from launch.benches import timing
-from launch.benches.timing import Row, Variant
+from launch.benches import one_core, timing
+from launch.benches.one_core import Say
+from launch.benches.timing import Row
 
 IAM_TARGET, RMIA_TARGET, ALL_SECONDS, MEMORY_FRACTION = 100.0, 20.0, 1.0, 0.5
-THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    "JAX_PLATFORMS": "cpu",
-}
-Say = Callable[[str], None]
 
 
 class Sizes(NamedTuple):
@@ -72,12 +57,7 @@ def run(quick: bool = False) -> list[Row]:
     rows = []
     for part in ("time", "memory"):
         say(f"{part} of scores, in a process on one core")
-        command = [sys.executable, "-m", "launch.benches.scores", part, str(int(quick))]
-        environment = {**os.environ, **THREADS, "JAX_COMPILATION_CACHE_DIR": ""}
-        done = subprocess.run(command, cwd=_entry.ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}; its own message stands above.")
-        rows += json.loads(done.stdout.splitlines()[-1])
+        rows += one_core.measured("launch.benches.scores", part, quick)
     return rows
 
 
@@ -89,21 +69,13 @@ def time_rows(sizes: Sizes, say: Say) -> list[Row]:
     options = scores.Options(levels=sizes.levels)
     rows = []
     for name, (here, plain, target) in pairs(evidence, options).items():
-        variants = {"here": _variant("jaxunlearn", here), "plain": _variant("NumPy", plain)}
         say(name)
-        times = timing.interleave(variants, sizes.rounds, sizes.round_seconds, lambda line: None)
-        times = {key: _cpu_rates(one) for key, one in times.items()}
-        row = timing.ratio_row(name, times["here"], times["plain"], target, **_facts(sizes))
-        # Seconds per call say more than calls per second here.
-        rows.append({key: value for key, value in row.items() if "rate" not in key and "cpu" not in key})
+        rows.append(one_core.ratio(name, here, plain, target, sizes.rounds, sizes.round_seconds, **_facts(sizes)))
     say("all scores")
-    variant = _variant("all", lambda: _all(evidence, options))
-    times = timing.interleave({"all": variant}, sizes.rounds, sizes.round_seconds, lambda line: None)
-    seconds = [1 / rate for rate in times["all"].rates]
     count = len(_all(evidence, options))
     name = f"logits to all {count} scores that need no reference models, pairs or views, warm"
-    rows.append(timing.value_row(name, seconds, "s", target=ALL_SECONDS, **_facts(sizes)))
-    return rows
+    work = functools.partial(_all, evidence, options)
+    return [*rows, one_core.seconds(name, work, ALL_SECONDS, sizes.rounds, sizes.round_seconds, **_facts(sizes))]
 
 
 def draw(sizes: Sizes, seed: int = 0) -> Any:
@@ -213,24 +185,6 @@ def _all(evidence: Any, options: Any) -> dict[str, Any]:
     return scores.run(("all",), evidence, options).scores
 
 
-def _variant(name: str, work: Callable[[], Any]) -> Variant:
-    def call() -> float:
-        import jax
-
-        jax.block_until_ready(work())
-        return 0.0
-
-    return Variant(name, call, 1)
-
-
-def _cpu_rates(times: timing.Times) -> timing.Times:
-    """Rates per second of CPU time.
-
-    A neighbour on this one core takes turns with long calls and leaves short ones alone: wall-time ratios grow then.
-    """
-    return times._replace(rates=[1 / seconds for seconds in times.cpu_seconds])
-
-
 def _facts(sizes: Sizes) -> dict[str, int]:
     names = ("shadows", "samples", "classes", "population", "levels")
     return {name: getattr(sizes, name) for name in names}
@@ -301,8 +255,4 @@ def _anonymous_bytes() -> int:
 
 
 if __name__ == "__main__":
-    # Before any library counts the cores.
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    chosen = QUICK if sys.argv[2] == "1" else FULL
-    measure = {"time": time_rows, "memory": memory_rows}[sys.argv[1]]
-    print(json.dumps(measure(chosen, lambda line: print(f"  {line}", file=sys.stderr, flush=True))))
+    one_core.main({"time": time_rows, "memory": memory_rows}, QUICK, FULL)

@@ -1,0 +1,137 @@
+"""epsilon-hat of a published folder on one thread: all approaches, sweep over delta, intervals, challenge score.
+
+Sizes: 8 approaches, 1,000 samples, 80 retrained and 80 unlearned models, 10 classes: what the paper has. Baselines:
+the published way of doing it (a scalar density per model, a curve per sample), on 100 samples of one approach; the
+challenge rules one by one, on 2 samples.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxunlearn import progress
+from launch.benches import one_core
+from launch.benches.one_core import Say
+from launch.benches.timing import Row
+
+ALL_SECONDS = 2.0
+
+
+class Sizes(NamedTuple):
+    """What is measured; `plain_samples`, `rule_samples`: samples of the two baselines."""
+
+    approaches: int = 8
+    samples: int = 1000
+    models: int = 80
+    classes: int = 10
+    resamples: int = 200
+    plain_samples: int = 100
+    rule_samples: int = 2
+    rounds: int = 5
+    round_seconds: float = 0.5
+
+
+FULL = Sizes()
+QUICK = Sizes(2, 12, 8, 4, 4, 6, 1, 2, 0.01)
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Measures in a process of its own on one core.
+
+    Args:
+      quick: tiny sizes; otherwise about two minutes.
+
+    Returns:
+      Rows as `launch.bench` describes them.
+    """
+    progress.Reporter().say("epsilon-hat, in a process on one core")
+    return one_core.measured("launch.benches.epsilon", "time", quick)
+
+
+def time_rows(sizes: Sizes, say: Say) -> list[Row]:
+    """Times in this process."""
+    works, ways = works_of(sizes), ways_of(sizes)
+    facts = {name: getattr(sizes, name) for name in ("approaches", "samples", "models", "classes")}
+    rows = []
+    for name, (work, target) in works.items():
+        say(name)
+        rows.append(one_core.seconds(name, work, target, sizes.rounds, sizes.round_seconds, **facts))
+    for name, (here, plain) in ways.items():
+        say(name)
+        rows.append(one_core.ratio(name, here, plain, None, sizes.rounds, sizes.round_seconds, **facts))
+    return rows
+
+
+def draw(sizes: Sizes, seed: int = 0) -> tuple[Any, list[Any], Any]:
+    """Retrained logits [S, N, C], those of every approach, and labels [S]."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, sizes.classes, sizes.samples)
+    center = generator.normal(0, 2, (sizes.samples, 1, sizes.classes)).astype(np.float32)
+    center[np.arange(sizes.samples), 0, labels] += 6
+
+    def models(shift: float) -> Any:
+        noise = generator.standard_normal((sizes.samples, sizes.models, sizes.classes), np.float32)
+        values = center + noise
+        values[np.arange(sizes.samples), :, labels] += np.float32(shift)
+        return values
+
+    return models(0.0), [models(0.3 * place) for place in range(sizes.approaches)], labels
+
+
+def works_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], float | None]]:
+    """What is timed by itself: name -> (work, most seconds)."""
+    import numpy as np
+
+    from jaxunlearn.metrics import challenge, epsilon, epsilon_bounds
+
+    retrained, approaches, labels = draw(sizes)
+    pairs = [epsilon.halves(retrained), *((retrained, one) for one in approaches)]
+    statistics = [epsilon.statistics_of(*pair, labels) for pair in pairs]
+    counts = [epsilon.count(*one) for one in statistics]
+    deltas = np.arange(99) / 100
+
+    def challenges() -> list[Any]:
+        return [challenge.challenge_epsilon(*(challenge.scaled_confidence(one, labels) for one in pair))
+                for pair in pairs]  # fmt: skip
+
+    def bootstrap() -> Any:
+        return epsilon_bounds.bootstrap({"one": statistics[1]}, iterations=sizes.resamples).medians
+
+    all_of = f"{sizes.approaches} approaches and the baseline"
+    return {
+        f"logits to epsilon-hat of {all_of}, warm": (
+            lambda: [epsilon.epsilon_hat(*pair, labels) for pair in pairs], ALL_SECONDS,
+        ),
+        f"99 values of delta, {all_of}, from the counts": (
+            lambda: [epsilon.epsilon_sweep(one, deltas) for one in counts], None,
+        ),
+        f"proved lower bounds of {all_of}": (
+            lambda: [epsilon_bounds.lower_bound(*one) for one in statistics], None,
+        ),
+        f"{sizes.resamples} resamples of one approach": (bootstrap, None),
+        f"logits to the challenge score of {all_of}": (challenges, None),
+    }  # fmt: skip
+
+
+def ways_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """What is compared: name -> (ours, plain); both give the same numbers."""
+    from jaxunlearn.metrics import challenge, epsilon
+    from launch.benches import plain_epsilon as plain
+
+    retrained, approaches, labels = draw(sizes)
+    few, fewer = slice(sizes.plain_samples), slice(sizes.rule_samples)
+    first = retrained[few], approaches[-1][few], labels[few]
+    confidences = [challenge.scaled_confidence(one[fewer], labels[fewer]) for one in (retrained, approaches[-1])]
+    return {
+        f"epsilon-hat of {sizes.plain_samples} samples: one call against the published loops": (
+            lambda: epsilon.epsilon_hat(*first), lambda: plain.epsilon_hat(*first),
+        ),
+        f"challenge epsilon of {sizes.rule_samples} sample(s): counts against all rules": (
+            lambda: challenge.challenge_epsilon(*confidences), lambda: plain.challenge_epsilon(*confidences),
+        ),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    one_core.main({"time": time_rows}, QUICK, FULL)

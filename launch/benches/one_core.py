@@ -1,0 +1,87 @@
+"""Measuring on one core: a bench's module is started as a process of its own, pinned, one thread for every library.
+
+    rows = one_core.measured("launch.benches.scores", "time", quick)      the module's last line is its rows as JSON
+    if __name__ == "__main__": one_core.main({"time": time_rows}, QUICK, FULL)
+
+Ratios of such rows are those of CPU time (`cpu_rates`), which is wall time where the core is otherwise idle.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from launch import _entry
+from launch.benches import timing
+from launch.benches.timing import Row, Variant
+
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": "",
+}
+Say = Callable[[str], None]
+
+
+def measured(module: str, part: str, quick: bool) -> list[Row]:
+    """Rows of one part of a module, from a process of its own on one core.
+
+    Raises:
+      RuntimeError: the process failed; its own message stands on stderr.
+    """
+    command = [sys.executable, "-m", module, part, str(int(quick))]
+    environment = {**os.environ, **THREADS}
+    done = subprocess.run(command, cwd=_entry.ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}; its own message stands above.")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(parts: Mapping[str, Callable[[Any, Say], list[Row]]], quick: Any, full: Any) -> None:
+    """The other end of `measured`: pins this process, before any library counts the cores, and prints the rows."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    sizes = quick if sys.argv[2] == "1" else full
+    rows = parts[sys.argv[1]](sizes, lambda line: print(f"  {line}", file=sys.stderr, flush=True))
+    print(json.dumps(rows))
+
+
+def variant(name: str, work: Callable[[], Any]) -> Variant:
+    """A way to do the work once, waited for."""
+
+    def call() -> float:
+        import jax
+
+        jax.block_until_ready(work())
+        return 0.0
+
+    return Variant(name, call, 1)
+
+
+def cpu_rates(times: timing.Times) -> timing.Times:
+    """Rates per second of CPU time.
+
+    A neighbour on this one core takes turns with long calls and leaves short ones alone: wall-time ratios grow then.
+    """
+    return times._replace(rates=[1 / seconds for seconds in times.cpu_seconds])
+
+
+def ratio(name: str, here: Callable[[], Any], plain: Callable[[], Any], target: float | None, rounds: int,
+          round_seconds: float, **facts: Any) -> Row:  # fmt: skip
+    """A row that says how many times as fast `here` is as `plain`, which does the same work."""
+    ways = {"here": variant("jaxunlearn", here), "plain": variant("NumPy", plain)}
+    times = timing.interleave(ways, rounds, round_seconds, lambda line: None)
+    row = timing.ratio_row(name, cpu_rates(times["here"]), cpu_rates(times["plain"]), target, **facts)
+    # Seconds per call say more than calls per second here.
+    return {key: value for key, value in row.items() if "rate" not in key and "cpu" not in key}
+
+
+def seconds(name: str, work: Callable[[], Any], target: float | None, rounds: int, round_seconds: float,
+            **facts: Any) -> Row:  # fmt: skip
+    """A row that says how many seconds the work takes, warm."""
+    times = timing.interleave({"all": variant("all", work)}, rounds, round_seconds, lambda line: None)
+    return timing.value_row(name, [1 / rate for rate in times["all"].rates], "s", target=target, **facts)

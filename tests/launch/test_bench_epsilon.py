@@ -1,0 +1,25 @@
+"""The bench of epsilon-hat: both sides compute the same, and every row is complete."""
+
+import json
+
+import numpy as np
+
+from launch import bench
+from launch.benches import epsilon
+
+
+def test_the_plain_ways_give_the_same_numbers():
+    sizes = epsilon.QUICK._replace(plain_samples=12, rule_samples=3, models=12)
+    for name, (here, plain) in epsilon.ways_of(sizes).items():
+        found = here()
+        assert len(np.unique(found)) > 1, name
+        np.testing.assert_allclose(plain(), found, atol=1e-5, err_msg=name)
+
+
+def test_rows_are_complete_and_printable():
+    rows = epsilon.run(quick=True)
+    assert len(rows) == 7 and rows[0]["target"] == epsilon.ALL_SECONDS
+    for row in rows:
+        assert row["samples"] == 12 and bench.line(row)
+        assert row.get("ratio", row.get("value")) > 0
+        assert json.loads(bench.as_json("epsilon", True, row))["name"] == row["name"]
