@@ -52,7 +52,7 @@ class Split:
       population: [n] int32 held-out rows that calibrate scores ("ref" or validation set).
       test: [n] int32 held-out rows on which accuracy is reported.
       forget: [R, N] bool, one row per forget set; a subset of `target`. Retain = target and not forget.
-      kind: set_random, one_class, class_percentage, classes, subclass or index_file.
+      kind: set_random, one_class, class_percentage, classes, subclass, index_file or randperm.
       seed: the seed everything was drawn with.
     """
 

@@ -43,14 +43,15 @@ class ForgetSettings:
     kind: str = field(
         "set_random",
         "how forget sets are chosen",
-        choices=("set_random", "one_class", "class_percentage", "classes", "subclass", "index_file"),
+        choices=("set_random", "one_class", "class_percentage", "classes", "subclass", "index_file", "randperm"),
     )
     count: int = field(10, "number of forget sets", low=1)
-    size: int = field(50, "rows per forget set (set_random)", low=1)
+    size: int = field(50, "rows per forget set (set_random, randperm)", low=1)
     classes: tuple[int, ...] = field((0,), "one_class, class_percentage: forget set r takes class classes[r % len]; "
                                       "subclass: likewise, of the fine classes")  # fmt: skip
     fraction: float = field(0.1, "class_percentage: fraction of the class", low=0.0, high=1.0)
     path: str = field("", "index_file: .npy or .txt with rows of the train pool, or .npz with one array per set")
+    seed: int = field(420, "randperm: seed of PyTorch's permutation (published: 420)", low=0, high=2**32 - 1)
     repeats: int = field(
         1, "each set so many times: as many retrained and unlearned models of it, by other draws", low=1
     )

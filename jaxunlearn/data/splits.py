@@ -33,7 +33,7 @@ def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
 
     With `rng="numpy"` shadow and target rows are random draws from the train pool, and the held-out pool is halved at
     random; forget sets are independent uniform draws from the target rows, set r by seed + r. Rows of an
-    `index_file` are kept out of the shadow set, so that rows fixed beforehand can always be audited.
+    `index_file` and `randperm` are kept out of the shadow set, so that rows fixed beforehand can always be audited.
 
     With `rng="mt19937"` shadow, target, test, population and the forget sets of `set_random` equal the published ones:
     set r is the published set of seed + r, the held-out halves are those of `seed`. Differs from the published code
@@ -58,7 +58,7 @@ def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
       DataError: an absent class, or an index file that does not fit.
     """
     _check_pools(dataset, settings)
-    listed = forget.read_index_file(settings.forget.path, dataset) if settings.forget.kind == "index_file" else ()
+    listed = forget.listed_rows(settings, dataset)
     if settings.rng == "mt19937":
         shadow, target, held_out = _published_rows(dataset, settings, seed)
     elif settings.rng == "optml":
@@ -127,13 +127,13 @@ def _random_rows(
     if len(free) < settings.shadow:
         raise errors.ConfigError(
             f"split.shadow = {settings.shadow}, but only {len(free)} rows of the train pool are left beside the "
-            f"{int(is_listed.sum())} rows of the index file {settings.forget.path}. Lower split.shadow."
+            f"{int(is_listed.sum())} rows to forget ({forget.origin(settings)}). Lower split.shadow."
         )
     shadow = free[: settings.shadow]
     if settings.target and settings.target < is_listed.sum():
         raise errors.ConfigError(
-            f"split.target = {settings.target}, but the index file {settings.forget.path} holds "
-            f"{int(is_listed.sum())} different rows, all of which must be target rows. Raise split.target."
+            f"split.target = {settings.target}, but {forget.origin(settings)} holds {int(is_listed.sum())} different "
+            "rows, all of which must be target rows. Raise split.target."
         )
     is_target = is_listed.copy()
     others = free[settings.shadow :]

@@ -193,7 +193,7 @@ def test_index_files_are_read_and_kept_out_of_the_shadow_set(rows, tmp_path, suf
     if suffix == ".npy":
         np.save(path, listed[0])
     elif suffix == ".txt":
-        path.write_text("5\n3\n900\n")
+        path.write_text("5,3, 900\n")
     else:
         np.savez(path, *listed)
     forget = ForgetSettings(kind="index_file", path=str(path))
@@ -274,3 +274,23 @@ def test_impossible_shadow_members_are_refused(rows):
     assert "gives 150 rows" in refused(ratio=0.5, rng="mt19937") and "200" in refused(ratio=0.5, rng="mt19937")
     assert "member number -1" in refused(ids=[0, -1])
     assert "Did you mean 'shadow'" in refused(pool="shadows")
+
+
+def test_repeats_stand_in_a_row_and_randperm_gives_the_published_rows_of_cifar10():
+    """Forget with Precision: torch.manual_seed(420); torch.randperm(50000)[:1000]."""
+    expected = np.load(GOLDEN.parents[1] / "forget_precision" / "real_rows.npz")["forget_indices"]
+    dataset = simple(50_000, 20)
+    chosen = SplitSettings(shadow=2, forget=ForgetSettings(kind="randperm", size=1000, count=2, repeats=3))
+    split = splits.draw(dataset, chosen, 0)
+    assert split.forget.shape == (6, 50_020)
+    for line in split.forget[:3]:
+        np.testing.assert_array_equal(np.flatnonzero(line), expected)
+    np.testing.assert_array_equal(split.forget[3], split.forget[5])
+    assert (split.forget[3] != split.forget[0]).any()
+    assert len(split.target) == 49_998 and not split.forget[:, split.shadow].any()
+
+
+def test_randperm_that_leaves_nothing_is_refused():
+    chosen = SplitSettings(shadow=2, forget=ForgetSettings(kind="randperm", size=100))
+    with pytest.raises(errors.ConfigError, match="Lower split.forget.size"):
+        splits.draw(simple(100, 20), chosen, 0)
