@@ -141,7 +141,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "split.forget.count": 1,
         "split.forget.size": 50,
         "split.forget.repeats": 64,
-        "model.name": "cnn",
+        "model.name": "cnn_bn",
         "train.learning_rate": 0.05,
         "train.nesterov": True,
         "train.epochs": 20,

@@ -26,6 +26,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "texas": dense.texas,
     "location": dense.location,
     "cnn": cnn.cnn,
+    "cnn_bn": cnn.cnn_bn,
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,

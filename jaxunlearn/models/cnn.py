@@ -1,7 +1,8 @@
 """Convolutional networks: the small one for digits / MNIST, and VGG in the shapes that published code gives it.
 
 `cnn`: 3x3x16, ReLU, 3x3x32, ReLU, max pool 2, dense 64, ReLU, dense C; with `width` w: channels w and 2w, dense 4w.
-From 28x28 on there is a second max pool, after the first convolution.
+From 28x28 on there is a second max pool, after the first convolution. `cnn_bn` has batch norm after each convolution,
+which then has no bias: the smallest network on which modes of batch norm can be studied.
 
 `vgg11`, `vgg16`: configurations A and D of Simonyan and Zisserman 2015, without batch norm. The five poolings bring
 32x32 down to 1x1; instead of the three dense layers of the ImageNet form there is dropout 0.5, a dense layer as wide as
@@ -25,23 +26,30 @@ from jaxunlearn.models import blocks, options
 
 
 class Cnn(nn.Module):
-    """Two convolutions and two dense layers."""
+    """Two convolutions and two dense layers.
+
+    Attributes:
+      is_normalised: batch norm after every convolution, whose bias it makes superfluous.
+    """
 
     num_classes: int
     width: int = 16
     conv: str = "native"
     dtype: str = "float32"
+    is_normalised: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """Inputs [B, H, W, C] float32, mask [B] bool (False = padding), to logits [B, classes] float32."""
-        del train
         maps = blocks.pictures(inputs, mask)
         is_large = min(maps.shape[1:3]) >= 28
-        maps = nn.relu(blocks.Conv(self.width, conv=self.conv, dtype=self.dtype)(maps))
-        if is_large:
-            maps = blocks.max_pool(maps)
-        maps = nn.relu(blocks.Conv(2 * self.width, conv=self.conv, dtype=self.dtype)(maps))
+        for channels in (self.width, 2 * self.width):
+            maps = blocks.Conv(channels, use_bias=not self.is_normalised, conv=self.conv, dtype=self.dtype)(maps)
+            if self.is_normalised:
+                maps = blocks.BatchNorm(self.dtype)(maps, train, mask)
+            maps = nn.relu(maps)
+            if is_large and channels == self.width:
+                maps = blocks.max_pool(maps)
         rows = blocks.features(blocks.max_pool(maps), None)
         rows = nn.relu(blocks.Dense(4 * self.width, self.dtype)(rows))
         return blocks.Dense(self.num_classes)(rows)
@@ -107,6 +115,13 @@ def cnn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: 
     """The digits / MNIST network; `width` = channels of the first convolution."""
     options.refuse("cnn", hidden=hidden)
     return Cnn(num_classes, width or 16, conv, dtype)
+
+
+def cnn_bn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+           width: int = 0) -> nn.Module:  # fmt: skip
+    """The digits / MNIST network with batch norm; `width` = channels of the first convolution."""
+    options.refuse("cnn_bn", hidden=hidden)
+    return Cnn(num_classes, width or 16, conv, dtype, True)
 
 
 def vgg11(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),

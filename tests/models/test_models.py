@@ -16,9 +16,9 @@ from jaxunlearn.settings import ModelSettings
 
 CLASSES, BATCH, MEMBERS = 5, 4, 3
 # Smallest pictures and widths that still run every layer of an architecture.
-PICTURES = {"cnn": (8, 8, 1), "vit": (8, 8, 1), "vit_s16": (8, 8, 1)}
+PICTURES = {"cnn": (8, 8, 1), "cnn_bn": (8, 8, 1), "vit": (8, 8, 1), "vit_s16": (8, 8, 1)}
 PICTURES |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), (32, 32, 3))
-WIDTHS = {"cnn": 4, "vit": 12, "vit_s16": 6, "resnet18": 4, "resnet34": 2, "resnet50": 2}
+WIDTHS = {"cnn": 4, "cnn_bn": 4, "vit": 12, "vit_s16": 6, "resnet18": 4, "resnet34": 2, "resnet50": 2}
 WIDTHS |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), 2)
 # Fewer layers of the same kind; test_cost.py has the whole ones.
 FEWER = {"vit_s16": {"depth": 2, "size": 64}, "vgg16_bn": {"depths": (1, 1, 1, 1, 1)}}
@@ -296,3 +296,13 @@ def test_a_user_s_own_builder_is_reached_by_module_and_name(monkeypatch):
         build(ModelSettings(name="my_networks:narrow"), 7)
     with pytest.raises(errors.ConfigError, match="returned int, expected a flax.linen Module"):
         build(ModelSettings(name="my_networks:wrong"), 7)
+
+
+def test_batch_norm_leaves_the_rest_of_the_small_network_as_it_was():
+    """`cnn` and `cnn_bn` start alike, but for the biases that batch norm makes superfluous."""
+    key, inputs = jax.random.key(3), jnp.zeros((2, 8, 8, 1))
+    plain, normed = (small(name).init(key, inputs)["params"] for name in ("cnn", "cnn_bn"))
+    assert set(normed) - set(plain) == {"BatchNorm_0", "BatchNorm_1"}
+    for layer in ("Conv_0", "Conv_1", "Dense_0", "Dense_1"):
+        np.testing.assert_array_equal(plain[layer]["kernel"], normed[layer]["kernel"])
+    assert "bias" in plain["Conv_0"] and "bias" not in normed["Conv_0"]
