@@ -20,7 +20,8 @@ from jaxunlearn import errors
 from jaxunlearn.store import arrays, files
 
 RETRAINED, UNLEARNED, METRICS = "logits_retain.npy", "logits_unlearn.npy", "metrics.csv"
-COLUMNS = ("retain_accuracy", "forget_accuracy", "test_accuracy")
+PARTS = ("retain", "forget", "test")
+HEADER = "seed,retain_accuracy,forget_accuracy,test_accuracy"
 Accuracies = dict[str, np.ndarray]
 
 
@@ -29,7 +30,8 @@ class Folder(NamedTuple):
 
     Attributes:
       retrained: [S, 1 + N, C] as stored; `unlearned`: approach -> the same.
-      accuracies: approach, or "" for the retrained models -> column -> [N] fractions; without those that have no file.
+      accuracies: approach, or "" for the retrained models -> retain, forget, test -> [N] fractions; without those
+        that have no file.
     """
 
     retrained: np.ndarray
@@ -61,22 +63,25 @@ def _accuracies(path: Path) -> Accuracies:
         lines = list(csv.DictReader(io.StringIO(path.read_text())))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise errors.DataError(f"{path} cannot be read as a table ({error}).") from error
-    missing = [name for name in COLUMNS if not lines or name not in lines[0]]
+    missing = [_column(part) for part in PARTS if not lines or _column(part) not in lines[0]]
     if missing:
-        raise errors.DataError(
-            f"{path} lacks {', '.join(missing)}. Expected the header seed,{','.join(COLUMNS)} and a line per model."
-        )
+        raise errors.DataError(f"{path} lacks {', '.join(missing)}. Expected the header {HEADER} and a line per model.")
     try:
-        found = {name: np.asarray([float(line[name]) for line in lines]) for name in COLUMNS}
+        found = {part: np.asarray([float(line[_column(part)]) for line in lines]) for part in PARTS}
     except (TypeError, ValueError) as error:
         raise errors.DataError(f"{path} holds an accuracy that is no number ({error}).") from error
     for name, values in found.items():
         if not ((values >= 0) & (values <= 1)).all():
             wrong = int(np.flatnonzero(~((values >= 0) & (values <= 1)))[0])
             raise errors.DataError(
-                f"{path}: {name} of line {wrong + 1} is {values[wrong]:g}; accuracies are fractions between 0 and 1."
+                f"{path}: {_column(name)} of line {wrong + 1} is {values[wrong]:g}; accuracies are fractions between 0 "
+                "and 1."
             )
     return found
+
+
+def _column(part: str) -> str:
+    return f"{part}_accuracy"
 
 
 def write(
@@ -102,7 +107,7 @@ def write(
         files.write_npy(path / name / (UNLEARNED if name else RETRAINED), stacked)
         if name in accuracies:
             own = accuracies[name]
-            lines = zip(*(own[column] for column in COLUMNS), strict=True)
+            lines = zip(*(own[part] for part in PARTS), strict=True)
             rows = [f"{seed},{','.join(repr(float(value)) for value in line)}" for seed, line in enumerate(lines)]
-            text = "\n".join([",".join(("seed", *COLUMNS)), *rows]) + "\n"
+            text = "\n".join([HEADER, *rows]) + "\n"
             files.write_bytes(path / name / METRICS, text.encode())

@@ -24,7 +24,7 @@ def published():
     """Logits of every sixteenth published sample, and all accuracies."""
     rows, numbers = np.load(GOLDEN / "real_rows.npz"), np.load(GOLDEN / "real_metrics.npz")
     accuracies = {
-        name: {column: numbers[f"{name or 'retain_models'}__{column}"] for column in store.approaches.COLUMNS}
+        name: {part: numbers[f"{name or 'retain_models'}__{part}_accuracy"] for part in store.approaches.PARTS}
         for name in ("", *APPROACHES)
     }
     return rows, rows["labels"][rows["rows"]].astype(int), accuracies
@@ -62,7 +62,7 @@ def test_the_published_layout_is_what_the_published_scripts_read(folder):
     assert lines[0] == "seed,retain_accuracy,forget_accuracy,test_accuracy" and len(lines) == 81
     found = store.approaches.read(folder)
     assert tuple(found.unlearned) == tuple(sorted(APPROACHES))
-    np.testing.assert_array_equal(found.accuracies["prune"]["test_accuracy"], accuracies["prune"]["test_accuracy"])
+    np.testing.assert_array_equal(found.accuracies["prune"]["test"], accuracies["prune"]["test"])
 
 
 def test_a_published_folder_gives_the_published_numbers_in_order(folder):
@@ -96,8 +96,8 @@ def test_modes_of_batch_norm_that_differ_are_pointed_out(folder):
 
 def test_an_archive_gives_the_same_as_a_folder(folder, tmp_path):
     rows, labels, accuracies = published()
-    named = {f"{name or 'retrained'}__{column}": values
-             for name, columns in accuracies.items() for column, values in columns.items()}  # fmt: skip
+    named = {f"{name or 'retrained'}__{part}_accuracy": values
+             for name, parts in accuracies.items() for part, values in parts.items()}  # fmt: skip
     path = saved(tmp_path / "a.npz", labels=labels, retain=rows["retain"], extra=np.zeros(3),
                  **{name: rows[name] for name in APPROACHES}, **named)  # fmt: skip
     opened = [door.open_data(door.Request(str(one), chosen=QUICK)) for one in (folder, path)]

@@ -21,7 +21,6 @@ from jaxunlearn.report import tables
 
 RETRAINED = ("retrained", "retain")  # ours, and the published name
 MARK = "__"  # between an approach's name and its accuracies in an .npz
-PARTS = ("retain", "forget", "test")
 EXPECTED = (
     "--data takes a folder with logits_retain.npy and APPROACH/logits_unlearn.npy [S, 1 + N, C] (slot 0 the one-hot "
     "label), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach."
@@ -128,8 +127,7 @@ def _published(path: Path) -> _Raw:
         groups[name] = (retrained, values)
     if not groups:
         raise errors.DataError(f"{path} holds no approach beside {measures.BASELINE}. {EXPECTED}")
-    accuracies = {name or measures.BASELINE: {part: own[f"{part}_accuracy"] for part in PARTS}
-                  for name, own in folder.accuracies.items()}  # fmt: skip
+    accuracies = {name or measures.BASELINE: own for name, own in folder.accuracies.items()}
     for name in (one for one in groups if one not in accuracies):
         notes.append(f"{name} has no {store.approaches.METRICS}: its accuracies are not known")
     return _Raw(groups, labels, accuracies, notes)
@@ -168,7 +166,7 @@ def _archive(path: Path) -> _Raw:
     ignored = []
     for name, values in arrays.items():
         owner, mark, part = name.rpartition(MARK)
-        if mark and part.removesuffix("_accuracy") in PARTS and part.endswith("_accuracy"):
+        if mark and part.removesuffix("_accuracy") in store.approaches.PARTS and part.endswith("_accuracy"):
             owner = measures.BASELINE if owner in RETRAINED else owner
             accuracies.setdefault(owner, {})[part.removesuffix("_accuracy")] = _fractions(name, values)
         elif name in ("labels", retrained):

@@ -20,7 +20,7 @@ import numpy as np
 from jaxunlearn import errors, progress, settings, store
 from jaxunlearn.protocols import recording, shadows, splits, target_roles, targets, tuning, workbench
 from jaxunlearn.protocols.audit import publishing
-from jaxunlearn.protocols.audit.presenting import Piece, timed
+from jaxunlearn.protocols.audit.presenting import timed
 from jaxunlearn.protocols.epsilon import measures, presenting
 from jaxunlearn.protocols.unlearned import account, listing, members, runs, variants
 from jaxunlearn.records import Split
@@ -37,7 +37,7 @@ class Recorded(NamedTuple):
     """Logits of one role on the rows to forget.
 
     Attributes:
-      values: mode -> [M, S, C] of models that did not diverge.
+      values: mode -> [M, S, C] of models that did not diverge: never frozen, and with finite answers.
       kept: [M] their numbers.
     """
 
@@ -62,13 +62,13 @@ def from_config(
         reporter = progress.Reporter(run.log)
         bench = tuning.obtain(bench, reporter)
         summary = runs.run(run, reporter, bench, asked)
-        found = {mode: one for mode, one in measure(run, reporter, bench, asked, summary).items() if one is not None}
+        found = measure(run, reporter, bench, asked, summary)
         main = found[RUNNING]
         store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(main))
         store.files.write_json(run.path("epsilon.json"), {mode: presenting.plain(one) for mode, one in found.items()})
         pieces = presenting.pieces(main)
         if BATCH in found:
-            pieces.append(in_both_modes(found))
+            pieces.append(presenting.modes(main, found[BATCH]))
         answer = presenting.in_words(main)
         facts = {
             "config": f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}",
@@ -119,29 +119,40 @@ def check(chosen: settings.Settings) -> tuple[workbench.Workbench, tuple[variant
 def measure(
     run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, asked: tuple[variants.Variant, ...],
     summary: runs.Summary,
-) -> dict[str, measures.Found | None]:  # fmt: skip
-    """Records what is missing, exports both modes in the published layout, and measures them; mode -> numbers.
+) -> dict[str, measures.Found]:  # fmt: skip
+    """Records what is missing, exports it in the published layout, and measures it.
 
-    Without BatchNorm there is one mode: `batch` is None.
+    Returns:
+      mode of BatchNorm -> numbers; `batch` only where the network has BatchNorm.
+
+    Raises:
+      StoreError: fewer than two retrained models, or not one approach with two models, did not diverge; damage.
     """
     split, fingerprint = splits.obtain(run, bench)
     rows = np.flatnonzero(np.asarray(split.forget)[0]).astype(np.int32)
-    labels = np.asarray(bench.dataset.labels)[rows]
     has_modes = account.has_statistics(bench)
     roles = {GOAL: GOAL, **{runs.shown(one.role): one.role for one in asked}}
     recorded = {
         name: record(run, reporter, bench, split, fingerprint, role, rows, has_modes) for name, role in roles.items()
     }
-    found: dict[str, measures.Found | None] = {RUNNING: None, BATCH: None}
+    for name in [name for name, one in recorded.items() if len(one.kept) < 2]:
+        reporter.say(f"{name} is left out: {len(recorded.pop(name).kept)} of its models did not diverge")
+    if GOAL not in recorded or len(recorded) < 2:
+        raise errors.StoreError(
+            "too many models diverged: two retrained ones and an approach with two are the least. Lower the learning "
+            "rates (train.learning_rate, unlearn.options) in another --workdir."
+        )
+    labels = np.asarray(bench.dataset.labels)[rows]
+    accuracies = {name: _accuracies(summary.roles[roles[name]], one.kept) for name, one in recorded.items()}
+    accuracies[measures.BASELINE] = accuracies.pop(GOAL)
+    chosen = measures.Asked(bench.settings.epsilon, bench.settings.compat.evaluate, bench.settings.seed)
+    store.files.remove(run.path("epsilon"))  # approaches of an earlier run are not of this one
+    found = {}
     for mode in (RUNNING, BATCH) if has_modes else (RUNNING,):
         logits = {name: one.values[mode].swapaxes(0, 1) for name, one in recorded.items() if mode in one.values}
-        accuracies = {name: _accuracies(summary.roles[roles[name]], recorded[name].kept) for name in logits}
         retrained = logits.pop(GOAL)
-        named = {f"{part}_accuracy": values for part, values in accuracies[GOAL].items()}
-        others = {name: {f"{part}_accuracy": values for part, values in accuracies[name].items()} for name in logits}
-        store.approaches.write(run.path("epsilon", mode), labels, retrained, logits, {"": named, **others})
-        accuracies[measures.BASELINE] = accuracies.pop(GOAL)
-        chosen = measures.Asked(bench.settings.epsilon, bench.settings.compat.evaluate, bench.settings.seed)
+        known = {"" if name == measures.BASELINE else name: values for name, values in accuracies.items()}
+        store.approaches.write(run.path("epsilon", mode), labels, retrained, logits, known)
         groups = {name: (retrained, values) for name, values in logits.items()}
         found[mode] = measures.measure(groups, labels, chosen, accuracies)
     return found
@@ -159,27 +170,25 @@ def record(
     """Logits of one role on the rows to forget, in each mode; recorded in training mode where they are not yet.
 
     Raises:
-      StoreError: a damaged population (run the command again), or all but one of its models diverged.
+      StoreError: a damaged population; run the command again.
     """
     clean = targets.role_logits(run, bench, role)
-    kept = np.asarray([number for number in range(len(clean.values)) if number not in clean.diverged])
-    if len(kept) < 2:
-        raise errors.StoreError(f"{len(clean.values) - len(kept)} of {len(clean.values)} models of {role} diverged.")
-    columns = np.searchsorted(clean.rows, rows)
-    values = {RUNNING: np.asarray(clean.values[:, columns], np.float32)[kept]}
-    if has_modes:
-        view = recording.training_mode(bench.settings.epsilon.bn_batch)
-        own_bench, own = _role(run, bench, split, fingerprint, role)
-        if own is not None:
-            found, whole = recording.record(run, reporter, own_bench, own, rows, view)
-            if not whole:
-                raise errors.StoreError(
-                    f"models of {role} were damaged and are made again: run the same command again."
-                )
-            values[BATCH] = np.asarray(found, np.float32)[kept]
-        else:
-            reporter.say(f"{role} is an ensemble: not recorded in training mode")
-    return Recorded(values, kept)
+    answers = np.asarray(clean.values[:, np.searchsorted(clean.rows, rows)], np.float32)
+    # The last step of all can break a model whose losses were finite to the end.
+    is_sound = np.isfinite(answers).all((1, 2)) & ~np.isin(np.arange(len(answers)), list(clean.diverged))
+    kept = np.flatnonzero(is_sound)
+    values = {RUNNING: answers[kept]}
+    if not has_modes:
+        return Recorded(values, kept)
+    own_bench, own = _role(run, bench, split, fingerprint, role)
+    if own is None:
+        reporter.say(f"{role} is an ensemble: not recorded in training mode")
+        return Recorded(values, kept)
+    view = recording.training_mode(bench.settings.epsilon.bn_batch)
+    found, whole = recording.record(run, reporter, own_bench, own, rows, view)
+    if not whole:
+        raise errors.StoreError(f"models of {role} were damaged and are made again: run the same command again.")
+    return Recorded({**values, BATCH: np.asarray(found, np.float32)[kept]}, kept)
 
 
 def _role(run: store.Run, bench: workbench.Workbench, split: Split, fingerprint: str, name: str) -> tuple[Any, Any]:
@@ -191,10 +200,3 @@ def _role(run: store.Run, bench: workbench.Workbench, split: Split, fingerprint:
     target, role = members.recorded(run, bench, name)
     is_ensemble = members.built(variants.of_role(bench.settings, name)).ensemble > 1
     return target.bench, None if is_ensemble else role
-
-
-def in_both_modes(found: Mapping[str, measures.Found | None]) -> Piece:
-    """epsilon-hat in both modes of BatchNorm, side by side."""
-    running, batch = found[RUNNING], found[BATCH]
-    assert running is not None and batch is not None
-    return presenting.modes(running, batch)
