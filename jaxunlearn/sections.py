@@ -31,8 +31,10 @@ class DataSettings:
     test_rows: int = field(0, "use only the first rows of the held-out pool; 0 = all", low=0)
     size: int = field(32, "pixels per side for the folder source", low=4, high=1024)
     augment: str = field("none", "training augmentation; gray = one picture in ten loses its colours",
-                          choices=("none", "flip", "crop", "flip_crop", "flip_crop_gray"))  # fmt: skip
-    pad: int = field(4, "black pixels added on each side before a random crop", low=0, high=64)
+                          choices=("none", "flip", "crop", "flip_crop", "flip_crop_gray", "autoaugment"))  # fmt: skip
+    pad: int = field(
+        4, "pixels added on each side before a random crop: black, with autoaugment mirrored", low=0, high=64
+    )
     normalise: bool = field(True, "subtract the mean and divide by the deviation of the train pool")
 
 

@@ -153,6 +153,29 @@ RECIPES: dict[str, dict[str, Any]] = {
         "targets.snapshots": 0,
         "unlearn.augment": False,
     },
+    # Forget with Precision as published: its 1,000 rows of 50,000 (all but two of which are trained on), batch norm in
+    # training mode while unlearning; its text augments the training of the models, its code does not.
+    "forget_precision_cifar10": {
+        "data.name": "cifar10",
+        "data.augment": "autoaugment",
+        "split.test": 9000,
+        "split.forget.kind": "randperm",
+        "split.forget.size": 1000,
+        "split.forget.repeats": 80,
+        "model.name": "resnet18",
+        "train.learning_rate": 0.1,
+        "train.epochs": 100,
+        "train.schedule": "step",
+        "train.milestones": (35, 70, 90),
+        "train.batch": 128,
+        "unlearn.bn": "faithful",
+        "unlearn.options": (
+            "finetune.lr=0.001",
+            "finetune.schedule=constant",
+            "finetune.nesterov=True",
+            "finetune.batch=128",
+        ),
+    },
     # IAM: shadow models of Purchase and Texas.
     "iam_tabular": {
         "split.forget.size": 500,

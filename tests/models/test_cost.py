@@ -59,6 +59,8 @@ def test_published_vgg_convolutions_have_no_bias_and_the_large_transformer_reads
         ("texas", 100, (6169,), 7_020_004),
         ("logistic", 10, (8, 8, 1), 650),
         ("cnn", 10, (8, 8, 1), 38_282),
+        # 48 biases of convolutions less, 96 numbers of batch norm more.
+        ("cnn_bn", 10, (8, 8, 1), 38_330),
     ],
 )
 def test_dense_and_small_networks_have_the_expected_parameter_counts(name, classes, shape, parameters):
