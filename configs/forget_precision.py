@@ -15,7 +15,8 @@ def get_config(variant: str = ""):
     config = settings.defaults("forget_precision")
     return settings.variant(config, variant, {
         "smoke": {"split.forget.repeats": 4, "train.epochs": 2, "unlearn.methods": ("finetune", "prune_last_layer"),
-                  "unlearn.options": ("finetune.epochs=1", "prune_last_layer.epochs=1")},
+                  "unlearn.options": ("finetune.epochs=1", "prune_last_layer.epochs=1", "finetune.schedule=constant",
+                                      "finetune.nesterov=True")},
         # 2 % of 5,000 pictures, a small network; the rates of the unlearning stages are the published ones.
         "small": settings.RECIPES["forget_precision_cifar10"]
         | {"data.train_rows": 5002, "data.test_rows": 2000, "split.test": 1000, "split.forget.kind": "set_random",

@@ -73,6 +73,31 @@ def finite(name: str, array: Any, axes: str = "") -> None:
     )
 
 
+def not_nan(name: str, array: Any, axes: str = "") -> None:
+    """Raises a DataError with count and first place where a float array holds NaN; infinite values may stay."""
+    values = np.asarray(array)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not np.isnan(np.sum(values, dtype=np.float64)):
+            return
+    bad = np.argwhere(np.isnan(values.astype(np.float32)))
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        letters = f" (axes {', '.join(axes)})" if axes else ""
+        raise errors.DataError(
+            f"{name} holds {len(bad)} NaN(s), first at {place}{letters}. Leave out models that diverged."
+        )
+
+
+def float_type(name: str, array: Any) -> None:
+    """Raises a DataError unless an array that a user brings holds numbers that NumPy knows."""
+    dtype = np.asarray(array).dtype
+    if dtype.kind not in "fiu":
+        raise errors.DataError(
+            f"{name} has dtype {dtype}, expected float16, float32 or float64. NumPy files do not keep bfloat16: "
+            "convert to float32 before saving."
+        )
+
+
 def labels(name: str, values: Any, num_classes: int) -> None:
     """Raises a DataError unless `values` are whole numbers in [0, num_classes)."""
     array = np.asarray(values)

@@ -152,6 +152,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "targets.shadow_origin": False,
         "targets.snapshots": 0,
         "unlearn.augment": False,
+        # Fine-tuning as the repairs of the other approaches: constant rate, Nesterov.
+        "unlearn.options": ("finetune.schedule=constant", "finetune.nesterov=True"),
     },
     # Forget with Precision as published: its 1,000 rows of 50,000 (all but two of which are trained on), batch norm in
     # training mode while unlearning; its text augments the training of the models, its code does not.
@@ -302,5 +304,7 @@ def _check_together(settings: Settings) -> None:
         raise errors.ConfigError(
             f"evaluate.headline = {settings.evaluate.headline} is none of evaluate.alphas {settings.evaluate.alphas}."
         )
+    if settings.epsilon.bootstrap == 1:
+        raise errors.ConfigError("epsilon.bootstrap = 1: one resample makes no interval; give 0, or some hundred.")
     if settings.split.forget.kind == "index_file" and not settings.split.forget.path:
         raise errors.ConfigError("split.forget.kind = 'index_file' needs split.forget.path.")

@@ -162,8 +162,15 @@ def parse(
 
 
 def folder_of(path: str, out: str) -> str:
-    """The run folder for a file of arrays that a user brings: `out`, else runs/<file>; empty where there is no file."""
-    return (out or f"runs/{path.rstrip('/').rsplit('/', 1)[-1].removesuffix('.npz')}") if path else ""
+    """The run folder for arrays that a user brings: `out`, else runs/<name of the file or folder>; empty without one.
+
+    A folder inside a run folder (RUN/epsilon/MODE) has the names from the run's on.
+    """
+    if not path or out:
+        return out if path else ""
+    parts = Path(path).expanduser().resolve().parts
+    place = len(parts) - 3 if len(parts) > 3 and parts[-2] == "epsilon" else len(parts) - 1
+    return f"runs/{'-'.join(parts[place:]).removesuffix('.npz')}"
 
 
 def _find_config(argv: list[str]) -> tuple[list[str], str]:

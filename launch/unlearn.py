@@ -55,7 +55,7 @@ def command(request: _entry.Request) -> None:
     with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
         summary = runs.run(run, reporter, tuning.obtain(bench, reporter), asked)
-        print(runs.text(summary))
+        print(runs.text(summary, bench.settings.split.forget.repeats))
         print(f"\n{runs.files_text(run, asked)}")
 
 

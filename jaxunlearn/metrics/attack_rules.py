@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# An infinite logit counts as one of this size, so that masked classes do not make margins infinite.
+# A logit further than this below the largest one of its row counts as so far below: masked classes (-inf) do not make
+# margins infinite.
 LARGEST_LOGIT = 1e6
 # A group without spread gets this one, times max(1, |its value|).
 LEAST_SPREAD = 1e-6
@@ -34,13 +35,13 @@ def margins(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Logit of the true class minus the largest other one ("hinge loss"); higher = surer and right.
 
     Args:
-      logits: [S, N, C] float, C >= 2; infinite ones count as +-LARGEST_LOGIT.
+      logits: [S, N, C] float, C >= 2; -inf counts as LARGEST_LOGIT below the largest logit of the row.
       labels: [S] int.
 
     Returns:
       [S, N] float32.
     """
-    values = jnp.clip(logits.astype(jnp.float32), -LARGEST_LOGIT, LARGEST_LOGIT)
+    values = _shifted(logits)
     is_true = jnp.arange(values.shape[-1]) == labels[:, None, None]
     return _true_logit(values, labels) - jnp.max(jnp.where(is_true, -jnp.inf, values), -1)
 
@@ -52,11 +53,18 @@ def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
     In float32 sure models tie at a few values near 0, and ties decide about rules, so the sum runs over the classes in
     order, as the published one does: exact losses give other values for 1 sample in 100 of the published models.
     """
-    values = jnp.clip(logits.astype(jnp.float32), -LARGEST_LOGIT, LARGEST_LOGIT)
-    shifted = values - jnp.max(values, -1, keepdims=True)
+    shifted = _shifted(logits)
     start = jnp.zeros(shifted.shape[:-1], jnp.float32)
     total = jax.lax.scan(lambda sum, one: (sum + one, None), start, jnp.moveaxis(jnp.exp(shifted), -1, 0))[0]
     return jnp.log(total) - _true_logit(shifted, labels)
+
+
+def _shifted(logits: jax.Array) -> jax.Array:
+    """Logits minus the largest one of their row, float32 in [-LARGEST_LOGIT, 0]: differences stay what they are."""
+    values = logits.astype(jnp.float32)
+    top = jnp.max(values, -1, keepdims=True)
+    # The largest are 0 by definition: infinity minus infinity is not.
+    return jnp.clip(jnp.where(values == top, 0.0, values - top), -LARGEST_LOGIT, 0.0)
 
 
 def _true_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -40,8 +40,6 @@ REACH = 2.0
 LEFT_ENDS = 400
 # Log-odds; the grid of thresholds grows with the largest, and float64 must resolve a thousandth of its pitch.
 LARGEST_CONFIDENCE = 1e4
-# An infinite logit counts as one of this size: masked classes are no mistake, NaN is.
-LARGEST_LOGIT = 1e6
 # Added inside both logarithms; bounds the confidence to +-103.62.
 SLACK = 1e-45
 # Where a value comes so near to a left end (in pitches), the places are compared exactly.
@@ -52,7 +50,7 @@ def scaled_confidence(logits: Any, labels: Any) -> np.ndarray:
     """Log-odds of the true class, log p_y - log(sum of the other probabilities); higher = surer and right.
 
     Args:
-      logits: [..., C] float, C >= 2: [S, N, C] of N models or [S, C] of one; infinite ones count as +-LARGEST_LOGIT.
+      logits: [..., C] float, C >= 2: [S, N, C] of N models or [S, C] of one; -inf is allowed.
         float64 keeps its precision, everything else is float32 as published.
       labels: int, over the leading axes of the logits: [S] for both.
 
@@ -73,9 +71,11 @@ def scaled_confidence(logits: Any, labels: Any) -> np.ndarray:
         )
     checks.labels("labels", places, given.shape[-1])
     values = given if given.dtype == np.float64 else given.astype(np.float32)
-    values = np.clip(values, -LARGEST_LOGIT, LARGEST_LOGIT)
-    checks.finite("logits", values, "S" + "N" * (given.ndim - 2) + "C")
-    values -= values.max(-1, keepdims=True)
+    checks.not_nan("logits", values, "S" + "N" * (given.ndim - 2) + "C")
+    top = values.max(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        # The largest are 0 by definition: infinity minus infinity is not. Masked classes (-inf) have probability 0.
+        values = np.where(values == top, values.dtype.type(0), values - top)
     others = np.exp(values, out=values).astype(np.float64)
     others /= others.sum(-1, keepdims=True)
     places = places.reshape(places.shape + (1,) * (given.ndim - places.ndim))

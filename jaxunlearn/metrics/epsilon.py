@@ -119,7 +119,7 @@ def statistics_of(
         )
     checks.labels("labels", labels, sizes["C"])
     for name, values in (("retrained", retrained), ("unlearned", unlearned)):
-        no_nan(name, values, "SNC")
+        checks.not_nan(name, values, "SNC")
     given = jnp.asarray(labels)
     if score != "loss":
         return np.asarray(attack_rules.margins(retrained, given)), np.asarray(attack_rules.margins(unlearned, given))
@@ -129,19 +129,6 @@ def statistics_of(
     of_label = np.float32(np.log1p((sizes["C"] - 1) / np.e))
     first, second = (np.insert(one, 0, of_label, axis=1) for one in found)
     return first, second
-
-
-def no_nan(name: str, values: np.ndarray, axes: str) -> None:
-    """Raises a DataError with the first place where values are NaN; infinite ones may stay."""
-    if not np.isnan(np.sum(values, dtype=np.float64)):
-        return
-    bad = np.argwhere(np.isnan(np.asarray(values, np.float32)))
-    if len(bad):
-        place = tuple(int(i) for i in bad[0])
-        raise errors.DataError(
-            f"{name} holds {len(bad)} NaN(s), first at {place} (axes {', '.join(axes)}). Leave out models that "
-            "diverged."
-        )
 
 
 def epsilon_table(sizes: tuple[int, int], delta: float, slack: float = SLACK) -> np.ndarray:
@@ -227,19 +214,25 @@ def regression_epsilon(
 
 def squared_errors(retrained: np.ndarray, unlearned: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What `count` takes of a regression; raises as `regression_epsilon`."""
-    checks.shape("SN SM S", retrained=retrained, unlearned=unlearned, targets=targets)
+    sizes = checks.shape("SN SM S", retrained=retrained, unlearned=unlearned, targets=targets)
+    if min(sizes.values()) < 1:
+        raise errors.ShapeError(
+            f"retrained {np.shape(retrained)} and unlearned {np.shape(unlearned)} must hold at least one sample and "
+            "one model."
+        )
     for name, values in (("retrained", retrained), ("unlearned", unlearned), ("targets", targets)):
         checks.finite(name, values)
-    first, second = ((np.asarray(one, np.float32) - np.asarray(targets, np.float32)[:, None]) ** 2
+    # In float64: float32 predictions of large numbers have lost their errors.
+    first, second = (np.asarray(one, np.float64) - np.asarray(targets, np.float64)[:, None]
                      for one in (retrained, unlearned))  # fmt: skip
-    return first, second
+    return (first**2).astype(np.float32), (second**2).astype(np.float32)
 
 
 def halves(retrained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The baseline's two groups: the first half of the retrained models [S, N, ...] and the second.
 
-    What epsilon-hat shows between them is its floor: no unlearning can be expected to do better. It has half as many
-    models per group, and so a lower ceiling.
+    What epsilon-hat shows between models that do not differ: not 0, because the best of many rules is taken. Half as
+    many models have a lower ceiling, and overfit more: `epsilon_bounds.equal_groups` says what all of them would show.
 
     Raises:
       ShapeError: fewer than two models.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import records, store
+from jaxunlearn import errors, records, store
 from jaxunlearn.data import splits
 from jaxunlearn.protocols import workbench
 from jaxunlearn.settings import to_dict
@@ -22,6 +22,21 @@ def draw(bench: workbench.Workbench) -> records.Split:
 def check(bench: workbench.Workbench) -> None:
     """Raises what `obtain` and `shadow_membership` would raise for impossible sizes, before a run folder is touched."""
     draw_members(bench, draw(bench), np.zeros(1, np.int64))
+
+
+def require_units(bench: workbench.Workbench) -> None:
+    """Refuses repeated forget sets where forget sets are the independent units of every interval.
+
+    Raises:
+      ConfigError: split.forget.repeats above 1.
+    """
+    repeats = bench.settings.split.forget.repeats
+    if repeats > 1:
+        raise errors.ConfigError(
+            f"split.forget.repeats = {repeats} repeats every forget set, but the intervals here take forget sets for "
+            "independent. Set it to 1 (and split.forget.count to the number of sets), or use the study that compares "
+            "models of one request: --config.study.kind=epsilon."
+        )
 
 
 def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, str]:

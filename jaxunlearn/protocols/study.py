@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxunlearn import progress, records, settings, store
 from jaxunlearn.metrics import intervals, pooled
-from jaxunlearn.protocols import tuning, workbench
+from jaxunlearn.protocols import splits, tuning, workbench
 from jaxunlearn.protocols.audit import bank as banks
 from jaxunlearn.protocols.audit import binui, presenting, publishing
 from jaxunlearn.protocols.unlearned import listing, runs
@@ -45,6 +45,7 @@ def from_config(
       UserError: anything the user can mend, before any training.
     """
     bench, asked = runs.check(workbench.prepare(narrowed(chosen)))
+    splits.require_units(bench)
     banks.groups(bench.settings, chosen.shadows.count)
     if dry_run:
         return listing.plan(bench, asked)

@@ -53,7 +53,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     "logits": ("logits",),
     "audit": (*_AUDIT, "report/report.*", "report/tables"),
     "evaluation": ("evaluation", "evaluation.json", "evidence.json", "report/evaluation*"),
-    "epsilon": ("epsilon", "epsilon.npz", "epsilon.json", "epsilon_data.json", "report/epsilon*"),
+    "epsilon": (
+        "epsilon",
+        "epsilon.npz",
+        "epsilon.json",
+        "epsilon_data.json",
+        "report/epsilon*",
+        "report/tables/epsilon*",
+    ),
     "all": (
         *_AUDIT,
         "split.npz",

@@ -1,15 +1,17 @@
 """epsilon-hat of a published folder on one thread: all approaches, sweep over delta, intervals, challenge score.
 
-Sizes: 8 approaches, 1,000 samples, 80 retrained and 80 unlearned models, 10 classes: what the paper has. Baselines:
+The last rows are no times: how often intervals over models cover what other models of the same kind show. Sizes: 8 approaches, 1,000 samples, 80 retrained and 80 unlearned models, 10 classes: what the paper has. Baselines:
 the published way of doing it (a scalar density per model, a curve per sample), on 100 samples of one approach; the
 challenge rules one by one, on 2 samples.
 """
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches import one_core
+from launch.benches import one_core, timing
 from launch.benches.one_core import Say
 from launch.benches.timing import Row
 
@@ -17,7 +19,7 @@ ALL_SECONDS = 2.0
 
 
 class Sizes(NamedTuple):
-    """What is measured; `plain_samples`, `rule_samples`: samples of the two baselines."""
+    """What is measured; `plain_samples`, `rule_samples`: samples of the two baselines; `repetitions`: of the coverage."""
 
     approaches: int = 8
     samples: int = 1000
@@ -28,10 +30,12 @@ class Sizes(NamedTuple):
     rule_samples: int = 2
     rounds: int = 5
     round_seconds: float = 0.5
+    repetitions: int = 200
 
 
 FULL = Sizes()
-QUICK = Sizes(2, 12, 8, 4, 4, 6, 1, 2, 0.01)
+QUICK = Sizes(2, 12, 8, 4, 4, 6, 1, 2, 0.01, 4)
+SHIFTS = (0.0, 1.0, 2.0)
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -55,10 +59,15 @@ def time_rows(sizes: Sizes, say: Say) -> list[Row]:
     for name, (work, target) in works.items():
         say(name)
         rows.append(one_core.seconds(name, work, target, sizes.rounds, sizes.round_seconds, **facts))
+    with tempfile.TemporaryDirectory() as folder:
+        name, work = from_folder(sizes, Path(folder))
+        say(name)
+        rows.append(one_core.seconds(name, work, ALL_SECONDS, sizes.rounds, sizes.round_seconds, **facts))
     for name, (here, plain) in ways.items():
         say(name)
         rows.append(one_core.ratio(name, here, plain, None, sizes.rounds, sizes.round_seconds, **facts))
-    return rows
+    say("coverage of intervals")
+    return rows + [coverage(sizes, shift, facts) for shift in SHIFTS]
 
 
 def draw(sizes: Sizes, seed: int = 0) -> tuple[Any, list[Any], Any]:
@@ -112,6 +121,50 @@ def works_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], float | None]]:
         f"{sizes.resamples} resamples of one approach": (bootstrap, None),
         f"logits to the challenge score of {all_of}": (challenges, None),
     }  # fmt: skip
+
+
+def from_folder(sizes: Sizes, folder: Path) -> tuple[str, Callable[[], Any]]:
+    """Files in the published layout to the printed tables and the report, without intervals and challenge score."""
+    import numpy as np
+
+    from jaxunlearn import store
+    from jaxunlearn.protocols.epsilon import door
+
+    retrained, approaches, labels = draw(sizes)
+    known = {part: np.full(sizes.models, 0.9) for part in store.approaches.PARTS}
+    named = {f"approach_{place}": one for place, one in enumerate(approaches)}
+    store.approaches.write(folder / "data", labels, retrained, named, dict.fromkeys(("", *named), known))
+    chosen = {"bootstrap": 0, "metric": "epsilon", "sweep": False}
+    request = door.Request(str(folder / "data"), chosen=chosen)
+    name = f"folder of {sizes.approaches} approaches to tables, figure and report, warm"
+    return name, lambda: door.measure_data(request, str(folder / "out"), (), False)
+
+
+def coverage(sizes: Sizes, shift: float, facts: dict[str, int]) -> Row:
+    """How often the 95 % interval of one approach's median holds what such models show on average.
+
+    Margins are normal, .3 of their variance common to all samples of a model; 32 models and 60 samples.
+    """
+    import numpy as np
+
+    from jaxunlearn.metrics import epsilon, epsilon_bounds
+
+    generator = np.random.default_rng(0)
+
+    def models(mean: float) -> Any:
+        common, own = generator.standard_normal((1, 32)), generator.standard_normal((60, 32))
+        return (mean + np.sqrt(0.3) * common + np.sqrt(0.7) * own).astype(np.float32)
+
+    pairs = [(models(0.0), models(shift)) for _ in range(2 * sizes.repetitions)]
+    medians = [epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*one))).median for one in pairs]
+    truth = np.mean(medians[: sizes.repetitions])
+    inside = []
+    for number, one in enumerate(pairs[sizes.repetitions :]):
+        found = epsilon_bounds.bootstrap({"a": one}, iterations=sizes.resamples, seed=number)
+        _, low, high = epsilon_bounds.interval(found, "a")
+        inside.append(low <= truth <= high)
+    name = f"coverage of the 95 % interval, models shifted by {shift:g} deviations, {sizes.repetitions} repetitions"
+    return timing.value_row(name, [float(np.mean(inside))], "of repetitions", ">=", **facts)
 
 
 def ways_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:

@@ -211,7 +211,7 @@ def test_the_same_models_on_both_sides_are_no_evidence():
     assert (np.isnan(found) | (found <= 0)).all()
 
 
-def test_infinite_logits_count_as_very_large_ones():
+def test_masked_classes_make_no_infinite_margins():
     generator = np.random.default_rng(0)
     retrained, unlearned = generator.normal(size=(2, 5, 12, 4)).astype(np.float32)
     labels = np.array([0, 1, 2, 3, 0])
@@ -223,6 +223,26 @@ def test_infinite_logits_count_as_very_large_ones():
     margins = attack_rules.margins(masked, labels)
     assert np.isfinite(margins).all()
     assert margins[3].max() < -0.9 * attack_rules.LARGEST_LOGIT
+
+
+@pytest.mark.parametrize("score", ["gaussian", "loss", "margin"])
+def test_a_common_shift_of_all_logits_changes_nothing(score):
+    """Softmax does not see it; in float32 logits of 2e6 keep an eighth."""
+    generator = np.random.default_rng(0)
+    retrained, unlearned = (np.round(generator.normal(mean, 4, (6, 20, 3)) * 4) / 4 for mean in (0, 1))
+    labels = np.arange(6) % 3
+    found = epsilon.epsilon_hat(retrained, unlearned, labels, score=score)
+    far = epsilon.epsilon_hat(retrained + 2**21, unlearned + 2**21, labels, score=score)
+    np.testing.assert_array_equal(far, found)
+
+
+def test_errors_of_a_regression_survive_beside_large_values():
+    generator = np.random.default_rng(0)
+    noise = generator.normal(0, 0.01, (4, 30)), generator.normal(0, 0.2, (4, 30))
+    expected = epsilon.regression_epsilon(*noise, np.zeros(4))
+    prices = np.full(4, 450_000.0)
+    found = epsilon.regression_epsilon(*(prices[:, None] + one for one in noise), prices)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_ratios_beyond_float32_keep_their_order():

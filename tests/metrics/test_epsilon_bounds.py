@@ -35,13 +35,41 @@ def test_differences_are_paired_by_the_retrained_models():
     generator = np.random.default_rng(0)
     retrained, near = drawn(generator, 0.5)
     _, far = drawn(generator, 2.0)
-    found = epsilon_bounds.bootstrap({"near": (retrained, near), "far": (retrained, far), "same": (retrained, far)})
-    apart = epsilon_bounds.difference(found, "near", "far")
-    assert apart.value == found.values["near"] - found.values["far"] and apart.high < 0
-    nothing = epsilon_bounds.difference(found, "far", "same")
-    assert (nothing.value, nothing.low, nothing.high) == (0.0, 0.0, 0.0)
+    found = epsilon_bounds.bootstrap({"near": (retrained, near), "far": (retrained, far)})
+    apart = epsilon_bounds.differences(found, ("near", "far"), "far")
+    assert apart["near"].value == found.values["near"] - found.values["far"] and apart["near"].high < 0
+    assert tuple(apart["far"]) == (0.0, 0.0, 0.0)
     alone = epsilon_bounds.bootstrap({"far": (retrained, far)})
     np.testing.assert_array_equal(alone.medians["far"], found.medians["far"])
+    # With the retrained models drawn independently of each other the difference would be less certain.
+    other, _ = drawn(generator, 0.0)
+    shared = np.concatenate([retrained, other])  # samples of one approach are those of the other
+    both = {"a": (shared, np.concatenate([near, far])), "b": (shared, np.concatenate([far, near]))}
+    resampled = epsilon_bounds.bootstrap(both)
+    independent = np.hypot(*(resampled.medians[name].std() for name in both))
+    assert (resampled.medians["a"] - resampled.medians["b"]).std() < independent
+
+
+def test_of_many_equal_approaches_the_best_is_rarely_said_to_be_better():
+    generator = np.random.default_rng(0)
+    names, wrong, singly = tuple("abcdef"), 0, 0
+    for number in range(40):
+        retrained = drawn(generator, 0.0)[0]
+        pairs = {name: (retrained, drawn(generator, 0.8)[1]) for name in names}
+        found = epsilon_bounds.bootstrap(pairs, iterations=60, seed=number)
+        best = min(names, key=found.values.get)
+        wrong += any(one.low > 0 for one in epsilon_bounds.differences(found, names, best).values())
+        singly += any(epsilon_bounds.differences(found, (best, name), best)[name].low > 0 for name in names)
+    assert wrong <= 8 and wrong < singly  # 15 pairs at .95 each are wrong somewhere nearly half of the time
+
+
+def test_equal_groups_show_what_the_baseline_of_so_many_models_shows():
+    generator = np.random.default_rng(0)
+    for sizes in ((40, 40), (80, 80), (20, 60)):
+        groups = (generator.normal(3, 2, (500, size)) for size in sizes)
+        shown = epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*groups))).median
+        assert epsilon_bounds.equal_groups(sizes) == pytest.approx(shown, abs=0.12)
+    assert epsilon_bounds.equal_groups((80, 80)) < epsilon_bounds.equal_groups((40, 40)) - 0.2
 
 
 def test_separated_groups_have_an_open_interval_from_the_ceiling_on():
@@ -51,9 +79,9 @@ def test_separated_groups_have_an_open_interval_from_the_ceiling_on():
     found = epsilon_bounds.bootstrap({"far": (retrained, far), "near": (retrained, near)}, iterations=20)
     one = epsilon_bounds.interval(found, "far")
     assert (one.value, one.high) == (np.inf, np.inf) and one.low == pytest.approx(epsilon.ceiling((24, 24)))
-    apart = epsilon_bounds.difference(found, "far", "near")
+    apart = epsilon_bounds.differences(found, ("far", "near"), "near")["far"]
     assert apart.value == np.inf and apart.high == np.inf and 0 < apart.low < np.inf
-    other = epsilon_bounds.difference(found, "near", "far")
+    other = epsilon_bounds.differences(found, ("far", "near"), "far")["near"]
     assert other.low == -np.inf and other.high == pytest.approx(-apart.low)
 
 

@@ -51,6 +51,10 @@ def saved(path, **arrays):
     return str(path)
 
 
+def measured(opened):
+    return measures.measure(opened.retrained, opened.approaches, opened.labels, opened.asked, opened.accuracies)
+
+
 def test_the_published_layout_is_what_the_published_scripts_read(folder):
     rows, labels, accuracies = published()
     stored = np.load(folder / "finetune" / "logits_unlearn.npy")
@@ -69,7 +73,7 @@ def test_a_published_folder_gives_the_published_numbers_in_order(folder):
     rows, labels, accuracies = published()
     reference = np.load(GOLDEN / "real_epsilon.npz")
     opened = door.open_data(door.Request(str(folder), chosen={"bootstrap": 20}))
-    found = measures.measure(opened.groups, opened.labels, opened.asked, opened.accuracies)
+    found = measured(opened)
     assert list(found.numbers) == ["baseline", *sorted(APPROACHES)]
     for name in APPROACHES:
         one = found.numbers[name]
@@ -80,7 +84,16 @@ def test_a_published_folder_gives_the_published_numbers_in_order(folder):
         assert one.interval.low < one.summary.median < one.interval.high
         np.testing.assert_allclose(one.curve[5], one.summary.median)
         assert (one.bound <= one.bound_ceiling).all() and np.median(one.bound) <= one.summary.median
-    assert measures.best_of({name: found.numbers[name] for name in APPROACHES}) == "prune"
+    assert found.order == ("prune", "activation_reset", "finetune", "poison")
+    for name in ("baseline", *APPROACHES):
+        for part, metric in (("retain", "RA (%)"), ("test", "TA (%)")):
+            mean, half = np.load(GOLDEN / "real_metrics.npz")[
+                f"{'retain_models' if name == 'baseline' else name}__{part}_accuracy__mean_ci"
+            ]
+            told = next(one for one in presenting.pieces(found)[0].findings if (one.of, one.metric) == (name, metric))
+            np.testing.assert_allclose(
+                [told.value, told.low, told.high], 100 * np.array([mean, mean - half, mean + half])
+            )
     assert found.beyond["prune"].high < 0 < found.beyond["poison"].low
     assert found.numbers["baseline"].sizes == (40, 40)
     kept = presenting.arrays(found)
@@ -102,23 +115,27 @@ def test_an_archive_gives_the_same_as_a_folder(folder, tmp_path):
                  **{name: rows[name] for name in APPROACHES}, **named)  # fmt: skip
     opened = [door.open_data(door.Request(str(one), chosen=QUICK)) for one in (folder, path)]
     assert "arrays that were not used: extra" in opened[1].notes
-    first, second = (measures.measure(one.groups, one.labels, one.asked, one.accuracies) for one in opened)
+    first, second = map(measured, opened)
     for name in first.numbers:
         np.testing.assert_array_equal(first.numbers[name].epsilon, second.numbers[name].epsilon)
         for part, values in first.numbers[name].accuracies.items():
             np.testing.assert_allclose(second.numbers[name].accuracies[part], values)
 
 
-def test_the_published_baseline_folder_is_ignored(folder):
+def test_a_baseline_that_is_given_is_ignored_and_the_real_one_can_be_had_alone(folder, tmp_path):
     (folder / "baseline").mkdir()
     content = (folder / "logits_retain.npy").read_bytes()
     (folder / "baseline" / "logits_unlearn.npy").write_bytes(content)
     opened = door.open_data(door.Request(str(folder)))
-    assert "baseline" not in opened.groups
+    assert "baseline" not in opened.approaches
     assert any("splitting the retrained models" in note for note in opened.notes)
+    path = saved(tmp_path / "a.npz", **small(), baseline=np.zeros((6, 10, 3), "f4"))
+    assert door.open_data(door.Request(path)).approaches.keys() == {"mine"}
     alone = door.open_data(door.Request(str(folder), approaches=("baseline",), chosen=QUICK))
-    found = measures.measure(alone.groups, alone.labels, alone.asked, alone.accuracies)
-    assert np.isfinite(found.numbers["baseline"].summary.median)
+    found = measured(alone)
+    assert list(found.numbers) == ["baseline"] and np.isfinite(found.numbers["baseline"].summary.median)
+    assert presenting.in_words(found).startswith("Halves of the retrained models")
+    assert "sample" in presenting.pieces(found, (3,))[-1].figure.axes[0].get_title(loc="left")
 
 
 def test_a_regression_is_judged_by_its_squared_error(tmp_path):
@@ -126,7 +143,7 @@ def test_a_regression_is_judged_by_its_squared_error(tmp_path):
     path = saved(tmp_path / "ages.npz", labels=golden["age0__labels"], retrained=golden["age0__preds_retrain"],
                  mine=golden["age0__preds_unlearn"])  # fmt: skip
     opened = door.open_data(door.Request(path, chosen={"bootstrap": 5}))
-    found = measures.measure(opened.groups, opened.labels, opened.asked, opened.accuracies)
+    found = measured(opened)
     one = found.numbers["mine"]
     np.testing.assert_allclose(one.epsilon, golden["age0__per_sample_d0.05"], atol=1e-5)
     assert one.challenge is None and found.is_regression
@@ -141,19 +158,19 @@ def test_a_chosen_score_and_samples_reach_table_and_figure(tmp_path):
     path = saved(tmp_path / "a.npz", **arrays)
     request = door.Request(path, samples=(4, 1), chosen={**QUICK, "score": "margin", "delta": 0.2})
     opened = door.open_data(request)
-    found = measures.measure(opened.groups, opened.labels, opened.asked, {})
+    found = measured(opened)
     expected = epsilon.epsilon_hat(arrays["retrained"], arrays["mine"], arrays["labels"], 0.2, score="margin")
     np.testing.assert_array_equal(found.numbers["mine"].epsilon, expected)
     figure = presenting.pieces(found, request.samples)[-1].figure
     assert [axes.get_title(loc="left").split(",")[0] for axes in figure.axes] == ["sample 4", "sample 1"]
-    assert not figure.axes[0].patches == []
+    assert len(figure.axes[0].patches) == 4  # each group filled and outlined
 
 
 def test_the_loss_with_the_label_row_is_the_published_one(tmp_path):
     rows, labels, _ = published()
     path = saved(tmp_path / "a.npz", labels=labels, retrained=rows["retain"], poison=rows["poison"])
     opened = door.open_data(door.Request(path, compat="faithful", chosen={**QUICK, "score": "loss"}))
-    found = measures.measure(opened.groups, opened.labels, opened.asked, {})
+    found = measured(opened)
     reference = np.load(GOLDEN / "real_epsilon.npz")["poison__eps_loss"][rows["rows"]]
     np.testing.assert_allclose(found.numbers["poison"].epsilon, reference, atol=1e-6)
     assert found.margins["poison"][0].shape == (63, 80)  # figures show margins, of real models only
@@ -163,8 +180,9 @@ def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path
     arrays = small(models=5)
     path = saved(tmp_path / "a.npz", **arrays, copy=arrays["mine"])
     opened = door.open_data(door.Request(path, chosen={"bootstrap": 20, "metric": "epsilon"}))
-    assert any("5 model(s) in a group" in note for note in opened.notes)
-    found = measures.measure(opened.groups, opened.labels, opened.asked, {})
+    found = measured(opened)
+    assert any("the baseline's halves: 2 + 2 models" in note for note in measures.notes(found))
+    assert any("mine: 5 + 5 models" in note for note in measures.notes(found))
     assert found.behind["copy"].value == 0 == found.behind["mine"].value
     assert "might put these before it" in presenting.in_words(found)
 
@@ -182,7 +200,17 @@ def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path
         ({"mine": np.full((6, 10, 3), np.nan, "f4")}, {}, errors.DataError, "mine holds 180 NaN"),
         ({"mine": np.zeros((6, 10, 3), "V2")}, {}, errors.DataError, "bfloat16"),
         ({"retrained": np.zeros((6, 10, 3, 1), "f4")}, {}, errors.ShapeError, "expected logits"),
-        ({"mine__test_accuracy": np.array([97.0])}, {}, errors.DataError, "fraction between 0 and 1"),
+        ({"mine__test_accuracy": np.full(10, 97.0)}, {}, errors.DataError, "fractions between 0 and 1"),
+        ({"mine__test_accuracy": np.full(9, 0.9)}, {}, errors.DataError, "one fraction for each of the 10 models"),
+        ({"mine__test_accuracy": np.full(10, "high")}, {}, errors.DataError, "one fraction"),
+        ({"retained": np.zeros((5, 10, 3), "f4")}, {}, errors.ShapeError, "axis S"),
+        ({"retrained": np.zeros((6, 0, 3), "f4")}, {}, errors.ShapeError, "at least one sample"),
+        ({"retrained__test_accuracy": np.zeros(10)}, {}, errors.DataError, "nothing to compare with"),
+        ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 0))}, {}, errors.ShapeError, "at least one sample"),
+        ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 9)), "labels": np.full(6, "a")}, {}, errors.DataError,
+         "true values"),
+        ({}, {"seed": -1}, errors.ConfigError, "--seed"),
+        ({}, {"chosen": {"bootstrap": 1}}, errors.ConfigError, "no interval"),
         ({}, {"approaches": ("mien",)}, errors.ConfigError, "Did you mean 'mine'"),
         ({}, {"samples": (6,)}, errors.ConfigError, "6 is none of the 6 samples"),
         ({}, {"chosen": {"delta": 1.5}}, errors.ConfigError, "epsilon.delta"),
@@ -210,6 +238,8 @@ def test_bad_folders_are_one_message(folder, tmp_path):
     refused("line 1 is 99.9")
     metrics.write_text("seed,retain_accuracy,forget_accuracy,test_accuracy\n0,high,0.5,0.5\n")
     refused("no number")
+    metrics.write_text("\n".join(text.splitlines()[:5]) + "\n")
+    refused("accuracies of prune have shape")
     metrics.write_text(text)
     np.save(logits, content[:, 1:])
     refused("slot 0 of axis 1 must hold the one-hot label")
@@ -245,14 +275,33 @@ def test_the_command_prints_the_table_and_writes_every_file(folder, tmp_path, ca
     told = json.loads((out / "epsilon.json").read_text())
     assert told["approaches"]["poison"]["inf"] == int(np.isinf(reference).sum())
     for name in ("epsilon.html", "epsilon.md", "epsilon_delta.svg", "epsilon_margins.svg", "tables/epsilon.csv",
-                 "tables/challenge.tex", "epsilon_findings.json"):  # fmt: skip
+                 "tables/epsilon_challenge.tex", "epsilon_findings.json"):  # fmt: skip
         assert (out / "report" / name).stat().st_size > 200, name
-    # The same folder again is measured again; another one is refused with the two ways out.
-    assert launched(capsys, *arguments)[0] == 0
+    # Again, with other choices: nothing of the first ones is left. Another folder is refused with the two ways out.
+    assert launched(capsys, *arguments, "--metric=epsilon", "--nosweep")[0] == 0
+    assert not (out / "report" / "tables" / "epsilon_challenge.tex").exists()
+    assert not (out / "report" / "epsilon_delta.svg").exists()
     other = saved(tmp_path / "b.npz", **small())
     code, _, told = launched(capsys, f"--data={other}", f"--out={out}", "--bootstrap=0")
     assert code == 2 and "--overwrite=epsilon" in told
     assert launched(capsys, f"--data={other}", f"--out={out}", "--bootstrap=0", "--overwrite=epsilon")[0] == 0
+
+
+def test_the_challenge_alone_ranks_by_its_own_score(folder, tmp_path, capsys):
+    code, shown, _ = launched(capsys, f"--data={folder}", f"--out={tmp_path / 'out'}", "--metric=challenge")
+    assert code == 0 and "has the highest final score" in shown and "epsilon-hat ↓" not in shown
+    told = json.loads((tmp_path / "out" / "epsilon.json").read_text())
+    scores = [told["approaches"][name]["challenge"]["final"] for name in told["order"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 4
+
+
+def test_results_lie_in_a_folder_of_their_own_name(tmp_path, monkeypatch):
+    (tmp_path / "study" / "epsilon" / "running").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    names = {path: _entry.folder_of(path, "") for path in ("a.npz", ".", "study/epsilon/running", "x/data/")}
+    assert names == {"a.npz": "runs/a", ".": f"runs/{tmp_path.name}", "x/data/": "runs/data",
+                     "study/epsilon/running": "runs/study-epsilon-running"}  # fmt: skip
+    assert _entry.folder_of("a.npz", "here") == "here" and _entry.folder_of("", "here") == ""
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.protocols import plan, shadows, target_roles, targets, tuning, workbench
+from jaxunlearn.protocols import plan, shadows, splits, target_roles, targets, tuning, workbench
 from jaxunlearn.protocols.audit import (
     answers,
     binui,
@@ -120,6 +120,7 @@ def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[varian
     if audit.decision not in ("auto", "none"):
         scores.names_of((audit.decision,))
     target_roles.check(bench)
+    splits.require_units(bench)
     banks.groups(bench.settings, bench.settings.shadows.count)
     forget = bench.settings.split.forget
     random_sets = forget.count if forget.kind == "set_random" else 0

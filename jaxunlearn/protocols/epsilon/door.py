@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import checks, errors, settings, store
-from jaxunlearn.metrics import epsilon
 from jaxunlearn.protocols.audit import publishing
 from jaxunlearn.protocols.audit.presenting import timed
 from jaxunlearn.protocols.epsilon import measures, presenting
@@ -25,6 +24,7 @@ EXPECTED = (
     "--data takes a folder with logits_retain.npy and APPROACH/logits_unlearn.npy [S, 1 + N, C] (slot 0 the one-hot "
     "label), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach."
 )
+IGNORED = f"`{measures.BASELINE}` is ignored: the baseline is made by splitting the retrained models"
 # Accuracies that differ by more than this, in a metrics.csv and in the logits, were not taken in the same mode.
 MODES_DIFFER = 0.003
 
@@ -53,11 +53,12 @@ class Opened(NamedTuple):
     """Files that have passed every check.
 
     Attributes:
-      groups, labels, accuracies: as `measures.measure` takes them; `asked`: what is measured.
+      retrained, approaches, labels, accuracies: as `measures.measure` takes them; `asked`: what is measured.
       notes: what the user should know.
     """
 
-    groups: dict[str, measures.Pair]
+    retrained: np.ndarray
+    approaches: dict[str, np.ndarray]
     labels: np.ndarray
     accuracies: dict[str, dict[str, np.ndarray]]
     asked: measures.Asked
@@ -71,34 +72,39 @@ def open_data(request: Request) -> Opened:
       DataError, ShapeError, ConfigError: bad files, arrays or choices.
     """
     whole = settings.resolve({"epsilon": request.chosen, "compat": {"evaluate": request.compat}})
+    checks.in_range("--seed", request.seed, 0)
     path = Path(request.path).expanduser()
-    opened = _published(path) if store.approaches.is_folder(path) else _archive(path)
-    known = tuple(opened.groups)
+    raw = _published(path) if store.approaches.is_folder(path) else _archive(path)
     for name in request.approaches:
-        if name != measures.BASELINE:
-            checks.choice("approach", name, (*known, measures.BASELINE))
-    asked_for = [name for name in known if not request.approaches or name in request.approaches]
-    # Only the baseline was asked for: it needs some pair to take the retrained models from.
-    groups = {name: opened.groups[name] for name in asked_for or known[:1]}
-    notes = [*opened.notes]
-    for name, pair in groups.items():
-        _check(name, pair, opened.labels)
-    classes = next(iter(groups.values()))[0].ndim == 3
-    if not classes and "metric" in request.chosen and whole.epsilon.metric == "challenge":
+        checks.choice("approach", name, (*raw.approaches, measures.BASELINE))
+    asked_for = request.approaches or tuple(raw.approaches)
+    approaches = {name: values for name, values in raw.approaches.items() if name in asked_for}
+    for name, values in approaches.items():
+        _check(name, raw.retrained, values, raw.labels)
+    _check(measures.BASELINE, raw.retrained, raw.retrained, raw.labels)
+    is_regression = raw.retrained.ndim == 2
+    if not approaches and raw.retrained.shape[1] < 2:
+        raise errors.DataError("the baseline splits the retrained models in two, but there is only one.")
+    if is_regression and whole.epsilon.metric == "challenge":
         raise errors.ConfigError("--metric=challenge needs logits of a classifier; these are predictions [S, N].")
-    if not classes and whole.epsilon.score != "gaussian":
+    if is_regression and whole.epsilon.score != "gaussian":
         raise errors.ConfigError(f"--score={whole.epsilon.score}: a regression is judged by its squared error.")
-    count = len(opened.labels)
+    count = len(raw.labels)
     for sample in request.samples:
         if not 0 <= sample < count:
             raise errors.ConfigError(f"--samples: {sample} is none of the {count} samples, 0 to {count - 1}.")
-    notes += _remarks(groups, opened.labels, opened.accuracies)
-    return Opened(groups, opened.labels, opened.accuracies, measures.Asked(whole.epsilon, request.compat, request.seed),
-                  notes)  # fmt: skip
+    models = {measures.BASELINE: raw.retrained.shape[1], **{name: one.shape[1] for name, one in approaches.items()}}
+    accuracies = {name: own for name, own in raw.accuracies.items() if name in models}
+    for name, own in accuracies.items():
+        _check_accuracies(name, own, models[name])
+    notes = [*raw.notes, *_modes(raw.retrained, approaches, raw.labels, accuracies)]
+    asked = measures.Asked(whole.epsilon, request.compat, request.seed)
+    return Opened(raw.retrained, approaches, raw.labels, accuracies, asked, notes)
 
 
 class _Raw(NamedTuple):
-    groups: dict[str, measures.Pair]
+    retrained: np.ndarray
+    approaches: dict[str, np.ndarray]
     labels: np.ndarray
     accuracies: dict[str, dict[str, np.ndarray]]
     notes: list[str]
@@ -111,8 +117,11 @@ def _published(path: Path) -> _Raw:
         raise errors.DataError(f"{path} has {store.approaches.RETRAINED}, but no subfolder with "
                                f"{store.approaches.UNLEARNED}. {EXPECTED}")  # fmt: skip
     labels, retrained = _split(str(path / store.approaches.RETRAINED), folder.retrained)
-    groups, notes = {}, []
+    approaches, notes = {}, []
     for name, stored in folder.unlearned.items():
+        if name == measures.BASELINE:
+            notes.append(IGNORED)
+            continue
         place = path / name / store.approaches.UNLEARNED
         own, values = _split(str(place), stored)
         if len(own) != len(labels) or (own != labels).any():
@@ -120,28 +129,26 @@ def _published(path: Path) -> _Raw:
                 f"{place} has other labels than {path / store.approaches.RETRAINED}: both must hold the same samples "
                 "in the same order."
             )
-        if name == measures.BASELINE:
-            # Published so; halves of the retrained models are the floor that was meant.
-            notes.append(f"the folder {name} is ignored: the baseline is made by splitting the retrained models")
-            continue
-        groups[name] = (retrained, values)
-    if not groups:
+        approaches[name] = values
+    if not approaches:
         raise errors.DataError(f"{path} holds no approach beside {measures.BASELINE}. {EXPECTED}")
     accuracies = {name or measures.BASELINE: own for name, own in folder.accuracies.items()}
-    for name in (one for one in groups if one not in accuracies):
+    for name in (one for one in approaches if one not in accuracies):
         notes.append(f"{name} has no {store.approaches.METRICS}: its accuracies are not known")
-    return _Raw(groups, labels, accuracies, notes)
+    return _Raw(retrained, approaches, labels, accuracies, notes)
 
 
 def _split(name: str, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(labels [S], logits [S, N, C]) of an array whose slot 0 of axis 1 is the one-hot label."""
     named: dict[str, Any] = {name: stored}
     checks.shape("SNC", **named)
+    checks.float_type(name, stored)
     if stored.shape[1] < 2 or stored.shape[2] < 2 or not len(stored):
         raise errors.ShapeError(f"{name} has shape {stored.shape}: expected [S, 1 + N, C] with N >= 1 models.")
     first = np.asarray(stored[:, 0], np.float32)
-    if not ((first == 0) | (first == 1)).all() or (first.sum(-1) != 1).any():
-        wrong = int(np.flatnonzero(((first != 0) & (first != 1)).any(-1) | (first.sum(-1) != 1))[0])
+    is_one_hot = ((first == 0) | (first == 1)).all(-1) & (first.sum(-1) == 1)
+    if not is_one_hot.all():
+        wrong = int(np.flatnonzero(~is_one_hot)[0])
         raise errors.DataError(
             f"{name}: slot 0 of axis 1 must hold the one-hot label, but that of sample {wrong} is "
             f"{np.round(first[wrong], 3).tolist()}. Logits without labels: give an .npz with `labels` instead."
@@ -152,85 +159,89 @@ def _split(name: str, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _archive(path: Path) -> _Raw:
     """An .npz, or a folder of .npy files."""
     arrays = store.arrays.read(path, EXPECTED)
-    retrained = next((name for name in RETRAINED if name in arrays), None)
-    if retrained is None or "labels" not in arrays:
+    name = next((one for one in RETRAINED if one in arrays), None)
+    if name is None or "labels" not in arrays:
         missing = "labels" if "labels" not in arrays else "retrained"
         raise errors.DataError(f"{path} lacks `{missing}`. {EXPECTED}")
-    labels, first = np.asarray(arrays["labels"]), _floats(retrained, arrays[retrained])
-    if first.ndim not in (2, 3):
+    axes = np.ndim(arrays[name])
+    if axes not in (2, 3):
         raise errors.ShapeError(
-            f"{retrained} has shape {first.shape}: expected logits [S, N, C], or predictions [S, N] of a regression."
+            f"{name} has shape {np.shape(arrays[name])}: expected logits [S, N, C], or predictions [S, N] of a "
+            "regression."
         )
-    groups: dict[str, measures.Pair] = {}
+    # Predictions stay float64: their errors may be small beside them.
+    dtype = np.float32 if axes == 3 else np.float64
+    approaches, notes, ignored = {}, [], []
     accuracies: dict[str, dict[str, np.ndarray]] = {}
-    ignored = []
-    for name, values in arrays.items():
-        owner, mark, part = name.rpartition(MARK)
-        if mark and part.removesuffix("_accuracy") in store.approaches.PARTS and part.endswith("_accuracy"):
-            owner = measures.BASELINE if owner in RETRAINED else owner
-            accuracies.setdefault(owner, {})[part.removesuffix("_accuracy")] = _fractions(name, values)
-        elif name in ("labels", retrained):
-            continue
-        elif np.ndim(values) == first.ndim and np.shape(values)[0] == len(first):
-            groups[name] = (first, _floats(name, values))
-        else:
-            ignored.append(name)
-    if not groups:
-        raise errors.DataError(f"{path} holds no approach: no array [S, N, C] beside `{retrained}`. {EXPECTED}")
-    notes = [f"arrays that were not used: {', '.join(ignored)}"] if ignored else []
-    if first.ndim == 3 and labels.dtype.kind not in "iu":
-        raise errors.DataError(f"labels has dtype {labels.dtype}, expected whole numbers (class indices).")
-    return _Raw(groups, labels if first.ndim == 3 else labels.astype(np.float32), accuracies, notes)
+    for key, values in arrays.items():
+        owner, mark, column = key.rpartition(MARK)
+        part = column.removesuffix("_accuracy")
+        if mark and column.endswith("_accuracy") and part in store.approaches.PARTS:
+            accuracies.setdefault(measures.BASELINE if owner in RETRAINED else owner, {})[part] = np.asarray(values)
+        elif key == measures.BASELINE:
+            notes.append(IGNORED)
+        elif np.ndim(values) == axes and key != name:
+            checks.float_type(key, values)
+            approaches[key] = np.asarray(values, dtype)
+        elif key not in ("labels", name):
+            ignored.append(key)
+    for owner in (one for one in accuracies if one not in (*approaches, measures.BASELINE)):
+        ignored += [f"{owner}{MARK}{part}_accuracy" for part in accuracies[owner]]
+    if not approaches:
+        shape = "[S, N, C]" if axes == 3 else "[S, N]"
+        raise errors.DataError(f"{path} holds no approach: no array {shape} beside `{name}`. {EXPECTED}")
+    if ignored:
+        notes.append(f"arrays that were not used: {', '.join(ignored)}")
+    labels = np.asarray(arrays["labels"])
+    if labels.dtype.kind not in ("iu" if axes == 3 else "fiu"):
+        wanted = "whole numbers (class indices)" if axes == 3 else "numbers (true values)"
+        raise errors.DataError(f"labels has dtype {labels.dtype}, expected {wanted}.")
+    checks.float_type(name, arrays[name])
+    return _Raw(np.asarray(arrays[name], dtype), approaches, labels, accuracies, notes)
 
 
-def _floats(name: str, values: np.ndarray) -> np.ndarray:
-    if np.asarray(values).dtype.kind not in "fiu":
-        raise errors.DataError(
-            f"{name} has dtype {np.asarray(values).dtype}, expected float16, float32 or float64. NumPy files do not "
-            "keep bfloat16: convert to float32 before saving."
-        )
-    return np.asarray(values, np.float32)
-
-
-def _fractions(name: str, values: np.ndarray) -> np.ndarray:
-    found = np.asarray(values, np.float64)
-    if found.ndim != 1 or not ((found >= 0) & (found <= 1)).all():
-        raise errors.DataError(f"{name} must hold one fraction between 0 and 1 per model, [N].")
-    return found
-
-
-def _check(name: str, pair: measures.Pair, labels: np.ndarray) -> None:
+def _check(name: str, retrained: np.ndarray, values: np.ndarray, labels: np.ndarray) -> None:
     """Raises for shapes, NaN and labels, naming the approach."""
-    axes = ("S", "SN", "SM") if pair[0].ndim == 2 else ("S", "SNC", "SMC")
-    arrays: dict[str, Any] = {"labels": labels, "the retrained models": pair[0], name: pair[1]}
-    checks.shape(" ".join(axes), **arrays)
-    for whose, values in (("the retrained models", pair[0]), (name, pair[1])):
-        if pair[0].ndim == 2:
-            checks.finite(whose, values, axes[1])
-        else:
-            epsilon.no_nan(whose, values, axes[1])
-    if pair[0].ndim == 3:
-        checks.labels("labels", labels, pair[0].shape[-1])
+    axes = ("S", "SN", "SM") if retrained.ndim == 2 else ("S", "SNC", "SMC")
+    arrays: dict[str, Any] = {"labels": labels, "the retrained models": retrained, name: values}
+    sizes = checks.shape(" ".join(axes), **arrays)
+    if min(sizes.values()) < 1 or sizes.get("C", 2) < 2:
+        raise errors.ShapeError(
+            f"{name} has shape {values.shape} and the retrained models {retrained.shape}: expected at least one "
+            "sample, one model and two classes."
+        )
+    for whose, given in (("the retrained models", retrained), (name, values)):
+        (checks.finite if retrained.ndim == 2 else checks.not_nan)(whose, given, axes[1])
+    if retrained.ndim == 3:
+        checks.labels("labels", labels, sizes["C"])
     else:
         checks.finite("labels", labels)
 
 
-def _remarks(
-    groups: dict[str, measures.Pair], labels: np.ndarray, accuracies: dict[str, dict[str, np.ndarray]]
-) -> list[str]:
-    """What the user should know of models and modes."""
+def _check_accuracies(name: str, own: dict[str, np.ndarray], models: int) -> None:
+    """Raises a DataError unless there is one fraction per model."""
+    whose = "the retrained models" if name == measures.BASELINE else name
+    for part, values in own.items():
+        if values.dtype.kind not in "fiu" or values.shape != (models,):
+            raise errors.DataError(
+                f"{part} accuracies of {whose} have shape {values.shape} and dtype {values.dtype}, expected one "
+                f"fraction for each of the {models} models."
+            )
+        if not ((values >= 0) & (values <= 1)).all():
+            raise errors.DataError(f"{part} accuracies of {whose} must be fractions between 0 and 1.")
+        if name == measures.BASELINE and not values.any() and part != "forget":
+            raise errors.DataError(f"{part} accuracies of {whose} are all 0: there is nothing to compare with.")
+
+
+def _modes(
+    retrained: np.ndarray, approaches: dict[str, np.ndarray], labels: np.ndarray,
+    accuracies: dict[str, dict[str, np.ndarray]],
+) -> list[str]:  # fmt: skip
+    """Whether logits and accuracies were taken in the same mode of BatchNorm."""
     found = []
-    fewest = min(min(pair[0].shape[1], pair[1].shape[1]) for pair in groups.values())
-    if fewest < epsilon.FEW_MODELS:
-        found.append(
-            f"{fewest} model(s) in a group: below {epsilon.FEW_MODELS} epsilon-hat hardly means anything; use dozens"
-        )
-    first = next(iter(groups.values()))[0]
-    if first.ndim == 2:
-        return found
-    for name, values in {measures.BASELINE: first, **{name: pair[1] for name, pair in groups.items()}}.items():
+    for name, values in {measures.BASELINE: retrained, **approaches}.items():
         told = accuracies.get(name, {}).get("forget")
-        if told is None:
+        if told is None or retrained.ndim == 2:
             continue
         apart = float((values.argmax(-1) == labels[:, None]).mean() - np.mean(told))
         if abs(apart) > MODES_DIFFER:
@@ -255,37 +266,59 @@ def measure_data(request: Request, out: str, overwrite: tuple[str, ...], dry_run
     with store.open_run(out, overwrite) as run, store.status(run, {"epsilon": request._asdict()}, {}):
         facts = {
             "labels": store.files.checksum(opened.labels),
-            "retrained": store.files.checksum(next(iter(opened.groups.values()))[0]),
+            "retrained": store.files.checksum(opened.retrained),
         }
         store.claim(run, "epsilon", run.path("epsilon_data.json"), facts, 1)
-        found = measures.measure(opened.groups, opened.labels, opened.asked, opened.accuracies)
-        store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(found))
-        store.files.write_json(run.path("epsilon.json"), presenting.plain(found))
-        pieces, answer = presenting.pieces(found, request.samples), presenting.in_words(found)
+        given = opened.retrained, opened.approaches, opened.labels, opened.asked, opened.accuracies
+        found = measures.measure(*given)
         made = {
             "logits": request.path,
             **presenting.provenance(found),
             **timed(time.monotonic() - begun, store.versions()),
         }
-        findings = [one for piece in pieces for one in piece.findings]
-        title = "epsilon-hat of given logits"
-        files = publishing.publish(
-            run, title, answer, pieces, made, findings, request._asdict(), presenting.STEM
-        )  # fmt: skip
-        notes = "".join(f"\nnote: {one}" for one in opened.notes)
-        return f"{answer}\n\n{presenting.text(pieces)}{notes}\n\n{files}\n{presenting.FILES}"
+        store.files.write_json(run.path("epsilon.json"), presenting.plain(found))
+        shown, files = publish(run, "epsilon-hat of given logits", found, made, request._asdict(), request.samples)
+        notes = "".join(f"\nnote: {one}" for one in (*opened.notes, *measures.notes(found)))
+        return f"{shown}{notes}\n\n{files}"
+
+
+def publish(
+    run: store.Run, title: str, found: measures.Found, facts: dict[str, str], chosen: dict[str, Any],
+    samples: tuple[int, ...] = (), more: tuple[presenting.Piece, ...] = (),
+) -> tuple[str, str]:  # fmt: skip
+    """Writes all results of a run folder; what an earlier call with other choices left goes first.
+
+    Args:
+      run: the run folder.
+      title: of the page.
+      found: what was measured.
+      facts: for the foot of the page.
+      chosen: all settings.
+      samples: whose margins are drawn.
+      more: further sections.
+
+    Returns:
+      (answer and tables for the terminal, where the files are).
+    """
+    for pattern in ("report/epsilon*", "report/tables/epsilon*"):
+        for path in run.root.glob(pattern):
+            store.files.remove(path)
+    store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(found))
+    pieces, answer = [*presenting.pieces(found, samples), *more], presenting.in_words(found)
+    findings = [one for piece in pieces for one in piece.findings]
+    files = publishing.publish(run, title, answer, pieces, facts, findings, chosen, presenting.STEM)
+    return f"{answer}\n\n{presenting.text(pieces)}", f"{files}\n{presenting.FILES}"
 
 
 def plan_text(opened: Opened) -> str:
     """What measuring these files would do."""
-    retrained = next(iter(opened.groups.values()))[0]
+    chosen = opened.asked.settings
     rows = [
-        ("samples", f"{len(opened.labels):,}, {'predictions' if retrained.ndim == 2 else 'logits'}"),
-        ("retrained", f"{retrained.shape[1]} models"),
-        *[(name, f"{pair[1].shape[1]} models{'' if name in opened.accuracies else ', no accuracies'}")
-          for name, pair in opened.groups.items()],
-        ("measured", f"{opened.asked.settings.metric}, score {opened.asked.settings.score}, delta "
-                     f"{opened.asked.settings.delta:g}, {opened.asked.settings.bootstrap} resamples"),
+        ("samples", f"{len(opened.labels):,}, {'predictions' if opened.retrained.ndim == 2 else 'logits'}"),
+        ("retrained", f"{opened.retrained.shape[1]} models"),
+        *[(name, f"{values.shape[1]} models{'' if name in opened.accuracies else ', no accuracies'}")
+          for name, values in opened.approaches.items()],
+        ("measured", f"{chosen.metric}, score {chosen.score}, delta {chosen.delta:g}, {chosen.bootstrap} resamples"),
         *[("note", one) for one in opened.notes],
     ]  # fmt: skip
     return tables.pairs(rows)

@@ -59,11 +59,13 @@ class Numbers(NamedTuple):
       epsilon: [S] epsilon-hat, HIGHER = worse; empty where only the challenge score was asked for, like all up to
         `curve`. `summary` of it; `interval` of its median over models.
       ceiling: the largest finite epsilon-hat that so many models can show.
-      bound: [S] proved lower bounds; `bound_ceiling`: the largest possible.
+      equal: the median that so many models show of no difference (simulated).
+      bound: [S] proved lower bounds, or empty; `bound_ceiling`: the largest possible.
       curve: [D] median epsilon-hat at DELTAS, or empty.
       challenge: or None.
       accuracies: "retain", "forget", "test" -> [Nu], as recorded beside the logits; empty where unknown.
-      own_accuracy: [Nu] accuracy of the logits themselves on the forget set; of a regression the mean absolute error.
+      own_accuracy: [Nu] accuracy of the logits themselves on the forget set (baseline: of all retrained models); of a
+        regression the mean absolute error.
     """
 
     sizes: tuple[int, int]
@@ -71,6 +73,7 @@ class Numbers(NamedTuple):
     summary: epsilon.Summary
     interval: Interval
     ceiling: float
+    equal: float
     bound: np.ndarray
     bound_ceiling: float
     curve: np.ndarray
@@ -80,11 +83,13 @@ class Numbers(NamedTuple):
 
 
 class Found(NamedTuple):
-    """All approaches, the baseline first.
+    """All approaches; the baseline, halves of the retrained models against each other, first.
 
     Attributes:
       numbers: approach -> Numbers.
-      behind: approach -> its median epsilon-hat minus that of the best approach (the baseline is none), paired.
+      order: approaches without the baseline, the best first: by median epsilon-hat, or by the challenge's final score
+        (without accuracies its forget score) where only that was asked for.
+      behind: approach -> its median epsilon-hat minus that of the best one, paired.
       beyond: approach -> the same minus that of PLAIN, where that was measured: negative = better than fine-tuning.
       margins: approach -> ([S, Nr], [S, Nu]) of margins (squared errors of a regression).
       labels: [S]; `is_regression`.
@@ -92,6 +97,7 @@ class Found(NamedTuple):
     """
 
     numbers: dict[str, Numbers]
+    order: tuple[str, ...]
     behind: dict[str, Interval]
     beyond: dict[str, Interval]
     margins: dict[str, Pair]
@@ -101,13 +107,14 @@ class Found(NamedTuple):
 
 
 def measure(
-    groups: Mapping[str, Pair], labels: np.ndarray, asked: Asked, accuracies: Mapping[str, Mapping[str, np.ndarray]]
-) -> Found:
+    retrained: np.ndarray, approaches: Mapping[str, np.ndarray], labels: np.ndarray, asked: Asked,
+    accuracies: Mapping[str, Mapping[str, np.ndarray]],
+) -> Found:  # fmt: skip
     """Measures every approach, and the retrained models against each other.
 
     Args:
-      groups: approach -> (retrained [S, Nr, C], unlearned [S, Nu, C]) logits, or [S, Nr] and [S, Nu] predictions of a
-        regression. The first approach's retrained models are also split into the baseline.
+      retrained: [S, Nr, C] logits, or [S, Nr] predictions of a regression.
+      approaches: name -> [S, Nu, C] or [S, Nu] of its unlearned models; may be empty: then the baseline alone.
       labels: [S] classes, or true values.
       asked: what is measured.
       accuracies: approach, or BASELINE for the retrained models -> "retain", "forget", "test" -> [N] fractions.
@@ -115,80 +122,118 @@ def measure(
     Raises:
       ShapeError, DataError, ConfigError: as `metrics.epsilon` and `metrics.challenge`.
     """
-    first = next(iter(groups.values()))[0]
-    is_regression = first.ndim == 2
-    with_floor = {BASELINE: epsilon.halves(first), **groups} if first.shape[1] > 1 else dict(groups)
+    pairs = {name: (retrained, values) for name, values in approaches.items()}
+    if retrained.shape[1] > 1:
+        pairs = {BASELINE: epsilon.halves(retrained), **pairs}
+    form = form_of(asked, retrained.ndim == 2)
+    statistics = {name: _statistics(pair, labels, form) for name, pair in pairs.items()}
     chosen = asked.settings
-    wanted = chosen.metric != "challenge"
-    is_challenged = chosen.metric != "epsilon" and not is_regression
-    statistics = {name: _statistics(pair, labels, asked, is_regression) for name, pair in with_floor.items()}
     resampled = None
-    if wanted and chosen.bootstrap > 1:
+    if chosen.metric != "challenge" and chosen.bootstrap and not form.has_label_row:
         resampled = epsilon_bounds.bootstrap(
-            statistics, chosen.delta, score=chosen.score, slack=_slack(is_regression), iterations=chosen.bootstrap,
+            statistics, chosen.delta, score=form.score, slack=form.slack, iterations=chosen.bootstrap,
             level=chosen.level, seed=asked.seed,
         )  # fmt: skip
     numbers = {}
-    for name, pair in with_floor.items():
+    for name, pair in pairs.items():
         known = {part: np.asarray(values) for part, values in accuracies.get(name, {}).items()}
         reference = known if name == BASELINE else accuracies.get(BASELINE, {})
-        numbers[name] = _numbers(pair, statistics[name], labels, asked, is_regression)._replace(
+        one = _numbers(statistics[name], asked, form)
+        numbers[name] = one._replace(
+            sizes=(pair[0].shape[1], pair[1].shape[1]),
             interval=UNKNOWN if resampled is None else epsilon_bounds.interval(resampled, name),
-            challenge=_challenge(pair, labels, known, reference) if is_challenged else None,
+            challenge=_challenge(pair, labels, known, reference) if form.is_challenged else None,
             accuracies=known,
-        )  # fmt: skip
-    behind, beyond = {}, {}
-    if resampled is not None:
-        names = [name for name in numbers if name != BASELINE]
-        best = best_of({name: numbers[name] for name in names})
-        behind = {name: epsilon_bounds.difference(resampled, name, best) for name in names}
-        others = [name for name in names if name != PLAIN] if PLAIN in names else []
-        beyond = {name: epsilon_bounds.difference(resampled, name, PLAIN) for name in others}
+            own_accuracy=_own(retrained if name == BASELINE else pair[1], labels),
+        )
+    order = tuple(sorted(approaches, key=lambda name: _rank(numbers[name])))
+    behind: dict[str, Interval] = {}
+    beyond: dict[str, Interval] = {}
+    if resampled is not None and order:
+        behind = epsilon_bounds.differences(resampled, order, order[0])
+        if PLAIN in order:
+            beyond = epsilon_bounds.differences(resampled, order, PLAIN)
+            del beyond[PLAIN]
     margins = statistics
-    if chosen.score == "loss" and not is_regression:
-        margins = {name: epsilon.statistics_of(*pair, labels) for name, pair in with_floor.items()}
-    return Found(numbers, behind, beyond, margins, labels, is_regression, asked)
+    if form.score == "loss":
+        margins = {name: epsilon.statistics_of(*pair, labels) for name, pair in pairs.items()}
+    return Found(numbers, order, behind, beyond, margins, labels, form.is_regression, asked)
 
 
-def best_of(numbers: Mapping[str, Numbers]) -> str:
-    """The approach with the lowest median epsilon-hat; undefined ones last."""
-    return min(numbers, key=lambda name: np.nan_to_num(numbers[name].summary.median, nan=np.inf))
+class Form(NamedTuple):
+    """How models are compared.
+
+    Attributes:
+      score: of `epsilon.count`; `compat` and `slack` likewise.
+      is_regression, is_challenged: squared errors of predictions; the challenge score is computed too.
+      has_label_row: the published loss score, whose extra model allows no interval and proves nothing.
+    """
+
+    score: str
+    compat: str
+    slack: float
+    is_regression: bool
+    is_challenged: bool
+    has_label_row: bool
 
 
-def _slack(is_regression: bool) -> float:
-    return 0.0 if is_regression else epsilon.SLACK
-
-
-def _statistics(pair: Pair, labels: np.ndarray, asked: Asked, is_regression: bool) -> Pair:
+def form_of(asked: Asked, is_regression: bool) -> Form:
+    """How models are compared, as asked."""
     if is_regression:
+        return Form("error", asked.compat, 0.0, True, False, False)
+    score = asked.settings.score
+    has_label_row = score == "loss" and asked.compat == "faithful"
+    return Form(score, asked.compat, epsilon.SLACK, False, asked.settings.metric != "epsilon", has_label_row)
+
+
+def _rank(one: Numbers) -> tuple[float, float]:
+    """Order of approaches, smallest first: by median and mean of epsilon-hat, or by the challenge's score."""
+    if not len(one.epsilon) and one.challenge is not None:
+        told = one.challenge
+        return (-told.forget if np.isnan(told.final) else -told.final), 0.0
+    # Undefined ones come last, after infinite ones.
+    found = np.nan_to_num([one.summary.median, one.summary.finite_mean], nan=np.inf)
+    return float(found[0]), float(found[1])
+
+
+def _statistics(pair: Pair, labels: np.ndarray, form: Form) -> Pair:
+    if form.is_regression:
         return epsilon.squared_errors(*pair, labels)
-    return epsilon.statistics_of(*pair, labels, asked.settings.score, asked.compat)
+    return epsilon.statistics_of(*pair, labels, form.score, form.compat)
 
 
-def _numbers(pair: Pair, statistics: Pair, labels: np.ndarray, asked: Asked, is_regression: bool) -> Numbers:
-    """All but what needs other approaches or accuracies."""
-    chosen, slack = asked.settings, _slack(is_regression)
-    sizes = pair[0].shape[1], pair[1].shape[1]
-    score = "error" if is_regression else chosen.score
-    values, bound, curve = np.zeros(0), np.zeros(0), np.zeros(0)
-    bound_ceiling = float("nan")
-    if chosen.metric != "challenge":
-        counts = epsilon.count(*statistics, score)
-        values = epsilon.epsilon_from_counts(counts, chosen.delta, slack)
-        if min(sizes) > 1:
-            bound = epsilon_bounds.lower_bound(*statistics, chosen.delta, score=score, level=chosen.level)
-            bound_ceiling = epsilon_bounds.bound_ceiling(sizes, chosen.delta, chosen.level)
-        if chosen.sweep:
-            lines = epsilon.epsilon_sweep(counts, DELTAS, slack)
-            curve = np.asarray([epsilon.summarise(line).median for line in lines])
-    if is_regression:
-        own = np.abs(pair[1] - labels[:, None]).mean(0)
-    else:
-        own = (np.argmax(pair[1], -1) == labels[:, None]).mean(0)
-    return Numbers(
-        sizes, values, epsilon.summarise(values), UNKNOWN, epsilon.ceiling(sizes, chosen.delta, slack), bound,
-        bound_ceiling, curve, None, {}, own,
-    )  # fmt: skip
+def _own(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    if values.ndim == 2:
+        return np.abs(values - labels[:, None]).mean(0)
+    return (np.argmax(values, -1) == labels[:, None]).mean(0)
+
+
+def _numbers(statistics: Pair, asked: Asked, form: Form) -> Numbers:
+    """All that the statistics of one approach say by themselves."""
+    chosen, nothing = asked.settings, float("nan")
+    sizes = statistics[0].shape[1], statistics[1].shape[1]
+    empty = np.zeros(0)
+    found = Numbers(sizes, empty, epsilon.summarise(empty), UNKNOWN, nothing, nothing, empty, nothing, empty, None, {},
+                    empty)  # fmt: skip
+    if chosen.metric == "challenge":
+        return found
+    counts = epsilon.count(*statistics, form.score)
+    values = epsilon.epsilon_from_counts(counts, chosen.delta, form.slack)
+    found = found._replace(
+        epsilon=values,
+        summary=epsilon.summarise(values),
+        ceiling=epsilon.ceiling(sizes, chosen.delta, form.slack),
+        equal=epsilon_bounds.equal_groups(sizes, chosen.delta, score=form.score, slack=form.slack),
+    )
+    if min(sizes) > 1 and not form.has_label_row:
+        bound = epsilon_bounds.lower_bound(*statistics, chosen.delta, score=form.score, level=chosen.level)
+        found = found._replace(
+            bound=bound, bound_ceiling=epsilon_bounds.bound_ceiling(sizes, chosen.delta, chosen.level)
+        )
+    if chosen.sweep:
+        lines = epsilon.epsilon_sweep(counts, DELTAS, form.slack)
+        found = found._replace(curve=np.asarray([epsilon.summarise(line).median for line in lines]))
+    return found
 
 
 def _challenge(
@@ -207,3 +252,18 @@ def _challenge(
             retrained_test=reference["test"],
         )  # fmt: skip
     return Challenge(values, int((values >= challenge.CAP).sum()), forget, ratios[0], ratios[1], final)
+
+
+def notes(found: Found) -> list[str]:
+    """What a reader should know of the numbers of models."""
+    said = []
+    for name, one in found.numbers.items():
+        if min(one.sizes) < epsilon.FEW_MODELS:
+            whose = "the baseline's halves" if name == BASELINE else name
+            said.append(f"{whose}: {one.sizes[0]} + {one.sizes[1]} models; below {epsilon.FEW_MODELS} in a group "
+                        "epsilon-hat hardly means anything")  # fmt: skip
+    if len({found.numbers[name].sizes for name in found.order}) > 1:
+        said.append(
+            "approaches have different numbers of models: epsilon-hat grows as they fall, so they do not compare"
+        )
+    return said

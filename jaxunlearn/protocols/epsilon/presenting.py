@@ -9,18 +9,20 @@ import numpy as np
 from jaxunlearn.metrics import epsilon
 from jaxunlearn.metrics.intervals import Interval
 from jaxunlearn.protocols.audit.presenting import Piece
-from jaxunlearn.protocols.epsilon.measures import BASELINE, DELTAS, PLAIN, Found, Numbers, best_of
+from jaxunlearn.protocols.epsilon.measures import BASELINE, DELTAS, PLAIN, Found, Numbers
 from jaxunlearn.records import Finding
 from jaxunlearn.report import formats, populations, tables
 from jaxunlearn.report.cells import Cell, Table
 
 STEM = "epsilon"
 WIDTH = 150
-FILES = (
-    "  epsilon.npz              per sample, in the order given: epsilon, proved bound, challenge; medians by delta\n"
-    "  epsilon.json             per approach: every number"
-)
+FILES = tables.pairs([
+    ("  epsilon.npz", "per sample, in the order given: epsilon, proved bound, challenge; medians by delta"),
+    ("  epsilon.json", "per approach: every number"),
+])  # fmt: skip
 MOST_LINES = 9  # curves that can still be told apart, the baseline among them
+# The published half width of a mean accuracy.
+PUBLISHED_Z = 1.96
 
 
 def arrays(found: Found) -> dict[str, np.ndarray]:
@@ -37,21 +39,36 @@ def arrays(found: Found) -> dict[str, np.ndarray]:
 
 
 def plain(found: Found) -> dict[str, Any]:
-    """What epsilon.json holds: all but the values per sample."""
+    """What epsilon.json holds: all but the values per sample; null = not known, "inf" = infinite."""
     told: dict[str, Any] = {}
     for name, one in found.numbers.items():
         own: dict[str, Any] = {
             "models": one.sizes, **one.summary._asdict(), "interval": [one.interval.low, one.interval.high],
-            "ceiling": one.ceiling, "proved_median": _median(one.bound), "proved_share": _share(one.bound),
-            "proved_ceiling": one.bound_ceiling,
-            "accuracies": {part: float(np.mean(values)) for part, values in one.accuracies.items()},
+            "ceiling": one.ceiling, "equal_groups": one.equal, "proved_median": _median(one.bound),
+            "proved_share": _share(one.bound), "proved_ceiling": one.bound_ceiling,
+            "accuracies": {part: list(_accuracy(values)) for part, values in one.accuracies.items()},
+            "forget_error_of_logits" if not found.is_regression else "mean_absolute_error":
+                float((one.own_accuracy if found.is_regression else 1 - one.own_accuracy).mean()),
         }  # fmt: skip
-        if name in found.behind:
-            own["behind_best"] = list(found.behind[name])
+        for key, apart in (("behind_best", found.behind), (f"beyond_{PLAIN}", found.beyond)):
+            if name in apart:
+                own[key] = list(apart[name])
         if one.challenge is not None:
             own["challenge"] = {key: value for key, value in one.challenge._asdict().items() if key != "epsilon"}
         told[name] = own
-    return {"settings": vars(found.asked.settings), "compat": found.asked.compat, "approaches": told}
+    whole = {"settings": vars(found.asked.settings), "compat": found.asked.compat, "order": found.order}
+    return _strict({**whole, "approaches": told})
+
+
+def _strict(value: Any) -> Any:
+    """The same without NaN and infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value
 
 
 def provenance(found: Found) -> dict[str, str]:
@@ -70,7 +87,9 @@ def pieces(found: Found, samples: tuple[int, ...] = ()) -> list[Piece]:
     wanted = found.asked.settings.metric
     made = []
     if wanted != "challenge":
-        made += [_main(found), _proved(found)]
+        made.append(_main(found))
+        if any(len(one.bound) for one in found.numbers.values()):
+            made.append(_proved(found))
     if any(one.challenge is not None for one in found.numbers.values()):
         made.append(_challenge(found))
     if wanted != "challenge" and found.asked.settings.sweep:
@@ -79,75 +98,106 @@ def pieces(found: Found, samples: tuple[int, ...] = ()) -> list[Piece]:
     return made + [_margins(found, chosen)] if chosen else made
 
 
+def ranked(found: Found) -> list[str]:
+    """The baseline where there is one, then the approaches, the best first."""
+    return [name for name in (BASELINE, *found.order) if name in found.numbers]
+
+
 def _main(found: Found) -> Piece:
     rows: list[tuple[Cell, ...]] = []
     every: list[Finding] = []
     for name in ranked(found):
         one = found.numbers[name]
         told = one.summary
-        median = _finding(one.interval._replace(value=told.median), "median epsilon-hat", name, found)
-        behind = _finding(found.behind[name], "behind the best", name, found) if name in found.behind else ""
-        every += [cell for cell in (median, behind) if isinstance(cell, Finding)]
-        rows.append((name, median, behind, told.finite_mean, told.low_quartile, told.high_quartile, told.inf, told.nan,
-                     told.negative, *_utility(found, one)))  # fmt: skip
-    sizes = next(one.sizes for name, one in found.numbers.items() if name != BASELINE)
+        median = _finding(
+            one.interval._replace(value=told.median), "median epsilon-hat", name, "retrained models", found
+        )
+        behind = (
+            _finding(found.behind[name], "behind the best", name, found.order[0], found) if name in found.behind else ""
+        )
+        utility = _utility(found, one, name)
+        beyond = [_finding(found.beyond[name], f"beyond {PLAIN}", name, PLAIN, found)] if name in found.beyond else []
+        every += [cell for cell in (median, behind, *utility, *beyond) if isinstance(cell, Finding)]
+        rows.append((name, f"{one.sizes[0]} + {one.sizes[1]}", median, behind, told.finite_mean, told.low_quartile,
+                     told.high_quartile, told.inf, told.nan, told.negative, *utility))  # fmt: skip
     chosen = found.asked.settings
     caption = (
-        f"epsilon-hat at delta = {chosen.delta:g} over {len(found.labels):,} forgotten samples, {sizes[0]} retrained "
-        f"and {sizes[1]} unlearned models; higher = easier to tell apart. {_of_intervals(found)}{BASELINE} = one half "
-        "of the retrained models against the other: the floor of the estimate. behind = median minus that of the best "
-        "approach. mean = of finite samples; 25 %, 75 % = quartiles; inf = samples that are told apart without error; "
-        "nan = no usable rule; neg = no evidence at all. "
+        f"epsilon-hat at delta = {chosen.delta:g} over {len(found.labels):,} forgotten samples, of so many retrained + "
+        f"unlearned models; higher = easier to tell apart. {_of_intervals(found)}{BASELINE} = one half of the "
+        "retrained models against the other. mean = of finite samples; 25 %, 75 % = quartiles; inf = samples that are "
+        "told apart without error; nan = no usable rule; neg = no evidence at all. "
         + ("MAE = mean absolute error on the forget set." if found.is_regression else
-           "RA, UA, TA: accuracy on retained samples, 1 - accuracy on forgotten ones, accuracy on test samples.")
+           "RA, UA, TA: accuracy on retained samples, 1 - accuracy on forgotten ones, accuracy on test samples; [ ] in "
+           "the files = 1.96 standard errors over models.")
     )  # fmt: skip
     utility = ("MAE",) if found.is_regression else ("RA % ↑", "UA %", "TA % ↑")
-    header = ("approach", "epsilon-hat ↓", "behind", "mean", "25 %", "75 %", "inf", "nan", "neg", *utility)
+    header = ("approach", "models", "epsilon-hat ↓", "behind", "mean", "25 %", "75 %", "inf", "nan", "neg", *utility)
     table = Table("", caption, header, tuple(rows))
-    return Piece(STEM, "How well can unlearned and retrained models be told apart?", _ceilings(found), table, None,
+    return Piece(STEM, "How well can unlearned and retrained models be told apart?", _limits(found), table, None,
                  tuple(every))  # fmt: skip
 
 
 def _of_intervals(found: Found) -> str:
-    chosen = found.asked.settings
-    if chosen.bootstrap < 2:
+    if not found.behind:
         return ""
-    level = formats.rate(chosen.level)
-    return f"[ ] = {level} interval over models ({chosen.bootstrap} resamples, value ± z deviations). "
+    chosen = found.asked.settings
+    return (
+        f"[ ] = {formats.rate(chosen.level)} interval over models ({chosen.bootstrap} resamples, value ± z deviations; "
+        "unlearned models that start from one original model say nothing about another). behind = median minus that of "
+        "the best approach, intervals of all pairs together. "
+    )
 
 
-def _ceilings(found: Found) -> str:
-    """The finite-N note."""
-    said = []
-    for name, one in found.numbers.items():
-        text = f"{one.sizes[0]} + {one.sizes[1]} models can show no finite epsilon-hat above {one.ceiling:.3f}"
-        if text not in said and name != BASELINE:
+def _limits(found: Found) -> str:
+    """The finite-N note: what no difference shows, and the most that can be shown."""
+    said: list[str] = []
+    for name in reversed(ranked(found)):
+        one = found.numbers[name]
+        text = (
+            f"{one.sizes[0]} + {one.sizes[1]} models show a median of about {formats.number(one.equal, 2)} where there "
+            f"is no difference, and no finite epsilon-hat above {formats.number(one.ceiling)}"
+        )
+        if text not in said:
             said.append(text)
-    floor = found.numbers.get(BASELINE)
-    if floor is not None:
-        said.append(f"the halves of the baseline none above {floor.ceiling:.3f}")
-    return "; ".join(said) + "."
+    return ". ".join(said) + "."
 
 
-def _utility(found: Found, one: Numbers) -> tuple[Cell, ...]:
+def _accuracy(values: np.ndarray) -> Interval:
+    """Mean accuracy of models with its published interval, 1.96 standard errors (ddof 1)."""
+    half = PUBLISHED_Z * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
+    mean = float(np.mean(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def _utility(found: Found, one: Numbers, name: str) -> tuple[Cell, ...]:
+    """RA, UA and TA in per cent, or the error of a regression."""
     if found.is_regression:
         return (float(one.own_accuracy.mean()),)
-    known = {part: 100 * float(np.mean(values)) for part, values in one.accuracies.items()}
-    nothing = float("nan")
-    return known.get("retain", nothing), 100 - known.get("forget", nothing), known.get("test", nothing)
+    cells: list[Cell] = []
+    for metric, part in (("RA", "retain"), ("UA", "forget"), ("TA", "test")):
+        if part not in one.accuracies:
+            cells.append(float("nan"))
+            continue
+        value, low, high = (100 * end for end in _accuracy(one.accuracies[part]))
+        if metric == "UA":
+            value, low, high = 100 - value, 100 - high, 100 - low
+        n = len(one.accuracies[part])
+        cells.append(Finding(value, low, high, metric=f"{metric} (%)", n=n, of=name, method="1.96 standard errors"))
+    return tuple(cells)
 
 
 def _proved(found: Found) -> Piece:
-    rows: list[tuple[Cell, ...]] = [
-        (name, _median(one.bound), _share(one.bound), one.bound_ceiling, one.ceiling)
-        for name, one in ((name, found.numbers[name]) for name in ranked(found))
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for name in ranked(found):
+        one = found.numbers[name]
+        rows.append((name, _median(one.bound), _share(one.bound), one.bound_ceiling, one.ceiling))
     level = formats.rate(found.asked.settings.level)
     caption = (
         "Half of the models choose the rule, the other half count its errors, whose rates are bounded after Clopper "
-        f"and Pearson: for each sample the bound holds with probability {level}. share = samples with a bound above 0; "
-        f"without any difference at most {formats.rate(1 - found.asked.settings.level)} are expected. Not comparable "
-        "with epsilon-hat, which is an estimate without guarantee."
+        f"and Pearson: for each sample the bound holds with probability {level}, for models made from the same "
+        "original. share = samples with a bound above 0; without any difference at most "
+        f"{formats.rate(1 - found.asked.settings.level)} are expected. Not comparable with epsilon-hat, which is an "
+        "estimate without guarantee."
     )
     header = ("approach", "proved epsilon, median", "share above 0", "largest provable", "largest finite epsilon-hat")
     text = "A lower bound as the auditing of differential privacy uses it; higher = proved worse unlearning."
@@ -164,10 +214,11 @@ def _challenge(found: Found) -> Piece:
     caption = (
         "The NeurIPS-2023 challenge: delta 1e-5, one- and two-sided rules on the confidence, forget = mean of 2/2^bin "
         "over bins of 0.5, final = forget times the ratios of accuracies, unlearned over retrained. Its many rules "
-        f"overfit: even {BASELINE} is far from 1. Scores with different numbers of models do not compare."
+        f"overfit: even {BASELINE} is far from 1, the more so as its halves have fewer models. Scores with different "
+        "numbers of models do not compare."
     )
     header = ("approach", "median epsilon ↓", "at 50", "forget ↑", "RA ratio", "TA ratio", "final ↑")
-    return Piece("challenge", "The challenge score", "HIGHER = better, unlike epsilon-hat.",
+    return Piece("epsilon_challenge", "The challenge score", "HIGHER = better, unlike epsilon-hat.",
                  Table("", caption, header, tuple(rows)))  # fmt: skip
 
 
@@ -183,14 +234,18 @@ def _curves(found: Found) -> Piece:
     return Piece("epsilon_delta", "epsilon-hat against delta", text, figure=figure)
 
 
+def _best(found: Found) -> str:
+    return found.order[0] if found.order else BASELINE
+
+
 def _margins(found: Found, samples: tuple[int, ...]) -> Piece:
-    name = best_of({name: one for name, one in found.numbers.items() if name != BASELINE})
-    retrained, unlearned = found.margins[name]
+    name = _best(found)
+    first, second = found.margins[name]
     values = found.numbers[name].epsilon
     panels = {}
     for sample in samples:
         told = f", epsilon-hat {formats.number(values[sample], 2)}" if len(values) else ""
-        panels[f"sample {sample}{told}"] = retrained[sample], unlearned[sample]
+        panels[f"sample {sample}{told}"] = first[sample], second[sample]
     what = "squared errors" if found.is_regression else "margins (logit of the true class minus the largest other one)"
     figure = populations.densities(panels, "squared error" if found.is_regression else "margin")
     text = f"{name}: {what} of all models for single samples."
@@ -198,10 +253,9 @@ def _margins(found: Found, samples: tuple[int, ...]) -> Piece:
 
 
 def typical(found: Found) -> tuple[int, ...]:
-    """Samples from the hardest to the easiest to tell apart, of the approach with the lowest median."""
-    name = best_of({name: one for name, one in found.numbers.items() if name != BASELINE})
+    """Samples from the hardest to the easiest to tell apart, of the best approach."""
     wanted = found.asked.settings.histograms
-    values = found.numbers[name].epsilon
+    values = found.numbers[_best(found)].epsilon
     if not wanted:
         return ()
     if not len(values):
@@ -213,25 +267,28 @@ def typical(found: Found) -> tuple[int, ...]:
 
 def in_words(found: Found) -> str:
     """The best and the worst approach, and whether they differ by more than chance."""
-    approaches = {name: one for name, one in found.numbers.items() if name != BASELINE}
-    if found.asked.settings.metric == "challenge":
-        finals = {name: one.challenge.forget for name, one in approaches.items() if one.challenge is not None}
-        best = max(finals, key=lambda name: finals[name])
-        return f"{best} has the highest forget score of the challenge, {finals[best]:.4f}."
-    order = sorted(approaches, key=lambda name: _rank(approaches[name]))
-    best = order[0]
-    said = [f"{best} is hardest to tell from retraining: median epsilon-hat {_shown(approaches[best])}."]
     floor = found.numbers.get(BASELINE)
+    if found.asked.settings.metric == "challenge":
+        told = {name: one.challenge for name, one in found.numbers.items() if one.challenge is not None}
+        first = told[_best(found)]
+        if math.isnan(first.final):
+            return f"{_best(found)} has the highest forget score of the challenge, {formats.number(first.forget, 4)}."
+        return f"{_best(found)} has the highest final score of the challenge, {formats.number(first.final, 4)}."
+    said = []
+    if found.order:
+        said.append(f"{_best(found)} is hardest to tell from retraining: median epsilon-hat "
+                    f"{_shown(found.numbers[_best(found)])}.")  # fmt: skip
     if floor is not None:
-        said.append(f"Retrained models among themselves (the floor): {_shown(floor)}.")
-    equal = [name for name in order[1:] if name in found.behind and found.behind[name].low <= 0]
+        said.append(f"Halves of the retrained models against each other: {_shown(floor)}.")
+    equal = [name for name in found.order[1:] if name in found.behind and found.behind[name].low <= 0]
     if equal:
         said.append(f"Other models might put these before it: {', '.join(equal)}.")
     if found.beyond:
-        better = [f"{name} ({_interval(one)})" for name, one in found.beyond.items() if one.high < 0]
+        better = [f"{name} ({_interval(found.beyond[name])})" for name in found.order
+                  if name in found.beyond and found.beyond[name].high < 0]  # fmt: skip
         said.append(f"Better than {PLAIN}, by the interval: {', '.join(better) or 'none'}.")
-    if len(order) > 1:
-        said.append(f"Easiest to tell: {order[-1]}, {_shown(approaches[order[-1]])}.")
+    if len(found.order) > 1:
+        said.append(f"Easiest to tell: {found.order[-1]}, {_shown(found.numbers[found.order[-1]])}.")
     return " ".join(said)
 
 
@@ -239,12 +296,6 @@ def text(shown: Iterable[Piece]) -> str:
     """The tables for the terminal."""
     parts = [f"{one.title}\n{one.text}\n\n{tables.text(one.table, width=WIDTH)}" for one in shown if one.table]
     return "\n\n".join(parts)
-
-
-def ranked(found: Found) -> list[str]:
-    """The baseline, then the approaches from the hardest to the easiest to tell apart."""
-    others = sorted((name for name in found.numbers if name != BASELINE), key=lambda name: _rank(found.numbers[name]))
-    return [name for name in (BASELINE, *others) if name in found.numbers]
 
 
 def modes(running: Found, batch: Found) -> Piece:
@@ -258,22 +309,19 @@ def modes(running: Found, batch: Found) -> Piece:
                 cells += ["", ""]
                 continue
             median = one.interval._replace(value=one.summary.median)
-            cells += [_finding(median, "median epsilon-hat", name, found), 100 - 100 * float(one.own_accuracy.mean())]
+            cells += [
+                _finding(median, "median epsilon-hat", name, "retrained models", found),
+                100 - 100 * float(one.own_accuracy.mean()),
+            ]
         rows.append((name, *cells))
     caption = (
         "running = BatchNorm uses its running statistics, as a model in use does; batch = it normalises by batches of "
-        f"{running.asked.settings.bn_batch} forgotten samples, in order, as the published logits were recorded. UA of "
-        "the logits themselves."
+        f"{min(running.asked.settings.bn_batch, len(running.labels))} forgotten samples, in order, as the published "
+        "logits were recorded. UA of the logits themselves."
     )
     header = ("approach", "running ↓", "UA % running", "batch ↓", "UA % batch")
     text = "What the mode of BatchNorm does to the estimate."
     return Piece("epsilon_modes", "Both modes of BatchNorm", text, Table("", caption, header, tuple(rows)))
-
-
-def _rank(one: Numbers) -> tuple[float, float]:
-    """Order of approaches: by median, then by mean of finite samples."""
-    low = np.nan_to_num(one.summary.median, nan=np.inf)
-    return float(low), float(np.nan_to_num(one.summary.finite_mean, nan=np.inf))
 
 
 def _shown(one: Numbers) -> str:
@@ -285,11 +333,12 @@ def _interval(one: Interval) -> str:
     return value if math.isnan(one.low) else f"{value} [{formats.number(one.low)}, {formats.number(one.high)}]"
 
 
-def _finding(interval: Interval, metric: str, of: str, found: Found) -> Finding:
+def _finding(interval: Interval, metric: str, of: str, against: str, found: Found) -> Finding:
     chosen = found.asked.settings
+    method = "" if math.isnan(interval.low) else f"bootstrap over models, {chosen.bootstrap} resamples, normal"
     return Finding(
         interval.value, interval.low, interval.high, metric=metric, n=len(found.labels), level=chosen.level, of=of,
-        against="retrained models", method="bootstrap over models, normal",
+        against=against, method=method,
     )  # fmt: skip
 
 

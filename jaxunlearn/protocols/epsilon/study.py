@@ -13,15 +13,14 @@ forgotten samples); `running` is what a model in use answers, `batch` is for com
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxunlearn import errors, progress, settings, store
 from jaxunlearn.protocols import recording, shadows, splits, target_roles, targets, tuning, workbench
-from jaxunlearn.protocols.audit import publishing
 from jaxunlearn.protocols.audit.presenting import timed
-from jaxunlearn.protocols.epsilon import measures, presenting
+from jaxunlearn.protocols.epsilon import door, measures, presenting
 from jaxunlearn.protocols.unlearned import account, listing, members, runs, variants
 from jaxunlearn.records import Split
 
@@ -31,18 +30,6 @@ PUBLISHED = (
 )  # fmt: skip
 RUNNING, BATCH = "running", "batch"
 GOAL = "retrained"
-
-
-class Recorded(NamedTuple):
-    """Logits of one role on the rows to forget.
-
-    Attributes:
-      values: mode -> [M, S, C] of models that did not diverge: never frozen, and with finite answers.
-      kept: [M] their numbers.
-    """
-
-    values: dict[str, np.ndarray]
-    kept: np.ndarray
 
 
 def from_config(
@@ -62,26 +49,23 @@ def from_config(
         reporter = progress.Reporter(run.log)
         bench = tuning.obtain(bench, reporter)
         summary = runs.run(run, reporter, bench, asked)
-        found = measure(run, reporter, bench, asked, summary)
+        found, said = measure(run, reporter, bench, asked, summary)
         main = found[RUNNING]
-        store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(main))
         store.files.write_json(run.path("epsilon.json"), {mode: presenting.plain(one) for mode, one in found.items()})
-        pieces = presenting.pieces(main)
-        if BATCH in found:
-            pieces.append(presenting.modes(main, found[BATCH]))
-        answer = presenting.in_words(main)
         facts = {
             "config": f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}",
-            "models": f"{chosen.split.forget.repeats} retrained, as many unlearned per approach",
+            "models": f"{chosen.split.forget.repeats} retrained, as many unlearned per approach, from one original",
+            **({"left out": "; ".join(said)} if said else {}),
             **presenting.provenance(main),
             **timed(time.monotonic() - begun, store.versions()),
         }
-        findings = [one for piece in pieces for one in piece.findings]
         title = f"epsilon-hat of unlearning methods on {chosen.data.name}"
-        files = publishing.publish(run, title, answer, pieces, facts, findings, plain, presenting.STEM)
+        more = (presenting.modes(main, found[BATCH]),) if BATCH in found else ()
+        shown, files = door.publish(run, title, main, facts, plain, more=more)
+        notes = "".join(f"\nnote: {one}" for one in (*said, *measures.notes(main)))
         kept = "\n".join(f"  epsilon/{mode}/  logits in the published layout: launch.epsilon --data={run.root}/epsilon/"
                          f"{mode}" for mode in found)  # fmt: skip
-        return f"{answer}\n\n{presenting.text(pieces)}\n\n{files}\n{presenting.FILES}\n{kept}"
+        return f"{shown}{notes}\n\n{files}\n{kept}"
 
 
 def narrowed(chosen: settings.Settings) -> settings.Settings:
@@ -119,11 +103,11 @@ def check(chosen: settings.Settings) -> tuple[workbench.Workbench, tuple[variant
 def measure(
     run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, asked: tuple[variants.Variant, ...],
     summary: runs.Summary,
-) -> dict[str, measures.Found]:  # fmt: skip
+) -> tuple[dict[str, measures.Found], list[str]]:  # fmt: skip
     """Records what is missing, exports it in the published layout, and measures it.
 
     Returns:
-      mode of BatchNorm -> numbers; `batch` only where the network has BatchNorm.
+      (mode of BatchNorm -> numbers, `batch` only where the network has BatchNorm; what was left out).
 
     Raises:
       StoreError: fewer than two retrained models, or not one approach with two models, did not diverge; damage.
@@ -132,63 +116,65 @@ def measure(
     rows = np.flatnonzero(np.asarray(split.forget)[0]).astype(np.int32)
     has_modes = account.has_statistics(bench)
     roles = {GOAL: GOAL, **{runs.shown(one.role): one.role for one in asked}}
-    recorded = {
-        name: record(run, reporter, bench, split, fingerprint, role, rows, has_modes) for name, role in roles.items()
-    }
-    for name in [name for name, one in recorded.items() if len(one.kept) < 2]:
-        reporter.say(f"{name} is left out: {len(recorded.pop(name).kept)} of its models did not diverge")
+    accuracies, recorded, said = {}, {}, []
+    for name, role in roles.items():
+        found_here = record(run, reporter, bench, split, fingerprint, role, rows, has_modes)
+        own = _accuracies(summary.roles[role])
+        # The last step of all can break a model whose losses were finite to the end.
+        is_sound = np.isfinite(found_here[RUNNING]).all((1, 2)) & np.isfinite(np.stack([*own.values()])).all(0)
+        if not is_sound.all():
+            said.append(f"{name}: {int((~is_sound).sum())} of {len(is_sound)} models diverged and are left out")
+        if is_sound.sum() >= 2:
+            recorded[name] = {mode: values[is_sound] for mode, values in found_here.items()}
+            accuracies[name] = {part: values[is_sound] for part, values in own.items()}
     if GOAL not in recorded or len(recorded) < 2:
         raise errors.StoreError(
             "too many models diverged: two retrained ones and an approach with two are the least. Lower the learning "
             "rates (train.learning_rate, unlearn.options) in another --workdir."
         )
     labels = np.asarray(bench.dataset.labels)[rows]
-    accuracies = {name: _accuracies(summary.roles[roles[name]], one.kept) for name, one in recorded.items()}
-    accuracies[measures.BASELINE] = accuracies.pop(GOAL)
     chosen = measures.Asked(bench.settings.epsilon, bench.settings.compat.evaluate, bench.settings.seed)
     store.files.remove(run.path("epsilon"))  # approaches of an earlier run are not of this one
     found = {}
-    for mode in (RUNNING, BATCH) if has_modes else (RUNNING,):
-        logits = {name: one.values[mode].swapaxes(0, 1) for name, one in recorded.items() if mode in one.values}
+    for mode in (RUNNING, BATCH):
+        logits = {name: one[mode].swapaxes(0, 1) for name, one in recorded.items() if mode in one}
+        if len(logits) < 2:  # no BatchNorm, or nothing but ensembles
+            continue
         retrained = logits.pop(GOAL)
-        known = {"" if name == measures.BASELINE else name: values for name, values in accuracies.items()}
+        known = {"" if name == GOAL else name: values for name, values in accuracies.items()}
         store.approaches.write(run.path("epsilon", mode), labels, retrained, logits, known)
-        groups = {name: (retrained, values) for name, values in logits.items()}
-        found[mode] = measures.measure(groups, labels, chosen, accuracies)
-    return found
+        known[measures.BASELINE] = known.pop("")
+        found[mode] = measures.measure(retrained, logits, labels, chosen, known)
+    return found, said
 
 
-def _accuracies(one: runs.Utility, kept: np.ndarray) -> dict[str, np.ndarray]:
+def _accuracies(one: runs.Utility) -> dict[str, np.ndarray]:
     parts = {"retain": one.retain_accuracy, "forget": 1 - one.forget_error, "test": one.test_accuracy}
-    return {part: np.asarray(values)[kept] for part, values in parts.items()}
+    return {part: np.asarray(values) for part, values in parts.items()}
 
 
 def record(
     run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, split: Split, fingerprint: str, role: str,
     rows: np.ndarray, has_modes: bool,
-) -> Recorded:  # fmt: skip
-    """Logits of one role on the rows to forget, in each mode; recorded in training mode where they are not yet.
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Logits [M, S, C] of one role on the rows to forget, by mode; recorded in training mode where they are not yet.
 
     Raises:
       StoreError: a damaged population; run the command again.
     """
     clean = targets.role_logits(run, bench, role)
-    answers = np.asarray(clean.values[:, np.searchsorted(clean.rows, rows)], np.float32)
-    # The last step of all can break a model whose losses were finite to the end.
-    is_sound = np.isfinite(answers).all((1, 2)) & ~np.isin(np.arange(len(answers)), list(clean.diverged))
-    kept = np.flatnonzero(is_sound)
-    values = {RUNNING: answers[kept]}
+    found = {RUNNING: np.asarray(clean.values[:, np.searchsorted(clean.rows, rows)], np.float32)}
     if not has_modes:
-        return Recorded(values, kept)
+        return found
     own_bench, own = _role(run, bench, split, fingerprint, role)
     if own is None:
         reporter.say(f"{role} is an ensemble: not recorded in training mode")
-        return Recorded(values, kept)
+        return found
     view = recording.training_mode(bench.settings.epsilon.bn_batch)
-    found, whole = recording.record(run, reporter, own_bench, own, rows, view)
+    values, whole = recording.record(run, reporter, own_bench, own, rows, view)
     if not whole:
         raise errors.StoreError(f"models of {role} were damaged and are made again: run the same command again.")
-    return Recorded({**values, BATCH: np.asarray(found, np.float32)[kept]}, kept)
+    return {**found, BATCH: np.asarray(values, np.float32)}
 
 
 def _role(run: store.Run, bench: workbench.Workbench, split: Split, fingerprint: str, name: str) -> tuple[Any, Any]:

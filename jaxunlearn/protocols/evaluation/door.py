@@ -216,11 +216,7 @@ def _labels(arrays: dict[str, np.ndarray], part: str) -> np.ndarray:
 def _outputs(request: Request, name: str, given: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Checked logits [M, n, C] float32."""
     axes = "NC" if np.ndim(given) == 2 else "MNC"
-    if np.asarray(given).dtype.kind not in "fiu":
-        raise errors.DataError(
-            f"{name} has dtype {np.asarray(given).dtype}, expected float16, float32 or float64. NumPy files do not "
-            "keep bfloat16: convert to float32 before saving."
-        )
+    checks.float_type(name, given)
     named: dict[str, Any] = {name: given, f"labels of {name}": labels}
     sizes = checks.shape(f"{axes} N", **named)
     if not sizes["N"]:

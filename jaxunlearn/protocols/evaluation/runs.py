@@ -98,6 +98,7 @@ def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[varian
       ConfigError, DataError: settings, methods, or calibration rows that do not do.
     """
     measures.check_choices(bench.settings.evaluate)
+    splits.require_units(bench)
     split = splits.draw(bench)
     rows = splits.recorded_rows(split)
     labels = np.asarray(bench.dataset.labels)[rows]

@@ -206,8 +206,8 @@ def gap(one: Utility, exact: Utility) -> float:
     return float(np.mean([abs(targets.finite_mean(a) - targets.finite_mean(b)) for a, b in pairs]))
 
 
-def table(summary: Summary) -> cells.Table:
-    """One row per role; exact retraining, the goal, second."""
+def table(summary: Summary, repeats: int = 1) -> cells.Table:
+    """One row per role; exact retraining, the goal, second. `repeats`: models of the same forget set."""
     goal = summary.roles["retrained"]
     rows: list[tuple[cells.Cell, ...]] = []
     for name, one in summary.roles.items():
@@ -216,9 +216,11 @@ def table(summary: Summary) -> cells.Table:
         apart = "" if name in NEEDED else gap(one, goal)
         rows.append((shown(name), *found, apart, number(one.retain_epochs), number(one.seconds)))
     sets = len(goal.forget_error)
+    # Models of repeated sets are no further sets.
+    units = f"{sets} forget set(s)" if repeats == 1 else f"{sets} models of {sets // repeats} forget set(s)"
     caption = (
-        f"UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on held-out samples; means over {sets} "
-        "forget set(s) ± deviation. The goal is to equal the retrained models; gap = mean absolute difference to them. "
+        f"UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on held-out samples; means over {units} "
+        "± deviation. The goal is to equal the retrained models; gap = mean absolute difference to them. "
         "epochs = rows read, in passes over the retained samples; seconds = all forget sets together, with compiling."
     )
     return cells.Table("", caption, ("role", "UA", "RA", "TA", "gap ↓", "epochs", "seconds"), tuple(rows))
@@ -243,11 +245,11 @@ def number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2f}"
 
 
-def text(summary: Summary) -> str:
-    """The table for the terminal."""
+def text(summary: Summary, repeats: int = 1) -> str:
+    """The table for the terminal; `repeats` as for `table`."""
     diverged = [f"{name}: {len(one.diverged)} member(s) diverged and were frozen" for name, one in summary.roles.items()
                 if one.diverged]  # fmt: skip
-    shown_table = tables.text(table(summary), percent=True)
+    shown_table = tables.text(table(summary, repeats), percent=True)
     return "\n".join([shown_table, *diverged, f"in all {progress.duration(summary.seconds)}"])
 
 
