@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import progress, records, settings, store
+from jaxunlearn import records, settings, store
 from jaxunlearn.metrics import intervals, pooled
-from jaxunlearn.protocols import splits, tuning, workbench
+from jaxunlearn.protocols import opening, splits, workbench
 from jaxunlearn.protocols.audit import bank as banks
 from jaxunlearn.protocols.audit import binui, presenting, publishing
 from jaxunlearn.protocols.unlearned import listing, runs
@@ -49,11 +49,7 @@ def from_config(
     banks.groups(bench.settings, chosen.shadows.count)
     if dry_run:
         return listing.plan(bench, asked)
-    plain = settings.to_dict(chosen)
-    with store.open_run(workdir, overwrite) as run, store.status(run, plain, overrides):
-        begun = time.monotonic()
-        reporter = progress.Reporter(run.log)
-        bench = tuning.obtain(bench, reporter)
+    with opening.opened(bench, chosen, workdir, overwrite, overrides) as (run, reporter, bench, plain, begun):
         summary = runs.run(run, reporter, bench, asked)
         audit = dataclasses.replace(bench.settings.audit, unlearned=tuple(one.role for one in asked))
         bench = bench._replace(settings=dataclasses.replace(bench.settings, audit=audit))

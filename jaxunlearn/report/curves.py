@@ -74,9 +74,7 @@ def histograms(scores: Mapping[str, Pair], bins: int = 40) -> Any:
         edges = np.linspace(low, high, bins + 1)
         for kept, color, label in ((truth, style.RETAINED, "retained"), (~truth, style.FORGOTTEN, "forgotten")):
             if kept.any():
-                inside = np.clip(values[kept], low, high)
-                axes.hist(inside, edges, density=True, histtype="stepfilled", alpha=0.25, color=color)
-                axes.hist(inside, edges, density=True, histtype="step", lw=1.3, color=color, label=label)
+                style.histogram(axes, np.clip(values[kept], low, high), edges, color, label)
         axes.set_title(name, fontsize=9.5, color=style.INK, loc="left")
         axes.set_yticks([])
     for axes in panels[len(scores) :]:

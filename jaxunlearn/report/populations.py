@@ -59,8 +59,7 @@ def densities(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], what: str, bi
         for values, color, label in zip(
             pair, (style.RETAINED, style.FORGOTTEN), ("retrained", "unlearned"), strict=True
         ):
-            axes.hist(values, edges, density=True, histtype="stepfilled", alpha=0.3, color=color)
-            axes.hist(values, edges, density=True, histtype="step", lw=1.3, color=color, label=label)
+            style.histogram(axes, values, edges, color, label)
         axes.set_title(name, fontsize=9, color=style.INK, loc="left")
         axes.set_yticks([])
     for axes in places[len(panels) :]:

@@ -18,7 +18,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 RETAINED, FORGOTTEN, UNCLEAR = MEMBER, OTHER, "#cbd5e1"
 WIDTH = 5.0
 
-__all__ = ["COLORS", "FORGOTTEN", "INK", "MARKERS", "QUIET", "RETAINED", "UNCLEAR", "WIDTH", "legend", "line", "plot"]
+__all__ = [
+    "COLORS", "FORGOTTEN", "INK", "MARKERS", "QUIET", "RETAINED", "UNCLEAR", "WIDTH", "histogram", "legend", "line", "plot",
+]  # fmt: skip
 
 
 def plot(title: str, height: float = 3.9, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
@@ -41,6 +43,12 @@ def line(place: int, markers: bool = False) -> dict[str, Any]:
     dash = DASHES[(place + place // number) % len(DASHES)]
     style = {"color": COLORS[place % number], "ls": dash, "lw": 1.7}
     return {**style, "marker": MARKERS[place % len(MARKERS)], "ms": 4.5} if markers else style
+
+
+def histogram(axes: Any, values: np.ndarray, edges: np.ndarray, color: str, label: str) -> None:
+    """A filled and outlined density, so that two of them stay readable where they overlap."""
+    axes.hist(values, edges, density=True, histtype="stepfilled", alpha=0.25, color=color)
+    axes.hist(values, edges, density=True, histtype="step", lw=1.3, color=color, label=label)
 
 
 def legend(axes: Any, entries: Sequence[Any] = (), place: str = "best") -> None:

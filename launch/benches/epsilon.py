@@ -1,8 +1,9 @@
 """epsilon-hat of a published folder on one thread: all approaches, sweep over delta, intervals, challenge score.
 
-The last rows are no times: how often intervals over models cover what other models of the same kind show. Sizes: 8 approaches, 1,000 samples, 80 retrained and 80 unlearned models, 10 classes: what the paper has. Baselines:
+Sizes: 8 approaches, 1,000 samples, 80 retrained and 80 unlearned models, 10 classes: what the paper has. Baselines:
 the published way of doing it (a scalar density per model, a curve per sample), on 100 samples of one approach; the
-challenge rules one by one, on 2 samples.
+challenge rules one by one, on 2 samples. The last rows are no times: how often intervals over models cover what other
+models of the same kind show.
 """
 
 import tempfile
@@ -19,7 +20,11 @@ ALL_SECONDS = 2.0
 
 
 class Sizes(NamedTuple):
-    """What is measured; `plain_samples`, `rule_samples`: samples of the two baselines; `repetitions`: of the coverage."""
+    """What is measured.
+
+    Attributes:
+      plain_samples, rule_samples: samples of the two baselines; `repetitions`: of the coverage.
+    """
 
     approaches: int = 8
     samples: int = 1000

@@ -135,27 +135,21 @@ def test_a_second_run_trains_nothing_and_exports_what_it_was_asked_for(finished)
     assert code == 0 and [path.name for path in (workdir / "epsilon" / "running").glob("*/")] == ["finetune"], err
 
 
-def test_diverged_models_are_left_out_and_a_wholly_diverged_approach_too(tmp_path):
-    options = "--config.unlearn.options=poison.lr=1e30"
-    code, out, err = launched(tmp_path, options)
+def test_diverged_approaches_are_left_out_and_ensembles_have_joint_answers_in_one_mode(tmp_path):
+    options = "--config.unlearn.options=poison.lr=1e30,sisa.shards=2,sisa.epochs=1"
+    code, out, err = launched(tmp_path, options, methods="poison,sisa")
     assert code == 0, err
     assert "note: poison: 5 of 5 models diverged and are left out" in out
+    assert "sisa is an ensemble: not recorded in training mode" in err and "Both modes" not in out
     told = json.loads((tmp_path / "epsilon.json").read_text())
-    assert set(told["running"]["approaches"]) == {"baseline", "finetune"}
+    assert set(told) == {"running"} and set(told["running"]["approaches"]) == {"baseline", "sisa"}
+    assert [path.name for path in (tmp_path / "epsilon").iterdir()] == ["running"]
 
 
 def test_a_network_without_batch_norm_has_one_mode(tmp_path):
     code, out, err = launched(tmp_path, methods="finetune", model="logistic", width=0)
     assert code == 0, err
     assert "Both modes" not in out
-    assert [path.name for path in (tmp_path / "epsilon").iterdir()] == ["running"]
-
-
-def test_an_ensemble_has_joint_answers_in_one_mode(tmp_path):
-    options = "--config.unlearn.options=sisa.shards=2,sisa.epochs=1"
-    code, out, err = launched(tmp_path, options, methods="sisa,")
-    assert code == 0, err
-    assert "is an ensemble: not recorded in training mode" in err and "Both modes" not in out
     assert [path.name for path in (tmp_path / "epsilon").iterdir()] == ["running"]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.protocols import plan, shadows, splits, target_roles, targets, tuning, workbench
+from jaxunlearn.protocols import opening, plan, shadows, splits, target_roles, targets, workbench
 from jaxunlearn.protocols.audit import (
     answers,
     binui,
@@ -48,10 +48,7 @@ def from_config(
     chosen = bench.settings
     if dry_run:
         return plan.targets_text(plan.make_targets(chosen))
-    plain = settings.to_dict(chosen)
-    with store.open_run(workdir, overwrite) as run, store.status(run, plain, overrides):
-        reporter = progress.Reporter(run.log)
-        bench = tuning.obtain(bench, reporter)
+    with opening.opened(bench, chosen, workdir, overwrite, overrides) as (run, reporter, bench, plain, _):
         trained = targets.run(run, reporter, bench)
         if asked:
             bench = without_diverged(bench, unlearned.make(run, reporter, bench, asked), reporter)

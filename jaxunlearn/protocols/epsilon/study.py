@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors, progress, settings, store
-from jaxunlearn.protocols import recording, shadows, splits, target_roles, targets, tuning, workbench
+from jaxunlearn.protocols import opening, recording, shadows, splits, target_roles, targets, workbench
 from jaxunlearn.protocols.audit.presenting import timed
 from jaxunlearn.protocols.epsilon import door, measures, presenting
 from jaxunlearn.protocols.unlearned import account, listing, members, runs, variants
@@ -43,11 +43,7 @@ def from_config(
     bench, asked = check(narrowed(chosen))
     if dry_run:
         return listing.plan(bench, asked)
-    plain = settings.to_dict(chosen)
-    with store.open_run(workdir, overwrite) as run, store.status(run, plain, overrides):
-        begun = time.monotonic()
-        reporter = progress.Reporter(run.log)
-        bench = tuning.obtain(bench, reporter)
+    with opening.opened(bench, chosen, workdir, overwrite, overrides) as (run, reporter, bench, plain, begun):
         summary = runs.run(run, reporter, bench, asked)
         found, said = measure(run, reporter, bench, asked, summary)
         main = found[RUNNING]

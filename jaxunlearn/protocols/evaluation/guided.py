@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import progress, settings, store
+from jaxunlearn import settings, store
 from jaxunlearn.metrics import intervals
-from jaxunlearn.protocols import tuning, workbench
+from jaxunlearn.protocols import opening, workbench
 from jaxunlearn.protocols.audit import publishing
 from jaxunlearn.protocols.audit.presenting import Piece, timed
 from jaxunlearn.protocols.evaluation import presenting, runs
@@ -49,11 +49,7 @@ def from_config(
     bench, asked = runs.check(workbench.prepare(narrowed(chosen)))
     if dry_run:
         return listing.plan(bench, asked)
-    plain = settings.to_dict(chosen)
-    with store.open_run(workdir, overwrite) as run, store.status(run, plain, overrides):
-        begun = time.monotonic()
-        reporter = progress.Reporter(run.log)
-        bench = tuning.obtain(bench, reporter)
+    with opening.opened(bench, chosen, workdir, overwrite, overrides) as (run, reporter, bench, plain, begun):
         found, said = runs.evaluate(run, reporter, bench, asked)
         piece = present(found, [line_of(one) for one in asked])
         conformal = bench.settings.unlearn.conformal

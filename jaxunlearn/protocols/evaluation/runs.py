@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, records, store, trees
-from jaxunlearn.protocols import recording, splits, targets, tuning, workbench
+from jaxunlearn.protocols import opening, recording, splits, targets, workbench
 from jaxunlearn.protocols.audit import publishing
 from jaxunlearn.protocols.audit.presenting import timed
 from jaxunlearn.protocols.evaluation import measures, presenting
@@ -58,11 +58,7 @@ def from_config(
     bench, asked = check(workbench.prepare(chosen))
     if dry_run:
         return f"{listing.plan(bench, asked)}\n\nthen evaluated: {', '.join(choices_of(bench.settings).groups)}"
-    plain = to_dict(chosen)
-    with store.open_run(workdir, overwrite) as run, store.status(run, plain, overrides):
-        begun = time.monotonic()
-        reporter = progress.Reporter(run.log)
-        bench = tuning.obtain(bench, reporter)
+    with opening.opened(bench, chosen, workdir, overwrite, overrides) as (run, reporter, bench, plain, begun):
         found, said = evaluate(run, reporter, bench, asked)
         store.files.write_json(run.path("evaluation.json"), presenting.plain(found))
         pieces = presenting.pieces(found)
