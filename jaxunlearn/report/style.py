@@ -19,7 +19,8 @@ RETAINED, FORGOTTEN, UNCLEAR = MEMBER, OTHER, "#cbd5e1"
 WIDTH = 5.0
 
 __all__ = [
-    "COLORS", "FORGOTTEN", "INK", "MARKERS", "QUIET", "RETAINED", "UNCLEAR", "WIDTH", "histogram", "legend", "line", "plot",
+    "COLORS", "FORGOTTEN", "INK", "MARKERS", "QUIET", "RETAINED", "UNCLEAR", "WIDTH", "histogram", "legend", "line",
+    "plot",
 ]  # fmt: skip
 
 
