@@ -228,7 +228,7 @@ def _curves(found: Found) -> Piece:
         kept = kept[: MOST_LINES - 1] + kept[-1:]
     left_out = len(found.numbers) - len(kept)
     figure = populations.against_delta(DELTAS, {name: found.numbers[name].curve for name in kept})
-    text = "Median over samples; a line ends where no rule of so many models is of use." + (
+    text = "Median over samples; not drawn where it is infinite, or where no rule of so many models is of use." + (
         f" {left_out} approaches between the best and the worst are left out." if left_out else ""
     )
     return Piece("epsilon_delta", "epsilon-hat against delta", text, figure=figure)
