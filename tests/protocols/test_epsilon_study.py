@@ -1,6 +1,7 @@
 """The study of many models of one request: from nothing, again, exported, in both modes of BatchNorm; refusals."""
 
 import contextlib
+import csv
 import io
 import json
 from pathlib import Path
@@ -57,6 +58,11 @@ def test_every_approach_stands_in_the_table_with_its_models(finished):
         assert mode["approaches"]["finetune"]["models"] == [MODELS, MODELS]
         assert mode["approaches"]["baseline"]["models"] == [MODELS // 2, MODELS // 2]
         assert 0 <= mode["approaches"]["finetune"]["accuracies"]["test"][0] <= 1
+    with open(workdir / "report" / "tables" / "epsilon_costs.csv") as file:
+        cost = {line["approach"]: line for line in csv.DictReader(file)}
+    # One of two epochs, and the rows from which batch norm takes its statistics anew.
+    assert 50 < float(cost["finetune"]["share (%)"]) < 70 and cost["retraining"]["retain-epochs"] == "2.0"
+    assert float(cost["poison"]["retain-epochs"]) < 0.2
     assert "Both modes of BatchNorm" in out and "launch.epsilon --data=" in out
     assert (workdir / "report" / "epsilon.html").stat().st_size > 10_000
 

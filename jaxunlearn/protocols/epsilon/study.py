@@ -19,10 +19,11 @@ import numpy as np
 
 from jaxunlearn import errors, progress, settings, store
 from jaxunlearn.protocols import opening, recording, shadows, splits, target_roles, targets, workbench
-from jaxunlearn.protocols.audit.presenting import timed
+from jaxunlearn.protocols.audit.presenting import Piece, timed
 from jaxunlearn.protocols.epsilon import door, measures, presenting
 from jaxunlearn.protocols.unlearned import account, listing, members, runs, variants
 from jaxunlearn.records import Split
+from jaxunlearn.report.cells import Cell, Table
 
 # The approaches of the paper, which stand for `all`.
 PUBLISHED = (
@@ -56,8 +57,9 @@ def from_config(
             **timed(time.monotonic() - begun, store.versions()),
         }
         title = f"epsilon-hat of unlearning methods on {chosen.data.name}"
-        more = (presenting.modes(main, found[BATCH]),) if BATCH in found else ()
-        shown, files = door.publish(run, title, main, facts, plain, more=more)
+        more = [presenting.modes(main, found[BATCH])] if BATCH in found else []
+        more.append(costs(summary, main))
+        shown, files = door.publish(run, title, main, facts, plain, more=tuple(more))
         notes = "".join(f"\nnote: {one}" for one in (*said, *measures.notes(main)))
         kept = "\n".join(f"  epsilon/{mode}/  logits in the published layout: launch.epsilon --data={run.root}/epsilon/"
                          f"{mode}" for mode in found)  # fmt: skip
@@ -147,6 +149,23 @@ def measure(
 def _accuracies(one: runs.Utility) -> dict[str, np.ndarray]:
     parts = {"retain": one.retain_accuracy, "forget": 1 - one.forget_error, "test": one.test_accuracy}
     return {part: np.asarray(values) for part, values in parts.items()}
+
+
+def costs(summary: runs.Summary, found: measures.Found) -> Piece:
+    """What every approach costs beside exact retraining; the paper allows 5 % of it."""
+    exact = summary.roles[GOAL]
+    rows: list[tuple[Cell, ...]] = [("retraining", runs.number(exact.retain_epochs), "", runs.number(exact.seconds))]
+    by_name = {runs.shown(role): one for role, one in summary.roles.items()}
+    for name in found.order:
+        one = by_name[name]
+        share = f"{100 * one.retain_epochs / exact.retain_epochs:.1f}"
+        rows.append((name, runs.number(one.retain_epochs), share, runs.number(one.seconds)))
+    caption = (
+        "retain-epochs = rows read per model, in passes over the retained rows (those for batch statistics included); "
+        "share = of exact retraining; seconds of all models together, with compiling."
+    )
+    table = Table("", caption, ("approach", "retain-epochs", "share (%)", "seconds"), tuple(rows))
+    return Piece("epsilon_costs", "What does it cost?", "The paper allows about 5 % of retraining.", table)
 
 
 def record(
