@@ -187,6 +187,13 @@ def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path
     assert "might put these before it" in presenting.in_words(found)
 
 
+def test_a_delta_at_which_no_rule_is_of_use_is_said(tmp_path):
+    path = saved(tmp_path / "a.npz", **small())
+    found = measured(door.open_data(door.Request(path, chosen={**QUICK, "delta": 0.999})))
+    assert presenting.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
+    assert "show no finite epsilon-hat at this delta" in presenting.pieces(found)[0].text
+
+
 @pytest.mark.parametrize(
     ("change", "request_", "error", "message"),
     [

@@ -153,10 +153,13 @@ def _limits(found: Found) -> str:
     said: list[str] = []
     for name in reversed(ranked(found)):
         one = found.numbers[name]
+        models = f"{one.sizes[0]} + {one.sizes[1]} models show"
         text = (
-            f"{one.sizes[0]} + {one.sizes[1]} models show a median of about {formats.number(one.equal, 2)} where there "
-            f"is no difference, and no finite epsilon-hat above {formats.number(one.ceiling)}"
+            f"{models} a median of about {formats.number(one.equal, 2)} where there is no difference, and no finite "
+            f"epsilon-hat above {formats.number(one.ceiling)}"
         )
+        if math.isnan(one.ceiling):
+            text = f"{models} no finite epsilon-hat at this delta"
         if text not in said:
             said.append(text)
     return ". ".join(said) + "."
@@ -274,6 +277,11 @@ def in_words(found: Found) -> str:
         if math.isnan(first.final):
             return f"{_best(found)} has the highest forget score of the challenge, {formats.number(first.forget, 4)}."
         return f"{_best(found)} has the highest final score of the challenge, {formats.number(first.final, 4)}."
+    if all(math.isnan(one.summary.median) for one in found.numbers.values()):
+        return (
+            f"At delta = {found.asked.settings.delta:g} no rule of so many models is of use: take more models, or a "
+            "smaller delta."
+        )
     said = []
     if found.order:
         said.append(f"{_best(found)} is hardest to tell from retraining: median epsilon-hat "
