@@ -195,7 +195,12 @@ def bound_table(sizes: tuple[int, int], delta: float, level: float = 0.95) -> np
     first, second = (
         np.asarray([intervals.clopper_pearson(wrong, size, level).high for wrong in range(size + 1)]) for size in sizes
     )
-    rates = first[:, None], second[None]
+    return _bound(first[:, None], second[None], delta)
+
+
+def _bound(first: np.ndarray, second: np.ndarray, delta: float) -> np.ndarray:
+    """Lower bound on epsilon, >= 0, from upper limits of both error rates."""
+    rates = first, second
     with np.errstate(divide="ignore", invalid="ignore"):
         forms = [np.log((1 - delta - one) / other) for one, other in (rates, rates[::-1])]
     return np.fmax(np.fmax(*forms), 0.0)
@@ -245,7 +250,8 @@ def _half_sizes(*sizes: int) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def bound_ceiling(sizes: tuple[int, int], delta: float = epsilon.DELTA, level: float = 0.95) -> float:
     """The largest lower bound that (Nr, Nu) models can show, half of them choosing the rule."""
-    return float(bound_table(_half_sizes(*sizes)[1], delta, level)[0, 0])
+    first, second = (np.asarray(intervals.clopper_pearson(0, size, level).high) for size in _half_sizes(*sizes)[1])
+    return float(_bound(first, second, delta))
 
 
 @partial(jax.jit, static_argnames="score")

@@ -24,6 +24,7 @@ EXPECTED = (
     "--data takes a folder with logits_retain.npy and APPROACH/logits_unlearn.npy [S, 1 + N, C] (slot 0 the one-hot "
     "label), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach."
 )
+THE_RETRAINED = "the retrained models"  # in messages
 IGNORED = f"`{measures.BASELINE}` is ignored: the baseline is made by splitting the retrained models"
 # Accuracies that differ by more than this, in a metrics.csv and in the logits, were not taken in the same mode.
 MODES_DIFFER = 0.003
@@ -79,9 +80,8 @@ def open_data(request: Request) -> Opened:
         checks.choice("approach", name, (*raw.approaches, measures.BASELINE))
     asked_for = request.approaches or tuple(raw.approaches)
     approaches = {name: values for name, values in raw.approaches.items() if name in asked_for}
-    for name, values in approaches.items():
+    for name, values in {THE_RETRAINED: raw.retrained, **approaches}.items():
         _check(name, raw.retrained, values, raw.labels)
-    _check(measures.BASELINE, raw.retrained, raw.retrained, raw.labels)
     is_regression = raw.retrained.ndim == 2
     if not approaches and raw.retrained.shape[1] < 2:
         raise errors.DataError("the baseline splits the retrained models in two, but there is only one.")
@@ -201,17 +201,16 @@ def _archive(path: Path) -> _Raw:
 
 
 def _check(name: str, retrained: np.ndarray, values: np.ndarray, labels: np.ndarray) -> None:
-    """Raises for shapes, NaN and labels, naming the approach."""
+    """Raises for shapes, NaN and labels of an approach, or of the retrained models themselves, by name."""
     axes = ("S", "SN", "SM") if retrained.ndim == 2 else ("S", "SNC", "SMC")
-    arrays: dict[str, Any] = {"labels": labels, "the retrained models": retrained, name: values}
-    sizes = checks.shape(" ".join(axes), **arrays)
+    arrays: dict[str, Any] = {"labels": labels, THE_RETRAINED: retrained, name: values}
+    sizes = checks.shape(" ".join(axes[: len(arrays)]), **arrays)
     if min(sizes.values()) < 1 or sizes.get("C", 2) < 2:
         raise errors.ShapeError(
             f"{name} has shape {values.shape} and the retrained models {retrained.shape}: expected at least one "
             "sample, one model and two classes."
         )
-    for whose, given in (("the retrained models", retrained), (name, values)):
-        (checks.finite if retrained.ndim == 2 else checks.not_nan)(whose, given, axes[1])
+    (checks.finite if retrained.ndim == 2 else checks.not_nan)(name, values, axes[1])
     if retrained.ndim == 3:
         checks.labels("labels", labels, sizes["C"])
     else:
@@ -220,7 +219,7 @@ def _check(name: str, retrained: np.ndarray, values: np.ndarray, labels: np.ndar
 
 def _check_accuracies(name: str, own: dict[str, np.ndarray], models: int) -> None:
     """Raises a DataError unless there is one fraction per model."""
-    whose = "the retrained models" if name == measures.BASELINE else name
+    whose = THE_RETRAINED if name == measures.BASELINE else name
     for part, values in own.items():
         if values.dtype.kind not in "fiu" or values.shape != (models,):
             raise errors.DataError(
@@ -245,7 +244,7 @@ def _modes(
             continue
         apart = float((values.argmax(-1) == labels[:, None]).mean() - np.mean(told))
         if abs(apart) > MODES_DIFFER:
-            whose = "the retrained models" if name == measures.BASELINE else name
+            whose = THE_RETRAINED if name == measures.BASELINE else name
             found.append(
                 f"{whose}: the logits are right on {100 * apart:+.2f} points of the forget set compared with the "
                 "accuracies given; were they recorded with BatchNorm in training mode?"

@@ -134,15 +134,26 @@ def measure(
             statistics, chosen.delta, score=form.score, slack=form.slack, iterations=chosen.bootstrap,
             level=chosen.level, seed=asked.seed,
         )  # fmt: skip
-    numbers = {}
+    numbers, confidences = {}, {}
+    if form.is_challenged:
+        own = challenge.scaled_confidence(retrained, labels)
+        confidences = {name: (own, challenge.scaled_confidence(values, labels)) for name, values in approaches.items()}
+        if BASELINE in pairs:
+            confidences[BASELINE] = epsilon.halves(own)
+    sizes_of = {name: (first.shape[1], second.shape[1]) for name, (first, second) in statistics.items()}
+    equal = {}  # what no difference shows, by numbers of models
+    if chosen.metric != "challenge":
+        equal = {sizes: epsilon_bounds.equal_groups(sizes, chosen.delta, score=form.score, slack=form.slack)
+                 for sizes in set(sizes_of.values())}  # fmt: skip
     for name, pair in pairs.items():
         known = {part: np.asarray(values) for part, values in accuracies.get(name, {}).items()}
         reference = known if name == BASELINE else accuracies.get(BASELINE, {})
         one = _numbers(statistics[name], asked, form)
         numbers[name] = one._replace(
             sizes=(pair[0].shape[1], pair[1].shape[1]),
+            equal=equal.get(sizes_of[name], float("nan")),
             interval=UNKNOWN if resampled is None else epsilon_bounds.interval(resampled, name),
-            challenge=_challenge(pair, labels, known, reference) if form.is_challenged else None,
+            challenge=_challenge(confidences[name], known, reference) if form.is_challenged else None,
             accuracies=known,
             own_accuracy=_own(retrained if name == BASELINE else pair[1], labels),
         )
@@ -223,7 +234,6 @@ def _numbers(statistics: Pair, asked: Asked, form: Form) -> Numbers:
         epsilon=values,
         summary=epsilon.summarise(values),
         ceiling=epsilon.ceiling(sizes, chosen.delta, form.slack),
-        equal=epsilon_bounds.equal_groups(sizes, chosen.delta, score=form.score, slack=form.slack),
     )
     if min(sizes) > 1 and not form.has_label_row:
         bound = epsilon_bounds.lower_bound(*statistics, chosen.delta, score=form.score, level=chosen.level)
@@ -237,11 +247,10 @@ def _numbers(statistics: Pair, asked: Asked, form: Form) -> Numbers:
 
 
 def _challenge(
-    pair: Pair, labels: np.ndarray, own: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
-) -> Challenge:
-    first, second = (challenge.scaled_confidence(one, labels) for one in pair)
-    values = challenge.challenge_epsilon(first, second)
-    forget = challenge.challenge_score(values, min(pair[0].shape[1], pair[1].shape[1]))
+    confidences: Pair, own: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
+) -> Challenge:  # fmt: skip
+    values = challenge.challenge_epsilon(*confidences)
+    forget = challenge.challenge_score(values, min(one.shape[1] for one in confidences))
     known = all(part in one for part in ("retain", "test") for one in (own, reference))
     ratios = [float(np.mean(own[part]) / np.mean(reference[part])) if known else float("nan")
               for part in ("retain", "test")]  # fmt: skip

@@ -20,7 +20,6 @@ FILES = tables.pairs([
     ("  epsilon.npz", "per sample, in the order given: epsilon, proved bound, challenge; medians by delta"),
     ("  epsilon.json", "per approach: every number"),
 ])  # fmt: skip
-MOST_LINES = 9  # curves that can still be told apart, the baseline among them
 # The published half width of a mean accuracy.
 PUBLISHED_Z = 1.96
 
@@ -227,8 +226,8 @@ def _challenge(found: Found) -> Piece:
 
 def _curves(found: Found) -> Piece:
     kept = ranked(found)
-    if len(kept) > MOST_LINES:
-        kept = kept[: MOST_LINES - 1] + kept[-1:]
+    if len(kept) > populations.MOST:
+        kept = kept[: populations.MOST - 1] + kept[-1:]
     left_out = len(found.numbers) - len(kept)
     figure = populations.against_delta(DELTAS, {name: found.numbers[name].curve for name in kept})
     text = "Median over samples; not drawn where it is infinite, or where no rule of so many models is of use." + (
