@@ -3,9 +3,12 @@
     python -m launch.bench                                  lists the benches
     python -m launch.bench population conv                  runs two of them
     python -m launch.bench population --quick --out=rows.jsonl
+    python -m launch.bench gpu --out=rows.jsonl --minutes=8 --data=cifar10.npz
+    python -m launch.bench gpu --out=rows.jsonl --report    the table and a proposal of defaults, without measuring
 
 Prints one line per row, the ratio (or value) first: median over rounds, then min and max, then the target and whether
-it was met. With --out, appends one JSON object per row, with versions and device, to a file.
+it was met. With --out, appends one JSON object per row, with versions and device, to a file. `gpu` runs on any device,
+appends each row at once, stops when its minutes are used, and goes on where it stopped when called with the same file.
 """
 
 # A bench is a function run(quick: bool) -> list of rows. A row is a dict with `name` and either `ratio` (how many times
@@ -32,6 +35,7 @@ BENCHES = {
     "conformal": "launch.benches.conformal:run",
     "epsilon": "launch.benches.epsilon:run",
     "unlearn": "launch.benches.unlearn:run",
+    "gpu": "launch.benches.gpu.runner:run",
 }
 ABOUT = {
     "population": "training populations: the engine against PyTorch and naive JAX; members, devices, whole jobs",
@@ -40,7 +44,9 @@ ABOUT = {
     "conformal": "prediction sets of 100 models at 10 levels in one call: against loops over models and levels",
     "epsilon": "epsilon-hat and challenge score of 8 approaches on one core: seconds, and against published loops",
     "unlearn": "ten forget sets as one population: against ten whole processes, and against ten warm calls",
+    "gpu": "an accelerator in a few minutes: steps, groups of members, scoring, shares of its peak; resumable",
 }
+GPU_FLAGS = ("minutes", "data", "rows", "again", "report")
 Row = dict[str, Any]
 
 
@@ -50,12 +56,19 @@ class Request(NamedTuple):
     names: tuple[str, ...]
     quick: bool
     out: str
+    flags: Any  # those of gpu
 
 
 def define(values: flags.FlagValues) -> None:
     """Adds this launcher's own flags."""
     flags.DEFINE_bool("quick", False, "small sizes and few rounds: does it run, not how fast", flag_values=values)
     flags.DEFINE_string("out", "", "file to which one JSON object per row is appended", flag_values=values)
+    flags.DEFINE_float("minutes", 8.0, "gpu: deadline", 0.1, 1440.0, flag_values=values)
+    flags.DEFINE_string("data", "", "gpu: CIFAR-10 as .npz, for the accuracy of the fast recipe", flag_values=values)
+    flags.DEFINE_string("rows", "", "gpu: measure only rows whose name contains this", flag_values=values)
+    flags.DEFINE_bool("again", False, "gpu: measure rows that --out holds already once more", flag_values=values)
+    flags.DEFINE_bool("report", False, "gpu: print the table of --out and a proposal of defaults; measure nothing",
+                      flag_values=values)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,7 +106,10 @@ def parse(argv: list[str]) -> Request | None:
     for name in names:
         if name not in BENCHES:
             raise errors.unknown("bench", name, BENCHES)
-    return Request(tuple(names), values["quick"].value, values["out"].value)
+    own = [name for name in GPU_FLAGS if values[name].present]
+    if own and "gpu" not in names:
+        raise errors.ConfigError(f"--{own[0]} belongs to the bench gpu. Call python -m launch.bench gpu --{own[0]}=...")
+    return Request(tuple(names), values["quick"].value, values["out"].value, values)
 
 
 def listing() -> str:
@@ -110,6 +126,9 @@ def command(request: Request) -> None:
     if request.out:
         _append(request.out, [])  # a file that cannot be written must not cost ten minutes of measuring
     for name in request.names:
+        if name == "gpu":
+            _gpu(request)
+            continue
         rows = _function(BENCHES[name])(request.quick)
         note = " (quick: sizes and rounds are too small to conclude from)" if request.quick else ""
         print(f"\n{name}{note}", *map(line, rows), sep="\n", flush=True)
@@ -117,7 +136,22 @@ def command(request: Request) -> None:
             _append(request.out, [as_json(name, request.quick, row) for row in rows])
 
 
-def _function(place: str) -> Callable[[bool], list[Row]]:
+def _gpu(request: Request) -> None:
+    """The bench that keeps its own file: it appends rows as they arrive and knows what is missing."""
+    from launch.benches.gpu import report, runner
+
+    given = {name: request.flags[name].value for name in GPU_FLAGS}
+    if given.pop("report"):
+        rows = runner.newest(row for row in runner.read(request.out) if row["quick"] == request.quick)
+        if not rows:
+            raise errors.ConfigError("--report needs --out=FILE with rows of this bench" + " (--quick)" * request.quick)
+        print(report.markdown(rows), report.proposal(rows), sep="\n\n")
+        return
+    rows = _function(BENCHES["gpu"])(runner.Options(request.quick, request.out, **given))
+    print("\ngpu\n" + report.text(rows), flush=True)
+
+
+def _function(place: str) -> Callable[[Any], list[Row]]:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
 

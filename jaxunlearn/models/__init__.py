@@ -10,7 +10,7 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from jaxunlearn import checks, errors
-from jaxunlearn.models import cnn, dense, resnet, vit
+from jaxunlearn.models import airbench, cnn, dense, resnet, vit
 from jaxunlearn.models.conv import FORMS
 from jaxunlearn.models.cost import Cost, describe
 from jaxunlearn.settings import ModelSettings
@@ -27,6 +27,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "location": dense.location,
     "cnn": cnn.cnn,
     "cnn_bn": cnn.cnn_bn,
+    "airbench": airbench.airbench,
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,
     "resnet50": resnet.resnet50,

@@ -66,13 +66,14 @@ class Conv(nn.Module):
     use_bias: bool = True
     conv: str = "native"
     dtype: str = "float32"
+    kernel_init: nn.initializers.Initializer = kernel_init
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Inputs [B, H, W, C] to [B, oh, ow, features] of `dtype`."""
         channels = inputs.shape[-1]
         shape = (self.kernel, self.kernel, channels, self.features)
-        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         padding: forms.Padding = ((self.padding, self.padding), (self.padding, self.padding))
         outputs = convolution.conv(
             inputs.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding, self.conv

@@ -26,6 +26,13 @@ def test_residual_networks_have_the_published_parameter_counts(name, classes, pa
     assert describe(build(ModelSettings(name=name), classes), CIFAR).parameters == parameters
 
 
+def test_the_fast_network_has_the_published_convolutions_and_a_fifth_of_the_cost():
+    """1,970,176 weights in convolutions and head as published, 24 biases of the whitening, 2,304 of batch norm."""
+    cost = describe(build(ModelSettings(name="airbench"), 10), CIFAR)
+    assert cost.parameters == 1_970_176 + 24 + 2304
+    assert cost.forward_flops < 0.22 * describe(build(ModelSettings(name="resnet18"), 10), CIFAR).forward_flops
+
+
 @pytest.mark.parametrize(
     ("name", "classes", "side", "parameters"),
     [

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, trees
-from jaxunlearn.models import MODELS, build, resnet
+from jaxunlearn.models import MODELS, airbench, blocks, build, resnet
 from jaxunlearn.settings import ModelSettings
 
 CLASSES, BATCH, MEMBERS = 5, 4, 3
 # Smallest pictures and widths that still run every layer of an architecture.
 PICTURES = {"cnn": (8, 8, 1), "cnn_bn": (8, 8, 1), "vit": (8, 8, 1), "vit_s16": (8, 8, 1)}
+PICTURES["airbench"] = (9, 9, 3)
 PICTURES |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), (32, 32, 3))
-WIDTHS = {"cnn": 4, "cnn_bn": 4, "vit": 12, "vit_s16": 6, "resnet18": 4, "resnet34": 2, "resnet50": 2}
+WIDTHS = {"airbench": 4, "cnn": 4, "cnn_bn": 4, "vit": 12, "vit_s16": 6, "resnet18": 4, "resnet34": 2, "resnet50": 2}
 WIDTHS |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), 2)
 # Fewer layers of the same kind; test_cost.py has the whole ones.
 FEWER = {"vit_s16": {"depth": 2, "size": 64}, "vgg16_bn": {"depths": (1, 1, 1, 1, 1)}}
@@ -270,6 +271,7 @@ def test_impossible_forms_types_and_class_counts_are_refused():
         ("cnn", (2, 8, 8), "takes pictures .*model.name = 'mlp'"),
         ("vit", (2, 30, 30, 3), "patches of 4x4, but 30x30"),
         ("vgg11", (2, 8, 8, 3), "at least 32x32 pixels, not 8x8"),
+        ("airbench", (2, 8, 8, 3), "at least 9x9 pixels, not 8x8"),
     ],
 )
 def test_inputs_of_the_wrong_shape_are_refused_with_advice(name, shape, words):
@@ -296,6 +298,28 @@ def test_a_user_s_own_builder_is_reached_by_module_and_name(monkeypatch):
         build(ModelSettings(name="my_networks:narrow"), 7)
     with pytest.raises(errors.ConfigError, match="returned int, expected a flax.linen Module"):
         build(ModelSettings(name="my_networks:wrong"), 7)
+
+
+def test_the_fixed_whitening_makes_patches_of_natural_pictures_uncorrelated():
+    """Pictures drawn with the covariance of natural ones: neighbours alike, colours nearly so, details faint."""
+    draw = np.random.default_rng(0)
+    variances = airbench._VARIANCES
+    parts = draw.normal(size=(20_000, 4, 3)) * np.sqrt(variances)
+    patches = np.einsum("nab,ap,bc->npc", parts, airbench._HAAR, airbench._COLOURS).reshape(-1, 12)
+    answers = patches @ airbench.whitening(3).reshape(12, 24)
+    np.testing.assert_array_equal(answers[:, :12], -answers[:, 12:])
+    np.testing.assert_allclose(np.corrcoef(answers[:, :12].T), np.eye(12), atol=0.05)
+    kept = (variances / (variances + 5e-4)).reshape(-1)
+    np.testing.assert_allclose(answers[:, :12].var(0), kept, rtol=0.05)
+    assert airbench.whitening(1).shape == (2, 2, 1, 8)
+
+
+def test_convolutions_of_the_fast_network_start_as_the_identity_on_their_first_channels():
+    inputs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 5, 3)), jnp.float32)
+    layer = blocks.Conv(7, use_bias=False, kernel_init=airbench.identity_init)
+    outputs, _ = layer.init_with_output(jax.random.key(0), inputs)
+    np.testing.assert_allclose(outputs[..., :3], inputs, rtol=1e-6)
+    assert np.abs(outputs[..., 3:]).min() > 0
 
 
 def test_batch_norm_leaves_the_rest_of_the_small_network_as_it_was():

@@ -1,0 +1,85 @@
+"""What comes after training: all scores, prediction sets and epsilon-hat at full size."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from launch.benches.gpu import clock
+
+Row = dict[str, Any]
+
+
+def analyses(names: Sequence[str], *, pace: clock.Pace, sizes: dict[str, dict[str, int]]) -> Iterator[Row]:
+    """Rows named by their first word: scores, signals, sets, epsilon-hat.
+
+    Args:
+      names: rows to measure.
+      pace: of the windows.
+      sizes: analysis -> sizes that differ from the full ones of its own bench.
+    """
+    for name in names:
+        what = name.split()[0].rstrip(",:")
+        yield WORKS[what](name, pace, sizes[what])
+
+
+def _scores(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
+    """Seconds from logits in host memory to every score; bytes are those of the logits, read once."""
+    import jax
+
+    from jaxunlearn import scores
+    from launch.benches import scores as bench
+
+    evidence = bench.draw(bench.FULL._replace(**sizes))
+    options = scores.Options()
+    seconds = clock.windows(lambda: scores.run(("all",), evidence, options).scores, pace, jax.block_until_ready)
+    shadows = evidence.shadows
+    row = clock.value_row(name, seconds, "s", shape=list(shadows.shape))
+    return {**row, "byte_rate": shadows.nbytes / row["value"]}
+
+
+def _signals(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
+    """Milliseconds from logits on the device to the three signals that every score rests on."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxunlearn.scores import signals
+
+    shape = (sizes["shadows"], sizes["samples"], sizes["classes"])
+    labels = jnp.asarray(np.random.default_rng(0).integers(0, shape[2], shape[1]), jnp.int32)
+    logits = jax.jit(lambda key: 3 * jax.random.normal(key, shape))(jax.random.key(0))
+
+    @jax.jit
+    def all_signals(logits: Any, labels: Any) -> Any:
+        kernels = (signals.true_logit, signals.log_odds, lambda a, b: signals.taylor_soft_margin(a, b, jnp.float32(2)))
+        return [jax.vmap(kernel, (0, None))(logits, labels) for kernel in kernels]
+
+    seconds = clock.windows(lambda: all_signals(logits, labels), pace, jax.block_until_ready)
+    row = clock.value_row(name, [1e3 * one for one in seconds], "ms", shape=list(shape))
+    return {**row, "byte_rate": logits.nbytes / (row["value"] * 1e-3)}
+
+
+def _sets(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
+    """Seconds for threshold, coverage, size and CR of every model and level, from logits on the device."""
+    from launch.benches import conformal as bench
+
+    full = bench.FULL._replace(**sizes)
+    work = bench.ways_of(full)["here"]
+    row = clock.value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=full._asdict())
+    read = 4 * full.models * full.classes * (full.samples + full.calibration)
+    return {**row, "byte_rate": read / row["value"]}
+
+
+def _epsilon(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
+    """Seconds from logits in host memory to epsilon-hat of all approaches."""
+    from launch.benches import epsilon as bench
+
+    full = bench.FULL._replace(**sizes)
+    work, _ = next(iter(bench.works_of(full).values()))
+    row = clock.value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=full._asdict())
+    read = 4 * (full.approaches + 1) * full.samples * full.models * full.classes
+    return {**row, "byte_rate": read / row["value"]}
+
+
+WORKS: dict[str, Callable[[str, clock.Pace, dict[str, int]], Row]] = {
+    "scores": _scores, "signals": _signals, "sets": _sets, "epsilon-hat": _epsilon,
+}  # fmt: skip

@@ -1,0 +1,321 @@
+"""Processes, deadline and resume of `launch.bench gpu`.
+
+    rows file -> what is missing -> processes, one after another -> each row appended as it arrives
+
+A row that fails, a process that crashes, hangs or outgrows the memory costs its own rows only, which are recorded as
+failed. What the deadline cuts off is not recorded: the next call with the same file measures it.
+"""
+
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from jaxunlearn import errors, progress, settings
+from launch import _entry
+from launch.benches.gpu import child, peaks, report, table
+from launch.benches.gpu.table import Measurement
+
+Row = dict[str, Any]
+_PATIENCE = 4.0  # times the expected seconds, then a process is ended
+_LEAST_LIMIT_SECONDS = 90.0
+_NEVER_SECONDS = "1000000000"
+
+
+class Options(NamedTuple):
+    """One call of the bench.
+
+    Attributes:
+      quick: tiny sizes: does it run, not how fast.
+      out: file to which rows are appended; "" = none, nothing is resumed.
+      minutes: deadline.
+      data: CIFAR-10 as .npz, or "".
+      rows: measure only rows whose name contains this.
+      again: measure rows that the file holds already once more; the newest counts.
+    """
+
+    quick: bool
+    out: str = ""
+    minutes: float = 8.0
+    data: str = ""
+    rows: str = ""
+    again: bool = False
+
+
+class Process(NamedTuple):
+    """A started process of measurements, and where its error output goes."""
+
+    popen: subprocess.Popen
+    errors: IO[bytes]
+
+
+def run(options: Options, say: Callable[[str], None] | None = None) -> list[Row]:
+    """Measures what is missing until the minutes are used.
+
+    Returns:
+      The newest row of every name on this machine, in the order of the table: those of the file and the new ones.
+
+    Raises:
+      ConfigError: unusable options, before anything is measured. DeviceError: JAX does not start here.
+    """
+    say = say or progress.Reporter().say
+    deadline = time.monotonic() + 60 * options.minutes
+    path = _checked_data(options.data)
+    everything = table.measurements(options.quick, path)
+    chosen = [one for one in table.passes(everything) if any(options.rows in name for name in one.names)]
+    if not chosen:
+        raise errors.ConfigError(f"--rows={options.rows}: no row has a name that contains this.")
+    machine = probe(options.quick)
+    rows = [row for row in read(options.out) if _is_of(row, machine, options.quick)]
+    finished = set() if options.again else {row["name"] for row in rows}
+    missing, skipped = _missing(chosen, finished, options, machine)
+    groups = grouped(missing, options.quick)
+    count = sum(len(one.names) for one in missing)
+    say(f"{machine['device']}, jax {machine['versions']['jax']}: {count} rows to measure in {len(groups)} processes, "
+        f"until {options.minutes:g} minutes are used")  # fmt: skip
+    for row in measured(groups, options, machine, rows, deadline, say):
+        whole = {"bench": "gpu", "quick": options.quick, **row, **_stamp(machine)}
+        rows.append(whole)
+        append(options.out, whole)
+        say("  " + report.line(whole))
+    for name, reason in skipped.items():
+        say(f"  left out: {name} ({reason})")
+    newest = {row["name"]: row for row in rows}
+    left = sum(name not in newest for one in chosen for name in one.names) - len(skipped)
+    if left:
+        hint = "call again with the same --out to go on" if options.out else "give --out=FILE to go on later"
+        say(f"{left} row(s) are left: {hint}")
+    return [newest[name] for one in everything for name in one.names if name in newest]
+
+
+def _missing(chosen: list[Measurement], finished: set[str], options: Options,
+             machine: dict[str, Any]) -> tuple[list[Measurement], dict[str, str]]:  # fmt: skip
+    """Measurements narrowed to rows that are asked for and not there, and rows that cannot be measured here."""
+    reasons = {"data": "" if options.data else "give --data=cifar10.npz",
+               "torch": "" if machine["torch"] else "PyTorch is not installed"}  # fmt: skip
+    missing, skipped = [], {}
+    for one in chosen:
+        asked = tuple(name for name in one.names if options.rows in name and name not in finished)
+        reason = reasons.get(one.needs, "")
+        if reason:
+            skipped |= dict.fromkeys(asked, reason)
+        elif asked:
+            missing.append(one._replace(names=one.names) if one.fresh else one._replace(names=asked))
+    return missing, skipped
+
+
+def grouped(measurements: list[Measurement], quick: bool) -> list[list[Measurement]]:
+    """What runs in one process: neighbours that need none of their own; in quick mode all but other XLA flags."""
+
+    def key(one: Measurement) -> Any:
+        if quick:
+            return one.environment.get("XLA_FLAGS", one.needs == "torch")
+        return one.names if one.fresh else (one.first, one.section)
+
+    order = (
+        sorted(measurements, key=lambda one: ("XLA_FLAGS" in one.environment, one.needs == "torch"))
+        if quick
+        else measurements
+    )
+    return [list(group) for _, group in itertools.groupby(order, key)]
+
+
+def measured(groups: list[list[Measurement]], options: Options, machine: dict[str, Any], rows: list[Row],
+             deadline: float, say: Callable[[str], None]) -> Iterator[Row]:  # fmt: skip
+    """Yields rows as they arrive; while one process measures, the next one starts up, given cores for both."""
+    rates = {"data sheet": peaks.data_sheet(machine["kind"]), "measured": {}}
+    for row in rows:
+        peaks.learn(rates["measured"], row)
+    waiting: dict[int, Process] = {}
+    try:
+        for number, group in enumerate(groups):
+            seconds = sum(one.seconds for one in group)
+            if not options.quick and deadline - time.monotonic() < seconds / 2:
+                continue
+            process = waiting.pop(number, None) or start(group, options.quick)
+            if number + 1 < len(groups) and _entry.cores() > 2:
+                waiting[number + 1] = start(groups[number + 1], options.quick)
+            limit = time.monotonic() + max(_PATIENCE * seconds, _LEAST_LIMIT_SECONDS)
+            say(f"{table.SECTIONS[group[0].section]}: {group[0].names[0]}" + (" ..." if len(group) > 1 else ""))
+            for row in _rows_of(process, group, options.quick, machine, rates, min(limit, deadline), limit <= deadline):
+                peaks.learn(rates["measured"], row)
+                yield row
+            if time.monotonic() >= deadline:
+                return
+    finally:
+        for process in waiting.values():
+            end(process)
+
+
+def _rows_of(process: Process, group: list[Measurement], quick: bool, machine: dict[str, Any],
+             rates: dict[str, dict[str, float]], until: float, is_own_limit: bool) -> Iterator[Row]:  # fmt: skip
+    """The rows of one process; failed ones for what it did not deliver, unless the deadline ended it."""
+    described = [one._asdict() for one in group]
+    missing = {name: one for one in described for name in one["names"]}
+    begun, problem = time.monotonic(), ""
+    try:
+        for answer in ask(process, child.request_of(described, machine, quick, rates), until):
+            if "done" in answer:
+                return
+            missing.pop(answer["name"], None)
+            yield answer
+        problem = crash(process)
+    except TimeoutError:
+        if not is_own_limit:
+            return
+        problem = f"ended after {time.monotonic() - begun:.0f} s, {_PATIENCE:g} times what it was expected to take"
+    finally:
+        end(process)
+    for name, one in missing.items():
+        yield child.failed(name, one, problem, time.monotonic() - begun)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# processes
+
+
+def start(group: list[Measurement], quick: bool) -> Process:
+    """Starts the process of a group, in a session of its own, so that its own children end with it."""
+    modules = sorted({one.function.partition(":")[0] for one in group})
+    command = [sys.executable, "-m", "launch.benches.gpu.child", *modules]
+    # A quick look says nothing about speed, so its programs need not be fast either.
+    flags = "--xla_force_host_platform_device_count=1" + " --xla_backend_optimization_level=0" * quick
+    own = dict(group[0].environment) if group else {}
+    flags = f"{flags} {own.pop('XLA_FLAGS', '')}".strip()
+    environment = {**os.environ, "XLA_FLAGS": flags, **_cache(quick), **({} if quick else own)}
+    output = tempfile.TemporaryFile()
+    popen = subprocess.Popen(command, cwd=_entry.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=output, start_new_session=True)  # fmt: skip
+    return Process(popen, output)
+
+
+def _cache(quick: bool) -> dict[str, str]:
+    """Compiled programs are not remembered, since compiling is measured; what autotuning found is, to save minutes."""
+    if quick:
+        return {}
+    folder = settings.cache_folder() / "bench_gpu"
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": _NEVER_SECONDS}
+
+
+def ask(process: Process, request: str, until: float) -> Iterator[dict[str, Any]]:
+    """Sends the request and yields the answers until the process closes its output.
+
+    Raises:
+      TimeoutError: at the monotonic time `until`.
+    """
+    stdin, stdout = process.popen.stdin, process.popen.stdout
+    assert stdin is not None and stdout is not None
+    try:
+        stdin.write(request.encode())
+        stdin.flush()  # it stays open: its end tells the process that this one has died
+    except BrokenPipeError:
+        return  # it has crashed already; its error output says why
+    rest = b""
+    while True:
+        ready, _, _ = select.select([stdout], [], [], max(until - time.monotonic(), 0.0))
+        if not ready:
+            raise TimeoutError
+        piece = os.read(stdout.fileno(), 2**16)
+        if not piece:
+            return
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from map(json.loads, lines)
+
+
+def crash(process: Process) -> str:
+    """What a process that ended too early left behind: its code, and the last lines of its error output."""
+    code = process.popen.wait()
+    process.errors.seek(0)
+    lines = [line for line in process.errors.read().decode(errors="replace").splitlines() if line.strip()]
+    return f"the process ended with code {code}: " + " | ".join(lines[-3:])
+
+
+def end(process: Process) -> None:
+    """Ends a process and its children at once."""
+    try:
+        os.killpg(process.popen.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    process.popen.wait()
+    for stream in (process.popen.stdin, process.popen.stdout, process.errors):
+        if stream is not None:
+            stream.close()
+
+
+def probe(quick: bool) -> dict[str, Any]:
+    """Device and versions, from a process of its own: this one must not hold the device's memory.
+
+    Raises:
+      DeviceError: JAX does not start.
+    """
+    process = start([], quick)
+    try:
+        for answer in ask(process, child.request_of([], None, quick, {}), time.monotonic() + _LEAST_LIMIT_SECONDS):
+            return answer["machine"]
+        problem = crash(process)
+    except TimeoutError:
+        problem = f"no answer within {_LEAST_LIMIT_SECONDS:g} s"
+    finally:
+        end(process)
+    raise errors.DeviceError(f"JAX does not start here: {problem}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the rows file
+
+
+def read(path: str) -> list[Row]:
+    """Rows of this bench in a file; [] where there is none. A line cut off by a kill is left out."""
+    rows = []
+    for line in _text(path).splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("bench") == "gpu" and "name" in row:
+            rows.append(row)
+    return rows
+
+
+def append(path: str, row: Row) -> None:
+    """Adds one line, on a line of its own even where the last one was cut off."""
+    if not path:
+        return
+    text = _text(path)
+    with open(path, "a", encoding="utf-8") as out:
+        out.write(("\n" if text and not text.endswith("\n") else "") + json.dumps(row) + "\n")
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).is_file() else ""
+
+
+def _is_of(row: Row, machine: dict[str, Any], quick: bool) -> bool:
+    return row.get("quick") == quick and row.get("device") == machine["device"] \
+        and row.get("versions", {}).get("jax") == machine["versions"]["jax"]  # fmt: skip
+
+
+def _stamp(machine: dict[str, Any]) -> Row:
+    return {"device": machine["device"], "cores": machine["cores"], "versions": machine["versions"],
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S")}  # fmt: skip
+
+
+def _checked_data(given: str) -> str:
+    if given and not Path(given).is_file():
+        raise errors.ConfigError(
+            f"--data={given} is no file. Give CIFAR-10 as .npz (x_train, y_train, x_test, y_test)."
+        )
+    return str(Path(given).resolve()) if given else ""
+
+
+def newest(rows: Iterable[Row]) -> list[Row]:
+    """The last row of every name."""
+    return list({row["name"]: row for row in rows}.values())

@@ -1,0 +1,36 @@
+"""Small networks in large populations: members side by side against one after another."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+
+from jaxunlearn import trees
+from jaxunlearn.protocols import workbench
+from launch.benches import programs as populations
+from launch.benches.gpu import clock, programs
+
+Row = dict[str, Any]
+
+
+def members(names: Sequence[str], *, pace: clock.Pace, case: str, cells: dict[str, Any]) -> Iterator[Row]:
+    """Model-steps per second of one network; `cells`: name of a row -> [members, mapping, conv]."""
+    for name in names:
+        count, mapping, conv = cells[name]
+        if conv == "unrolled" and jax.default_backend() == "cpu":
+            conv = "cpu"  # gradients of native convolutions in a loop take minutes there
+        problem = populations.build(populations.CASES[case], count)
+        policy = workbench.Policy(mapping, 1, conv, 1)
+        engine = populations.engine(problem._replace(bench=workbench.with_policy(problem.bench, policy)), count)
+        seconds = clock.windows(lambda engine=engine: next(engine.epochs), pace, lambda result: None)  # type: ignore[misc]
+        step = programs.step_of(engine.program.call.as_text())  # type: ignore[attr-defined]
+        row = clock.value_row(name, [engine.model_steps / one for one in seconds], "model-steps/s", members=count,
+                              mapping=mapping, conv=conv, case=case, kernels=step.kernels,
+                              compile_seconds=engine.compile_seconds)  # fmt: skip
+        network = problem.bench.cost
+        # At least the weights and their momentum are read and written once per step.
+        weights = 16 * trees.count(trees.take(problem.initial.state.params, 0))
+        operations = 3 * network.forward_flops * populations.BATCH
+        yield {**row, "arithmetic": "tf32", "operation_rate": row["value"] * operations,
+               "byte_rate": row["value"] * weights}  # fmt: skip
+        jax.clear_caches()

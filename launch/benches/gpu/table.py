@@ -1,0 +1,244 @@
+"""The measurements of `launch.bench gpu`, in order, as data.
+
+Two passes: `first` ones answer the questions that defaults depend on and fit into some eight minutes on an H200; the
+others follow where time is left, or in the next call with the same file. Within a pass the sections keep their order.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+NETWORKS, FOLDER = "launch.benches.gpu.networks", "launch.benches.gpu"
+SECTIONS = {
+    1: "the device",
+    2: "one member: the plain jitted step (the roof of everything else)",
+    3: "the same inside the epoch: what loop, gather and augmentation cost",
+    4: "groups of members, by form of the convolution",
+    5: "small networks: members side by side (vmap) or one after another (map)",
+    6: "the fast recipe",
+    7: "scores, prediction sets, epsilon-hat",
+    8: "PyTorch on the same device",
+    9: "settings of XLA, on the epoch of section 3",
+}
+# Settings of XLA that may matter for an epoch of many small kernels.
+XLA_FLAGS = {
+    "no command buffers": "--xla_gpu_enable_command_buffer=",
+    "command buffers around loops":
+        "--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
+    "command buffers from one kernel on": "--xla_gpu_graph_min_graph_size=1",
+    "no autotuning": "--xla_gpu_autotune_level=0",
+    "latency hiding scheduler": "--xla_gpu_enable_latency_hiding_scheduler=true",
+    "no Triton matrix products": "--xla_gpu_enable_triton_gemm=false",
+}  # fmt: skip
+FORMS = {"unrolled": "unrolled native", "grouped": "grouped, native weight gradient", "native": "grouped",
+         "im2col": "im2col"}  # fmt: skip
+
+
+class Measurement(NamedTuple):
+    """One function of this folder with its arguments, run in a process of its own or with its neighbours.
+
+    Attributes:
+      section: number in SECTIONS.
+      function: "module:function", a generator (names, pace=..., **arguments) -> rows.
+      arguments: by name, JSON.
+      names: rows that it yields, in order; unique over the table.
+      seconds: what it takes on an H200, start and compiling included: for planning; killed at four times as long.
+      first: belongs to the first pass.
+      environment: variables of its process.
+      fresh: needs a process of its own (memory, compile times, environment).
+      needs: "" or "data" (--data) or "torch" (PyTorch installed).
+    """
+
+    section: int
+    function: str
+    arguments: Mapping[str, Any]
+    names: tuple[str, ...]
+    seconds: float
+    first: bool = False
+    environment: Mapping[str, str] = {}
+    fresh: bool = True
+    needs: str = ""
+
+
+class Sizes(NamedTuple):
+    """What differs between the whole bench and `--quick`."""
+
+    model: str = "resnet18"
+    label: str = "ResNet-18"
+    side: int = 32
+    fast_model: str = "airbench"
+    rows: int = 50_000
+    batches: tuple[int, ...] = (128, 512)
+    fast_batches: tuple[int, ...] = (512, 1024)
+    arithmetic: tuple[str, ...] = ("bf16", "tf32", "f32")
+    groups: tuple[int, ...] = (8, 4, 2)
+    steps: int = 40
+    members: tuple[int, ...] = (16, 128, 1024)
+    matrix: int = 8192
+    copied: int = 2**31
+    fast_members: tuple[int, ...] = (8, 1)
+    fast_rows: int = 16_000
+    variant: str = ""
+
+
+FULL = Sizes()
+QUICK = Sizes("cnn_bn", "small CNN", 8, "cnn_bn", 128, (8,), (8,), ("bf16", "tf32"), (2,), 3, (2,), 64, 2**12, (2,), 64,
+              "smoke")  # fmt: skip
+# Sizes of the analyses: full, and quick.
+ANALYSES = {
+    False: {"scores": {"samples": 50_000}, "signals": {"shadows": 128, "samples": 50_000, "classes": 100}, "sets": {},
+            "epsilon-hat": {}},
+    True: {"scores": {"shadows": 4, "samples": 60, "classes": 10, "population": 40, "own": 20},
+           "signals": {"shadows": 2, "samples": 50, "classes": 10},
+           "sets": {"models": 3, "calibration": 60, "samples": 80, "classes": 10, "levels": 3},
+           "epsilon-hat": {"approaches": 2, "samples": 12, "models": 8, "classes": 4}},
+}  # fmt: skip
+
+
+def measurements(quick: bool, path: str = "") -> list[Measurement]:
+    """All measurements, section by section.
+
+    Args:
+      quick: tiny sizes.
+      path: CIFAR-10 as .npz for the accuracy of the fast recipe; "" = that row is skipped.
+    """
+    sizes = QUICK if quick else FULL
+    rows = [*_device(sizes), *_steps(sizes), *_epochs(sizes), *_groups(sizes), *_small(sizes), *_fast(sizes, path),
+            *_analyses(quick), *_torch(sizes), *_flags(sizes)]  # fmt: skip
+    return rows
+
+
+def passes(rows: list[Measurement]) -> list[Measurement]:
+    """The same in the order in which they are measured: first pass, then the others."""
+    return sorted(rows, key=lambda one: not one.first)
+
+
+def network(sizes: Sizes, batch: int, arithmetic: str, augment: str = "none") -> dict[str, Any]:
+    """ResNet-18 on CIFAR shapes, or the small network of the quick bench."""
+    return {"model": sizes.model, "side": sizes.side, "batch": batch, "arithmetic": arithmetic,
+            "augment": augment, "rows": sizes.rows}  # fmt: skip
+
+
+def _device(sizes: Sizes) -> list[Measurement]:
+    names = ["device memory", *(f"matrix products of {sizes.matrix}^3, {kind}" for kind in ("bf16", "tf32", "f32")),
+             "copy"]  # fmt: skip
+    arguments = {"side": sizes.matrix, "copied": sizes.copied}
+    return [Measurement(1, f"{FOLDER}.device:device", arguments, tuple(names), 15, True, fresh=False)]
+
+
+def _steps(sizes: Sizes) -> list[Measurement]:
+    found = []
+    for batch in sizes.batches:
+        for arithmetic in sizes.arithmetic:
+            first = batch == sizes.batches[0] and arithmetic != "f32"
+            name = f"{sizes.label}, batch {batch}, {arithmetic}: plain step"
+            extra = (f"{name}, compiling without autotuning", f"{name}, autotuning") if first else ()
+            # Autotuning is measured only where nothing is remembered.
+            environment = {"JAX_COMPILATION_CACHE_DIR": ""} if first else {}
+            found.append(Measurement(2, f"{NETWORKS}:plain_step", {"network": network(sizes, batch, arithmetic)},
+                                     (name, *extra), 40, first, environment))  # fmt: skip
+    return found
+
+
+def _epochs(sizes: Sizes) -> list[Measurement]:
+    batch, steps = sizes.batches[0], sizes.steps
+    label = f"{sizes.label}, batch {batch}, bf16"
+    alone = {"network": network(sizes, batch, "bf16"), "steps": steps}
+    augmented = {"network": network(sizes, batch, "bf16", "flip_crop"), "steps": steps, "conv": "native"}
+    return [
+        Measurement(3, f"{NETWORKS}:scanned_step", alone, (f"{label}: scan over steps",), 25, True),
+        Measurement(3, f"{NETWORKS}:epoch", {**alone, "conv": "native"}, (f"{label}: engine, rows gathered",), 25),
+        Measurement(3, f"{NETWORKS}:epoch", {**augmented, "profiled": True},
+                    (f"{label}: engine, gathered and augmented",), 25, True),
+    ]  # fmt: skip
+
+
+def _groups(sizes: Sizes) -> list[Measurement]:
+    """The most telling cells first: the largest group in the default form, then its rivals, then smaller groups."""
+    batch, largest = sizes.batches[0], sizes.groups[0]
+    cells = [(1, "native"), (1, "im2col"), *((group, form) for group in sizes.groups for form in FORMS)]
+    found = []
+    for arithmetic in ("bf16", "tf32"):
+        for group, form in cells:
+            first = group == largest and (
+                form == "unrolled" or (arithmetic == "bf16" and form in ("grouped", "native"))
+            )
+            name = (
+                f"{sizes.label}, batch {batch}, {arithmetic}: {group} member(s), {FORMS[form] if group > 1 else form}"
+            )
+            arguments = {"network": network(sizes, batch, arithmetic, "flip_crop"), "steps": sizes.steps,
+                         "members": group, "conv": form, "profiled": first}  # fmt: skip
+            found.append(Measurement(4, f"{NETWORKS}:epoch", arguments, (name,), 45, first))
+    return found
+
+
+def _small(sizes: Sizes) -> list[Measurement]:
+    found = []
+    for case, label, forms in (("digits", "digits CNN", {"vmap": "im2col", "map": "unrolled"}),
+                               ("location", "Location MLP", {"vmap": "native", "map": "native"})):  # fmt: skip
+        cells = {f"{label}, {count} members: {mapping}": [count, mapping, form]
+                 for count in sizes.members for mapping, form in forms.items()}  # fmt: skip
+        arguments = {"case": case, "cells": cells}
+        found.append(Measurement(5, f"{FOLDER}.small:members", arguments, tuple(cells), 40, True, fresh=False))
+    return found
+
+
+def _fast(sizes: Sizes, path: str) -> list[Measurement]:
+    found = []
+    for batch in sizes.fast_batches:
+        for group in sizes.fast_members:
+            label = f"{sizes.fast_model}, batch {batch}, bf16, {group} member(s)"
+            arguments = {
+                "network": network(sizes, batch, "bf16", "flip_crop") | {"model": sizes.fast_model},
+                "steps": max(sizes.steps // 2, 2), "members": group, "epoch_rows": sizes.fast_rows,
+                "profiled": group > 1,
+            }  # fmt: skip
+            names = (f"{label}: step", f"{label}: epoch of {sizes.fast_rows:,} samples, per member")
+            first = (batch, group) == (sizes.fast_batches[0], sizes.fast_members[0])
+            found.append(Measurement(6, f"{NETWORKS}:epoch", arguments, names, 40, first))
+    group = sizes.fast_members[0]
+    arguments = {
+        "path": path,
+        "variant": sizes.variant,
+        "arithmetic": "bf16",
+        "members": group,
+        "rows": sizes.fast_rows,
+    }
+    label = f"configs/cifar10_fast.py, {group} member(s), bf16"
+    names = (f"{label}: held-out accuracy", f"{label}: training")
+    return [*found, Measurement(6, f"{NETWORKS}:fast_accuracy", arguments, names, 60, True, needs="data")]
+
+
+def _analyses(quick: bool) -> list[Measurement]:
+    names = ("scores, all of one audit, from host memory", "signals of all shadows, on the device",
+             "sets: prediction sets of all models and levels", "epsilon-hat of all approaches")  # fmt: skip
+    return [Measurement(7, f"{FOLDER}.analyses:analyses", {"sizes": ANALYSES[quick]}, names, 45, True, fresh=False)]
+
+
+def _torch(sizes: Sizes) -> list[Measurement]:
+    batch = sizes.batches[0]
+    # ResNet-18's operations per training sample at width 64 (multiply-add = 2); small ones are of no interest.
+    operations = 3.33e9 if sizes is FULL else 0.0
+    labels = {"compiled": "one model, bf16, channels last, compiled with CUDA graphs",
+              "memory": "one model, bf16, channels last, eager", "func": "torch.func over 8 models, bf16",
+              "loader": "one model through a DataLoader"}  # fmt: skip
+    found = []
+    for way, label in labels.items():
+        if sizes is QUICK and way == "compiled":
+            continue  # torch.compile alone takes longer than the whole quick bench
+        arguments = {"way": way, "width": 64 if sizes is FULL else 4, "side": sizes.side, "batch": batch,
+                     "members": 8 if sizes is FULL else 2, "operations": operations}  # fmt: skip
+        name = f"PyTorch ResNet-18, batch {batch}: {label}"
+        seconds, first = (70, True) if way == "compiled" else (20, way != "func")
+        found.append(Measurement(8, f"{FOLDER}.torch_way:ways", arguments, (name,), seconds, first, needs="torch"))
+    return found
+
+
+def _flags(sizes: Sizes) -> list[Measurement]:
+    batch = sizes.batches[0]
+    arguments = {"network": network(sizes, batch, "bf16", "flip_crop"), "steps": sizes.steps, "conv": "native"}
+    chosen = list(XLA_FLAGS.items()) if sizes is FULL else list(XLA_FLAGS.items())[:1]
+    return [
+        Measurement(9, f"{NETWORKS}:epoch", arguments, (f"{sizes.label}, batch {batch}, bf16: engine, {label}",),
+                    30, number < 2, {"XLA_FLAGS": flag})
+        for number, (label, flag) in enumerate(chosen)
+    ]  # fmt: skip

@@ -1,0 +1,340 @@
+"""The GPU bench: what it reads off programs, its processes and rows file under failures, kills and deadlines."""
+
+import collections
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxunlearn import errors
+from launch import _entry, bench
+from launch.benches.gpu import clock, peaks, programs, report, runner, table
+from launch.benches.gpu.table import Measurement
+
+HERE = str(Path(__file__).parent)
+MACHINE = {"device": "2 x cpu (cpu)", "kind": "cpu", "cores": 2, "versions": {"jax": "0"}, "torch": False}
+
+
+def fake(function, names, *, fresh=True, **arguments):
+    return Measurement(2, f"fake_measurements:{function}", arguments, tuple(names), 1.0, True, {}, fresh)
+
+
+@pytest.fixture
+def measure(monkeypatch, tmp_path):
+    """Runs given measurements as `launch.bench gpu` would, with a rows file; returns rows and what was said."""
+    monkeypatch.setenv("PYTHONPATH", HERE)
+    monkeypatch.setattr(runner, "probe", lambda quick: MACHINE)
+
+    def run(*measurements, minutes=2.0, **options):
+        monkeypatch.setattr(table, "measurements", lambda quick, path: list(measurements))
+        said = []
+        out = str(tmp_path / "rows.jsonl")
+        rows = runner.run(runner.Options(False, out, minutes, **options), said.append)
+        return {row["name"]: row for row in rows}, "\n".join(said)
+
+    run.out = tmp_path / "rows.jsonl"
+    return run
+
+
+def test_rows_arrive_in_the_file_and_are_not_measured_again(measure):
+    first = fake("plain", ["a", "b"], values=[1.0, 2.0])
+    rows, _ = measure(first)
+    assert [row["value"] for row in rows.values()] == [1.0, 2.0]
+    for row in rows.values():
+        wanted = {"name", "value", "unit", "share", "share_of", "seconds", "device", "versions", "section", "status"}
+        assert wanted <= set(row) and row["versions"] == {"jax": "0"} and row["device"] == MACHINE["device"]
+    rows, said = measure(first._replace(arguments={"values": [5.0, 6.0]}), fake("plain", ["c"], values=[3.0]))
+    assert [row["value"] for row in rows.values()] == [1.0, 2.0, 3.0] and "1 rows to measure" in said
+    rows, _ = measure(first._replace(arguments={"values": [5.0, 6.0]}), again=True)
+    assert [row["value"] for row in rows.values()] == [5.0, 6.0]
+    assert len(measure.out.read_text().splitlines()) == 5  # what was measured before stays in the file
+
+
+def test_a_line_cut_off_by_a_kill_is_measured_again_and_other_lines_are_kept(measure):
+    rows, _ = measure(fake("plain", ["a"], values=[1.0]))
+    whole = measure.out.read_text()
+    measure.out.write_text("not ours\n" + whole + whole[: len(whole) // 2].replace('"a"', '"b"'))
+    rows, _ = measure(fake("plain", ["a"], values=[5.0]), fake("plain", ["b"], values=[2.0]))
+    assert [row["value"] for row in rows.values()] == [1.0, 2.0]
+    assert json.loads(measure.out.read_text().splitlines()[-1])["name"] == "b"
+
+
+def test_rows_of_another_machine_or_size_do_not_count(measure):
+    row, _ = measure(fake("plain", ["a"], values=[1.0]))
+    foreign = [{**row["a"], "device": "1 x NVIDIA H200 (gpu)"}, {**row["a"], "quick": True}]
+    measure.out.write_text("".join(json.dumps(one) + "\n" for one in foreign))
+    rows, _ = measure(fake("plain", ["a"], values=[4.0]))
+    assert rows["a"]["value"] == 4.0
+
+
+def test_what_fails_or_crashes_is_recorded_with_its_message_and_the_rest_goes_on(measure):
+    rows, said = measure(
+        fake("failing", ["kept", "lost"], fresh=False),
+        fake("plain", ["after an error"], values=[1.0], fresh=False),
+        fake("plain", ["alone"], values=[2.0]),
+    )
+    assert rows["kept"]["status"] == "ok" and rows["after an error"]["value"] == 1.0
+    assert rows["lost"]["status"] == "failed" and "RESOURCE_EXHAUSTED" in rows["lost"]["message"]
+    assert rows["lost"]["value"] is None and "failed" in report.line(rows["lost"]) and "lost" in said
+    rows, _ = measure(fake("crashing", ["crashed"]), fake("plain", ["alone"], values=[9.0]))
+    assert "code 7" in rows["crashed"]["message"] and "the compiler gave up" in rows["crashed"]["message"]
+    assert rows["alone"]["value"] == 2.0
+    rows, said = measure(fake("plain", ["lost"], values=[3.0]))
+    assert rows["lost"]["status"] == "failed" and "0 rows to measure" in said  # a failure is a finding, not a gap
+
+
+def test_the_deadline_is_kept_and_what_it_cuts_off_is_left_for_the_next_call(measure):
+    begun = time.monotonic()
+    rows, said = measure(fake("slow", ["at once", "late"], pause=300.0), minutes=0.05)
+    assert time.monotonic() - begun < 3 + 20
+    assert list(rows) == ["at once"] and "1 row(s) are left" in said
+    rows, _ = measure(fake("slow", ["at once", "late"], pause=0.0))
+    assert rows["late"]["value"] == 2.0
+
+
+def test_a_process_that_hangs_is_ended_at_its_own_limit(measure, monkeypatch):
+    monkeypatch.setattr(runner, "_LEAST_LIMIT_SECONDS", 1.0)
+    rows, _ = measure(fake("slow", ["at once", "late"], pause=300.0), fake("plain", ["after"], values=[1.0]))
+    assert rows["late"]["status"] == "failed" and "ended after 4 s, 4 times" in rows["late"]["message"]
+    assert rows["after"]["value"] == 1.0
+
+
+def test_after_a_kill_in_the_middle_the_next_call_goes_on_and_nothing_is_left_running(measure):
+    script = (
+        "import sys\nfrom launch.benches.gpu import runner, table\n"
+        "one = table.Measurement(2, 'fake_measurements:slow', {'pause': 300.0}, ('at once', 'late'), 1.0, True)\n"
+        f"runner.probe = lambda quick: {MACHINE!r}\n"
+        "table.measurements = lambda quick, path: [one]\nrunner.run(runner.Options(False, sys.argv[1]))\n"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", script, str(measure.out)], cwd=_entry.ROOT,
+                              env={**os.environ, "PYTHONPATH": f"{HERE}:{_entry.ROOT}"},
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    until = time.monotonic() + 60
+    while not (measure.out.is_file() and measure.out.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    children = _children(killed.pid)
+    assert children
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    while any(map(_is_alive, children)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(_is_alive, children))  # it would hold the device's memory
+    rows, said = measure(fake("slow", ["at once", "late"], pause=0.0))
+    assert list(rows) == ["at once", "late"] and rows["late"]["value"] == 2.0
+    assert "resumed" not in said and len(measure.out.read_text().splitlines()) == 3
+
+
+def _children(parent):
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(status.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def _is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_the_machine_is_described_by_a_process_of_its_own():
+    machine = runner.probe(True)
+    assert machine["device"] == "1 x cpu (cpu)" and machine["versions"]["jax"] == jax.__version__
+    json.dumps(machine)
+
+
+def test_bad_calls_are_refused_before_anything_is_measured(capsys, tmp_path):
+    assert bench.main(["launch.bench", "gpu", f"--data={tmp_path / 'none.npz'}"]) == 2
+    assert "is no file. Give CIFAR-10 as .npz" in capsys.readouterr().err
+    assert bench.main(["launch.bench", "conv", "--minutes=3"]) == 2
+    assert "--minutes belongs to the bench gpu" in capsys.readouterr().err
+    assert bench.main(["launch.bench", "gpu", "--minutes=0"]) == 2
+    assert bench.main(["launch.bench", "gpu", "--report"]) == 2
+    assert "--report needs --out=FILE" in capsys.readouterr().err
+    with pytest.raises(errors.ConfigError, match="--rows=nothing: no row"):
+        runner.run(runner.Options(True, rows="nothing"), print)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the table
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_row_has_a_name_of_its_own_and_every_function_exists(quick):
+    measurements = table.measurements(quick, "cifar10.npz")
+    names = collections.Counter(name for one in measurements for name in one.names)
+    assert set(names.values()) == {1} and {one.section for one in measurements} == set(table.SECTIONS)
+    sections = [one.section for one in measurements]
+    assert sections == sorted(sections)
+    for one in measurements:
+        module, _, function = one.function.partition(":")
+        assert f"def {function}(" in (_entry.ROOT / f"{module.replace('.', '/')}.py").read_text()
+        json.dumps(one._asdict())
+
+
+def test_the_first_pass_fits_into_what_a_lent_machine_gives_and_covers_every_section():
+    measurements = table.passes(table.measurements(False, "cifar10.npz"))
+    first = [one for one in measurements if one.first]
+    assert measurements[: len(first)] == first and {one.section for one in first} == set(table.SECTIONS)
+    assert sum(one.seconds for one in first) < 15 * 60
+
+
+def test_the_flags_of_the_last_section_are_known_to_this_compiler():
+    """An unknown flag ends the process before anything is compiled."""
+    flags = " ".join(table.XLA_FLAGS.values())
+    done = subprocess.run([sys.executable, "-c", "import jax; jax.devices()"], env={**os.environ, "XLA_FLAGS": flags},
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_processes_are_shared_where_memory_and_compile_times_do_not_matter():
+    full = runner.grouped(table.passes(table.measurements(False)), quick=False)
+    assert all(len(group) == 1 for group in full if group[0].fresh)
+    assert any(len(group) == 2 for group in full)  # both small networks
+    quick = runner.grouped(table.measurements(True), quick=True)
+    assert len(quick) == 3  # everything, PyTorch, another XLA
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# kernels, shares, profiles, proposals
+
+PROGRAM = """HloModule jit_f, is_scheduled=true
+
+%fused (p: f32[8,64]) -> bf16[8,64] {
+  %p = f32[8,64]{1,0} parameter(0)
+  ROOT %c = bf16[8,64]{1,0} convert(%p)
+}
+
+%body (state: (s32[], f32[8,64])) -> (s32[], f32[8,64]) {
+  %state = (s32[], f32[8,64]{1,0}) parameter(0)
+  %x = f32[8,64]{1,0} get-tuple-element(%state), index=1
+  %half = bf16[8,64]{1,0} fusion(%x), kind=kLoop, calls=%fused
+  %conv = (bf16[8,64]{1,0}, u8[16]{0}) custom-call(%half, %half), custom_call_target="__cudnn$convForward"
+  %y = f32[8,64]{1,0} fusion(%conv, %x), kind=kLoop, calls=%fused
+  ROOT %out = (s32[], f32[8,64]{1,0}) tuple(%x, %y)
+}
+
+ENTRY %main (a: f32[8,64]) -> f32[8,64] {
+  %a = f32[8,64]{1,0} parameter(0)
+  %copy = f32[8,64]{1,0} copy(%a)
+  ROOT %w = (s32[], f32[8,64]{1,0}) while(%copy), condition=%cond, body=%body
+}
+"""
+
+
+def test_kernels_and_bytes_of_a_step_are_those_of_the_loop_body():
+    f32, bf16 = 8 * 64 * 4, 8 * 64 * 2
+    step = programs.step_of(PROGRAM)
+    assert step.kernels == 3  # two fusions, one convolution; tuples and parameters launch nothing
+    assert step.num_bytes == (bf16 + f32) + (bf16 + 16 + 2 * bf16) + (f32 + (bf16 + 16) + f32)
+
+
+def test_a_scan_counts_one_step_however_many_there_are():
+    def steps(length):
+        def f(x):
+            return jax.lax.scan(lambda x, _: (jnp.sort(jnp.sin(x)), None), x, None, length=length)[0]
+
+        return programs.step_of(jax.jit(f).lower(jnp.ones(1000)).compile().as_text())
+
+    few, many = steps(10), steps(1000)
+    assert few == many and few.kernels >= 2 and few.num_bytes >= 2 * 4000
+
+
+def test_shares_take_the_nearer_bound_and_say_whose():
+    rates = {"bf16": 800e12, "copy": 4e12}
+    row = {"operation_rate": 200e12, "arithmetic": "bf16", "byte_rate": 2e12}
+    whole = peaks.with_share(row, rates, "measured")
+    assert whole["share"] == 0.5 and whole["share_of"] == "measured copy bandwidth"
+    assert peaks.with_share({**row, "byte_rate": 1e11}, rates, "measured")["share"] == 0.25
+    assert peaks.with_share({**row, "byte_rate": 0, "arithmetic": "f32"}, rates, "measured")["share"] is None
+    assert peaks.data_sheet("NVIDIA H100 80GB HBM3")["copy"] == 3.35e12
+    assert peaks.data_sheet("NVIDIA H100 PCIe")["copy"] == 2.0e12 and peaks.data_sheet("cpu") == {}
+    learnt = {}
+    for row in ({"operation_rate": 7.0, "arithmetic": "bf16"}, {"byte_rate": 3.0}, {"operation_rate": None}):
+        peaks.learn(learnt, {"section": 1, "status": "ok", **row})
+    peaks.learn(learnt, {"section": 2, "status": "ok", "operation_rate": 9.0, "arithmetic": "bf16"})
+    assert learnt == {"bf16": 7.0, "copy": 3.0}
+
+
+def test_a_profile_says_where_the_time_goes():
+    events = [("sm90_xmma_fprop_implicit_gemm", 0.4), ("input_reduce_fusion_3", 0.1), ("loop_add_fusion", 0.2)] * 2
+    found = clock.summary([*events, ("MemcpyD2D", 0.6)], wall=4.0, steps=2, most=2)
+    assert found["busy"] == pytest.approx(0.5) and found["kernels_run"] == 3.5
+    assert found["kinds"] == {"convolution": 0.4, "copy": 0.3, "element-wise": 0.2, "reduction": 0.1}
+    assert [name for name, *_ in found["top"]] == ["sm90_xmma_fprop_implicit_gemm", "MemcpyD2D"]
+    assert clock.summary([], 1.0, 1, 1) == {}
+
+
+def test_windows_are_as_many_as_asked_for_and_wait_for_the_work():
+    calls, waited = [], []
+    seconds = clock.windows(lambda: calls.append(1) or time.sleep(0.002), clock.Pace(5, 0.01), waited.append)
+    assert len(seconds) == 5 and all(0.002 <= one < 0.1 for one in seconds)
+    assert len(waited) == 7 and len(calls) > 7
+
+
+def row(section, name, value, unit="us per sample", **facts):
+    machine = {"device": "1 x NVIDIA H200 (gpu)", "versions": {"python": "3.12.3", "jax": "0.11.2"}, "quick": False}
+    windows = {"low": value, "high": value, "rounds": 5, "share": 0.25, "time": "2026-01-01T00:00:00"}
+    given = {"section": section, "name": name, "value": value, "unit": unit, "status": "ok", "arithmetic": "bf16"}
+    return {**given, **windows, **machine, **facts}
+
+
+def test_the_proposal_names_the_fastest_way_and_the_rows_behind_it():
+    side = {"mapping": "map", "members": 8}
+    rows = [
+        row(4, "ResNet-18: 8 member(s), unrolled native", 20.0, conv="unrolled", **side),
+        row(4, "ResNet-18: 8 member(s), grouped", 15.0, conv="native", **side),
+        {
+            **row(4, "ResNet-18: 8 member(s), im2col", 0.0, conv="im2col", **side),
+            "status": "failed",
+            "message": "memory",
+        },
+        row(5, "digits CNN, 16 members: map", 100.0, "model-steps/s", conv="unrolled", mapping="map", members=16),
+        row(5, "digits CNN, 16 members: vmap", 400.0, "model-steps/s", conv="im2col", mapping="vmap", members=16),
+        row(5, "digits CNN, 128 members: vmap", 500.0, "model-steps/s", conv="im2col", mapping="vmap", members=128),
+    ]
+    text = report.proposal(rows)
+    assert "ResNet-sized networks (ResNet-18): map, 8 side by side, conv native, bf16" in text
+    assert "1.33 times as slow: ResNet-18: 8 member(s), unrolled native" in text
+    assert "tiny convolutions (digits CNN): vmap, conv im2col" in text and "4.00 times as slow" in text
+    assert "128 members" not in text and "im2col, bf16\n    0" not in text  # one way alone, a failed way: no proposal
+    table_text = report.markdown(rows)
+    assert table_text.startswith("1 x NVIDIA H200 (gpu); python 3.12.3, jax 0.11.2; 2026-01-01")
+    assert "| ResNet-18: 8 member(s), grouped | 15 us per sample | 25 % | 15 .. 15 |" in table_text
+    assert "| failed | | | memory |" in table_text
+    assert report.proposal(rows[:1]).startswith("No class of networks has two ways")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the whole bench
+
+
+@pytest.mark.slow
+def test_the_quick_bench_measures_every_row_on_a_cpu(capsys, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    assert bench.main(["launch.bench", "gpu", "--quick", f"--out={out}", "--minutes=30"]) == 0
+    rows = {row["name"]: row for row in runner.read(str(out))}
+    wanted = [one for one in table.measurements(True) if not one.needs]
+    assert {name for one in wanted for name in one.names} <= set(rows)
+    assert not [row["message"] for row in rows.values() if row["status"] != "ok"]
+    shares = [row for row in rows.values() if row["share"] is not None]
+    assert len(shares) > 20 and all(row["share"] > 0 for row in shares)
+    for row in rows.values():
+        assert row["value"] >= 0 and row["low"] <= row["value"] <= row["high"] and row["seconds"] >= 0
+    printed = capsys.readouterr()
+    assert all(name in printed.out for name in rows) and "give --data=cifar10.npz" in printed.err
+    assert bench.main(["launch.bench", "gpu", "--quick", "--report", f"--out={out}"]) == 0
+    text = capsys.readouterr().out
+    assert "--quick: sizes and windows too small" in text and "dense networks (Location MLP): " in text
