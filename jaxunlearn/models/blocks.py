@@ -120,17 +120,59 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        values = hide(inputs.astype(jnp.float32), mask)
-        mean, var = running_mean.value, running_var.value
-        if train:
-            mean, var, count = _moments(values, mask)
-            if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
-                unbiased = var * count / jnp.maximum(count - 1, 1)
-                for variable, batch in ((running_mean, mean), (running_var, unbiased)):
-                    moved = self.momentum * variable.value + (1 - self.momentum) * batch
-                    variable.value = jnp.where(count > 0, moved, variable.value)
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return ((values - mean) * factor + bias).astype(self.dtype)
+        if not train:
+            values = hide(inputs.astype(jnp.float32), mask)
+            factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
+            return ((values - running_mean.value) * factor + bias).astype(self.dtype)
+        outputs, mean, var, count = _normalised_by_batch(inputs, scale, bias, mask, self.epsilon, self.dtype)
+        if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
+            unbiased = var * count / jnp.maximum(count - 1, 1)
+            for variable, batch in ((running_mean, mean), (running_var, unbiased)):
+                moved = self.momentum * variable.value + (1 - self.momentum) * batch
+                variable.value = jnp.where(count > 0, moved, variable.value)
+        return outputs
+
+
+_Normalised = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _normalised_by_batch(
+    inputs: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None, epsilon: float, dtype: str
+) -> _Normalised:
+    """Outputs [B, ..., C] of `dtype`, and mean [C], biased variance [C] and number of elements [] of the unmasked rows.
+
+    The gradient is written out because batch norm is bound by memory: automatic differentiation of the two-pass
+    moments reads the activations in four sums, the closed form in one pass that gives both sums it needs.
+    """
+    return _normalise_forward(inputs, scale, bias, mask, epsilon, dtype)[0]
+
+
+def _normalise_forward(
+    inputs: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None, epsilon: float, dtype: str
+) -> tuple[_Normalised, tuple]:
+    values = hide(inputs.astype(jnp.float32), mask)
+    mean, var, count = _moments(values, mask)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    outputs = ((values - mean) * (scale * inverse) + bias).astype(dtype)
+    return (outputs, mean, var, count), (inputs, scale, bias, mask, mean, inverse, count)
+
+
+def _normalise_backward(epsilon: float, dtype: str, residuals: tuple, cotangents: _Normalised) -> tuple:
+    inputs, scale, bias, mask, mean, inverse, count = residuals
+    axes = tuple(range(inputs.ndim - 1))
+    rows = cotangents[0].astype(jnp.float32)
+    centred = hide(inputs.astype(jnp.float32), mask) - mean
+    to_bias, to_factor = jnp.sum(rows, axes), jnp.sum(rows * centred, axes)
+    # The mean moves the variance too, by the sum of the centred values, which is zero.
+    to_mean = cotangents[1] - to_bias * scale * inverse
+    to_var = cotangents[2] - to_factor * scale * inverse**3 / 2
+    through_moments = (to_mean + 2 * to_var * centred) / jnp.maximum(count, 1)
+    to_inputs = hide(rows * (scale * inverse) + through_moments, mask).astype(inputs.dtype)
+    return to_inputs, (to_factor * inverse).astype(scale.dtype), to_bias.astype(bias.dtype), None
+
+
+_normalised_by_batch.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _moments(values: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -190,3 +190,52 @@ def test_adaptive_means_are_those_of_even_windows(height, width):
             columns = slice(j * width // 7, -(-(j + 1) * width // 7))
             expected[:, i, j] = x[:, rows, columns].astype(np.float64).mean((1, 2))
     np.testing.assert_allclose(blocks.adaptive_avg_pool(jnp.asarray(x), 7), expected, rtol=1e-5, atol=1e-6)
+
+
+def differentiated(inputs, scale, bias, mask, epsilon, dtype):
+    """Normalisation by the batch as automatic differentiation sees it."""
+    values = blocks.hide(inputs.astype(jnp.float32), mask)
+    mean, var, count = blocks._moments(values, mask)
+    return ((values - mean) * scale * jax.lax.rsqrt(var + epsilon) + bias).astype(dtype), mean, var, count
+
+
+@pytest.mark.parametrize("keep", [None, [True, False, True, True, False, True], [False] * 6, [True] + [False] * 5])
+def test_the_closed_gradient_of_batch_norm_is_that_of_automatic_differentiation(keep):
+    """Through outputs, mean and variance alike, with padding, with a single element, and to second order."""
+    mask = None if keep is None else jnp.asarray(keep)
+    draw = np.random.default_rng(0)
+    x, weights = (jnp.asarray(draw.normal(1.0, 2.0, size=(6, 2, 2, 3)), jnp.float32) for _ in range(2))
+    scale, bias = jnp.array([1.0, -2.0, 0.5]), jnp.array([0.3, 0.0, 1.0])
+
+    def loss(function, x, scale, bias):
+        y, mean, var, _ = function(x, scale, bias, mask, 1e-5, "float32")
+        return jnp.sum(jnp.sin(y) * weights) + jnp.sum(jnp.cos(mean)) + jnp.sum(var * jnp.arange(1.0, 4.0))
+
+    def directional(function, x, scale, bias):
+        return sum(jnp.sum(leaf**2) for leaf in jax.grad(loss, (1, 2, 3))(function, x, scale, bias))
+
+    for objective, tolerance in ((loss, 1e-5), (directional, 2e-4)):
+        gradients = [jax.grad(objective, (1, 2, 3))(one, x, scale, bias) for one in
+                     (blocks._normalised_by_batch, differentiated)]  # fmt: skip
+        for actual, expected in zip(*gradients, strict=True):
+            np.testing.assert_allclose(actual, expected, atol=tolerance * max(1.0, float(jnp.abs(expected).max())))
+    tangents = (jnp.cos(x), scale * 2, bias + 1)
+    along = [
+        jax.jvp(jax.grad(lambda *a, one=one: loss(one, *a), (0, 1, 2)), (x, scale, bias), tangents)[1]
+        for one in (blocks._normalised_by_batch, differentiated)
+    ]
+    for actual, expected in zip(*along, strict=True):
+        np.testing.assert_allclose(actual, expected, atol=2e-4 * max(1.0, float(jnp.abs(expected).max())))
+
+
+def test_the_gradient_of_batch_norm_reads_the_activations_once_for_both_sums():
+    """One pass for mean, one for variance, one for both sums of the gradient: no more sums over the rows than these."""
+
+    def loss(x, scale):
+        return jnp.sum(jnp.sin(blocks._normalised_by_batch(x, scale, scale, None, 1e-5, "float32")[0]))
+
+    x, scale = jnp.ones((8, 4, 4, 3)), jnp.ones(3)
+    program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(x, scale))
+    plain = str(jax.make_jaxpr(jax.grad(lambda x, scale: jnp.sum(jnp.sin(
+        differentiated(x, scale, scale, None, 1e-5, "float32")[0])), (0, 1)))(x, scale))  # fmt: skip
+    assert program.count("axes=(0, 1, 2)") == 4 < plain.count("axes=(0, 1, 2)")
