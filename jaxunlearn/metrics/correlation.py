@@ -129,5 +129,5 @@ def _shape_numbers(normalised: np.ndarray) -> tuple[float, float, float]:
     true_density, edges = np.histogram(truth, BINS, density=True)
     density, _ = np.histogram(predicted, edges, density=True)
     kl = np.sum(true_density * np.log((true_density + EMPTY_BIN) / (density + EMPTY_BIN)))
-    ranks = scipy.stats.rankdata(truth), scipy.stats.rankdata(predicted)
+    ranks = [scipy.stats.rankdata(np.asarray(values, np.float64)) for values in (truth, predicted)]
     return float(kl), float(np.corrcoef(truth, predicted)[0, 1]), float(np.corrcoef(*ranks)[0, 1])

@@ -250,7 +250,8 @@ def auc(scores: np.ndarray, truth: np.ndarray) -> float:
     positive, negative = int(truth.sum()), int((~truth).sum())
     if not positive or not negative:
         return float("nan")
-    ranks = scipy.stats.rankdata(scores)
+    # SciPy from 1.18 on ranks in the scores' own type, which in float32 counts to 16.8 million only.
+    ranks = scipy.stats.rankdata(np.asarray(scores, np.float64))
     return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 

@@ -159,6 +159,8 @@ def _groups(sizes: Sizes) -> list[Measurement]:
     found = []
     for arithmetic in ("bf16", "tf32"):
         for group, form in cells:
+            if sizes is QUICK and arithmetic == "tf32" and form != "unrolled":
+                continue
             first = group == largest and (
                 form == "unrolled" or (arithmetic == "bf16" and form in ("grouped", "native"))
             )
@@ -218,15 +220,16 @@ def _torch(sizes: Sizes) -> list[Measurement]:
     batch = sizes.batches[0]
     # ResNet-18's operations per training sample at width 64 (multiply-add = 2); small ones are of no interest.
     operations = 3.33e9 if sizes is FULL else 0.0
+    members = 8 if sizes is FULL else 2
     labels = {"compiled": "one model, bf16, channels last, compiled with CUDA graphs",
-              "memory": "one model, bf16, channels last, eager", "func": "torch.func over 8 models, bf16",
+              "memory": "one model, bf16, channels last, eager", "func": f"torch.func over {members} models, bf16",
               "loader": "one model through a DataLoader"}  # fmt: skip
     found = []
     for way, label in labels.items():
         if sizes is QUICK and way == "compiled":
             continue  # torch.compile alone takes longer than the whole quick bench
         arguments = {"way": way, "width": 64 if sizes is FULL else 4, "side": sizes.side, "batch": batch,
-                     "members": 8 if sizes is FULL else 2, "operations": operations}  # fmt: skip
+                     "members": members, "operations": operations}  # fmt: skip
         name = f"PyTorch ResNet-18, batch {batch}: {label}"
         seconds, first = (70, True) if way == "compiled" else (20, way != "func")
         found.append(Measurement(8, f"{FOLDER}.torch_way:ways", arguments, (name,), seconds, first, needs="torch"))
