@@ -156,6 +156,14 @@ def test_the_machine_is_described_by_a_process_of_its_own():
     json.dumps(machine)
 
 
+def test_getting_ready_does_not_touch_the_device():
+    """The next process starts up while one measures; it must not take the device's memory yet."""
+    modules = {one.function.partition(":")[0] for one in table.measurements(False, "x") if one.needs != "torch"}
+    code = f"import {', '.join(sorted(modules))}\nfrom jax._src import xla_bridge\nassert not xla_bridge._backends"
+    done = subprocess.run([sys.executable, "-c", code], cwd=_entry.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_bad_calls_are_refused_before_anything_is_measured(capsys, tmp_path):
     assert bench.main(["launch.bench", "gpu", f"--data={tmp_path / 'none.npz'}"]) == 2
     assert "is no file. Give CIFAR-10 as .npz" in capsys.readouterr().err
