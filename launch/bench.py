@@ -66,7 +66,9 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float("minutes", 8.0, "gpu: deadline", 0.1, 1440.0, flag_values=values)
     flags.DEFINE_string("data", "", "gpu: CIFAR-10 as .npz, for the accuracy of the fast recipe", flag_values=values)
     flags.DEFINE_string("rows", "", "gpu: measure only rows whose name contains this", flag_values=values)
-    flags.DEFINE_bool("again", False, "gpu: measure rows that --out holds already once more", flag_values=values)
+    flags.DEFINE_bool(
+        "again", False, "gpu: measure rows that --out holds already once more; best with --rows", flag_values=values
+    )
     flags.DEFINE_bool("report", False, "gpu: print the table of --out and a proposal of defaults; measure nothing",
                       flag_values=values)  # fmt: skip
 
@@ -123,7 +125,7 @@ def command(request: Request) -> None:
     if not request.names:
         print(listing())
         return
-    if request.out:
+    if request.out and not request.flags["report"].value:
         _append(request.out, [])  # a file that cannot be written must not cost ten minutes of measuring
     for name in request.names:
         if name == "gpu":
@@ -142,10 +144,11 @@ def _gpu(request: Request) -> None:
 
     given = {name: request.flags[name].value for name in GPU_FLAGS}
     if given.pop("report"):
-        rows = runner.newest(row for row in runner.read(request.out) if row["quick"] == request.quick)
-        if not rows:
+        machines = report.by_machine(runner.read(request.out), request.quick)
+        if not machines:
             raise errors.ConfigError("--report needs --out=FILE with rows of this bench" + " (--quick)" * request.quick)
-        print(report.markdown(rows), report.proposal(rows), sep="\n\n")
+        for rows in machines:
+            print(report.markdown(rows), report.proposal(rows), sep="\n\n", end="\n\n")
         return
     rows = _function(BENCHES["gpu"])(runner.Options(request.quick, request.out, **given))
     print("\ngpu\n" + report.text(rows), flush=True)

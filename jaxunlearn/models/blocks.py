@@ -143,7 +143,8 @@ def _normalised_by_batch(
     """Outputs [B, ..., C] of `dtype`, and mean [C], biased variance [C] and number of elements [] of the unmasked rows.
 
     The gradient is written out because batch norm is bound by memory: automatic differentiation of the two-pass
-    moments reads the activations in four sums, the closed form in one pass that gives both sums it needs.
+    moments reads the activations in four sums, the closed form in one pass that gives both sums it needs. Gradients of
+    gradients and `jax.jvp` of a gradient work; plain forward mode does not.
     """
     return _normalise_forward(inputs, scale, bias, mask, epsilon, dtype)[0]
 

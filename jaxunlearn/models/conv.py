@@ -5,7 +5,8 @@ times slower than outside, because XLA brings convolutions into the one layout t
 computation, not inside loop bodies. Under `vmap` over weights it becomes a grouped convolution, whose weight gradient
 has no good kernel on any platform. So the same numbers are offered in several forms:
 
-    native     the plain call; use it for forward-mode differentiation of a loss
+    native     the plain call; use it for forward-mode differentiation of a loss (of networks without batch norm, whose
+               own gradient is written out too)
     canonical  native forward, gradients written as convolutions that already have the fast layout (custom VJP)
     im2col     patches times a matrix; the patches are recomputed for the gradient instead of being kept (custom VJP)
     unrolled   one native call per member under `vmap`, for forward and both gradients; grouped above 8 members

@@ -22,7 +22,7 @@ def slow(names, *, pace, pause):
 def failing(names, *, pace):
     """One row, then an error of Python's."""
     yield {"name": names[0], "value": 1.0, "unit": "s"}
-    raise MemoryError("RESOURCE_EXHAUSTED: out of memory while trying to allocate 1 GiB")
+    raise MemoryError("RESOURCE_EXHAUSTED:\n\tout of memory while trying to allocate 1 GiB")
 
 
 def crashing(names, *, pace):

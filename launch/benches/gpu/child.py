@@ -56,8 +56,14 @@ def machine() -> dict[str, Any]:
     from launch.benches import workers
 
     device, versions = jax.local_devices()[0], store.versions()
-    return {"device": versions["device"], "kind": device.device_kind, "cores": _entry.cores(), "versions": versions,
-            "torch": workers.installed()}  # fmt: skip
+    return {
+        "device": versions["device"],
+        "kind": device.device_kind,
+        "platform": device.platform,
+        "cores": _entry.cores(),
+        "versions": versions,
+        "torch": workers.installed(),
+    }
 
 
 def measure(measurement: dict[str, Any], request: dict[str, Any], emit: Emit) -> None:
@@ -97,7 +103,7 @@ def failed(name: str, measurement: dict[str, Any], error: Exception | str, secon
     """A row that says why there is no number."""
     message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     return {"section": measurement["section"], "name": name, "status": "failed", "value": None, "unit": "",
-            "share": None, "share_of": "", "message": message[:1000], "seconds": seconds}  # fmt: skip
+            "share": None, "share_of": "", "message": " ".join(message.split())[:1000], "seconds": seconds}  # fmt: skip
 
 
 def request_of(measurements: Sequence[dict[str, Any]], machine: dict[str, Any] | None, quick: bool,

@@ -1,15 +1,18 @@
 """What a chip can do at most, and the share of it that a measurement reaches."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Dense rates of the data sheets in operations per second (multiply-add = 2), and memory bandwidth in bytes per second.
-# The first name that is part of a device's name counts.
+# The first name that stands in a device's name as a whole word counts.
 DATA_SHEETS: dict[str, dict[str, float]] = {
     "H200": {"bf16": 989e12, "tf32": 494e12, "f32": 67e12, "copy": 4.8e12},
+    "H100 NVL": {"bf16": 835e12, "tf32": 418e12, "f32": 60e12, "copy": 3.9e12},
     "H100 PCIe": {"bf16": 756e12, "tf32": 378e12, "f32": 51e12, "copy": 2.0e12},
     "H100": {"bf16": 989e12, "tf32": 494e12, "f32": 67e12, "copy": 3.35e12},
     "B200": {"bf16": 2250e12, "tf32": 1100e12, "f32": 80e12, "copy": 8.0e12},
+    "A100-SXM4-40GB": {"bf16": 312e12, "tf32": 156e12, "f32": 19.5e12, "copy": 1.555e12},
     "A100": {"bf16": 312e12, "tf32": 156e12, "f32": 19.5e12, "copy": 2.04e12},
     "L40S": {"bf16": 362e12, "tf32": 183e12, "f32": 91.6e12, "copy": 0.864e12},
     "L4": {"bf16": 121e12, "tf32": 60e12, "f32": 30e12, "copy": 0.3e12},
@@ -19,7 +22,7 @@ DATA_SHEETS: dict[str, dict[str, float]] = {
 
 def data_sheet(device_kind: str) -> dict[str, float]:
     """The data sheet's rates of a device; empty where it is not in the table."""
-    return next((rates for name, rates in DATA_SHEETS.items() if name in device_kind), {})
+    return next((rates for name, rates in DATA_SHEETS.items() if re.search(rf"\b{name}\b", device_kind)), {})
 
 
 def with_share(row: Mapping[str, Any], rates: Mapping[str, float], source: str) -> dict[str, Any]:
@@ -49,3 +52,11 @@ def learn(rates: dict[str, float], row: Mapping[str, Any]) -> None:
         rates[row["arithmetic"]] = row["operation_rate"]
     if row.get("byte_rate"):
         rates["copy"] = row["byte_rate"]
+
+
+def with_shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one machine with their shares of the peaks that stand among them, whenever those were measured."""
+    rates: dict[str, float] = {}
+    for row in rows:
+        learn(rates, row)
+    return [dict(row) if row.get("section") == 1 else with_share(row, rates, "measured") for row in rows]

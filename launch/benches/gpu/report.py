@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches.gpu import table
+from launch.benches.gpu import peaks, table
 
 Row = dict[str, Any]
 
@@ -40,15 +40,36 @@ def details(row: Mapping[str, Any]) -> list[str]:
     if row.get("bytes_per_sample"):
         found.append(f"{row['bytes_per_sample'] / 1e6:.3g} MB per sample")
     if row.get("peak_bytes") and row.get("predicted_bytes"):
-        found.append(f"memory {progress.size(row['peak_bytes'])}, predicted {progress.size(row['predicted_bytes'])}")
+        sizes = [progress.size(row[key] or 0) for key in ("peak_bytes", "peak_bytes_before", "predicted_bytes")]
+        found.append("memory {} ({} before training), predicted {}".format(*sizes))
     elif row.get("predicted_bytes"):
         found.append(f"memory predicted {progress.size(row['predicted_bytes'])}")
     if row.get("compile_seconds"):
-        found.append(f"compiled in {row['compile_seconds']:.1f} s")
+        # Only section 2 compiles without remembered autotuning.
+        note = "" if row["section"] == 2 else ", autotuning partly remembered"
+        found.append(f"compiled in {row['compile_seconds']:.1f} s{note}")
     if row.get("kinds"):
         kinds = ", ".join(f"{kind} {100 * part:.0f} %" for kind, part in row["kinds"].items())
         found.append(f"busy {100 * row['busy']:.0f} %: {kinds}")
     return found
+
+
+def ordered(rows: Iterable[Row], quick: bool) -> list[Row]:
+    """The newest row of every name, in the order of the table, with shares of the peaks that are among them."""
+    newest = {row["name"]: row for row in rows}
+    places = {name: place for place, name in enumerate(
+        name for one in table.measurements(quick, "any") for name in one.names)}  # fmt: skip
+    order = sorted(newest.values(), key=lambda row: (row["section"], places.get(row["name"], len(places))))
+    return peaks.with_shares(order)
+
+
+def by_machine(rows: Iterable[Row], quick: bool) -> list[list[Row]]:
+    """Rows of every device, version of jax and XLA flags apart, each `ordered`."""
+    machines: dict[Any, list[Row]] = {}
+    for row in rows:
+        if row["quick"] == quick:
+            machines.setdefault((row["device"], row["versions"].get("jax"), row.get("xla_flags")), []).append(row)
+    return [ordered(own, quick) for own in machines.values()]
 
 
 def text(rows: Sequence[Row]) -> str:
@@ -61,22 +82,29 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table for the docs: one line per row, the machine and the versions above it."""
-    if not rows:
-        return "no rows"
-    versions = rows[-1]["versions"]
-    head = f"{rows[-1]['device']}; python {versions['python']}, jax {versions['jax']}; {rows[-1]['time'][:10]}"
-    if rows[-1]["quick"]:
+    """The table of one machine for the docs: machine and versions, then its rows under headings of their sections."""
+    last = rows[-1]
+    versions = last["versions"]
+    head = (
+        f"{last['device']}; python {versions.get('python', '?')}, jax {versions.get('jax', '?')}; {last['time'][:10]}"
+    )
+    head += f"; XLA_FLAGS {last['xla_flags']}" if last.get("xla_flags") else ""
+    if last["quick"]:
         head += "; --quick: sizes and windows too small to conclude from"
     lines = [head, "", "| what | value | of the peak | windows | |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        if row["status"] != "ok":
-            lines.append(f"| {row['name']} | failed | | | {row['message'][:120].replace('|', '/')} |")
-            continue
-        spread = f"{number(row['low'])} .. {number(row['high'])}" if row.get("rounds", 1) > 1 else ""
-        facts = "; ".join(details(row)).replace("|", "/")
-        lines.append(f"| {row['name']} | {number(row['value'])} {row['unit']} | {share(row)} | {spread} | {facts} |")
+    for section, title in table.SECTIONS.items():
+        own = [row for row in rows if row["section"] == section]
+        lines += [f"| **{section}. {title}** | | | | |"] if own else []
+        lines += map(_cells, own)
     return "\n".join(lines)
+
+
+def _cells(row: Row) -> str:
+    if row["status"] != "ok":
+        return f"| {row['name']} | failed | | | {row['message'][:120].replace('|', '/')} |"
+    spread = f"{number(row['low'])} .. {number(row['high'])}" if row.get("rounds", 1) > 1 else ""
+    facts = "; ".join(details(row)).replace("|", "/")
+    return f"| {row['name']} | {number(row['value'])} {row['unit']} | {share(row)} | {spread} | {facts} |"
 
 
 class Proposal(NamedTuple):
@@ -94,20 +122,21 @@ class Proposal(NamedTuple):
     default: str
 
 
-# Class of networks -> (section, part of the rows' names, how `workbench.choose_policy` maps it on a GPU today).
+# Class of networks -> (sections, part of the rows' names, how `workbench.choose_policy` maps it on a GPU today).
 CLASSES = {
-    "dense networks (Location MLP)": (5, "Location MLP", "vmap"),
-    "tiny convolutions (digits CNN)": (5, "digits CNN", "vmap, im2col"),
-    "ResNet-sized networks (ResNet-18)": (4, "", "8 members side by side, unrolled"),
-    "the fast recipe (airbench)": (6, ": step", "8 members side by side, unrolled"),
+    "dense networks (Location MLP)": ((5,), "Location MLP", "vmap"),
+    "tiny convolutions (digits CNN)": ((5,), "digits CNN", "vmap, im2col"),
+    "ResNet-sized networks (ResNet-18)": ((3, 4), "", "8 members side by side, unrolled"),
+    "the fast recipe (airbench)": ((6,), ": step", "8 members side by side, unrolled"),
 }
 
 
 def proposals(rows: Sequence[Row]) -> list[Proposal]:
     """The fastest row of every class of which at least two ways were measured."""
     found = []
-    for network, (section, part, default) in CLASSES.items():
-        own = [row for row in rows if row["section"] == section and part in row["name"] and row["status"] == "ok"]
+    for network, (sections, part, default) in CLASSES.items():
+        own = [row for row in rows if row["section"] in sections and part in row["name"] and row["status"] == "ok"
+               and "mapping" in row]  # fmt: skip
         for ways in _comparable(own):
             if len(ways) > 1:
                 best, *rivals = sorted(ways, key=lambda row: _cost(row))
@@ -116,11 +145,15 @@ def proposals(rows: Sequence[Row]) -> list[Proposal]:
 
 
 def _comparable(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows of the same work: microseconds per sample are, model-steps per second only with as many members."""
+    """Rows of the same work: model-steps per second with as many members, microseconds per sample of one recipe."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row["members"] if row["unit"] == "model-steps/s" else None, []).append(row)
+        groups.setdefault(_work(row), []).append(row)
     return list(groups.values())
+
+
+def _work(row: Row) -> Any:
+    return row["members"] if row["unit"] == "model-steps/s" else (row.get("batch"), row.get("augment"))
 
 
 def _cost(row: Row) -> float:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -25,8 +25,10 @@ from launch.benches.gpu import child, peaks, report, table
 from launch.benches.gpu.table import Measurement
 
 Row = dict[str, Any]
-_PATIENCE = 4.0  # times the expected seconds, then a process is ended
-_LEAST_LIMIT_SECONDS = 90.0
+_PATIENCE = 2.0  # times the expected seconds, then a process is ended
+_LEAST_LIMIT_SECONDS = 60.0
+_PROBE_SECONDS = 90.0
+_KEYS = {"name", "section", "status", "value", "unit", "quick", "device", "versions", "time", "seconds"}
 _NEVER_SECONDS = "1000000000"
 
 
@@ -73,43 +75,51 @@ def run(options: Options, say: Callable[[str], None] | None = None) -> list[Row]
     chosen = [one for one in table.passes(everything) if any(options.rows in name for name in one.names)]
     if not chosen:
         raise errors.ConfigError(f"--rows={options.rows}: no row has a name that contains this.")
-    machine = probe(options.quick)
+    machine = probe(options.quick, deadline)
+    if machine["platform"] == "cpu" and not options.quick and os.environ.get("JAX_PLATFORMS") != "cpu":
+        raise errors.DeviceError(
+            "JAX finds no accelerator here, only the CPU, where this bench takes hours. Install .[cuda13] or "
+            f".[cuda12], or try it with --quick; JAX_PLATFORMS=cpu measures the CPU. {machine['warning']}".strip()
+        )
     rows = [row for row in read(options.out) if _is_of(row, machine, options.quick)]
-    finished = set() if options.again else {row["name"] for row in rows}
+    finished = {} if options.again else {row["name"]: row["status"] for row in rows}
     missing, skipped = _missing(chosen, finished, options, machine)
     groups = grouped(missing, options.quick)
     count = sum(len(one.names) for one in missing)
     say(f"{machine['device']}, jax {machine['versions']['jax']}: {count} rows to measure in {len(groups)} processes, "
         f"until {options.minutes:g} minutes are used")  # fmt: skip
+    arrived = []
     for row in measured(groups, options, machine, rows, deadline, say):
         whole = {"bench": "gpu", "quick": options.quick, **row, **_stamp(machine)}
-        rows.append(whole)
+        arrived.append(whole)
         append(options.out, whole)
         say("  " + report.line(whole))
     for name, reason in skipped.items():
         say(f"  left out: {name} ({reason})")
-    newest = {row["name"]: row for row in rows}
-    left = sum(name not in newest for one in chosen for name in one.names) - len(skipped)
+    left = count - len({row["name"] for row in arrived})
     if left:
         hint = "call again with the same --out to go on" if options.out else "give --out=FILE to go on later"
         say(f"{left} row(s) are left: {hint}")
-    return [newest[name] for one in everything for name in one.names if name in newest]
+    return report.ordered([*rows, *arrived], options.quick)
 
 
-def _missing(chosen: list[Measurement], finished: set[str], options: Options,
+def _missing(chosen: list[Measurement], finished: dict[str, str], options: Options,
              machine: dict[str, Any]) -> tuple[list[Measurement], dict[str, str]]:  # fmt: skip
-    """Measurements narrowed to rows that are asked for and not there, and rows that cannot be measured here."""
+    """Measurements narrowed to rows that are asked for and not there, and rows that cannot be measured here.
+
+    What failed before is tried once more, after everything that has not been tried.
+    """
     reasons = {"data": "" if options.data else "give --data=cifar10.npz",
                "torch": "" if machine["torch"] else "PyTorch is not installed"}  # fmt: skip
     missing, skipped = [], {}
     for one in chosen:
-        asked = tuple(name for name in one.names if options.rows in name and name not in finished)
+        asked = tuple(name for name in one.names if options.rows in name and finished.get(name) != "ok")
         reason = reasons.get(one.needs, "")
         if reason:
             skipped |= dict.fromkeys(asked, reason)
         elif asked:
-            missing.append(one._replace(names=one.names) if one.fresh else one._replace(names=asked))
-    return missing, skipped
+            missing.append(one if one.fresh else one._replace(names=asked))
+    return sorted(missing, key=lambda one: all(name in finished for name in one.names)), skipped
 
 
 def grouped(measurements: list[Measurement], quick: bool) -> list[list[Measurement]]:
@@ -118,7 +128,7 @@ def grouped(measurements: list[Measurement], quick: bool) -> list[list[Measureme
     def key(one: Measurement) -> Any:
         if quick:
             return one.environment.get("XLA_FLAGS", one.needs == "torch")
-        return one.names if one.fresh else (one.first, one.section)
+        return one.names if one.fresh else (one.turn, one.section)
 
     order = (
         sorted(measurements, key=lambda one: ("XLA_FLAGS" in one.environment, one.needs == "torch"))
@@ -134,48 +144,72 @@ def measured(groups: list[list[Measurement]], options: Options, machine: dict[st
     rates = {"data sheet": peaks.data_sheet(machine["kind"]), "measured": {}}
     for row in rows:
         peaks.learn(rates["measured"], row)
-    waiting: dict[int, Process] = {}
+    queue = list(groups)
+    ready: Process | None = None
     try:
-        for number, group in enumerate(groups):
+        while queue and time.monotonic() < deadline:
+            group, process, ready = queue.pop(0), ready, None
             seconds = sum(one.seconds for one in group)
             if not options.quick and deadline - time.monotonic() < seconds / 2:
+                if process is not None:
+                    end(process)
                 continue
-            process = waiting.pop(number, None) or start(group, options.quick)
-            if number + 1 < len(groups) and _entry.cores() > 2:
-                waiting[number + 1] = start(groups[number + 1], options.quick)
+            process = process or start(group, options.quick)
+            if queue and _entry.cores() > 2:
+                ready = start(queue[0], options.quick)
             limit = time.monotonic() + max(_PATIENCE * seconds, _LEAST_LIMIT_SECONDS)
             say(f"{table.SECTIONS[group[0].section]}: {group[0].names[0]}" + (" ..." if len(group) > 1 else ""))
-            for row in _rows_of(process, group, options.quick, machine, rates, min(limit, deadline), limit <= deadline):
-                peaks.learn(rates["measured"], row)
-                yield row
-            if time.monotonic() >= deadline:
-                return
+            request = child.request_of([one._asdict() for one in group], machine, options.quick, rates)
+            delivered: set[str] = set()
+            problem = yield from _delivered(process, request, min(limit, deadline), delivered, rates["measured"])
+            if problem is None or time.monotonic() >= deadline:
+                continue
+            failed, left = blamed(group, delivered)
+            yield from (child.failed(name, {"section": one.section}, problem, 0.0) for one, name in failed)
+            if left:  # they have done nothing wrong: a process of their own, before the next group
+                if ready is not None:
+                    end(ready)
+                queue, ready = [left, *queue], None
     finally:
-        for process in waiting.values():
-            end(process)
+        if ready is not None:
+            end(ready)
 
 
-def _rows_of(process: Process, group: list[Measurement], quick: bool, machine: dict[str, Any],
-             rates: dict[str, dict[str, float]], until: float, is_own_limit: bool) -> Iterator[Row]:  # fmt: skip
-    """The rows of one process; failed ones for what it did not deliver, unless the deadline ended it."""
-    described = [one._asdict() for one in group]
-    missing = {name: one for one in described for name in one["names"]}
-    begun, problem = time.monotonic(), ""
+def _delivered(process: Process, request: str, until: float, names: set[str],
+               rates: dict[str, float]) -> Generator[Row, None, str | None]:  # fmt: skip
+    """Yields the rows of one process and adds their names; returns why it ended too early, or None."""
+    begun = time.monotonic()
     try:
-        for answer in ask(process, child.request_of(described, machine, quick, rates), until):
+        for answer in ask(process, request, until):
             if "done" in answer:
-                return
-            missing.pop(answer["name"], None)
+                return None
+            names.add(answer["name"])
+            peaks.learn(rates, answer)
             yield answer
-        problem = crash(process)
+        return crash(process)
     except TimeoutError:
-        if not is_own_limit:
-            return
-        problem = f"ended after {time.monotonic() - begun:.0f} s, {_PATIENCE:g} times what it was expected to take"
+        return f"ended after {time.monotonic() - begun:.0f} s, more than {_PATIENCE:g} times what was expected"
     finally:
         end(process)
-    for name, one in missing.items():
-        yield child.failed(name, one, problem, time.monotonic() - begun)
+
+
+def blamed(group: list[Measurement],
+           delivered: set[str]) -> tuple[list[tuple[Measurement, str]], list[Measurement]]:  # fmt: skip
+    """Rows that ended a process of several, and what is left to measure without them.
+
+    The first row that did not arrive is to blame; where a measurement cannot be narrowed to some of its rows, all of
+    its rows that did not arrive.
+    """
+    failed: list[tuple[Measurement, str]] = []
+    left = []
+    for one in group:
+        names = tuple(name for name in one.names if name not in delivered)
+        if names and not failed:
+            failed = [(one, name) for name in (names if one.fresh else names[:1])]
+            names = () if one.fresh else names[1:]
+        if names:
+            left.append(one if one.fresh else one._replace(names=names))
+    return failed, left
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -187,14 +221,19 @@ def start(group: list[Measurement], quick: bool) -> Process:
     modules = sorted({one.function.partition(":")[0] for one in group})
     command = [sys.executable, "-m", "launch.benches.gpu.child", *modules]
     # A quick look says nothing about speed, so its programs need not be fast either.
-    flags = "--xla_force_host_platform_device_count=1" + " --xla_backend_optimization_level=0" * quick
     own = dict(group[0].environment) if group else {}
-    flags = f"{flags} {own.pop('XLA_FLAGS', '')}".strip()
+    given = ["--xla_backend_optimization_level=0"] * quick + [own.pop("XLA_FLAGS", "")]
+    flags = " ".join(["--xla_force_host_platform_device_count=1", *_user_flags(), *given]).strip()
     environment = {**os.environ, "XLA_FLAGS": flags, **_cache(quick), **({} if quick else own)}
     output = tempfile.TemporaryFile()
     popen = subprocess.Popen(command, cwd=_entry.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              stderr=output, start_new_session=True)  # fmt: skip
     return Process(popen, output)
+
+
+def _user_flags() -> list[str]:
+    """XLA_FLAGS of the environment, without what launchers set there."""
+    return [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
 
 
 def _cache(quick: bool) -> dict[str, str]:
@@ -233,9 +272,13 @@ def ask(process: Process, request: str, until: float) -> Iterator[dict[str, Any]
 def crash(process: Process) -> str:
     """What a process that ended too early left behind: its code, and the last lines of its error output."""
     code = process.popen.wait()
+    return f"the process ended with code {code}: {_last_lines(process, 3)}"
+
+
+def _last_lines(process: Process, count: int) -> str:
     process.errors.seek(0)
     lines = [line for line in process.errors.read().decode(errors="replace").splitlines() if line.strip()]
-    return f"the process ended with code {code}: " + " | ".join(lines[-3:])
+    return " | ".join(lines[-count:])
 
 
 def end(process: Process) -> None:
@@ -250,19 +293,20 @@ def end(process: Process) -> None:
             stream.close()
 
 
-def probe(quick: bool) -> dict[str, Any]:
+def probe(quick: bool, deadline: float) -> dict[str, Any]:
     """Device and versions, from a process of its own: this one must not hold the device's memory.
 
     Raises:
       DeviceError: JAX does not start.
     """
     process = start([], quick)
+    until = min(time.monotonic() + _PROBE_SECONDS, max(deadline, time.monotonic() + 10))
     try:
-        for answer in ask(process, child.request_of([], None, quick, {}), time.monotonic() + _LEAST_LIMIT_SECONDS):
-            return answer["machine"]
+        for answer in ask(process, child.request_of([], None, quick, {}), until):
+            return {**answer["machine"], "warning": _last_lines(process, 1)}
         problem = crash(process)
     except TimeoutError:
-        problem = f"no answer within {_LEAST_LIMIT_SECONDS:g} s"
+        problem = "no answer in time"
     finally:
         end(process)
     raise errors.DeviceError(f"JAX does not start here: {problem}")
@@ -280,7 +324,7 @@ def read(path: str) -> list[Row]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and row.get("bench") == "gpu" and "name" in row:
+        if isinstance(row, dict) and row.get("bench") == "gpu" and set(row) >= _KEYS:
             rows.append(row)
     return rows
 
@@ -299,12 +343,14 @@ def _text(path: str) -> str:
 
 
 def _is_of(row: Row, machine: dict[str, Any], quick: bool) -> bool:
-    return row.get("quick") == quick and row.get("device") == machine["device"] \
-        and row.get("versions", {}).get("jax") == machine["versions"]["jax"]  # fmt: skip
+    here = _stamp(machine)
+    same = all(row.get(name) == here[name] for name in ("device", "xla_flags"))
+    return same and row["quick"] == quick and row["versions"].get("jax") == machine["versions"]["jax"]
 
 
 def _stamp(machine: dict[str, Any]) -> Row:
     return {"device": machine["device"], "cores": machine["cores"], "versions": machine["versions"],
+            "xla_flags": " ".join(_user_flags()),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S")}  # fmt: skip
 
 
@@ -314,8 +360,3 @@ def _checked_data(given: str) -> str:
             f"--data={given} is no file. Give CIFAR-10 as .npz (x_train, y_train, x_test, y_test)."
         )
     return str(Path(given).resolve()) if given else ""
-
-
-def newest(rows: Iterable[Row]) -> list[Row]:
-    """The last row of every name."""
-    return list({row["name"]: row for row in rows}.values())

@@ -1,7 +1,8 @@
 """The measurements of `launch.bench gpu`, in order, as data.
 
-Two passes: `first` ones answer the questions that defaults depend on and fit into some eight minutes on an H200; the
-others follow where time is left, or in the next call with the same file. Within a pass the sections keep their order.
+Three passes: the first answers at least one question of every section, in some ten minutes on an H200 (estimated); the
+second has the rivals that defaults are chosen among; the third fills the tables. What a call has no time for is left to
+the next one with the same file. Within a pass the sections keep their order.
 """
 
 from collections.abc import Mapping
@@ -41,8 +42,8 @@ class Measurement(NamedTuple):
       function: "module:function", a generator (names, pace=..., **arguments) -> rows.
       arguments: by name, JSON.
       names: rows that it yields, in order; unique over the table.
-      seconds: what it takes on an H200, start and compiling included: for planning; killed at four times as long.
-      first: belongs to the first pass.
+      seconds: what it takes on an H200, start and compiling included (estimated): for planning; ended at twice as long.
+      turn: the pass it belongs to, 1 to 3.
       environment: variables of its process.
       fresh: needs a process of its own (memory, compile times, environment).
       needs: "" or "data" (--data) or "torch" (PyTorch installed).
@@ -53,7 +54,7 @@ class Measurement(NamedTuple):
     arguments: Mapping[str, Any]
     names: tuple[str, ...]
     seconds: float
-    first: bool = False
+    turn: int = 3
     environment: Mapping[str, str] = {}
     fresh: bool = True
     needs: str = ""
@@ -108,8 +109,8 @@ def measurements(quick: bool, path: str = "") -> list[Measurement]:
 
 
 def passes(rows: list[Measurement]) -> list[Measurement]:
-    """The same in the order in which they are measured: first pass, then the others."""
-    return sorted(rows, key=lambda one: not one.first)
+    """The same in the order in which they are measured, pass by pass."""
+    return sorted(rows, key=lambda one: one.turn)
 
 
 def network(sizes: Sizes, batch: int, arithmetic: str, augment: str = "none") -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _device(sizes: Sizes) -> list[Measurement]:
     names = ["device memory", *(f"matrix products of {sizes.matrix}^3, {kind}" for kind in ("bf16", "tf32", "f32")),
              "copy"]  # fmt: skip
     arguments = {"side": sizes.matrix, "copied": sizes.copied}
-    return [Measurement(1, f"{FOLDER}.device:device", arguments, tuple(names), 15, True, fresh=False)]
+    return [Measurement(1, f"{FOLDER}.device:device", arguments, tuple(names), 15, 1, fresh=False)]
 
 
 def _steps(sizes: Sizes) -> list[Measurement]:
@@ -135,7 +136,7 @@ def _steps(sizes: Sizes) -> list[Measurement]:
             # Autotuning is measured only where nothing is remembered.
             environment = {"JAX_COMPILATION_CACHE_DIR": ""} if first else {}
             found.append(Measurement(2, f"{NETWORKS}:plain_step", {"network": network(sizes, batch, arithmetic)},
-                                     (name, *extra), 40, first, environment))  # fmt: skip
+                                     (name, *extra), 40 if first else 25, 1 if first else 3, environment))  # fmt: skip
     return found
 
 
@@ -145,31 +146,31 @@ def _epochs(sizes: Sizes) -> list[Measurement]:
     alone = {"network": network(sizes, batch, "bf16"), "steps": steps}
     augmented = {"network": network(sizes, batch, "bf16", "flip_crop"), "steps": steps, "conv": "native"}
     return [
-        Measurement(3, f"{NETWORKS}:scanned_step", alone, (f"{label}: scan over steps",), 25, True),
-        Measurement(3, f"{NETWORKS}:epoch", {**alone, "conv": "native"}, (f"{label}: engine, rows gathered",), 25),
+        Measurement(3, f"{NETWORKS}:scanned_step", alone, (f"{label}: scan over steps",), 25, 1),
+        Measurement(3, f"{NETWORKS}:epoch", {**alone, "conv": "native"}, (f"{label}: engine, rows gathered",), 25, 2),
         Measurement(3, f"{NETWORKS}:epoch", {**augmented, "profiled": True},
-                    (f"{label}: engine, gathered and augmented",), 25, True),
+                    (f"{label}: engine, gathered and augmented",), 25, 1),
     ]  # fmt: skip
 
 
 def _groups(sizes: Sizes) -> list[Measurement]:
-    """The most telling cells first: the largest group in the default form, then its rivals, then smaller groups."""
+    """The largest group in the default form, its rivals, smaller groups; one member alone is a row of section 3."""
     batch, largest = sizes.batches[0], sizes.groups[0]
-    cells = [(1, "native"), (1, "im2col"), *((group, form) for group in sizes.groups for form in FORMS)]
+    cells = [*((group, form) for group in sizes.groups for form in FORMS), (1, "im2col"), (1, "native")]
     found = []
     for arithmetic in ("bf16", "tf32"):
         for group, form in cells:
-            if sizes is QUICK and arithmetic == "tf32" and form != "unrolled":
+            is_known = (arithmetic, group, form) == ("bf16", 1, "native")
+            if is_known or (sizes is QUICK and arithmetic == "tf32" and form != "unrolled"):
                 continue
-            first = group == largest and (
-                form == "unrolled" or (arithmetic == "bf16" and form in ("grouped", "native"))
-            )
+            is_largest = group == largest
+            turn = 1 if is_largest and form == "unrolled" else 2 if is_largest and arithmetic == "bf16" else 3
             name = (
                 f"{sizes.label}, batch {batch}, {arithmetic}: {group} member(s), {FORMS[form] if group > 1 else form}"
             )
             arguments = {"network": network(sizes, batch, arithmetic, "flip_crop"), "steps": sizes.steps,
-                         "members": group, "conv": form, "profiled": first}  # fmt: skip
-            found.append(Measurement(4, f"{NETWORKS}:epoch", arguments, (name,), 45, first))
+                         "members": group, "conv": form, "profiled": turn < 3}  # fmt: skip
+            found.append(Measurement(4, f"{NETWORKS}:epoch", arguments, (name,), 45, turn))
     return found
 
 
@@ -180,7 +181,7 @@ def _small(sizes: Sizes) -> list[Measurement]:
         cells = {f"{label}, {count} members: {mapping}": [count, mapping, form]
                  for count in sizes.members for mapping, form in forms.items()}  # fmt: skip
         arguments = {"case": case, "cells": cells}
-        found.append(Measurement(5, f"{FOLDER}.small:members", arguments, tuple(cells), 40, True, fresh=False))
+        found.append(Measurement(5, f"{FOLDER}.small:members", arguments, tuple(cells), 60, 1, fresh=False))
     return found
 
 
@@ -195,8 +196,8 @@ def _fast(sizes: Sizes, path: str) -> list[Measurement]:
                 "profiled": group > 1,
             }  # fmt: skip
             names = (f"{label}: step", f"{label}: epoch of {sizes.fast_rows:,} samples, per member")
-            first = (batch, group) == (sizes.fast_batches[0], sizes.fast_members[0])
-            found.append(Measurement(6, f"{NETWORKS}:epoch", arguments, names, 40, first))
+            turn = 1 if (batch, group) == (sizes.fast_batches[0], sizes.fast_members[0]) else 3
+            found.append(Measurement(6, f"{NETWORKS}:epoch", arguments, names, 40, turn))
     group = sizes.fast_members[0]
     arguments = {
         "path": path,
@@ -207,13 +208,16 @@ def _fast(sizes: Sizes, path: str) -> list[Measurement]:
     }
     label = f"configs/cifar10_fast.py, {group} member(s), bf16"
     names = (f"{label}: held-out accuracy", f"{label}: training")
-    return [*found, Measurement(6, f"{NETWORKS}:fast_accuracy", arguments, names, 60, True, needs="data")]
+    return [*found, Measurement(6, f"{NETWORKS}:fast_accuracy", arguments, names, 60, 1, needs="data")]
 
 
 def _analyses(quick: bool) -> list[Measurement]:
-    names = ("scores, all of one audit, from host memory", "signals of all shadows, on the device",
-             "sets: prediction sets of all models and levels", "epsilon-hat of all approaches")  # fmt: skip
-    return [Measurement(7, f"{FOLDER}.analyses:analyses", {"sizes": ANALYSES[quick]}, names, 45, True, fresh=False)]
+    names = ("signals of all shadows, on the device", "sets: prediction sets of all models and levels",
+             "epsilon-hat of all approaches, from host memory")  # fmt: skip
+    scores = ("scores, all of one audit, from host memory",)
+    arguments = {"sizes": ANALYSES[quick]}
+    return [Measurement(7, f"{FOLDER}.analyses:analyses", arguments, names, 30, 1, fresh=False),
+            Measurement(7, f"{FOLDER}.analyses:analyses", arguments, scores, 120, 2, fresh=False)]  # fmt: skip
 
 
 def _torch(sizes: Sizes) -> list[Measurement]:
@@ -231,8 +235,8 @@ def _torch(sizes: Sizes) -> list[Measurement]:
         arguments = {"way": way, "width": 64 if sizes is FULL else 4, "side": sizes.side, "batch": batch,
                      "members": members, "operations": operations}  # fmt: skip
         name = f"PyTorch ResNet-18, batch {batch}: {label}"
-        seconds, first = (70, True) if way == "compiled" else (20, way != "func")
-        found.append(Measurement(8, f"{FOLDER}.torch_way:ways", arguments, (name,), seconds, first, needs="torch"))
+        seconds, turn = (70, 1) if way == "compiled" else (30, 1 if way == "loader" else 2)
+        found.append(Measurement(8, f"{FOLDER}.torch_way:ways", arguments, (name,), seconds, turn, needs="torch"))
     return found
 
 
@@ -242,6 +246,6 @@ def _flags(sizes: Sizes) -> list[Measurement]:
     chosen = list(XLA_FLAGS.items()) if sizes is FULL else list(XLA_FLAGS.items())[:1]
     return [
         Measurement(9, f"{NETWORKS}:epoch", arguments, (f"{sizes.label}, batch {batch}, bf16: engine, {label}",),
-                    30, number < 2, {"XLA_FLAGS": flag})
+                    30, 1 if number < 2 else 3, {"XLA_FLAGS": flag})
         for number, (label, flag) in enumerate(chosen)
     ]  # fmt: skip

@@ -107,7 +107,7 @@ def _stepper(model: nn.Module, device: torch.device, is_half: bool) -> Callable[
 
 def _loader(device: torch.device, width: int, side: int, batch: int, members: int) -> Call:
     step = _stepper(resnet18(width).to(device), device, False)
-    steps = 8
+    steps = 50 if device.type == "cuda" else 4  # many more than the workers fetch ahead
     loader = data.DataLoader(Pictures(steps * batch, side), batch, shuffle=True, num_workers=LOADER_WORKERS,
                              persistent_workers=True, pin_memory=device.type == "cuda")  # fmt: skip
 
