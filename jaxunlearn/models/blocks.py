@@ -154,22 +154,26 @@ def _normalise_forward(
 ) -> tuple[_Normalised, tuple]:
     values = hide(inputs.astype(jnp.float32), mask)
     mean, var, count = _moments(values, mask)
+    # Zero but for the rounding of the mean, which counts where a batch of few rows hardly varies.
+    drift = jnp.sum(hide(values - mean, mask), tuple(range(values.ndim - 1))) / jnp.maximum(count, 1)
     inverse = jax.lax.rsqrt(var + epsilon)
     outputs = ((values - mean) * (scale * inverse) + bias).astype(dtype)
-    return (outputs, mean, var, count), (inputs, scale, bias, mask, mean, inverse, count)
+    return (outputs, mean, var, count), (inputs, scale, bias, mask, mean, inverse, count, drift)
 
 
 def _normalise_backward(epsilon: float, dtype: str, residuals: tuple, cotangents: _Normalised) -> tuple:
-    inputs, scale, bias, mask, mean, inverse, count = residuals
+    inputs, scale, bias, mask, mean, inverse, count, drift = residuals
     axes = tuple(range(inputs.ndim - 1))
     rows = cotangents[0].astype(jnp.float32)
     centred = hide(inputs.astype(jnp.float32), mask) - mean
     to_bias, to_factor = jnp.sum(rows, axes), jnp.sum(rows * centred, axes)
-    # The mean moves the variance too, by the sum of the centred values, which is zero.
-    to_mean = cotangents[1] - to_bias * scale * inverse
-    to_var = cotangents[2] - to_factor * scale * inverse**3 / 2
-    through_moments = (to_mean + 2 * to_var * centred) / jnp.maximum(count, 1)
-    to_inputs = hide(rows * (scale * inverse) + through_moments, mask).astype(inputs.dtype)
+    # Differences first, factors last: in a batch of one element they cancel to zero and not to the rounding of 1 / sqrt
+    # (epsilon) times the gradient.
+    divisor = jnp.maximum(count, 1)
+    centred = centred - drift
+    through_outputs = (scale * inverse) * (rows - to_bias / divisor - centred * (to_factor * inverse**2 / divisor))
+    through_moments = (cotangents[1] + 2 * cotangents[2] * centred) / divisor
+    to_inputs = hide(through_outputs + through_moments, mask).astype(inputs.dtype)
     return to_inputs, (to_factor * inverse).astype(scale.dtype), to_bias.astype(bias.dtype), None
 
 
