@@ -414,7 +414,8 @@ def test_the_quick_bench_measures_every_row_on_a_cpu(capsys, tmp_path):
         if row["unit"] in ("us per sample", "model-steps/s") and "PyTorch" not in row["name"]:
             assert row["share"] > 0 and row["share_of"].startswith("measured"), row["name"]
     for row in rows.values():
-        assert row["value"] >= 0 and row["low"] <= row["value"] <= row["high"] and row["seconds"] >= 0
+        assert row["value"] >= 0 or row["unit"] == "s more"  # a difference of two times
+        assert row["low"] <= row["value"] <= row["high"] and row["seconds"] >= 0
     printed = capsys.readouterr()
     assert all(name in printed.out for name in rows)
     assert bench.main(["launch.bench", "gpu", "--quick", "--report", f"--out={out}"]) == 0
