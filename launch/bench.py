@@ -27,6 +27,7 @@ from absl import flags
 
 from jaxunlearn import errors, progress
 from launch import _entry
+from launch.benches.timing import number
 
 BENCHES = {
     "population": "launch.benches.population:run",
@@ -162,12 +163,12 @@ def _function(place: str) -> Callable[[Any], list[Row]]:
 def line(row: Row) -> str:
     """A row for people: ratio or value, its spread over rounds, the target, what was measured, and both sides."""
     value, unit = (row["ratio"], "x") if "ratio" in row else (row["value"], "")
-    spread = f"({_number(row['low'])} .. {_number(row['high'])})" if row.get("rounds", 1) > 1 and "low" in row else ""
+    spread = f"({number(row['low'])} .. {number(row['high'])})" if row.get("rounds", 1) > 1 and "low" in row else ""
     target = ""
     if "target" in row:
-        target = f"ok {row['sense']} {_number(row['target'])}: {'met' if row['met'] else 'NOT MET'}"
+        target = f"ok {row['sense']} {number(row['target'])}: {'met' if row['met'] else 'NOT MET'}"
     name = " ".join(filter(None, [row.get("goal", ""), row["name"]]))
-    return f"{_number(value) + unit:>9} {spread:17} {target:19} {name}{_sides(row, value)}".rstrip()
+    return f"{number(value) + unit:>9} {spread:17} {target:19} {name}{_sides(row, value)}".rstrip()
 
 
 def _sides(row: Row, value: float) -> str:
@@ -179,22 +180,13 @@ def _sides(row: Row, value: float) -> str:
         baseline = row.get("baseline_seconds", row["seconds"] / value)
         said.append(f"{_seconds(row['seconds'])} against {_seconds(baseline)}")
     if "cpu_ratio" in row:
-        said.append(f"CPU time {_number(row['cpu_ratio'])}x")
+        said.append(f"CPU time {number(row['cpu_ratio'])}x")
     if row.get("compile_seconds") is not None and "seconds" not in row:
         said.append(f"compiling {row['compile_seconds']:.1f} s")
     for key, name in (("program_bytes", "program"), ("peak_process_bytes", "process")):
         if key in row:
             said.append(f"{name} {progress.size(row[key])}")
     return f"  [{'; '.join(said)}]" if said else ""
-
-
-def _number(value: float) -> str:
-    """Three digits, without an exponent from 0.001 to a million."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
 
 
 def _seconds(seconds: float) -> str:

@@ -154,3 +154,10 @@ def with_target(row: Row, value: float, sense: str, target: float | None) -> Row
     if target is None:
         return row
     return {**row, "sense": sense, "target": target, "met": value >= target if sense == ">=" else value <= target}
+
+
+def number(value: float) -> str:
+    """Three digits, without an exponent from 0.001 to a million."""
+    if value == 0:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from launch.benches.gpu import clock
+from launch.benches.timing import value_row
 
 Row = dict[str, Any]
 
@@ -38,7 +39,7 @@ def _scores(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
     evidence = dataclasses.replace(drawn, **repeated)
     options = scores.Options()
     seconds = clock.windows(lambda: scores.run(("all",), evidence, options).scores, pace, jax.block_until_ready)
-    return clock.value_row(name, seconds, "s", shape=list(evidence.shadows.shape))
+    return value_row(name, seconds, "s", shape=list(evidence.shadows.shape))
 
 
 def _signals(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
@@ -59,7 +60,7 @@ def _signals(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
         return [jax.vmap(kernel, (0, None))(logits, labels) for kernel in kernels]
 
     seconds = clock.windows(lambda: all_signals(logits, labels), pace, jax.block_until_ready)
-    row = clock.value_row(name, [1e3 * one for one in seconds], "ms", shape=list(shape))
+    row = value_row(name, [1e3 * one for one in seconds], "ms", shape=list(shape))
     return {**row, "byte_rate": logits.nbytes / (row["value"] * 1e-3)}
 
 
@@ -69,7 +70,7 @@ def _sets(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
 
     full = bench.FULL._replace(**sizes)
     work = bench.ways_of(full)["here"]
-    row = clock.value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=full._asdict())
+    row = value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=full._asdict())
     read = 4 * full.models * full.classes * (full.samples + full.calibration)
     return {**row, "byte_rate": read / row["value"]}
 
@@ -80,7 +81,7 @@ def _epsilon(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
 
     full = bench.FULL._replace(**sizes)
     work, _ = next(iter(bench.works_of(full).values()))
-    return clock.value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=full._asdict())
+    return value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=full._asdict())
 
 
 WORKS: dict[str, Callable[[str, clock.Pace, dict[str, int]], Row]] = {

@@ -3,7 +3,6 @@
 import collections
 import glob
 import re
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -60,12 +59,6 @@ def _seconds(call: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
     begun = time.perf_counter()
     wait(call())
     return time.perf_counter() - begun
-
-
-def value_row(name: str, values: list[float], unit: str, **facts: Any) -> dict[str, Any]:
-    """A row: median of the windows, smallest and largest."""
-    spread = {"low": min(values), "high": max(values), "rounds": len(values)}
-    return {"name": name, "value": statistics.median(values), "unit": unit, **spread, **facts}
 
 
 def kind_of(kernel: str) -> str:

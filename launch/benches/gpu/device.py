@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxunlearn.population import capacity
 from launch.benches.gpu import clock
+from launch.benches.timing import value_row
 
 Row = dict[str, Any]
 ARITHMETIC = {"bf16": (jnp.bfloat16, None), "tf32": (jnp.float32, "tensorfloat32"), "f32": (jnp.float32, "float32")}
@@ -26,7 +27,7 @@ def device(names: Sequence[str], *, pace: clock.Pace, side: int, copied: int) ->
     for name in names:
         what = name.split()[-1]
         if what == "memory":
-            yield clock.value_row(name, [capacity.budget(jax.local_devices()[:1], 1.0) / 2**30], "GiB for programs")
+            yield value_row(name, [capacity.budget(jax.local_devices()[:1], 1.0) / 2**30], "GiB for programs")
         elif what == "copy":
             yield _copy(name, copied, pace)
         else:
@@ -48,7 +49,7 @@ def _product(name: str, arithmetic: str, side: int, pace: clock.Pace) -> Row:
         program = products.lower(left, right).compile()
     seconds = clock.windows(lambda: program(left, right), pace, jax.block_until_ready)
     rates = [PRODUCTS * 2 * side**3 / one for one in seconds]
-    row = clock.value_row(name, [rate / 1e12 for rate in rates], "TFLOP/s", side=side)
+    row = value_row(name, [rate / 1e12 for rate in rates], "TFLOP/s", side=side)
     return {**row, "arithmetic": arithmetic, "operation_rate": row["value"] * 1e12}
 
 
@@ -56,5 +57,5 @@ def _copy(name: str, copied: int, pace: clock.Pace) -> Row:
     values = jnp.ones(copied // 4, jnp.float32)
     program = jax.jit(lambda values: values + 1).lower(values).compile()
     seconds = clock.windows(lambda: program(values), pace, jax.block_until_ready)
-    row = clock.value_row(name, [2 * copied / one / 1e9 for one in seconds], "GB/s, read and written", bytes=copied)
+    row = value_row(name, [2 * copied / one / 1e9 for one in seconds], "GB/s, read and written", bytes=copied)
     return {**row, "byte_rate": row["value"] * 1e9}

@@ -21,6 +21,7 @@ from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.protocols import workbench
 from jaxunlearn.records import Dataset
 from launch.benches.gpu import clock, programs
+from launch.benches.timing import value_row
 
 Row = dict[str, Any]
 DTYPES = {"bf16": "bfloat16", "tf32": "float32", "f32": "float32"}
@@ -65,7 +66,7 @@ def precision(arithmetic: str) -> Any:
 def _sample_row(name: str, seconds: Sequence[float], samples: int, operations: float, arithmetic: str,
                 **facts: Any) -> Row:  # fmt: skip
     """Microseconds per training sample, from seconds per call."""
-    row = clock.value_row(name, [1e6 * one / samples for one in seconds], "us per sample", **facts)
+    row = value_row(name, [1e6 * one / samples for one in seconds], "us per sample", **facts)
     return {**row, "arithmetic": arithmetic, "operation_rate": operations / (row["value"] * 1e-6)}
 
 
@@ -99,8 +100,8 @@ def plain_step(
     where = clock.profile(_repeated(call, calls), jax.block_until_ready, calls * statistics.median(times), calls)
     yield _sample_row(names[0], times, batch, made.operations, arithmetic, **facts, **where)
     if len(names) > 1:
-        yield clock.value_row(names[1], [plain_seconds], "s")
-        yield clock.value_row(names[2], [compile_seconds - plain_seconds], "s more")
+        yield value_row(names[1], [plain_seconds], "s")
+        yield value_row(names[2], [compile_seconds - plain_seconds], "s more")
 
 
 def _start_libraries() -> None:
@@ -210,7 +211,7 @@ def epoch(
     if len(names) > 1:
         scale = epoch_rows * 1e-6
         spread = [scale * row[key] for key in ("value", "low", "high")]
-        yield clock.value_row(names[1], spread, "s", rounds=row["rounds"]) | {"rounds": row["rounds"]}
+        yield value_row(names[1], spread, "s", rounds=row["rounds"])
 
 
 def _nothing(result: Any) -> None:
@@ -290,6 +291,6 @@ def fast_accuracy(
     right = np.concatenate([logits.argmax(-1) == dataset.labels[held_out[place]] for place, logits in answers], axis=1)
     facts = {"members": members, "rows_per_member": int(member[0].sum()), "epochs": chosen.train.epochs,
              "train_accuracy": float(last.accuracy.mean())}  # fmt: skip
-    yield clock.value_row(names[0], right.mean(1).tolist(), "of held-out rows", **facts)
+    yield value_row(names[0], right.mean(1).tolist(), "of held-out rows", **facts)
     if len(names) > 1:
-        yield clock.value_row(names[1], [seconds], "s", **facts)
+        yield value_row(names[1], [seconds], "s", **facts)

@@ -5,15 +5,9 @@ from typing import Any, NamedTuple
 
 from jaxunlearn import progress
 from launch.benches.gpu import peaks, table
+from launch.benches.timing import number
 
 Row = dict[str, Any]
-
-
-def number(value: float) -> str:
-    """Three digits, without an exponent from 0.001 to a million."""
-    if value == 0:
-        return "0"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def share(row: Mapping[str, Any]) -> str:

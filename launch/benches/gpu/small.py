@@ -9,6 +9,7 @@ from jaxunlearn import trees
 from jaxunlearn.protocols import workbench
 from launch.benches import programs as populations
 from launch.benches.gpu import clock, programs
+from launch.benches.timing import value_row
 
 Row = dict[str, Any]
 
@@ -24,7 +25,7 @@ def members(names: Sequence[str], *, pace: clock.Pace, case: str, cells: dict[st
         engine = populations.engine(problem._replace(bench=workbench.with_policy(problem.bench, policy)), count)
         seconds = clock.windows(lambda engine=engine: next(engine.epochs), pace, lambda result: None)  # type: ignore[misc]
         step = programs.step_of(engine.program.call.as_text())  # type: ignore[attr-defined]
-        row = clock.value_row(name, [engine.model_steps / one for one in seconds], "model-steps/s", members=count,
+        row = value_row(name, [engine.model_steps / one for one in seconds], "model-steps/s", members=count,
                               mapping=mapping, conv=conv, case=case, kernels=step.kernels,
                               compile_seconds=engine.compile_seconds)  # fmt: skip
         network = problem.bench.cost

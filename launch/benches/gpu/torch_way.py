@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.utils import data
 
 from launch.benches.gpu import clock
+from launch.benches.timing import value_row
 
 Row = dict[str, Any]
 LOADER_WORKERS = 4
@@ -83,7 +84,7 @@ def ways(names: Sequence[str], *, pace: clock.Pace, way: str, width: int, side: 
             torch.cuda.synchronize()
 
     seconds = clock.windows(call, pace, wait)
-    row = clock.value_row(names[0], [1e6 * one / samples for one in seconds], "us per sample", way=way)
+    row = value_row(names[0], [1e6 * one / samples for one in seconds], "us per sample", way=way)
     row["arithmetic"] = "tf32" if way == "loader" else "bf16"
     yield {**row, "operation_rate": operations / (row["value"] * 1e-6)}
 
