@@ -27,6 +27,7 @@ from absl import flags
 
 from jaxunlearn import errors, progress
 from launch import _entry
+from launch.benches import lines
 from launch.benches.timing import number
 
 BENCHES = {
@@ -127,7 +128,7 @@ def command(request: Request) -> None:
         print(listing())
         return
     if request.out and not request.flags["report"].value:
-        _append(request.out, [])  # a file that cannot be written must not cost ten minutes of measuring
+        lines.append(request.out, [])  # a file that cannot be written must not cost ten minutes of measuring
     for name in request.names:
         if name == "gpu":
             _gpu(request)
@@ -136,7 +137,7 @@ def command(request: Request) -> None:
         note = " (quick: sizes and rounds are too small to conclude from)" if request.quick else ""
         print(f"\n{name}{note}", *map(line, rows), sep="\n", flush=True)
         if request.out:
-            _append(request.out, [as_json(name, request.quick, row) for row in rows])
+            lines.append(request.out, [as_json(name, request.quick, row) for row in rows])
 
 
 def _gpu(request: Request) -> None:
@@ -203,16 +204,6 @@ def as_json(bench: str, quick: bool, row: Row) -> str:
     versions = store.versions()
     machine = {"device": versions["device"], "cores": _entry.cores(), "versions": versions}
     return json.dumps({"bench": bench, "quick": quick, **row, **machine})
-
-
-def _append(path: str, lines: list[str]) -> None:
-    try:
-        with open(path, "a", encoding="utf-8") as out:
-            out.writelines(one + "\n" for one in lines)
-    except OSError as error:
-        raise errors.ConfigError(
-            f"--out={path} cannot be written: {error.strerror}. Give a file in a folder that exists."
-        ) from error
 
 
 if __name__ == "__main__":

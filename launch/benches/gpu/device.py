@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.population import capacity
-from launch.benches.gpu import clock
+from launch.benches.gpu import clock, peaks
 from launch.benches.timing import value_row
 
 Row = dict[str, Any]
-ARITHMETIC = {"bf16": (jnp.bfloat16, None), "tf32": (jnp.float32, "tensorfloat32"), "f32": (jnp.float32, "float32")}
 PRODUCTS = 4
 
 
@@ -35,7 +34,7 @@ def device(names: Sequence[str], *, pace: clock.Pace, side: int, copied: int) ->
 
 
 def _product(name: str, arithmetic: str, side: int, pace: clock.Pace) -> Row:
-    dtype, precision = ARITHMETIC[arithmetic]
+    dtype, precision = peaks.ARITHMETIC[arithmetic]
     # Random content: products of zeros run faster than any real ones, since they draw less power.
     left, right = (jax.random.normal(jax.random.key(i), (side, side), dtype) for i in range(2))
 

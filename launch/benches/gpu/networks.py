@@ -20,12 +20,10 @@ from jaxunlearn.models import build, cost
 from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.protocols import workbench
 from jaxunlearn.records import Dataset
-from launch.benches.gpu import clock, programs
+from launch.benches.gpu import clock, peaks, programs
 from launch.benches.timing import value_row
 
 Row = dict[str, Any]
-DTYPES = {"bf16": "bfloat16", "tf32": "float32", "f32": "float32"}
-PRECISIONS = {"bf16": None, "tf32": None, "f32": "float32"}
 _FOREVER = 1_000_000
 
 
@@ -51,7 +49,7 @@ def make_network(model: str, side: int, batch: int, arithmetic: str, augment: st
     dataset = arrays.build_cut("random_pictures", pictures, draw.integers(0, 10, rows).astype(np.int32), 0.1,
                                num_classes=10)  # fmt: skip
     config = settings.defaults()
-    config.model.name, config.model.dtype = model, DTYPES[arithmetic]
+    config.model.name, config.model.dtype = model, peaks.ARITHMETIC[arithmetic][0]
     config.train.batch, config.data.augment = batch, augment
     resolved = settings.resolve(config)
     forward = cost.describe(build(resolved.model, 10), (side, side, 3)).forward_flops
@@ -60,7 +58,7 @@ def make_network(model: str, side: int, batch: int, arithmetic: str, augment: st
 
 def precision(arithmetic: str) -> Any:
     """The context in which programs of this arithmetic are traced."""
-    return jax.default_matmul_precision(PRECISIONS[arithmetic])
+    return jax.default_matmul_precision(peaks.ARITHMETIC[arithmetic][1])
 
 
 def _sample_row(name: str, seconds: Sequence[float], samples: int, operations: float, arithmetic: str,
@@ -227,24 +225,27 @@ def peak_bytes() -> int | None:
 def _job(made: Network, steps: int, members: int, mapping: str,
          conv: str) -> tuple[population.Job, population.Resident, population.Lifting]:  # fmt: skip
     """A population in which every member passes over `steps` batches per epoch."""
-    dataset, batch = made.dataset, made.settings.train.batch
-    task = workbench.build_task(made.settings, dataset, conv)
-    member = np.zeros((members, len(dataset.labels)), bool)
-    for i, line in enumerate(member):
-        line[np.random.default_rng(i).choice(len(line), steps * batch, replace=False)] = True
-    job = _population(task, member, batch, 1e-3, 0.0)
-    resident = population.Resident(np.asarray(dataset.inputs), np.asarray(dataset.labels, np.int32))
+    batch, total = made.settings.train.batch, len(made.dataset.labels)
+    task = workbench.build_task(made.settings, made.dataset, conv)
+    job, resident = _population(task, made.dataset, members, total, steps * batch, batch, 1e-3, 0.0)
     return job, resident, lift.make(mapping, members, 1)
 
 
-def _population(task: Any, member: np.ndarray, batch: int, rate: float, decay: float) -> population.Job:
-    stream, ones = population.from_membership(member), np.ones(len(member), np.float32)
-    return population.Job(
+def _population(
+    task: Any, dataset: Dataset, members: int, pool: int, rows: int, batch: int, rate: float, decay: float
+) -> tuple[population.Job, population.Resident]:
+    """Members that train on `rows` random rows of the first `pool`, and the data set on the device."""
+    member = np.zeros((members, len(dataset.labels)), bool)
+    for i, line in enumerate(member):
+        line[np.random.default_rng(i).choice(pool, rows, replace=False)] = True
+    stream, ones = population.from_membership(member), np.ones(members, np.float32)
+    job = population.Job(
         task=task, streams={"train": stream}, batches={"train": batch},
-        member_ids=np.arange(len(member), dtype=np.int32), key=keys.root(0),
+        member_ids=np.arange(members, dtype=np.int32), key=keys.root(0),
         constants={"learning_rate": rate * ones, "weight_decay": decay * ones},
         steps=population.steps_per_epoch(stream, batch),
     )  # fmt: skip
+    return job, population.Resident(np.asarray(dataset.inputs), np.asarray(dataset.labels, np.int32))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -266,18 +267,16 @@ def fast_accuracy(
       rows: training rows of each, drawn from the first 5 / 4 as many.
     """
     config = importlib.import_module("configs.cifar10_fast").get_config(variant)
-    config.data.path, config.model.dtype = path, DTYPES[arithmetic]
+    config.data.path, config.model.dtype = path, peaks.ARITHMETIC[arithmetic][0]
     chosen = settings.resolve(config)
     dataset = data.load(chosen.data)
     pool = min(rows * 5 // 4, dataset.num_train)
-    member = np.zeros((members, len(dataset.labels)), bool)
-    for i, line in enumerate(member):
-        line[np.random.default_rng(i).choice(pool, min(rows, pool), replace=False)] = True
+    own = min(rows, pool)
     on_cpu = jax.default_backend() == "cpu"
     task = workbench.build_task(chosen, dataset, "cpu" if on_cpu else "unrolled")
     lifting = lift.make("map", 1 if on_cpu else members, 1)
-    resident = population.Resident(np.asarray(dataset.inputs), np.asarray(dataset.labels, np.int32))
-    job = _population(task, member, chosen.train.batch, chosen.train.learning_rate, chosen.train.weight_decay)
+    train = chosen.train
+    job, resident = _population(task, dataset, members, pool, own, train.batch, train.learning_rate, train.weight_decay)
     program = training.compile_epoch(job, resident, lifting)
     ends = []
     for progress in training.train(job, resident, chosen.train.epochs, lifting, program=program):
@@ -289,7 +288,7 @@ def fast_accuracy(
     held_out = np.arange(dataset.num_train, len(dataset.labels), dtype=np.int32)
     answers = population.predict(task, variables, resident.inputs, held_out, lifting)
     right = np.concatenate([logits.argmax(-1) == dataset.labels[held_out[place]] for place, logits in answers], axis=1)
-    facts = {"members": members, "rows_per_member": int(member[0].sum()), "epochs": chosen.train.epochs,
+    facts = {"members": members, "rows_per_member": own, "epochs": chosen.train.epochs,
              "train_accuracy": float(last.accuracy.mean())}  # fmt: skip
     yield value_row(names[0], right.mean(1).tolist(), "of held-out rows", **facts)
     if len(names) > 1:

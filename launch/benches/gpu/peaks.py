@@ -4,6 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Name -> type of the operands and precision of their products: None is what a GPU takes by default, TF32 for float32.
+ARITHMETIC: dict[str, tuple[str, str | None]] = {
+    "bf16": ("bfloat16", None), "tf32": ("float32", None), "f32": ("float32", "float32"),
+}  # fmt: skip
 # Dense rates of the data sheets in operations per second (multiply-add = 2), and memory bandwidth in bytes per second.
 # The first name that stands in a device's name as a whole word counts.
 DATA_SHEETS: dict[str, dict[str, float]] = {

@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple
 
 from jaxunlearn import errors, progress, settings
 from launch import _entry
+from launch.benches import lines
 from launch.benches.gpu import child, peaks, report, table
 from launch.benches.gpu.table import Measurement
 
@@ -92,7 +93,8 @@ def run(options: Options, say: Callable[[str], None] | None = None) -> list[Row]
     for row in measured(groups, options, machine, rows, deadline, say):
         whole = {"bench": "gpu", "quick": options.quick, **row, **_stamp(machine)}
         arrived.append(whole)
-        append(options.out, whole)
+        if options.out:
+            lines.append(options.out, [json.dumps(whole)])
         say("  " + report.line(whole))
     for name, reason in skipped.items():
         say(f"  left out: {name} ({reason})")
@@ -265,8 +267,8 @@ def ask(process: Process, request: str, until: float) -> Iterator[dict[str, Any]
         piece = os.read(stdout.fileno(), 2**16)
         if not piece:
             return
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from map(json.loads, lines)
+        *answers, rest = (rest + piece).split(b"\n")
+        yield from map(json.loads, answers)
 
 
 def crash(process: Process) -> str:
@@ -277,8 +279,8 @@ def crash(process: Process) -> str:
 
 def _last_lines(process: Process, count: int) -> str:
     process.errors.seek(0)
-    lines = [line for line in process.errors.read().decode(errors="replace").splitlines() if line.strip()]
-    return " | ".join(lines[-count:])
+    said = [line for line in process.errors.read().decode(errors="replace").splitlines() if line.strip()]
+    return " | ".join(said[-count:])
 
 
 def end(process: Process) -> None:
@@ -318,8 +320,10 @@ def probe(quick: bool, deadline: float) -> dict[str, Any]:
 
 def read(path: str) -> list[Row]:
     """Rows of this bench in a file; [] where there is none. A line cut off by a kill is left out."""
+    is_there = path and Path(path).is_file()
+    text = Path(path).read_text(encoding="utf-8", errors="replace") if is_there else ""
     rows = []
-    for line in _text(path).splitlines():
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except ValueError:
@@ -327,19 +331,6 @@ def read(path: str) -> list[Row]:
         if isinstance(row, dict) and row.get("bench") == "gpu" and set(row) >= _KEYS:
             rows.append(row)
     return rows
-
-
-def append(path: str, row: Row) -> None:
-    """Adds one line, on a line of its own even where the last one was cut off."""
-    if not path:
-        return
-    text = _text(path)
-    with open(path, "a", encoding="utf-8") as out:
-        out.write(("\n" if text and not text.endswith("\n") else "") + json.dumps(row) + "\n")
-
-
-def _text(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8", errors="replace") if path and Path(path).is_file() else ""
 
 
 def _is_of(row: Row, machine: dict[str, Any], quick: bool) -> bool:

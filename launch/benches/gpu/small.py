@@ -26,8 +26,8 @@ def members(names: Sequence[str], *, pace: clock.Pace, case: str, cells: dict[st
         seconds = clock.windows(lambda engine=engine: next(engine.epochs), pace, lambda result: None)  # type: ignore[misc]
         step = programs.step_of(engine.program.call.as_text())  # type: ignore[attr-defined]
         row = value_row(name, [engine.model_steps / one for one in seconds], "model-steps/s", members=count,
-                              mapping=mapping, conv=conv, case=case, kernels=step.kernels,
-                              compile_seconds=engine.compile_seconds)  # fmt: skip
+                        mapping=mapping, conv=conv, case=case, kernels=step.kernels,
+                        compile_seconds=engine.compile_seconds)  # fmt: skip
         network = problem.bench.cost
         # At least the weights and their momentum are read and written once per step.
         weights = 16 * trees.count(trees.take(problem.initial.state.params, 0))
