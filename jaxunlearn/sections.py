@@ -19,6 +19,10 @@ def section(cls: type) -> Any:
     return dataclasses.field(default_factory=cls)
 
 
+# Kinds of forget sets that are (parts of) whole classes.
+CLASS_KINDS = ("one_class", "class_percentage", "classes")
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
     """Which data, from where, how it is shown to the network."""
@@ -207,9 +211,10 @@ class AuditSettings:
     unlearned: tuple[str, ...] = field(("retrained",), "roles that are audited: retrained, unlearned:METHOD, or "
                                         "unlearned:all for every method of unlearn.methods")  # fmt: skip
     dataset: str = field("", "data set whose published constants are used; empty = data.name")
-    group_size: int = field(1, "shadow models per group; scores see one group at a time", low=1)
+    group_size: int = field(0, "shadow models per group, of which scores see one at a time; 0 = 1 in a run folder, all "
+                             "of a file of arrays", low=0)  # fmt: skip
     groups: int = field(10, "at most so many groups of shadow models", low=1)
-    levels: int = field(100, "IAM: interpolation levels", low=2)
+    levels: int = field(0, "IAM: interpolation levels; 0 = 100, or what a file of arrays says", low=0, high=100_000)
     e1: float = field(0.0, "log-log signal: e1; 0 = the published constant", low=0.0)
     e2: float = field(0.0, "log-log signal: e2; 0 = the published constant", low=0.0)
     family: str = field("gumbel", "IAM: distribution", choices=("gumbel", "norm", "ecdf", "beta", "kde"))
@@ -236,6 +241,8 @@ class AuditSettings:
     level: float = field(0.05, "verdicts: false discovery rate", low=1e-6, high=0.5)
     shadow_runs: tuple[str, ...] = field((), "run folders whose shadows are used instead (shift, arch_shift, "
                                               "incremental)")  # fmt: skip
+    forget_type: str = field("auto", "form of faithful LiRA-Off: random sets or classes; auto = as split.forget.kind",
+                              choices=("auto", "set_random", "class"))  # fmt: skip
     counts: tuple[int, ...] = field((1, 2, 4, 8, 16, 32, 64, 128), "shadow_sweep: group sizes", low=1)
     sweep_e1: tuple[float, ...] = field((0.1, 0.01, 0.001), "sensitivity: values of e1", low=1e-9)
     sweep_e2: tuple[float, ...] = field((1e-3, 1e-5), "sensitivity: values of e2", low=1e-12)
@@ -248,7 +255,8 @@ class EvaluateSettings:
 
     metrics: tuple[str, ...] = field(("all",), "groups: svc, thresholds, entropy, distances, conformal, miacr; all")
     alphas: tuple[float, ...] = field((0.05, 0.1, 0.15, 0.2), "levels of the prediction sets, each in (0, 1)")
-    headline: float = field(0.1, "the level of tables and sentences, one of alphas", low=1e-4, high=0.9999)
+    headline: float = field(0.0, "the level of tables and sentences, one of alphas; 0 = 0.1, or the first", low=0.0,
+                            high=0.9999)  # fmt: skip
     score: str = field("lac", "non-conformity: lac = 1 - p, log = -log p, aps, raps",
                         choices=("lac", "log", "aps", "raps"))  # fmt: skip
     rank: str = field("reference", "of the threshold: reference = as published, one above the textbook's",
@@ -279,6 +287,10 @@ class EpsilonSettings:
     histograms: int = field(
         3, "samples whose margins are drawn: from the hardest to the easiest to tell", low=0, high=8
     )
+    approach: tuple[str, ...] = field((), "approaches of a file; empty = all; baseline = the retrained models split in "
+                                           "two")  # fmt: skip
+    samples: tuple[int, ...] = field((), "samples whose margins are drawn; empty = from the hardest to the easiest",
+                                     low=0)  # fmt: skip
     bn_batch: int = field(100, "study: forgotten rows per batch where BatchNorm is in training mode", low=2)
 
 

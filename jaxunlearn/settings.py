@@ -18,6 +18,7 @@ import ml_collections
 
 from jaxunlearn import checks, errors
 from jaxunlearn.sections import (
+    CLASS_KINDS,
     AuditSettings,
     CompatSettings,
     ConformalSettings,
@@ -39,10 +40,10 @@ from jaxunlearn.sections import (
 from jaxunlearn.sections import field as setting
 
 __all__ = [
-    "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings", "EpsilonSettings",
-    "EvaluateSettings", "ForgetSettings", "ModelSettings", "Settings", "ShadowSettings", "SplitSettings",
-    "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings", "UnlearnSettings", "cache_folder", "defaults",
-    "field_names", "resolve", "to_dict", "unknown_setting", "variant",
+    "CLASS_KINDS", "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings",
+    "EpsilonSettings", "EvaluateSettings", "ForgetSettings", "ModelSettings", "Settings", "ShadowSettings",
+    "SplitSettings", "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings", "UnlearnSettings",
+    "cache_folder", "defaults", "field_names", "resolve", "to_dict", "unknown_setting", "variant",
 ]  # fmt: skip
 
 
@@ -232,7 +233,17 @@ def resolve(config: Any) -> Settings:
     if isinstance(config, ml_collections.ConfigDict):
         config = config.copy_and_resolve_references().to_dict()
     settings = _build(Settings, config, "")
+    settings = _completed(settings)
     _check_together(settings)
+    return settings
+
+
+def _completed(settings: Settings) -> Settings:
+    """The settings with values that depend on others filled in."""
+    evaluate = settings.evaluate
+    if evaluate.headline == 0 and evaluate.alphas:
+        headline = 0.1 if 0.1 in evaluate.alphas else evaluate.alphas[0]
+        return dataclasses.replace(settings, evaluate=dataclasses.replace(evaluate, headline=headline))
     return settings
 
 

@@ -20,7 +20,7 @@ def define(values: flags.FlagValues) -> None:
 
 def command(request: _entry.Request) -> None:
     """Imports an archive if one is given, then loads, checks and shows the data set."""
-    from jaxunlearn.protocols import dataset
+    from jaxunlearn.runs import dataset
 
     settings = request.settings.data
     if request.dry_run:

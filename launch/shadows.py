@@ -14,7 +14,7 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress, settings, store
-    from jaxunlearn.protocols import plan, shadows, splits, tuning, workbench
+    from jaxunlearn.runs import plan, shadows, splits, tuning, workbench
 
     if request.dry_run:
         print(plan.text(plan.make(request.settings)))

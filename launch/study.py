@@ -23,14 +23,11 @@ from launch import _entry
 
 def command(request: _entry.Request) -> None:
     """Plans or runs the study, then prints its table and where the files are."""
-    if request.settings.study.kind == "conformal":
-        from jaxunlearn.protocols.evaluation.guided import from_config
-    elif request.settings.study.kind == "epsilon":
-        from jaxunlearn.protocols.epsilon.study import from_config
-    else:
-        from jaxunlearn.protocols.study import from_config
+    from jaxunlearn.runs.drivers import run_input
+    from jaxunlearn.runs.studies import STUDIES
 
-    print(from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+    job = STUDIES[request.settings.study.kind]
+    print(run_input.run(job, request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
 
 
 if __name__ == "__main__":

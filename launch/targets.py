@@ -19,7 +19,7 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress, settings, store
-    from jaxunlearn.protocols import plan, target_roles, targets, tuning, workbench
+    from jaxunlearn.runs import plan, target_roles, targets, tuning, workbench
 
     if request.dry_run:
         print(plan.targets_text(plan.make_targets(request.settings)))

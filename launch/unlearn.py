@@ -39,13 +39,13 @@ def command(request: _entry.Request) -> None:
         methods = tuple(request.flags["methods"].value)
         chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=methods))
     if request.flags["list"].value:
-        from jaxunlearn.protocols.unlearned import listing
+        from jaxunlearn.runs.unlearned import listing
 
         print(listing.text(chosen, with_data=request.flags["config"].value is not None))
         return
     from jaxunlearn import progress, settings, store
-    from jaxunlearn.protocols import tuning, workbench
-    from jaxunlearn.protocols.unlearned import listing, runs
+    from jaxunlearn.runs import tuning, workbench
+    from jaxunlearn.runs.unlearned import listing, runs
 
     bench, asked = runs.check(workbench.prepare(chosen))
     if request.dry_run:

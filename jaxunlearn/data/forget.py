@@ -21,10 +21,9 @@ import numpy as np
 from jaxunlearn import checks, errors
 from jaxunlearn.data import files, optml, permutation
 from jaxunlearn.records import Dataset
-from jaxunlearn.settings import SplitSettings
+from jaxunlearn.settings import CLASS_KINDS, SplitSettings
 
 # Forget sets made of classes that the network tells apart; a subclass is none of these.
-CLASS_KINDS = ("one_class", "class_percentage", "classes")
 # Rows that are known before the split is drawn, and kept out of the shadow set.
 LISTED_KINDS = ("index_file", "randperm")
 

@@ -14,22 +14,10 @@
     epsilon      epsilon-hat of N retrained against N unlearned models, per sample; `attack_rules`: its kernels;
                  `epsilon_bounds`: intervals over models, proved lower bound; `challenge`: the NeurIPS-2023 score
 
-`METRICS` maps a name to a function of (scores [n], higher = member; truth [n], True = member); every value: higher =
-the score separates members better. Where a name is accepted, "my_module:my_metric" is too.
+    utility      UA, RA, TA and their gap to exact retraining; who plays which part
+
+`METRICS` (`registry`) has a line for every metric that is printed: its title, which end is better, and for those that
+rank samples the function of (scores [n], higher = member; truth [n], True = member).
 """
 
-from collections.abc import Callable
-from functools import partial
-
-import numpy as np
-
-from jaxunlearn.metrics import roc
-
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "auc": roc.auc,
-    "balanced_accuracy": roc.balanced_accuracy,
-    "tpr_at_fpr_1e-2": partial(roc.tpr_at_fpr, level=1e-2),
-    "tpr_at_fpr_1e-3": partial(roc.tpr_at_fpr, level=1e-3),
-    "tnr_at_fnr_1e-2": partial(roc.tnr_at_fnr, level=1e-2),
-    "tnr_at_fnr_1e-3": partial(roc.tnr_at_fnr, level=1e-3),
-}
+from jaxunlearn.metrics.registry import METRICS, Metric, headers

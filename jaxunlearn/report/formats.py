@@ -64,6 +64,11 @@ def count(value: int) -> str:
     return f"{int(value):,}"
 
 
+def cost(value: float) -> str:
+    """Seconds or epochs with a digit where it matters; nothing where they were not measured."""
+    return "" if math.isnan(value) else f"{value:.1f}" if value >= 1 or value == 0 else f"{value:.2f}"
+
+
 def rate(value: float) -> str:
     """A rate, level or fraction as a sentence prints it: 5 %, 0.1 %, 33.3 %."""
     value = float(value)

@@ -12,32 +12,15 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxunlearn import errors
 from jaxunlearn.records import Finding
 from jaxunlearn.report import cells, formats, stylesheet
+from jaxunlearn.report.section import Section
 
 # Longer tables are folded away: a page is read from the top, and per-sample tables have hundreds of rows.
 LONG = 40
-
-
-class Section(NamedTuple):
-    """One part of a page.
-
-    Attributes:
-      title: the heading.
-      text: sentences before the table and the figure; a blank line starts a new paragraph. May be empty.
-      table: what `tables.Table` holds, or None. More than 40 rows are folded under a line that can be opened.
-      figure: a figure as inline SVG (from `figure_svg`), or None. The only text of a page that is not escaped.
-      percent: print the table's fractions in per cent.
-    """
-
-    title: str
-    text: str = ""
-    table: cells.Table | None = None
-    figure: str | None = None
-    percent: bool = False
 
 
 def save_figure(figure: Any, path: Path) -> None:
@@ -136,7 +119,8 @@ def html(title: str, answer: str, sections: Sequence[Section], provenance: Mappi
 def _section(section: Section) -> str:
     paragraphs = [f"<p>{_escape(part)}</p>" for part in re.split(r"\n\s*\n", section.text) if part.strip()]
     table = _table(section.table, section.percent) if section.table is not None else ""
-    figure = f"<figure>{_named(section.figure, section.title)}</figure>" if section.figure else ""
+    drawn = "" if section.figure is None else figure_svg(section.figure)
+    figure = f"<figure>{_named(drawn, section.title)}</figure>" if drawn else ""
     parts = ["<section>", f"<h2>{_escape(section.title)}</h2>", *paragraphs, table, figure, "</section>"]
     return "\n".join(part for part in parts if part)
 

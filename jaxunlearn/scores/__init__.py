@@ -6,7 +6,7 @@ To add one: a function (measured, options) -> [N] in `entries.py`, a line in SCO
 trials of tests/scores run over every line. `my_module:my_score` works wherever a name does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,76 +39,142 @@ class Score(NamedTuple):
       entry: (measured, options) -> [N].
       needs: fields of Evidence beside `unlearned` and `labels`.
       about: one line for people.
+      on_host: options -> whether the entry cannot be traced (SciPy, NumPy's float64, a user's own).
+      has_null: whether models that never saw the samples can play the unlearned model: verdicts need that.
+      clean_only: whether it reads nothing but clean answers (no pairs, no views), as recorded of snapshots.
+      reads_shadows: whether it differs between groups of shadow models.
+      reads_original: whether it reads the original model's answers.
+      is_variant: whether it is another score under another distribution, left out where `all` would take minutes.
+      least_classes: fewest classes for which it is defined.
+      entry_of_cases: (measured, cases, options) -> [K, N], where K audited models share more than their inputs.
     """
 
     entry: entries.Entry
     needs: tuple[str, ...]
     about: str
+    on_host: Callable[[Options], bool] = lambda options: False
+    has_null: bool = True
+    clean_only: bool = True
+    reads_shadows: bool = True
+    reads_original: bool = True
+    is_variant: bool = False
+    least_classes: int = 2
+    entry_of_cases: Callable[..., np.ndarray] | None = None
+
+
+def _always(options: Options) -> bool:
+    return True
+
+
+def _with_beta(options: Options) -> bool:
+    return options.family == "beta"
+
+
+def _faithful(options: Options) -> bool:
+    return options.compat == "faithful"
 
 
 _ON = ("original", "shadows")
 _OFF = ("shadows", "shadow_train_logits")
 _POPULATION = ("population_unlearned", "population_shadows")
 _VIEWS = ("unlearned_views", "shadows_views")
+_RMIA_ON = (*_ON, *_POPULATION, "population_in")
+_OFFLINE: dict[str, Any] = {"reads_original": False}
+_ALONE: dict[str, Any] = {"reads_original": False, "reads_shadows": False}
+_CHANGE: dict[str, Any] = {"reads_shadows": False}
+_OVER_VIEWS: dict[str, Any] = {"has_null": False, "clean_only": False}
+
+
+def _reading(signal: entries.Reading, about: str) -> Score:
+    return Score(partial(entries.reading, signal), (), about, **_ALONE)
+
+
+def _change(signal: entries.Reading, about: str) -> Score:
+    return Score(partial(entries.change, signal), ("original",), about, **_CHANGE)
+
+
+def _gauss(signal: entries.Reading, about: str) -> Score:
+    return Score(partial(entries.iam_gauss, signal, False), _ON, about)
+
+
+def _family(name: str, entry: entries.Entry) -> Score:
+    is_offline, about = name.endswith("off"), f"confidence under another distribution: {name[4:]}"
+    traits = _OFFLINE if is_offline else {}
+    on_host = _always if "_beta_" in name else Score._field_defaults["on_host"]
+    return Score(entry, _OFF if is_offline else _ON, about, on_host, is_variant=True, **traits)
+
 
 SCORES: dict[str, Score] = {
-    "iam_on": Score(entries.iam_on, _ON, "IAM with the original model as IN level"),
-    "iam_off": Score(entries.iam_off, _OFF, "IAM without the original model"),
-    "rmia_on": Score(entries.rmia_on, (*_ON, *_POPULATION, "population_in"), "RMIA with IN and OUT references"),
-    "rmia_off": Score(entries.rmia_off, ("shadows", *_POPULATION), "RMIA with OUT references"),
-    "lira_on": Score(entries.lira_on, _ON, "LiRA, original model as the only IN model"),
-    "lira_off": Score(entries.lira_off, ("shadows",), "LiRA with OUT models only"),
-    "lira": Score(entries.lira_standard, ("reference", "reference_member"), "standard online LiRA, IN and OUT models"),
-    "emia_r": Score(entries.emia_r, ("shadows",), "EMIA-R: loss among the shadows' losses"),
-    "emia_p": Score(entries.emia_p, ("population_unlearned",), "EMIA-P: loss among other samples' losses"),
-    "update": Score(entries.update, _ON, "update attack: fall of the LiRA tail"),
+    "iam_on": Score(entries.iam_on, _ON, "IAM with the original model as IN level", _with_beta),
+    "iam_off": Score(entries.iam_off, _OFF, "IAM without the original model", _with_beta, **_OFFLINE),
+    "rmia_on": Score(entries.rmia_on, _RMIA_ON, "RMIA with IN and OUT references"),
+    "rmia_off": Score(entries.rmia_off, ("shadows", *_POPULATION), "RMIA with OUT references", **_OFFLINE),
+    "lira_on": Score(entries.lira_on, _ON, "LiRA, original model as the only IN model", _faithful),
+    "lira_off": Score(entries.lira_off, ("shadows",), "LiRA with OUT models only", _faithful, **_OFFLINE),
+    "lira": Score(
+        entries.lira_standard,
+        ("reference", "reference_member"),
+        "standard online LiRA, IN and OUT models",
+        has_null=False,
+        **_ALONE,
+    ),
+    "emia_r": Score(entries.emia_r, ("shadows",), "EMIA-R: loss among the shadows' losses", **_OFFLINE),
+    "emia_p": Score(
+        entries.emia_p, ("population_unlearned",), "EMIA-P: loss among other samples' losses", **_ALONE
+    ),
+    "update": Score(entries.update, _ON, "update attack: fall of the LiRA tail", _faithful),
     "unleak": Score(
         entries.unleak_score,
         ("original", "pairs_original", "pairs_unlearned", "pairs_forgotten"),
         "UnLeak: classifier on the change of the posterior",
-    ),  # fmt: skip
-    "confidence": Score(partial(entries.reading, entries.CONFIDENCE), (), "confidence of the unlearned model alone"),
-    "loss": Score(partial(entries.reading, entries.LOSS), (), "minus the cross entropy of the unlearned model alone"),
-    "margin": Score(partial(entries.reading, entries.MARGIN), (), "Taylor soft margin of the unlearned model alone"),
-    "confidence_diff": Score(partial(entries.change, entries.CONFIDENCE), ("original",), "change of the confidence"),
-    "loss_diff": Score(partial(entries.change, entries.LOSS), ("original",), "minus the change of the cross entropy"),
-    "carlini_diff": Score(partial(entries.change, entries.CARLINI), ("original",), "change of the carlini logit"),
-    "logloss_diff": Score(entries.log_log_change, ("original",), "change of the log-log signal"),
+        _always,
+        has_null=False,
+        clean_only=False,
+        least_classes=unleak.KEPT + 1,
+        entry_of_cases=entries.unleak_cases,
+    ),
+    "confidence": _reading(entries.CONFIDENCE, "confidence of the unlearned model alone"),
+    "loss": _reading(entries.LOSS, "minus the cross entropy of the unlearned model alone"),
+    "margin": _reading(entries.MARGIN, "Taylor soft margin of the unlearned model alone"),
+    "confidence_diff": _change(entries.CONFIDENCE, "change of the confidence"),
+    "loss_diff": _change(entries.LOSS, "minus the change of the cross entropy"),
+    "carlini_diff": _change(entries.CARLINI, "change of the carlini logit"),
+    "logloss_diff": Score(entries.log_log_change, ("original",), "change of the log-log signal", **_CHANGE),
     "ldiff": Score(
         entries.ldiff,
         ("original", "population_original", "population_unlearned"),
         "LDiff: tails of the carlini logit and of its change",
-    ),  # fmt: skip
-    "iam_confidence": Score(partial(entries.iam_gauss, entries.CONFIDENCE, False), _ON, "IAM on confidences, Gaussian"),
-    "iam_tsm": Score(partial(entries.iam_gauss, entries.MARGIN, False), _ON, "IAM on Taylor soft margins, Gaussian"),
-    "iam_carlini": Score(partial(entries.iam_gauss, entries.CARLINI, False), _ON, "IAM on carlini logits, Gaussian"),
-    "iam_loss": Score(partial(entries.iam_gauss, entries.LOSS, False), _ON, "IAM on losses, Gaussian"),
-    "iam_carlini_off": Score(
-        partial(entries.iam_gauss, entries.CARLINI, True), _OFF, "IAM-Off on carlini logits, Gaussian (Table 5)"
+        **_CHANGE,
     ),
-    "iam_raw": Score(entries.iam_raw, _ON, "IAM-On on the unscaled signal (published class report)"),
-    **{
-        name: Score(entry, _OFF if name.endswith("off") else _ON, f"confidence under another distribution: {name[4:]}")
-        for name, entry in entries.TABLE_FIVE.items()
-    },
+    "iam_confidence": _gauss(entries.CONFIDENCE, "IAM on confidences, Gaussian"),
+    "iam_tsm": _gauss(entries.MARGIN, "IAM on Taylor soft margins, Gaussian"),
+    "iam_carlini": _gauss(entries.CARLINI, "IAM on carlini logits, Gaussian"),
+    "iam_loss": _gauss(entries.LOSS, "IAM on losses, Gaussian"),
+    "iam_carlini_off": Score(
+        partial(entries.iam_gauss, entries.CARLINI, True), _OFF, "IAM-Off on carlini logits, Gaussian (Table 5)",
+        **_OFFLINE,
+    ),
+    "iam_raw": Score(entries.iam_raw, _ON, "IAM-On on the unscaled signal (published class report)", _with_beta),
+    **{name: _family(name, entry) for name, entry in entries.TABLE_FIVE.items()},
     "lira_on_views": Score(
-        partial(entries.over_views, entries.lira_on), (*_ON, *_VIEWS, "original_views"), "LiRA-On over augmented views"
+        partial(entries.over_views, entries.lira_on), (*_ON, *_VIEWS, "original_views"), "LiRA-On over augmented views",
+        _faithful, **_OVER_VIEWS,
     ),
     "lira_off_views": Score(
-        partial(entries.over_views, entries.lira_off), ("shadows", *_VIEWS), "LiRA-Off over augmented views"
+        partial(entries.over_views, entries.lira_off), ("shadows", *_VIEWS), "LiRA-Off over augmented views",
+        _faithful, **_OVER_VIEWS, **_OFFLINE,
     ),
     "rmia_on_views": Score(
-        partial(entries.over_views, entries.rmia_on),
-        (*_ON, *_POPULATION, "population_in", *_VIEWS, "original_views"),
-        "RMIA-On over augmented views",
-    ),  # fmt: skip
+        partial(entries.over_views, entries.rmia_on), (*_RMIA_ON, *_VIEWS, "original_views"),
+        "RMIA-On over augmented views", **_OVER_VIEWS,
+    ),
     "rmia_off_views": Score(
-        partial(entries.over_views, entries.rmia_off),
-        ("shadows", *_POPULATION, *_VIEWS),
-        "RMIA-Off over augmented views",
-    ),  # fmt: skip
-    "random": Score(entries.random, (), "uniform noise, the baseline"),
-}
+        partial(entries.over_views, entries.rmia_off), ("shadows", *_POPULATION, *_VIEWS),
+        "RMIA-Off over augmented views", **_OVER_VIEWS, **_OFFLINE,
+    ),
+    # Its seed takes in what the shadows answer: every audit and group of shadows has its own noise.
+    "random": Score(entries.random, (), "uniform noise, the baseline", _always, reads_original=False),
+}  # fmt: skip
 
 
 DEFAULT_OPTIONS = Options()
@@ -134,15 +200,27 @@ def names_of(wanted: Iterable[str]) -> tuple[str, ...]:
     """
     names = [name for given in wanted for name in (SCORES if given == "all" else (given,))]
     for name in names:
-        _entry(name)
+        find(name)
     if not names:
         raise errors.ConfigError("no score is named; give some of the table, or all.")
     return tuple(dict.fromkeys(names))
 
 
+def find(name: str) -> Score:
+    """The line of a score; of a user's own `my_module:my_score` one that declares no needs and is not traced.
+
+    Raises:
+      ConfigError: unknown name, with the nearest one.
+    """
+    if name in SCORES:
+        return SCORES[name]
+    entry = checks.lookup("score", name, {known: score.entry for known, score in SCORES.items()})
+    return Score(entry, (), "a score of the user's own", _always)
+
+
 def needs(name: str) -> tuple[str, ...]:
     """Evidence fields that a score needs beside `unlearned` and `labels`; a user's own score declares none."""
-    return SCORES[name].needs if name in SCORES else ()
+    return find(name).needs
 
 
 def missing(name: str, available: Mapping[str, Any] | Evidence) -> list[str]:
@@ -152,10 +230,18 @@ def missing(name: str, available: Mapping[str, Any] | Evidence) -> list[str]:
     return [field for field in needs(name) if not available.get(field)]
 
 
-def skipped_for(names: Iterable[str], available: Mapping[str, Any] | Evidence) -> dict[str, str]:
-    """The scores that cannot be computed from what is there, each with the arrays it lacks, in words."""
-    lacking = {name: missing(name, available) for name in names}
-    return {name: f"needs {', '.join(fields)}" for name, fields in lacking.items() if fields}
+def skipped_for(
+    names: Iterable[str], available: Mapping[str, Any] | Evidence, num_classes: int | None = None
+) -> dict[str, str]:  # fmt: skip
+    """The scores that cannot be computed from what is there, each with why: arrays it lacks, or too few classes."""
+    skipped = {}
+    for name in names:
+        fields, least = missing(name, available), find(name).least_classes
+        if fields:
+            skipped[name] = f"needs {', '.join(fields)}"
+        elif num_classes is not None and num_classes < least:
+            skipped[name] = f"needs more than {least - 1} classes, not {num_classes}"
+    return skipped
 
 
 def run(
@@ -183,13 +269,16 @@ def run(
 
 def run_checked(names: Iterable[str], evidence: Evidence, options: Options, measured: Measured | None = None) -> Result:
     """`run` for names, evidence and options that have passed their checks: large arrays are not read again for them."""
-    skipped = skipped_for(names, evidence)
-    classes = np.shape(evidence.unlearned)[-1]
-    if "unleak" in names and "unleak" not in skipped and classes <= unleak.KEPT:
-        skipped["unleak"] = f"needs more than {unleak.KEPT} classes, not {classes}"
+    skipped = skipped_for(names, evidence, np.shape(evidence.unlearned)[-1])
     todo = [name for name in names if name not in skipped]
-    measured = measured if measured is not None else measure(evidence, options, pairs="unleak" in todo)
+    if measured is None:
+        measured = measure(evidence, options, pairs=needs_pairs(todo))
     return Result({name: compute(name, measured, options) for name in todo}, skipped)
+
+
+def needs_pairs(names: Iterable[str]) -> bool:
+    """Whether any of these scores reads UnLeak's features, which the pass keeps only where they are wanted."""
+    return any("pairs_forgotten" in needs(name) for name in names)
 
 
 def compute(name: str, measured: Measured, options: Options) -> Scores:
@@ -205,10 +294,11 @@ def compute_cases(name: str, measured: Measured, cases: Cases, options: Options)
     Raises:
       DataError: the score is not one finite number per sample.
     """
-    entry = _entry(name)
-    if name == "unleak":
-        values = entries.unleak_cases(measured, cases, options)
-    elif _on_host(name, options):
+    score = find(name)
+    entry = score.entry
+    if score.entry_of_cases is not None:
+        values = score.entry_of_cases(measured, cases, options)
+    elif score.on_host(options):
         count = len(cases.unlearned.log_odds)
         picked = [case(measured, jax.tree.map(lambda leaf, k=k: leaf[k], cases)) for k in range(count)]
         values = np.stack([np.asarray(entry(one, options)) for one in picked])
@@ -228,15 +318,6 @@ def _mapped(measured: Measured, cases: Cases, entry: entries.Entry, options: Opt
     return jax.lax.map(lambda one: entry(case(measured, one), options), cases)
 
 
-def _on_host(name: str, options: Options) -> bool:
-    """Whether a score cannot be traced: users' own, SciPy's special functions, NumPy's float64."""
-    if name not in SCORES or name == "random" or "_beta_" in name:
-        return True
-    if options.family == "beta" and name in ("iam_on", "iam_off", "iam_raw"):
-        return True
-    return options.compat == "faithful" and name.startswith(("lira_", "update"))
-
-
 def null_scores(name: str, measured: Measured, options: Options) -> np.ndarray:
     """[S, N] scores that models which never saw the samples get: each shadow in turn as if it were the unlearned model.
 
@@ -248,7 +329,7 @@ def null_scores(name: str, measured: Measured, options: Options) -> np.ndarray:
     count = 0 if measured.shadows is None else len(measured.shadows.log_odds)
     if count < 2:
         raise errors.DataError(f"calibration needs at least 2 shadow models, not {count}.")
-    if name == "unleak" or name.endswith("_views"):
+    if not find(name).has_null:
         raise errors.DataError(f"score {name} cannot be calibrated on shadows one at a time; choose iam_on or another.")
     return np.stack([
         compute(name, shadow_as_unlearned(measured, shadow), options).values for shadow in range(count)
@@ -260,17 +341,17 @@ def population_scores(name: str, measured: Measured, cases: Cases, options: Opti
 
     No model has seen them, and a forgotten sample is drawn from the same source: given the audited model the two are
     exchangeable, whatever shadows were trained on, as long as the score does not read the original model. A score that
-    does (`uses_original`) sees the population-IN model in its place, so that both kinds of samples are IN there; that
-    is exact only where the two models are trained alike.
+    does (`Score.reads_original`) sees the population-IN model in its place, so that both kinds of samples are IN there;
+    that is exact only where the two models are trained alike.
 
     Raises:
       DataError: population arrays are missing.
     """
     needed = {"population_unlearned": cases.population_unlearned, "population_shadows": measured.population_shadows}
-    if uses_original(name):
+    if find(name).reads_original:
         needed["population_in"] = measured.population_in
     lacking = [field for field, value in needed.items() if value is None]
-    if lacking or name == "unleak" or name.endswith("_views"):
+    if lacking or not find(name).has_null:
         why = f"needs {', '.join(lacking)}" if lacking else "reads pairs or views that population samples do not have"
         raise errors.DataError(f"score {name} cannot be calibrated on population samples: it {why}.")
     assert cases.population_unlearned is not None
@@ -281,16 +362,3 @@ def population_scores(name: str, measured: Measured, cases: Cases, options: Opti
     there = measured._replace(labels=labels, shadows=measured.population_shadows, reference=None, pairs=None, views=())
     asked = Cases(cases.population_unlearned, before, cases.population_unlearned, cases.population_original)
     return compute_cases(name, there, asked, options)
-
-
-def uses_original(name: str) -> bool:
-    """Whether a score reads the original model's answers."""
-    return name not in SCORES or "original" in SCORES[name].needs
-
-
-def _entry(name: str) -> entries.Entry:
-    return (
-        SCORES[name].entry
-        if name in SCORES
-        else checks.lookup("score", name, {key: one.entry for key, one in SCORES.items()})
-    )

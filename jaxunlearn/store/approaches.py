@@ -58,6 +58,54 @@ def read(path: Path) -> Folder:
     return Folder(arrays.mapped(path / RETRAINED), unlearned, accuracies)
 
 
+def as_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """A folder as named arrays, as an .npz would hold them: labels, retrained, one array per approach, accuracies.
+
+    Returns:
+      (name -> array, what the user should know).
+
+    Raises:
+      DataError: no approach, labels that are not one-hot or differ between approaches, or a damaged file.
+    """
+    folder = read(path)
+    if not folder.unlearned:
+        raise errors.DataError(f"{path} has {RETRAINED}, but no subfolder with {UNLEARNED}.")
+    labels, retrained = _split(path / RETRAINED, folder.retrained)
+    named, notes = {"labels": labels, "retrained": retrained}, []
+    for name, stored in folder.unlearned.items():
+        own, values = _split(path / name / UNLEARNED, stored)
+        if len(own) != len(labels) or (own != labels).any():
+            raise errors.DataError(
+                f"{path / name / UNLEARNED} has other labels than {path / RETRAINED}: both must hold the same samples "
+                "in the same order."
+            )
+        named[name] = values
+        if name not in folder.accuracies and name != "baseline":
+            notes.append(f"{name} has no {METRICS}: its accuracies are not known")
+    for name, accuracies in folder.accuracies.items():
+        if not name or name in folder.unlearned:
+            named |= {f"{name or 'retrained'}__{_column(part)}": values for part, values in accuracies.items()}
+    return named, notes
+
+
+def _split(path: Path, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(labels [S], logits [S, N, C]) of an array whose slot 0 of axis 1 is the one-hot label."""
+    if stored.ndim != 3 or stored.dtype.kind != "f" or stored.shape[1] < 2 or stored.shape[2] < 2 or not len(stored):
+        raise errors.DataError(
+            f"{path} has shape {stored.shape} and dtype {stored.dtype}: expected floats [S, 1 + N, C] with N >= 1 "
+            "models."
+        )
+    first = np.asarray(stored[:, 0], np.float32)
+    is_one_hot = ((first == 0) | (first == 1)).all(-1) & (first.sum(-1) == 1)
+    if not is_one_hot.all():
+        wrong = int(np.flatnonzero(~is_one_hot)[0])
+        raise errors.DataError(
+            f"{path}: slot 0 of axis 1 must hold the one-hot label, but that of sample {wrong} is "
+            f"{np.round(first[wrong], 3).tolist()}. Logits without labels: give an .npz with `labels` instead."
+        )
+    return first.argmax(-1), np.asarray(stored[:, 1:], np.float32)
+
+
 def _accuracies(path: Path) -> Accuracies:
     try:
         lines = list(csv.DictReader(io.StringIO(path.read_text())))

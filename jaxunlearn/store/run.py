@@ -42,7 +42,6 @@ class Run(NamedTuple):
 _TARGETS = ("original", "retrained", "population_in", "shadow_origin", "reference", "snapshots")
 _KINDS = (("populations", ""), ("logits", ".*"))
 
-_AUDIT = ("evidence.json", "scores", "scores.npz", "verdicts.npz", "findings.json")
 # What --overwrite=STAGE deletes.
 STAGES: dict[str, tuple[str, ...]] = {
     "split": ("split.npz", "split.json"),
@@ -51,57 +50,45 @@ STAGES: dict[str, tuple[str, ...]] = {
     **{role: tuple(f"{kind}/{role}{end}" for kind, end in _KINDS) for role in _TARGETS},
     "unlearned": (*(f"{kind}/unlearned:*" for kind, _ in _KINDS), "unlearned.json"),
     "logits": ("logits",),
-    "audit": (*_AUDIT, "report/report.*", "report/tables"),
-    "evaluation": ("evaluation", "evaluation.json", "evidence.json", "report/evaluation*"),
-    "epsilon": (
-        "epsilon",
-        "epsilon.npz",
-        "epsilon.json",
-        "epsilon_data.json",
-        "report/epsilon*",
-        "report/tables/epsilon*",
-    ),
-    "all": (
-        *_AUDIT,
-        "split.npz",
-        "split.json",
-        "populations",
-        "logits",
-        "report",
-        "summary.json",
-        "targets.json",
-        "unlearned.json",
-        "evaluation*",
-        "epsilon*",
-    ),
+    "report": ("report", "findings.json", "summary.json"),
 }
 
 
-def patterns(stage: str) -> tuple[str, ...]:
-    """What --overwrite=STAGE deletes; beside the stages of the table every single role unlearned:METHOD is one.
+def patterns(stage: str, owned: Mapping[str, tuple[str, ...]] = {}) -> tuple[str, ...]:  # noqa: B006 - never changed
+    """What --overwrite=STAGE deletes; besides the stages of the table every single role unlearned:METHOD is one.
+
+    `owned`: further stages, of analyses.
 
     Raises:
       ConfigError: unknown stage.
     """
     if stage.startswith("unlearned:"):
         return tuple(f"{kind}/{glob.escape(stage)}{end}" for kind, end in (*_KINDS, ("populations", ".*")))
-    if stage not in STAGES:
-        raise errors.unknown("stage for --overwrite", stage, STAGES)
-    return STAGES[stage]
+    if stage == "all":
+        return tuple(pattern for one in (STAGES, owned) for own in one.values() for pattern in own)
+    stages = {**STAGES, **owned}
+    if stage not in stages:
+        raise errors.unknown("stage for --overwrite", stage, [*stages, "all"])
+    return stages[stage]
 
 
 @contextlib.contextmanager
-def open_run(workdir: str, overwrite: tuple[str, ...] = ()) -> Iterator[Run]:
+def open_run(
+    workdir: str,
+    overwrite: tuple[str, ...] = (),
+    owned: Mapping[str, tuple[str, ...]] = {},  # noqa: B006
+) -> Iterator[Run]:
     """Makes or reopens a run folder and holds its lock while the block runs.
 
     Args:
       workdir: the folder; made if it is not there.
       overwrite: stages whose outputs are deleted first.
+      owned: what analyses own, by name; see `patterns`.
 
     Raises:
       StoreError: cannot be written, or another process works in it. ConfigError: unknown stage.
     """
-    doomed = [pattern for stage in overwrite for pattern in patterns(stage)]
+    doomed = [pattern for stage in overwrite for pattern in patterns(stage, owned)]
     root = Path(workdir).expanduser().absolute()
     with files.writing(root):
         root.mkdir(parents=True, exist_ok=True)

@@ -133,7 +133,7 @@ def from_folder(sizes: Sizes, folder: Path) -> tuple[str, Callable[[], Any]]:
     import numpy as np
 
     from jaxunlearn import store
-    from jaxunlearn.protocols.epsilon import door
+    from jaxunlearn.runs.epsilon import door
 
     retrained, approaches, labels = draw(sizes)
     known = {part: np.full(sizes.models, 0.9) for part in store.approaches.PARTS}

@@ -19,8 +19,8 @@ import optax
 from jaxunlearn import keys, models, population, settings, trees
 from jaxunlearn.data import arrays, augment
 from jaxunlearn.population import capacity, lift, streams, training
-from jaxunlearn.protocols import roles, workbench
 from jaxunlearn.records import Dataset
+from jaxunlearn.runs import roles, workbench
 
 Tree = Any
 BATCH = 64

@@ -21,7 +21,7 @@ import numpy as np
 from jaxunlearn import errors, keys, population, progress, settings, unlearn
 from jaxunlearn.data import splits
 from jaxunlearn.population import training
-from jaxunlearn.protocols import workbench
+from jaxunlearn.runs import workbench
 from jaxunlearn.unlearn import running, table
 from launch import _entry
 from launch.benches import timing

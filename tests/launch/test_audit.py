@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import store
-from jaxunlearn.protocols.evaluation import presenting
+from jaxunlearn.analyses.evaluation import sections
 from launch import _entry, audit, shadows
 
 CONFIG = "--config=configs/digits.py:smoke"
@@ -174,7 +174,7 @@ def test_another_question_to_the_same_models_trains_nothing(again, capsys):
 def test_an_evaluation_of_the_same_run_joins_the_report(again, capsys):
     numbers = {"UA": [0.1, 0.2], "cr_test": [[0.5, 0.6], [0.5, 0.6]], "recover_ratio": [[0.3, 0.2], [0.3, 0.2]]}
     roles = {"retrained": {name: np.asarray(values) for name, values in numbers.items()}}
-    stored = presenting.plain(presenting.Evaluation(roles, (0.1, 0.2), 0.1, 2, {}, {}))
+    stored = sections.plain(sections.Evaluation(roles, (0.1, 0.2), 0.1, 2, {}, {}))
     assert "recover ratio" not in (again / "report" / "report.html").read_text()
     store.files.write_json(again / "evaluation.json", stored)
     asked = arguments(audit__protocol="binui", audit__scores=("confidence",), audit__decision="none")

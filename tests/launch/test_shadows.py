@@ -311,7 +311,7 @@ def test_a_full_disk_stops_before_training(tmp_path, capsys, monkeypatch):
 
 
 def test_bugs_keep_their_traceback_and_exit_code_1(capsys, monkeypatch, tmp_path):
-    from jaxunlearn.protocols import workbench
+    from jaxunlearn.runs import workbench
 
     monkeypatch.setattr(workbench, "prepare", lambda settings: 1 // 0)
     assert launch(*SMOKE, workdir=tmp_path) == 1
@@ -352,7 +352,7 @@ def test_running_outside_the_checkout_finds_the_configs(tmp_path):
 def test_members_that_do_not_fit_are_trained_in_chunks(unbroken, tmp_path, capsys, monkeypatch):
     from jaxunlearn import settings
     from jaxunlearn.population import capacity
-    from jaxunlearn.protocols import plan
+    from jaxunlearn.runs import plan
 
     config = settings.to_dict(settings.Settings())
     config["train"] |= {"epochs": 4, "learning_rate": 0.05}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, population, progress, settings, store
-from jaxunlearn.protocols import recording, roles, shadows, splits, target_roles, targets, workbench
+from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, targets, workbench
 from launch import _entry
 from launch import shadows as shadows_verb
 from launch import targets as verb

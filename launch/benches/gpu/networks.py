@@ -18,8 +18,8 @@ from jaxunlearn import data, keys, population, settings
 from jaxunlearn.data import arrays
 from jaxunlearn.models import build, cost
 from jaxunlearn.population import capacity, lift, training
-from jaxunlearn.protocols import workbench
 from jaxunlearn.records import Dataset
+from jaxunlearn.runs import workbench
 from launch.benches.gpu import clock, peaks, programs
 from launch.benches.timing import value_row
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxunlearn import trees
-from jaxunlearn.protocols import workbench
+from jaxunlearn.runs import workbench
 from launch.benches import programs as populations
 from launch.benches.gpu import clock, programs
 from launch.benches.timing import value_row

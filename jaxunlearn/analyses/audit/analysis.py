@@ -1,0 +1,364 @@
+"""The audit as an analysis: signals in, scoreboards, sweeps and verdicts out, composed into one report."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import errors, scores
+from jaxunlearn.analyses.audit import (
+    binui,
+    class_report,
+    gather,
+    scoreboard,
+    scoreui,
+    sections,
+    sweeps,
+    verdict_sections,
+    verdicts,
+)
+from jaxunlearn.analyses.audit import signals as audit_signals
+from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED, AuditSignals
+from jaxunlearn.analyses.base import Analysis, Context, RecordedRun, require_units
+from jaxunlearn.report.section import Report, Section
+from jaxunlearn.settings import Settings
+
+
+class Decisions(NamedTuple):
+    """Verdicts, or why there are none.
+
+    Attributes:
+      verdicts: role -> verdicts, the first audited role first; empty where there are none.
+      truth: how uniform the p-values of exactly retrained models are, where that was measured.
+      obstacle: why there are no verdicts.
+    """
+
+    verdicts: dict[str, verdicts.Verdicts]
+    truth: verdicts.Calibration | None = None
+    obstacle: str = ""
+
+
+class Audit(NamedTuple):
+    """What an audit found; parts that were not asked for are empty or None.
+
+    Attributes:
+      signals: what it rests on.
+      decisions: per-sample verdicts.
+      scored: role -> all scores; boards: role -> their metrics (empty where the truth is not known).
+      levels: ScoreUI; counts, sensitivity: sweeps; by_class: the class report.
+      sources: source of shadow models -> scoreboard; source_levels: likewise ScoreUI.
+      warnings: about constant and duplicated scores.
+    """
+
+    signals: AuditSignals
+    decisions: Decisions | None = None
+    scored: dict[str, scoreboard.Scored] = {}
+    boards: dict[str, scoreboard.Scoreboard] = {}
+    levels: scoreui.Levels | None = None
+    counts: sweeps.Sweep | None = None
+    sensitivity: sweeps.Sweep | None = None
+    by_class: class_report.Report | None = None
+    sources: dict[str, scoreboard.Scoreboard] = {}
+    source_levels: dict[str, scoreui.Levels] = {}
+    warnings: tuple[str, ...] = ()
+
+
+def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audit:
+    """Runs the protocol that the settings name.
+
+    Raises:
+      ConfigError: a protocol that these signals do not allow. DataError: a score that is not finite.
+    """
+    protocol, role, level = settings.audit.protocol, signals.audited[0], settings.audit.interval
+    _check_protocol(signals, protocol)
+    audit = Audit(signals)
+    if protocol in ("all", "binui"):
+        decisions = decide(signals, settings, context)
+        scored = {name: binui.run(signals, settings, name, context) for name in signals.audited}
+        boards = {name: scoreboard.judge(one, level) for name, one in scored.items() if one.truth is not None}
+        audit = audit._replace(decisions=decisions, scored=scored, boards=boards,
+                               warnings=() if signals.is_run else tuple(_warnings(scored[role])))  # fmt: skip
+    if protocol in ("all", "scoreui") and signals.snapshots is not None:
+        audit = audit._replace(levels=scoreui.run(signals, settings, context))
+    if protocol == "shadow_sweep" or (protocol == "all" and signals.is_run):
+        audit = audit._replace(counts=sweeps.shadow_counts(signals, settings, role, context))
+    if protocol == "sensitivity":
+        audit = audit._replace(sensitivity=sweeps.sensitivity(signals, settings, role, context))
+    if protocol == "class_report":
+        audit = audit._replace(by_class=class_report.run(signals, settings, context))
+    if protocol in gather.ELSEWHERE:
+        audit = audit._replace(sources=sweeps.shadow_sources(signals, settings, role, context))
+        if protocol == "shift" and signals.snapshots is not None:
+            audit = audit._replace(source_levels={
+                name: scoreui.run(sweeps.with_source(signals, shared), settings, context)
+                for name, shared in signals.external.items()
+            })  # fmt: skip
+    return audit
+
+
+def _check_protocol(signals: AuditSignals, protocol: str) -> None:
+    if protocol in ("shadow_sweep", "sensitivity", "class_report", *gather.ELSEWHERE) and signals.forgotten is None:
+        raise errors.ConfigError(f"protocol = {protocol!r} compares with the truth: give `forgotten` [n].")
+    if protocol in ("shadow_sweep", "sensitivity", "class_report") and not audit_signals.num_shadows(signals):
+        raise errors.ConfigError(f"protocol = {protocol!r} needs shadow models: give `shadows` [s, n, c].")
+    if protocol == "scoreui" and signals.snapshots is None:
+        raise errors.ConfigError(
+            "protocol = 'scoreui' needs `snapshots` [l, k, n, c]: models at k epochs of l trainings."
+        )
+
+
+def _warnings(scored: scoreboard.Scored) -> list[str]:
+    """Scores that say nothing (constant), or twice the same."""
+    warnings = []
+    first: dict[bytes, str] = {}
+    for name, values in scored.values.items():
+        line = values[0, 0]
+        if len(line) > 1 and np.ptp(line) == 0:
+            warnings.append(f"score {name} is the same for every sample ({line[0]:.6g}); it cannot rank anything")
+            continue
+        same = first.setdefault(line.tobytes(), name)
+        if same != name:
+            warnings.append(f"scores {same} and {name} are identical on these samples")
+    return warnings
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# verdicts
+
+
+def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decisions:
+    """Verdicts on every audited role, exact retraining and the original (nothing unlearned) next to it."""
+    audit = settings.audit
+    automatic = verdicts.AUTO_RETRAINED if audit.calibration == RETRAINED else verdicts.AUTO
+    there = audit_signals.available(signals, signals.audited[0])
+    name, obstacle = verdicts.choose_score(audit.decision, there, automatic)
+    if not name:
+        return Decisions({}, None, obstacle)
+    decided: dict[str, verdicts.Verdicts] = {}
+    truth, null, wanted = None, None, audit.calibration
+    roles = [role for role in (*signals.audited, RETRAINED, ORIGINAL) if role in signals.roles]
+    for role in dict.fromkeys(roles):
+        cases = signals.roles[role]
+        if decided and not _can_judge(signals, name, cases, wanted):
+            continue
+        values = scores.compute_cases(name, signals.shared, cases, signals.options)
+        try:
+            if null is None or null.calibration == "population":  # only that one depends on who is audited
+                null = _null(signals, name, cases, wanted, audit.level)
+        except errors.DataError as error:
+            return Decisions({}, None, str(error))
+        wanted = null.calibration  # all roles are judged by the kind of null that fits the first
+        context.say(f"verdicts on {role} by {name}, calibrated on {null.calibration}")
+        decided[role] = verdicts.decide(name, values, null, signals.forgotten, audit.level)
+        is_own = wanted == RETRAINED  # against its own kind it is uniform by construction
+        if role == RETRAINED and not is_own and signals.forgotten is not None:
+            truth = verdicts.calibration(decided[role], signals.forgotten, audit.level, settings.seed)
+    return Decisions(decided, truth)
+
+
+def _can_judge(signals: AuditSignals, name: str, cases: scores.Cases, calibration: str) -> bool:
+    """Whether a model beside the audited one can be judged: its answers on the population may be missing."""
+    if signals.forgotten is None:
+        return False
+    reads_population = calibration == "population" or any("population" in field for field in scores.needs(name))
+    return cases.population_unlearned is not None or not reads_population
+
+
+def _null(signals: AuditSignals, name: str, cases: scores.Cases, wanted: str, level: float) -> verdicts.Null:
+    if wanted == RETRAINED:
+        return _null_of_retrained(signals, name, level)
+    return verdicts.null_of(name, signals.shared, cases, signals.options, wanted, level)
+
+
+def _null_of_retrained(signals: AuditSignals, name: str, level: float) -> verdicts.Null:
+    """The retrained null of a score, with the measured drift of the shadows' null of an offline score beside it."""
+    cases, shared = signals.roles[RETRAINED], signals.shared
+    values = scores.compute_cases(name, shared, cases, signals.options)
+    offline, _ = verdicts.choose_score("auto", audit_signals.available(signals, RETRAINED))
+    off = None
+    if offline and audit_signals.num_shadows(signals) > 1:
+        off = verdicts.null_of(offline, shared, cases, signals.options, "shadows", level).drift
+    assert signals.forgotten is not None
+    return verdicts.retrained_null(values, signals.forgotten, off)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the report
+
+
+def compose(audit: Audit, settings: Settings) -> Report:
+    """Sections, the answer in words, and the arrays to save."""
+    signals = audit.signals
+    made: list[Section] = []
+    answer = ""
+    if audit.decisions is not None:
+        answer, judged = verdict_sections.compose(audit.decisions.verdicts, audit.decisions.truth,
+                                                  audit.decisions.obstacle, signals, settings.audit.level)  # fmt: skip
+        made += judged
+        for role in signals.audited:
+            made += _scores(audit, role)
+    if audit.levels is not None:
+        made += sections.levels(audit.levels)
+    if audit.counts is not None:
+        made += sections.counts(audit.counts)
+    if audit.sensitivity is not None:
+        made += sections.sensitivity(audit.sensitivity)
+    if audit.by_class is not None:
+        made += sections.by_class(audit.by_class)
+    if audit.sources:
+        made += _sources(audit)
+    return Report(
+        title="Audit" if signals.is_run else "Audit of given logits",
+        answer=answer or verdict_sections.headline(made),
+        sections=tuple(made),
+        provenance=_provenance(signals, settings),
+        arrays=_arrays(audit),
+        notes=audit.warnings,
+        files=((("scores/" if signals.is_run else "scores.npz"),
+                "membership scores per sample, higher = still looks trained on; verdicts with p-values"),),
+    )  # fmt: skip
+
+
+def _scores(audit: Audit, role: str) -> list[Section]:
+    is_run = audit.signals.is_run
+    if role not in audit.boards:
+        return [sections.without_truth(audit.scored[role])]
+    board = audit.boards[role]
+    return sections.scoreboard(board, role if is_run else "", f"binui_{role}" if is_run else "scores")
+
+
+def _sources(audit: Audit) -> list[Section]:
+    role = audit.signals.audited[0]
+    made = sections.sources(audit.sources)
+    for source, board in audit.sources.items():
+        if source != "own":
+            made += sections.scoreboard(board, f"{role}, shadows of {source}", f"binui_{role}_{source}")
+            if source in audit.source_levels:
+                made += sections.levels(audit.source_levels[source])
+    return made
+
+
+def _arrays(audit: Audit) -> dict[str, dict[str, np.ndarray]]:
+    """Per-sample results by file name."""
+    signals = audit.signals
+    facts = {"ids": signals.ids, "labels": signals.labels}
+    files: dict[str, dict[str, np.ndarray]] = {}
+    scored = {**audit.scored, **{f"{signals.audited[0]}_{source}": board.scored
+                                 for source, board in audit.sources.items()}}  # fmt: skip
+    for role, one in scored.items():
+        if signals.is_run:
+            assert signals.forgotten is not None
+            files[f"scores/binui_{role}.npz"] = {**facts, "forgotten": signals.forgotten, **one.values}
+        else:
+            values = {name: lines[0, 0] if len(lines) == 1 else lines[:, 0] for name, lines in one.values.items()}
+            files["scores.npz"] = {"ids": signals.ids, **values}
+    decided = {} if audit.decisions is None else audit.decisions.verdicts
+    for role, found in decided.items():
+        p_in = {} if found.p_in is None else {"p_in": found.p_in}
+        saved = {"score": found.values, "p_out": found.p_out, **p_in, "verdict": found.codes}
+        if signals.is_run:
+            files[f"scores/verdicts_{role}.npz"] = {"ids": signals.ids, **saved}
+        elif role == signals.audited[0]:
+            files["verdicts.npz"] = {"ids": signals.ids, **{name: lines[0] for name, lines in saved.items()}}
+    return files
+
+
+def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
+    """What a reader needs to repeat the audit."""
+    options = signals.options
+    constants = ", ".join(f"{name} {value:g}" for name, value in options.constants._asdict().items())
+    size = len(audit_signals.groups(signals, settings)[0])
+    return {
+        "samples": f"{len(signals.labels):,}",
+        "shadow models": f"{audit_signals.num_shadows(signals)}, {size} per group",
+        "protocol": settings.audit.protocol,
+        "constants": constants,
+        "compat": options.compat,
+        "IAM": f"{options.levels} levels, {options.family}, {options.spread} spread",
+    }
+
+
+def describe(signals: AuditSignals, settings: Settings) -> list[tuple[str, str]]:
+    """What an audit of these signals would do."""
+    names = scores.names_of(settings.audit.scores)
+    able, skipped = audit_signals.runnable(signals, names, signals.audited[0])
+    return [
+        ("samples", f"{len(signals.labels):,} of {signals.num_classes} classes"),
+        ("shadow models", str(audit_signals.num_shadows(signals))),
+        ("models", ", ".join(signals.roles)),
+        ("scores", ", ".join(able)),
+        *[("skipped", f"{name}: {why}") for name, why in skipped.items()],
+    ]
+
+
+def roles(settings: Settings) -> tuple[str, ...]:
+    """The roles of a run folder that an audit needs."""
+    targets = settings.targets
+    asked: dict[str, Any] = {
+        "population_in": targets.population_in, "shadow_origin": targets.shadow_origin,
+        "reference": targets.reference, "snapshots": targets.snapshots,
+    }  # fmt: skip
+    beside = [name for name, is_asked in asked.items() if is_asked]
+    return tuple(dict.fromkeys(("shadow", ORIGINAL, RETRAINED, *beside, *settings.audit.unlearned)))
+
+
+def check(settings: Settings) -> None:
+    """Refuses settings that no audit can use.
+
+    Raises:
+      ConfigError: an unknown score, or constants that do not fit together.
+    """
+    audit_signals.options_of(settings)
+    scores.names_of(settings.audit.scores)
+    if settings.audit.decision not in ("auto", "none"):
+        scores.names_of((settings.audit.decision,))
+
+
+def check_run(run: RecordedRun) -> None:
+    """Refuses audits that this run folder cannot have, before anything is trained.
+
+    Raises:
+      ConfigError: too few shadow models or forget sets, or a protocol without what it needs.
+    """
+    settings, audit = run.settings, run.settings.audit
+    require_units(settings)
+    audit_signals.group_places(settings, settings.shadows.count, audit.group_size or 1)
+    forget = settings.split.forget
+    random_sets = forget.count if forget.kind == "set_random" else 0
+    if audit.calibration == RETRAINED and random_sets < verdicts.FEWEST_SETS:
+        raise errors.ConfigError(
+            f"audit.calibration = 'retrained' needs at least {verdicts.FEWEST_SETS} random forget sets, but "
+            f"split.forget has kind {forget.kind!r} and count {forget.count}. Raise the count, or choose another."
+        )
+    if audit.protocol in gather.ELSEWHERE and not audit.shadow_runs:
+        raise errors.ConfigError(
+            f"audit.protocol = {audit.protocol!r} judges with the shadow models of other runs: name their run folders, "
+            "e.g. --config.audit.shadow_runs=runs/cinic10."
+        )
+    if audit.protocol == "incremental" and not settings.targets.start:
+        raise errors.ConfigError(
+            "audit.protocol = 'incremental' audits models that were trained on from another run: name its run folder, "
+            "e.g. --config.targets.start=runs/cifar10."
+        )
+    if audit.protocol == "class_report":
+        class_report.check(settings)
+    if audit.protocol == "scoreui" and not settings.targets.snapshots:
+        raise errors.ConfigError("audit.protocol = 'scoreui' needs targets.snapshots of at least 1.")
+
+
+AUDIT = Analysis(
+    section="audit",
+    compat="scores",
+    flag="evidence",
+    fields=gather.FIELDS,
+    expected=gather.EXPECTED,
+    check=check,
+    from_arrays=gather.from_arrays,
+    roles=roles,
+    check_run=check_run,
+    gather=gather.gather,
+    describe=describe,
+    analyse=analyse,
+    compose=compose,
+    outputs=("scores", "scores.npz", "verdicts.npz", "findings.json", "report/report.*", "report/tables"),
+    joins=("evaluation",),
+)

@@ -1,0 +1,339 @@
+"""What epsilon-hat says as tables, figures and sentences. Numbers only; door and study end here."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn.analyses.epsilon.measures import BASELINE, DELTAS, PLAIN, Found, Numbers
+from jaxunlearn.metrics import epsilon
+from jaxunlearn.metrics.intervals import Interval
+from jaxunlearn.records import Finding
+from jaxunlearn.report import formats, populations
+from jaxunlearn.report.cells import Cell, Table
+from jaxunlearn.report.section import Section
+
+STEM = "epsilon"
+WIDTH = 150
+FILES = (
+    ("epsilon.npz", "per sample, in the order given: ids, epsilon, proved bound, challenge; medians by delta"),
+    ("epsilon.json", "per approach: every number"),
+)
+# The published half width of a mean accuracy.
+PUBLISHED_Z = 1.96
+
+
+def arrays(found: Found, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """What epsilon.npz holds: NAME__epsilon, NAME__proved, NAME__challenge [S], NAME__median_by_delta [D]."""
+    kept: dict[str, np.ndarray] = {"ids": ids, "labels": found.labels}
+    for name, one in found.numbers.items():
+        parts = {"epsilon": one.epsilon, "proved": one.bound, "median_by_delta": one.curve}
+        if one.challenge is not None:
+            parts["challenge"] = one.challenge.epsilon
+        kept |= {f"{name}__{part}": values for part, values in parts.items() if len(values)}
+        if len(one.curve):
+            kept["deltas"] = DELTAS
+    return kept
+
+
+def plain(found: Found) -> dict[str, Any]:
+    """What epsilon.json holds: all but the values per sample; null = not known, "inf" = infinite."""
+    told: dict[str, Any] = {}
+    for name, one in found.numbers.items():
+        own: dict[str, Any] = {
+            "models": one.sizes, **one.summary._asdict(), "interval": [one.interval.low, one.interval.high],
+            "ceiling": one.ceiling, "equal_groups": one.equal, "proved_median": _median(one.bound),
+            "proved_share": _share(one.bound), "proved_ceiling": one.bound_ceiling,
+            "accuracies": {part: list(_accuracy(values)) for part, values in one.accuracies.items()},
+            "forget_error_of_logits" if not found.is_regression else "mean_absolute_error":
+                float((one.own_accuracy if found.is_regression else 1 - one.own_accuracy).mean()),
+        }  # fmt: skip
+        for key, apart in (("behind_best", found.behind), (f"beyond_{PLAIN}", found.beyond)):
+            if name in apart:
+                own[key] = list(apart[name])
+        if one.challenge is not None:
+            own["challenge"] = {key: value for key, value in one.challenge._asdict().items() if key != "epsilon"}
+        told[name] = own
+    whole = {"settings": vars(found.asked.settings), "compat": found.asked.compat, "order": found.order}
+    return {**whole, "approaches": told}
+
+
+def provenance(found: Found) -> dict[str, str]:
+    """What was measured, for the foot of the page."""
+    chosen = found.asked.settings
+    return {
+        "samples": f"{len(found.labels):,}",
+        "epsilon-hat": f"score {'squared error' if found.is_regression else chosen.score}, delta {chosen.delta:g}, "
+        f"{chosen.bootstrap} resamples of the models",
+        "compat": found.asked.compat,
+    }
+
+
+def sections(found: Found, samples: tuple[int, ...] = ()) -> list[Section]:
+    """Tables and figures; `samples`: whose margins are drawn, empty = from the hardest to the easiest to tell apart."""
+    wanted = found.asked.settings.metric
+    made = []
+    if wanted != "challenge":
+        made.append(_main(found))
+        if any(len(one.bound) for one in found.numbers.values()):
+            made.append(_proved(found))
+    if any(one.challenge is not None for one in found.numbers.values()):
+        made.append(_challenge(found))
+    if wanted != "challenge" and found.asked.settings.sweep:
+        made.append(_curves(found))
+    chosen = samples or typical(found)
+    return made + [_margins(found, chosen)] if chosen else made
+
+
+def ranked(found: Found) -> list[str]:
+    """The baseline where there is one, then the approaches, the best first."""
+    return [name for name in (BASELINE, *found.order) if name in found.numbers]
+
+
+def _main(found: Found) -> Section:
+    rows: list[tuple[Cell, ...]] = []
+    every: list[Finding] = []
+    for name in ranked(found):
+        one = found.numbers[name]
+        told = one.summary
+        median = _finding(
+            one.interval._replace(value=told.median), "median epsilon-hat", name, "retrained models", found
+        )
+        behind = (
+            _finding(found.behind[name], "behind the best", name, found.order[0], found) if name in found.behind else ""
+        )
+        utility = _utility(found, one, name)
+        beyond = [_finding(found.beyond[name], f"beyond {PLAIN}", name, PLAIN, found)] if name in found.beyond else []
+        every += [cell for cell in (median, behind, *utility, *beyond) if isinstance(cell, Finding)]
+        rows.append((name, f"{one.sizes[0]} + {one.sizes[1]}", median, behind, told.finite_mean, told.low_quartile,
+                     told.high_quartile, told.inf, told.nan, told.negative, *utility))  # fmt: skip
+    chosen = found.asked.settings
+    caption = (
+        f"epsilon-hat at delta = {chosen.delta:g} over {len(found.labels):,} forgotten samples, of so many retrained + "
+        f"unlearned models; higher = easier to tell apart. {_of_intervals(found)}{BASELINE} = one half of the "
+        "retrained models against the other. mean = of finite samples; 25 %, 75 % = quartiles; inf = samples that are "
+        "told apart without error; nan = no usable rule; neg = no evidence at all. "
+        + ("MAE = mean absolute error on the forget set." if found.is_regression else
+           "RA, UA, TA: accuracy on retained samples, 1 - accuracy on forgotten ones, accuracy on test samples; [ ] in "
+           "the files = 1.96 standard errors over models.")
+    )  # fmt: skip
+    utility = ("MAE",) if found.is_regression else ("RA % ↑", "UA %", "TA % ↑")
+    header = ("approach", "models", "epsilon-hat ↓", "behind", "mean", "25 %", "75 %", "inf", "nan", "neg", *utility)
+    table = Table("", caption, header, tuple(rows))
+    return Section(STEM, "How well can unlearned and retrained models be told apart?", _limits(found), table, None,
+                 tuple(every))  # fmt: skip
+
+
+def _of_intervals(found: Found) -> str:
+    if not found.behind:
+        return ""
+    chosen = found.asked.settings
+    return (
+        f"[ ] = {formats.rate(chosen.level)} interval over models ({chosen.bootstrap} resamples, value ± z deviations; "
+        "unlearned models that start from one original model say nothing about another). behind = median minus that of "
+        "the best approach, intervals of all pairs together. "
+    )
+
+
+def _limits(found: Found) -> str:
+    """The finite-N note: what no difference shows, and the most that can be shown."""
+    said: list[str] = []
+    for name in reversed(ranked(found)):
+        one = found.numbers[name]
+        models = f"{one.sizes[0]} + {one.sizes[1]} models show"
+        text = (
+            f"{models} a median of about {formats.number(one.equal, 2)} where there is no difference, and no finite "
+            f"epsilon-hat above {formats.number(one.ceiling)}"
+        )
+        if math.isnan(one.ceiling):
+            text = f"{models} no finite epsilon-hat at this delta"
+        if text not in said:
+            said.append(text)
+    return ". ".join(said) + "."
+
+
+def _accuracy(values: np.ndarray) -> Interval:
+    """Mean accuracy of models with its published interval, 1.96 standard errors (ddof 1)."""
+    half = PUBLISHED_Z * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
+    mean = float(np.mean(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def _utility(found: Found, one: Numbers, name: str) -> tuple[Cell, ...]:
+    """RA, UA and TA in per cent, or the error of a regression."""
+    if found.is_regression:
+        return (float(one.own_accuracy.mean()),)
+    cells: list[Cell] = []
+    for metric, part in (("RA", "retain"), ("UA", "forget"), ("TA", "test")):
+        if part not in one.accuracies:
+            cells.append(float("nan"))
+            continue
+        value, low, high = (100 * end for end in _accuracy(one.accuracies[part]))
+        if metric == "UA":
+            value, low, high = 100 - value, 100 - high, 100 - low
+        n = len(one.accuracies[part])
+        cells.append(Finding(value, low, high, metric=f"{metric} (%)", n=n, of=name, method="1.96 standard errors"))
+    return tuple(cells)
+
+
+def _proved(found: Found) -> Section:
+    rows: list[tuple[Cell, ...]] = []
+    for name in ranked(found):
+        one = found.numbers[name]
+        rows.append((name, _median(one.bound), _share(one.bound), one.bound_ceiling, one.ceiling))
+    level = formats.rate(found.asked.settings.level)
+    caption = (
+        "Half of the models choose the rule, the other half count its errors, whose rates are bounded after Clopper "
+        f"and Pearson: for each sample the bound holds with probability {level}, for models made from the same "
+        "original. share = samples with a bound above 0; without any difference at most "
+        f"{formats.rate(1 - found.asked.settings.level)} are expected. Not comparable with epsilon-hat, which is an "
+        "estimate without guarantee."
+    )
+    header = ("approach", "proved epsilon, median", "share above 0", "largest provable", "largest finite epsilon-hat")
+    text = "A lower bound as the auditing of differential privacy uses it; higher = proved worse unlearning."
+    return Section("epsilon_proved", "What is proved?", text, Table("", caption, header, tuple(rows)))
+
+
+def _challenge(found: Found) -> Section:
+    rows: list[tuple[Cell, ...]] = []
+    for name in ranked(found):
+        told = found.numbers[name].challenge
+        if told is not None:
+            rows.append((name, float(np.median(told.epsilon)), told.capped, told.forget, told.retain_ratio,
+                         told.test_ratio, told.final))  # fmt: skip
+    caption = (
+        "The NeurIPS-2023 challenge: delta 1e-5, one- and two-sided rules on the confidence, forget = mean of 2/2^bin "
+        "over bins of 0.5, final = forget times the ratios of accuracies, unlearned over retrained. Its many rules "
+        f"overfit: even {BASELINE} is far from 1, the more so as its halves have fewer models. Scores with different "
+        "numbers of models do not compare."
+    )
+    header = ("approach", "median epsilon ↓", "at 50", "forget ↑", "RA ratio", "TA ratio", "final ↑")
+    return Section("epsilon_challenge", "The challenge score", "HIGHER = better, unlike epsilon-hat.",
+                 Table("", caption, header, tuple(rows)))  # fmt: skip
+
+
+def _curves(found: Found) -> Section:
+    kept = ranked(found)
+    if len(kept) > populations.MOST:
+        kept = kept[: populations.MOST - 1] + kept[-1:]
+    left_out = len(found.numbers) - len(kept)
+    figure = populations.against_delta(DELTAS, {name: found.numbers[name].curve for name in kept})
+    text = "Median over samples; not drawn where it is infinite, or where no rule of so many models is of use." + (
+        f" {left_out} approaches between the best and the worst are left out." if left_out else ""
+    )
+    return Section("epsilon_delta", "epsilon-hat against delta", text, figure=figure)
+
+
+def _best(found: Found) -> str:
+    return found.order[0] if found.order else BASELINE
+
+
+def _margins(found: Found, samples: tuple[int, ...]) -> Section:
+    name = _best(found)
+    first, second = found.margins[name]
+    values = found.numbers[name].epsilon
+    panels = {}
+    for sample in samples:
+        told = f", epsilon-hat {formats.number(values[sample], 2)}" if len(values) else ""
+        panels[f"sample {sample}{told}"] = first[sample], second[sample]
+    what = "squared errors" if found.is_regression else "margins (logit of the true class minus the largest other one)"
+    figure = populations.densities(panels, "squared error" if found.is_regression else "margin")
+    text = f"{name}: {what} of all models for single samples."
+    return Section("epsilon_margins", "What the models say of single samples", text, figure=figure)
+
+
+def typical(found: Found) -> tuple[int, ...]:
+    """Samples from the hardest to the easiest to tell apart, of the best approach."""
+    wanted = found.asked.settings.histograms
+    values = found.numbers[_best(found)].epsilon
+    if not wanted:
+        return ()
+    if not len(values):
+        return tuple(range(min(wanted, len(found.labels))))
+    order = np.argsort(np.nan_to_num(values, nan=-np.inf, posinf=1e9), kind="stable")
+    places = np.linspace(0.05, 0.95, wanted) * (len(order) - 1)
+    return tuple(dict.fromkeys(int(order[round(place)]) for place in places))
+
+
+def in_words(found: Found) -> str:
+    """The best and the worst approach, and whether they differ by more than chance."""
+    floor = found.numbers.get(BASELINE)
+    if found.asked.settings.metric == "challenge":
+        told = {name: one.challenge for name, one in found.numbers.items() if one.challenge is not None}
+        first = told[_best(found)]
+        if math.isnan(first.final):
+            return f"{_best(found)} has the highest forget score of the challenge, {formats.number(first.forget, 4)}."
+        return f"{_best(found)} has the highest final score of the challenge, {formats.number(first.final, 4)}."
+    if all(math.isnan(one.summary.median) for one in found.numbers.values()):
+        return (
+            f"At delta = {found.asked.settings.delta:g} no rule of so many models is of use: take more models, or a "
+            "smaller delta."
+        )
+    said = []
+    if found.order:
+        said.append(f"{_best(found)} is hardest to tell from retraining: median epsilon-hat "
+                    f"{_shown(found.numbers[_best(found)])}.")  # fmt: skip
+    if floor is not None:
+        said.append(f"Halves of the retrained models against each other: {_shown(floor)}.")
+    equal = [name for name in found.order[1:] if name in found.behind and found.behind[name].low <= 0]
+    if equal:
+        said.append(f"Other models might put these before it: {', '.join(equal)}.")
+    if found.beyond:
+        better = [f"{name} ({_interval(found.beyond[name])})" for name in found.order
+                  if name in found.beyond and found.beyond[name].high < 0]  # fmt: skip
+        said.append(f"Better than {PLAIN}, by the interval: {', '.join(better) or 'none'}.")
+    if len(found.order) > 1:
+        said.append(f"Easiest to tell: {found.order[-1]}, {_shown(found.numbers[found.order[-1]])}.")
+    return " ".join(said)
+
+
+def modes(running: Found, batch: Found) -> Section:
+    """epsilon-hat of the same models answering with running statistics and, as published, by batches."""
+    rows: list[tuple[Cell, ...]] = []
+    for name in ranked(running):
+        cells: list[Cell] = []
+        for found in (running, batch):
+            one = found.numbers.get(name)
+            if one is None:
+                cells += ["", ""]
+                continue
+            median = one.interval._replace(value=one.summary.median)
+            cells += [
+                _finding(median, "median epsilon-hat", name, "retrained models", found),
+                100 - 100 * float(one.own_accuracy.mean()),
+            ]
+        rows.append((name, *cells))
+    caption = (
+        "running = BatchNorm uses its running statistics, as a model in use does; batch = it normalises by batches of "
+        f"{min(running.asked.settings.bn_batch, len(running.labels))} forgotten samples, in order, as the published "
+        "logits were recorded. UA of the logits themselves."
+    )
+    header = ("approach", "running ↓", "UA % running", "batch ↓", "UA % batch")
+    text = "What the mode of BatchNorm does to the estimate."
+    return Section("epsilon_modes", "Both modes of BatchNorm", text, Table("", caption, header, tuple(rows)))
+
+
+def _shown(one: Numbers) -> str:
+    return _interval(one.interval._replace(value=one.summary.median))
+
+
+def _interval(one: Interval) -> str:
+    value = formats.number(one.value)
+    return value if math.isnan(one.low) else f"{value} [{formats.number(one.low)}, {formats.number(one.high)}]"
+
+
+def _finding(interval: Interval, metric: str, of: str, against: str, found: Found) -> Finding:
+    chosen = found.asked.settings
+    method = "" if math.isnan(interval.low) else f"bootstrap over models, {chosen.bootstrap} resamples, normal"
+    return Finding(
+        interval.value, interval.low, interval.high, metric=metric, n=len(found.labels), level=chosen.level, of=of,
+        against=against, method=method,
+    )  # fmt: skip
+
+
+def _median(values: np.ndarray) -> float:
+    return epsilon.summarise(values).median if len(values) else float("nan")
+
+
+def _share(values: np.ndarray) -> float:
+    return float((values > 0).mean()) if len(values) else float("nan")

@@ -1,0 +1,1 @@
+"""The evaluation: utility, membership attacks, distances and conformal numbers of unlearned models."""

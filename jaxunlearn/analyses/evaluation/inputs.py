@@ -1,0 +1,275 @@
+"""Inputs of an evaluation, from a user's arrays or from the recorded logits of a run folder."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import checks, errors, records
+from jaxunlearn.analyses.base import Context, RecordedRun
+from jaxunlearn.analyses.evaluation import measures
+from jaxunlearn.analyses.evaluation.measures import Choices, Parts
+from jaxunlearn.arrays import ArrayField
+from jaxunlearn.metrics import utility
+from jaxunlearn.settings import Settings
+
+REQUIRED = ("calibration", "forget", "test")
+OPTIONAL = ("retain", "test_forget", "calibration_forget")
+BESIDE = ("retrained", "original")
+UNTRAINED = "untrained_forget"
+_LETTERS = dict(zip((*REQUIRED, *OPTIONAL), "KFTRGH", strict=True))
+
+
+def _fields() -> dict[str, ArrayField]:
+    table = {}
+    for part, letter in _LETTERS.items():
+        is_required = part in REQUIRED
+        table[part] = ArrayField(f"{letter}C|M{letter}C", required=is_required, needs=(f"{part}_labels",))
+        table[f"{part}_labels"] = ArrayField(letter, "labels", required=is_required, needs=(part,))
+        table[f"{part}_ids"] = ArrayField(letter, "ids", needs=(part,))
+    for role, models, classes in (("retrained", "P", "D"), ("original", "O", "E")):
+        for part, letter in _LETTERS.items():
+            table[f"{role}_{part}"] = ArrayField(f"{letter}{classes}|{models}{letter}{classes}", needs=(part,))
+    table[UNTRAINED] = ArrayField("FU|VFU")
+    return table
+
+
+FIELDS = _fields()
+EXPECTED = (
+    "Outputs to evaluate are an .npz (or a folder of .npy) with `calibration`, `forget`, `test` and, for attacks, "
+    "`retain` [n, c] (or [m, n, c] of m models), each with `..._labels` [n] (README)."
+)
+
+
+class Outputs(NamedTuple):
+    """Outputs of one role's M models.
+
+    Attributes:
+      values: [M, N, C] float32 logits of all samples; alive: [M] bool, models that did not diverge.
+      facts: what identifies them.
+    """
+
+    values: np.ndarray
+    alive: np.ndarray
+    facts: Any
+
+
+class EvaluationInputs(NamedTuple):
+    """What an evaluation reads.
+
+    Attributes:
+      roles: title -> () -> Outputs, loaded one role at a time; "retrained" is the goal, "original" the start.
+      labels, ids: [N]; parts: who plays which part for each of M models.
+      untrained: [N, C] logits of an untrained network on samples to be forgotten, NaN elsewhere; or None.
+      choices: what is measured, and how.
+      notes: about calibration and what is missing.
+      facts: what decides about all numbers besides a role's logits.
+      costs: title -> (seconds, retain-epochs), NaN where unknown.
+      diverged: title -> forget sets whose model diverged.
+      class_names: may be empty; about: provenance of the inputs.
+    """
+
+    roles: Mapping[str, Callable[[], Outputs]]
+    labels: np.ndarray
+    ids: np.ndarray
+    parts: Parts
+    untrained: np.ndarray | None
+    choices: Choices
+    notes: tuple[str, ...]
+    facts: Any
+    costs: dict[str, tuple[float, float]] = {}
+    diverged: dict[str, list[int]] = {}
+    class_names: tuple[str, ...] = ()
+    about: dict[str, str] = {}
+
+
+def choices_of(settings: Settings) -> Choices:
+    """What is measured, and how."""
+    groups = measures.groups_of(settings.evaluate.metrics)
+    return Choices(settings.evaluate, groups, settings.compat.evaluate, settings.seed)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a user's arrays
+
+
+def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> EvaluationInputs:
+    """Inputs from arrays that `arrays.read` has checked.
+
+    Raises:
+      DataError, ShapeError, ConfigError: arrays that do not go together, or choices that they do not allow.
+    """
+    choices = choices_of(settings)
+    names = [part for part in _LETTERS if part in values]
+    main = {part: _models(values[part]) for part in names}
+    _same_models(main)
+    count = len(main["forget"])
+    roles = {"unlearned": _joined(main)}
+    for role in BESIDE:
+        there = [part for part in names if f"{role}_{part}" in values]
+        if not there:
+            continue
+        if there != names:
+            lacking = next(part for part in names if part not in there)
+            raise errors.DataError(
+                f"{role}_{there[0]} is given, but not {role}_{lacking}. Give {role}_... for every part that the "
+                f"unlearned model has ({', '.join(names)}), or for none."
+            )
+        own = {f"{role}_{part}": _models(values[f"{role}_{part}"]) for part in names}
+        _same_models(own)
+        _same_models({"forget": main["forget"], f"{role}_forget": own[f"{role}_forget"]}, is_beside=True)
+        joined = _joined(own)
+        roles[role] = np.broadcast_to(joined, (count, *joined.shape[1:]))
+    labels = np.concatenate([values[f"{part}_labels"] for part in names]).astype(np.int64)
+    _check_amounts(main, choices)
+    parts = _parts(names, {part: values[f"{part}_labels"] for part in names}, count)
+    untrained = None
+    if UNTRAINED in values:
+        outputs = _models(values[UNTRAINED])
+        checks.shape("MNC", {"M": 1}, **{UNTRAINED: outputs})
+        untrained = np.full((len(labels), outputs.shape[-1]), np.nan, np.float32)
+        untrained[parts.forget[0]] = outputs[0]
+    notes = measures.check_calibration(labels, parts, choices)
+    if "retain" not in names:
+        notes.append("without `retain` there is no RA and no membership attack")
+    if any(one.shape[-1] != roles["unlearned"].shape[-1] for one in roles.values()):
+        notes.append("models with different numbers of classes: no activation distance")
+    order = [role for role in ("original", "retrained", "unlearned") if role in roles]
+    ids = [values.get(f"{part}_ids", np.arange(len(values[f"{part}_labels"]))) for part in names]
+    everyone = np.ones(count, bool)
+
+    def loader(role: str) -> Callable[[], Outputs]:
+        return lambda: Outputs(roles[role], everyone, np.asarray(roles[role]))
+
+    return EvaluationInputs(
+        roles={role: loader(role) for role in order},
+        labels=labels,
+        ids=np.concatenate([np.asarray(one).astype(str) for one in ids]) if _mixed(ids) else np.concatenate(ids),
+        parts=parts,
+        untrained=untrained,
+        choices=choices,
+        notes=tuple(notes),
+        facts={"labels": labels, "parts": parts._asdict(), **_facts_of(settings)},
+    )
+
+
+def _mixed(ids: list[np.ndarray]) -> bool:
+    return len({one.dtype.kind for one in ids}) > 1
+
+
+def _models(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values, np.float32)
+    return values[None] if values.ndim == 2 else values
+
+
+def _check_amounts(parts: dict[str, np.ndarray], choices: Choices) -> None:
+    """Raises a DataError for too few samples for the attacks."""
+    attacks = set(choices.groups) & {"svc", "thresholds", "entropy", "miacr"}
+    for name in ("retain", "test") if attacks and "retain" in parts else ():
+        if parts[name].shape[1] < 2:
+            raise errors.DataError(f"{name} holds 1 sample; membership attacks need at least 2 (or leave them out: "
+                                   "--metrics=conformal,distances).")  # fmt: skip
+
+
+def _same_models(parts: dict[str, np.ndarray], is_beside: bool = False) -> None:
+    """Raises a ShapeError unless all are of the same models; one `beside` others may be 1 model of other classes."""
+    first, *rest = parts
+    for name in rest:
+        models, classes = parts[name].shape[0], parts[name].shape[-1]
+        fits = models == len(parts[first]) or (is_beside and models == 1)
+        if not fits or (classes != parts[first].shape[-1] and not is_beside):
+            raise errors.ShapeError(
+                f"{name} is of {models} model(s) and {classes} classes, but {first} is of {len(parts[first])} and "
+                f"{parts[first].shape[-1]}: all arrays must be outputs of the same models."
+            )
+
+
+def _joined(parts: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate(list(parts.values()), axis=1)
+
+
+def _parts(names: list[str], labels: dict[str, np.ndarray], models: int) -> Parts:
+    owner = np.repeat(names, [len(labels[name]) for name in names])
+    return Parts(*(np.repeat((owner == name)[None], models, 0) for name in Parts._fields))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a run folder
+
+
+def parts_of(
+    settings: Settings, split: records.Split, labels: np.ndarray, groups: np.ndarray | None, rows: np.ndarray
+) -> Parts:
+    """Who plays which part for each forget set, [R, n] on the sorted `rows`.
+
+    Held-out rows of a class (or subclass) of which no row is retained are judged apart.
+    """
+    kinds = groups if settings.split.forget.kind == "subclass" and groups is not None else labels
+    known = utility.parts_of(split, np.asarray(kinds), rows)
+    return Parts(known.forget, known.retain, known.test, known.population, known.test_forget, known.population_forget)
+
+
+def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
+    """Inputs from the recorded logits of original, exact retraining and every method, on all forget sets at once.
+
+    Thresholds and attacks calibrate on the population rows; TA and all numbers called test are of the test rows alone.
+    """
+    settings, split = run.settings, run.split
+    choices = choices_of(settings)
+    rows = run.logits("original").rows
+    parts = parts_of(settings, split, run.labels, run.groups, rows)
+    columns = np.flatnonzero(np.any([part.any(0) for part in parts], axis=0))
+    parts = Parts(*(part[:, columns] for part in parts))
+    labels = np.asarray(run.labels, np.int64)[rows[columns]]
+    untrained = None
+    if "distances" in choices.groups:
+        places = np.flatnonzero(parts.forget.any(0))
+        answers = run.untrained(rows[columns][places])
+        untrained = np.full((len(columns), answers.shape[-1]), np.nan, np.float32)
+        untrained[places] = answers
+    names = [role for role in run.roles if role != "shadow"]
+    facts = {"split": run.split_fingerprint, "records": settings.compat.records, **_facts_of(settings)}
+
+    def loader(role: str) -> Callable[[], Outputs]:
+        return lambda: _outputs(run, role, columns, parts)
+
+    diverged = {name: sorted(run.logits(name).diverged) for name in names}
+    return EvaluationInputs(
+        roles={run.title(name): loader(name) for name in names},
+        labels=labels,
+        ids=np.asarray(run.ids)[rows[columns]],
+        parts=parts,
+        untrained=untrained,
+        choices=choices,
+        notes=tuple(measures.check_calibration(labels, parts, choices)),
+        facts=facts,
+        costs={run.title(name): run.cost(name) for name in names},
+        diverged={run.title(name): sets for name, sets in diverged.items() if sets},
+        class_names=run.class_names,
+        about={"forget sets": f"{len(parts.forget)} ({settings.split.forget.kind})"},
+    )
+
+
+def _facts_of(settings: Settings) -> dict[str, Any]:
+    return {"compat": settings.compat.evaluate, "evaluate": vars(settings.evaluate), "seed": settings.seed}
+
+
+def _outputs(run: RecordedRun, name: str, columns: np.ndarray, parts: Parts) -> Outputs:
+    """Outputs of a role on the columns that have a part; one model that serves all forget sets is repeated."""
+    recorded = run.logits(name)
+    sets = len(parts.forget)
+    values = recorded.values[:, columns].astype(np.float32)
+    if run.settings.compat.records == "faithful":
+        # As published: rows that were trained on are seen through the training augmentation.
+        trained = (parts.forget | parts.retain).any(0)
+        values[:, trained] = run.logits(name, "augmented_0").values[:, columns[trained]]
+    alive = np.asarray([number not in recorded.diverged for number in range(len(values))])
+    if len(values) == 1 < sets:  # one original for all forget sets
+        values, alive = np.repeat(values, sets, 0), np.repeat(alive, sets)
+    for number in np.flatnonzero(alive):
+        if not np.isfinite(values[number]).all():
+            raise errors.DataError(
+                f"the recorded logits of {name}, member {number}, hold NaN or infinite values although it did not "
+                "diverge. Delete the folder logits/ of the run and run the same command again."
+            )
+    return Outputs(values, alive, recorded.facts)

@@ -1,0 +1,125 @@
+"""METRICS: every metric that is printed, by its name in files and findings, with the title that tables show.
+
+A report never writes a title of its own, so that one name is one number wherever it is printed.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxunlearn.metrics import roc
+
+HIGHER, LOWER, AS_RETRAINED = "higher", "lower", "as retrained"
+ARROWS = {HIGHER: " ↑", LOWER: " ↓", AS_RETRAINED: "", "": ""}
+
+
+class Metric(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+      title: in tables, without an arrow.
+      better: "higher", "lower", "as retrained" (the value after exact retraining is the goal), or "" where none is.
+      about: one line for people.
+      compute: (scores [n], higher = member; truth [n], True = member) -> number, of those that rank samples.
+    """
+
+    title: str
+    better: str
+    about: str
+    compute: Callable[[np.ndarray, np.ndarray], float] | None = None
+
+    @property
+    def header(self) -> str:
+        """The title with an arrow that says which end is better."""
+        return self.title + ARROWS[self.better]
+
+
+def _ranking(title: str, about: str, compute: Callable[[np.ndarray, np.ndarray], float]) -> Metric:
+    return Metric(title, HIGHER, about, compute)
+
+
+def _attack(title: str, attack: str) -> Metric:
+    return Metric(title, AS_RETRAINED, f"share of forgotten samples that {attack} calls non-members")
+
+
+_PARTS = {"forget": ("D_f", ""), "retain": ("D_r", HIGHER), "test": ("D_t", HIGHER), "test_forget": ("", "")}
+_SETS = {
+    "coverage": ("coverage", "share of samples whose label is in the prediction set"),
+    "size": ("size", "labels per prediction set"),
+    "cr": ("CR", "coverage over set size"),
+    "empty": ("empty", "share of empty prediction sets"),
+}
+
+METRICS: dict[str, Metric] = {
+    # scores that rank samples
+    "auc": _ranking("AUC", "area under the ROC curve", roc.auc),
+    "balanced_accuracy": _ranking("bal. acc", "best balanced accuracy over thresholds", roc.balanced_accuracy),
+    **{
+        f"{rate}_at_{fixed}_1e-{power}": _ranking(
+            f"{rate.upper()}@{fixed.upper()} 1e-{power}",
+            f"{rate.upper()} at {fixed.upper()} 1e-{power}",
+            partial(compute, level=10.0**-power),
+        )
+        for rate, fixed, compute in (("tpr", "fpr", roc.tpr_at_fpr), ("tnr", "fnr", roc.tnr_at_fnr))
+        for power in (2, 3)
+    },
+    # ScoreUI
+    "spearman": Metric("Spearman", HIGHER, "rank correlation with the amount of training"),
+    "pearson": Metric("Pearson", HIGHER, "correlation with the amount of training"),
+    "mse": Metric("MSE", LOWER, "squared distance to the amount of training"),
+    "kl": Metric("KL", LOWER, "divergence from the amount of training"),
+    # utility
+    "UA": Metric("UA", AS_RETRAINED, "1 - accuracy on the samples to be forgotten"),
+    "RA": Metric("RA", HIGHER, "accuracy on retained samples"),
+    "TA": Metric("TA", HIGHER, "accuracy on test samples of classes that are still trained on"),
+    "UA_test": Metric("UA test", AS_RETRAINED, "1 - accuracy on test samples of classes that were forgotten wholly"),
+    "gap": Metric("gap", LOWER, "mean absolute difference to exact retraining over UA, RA and TA"),
+    "gap_with_mia": Metric("gap with MIA", LOWER, "the same over UA, RA, TA and MIA, as in SalUn's tables"),
+    "confidence_forget": Metric("p(true) forgotten", AS_RETRAINED, "mean probability of the true label, forgotten"),
+    "confidence_test": Metric("p(true) test", "", "mean probability of the true label, test samples"),
+    "MAE": Metric("MAE", "", "mean absolute error on the samples to be forgotten"),
+    # membership attacks on one model
+    "MIA": _attack("MIA", "an SVC on the confidence"),
+    "svc_confidence": _attack("SVC conf", "an SVC on the confidence"),
+    "svc_correctness": _attack("SVC correct", "an SVC on the correctness"),
+    "svc_entropy": _attack("SVC entropy", "an SVC on the entropy"),
+    "svc_modified_entropy": _attack("SVC m-entropy", "an SVC on the modified entropy"),
+    "svc_probability": _attack("SVC prob", "an SVC on all probabilities"),
+    "threshold_correctness": _attack("thr correct", "a threshold per class on the correctness"),
+    "threshold_confidence": _attack("thr conf", "a threshold per class on the confidence"),
+    "threshold_entropy": _attack("thr entropy", "a threshold per class on the entropy"),
+    "threshold_modified_entropy": _attack("thr m-entropy", "a threshold per class on the modified entropy"),
+    "entropy_mia": Metric("entropy MIA (member)", AS_RETRAINED, "share that a regression on the entropy calls members"),
+    "zrf": Metric("ZRF", AS_RETRAINED, "likeness to an untrained network"),
+    "activation_distance": Metric("act. distance", LOWER, "distance of outputs to the retrained model"),
+    # prediction sets
+    "q_hat": Metric("q_hat", "", "threshold of the prediction sets"),
+    "q_hat_forget": Metric("q_hat D_f", "", "threshold of the prediction sets of forgotten classes"),
+    **{
+        f"{name}_{part}": Metric(f"{title} {mark}".strip(), better if name == "cr" else "", f"{about}, {part} samples")
+        for name, (title, about) in _SETS.items()
+        for part, (mark, better) in _PARTS.items()
+    },
+    "recover_ratio": Metric("recover ratio", "", "of the misclassified forgotten samples, those whose label is in the "
+                            "set"),
+    "miacr": Metric("MIACR", AS_RETRAINED, "share of forgotten samples whose conformal attack set lacks 'member'"),
+    "miacr_size": Metric("attack size", "", "size of the conformal attack's sets"),
+    "miacr_test_excluded": Metric("lacks 'non-member'", LOWER, "test samples of forgotten classes whose attack set "
+                                  "lacks 'non-member'"),
+    "miacr_test_non_member": Metric("called non-member", "", "test samples of forgotten classes called non-members"),
+    # populations of models
+    "epsilon": Metric("epsilon-hat", LOWER, "how well unlearned and retrained models are told apart, per sample"),
+    # membership
+    "iam_on_forgotten": Metric("IAM-On forgotten", AS_RETRAINED, "mean membership score of forgotten samples"),
+    "iam_on_retained": Metric("IAM-On retained", "", "mean membership score of retained samples"),
+    "moved": Metric("moved", "", "relative change of the parameters"),
+    "retain_epochs": Metric("epochs", "", "rows read, in passes over the retained samples"),
+    "seconds": Metric("seconds", "", "for all forget sets together, with compiling"),
+}  # fmt: skip
+
+
+def headers(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    """Column titles of these metrics."""
+    return tuple(METRICS[name].header for name in names)

@@ -1,0 +1,71 @@
+"""Writes a report: one HTML page, markdown, tables as markdown, LaTeX and CSV, figures as SVG, findings as JSON."""
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxunlearn import plain
+from jaxunlearn.report import page, tables
+from jaxunlearn.report.section import Report, Section
+
+TEXT_WIDTH = 120  # of sentences
+
+
+def publish(root: Path, report: Report, settings: Mapping[str, Any]) -> None:
+    """Writes everything of a report under a run folder.
+
+    report/STEM.html, .md and .json (answer, provenance, settings); report/tables/SECTION.md, .tex and .csv;
+    report/SECTION.svg; findings.json for the stem "report", else report/STEM_findings.json.
+
+    Args:
+      root: the run folder.
+      report: what to write.
+      settings: all settings, for STEM.json.
+
+    Raises:
+      StoreError: cannot be written.
+    """
+    folder = root / "report"
+    for section in report.sections:
+        if section.table is not None:
+            for suffix, render in (("md", tables.markdown), ("tex", tables.latex), ("csv", tables.csv)):
+                page.save_text(folder / "tables" / f"{section.name}.{suffix}", render(section.table))
+        if section.figure is not None:
+            page.save_figure(section.figure, folder / f"{section.name}.svg")
+    page.save_html(folder / f"{report.stem}.html", report.title, report.answer, report.sections, report.provenance)
+    page.save_text(folder / f"{report.stem}.md", _markdown(report))
+    numbers = root / "findings.json" if report.stem == "report" else folder / f"{report.stem}_findings.json"
+    _save_json(numbers, [vars(finding) for finding in report.findings])
+    facts = {"answer": report.answer, "provenance": dict(report.provenance), "settings": settings}
+    _save_json(folder / f"{report.stem}.json", facts)
+
+
+def section_text(section: Section, width: int) -> str:
+    """The table of a section for the terminal, under its heading where the table has no title, and its sentences."""
+    assert section.table is not None
+    heading = "" if section.table.title else f"{section.title}\n\n"
+    shown = tables.text(section.table, percent=section.percent, width=width)
+    return f"{heading}{shown}\n\n{textwrap.fill(section.text, min(width, TEXT_WIDTH))}".rstrip()
+
+
+def _markdown(report: Report) -> str:
+    parts = [f"## {one.title}\n\n{one.text}\n\n{tables.markdown(one.table)}" for one in report.sections if one.table]
+    return "\n\n".join([report.answer, *parts]) + "\n"
+
+
+def _save_json(path: Path, value: Any) -> None:
+    page.save_text(path, f"{plain.to_json(value)}\n")
+
+
+def written(root: Path, report: Report, more: list[tuple[str, str]]) -> str:
+    """Returns where the results lie, as text: first `more` (path, what it holds), then the files of the report."""
+    findings = "findings.json" if report.stem == "report" else f"report/{report.stem}_findings.json"
+    rows = [
+        *more,
+        (findings, "every number with its interval"),
+        (f"report/{report.stem}.html", f"the whole report on one page; {report.stem}.md to paste"),
+        ("report/tables/", "markdown, LaTeX, CSV"),
+        *([("report/*.svg", "figures")] if any(one.figure is not None for one in report.sections) else []),
+    ]
+    return f"files in {root}:\n{tables.pairs([(f'  {path}', what) for path, what in rows])}"

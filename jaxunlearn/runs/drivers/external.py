@@ -1,0 +1,111 @@
+"""Shadows of another run, asked about this run's rows: dataset shift, architecture shift, incremental training.
+
+Pictures keep this run's normalisation (as published); the foreign shadows' own training rows, for IAM-Off, are those
+recorded in their own run.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors, population, progress, records, scores, settings, store
+from jaxunlearn.analyses.audit import gather
+from jaxunlearn.analyses.base import RoleLogits
+from jaxunlearn.runs import recording, roles, shadows, splits, workbench
+
+PROTOCOLS = gather.ELSEWHERE
+
+
+def name_of(folder: str) -> str:
+    """A short name for a run folder in tables."""
+    return Path(folder).expanduser().absolute().name
+
+
+def settings_of(folder: str) -> settings.Settings:
+    """The settings another run was made with.
+
+    Raises:
+      ConfigError: no finished shadow population there.
+    """
+    root = Path(folder).expanduser()
+    if not (root / "run.json").exists() or not (root / "populations" / shadows.ROLE / "stage.json").exists():
+        raise errors.ConfigError(
+            f"audit.shadow_runs names {folder!r}, which holds no shadow models. It must be a run folder: train them "
+            f"with `python -m launch.shadows --config=... --workdir={folder}` first."
+        )
+    return settings.resolve(store.files.read_json(root / "run.json")["settings"])
+
+
+def check(bench: workbench.Workbench) -> None:
+    """Raises a ConfigError unless every run of audit.shadow_runs can answer about this run's rows."""
+    for folder in bench.settings.audit.shadow_runs:
+        other = settings_of(folder)
+        logits = Path(folder).expanduser() / "logits" / "shadow.npy"
+        classes = store.logits.read(logits).shape[-1] if logits.exists() else bench.dataset.num_classes
+        if classes != bench.dataset.num_classes:
+            raise errors.ConfigError(
+                f"audit.shadow_runs: the shadows of {folder!r} know {classes} classes ({other.data.name}), this run's "
+                f"data has {bench.dataset.num_classes}; shadows must answer the same question."
+            )
+
+
+def open_shadows(
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, folder: str, options: scores.Options
+) -> tuple[str, tuple[scores.Signals, scores.Signals, scores.Signals]]:
+    """Signals of another run's shadows on this run's target and population rows, and on their own training rows.
+
+    Returns:
+      (short name of the run, (signals on target rows, on population rows, on own rows)).
+
+    Raises:
+      ConfigError: not a run folder with shadows, or a network that cannot read these inputs.
+    """
+    other = settings_of(folder)
+    here = dataclasses.replace(bench.settings, model=other.model, train=other.train, shadows=other.shadows)
+    there_bench = workbench.prepare(here)
+    root = store.Run(Path(folder).expanduser().absolute())
+    stage = store.files.read_json(root.path("populations", shadows.ROLE, "stage.json"))
+    ids = np.arange(other.shadows.count)
+    split, _ = splits.obtain(run, bench)
+    reporter.say(f"asking {len(ids)} shadow models of {root.root} about {len(split.target):,} target rows")
+    try:
+        variables = roles.load_members(there_bench, root.path("populations", shadows.ROLE), stage["fingerprint"], ids)
+    except ValueError as error:
+        raise errors.ConfigError(
+            f"audit.shadow_runs: the shadows of {folder!r} were trained on inputs of another shape than this run's "
+            f"{bench.dataset.inputs.shape[1:]}; they cannot answer about these rows."
+        ) from error
+    own = _own_logits(root, workbench.prepare(other))
+    return name_of(folder), (
+        _answers(there_bench, variables, split.target, options),
+        _answers(there_bench, variables, split.population, options),
+        gather.own_signals(own, options),
+    )
+
+
+def _own_logits(root: store.Run, bench: workbench.Workbench) -> RoleLogits:
+    """The shadows' recorded logits in their own run."""
+    split, fingerprint = splits.obtain(root, bench)
+    role = shadows.shadow_role(bench, split, fingerprint, root)
+    rows = splits.recorded_rows(split)
+    values = recording.read(root, bench, role, rows)
+    labels = np.asarray(bench.dataset.labels, np.int32)[rows]
+    return RoleLogits(values, labels, rows, role.membership(role.member_ids)[:, rows], {})
+
+
+def _answers(
+    bench: workbench.Workbench, variables: object, rows: records.Array, options: scores.Options
+) -> scores.Signals:
+    """Signals [S, n] of a population on rows of the data set, block by block; logits are not kept."""
+    rows = np.asarray(rows, np.int32)
+    labels = np.asarray(bench.dataset.labels, np.int32)[rows]
+    members = jax.tree.leaves(variables)[0].shape[0]
+    blocks = [
+        scores.signals_of(values, labels[where], options)
+        for where, values in population.predict(
+            bench.task, variables, workbench.resident(bench).inputs, rows, workbench.lifting(bench, members)
+        )
+    ]
+    return scores.Signals(*(np.concatenate(parts, -1) for parts in zip(*blocks, strict=True)))

@@ -1,0 +1,49 @@
+"""Opening a run folder for an experiment of several stages: lock, status, progress, tuned mapping."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from jaxunlearn import analyses, progress, settings, store
+from jaxunlearn.runs import tuning, workbench
+
+
+class Opened(NamedTuple):
+    """What every stage works with.
+
+    Attributes:
+      run, reporter, bench: as everywhere.
+      plain: the settings as nested dicts.
+      begun: `time.monotonic()` of the start.
+    """
+
+    run: store.Run
+    reporter: progress.Reporter
+    bench: workbench.Workbench
+    plain: dict[str, Any]
+    begun: float
+
+
+@contextlib.contextmanager
+def opened(
+    bench: workbench.Workbench, chosen: settings.Settings, workdir: str, overwrite: tuple[str, ...],
+    overrides: Mapping[str, Any],
+) -> Iterator[Opened]:  # fmt: skip
+    """Holds the run folder while the block runs, and records how it ends.
+
+    Args:
+      bench: checked; its settings may be narrower than what was chosen.
+      chosen: the settings as the user gave them, which run.json keeps.
+      workdir: the run folder.
+      overwrite: stages whose results are deleted first.
+      overrides: settings of the command line.
+
+    Raises:
+      StoreError: cannot be written, or another process works in it. ConfigError: unknown stage.
+    """
+    plain = settings.to_dict(chosen)
+    with store.open_run(workdir, overwrite, analyses.owned_outputs()) as run, store.status(run, plain, overrides):
+        begun = time.monotonic()
+        reporter = progress.Reporter(run.log)
+        yield Opened(run, reporter, tuning.obtain(bench, reporter), plain, begun)

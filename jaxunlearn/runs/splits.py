@@ -1,0 +1,107 @@
+"""Splits of a run: drawn once, stored, read back, never redrawn."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import errors, records, store
+from jaxunlearn.data import splits
+from jaxunlearn.runs import workbench
+from jaxunlearn.settings import to_dict
+
+STAGE_VERSION = 1
+_ARRAYS = ("shadow", "target", "population", "test", "forget")
+
+
+def draw(bench: workbench.Workbench) -> records.Split:
+    """The split of these settings, not stored."""
+    return splits.draw(bench.dataset, bench.settings.split, bench.settings.seed)
+
+
+def check(bench: workbench.Workbench) -> None:
+    """Raises what `obtain` and `shadow_membership` would raise for impossible sizes, before a run folder is touched."""
+    draw_members(bench, draw(bench), np.zeros(1, np.int64))
+
+
+def require_units(bench: workbench.Workbench) -> None:
+    """Refuses repeated forget sets where forget sets are the independent units of every interval.
+
+    Raises:
+      ConfigError: split.forget.repeats above 1.
+    """
+    repeats = bench.settings.split.forget.repeats
+    if repeats > 1:
+        raise errors.ConfigError(
+            f"split.forget.repeats = {repeats} repeats every forget set, but the intervals here take forget sets for "
+            "independent. Set it to 1 (and split.forget.count to the number of sets), or use the study that compares "
+            "models of one request: --config.study.kind=epsilon."
+        )
+
+
+def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, str]:
+    """The split of a run folder and its fingerprint: read if it is there, else drawn and stored."""
+    settings = bench.settings
+    facts = {"seed": settings.seed, "data": bench.data_fingerprint, "split": to_dict(settings.split)}
+    path = run.path("split.npz")
+    drawn = None if path.exists() else draw(bench)  # a split that cannot be drawn must not claim the folder
+    fingerprint, _ = store.claim(run, "split", run.path("split.json"), facts, STAGE_VERSION)
+    if drawn is not None:
+        store.files.write_npz(path, **{name: getattr(drawn, name) for name in _ARRAYS})
+        return drawn, fingerprint
+    arrays = store.files.read_npz(path)
+    stored = records.Split(
+        **{name: arrays[name] for name in _ARRAYS}, kind=settings.split.forget.kind, seed=settings.seed
+    )  # fmt: skip
+    return stored, fingerprint
+
+
+def draw_members(bench: workbench.Workbench, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
+    """[m, N] bool: the rows that these shadow models train on, drawn from their numbers."""
+    settings = bench.settings
+    rows = len(bench.dataset.labels)
+    return splits.shadow_members(split, settings.shadows, member_ids, settings.seed, settings.split.rng, rows)
+
+
+def shadow_membership(
+    run: store.Run, bench: workbench.Workbench, split: records.Split, split_fingerprint: str, member_ids: np.ndarray
+) -> np.ndarray:
+    """[M, N] bool for shadow members 0..M-1: stored rows as they are, rows of new members drawn and added."""
+    shadows = bench.settings.shadows
+    facts = {"split": split_fingerprint, "ratio": shadows.ratio, "pool": shadows.pool}
+
+    def draw(ids: np.ndarray) -> np.ndarray:
+        return draw_members(bench, split, ids)
+
+    return stored_membership(run, bench, "shadow", "shadows", facts, member_ids, draw)
+
+
+def stored_membership(
+    run: store.Run,
+    bench: workbench.Workbench,
+    role: str,
+    stage: str,
+    facts: Mapping[str, Any],
+    member_ids: np.ndarray,
+    draw: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """[M, N] bool for members 0..M-1 of a role: stored rows as they are, rows of new members drawn and added.
+
+    Raises:
+      StoreError: the stored rows were drawn by other facts; the message names the stage for --overwrite.
+    """
+    store.claim(run, stage, run.path("populations", role, "membership.json"), facts, STAGE_VERSION)
+    path = run.path("populations", role, "membership.npz")
+    rows = len(bench.dataset.labels)
+    stored = np.zeros((0, rows), bool)
+    if path.exists():
+        stored = np.unpackbits(store.files.read_npz(path)["packed"], axis=1, count=rows).astype(bool)
+    if len(stored) < len(member_ids):
+        stored = np.concatenate([stored, draw(np.asarray(member_ids)[len(stored) :])])
+        store.files.write_npz(path, packed=np.packbits(stored, axis=1))
+    return stored[: len(member_ids)]
+
+
+def recorded_rows(split: records.Split) -> np.ndarray:
+    """[N] int32 sorted rows whose logits are recorded: everything that has a part in the split."""
+    return np.sort(np.concatenate([split.shadow, split.target, split.population, split.test])).astype(np.int32)

@@ -1,0 +1,159 @@
+"""Studies: experiments that join several stages and end in one table.
+
+`methods`: every unlearning method on every forget set, beside the originals (nothing unlearned) and exact retraining
+(the goal): what it forgets and keeps (UA, RA, TA), what IAM-On sees of it in single samples, what it costs.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxunlearn import records
+from jaxunlearn.analyses import ANALYSES
+from jaxunlearn.analyses.audit import binui, gather
+from jaxunlearn.analyses.audit import signals as audit_signals
+from jaxunlearn.analyses.audit.signals import AuditSignals
+from jaxunlearn.analyses.base import Context, RecordedRun, require_units
+from jaxunlearn.metrics import headers, intervals, pooled
+from jaxunlearn.report import cells, formats
+from jaxunlearn.report.section import Report, Section
+from jaxunlearn.runs.drivers.run_input import Job
+from jaxunlearn.runs.unlearned import runs
+from jaxunlearn.settings import Settings
+
+SCORE = "iam_on"
+STEM = "methods"
+COLUMNS = ("UA", "RA", "TA", "iam_on_forgotten", "iam_on_retained", "auc", "moved", "retain_epochs", "seconds")
+
+
+class Seen(NamedTuple):
+    """What IAM-On sees of one role: Findings over forget sets.
+
+    Attributes:
+      forgotten, retained: mean membership score of the forgotten and of the retained samples.
+      auc: how well the score tells them apart; 0.5 = the method left no difference.
+    """
+
+    forgotten: records.Finding
+    retained: records.Finding
+    auc: records.Finding
+
+
+def report(run: RecordedRun, context: Context, made: runs.Summary | None) -> Report:
+    """The table of all methods next to exact retraining."""
+    assert made is not None
+    asked = tuple(name for name in made.roles if name not in runs.NEEDED)
+    audit = dataclasses.replace(run.settings.audit, unlearned=asked or ("retrained",))
+    settings = dataclasses.replace(run.settings, audit=audit)
+    signals = gather.gather(run._replace(settings=settings), context)
+    seen = {name: see(signals, settings, name, one.diverged) for name, one in made.roles.items()}
+    section = present(made, seen)
+    return Report(
+        title="Unlearning methods",
+        answer=in_words(made, seen),
+        sections=(section,),
+        provenance={
+            "forget sets": f"{len(signals.set_names)} ({settings.split.forget.kind})",
+            "shadow models": f"{settings.shadows.count}, {settings.audit.group_size or 1} per group",
+        },
+        stem=STEM,
+        width=140,
+    )
+
+
+def narrowed(chosen: Settings) -> Settings:
+    """The settings with only what IAM-On needs: no models for other scores."""
+    targets = dataclasses.replace(chosen.targets, population_in=False, reference=0, snapshots=0)
+    audit = dataclasses.replace(chosen.audit, scores=(SCORE,))
+    return dataclasses.replace(chosen, targets=targets, audit=audit)
+
+
+def see(signals: AuditSignals, settings: Settings, role: str, diverged: dict[int, int]) -> Seen:
+    """IAM-On's view of one role, mean over groups of shadow models; forget sets whose model diverged are left out."""
+    assert signals.forgotten is not None
+    kept = [number for number in range(len(signals.forgotten)) if number not in diverged]
+    if not kept:
+        nothing = records.Finding(float("nan"), of=role)
+        return Seen(nothing, nothing, nothing)
+    if diverged:
+        signals = audit_signals.only_sets(signals, kept)
+    assert signals.forgotten is not None
+    values = binui.score_all(signals, [SCORE], audit_signals.groups(signals, settings), role)[SCORE]
+    truth, level = ~signals.forgotten, settings.audit.interval
+    means = values.mean(0)
+    by_set = [np.asarray([line[mask].mean() for line, mask in zip(means, masks, strict=True)])
+              for masks in (signals.forgotten, truth)]  # fmt: skip
+    forgotten, retained = (
+        intervals.with_spread(intervals.mean(one, metric=f"{SCORE} {name}", of=role, level=level), one)
+        for one, name in zip(by_set, ("forgotten", "retained"), strict=True)
+    )
+    auc = pooled.table(values, truth, level=level, of=role)["auc"]
+    return Seen(forgotten, retained, auc)
+
+
+def present(summary: runs.Summary, seen: dict[str, Seen]) -> Section:
+    """The table of the study."""
+    rows: list[tuple[cells.Cell, ...]] = []
+    every: list[records.Finding] = []
+    for name, one in summary.roles.items():
+        found = [*runs.findings(name, one), *seen[name]]
+        every += found
+        bare = [intervals.without_interval(finding) for finding in found]
+        moved = "" if np.isnan(one.moved) else f"{one.moved:.2g}"
+        rows.append((runs.shown(name), *bare, moved, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
+    caption = (
+        "UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and held-out samples; IAM-On = mean "
+        "membership score (1 = looks trained on) of forgotten and of retained samples, AUC = how well it tells them "
+        "apart; moved = relative change of the parameters; epochs = rows read in passes over the retained samples; "
+        "seconds for all forget sets. ± is the deviation over forget sets, of the AUC over groups of shadow models."
+    )
+    header = ("method", *headers(COLUMNS))
+    told = "The goal is to look like the retrained models: not 0, not 1."
+    table = cells.Table("", caption, header, tuple(rows))
+    return Section(STEM, "Methods beside exact retraining", told, table, None, tuple(every))
+
+
+def in_words(summary: runs.Summary, seen: dict[str, Seen]) -> str:
+    """The closest and the farthest methods, and those that did next to nothing, in a few sentences."""
+    goal, start = seen["retrained"], seen["original"]
+    names = [name for name in summary.roles if name not in runs.NEEDED]
+    if not names:
+        return "No method was asked for."
+    effect = start.forgotten.value - goal.forgotten.value
+    reached = (
+        {name: (start.forgotten.value - seen[name].forgotten.value) / effect for name in names} if effect > 0 else {}
+    )
+    gaps = {name: runs.gap(summary.roles[name], summary.roles["retrained"]) for name in names}
+    gaps = {name: gap for name, gap in gaps.items() if np.isfinite(gap)}  # all members of the others diverged
+    best = sorted(gaps, key=lambda name: gaps[name])[:3]
+    said = [
+        f"Exact retraining takes the forgotten samples' membership score (IAM-On) from {start.forgotten.value:.3f} to "
+        f"{goal.forgotten.value:.3f}, and forgotten from retained samples apart with AUC {goal.auc.value:.3f}.",
+    ]
+    if best:
+        shown = (f"{runs.shown(name)} ({100 * gaps[name]:.1f} points)" for name in best)
+        said.append(f"Closest to it in accuracies: {', '.join(shown)}.")
+    idle = [runs.shown(name) for name, part in reached.items() if part < 0.1]
+    if idle and effect > 0:
+        said.append(f"Less than a tenth of that effect on forgotten samples: {', '.join(idle)}.")
+    beyond = [runs.shown(name) for name, part in reached.items()
+              if part > 1 and seen[name].retained.value < goal.retained.value - 0.05]  # fmt: skip
+    if beyond and effect > 0:
+        said.append(f"Over-unlearning (retained samples lose membership too): {', '.join(beyond)}.")
+    return " ".join(said)
+
+
+def check_run(run: RecordedRun) -> None:
+    """Raises a ConfigError for repeated forget sets, or too few shadow models for a group."""
+    require_units(run.settings)
+    audit_signals.group_places(run.settings, run.settings.shadows.count, run.settings.audit.group_size or 1)
+
+
+def roles(settings: Settings) -> tuple[str, ...]:
+    """The roles that are needed."""
+    shadow_origin = ("shadow_origin",) if settings.targets.shadow_origin else ()
+    return ("shadow", "original", "retrained", *shadow_origin, "unlearned")
+
+
+JOB = Job(narrowed, roles, ANALYSES["audit"].check, check_run, report)

@@ -1,0 +1,205 @@
+"""The audited side: originals, exact retrains, and what the scores need beside them, trained and recorded.
+
+    shadows (reused) -> one population per role -> logits/ROLE.npy -> targets.json
+
+`target_roles` says what each role is. The accuracy of the originals on forgotten rows against that of the retrained
+models is the effect that every audit looks for.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import progress, records, store
+from jaxunlearn.metrics import utility
+from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
+from jaxunlearn.settings import Settings
+
+
+class RoleSummary(NamedTuple):
+    """What came out of one role.
+
+    Attributes:
+      members: M; `diverged`: member -> step at which it was frozen; `steps_per_member`: of the largest one.
+      train_accuracy: [M] on the member's own rows. NaN for diverged members, here and below.
+      held_out_accuracy: [M] on the recorded held-out rows that it did not train on.
+      forget_accuracy: [M, R] on the rows of each forget set.
+      spent: what training cost in this run.
+    """
+
+    members: int
+    diverged: dict[int, int]
+    steps_per_member: int
+    train_accuracy: np.ndarray
+    held_out_accuracy: np.ndarray
+    forget_accuracy: np.ndarray
+    spent: roles.Spent = roles.Spent()
+
+
+class Summary(NamedTuple):
+    """All roles of a run, in the order in which they are trained; also targets.json."""
+
+    roles: dict[str, RoleSummary]
+    shadow: shadows.Summary
+    seconds: float
+
+
+def run(
+    run_folder: store.Run,
+    reporter: progress.Reporter,
+    bench: workbench.Workbench,
+    only: tuple[str, ...] = target_roles.NAMES,
+) -> Summary:
+    """Trains and records every role that the settings ask for, the shadows first; finished work is reused.
+
+    Args:
+      run_folder: the run folder.
+      reporter: for progress.
+      bench: the workbench.
+      only: roles to look at.
+
+    Raises:
+      ConfigError: settings that do not fit together; before any training.
+      StoreError: not enough disk space, or the folder holds results of other settings.
+    """
+    begun = time.monotonic()
+    target_roles.check(bench)
+    names = [name for name in target_roles.wanted(bench.settings) if name in only]
+    if "snapshots" in names:
+        _mention(reporter, bench.settings)
+    shadow_summary = shadows.run(run_folder, reporter, bench)
+    split, split_fingerprint = splits.obtain(run_folder, bench)
+    shadow = shadows.shadow_role(bench, split, split_fingerprint, run_folder)
+    wanted = [target_roles.describe(bench, split, name) for name in names]
+    staged = [(target, target_roles.stage(run_folder, target, split_fingerprint, shadow)) for target in wanted]
+    missing = sum(missing_bytes(run_folder, target, role) for target, role in staged)
+    store.files.require_space(run_folder.root, missing)
+    found = {target.name: produce(run_folder, reporter, target, role, split) for target, role in staged}
+    summary = Summary(found, shadow_summary, time.monotonic() - begun)
+    if len(names) == len(target_roles.wanted(bench.settings)):
+        store.files.write_json(run_folder.path("targets.json"), plain(summary))
+    return summary
+
+
+def _mention(reporter: progress.Reporter, settings: Settings) -> None:
+    """Says what the user might not expect of the snapshots."""
+    targets = settings.targets
+    if not targets.snapshots:
+        return
+    epochs = target_roles.snapshot_epochs(settings)
+    if epochs - 1 < targets.breaks:
+        reporter.say(
+            f"snapshots: {epochs} epoch(s) allow {epochs - 1} equal steps, not targets.breaks = {targets.breaks}"
+        )
+    if settings.shadows.pool != "shadow":
+        reporter.say(
+            f"snapshots start from shadow models that may know target rows (shadows.pool = {settings.shadows.pool!r}): "
+            "the lowest level is then not free of them"
+        )
+
+
+def produce(
+    run_folder: store.Run,
+    reporter: progress.Reporter,
+    target: target_roles.Target,
+    role: roles.Role,
+    split: records.Split,
+) -> RoleSummary:
+    """Trains the missing members of one role and records their logits."""
+    spent = roles.Spent()
+    intact = False
+    while not intact:  # a chunk found damaged while recording is trained again
+        spent = roles.add(spent, roles.train_missing(run_folder, reporter, target.bench, role))
+        intact = True
+        for view in (*target.views, recording.CLEAN):
+            values, whole = recording.record(
+                run_folder, reporter, target.bench, role, target.rows, view, target.snapshots
+            )
+            intact = intact and whole
+    if spent.members:
+        # What a role cost is told again whenever methods are compared with it, long after it was trained.
+        cost = {"members": spent.members, "seconds": spent.seconds, "compile_seconds": spent.compile_seconds}
+        store.files.write_json(run_folder.path("populations", target.name, "cost.json"), cost)
+    diverged = shadows.diverged_members(run_folder, role)
+    for member, step in diverged.items():
+        reporter.say(f"{target.name}: member {member} diverged and was frozen at step {step}")
+    return summarise(target, role, values, split, diverged)._replace(spent=spent)
+
+
+def summarise(
+    target: target_roles.Target, role: roles.Role, values: np.ndarray, split: records.Split, diverged: dict[int, int]
+) -> RoleSummary:
+    """Accuracies of every member from its recorded logits, of the last snapshot where there are several."""
+    rows, each = target.rows, max(len(target.snapshots), 1)
+    labels = np.asarray(target.bench.dataset.labels)[rows]
+    held_out = np.isin(rows, np.concatenate([split.test, split.population]))
+    forget = np.asarray(split.forget)[:, rows]
+    member = role.membership(role.member_ids)[:, rows]
+    accuracies = np.full((2, len(member)), np.nan)
+    forgotten = np.full((len(member), len(forget)), np.nan)
+    for number, inside in enumerate(member):
+        if number in diverged:
+            continue
+        right = np.asarray(values[number * each + each - 1]).argmax(-1) == labels
+        accuracies[:, number] = right[inside].mean(), right[held_out & ~inside].mean()
+        forgotten[number] = (forget & right).sum(1) / forget.sum(1)
+    train = target.bench.settings.train
+    steps = -(-int(member.sum(1).max()) // train.batch) * train.epochs
+    return RoleSummary(len(member), diverged, steps, accuracies[0], accuracies[1], forgotten)
+
+
+def own_forget_accuracy(summary: Summary, name: str) -> np.ndarray:
+    """[R] accuracy on forget set r of the model that belongs to it: member r, or the one that serves all sets.
+
+    For roles without a member per forget set it is the mean over members.
+    """
+    found = summary.roles[name]
+    sets = found.forget_accuracy.shape[1]
+    if name in target_roles.PER_SET and found.members == sets:
+        return np.diagonal(found.forget_accuracy)
+    return np.asarray([utility.finite_mean(one) for one in found.forget_accuracy.T])
+
+
+def missing_bytes(run_folder: store.Run, target: target_roles.Target, role: roles.Role) -> int:
+    """Bytes that the members of a role will take that no finished chunk holds yet."""
+    finished, _ = store.chunks.finished(run_folder.path("populations", role.name), role.fingerprint)
+    done = sum(len(chunk.member_ids) for chunk in finished)
+    return int(max(0.0, 1.0 - done / len(role.member_ids)) * target_roles.disk_bytes(target))
+
+
+def plain(summary: Summary) -> dict[str, Any]:
+    """What targets.json holds: per role members, accuracies, diverged members, cost."""
+    return {
+        "roles": {name: {**found._asdict(), "spent": found.spent._asdict()} for name, found in summary.roles.items()},
+        "seconds": summary.seconds,
+    }
+
+
+def text(summary: Summary) -> str:
+    """The summary as a table with one row per role, then the effect of forgetting and members that diverged."""
+    lines: list[tuple[str, ...]] = [("role", "members", "train", "held-out", "forgotten", "steps", "seconds")]
+    for name, found in summary.roles.items():
+        means = found.train_accuracy, found.held_out_accuracy, own_forget_accuracy(summary, name)
+        shown = [f"{utility.finite_mean(values):.4f}" for values in means]
+        lines.append((name, str(found.members), *shown, f"{found.steps_per_member:,}", f"{found.spent.seconds:.1f}"))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    table = ["  ".join(cell.ljust(width) if not column else cell.rjust(width)
+                       for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
+             for line in lines]  # fmt: skip
+    gap = own_forget_accuracy(summary, "original") - own_forget_accuracy(summary, "retrained")
+    kept = gap[np.isfinite(gap)]
+    if len(kept):
+        spread = f"{kept.mean():.4f} ± {kept.std(ddof=min(1, len(kept) - 1)):.4f} over {len(kept)} forget set(s)"
+        table.append(f"\neffect of forgetting: accuracy on forgotten rows, original minus retrained: {spread}")
+    for name, found in summary.roles.items():
+        table += [f"diverged, frozen: {name} member {number} at step {step}" for number, step in found.diverged.items()]
+    table.append(f"in all {progress.duration(summary.seconds)}; columns 3 to 5 are accuracies, means over members")
+    return "\n".join(table)
+
+
+def files_text(run_folder: store.Run, settings: Settings) -> str:
+    """Where the results are."""
+    names = target_roles.wanted(settings)
+    listed = "\n".join(f"  logits/{name}.npy  populations/{name}/" for name in names)
+    return f"files in {run_folder.root}:\n{listed}\n  targets.json  per role: members, accuracies, cost"

@@ -1,0 +1,118 @@
+"""The tuner: times the candidate mappings on this machine and remembers the fastest.
+
+    engine.tune=True -> remembered for (device, jax, network, shapes, batch)? else ~20 steps of each candidate
+
+Candidates that fail (memory, compiler) are skipped with a line. Mappings change speed and rounding, nothing else;
+without `engine.tune` the platform's default is used, so that a rerun never depends on what a cache holds.
+"""
+
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors, keys, population, progress, store
+from jaxunlearn.population import training
+from jaxunlearn.runs import workbench
+from jaxunlearn.store import tuning
+
+STEPS = 20
+MEMBERS = 16
+
+
+def candidates(platform: str, has_convolutions: bool) -> list[workbench.Policy]:
+    """What is worth timing on a platform; the first is its default for mid-sized networks."""
+    if platform == "cpu":
+        forms = [("map", 1, "cpu"), ("map", 1, "im2col"), ("map", 4, "im2col"), ("vmap", 1, "im2col")]
+    else:
+        forms = [
+            ("map", 8, "unrolled"),
+            ("map", 4, "unrolled"),
+            ("map", 1, "native"),
+            ("map", 8, "grouped"),
+            ("vmap", 1, "im2col"),
+        ]
+    if not has_convolutions:
+        forms = [("map", 1, "native"), ("map", 8, "native"), ("vmap", 1, "native")]
+    return [workbench.Policy(mapping, group, conv, 0) for mapping, group, conv in forms]
+
+
+def tuned(bench: workbench.Workbench, say: Callable[[str], None]) -> workbench.Workbench:
+    """The workbench with the fastest policy for its task: remembered, or timed now."""
+    key = _key(bench)
+    found = tuning.recall(key)
+    if found is not None:
+        best = workbench.Policy(found["mapping"], found["group"], found["conv"], bench.policy.devices)
+        say(f"tuning remembered: {describe(best)}, {progress.rate(found['rate'])} model-steps/s")
+        return workbench.with_policy(bench, best)
+    platform = jax.local_devices()[0].platform
+    rates: dict[workbench.Policy, float] = {}
+    for candidate in candidates(platform, bench.cost.largest_conv_flops > 0):
+        policy = candidate._replace(devices=bench.policy.devices)
+        try:
+            rates[policy] = measure(workbench.with_policy(bench, policy))
+        except (jax.errors.JaxRuntimeError, errors.UserError) as error:
+            say(f"tuning: {describe(policy)} fails here ({str(error).splitlines()[0][:100]})")
+            continue
+        say(f"tuning: {describe(policy)}: {progress.rate(rates[policy])} model-steps/s")
+    if not rates:
+        return bench
+    best = max(rates, key=lambda policy: rates[policy])
+    tuning.remember(key, {**best._asdict(), "rate": round(rates[best], 1)})
+    return workbench.with_policy(bench, best)
+
+
+def measure(bench: workbench.Workbench) -> float:
+    """Model-steps per second of up to 16 members over 20 steps, after one warm-up call."""
+    settings = bench.settings
+    members = min(MEMBERS, settings.shadows.count)
+    rows = min(STEPS * settings.train.batch, bench.dataset.num_train)
+    member = np.zeros((members, len(bench.dataset.labels)), bool)
+    member[:, :rows] = True
+    stream = population.from_membership(member)
+    ones = np.ones(members, np.float32)
+    job = population.Job(
+        task=bench.task,
+        streams={"train": stream},
+        batches={"train": settings.train.batch},
+        member_ids=np.arange(members, dtype=np.int32),
+        key=keys.root(settings.seed),
+        constants={"learning_rate": 1e-3 * ones, "weight_decay": 0.0 * ones},
+        steps=population.steps_per_epoch(stream, settings.train.batch),
+    )
+    lifting = workbench.lifting(bench, members)
+    data = workbench.resident(bench)
+    program = training.compile_epoch(job, data, lifting)
+    seconds, last = [], time.monotonic()
+    for _ in population.train(job, data, 4, lifting, program=program):
+        now = time.monotonic()
+        seconds.append(now - last)
+        last = now
+    return members * job.steps / float(np.median(seconds[1:]))
+
+
+def describe(policy: workbench.Policy) -> str:
+    """`map in groups of 8, conv unrolled`."""
+    group = f" in groups of {policy.group}" if policy.group > 1 else ""
+    return f"{policy.mapping}{group}, conv {policy.conv}"
+
+
+def _key(bench: workbench.Workbench) -> str:
+    device = jax.local_devices()[0]
+    facts = {
+        "devices": bench.policy.devices,
+        "model": vars(bench.settings.model),
+        "shape": bench.dataset.inputs.shape[1:],
+        "classes": bench.dataset.num_classes,
+        "batch": bench.settings.train.batch,
+        "augment": bench.settings.data.augment,
+    }
+    return f"{device.device_kind} jax {jax.__version__} {store.files.fingerprint(facts)}"
+
+
+def obtain(bench: workbench.Workbench, reporter: progress.Reporter) -> workbench.Workbench:
+    """The workbench as the settings ask for it: tuned, unless mapping and form are fixed by hand."""
+    engine = bench.settings.engine
+    is_fixed = engine.mapping != "auto" or engine.conv != "auto" or engine.group
+    return tuned(bench, reporter.say) if engine.tune and not is_fixed else bench

@@ -1,0 +1,387 @@
+"""Members of unlearned roles: one per forget set (times the parts of an ensemble), trained together, resumable.
+
+    all variants of one method x all forget sets = ONE population -> a finished chunk per variant
+
+A member's numbers depend on (settings, method, hyperparameters, forget set); draws are shared between the variants
+of a sweep, so that they differ by their hyperparameters only.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors, keys, progress, records, store, trees, unlearn
+from jaxunlearn.population import capacity
+from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
+from jaxunlearn.runs.unlearned.variants import Variant, of_role
+from jaxunlearn.store import chunks
+from jaxunlearn.unlearn import network as networks
+from jaxunlearn.unlearn import running, table, wrappers
+
+STAGE_VERSION = 2
+PARTS = ".parts"  # the models of an ensemble are a role of their own; the role itself holds their joint answers
+_EPOCHS = 100_000  # a rolling checkpoint counts its epochs as phase * _EPOCHS + epoch
+
+
+class Staged(NamedTuple):
+    """One variant claimed in a run folder.
+
+    Attributes:
+      variant: what it is.
+      method: built with its hyperparameters.
+      target: the role as described (members, rows, views); `role`: as trainer and recorder want it, of the parts where
+        the method is an ensemble.
+    """
+
+    variant: Variant
+    method: unlearn.Method
+    target: target_roles.Target
+    role: roles.Role
+
+
+class World(NamedTuple):
+    """What all methods of a run start from.
+
+    Attributes:
+      run, reporter, bench, split: as everywhere.
+      originals: flax variables [1 or R, ...] of the original models.
+      facts: what decides about every unlearned member beside its method.
+    """
+
+    run: store.Run
+    reporter: progress.Reporter
+    bench: workbench.Workbench
+    split: records.Split
+    originals: Any
+    facts: dict[str, Any]
+
+
+def world(
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, split: records.Split, fingerprint: str
+) -> World:
+    """Loads the trained originals.
+
+    Raises:
+      StoreError: they are not trained yet, or by other settings.
+    """
+    target, role = original_role(run, bench, split, fingerprint)
+    folder = run.path("populations", role.name)
+    originals = roles.load_members(target.bench, folder, role.fingerprint, role.member_ids)
+    return World(run, reporter, bench, split, originals, facts_of(bench, role.fingerprint, fingerprint))
+
+
+def original_role(
+    run: store.Run, bench: workbench.Workbench, split: records.Split, split_fingerprint: str
+) -> tuple[target_roles.Target, roles.Role]:
+    """The originals' role, claimed."""
+    shadow = shadows.shadow_role(bench, split, split_fingerprint, run)
+    target = target_roles.describe(bench, split, "original")
+    return target, target_roles.stage(run, target, split_fingerprint, shadow)
+
+
+def facts_of(bench: workbench.Workbench, original: str, split_fingerprint: str) -> dict[str, Any]:
+    """What decides about every unlearned member beside its method."""
+    settings = bench.settings
+    return {
+        "seed": settings.seed,
+        "data": bench.data_fingerprint,
+        "split": split_fingerprint,
+        "original": original,
+        "augment": {"kind": settings.data.augment, "pad": settings.data.pad} if settings.unlearn.augment else "none",
+        "bn": settings.unlearn.bn,
+        "batch": settings.train.batch,
+        "dtype": settings.model.dtype,
+    }
+
+
+def stage(
+    run: store.Run, bench: workbench.Workbench, split: records.Split, facts: dict[str, Any], variant: Variant
+) -> Staged:
+    """Claims a variant's stage of the run folder.
+
+    Raises:
+      StoreError: the folder holds this role made with other settings. ConfigError: hyperparameters that do not build.
+    """
+    method = built(variant)
+    target = describe(bench, split, variant, method)
+    own = {**facts, "method": variant.method, "hyperparameters": variant.chosen, "source": _source(variant)}
+    name = variant.role + (PARTS if method.ensemble > 1 else "")
+    manifest = run.path("populations", name, "stage.json")
+    fingerprint, _ = store.claim(run, variant.role, manifest, own, STAGE_VERSION)
+    role = target_roles.trainable(target, fingerprint)
+    if method.ensemble > 1:
+        member = np.repeat(target.member, method.ensemble, 0)
+        role = target_roles.trainable(target._replace(name=name, member=member), fingerprint)
+    return Staged(variant, method, target, role)
+
+
+def built(variant: Variant) -> unlearn.Method:
+    """The method with its hyperparameters.
+
+    Raises:
+      ConfigError: a builder that returns no method.
+    """
+    try:
+        return table.binder(variant.entry, variant.chosen)({})
+    except errors.ConfigError as error:
+        raise errors.ConfigError(f"{variant.method}: {error}") from error
+
+
+def describe(
+    bench: workbench.Workbench, split: records.Split, variant: Variant, method: unlearn.Method
+) -> target_roles.Target:
+    """The role of a variant; nothing is read or stored."""
+    exact = target_roles.describe(bench, split, "retrained")
+    epochs = max(1, sum(phase.epochs for phase in method.phases if phase.moves))
+    train = dataclasses.replace(exact.bench.settings.train, epochs=epochs)
+    own = exact.bench._replace(settings=dataclasses.replace(exact.bench.settings, train=train))
+    return exact._replace(name=variant.role, bench=own)
+
+
+def _source(variant: Variant) -> str:
+    """A user's method is what its module says; ours has a stage version."""
+    if table.is_ours(variant.method):
+        return ""
+    build = wrappers.innermost(variant.entry.build)
+    module = inspect.getmodule(build)
+    try:
+        text = inspect.getsource(module or build)
+    except OSError:
+        return ""
+    return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+
+def setup(
+    bench: workbench.Workbench, split: records.Split, originals: Any, ways: Sequence[Variant], chosen: np.ndarray
+) -> running.Setup:
+    """The members at places `chosen` of all variants of ONE method: place = (variant * R + forget set) * parts + part.
+
+    The variants differ by their swept hyperparameters only. `originals`: variables (or their shapes) [1 or R, ...].
+    """
+    settings, first = bench.settings, ways[0]
+    parts = built(first).ensemble
+    forget = np.asarray(split.forget)
+    sets = len(forget)
+    variant, rest = np.divmod(np.asarray(chosen), sets * parts)
+    number, part = np.divmod(rest, parts)
+    target = np.asarray(split.target)
+    hyper = {}
+    if len(ways) > 1:
+        hyper = {name: np.asarray([ways[place].chosen[name] for place in variant], np.float64) for name in first.swept}
+    lifting = workbench.lifting(bench, len(chosen))
+    by_group = settings.split.forget.kind == "subclass" and bench.dataset.groups is not None
+    return running.Setup(
+        network=workbench.build_network(settings, bench.dataset, bench.policy.conv),
+        data=workbench.resident(bench),
+        build=table.binder(first.entry, first.chosen),
+        hyper=hyper,
+        originals=originals,
+        forget=[np.flatnonzero(forget[r]) for r in number],
+        retain=[target[~forget[r][target]] for r in number],
+        validation=np.asarray(split.population),
+        numbers=rest.astype(np.int32),
+        part=part.astype(np.int32),
+        # A wrapped method draws as the method itself, so that the two differ by the wrapper alone.
+        key=keys.stream(keys.root(settings.seed), f"unlearned:{wrappers.split(first.method)[0]}"),
+        lifting=lifting,
+        bn=settings.unlearn.bn,
+        batch=settings.train.batch,
+        augment=settings.unlearn.augment,
+        kinds=np.asarray(bench.dataset.groups if by_group else (), np.int32),
+        test=np.asarray(split.test),
+        budget=0 if settings.engine.chunk else capacity.budget(list(lifting.mesh.devices.flat), settings.engine.memory),
+    )
+
+
+def trace(bench: workbench.Workbench, split: records.Split, variant: Variant) -> None:
+    """Traces a variant on the run's network, before anything is trained.
+
+    Raises:
+      ConfigError: the network lacks what the method needs; a user's own method that does not run.
+    """
+    net = workbench.build_network(bench.settings, bench.dataset, bench.policy.conv)
+    params, statistics = jax.eval_shape(lambda: networks.init(net, keys.root(0)))
+    one = {"params": params, **statistics}
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), one)
+    try:
+        running.trace(setup(bench, split, shapes, [variant], np.zeros(1, np.int64)))
+    except errors.UserError as error:
+        raise errors.ConfigError(f"{variant.method} cannot run here: {error}") from error
+    except Exception as error:  # whatever a user's own code raises
+        if table.is_ours(variant.method):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        said = str(error).strip().splitlines()
+        raise errors.ConfigError(
+            f"{variant.method} does not run: {type(error).__name__}: {said[0] if said else ''} "
+            f"({place.filename}, line {place.lineno})."
+        ) from error
+
+
+def train_missing(world: World, staged: Sequence[Staged]) -> None:
+    """Trains the members of all variants of one method that no finished chunk holds."""
+    missing = np.concatenate([_missing(world, one, place) for place, one in enumerate(staged)])
+    if not len(missing):
+        return
+    size = world.bench.settings.engine.chunk or len(missing)
+    queue = [missing[i : i + size] for i in range(0, len(missing), size)]
+    while queue:
+        ids = queue.pop(0)
+        try:
+            begun = time.monotonic()
+            outcome, history = _unlearn(world, staged, ids)
+            seconds = time.monotonic() - begun
+        except (jax.errors.JaxRuntimeError, capacity.DoesNotFit) as error:
+            queue = [*roles.halves(error, ids, world.reporter), *queue]
+            continue
+        for place, one in enumerate(staged):
+            own = np.flatnonzero(ids // len(one.role.member_ids) == place)
+            if len(own):
+                share = seconds * len(own) / len(ids)
+                _store(world, one, ids[own] - place * len(one.role.member_ids), outcome, history, own, share)
+        chunks.drop_partial(_work(world, staged), ids)
+    store.files.remove(_work(world, staged))
+
+
+def _missing(world: World, one: Staged, place: int) -> np.ndarray:
+    """Places of the members of a variant that are not finished; damaged chunks are removed."""
+    covered = roles.finished(world.run.path("populations", one.role.name), world.reporter, one.role)
+    ids = [member for member in one.role.member_ids.tolist() if member not in covered]
+    return np.asarray(ids, np.int64) + place * len(one.role.member_ids)
+
+
+def _work(world: World, staged: Sequence[Staged]) -> Any:
+    """Where rolling checkpoints of a method live: all its variants train together."""
+    return world.run.path("populations", f"{staged[0].variant.role.partition('@')[0]}.work")
+
+
+def _unlearn(world: World, staged: Sequence[Staged], ids: np.ndarray) -> tuple[running.Outcome, dict[str, np.ndarray]]:
+    """Runs the method on some members, with rolling checkpoints; outcome and history [m, epochs]."""
+    name, reporter = staged[0].variant.method, world.reporter
+    prepared = setup(world.bench, world.split, _originals(world, staged, ids), [one.variant for one in staged], ids)
+    planned = [running.epochs_of(prepared, index) for index in range(len(staged[0].method.phases))]
+    epochs = max(1, staged[0].target.bench.settings.train.epochs)
+    history = {part: np.full((len(ids), epochs), np.nan, np.float32) for part in ("loss", "accuracy")}
+    folder = _work(world, staged)
+    mark = store.files.fingerprint({"members": ids.tolist(), "roles": [one.role.fingerprint for one in staged]})
+    point = _resume(world, prepared, folder, mark, history)
+    reporter.begin(f"unlearning by {name}")
+    reporter.say(f"{name}: {len(ids)} members, {sum(planned)} epoch(s) in {len(planned)} phase(s)")
+    saved = time.monotonic()
+    event = None
+    for event in running.run(prepared, point):
+        if event.outcome is not None:
+            break
+        done = sum(planned[: event.phase]) + event.epoch
+        history["loss"][:, done - 1], history["accuracy"][:, done - 1] = event.loss, event.accuracy
+        mean = float(np.nanmean(event.loss)) if np.isfinite(event.loss).any() else float("nan")
+        reporter.update(done, sum(planned), "epochs", f"{name}, loss {mean:.3f}", loss=mean)
+        if done < sum(planned) and time.monotonic() - saved >= world.bench.settings.engine.checkpoint_seconds:
+            tree = {"point": event.checkpoint(), "history": history}
+            chunks.save_partial(folder, tree, np.arange(len(ids)), mark, event.phase * _EPOCHS + event.epoch)
+            saved = time.monotonic()
+    assert event is not None and event.outcome is not None  # the last event carries it
+    return event.outcome, history
+
+
+def _originals(world: World, staged: Sequence[Staged], ids: np.ndarray) -> Any:
+    """What each member starts from: its forget set's original, or the one of all."""
+    if trees.size(world.originals) == 1:
+        return trees.take(world.originals, np.zeros(len(ids), np.int64))
+    parts = staged[0].method.ensemble
+    return trees.take(world.originals, ids // parts % len(np.asarray(world.split.forget)))
+
+
+def _resume(
+    world: World, prepared: running.Setup, folder: Any, mark: str, history: dict[str, np.ndarray]
+) -> running.Checkpoint | None:
+    """The newest rolling checkpoint of these members, its history filled in; None where there is none."""
+    whole, damaged = chunks.partial(folder, mark)
+    for path in damaged:
+        store.files.remove(path)
+    if not whole:
+        return None
+    phase, epoch = divmod(whole[-1].manifest["epoch"], _EPOCHS)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), history)
+    try:
+        tree = chunks.load(whole[-1], {"point": running.templates(prepared, phase), "history": shapes})
+    except errors.StoreError as error:
+        world.reporter.say(f"{error} Starting these members again.")
+        return None
+    for name, values in tree["history"].items():
+        history[name][...] = values
+    world.reporter.say(f"continuing in phase {phase + 1} after epoch {epoch}")
+    return running.Checkpoint(phase, epoch, tree["point"])
+
+
+def _store(
+    world: World, one: Staged, ids: np.ndarray, outcome: running.Outcome, history: dict[str, np.ndarray],
+    own: np.ndarray, seconds: float,
+) -> None:  # fmt: skip
+    """Stores finished members of one variant, and what they cost."""
+    folder = world.run.path("populations", one.role.name)
+    variables, diverged_at, kept = trees.take((outcome.variables, outcome.diverged_at, history), own)
+    moved = _moved(world, outcome, own, ids // one.method.ensemble)
+    epochs = history["loss"].shape[1]
+    roles.store_chunk(folder, one.role, ids, variables, diverged_at, kept, epochs, seconds=seconds, moved=moved)
+
+
+def _moved(world: World, outcome: running.Outcome, own: np.ndarray, sets: np.ndarray) -> list[float]:
+    """|theta - theta_original| / |theta_original| of every member, over all parameters together."""
+    found = []
+    for place, number in zip(own, sets, strict=True):
+        before = trees.take(world.originals["params"], int(number) if trees.size(world.originals) > 1 else 0)
+        after = trees.take(outcome.variables["params"], int(place))
+        pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+        change = sum(float(np.sum(np.square(b - a, dtype=np.float64))) for a, b in pairs)
+        size = sum(float(np.sum(np.square(a, dtype=np.float64))) for a, _ in pairs)
+        found.append(float(np.sqrt(change / max(size, 1e-30))))
+    return found
+
+
+def record(world: World, one: Staged) -> tuple[np.ndarray, bool]:
+    """Records the role's logits in every view; the clean ones, and whether all members could be read."""
+    rows, intact = one.target.rows, True
+    values: Any = None
+    for view in (*one.target.views, recording.CLEAN):
+        values, whole = recording.record(world.run, world.reporter, one.target.bench, one.role, rows, view)
+        intact = intact and whole
+        if whole and one.method.ensemble > 1:
+            joint = joint_logits(values, one.method.ensemble, len(one.target.member))
+            values = recording.write(world.run, one.target.bench, public_role(one), rows, view, joint)
+    return values, intact
+
+
+def public_role(one: Staged) -> roles.Role:
+    """The role that others see: one member per forget set."""
+    return target_roles.trainable(one.target, one.role.fingerprint)
+
+
+def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
+    """[R, N, C] log of the mean probability of `parts` models each, from their logits [R * parts, N, C]."""
+    found = []
+    for number in range(sets):
+        own = np.asarray(values[number * parts : (number + 1) * parts], np.float32)
+        log_p = np.asarray(jax.nn.log_softmax(own, axis=-1))
+        found.append(np.asarray(jax.nn.logsumexp(log_p, axis=0)) - np.log(parts))
+    return np.stack(found).astype(np.float32)
+
+
+def recorded(run: store.Run, bench: workbench.Workbench, role: str) -> Staged:
+    """The claimed variant of a role, for readers; nothing is trained.
+
+    Raises:
+      StoreError: the role is not there, or made with other settings.
+    """
+    variant = of_role(bench.settings, role)
+    split, split_fingerprint = splits.obtain(run, bench)
+    _, original = original_role(run, bench, split, split_fingerprint)
+    facts = facts_of(bench, original.fingerprint, split_fingerprint)
+    return stage(run, bench, split, facts, variant)

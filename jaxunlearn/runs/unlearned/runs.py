@@ -1,0 +1,254 @@
+"""Approximate unlearning of a run: every method on all forget sets at once, recorded as roles `unlearned:METHOD`.
+
+    shadows, originals, exact retrains (reused) -> one population per method -> logits/unlearned:METHOD.npy
+
+Accuracies stand beside those of the originals (nothing unlearned) and of exact retraining (the goal).
+"""
+
+import dataclasses
+import itertools
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import errors, progress, records, store
+from jaxunlearn.metrics import headers, intervals
+from jaxunlearn.metrics import utility as utilities
+from jaxunlearn.runs import recording, shadows, splits, target_roles, targets, workbench
+from jaxunlearn.runs.unlearned import account, members, variants
+from jaxunlearn.report import cells, formats, tables
+from jaxunlearn.unlearn import wrappers
+
+NEEDED = ("original", "retrained")
+COLUMNS = ("UA", "RA", "TA", "gap", "retain_epochs", "seconds")
+
+
+class Utility(NamedTuple):
+    """What a role of R models is good for, and what it cost.
+
+    Attributes:
+      numbers: UA, RA and TA -> [R], see `metrics.utility`; NaN for diverged members.
+      seconds: of making all R models, compiling included; NaN where it was not measured.
+      retain_epochs: rows read, in passes over the retained rows.
+      diverged: forget set -> step at which its model was frozen.
+      chosen: hyperparameters.
+      moved: relative change of the parameters, mean over members: 0 = the original model.
+    """
+
+    numbers: dict[str, np.ndarray]
+    seconds: float = float("nan")
+    retain_epochs: float = float("nan")
+    diverged: dict[int, int] = {}
+    chosen: dict[str, Any] = {}
+    moved: float = float("nan")
+
+
+class Summary(NamedTuple):
+    """All roles: the originals and exact retrains first; also unlearned.json."""
+
+    roles: dict[str, Utility]
+    seconds: float
+
+
+def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[variants.Variant, ...]]:
+    """Refuses impossible settings before a run folder is touched.
+
+    Returns:
+      The workbench with `all` in unlearn.methods spelled out as the methods that this network can run (those left out
+      are named), and the variants asked for.
+
+    Raises:
+      ConfigError: unknown methods, hyperparameters or sweeps; a method named one by one that this network cannot run.
+    """
+    target_roles.check(bench)
+    chosen, split = bench.settings.unlearn, splits.draw(bench)
+    by_name = {wrappers.split(name)[0] for name in chosen.methods}
+    kept: list[variants.Variant] = []
+    left_out: dict[str, str] = {}
+    for method, group in itertools.groupby(variants.wanted(bench.settings), key=lambda one: one.method):
+        same = list(group)
+        try:
+            for variant in same:
+                members.built(variant)
+            members.trace(bench, split, same[0])
+        except errors.ConfigError as error:
+            if wrappers.split(method)[0] in by_name:
+                raise
+            left_out[method] = str(error)
+            continue
+        kept += same
+    for method, reason in left_out.items():
+        progress.Reporter().say(f"{method} is left out: {reason}")
+    methods = tuple(dict.fromkeys(one.method for one in kept))
+    settings = dataclasses.replace(bench.settings, unlearn=dataclasses.replace(chosen, methods=methods))
+    return bench._replace(settings=settings), tuple(kept)
+
+
+def trace(bench: workbench.Workbench, asked: tuple[variants.Variant, ...]) -> None:
+    """Raises a ConfigError for a method that this network cannot run."""
+    split = splits.draw(bench)
+    for variant in {one.method: one for one in asked}.values():
+        members.trace(bench, split, variant)
+
+
+def run(
+    run_folder: store.Run,
+    reporter: progress.Reporter,
+    bench: workbench.Workbench,
+    asked: tuple[variants.Variant, ...],
+) -> Summary:
+    """Trains what is missing of shadows, originals and retrains, then makes every variant (`make`)."""
+    begun = time.monotonic()
+    targets.run(run_folder, reporter, bench, NEEDED)
+    return make(run_folder, reporter, bench, asked, begun)
+
+
+def make(
+    run_folder: store.Run,
+    reporter: progress.Reporter,
+    bench: workbench.Workbench,
+    asked: tuple[variants.Variant, ...],
+    begun: float | None = None,
+) -> Summary:
+    """Unlearns and records every variant that is missing, in a folder whose originals and retrains are trained.
+
+    The summary's seconds count from `begun` (a `time.monotonic()`; None = now).
+
+    Raises:
+      StoreError: not enough disk space, or the folder holds results of other settings.
+    """
+    begun = time.monotonic() if begun is None else begun
+    split, fingerprint = splits.obtain(run_folder, bench)
+    world = members.world(run_folder, reporter, bench, split, fingerprint)
+    staged = [members.stage(run_folder, bench, split, world.facts, variant) for variant in asked]
+    store.files.require_space(run_folder.root, sum(_missing_bytes(run_folder, one) for one in staged))
+    found = {name: exact(run_folder, bench, split, name) for name in NEEDED}
+    for _, group in itertools.groupby(staged, key=lambda one: one.variant.method):
+        same = list(group)
+        intact, values = False, {}
+        while not intact:  # a chunk found damaged while recording is made again
+            members.train_missing(world, same)
+            recorded = {one.variant.role: members.record(world, one) for one in same}
+            values = {role: pair[0] for role, pair in recorded.items()}
+            intact = all(pair[1] for pair in recorded.values())
+        for one in same:
+            # An ensemble with one diverged part has no answer for its forget set.
+            frozen = shadows.diverged_members(run_folder, one.role)
+            diverged = {member // one.method.ensemble: step for member, step in frozen.items()}
+            for member, step in diverged.items():
+                reporter.say(f"{one.variant.role}: forget set {member} diverged and was frozen at step {step}")
+            numbers = utility(bench, split, values[one.variant.role], one.target.rows, diverged)
+            whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
+            found[one.variant.role] = Utility(
+                numbers=numbers,
+                diverged=diverged,
+                seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
+                retain_epochs=account.retain_epochs(bench, split, one.method),
+                chosen=one.variant.chosen,
+                moved=float(np.mean([value for chunk in whole for value in chunk.manifest["moved"]])),
+            )
+    summary = Summary(found, time.monotonic() - begun)
+    store.files.write_json(run_folder.path("unlearned.json"), plain(summary))
+    return summary
+
+
+def exact(run_folder: store.Run, bench: workbench.Workbench, split: records.Split, name: str) -> Utility:
+    """The originals or exact retrains, as every method is seen; what the retrains cost is theirs alone."""
+    fingerprint = splits.obtain(run_folder, bench)[1]
+    shadow = shadows.shadow_role(bench, split, fingerprint, run_folder)
+    target = target_roles.describe(bench, split, name)
+    role = target_roles.stage(run_folder, target, fingerprint, shadow)
+    recorded = recording.read(run_folder, target.bench, role, target.rows)
+    sets = len(np.asarray(split.forget))
+    values = recorded if len(recorded) == sets else np.repeat(recorded[:1], sets, 0)
+    diverged = shadows.diverged_members(run_folder, role)
+    found = Utility(utility(bench, split, values, target.rows, diverged), diverged=diverged)
+    if name == "original":
+        return found._replace(seconds=0.0, retain_epochs=0.0)
+    epochs = target_roles.train_settings(bench.settings, name).epochs
+    try:
+        cost = store.files.read_json(run_folder.path("populations", name, "cost.json"))
+    except (errors.StoreError, FileNotFoundError):  # never written, where a kill came between training and recording
+        return found._replace(retain_epochs=float(epochs))
+    seconds = cost["seconds"] + cost["compile_seconds"] if cost["members"] == sets else float("nan")
+    return found._replace(seconds=seconds, retain_epochs=float(epochs))
+
+
+def utility(
+    bench: workbench.Workbench, split: records.Split, values: np.ndarray, rows: np.ndarray, diverged: dict[int, int]
+) -> dict[str, np.ndarray]:
+    """UA, RA and TA of R models, each on its own forget set, from their logits [R, n, C] on the sorted `rows`."""
+    labels = np.asarray(bench.dataset.labels)
+    is_subclass = bench.settings.split.forget.kind == "subclass" and bench.dataset.groups is not None
+    parts = utilities.parts_of(split, np.asarray(bench.dataset.groups if is_subclass else labels), rows)
+    numbers = {name: np.full(len(values), np.nan) for name in utilities.GAP}
+    for member, line in enumerate(values):
+        if member not in diverged:
+            right = np.asarray(line).argmax(-1) == labels[rows]
+            own = utilities.utility(right, parts.forget[member], parts.retain[member], parts.test[member])
+            for name, value in own.items():
+                numbers[name][member] = value
+    return numbers
+
+
+def _missing_bytes(run_folder: store.Run, one: members.Staged) -> int:
+    return one.method.ensemble * targets.missing_bytes(run_folder, one.target, one.role)
+
+
+def plain(summary: Summary) -> dict[str, Any]:
+    """What unlearned.json holds."""
+    return {"roles": {name: one._asdict() for name, one in summary.roles.items()}, "seconds": summary.seconds}
+
+
+def gap(one: Utility, exact: Utility) -> float:
+    """Mean absolute difference to exact retraining over UA, RA and TA, as a fraction."""
+    return utilities.gap(one.numbers, exact.numbers)
+
+
+def table(summary: Summary, repeats: int = 1) -> cells.Table:
+    """One row per role; exact retraining, the goal, second. `repeats`: models of the same forget set."""
+    goal = summary.roles["retrained"]
+    rows: list[tuple[cells.Cell, ...]] = []
+    for name, one in summary.roles.items():
+        # The deviation over forget sets is what differs between methods; the interval stays in findings.json.
+        found = [intervals.without_interval(finding) for finding in findings(name, one)]
+        apart = "" if name in NEEDED else gap(one, goal)
+        rows.append((shown(name), *found, apart, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
+    sets = len(goal.numbers["UA"])
+    # Models of repeated sets are no further sets.
+    units = f"{sets} forget set(s)" if repeats == 1 else f"{sets} models of {sets // repeats} forget set(s)"
+    caption = (
+        f"UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on test samples; means over {units} "
+        "± deviation. The goal is to equal the retrained models; gap = mean absolute difference to them. "
+        "epochs = rows read, in passes over the retained samples; seconds = all forget sets together, with compiling."
+    )
+    return cells.Table("", caption, ("role", *headers(COLUMNS)), tuple(rows))
+
+
+def findings(name: str, one: Utility) -> tuple[records.Finding, ...]:
+    """UA, RA and TA of a role with their deviation over forget sets."""
+    return tuple(
+        intervals.with_spread(intervals.mean(values, metric=metric, of=name, against="forget sets"), values)
+        for metric, values in one.numbers.items()
+    )
+
+
+def shown(role: str) -> str:
+    """A role's name for tables: the method's."""
+    return role.removeprefix(variants.PREFIX)
+
+
+def text(summary: Summary, repeats: int = 1) -> str:
+    """The table for the terminal; `repeats` as for `table`."""
+    diverged = [f"{name}: {len(one.diverged)} member(s) diverged and were frozen" for name, one in summary.roles.items()
+                if one.diverged]  # fmt: skip
+    shown_table = tables.text(table(summary, repeats), percent=True)
+    return "\n".join([shown_table, *diverged, f"in all {progress.duration(summary.seconds)}"])
+
+
+def files_text(run_folder: store.Run, asked: tuple[variants.Variant, ...]) -> str:
+    """Where the results are."""
+    listed = "\n".join(f"  logits/{one.role}.npy  populations/{one.role}/" for one in asked[:3])
+    more = f"\n  ... and {len(asked) - 3} more" if len(asked) > 3 else ""
+    return f"files in {run_folder.root}:\n{listed}{more}\n  unlearned.json  per role: UA, RA, TA, cost, hyperparameters"

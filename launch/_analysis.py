@@ -1,0 +1,136 @@
+"""The launcher of every analysis: flags from its settings, a run folder or a file of arrays in, the answer out."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from jaxunlearn import errors, settings
+from launch import _entry
+
+ONLY_ARRAYS = ("out", "probabilities")
+
+
+class Verb(NamedTuple):
+    """What a launcher needs to know of its analysis before jax is imported; `Analysis` has the same.
+
+    Attributes:
+      name: of ANALYSES; section: of its settings.
+      flag: for a file of arrays; compat: its setting in the section compat.
+      about: help text of the flag.
+    """
+
+    name: str
+    section: str
+    flag: str
+    compat: str
+    about: str
+
+
+def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
+    """Returns what adds the flags of an analysis: its file of arrays, and every setting of its section."""
+
+    def add(values: flags.FlagValues) -> None:
+        flags.DEFINE_string(verb.flag, "", f"{verb.about}; needs no config", flag_values=values)
+        flags.DEFINE_string("out", "", f"folder for the results of --{verb.flag}; runs/<its name> if not given",
+                            flag_values=values)  # fmt: skip
+        flags.DEFINE_bool("probabilities", False, f"the outputs in --{verb.flag} are softmax or sigmoid probabilities",
+                          flag_values=values)  # fmt: skip
+        flags.DEFINE_integer("seed", None, "seed of all random draws (default: the config's; 0 for arrays)",
+                             flag_values=values)
+        flags.DEFINE_string("compat", None, "corrected, or faithful to published quirks", flag_values=values)
+        for field in dataclasses.fields(_section(verb)):
+            about = f"{field.metadata['help']} (default: {_shown(field.default)})"
+            _definer(_kind(verb, field.name))(field.name, None, about, flag_values=values)
+
+    return add
+
+
+def alone(verb: Verb) -> Callable[[flags.FlagValues], str]:
+    """Returns what names the run folder of a file of arrays; empty for a call with a config."""
+    return lambda values: _entry.folder_of(values[verb.flag].value, values["out"].value)
+
+
+def command(verb: Verb) -> Callable[[_entry.Request], None]:
+    """Returns the command of an analysis: plans or analyses, then prints the answer and where the files are."""
+
+    def work(request: _entry.Request) -> None:
+        path, has_config = request.flags[verb.flag].value, request.flags["config"].value is not None
+        if path and has_config:
+            raise errors.ConfigError(f"give --config (a run) or --{verb.flag} (arrays), not both.")
+        chosen = changed(verb, request)
+        if path:
+            from jaxunlearn.runs.drivers import array_input
+
+            print(array_input.run(verb.name, path, chosen, request.workdir, request.overwrite, request.dry_run,
+                                  request.flags["probabilities"].value))  # fmt: skip
+            return
+        from jaxunlearn.runs.drivers import run_input
+
+        for name in ONLY_ARRAYS:
+            if request.flags[name].present:
+                raise errors.ConfigError(f"--{name} belongs to --{verb.flag}. With a config, results go to --workdir.")
+        job = run_input.job_of(verb.name)
+        print(run_input.run(job, chosen, request.workdir, request.overwrite, request.dry_run, request.overrides))
+
+    return work
+
+
+def changed(verb: Verb, request: _entry.Request) -> settings.Settings:
+    """The settings with those that were given as flags: --level=0.1 is short for --config.audit.level=0.1.
+
+    Raises:
+      ConfigError: a value of the wrong type or out of range.
+    """
+    given = {field.name: request.flags[field.name] for field in dataclasses.fields(_section(verb))}
+    own = {name: _value(verb, name, flag.value) for name, flag in given.items() if flag.present}
+    whole, has_config = settings.to_dict(request.settings), request.flags["config"].value is not None
+    if "alphas" in own and "headline" not in own:
+        own["headline"] = 0.0  # as it fits the levels given
+    whole[verb.section] = {**whole[verb.section], **own}
+    if request.flags["compat"].present:
+        whole["compat"][verb.compat] = request.flags["compat"].value
+    if request.flags["seed"].present:
+        whole["seed"] = request.flags["seed"].value
+    elif not has_config:
+        whole["seed"] = 0
+    return settings.resolve(whole)
+
+
+def _section(verb: Verb) -> Any:
+    return typing.get_type_hints(settings.Settings)[verb.section]
+
+
+def _kind(verb: Verb, name: str) -> Any:
+    return typing.get_type_hints(_section(verb))[name]
+
+
+def _definer(kind: Any) -> Callable[..., Any]:
+    if typing.get_origin(kind) is tuple:
+        return flags.DEFINE_list
+    if isinstance(kind, types.UnionType):
+        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    return {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}.get(
+        kind, flags.DEFINE_string
+    )
+
+
+def _value(verb: Verb, name: str, value: Any) -> Any:
+    """A flag's value as the setting has it: words of a list as numbers where it holds numbers."""
+    kind = _kind(verb, name)
+    if typing.get_origin(kind) is not tuple:
+        return value
+    item = typing.get_args(kind)[0]
+    try:
+        return tuple(word.strip() if item is str else item(word) for word in value)
+    except ValueError as error:
+        raise errors.ConfigError(f"--{name}={','.join(value)}: expected numbers, separated by commas.") from error
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return str(value) if value != "" else "none"

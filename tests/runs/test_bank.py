@@ -1,0 +1,352 @@
+"""One pass over a run folder gives what the same logits give when an Evidence is put together by hand."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from jaxunlearn import errors, progress, scores, settings, store
+from jaxunlearn.runs import targets, workbench
+from jaxunlearn.runs.audit import bank as banks
+from jaxunlearn.analyses.audit import scoreboard
+from jaxunlearn.runs.audit import binui, runs, scoreui, sweeps
+from jaxunlearn.records import Evidence
+from jaxunlearn.scores import rmia
+
+GIVEN = {
+    "data.augment": "flip",
+    "model.name": "logistic",
+    "train.epochs": 3,
+    "train.learning_rate": 0.05,
+    "shadows.count": 4,
+    "shadows.views": 2,
+    "split.population": 120,
+    "split.forget.count": 2,
+    "targets.originals": "per_set",
+    "targets.epochs": 6,
+    "targets.reference": 14,
+    "targets.snapshots": 2,
+    "targets.snapshot_epochs": 4,
+    "targets.breaks": 2,
+    "targets.views": 2,
+    "audit.group_size": 3,
+    "audit.levels": 20,
+}
+FEW = ("iam_on", "lira_off", "random", "confidence")
+
+
+def make_settings(**changed):
+    config = settings.defaults()
+    config.update_from_flattened_dict(GIVEN | {name.replace("__", "."): value for name, value in changed.items()})
+    return settings.resolve(config)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A finished run."""
+    path = tmp_path_factory.mktemp("bank")
+    with store.open_run(str(path)) as run:
+        targets.run(run, progress.Reporter(), workbench.prepare(make_settings()))
+    return path
+
+
+def opened(folder, **changed):
+    """The bank of the run with some settings of the audit changed."""
+    with store.open_run(str(folder)) as run:
+        return banks.open_bank(run, progress.Reporter(), workbench.prepare(make_settings(**changed)))
+
+
+@pytest.fixture(scope="module")
+def bank(folder):
+    return opened(folder)
+
+
+class Recorded:
+    """The files of a run, read with NumPy alone."""
+
+    def __init__(self, folder):
+        self.folder, self.split = folder, np.load(folder / "split.npz")
+        self.labels = np.asarray(workbench.prepare(make_settings()).dataset.labels, np.int32)
+        self.number = len(self.labels)
+
+    def whole(self, name):
+        """[M, all rows, C] logits; NaN on rows that are not recorded."""
+        rows = np.load(self.folder / "logits" / "rows.npy")
+        values = np.load(self.folder / "logits" / f"{name}.npy", mmap_mode="r")
+        found = np.full((len(values), self.number, values.shape[-1]), np.nan, np.float32)
+        found[:, rows] = values
+        return found
+
+    def member(self):
+        packed = np.load(self.folder / "populations" / "shadow" / "membership.npz")["packed"]
+        return np.unpackbits(packed, axis=1, count=self.number).astype(bool)
+
+
+@pytest.fixture(scope="module")
+def recorded(folder):
+    return Recorded(folder)
+
+
+def by_hand(recorded, number, group):
+    """The Evidence of forget set `number` and a group of shadows."""
+    target, others = recorded.split["target"], recorded.split["population"]
+    shadows, member = recorded.whole("shadow")[group], recorded.member()
+    least = member.sum(1).min()
+    own = [np.flatnonzero(member[shadow])[:least] for shadow in group]
+    pool = np.sort(recorded.split["shadow"])
+    left = [np.setdiff1d(pool, np.flatnonzero(member[shadow])) for shadow in group]
+    kept = [np.intersect1d(pool, np.flatnonzero(member[shadow])) for shadow in group]
+    few = min(map(len, left))
+    pairs = np.stack([np.concatenate([gone[:few], there[:few]]) for gone, there in zip(left, kept, strict=True)])
+    views = [f"augmented_{view}" for view in range(2)]
+    half = reference_member(recorded)
+    return Evidence(
+        unlearned=recorded.whole("retrained")[number][target],
+        labels=recorded.labels[target],
+        original=recorded.whole("original")[number][target],
+        shadows=shadows[:, target],
+        forgotten=recorded.split["forget"][number][target],
+        population_original=recorded.whole("original")[number][others],
+        population_unlearned=recorded.whole("retrained")[number][others],
+        population_in=recorded.whole("population_in")[0][others],
+        population_shadows=shadows[:, others],
+        population_labels=recorded.labels[others],
+        shadow_train_logits=np.stack([shadows[place][rows] for place, rows in enumerate(own)]),
+        shadow_train_labels=recorded.labels[np.stack(own)],
+        reference=recorded.whole("reference")[:, target],
+        reference_member=half,
+        pairs_original=recorded.whole("shadow_origin")[0][pairs],
+        pairs_unlearned=np.stack([shadows[place][rows] for place, rows in enumerate(pairs)]),
+        pairs_forgotten=np.tile(np.repeat([True, False], few), (len(group), 1)),
+        original_views=np.stack([recorded.whole(f"original.{view}")[number][target] for view in views]),
+        unlearned_views=np.stack([recorded.whole(f"retrained.{view}")[number][target] for view in views]),
+        shadows_views=np.stack([recorded.whole(f"shadow.{view}")[group][:, target] for view in views]),
+    )
+
+
+def reference_member(recorded):
+    with store.open_run(str(recorded.folder)) as run:
+        found = targets.role_logits(run, workbench.prepare(make_settings()), "reference")
+    return found.member[:, recorded.split["target"]]
+
+
+@pytest.mark.parametrize("number, group", [(0, [0, 1, 2]), (1, [3, 1, 2]), (1, [2])])
+def test_the_pass_gives_what_an_evidence_put_together_by_hand_gives(bank, recorded, number, group):
+    """All that any score reads, so all scores of the table."""
+    names, skipped = binui.runnable(bank, tuple(scores.SCORES))
+    assert not skipped and set(names) == set(scores.SCORES)
+    one = jax.tree.map(lambda leaf: leaf[number], banks.cases(bank, "retrained"))
+    found = scores.case(banks.shared(bank, np.asarray(group)), one)
+    evidence = by_hand(recorded, number, group)
+    scores.check(evidence)
+    expected = scores.measure(evidence, bank.options)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)  # nothing is missing on either side
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), found, expected)
+
+
+def test_scores_are_those_of_an_evidence_put_together_by_hand(bank, recorded):
+    names = ["iam_off", "rmia_on", "lira", "unleak", "lira_off_views"]
+    group = banks.groups(make_settings(), 4)[0]
+    scored = binui.score_all(bank, names, [group], "retrained")
+    result = scores.run(names, by_hand(recorded, 1, group), bank.options)
+    for name, found in result.scores.items():
+        scale = max(1.0, np.abs(found.values).max())
+        np.testing.assert_allclose(scored[name][0, 1] / scale, found.values / scale, atol=1e-6, err_msg=name)
+
+
+def test_another_group_and_forget_set_are_not_mixed_up(bank, recorded):
+    chosen = [np.array([0, 1, 2]), np.array([3, 1, 2])]
+    scored = binui.score_all(bank, list(FEW), chosen, "retrained")
+    for place, group in enumerate(chosen):
+        for number in range(2):
+            result = scores.run(FEW, by_hand(recorded, number, group), bank.options)
+            for name in FEW:
+                np.testing.assert_allclose(scored[name][place, number], result.scores[name].values, atol=1e-6)
+    assert np.abs(scored["iam_on"][0] - scored["iam_on"][1]).max() > 1e-3
+    np.testing.assert_array_equal(scored["confidence"][0], scored["confidence"][1])
+
+
+def test_the_original_can_be_audited_as_if_it_were_the_unlearned_model(bank, recorded):
+    found = binui.score_all(bank, ["confidence", "confidence_diff"], [np.arange(3)], "original")
+    logits = recorded.whole("original")[1][recorded.split["target"]].astype(np.float64)
+    odds = np.exp(logits - logits.max(-1, keepdims=True))
+    expected = (odds / odds.sum(-1, keepdims=True))[np.arange(len(odds)), bank.labels]
+    np.testing.assert_allclose(found["confidence"][0, 1], expected, atol=1e-5)
+    np.testing.assert_allclose(found["confidence_diff"], 0.0, atol=1e-6)
+
+
+def test_rows_labels_and_requests_are_those_of_the_split(bank, recorded):
+    np.testing.assert_array_equal(bank.rows, recorded.split["target"])
+    np.testing.assert_array_equal(bank.labels, recorded.labels[bank.rows])
+    np.testing.assert_array_equal(bank.forgotten, recorded.split["forget"][:, bank.rows])
+    assert (bank.forgotten.sum(1) == 50).all()
+
+
+def test_unleak_learns_from_rows_that_the_shadow_did_not_see(folder, recorded):
+    bench = workbench.prepare(make_settings())
+    with store.open_run(str(folder)) as run:
+        origin, shadow = (targets.role_logits(run, bench, name) for name in ("shadow_origin", "shadow"))
+    known = banks.known_pairs(origin, shadow, recorded.split["shadow"])
+    assert known is not None
+    features, forgotten = known
+    member = recorded.member()
+    unseen = (~member[:, recorded.split["shadow"]]).sum(1)
+    assert features.shape == (4, 2 * unseen.min(), 10) and (forgotten.sum(1) == unseen.min()).all()
+    # Every unseen row is one shadow's own: the pairs of shadow 0 read exactly its complement.
+    gone = np.setdiff1d(recorded.split["shadow"], np.flatnonzero(member[0]))
+    poisoned = shadow._replace(values=np.array(shadow.values))
+    poisoned.values[0][gone] += np.arange(10, dtype=np.float32)
+    changed = banks.known_pairs(origin, poisoned, recorded.split["shadow"])[0]
+    differs = np.abs(changed[0] - features[0]).max(-1) > 0
+    np.testing.assert_array_equal(differs, forgotten[0])
+    whole = shadow._replace(member=np.ones_like(shadow.member))
+    assert banks.known_pairs(origin, whole, recorded.split["shadow"]) is None
+
+
+def test_scores_without_their_inputs_are_skipped_with_what_they_lack(bank):
+    bare = bank._replace(
+        reference=None, reference_member=None, population_in=None, pairs={},
+        shadow=bank.shadow._replace(views=(), own=None, pairs_known=None),
+    )  # fmt: skip
+    names, skipped = binui.runnable(bare, ("lira", "rmia_on", "unleak", "lira_on_views", "iam_off", "iam_on"))
+    assert names == ["iam_on"]
+    assert skipped["lira"] == "needs reference, reference_member"
+    assert skipped["rmia_on"] == "needs population_in" and skipped["iam_off"] == "needs shadow_train_logits"
+    assert "pairs_original" in skipped["unleak"] and "unlearned_views" in skipped["lira_on_views"]
+
+
+@pytest.mark.parametrize(
+    "count, size, most, expected",
+    [(7, 2, 10, [[0, 1], [2, 3], [4, 5]]), (7, 2, 2, [[0, 1], [2, 3]]), (3, 3, 1, [[0, 1, 2]]), (1, 1, 9, [[0]])],
+)
+def test_groups_are_disjoint_runs_of_shadows(count, size, most, expected):
+    found = banks.groups(make_settings(audit__group_size=size, audit__groups=most), count)
+    assert [group.tolist() for group in found] == expected
+    assert [group.tolist() for group in banks.groups(make_settings(audit__groups=most), count, size)] == expected
+
+
+def test_a_group_larger_than_the_shadows_is_refused():
+    with pytest.raises(errors.ConfigError, match="audit.group_size = 5, but there are 4 shadow models"):
+        banks.groups(make_settings(audit__group_size=5), 4)
+
+
+def test_settings_overrule_the_published_constants():
+    plain, published = banks.options_of(make_settings(audit__dataset="cifar10")), scores.published("cifar10")
+    assert plain.constants == published and plain.dataset == "cifar10" and plain.levels == 20
+    assert banks.options_of(make_settings()).dataset == "digits"
+    given = banks.options_of(make_settings(
+        audit__dataset="cifar10", audit__e1=0.3, audit__rmia_temperature=3.0, audit__rmia_offline_a=0.25,
+        audit__family="norm", audit__spread="per_sample", audit__lira_variance="global", audit__rmia_gamma=1.5,
+        compat__scores="faithful",
+    ))  # fmt: skip
+    constants = given.constants
+    assert (constants.e1, constants.e2) == (0.3, published.e2)
+    assert (constants.offline_e1, constants.offline_e2) == (0.3, published.e2)
+    assert (constants.temperature, constants.offline_a) == (3.0, 0.25)
+    assert (given.family, given.spread, given.variance, given.gamma, given.compat) == (
+        "norm", "per_sample", "global", 1.5, "faithful",
+    )  # fmt: skip
+    assert banks.options_of(make_settings(audit__rmia_offline_a=0.0)).constants.offline_a == 0.0
+    assert banks.options_of(make_settings(), 0.625).constants.offline_a == 0.625
+    classes = {"split__forget__kind": "one_class", "split__forget__classes": (1, 2)}
+    assert banks.options_of(make_settings(**classes)).forget_type == "class" != plain.forget_type
+    with pytest.raises(errors.ConfigError, match="e2"):
+        banks.options_of(make_settings(audit__e1=0.1, audit__e2=0.5))
+
+
+def test_offline_a_is_tuned_on_a_shadow_where_it_is_asked_for(folder, recorded):
+    few = {"audit__scores": ("rmia_off",)}
+    tuned = opened(folder, audit__rmia_offline_a=-2.0, **few).options
+    pool, others = recorded.split["shadow"], recorded.split["population"]
+    logits = recorded.whole("shadow")
+    found = rmia.tune_offline_a(
+        scores.signals_of(logits[:, pool], recorded.labels[pool], tuned).ratio,
+        recorded.member()[:, pool],
+        scores.signals_of(logits[:, others], recorded.labels[others], tuned).ratio,
+        tuned.gamma,
+    )
+    assert tuned.constants.offline_a == pytest.approx(found)
+    assert 0 <= tuned.constants.offline_a <= 1
+
+
+def test_an_untunable_offline_a_says_what_to_change(folder, monkeypatch):
+    monkeypatch.setattr(rmia, "tune_offline_a", lambda *arguments: float("nan"))
+    with pytest.raises(errors.ConfigError, match=r"audit.rmia_offline_a = -2 .* lower shadows.ratio"):
+        opened(folder, audit__rmia_offline_a=-2.0, audit__scores=("rmia_off",))
+
+
+def test_the_shadow_sweep_is_the_pooled_auc_of_that_many_shadows(bank, monkeypatch):
+    monkeypatch.setattr(sweeps, "CURVES", ("lira_off", "emia_r", "lira"))
+    without = bank._replace(reference=None)
+    chosen = make_settings(audit__counts=(1, 2, 4, 8), audit__group_size=1)
+    found = sweeps.shadow_counts(without, chosen, "retrained", progress.Reporter())
+    assert found.values == (1, 2, 4) and found.groups == (4, 2, 1)  # 8 are not there
+    assert set(found.lines) == {"lira_off", "emia_r"}
+    scored = binui.score_all(bank, ["lira_off"], banks.groups(chosen, 4, 2), "retrained")
+    board = scoreboard.judge(scoreboard.Scored(scored, ~bank.forgotten, {}), chosen.audit.interval)
+    assert found.lines["lira_off"][1].value == pytest.approx(board.table["lira_off"]["auc"].value)
+
+
+def test_sensitivity_keeps_the_levels_and_constants_of_each_line(bank):
+    chosen = make_settings(audit__sweep_e1=(0.01,), audit__sweep_e2=(1e-3, 0.05), audit__sweep_levels=(2, 20))
+    found = sweeps.sensitivity(bank, chosen, "retrained", progress.Reporter())
+    # e2 = 0.05 is too large for e1 = 0.01.
+    assert set(found.lines) == {"iam_on e1=0.01 e2=0.001", "iam_off e1=0.01 e2=0.001"}
+    options = banks.options_of(make_settings(audit__e1=0.01, audit__e2=1e-3, audit__levels=2))
+    scored = binui.score_all(
+        bank._replace(options=options), ["iam_on"], banks.groups(chosen, 4), "retrained"
+    )["iam_on"]  # fmt: skip
+    expected = sweeps.auc(scored, ~bank.forgotten, chosen, "iam_on").value
+    assert found.lines["iam_on e1=0.01 e2=0.001"][0].value == pytest.approx(expected)
+
+
+def test_snapshots_are_compared_in_the_order_of_their_epochs(folder, bank, recorded):
+    chosen = make_settings(audit__scores=("confidence", "lira_off", "unleak", "lira_off_views"))
+    bench = workbench.prepare(chosen)
+    with store.open_run(str(folder)) as run:
+        found = scoreui.run(run, bench, bank, progress.Reporter())
+        cases, each = scoreui.snapshot_cases(run, bench, bank)
+    assert each == 3 and set(found.table) == {"confidence", "lira_off"} == set(found.curves)
+    assert set(found.skipped) == {"unleak", "lira_off_views"}
+    np.testing.assert_allclose(found.parts, [0, 0.5, 1])
+    rows = np.sort(np.concatenate([recorded.split["target"], recorded.split["population"]]))
+    logits = np.load(folder / "logits" / "snapshots.npy")[:, np.searchsorted(rows, recorded.split["target"])]
+    expected = scores.signals_of(logits, bank.labels, bank.options).log_odds
+    np.testing.assert_allclose(cases.unlearned.log_odds, expected, atol=1e-5)
+    assert found.curves["confidence"].shape == (2, 3)
+    assert (np.diff(found.curves["confidence"].mean(0)) > 0).all()  # training raises confidence
+    assert found.table["confidence"]["spearman"].value > 0
+
+
+def test_standard_lira_is_left_out_where_a_row_has_no_in_or_no_out_model(folder, monkeypatch, capsys):
+    inner = targets.role_logits
+
+    def poorer(run, bench, name, *view):
+        found = inner(run, bench, name, *view)
+        if name == "reference":
+            found.member[:, found.rows == split["target"][5]] = False
+        return found
+
+    split = np.load(folder / "split.npz")
+    monkeypatch.setattr(targets, "role_logits", poorer)
+    bank = opened(folder, audit__scores=("lira", "confidence"))
+    assert "score lira is left out: 1 target row(s)" in capsys.readouterr().err
+    assert binui.runnable(bank, ("lira",))[1] == {"lira": "needs reference, reference_member"}
+
+
+def test_a_role_that_was_not_recorded_is_named(folder):
+    plain = make_settings()
+    chosen = dataclasses.replace(plain, audit=dataclasses.replace(plain.audit, unlearned=("retrainde",)))
+    with store.open_run(str(folder)) as run, pytest.raises(errors.ConfigError, match="Did you mean 'retrained'"):
+        banks.open_bank(run, progress.Reporter(), workbench.prepare(chosen))
+
+
+def test_the_retrained_null_holds_what_other_retrained_models_give_to_their_own_forgotten_rows(bank):
+    shared = banks.shared(bank)
+    found = runs.null_of_retrained(bank, shared, "iam_on", 0.05)
+    scored = scores.compute_cases("iam_on", shared, banks.cases(bank, "retrained"), bank.options)
+    for own, other in ((0, 1), (1, 0)):
+        np.testing.assert_array_equal(found.values[own], scored[other][bank.forgotten[other]])
+    # The drift of the shadows' null is still measured, with a score that does not read the original model.
+    assert found.drift is not None and found.drift.rate.n == 2 * len(bank.shadow.population.log_odds[0])

@@ -1,0 +1,343 @@
+"""The door of epsilon-hat: published folders and .npz files in, the published table out; bad files in one message."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxunlearn import errors, store
+from jaxunlearn.metrics import epsilon
+from jaxunlearn.analyses.epsilon import measures, sections
+from jaxunlearn.runs.epsilon import door
+from jaxunlearn.settings import EpsilonSettings
+from launch import _entry
+from launch import epsilon as verb
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "forget_precision"
+APPROACHES = ("finetune", "prune", "poison", "activation_reset")
+QUICK = {"bootstrap": 0, "sweep": False, "metric": "epsilon"}
+
+
+def published():
+    """Logits of every sixteenth published sample, and all accuracies."""
+    rows, numbers = np.load(GOLDEN / "real_rows.npz"), np.load(GOLDEN / "real_metrics.npz")
+    accuracies = {
+        name: {part: numbers[f"{name or 'retain_models'}__{part}_accuracy"] for part in store.approaches.PARTS}
+        for name in ("", *APPROACHES)
+    }
+    return rows, rows["labels"][rows["rows"]].astype(int), accuracies
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows, labels, accuracies = published()
+    path = tmp_path / "data"
+    store.approaches.write(path, labels, rows["retain"], {name: rows[name] for name in APPROACHES}, accuracies)
+    return path
+
+
+def small(models=10, samples=6, classes=3, seed=0):
+    """A consistent set of arrays for an .npz."""
+    generator = np.random.default_rng(seed)
+    shape = (samples, models, classes)
+    return {"labels": np.arange(samples) % classes, "retrained": generator.normal(size=shape).astype("f4"),
+            "mine": generator.normal(size=shape).astype("f4")}  # fmt: skip
+
+
+def saved(path, **arrays):
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def measured(opened):
+    return measures.measure(opened.retrained, opened.approaches, opened.labels, opened.asked, opened.accuracies)
+
+
+def test_the_published_layout_is_what_the_published_scripts_read(folder):
+    rows, labels, accuracies = published()
+    stored = np.load(folder / "finetune" / "logits_unlearn.npy")
+    assert stored.dtype == np.float32 and stored.shape == (63, 81, 10)
+    np.testing.assert_array_equal(stored[:, 0], np.eye(10)[labels])
+    np.testing.assert_array_equal(stored[:, 1:], rows["finetune"])
+    assert np.load(folder / "logits_retain.npy").shape == (63, 81, 10)
+    lines = (folder / "finetune" / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "seed,retain_accuracy,forget_accuracy,test_accuracy" and len(lines) == 81
+    found = store.approaches.read(folder)
+    assert tuple(found.unlearned) == tuple(sorted(APPROACHES))
+    np.testing.assert_array_equal(found.accuracies["prune"]["test"], accuracies["prune"]["test"])
+
+
+def test_a_published_folder_gives_the_published_numbers_in_order(folder):
+    rows, labels, accuracies = published()
+    reference = np.load(GOLDEN / "real_epsilon.npz")
+    opened = door.open_data(door.Request(str(folder), chosen={"bootstrap": 20}))
+    found = measured(opened)
+    assert list(found.numbers) == ["baseline", *sorted(APPROACHES)]
+    for name in APPROACHES:
+        one = found.numbers[name]
+        np.testing.assert_allclose(one.epsilon, reference[f"{name}__eps"][rows["rows"]], atol=1e-9)
+        np.testing.assert_allclose(one.challenge.epsilon, reference[f"{name}__challenge_eps"][rows["rows"]], atol=1e-5)
+        ratio = reference[f"{name}__challenge_final_score"] / reference[f"{name}__challenge_forget_score"]
+        np.testing.assert_allclose(one.challenge.final, one.challenge.forget * ratio, rtol=1e-9)
+        assert one.interval.low < one.summary.median < one.interval.high
+        np.testing.assert_allclose(one.curve[5], one.summary.median)
+        assert (one.bound <= one.bound_ceiling).all() and np.median(one.bound) <= one.summary.median
+    assert found.order == ("prune", "activation_reset", "finetune", "poison")
+    for name in ("baseline", *APPROACHES):
+        for part, metric in (("retain", "RA (%)"), ("test", "TA (%)")):
+            mean, half = np.load(GOLDEN / "real_metrics.npz")[
+                f"{'retain_models' if name == 'baseline' else name}__{part}_accuracy__mean_ci"
+            ]
+            told = next(one for one in sections.sections(found)[0].findings if (one.of, one.metric) == (name, metric))
+            np.testing.assert_allclose(
+                [told.value, told.low, told.high], 100 * np.array([mean, mean - half, mean + half])
+            )
+    assert found.beyond["prune"].high < 0 < found.beyond["poison"].low
+    assert found.numbers["baseline"].sizes == (40, 40)
+    kept = sections.arrays(found)
+    np.testing.assert_array_equal(kept["prune__epsilon"], found.numbers["prune"].epsilon)
+    assert {"labels", "deltas", "prune__proved", "prune__challenge", "prune__median_by_delta"} <= set(kept)
+
+
+def test_modes_of_batch_norm_that_differ_are_pointed_out(folder):
+    notes = " ".join(door.open_data(door.Request(str(folder))).notes)
+    # Known of these logits: they were recorded in training mode, the accuracies were not.
+    assert "prune: the logits are right on" in notes and "training mode" in notes
+
+
+def test_an_archive_gives_the_same_as_a_folder(folder, tmp_path):
+    rows, labels, accuracies = published()
+    named = {f"{name or 'retrained'}__{part}_accuracy": values
+             for name, parts in accuracies.items() for part, values in parts.items()}  # fmt: skip
+    path = saved(tmp_path / "a.npz", labels=labels, retain=rows["retain"], extra=np.zeros(3),
+                 **{name: rows[name] for name in APPROACHES}, **named)  # fmt: skip
+    opened = [door.open_data(door.Request(str(one), chosen=QUICK)) for one in (folder, path)]
+    assert "arrays that were not used: extra" in opened[1].notes
+    first, second = map(measured, opened)
+    for name in first.numbers:
+        np.testing.assert_array_equal(first.numbers[name].epsilon, second.numbers[name].epsilon)
+        for part, values in first.numbers[name].accuracies.items():
+            np.testing.assert_allclose(second.numbers[name].accuracies[part], values)
+
+
+def test_a_baseline_that_is_given_is_ignored_and_the_real_one_can_be_had_alone(folder, tmp_path):
+    (folder / "baseline").mkdir()
+    content = (folder / "logits_retain.npy").read_bytes()
+    (folder / "baseline" / "logits_unlearn.npy").write_bytes(content)
+    opened = door.open_data(door.Request(str(folder)))
+    assert "baseline" not in opened.approaches
+    assert any("splitting the retrained models" in note for note in opened.notes)
+    path = saved(tmp_path / "a.npz", **small(), baseline=np.zeros((6, 10, 3), "f4"))
+    assert door.open_data(door.Request(path)).approaches.keys() == {"mine"}
+    alone = door.open_data(door.Request(str(folder), approaches=("baseline",), chosen=QUICK))
+    found = measured(alone)
+    assert list(found.numbers) == ["baseline"] and np.isfinite(found.numbers["baseline"].summary.median)
+    assert sections.in_words(found).startswith("Halves of the retrained models")
+    assert "sample" in sections.sections(found, (3,))[-1].figure.axes[0].get_title(loc="left")
+
+
+def test_a_regression_is_judged_by_its_squared_error(tmp_path):
+    golden = np.load(GOLDEN / "agedb_regression_epsilon.npz")
+    path = saved(tmp_path / "ages.npz", labels=golden["age0__labels"], retrained=golden["age0__preds_retrain"],
+                 mine=golden["age0__preds_unlearn"])  # fmt: skip
+    opened = door.open_data(door.Request(path, chosen={"bootstrap": 5}))
+    found = measured(opened)
+    one = found.numbers["mine"]
+    np.testing.assert_allclose(one.epsilon, golden["age0__per_sample_d0.05"], atol=1e-5)
+    assert one.challenge is None and found.is_regression
+    errors_made = np.abs(golden["age0__preds_unlearn"] - golden["age0__labels"][:, None])
+    assert one.own_accuracy.mean() == pytest.approx(errors_made.mean(), rel=1e-6)
+    table = sections.sections(found)[0].table
+    assert table.header[-1] == "MAE" and table.rows[-1][-1] == pytest.approx(errors_made.mean(), rel=1e-6)
+
+
+def test_a_chosen_score_and_samples_reach_table_and_figure(tmp_path):
+    arrays = small()
+    path = saved(tmp_path / "a.npz", **arrays)
+    request = door.Request(path, samples=(4, 1), chosen={**QUICK, "score": "margin", "delta": 0.2})
+    opened = door.open_data(request)
+    found = measured(opened)
+    expected = epsilon.epsilon_hat(arrays["retrained"], arrays["mine"], arrays["labels"], 0.2, score="margin")
+    np.testing.assert_array_equal(found.numbers["mine"].epsilon, expected)
+    figure = sections.sections(found, request.samples)[-1].figure
+    assert [axes.get_title(loc="left").split(",")[0] for axes in figure.axes] == ["sample 4", "sample 1"]
+    assert len(figure.axes[0].patches) == 4  # each group filled and outlined
+
+
+def test_the_loss_with_the_label_row_is_the_published_one(tmp_path):
+    rows, labels, _ = published()
+    path = saved(tmp_path / "a.npz", labels=labels, retrained=rows["retain"], poison=rows["poison"])
+    opened = door.open_data(door.Request(path, compat="faithful", chosen={**QUICK, "score": "loss"}))
+    found = measured(opened)
+    reference = np.load(GOLDEN / "real_epsilon.npz")["poison__eps_loss"][rows["rows"]]
+    np.testing.assert_allclose(found.numbers["poison"].epsilon, reference, atol=1e-6)
+    assert found.margins["poison"][0].shape == (63, 80)  # figures show margins, of real models only
+
+
+def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path):
+    arrays = small(models=5)
+    path = saved(tmp_path / "a.npz", **arrays, copy=arrays["mine"])
+    opened = door.open_data(door.Request(path, chosen={"bootstrap": 20, "metric": "epsilon"}))
+    found = measured(opened)
+    assert any("the baseline's halves: 2 + 2 models" in note for note in measures.notes(found))
+    assert any("mine: 5 + 5 models" in note for note in measures.notes(found))
+    assert found.behind["copy"].value == 0 == found.behind["mine"].value
+    assert "might put these before it" in sections.in_words(found)
+
+
+def test_a_delta_at_which_no_rule_is_of_use_is_said(tmp_path):
+    path = saved(tmp_path / "a.npz", **small())
+    found = measured(door.open_data(door.Request(path, chosen={**QUICK, "delta": 0.999})))
+    assert sections.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
+    assert "show no finite epsilon-hat at this delta" in sections.sections(found)[0].text
+
+
+@pytest.mark.parametrize(
+    ("change", "request_", "error", "message"),
+    [
+        ({"retrained": None}, {}, errors.DataError, "lacks `retrained`"),
+        ({"labels": None}, {}, errors.DataError, "lacks `labels`"),
+        ({"mine": None}, {}, errors.DataError, "holds no approach"),
+        ({"labels": np.arange(6) / 2}, {}, errors.DataError, "whole numbers"),
+        ({"labels": np.arange(6)}, {}, errors.DataError, "must lie in"),
+        ({"labels": np.zeros(7, int)}, {}, errors.ShapeError, "axis S"),
+        ({"mine": np.zeros((6, 10, 4), "f4")}, {}, errors.ShapeError, "axis C"),
+        ({"mine": np.full((6, 10, 3), np.nan, "f4")}, {}, errors.DataError, "mine holds 180 NaN"),
+        ({"mine": np.zeros((6, 10, 3), "V2")}, {}, errors.DataError, "bfloat16"),
+        ({"retrained": np.zeros((6, 10, 3, 1), "f4")}, {}, errors.ShapeError, "expected logits"),
+        ({"mine__test_accuracy": np.full(10, 97.0)}, {}, errors.DataError, "fractions between 0 and 1"),
+        ({"mine__test_accuracy": np.full(9, 0.9)}, {}, errors.DataError, "one fraction for each of the 10 models"),
+        ({"mine__test_accuracy": np.full(10, "high")}, {}, errors.DataError, "one fraction"),
+        ({"retained": np.zeros((5, 10, 3), "f4")}, {}, errors.ShapeError, "axis S"),
+        ({"retrained": np.zeros((6, 0, 3), "f4")}, {}, errors.ShapeError, "at least one sample"),
+        ({"retrained__test_accuracy": np.zeros(10)}, {}, errors.DataError, "nothing to compare with"),
+        ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 0))}, {}, errors.ShapeError, "at least one sample"),
+        ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 9)), "labels": np.full(6, "a")}, {}, errors.DataError,
+         "true values"),
+        ({}, {"seed": -1}, errors.ConfigError, "--seed"),
+        ({}, {"chosen": {"bootstrap": 1}}, errors.ConfigError, "no interval"),
+        ({}, {"approaches": ("mien",)}, errors.ConfigError, "Did you mean 'mine'"),
+        ({}, {"samples": (6,)}, errors.ConfigError, "6 is none of the 6 samples"),
+        ({}, {"chosen": {"delta": 1.5}}, errors.ConfigError, "epsilon.delta"),
+        ({}, {"chosen": {"metric": "chalenge"}}, errors.ConfigError, "Did you mean 'challenge'"),
+        ({}, {"compat": "exact"}, errors.ConfigError, "compat.evaluate"),
+    ],
+)  # fmt: skip
+def test_bad_archives_and_choices_are_one_message(tmp_path, change, request_, error, message):
+    arrays = {name: values for name, values in {**small(), **change}.items() if values is not None}
+    path = saved(tmp_path / "a.npz", **arrays)
+    with pytest.raises(error, match=message):
+        door.open_data(door.Request(path, **request_))
+
+
+def test_bad_folders_are_one_message(folder, tmp_path):
+    def refused(message):
+        with pytest.raises(errors.DataError, match=message):
+            door.open_data(door.Request(str(folder)))
+
+    metrics, logits = folder / "prune" / "metrics.csv", folder / "prune" / "logits_unlearn.npy"
+    text, content = metrics.read_text(), np.load(logits)
+    metrics.write_text(text.replace("retain_accuracy", "train_accuracy"))
+    refused("prune/metrics.csv lacks retain_accuracy")
+    metrics.write_text("seed,retain_accuracy,forget_accuracy,test_accuracy\n0,99.9,0.5,0.5\n")
+    refused("line 1 is 99.9")
+    metrics.write_text("seed,retain_accuracy,forget_accuracy,test_accuracy\n0,high,0.5,0.5\n")
+    refused("no number")
+    metrics.write_text("\n".join(text.splitlines()[:5]) + "\n")
+    refused("accuracies of prune have shape")
+    metrics.write_text(text)
+    np.save(logits, content[:, 1:])
+    refused("slot 0 of axis 1 must hold the one-hot label")
+    np.save(logits, content[::-1])
+    refused("other labels than")
+    logits.write_bytes(b"nothing")
+    refused("cannot be read as a plain array")
+    with pytest.raises(errors.DataError, match="does not exist"):
+        door.open_data(door.Request(str(tmp_path / "nowhere")))
+    (tmp_path / "lonely").mkdir()
+    (tmp_path / "lonely" / "logits_retain.npy").write_bytes((folder / "logits_retain.npy").read_bytes())
+    with pytest.raises(errors.DataError, match="no subfolder with logits_unlearn.npy"):
+        door.open_data(door.Request(str(tmp_path / "lonely")))
+
+
+def launched(capsys, *arguments):
+    code = _entry.main(verb.command, verb.__doc__, ["launch", *arguments], define=verb.define, alone=verb.alone)
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
+
+
+def test_the_command_prints_the_table_and_writes_every_file(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = (f"--data={folder}", "--all", f"--out={out}", "--bootstrap=10")
+    code, planned, _ = launched(capsys, *arguments, "--dry_run")
+    assert code == 0 and "80 models" in planned and not out.exists()
+    code, shown, _ = launched(capsys, *arguments)
+    assert code == 0
+    assert shown.startswith("prune is hardest to tell from retraining") and "The challenge score" in shown
+    stored = np.load(out / "epsilon.npz")
+    reference = np.load(GOLDEN / "real_epsilon.npz")["poison__eps"][::16]
+    np.testing.assert_allclose(stored["poison__epsilon"], reference, atol=1e-9)
+    told = json.loads((out / "epsilon.json").read_text())
+    assert told["approaches"]["poison"]["inf"] == int(np.isinf(reference).sum())
+    for name in ("epsilon.html", "epsilon.md", "epsilon_delta.svg", "epsilon_margins.svg", "tables/epsilon.csv",
+                 "tables/epsilon_challenge.tex", "epsilon_findings.json"):  # fmt: skip
+        assert (out / "report" / name).stat().st_size > 200, name
+    # Again, with other choices: nothing of the first ones is left. Another folder is refused with the two ways out.
+    assert launched(capsys, *arguments, "--metric=epsilon", "--nosweep")[0] == 0
+    assert not (out / "report" / "tables" / "epsilon_challenge.tex").exists()
+    assert not (out / "report" / "epsilon_delta.svg").exists()
+    other = saved(tmp_path / "b.npz", **small())
+    code, _, told = launched(capsys, f"--data={other}", f"--out={out}", "--bootstrap=0")
+    assert code == 2 and "--overwrite=epsilon" in told
+    assert launched(capsys, f"--data={other}", f"--out={out}", "--bootstrap=0", "--overwrite=epsilon")[0] == 0
+
+
+def test_the_challenge_alone_ranks_by_its_own_score(folder, tmp_path, capsys):
+    code, shown, _ = launched(capsys, f"--data={folder}", f"--out={tmp_path / 'out'}", "--metric=challenge")
+    assert code == 0 and "has the highest final score" in shown and "epsilon-hat ↓" not in shown
+    told = json.loads((tmp_path / "out" / "epsilon.json").read_text())
+    scores = [told["approaches"][name]["challenge"]["final"] for name in told["order"]]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 4
+
+
+def test_results_lie_in_a_folder_of_their_own_name(tmp_path, monkeypatch):
+    (tmp_path / "study" / "epsilon" / "running").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    names = {path: _entry.folder_of(path, "") for path in ("a.npz", ".", "study/epsilon/running", "x/data/")}
+    assert names == {"a.npz": "runs/a", ".": f"runs/{tmp_path.name}", "x/data/": "runs/data",
+                     "study/epsilon/running": "runs/study-epsilon-running"}  # fmt: skip
+    assert _entry.folder_of("a.npz", "here") == "here" and _entry.folder_of("", "here") == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no --config given|give --data"),
+        (("--data=x.npz", "--all", "--approach=a"), "--all or --approach"),
+        (("--data=x.npz", "--samples=a"), "expected whole numbers"),
+        (("--data=x.npz",), "does not exist"),
+        (("--config=configs/digits.py:smoke",), "give --data=DIR"),
+    ],
+)
+def test_bad_command_lines_exit_with_two(arguments, message, capsys):
+    code, _, told = launched(capsys, *arguments)
+    assert code == 2 and any(part in told for part in message.split("|")), told
+
+
+def test_no_model_code_is_loaded(tmp_path):
+    path = saved(tmp_path / "a.npz", **small())
+    program = (
+        "import sys; from jaxunlearn.runs.epsilon import door; "
+        f"door.measure_data(door.Request({path!r}, chosen={{'bootstrap': 0}}), {str(tmp_path / 'out')!r}, (), False); "
+        "bad = [m for m in sys.modules if m.split('.')[:2] in (['jaxunlearn', 'models'], ['jaxunlearn', 'population'], "
+        "['jaxunlearn', 'unlearn'])]; assert not bad, bad"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def test_settings_of_the_door_are_those_of_the_study():
+    assert set(verb.CHOSEN.values()) <= set(EpsilonSettings.__dataclass_fields__)

@@ -1,0 +1,63 @@
+"""The audit on real data that a network overfits: Location-30."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxunlearn import progress, settings, store
+from jaxunlearn.runs import targets, workbench
+from jaxunlearn.analyses.audit import verdicts
+from jaxunlearn.runs.audit import binui, runs
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SCORES = ("iam_on", "iam_off", "lira_off", "confidence", "random")
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    """The bank and the scoreboard of an audit of exact retraining: 12 shadows, 3 forget sets of 100."""
+    if not (SHARED / "location30.npz").exists():
+        pytest.skip("location30.npz is not at hand: real data beyond scikit-learn's are not part of the repository")
+    config = settings.defaults()
+    config.update_from_flattened_dict({
+        "data.name": "location30", "data.path": str(SHARED / "location30.npz"), "split.shadow": 2000,
+        "split.target": 1500, "split.forget.count": 3, "split.forget.size": 100, "model.name": "location",
+        "train.learning_rate": 0.05, "train.epochs": 20, "shadows.count": 12, "shadows.ratio": 0.5,
+        "targets.snapshots": 0, "targets.shadow_origin": False, "targets.population_in": False,
+        "audit.scores": SCORES, "audit.group_size": 4, "audit.protocol": "binui",
+    })  # fmt: skip
+    bench = workbench.prepare(settings.resolve(config))
+    with store.open_run(str(tmp_path_factory.mktemp("location"))) as run:
+        reporter = progress.Reporter(run.log)
+        targets.run(run, reporter, bench)
+        sections, answer, bank = runs.investigate(run, reporter, bench)
+        decided = {
+            role: dict(np.load(run.path("scores", f"verdicts_{role}.npz"))) for role in ("retrained", "original")
+        }
+    board = binui.run(bank, bench.settings, "retrained", reporter)
+    return bank, board, decided, sections, answer
+
+
+def test_iam_tells_forgotten_from_retained_better_than_confidence(audited):
+    _, board, _, _, _ = audited
+    for name in ("iam_on", "iam_off"):
+        assert board.table[name]["auc"].low > 0.6
+        assert board.gains[name].low > 0
+    random = board.table["random"]["auc"]
+    assert random.low <= 0.5 <= random.high and random.high - random.low < 0.2
+
+
+def test_forgotten_samples_score_below_retained_ones(audited):
+    bank, board, _, _, _ = audited
+    for name in ("iam_on", "iam_off", "lira_off", "confidence"):
+        for values in board.scored.values[name]:
+            assert values[bank.forgotten].mean() < values[~bank.forgotten].mean() - 0.05
+
+
+def test_the_original_keeps_what_retraining_forgot(audited):
+    _, _, decided, sections, answer = audited
+    caught = {role: int((found["verdict"] == verdicts.NOT_FORGOTTEN).sum()) for role, found in decided.items()}
+    assert caught["retrained"] <= 30 and caught["retrained"] <= caught["original"]
+    assert answer.startswith("Exact retraining") and f"{caught['original']} of 300" in answer
+    assert {"verdicts", "worst", "binui_retrained"} <= {section.name for section in sections}

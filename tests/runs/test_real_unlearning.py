@@ -1,0 +1,59 @@
+"""Unlearning of real data: what a method claims to forget it forgets, and what it claims to keep it keeps.
+
+Digits, the class 3 (all of its rows), the small CNN; three methods that forget classes by different means, exact
+retraining and two that are known to forget next to nothing.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxunlearn import progress, settings, store
+from jaxunlearn.runs import workbench
+from jaxunlearn.runs.unlearned import runs
+
+METHODS = ("random_label", "ssd", "boundary_shrink", "scrub", "finetune", "lfssd")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """UA, RA and TA by role, over the classes 3 and 5."""
+    config = settings.defaults()
+    config.train.learning_rate, config.train.epochs, config.train.batch = 0.05, 20, 64
+    config.split.forget.kind, config.split.forget.classes, config.split.forget.count = "one_class", (3, 5), 2
+    config.shadows.count, config.targets.snapshots = 1, 0
+    chosen = settings.resolve(config)
+    chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=METHODS))
+    bench = workbench.prepare(chosen)
+    with store.open_run(str(tmp_path_factory.mktemp("classes"))) as run:
+        return runs.run(run, progress.Reporter(), *runs.check(bench)).roles
+
+
+def test_exact_retraining_never_answers_the_forgotten_class_and_the_original_does(found):
+    assert (found["retrained"].forget_error == 1).all()
+    assert (found["original"].forget_error < 0.02).all()
+
+
+@pytest.mark.parametrize("name", ["random_label", "ssd", "boundary_shrink", "scrub"])
+def test_class_forgetting_methods_forget_the_class_and_keep_the_rest(found, name):
+    one = found[f"unlearned:{name}"]
+    assert (one.forget_error > 0.9).all(), one.forget_error
+    assert (one.retain_accuracy > 0.85).all(), one.retain_accuracy
+    assert (one.test_accuracy > 0.8).all(), one.test_accuracy
+    assert one.moved > 1e-3
+
+
+def test_fine_tuning_keeps_what_was_to_be_forgotten(found):
+    one = found["unlearned:finetune"]
+    assert (one.forget_error < 0.2).all()
+    assert (one.retain_accuracy > 0.98).all()
+    assert 0 < one.moved < 0.1
+
+
+def test_costs_are_those_of_the_rows_read(found):
+    assert found["unlearned:finetune"].retain_epochs == pytest.approx(5, rel=0.05)
+    assert found["retrained"].retain_epochs == 20
+    # One pass over all rows and one over the forget set, in units of the retained rows.
+    sizes = np.asarray([one.retain_epochs for name, one in found.items() if name.endswith("ssd")])
+    assert ((sizes > 1.1) & (sizes < 1.5)).all()

@@ -1,0 +1,176 @@
+"""What the roles of the audited side are, before anything is trained."""
+
+import dataclasses
+import io
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxunlearn import errors, keys, progress, settings, store, trees
+from jaxunlearn.runs import plan, roles, splits, target_roles, targets, workbench
+
+
+def make_settings(**changed):
+    config = settings.to_dict(settings.Settings())
+    config["model"]["name"] = "logistic"
+    for name, value in changed.items():
+        group, leaf = name.split("__")
+        config[group][leaf] = value
+    return settings.resolve(config)
+
+
+@pytest.mark.parametrize(
+    "epochs, breaks, kept",
+    [
+        (201, 20, tuple(range(1, 202, 10))),  # published CIFAR-100: 0, 10 .. 200, counted from 0
+        (170, 20, tuple(range(1, 162, 8))),  # published CIFAR-10: 0, 8 .. 160
+        (71, 20, tuple(range(1, 62, 3))),  # published Purchase: 0, 3 .. 60
+        (4, 20, (1, 2, 3, 4)),
+        (2, 1, (1, 2)),
+        (1, 20, (1,)),
+    ],
+)
+def test_snapshots_are_kept_at_the_published_epochs(epochs, breaks, kept):
+    assert target_roles.kept_epochs(epochs, breaks) == kept
+
+
+@given(st.integers(1, 400), st.integers(1, 60))
+def test_snapshots_are_equally_spaced_within_the_training(epochs, breaks):
+    kept = target_roles.kept_epochs(epochs, breaks)
+    assert kept[0] == 1 and kept[-1] <= epochs
+    assert len(kept) == min(breaks, epochs - 1) + 1
+    assert len(set(np.diff(kept))) <= 1
+    assert len(kept) == 1 or kept[-1] + kept[1] - kept[0] > epochs - breaks  # no wider step would fit
+
+
+def test_each_role_has_its_own_epochs_and_the_schedule_of_the_whole_training():
+    chosen = make_settings(train__epochs=20, targets__epochs=30, targets__snapshot_epochs=12, targets__breaks=4)
+    chosen = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, snapshots=(5,), keep="best"))
+    original = target_roles.train_settings(chosen, "original")
+    assert (original.epochs, original.schedule_epochs, original.snapshots, original.keep) == (30, 0, (), "best")
+    snapshots = target_roles.train_settings(chosen, "snapshots")
+    assert snapshots.snapshots == (1, 3, 5, 7, 9) and snapshots.epochs == 9
+    assert snapshots.schedule_epochs == 12 and snapshots.keep == "last"
+    published = dataclasses.replace(chosen.train, epochs=201, schedule_epochs=200)
+    short = dataclasses.replace(chosen, train=published)
+    assert target_roles.train_settings(short, "retrained").schedule_epochs == 200
+    assert target_roles.train_settings(short, "snapshots").schedule_epochs == 200
+    plain = make_settings(train__epochs=20)
+    assert target_roles.train_settings(plain, "population_in").epochs == 20
+    assert target_roles.train_settings(plain, "snapshots").epochs == 20
+
+
+def test_roles_are_asked_for_by_settings():
+    assert target_roles.wanted(make_settings()) == (
+        "original", "retrained", "population_in", "shadow_origin", "snapshots",
+    )  # fmt: skip
+    few = make_settings(targets__population_in=False, targets__shadow_origin=False, targets__snapshots=0)
+    assert target_roles.wanted(few) == ("original", "retrained")
+    assert "reference" in target_roles.wanted(make_settings(targets__reference=4))
+
+
+@pytest.mark.parametrize("rng", ["numpy", "mt19937"])
+def test_every_target_row_is_in_and_out_of_some_reference_model(rng):
+    bench = workbench.prepare(make_settings(targets__reference=16, split__rng=rng))
+    split = splits.draw(bench)
+    member = target_roles.describe(bench, split, "reference").member
+    share = member[:, split.target].mean(0)
+    assert member.sum() == member[:, split.target].sum()
+    assert share.min() > 0 and share.max() < 1 and share.mean() == pytest.approx(0.5, abs=0.01)
+    few = target_roles.draw_reference(bench, split, np.asarray([3, 9]))
+    np.testing.assert_array_equal(few, member[[3, 9]])
+
+
+def test_the_best_epoch_is_never_chosen_on_rows_that_a_member_trains_on():
+    bench = workbench.prepare(make_settings(targets__reference=2))
+    split = splits.draw(bench)
+    for name in target_roles.NAMES:
+        target = target_roles.describe(bench, split, name)
+        assert target.held_out.any() and not (target.held_out & target.member).any()
+        assert not target.held_out[split.forget.any(0)].any()  # nor on rows whose forgetting is judged
+
+
+def test_per_set_originals_are_as_many_as_forget_sets():
+    bench = workbench.prepare(make_settings(targets__originals="per_set"))
+    split = splits.draw(bench)
+    assert len(target_roles.describe(bench, split, "original").member) == len(split.forget) == 10
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_a_fresh_state_keeps_parameters_and_statistics_and_forgets_the_optimizer(optimizer):
+    bench = workbench.prepare(make_settings(model__name="resnet18", model__width=2, train__optimizer=optimizer))
+    shapes = jax.eval_shape(bench.task.init, keys.root(0))
+    random = np.random.default_rng(0)
+    given = jax.tree.map(
+        lambda leaf: random.normal(size=(3, *leaf.shape)).astype(leaf.dtype),
+        {"params": shapes.params, **shapes.statistics},
+    )
+    state = target_roles.fresh_state(bench, given)
+    jax.tree.map(np.testing.assert_array_equal, state.params, given["params"])
+    jax.tree.map(np.testing.assert_array_equal, state.statistics["batch_stats"], given["batch_stats"])
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
+    one = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), state)
+    assert one == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes)
+    assert jax.tree.structure(trees.take(state, 0)) == jax.tree.structure(shapes)
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        ({"train__epochs": 6}, "6 epoch(s) allow 5 equal steps, not targets.breaks = 20"),
+        ({"train__epochs": 41, "shadows__pool": "both"}, "may know target rows (shadows.pool = 'both')"),
+        ({"train__epochs": 41}, ""),
+        ({"train__epochs": 6, "shadows__pool": "both", "targets__snapshots": 0}, ""),
+    ],
+)
+def test_surprises_of_snapshots_are_said_once(changed, said):
+    out = io.StringIO()
+    targets._mention(progress.Reporter(out=out), make_settings(**changed))
+    assert said in out.getvalue() and len(out.getvalue().splitlines()) == (1 if said else 0)
+
+
+def test_a_shared_original_is_compared_set_by_set_with_its_retrained_models():
+    def role(values):
+        values = np.asarray(values)
+        return targets.RoleSummary(len(values), {}, 1, np.ones(len(values)), np.ones(len(values)), values)
+
+    summary = targets.Summary(
+        {"original": role([[1.0, 0.5]]), "retrained": role([[0.8, 0.1], [0.2, np.nan]]),
+         "reference": role([[0.0, 1.0], [np.nan, np.nan], [1.0, 1.0]])}, None, 1.0,
+    )  # fmt: skip
+    np.testing.assert_array_equal(targets.own_forget_accuracy(summary, "original"), [1.0, 0.5])
+    np.testing.assert_array_equal(targets.own_forget_accuracy(summary, "retrained"), [0.8, np.nan])
+    np.testing.assert_array_equal(targets.own_forget_accuracy(summary, "reference"), [0.5, 1.0])
+    printed = targets.text(summary)
+    assert "original minus retrained: 0.2000 ± 0.0000 over 1 forget set(s)" in printed
+
+
+def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch):
+    monkeypatch.setattr(plan, "_measured_rate", lambda bench, role, lifting: 10.0)
+    planned = {one.name: one for one in plan.make_targets(make_settings(train__epochs=2))}
+    retrained, original = planned["retrained"], planned["original"]
+    assert retrained.seconds == pytest.approx(retrained.model_steps / 10)
+    assert original.seconds == pytest.approx(2 * original.model_steps / 10)  # one of the two devices idles
+    assert planned["shadow"].members == 64 and planned["snapshots"].disk_bytes > original.disk_bytes
+
+
+def test_members_that_are_not_finished_are_missed_by_name(tmp_path):
+    bench = workbench.prepare(make_settings())
+    with pytest.raises(errors.StoreError, match="holds no finished member 3; members 3 to 4 are needed"):
+        roles.load_members(bench, tmp_path, "none", np.asarray([3, 4]))
+
+
+def test_members_are_loaded_in_the_order_asked_for_from_any_chunks(tmp_path):
+    bench = workbench.prepare(make_settings())
+    shapes = roles.chunk_template(bench, 2, 5)
+    for ids in ([0, 1], [2, 3]):
+        tree = jax.tree.map(
+            lambda leaf, ids=ids: np.stack([np.full(leaf.shape[1:], i, leaf.dtype) for i in ids]), shapes
+        )
+        store.chunks.save(tmp_path / f"chunk_0000{ids[0]}_0000{ids[1]}", tree, np.asarray(ids), "print", epoch=5)
+    loaded = roles.load_members(bench, tmp_path, "print", np.asarray([3, 0, 3, 2]))
+    for leaf in jax.tree.leaves(loaded):
+        np.testing.assert_array_equal(leaf.reshape(4, -1)[:, 0], [3, 0, 3, 2])
