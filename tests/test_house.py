@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxunlearn"
-FOUNDATION = ["errors", "checks", "keys", "trees", "records", "sections", "settings", "progress"]
+FOUNDATION = ["errors", "checks", "keys", "trees", "records", "plain", "arrays", "sections", "settings", "progress"]
 ROOMS = {
     "store": [],
     "data": [],
@@ -20,7 +20,8 @@ ROOMS = {
     "unlearn": ["population", "metrics"],
     "attacks": ["population", "models", "scores"],
     "report": [],
-    "protocols": ["store", "data", "models", "scores", "metrics", "population", "unlearn", "attacks", "report"],
+    "analyses": ["scores", "attacks", "metrics", "report"],
+    "runs": ["store", "data", "models", "scores", "metrics", "population", "unlearn", "attacks", "report", "analyses"],
 }
 THIRD = {
     "foundation": {"ml_collections", "numpy", "jax", "flax"},
@@ -32,7 +33,8 @@ THIRD = {
     "population": {"numpy", "jax", "flax", "optax"},
     "unlearn": {"numpy", "jax", "flax", "optax"},
     "report": {"numpy", "matplotlib"},
-    "protocols": {"numpy", "jax"},
+    "analyses": {"numpy", "jax"},
+    "runs": {"numpy", "jax"},
 }
 # jax, flax and sklearn take a while to import; these belong inside the functions that need them.
 LAZY = {"orbax", "tensorflow_datasets", "PIL", "sklearn", "matplotlib"}
@@ -72,6 +74,62 @@ def test_imports_point_back(path):
             assert not (is_top and parts[0] in LAZY), f"{module} is slow to import: do it inside the function"
 
 
+def folders_of(path):
+    """Folder -> folders of the package that its files import, itself left out."""
+    graph = {}
+    for file in sorted(path.rglob("*.py")):
+        folder = file.parent.relative_to(PACKAGE)
+        for module, _ in imports(file):
+            parts = module.split(".")
+            if parts[0] != "jaxunlearn":
+                continue
+            place = PACKAGE.joinpath(*parts[1:])
+            found = place if place.is_dir() else place.parent
+            if found.is_dir() and found.relative_to(PACKAGE) != folder and found != PACKAGE:
+                # `from jaxunlearn.room import folder` names the room on the way to the folder.
+                if not (place.is_dir() and place.relative_to(PACKAGE) in folder.parents):
+                    graph.setdefault(folder, set()).add(found.relative_to(PACKAGE))
+    return graph
+
+
+def cycle_in(graph):
+    """One cycle of folders as a list, or None."""
+    finished = set()
+
+    def walk(folder, trail):
+        if folder in trail:
+            return trail[trail.index(folder) :] + [folder]
+        if folder in finished:
+            return None
+        for other in sorted(graph.get(folder, ())):
+            found = walk(other, [*trail, folder])
+            if found:
+                return found
+        finished.add(folder)
+        return None
+
+    return next((found for folder in sorted(graph) if (found := walk(folder, []))), None)
+
+
+def test_no_two_folders_import_each_other():
+    graph = folders_of(PACKAGE)
+    assert graph[Path("runs/drivers")] >= {Path("analyses"), Path("runs/unlearned")}  # the graph is not empty
+    assert cycle_in({Path("a"): {Path("b")}, Path("b"): {Path("c")}, Path("c"): {Path("a")}}) is not None
+    found = cycle_in(graph)
+    assert not found, " -> ".join(map(str, found or ()))
+
+
+@pytest.mark.parametrize("room", ["store", "data", "models", "scores", "metrics", "population", "unlearn", "report"])
+def test_no_analysis_is_known_below_its_level(room):
+    """A room below level 5 serves analyses without knowing which there are."""
+    from jaxunlearn.analyses import ANALYSES
+
+    for path in sorted((PACKAGE / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in ANALYSES, f"{path}:{node.lineno} names the analysis {node.value!r}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_the_store_the_data_and_the_page_touch_files(path):
     if room_of(path) in ("store", "data") or path.relative_to(PACKAGE) == Path("report/page.py"):
@@ -85,8 +143,8 @@ def test_only_the_store_the_data_and_the_page_touch_files(path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.stem)
-def test_launchers_call_protocols_only(path):
-    allowed = {"protocols", "settings", "errors", "progress", "store"}
+def test_launchers_call_runs_only(path):
+    allowed = {"runs", "analyses", "settings", "errors", "progress", "store"}
     for module, _ in imports(path):
         parts = module.split(".")
         assert parts[0] != "jaxunlearn" or len(parts) == 1 or parts[1] in allowed, f"{path.name} imports {module}"

@@ -110,7 +110,7 @@ METRICS: dict[str, Metric] = {
                                   "lacks 'non-member'"),
     "miacr_test_non_member": Metric("called non-member", "", "test samples of forgotten classes called non-members"),
     # populations of models
-    "epsilon": Metric("epsilon-hat", LOWER, "how well unlearned and retrained models are told apart, per sample"),
+    "epsilon_hat": Metric("epsilon-hat", LOWER, "how well unlearned and retrained models are told apart, per sample"),
     # membership
     "iam_on_forgotten": Metric("IAM-On forgotten", AS_RETRAINED, "mean membership score of forgotten samples"),
     "iam_on_retained": Metric("IAM-On retained", "", "mean membership score of retained samples"),
