@@ -1,0 +1,207 @@
+"""Reading what a run folder holds, as analyses see it; trains and records nothing (but one view of epsilon-hat)."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxunlearn import errors, keys, population, progress, records, scores, store, trees
+from jaxunlearn.analyses.base import RecordedRun, RoleLogits
+from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
+from jaxunlearn.runs.drivers import external
+from jaxunlearn.runs.unlearned import account, members, variants
+from jaxunlearn.runs.unlearned import runs as unlearned
+
+
+class _Described(NamedTuple):
+    """A role to be read: what it is, its own workbench, rows and snapshots, and the command that makes it."""
+
+    role: roles.Role
+    bench: workbench.Workbench
+    rows: np.ndarray
+    snapshots: tuple[int, ...]
+    command: str
+    diverged: dict[int, int]
+
+
+def recorded_run(
+    run: store.Run,
+    reporter: progress.Reporter,
+    bench: workbench.Workbench,
+    names: tuple[str, ...],
+    made: unlearned.Summary | None,
+) -> RecordedRun:
+    """A trained run folder as an analysis sees it.
+
+    Args:
+      run: the folder.
+      reporter: for messages.
+      bench: of the same settings.
+      names: recorded roles that the analysis asked for.
+      made: utility and cost of the roles, where they were looked at.
+    """
+    split, fingerprint = splits.obtain(run, bench)
+    cache: dict[tuple[str, str], RoleLogits] = {}
+
+    def logits(name: str, view: str = recording.CLEAN) -> RoleLogits:
+        if (name, view) not in cache:
+            cache[name, view] = role_logits(run, bench, name, view)
+        return cache[name, view]
+
+    def cost(name: str) -> tuple[float, float]:
+        one = None if made is None else made.roles.get(name)
+        return (float("nan"), float("nan")) if one is None else (one.seconds, one.retain_epochs)
+
+    def utility(name: str) -> dict[str, np.ndarray]:
+        recorded = logits(name)
+        return unlearned.utility(bench, split, recorded.values, recorded.rows, recorded.diverged)
+
+    def training_mode(name: str, rows: np.ndarray, batch: int) -> np.ndarray | None:
+        return _training_mode(run, reporter, bench, split, fingerprint, name, rows, batch)
+
+    return planned_run(bench, split)._replace(
+        split_fingerprint=fingerprint,
+        roles=names,
+        logits=logits,
+        cost=cost,
+        utility=utility,
+        untrained=lambda rows: _untrained(bench, rows),
+        training_mode=training_mode,
+        external_shadows=lambda folder, options: external.open_shadows(run, reporter, bench, folder, options),
+    )
+
+
+def planned_run(bench: workbench.Workbench, split: records.Split) -> RecordedRun:
+    """A run before anything is trained: what an analysis can check already."""
+
+    def nothing(*given: Any) -> Any:
+        raise errors.StoreError("nothing is recorded yet.")
+
+    dataset = bench.dataset
+    return RecordedRun(
+        settings=bench.settings,
+        split=split,
+        split_fingerprint="",
+        rows=splits.recorded_rows(split),
+        labels=np.asarray(dataset.labels, np.int32),
+        groups=None if dataset.groups is None else np.asarray(dataset.groups),
+        ids=np.asarray(dataset.ids),
+        class_names=tuple(dataset.class_names),
+        roles=(),
+        logits=nothing,
+        cost=nothing,
+        title=unlearned.shown,
+        utility=nothing,
+        untrained=nothing,
+        training_mode=nothing,
+        external_shadows=nothing,
+    )
+
+
+def role_logits(
+    run_folder: store.Run, bench: workbench.Workbench, name: str, view: str = recording.CLEAN
+) -> RoleLogits:
+    """The recorded logits of a role, checked against the settings.
+
+    Args:
+      run_folder: where `targets.run` has worked.
+      bench: of the same settings.
+      name: shadow, one of `target_roles.NAMES`, or unlearned:METHOD.
+      view: clean, or augmented_K.
+
+    Raises:
+      ConfigError: no such role.
+      StoreError: not asked for, not recorded yet, or recorded with other settings; the message names the command to
+        run.
+    """
+    if name.startswith(variants.PREFIX):
+        role, bench, rows, snapshots, command, diverged = _unlearned(run_folder, bench, name, view)
+    else:
+        role, bench, rows, snapshots, command, diverged = _trained(run_folder, bench, name)
+    try:
+        values = recording.read(run_folder, bench, role, rows, view, snapshots)
+    except errors.StoreError as error:
+        raise errors.StoreError(f"{error} {command}") from error
+    labels = np.asarray(bench.dataset.labels, np.int32)[rows]
+    member = role.membership(role.member_ids)[:, rows]
+    facts = store.files.read_json(run_folder.path("logits", f"{name}.json"))["facts"]
+    return RoleLogits(values, labels, rows, member, diverged, snapshots, facts)
+
+
+def _trained(run_folder: store.Run, bench: workbench.Workbench, name: str) -> _Described:
+    """The shadows, or a role of `target_roles`."""
+    known = (shadows.ROLE, *target_roles.NAMES)
+    if name not in known:
+        raise errors.unknown("role", name, known)
+    if name != shadows.ROLE and name not in target_roles.wanted(bench.settings):
+        raise errors.StoreError(
+            f"these settings ask for no {name} models. Switch them on (targets.{name}) and run `python -m "
+            f"launch.targets --config=... --workdir={run_folder.root}`."
+        )
+    verb = "shadows" if name == shadows.ROLE else "targets"
+    needed = [("split.json",), ("populations", shadows.ROLE, "stage.json"), ("populations", name, "stage.json")]
+    command = f"Run `python -m launch.{verb} --config=... --workdir={run_folder.root}` with the same settings."
+    for parts in needed:
+        if not run_folder.path(*parts).exists():
+            raise errors.StoreError(f"{run_folder.path(*parts)} is missing. {command}")
+    split, split_fingerprint = splits.obtain(run_folder, bench)
+    role = shadows.shadow_role(bench, split, split_fingerprint, run_folder)
+    if name == shadows.ROLE:
+        diverged = shadows.diverged_members(run_folder, role)
+        return _Described(role, bench, splits.recorded_rows(split), (), command, diverged)
+    target = target_roles.describe(bench, split, name)
+    role = target_roles.stage(run_folder, target, split_fingerprint, role)
+    diverged = shadows.diverged_members(run_folder, role)
+    return _Described(role, target.bench, target.rows, target.snapshots, command, diverged)
+
+
+def _unlearned(run_folder: store.Run, bench: workbench.Workbench, name: str, view: str) -> _Described:
+    """A role unlearned:METHOD."""
+    method = name.removeprefix(variants.PREFIX).partition("@")[0]
+    command = f"Run `python -m launch.unlearn --config=... --workdir={run_folder.root} --methods={method}`."
+    if not run_folder.path("logits", recording.file_name(name, view)).exists():
+        raise errors.StoreError(f"{run_folder.root} holds no logits of {name}. {command}")
+    staged = members.recorded(run_folder, bench, name)
+    # An ensemble with one diverged model has no answer for its forget set.
+    frozen = shadows.diverged_members(run_folder, staged.role)
+    diverged = {member // staged.method.ensemble: step for member, step in frozen.items()}
+    target, role = staged.target, members.public_role(staged)
+    return _Described(role, target.bench, target.rows, (), command, diverged)
+
+
+def _untrained(bench: workbench.Workbench, rows: np.ndarray) -> np.ndarray:
+    """Logits [n, C] of one untrained network."""
+    state = bench.task.init(keys.stream(keys.root(bench.settings.seed), "evaluate: untrained"))
+    one = trees.stack([{"params": state.params, **state.statistics}])
+    answers = np.full((len(rows), bench.dataset.num_classes), np.nan, np.float32)
+    inputs = workbench.resident(bench).inputs
+    for where, values in population.predict(bench.task, one, inputs, rows, workbench.lifting(bench, 1)):
+        answers[where] = values[0]
+    return answers
+
+
+def _training_mode(
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, split: records.Split, fingerprint: str,
+    name: str, rows: np.ndarray, batch: int,
+) -> np.ndarray | None:  # fmt: skip
+    """Logits [M, n, C] with BatchNorm in training mode, recorded where they are not yet; None where there is no such.
+
+    Raises:
+      StoreError: a damaged population; run the command again.
+    """
+    if not account.has_statistics(bench):
+        return None
+    if name.startswith(variants.PREFIX):
+        staged = members.recorded(run, bench, name)
+        if staged.method.ensemble > 1:
+            reporter.say(f"{name} is an ensemble: not recorded in training mode")
+            return None
+        own_bench, role = staged.target.bench, members.public_role(staged)
+    else:
+        shadow = shadows.shadow_role(bench, split, fingerprint, run)
+        target = target_roles.describe(bench, split, name)
+        own_bench, role = target.bench, target_roles.stage(run, target, fingerprint, shadow)
+    view = recording.training_mode(batch)
+    values, whole = recording.record(run, reporter, own_bench, role, rows, view)
+    if not whole:
+        raise errors.StoreError(f"models of {name} were damaged and are made again: run the same command again.")
+    return np.asarray(values, np.float32)

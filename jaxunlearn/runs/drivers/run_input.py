@@ -1,0 +1,143 @@
+"""A run folder in, a report out: the one way for every analysis and study.
+
+    prepare -> train and record what is missing -> RecordedRun -> gather -> analyse -> compose -> deliver
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxunlearn import errors, progress, store
+from jaxunlearn.analyses import ANALYSES
+from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
+from jaxunlearn.report.section import Report
+from jaxunlearn.runs import opening, plan, shadows, splits, target_roles, targets, workbench
+from jaxunlearn.runs.drivers import delivery, external, reading
+from jaxunlearn.runs.unlearned import listing, variants
+from jaxunlearn.runs.unlearned import runs as unlearned
+from jaxunlearn.settings import Settings
+
+ALL_METHODS = "unlearned"  # stands for every method of unlearn.methods
+
+
+class Job(NamedTuple):
+    """What is done with a run folder.
+
+    Attributes:
+      narrow: settings -> settings with only the models that are needed.
+      roles: settings -> roles that are needed, see `Analysis.roles`.
+      check: refuses settings; check_run: refuses a run before anything is trained.
+      report: (recorded run, context, utility and cost of all roles) -> report.
+      joins: analyses whose sections the report takes up.
+    """
+
+    narrow: Callable[[Settings], Settings]
+    roles: Callable[[Settings], tuple[str, ...]]
+    check: Callable[[Settings], None]
+    check_run: Callable[[RecordedRun], None]
+    report: Callable[[RecordedRun, Context, unlearned.Summary | None], Report]
+    joins: tuple[str, ...] = ()
+
+
+class Prepared(NamedTuple):
+    """A job that has passed every check: its workbench, the roles to record, and the unlearning methods among them."""
+
+    bench: workbench.Workbench
+    roles: tuple[str, ...]
+    variants: tuple[variants.Variant, ...]
+    costs_are_wanted: bool
+
+
+def job_of(name: str) -> Job:
+    """The job of an analysis."""
+    analysis: Analysis = ANALYSES[name]
+
+    def report(run: RecordedRun, context: Context, made: unlearned.Summary | None) -> Report:
+        inputs = analysis.gather(run, context)
+        return analysis.compose(analysis.analyse(inputs, run.settings, context), run.settings)
+
+    return Job(analysis.narrow, analysis.roles, analysis.check, analysis.check_run, report, analysis.joins)
+
+
+def run(
+    job: Job, chosen: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: bool, overrides: Mapping[str, Any]
+) -> str:
+    """Does a job; trains and records first what is missing. Returns what the terminal shows.
+
+    Raises:
+      UserError: anything the user can mend; settings and other run folders are checked before any training.
+    """
+    prepared = prepare(job, chosen)
+    if dry_run:
+        return plan_text(prepared)
+    with opening.opened(prepared.bench, chosen, workdir, overwrite, overrides) as opened:
+        folder, reporter, bench, plain, begun = opened
+        trained, made = train(folder, reporter, prepared._replace(bench=bench))
+        recorded = reading.recorded_run(folder, reporter, bench, prepared.roles, made)
+        report = job.report(recorded, delivery.context(folder, reporter), made)
+        joined = delivery.joined_sections(folder, job.joins)
+        report = report._replace(
+            title=f"{report.title}: {chosen.data.name}",
+            sections=(*report.sections, *joined),
+            more_findings=tuple(shadows.findings(trained.shadow)) if report.stem == "report" else (),
+        )
+        config = f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}"
+        return delivery.deliver(folder, report, plain, begun, {"config": config})
+
+
+def prepare(job: Job, chosen: Settings) -> Prepared:
+    """Builds the workbench and refuses impossible jobs before a run folder is touched.
+
+    Raises:
+      UserError: what the user has to mend.
+    """
+    narrowed = job.narrow(chosen)
+    job.check(narrowed)
+    bench = workbench.prepare(narrowed)
+    target_roles.check(bench)
+    asked: tuple[variants.Variant, ...] = ()
+    wanted = job.roles(narrowed)
+    wants_all = ALL_METHODS in wanted or f"{variants.PREFIX}all" in wanted
+    if wants_all:
+        bench, asked = unlearned.check(bench)
+    bench = _with_roles_named(bench)
+    names = [name for name in job.roles(bench.settings) if name != ALL_METHODS]
+    if ALL_METHODS in wanted:
+        names += [variant.role for variant in asked]
+    else:
+        asked = tuple(variants.of_role(bench.settings, name) for name in names if name.startswith(variants.PREFIX))
+        if not wants_all:
+            unlearned.trace(bench, asked)
+    known = (shadows.ROLE, *target_roles.NAMES)
+    for name in names:
+        if name not in known and not name.startswith(variants.PREFIX):
+            raise errors.unknown("role", name, (*target_roles.NAMES, f"{variants.PREFIX}METHOD"))
+    job.check_run(reading.planned_run(bench, splits.draw(bench)))
+    if bench.settings.audit.protocol in external.PROTOCOLS:
+        external.check(bench)
+    return Prepared(bench, tuple(names), asked, ALL_METHODS in wanted)
+
+
+def _with_roles_named(bench: workbench.Workbench) -> workbench.Workbench:
+    """The workbench with `unlearned:all` in audit.unlearned spelled out."""
+    named = variants.roles_of(bench.settings, bench.settings.audit.unlearned)
+    audit = dataclasses.replace(bench.settings.audit, unlearned=named)
+    return bench._replace(settings=dataclasses.replace(bench.settings, audit=audit))
+
+
+def train(
+    run: store.Run, reporter: progress.Reporter, prepared: Prepared
+) -> tuple[targets.Summary, unlearned.Summary | None]:
+    """Trains and records what is missing; the second result is None where no costs or methods are wanted."""
+    bench, names, asked, costs_are_wanted = prepared
+    trained = targets.run(run, reporter, bench, tuple(name for name in target_roles.NAMES if name in names))
+    made = unlearned.make(run, reporter, bench, asked) if asked or costs_are_wanted else None
+    return trained, made
+
+
+def plan_text(prepared: Prepared) -> str:
+    """What would be trained."""
+    names = tuple(name for name in target_roles.NAMES if name in prepared.roles)
+    text = plan.targets_text(plan.make_targets(prepared.bench.settings, names))
+    methods = f"\n\n{listing.plan(prepared.bench, prepared.variants)}" if prepared.variants else ""
+    return text + methods
