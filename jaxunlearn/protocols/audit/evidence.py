@@ -1,6 +1,5 @@
 """The door for logits from any framework: an .npz of arrays in, scores and findings out. No model code is loaded."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -85,7 +84,7 @@ def open_file(request: Request) -> Opened:
     checks.in_range("level", request.level, 1e-6, 0.5)
     if request.dataset:
         checks.choice("dataset", request.dataset, PUBLISHED)
-    named = evidences.from_arrays(store.arrays.read(Path(request.path).expanduser()))
+    named = evidences.from_arrays(store.arrays.read(request.path))
     options = scores.Options(
         constants=scores.published(request.dataset),
         levels=request.levels or named.levels or 100,

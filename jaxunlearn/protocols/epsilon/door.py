@@ -74,7 +74,7 @@ def open_data(request: Request) -> Opened:
     """
     whole = settings.resolve({"epsilon": request.chosen, "compat": {"evaluate": request.compat}})
     checks.in_range("--seed", request.seed, 0)
-    path = Path(request.path).expanduser()
+    path = store.arrays.expand(request.path)
     raw = _published(path) if store.approaches.is_folder(path) else _archive(path)
     for name in request.approaches:
         checks.choice("approach", name, (*raw.approaches, measures.BASELINE))

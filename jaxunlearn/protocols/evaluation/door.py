@@ -9,7 +9,6 @@ untrained_forget                    outputs of an untrained network, for ZRF
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,7 +68,7 @@ def open_file(request: Request) -> Opened:
       DataError, ShapeError, ConfigError: bad file, arrays or choices.
     """
     choices = choices_of(request)
-    arrays = store.arrays.read(Path(request.path).expanduser(), _what(request.path))
+    arrays = store.arrays.read(request.path, _what(request.path))
     missing = [name for part in REQUIRED for name in (part, f"{part}_labels") if name not in arrays]
     if missing:
         raise errors.DataError(f"{request.path} lacks {', '.join(missing)}. {_what(request.path)}")
