@@ -6,8 +6,11 @@ T steps.
 All checks run on the host, on shapes or on concrete arrays; none belongs inside `jit`.
 """
 
+import contextlib
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -129,13 +132,16 @@ def lookup(kind: str, name: str, table: Mapping[str, Callable]) -> Callable:
     """Finds a table entry, or imports a user's own function given as `my_module:my_function`.
 
     Raises:
-      ConfigError: no such entry (with the nearest one), no such module, or no such function in it.
+      ConfigError: no such entry (with the nearest one), no such module, one that fails while it is imported, or no such
+        function in it.
     """
     if ":" not in name:
         if name not in table:
             raise errors.unknown(kind, name, table)
         return table[name]
     module_name, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
+        raise errors.ConfigError(f"{kind} {name!r}: expected my_module:my_function, two names of Python.")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -143,9 +149,49 @@ def lookup(kind: str, name: str, table: Mapping[str, Callable]) -> Callable:
             f"{kind} {name!r}: cannot import module {module_name!r} ({error}). "
             "It must lie in the working directory or be installed."
         ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's file does while it is read
+        raise errors.ConfigError(
+            f"{kind} {name!r}: module {module_name!r} fails while it is imported: {said(error)}."
+        ) from error
     if not callable(getattr(module, attribute, None)):
         raise errors.ConfigError(
             f"{kind} {name!r}: module {module_name!r} has no function {attribute!r}."
             f"{errors.nearest(attribute, vars(module))}"
         )
     return getattr(module, attribute)
+
+
+@contextlib.contextmanager
+def users_code(what: str, function: Any) -> Iterator[None]:
+    """Turns whatever a user's own function raises into a ConfigError that names it; our own errors pass.
+
+    Args:
+      what: the function in words, e.g. "score my_module:my_score".
+      function: the function itself; the message names the last line of its file that was reached. None for a function
+        of ours, whose exceptions are bugs and pass.
+    """
+    try:
+        yield
+    except errors.UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if function is None:
+            raise
+        raise errors.ConfigError(f"{what} does not run: {said(error, function)}.") from error
+
+
+def said(error: BaseException, function: Any = None) -> str:
+    """Returns type, first line and place of an error: the last line reached of the function's file, else of all."""
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    own = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "") if callable(function) else ""
+    place = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1] if frames else None)
+    if isinstance(error, SyntaxError) or place is None:  # it names file and line by itself
+        return text
+    return f"{text} ({place.filename}, line {place.lineno})"
+
+
+def printable(text: str) -> str:
+    """Returns a name or message with control characters escaped: what a file holds must not steer the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

@@ -47,6 +47,34 @@ def test_a_users_function_is_found_or_its_absence_explained(tmp_path, monkeypatc
         checks.lookup("model", "not_here:net", {})
 
 
+@pytest.mark.parametrize("content", ["def f(:\n", "raise RuntimeError('no')\n", "import sys; sys.exit(7)\n", "1 / 0\n"])
+def test_a_users_module_that_fails_while_it_is_imported_is_named(content, tmp_path, monkeypatch):
+    name = f"broken_{abs(hash(content))}"
+    (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(errors.ConfigError, match=f"'{name}' fails while it is imported: .*{name}.py, line 1"):
+        checks.lookup("score", f"{name}:f", {})
+
+
+@pytest.mark.parametrize("name", [":f", ".x:f", "a..b:f", "a:", "a:b.c", "../a:f"])
+def test_what_names_no_function_is_one_message(name):
+    with pytest.raises(errors.ConfigError, match="expected my_module:my_function"):
+        checks.lookup("score", name, {})
+
+
+def test_a_users_function_that_raises_is_named_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / "raises_here.py").write_text("def net(x):\n    return int(x)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    net = checks.lookup("model", "raises_here:net", {})
+    with pytest.raises(errors.ConfigError, match="model m does not run: ValueError: .*raises_here.py, line 2"):
+        with checks.users_code("model m", net):
+            net("a\nb")
+    with pytest.raises(errors.DataError), checks.users_code("model m", net):
+        raise errors.DataError("ours")
+    with pytest.raises(ValueError), checks.users_code("model m", None):
+        net("a")
+
+
 def test_keys_depend_on_name_and_number_only():
     root = keys.root(7)
     ids = np.array([5, 2, 40])

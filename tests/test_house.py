@@ -12,7 +12,7 @@ PACKAGE = ROOT / "jaxunlearn"
 FOUNDATION = ["errors", "checks", "keys", "trees", "records", "plain", "arrays", "sections", "settings", "progress"]
 ROOMS = {
     "store": [],
-    "data": [],
+    "data": ["store"],
     "models": [],
     "scores": [],
     "metrics": [],

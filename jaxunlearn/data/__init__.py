@@ -55,7 +55,8 @@ def load(settings: DataSettings) -> Dataset:
         source = checks.lookup("data source", settings.name, SOURCES)
     else:
         source = prepared.source
-    dataset = source(settings)
+    with checks.users_code(f"data source {settings.name}", source if ":" in settings.name else None):
+        dataset = source(settings)
     validate(dataset, settings.name)
     dataset = _first_rows(dataset, settings.train_rows, settings.test_rows)
     if not settings.normalise:

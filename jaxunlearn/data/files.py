@@ -8,13 +8,11 @@ import hashlib
 import os
 import pathlib
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from jaxunlearn import errors, settings
+from jaxunlearn import errors, settings, store
 from jaxunlearn.settings import DataSettings
 
 
@@ -73,27 +71,8 @@ def locate(settings: DataSettings, candidates: Iterable[str], ways: Iterable[str
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`; pickled objects are refused.
-
-    Raises:
-      DataError: no such file, not an .npz, cut off, or holding Python objects.
-    """
-    if not path.is_file():
-        raise errors.DataError(f"there is no file {path}: give the path of an .npz file.")
-    broken = "It may be cut off or of another format: fetch or write it again."
-    # Asked first, because numpy takes any other file for a pickle and says so.
-    if not zipfile.is_zipfile(path):
-        raise errors.DataError(f"{path} is not a readable .npz file (no zip archive). {broken}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError) as error:
-        if "allow_pickle" in str(error):
-            raise errors.DataError(
-                f"{path} holds Python objects, which are never unpickled (they could run code). "
-                "Save plain number arrays: numpy.savez(path, x_train=..., y_train=...)."
-            ) from error
-        raise errors.DataError(f"{path} is not a readable .npz file ({error}). {broken}") from error
+    """Reads all arrays of an `.npz`; raises a DataError as `store.arrays.read` does."""
+    return store.arrays.read(path, "If it is cut off or of another format, fetch or write it again.")
 
 
 def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:

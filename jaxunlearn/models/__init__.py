@@ -63,7 +63,8 @@ def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype
     checks.choice("model.dtype", dtype, ("float32", "bfloat16"))
     checks.in_range("num_classes", num_classes, low=1)
     _check_signature(settings.name, builder)
-    module = builder(num_classes=num_classes, conv=conv, dtype=dtype, hidden=settings.hidden, width=settings.width)
+    with checks.users_code(f"model {settings.name}", None if settings.name in MODELS else builder):
+        module = builder(num_classes=num_classes, conv=conv, dtype=dtype, hidden=settings.hidden, width=settings.width)
     if not isinstance(module, nn.Module):
         raise errors.ConfigError(
             f"model {settings.name!r} returned {type(module).__name__}, expected a flax.linen Module."

@@ -292,7 +292,7 @@ def compute_cases(name: str, measured: Measured, cases: Cases, options: Options)
     """[K, N] one score for K audited models that share shadows and everything else of `measured`, in one program.
 
     Raises:
-      DataError: the score is not one finite number per sample.
+      DataError: the score is not one finite number per sample. ConfigError: a user's own score that does not run.
     """
     score = find(name)
     entry = score.entry
@@ -301,11 +301,14 @@ def compute_cases(name: str, measured: Measured, cases: Cases, options: Options)
     elif score.on_host(options):
         count = len(cases.unlearned.log_odds)
         picked = [case(measured, jax.tree.map(lambda leaf, k=k: leaf[k], cases)) for k in range(count)]
-        values = np.stack([np.asarray(entry(one, options)) for one in picked])
+        with checks.users_code(f"score {name}", None if name in SCORES else entry):
+            values = np.stack([np.asarray(entry(one, options)) for one in picked])
     else:
         values = np.asarray(_mapped(measured, cases, entry, options))
     sizes = {"K": len(cases.unlearned.log_odds), "N": len(measured.labels)}
     checks.shape("KN", sizes, **{f"score {name} (one line per audited model)": values})
+    if values.dtype.kind in "OSUc":
+        raise errors.DataError(f"score {name} has dtype {values.dtype}, expected one number per sample.")
     faithful = options.compat == "faithful" and values.dtype == np.float64
     values = values if faithful else values.astype(np.float32)
     checks.finite(f"score {name}", values, "KN")

@@ -10,14 +10,15 @@ Source: Forget with Precision, `create_logits.py`, `attack.py`.
 
 import csv
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn import errors
-from jaxunlearn.store import arrays, files
+from jaxunlearn import checks, errors
+from jaxunlearn.store import arrays, files, npy
 
 RETRAINED, UNLEARNED, METRICS = "logits_retain.npy", "logits_unlearn.npy", "metrics.csv"
 PARTS = ("retain", "forget", "test")
@@ -41,7 +42,7 @@ class Folder(NamedTuple):
 
 def is_folder(path: Path) -> bool:
     """Whether this is a folder of that layout."""
-    return (path / RETRAINED).exists()
+    return os.path.exists(path / RETRAINED)  # False for a name that no file can have
 
 
 def read(path: Path) -> Folder:
@@ -51,9 +52,9 @@ def read(path: Path) -> Folder:
       DataError: a file that is no plain array, or a metrics.csv without the columns or with something that is no
         fraction.
     """
-    subfolders = sorted(one for one in path.iterdir() if (one / UNLEARNED).exists())
-    unlearned = {one.name: arrays.mapped(one / UNLEARNED) for one in subfolders}
-    places = {"": path, **{one.name: one for one in subfolders}}
+    subfolders = {checks.printable(one.name): one for one in sorted(path.iterdir()) if (one / UNLEARNED).exists()}
+    unlearned = {name: arrays.mapped(one / UNLEARNED) for name, one in subfolders.items()}
+    places = {"": path, **subfolders}
     accuracies = {name: _accuracies(place / METRICS) for name, place in places.items() if (place / METRICS).exists()}
     return Folder(arrays.mapped(path / RETRAINED), unlearned, accuracies)
 
@@ -108,8 +109,9 @@ def _split(path: Path, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _accuracies(path: Path) -> Accuracies:
     try:
+        npy.require_regular(path)
         lines = list(csv.DictReader(io.StringIO(path.read_text())))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (npy.Malformed, OSError, UnicodeDecodeError, csv.Error) as error:
         raise errors.DataError(f"{path} cannot be read as a table ({error}).") from error
     missing = [_column(part) for part in PARTS if not lines or _column(part) not in lines[0]]
     if missing:

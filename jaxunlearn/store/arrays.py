@@ -1,49 +1,76 @@
-"""Arrays that a user brings: an .npz, or a folder of .npy files that are memory-mapped."""
+"""Arrays that a user brings: an .npz, or a folder of .npy files that are memory-mapped.
 
-import zipfile
-import zlib
+Kinds and sizes are checked by `npy` before anything is read. Which arrays a command knows, their axes and types are the
+command's own affair.
+"""
+
+import os
 from pathlib import Path
 
 import numpy as np
 
-from jaxunlearn import errors
+from jaxunlearn import checks, errors
+from jaxunlearn.store import npy
 
-EVIDENCE = (
-    "It must be an .npz with `unlearned` [n, c], `labels` [n] and as many of `original` [n, c], `shadows` [s, n, c], "
-    "`forgotten` [n] as you have."
-)
+def read(path: Path | str, expected: str) -> dict[str, np.ndarray]:
+    """Reads the arrays of an .npz, or of a folder of .npy files (as read-only memory maps).
 
+    Args:
+      path: as the user wrote it.
+      expected: says in an error what the file should hold.
 
-def read(path: Path, expected: str = EVIDENCE) -> dict[str, np.ndarray]:
-    """Arrays of an .npz, or of a folder of .npy files (as read-only memory maps).
-
-    `expected` says in an error what the file should hold.
+    Returns:
+      name -> array of numbers, bools or strings in this machine's byte order. A name that cannot be printed comes
+      escaped.
 
     Raises:
-      DataError: not there, not readable, or pickled objects inside.
+      DataError: not there, not readable, larger than memory, no plain arrays inside, or one of several axes that holds
+        no value.
     """
-    if path.is_dir():
-        found = {file.stem: mapped(file) for file in sorted(path.glob("*.npy"))}
-        if not found:
-            raise errors.DataError(f"{path} holds no .npy files. {expected}")
-        return found
-    if path.suffix == ".npy":
-        raise errors.DataError(f"{path} is a single array. {expected}")
+    path = expand(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        if os.path.isdir(path):  # unlike Path.is_dir, False for a name that no file can have
+            arrays = {file.stem: mapped(file) for file in sorted(path.glob("*.npy"))}
+            if not arrays:
+                raise errors.DataError(f"{path} holds no .npy files. {expected}")
+        elif path.suffix == ".npy":
+            raise errors.DataError(f"{path} is a single array. {expected}")
+        else:
+            arrays = npy.read_archive(path)
+            if not arrays:
+                raise npy.Malformed("holds no array")
     except FileNotFoundError as error:
         raise errors.DataError(f"{path} does not exist. {expected}") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+    except npy.Malformed as error:
         raise errors.DataError(
-            f"{path} cannot be read as an .npz of plain arrays ({error}). Save it with numpy.savez(path, name=array, "
-            f"...). {expected}"
+            f"{path} cannot be read as an .npz of plain arrays: it {error}. Save it with numpy.savez(path, "
+            f"name=array, ...). {expected}"
         ) from error
+    for name, array in arrays.items():
+        if array.ndim > 1 and not array.size:
+            raise errors.DataError(
+                f"{path}: {name!r} has shape {array.shape}, it holds no value. Leave out what you do not have."
+            )
+    return {checks.printable(name): array for name, array in arrays.items()}
 
 
 def mapped(path: Path) -> np.ndarray:
-    """One .npy as a read-only memory map; raises a DataError where it is no plain array."""
+    """Returns one .npy as a read-only memory map; raises a DataError where it is no plain array."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise errors.DataError(f"{path} cannot be read as a plain array ({error}). Save it with numpy.save.") from error
+        return npy.map_file(path)
+    except FileNotFoundError as error:
+        raise errors.DataError(f"{path} does not exist.") from error
+    except npy.Malformed as error:
+        raise errors.DataError(
+            f"{path} cannot be read as a plain array: it {error}. Save it with numpy.save."
+        ) from error
+
+
+def expand(path: Path | str) -> Path:
+    """Returns a path with `~` resolved; raises a DataError for one that no file can have."""
+    if "\0" in str(path):
+        raise errors.DataError(f"{str(path)!r} is no path (it holds a NUL).")
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError) as error:  # the home of an unknown user
+        raise errors.DataError(f"{str(path)!r} is no path ({error}).") from error

@@ -171,6 +171,13 @@ def test_a_score_of_the_users_own_stands_beside_the_others(tmp_path, capsys):
     assert "switched off" in said
 
 
+def test_a_score_of_the_users_own_that_raises_is_one_message(tmp_path, capsys):
+    path = save(tmp_path / "my.npz", ours())
+    assert launch(f"--evidence={path}", f"--out={tmp_path / 'out'}", "--scores=my_scores:misspelt") == 2
+    said = capsys.readouterr().err
+    assert "score my_scores:misspelt does not run: AttributeError" in said and "my_scores.py, line" in said
+
+
 def test_equal_arrays_give_equal_bytes_and_other_arrays_are_never_mixed(tmp_path, capsys):
     _, out = run(tmp_path, capsys, ours())
     before = {name: (out / name).read_bytes() for name in ("scores.npz", "verdicts.npz")}

@@ -36,7 +36,7 @@ def run(
     begun = time.monotonic()
     analysis = ANALYSES[name]
     analysis.check(settings)
-    named, notes = read(Path(path).expanduser(), analysis)
+    named, notes = read(store.arrays.expand(path), analysis)
     values = arrays.read(named, analysis.fields, analysis.expected, probabilities=probabilities)
     inputs = analysis.from_arrays(values, settings)
     if dry_run:

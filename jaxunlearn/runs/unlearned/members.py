@@ -6,18 +6,18 @@ A member's numbers depend on (settings, method, hyperparameters, forget set); dr
 of a sweep, so that they differ by their hyperparameters only.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
 import time
-import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxunlearn import errors, keys, progress, records, store, trees, unlearn
+from jaxunlearn import checks, errors, keys, progress, records, store, trees, unlearn
 from jaxunlearn.population import capacity
 from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
 from jaxunlearn.runs.unlearned.variants import Variant, of_role
@@ -128,10 +128,11 @@ def built(variant: Variant) -> unlearn.Method:
     Raises:
       ConfigError: a builder that returns no method.
     """
-    try:
-        return table.binder(variant.entry, variant.chosen)({})
-    except errors.ConfigError as error:
-        raise errors.ConfigError(f"{variant.method}: {error}") from error
+    with _users_code(variant):
+        try:
+            return table.binder(variant.entry, variant.chosen)({})
+        except errors.ConfigError as error:
+            raise errors.ConfigError(f"{variant.method}: {error}") from error
 
 
 def describe(
@@ -210,19 +211,17 @@ def trace(bench: workbench.Workbench, split: records.Split, variant: Variant) ->
     params, statistics = jax.eval_shape(lambda: networks.init(net, keys.root(0)))
     one = {"params": params, **statistics}
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), one)
-    try:
-        running.trace(setup(bench, split, shapes, [variant], np.zeros(1, np.int64)))
-    except errors.UserError as error:
-        raise errors.ConfigError(f"{variant.method} cannot run here: {error}") from error
-    except Exception as error:  # whatever a user's own code raises
-        if table.is_ours(variant.method):
-            raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        said = str(error).strip().splitlines()
-        raise errors.ConfigError(
-            f"{variant.method} does not run: {type(error).__name__}: {said[0] if said else ''} "
-            f"({place.filename}, line {place.lineno})."
-        ) from error
+    with _users_code(variant):
+        try:
+            running.trace(setup(bench, split, shapes, [variant], np.zeros(1, np.int64)))
+        except errors.UserError as error:
+            raise errors.ConfigError(f"{variant.method} cannot run here: {error}") from error
+
+
+def _users_code(variant: Variant) -> contextlib.AbstractContextManager[None]:
+    """Turns whatever a user's own method raises into one message that names it."""
+    build = None if table.is_ours(variant.method) else wrappers.innermost(variant.entry.build)
+    return checks.users_code(variant.method, build)
 
 
 def train_missing(world: World, staged: Sequence[Staged]) -> None:
