@@ -53,8 +53,9 @@ def source(settings: DataSettings) -> Dataset:
     names = content["class_names"].tolist()
     if "x_test" not in content:
         return arrays.build_cut(
-            settings.name, content["x_train"], content["y_train"], settings.held_out, class_names=names
-        )
+            settings.name, content["x_train"], content["y_train"], settings.held_out, class_names=names,
+            ids=content["ids_train"],
+        )  # fmt: skip
     inputs, labels = embedded.join(settings.name, *(content[key] for key in embedded.POOLS))
     ids = source_ids(content)
     return arrays.build(settings.name, inputs, labels, len(content["y_train"]), ids=ids, class_names=names)
