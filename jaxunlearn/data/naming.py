@@ -35,8 +35,13 @@ def shown(dataset: Dataset, places: Any) -> np.ndarray:
     found = named(dataset, places)
     if dataset.names is None:
         return found["rows"].astype(str)
-    pairs = zip(found["rows"].tolist(), found["ids"].tolist(), strict=True)
-    return np.array([f"{number} ({name})" for number, name in pairs], dtype=np.str_)
+    pairs = zip(found["rows"].tolist(), found["ids"].astype(str).tolist(), strict=True)
+    return np.array([f"{number} ({_printable(name)})" for number, name in pairs], dtype=np.str_)
+
+
+def _printable(name: str) -> str:
+    """A user's text without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
 
 
 def places_of_rows(what: str, dataset: Dataset, rows: np.ndarray) -> np.ndarray:

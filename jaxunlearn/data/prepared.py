@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, embedded, files, pictures
+from jaxunlearn.data import arrays, decoding, embedded, files
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
@@ -209,7 +209,7 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
     import PIL.Image
 
     is_grey = image.shape[-1] == 1
-    resized = pictures.resized(PIL.Image.fromarray(image[..., 0] if is_grey else image), size)
+    resized = decoding.resized(PIL.Image.fromarray(image[..., 0] if is_grey else image), size)
     return resized[..., None] if is_grey else resized
 
 
