@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import errors
+from jaxunlearn import checks, errors
 from jaxunlearn.data import arrays, files
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
@@ -109,16 +109,10 @@ def _names(path: pathlib.Path, content: Mapping[str, np.ndarray], sizes: Mapping
     """[N] what the file calls its rows; None where it does not say. `sizes`: name of the array -> its rows."""
     if not any(key in content for key in sizes):
         return None
-    for key, size in sizes.items():
+    for key in sizes:
         if key not in content:
-            raise errors.DataError(f"{path} holds {' and '.join(set(sizes) & set(content))}, but no {key}: give both.")
-        if content[key].shape != (size,) or content[key].dtype.kind not in "iuUS":
-            raise errors.DataError(
-                f"{path}: {key} has shape {content[key].shape} and dtype {content[key].dtype}; expected one whole "
-                f"number or text for each of {size} rows."
-            )
-    found = np.concatenate([content[key] for key in sizes])
-    return np.char.decode(found, "utf-8", "replace") if found.dtype.kind == "S" else found
+            raise errors.DataError(f"{path} holds ids of one pool, but no {key}: give ids_train and ids_test.")
+    return np.concatenate([checks.ids(content[key], size, f"{key} of {path}") for key, size in sizes.items()])
 
 
 def _class_names(path: pathlib.Path, values: np.ndarray) -> Sequence[str]:

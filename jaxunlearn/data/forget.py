@@ -155,9 +155,9 @@ def _listed_sets(
         if len(outside):
             raise errors.DataError(
                 f"forget set {number} ({origin(settings)}) lists {len(outside)} row(s) outside the target set, first "
-                f"{naming.shown(dataset, outside[:1])[0]}. Only rows that the original model trains on can be forgotten: lower "
-                "split.shadow, set split.target = 0, or use split.rng = 'numpy', which keeps listed rows out of the "
-                "shadow set."
+                f"{naming.shown(dataset, outside[:1])[0]}. Only rows that the original model trains on can be "
+                "forgotten: lower split.shadow, set split.target = 0, or use split.rng = 'numpy', which keeps listed "
+                "rows out of the shadow set."
             )
     return list(listed)
 

@@ -6,7 +6,6 @@
 A place is an index into the arrays of a `Dataset`. Where a source is cut at random, place 0 is some row of the file.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,12 +35,7 @@ def shown(dataset: Dataset, places: Any) -> np.ndarray:
     if dataset.names is None:
         return found["rows"].astype(str)
     pairs = zip(found["rows"].tolist(), found["ids"].astype(str).tolist(), strict=True)
-    return np.array([f"{number} ({_printable(name)})" for number, name in pairs], dtype=np.str_)
-
-
-def _printable(name: str) -> str:
-    """A user's text without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+    return np.array([f"{number} ({errors.printable(name)})" for number, name in pairs], dtype=np.str_)
 
 
 def places_of_rows(what: str, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -61,8 +55,8 @@ def places_of_rows(what: str, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
     return _places(what, "row", np.asarray(dataset.ids), rows)
 
 
-def places_of_names(what: str, dataset: Dataset, names: Sequence[str]) -> np.ndarray:
-    """Finds rows by what the user's file calls them: as `places_of_rows`, for `Dataset.names`.
+def places_of_names(what: str, dataset: Dataset, names: np.ndarray) -> np.ndarray:
+    """Finds rows by what the user's file calls them, [n] text: as `places_of_rows`, for `Dataset.names`.
 
     Raises:
       DataError: the data set has no names, or a name that no row or several rows have.
@@ -72,7 +66,7 @@ def places_of_names(what: str, dataset: Dataset, names: Sequence[str]) -> np.nda
             f"{what} lists ids, but data set {dataset.name!r} has none. List row numbers, or give its .npz an array "
             "`ids` (`ids_train` and `ids_test` where it has two pools)."
         )
-    return _places(what, "id", np.asarray(dataset.names).astype(str), np.asarray(names, np.str_))
+    return _places(what, "id", np.asarray(dataset.names).astype(str), names)
 
 
 def _places(what: str, kind: str, known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

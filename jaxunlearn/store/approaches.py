@@ -4,6 +4,7 @@
     DATA/metrics.csv                    seed,retain_accuracy,forget_accuracy,test_accuracy: fractions, a line per model
     DATA/APPROACH/logits_unlearn.npy    the same of unlearned models
     DATA/APPROACH/metrics.csv
+    DATA/rows.npy, ids.npy              [S] numbers and names of the samples in the user's data (ours; may be absent)
 
 Source: Forget with Precision, `create_logits.py`, `attack.py`.
 """
@@ -12,6 +13,7 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from jaxunlearn.store import arrays, files
 RETRAINED, UNLEARNED, METRICS = "logits_retain.npy", "logits_unlearn.npy", "metrics.csv"
 PARTS = ("retain", "forget", "test")
 HEADER = "seed,retain_accuracy,forget_accuracy,test_accuracy"
+NAMES = ("rows", "ids")
 Accuracies = dict[str, np.ndarray]
 
 
@@ -32,11 +35,13 @@ class Folder(NamedTuple):
       retrained: [S, 1 + N, C] as stored; `unlearned`: approach -> the same.
       accuracies: approach, or "" for the retrained models -> retain, forget, test -> [N] fractions; without those
         that have no file.
+      named: `rows`, `ids` -> [S], as far as they are there.
     """
 
     retrained: np.ndarray
     unlearned: dict[str, np.ndarray]
     accuracies: dict[str, Accuracies]
+    named: dict[str, np.ndarray]
 
 
 def is_folder(path: Path) -> bool:
@@ -55,7 +60,8 @@ def read(path: Path) -> Folder:
     unlearned = {one.name: arrays.mapped(one / UNLEARNED) for one in subfolders}
     places = {"": path, **{one.name: one for one in subfolders}}
     accuracies = {name: _accuracies(place / METRICS) for name, place in places.items() if (place / METRICS).exists()}
-    return Folder(arrays.mapped(path / RETRAINED), unlearned, accuracies)
+    named = {name: arrays.mapped(path / f"{name}.npy") for name in NAMES if (path / f"{name}.npy").exists()}
+    return Folder(arrays.mapped(path / RETRAINED), unlearned, accuracies, named)
 
 
 def _accuracies(path: Path) -> Accuracies:
@@ -86,7 +92,7 @@ def _column(part: str) -> str:
 
 def write(
     path: Path, labels: np.ndarray, retrained: np.ndarray, unlearned: Mapping[str, np.ndarray],
-    accuracies: Mapping[str, Mapping[str, np.ndarray]],
+    accuracies: Mapping[str, Mapping[str, np.ndarray]], named: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     """Writes a folder that `read`, and the published scripts, can read.
 
@@ -96,10 +102,13 @@ def write(
       retrained: [S, N, C] logits; `unlearned`: approach -> the same.
       unlearned: by approach.
       accuracies: as in `Folder`.
+      named: as in `Folder`.
 
     Raises:
       StoreError: cannot be written.
     """
+    for name, array in named.items():
+        files.write_npy(path / f"{name}.npy", array)
     classes = retrained.shape[-1]
     one_hot = np.eye(classes, dtype=np.float32)[labels][:, None]
     for name, values in {"": retrained, **unlearned}.items():

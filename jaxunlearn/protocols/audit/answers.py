@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxunlearn import scores
+from jaxunlearn import errors, scores
 from jaxunlearn.metrics import intervals
 from jaxunlearn.protocols.audit import evidence, verdicts
 from jaxunlearn.protocols.audit.presenting import Piece, scoreboard
@@ -115,7 +115,7 @@ def worst(found: verdicts.Verdicts, rows: np.ndarray, labels: np.ndarray, names:
 
     Args:
       found: of the audited role.
-      rows: [N] numbers by which the user knows the samples.
+      rows: [N] numbers or names by which the user knows the samples.
       labels: [N].
       names: of the classes; may be empty.
     """
@@ -188,7 +188,9 @@ def of_arrays(found: evidence.Audit) -> tuple[list[Piece], str]:
     if found.decided is not None:
         rows = {"given model": found.decided} | ({"original": found.original} if found.original is not None else {})
         made = decisions(rows, None)
-        made.insert(1, worst(found.decided, np.arange(len(found.labels)), found.labels))
+        ids = np.arange(len(found.labels)) if found.ids is None else found.ids
+        names = np.array([errors.printable(str(name)) for name in ids])
+        made.insert(1, worst(found.decided, names, found.labels))
         pieces = made + pieces
     return pieces, said
 

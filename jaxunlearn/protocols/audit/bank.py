@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, progress, records, scores, store
+from jaxunlearn.data import naming
 from jaxunlearn.data.forget import CLASS_KINDS
 from jaxunlearn.protocols import recording, shadows, splits, targets, workbench
 from jaxunlearn.scores import rmia, unleak
@@ -54,6 +55,7 @@ class Bank(NamedTuple):
       shadow: from the shadows; `original`: one model or one per forget set; `audited`: role -> part.
       population_in: Signals [P] or None; reference: Signals [K, N] or None; reference_member: [K, N] or None.
       pairs: role -> [R, N, C] UnLeak features.
+      named: what files of results call the target rows: `rows` and `ids` [N] of the user's own file.
     """
 
     options: scores.Options
@@ -67,6 +69,7 @@ class Bank(NamedTuple):
     reference: Signals | None = None
     reference_member: np.ndarray | None = None
     pairs: dict[str, np.ndarray] = {}
+    named: dict[str, np.ndarray] = {}
 
 
 def options_of(settings: Settings, offline_a: float | None = None) -> scores.Options:
@@ -145,6 +148,7 @@ def open_bank(
         reference,
         member,
         pairs,
+        naming.named(bench.dataset, split.target),
     )
 
 

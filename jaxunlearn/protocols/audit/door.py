@@ -22,12 +22,13 @@ def audit_file(request: evidence.Request, out: str, overwrite: tuple[str, ...], 
         store.claim(run, "audit", run.path("evidence.json"), facts, 1)
         found = evidence.run(request, opened, reporter)
         values = {name: one.values for name, one in found.result.scores.items()}
-        store.files.write_npz(run.path("scores.npz"), **values)
+        ids = {} if found.ids is None else {"ids": found.ids}
+        store.files.write_npz(run.path("scores.npz"), **values, **ids)
         if found.decided is not None:
             decided = found.decided
             p_in = {} if decided.p_in is None else {"p_in": decided.p_in[0]}
             store.files.write_npz(
-                run.path("verdicts.npz"), p_out=decided.p_out[0], verdict=decided.codes[0], **p_in
+                run.path("verdicts.npz"), **ids, p_out=decided.p_out[0], verdict=decided.codes[0], **p_in
             )  # fmt: skip
         pieces, answer = answers.of_arrays(found)
         made = presenting.provenance(

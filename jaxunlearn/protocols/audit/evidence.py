@@ -48,6 +48,7 @@ class Audit(NamedTuple):
       undecided: why there are no verdicts.
       options: of the scores; sizes: axis letter -> size; ignored: names in the file that were not used.
       labels: [N]; forgotten: [N] bool or None; warnings: about duplicated or constant scores.
+      ids: [N] what the file calls its samples, or None.
     """
 
     result: scores.Result
@@ -61,15 +62,17 @@ class Audit(NamedTuple):
     labels: np.ndarray
     forgotten: np.ndarray | None
     warnings: tuple[str, ...]
+    ids: np.ndarray | None
 
 
 class Opened(NamedTuple):
-    """A file that has passed every check: the arrays, the scores wanted, their options, sizes by axis letter."""
+    """A file that has passed every check: arrays, scores wanted, their options, sizes by axis letter, ids."""
 
     named: evidences.Named
     names: tuple[str, ...]
     options: scores.Options
     sizes: dict[str, int]
+    ids: np.ndarray | None
 
 
 def open_file(request: Request) -> Opened:
@@ -85,7 +88,9 @@ def open_file(request: Request) -> Opened:
     checks.in_range("level", request.level, 1e-6, 0.5)
     if request.dataset:
         checks.choice("dataset", request.dataset, PUBLISHED)
-    named = evidences.from_arrays(store.arrays.read(Path(request.path).expanduser()))
+    arrays = store.arrays.read(Path(request.path).expanduser())
+    ids = arrays.pop("ids", None)
+    named = evidences.from_arrays(arrays)
     options = scores.Options(
         constants=scores.published(request.dataset),
         levels=request.levels or named.levels or 100,
@@ -94,7 +99,8 @@ def open_file(request: Request) -> Opened:
         dataset=request.dataset,
     )
     scores.check_options(options)
-    return Opened(named, wanted, options, scores.check(named.evidence))
+    sizes = scores.check(named.evidence)
+    return Opened(named, wanted, options, sizes, None if ids is None else checks.ids(ids, sizes["N"]))
 
 
 def fingerprint(opened: Opened) -> str:
@@ -129,7 +135,7 @@ def plan_text(opened: Opened) -> str:
 
 def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
     """Audits arrays that `open_file` has checked."""
-    named, wanted, options, sizes = opened
+    named, wanted, options, sizes, ids = opened
     given = named.evidence
     reporter.say(f"{sizes['N']:,} samples, {sizes.get('S', 0)} shadow model(s), {sizes['C']} classes")
     measured = scores.measure(given, options, pairs="unleak" in wanted)
@@ -142,7 +148,7 @@ def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
     decided, original, why = _decide(request, given, measured, forgotten, options)
     return Audit(
         result, board, decided, original, why, options, sizes, named.ignored, np.asarray(given.labels), forgotten,
-        tuple(_warnings(result)),
+        tuple(_warnings(result)), ids,
     )  # fmt: skip
 
 

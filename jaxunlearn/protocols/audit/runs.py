@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxunlearn import errors, progress, scores, settings, store
+from jaxunlearn.data import naming
 from jaxunlearn.protocols import opening, plan, shadows, splits, target_roles, targets, workbench
 from jaxunlearn.protocols.audit import (
     answers,
@@ -208,7 +209,7 @@ def decide(
         reporter.say(f"verdicts on {role} by {name}, calibrated on {null.calibration}")
         found[role] = verdicts.decide(name, values, null, bank.forgotten, audit.level)
         store.files.write_npz(
-            run.path("scores", f"verdicts_{role}.npz"), rows=bank.rows, score=values, p_out=found[role].p_out,
+            run.path("scores", f"verdicts_{role}.npz"), **bank.named, score=values, p_out=found[role].p_out,
             p_in=found[role].p_in, verdict=found[role].codes,
         )  # fmt: skip
         if role == "retrained" and wanted != "retrained":  # against its own kind it is uniform by construction
@@ -219,7 +220,8 @@ def decide(
         main, retrained, audit.level, "", audited=audit.unlearned[0], original=found["original"]
     )  # fmt: skip
     pieces = answers.decisions(found, truth)
-    pieces.insert(1, answers.worst(main, bank.rows, bank.labels, bench.dataset.class_names))
+    names = naming.shown(bench.dataset, bank.rows)
+    pieces.insert(1, answers.worst(main, names, bank.labels, bench.dataset.class_names))
     return first, pieces
 
 
@@ -255,8 +257,8 @@ def elsewhere(
 
 
 def save_scores(run: store.Run, bank: banks.Bank, scored: judging.Scored, name: str) -> None:
-    """Writes scores/binui_NAME.npz: one [G, R, N] array per score, rows [N], labels [N], forgotten [R, N]."""
+    """Writes scores/binui_NAME.npz: a [G, R, N] array per score, rows, ids, labels [N], forgotten [R, N]."""
     store.files.write_npz(
         run.path("scores", f"binui_{name}.npz"),
-        rows=bank.rows, labels=bank.labels, forgotten=bank.forgotten, **scored.values,
+        **bank.named, labels=bank.labels, forgotten=bank.forgotten, **scored.values,
     )  # fmt: skip

@@ -64,6 +64,7 @@ class Opened(NamedTuple):
     accuracies: dict[str, dict[str, np.ndarray]]
     asked: measures.Asked
     notes: list[str]
+    named: dict[str, np.ndarray]
 
 
 def open_data(request: Request) -> Opened:
@@ -99,7 +100,8 @@ def open_data(request: Request) -> Opened:
         _check_accuracies(name, own, models[name])
     notes = [*raw.notes, *_modes(raw.retrained, approaches, raw.labels, accuracies)]
     asked = measures.Asked(whole.epsilon, request.compat, request.seed)
-    return Opened(raw.retrained, approaches, raw.labels, accuracies, asked, notes)
+    named = {name: checks.ids(values, count, name) for name, values in raw.named.items()}
+    return Opened(raw.retrained, approaches, raw.labels, accuracies, asked, notes, named)
 
 
 class _Raw(NamedTuple):
@@ -108,6 +110,7 @@ class _Raw(NamedTuple):
     labels: np.ndarray
     accuracies: dict[str, dict[str, np.ndarray]]
     notes: list[str]
+    named: dict[str, np.ndarray]
 
 
 def _published(path: Path) -> _Raw:
@@ -135,7 +138,7 @@ def _published(path: Path) -> _Raw:
     accuracies = {name or measures.BASELINE: own for name, own in folder.accuracies.items()}
     for name in (one for one in approaches if one not in accuracies):
         notes.append(f"{name} has no {store.approaches.METRICS}: its accuracies are not known")
-    return _Raw(retrained, approaches, labels, accuracies, notes)
+    return _Raw(retrained, approaches, labels, accuracies, notes, folder.named)
 
 
 def _split(name: str, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -159,6 +162,7 @@ def _split(name: str, stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _archive(path: Path) -> _Raw:
     """An .npz, or a folder of .npy files."""
     arrays = store.arrays.read(path, EXPECTED)
+    named = {key: arrays.pop(key) for key in store.approaches.NAMES if np.ndim(arrays.get(key, 0)) == 1}
     name = next((one for one in RETRAINED if one in arrays), None)
     if name is None or "labels" not in arrays:
         missing = "labels" if "labels" not in arrays else "retrained"
@@ -197,7 +201,7 @@ def _archive(path: Path) -> _Raw:
         wanted = "whole numbers (class indices)" if axes == 3 else "numbers (true values)"
         raise errors.DataError(f"labels has dtype {labels.dtype}, expected {wanted}.")
     checks.float_type(name, arrays[name])
-    return _Raw(np.asarray(arrays[name], dtype), approaches, labels, accuracies, notes)
+    return _Raw(np.asarray(arrays[name], dtype), approaches, labels, accuracies, notes, named)
 
 
 def _check(name: str, retrained: np.ndarray, values: np.ndarray, labels: np.ndarray) -> None:
@@ -276,14 +280,15 @@ def measure_data(request: Request, out: str, overwrite: tuple[str, ...], dry_run
             **timed(time.monotonic() - begun, store.versions()),
         }
         store.files.write_json(run.path("epsilon.json"), presenting.plain(found))
-        shown, files = publish(run, "epsilon-hat of given logits", found, made, request._asdict(), request.samples)
+        shown, files = publish(run, "epsilon-hat of given logits", found, made, request._asdict(), request.samples,
+                               named=opened.named)  # fmt: skip
         notes = "".join(f"\nnote: {one}" for one in (*opened.notes, *measures.notes(found)))
         return f"{shown}{notes}\n\n{files}"
 
 
 def publish(
     run: store.Run, title: str, found: measures.Found, facts: dict[str, str], chosen: dict[str, Any],
-    samples: tuple[int, ...] = (), more: tuple[presenting.Piece, ...] = (),
+    samples: tuple[int, ...] = (), more: tuple[presenting.Piece, ...] = (), named: dict[str, np.ndarray] | None = None,
 ) -> tuple[str, str]:  # fmt: skip
     """Writes all results of a run folder; what an earlier call with other choices left goes first.
 
@@ -295,6 +300,7 @@ def publish(
       chosen: all settings.
       samples: whose margins are drawn.
       more: further sections.
+      named: [S] arrays that name the samples in the user's own data.
 
     Returns:
       (answer and tables for the terminal, where the files are).
@@ -302,7 +308,7 @@ def publish(
     for pattern in ("report/epsilon*", "report/tables/epsilon*"):
         for path in run.root.glob(pattern):
             store.files.remove(path)
-    store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(found))
+    store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(found), **(named or {}))
     pieces, answer = [*presenting.pieces(found, samples), *more], presenting.in_words(found)
     findings = [one for piece in pieces for one in piece.findings]
     files = publishing.publish(run, title, answer, pieces, facts, findings, chosen, presenting.STEM)

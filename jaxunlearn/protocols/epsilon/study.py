@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors, progress, settings, store
+from jaxunlearn.data import naming
 from jaxunlearn.protocols import opening, recording, shadows, splits, target_roles, targets, workbench
 from jaxunlearn.protocols.audit.presenting import Piece, timed
 from jaxunlearn.protocols.epsilon import door, measures, presenting
@@ -59,7 +60,8 @@ def from_config(
         title = f"epsilon-hat of unlearning methods on {chosen.data.name}"
         more = [presenting.modes(main, found[BATCH])] if BATCH in found else []
         more.append(costs(summary, main))
-        shown, files = door.publish(run, title, main, facts, plain, more=tuple(more))
+        named = naming.named(bench.dataset, requested(splits.obtain(run, bench)[0]))
+        shown, files = door.publish(run, title, main, facts, plain, more=tuple(more), named=named)
         notes = "".join(f"\nnote: {one}" for one in (*said, *measures.notes(main)))
         kept = "\n".join(f"  epsilon/{mode}/  logits in the published layout: launch.epsilon --data={run.root}/epsilon/"
                          f"{mode}" for mode in found)  # fmt: skip
@@ -111,7 +113,7 @@ def measure(
       StoreError: fewer than two retrained models, or not one approach with two models, did not diverge; damage.
     """
     split, fingerprint = splits.obtain(run, bench)
-    rows = np.flatnonzero(np.asarray(split.forget)[0]).astype(np.int32)
+    rows = requested(split)
     has_modes = account.has_statistics(bench)
     roles = {GOAL: GOAL, **{runs.shown(one.role): one.role for one in asked}}
     accuracies, recorded, said = {}, {}, []
@@ -140,10 +142,16 @@ def measure(
             continue
         retrained = logits.pop(GOAL)
         known = {"" if name == GOAL else name: values for name, values in accuracies.items()}
-        store.approaches.write(run.path("epsilon", mode), labels, retrained, logits, known)
+        named = naming.named(bench.dataset, rows)
+        store.approaches.write(run.path("epsilon", mode), labels, retrained, logits, known, named)
         known[measures.BASELINE] = known.pop("")
         found[mode] = measures.measure(retrained, logits, labels, chosen, known)
     return found, said
+
+
+def requested(split: Split) -> np.ndarray:
+    """[S] int32 rows of the data set that are asked to be forgotten."""
+    return np.flatnonzero(np.asarray(split.forget)[0]).astype(np.int32)
 
 
 def _accuracies(one: runs.Utility) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, records, store, trees
+from jaxunlearn.data import naming
 from jaxunlearn.protocols import opening, recording, splits, targets, workbench
 from jaxunlearn.protocols.audit import publishing
 from jaxunlearn.protocols.audit.presenting import timed
@@ -21,7 +22,7 @@ from jaxunlearn.protocols.evaluation.measures import Choices, Numbers, Parts
 from jaxunlearn.protocols.unlearned import listing, runs, variants
 from jaxunlearn.settings import Settings, to_dict
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 
 
 class World(NamedTuple):
@@ -204,8 +205,8 @@ def measure_role(world: World, name: str, goal: tuple[np.ndarray, np.ndarray, An
     if "q_hat" in found:
         sets = measures.sets_of(values, world.labels, world.parts, world.choices, found)
         store.files.write_npz(
-            world.run.path("evaluation", f"sets_{name}.npz"), rows=world.rows, labels=world.labels,
-            forgotten=world.parts.forget, alphas=np.asarray(world.choices.settings.alphas), **sets,
+            world.run.path("evaluation", f"sets_{name}.npz"), **naming.named(world.bench.dataset, world.rows),
+            labels=world.labels, forgotten=world.parts.forget, alphas=np.asarray(world.choices.settings.alphas), **sets,
         )  # fmt: skip
     store.files.write_npz(path, fingerprint=np.asarray(facts), **found)
     return found
