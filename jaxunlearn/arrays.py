@@ -203,7 +203,7 @@ def _converted(name: str, array: np.ndarray, field: ArrayField, probabilities: b
     if field.kind == "flags":
         return _flags(name, array, len(choices[0])), choices[0]
     if field.kind == "ids":
-        return np.asarray(array), choices[0]
+        return checks.ids(array, np.shape(array)[0] if np.ndim(array) else 0, name), choices[0]
     if np.asarray(array).dtype.kind != "f" and (field.kind == "logits" or np.asarray(array).dtype.kind not in "iu"):
         raise errors.DataError(
             f"{name} has dtype {np.asarray(array).dtype}, expected float16, float32 or float64"

@@ -114,6 +114,17 @@ def labels(name: str, values: Any, num_classes: int) -> None:
         )
 
 
+def ids(array: Any, count: int, name: str = "ids") -> np.ndarray:
+    """Returns [count] whole numbers or text that a user calls samples by; raises a DataError for anything else."""
+    values = np.asarray(array)
+    if values.shape != (count,) or values.dtype.kind not in "iuUS":
+        raise errors.DataError(
+            f"{name} has shape {values.shape} and dtype {values.dtype}; expected a whole number or text for each of "
+            f"{count} samples."
+        )
+    return np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values
+
+
 def in_range(name: str, value: float, low: float | None = None, high: float | None = None) -> None:
     """Raises a ConfigError unless low <= value <= high (either end may be open)."""
     if (low is not None and value < low) or (high is not None and value > high) or value != value:

@@ -42,3 +42,8 @@ def unknown(kind: str, name: str, known: Iterable[str], error: type[UserError] =
     """Builds the error for a name that stands in no table: nearest known name first, then all of them."""
     known = sorted(known)
     return error(f"unknown {kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+
+
+def printable(text: str) -> str:
+    """Returns a user's text without the characters that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -22,11 +22,15 @@ class Dataset:
     Attributes:
       inputs: [N, ...] uint8 or float32. Images are NHWC. A network sees (inputs / scale - mean) / std.
       labels: [N] int32 class indices from 0.
-      ids: [N] int64, each row's number in its source (published splits are given in source order).
+      ids: [N] int64, each row's number in the user's own file, from 0; held-out rows of a file of their own go on
+        counting after the train rows. Positions in this record are not the file's where the pools were cut at random:
+        whatever names a row to a user names it by `ids` (see `data.naming`).
       groups: [N] int32 or None: a second labelling (fine classes under coarse labels, demographic groups).
       name: the source's name; `num_train`, `num_classes`, `class_names` (may be empty).
       scale: divisor of raw inputs (255 for 8-bit pictures, 16 for digits, 1 for tabular data).
       mean, std: per channel or per feature after scaling; empty tuples mean no normalisation.
+      names: [N] or None: what the user's file calls its rows (its array `ids`, or the paths of pictures).
+      notes: sentences about the source that a user must know (files that are left out).
     """
 
     inputs: Array
@@ -40,6 +44,8 @@ class Dataset:
     scale: float = flax.struct.field(pytree_node=False, default=1.0)
     mean: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
     std: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
+    names: Array | None = None
+    notes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
 
 
 @flax.struct.dataclass

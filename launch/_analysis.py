@@ -39,8 +39,9 @@ def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
                             flag_values=values)  # fmt: skip
         flags.DEFINE_bool("probabilities", False, f"the outputs in --{verb.flag} are softmax or sigmoid probabilities",
                           flag_values=values)  # fmt: skip
-        flags.DEFINE_integer("seed", None, "seed of all random draws (default: the config's; 0 for arrays)",
-                             flag_values=values)
+        flags.DEFINE_integer(
+            "seed", None, "seed of all random draws (default: the config's; 0 for arrays)", flag_values=values
+        )
         flags.DEFINE_string("compat", None, "corrected, or faithful to published quirks", flag_values=values)
         for field in dataclasses.fields(_section(verb)):
             about = f"{field.metadata['help']} (default: {_shown(field.default)})"

@@ -24,6 +24,7 @@ def command(request: _entry.Request) -> None:
     plain = settings.to_dict(request.settings)
     with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
+        splits.tell(reporter, bench)
         summary = shadows.run(run, reporter, tuning.obtain(bench, reporter))
         print(shadows.summary_text(summary))
         print(f"\n{shadows.files_text(run, request.settings)}")

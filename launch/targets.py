@@ -19,7 +19,7 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress, settings, store
-    from jaxunlearn.runs import plan, target_roles, targets, tuning, workbench
+    from jaxunlearn.runs import plan, splits, target_roles, targets, tuning, workbench
 
     if request.dry_run:
         print(plan.targets_text(plan.make_targets(request.settings)))
@@ -29,6 +29,7 @@ def command(request: _entry.Request) -> None:
     plain = settings.to_dict(request.settings)
     with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
+        splits.tell(reporter, bench)
         summary = targets.run(run, reporter, tuning.obtain(bench, reporter))
         print(targets.text(summary))
         print(f"\n{targets.files_text(run, request.settings)}")

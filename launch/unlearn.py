@@ -44,7 +44,7 @@ def command(request: _entry.Request) -> None:
         print(listing.text(chosen, with_data=request.flags["config"].value is not None))
         return
     from jaxunlearn import progress, settings, store
-    from jaxunlearn.runs import tuning, workbench
+    from jaxunlearn.runs import splits, tuning, workbench
     from jaxunlearn.runs.unlearned import listing, runs
 
     bench, asked = runs.check(workbench.prepare(chosen))
@@ -54,6 +54,7 @@ def command(request: _entry.Request) -> None:
     plain = settings.to_dict(chosen)
     with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
+        splits.tell(reporter, bench)
         summary = runs.run(run, reporter, tuning.obtain(bench, reporter), asked)
         print(runs.text(summary, bench.settings.split.forget.repeats))
         print(f"\n{runs.files_text(run, asked)}")

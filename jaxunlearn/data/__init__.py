@@ -84,6 +84,7 @@ def _first_rows(dataset: Dataset, train_rows: int, test_rows: int) -> Dataset:
         inputs=dataset.inputs[kept],
         labels=dataset.labels[kept],
         ids=dataset.ids[kept],
+        names=None if dataset.names is None else dataset.names[kept],
         groups=None if dataset.groups is None else dataset.groups[kept],
         num_train=train_rows,
     )
@@ -99,7 +100,7 @@ def validate(dataset: Dataset, name: str) -> None:
     if not isinstance(dataset, Dataset):
         raise errors.DataError(f"data source {name!r} returned {type(dataset).__name__}, expected records.Dataset.")
     num_rows, shape = len(dataset.labels), tuple(dataset.inputs.shape)
-    for field in ("inputs", "labels", "ids", "groups"):
+    for field in ("inputs", "labels", "ids", "groups", "names"):
         value = getattr(dataset, field)
         if value is not None and len(value) != num_rows:
             raise errors.DataError(f"data source {name!r}: {field} has {len(value)} rows, labels has {num_rows}.")

@@ -18,6 +18,11 @@ from jaxunlearn.records import Dataset
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
+RENUMBER = (
+    "Number the classes from 0 and keep their own names: values, y = numpy.unique(y, return_inverse=True); "
+    "numpy.savez(path, ..., y=y, class_names=values.astype(str))."
+)
+
 # Rows per step of the statistics: 4,096 pictures of 32x32x3 are 100 MB in float64.
 _CHUNK = 4096
 
@@ -65,14 +70,14 @@ def _compact(raw: np.ndarray) -> np.ndarray:
             if raw.dtype.kind != "f" or np.array_equal(whole, raw):
                 return whole
     with np.errstate(over="ignore"):
-        return raw.astype(np.float32)
+        return raw.astype(np.float32, copy=False)
 
 
 def tidy_labels(name: str, raw: np.ndarray, num_rows: int) -> np.ndarray:
     """Labels as [N] int32; one-hot rows are turned into class numbers.
 
     Raises:
-      DataError: not one whole number at least 0 per row of the inputs.
+      DataError: not one whole number per row of the inputs, or one below 0 or above the largest int32.
     """
     raw = np.asarray(raw)
     if raw.ndim == 2 and raw.shape[1] == 1:
@@ -89,6 +94,8 @@ def tidy_labels(name: str, raw: np.ndarray, num_rows: int) -> np.ndarray:
     if raw.size and raw.min() < 0:
         row = int(np.flatnonzero(raw < 0)[0])
         raise errors.DataError(f"{name}: row {row} is {int(raw[row])}; class indices start at 0.")
+    if raw.size and raw.max() > np.iinfo(np.int32).max:
+        raise errors.DataError(f"{name}: row {int(raw.argmax())} is {int(raw.max())}, no class index. {RENUMBER}")
     return raw.astype(np.int32)
 
 
@@ -156,13 +163,15 @@ def build(
     num_train: int,
     *,
     ids: np.ndarray | None = None,
+    names: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     class_names: Sequence[str] = (),
     num_classes: int = 0,
     scale: float = 0.0,
     constants: Constants | None = None,
+    notes: Sequence[str] = (),
 ) -> Dataset:
-    """A `Dataset` from rows in pool order.
+    """Builds a `Dataset` from rows in pool order.
 
     Args:
       name: the source's name.
@@ -170,17 +179,19 @@ def build(
       labels: [N] class indices, or one-hot rows.
       num_train: rows of the train pool.
       ids: [N] numbers in the source; None = the row number.
+      names: [N] what the source calls its rows, or None.
       groups: [N] second labelling, or None.
       class_names: may be empty; otherwise its length is the number of classes.
       num_classes: 0 = as many as class_names, else the largest label + 1.
       scale: 0 = by `scale_of`.
       constants: mean and std in scaled units; None = from the train pool, none for binary features.
+      notes: sentences about the source that a user must know.
 
     Raises:
-      DataError: malformed arrays, or constants for another number of channels.
+      DataError: malformed arrays, labels that leave most classes empty, or constants for another number of channels.
     """
-    inputs = tidy_inputs(f"the inputs of data set {name!r}", inputs)
-    labels = tidy_labels(f"the labels of data set {name!r}", labels, len(inputs))
+    inputs, labels = _tidy(name, inputs, labels)
+    num_classes = class_count(f"the labels of data set {name!r}", labels, num_classes or len(class_names))
     scale = scale or scale_of(inputs)
     if constants is None:
         plain = inputs.ndim == 2 and is_binary(inputs)
@@ -194,24 +205,56 @@ def build(
         inputs=inputs,
         labels=labels,
         ids=np.arange(len(labels), dtype=np.int64) if ids is None else np.asarray(ids, np.int64),
+        names=None if names is None else np.asarray(names),
         groups=None if groups is None else np.asarray(groups, np.int32),
         name=name,
         num_train=int(num_train),
-        num_classes=num_classes or len(class_names) or int(labels.max()) + 1,
+        num_classes=num_classes,
         class_names=tuple(str(one) for one in class_names),
         scale=float(scale),
         mean=constants[0],
         std=constants[1],
+        notes=tuple(notes),
     )
 
 
-def build_cut(name: str, inputs: np.ndarray, labels: np.ndarray, held_out: float, **facts: Any) -> Dataset:
-    """`build` for a source without a test part: rows are put into pool order by `cut`, ids are the row numbers.
+def _tidy(name: str, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    inputs = tidy_inputs(f"the inputs of data set {name!r}", inputs)
+    return inputs, tidy_labels(f"the labels of data set {name!r}", labels, len(inputs))
 
-    A `groups` array among the facts is in source order and is reordered with the rows.
+
+def class_count(name: str, labels: np.ndarray, known: int = 0) -> int:
+    """Returns the number of classes: `known`, else the largest label + 1.
+
+    Raises:
+      DataError: a label of `known` classes or more; or most of the numbers up to the largest label label no row: they
+        are names, not class indices.
     """
+    if known:
+        checks.labels(name, labels, known)
+        return known
+    count, values = int(labels.max()) + 1, np.unique(labels)
+    if 2 * len(values) < count:
+        listed = ", ".join(map(str, values[:4].tolist())) + (", ..." if len(values) > 4 else "")
+        raise errors.DataError(
+            f"{name} hold only {len(values)} different values ({listed}), but as class indices they mean {count:,} "
+            f"classes, most of them without a row. {RENUMBER} If there really are {count:,} classes, give all their "
+            "class_names."
+        )
+    return count
+
+
+def build_cut(name: str, inputs: np.ndarray, labels: np.ndarray, held_out: float, **facts: Any) -> Dataset:
+    """`build` for a source without a test part: rows are put into pool order by `cut`.
+
+    What the facts say of rows (`ids`, `names`, `groups`) is in source order and is reordered with them; without `ids`
+    they are the row numbers of the source.
+    """
+    # Checked in the order of the source, so that messages name rows as the user counts them.
+    inputs, labels = _tidy(name, inputs, labels)
+    known = facts.get("num_classes") or len(facts.get("class_names", ()))
+    facts = facts | {"num_classes": class_count(f"the labels of data set {name!r}", labels, known)}
     order, num_train = cut(name, len(inputs), held_out)
-    labels = tidy_labels(f"the labels of data set {name!r}", labels, len(inputs))
-    if facts.get("groups") is not None:
-        facts = facts | {"groups": np.asarray(facts["groups"])[order]}
-    return build(name, np.asarray(inputs)[order], labels[order], num_train, ids=order, **facts)
+    facts = {"ids": np.arange(len(inputs))} | facts
+    by_row = {key: np.asarray(facts[key])[order] for key in ("ids", "names", "groups") if facts.get(key) is not None}
+    return build(name, inputs[order], labels[order], num_train, **facts | by_row)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import errors
+from jaxunlearn import checks, errors
 from jaxunlearn.data import arrays, files
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
@@ -36,8 +36,8 @@ def digits(settings: DataSettings) -> Dataset:
 def npz(settings: DataSettings) -> Dataset:
     """A user's arrays: x_train, y_train, x_test, y_test, or x, y with `data.held_out` held out; class_names optional.
 
-    Inputs are [N, F], [N, H, W] or [N, H, W, C]. ids are row numbers; held-out rows go on counting after the train
-    rows.
+    Inputs are [N, F], [N, H, W] or [N, H, W, C]. Rows are numbered from 0; held-out rows go on counting after the train
+    rows. `ids` (or `ids_train` and `ids_test`), numbers or text of any kind, are carried along into the results.
 
     Raises:
       DataError: no path, unreadable file, other arrays than these, or malformed ones.
@@ -62,12 +62,13 @@ def from_content(
         facts.setdefault("class_names", _class_names(path, content["class_names"]))
     if all(key in content for key in POOLS):
         inputs, labels = join(path, *(content[key] for key in POOLS))
-        return arrays.build(name, inputs, labels, len(content["y_train"]), **facts)
+        sizes = {"ids_train": len(content["y_train"]), "ids_test": len(content["y_test"])}
+        return arrays.build(name, inputs, labels, sizes["ids_train"], names=_names(path, content, sizes), **facts)
     if all(key in content for key in WHOLE):
         x, y = content["x"], content["y"]
         if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
             raise errors.DataError(f"{path}: x has shape {x.shape}, y has shape {y.shape}; expected one label per row.")
-        return arrays.build_cut(name, x, y, held_out, **facts)
+        return arrays.build_cut(name, x, y, held_out, names=_names(path, content, {"ids": len(y)}), **facts)
     raise errors.DataError(
         f"{path} holds the arrays {', '.join(sorted(content)) or '(none)'}; expected {', '.join(POOLS)}, "
         f"or {', '.join(WHOLE)}. Save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
@@ -102,6 +103,16 @@ def join(
         arrays.tidy_labels(f"y_{part} of {path}", y, len(y)) for part, y in (("train", y_train), ("test", y_test))
     ]
     return np.concatenate(tidy), np.concatenate(labels)
+
+
+def _names(path: pathlib.Path, content: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> np.ndarray | None:
+    """[N] what the file calls its rows; None where it does not say. `sizes`: name of the array -> its rows."""
+    if not any(key in content for key in sizes):
+        return None
+    for key in sizes:
+        if key not in content:
+            raise errors.DataError(f"{path} holds ids of one pool, but no {key}: give ids_train and ids_test.")
+    return np.concatenate([checks.ids(content[key], size, f"{key} of {path}") for key, size in sizes.items()])
 
 
 def _class_names(path: pathlib.Path, values: np.ndarray) -> Sequence[str]:

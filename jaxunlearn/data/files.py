@@ -4,15 +4,19 @@ Decoded copies live in one cache folder (`data.cache`, else the user's cache fol
 carries a digest of what it was made from, so a changed source is decoded again and a stale copy is never served.
 """
 
+import gzip
 import hashlib
 import os
 import pathlib
+import tokenize
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from jaxunlearn import errors, settings, store
+from jaxunlearn import errors, progress, settings, store
 from jaxunlearn.settings import DataSettings
 
 
@@ -44,14 +48,16 @@ def missing(name: str, looked: str, ways: Iterable[str] = ()) -> errors.DataErro
 
 
 def existing(name: str, path: str, ways: Iterable[str] = ()) -> pathlib.Path:
-    """The path a user gave, which must exist.
+    """The path a user gave, which must be a file or a folder.
 
     Raises:
-      DataError: there is nothing; the message names the ways out.
+      DataError: there is nothing (the message names the ways out), or a pipe or device, whose reading may never end.
     """
     found = expand(path)
     if not found.exists():
         raise missing(name, f"{found}, given as data.path", ways)
+    if not found.is_file() and not found.is_dir():
+        raise errors.DataError(f"data.path = {found} is neither a file nor a folder. Save its content to a file first.")
     return found
 
 
@@ -75,6 +81,42 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     return store.arrays.read(path, "If it is cut off or of another format, fetch or write it again.")
 
 
+# What numpy and zipfile raise for members that are cut off, encrypted, oddly packed, or of an absurd shape.
+BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, AttributeError, MemoryError, RuntimeError,
+          SyntaxError, TypeError, LookupError, OverflowError, tokenize.TokenError)  # fmt: skip
+
+
+def require_memory(what: str, needed: int) -> None:
+    """Raises a DataError where something to read would fill more than this machine's memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise errors.DataError(
+            f"{what} would take {progress.size(needed)} of memory; this machine has {progress.size(memory)}. "
+            "Use fewer or smaller rows."
+        )
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    """The content of a file, unpacked where it is gzip.
+
+    Raises:
+      DataError: no regular file, larger than memory. OSError, EOFError: it cannot be read.
+    """
+    if not path.is_file():
+        raise errors.DataError(f"{path} is no regular file. Save its content to one first.")
+    require_memory(str(path), path.stat().st_size)
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            file.seek(0)
+            return file.read()
+    with gzip.open(path) as file:
+        # Unpacked once without being kept: a small file may unpack to more than memory holds.
+        while file.read(1 << 24):
+            require_memory(f"{path}, unpacked,", file.tell())
+        file.seek(0)
+        return file.read()
+
+
 def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes arrays to `path` under a temporary name first, so that a reader never meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +131,7 @@ def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def digest(*parts: object) -> str:
     """Twelve hexadecimal digits that name the given facts."""
-    return hashlib.blake2s("\n".join(map(str, parts)).encode(), digest_size=6).hexdigest()
+    return hashlib.blake2s("\n".join(map(str, parts)).encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
 
 def stamp(path: pathlib.Path) -> tuple[str, int, int]:

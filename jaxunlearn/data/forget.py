@@ -7,7 +7,7 @@
 | class_percentage | a fraction of the target rows of class classes[r % len] | `count` |
 | classes | sequential removal: every target row of classes[0] .. classes[r] | len(classes) |
 | subclass | every target row whose fine class (`groups` of the data set) is classes[r % len] | `count` |
-| index_file | the rows that the file lists | as many as the file holds |
+| index_file | the rows that the file lists, as the user's own file numbers or names them | as many as the file holds |
 | randperm | the first `size` rows of PyTorch's randperm of the train pool with seed `seed` + r | `count` |
 
 With `repeats` n every set stands n times in a row: n models of the same request, which differ by their draws.
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import files, optml, permutation
+from jaxunlearn.data import files, naming, optml, permutation
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import CLASS_KINDS, SplitSettings
 
@@ -52,7 +52,7 @@ def draw(
     if kind == "set_random":
         chosen = _random_sets(target, settings, seed)
     elif kind in LISTED_KINDS:
-        chosen = _listed_sets(target, settings, listed)
+        chosen = _listed_sets(dataset, target, settings, listed)
     else:
         checks.choice("split.forget.kind", kind, ("set_random", "subclass", *LISTED_KINDS, *CLASS_KINDS))
         chosen = _class_sets(dataset, target, settings, seed)
@@ -146,21 +146,23 @@ def _part(rows: np.ndarray, settings: SplitSettings, seed: int) -> np.ndarray:
     return rows[:size] if settings.rng == "mt19937" else permutation.generator(seed, "forget").permutation(rows)[:size]
 
 
-def _listed_sets(target: np.ndarray, settings: SplitSettings, listed: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _listed_sets(
+    dataset: Dataset, target: np.ndarray, settings: SplitSettings, listed: Sequence[np.ndarray]
+) -> list[np.ndarray]:
     for number, rows in enumerate(listed):
         outside = rows[~np.isin(rows, target)]
         if len(outside):
             raise errors.DataError(
                 f"forget set {number} ({origin(settings)}) lists {len(outside)} row(s) outside the target set, first "
-                f"{int(outside[0])}. Only rows that the original model trains on can be forgotten: lower "
-                "split.shadow, set split.target = 0, or use split.rng = 'numpy', which keeps listed rows out of the "
-                "shadow set."
+                f"{naming.shown(dataset, outside[:1])[0]}. Only rows that the original model trains on can be "
+                "forgotten: lower split.shadow, set split.target = 0, or use split.rng = 'numpy', which keeps listed "
+                "rows out of the shadow set."
             )
     return list(listed)
 
 
 def listed_rows(settings: SplitSettings, dataset: Dataset) -> tuple[np.ndarray, ...]:
-    """Forget sets that are known before the split is drawn, one [n] int64 array of rows each; none of other kinds.
+    """Forget sets that are known before the split is drawn, one [n] int64 array of places each; none of other kinds.
 
     `randperm` repeats `torch.manual_seed(seed); torch.randperm(n)[:size]` without PyTorch. Seed 420 gives the published
     1,000 rows of 50,000 of Forget with Precision, where rows count in the canonical order of CIFAR-10.
@@ -189,31 +191,48 @@ def origin(settings: SplitSettings) -> str:
 
 
 def read_index_file(path: str, dataset: Dataset) -> tuple[np.ndarray, ...]:
-    """Reads forget sets from a file: .npy (one set, or [R, n]), .txt (whole numbers) or .npz (one array per set).
+    """Reads forget sets from a file: .npy (one set, or [R, n]), .txt (one set) or .npz (one array per set).
 
-    An .npz gives its sets in the order in which they were saved.
+    Whole numbers are row numbers of the user's own file (`Dataset.ids`). Text is what that file calls its rows
+    (`Dataset.names`); a .txt of such ids starts with a line `ids` and has one of them per line. An .npz gives its sets
+    in the order in which they were saved.
 
     Returns:
-      One [n] int64 array of train pool rows per set, without repetitions.
+      One sorted [n] int64 array of places in the train pool per set, without repetitions.
 
     Raises:
       DataError: no such file, another format, not whole numbers, an empty set, or rows outside the train pool.
     """
     found = files.existing_file("split.forget.path", path)
-    found_sets = [np.asarray(one) for one in _read_arrays(found)]
-    for number, rows in enumerate(found_sets):
+    sets = []
+    for number, listed in enumerate(_read_arrays(found)):
         where = f"forget set {number} of {found}"
-        if rows.dtype.kind not in "ui" or rows.ndim != 1 or len(rows) == 0:
+        _check_listed(where, listed, len(dataset.labels))
+        find = naming.places_of_names if listed.dtype.kind == "U" else naming.places_of_rows
+        places = np.unique(find(where, dataset, listed))
+        held_out = places[places >= dataset.num_train]
+        if len(held_out):
             raise errors.DataError(
-                f"{where} has shape {rows.shape} and dtype {rows.dtype}; expected a list of whole row numbers."
+                f"{where} lists row {naming.shown(dataset, held_out[:1])[0]}, but the train pool of {dataset.name!r} "
+                f"does not hold it: {len(held_out)} of the listed rows are held out, and only rows that models train "
+                "on can be forgotten. Leave them out, or choose the pools yourself (x_train, x_test; train and test)."
             )
-        outside = rows[(rows < 0) | (rows >= dataset.num_train)]
-        if len(outside):
-            raise errors.DataError(
-                f"{where} lists row {int(outside[0])}, but the train pool of {dataset.name!r} has the rows 0 to "
-                f"{dataset.num_train - 1}."
-            )
-    return tuple(np.unique(rows.astype(np.int64)) for rows in found_sets)
+        sets.append(places)
+    return tuple(sets)
+
+
+def _check_listed(where: str, listed: np.ndarray, num_rows: int) -> None:
+    if listed.ndim != 1 or len(listed) == 0 or listed.dtype.kind not in "uiU":
+        mask = " Save numpy.flatnonzero(mask) of a mask." if listed.dtype.kind == "b" else ""
+        raise errors.DataError(
+            f"{where} has shape {listed.shape} and dtype {listed.dtype}; expected a list of whole row numbers.{mask}"
+        )
+    # One number for every row (of all, or of the train pool), each 0 or 1, is no list of rows 0 and 1.
+    if listed.dtype.kind in "ui" and len(listed) > 2 and np.isin(listed, (0, 1)).all():
+        raise errors.DataError(
+            f"{where} holds {len(listed)} numbers, all 0 or 1, for {num_rows} rows: this looks like a mask. Save "
+            "numpy.flatnonzero(mask), the numbers of the rows."
+        )
 
 
 def _read_arrays(path: pathlib.Path) -> list[np.ndarray]:
@@ -223,11 +242,37 @@ def _read_arrays(path: pathlib.Path) -> list[np.ndarray]:
         raise errors.DataError(f"split.forget.path = {path}: expected a .npy, .npz or .txt file with row numbers.")
     try:
         if path.suffix == ".txt":
-            return [np.array([int(word) for word in path.read_text().replace(",", " ").split()], np.int64)]
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError, UnicodeDecodeError) as error:
+            return [_read_text(files.read_bytes(path).decode("utf-8-sig"))]
+        # Mapped, so that a header that claims more than the file holds is refused unread.
+        array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except files.BROKEN as error:
         raise errors.DataError(
             f"{path} cannot be read as row numbers ({error}). Expected whole numbers in a .txt (spaces, lines "
-            "or commas between them), an integer array in a .npy."
+            "or commas between them; or ids, one per line below a line `ids`), an integer array in a .npy."
         ) from error
     return list(array) if array.ndim == 2 else [array]
+
+
+def _read_text(text: str) -> np.ndarray:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines[:1] == ["ids"]:
+        return np.array(lines[1:], np.str_)
+    return np.array([int(word) for line in lines for word in line.replace(",", " ").split()], np.int64)
+
+
+def described(dataset: Dataset, settings: SplitSettings) -> tuple[str, ...]:
+    """Returns sentences that tell which classes or rows are asked to be forgotten, where settings give only numbers."""
+    kind, classes = settings.forget.kind, dict.fromkeys(settings.forget.classes)
+    if kind in CLASS_KINDS and dataset.class_names:
+        return (f"split.forget.classes: {'; '.join(_class(dataset.class_names, one) for one in classes)}",)
+    if kind != "index_file":
+        return ()
+    first = listed_rows(settings, dataset)[0]
+    shown = ", ".join(naming.shown(dataset, first[:5])) + (", ..." if len(first) > 5 else "")
+    return (f"{origin(settings)}, first set: {len(first)} row(s), by their number in the data's own file {shown}",)
+
+
+def _class(names: Sequence[str], number: int) -> str:
+    other = names.index(str(number)) if str(number) in names else number
+    warning = "" if other == number else f" (the one called '{number}' is class {other})"
+    return f"class {number} is {names[number]!r}{warning}"

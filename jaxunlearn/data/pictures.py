@@ -7,30 +7,44 @@ decoded arrays are cached under a name that depends on every file's size and tim
 """
 
 import pathlib
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, embedded, files
+from jaxunlearn.data import arrays, decoding, embedded, files
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 CINIC10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CINIC10_CONSTANTS = ((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835))
 TINY_IMAGENET_CONSTANTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-Pool = list[tuple[pathlib.Path, int]]
+# Copies that an earlier way of decoding has left in the cache are not read.
+DECODING_VERSION = 2
+
+
+class Pool(NamedTuple):
+    """The pictures of one pool in their order.
+
+    Attributes:
+      pictures, labels: one entry per picture.
+      left_out: kind of entry that is no picture -> how many lie there.
+    """
+
+    pictures: list[pathlib.Path]
+    labels: list[int]
+    left_out: Counter[str] = Counter()
 
 
 def folder(settings: DataSettings) -> Dataset:
     """Pictures under root/<split>/<class>/ (train and test, val or valid), or root/<class>/ with a fraction held out.
 
     Pictures are resized to `data.size` pixels per side (both sides, the shape is not kept). Grey pictures give C = 1 if
-    all are grey, else everything is RGB. ids count the pictures in sorted order, held-out ones after the train ones.
+    all are grey, else everything is RGB. ids count the pictures in sorted order, held-out ones after the train ones;
+    names are their paths under the root. What lies there and is not read is counted in the notes.
 
     Raises:
       DataError: no path, another layout, unequal classes, or a picture that cannot be read (named).
@@ -43,10 +57,12 @@ def folder(settings: DataSettings) -> Dataset:
     root = files.existing("folder", settings.path)
     if not (root / "train").is_dir():
         names = class_names(root)
-        content = _decoded(settings, [_listed(root, names)], names, settings.size)
+        pool = _listed(root, names)
+        content = _decoded(settings, [pool], names, settings.size)
         return arrays.build_cut(
-            "folder", content["x"], content["y"], settings.held_out, class_names=content["class_names"].tolist()
-        )
+            "folder", content["x"], content["y"], settings.held_out, class_names=content["class_names"].tolist(),
+            **_told(root, [pool], [root], content),
+        )  # fmt: skip
     held_out = next((root / part for part in ("test", "val", "valid") if (root / part).is_dir()), None)
     if held_out is None:
         raise errors.DataError(
@@ -55,7 +71,35 @@ def folder(settings: DataSettings) -> Dataset:
         )
     names = class_names(root / "train")
     pools = [_listed(root / "train", names), _listed(held_out, names, root / "train")]
-    return _build("folder", _decoded(settings, pools, names, settings.size))
+    content = _decoded(settings, pools, names, settings.size)
+    return _build("folder", content, **_told(root, pools, [root, root / "train", held_out], content))
+
+
+def _told(
+    root: pathlib.Path, pools: Sequence[Pool], folders: Sequence[pathlib.Path], content: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What to tell about a folder: the paths of its pictures, and what was left out or drawn.
+
+    Args:
+      root: what paths are relative to.
+      pools: all of them.
+      folders: those that hold folders alone; the last ones hold the classes.
+      content: from `_decoded`.
+    """
+    left_out: Counter[str] = sum((pool.left_out for pool in pools), Counter())
+    left_out.update(decoding.kind_of(one) for folder in folders for one in decoding.entries(folder) if one.is_file())
+    if len(folders) > 1:
+        read = {folder.name for folder in folders[1:]}
+        others = [one for one in decoding.entries(root) if one.is_dir() and one.name not in read]
+        left_out.update(f"folder {one.name!r}" for one in others)
+    notes = []
+    if left_out:
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
+        notes.append(f"not read, because they are no pictures ({', '.join(decoding.SUFFIXES)}) of a class: {listed}")
+    if content["transparent"]:
+        notes.append(f"{int(content['transparent']):,} pictures are transparent in places and are laid on mid-grey")
+    paths = [str(picture.relative_to(root)) for pool in pools for picture in pool.pictures]
+    return {"names": np.array(paths, np.str_), "notes": notes}
 
 
 def cinic10(settings: DataSettings) -> Dataset:
@@ -130,13 +174,13 @@ def tiny_imagenet(settings: DataSettings) -> Dataset:
 
 
 def _has_classes(root: pathlib.Path) -> bool:
-    return root.is_dir() and any(one.is_dir() and one.name != "images" for one in root.iterdir())
+    return root.is_dir() and any(one.is_dir() and one.name != "images" for one in decoding.entries(root))
 
 
 def _annotated(annotations: pathlib.Path, names: Sequence[str]) -> Pool:
     """The pictures that lines `picture <tab> class <tab> ...` label, sorted by class and then by name."""
     label_of = {name: label for label, name in enumerate(names)}
-    pool = []
+    found = []
     for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), 1):
         words = line.split()
         if not words:
@@ -149,10 +193,11 @@ def _annotated(annotations: pathlib.Path, names: Sequence[str]) -> Pool:
             )
         if not picture.is_file():
             raise errors.DataError(f"{annotations}, line {number}, names {picture}, which is absent. Unpack it again.")
-        pool.append((picture, label_of[words[1]]))
-    if not pool:
+        found.append((label_of[words[1]], picture.name, picture))
+    if not found:
         raise errors.DataError(f"{annotations} labels no picture. Restore the file of the download.")
-    return sorted(pool, key=lambda one: (one[1], one[0].name))
+    found.sort()
+    return Pool([picture for _, _, picture in found], [label for label, _, _ in found])
 
 
 def _words(path: pathlib.Path) -> dict[str, str]:
@@ -175,17 +220,17 @@ def class_names(root: pathlib.Path) -> tuple[str, ...]:
     Raises:
       DataError: no folder there.
     """
-    names = tuple(sorted(one.name for one in root.iterdir() if one.is_dir() and not one.name.startswith(".")))
+    names = tuple(one.name for one in decoding.entries(root) if one.is_dir())
     if not names:
         raise errors.DataError(
-            f"{root} holds no class folders; expected <class>/*{SUFFIXES[0]}, one folder per class, as in "
+            f"{root} holds no class folders; expected <class>/*{decoding.SUFFIXES[0]}, one folder per class, as in "
             f"{root / 'cat' / '0001.png'}."
         )
     return names
 
 
 def _listed(root: pathlib.Path, names: Sequence[str], train: pathlib.Path | None = None) -> Pool:
-    """The pictures of one pool with their labels; a class folder may keep them in a folder `images` of its own.
+    """Lists the pictures of one pool with their labels.
 
     Args:
       root: the folder of class folders.
@@ -193,71 +238,45 @@ def _listed(root: pathlib.Path, names: Sequence[str], train: pathlib.Path | None
       train: the folder that has every class; None = `root` is it, and a class without pictures is an error.
 
     Raises:
-      DataError: a class that `names` does not hold, or a class of the train pool without pictures.
+      DataError: a class that `names` does not hold, a class of the train pool without pictures, or something called
+        like a picture that is none.
     """
     extra = sorted(set(class_names(root)) - set(names))
     if extra:
         raise errors.DataError(
             f"{root} holds the class {extra[0]!r}, which {train} does not; it has {', '.join(names)}."
         )
-    pool: Pool = []
+    pool = Pool([], [], Counter())
     for label, name in enumerate(names):
-        there = sorted([*(root / name).glob("*"), *(root / name / "images").glob("*")])
-        pictures = [one for one in there if one.suffix.lower() in SUFFIXES and one.name[0] != "."]
+        pictures, left_out = decoding.listing(root / name) if (root / name).is_dir() else ([], Counter())
         if not pictures and train in (None, root):
-            raise errors.DataError(f"{root / name} holds no pictures ({', '.join(SUFFIXES)}).")
-        pool += [(picture, label) for picture in pictures]
+            raise errors.DataError(f"{root / name} holds no pictures ({', '.join(decoding.SUFFIXES)}).")
+        pool.pictures.extend(pictures)
+        pool.labels.extend([label] * len(pictures))
+        pool.left_out.update(left_out)
     return pool
 
 
 def _decoded(
     settings: DataSettings, pools: Sequence[Pool], names: Sequence[str], size: int, *facts: Any
 ) -> dict[str, np.ndarray]:
-    """All pictures of several pools as x [N, size, size, C] uint8, y [N], counts per pool, class_names; cached.
+    """All pictures of several pools as x [N, size, size, C], y [N], counts per pool, class_names; cached.
+
+    `transparent` is how many of them are transparent in places.
 
     `facts` are what the labels depend on beside the paths of the pictures.
     """
-    listed, counts = [one for pool in pools for one in pool], [len(pool) for pool in pools]
+    pictures, counts = [one for pool in pools for one in pool.pictures], [len(pool.pictures) for pool in pools]
 
     def make() -> dict[str, np.ndarray]:
+        x, transparent = decoding.read_pictures(pictures, size)
         return {
-            "x": read_pictures([picture for picture, _ in listed], size),
-            "y": np.array([label for _, label in listed], np.int32),
+            "x": x,
+            "y": np.array([label for pool in pools for label in pool.labels], np.int32),
             "counts": np.array(counts),
             "class_names": np.array(names),
+            "transparent": np.array(transparent),
         }
 
-    stamps = [files.stamp(picture) for picture, _ in listed]
-    digest = files.digest(size, counts, *stamps, *facts)
+    digest = files.digest(DECODING_VERSION, size, counts, *map(files.stamp, pictures), *facts)
     return files.cached(settings, f"{settings.name.replace(':', '_')}-{digest}", make)
-
-
-def read_pictures(paths: Sequence[pathlib.Path], size: int) -> np.ndarray:
-    """Reads pictures as [N, size, size, 3] uint8, or C = 1 where every one of them is grey.
-
-    Raises:
-      DataError: a file that is not a picture; the message names it.
-    """
-    import PIL.Image
-
-    out = np.empty((len(paths), size, size, 3), np.uint8)
-    is_grey = True
-    for row, path in zip(out, paths, strict=True):
-        try:
-            with PIL.Image.open(path) as picture:
-                is_grey = is_grey and picture.mode in ("1", "L", "LA")
-                row[:] = resized(picture.convert("RGB"), size)
-        except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-            raise errors.DataError(
-                f"{path} cannot be read as a picture ({error}). Remove the file or replace it with a sound one."
-            ) from error
-    return np.ascontiguousarray(out[..., :1]) if is_grey and len(paths) else out
-
-
-def resized(picture: Any, size: int) -> np.ndarray:
-    """A PIL picture as an array with `size` pixels per side; one that has that size already is not touched."""
-    import PIL.Image
-
-    if picture.size != (size, size):
-        picture = picture.resize((size, size), PIL.Image.Resampling.BILINEAR)
-    return np.asarray(picture)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, embedded, files, pictures
+from jaxunlearn.data import arrays, decoding, embedded, files
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
@@ -53,8 +53,9 @@ def source(settings: DataSettings) -> Dataset:
     names = content["class_names"].tolist()
     if "x_test" not in content:
         return arrays.build_cut(
-            settings.name, content["x_train"], content["y_train"], settings.held_out, class_names=names
-        )
+            settings.name, content["x_train"], content["y_train"], settings.held_out, class_names=names,
+            ids=content["ids_train"],
+        )  # fmt: skip
     inputs, labels = embedded.join(settings.name, *(content[key] for key in embedded.POOLS))
     ids = source_ids(content)
     return arrays.build(settings.name, inputs, labels, len(content["y_train"]), ids=ids, class_names=names)
@@ -208,7 +209,7 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
     import PIL.Image
 
     is_grey = image.shape[-1] == 1
-    resized = pictures.resized(PIL.Image.fromarray(image[..., 0] if is_grey else image), size)
+    resized = decoding.resized(PIL.Image.fromarray(image[..., 0] if is_grey else image), size)
     return resized[..., None] if is_grey else resized
 
 

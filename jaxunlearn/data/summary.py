@@ -23,6 +23,7 @@ class Summary(NamedTuple):
       shared: held-out rows whose inputs also stand in the train pool, byte by byte.
       repeated: train rows that repeat an earlier train row's inputs.
       is_normalised: whether mean and std are set.
+      notes: what the source tells about itself.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Summary(NamedTuple):
     shared: int
     repeated: int
     is_normalised: bool
+    notes: tuple[str, ...] = ()
 
 
 def describe(dataset: Dataset) -> Summary:
@@ -68,6 +70,7 @@ def describe(dataset: Dataset) -> Summary:
         shared=sum(one in seen for one in hashes[num_train:]),
         repeated=num_train - len(seen),
         is_normalised=bool(dataset.mean),
+        notes=dataset.notes,
     )
 
 

@@ -9,11 +9,11 @@ Source: pools and label shift of the IAM reference; the encoding of Adult of the
 
 import csv
 import dataclasses
-import gzip
 import io
 import pathlib
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -104,8 +104,8 @@ def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _read_texts(path: pathlib.Path, name: str, facts: Binary) -> dict[str, np.ndarray]:
-    # Quotes, blanks and carriage returns carry nothing in these tables.
-    found = [text.translate(None, b"\"' \t\r") for text in _texts(path, name, facts)]
+    # Quotes and blanks carry nothing in these tables; lines may end as on any system.
+    found = [text.replace(b"\r", b"\n").translate(None, b"\"' \t") for text in _texts(path, name, facts)]
     lines = [line for line in found[0].split(b"\n") if line]
     if not lines:
         raise errors.DataError(f"{path} holds no rows.")
@@ -118,7 +118,7 @@ def _read_texts(path: pathlib.Path, name: str, facts: Binary) -> dict[str, np.nd
         raise errors.DataError(f"{path} holds {len(rows)} rows of features, but {len(labels)} labels.")
     try:
         y = np.array([int(label) for label in labels], np.int32)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise errors.DataError(f"{path} holds a label that is not a whole number ({error}).") from error
     return {"x": _binary_rows(rows, path), "y": y}
 
@@ -144,25 +144,28 @@ def _texts(path: pathlib.Path, name: str, facts: Binary) -> list[bytes]:
     try:
         if path.is_dir():
             there = {str(one.relative_to(path)): one for one in path.rglob("*") if one.is_file()}
-            return [there[_find(there, text, path, name)].read_bytes() for text in facts.texts]
+            return [files.read_bytes(there[_find(there, text, path, name)]) for text in facts.texts]
         if tarfile.is_tarfile(path):
             with tarfile.open(path) as tar:
                 members = {one.name: one for one in tar.getmembers() if one.isfile()}
-                return [tar.extractfile(members[_find(members, text, path, name)]).read()  # type: ignore[union-attr]
-                        for text in facts.texts]  # fmt: skip
+                chosen = [members[_find(members, text, path, name)] for text in facts.texts]
+                files.require_memory(str(path), sum(member.size for member in chosen))
+                return [tar.extractfile(member).read() for member in chosen]  # type: ignore[union-attr]
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                entries = dict.fromkeys(archive.namelist())
-                return [archive.read(_find(entries, text, path, name)) for text in facts.texts]
+                entries = {entry.filename: entry for entry in archive.infolist()}
+                wanted = [entries[_find(entries, text, path, name)] for text in facts.texts]
+                files.require_memory(str(path), sum(entry.file_size for entry in wanted))
+                return [archive.read(entry) for entry in wanted]
         if len(facts.texts) == 1:
-            return [path.read_bytes()]
+            return [files.read_bytes(path)]
         labels = path.with_name("labels")
         if not labels.is_file():
             raise errors.DataError(
                 f"{path} needs the file 'labels' beside it; give the archive or the unpacked folder."
             )
-        return [path.read_bytes(), labels.read_bytes()]
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+        return [files.read_bytes(path), files.read_bytes(labels)]
+    except (OSError, EOFError, zlib.error, RuntimeError, tarfile.TarError, zipfile.BadZipFile) as error:
         raise errors.DataError(f"{path} cannot be unpacked ({error}). Fetch {facts.archive} again.") from error
 
 
@@ -214,11 +217,11 @@ def adult(settings: DataSettings) -> Dataset:
 
 def _adult_columns(path: pathlib.Path) -> dict[str, list[str]]:
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        text = files.read_bytes(path).decode("utf-8-sig")
+        # Lines may end as on any system.
+        numbered = list(enumerate(csv.reader(io.StringIO(text, newline=None), skipinitialspace=True), 1))
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise errors.DataError(f"{path} cannot be read as text ({error}). Fetch it again.") from error
-    numbered = enumerate(csv.reader(io.StringIO(text), skipinitialspace=True), 1)
     # adult.test opens with a line `|1x3 Cross validator`; adult.data closes with an empty one.
     rows = [(line, [cell.strip() for cell in row]) for line, row in numbered if row and not row[0].startswith("|")]
     rows = [(line, row) for line, row in rows if any(row)]
@@ -240,8 +243,8 @@ def _adult_codes(values: list[str], feature: str, path: pathlib.Path) -> np.ndar
     if feature not in ADULT_WHOLE:
         return np.unique(np.array(values), return_inverse=True)[1]
     try:
-        return np.array([int(value) for value in values])
-    except ValueError as error:
+        return np.array([int(value) for value in values], np.float64)
+    except (ValueError, OverflowError) as error:
         raise errors.DataError(
             f"{path}: column {feature!r} holds a value that is not a whole number ({error})."
         ) from error

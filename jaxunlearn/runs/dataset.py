@@ -10,6 +10,8 @@ from jaxunlearn.records import Dataset
 from jaxunlearn.report import figures, page, tables
 from jaxunlearn.settings import DataSettings
 
+SHOWN_CLASSES = 12
+
 
 def import_archive(path: str, settings: DataSettings) -> str:
     """Reads an official archive into the cache; returns where its arrays lie."""
@@ -58,11 +60,20 @@ def text(facts: summary.Summary) -> str:
         warnings.append(f"no training row of class {', '.join(absent[:5])}")
     rows = [
         ("data set", f"{facts.name}, {facts.num_classes} classes"),
+        *([("class numbers", _numbered(facts.class_names))] if facts.class_names else []),
         ("rows", f"{facts.num_train:,} to train on, {facts.num_held_out:,} held out"),
         ("one row", f"{' x '.join(map(str, facts.shape))} {facts.dtype}, values {facts.low:g} to {facts.high:g}"),
         ("balance", balance),
         ("constant", f"{facts.constant_fraction:.1%} of all pixels or features never change"),
         ("normalised", "yes" if facts.is_normalised else "no (raw values, divided by their scale)"),
+        *[("note", text) for text in facts.notes],
         *[("warning", text) for text in warnings],
     ]
     return tables.pairs(rows)
+
+
+def _numbered(names: tuple[str, ...]) -> str:
+    """The numbers that settings use, with the first class names: files count classes in the order of names."""
+    return ", ".join(f"{number} = {name!r}" for number, name in enumerate(names[:SHOWN_CLASSES])) + (
+        ", ..." if len(names) > SHOWN_CLASSES else ""
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jaxunlearn import analyses, progress, settings, store
-from jaxunlearn.runs import tuning, workbench
+from jaxunlearn.runs import splits, tuning, workbench
 
 
 class Opened(NamedTuple):
@@ -46,4 +46,5 @@ def opened(
     with store.open_run(workdir, overwrite, analyses.owned_outputs()) as run, store.status(run, plain, overrides):
         begun = time.monotonic()
         reporter = progress.Reporter(run.log)
+        splits.tell(reporter, bench)
         yield Opened(run, reporter, tuning.obtain(bench, reporter), plain, begun)

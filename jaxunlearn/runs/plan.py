@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxunlearn import population, progress, records
 from jaxunlearn.population import capacity, lift, training
-from jaxunlearn.runs import roles, splits, target_roles, workbench
 from jaxunlearn.report import tables
+from jaxunlearn.runs import roles, splits, target_roles, workbench
 from jaxunlearn.settings import Settings, TrainSettings
 
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import progress, records, store
+from jaxunlearn.data import naming
 from jaxunlearn.data.splits import shadow_pool
 from jaxunlearn.metrics import intervals, roc
-from jaxunlearn.runs import plan, recording, roles, splits, workbench
 from jaxunlearn.report import figures, page, tables
+from jaxunlearn.runs import plan, recording, roles, splits, workbench
 from jaxunlearn.scores import signals
 from jaxunlearn.settings import Settings, to_dict
 
@@ -120,7 +121,9 @@ def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Wor
     for view in recorded_views(settings):
         recording.record(run_folder, reporter, bench, role, rows, view)
     assert values is not None
-    store.files.write_npy(run_folder.path("logits", "rows.npy"), rows)
+    columns = {**naming.named(bench.dataset, rows), "labels": np.asarray(bench.dataset.labels)[rows], "places": rows}
+    for name, array in columns.items():
+        store.files.write_npy(run_folder.path("logits", f"{name}.npy"), array)
     exposed = exposure(bench, role, values, rows, split)
     diverged = diverged_members(run_folder, role)
     summary = summarise(bench, role, values, rows, split, exposed, diverged)
@@ -195,8 +198,9 @@ def draw_figure(run_folder: store.Run, bench: workbench.Workbench, exposed: Expo
     labels = np.asarray(dataset.labels)[exposed.rows]
     pictures = np.asarray(dataset.inputs)[exposed.rows] if dataset.inputs.ndim == 4 else None
     figure = figures.exposure(
-        exposed.log_odds, exposed.member, labels, exposed.rows, pictures, dataset.class_names, dataset.scale
-    )
+        exposed.log_odds, exposed.member, labels, np.asarray(dataset.ids)[exposed.rows], pictures, dataset.class_names,
+        dataset.scale,
+    )  # fmt: skip
     page.save_figure(figure, run_folder.path("report", "shadows.svg"))
 
 
@@ -260,7 +264,7 @@ def files_text(run_folder: store.Run, settings: Settings) -> str:
     """Where the results are."""
     views = [recording.file_name(ROLE, view) for view in recorded_views(settings)]
     rows = [
-        ("  logits/shadow.npy", "[members, rows, classes], row numbers in logits/rows.npy"),
+        ("  logits/shadow.npy", "[members, rows, classes]; logits/rows.npy numbers rows as the data's own file does"),
         *[(f"  logits/{name}", "the same through the training augmentation") for name in views],
         ("  populations/shadow/", "weights (orbax chunks), membership.npz"),
         ("  split.npz", "shadow, target, population, test rows; forget sets"),

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import errors, records, store
-from jaxunlearn.data import splits
+from jaxunlearn import errors, progress, records, store
+from jaxunlearn.data import forget, naming, splits
 from jaxunlearn.runs import workbench
 from jaxunlearn.settings import to_dict
 
@@ -22,6 +22,12 @@ def draw(bench: workbench.Workbench) -> records.Split:
 def check(bench: workbench.Workbench) -> None:
     """Raises what `obtain` and `shadow_membership` would raise for impossible sizes, before a run folder is touched."""
     draw_members(bench, draw(bench), np.zeros(1, np.int64))
+
+
+def tell(reporter: progress.Reporter, bench: workbench.Workbench) -> None:
+    """Says what the data source tells about itself, and who is asked to be forgotten."""
+    for said in (*bench.dataset.notes, *forget.described(bench.dataset, bench.settings.split)):
+        reporter.say(said)
 
 
 def require_units(bench: workbench.Workbench) -> None:
@@ -43,11 +49,14 @@ def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, s
     """The split of a run folder and its fingerprint: read if it is there, else drawn and stored."""
     settings = bench.settings
     facts = {"seed": settings.seed, "data": bench.data_fingerprint, "split": to_dict(settings.split)}
+    if settings.split.forget.kind == "index_file":  # who is asked to be forgotten, whatever the file is called
+        facts["listed"] = store.files.fingerprint(forget.listed_rows(settings.split, bench.dataset))
     path = run.path("split.npz")
     drawn = None if path.exists() else draw(bench)  # a split that cannot be drawn must not claim the folder
     fingerprint, _ = store.claim(run, "split", run.path("split.json"), facts, STAGE_VERSION)
     if drawn is not None:
-        store.files.write_npz(path, **{name: getattr(drawn, name) for name in _ARRAYS})
+        arrays = {name: getattr(drawn, name) for name in _ARRAYS}
+        store.files.write_npz(path, **arrays, **naming.named(bench.dataset))
         return drawn, fingerprint
     arrays = store.files.read_npz(path)
     stored = records.Split(

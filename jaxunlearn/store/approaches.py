@@ -4,6 +4,7 @@
     DATA/metrics.csv                    seed,retain_accuracy,forget_accuracy,test_accuracy: fractions, a line per model
     DATA/APPROACH/logits_unlearn.npy    the same of unlearned models
     DATA/APPROACH/metrics.csv
+    DATA/rows.npy, ids.npy              [S] numbers and names of the samples in the user's data (ours; may be absent)
 
 Source: Forget with Precision, `create_logits.py`, `attack.py`.
 """
@@ -13,6 +14,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from jaxunlearn.store import arrays, files, npy
 RETRAINED, UNLEARNED, METRICS = "logits_retain.npy", "logits_unlearn.npy", "metrics.csv"
 PARTS = ("retain", "forget", "test")
 HEADER = "seed,retain_accuracy,forget_accuracy,test_accuracy"
+NAMES = ("rows", "ids")
 Accuracies = dict[str, np.ndarray]
 
 
@@ -33,11 +36,13 @@ class Folder(NamedTuple):
       retrained: [S, 1 + N, C] as stored; `unlearned`: approach -> the same.
       accuracies: approach, or "" for the retrained models -> retain, forget, test -> [N] fractions; without those
         that have no file.
+      named: `rows`, `ids` -> [S], as far as they are there.
     """
 
     retrained: np.ndarray
     unlearned: dict[str, np.ndarray]
     accuracies: dict[str, Accuracies]
+    named: dict[str, np.ndarray]
 
 
 def is_folder(path: Path) -> bool:
@@ -56,7 +61,8 @@ def read(path: Path) -> Folder:
     unlearned = {name: arrays.mapped(one / UNLEARNED) for name, one in subfolders.items()}
     places = {"": path, **subfolders}
     accuracies = {name: _accuracies(place / METRICS) for name, place in places.items() if (place / METRICS).exists()}
-    return Folder(arrays.mapped(path / RETRAINED), unlearned, accuracies)
+    named = {name: arrays.mapped(path / f"{name}.npy") for name in NAMES if (path / f"{name}.npy").exists()}
+    return Folder(arrays.mapped(path / RETRAINED), unlearned, accuracies, named)
 
 
 def as_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -72,7 +78,7 @@ def as_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     if not folder.unlearned:
         raise errors.DataError(f"{path} has {RETRAINED}, but no subfolder with {UNLEARNED}.")
     labels, retrained = _split(path / RETRAINED, folder.retrained)
-    named, notes = {"labels": labels, "retrained": retrained}, []
+    named, notes = {"labels": labels, "retrained": retrained, **folder.named}, []
     for name, stored in folder.unlearned.items():
         own, values = _split(path / name / UNLEARNED, stored)
         if len(own) != len(labels) or (own != labels).any():
@@ -136,7 +142,7 @@ def _column(part: str) -> str:
 
 def write(
     path: Path, labels: np.ndarray, retrained: np.ndarray, unlearned: Mapping[str, np.ndarray],
-    accuracies: Mapping[str, Mapping[str, np.ndarray]],
+    accuracies: Mapping[str, Mapping[str, np.ndarray]], named: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:  # fmt: skip
     """Writes a folder that `read`, and the published scripts, can read.
 
@@ -146,10 +152,13 @@ def write(
       retrained: [S, N, C] logits; `unlearned`: approach -> the same.
       unlearned: by approach.
       accuracies: as in `Folder`.
+      named: as in `Folder`.
 
     Raises:
       StoreError: cannot be written.
     """
+    for name, array in named.items():
+        files.write_npy(path / f"{name}.npy", array)
     classes = retrained.shape[-1]
     one_hot = np.eye(classes, dtype=np.float32)[labels][:, None]
     for name, values in {"": retrained, **unlearned}.items():

@@ -140,7 +140,7 @@ def test_folders_with_own_pools_are_read_in_sorted_order_and_decoded_once(tmp_pa
     assert dataset.labels.tolist() == [0, 0, 1, 1] and dataset.num_train == 3
     assert dataset.class_names == ("cat", "dog") and dataset.scale == 255.0
     with monkeypatch.context() as patch:
-        patch.setattr("jaxunlearn.data.pictures.read_pictures", None)
+        patch.setattr("jaxunlearn.data.decoding.read_pictures", None)
         assert load(str(root), "folder", size=8).inputs.tolist() == dataset.inputs.tolist()
     paint(root, {"train/dog/3": flat(45)})
     assert len(load(str(root), "folder", size=8).labels) == 5, "a changed folder is decoded again"

@@ -240,7 +240,7 @@ def _sources(audit: Audit) -> list[Section]:
 def _arrays(audit: Audit) -> dict[str, dict[str, np.ndarray]]:
     """Per-sample results by file name."""
     signals = audit.signals
-    facts = {"ids": signals.ids, "labels": signals.labels}
+    facts = {**signals.names, "labels": signals.labels}
     files: dict[str, dict[str, np.ndarray]] = {}
     scored = {**audit.scored, **{f"{signals.audited[0]}_{source}": board.scored
                                  for source, board in audit.sources.items()}}  # fmt: skip
@@ -250,15 +250,15 @@ def _arrays(audit: Audit) -> dict[str, dict[str, np.ndarray]]:
             files[f"scores/binui_{role}.npz"] = {**facts, "forgotten": signals.forgotten, **one.values}
         else:
             values = {name: lines[0, 0] if len(lines) == 1 else lines[:, 0] for name, lines in one.values.items()}
-            files["scores.npz"] = {"ids": signals.ids, **values}
+            files["scores.npz"] = {**signals.names, **values}
     decided = {} if audit.decisions is None else audit.decisions.verdicts
     for role, found in decided.items():
         p_in = {} if found.p_in is None else {"p_in": found.p_in}
         saved = {"score": found.values, "p_out": found.p_out, **p_in, "verdict": found.codes}
         if signals.is_run:
-            files[f"scores/verdicts_{role}.npz"] = {"ids": signals.ids, **saved}
+            files[f"scores/verdicts_{role}.npz"] = {**signals.names, **saved}
         elif role == signals.audited[0]:
-            files["verdicts.npz"] = {"ids": signals.ids, **{name: lines[0] for name, lines in saved.items()}}
+            files["verdicts.npz"] = {**signals.names, **{name: lines[0] for name, lines in saved.items()}}
     return files
 
 

@@ -74,10 +74,12 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         views = tuple(view._replace(unlearned=view.original) for view in audited.views if view.original is not None)
         before, population = audited.original, audited.population_original
         roles[ORIGINAL] = scores.Cases(before, before, population, population, None, views)
+    ids = np.asarray(values.get("ids", np.arange(len(labels))))
     forgotten = None if given.forgotten is None else np.asarray(given.forgotten, bool)[None]
     return AuditSignals(
         options=options,
-        ids=np.asarray(values.get("ids", np.arange(len(labels)))),
+        names={"ids": ids},
+        shown=np.array([errors.printable(str(name)) for name in ids]),
         labels=labels,
         forgotten=forgotten,
         shared=whole,
@@ -155,7 +157,8 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     numbers = [forget.classes[number % len(forget.classes)] for number in range(len(np.asarray(split.forget)))]
     signals = AuditSignals(
         options=options,
-        ids=np.asarray(run.ids)[np.asarray(split.target)],
+        names=run.names(np.asarray(split.target)),
+        shown=run.shown(np.asarray(split.target)),
         labels=labels,
         forgotten=np.asarray(split.forget)[:, split.target],
         shared=shared,

@@ -28,7 +28,8 @@ class AuditSignals(NamedTuple):
 
     Attributes:
       options: constants and choices of the scores.
-      ids: [N] what the user calls the samples; labels: [N].
+      names: arrays [N] that name the samples in files of results, at least `ids`; shown: [N] text for tables.
+      labels: [N].
       forgotten: [R, N] bool, the requests; None where they are not known.
       shared: what all audited models share: shadows, population, labels.
       roles: role -> its R models, audited ones first; "original" and "retrained" stand beside them where they are
@@ -42,7 +43,8 @@ class AuditSignals(NamedTuple):
     """
 
     options: scores.Options
-    ids: np.ndarray
+    names: dict[str, np.ndarray]
+    shown: np.ndarray
     labels: np.ndarray
     forgotten: np.ndarray | None
     shared: scores.Measured

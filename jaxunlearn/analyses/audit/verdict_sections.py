@@ -42,7 +42,7 @@ def compose(
     retrained = decided.get(RETRAINED) if main != RETRAINED else None
     first = answer(decided[main], retrained, level, "", audited=main, original=decided.get(ORIGINAL))
     made = decisions(decided, truth)
-    made.insert(1, worst(decided[main], signals.ids, signals.labels, signals.class_names))
+    made.insert(1, worst(decided[main], signals.shown, signals.labels, signals.class_names))
     return first, made
 
 
@@ -134,7 +134,7 @@ def worst(found: verdicts.Verdicts, rows: np.ndarray, labels: np.ndarray, names:
 
     Args:
       found: of the audited role.
-      rows: [N] numbers by which the user knows the samples.
+      rows: [N] numbers or names by which the user knows the samples.
       labels: [N].
       names: of the classes; may be empty.
     """

@@ -66,7 +66,8 @@ class RecordedRun(NamedTuple):
       split: who plays which part; split_fingerprint: identifies it.
       rows: [n] int32 sorted rows whose logits are recorded.
       labels: [N] int32 of all rows of the data set; groups: [N] the second labelling, or None.
-      ids: [N] what the user calls the rows.
+      names: rows -> arrays that name them in files of results, `rows` and `ids` of the user's own file.
+      shown: rows -> [n] text that names them in tables.
       class_names: may be empty.
       roles: recorded roles that the analysis asked for, the shadows first.
       logits: (role, view) -> recorded logits.
@@ -85,7 +86,8 @@ class RecordedRun(NamedTuple):
     rows: np.ndarray
     labels: np.ndarray
     groups: np.ndarray | None
-    ids: np.ndarray
+    names: Callable[[np.ndarray], dict[str, np.ndarray]]
+    shown: Callable[[np.ndarray], np.ndarray]
     class_names: tuple[str, ...]
     roles: tuple[str, ...]
     logits: Callable[..., RoleLogits]

@@ -44,7 +44,7 @@ def compose(epsilon: Epsilon, settings: Settings) -> Report:
     published = {}
     for mode, group in given.modes.items() if is_run else ():
         known = {"" if name == measures.BASELINE else name: own for name, own in group.accuracies.items()}
-        published[f"epsilon/{mode}"] = (group.labels, group.retrained, group.approaches, known)
+        published[f"epsilon/{mode}"] = (group.labels, group.retrained, group.approaches, known, group.names)
     kept = tuple((f"{folder}/", f"logits in the published layout, for --data=.../{folder}") for folder in published)
     return Report(
         title="epsilon-hat of unlearning methods" if is_run else "epsilon-hat of given logits",
@@ -52,7 +52,7 @@ def compose(epsilon: Epsilon, settings: Settings) -> Report:
         sections=tuple(made),
         provenance={**given.about, **sections.provenance(main)},
         stem=sections.STEM,
-        arrays={"epsilon.npz": sections.arrays(main, given.modes[RUNNING].ids)},
+        arrays={"epsilon.npz": sections.arrays(main, given.modes[RUNNING].names)},
         records={"epsilon.json": numbers if is_run else numbers[RUNNING]},
         published=published,
         notes=(*given.notes, *measures.notes(main)),

@@ -13,6 +13,7 @@ from jaxunlearn.settings import Settings
 
 RUNNING, BATCH = "running", "batch"
 GOAL = "retrained"
+NAMES = ("rows", "ids")
 MARK = "__"  # between an approach's name and its accuracies
 PARTS = ("retain", "forget", "test")
 THE_RETRAINED = "the retrained models"  # in messages
@@ -22,6 +23,7 @@ MODES_DIFFER = 0.003
 
 FIELDS = {
     "labels": ArrayField("S", "numbers", required=True),
+    **{name: ArrayField("S", "ids") for name in NAMES},
     GOAL: ArrayField("SNC|SN", required=True, aliases={"retain": ""}, finite=False),
     **{f"*{MARK}{part}_accuracy": ArrayField("?", "numbers") for part in PARTS},
     "*": ArrayField("S?C|S?", finite=False),
@@ -37,14 +39,14 @@ class Group(NamedTuple):
 
     Attributes:
       retrained: [S, Nr, C] logits, or [S, Nr] predictions of a regression; approaches: name -> [S, Nu, C] or [S, Nu].
-      labels: [S]; ids: [S] what the user calls the samples.
+      labels: [S]; names: arrays [S] that name the samples in files of results, at least `ids`.
       accuracies: approach, or BASELINE for the retrained models -> "retain", "forget", "test" -> [N] fractions.
     """
 
     retrained: np.ndarray
     approaches: dict[str, np.ndarray]
     labels: np.ndarray
-    ids: np.ndarray
+    names: dict[str, np.ndarray]
     accuracies: dict[str, dict[str, np.ndarray]]
 
 
@@ -97,7 +99,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Epsilon
             accuracies.setdefault(owner, {})[column.removesuffix("_accuracy")] = np.asarray(array)
         elif name == measures.BASELINE:
             notes.append(IGNORED)
-        elif name not in ("labels", GOAL):
+        elif name not in ("labels", GOAL, *NAMES):
             if np.ndim(array) != retrained.ndim:
                 raise errors.ShapeError(
                     f"{name} has shape {np.shape(array)}, but the retrained models have {retrained.shape}: an approach "
@@ -132,7 +134,8 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Epsilon
     for name, own in accuracies.items():
         _check_accuracies(name, own, models[name])
     notes += _modes(retrained, approaches, labels, accuracies)
-    group = Group(retrained, approaches, labels, np.arange(len(labels)), accuracies)
+    names = {name: np.asarray(values[name]) for name in NAMES if name in values}
+    group = Group(retrained, approaches, labels, {"ids": np.arange(len(labels)), **names}, accuracies)
     return EpsilonInputs({RUNNING: group}, asked_of(settings), chosen.samples, tuple(notes))
 
 
@@ -141,7 +144,7 @@ def _is_binary(labels: np.ndarray) -> bool:
 
 
 def _as_classes(name: str, array: np.ndarray) -> np.ndarray:
-    if name == "labels" or MARK in name:
+    if name in ("labels", *NAMES) or MARK in name:
         return array
     values, _ = arrays.check({name: arrays.two_classes(np.asarray(array), False)}, {name: ArrayField("SNC")})
     return values[name]
@@ -237,7 +240,7 @@ def gather(run: RecordedRun, context: Context) -> EpsilonInputs:
         logits_of = {name: modes[mode].swapaxes(0, 1) for name, modes in recorded.items() if mode in modes}
         if GOAL in logits_of and len(logits_of) > 1:  # else no BatchNorm, or nothing but ensembles
             retrained = logits_of.pop(GOAL)
-            groups[mode] = Group(retrained, logits_of, run.labels[rows], np.asarray(run.ids)[rows], known)
+            groups[mode] = Group(retrained, logits_of, run.labels[rows], run.names(rows), known)
     repeats = settings.split.forget.repeats
     return EpsilonInputs(
         groups,

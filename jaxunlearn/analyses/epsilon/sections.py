@@ -23,9 +23,9 @@ FILES = (
 PUBLISHED_Z = 1.96
 
 
-def arrays(found: Found, ids: np.ndarray) -> dict[str, np.ndarray]:
+def arrays(found: Found, names: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What epsilon.npz holds: NAME__epsilon, NAME__proved, NAME__challenge [S], NAME__median_by_delta [D]."""
-    kept: dict[str, np.ndarray] = {"ids": ids, "labels": found.labels}
+    kept: dict[str, np.ndarray] = {**names, "labels": found.labels}
     for name, one in found.numbers.items():
         parts = {"epsilon": one.epsilon, "proved": one.bound, "median_by_delta": one.curve}
         if one.challenge is not None:

@@ -49,7 +49,7 @@ def _sets(given: EvaluationInputs, outputs: Outputs, numbers: Mapping[str, Any])
     """Prediction sets sample by sample: who is forgotten in name only."""
     found = measures.sets_of(outputs.values, given.labels, given.parts, given.choices, dict(numbers))
     alphas = np.asarray(given.choices.settings.alphas)
-    return {"ids": given.ids, "labels": given.labels, "alphas": alphas, **given.parts._asdict(), **found}
+    return {**given.names, "labels": given.labels, "alphas": alphas, **given.parts._asdict(), **found}
 
 
 def compose(found: Evaluation, settings: Settings) -> Report:

@@ -59,7 +59,7 @@ class EvaluationInputs(NamedTuple):
 
     Attributes:
       roles: title -> () -> Outputs, loaded one role at a time; "retrained" is the goal, "original" the start.
-      labels, ids: [N]; parts: who plays which part for each of M models.
+      labels: [N]; names: arrays [N] that name the samples in files of results, at least `ids`; parts: who plays which part for each of M models.
       untrained: [N, C] logits of an untrained network on samples to be forgotten, NaN elsewhere; or None.
       choices: what is measured, and how.
       notes: about calibration and what is missing.
@@ -71,7 +71,7 @@ class EvaluationInputs(NamedTuple):
 
     roles: Mapping[str, Callable[[], Outputs]]
     labels: np.ndarray
-    ids: np.ndarray
+    names: dict[str, np.ndarray]
     parts: Parts
     untrained: np.ndarray | None
     choices: Choices
@@ -144,7 +144,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Evaluat
     return EvaluationInputs(
         roles={role: loader(role) for role in order},
         labels=labels,
-        ids=np.concatenate([np.asarray(one).astype(str) for one in ids]) if _mixed(ids) else np.concatenate(ids),
+        names={"ids": np.concatenate([one.astype(str) for one in ids]) if _mixed(ids) else np.concatenate(ids)},
         parts=parts,
         untrained=untrained,
         choices=choices,
@@ -237,7 +237,7 @@ def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
     return EvaluationInputs(
         roles={run.title(name): loader(name) for name in names},
         labels=labels,
-        ids=np.asarray(run.ids)[rows[columns]],
+        names=run.names(rows[columns]),
         parts=parts,
         untrained=untrained,
         choices=choices,

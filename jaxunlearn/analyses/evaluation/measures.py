@@ -176,7 +176,7 @@ def measure(
 
 
 def sets_of(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Choices, numbers: Numbers) -> Numbers:
-    """Prediction sets sample by sample: covered [M, A, N] bool and size [M, A, N] int16; models without numbers: 0.
+    """Prediction sets sample by sample: covered [M, A, N] bool and size [M, A, N] int32; models without numbers: 0.
 
     Args:
       values: [M, N, C] logits, finite where the model has thresholds.
@@ -194,7 +194,7 @@ def sets_of(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Choic
         is_apart = (parts.forget | parts.test_forget)[alive][:, None]
         covered, size = np.where(is_apart, apart.covered, covered), np.where(is_apart, apart.size, size)
     shape = (len(values), len(choices.settings.alphas), len(labels))
-    found = {"covered": np.zeros(shape, bool), "size": np.zeros(shape, np.int16)}
+    found = {"covered": np.zeros(shape, bool), "size": np.zeros(shape, np.int32)}
     found["covered"][alive], found["size"][alive] = covered, size
     return found
 

@@ -1,6 +1,6 @@
 """Arrays from any framework in, a report out: the one way for every analysis. No model code is loaded.
 
-    store.arrays.read (files) -> arrays.read (the analysis' field table) -> from_arrays -> analyse -> compose -> deliver
+store.arrays.read (files) -> arrays.read (the analysis' field table) -> from_arrays -> analyse -> compose -> deliver
 """
 
 import time

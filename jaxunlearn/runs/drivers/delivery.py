@@ -43,13 +43,14 @@ def joined_sections(run: store.Run, names: tuple[str, ...]) -> list[Section]:
         analysis = ANALYSES[name]
         path = run.path(analysis.record)
         if analysis.sections_of is not None and path.exists():
-            found += [section._replace(findings=(), printed=False) for section in analysis.sections_of(store.files.read_json(path))]
+            found += [
+                section._replace(findings=(), printed=False)
+                for section in analysis.sections_of(store.files.read_json(path))
+            ]
     return found
 
 
-def deliver(
-    run: store.Run, report: Report, settings: Mapping[str, Any], begun: float, facts: Mapping[str, str]
-) -> str:
+def deliver(run: store.Run, report: Report, settings: Mapping[str, Any], begun: float, facts: Mapping[str, str]) -> str:
     """Writes everything of a report and returns what the terminal shows.
 
     Args:
@@ -66,9 +67,9 @@ def deliver(
         store.files.write_npz(run.path(*name.split("/")), **arrays)
     for name, record in report.records.items():
         store.files.write_json(run.path(*name.split("/")), record)
-    for folder, (labels, retrained, approaches, accuracies) in report.published.items():
+    for folder, logits in report.published.items():
         store.files.remove(run.path(folder))  # approaches of an earlier run are not of this one
-        store.approaches.write(run.path(folder), labels, retrained, approaches, accuracies)
+        store.approaches.write(run.path(folder), *logits)
     publish.publish(run.root, report, settings)
     notes = "".join(f"\nnote: {note}" for note in report.notes)
     files = publish.written(run.root, report, list(report.files))

@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import errors, keys, population, progress, records, scores, store, trees
+from jaxunlearn import errors, keys, population, progress, records, store, trees
 from jaxunlearn.analyses.base import RecordedRun, RoleLogits
+from jaxunlearn.data import naming
 from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
 from jaxunlearn.runs.drivers import external
 from jaxunlearn.runs.unlearned import account, members, variants
@@ -84,7 +85,8 @@ def planned_run(bench: workbench.Workbench, split: records.Split) -> RecordedRun
         rows=splits.recorded_rows(split),
         labels=np.asarray(dataset.labels, np.int32),
         groups=None if dataset.groups is None else np.asarray(dataset.groups),
-        ids=np.asarray(dataset.ids),
+        names=lambda rows: naming.named(dataset, rows),
+        shown=lambda rows: naming.shown(dataset, rows),
         class_names=tuple(dataset.class_names),
         roles=(),
         logits=nothing,

@@ -1,6 +1,6 @@
 """A run folder in, a report out: the one way for every analysis and study.
 
-    prepare -> train and record what is missing -> RecordedRun -> gather -> analyse -> compose -> deliver
+prepare -> train and record what is missing -> RecordedRun -> gather -> analyse -> compose -> deliver
 """
 
 import dataclasses

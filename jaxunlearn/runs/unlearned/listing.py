@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxunlearn import progress, unlearn
+from jaxunlearn.report import tables
 from jaxunlearn.runs import splits, target_roles, workbench
 from jaxunlearn.runs.unlearned import account, members, variants
-from jaxunlearn.report import tables
 from jaxunlearn.settings import Settings
 from jaxunlearn.unlearn import costs, table
 

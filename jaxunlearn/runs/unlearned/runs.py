@@ -15,9 +15,9 @@ import numpy as np
 from jaxunlearn import errors, progress, records, store
 from jaxunlearn.metrics import headers, intervals
 from jaxunlearn.metrics import utility as utilities
+from jaxunlearn.report import cells, formats, tables
 from jaxunlearn.runs import recording, shadows, splits, target_roles, targets, workbench
 from jaxunlearn.runs.unlearned import account, members, variants
-from jaxunlearn.report import cells, formats, tables
 from jaxunlearn.unlearn import wrappers
 
 NEEDED = ("original", "retrained")

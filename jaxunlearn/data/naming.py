@@ -1,0 +1,86 @@
+"""How rows are named: by their number in the user's own file, never by their place in a permuted pool.
+
+    places (rows of a `Dataset`) -> named, shown        everything a user reads
+    numbers or names of a user   -> places_of_rows, places_of_names
+
+A place is an index into the arrays of a `Dataset`. Where a source is cut at random, place 0 is some row of the file.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import errors
+from jaxunlearn.records import Dataset
+
+
+def named(dataset: Dataset, places: Any = slice(None)) -> dict[str, np.ndarray]:
+    """Returns the arrays that name rows in every file of results.
+
+    Args:
+      dataset: the data set.
+      places: [n] rows of the data set; all of them if not given.
+
+    Returns:
+      `rows` [n], their numbers in the user's file, and `ids` [n], what the file calls them (the numbers once more where
+      it has no names).
+    """
+    numbers = np.asarray(dataset.ids)[places]
+    return {"rows": numbers, "ids": numbers if dataset.names is None else np.asarray(dataset.names)[places]}
+
+
+def shown(dataset: Dataset, places: Any) -> np.ndarray:
+    """[n] text that names rows in tables and messages: `17`, or `17 (cat/0017.png)` where the file has names."""
+    found = named(dataset, places)
+    if dataset.names is None:
+        return found["rows"].astype(str)
+    pairs = zip(found["rows"].tolist(), found["ids"].astype(str).tolist(), strict=True)
+    return np.array([f"{number} ({errors.printable(name)})" for number, name in pairs], dtype=np.str_)
+
+
+def places_of_rows(what: str, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """Finds rows of the user's file in the data set.
+
+    Args:
+      what: what lists them, for messages.
+      dataset: the data set.
+      rows: [n] whole numbers.
+
+    Returns:
+      [n] int64 places.
+
+    Raises:
+      DataError: a number that no row has, or that several rows have.
+    """
+    return _places(what, "row", np.asarray(dataset.ids), rows)
+
+
+def places_of_names(what: str, dataset: Dataset, names: np.ndarray) -> np.ndarray:
+    """Finds rows by what the user's file calls them, [n] text: as `places_of_rows`, for `Dataset.names`.
+
+    Raises:
+      DataError: the data set has no names, or a name that no row or several rows have.
+    """
+    if dataset.names is None:
+        raise errors.DataError(
+            f"{what} lists ids, but data set {dataset.name!r} has none. List row numbers, or give its .npz an array "
+            "`ids` (`ids_train` and `ids_test` where it has two pools)."
+        )
+    return _places(what, "id", np.asarray(dataset.names).astype(str), names)
+
+
+def _places(what: str, kind: str, known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    order = np.argsort(known, kind="stable")
+    low, high = (np.searchsorted(known, wanted, side, sorter=order) for side in ("left", "right"))
+    if np.any(low == high):
+        absent = wanted[low == high]
+        span = f" Its rows are {known.min()} to {known.max()}." if kind == "row" else f" Its first is {known[0]!r}."
+        raise errors.DataError(
+            f"{what} lists {kind} {absent[0]}, which the data set does not hold ({len(absent)} such).{span}"
+        )
+    if np.any(high - low > 1):
+        raise errors.DataError(
+            f"{what} lists {kind} {wanted[high - low > 1][0]}, which several rows of the data set have. List row "
+            "numbers, or make ids unique."
+        )
+    return order[low]
