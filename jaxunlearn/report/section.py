@@ -39,7 +39,7 @@ class Report(NamedTuple):
       provenance: what was run, for the foot of the page.
       stem: names the files, report/STEM.html and so on.
       arrays: file name -> arrays to save; records: file name -> plain values to save as JSON.
-      published: folder name -> (labels, retrained, approaches, accuracies, names), logits to save in the published layout.
+      published: folder name -> (labels, retrained, approaches, accuracies, names), logits to save as published.
       notes: what the reader should know, a sentence each; printed under the tables.
       files: (file, what it holds) of what is saved.
       more_findings: numbers that stand in no section.

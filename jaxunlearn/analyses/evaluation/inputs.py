@@ -59,7 +59,8 @@ class EvaluationInputs(NamedTuple):
 
     Attributes:
       roles: title -> () -> Outputs, loaded one role at a time; "retrained" is the goal, "original" the start.
-      labels: [N]; names: arrays [N] that name the samples in files of results, at least `ids`; parts: who plays which part for each of M models.
+      labels: [N]; parts: who plays which part for each of M models.
+      names: arrays [N] that name the samples in files of results, at least `ids`.
       untrained: [N, C] logits of an untrained network on samples to be forgotten, NaN elsewhere; or None.
       choices: what is measured, and how.
       notes: about calibration and what is missing.
