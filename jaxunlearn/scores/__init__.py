@@ -67,9 +67,9 @@ SCORES: dict[str, Score] = {
         ("original", "pairs_original", "pairs_unlearned", "pairs_forgotten"),
         "UnLeak: classifier on the change of the posterior",
     ),  # fmt: skip
-    "confidence": Score(partial(entries.reading, entries.CONFIDENCE), (), "confidence of the unlearned model alone"),
-    "loss": Score(partial(entries.reading, entries.LOSS), (), "minus the cross entropy of the unlearned model alone"),
-    "margin": Score(partial(entries.reading, entries.MARGIN), (), "Taylor soft margin of the unlearned model alone"),
+    "confidence": Score(entries.confidence, (), "confidence of the unlearned model alone"),
+    "loss": Score(entries.minus_loss, (), "minus the cross entropy of the unlearned model alone"),
+    "margin": Score(entries.margin, (), "Taylor soft margin of the unlearned model alone"),
     "confidence_diff": Score(partial(entries.change, entries.CONFIDENCE), ("original",), "change of the confidence"),
     "loss_diff": Score(partial(entries.change, entries.LOSS), ("original",), "minus the change of the cross entropy"),
     "carlini_diff": Score(partial(entries.change, entries.CARLINI), ("original",), "change of the carlini logit"),
@@ -170,10 +170,11 @@ def run(
       measured: the pass, if the caller has made it.
 
     Returns:
-      Scores for every name whose inputs are there; the others with what they lack.
+      Scores for every name whose inputs are there; the others with what they lack, or why they have no finite number
+      for every sample.
 
     Raises:
-      UserError: bad evidence, options or names; a score that is not finite.
+      UserError: bad evidence, options or names; not one score could be computed.
     """
     names = names_of(wanted)
     check(evidence)
@@ -189,7 +190,15 @@ def run_checked(names: Iterable[str], evidence: Evidence, options: Options, meas
         skipped["unleak"] = f"needs more than {unleak.KEPT} classes, not {classes}"
     todo = [name for name in names if name not in skipped]
     measured = measured if measured is not None else measure(evidence, options, pairs="unleak" in todo)
-    return Result({name: compute(name, measured, options) for name in todo}, skipped)
+    found = {}
+    for name in todo:
+        try:
+            found[name] = compute(name, measured, options)
+        except errors.DataError as error:  # the others are worth having without it
+            skipped[name] = str(error).rstrip(".")
+    if todo and not found:
+        raise errors.DataError(f"no score could be computed: {todo[0]}: {skipped[todo[0]]}.")
+    return Result(found, skipped)
 
 
 def compute(name: str, measured: Measured, options: Options) -> Scores:
@@ -216,10 +225,31 @@ def compute_cases(name: str, measured: Measured, cases: Cases, options: Options)
         values = np.asarray(_mapped(measured, cases, entry, options))
     sizes = {"K": len(cases.unlearned.log_odds), "N": len(measured.labels)}
     checks.shape("KN", sizes, **{f"score {name} (one line per audited model)": values})
-    faithful = options.compat == "faithful" and values.dtype == np.float64
-    values = values if faithful else values.astype(np.float32)
-    checks.finite(f"score {name}", values, "KN")
+    # The table's own float64 scores need its range or resolution; everything else is float32.
+    values = values if name in SCORES and values.dtype == np.float64 else values.astype(np.float32)
+    _require_finite(name, values, measured, cases)
     return values
+
+
+def _require_finite(name: str, values: np.ndarray, measured: Measured, cases: Cases) -> None:
+    """Raises a DataError that names the array with the largest log-odds, where they have overflowed a score."""
+    broken = ~np.isfinite(values)
+    if not broken.any():
+        return
+    parts = {key: getattr(measured, key) for key in Measured._fields} | cases._asdict()
+    largest = {
+        key: float(np.abs(part.log_odds).max())
+        for key, part in parts.items()
+        if isinstance(part, Signals) and np.size(part.log_odds)
+    }
+    worst = max(largest, key=lambda key: largest[key])
+    case, sample = np.argwhere(broken)[0]
+    where = f" of audited model {case}" if len(values) > 1 else ""
+    raise errors.DataError(
+        f"score {name} is NaN or infinite for {broken.sum():,} sample(s), first for sample {sample}{where}; the "
+        f"largest log-odds, up to {largest[worst]:.2g}, are those of `{worst}`. A model whose logits explode has "
+        "diverged."
+    )
 
 
 @partial(jax.jit, static_argnames=("entry", "options"))
@@ -230,7 +260,7 @@ def _mapped(measured: Measured, cases: Cases, entry: entries.Entry, options: Opt
 
 def _on_host(name: str, options: Options) -> bool:
     """Whether a score cannot be traced: users' own, SciPy's special functions, NumPy's float64."""
-    if name not in SCORES or name == "random" or "_beta_" in name:
+    if name not in SCORES or name in ("random", "confidence", "loss") or "_beta_" in name:
         return True
     if options.family == "beta" and name in ("iam_on", "iam_off", "iam_raw"):
         return True

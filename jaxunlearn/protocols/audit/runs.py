@@ -198,7 +198,10 @@ def decide(
     truth, null = None, None
     for role in dict.fromkeys((*audit.unlearned, "retrained", "original")):
         cases = banks.cases(bank, role)
-        values = scores.compute_cases(name, shared, cases, bank.options)
+        try:
+            values = scores.compute_cases(name, shared, cases, bank.options)
+        except errors.DataError as error:
+            return answers.answer(None, None, audit.level, str(error)), []
         if null is None or null.calibration == "population":  # only that one depends on who is audited
             if wanted == "retrained":
                 null = null_of_retrained(bank, shared, name, audit.level)

@@ -21,7 +21,7 @@ from jaxunlearn.protocols.evaluation.measures import Choices, Numbers, Parts
 from jaxunlearn.protocols.unlearned import listing, runs, variants
 from jaxunlearn.settings import Settings, to_dict
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 
 
 class World(NamedTuple):
