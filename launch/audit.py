@@ -43,7 +43,7 @@ def alone(values: flags.FlagValues) -> str:
 
 def command(request: _entry.Request) -> None:
     """Plans or audits, then prints the answer, the tables and where the files are."""
-    from jaxunlearn import errors
+    from jaxunlearn import errors, progress
 
     given = request.flags
     if given["evidence"].value:
@@ -54,7 +54,7 @@ def command(request: _entry.Request) -> None:
         chosen = {name: given[name].value for name in CHOICES}
         chosen["scores"] = tuple(chosen["scores"])
         wanted = evidence.Request(path=given["evidence"].value, **chosen)
-        print(door.audit_file(wanted, request.workdir, request.overwrite, request.dry_run))
+        progress.show(door.audit_file(wanted, request.workdir, request.overwrite, request.dry_run))
         return
     from jaxunlearn.protocols.audit import runs
 
@@ -63,7 +63,9 @@ def command(request: _entry.Request) -> None:
         raise errors.ConfigError(
             f"--{misplaced[0]} belongs to --evidence. With a config use --config.audit.* (--print_config shows them)."
         )
-    print(runs.from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+    progress.show(
+        runs.from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides)
+    )
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def alone(values: flags.FlagValues) -> str:
 
 def command(request: _entry.Request) -> None:
     """Measures, then prints the answer, the tables and where the files are."""
-    from jaxunlearn import errors
+    from jaxunlearn import errors, progress
     from jaxunlearn.protocols.epsilon import door
 
     given = {name: request.flags[name].value for name in request.flags}
@@ -63,7 +63,7 @@ def command(request: _entry.Request) -> None:
         raise errors.ConfigError(f"--samples={','.join(given['samples'])}: expected whole numbers.") from error
     chosen = {name: given[flag] for name, flag in CHOSEN.items()}
     wanted = door.Request(given["data"], tuple(given["approach"]), samples, given["compat"], given["seed"], chosen)
-    print(door.measure_data(wanted, request.workdir, request.overwrite, request.dry_run))
+    progress.show(door.measure_data(wanted, request.workdir, request.overwrite, request.dry_run))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def alone(values: flags.FlagValues) -> str:
 
 def command(request: _entry.Request) -> None:
     """Plans or evaluates, then prints the answer, the tables and where the files are."""
-    from jaxunlearn import errors
+    from jaxunlearn import errors, progress
 
     given = request.flags
     if given["logits"].value:
@@ -60,7 +60,7 @@ def command(request: _entry.Request) -> None:
             raise errors.ConfigError("give --config (a run) or --logits (arrays), not both.")
         chosen = {name: given[flag].value for flag, name in NUMBERS.items()}
         wanted = door.Request(given["logits"].value, given["probabilities"].value, given["compat"].value, chosen)
-        print(door.evaluate_file(wanted, request.workdir, request.overwrite, request.dry_run))
+        progress.show(door.evaluate_file(wanted, request.workdir, request.overwrite, request.dry_run))
         return
     from jaxunlearn.protocols.evaluation import runs
 
@@ -69,7 +69,9 @@ def command(request: _entry.Request) -> None:
         raise errors.ConfigError(
             f"--{misplaced[0]} belongs to --logits. With a config use --config.evaluate.* (--print_config shows them)."
         )
-    print(runs.from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+    progress.show(
+        runs.from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides)
+    )
 
 
 if __name__ == "__main__":

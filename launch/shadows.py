@@ -17,7 +17,7 @@ def command(request: _entry.Request) -> None:
     from jaxunlearn.protocols import plan, shadows, splits, tuning, workbench
 
     if request.dry_run:
-        print(plan.text(plan.make(request.settings)))
+        progress.show(plan.text(plan.make(request.settings)))
         return
     bench = workbench.prepare(request.settings)
     splits.check(bench)
@@ -25,8 +25,8 @@ def command(request: _entry.Request) -> None:
     with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
         summary = shadows.run(run, reporter, tuning.obtain(bench, reporter))
-        print(shadows.summary_text(summary))
-        print(f"\n{shadows.files_text(run, request.settings)}")
+        progress.show(shadows.summary_text(summary))
+        progress.show(f"\n{shadows.files_text(run, request.settings)}")
 
 
 if __name__ == "__main__":

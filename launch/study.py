@@ -23,6 +23,8 @@ from launch import _entry
 
 def command(request: _entry.Request) -> None:
     """Plans or runs the study, then prints its table and where the files are."""
+    from jaxunlearn import progress
+
     if request.settings.study.kind == "conformal":
         from jaxunlearn.protocols.evaluation.guided import from_config
     elif request.settings.study.kind == "epsilon":
@@ -30,7 +32,7 @@ def command(request: _entry.Request) -> None:
     else:
         from jaxunlearn.protocols.study import from_config
 
-    print(from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+    progress.show(from_config(request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def command(request: _entry.Request) -> None:
     from jaxunlearn.protocols import plan, target_roles, targets, tuning, workbench
 
     if request.dry_run:
-        print(plan.targets_text(plan.make_targets(request.settings)))
+        progress.show(plan.targets_text(plan.make_targets(request.settings)))
         return
     bench = workbench.prepare(request.settings)
     target_roles.check(bench)
@@ -30,8 +30,8 @@ def command(request: _entry.Request) -> None:
     with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
         summary = targets.run(run, reporter, tuning.obtain(bench, reporter))
-        print(targets.text(summary))
-        print(f"\n{targets.files_text(run, request.settings)}")
+        progress.show(targets.text(summary))
+        progress.show(f"\n{targets.files_text(run, request.settings)}")
 
 
 if __name__ == "__main__":

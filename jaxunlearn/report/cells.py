@@ -5,7 +5,7 @@ import numbers
 import re
 from typing import NamedTuple
 
-from jaxunlearn import errors
+from jaxunlearn import errors, escapes
 from jaxunlearn.records import Finding
 from jaxunlearn.report import formats
 
@@ -66,7 +66,7 @@ def string(cell: Cell, *, percent: bool = False, digits: int | None = None) -> s
         return formats.count(int(cell))
     if isinstance(cell, numbers.Real):
         return formats.number(float(cell), digits, percent=percent)
-    return " ".join(str(cell).split())
+    return escapes.visible(" ".join(str(cell).split()))
 
 
 def best(table: Table, *, percent: bool = False, digits: int | None = None) -> set[tuple[int, int]]:

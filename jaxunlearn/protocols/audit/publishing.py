@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from jaxunlearn import store
+from jaxunlearn import escapes, store
 from jaxunlearn.protocols.audit.presenting import Piece
 from jaxunlearn.records import Finding
 from jaxunlearn.report import page, tables
@@ -47,7 +47,11 @@ def publish(
             svg = page.figure_svg(piece.figure)
         sections.append(page.Section(piece.title, piece.text, piece.table, svg))
     page.save_html(folder / f"{stem}.html", title, answer, sections, provenance)
-    parts = [answer, *(f"## {one.title}\n\n{one.text}\n\n{tables.markdown(one.table)}" for one in pieces if one.table)]
+    parts = [escapes.markdown(answer)]
+    for one in pieces:
+        if one.table is not None:
+            parts.append(f"## {escapes.markdown(one.title)}\n\n{escapes.markdown(one.text)}")
+            parts.append(tables.markdown(one.table))
     page.save_text(folder / f"{stem}.md", "\n\n".join(parts) + "\n")
     numbers = run.path("findings.json") if stem == "report" else folder / f"{stem}_findings.json"
     store.files.write_json(numbers, [vars(finding) for finding in findings])

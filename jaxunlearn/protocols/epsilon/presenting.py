@@ -56,18 +56,7 @@ def plain(found: Found) -> dict[str, Any]:
             own["challenge"] = {key: value for key, value in one.challenge._asdict().items() if key != "epsilon"}
         told[name] = own
     whole = {"settings": vars(found.asked.settings), "compat": found.asked.compat, "order": found.order}
-    return _strict({**whole, "approaches": told})
-
-
-def _strict(value: Any) -> Any:
-    """The same without NaN and infinity, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _strict(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value
+    return {**whole, "approaches": told}
 
 
 def provenance(found: Found) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import store
+from jaxunlearn import escapes, store
 from jaxunlearn.metrics import intervals
 from jaxunlearn.protocols.audit.presenting import Piece
 from jaxunlearn.protocols.evaluation.measures import Numbers
@@ -77,7 +77,7 @@ def from_plain(stored: Mapping[str, Any]) -> Evaluation:
     """The evaluation that evaluation.json holds."""
     roles = {role: {name: np.asarray(values, np.float64) for name, values in numbers.items()}
              for role, numbers in stored["roles"].items()}  # fmt: skip
-    costs = {role: (float(cost[0]), float(cost[1])) for role, cost in stored["costs"].items()}
+    costs = {role: (escapes.number(cost[0]), escapes.number(cost[1])) for role, cost in stored["costs"].items()}
     return Evaluation(
         roles, tuple(stored["alphas"]), stored["headline"], stored["sets"], costs, stored["diverged"],
         tuple(stored["classes"]),
