@@ -116,7 +116,7 @@ def present(summary: runs.Summary, seen: dict[str, Seen]) -> presenting.Piece:
     )
     header = ("method", "UA", "RA", "TA", "IAM-On forgotten", "IAM-On retained", "AUC", "moved", "epochs", "seconds")
     told = "The goal is to look like the retrained models: not 0, not 1."
-    table = cells.Table("", caption, header, tuple(rows))
+    table = cells.Table("", caption, header, tuple(rows), ("original", "retrained"))
     return presenting.Piece(STEM, "Methods beside exact retraining", told, table, None, tuple(every))
 
 

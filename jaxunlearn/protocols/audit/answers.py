@@ -56,7 +56,8 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
     drift = first.null.drift
     if drift is not None:
         said.append("The null of the shadow models (without the original model), measured:")
-        said.append(words.calibration_sentence(drift.rate, first.level, "population samples, which no model saw"))
+        seen = "population samples, which no model saw"
+        said.append(words.calibration_sentence(drift.rate, first.level, seen, uniform=drift.p_value))
         if first.null.calibration != "shadows":
             said.append("It was not used.")
         findings += (drift.rate,)
@@ -66,7 +67,7 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
         )
     said.append(_resolution(first))
     if truth is not None:
-        said.append(words.calibration_sentence(truth.rate, first.level))
+        said.append(words.calibration_sentence(truth.rate, first.level, uniform=truth.p_value))
         findings += (truth.rate,)
     pieces = [Piece(
         "verdicts", "Which samples are forgotten?", " ".join(filter(None, said)), table,
@@ -184,13 +185,32 @@ def of_arrays(found: evidence.Audit) -> tuple[list[Piece], str]:
     """Pieces and first line of an audit of given arrays."""
     level = found.decided.level if found.decided else 0.05
     said = answer(found.decided, None, level, found.undecided, original=found.original)
-    pieces = scoreboard(found.board, "", "scores") if found.board is not None else [summary(found)]
+    said = " ".join([*found.doubts, said])
+    chosen = found.decided.score if found.decided else ""
+    pieces = scoreboard(found.board, "", "scores", chosen) if found.board is not None else [summary(found)]
     if found.decided is not None:
         rows = {"given model": found.decided} | ({"original": found.original} if found.original is not None else {})
         made = decisions(rows, None)
         made.insert(1, worst(found.decided, np.arange(len(found.labels)), found.labels))
         pieces = made + pieces
-    return pieces, said
+    return [*pieces, models(found)], said
+
+
+def models(found: evidence.Audit) -> Piece:
+    """The accuracy of every model on its labels: whether the arrays belong together."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, one in found.accuracies.items():
+        all_of = one.each[:, 0]
+        span = f"{all_of.min():.3f} to {all_of.max():.3f}" if len(all_of) > 1 else ""
+        rows.append((name, len(all_of), one.samples, *map(float, one.each.mean(0)), span, one.shuffled))
+    table = Table(
+        "Accuracy of the models on their labels",
+        "Means over models; shuffled = what labels in any order would give.",
+        ("logits", "models", "samples", "accuracy", "retained", "forgotten", "lowest to highest", "shuffled"),
+        tuple(rows),
+    )
+    text = " ".join(found.doubts) or "Labels and models fit together, and no model is a copy of another."
+    return Piece("models", "Do the arrays belong together?", text, table)
 
 
 def summary(found: evidence.Audit) -> Piece:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import checks, errors, progress, scores, store
-from jaxunlearn.protocols.audit import judging, verdicts
+from jaxunlearn.protocols.audit import judging, plausibility, verdicts
 from jaxunlearn.records import Evidence
 from jaxunlearn.report import tables
 from jaxunlearn.scores import evidence as evidences
@@ -48,6 +48,7 @@ class Audit(NamedTuple):
       undecided: why there are no verdicts.
       options: of the scores; sizes: axis letter -> size; ignored: names in the file that were not used.
       labels: [N]; forgotten: [N] bool or None; warnings: about duplicated or constant scores.
+      accuracies: of the models on their labels, by array; doubts: sentences about arrays that do not belong together.
     """
 
     result: scores.Result
@@ -61,6 +62,8 @@ class Audit(NamedTuple):
     labels: np.ndarray
     forgotten: np.ndarray | None
     warnings: tuple[str, ...]
+    accuracies: dict[str, plausibility.Accuracy]
+    doubts: tuple[str, ...]
 
 
 class Opened(NamedTuple):
@@ -133,6 +136,14 @@ def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
     given = named.evidence
     reporter.say(f"{sizes['N']:,} samples, {sizes.get('S', 0)} shadow model(s), {sizes['C']} classes")
     measured = scores.measure(given, options, pairs="unleak" in wanted)
+    accuracies = plausibility.accuracies(given)
+    doubts = [plausibility.unchanged(measured.unlearned, measured.original)] if measured.unlearned else []
+    doubts += [*plausibility.doubtful_labels(accuracies), plausibility.foreign(measured)]
+    if measured.shadows is not None:
+        different = plausibility.distinct(measured.shadows, measured.population_shadows, measured.own)
+        doubts.append(plausibility.copied(sizes["S"], len(different)))
+        if len(different) < sizes["S"]:
+            measured, sizes = scores.choose_shadows(measured, different), {**sizes, "S": len(different)}
     result = scores.run_checked(wanted, given, options, measured)
     forgotten = None if given.forgotten is None else np.asarray(given.forgotten, bool)
     board = None
@@ -142,7 +153,7 @@ def run(request: Request, opened: Opened, reporter: progress.Reporter) -> Audit:
     decided, original, why = _decide(request, given, measured, forgotten, options)
     return Audit(
         result, board, decided, original, why, options, sizes, named.ignored, np.asarray(given.labels), forgotten,
-        tuple(_warnings(result)),
+        tuple(_warnings(result)), accuracies, tuple(filter(None, doubts)),
     )  # fmt: skip
 
 

@@ -49,16 +49,26 @@ class Piece(NamedTuple):
     findings: tuple[Finding, ...] = ()
 
 
-def scoreboard(board: judging.Scoreboard, role: str, name: str) -> list[Piece]:
-    """Table of all scores, log-log ROC, histograms."""
+def scoreboard(board: judging.Scoreboard, role: str, name: str, chosen: str = "") -> list[Piece]:
+    """Table of all scores, log-log ROC, histograms.
+
+    Args:
+      board: what was found.
+      role: whose models were audited; empty = given arrays.
+      name: of the files.
+      chosen: the score that decides; where it is empty the first of `CURVES` is the one that was chosen beforehand.
+    """
     groups, sets, samples = next(iter(board.scored.values.values())).shape
     truth = board.scored.truth
     forgotten = int((~truth).sum())
+    chosen = chosen or next((score for score in CURVES if score in board.table), "")
     said = [
         f"{sets} forget set(s), {forgotten:,} forgotten and {truth.size - forgotten:,} retained samples pooled, "
         f"{groups} group(s) of shadow models. Positive = retained; ± is the deviation over groups.",
-        words.best_score({score: row["auc"] for score, row in board.table.items()}),
+        words.best_score({score: row["auc"] for score, row in board.table.items()}, chosen=chosen),
+        words.resolution(forgotten, truth.size - forgotten),
     ]
+    said = list(filter(None, said))
     said += [words.compare(score, "confidence", gain) for score, gain in board.gains.items() if score in CURVES[:2]]
     if board.scored.skipped:
         said.append("Skipped: " + "; ".join(f"{score} {why}" for score, why in board.scored.skipped.items()) + ".")
@@ -67,6 +77,7 @@ def scoreboard(board: judging.Scoreboard, role: str, name: str) -> list[Piece]:
         f"Pooled over {sets} forget set(s) of {samples:,} samples; {_method(board)}.",
         ("score", *COLUMNS.values()),
         tuple((score, *(row[column] for column in COLUMNS)) for score, row in board.table.items()),
+        baselines=("random",),
     )
     found = tuple(finding for row in board.table.values() for finding in row.values()) + tuple(board.gains.values())
     shown = [score for score in CURVES if score in board.scored.values] or list(board.scored.values)[:8]
@@ -200,7 +211,8 @@ def by_class(found: "class_report.Report") -> list[Piece]:
         f"Membership by IAM-On, mean over {found.groups} group(s) of shadow models. Compare with the row of exact "
         "retraining."
     )
-    table = Table("Membership by forgotten class", caption, header, tuple(rows))
+    baselines = ("retrained", "original", "random")
+    table = Table("Membership by forgotten class", caption, header, tuple(rows), baselines)
     said = ["Forgotten above exact retraining: under-unlearning. Retained (lowest tenth) below it: over-unlearning."]
     for role, gap in found.gaps.items():
         if role not in ("retrained", "random"):

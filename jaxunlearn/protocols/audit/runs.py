@@ -17,6 +17,7 @@ from jaxunlearn.protocols.audit import (
     class_report,
     foreign,
     judging,
+    plausibility,
     presenting,
     publishing,
     scoreui,
@@ -156,7 +157,7 @@ def investigate(
     run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench
 ) -> tuple[list[presenting.Piece], str, banks.Bank]:
     """Runs the protocol that the settings name: pieces of the report, the answer in words, the evidence."""
-    chosen, protocol = bench.settings, bench.settings.audit.protocol
+    chosen, protocol, audit = bench.settings, bench.settings.audit.protocol, bench.settings.audit
     bank = banks.open_bank(run, reporter, bench)
     role = chosen.audit.unlearned[0]
     pieces: list[presenting.Piece] = []
@@ -167,7 +168,7 @@ def investigate(
         for name in chosen.audit.unlearned:
             board = binui.run(bank, chosen, name, reporter)
             save_scores(run, bank, board.scored, name)
-            pieces += presenting.scoreboard(board, name, f"binui_{name}")
+            pieces += presenting.scoreboard(board, name, f"binui_{name}", decisive(bank, audit))
     if protocol in ("all", "scoreui") and chosen.targets.snapshots:
         pieces += presenting.levels(scoreui.run(run, bench, bank, reporter))
     if protocol in ("all", "shadow_sweep"):
@@ -189,8 +190,7 @@ def decide(
     """Verdicts on every audited role, exact retraining and the original (nothing unlearned) beside it."""
     chosen, audit = bench.settings, bench.settings.audit
     wanted = audit.calibration
-    automatic = verdicts.AUTO_RETRAINED if wanted == "retrained" else verdicts.AUTO
-    name, why = verdicts.choose_score(audit.decision, banks.available(bank), automatic)
+    name, why = verdicts.choose_score(audit.decision, banks.available(bank), automatic(audit))
     if not name:
         return answers.answer(None, None, audit.level, why), []
     shared = banks.shared(bank)
@@ -221,9 +221,22 @@ def decide(
     first = answers.answer(
         main, retrained, audit.level, "", audited=audit.unlearned[0], original=found["original"]
     )  # fmt: skip
+    if audit.unlearned[0] != "original":
+        before, after = (banks.cases(bank, role).unlearned for role in ("original", audit.unlearned[0]))
+        first = f"{plausibility.unchanged(after, before)} {first}".lstrip()
     pieces = answers.decisions(found, truth)
     pieces.insert(1, answers.worst(main, bank.rows, bank.labels, bench.dataset.class_names))
     return first, pieces
+
+
+def automatic(audit: settings.AuditSettings) -> tuple[str, ...]:
+    """What the decision score `auto` tries, in this order."""
+    return verdicts.AUTO_RETRAINED if audit.calibration == "retrained" else verdicts.AUTO
+
+
+def decisive(bank: banks.Bank, audit: settings.AuditSettings) -> str:
+    """The score that decides, chosen before any number was seen; empty where there is none."""
+    return verdicts.choose_score(audit.decision, banks.available(bank), automatic(audit))[0]
 
 
 def null_of_retrained(bank: banks.Bank, shared: scores.Measured, name: str, level: float) -> verdicts.Null:

@@ -124,7 +124,7 @@ def present(found: presenting.Evaluation, lines: list[Line]) -> Piece:
         for weight, pairs in sorted(gains.items())
     ]
     text = " ".join(said) or "One weight only: nothing to compare."
-    table = Table("Methods with the conformal-guided loss", caption, header, tuple(rows))
+    table = Table("Methods with the conformal-guided loss", caption, header, tuple(rows), ("retrained", "original"))
     return Piece(STEM, "What the conformal-guided loss does", text, table, None, tuple(every))
 
 

@@ -193,7 +193,8 @@ def _piece(
         rows.append((role, *shown, *costs))
     if with_costs and any(math.isnan(found.costs.get(role, (math.nan, 0))[0]) for role in found.roles):
         header, rows = _without_blank(header, rows)
-    return Piece(name, title, told, Table(title, caption, tuple(header), tuple(rows)), None, tuple(every))
+    table = Table(title, caption, tuple(header), tuple(rows), (GOAL, START))
+    return Piece(name, title, told, table, None, tuple(every))
 
 
 def bare(cell: Cell) -> Cell:
