@@ -7,9 +7,15 @@ without a traceback and leave with exit code 2; any other exception is a bug and
 import difflib
 from collections.abc import Iterable
 
+from jaxunlearn import escapes
+
 
 class UserError(Exception):
     """Something the user can mend: the message says what was wrong and what to do."""
+
+    def __str__(self) -> str:
+        """The message, fit for a terminal whatever names it repeats."""
+        return escapes.visible(super().__str__())
 
 
 class ConfigError(UserError):

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from jaxunlearn import escapes
+
 Sink = Callable[[dict[str, Any]], None]
 
 
@@ -35,6 +37,11 @@ def rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2f}"
 
 
+def show(text: str, out: TextIO | None = None) -> None:
+    """Prints text with a user's names in it: the one way to a terminal, which nothing but this package may steer."""
+    print(escapes.visible(text), file=out or sys.stdout, flush=True)
+
+
 class Reporter:
     """Writes progress lines and events. Keeps the start time and what the terminal line shows, nothing else."""
 
@@ -57,7 +64,7 @@ class Reporter:
     def say(self, text: str, **values: Any) -> None:
         """Prints one line for people and records it."""
         self._close_line()
-        print(text, file=self.out, flush=True)
+        show(text, self.out)
         self.event("message", text=text, **values)
 
     def begin(self, stage: str, done: float = 0.0) -> None:
@@ -81,6 +88,7 @@ class Reporter:
         self._last_line = now
         left = duration((total - done) / speed) if speed > 0 and done < total else "0 s"
         line = f"{stage}: {done:,.0f} / {total:,.0f} {unit}, {rate(speed)}/s, {left} left{', ' + note if note else ''}"
+        line = escapes.visible(line)
         if on_terminal:
             self.out.write("\r\x1b[K" + line[:160])
             self.out.flush()

@@ -157,7 +157,7 @@ class Evidence:
 class Scores:
     """One membership score per sample: [N] float32, higher = the sample still looks trained on.
 
-    Faithful LiRA needs float64 for its range; everything else is float32.
+    Faithful LiRA needs float64 for its range, confidence and loss for their resolution; everything else is float32.
     """
 
     values: Array

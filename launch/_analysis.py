@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from jaxunlearn import errors, settings
+from jaxunlearn import errors, progress, settings
 from launch import _entry
 
 ONLY_ARRAYS = ("out", "probabilities")
@@ -66,7 +66,7 @@ def command(verb: Verb) -> Callable[[_entry.Request], None]:
         if path:
             from jaxunlearn.runs.drivers import array_input
 
-            print(array_input.run(verb.name, path, chosen, request.workdir, request.overwrite, request.dry_run,
+            progress.show(array_input.run(verb.name, path, chosen, request.workdir, request.overwrite, request.dry_run,
                                   request.flags["probabilities"].value))  # fmt: skip
             return
         from jaxunlearn.runs.drivers import run_input
@@ -75,7 +75,9 @@ def command(verb: Verb) -> Callable[[_entry.Request], None]:
             if request.flags[name].present:
                 raise errors.ConfigError(f"--{name} belongs to --{verb.flag}. With a config, results go to --workdir.")
         job = run_input.job_of(verb.name)
-        print(run_input.run(job, chosen, request.workdir, request.overwrite, request.dry_run, request.overrides))
+        progress.show(
+            run_input.run(job, chosen, request.workdir, request.overwrite, request.dry_run, request.overrides)
+        )
 
     return work
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from jaxunlearn import errors, progress
+from jaxunlearn import errors, escapes, progress
 from launch import _entry
 from launch.benches import lines
 from launch.benches.timing import number
@@ -203,7 +203,7 @@ def as_json(bench: str, quick: bool, row: Row) -> str:
 
     versions = store.versions()
     machine = {"device": versions["device"], "cores": _entry.cores(), "versions": versions}
-    return json.dumps({"bench": bench, "quick": quick, **row, **machine})
+    return json.dumps(escapes.strict_json({"bench": bench, "quick": quick, **row, **machine}))
 
 
 if __name__ == "__main__":

@@ -20,18 +20,19 @@ def define(values: flags.FlagValues) -> None:
 
 def command(request: _entry.Request) -> None:
     """Imports an archive if one is given, then loads, checks and shows the data set."""
+    from jaxunlearn import progress
     from jaxunlearn.runs import dataset
 
     settings = request.settings.data
     if request.dry_run:
-        print(f"would load {settings.name!r} and draw {request.workdir}/report/contact_sheet.png")
+        progress.show(f"would load {settings.name!r} and draw {request.workdir}/report/contact_sheet.png")
         return
     if request.flags["import"].value:
-        print(f"imported into {dataset.import_archive(request.flags['import'].value, settings)}")
+        progress.show(f"imported into {dataset.import_archive(request.flags['import'].value, settings)}")
     facts, sheet = dataset.inspect(settings, request.workdir)
-    print(dataset.text(facts))
+    progress.show(dataset.text(facts))
     if sheet:
-        print(f"\ncontact sheet: {sheet}")
+        progress.show(f"\ncontact sheet: {sheet}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def command(request: _entry.Request) -> None:
     from jaxunlearn.runs import plan, shadows, splits, tuning, workbench
 
     if request.dry_run:
-        print(plan.text(plan.make(request.settings)))
+        progress.show(plan.text(plan.make(request.settings)))
         return
     bench = workbench.prepare(request.settings)
     splits.check(bench)
@@ -26,8 +26,8 @@ def command(request: _entry.Request) -> None:
         reporter = progress.Reporter(run.log)
         splits.tell(reporter, bench)
         summary = shadows.run(run, reporter, tuning.obtain(bench, reporter))
-        print(shadows.summary_text(summary))
-        print(f"\n{shadows.files_text(run, request.settings)}")
+        progress.show(shadows.summary_text(summary))
+        progress.show(f"\n{shadows.files_text(run, request.settings)}")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,14 @@ from launch import _entry
 
 def command(request: _entry.Request) -> None:
     """Plans or runs the study, then prints its table and where the files are."""
+    from jaxunlearn import progress
     from jaxunlearn.runs.drivers import run_input
     from jaxunlearn.runs.studies import STUDIES
 
     job = STUDIES[request.settings.study.kind]
-    print(run_input.run(job, request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+    progress.show(
+        run_input.run(job, request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides)
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def command(request: _entry.Request) -> None:
     from jaxunlearn.runs import plan, splits, target_roles, targets, tuning, workbench
 
     if request.dry_run:
-        print(plan.targets_text(plan.make_targets(request.settings)))
+        progress.show(plan.targets_text(plan.make_targets(request.settings)))
         return
     bench = workbench.prepare(request.settings)
     target_roles.check(bench)
@@ -31,8 +31,8 @@ def command(request: _entry.Request) -> None:
         reporter = progress.Reporter(run.log)
         splits.tell(reporter, bench)
         summary = targets.run(run, reporter, tuning.obtain(bench, reporter))
-        print(targets.text(summary))
-        print(f"\n{targets.files_text(run, request.settings)}")
+        progress.show(targets.text(summary))
+        progress.show(f"\n{targets.files_text(run, request.settings)}")
 
 
 if __name__ == "__main__":

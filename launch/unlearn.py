@@ -39,9 +39,10 @@ def command(request: _entry.Request) -> None:
         methods = tuple(request.flags["methods"].value)
         chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=methods))
     if request.flags["list"].value:
+        from jaxunlearn import progress
         from jaxunlearn.runs.unlearned import listing
 
-        print(listing.text(chosen, with_data=request.flags["config"].value is not None))
+        progress.show(listing.text(chosen, with_data=request.flags["config"].value is not None))
         return
     from jaxunlearn import progress, settings, store
     from jaxunlearn.runs import splits, tuning, workbench
@@ -49,15 +50,15 @@ def command(request: _entry.Request) -> None:
 
     bench, asked = runs.check(workbench.prepare(chosen))
     if request.dry_run:
-        print(listing.plan(bench, asked))
+        progress.show(listing.plan(bench, asked))
         return
     plain = settings.to_dict(chosen)
     with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
         reporter = progress.Reporter(run.log)
         splits.tell(reporter, bench)
         summary = runs.run(run, reporter, tuning.obtain(bench, reporter), asked)
-        print(runs.text(summary, bench.settings.split.forget.repeats))
-        print(f"\n{runs.files_text(run, asked)}")
+        progress.show(runs.text(summary, bench.settings.split.forget.repeats))
+        progress.show(f"\n{runs.files_text(run, asked)}")
 
 
 if __name__ == "__main__":

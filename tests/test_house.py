@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxunlearn"
-FOUNDATION = ["errors", "checks", "keys", "trees", "records", "plain", "arrays", "sections", "settings", "progress"]
+FOUNDATION = ["escapes", "errors", "checks", "keys", "trees", "records", "arrays", "sections", "settings", "progress"]
 ROOMS = {
     "store": [],
     "data": ["store"],
@@ -144,10 +144,16 @@ def test_only_the_store_the_data_and_the_page_touch_files(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.stem)
 def test_launchers_call_runs_only(path):
-    allowed = {"runs", "analyses", "settings", "errors", "progress", "store"}
+    allowed = {"runs", "analyses", "settings", "errors", "escapes", "progress", "store"}
     for module, _ in imports(path):
         parts = module.split(".")
         assert parts[0] != "jaxunlearn" or len(parts) == 1 or parts[1] in allowed, f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_launchers_print_results_the_one_way_that_a_name_cannot_steer(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert path.stem == "bench" or "print" not in {getattr(call.func, "id", "") for call in calls}
 
 
 def test_no_file_is_longer_than_a_sitting():

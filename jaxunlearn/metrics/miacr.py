@@ -149,7 +149,7 @@ def miacr(
       test_forget: [t] or [M, t], of test samples of the forgotten class: fills `test`.
       compat: "corrected" judges them; "faithful" judges the forgotten samples in their place, as the published code.
       seed: of the folds of Platt scaling, the same for every model.
-      most: cap on shadow samples per side of the SVC, evenly spaced; 0 = all (published).
+      most: cap on shadow samples per side of the SVC, drawn by `seed`; 0 = all (published).
 
     Returns:
       `Miacr`.
@@ -237,7 +237,7 @@ def _by_svc(
     most: int,
 ) -> tuple[float, list[_Answers]]:
     """q_hat of one model, and the answers of every target set."""
-    decide, sigmoid = svc.platt_svc(svc.spaced(member, most), svc.spaced(non_member, most), seed=seed)
+    decide, sigmoid = svc.platt_svc(svc.at_most(member, most, seed), svc.at_most(non_member, most, seed), seed=seed)
 
     def probabilities(decisions: np.ndarray) -> np.ndarray:
         p = scipy.special.expit(sigmoid.slope * decisions + sigmoid.intercept)

@@ -31,12 +31,14 @@ def svc_mia(
     *,
     compat: str = "corrected",
     most: int = 0,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Share of forgotten samples that an SVC calls non-members, per feature; "MIA efficacy" of the literature.
 
-    Higher = better forgotten; compare with the retrained model, whose value is the goal. Shadow members are the first
-    samples of the retained ones, in data order, as many as there are test samples; non-members are the test samples.
-    Tables print 100 * "confidence".
+    Higher = better forgotten; compare with the retrained model, whose value is the goal. Shadow members are drawn from
+    the retained samples, as many as there are test samples; non-members are the test samples. Tables print
+    100 * "confidence". Differs from the published code, which takes the first retained samples in data order: of data
+    in order of the classes those are a few classes. compat="faithful" does so, too.
 
     Args:
       retain_logits: [R, C] float of the audited model on retained samples, without augmentation.
@@ -45,8 +47,9 @@ def svc_mia(
       test_labels: [T].
       forget_logits: [F, C].
       forget_labels: [F].
-      compat: of the modified entropy, see `membership.features`.
-      most: shadow samples per side, evenly spaced over those above; 0 = all (published). Time grows with its square.
+      compat: of the choice of members, and of the modified entropy, see `membership.features`.
+      most: shadow samples per side, drawn from those above; 0 = all (published). Time grows with its square.
+      seed: of the draws.
 
     Returns:
       "correctness", "confidence", "entropy", "modified_entropy", "probability" -> [0, 1].
@@ -62,13 +65,15 @@ def svc_mia(
         "RC TC FC", retain_logits=retain_logits, test_logits=test_logits, forget_logits=forget_logits
     )  # fmt: skip
     checks.shape("R", sizes, retain_labels=retain_labels)
-    members = slice(None, sizes["T"])
+    number, count = sizes["R"], min(sizes["R"], sizes["T"])
+    members = np.arange(count) if compat == "faithful" or count == number else drawn(number, count, seed)
     return svc_attack(
         features(np.asarray(retain_logits)[members], np.asarray(retain_labels)[members], compat=compat, name="retain"),
         features(test_logits, test_labels, compat=compat, name="test"),
         None,
         features(forget_logits, forget_labels, compat=compat, name="forget"),
         most=most,
+        seed=seed,
     )
 
 
@@ -79,6 +84,7 @@ def svc_attack(
     target_non_member: Features | None,
     *,
     most: int = 0,
+    seed: int = 0,
 ) -> dict[str, float]:
     """One SVC per feature (C = 3, RBF with gamma = 1 / columns), fitted to shadows, judging targets.
 
@@ -87,7 +93,8 @@ def svc_attack(
       shadow_non_member: of k known non-members.
       target_member: of members to be judged, or None.
       target_non_member: of non-members to be judged, or None; not both None.
-      most: cap on shadow samples per side, evenly spaced; 0 = all.
+      most: cap on shadow samples per side, drawn by `seed`; 0 = all.
+      seed: of the draw.
 
     Returns:
       feature -> mean over the targets there are of: share of members called members, share of non-members called
@@ -109,7 +116,7 @@ def svc_attack(
     checks.shape("NC KC TC UC"[: 3 * len(outputs) - 1], **outputs)
     found = {}
     for name in Features._fields:
-        decide = fit_svc(*(spaced(getattr(side, name), most) for side in (shadow_member, shadow_non_member)))
+        decide = fit_svc(*(at_most(getattr(side, name), most, seed) for side in (shadow_member, shadow_non_member)))
         shares = [((decide(getattr(one, name)) > 0) == is_member).mean() for one, is_member in targets]
         found[name] = float(np.mean(shares))
     return found
@@ -204,8 +211,11 @@ def _columns(values: np.ndarray) -> np.ndarray:
     return values[:, None] if values.ndim == 1 else values
 
 
-def spaced(values: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` rows, evenly spaced: data in order of the classes keep their shares."""
-    if not most or len(values) <= most:
-        return values
-    return values[np.arange(most) * len(values) // most]
+def at_most(values: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+    """Draws `most` rows where there are more; 0 = all. Evenly spaced ones could all be of one class."""
+    return values if not most or len(values) <= most else values[drawn(len(values), most, seed)]
+
+
+def drawn(number: int, count: int, seed: int) -> np.ndarray:
+    """[count] of the positions 0 .. number - 1, without repetition, in rising order."""
+    return np.sort(np.random.default_rng(seed).choice(number, count, replace=False))

@@ -5,7 +5,7 @@ import numbers
 import re
 from typing import NamedTuple
 
-from jaxunlearn import errors
+from jaxunlearn import errors, escapes
 from jaxunlearn.records import Finding
 from jaxunlearn.report import formats
 
@@ -20,12 +20,14 @@ class Table(NamedTuple):
       caption: one or two sentences: what the rows are, how to read them; may be empty.
       header: one title per column, with its arrow (↑ higher is better, ↓ lower is better) where it has a direction.
       rows: cells; a number is printed, a Finding with what is known about it, a string as it stands.
+      baselines: first cells of rows that others are compared with; never marked as the best.
     """
 
     title: str
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    baselines: tuple[str, ...] = ()
 
 
 def check(table: Table) -> None:
@@ -66,7 +68,7 @@ def string(cell: Cell, *, percent: bool = False, digits: int | None = None) -> s
         return formats.count(int(cell))
     if isinstance(cell, numbers.Real):
         return formats.number(float(cell), digits, percent=percent)
-    return " ".join(str(cell).split())
+    return escapes.visible(" ".join(str(cell).split()))
 
 
 def best(table: Table, *, percent: bool = False, digits: int | None = None) -> set[tuple[int, int]]:
@@ -78,7 +80,10 @@ def best(table: Table, *, percent: bool = False, digits: int | None = None) -> s
     marked = set()
     for column, title in enumerate(table.header):
         choose = {"↑": max, "↓": min}.get(title.rstrip()[-1:])
-        known = {row: value for row, cells in enumerate(table.rows) if not math.isnan(value := estimate(cells[column]))}
+        known = {
+            row: value for row, cells in enumerate(table.rows)
+            if cells[0] not in table.baselines and not math.isnan(value := estimate(cells[column]))
+        }  # fmt: skip
         if choose is None or not known:
             continue
         printed = {row: formats.number(value, digits, percent=percent) for row, value in known.items()}

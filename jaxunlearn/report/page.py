@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn import errors
+from jaxunlearn import errors, escapes
 from jaxunlearn.records import Finding
 from jaxunlearn.report import cells, formats, stylesheet
 from jaxunlearn.report.section import Section
@@ -196,12 +196,35 @@ def _settle(figure: Any) -> None:
     hair, and equal figures would be different files.
     """
     if figure.get_layout_engine() is not None:
+        _as_plain_text(figure)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
 
+def _as_plain_text(figure: Any) -> None:
+    """Tells matplotlib that what we and the user call things is text: a name with dollars in it is no formula.
+
+    The numbers of a logarithmic axis are formulas, matplotlib's own, and stay.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedLocator, LogFormatter
+
+    numbers = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = axis.get_ticklabels(which="both")
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            numbers |= {id(label) for label in labels}
+        elif isinstance(axis.get_major_locator(), FixedLocator):
+            names = [label.get_text() for label in axis.get_ticklabels()]
+            axis.set_ticklabels([escapes.visible(name) for name in names])
+    for text in figure.findobj(Text):
+        if id(text) not in numbers:
+            text.set_parse_math(False)
+            text.set_text(escapes.visible(text.get_text()))
+
+
 def _escape(text: str) -> str:
-    return html_module.escape(str(text), quote=True)
+    return html_module.escape(escapes.visible(str(text)), quote=True)
 
 
 def _write(path: Path, text: str) -> None:

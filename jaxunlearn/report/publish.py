@@ -1,11 +1,12 @@
 """Writes a report: one HTML page, markdown, tables as markdown, LaTeX and CSV, figures as SVG, findings as JSON."""
 
+import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxunlearn import plain
+from jaxunlearn import escapes
 from jaxunlearn.report import page, tables
 from jaxunlearn.report.section import Report, Section
 
@@ -50,12 +51,16 @@ def section_text(section: Section, width: int) -> str:
 
 
 def _markdown(report: Report) -> str:
-    parts = [f"## {one.title}\n\n{one.text}\n\n{tables.markdown(one.table)}" for one in report.sections if one.table]
-    return "\n\n".join([report.answer, *parts]) + "\n"
+    lines = [escapes.markdown(report.answer)]
+    for section in report.sections:
+        if section.table is not None:
+            lines.append(f"## {escapes.markdown(section.title)}\n\n{escapes.markdown(section.text)}")
+            lines.append(tables.markdown(section.table))
+    return "\n\n".join(lines) + "\n"
 
 
 def _save_json(path: Path, value: Any) -> None:
-    page.save_text(path, f"{plain.to_json(value)}\n")
+    page.save_text(path, json.dumps(escapes.strict_json(value), indent=1, default=str) + "\n")
 
 
 def written(root: Path, report: Report, more: list[tuple[str, str]]) -> str:

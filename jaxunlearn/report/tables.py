@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from jaxunlearn import escapes
 from jaxunlearn.records import Finding
 from jaxunlearn.report import cells, formats
 from jaxunlearn.report.cells import Cell, Table
@@ -137,7 +138,7 @@ def csv(table: Table) -> str:
             columns.append((f"{title} {name}", values))
     out = io.StringIO()
     writer = csv_module.writer(out, lineterminator="\n")
-    writer.writerow([name for name, _ in columns])
+    writer.writerow([escapes.spreadsheet(name) for name, _ in columns])
     writer.writerows(zip(*(values for _, values in columns), strict=True))
     return out.getvalue()
 
@@ -147,7 +148,7 @@ def _plain(cell: object) -> str:
         return str(int(cell))
     if isinstance(cell, numbers.Real) and not isinstance(cell, bool):
         return "" if math.isnan(float(cell)) else repr(float(cell))
-    return "" if cell is None else str(cell)
+    return "" if cell is None else escapes.spreadsheet(str(cell))
 
 
 def _layout(table: Table, form: dict[str, set[int]], percent: bool, digits: int) -> list[str]:
@@ -191,9 +192,7 @@ def _aligned(column: list[Cell], shown: list[str], percent: bool, digits: int) -
 
 
 def _escape_markdown(cell: str) -> str:
-    cell = re.sub(r"([\\|*`<&])", r"\\\1", " ".join(cell.split()))
-    # An underscore inside a word (iam_on) is plain text; at its edge it would start or end emphasis.
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", cell)
+    return escapes.markdown(" ".join(cell.split()))
 
 
 LATEX = {
@@ -204,7 +203,7 @@ LATEX = {
 
 
 def _escape_latex(cell: str) -> str:
-    escaped = "".join(LATEX.get(character, character) for character in cell)
+    escaped = "".join(LATEX.get(character, character) for character in escapes.visible(cell))
     escaped = re.sub(r"(?<![\w-])-(?=[\d.])", "$-$", escaped)
     # A row that begins with a bracket would be read as the optional argument of the line break before it.
     return "{[}" + escaped[1:] if escaped.startswith("[") else escaped

@@ -13,6 +13,9 @@ from jaxunlearn import errors
 from jaxunlearn.records import Finding
 from jaxunlearn.report import formats
 
+# A test with a p-value below this contradicts what it tests.
+UNLIKELY = 0.05
+
 
 class Verdicts(NamedTuple):
     """How many samples got which verdict.
@@ -100,27 +103,47 @@ def too_few(available: int, needed: int, level: float, what: str = "shadow model
     )
 
 
-def best_score(findings: Mapping[str, Finding], reference: float = 0.5) -> str:
-    """Which score separates retained from forgotten samples best, and whether better than guessing.
+def best_score(findings: Mapping[str, Finding], reference: float = 0.5, chosen: str = "") -> str:
+    """How well the score chosen beforehand separates retained from forgotten samples, then which score does best.
+
+    The best of many is a maximum and flatters, so it comes second and is called one; `random` is no candidate.
 
     Args:
       findings: name of the score -> AUC (or another metric, the same for all, higher = separates better); NaN is left
         out, ties go to the first.
       reference: the metric of a score that knows nothing.
+      chosen: the score that was chosen before the numbers were seen; empty = none was.
     """
-    known = {name: finding for name, finding in findings.items() if not math.isnan(finding.value)}
+    known = {name: one for name, one in findings.items() if not math.isnan(one.value) and name != "random"}
     if not known:
         return "No score could be computed: nothing can be said of how well retained and forgotten separate."
     name = max(known, key=lambda name: known[name].value)
+    if len(known) == 1:
+        return _separates(name, known[name], reference)
     best = known[name]
-    superlative = " best" if len(known) > 1 else ""
-    sentence = f"{name} separates retained from forgotten{superlative}: {best.metric or 'AUC'} {_bare(best)}"
-    if math.isnan(best.low) or math.isnan(best.high):
-        return f"{sentence}, without an interval."
-    guessing = f"guessing ({formats.number(reference, bare=True)})"
-    if best.high < reference:
-        return f"{sentence}, below {guessing}."
-    return f"{sentence}." if best.low > reference else f"{sentence}, not distinguishable from {guessing}."
+    maximum = f"the best of {len(known)} scores, a maximum"
+    if name == chosen:
+        return f"{_separates(name, best, reference, ', chosen beforehand,')} It is also {maximum}."
+    shown = f"{name}, {best.metric or 'AUC'} {_bare(best)}"
+    if chosen not in known:
+        return f"{maximum.capitalize()} that flatters: {shown}."
+    return f"{_separates(chosen, known[chosen], reference, ', chosen beforehand,')} {maximum.capitalize()}: {shown}."
+
+
+def resolution(forgotten: int, retained: int) -> str:
+    """Which of the rates at 1 % and 0.1 % rest on less than one sample; empty where none does."""
+    said = []
+    for count, kind, error, rate in ((forgotten, "forgotten", "FPR", "TPR"), (retained, "retained", "FNR", "TNR")):
+        below = [level for level in ("1e-2", "1e-3") if count * float(level) < 1]
+        if below:
+            columns = " and ".join(f"{rate}@{error} {level}" for level in below)
+            verb = "lie" if len(below) > 1 else "lies"
+            step = f"1/{formats.count(count)}"
+            said.append(
+                f"with {_number_of(count, f'{kind} sample')} the {error} has steps of {step}, and {columns} {verb} "
+                "below the first"
+            )
+    return f"Read with care: {'; '.join(said)}." if said else ""
 
 
 def compare(first: str, second: str, difference: Finding) -> str:
@@ -145,13 +168,14 @@ def compare(first: str, second: str, difference: Finding) -> str:
     return f"{first} is not distinguishable from {second}: {by}."
 
 
-def calibration_sentence(rate: Finding, level: float, samples: str = "") -> str:
+def calibration_sentence(rate: Finding, level: float, samples: str = "", uniform: float = math.nan) -> str:
     """How far the calibration drifts: the measured rejection rate on samples that truly were forgotten.
 
     Args:
       rate: fraction of those samples rejected at `level`, with its interval; `n` samples.
       level: the promised rate, in (0, 1).
       samples: what the samples are, if they are not samples that truly were forgotten.
+      uniform: p-value of the test whether all their p-values are uniform; NaN = not tested.
 
     Raises:
       ConfigError: level outside (0, 1).
@@ -176,6 +200,11 @@ def calibration_sentence(rate: Finding, level: float, samples: str = "") -> str:
         return f"{sentence}{drift} more than promised, the verdicts are too eager."
     if rate.high < level:
         return f"{sentence}{drift} fewer than promised, the verdicts are cautious."
+    if uniform < UNLIKELY:
+        return (
+            f"{sentence}the rate there is as promised, but the p-values as a whole are not uniform (Kolmogorov-Smirnov "
+            f"p = {uniform:.2g})."
+        )
     return f"{sentence}no drift from the promised rate can be shown."
 
 
@@ -223,6 +252,17 @@ def _look(number: int) -> str:
     if not number:
         return "none looks forgotten"
     return f"{formats.count(number)} {'looks' if number == 1 else 'look'} forgotten"
+
+
+def _separates(name: str, finding: Finding, reference: float, how: str = "") -> str:
+    """One score's number, and whether it is better than guessing."""
+    sentence = f"{name}{how} separates retained from forgotten: {finding.metric or 'AUC'} {_bare(finding)}"
+    if math.isnan(finding.low) or math.isnan(finding.high):
+        return f"{sentence}, without an interval."
+    guessing = f"guessing ({formats.number(reference, bare=True)})"
+    if finding.high < reference:
+        return f"{sentence}, below {guessing}."
+    return f"{sentence}." if finding.low > reference else f"{sentence}, not distinguishable from {guessing}."
 
 
 def _bare(finding: Finding) -> str:

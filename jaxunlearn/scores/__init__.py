@@ -85,10 +85,6 @@ _CHANGE: dict[str, Any] = {"reads_shadows": False}
 _OVER_VIEWS: dict[str, Any] = {"has_null": False, "clean_only": False}
 
 
-def _reading(signal: entries.Reading, about: str) -> Score:
-    return Score(partial(entries.reading, signal), (), about, **_ALONE)
-
-
 def _change(signal: entries.Reading, about: str) -> Score:
     return Score(partial(entries.change, signal), ("original",), about, **_CHANGE)
 
@@ -133,9 +129,9 @@ SCORES: dict[str, Score] = {
         least_classes=unleak.KEPT + 1,
         entry_of_cases=entries.unleak_cases,
     ),
-    "confidence": _reading(entries.CONFIDENCE, "confidence of the unlearned model alone"),
-    "loss": _reading(entries.LOSS, "minus the cross entropy of the unlearned model alone"),
-    "margin": _reading(entries.MARGIN, "Taylor soft margin of the unlearned model alone"),
+    "confidence": Score(entries.confidence, (), "confidence of the unlearned model alone", _always, **_ALONE),
+    "loss": Score(entries.minus_loss, (), "minus the cross entropy of the unlearned model alone", _always, **_ALONE),
+    "margin": Score(entries.margin, (), "Taylor soft margin of the unlearned model alone", **_ALONE),
     "confidence_diff": _change(entries.CONFIDENCE, "change of the confidence"),
     "loss_diff": _change(entries.LOSS, "minus the change of the cross entropy"),
     "carlini_diff": _change(entries.CARLINI, "change of the carlini logit"),
@@ -256,10 +252,11 @@ def run(
       measured: the pass, if the caller has made it.
 
     Returns:
-      Scores for every name whose inputs are there; the others with what they lack.
+      Scores for every name whose inputs are there; the others with what they lack, or why they have no finite number
+      for every sample.
 
     Raises:
-      UserError: bad evidence, options or names; a score that is not finite.
+      UserError: bad evidence, options or names; not one score could be computed.
     """
     names = names_of(wanted)
     check(evidence)
@@ -273,7 +270,15 @@ def run_checked(names: Iterable[str], evidence: Evidence, options: Options, meas
     todo = [name for name in names if name not in skipped]
     if measured is None:
         measured = measure(evidence, options, pairs=needs_pairs(todo))
-    return Result({name: compute(name, measured, options) for name in todo}, skipped)
+    found = {}
+    for name in todo:
+        try:
+            found[name] = compute(name, measured, options)
+        except errors.DataError as error:  # the others are worth having without it
+            skipped[name] = str(error).rstrip(".")
+    if todo and not found:
+        raise errors.DataError(f"no score could be computed: {todo[0]}: {skipped[todo[0]]}.")
+    return Result(found, skipped)
 
 
 def needs_pairs(names: Iterable[str]) -> bool:
@@ -309,10 +314,31 @@ def compute_cases(name: str, measured: Measured, cases: Cases, options: Options)
     checks.shape("KN", sizes, **{f"score {name} (one line per audited model)": values})
     if values.dtype.kind in "OSUc":
         raise errors.DataError(f"score {name} has dtype {values.dtype}, expected one number per sample.")
-    faithful = options.compat == "faithful" and values.dtype == np.float64
-    values = values if faithful else values.astype(np.float32)
-    checks.finite(f"score {name}", values, "KN")
+    # The table's own float64 scores need its range or resolution; everything else is float32.
+    values = values if name in SCORES and values.dtype == np.float64 else values.astype(np.float32)
+    _require_finite(name, values, measured, cases)
     return values
+
+
+def _require_finite(name: str, values: np.ndarray, measured: Measured, cases: Cases) -> None:
+    """Raises a DataError that names the array with the largest log-odds, where they have overflowed a score."""
+    broken = ~np.isfinite(values)
+    if not broken.any():
+        return
+    parts = {key: getattr(measured, key) for key in Measured._fields} | cases._asdict()
+    largest = {
+        key: float(np.abs(part.log_odds).max())
+        for key, part in parts.items()
+        if isinstance(part, Signals) and np.size(part.log_odds)
+    }
+    worst = max(largest, key=lambda key: largest[key])
+    case, sample = np.argwhere(broken)[0]
+    where = f" of audited model {case}" if len(values) > 1 else ""
+    raise errors.DataError(
+        f"score {name} is NaN or infinite for {broken.sum():,} sample(s), first for sample {sample}{where}; the "
+        f"largest log-odds, up to {largest[worst]:.2g}, are those of `{worst}`. A model whose logits explode has "
+        "diverged."
+    )
 
 
 @partial(jax.jit, static_argnames=("entry", "options"))

@@ -184,9 +184,19 @@ def unleak_cases(measured: Given, cases: Cases, options: Options) -> np.ndarray:
     return scored.reshape(pairs.shape[:2])
 
 
-def reading(read: Reading, measured: Given, options: Options) -> Array:
-    """A signal of the unlearned model alone."""
-    return read(measured.unlearned)
+def confidence(measured: Given, options: Options) -> np.ndarray:
+    """Confidence of the unlearned model alone; it ranks as the log-odds do, also where a softmax saturates."""
+    return signals.strict_confidence(measured.unlearned.log_odds)
+
+
+def minus_loss(measured: Given, options: Options) -> np.ndarray:
+    """Minus the cross entropy of the unlearned model alone; it ranks as the log-odds do."""
+    return -signals.strict_cross_entropy(measured.unlearned.log_odds)
+
+
+def margin(measured: Given, options: Options) -> Array:
+    """Taylor soft margin of the unlearned model alone."""
+    return _margin(measured.unlearned)
 
 
 def change(read: Reading, measured: Given, options: Options) -> Array:

@@ -65,8 +65,8 @@ def online(unlearned: jax.Array, original: jax.Array, shadows: jax.Array, *, var
       shadows: [S, N] float32, OUT.
       variance: of the OUT Gaussian.
     """
-    inside = _log_density(unlearned, original, jnp.maximum(jnp.std(original), FLOOR))
-    return inside - _log_density(unlearned, jnp.mean(shadows, 0), deviation(shadows, None, variance))
+    inside = jnp.maximum(jnp.std(original), FLOOR)
+    return _log_ratio(unlearned, original, inside, jnp.mean(shadows, 0), deviation(shadows, None, variance))
 
 
 @partial(jax.jit, static_argnames=("variance",))
@@ -85,14 +85,14 @@ def standard(unlearned: jax.Array, reference: jax.Array, member: jax.Array, *, v
     if variance == "auto":
         variance = "per_sample" if reference.shape[0] // 2 >= FEW else "global"
 
-    def side(chosen: jax.Array) -> jax.Array:
+    def side(chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
         counted = chosen.astype(jnp.float32)
         mean = jnp.sum(reference * counted, 0) / jnp.maximum(jnp.sum(counted, 0), 1.0)
         # A global deviation is that around each sample's own mean: IN and OUT means differ between samples.
         residual = reference - mean
-        return _log_density(unlearned, mean, deviation(residual, chosen, variance))
+        return mean, deviation(residual, chosen, variance)
 
-    return side(member) - side(~member)
+    return _log_ratio(unlearned, *side(member), *side(~member))
 
 
 def update(unlearned: Array, original: Array, shadows: Array, *, variance: str = "auto") -> jax.Array:
@@ -129,6 +129,21 @@ def _published_fit(shadows: Array) -> tuple[np.ndarray, np.ndarray]:
 
 def _f64(values: Array) -> np.ndarray:
     return np.asarray(values, np.float64)
+
+
+def _log_ratio(
+    values: jax.Array, inside: jax.Array, inside_std: jax.Array, outside: jax.Array, outside_std: jax.Array
+) -> jax.Array:
+    """Log-likelihood ratio of two Gaussians that does not rise again as a logit falls.
+
+    Far enough below both means the wider Gaussian has the higher density. Where that is IN, a sample that the model was
+    driven away from would look like a member: below the minimum of the ratio (or the OUT mean, if that is lower) the
+    value there counts.
+    """
+    curvature = 1 / outside_std**2 - 1 / inside_std**2
+    minimum = (outside / outside_std**2 - inside / inside_std**2) / jnp.where(curvature > 0, curvature, 1.0)
+    values = jnp.where(curvature > 0, jnp.maximum(values, jnp.minimum(minimum, outside)), values)
+    return _log_density(values, inside, inside_std) - _log_density(values, outside, outside_std)
 
 
 def _log_density(values: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:

@@ -25,7 +25,7 @@ class Signals(NamedTuple):
     Attributes:
       true_logit: raw logit of the true class.
       log_odds: unclipped log-odds of the true class; confidence and cross entropy follow from it.
-      margin: Taylor soft-margin signal at the data set's temperature.
+      margin: Taylor soft-margin signal at the data set's temperature; faithful: by the published polynomial.
       ratio: the RMIA signal chosen (the same array as `margin` by default).
     """
 
@@ -65,10 +65,11 @@ class Measured(NamedTuple):
     views: tuple["Measured", ...] = ()
 
 
-@partial(jax.jit, static_argnames=("signal",))
-def _block(logits: jax.Array, labels: jax.Array, temperature: jax.Array, signal: str) -> Signals:
-    margin = signals.taylor_soft_margin(logits, labels, temperature)
-    chosen = margin if signal == "taylor_soft_margin" else signals.RMIA_SIGNALS[signal](logits, labels, temperature)
+@partial(jax.jit, static_argnames=("signal", "compat"))
+def _block(logits: jax.Array, labels: jax.Array, temperature: jax.Array, signal: str, compat: str) -> Signals:
+    table = signals.PUBLISHED_RMIA_SIGNALS if compat == "faithful" else signals.RMIA_SIGNALS
+    margin = table["taylor_soft_margin"](logits, labels, temperature)
+    chosen = margin if signal == "taylor_soft_margin" else table[signal](logits, labels, temperature)
     return Signals(signals.true_logit(logits, labels), signals.log_odds(logits, labels), margin, chosen)
 
 
@@ -78,7 +79,7 @@ def signals_of(values: Array, labels: Array, options: Options, rows: np.ndarray 
     Args:
       values: [N, C], or [M, N, C] with labels [N] or [M, N]; any float type; may be a memory map.
       labels: whole numbers, those of the chosen rows.
-      options: RMIA signal and temperature.
+      options: RMIA signal, temperature and compat.
       rows: [n] positions along N to look at, in this order; None = all.
 
     Returns:
@@ -93,7 +94,7 @@ def signals_of(values: Array, labels: Array, options: Options, rows: np.ndarray 
     before: tuple[tuple, Signals] | None = None
     for place in _places(shape, values.shape[-1]):
         where = place if rows is None else (*place[:-1], rows[place[-1]])
-        block = _block(np.asarray(values[where]), labels[place], temperature, options.rmia_signal)
+        block = _block(np.asarray(values[where]), labels[place], temperature, options.rmia_signal, options.compat)
         # The previous block is fetched while this one is computed, so that two blocks at most are in flight.
         _fetch(out, before)
         before = (place, block)

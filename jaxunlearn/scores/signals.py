@@ -16,6 +16,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.special
 
 from jaxunlearn import errors
 from jaxunlearn.records import Array
@@ -25,6 +27,10 @@ CARLINI_LIMIT = 103.27893
 # Soft-margin signals subtract this from the true class (RMIA, appendix on signals).
 MARGIN = 0.6
 TINY = 1e-30
+# Logits beyond this are scaled down before they are raised to the third power.
+LARGEST = 1e10
+# Log-odds from which 1 - p is 0 in float32, and from which exp(-c) is 0 in float64 (see `strict_confidence`).
+SURE, VANISHED = 16.0, 700.0
 
 
 @jax.jit
@@ -85,6 +91,25 @@ def log_odds_cross_entropy(odds: Array) -> jax.Array:
     return jax.nn.softplus(-odds)
 
 
+def strict_confidence(odds: Array) -> np.ndarray:
+    """Confidence from log-odds in float64, strictly rising however sure the model is: it ranks as the log-odds do.
+
+    Within 1.2e-7 of the sigmoid. Where float32 would round to 1 (log-odds above 16), 1 - p falls as 1 / c from there on
+    instead of exp(-c), and likewise p below -700: in float64, too, the sigmoid would be the same for all such samples.
+    """
+    c = np.asarray(odds, np.float64)
+    size = np.abs(c)
+    edge = np.where(c > 0, SURE, VANISHED)
+    tail = scipy.special.expit(-np.minimum(size, edge)) * np.minimum(1.0, edge / np.maximum(size, edge))
+    return np.where(c > 0, 1.0 - tail, tail)
+
+
+def strict_cross_entropy(odds: Array) -> np.ndarray:
+    """Cross entropy from log-odds in float64, strictly falling: above log-odds of 700 as 1 / c instead of exp(-c)."""
+    c = np.asarray(odds, np.float64)
+    return np.logaddexp(0.0, -np.minimum(c, VANISHED)) * np.minimum(1.0, VANISHED / np.maximum(c, VANISHED))
+
+
 def log_odds_carlini(odds: Array) -> jax.Array:
     """Clipped log-odds."""
     return jnp.clip(odds, -CARLINI_LIMIT, CARLINI_LIMIT)
@@ -137,9 +162,20 @@ def softmax(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float
 
 @jax.jit
 def taylor(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """RMIA signal: softmax with exp replaced by its Taylor polynomial of degree 3; the temperature is not used.
+    """RMIA signal: softmax with exp replaced by a polynomial of degree 3, in [0, 1]; the temperature is not used.
 
-    Not a probability: the polynomial is negative below -1.596, so values outside [0, 1] occur for ordinary logits.
+    Differs from the published code where a logit lies below -1 (see `_positive_taylor`); `published_taylor` does not.
+    """
+    del temperature
+    return _taylor_share(logits.astype(jnp.float32), labels, 0.0)
+
+
+@jax.jit
+def published_taylor(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
+    """`taylor` with the published polynomial.
+
+    Not a probability: the polynomial is negative below -1.596, so values outside [0, 1] occur for ordinary logits, and
+    where the true class falls far enough the sample scores as a member.
     """
     del temperature
     logits = logits.astype(jnp.float32)
@@ -154,9 +190,20 @@ def soft_margin(logits: jax.Array, labels: jax.Array, temperature: jax.Array | f
 
 @jax.jit
 def taylor_soft_margin(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """RMIA signal used everywhere ("tsm"): Taylor polynomial of degree 3 with a margin of 0.6 on the true class.
+    """RMIA signal used everywhere ("tsm"): `taylor` of logits / temperature, a margin of 0.6 taken off the true class.
 
-    Not a probability (see `taylor`). The sum runs over the other classes, so that nothing cancels.
+    Differs from the published code where a logit lies below -1; `published_taylor_soft_margin` does not.
+    """
+    return _taylor_share(logits.astype(jnp.float32) / temperature, labels, MARGIN)
+
+
+@jax.jit
+def published_taylor_soft_margin(
+    logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0
+) -> jax.Array:
+    """`taylor_soft_margin` with the published polynomial; not a probability (see `published_taylor`).
+
+    The sum runs over the other classes, so that nothing cancels.
     """
     scaled = logits.astype(jnp.float32) / temperature
     own = _taylor(true_logit(scaled, labels) - MARGIN)
@@ -178,6 +225,11 @@ RMIA_SIGNALS: dict[str, Callable[..., jax.Array]] = {
     "taylor_soft_margin": taylor_soft_margin,
     "carlini_logit": log_logit_scaling,
 }
+# What compat = "faithful" computes.
+PUBLISHED_RMIA_SIGNALS = RMIA_SIGNALS | {
+    "taylor": published_taylor,
+    "taylor_soft_margin": published_taylor_soft_margin,
+}
 
 
 def _hot(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -186,6 +238,25 @@ def _hot(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _taylor(u: jax.Array) -> jax.Array:
     return 1.0 + u * (1.0 + u * (0.5 + u / 6.0))
+
+
+def _positive_taylor(u: jax.Array) -> jax.Array:
+    """The Taylor polynomial of exp down to -1; below, a falling tail of the same value and slope there.
+
+    The polynomial itself turns negative at -1.596 and falls as u^3, so that a class that is ruled out weighs as much
+    as one that is certain. The tail (1 / 3) / polynomial(1.5 (-1 - u)) stays positive and goes to 0.
+    """
+    tail = (1.0 / 3.0) / _taylor(1.5 * (-1.0 - jnp.minimum(u, -1.0)))
+    return jnp.where(u > -1.0, _taylor(jnp.maximum(u, -1.0)), tail)
+
+
+def _taylor_share(scaled: jax.Array, labels: jax.Array, margin: float) -> jax.Array:
+    """[..., N] share of the true class in the sum of `_positive_taylor` over classes, in [0, 1]."""
+    # u^3 overflows beyond 1e12. Far out the polynomial is homogeneous: a smaller row has the same shares.
+    largest = jnp.max(jnp.abs(scaled), -1, keepdims=True)
+    scaled = scaled / jnp.maximum(largest / LARGEST, 1.0)
+    own = _positive_taylor(true_logit(scaled, labels) - margin)
+    return own / (own + jnp.sum(jnp.where(_hot(scaled, labels), 0.0, _positive_taylor(scaled)), -1))
 
 
 @partial(jax.jit, inline=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import errors, progress
+from jaxunlearn import errors, escapes, progress
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again, nothing finished is lost",
@@ -54,8 +54,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically; tuples become lists, NumPy scalars become numbers."""
-    write_bytes(path, (json.dumps(value, indent=1, default=_plain) + "\n").encode())
+    """Writes strict JSON atomically: NaN becomes null, infinity "inf" (`escapes.strict_json`)."""
+    write_bytes(path, (_json(value, indent=1) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -100,7 +100,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 def append_json_line(path: Path, value: Any) -> None:
     """Appends one JSON object as a line; for logs, where losing the last line of a killed run is harmless."""
     with writing(path), open(path, "a") as file:
-        file.write(json.dumps(value, default=_plain) + "\n")
+        file.write(_json(value) + "\n")
 
 
 def checksum(array: np.ndarray) -> int:
@@ -150,6 +150,10 @@ def remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(escapes.strict_json(value), indent=indent, default=_plain, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

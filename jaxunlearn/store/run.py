@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxunlearn import errors
+from jaxunlearn import errors, escapes
 from jaxunlearn.store import files
 
 
@@ -186,7 +186,7 @@ def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: i
     if found.get("fingerprint") == wanted:
         return wanted, True
     before = found.get("facts", {})
-    now = json.loads(json.dumps(flat))
+    now = json.loads(json.dumps(escapes.strict_json(flat)))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     shown = "\n".join(f"  {name}: stored {before.get(name)!r}, now {now.get(name)!r}" for name in changed[:12])
     raise errors.StoreError(

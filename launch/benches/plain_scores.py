@@ -110,4 +110,10 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _taylor(u: np.ndarray) -> np.ndarray:
+    """The polynomial down to -1, a tail that stays positive below."""
+    below = np.float32(1.5) * (-1 - np.minimum(u, -1))
+    return np.where(u > -1, _cubic(np.maximum(u, -1)), np.float32(1 / 3) / _cubic(below))
+
+
+def _cubic(u: np.ndarray) -> np.ndarray:
     return 1 + u + u**2 / 2 + u * u * u / 6

@@ -44,7 +44,7 @@ def test_the_published_svc_evaluation_is_reproduced(golden, case):
     assert np.mean(np.abs(np.array(list(found.values())) - expected) < 1e-12) >= 0.8
 
 
-def test_svc_mia_takes_the_first_retained_samples_as_members(golden):
+def test_the_faithful_attack_takes_the_first_retained_samples_as_members(golden):
     names = [f"m0_{name}_{kind}" for name in ("shadow_train", "shadow_test", "target_test")
              for kind in ("logits", "labels")]  # fmt: skip
     arrays = [golden[name] for name in names]
@@ -62,14 +62,33 @@ def test_forgotten_samples_that_look_unseen_are_called_non_members_more_often():
     assert all(forgotten[name] > kept[name] + 0.1 for name in NAMES)
 
 
-def test_a_cap_on_shadows_is_spread_evenly_and_changes_little():
+def test_a_cap_on_shadows_is_drawn_and_changes_little():
     retain, test, forget = samples(4.0, 400, seed=0), samples(1.0, 400, seed=1), samples(1.0, seed=3)
     every = svc.svc_mia(*retain, *test, *forget)
     assert svc.svc_mia(*retain, *test, *forget, most=400) == every
-    spaced = svc.svc_mia(*retain, *test, *forget, most=200)
-    halved = [array[::2] for array in (*retain, *test)]
-    assert spaced == svc.svc_mia(*halved, *forget)
-    assert all(spaced[name] == pytest.approx(every[name], abs=0.15) for name in NAMES)
+    few = svc.svc_mia(*retain, *test, *forget, most=200)
+    chosen = svc.drawn(400, 200, 0)
+    assert few == svc.svc_mia(*(array[chosen] for array in (*retain, *test)), *forget)
+    assert few != svc.svc_mia(*retain, *test, *forget, most=200, seed=1)
+    assert all(few[name] == pytest.approx(every[name], abs=0.15) for name in NAMES)
+
+
+@pytest.mark.parametrize("most", [0, 300])
+def test_the_attack_does_not_depend_on_the_order_of_the_samples(most):
+    # Class 0 is hard, members or not; the others are remembered. In order of the classes it stands first.
+    def by_class(per_class, shift):
+        logits, labels = samples(0.0, 4 * per_class, seed=per_class)
+        labels = np.repeat(np.arange(4), per_class)
+        logits /= 5
+        logits[np.arange(len(labels)), labels] += np.where(labels == 0, 1.4, shift)
+        return logits, labels
+
+    retain, test, forget = by_class(300, 5.0), by_class(100, 2.0), by_class(60, 5.0)
+    shuffled = [array[np.random.default_rng(0).permutation(1200)] for array in retain]
+    in_order, mixed = (svc.svc_mia(*members, *test, *forget, most=most) for members in (retain, shuffled))
+    assert all(in_order[name] == pytest.approx(mixed[name], abs=0.1) for name in NAMES)
+    first = svc.svc_mia(*retain, *test, *forget, most=most, compat="faithful")
+    assert first["modified_entropy"] > mixed["modified_entropy"] + 0.5
 
 
 def test_arrays_of_the_caller_stay_as_they_are():

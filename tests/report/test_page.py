@@ -1,3 +1,4 @@
+import html
 import os
 import re
 from html.parser import HTMLParser
@@ -7,7 +8,7 @@ import pytest
 from findings import finding
 
 from jaxunlearn import errors
-from jaxunlearn.report import bars, curves, page, tables
+from jaxunlearn.report import bars, curves, figures, page, populations, tables
 from jaxunlearn.report.page import Section
 
 NASTY = "<script>alert('x')</script> & \"a_b\" 50 % $x$"
@@ -157,3 +158,40 @@ def test_a_path_that_cannot_be_written_is_a_users_error(tmp_path):
     with pytest.raises(errors.StoreError, match="cannot write"):
         page.save_text(tmp_path / "folder.md", "x")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.md"]
+
+
+NAMES = ("$", "$$", "$$$", "a$b^{c$", "Ca$h & <b>_x%", "\x1b[31mred\ud800")
+
+
+def figures_with_names():
+    """One figure of every kind that shows names of the user."""
+    rng = np.random.default_rng(0)
+    pair = (rng.normal(size=20), np.arange(20) % 2 == 0)
+    alphas = {("forgotten", "coverage"): {name: [finding(0.9), finding(0.8)] for name in NAMES}}
+    return {
+        "sheet": figures.contact_sheet(rng.random((6, 2, 8, 8, 1)), NAMES, NAMES[1]),
+        "exposure": figures.exposure(
+            rng.normal(size=(4, 12)).astype(np.float32), rng.random((4, 12)) > 0.5, np.arange(12) % 6, np.arange(12),
+            rng.integers(0, 255, (12, 8, 8, 1)), NAMES,
+        ),
+        "roc": curves.roc({name: pair for name in NAMES}),
+        "histograms": curves.histograms({name: pair for name in NAMES}),
+        "alpha": curves.against_alpha((0.1, 0.2), alphas),
+        "verdicts": bars.verdicts(NAMES, np.ones((6, 3), int)),
+        "classes": bars.classes(NAMES, np.ones((6, 2)), np.ones((6, 2))),
+        "calibration": bars.calibration(rng.random(30), 0.05, samples=NAMES[1]),
+        "delta": populations.against_delta(np.array([0.0, 0.1]), {name: np.ones(2) for name in NAMES}),
+        "densities": populations.densities({name: (pair[0], pair[0]) for name in NAMES}, NAMES[3]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(figures_with_names()))
+def test_names_in_figures_are_text_and_no_formula(kind, tmp_path):
+    figure = figures_with_names()[kind]
+    page.save_figure(figure, tmp_path / "a.svg")
+    drawn = html.unescape((tmp_path / "a.svg").read_text())
+    shown = re.findall(r">([^<>]*)</text>", drawn)
+    assert any("$$" in text for text in shown) and "\x1b" not in drawn
+    if kind == "roc":  # the numbers of logarithmic axes are still set as powers
+        assert "<tspan" in drawn
+    assert page.figure_svg(figure) == page.figure_svg(figure)

@@ -201,3 +201,17 @@ def test_markdown_rows_always_have_as_many_cells_as_titles(rows):
     for line in lines:
         unescaped = line.replace("\\\\", "").replace("\\|", "")
         assert unescaped.count("|") == 3
+
+
+def test_a_baseline_is_never_the_best():
+    rows = (("random", 0.9), ("iam_on", 0.7), ("loss", 0.6))
+    assert cells.best(tables.Table("", "", ("score", "AUC ↑"), rows, ("random",))) == {(1, 1)}
+    assert cells.best(tables.Table("", "", ("score", "AUC ↑"), rows[:1], ("random",))) == set()
+
+
+def test_csv_and_markdown_hold_names_as_text():
+    table = tables.Table("", "", ("=A1", "AUC"), (("=1+1", finding(-0.5)), ("<b>\x1b[0m", "-0.5")))
+    lines = tables.csv(table).splitlines()
+    assert lines[0].startswith("'=A1,") and lines[1].startswith("'=1+1,-0.5,")
+    assert lines[2].startswith(r"<b>\x1b[0m,-0.5")
+    assert r"\<b>" in tables.markdown(table) and "\x1b" not in tables.text(table) + tables.latex(table)

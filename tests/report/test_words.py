@@ -87,8 +87,19 @@ def test_negative_counts_are_an_error():
 def test_the_best_score_is_named_with_its_interval():
     findings = {"confidence": finding(0.6, 0.58, 0.62), "iam_on": finding(0.671, 0.66, 0.682), "update": bare(math.nan)}
     assert words.best_score(findings) == (
-        "iam_on separates retained from forgotten best: AUC .671 [.660, .682]."
+        "The best of 2 scores, a maximum that flatters: iam_on, AUC .671 [.660, .682]."
     )  # fmt: skip
+    assert words.best_score(findings, chosen="confidence") == (
+        "confidence, chosen beforehand, separates retained from forgotten: AUC .600 [.580, .620]. The best of 2 "
+        "scores, a maximum: iam_on, AUC .671 [.660, .682]."
+    )
+    assert words.best_score(findings, chosen="iam_on") == (
+        "iam_on, chosen beforehand, separates retained from forgotten: AUC .671 [.660, .682]. It is also the best of 2 "
+        "scores, a maximum."
+    )
+    noise = {"random": finding(0.7, 0.6, 0.8), "iam_on": finding(0.6, 0.58, 0.62)}
+    assert words.best_score(noise, chosen="iam_on").startswith("iam_on separates")
+    assert "random" not in words.best_score(noise)
     alone = words.best_score({"iam_on": finding(0.52, 0.48, 0.56)})
     assert alone == (
         "iam_on separates retained from forgotten: AUC .520 [.480, .560], not distinguishable from guessing (.500)."
@@ -97,6 +108,25 @@ def test_the_best_score_is_named_with_its_interval():
     assert words.best_score({"a": bare(0.7, metric="AUC")}).endswith("AUC .700, without an interval.")
     assert words.best_score({"a": bare(math.nan)}).startswith("No score could be computed")
     assert words.best_score({}).startswith("No score could be computed")
+
+
+def test_rates_below_one_sample_are_to_be_read_with_care():
+    assert words.resolution(37, 5000) == (
+        "Read with care: with 37 forgotten samples the FPR has steps of 1/37, and TPR@FPR 1e-2 and TPR@FPR 1e-3 lie "
+        "below the first."
+    )
+    assert words.resolution(100, 500) == (
+        "Read with care: with 100 forgotten samples the FPR has steps of 1/100, and TPR@FPR 1e-3 lies below the first; "
+        "with 500 retained samples the FNR has steps of 1/500, and TNR@FNR 1e-3 lies below the first."
+    )
+    assert not words.resolution(1000, 1000)
+
+
+def test_no_sentence_contradicts_the_test_beside_it():
+    rate = finding(0.053, 0.047, 0.06, n=3000)
+    assert words.calibration_sentence(rate, 0.05, uniform=0.3).endswith("no drift from the promised rate can be shown.")
+    said = words.calibration_sentence(rate, 0.05, uniform=0.002)
+    assert "no drift" not in said and said.endswith("are not uniform (Kolmogorov-Smirnov p = 0.002).")
 
 
 @pytest.mark.parametrize(

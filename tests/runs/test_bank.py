@@ -5,13 +5,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from jaxunlearn.runs.audit import bank as banks
+from jaxunlearn.runs.audit import binui, runs, scoreui, sweeps
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.runs import targets, workbench
-from jaxunlearn.runs.audit import bank as banks
 from jaxunlearn.analyses.audit import scoreboard
-from jaxunlearn.runs.audit import binui, runs, scoreui, sweeps
 from jaxunlearn.records import Evidence
+from jaxunlearn.runs import targets, workbench
 from jaxunlearn.scores import rmia
 
 GIVEN = {

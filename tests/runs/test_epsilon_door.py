@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxunlearn.runs.epsilon import door
 
 from jaxunlearn import errors, store
-from jaxunlearn.metrics import epsilon
 from jaxunlearn.analyses.epsilon import measures, sections
-from jaxunlearn.runs.epsilon import door
+from jaxunlearn.metrics import epsilon
 from jaxunlearn.settings import EpsilonSettings
 from launch import _entry
 from launch import epsilon as verb
@@ -193,6 +193,32 @@ def test_a_delta_at_which_no_rule_is_of_use_is_said(tmp_path):
     found = measured(door.open_data(door.Request(path, chosen={**QUICK, "delta": 0.999})))
     assert sections.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
     assert "show no finite epsilon-hat at this delta" in sections.sections(found)[0].text
+
+
+def test_models_that_are_told_apart_without_error_are_not_called_hard_to_tell(tmp_path):
+    arrays = small()
+    far = arrays["retrained"] + 50 * np.eye(3, dtype="f4")[arrays["labels"]][:, None]
+    found = measured(door.open_data(door.Request(saved(tmp_path / "a.npz", **arrays | {"mine": far}), chosen=QUICK)))
+    said = presenting.in_words(found)
+    assert "hardest" not in said and "Easiest" not in said
+    assert said.startswith("Told apart from retraining without error, on most samples: mine.")
+    only = {"mine": far, "mine2": arrays["mine"]}
+    found = measured(door.open_data(door.Request(saved(tmp_path / "b.npz", **arrays | only), chosen=QUICK)))
+    assert presenting.in_words(found).startswith("mine2 is hardest to tell from retraining: median epsilon-hat ")
+    main = presenting.pieces(found)[0].table
+    assert main.baselines == ("baseline",) and main.rows[0][0] == "baseline"
+
+
+def test_what_has_no_finite_number_gets_no_plot_and_no_empty_promise(tmp_path):
+    arrays = small(models=2)
+    arrays["mine"] = arrays["retrained"] + 50 * np.eye(3, dtype="f4")[arrays["labels"]][:, None]
+    request = door.Request(saved(tmp_path / "a.npz", **arrays), chosen={**QUICK, "sweep": True, "delta": 0.55})
+    found = measured(door.open_data(request))
+    limits = presenting.pieces(found)[0].text
+    assert "2 + 2 models are too few to show a difference at this delta: epsilon-hat is at most -0.105" in limits
+    assert "above -" not in limits
+    numbers = {name: one._replace(curve=np.full_like(one.curve, np.inf)) for name, one in found.numbers.items()}
+    assert not [one for one in presenting.pieces(found._replace(numbers=numbers)) if one.name == "epsilon_delta"]
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxunlearn.runs.audit import runs as audit
+from jaxunlearn.runs.epsilon import door
+from jaxunlearn.runs.evaluation import runs as evaluation
 
 from jaxunlearn import errors, settings, store
+from jaxunlearn.analyses.epsilon import measures
 from jaxunlearn.models import build
 from jaxunlearn.runs import recording, workbench
-from jaxunlearn.runs.audit import runs as audit
-from jaxunlearn.analyses.epsilon import measures
-from jaxunlearn.runs.epsilon import door
 from jaxunlearn.runs.studies import epsilon
-from jaxunlearn.runs.evaluation import runs as evaluation
 from jaxunlearn.store import chunks
 from launch import _entry
 from launch import study as verb

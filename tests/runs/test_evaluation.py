@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxunlearn.runs.evaluation import door, runs
 
 from jaxunlearn import errors, sections, settings, store
+from jaxunlearn.analyses.evaluation import measures, sections
+from jaxunlearn.analyses.evaluation.measures import Choices, Parts
 from jaxunlearn.metrics import conformal
 from jaxunlearn.runs import splits, workbench
-from jaxunlearn.analyses.evaluation import measures, sections
-from jaxunlearn.runs.evaluation import door, runs
 from jaxunlearn.runs.studies import conformal_loss
-from jaxunlearn.analyses.evaluation.measures import Choices, Parts
 from launch import _entry, evaluate, study
 
 CHOICES = Choices(sections.EvaluateSettings(), measures.GROUPS)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxunlearn.runs.audit import binui, runs
 
 from jaxunlearn import progress, settings, store
-from jaxunlearn.runs import targets, workbench
 from jaxunlearn.analyses.audit import verdicts
-from jaxunlearn.runs.audit import binui, runs
+from jaxunlearn.runs import targets, workbench
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SCORES = ("iam_on", "iam_off", "lira_off", "confidence", "random")

@@ -42,7 +42,8 @@ def margin(logits, labels, temperature=2.0):
     x = np.asarray(logits, np.float64) / temperature
     own = np.arange(x.shape[-1]) == np.asarray(labels)[..., None]
     u = np.where(own, x - 0.6, x)
-    powers = 1 + u + u**2 / 2 + u**3 / 6
+    below = 1.5 * (-1 - np.minimum(u, -1))
+    powers = np.where(u > -1, 1 + u + u**2 / 2 + u**3 / 6, (1 / 3) / (1 + below + below**2 / 2 + below**3 / 6))
     return (powers * own).sum(-1) / powers.sum(-1)
 
 
@@ -112,20 +113,33 @@ def lira_offline(u, s):
     return scipy.stats.norm.cdf(u, s.mean(0), _spread(s))
 
 
+def log_ratio(u, inside, inside_std, outside, outside_std):
+    """Of one logit; below the lowest point left of the OUT mean, found on a grid, its value."""
+
+    def ratio(c):
+        return scipy.stats.norm.logpdf(c, inside, inside_std) - scipy.stats.norm.logpdf(c, outside, outside_std)
+
+    if inside_std <= outside_std:
+        return ratio(u)
+    grid = np.linspace(u, max(u, outside), 2001)
+    return ratio(u) if ratio(u) <= ratio(grid).min() else ratio(grid).min()
+
+
 def lira_online(u, o, s):
-    return scipy.stats.norm.logpdf(u, o, o.std()) - scipy.stats.norm.logpdf(u, s.mean(0), _spread(s))
+    outside, std = s.mean(0), np.broadcast_to(_spread(s), u.shape)
+    return np.array([log_ratio(u[n], o[n], o.std(), outside[n], std[n]) for n in range(len(u))])
 
 
 def lira_standard(u, reference, member, per_sample):
     """Per sample a Gaussian for its IN and one for its OUT models; the deviation of each, or one for all samples."""
     columns = range(len(u))
-    densities = []
+    gaussians = []
     for side in (member, ~member):
         values = [reference[side[:, n], n] for n in columns]
         residuals = np.concatenate([v - v.mean() for v in values])
         std = [values[n].std() if per_sample else np.sqrt(np.mean(residuals**2)) for n in columns]
-        densities.append([scipy.stats.norm.logpdf(u[n], values[n].mean(), max(std[n], 1e-6)) for n in columns])
-    return np.array(densities[0]) - np.array(densities[1])
+        gaussians.append([(values[n].mean(), max(std[n], 1e-6)) for n in columns])
+    return np.array([log_ratio(u[n], *gaussians[0][n], *gaussians[1][n]) for n in columns])
 
 
 def ldiff(u, o, population_u, population_o):

@@ -76,7 +76,7 @@ def test_the_published_mixture_of_log_log_constants(given):
 @pytest.mark.parametrize("name", PUBLISHED_SIGNALS)
 def test_rmia_signals_of_published_logits(given, name, temperature):
     expected = given[f"{PUBLISHED_SIGNALS[name]}_T{temperature}"]
-    found = signals.RMIA_SIGNALS[name](given["logits"], given["labels"], float(temperature))
+    found = signals.PUBLISHED_RMIA_SIGNALS[name](given["logits"], given["labels"], float(temperature))
     # Log-odds near 0 are differences of larger numbers; the others are positive or ratios.
     atol = 5e-6 if name == "carlini_logit" else 1e-30
     np.testing.assert_allclose(found, expected, rtol=1e-4 if "taylor" in name else 1e-5, atol=atol)
@@ -140,7 +140,7 @@ def test_rmia_of_published_logits(given):
             """Signals [2 + S, n] of two models and the shadows on target or population samples."""
             two = [given[f"{part}_{model}_logits"] for model in models]
             values = np.concatenate([np.stack(two), np.swapaxes(given[f"{part}_shadow_logits"], 0, 1)])
-            return np.asarray(signals.RMIA_SIGNALS[name](values, given[f"{part}_labels"], temperature))
+            return np.asarray(signals.PUBLISHED_RMIA_SIGNALS[name](values, given[f"{part}_labels"], temperature))
 
         unlearned, original, *shadows = of("target", ("unl", "ori"))
         population, inside, *population_shadows = of("ref", ("unl", "popin"))

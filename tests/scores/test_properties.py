@@ -157,8 +157,25 @@ def test_signals_follow_float64_where_softmax_saturates(logits, labels):
                                rtol=1e-4, atol=2e-5)  # fmt: skip
     np.testing.assert_allclose(signals.confidence(logits, labels), naive.confidence(logits, labels), atol=1e-5)
     np.testing.assert_array_equal(signals.true_logit(logits, labels), naive.true_logit(logits, labels))
-    for signal in signals.RMIA_SIGNALS.values():
-        assert np.isfinite(signal(logits, labels, 2.0)).all()
+    for name, signal in signals.RMIA_SIGNALS.items():
+        found = np.asarray(signal(logits, labels, 2.0))
+        assert np.isfinite(found).all() and (name == "carlini_logit" or (found.min() >= 0 and found.max() <= 1))
+
+
+@few
+@given(logits=floats(N, 4, low=-2.0, high=80.0), labels=hnp.arrays(np.int32, N, elements=st.integers(0, 3)))
+def test_taylor_signals_are_the_published_ones_where_those_are_probabilities(logits, labels):
+    # With a temperature of 5 and a margin of 0.6 nothing lies below -1, where the published polynomial turns negative.
+    found = signals.taylor_soft_margin(logits, labels, 5.0)
+    np.testing.assert_array_equal(found, signals.published_taylor_soft_margin(logits, labels, 5.0))
+
+
+@pytest.mark.parametrize("name", ["taylor", "taylor_soft_margin"])
+def test_taylor_signals_rise_with_the_true_logit(name):
+    true = np.float32([-3e38, -1e30, -1e15, -1e6, -50, -5, -2, -1.596, -1.1, -0.9, 0, 1, 5, 50, 1e6, 1e30, 3e38])
+    logits = np.stack([true, np.full_like(true, 2.0), np.full_like(true, -4.0)], 1)
+    found = np.asarray(signals.RMIA_SIGNALS[name](logits, np.zeros(len(true), np.int32), 1.0))
+    assert (np.diff(found) >= 0).all() and (np.diff(found)[4:13] > 0).all() and found.min() >= 0 and found.max() <= 1
 
 
 @few

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import naive
 import numpy as np
 import pytest
+import scipy.special
 
-from jaxunlearn import scores
+from jaxunlearn import errors, records, scores
 from jaxunlearn.metrics import intervals
 from jaxunlearn.scores import measured as pass_of
 
@@ -26,7 +27,6 @@ RANGES = {
     "lira": (-np.inf, np.inf),
     "lira_on": (-np.inf, np.inf),
     "lira_on_views": (-np.inf, np.inf),
-    "margin": (-np.inf, np.inf),  # Taylor margins are no probabilities
     "loss": (-np.inf, 0),
     "loss_diff": (-np.inf, np.inf),
     "carlini_diff": (-207, 207),
@@ -63,6 +63,15 @@ def saturated(evidence):
     return jax.tree.map(lambda x: np.where(x > 0.5, 80, -80).astype(x.dtype) if x.dtype == np.float32 else x, evidence)
 
 
+def exploded(evidence, size):
+    """Ascent that went too far: on forgotten samples the true class is at -size, another one at +size."""
+    logits, gone = np.array(evidence.unlearned), np.flatnonzero(evidence.forgotten)
+    labels = evidence.labels[gone]
+    logits[gone, labels] = -size * (1 + np.linspace(0, 1, len(gone)))
+    logits[gone, (labels + 1) % logits.shape[-1]] = size
+    return evidence.replace(unlearned=logits)
+
+
 SAMPLE_ORDER = np.random.default_rng(1).permutation(60)
 SHADOW_ORDER = np.array([2, 0, 3, 1])
 VARIANTS = {
@@ -82,6 +91,9 @@ VARIANTS = {
     "ties": lambda: with_ties(base()),
     "saturated": lambda: saturated(base()),
     "saturated ties": lambda: saturated(with_ties(base())),
+    "exploded 50": lambda: exploded(base(), 50.0),
+    "exploded 1e10": lambda: exploded(base(), 1e10),
+    "exploded 1e15": lambda: exploded(base(), 1e15),
     "constant": lambda: jax.tree.map(lambda x: np.zeros_like(x) if x.dtype == np.float32 else x, base()),
     "two classes": lambda: audit_case.make(classes=2),
     "one shadow": lambda: audit_case.make(shadows=1, references=2),
@@ -110,7 +122,8 @@ def values(name, variant):
 def assert_sound(name, variant):
     found = values(name, variant)
     low, high = RANGES.get(name, (0, 1))
-    assert found.shape == (len(measured(variant).labels),) and found.dtype == np.float32
+    dtype = np.float64 if name in ("confidence", "loss") and variant != "one sample" else np.float32
+    assert found.shape == (len(measured(variant).labels),) and found.dtype == dtype
     assert np.isfinite(found).all() and found.min() >= low and found.max() <= high
 
 
@@ -195,11 +208,38 @@ def test_what_was_not_forgotten_looks_more_like_a_member(name):
     assert intervals.delong(values(name, "base"), truth, 0.99).low > 0.5
 
 
+@pytest.mark.parametrize("size", ["50", "1e10", "1e15"])
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"random", "unleak"}))
+def test_a_sample_that_the_model_was_driven_away_from_is_no_member(name, size):
+    found, forgotten = values(name, f"exploded {size}"), base().forgotten
+    assert intervals.delong(found, ~forgotten, 0.95).value > 0.9
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shuffled_truth_gives_an_auc_of_one_half(name):
     shuffled = np.random.default_rng(3).permutation(~base().forgotten)
     found = intervals.delong(values(name, "base"), shuffled, 0.999)
     assert found.low < 0.5 < found.high
+
+
+def test_confidence_and_loss_rank_alike_where_both_saturate():
+    rng = np.random.default_rng(2)
+    odds = np.sort(np.concatenate([rng.uniform(-2000, 2000, 400), rng.uniform(14, 40, 400)]).astype(np.float32))
+    logits = np.stack([odds, np.zeros_like(odds)], 1)
+    found = scores.run(("confidence", "loss"), records.Evidence(logits, np.zeros(len(odds), np.int32))).scores
+    for name in ("confidence", "loss"):
+        assert (np.diff(found[name].values)[np.diff(odds) > 0] > 0).all()
+    np.testing.assert_allclose(found["confidence"].values, scipy.special.expit(odds.astype(float)), atol=2e-7)
+    np.testing.assert_allclose(-found["loss"].values, np.logaddexp(0, -odds.astype(float)), rtol=1e-6, atol=1e-300)
+
+
+def test_a_score_without_finite_numbers_is_left_out_and_names_the_array():
+    evidence = exploded(base(), 1.6e38)
+    result = scores.run(("loss_diff", "confidence", "rmia_off"), evidence, OPTIONS)
+    assert set(result.scores) == {"confidence", "rmia_off"}
+    assert "up to inf, are those of `unlearned`" in result.skipped["loss_diff"]
+    with pytest.raises(errors.DataError, match="no score could be computed: loss_diff: .* `unlearned`"):
+        scores.run(("loss_diff",), evidence, OPTIONS)
 
 
 def test_the_pass_in_small_blocks_equals_the_whole(monkeypatch):

@@ -9,6 +9,7 @@ from jaxunlearn.analyses.audit import (
     binui,
     class_report,
     gather,
+    plausibility,
     scoreboard,
     scoreui,
     sections,
@@ -128,9 +129,7 @@ def _warnings(scored: scoreboard.Scored) -> list[str]:
 def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decisions:
     """Verdicts on every audited role, exact retraining and the original (nothing unlearned) next to it."""
     audit = settings.audit
-    automatic = verdicts.AUTO_RETRAINED if audit.calibration == RETRAINED else verdicts.AUTO
-    there = audit_signals.available(signals, signals.audited[0])
-    name, obstacle = verdicts.choose_score(audit.decision, there, automatic)
+    name, obstacle = decisive(signals, settings)
     if not name:
         return Decisions({}, None, obstacle)
     decided: dict[str, verdicts.Verdicts] = {}
@@ -140,8 +139,8 @@ def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decis
         cases = signals.roles[role]
         if decided and not _can_judge(signals, name, cases, wanted):
             continue
-        values = scores.compute_cases(name, signals.shared, cases, signals.options)
         try:
+            values = scores.compute_cases(name, signals.shared, cases, signals.options)
             if null is None or null.calibration == "population":  # only that one depends on who is audited
                 null = _null(signals, name, cases, wanted, audit.level)
         except errors.DataError as error:
@@ -153,6 +152,13 @@ def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decis
         if role == RETRAINED and not is_own and signals.forgotten is not None:
             truth = verdicts.calibration(decided[role], signals.forgotten, audit.level, settings.seed)
     return Decisions(decided, truth)
+
+
+def decisive(signals: AuditSignals, settings: Settings) -> tuple[str, str]:
+    """The score that decides, chosen before any number was seen, or "" and why there is none."""
+    automatic = verdicts.AUTO_RETRAINED if settings.audit.calibration == RETRAINED else verdicts.AUTO
+    there = audit_signals.available(signals, signals.audited[0])
+    return verdicts.choose_score(settings.audit.decision, there, automatic)
 
 
 def _can_judge(signals: AuditSignals, name: str, cases: scores.Cases, calibration: str) -> bool:
@@ -195,7 +201,7 @@ def compose(audit: Audit, settings: Settings) -> Report:
                                                   audit.decisions.obstacle, signals, settings.audit.level)  # fmt: skip
         made += judged
         for role in signals.audited:
-            made += _scores(audit, role)
+            made += _scores(audit, role, decisive(signals, settings)[0])
     if audit.levels is not None:
         made += sections.levels(audit.levels)
     if audit.counts is not None:
@@ -206,9 +212,12 @@ def compose(audit: Audit, settings: Settings) -> Report:
         made += sections.by_class(audit.by_class)
     if audit.sources:
         made += _sources(audit)
+    if signals.accuracies:
+        made.append(sections.models(signals.accuracies, signals.doubts))
+    doubts = signals.doubts if signals.accuracies else _unchanged(signals)
     return Report(
         title="Audit" if signals.is_run else "Audit of given logits",
-        answer=answer or verdict_sections.headline(made),
+        answer=" ".join([*doubts, answer or verdict_sections.headline(made)]),
         sections=tuple(made),
         provenance=_provenance(signals, settings),
         arrays=_arrays(audit),
@@ -218,12 +227,22 @@ def compose(audit: Audit, settings: Settings) -> Report:
     )  # fmt: skip
 
 
-def _scores(audit: Audit, role: str) -> list[Section]:
+def _scores(audit: Audit, role: str, chosen: str) -> list[Section]:
     is_run = audit.signals.is_run
     if role not in audit.boards:
         return [sections.without_truth(audit.scored[role])]
     board = audit.boards[role]
-    return sections.scoreboard(board, role if is_run else "", f"binui_{role}" if is_run else "scores")
+    name = f"binui_{role}" if is_run else "scores"
+    return sections.scoreboard(board, role if is_run else "", name, chosen)
+
+
+def _unchanged(signals: AuditSignals) -> tuple[str, ...]:
+    """The sentence for audited models of a run that answer as the original does."""
+    audited = signals.roles[signals.audited[0]]
+    if signals.audited[0] == ORIGINAL or audited.original is None:
+        return ()
+    sentence = plausibility.unchanged(audited.unlearned, audited.original)
+    return (sentence,) if sentence else ()
 
 
 def _sources(audit: Audit) -> list[Section]:

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from jaxunlearn import progress, scores
+from jaxunlearn import errors, progress, scores
 from jaxunlearn.analyses.audit import scoreboard
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
@@ -17,7 +17,12 @@ from jaxunlearn.settings import Settings
 
 
 def score_all(
-    signals: AuditSignals, names: list[str], groups: list[np.ndarray], role: str, context: Context | None = None
+    signals: AuditSignals,
+    names: list[str],
+    groups: list[np.ndarray],
+    role: str,
+    context: Context | None = None,
+    lost: dict[str, str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Membership scores of all groups and forget sets, name -> [G, R, N].
 
@@ -27,6 +32,10 @@ def score_all(
       groups: [G] groups of shadow numbers.
       role: whose models are audited.
       context: for progress, or None.
+      lost: takes scores that are not finite, with the reason; where it is None they are an error.
+
+    Raises:
+      DataError: a score is not finite, and there is no `lost`.
     """
     cases = signals.roles[role]
     values: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -34,14 +43,21 @@ def score_all(
         shared = audit_signals.with_shadows(signals, group)
         for place, name in enumerate(names):
             # A score without shadows is the same in every group.
-            if number and not scores.find(name).reads_shadows:
+            if number and not scores.find(name).reads_shadows and values[name]:
                 values[name].append(values[name][0])
                 continue
-            values[name].append(scores.compute_cases(name, shared, cases, signals.options))
+            if lost is not None and name in lost:
+                continue
+            try:
+                values[name].append(scores.compute_cases(name, shared, cases, signals.options))
+            except errors.DataError as error:
+                if lost is None:
+                    raise
+                lost[name] = str(error).rstrip(".")
             if context is not None:
                 done = number * len(names) + place + 1
                 context.progress(done, len(groups) * len(names), "scores", f"{name}, shadow group {number}")
-    return {name: np.stack(lines) for name, lines in values.items()}
+    return {name: np.stack(lines) for name, lines in values.items() if not lost or name not in lost}
 
 
 def run(signals: AuditSignals, settings: Settings, role: str, context: Context) -> scoreboard.Scored:
@@ -49,7 +65,9 @@ def run(signals: AuditSignals, settings: Settings, role: str, context: Context) 
     begun = time.monotonic()
     names, skipped = audit_signals.runnable(signals, scores.names_of(settings.audit.scores), role)
     groups = audit_signals.groups(signals, settings)
-    values = score_all(signals, names, groups, role, context)
+    values = score_all(signals, names, groups, role, context, skipped)
+    if names and not values:
+        raise errors.DataError(f"no score of {role} could be computed: {names[0]}: {skipped[names[0]]}.")
     truth = None if signals.forgotten is None else ~signals.forgotten
     count = len(signals.labels) if truth is None else truth.size
     context.say(

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, records, scores
+from jaxunlearn.analyses.audit import plausibility
 from jaxunlearn.analyses.audit.signals import (
     GIVEN,
     ORIGINAL,
@@ -17,6 +18,7 @@ from jaxunlearn.analyses.audit.signals import (
 )
 from jaxunlearn.analyses.base import Context, RecordedRun, RoleLogits
 from jaxunlearn.arrays import ArrayField
+from jaxunlearn.records import Evidence
 from jaxunlearn.scores import evidence, rmia, unleak
 from jaxunlearn.settings import CLASS_KINDS, Settings
 
@@ -61,6 +63,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         scores.check_options(options)
     names = scores.names_of(settings.audit.scores)
     whole = scores.measure(given, options, pairs=scores.needs_pairs(names))
+    accuracies, doubts, whole = _doubts(given, whole)
     audited = scores.one_case(whole)
     roles = {GIVEN: audited}
     labels, others = np.asarray(given.labels), given.population_labels
@@ -89,7 +92,26 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         num_classes=np.shape(given.unlearned)[-1],
         set_names=("forgotten",),
         from_classes=options.forget_type == "class",
+        accuracies=accuracies,
+        doubts=doubts,
     )
+
+
+def _doubts(
+    given: Evidence, whole: scores.Measured
+) -> tuple[dict[str, plausibility.Accuracy], tuple[str, ...], scores.Measured]:
+    """(accuracy of every model, what is strange about the arrays, the pass without shadows that are copies)."""
+    accuracies = plausibility.accuracies(given)
+    assert whole.unlearned is not None
+    doubts = [plausibility.unchanged(whole.unlearned, whole.original), *plausibility.doubtful_labels(accuracies)]
+    doubts.append(plausibility.foreign(whole))
+    if whole.shadows is not None:
+        count = len(whole.shadows.log_odds)
+        different = plausibility.distinct(whole.shadows, whole.population_shadows, whole.own)
+        doubts.append(plausibility.copied(count, len(different)))
+        if len(different) < count:
+            whole = scores.choose_shadows(whole, different)
+    return accuracies, tuple(filter(None, doubts)), whole
 
 
 def _one(signals: Signals) -> Signals:

@@ -1,11 +1,12 @@
 """What an audit found as sections of a report: a title, a sentence or two, a table, a figure, findings."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxunlearn.analyses.audit import class_report, scoreui, sweeps
+from jaxunlearn.analyses.audit import class_report, plausibility, scoreui, sweeps
 from jaxunlearn.analyses.audit import scoreboard as scoreboard_records
 from jaxunlearn.metrics import headers, intervals
 from jaxunlearn.records import Finding
@@ -19,17 +20,27 @@ LEVEL_COLUMNS = ("spearman", "pearson", "mse", "kl")
 CURVES = ("iam_on", "iam_off", "rmia_on", "lira_on", "emia_r", "unleak", "confidence", "random")
 
 
-def scoreboard(board: scoreboard_records.Scoreboard, role: str, name: str) -> list[Section]:
-    """Table of all scores, log-log ROC, histograms."""
+def scoreboard(board: scoreboard_records.Scoreboard, role: str, name: str, chosen: str = "") -> list[Section]:
+    """Table of all scores, log-log ROC, histograms.
+
+    Args:
+      board: what was found.
+      role: whose models were audited; empty = given arrays.
+      name: of the files.
+      chosen: the score that decides; where it is empty the first of `CURVES` is the one that was chosen beforehand.
+    """
     groups, sets, samples = next(iter(board.scored.values.values())).shape
     truth = board.scored.truth
     assert truth is not None
     forgotten = int((~truth).sum())
+    chosen = chosen or next((score for score in CURVES if score in board.table), "")
     said = [
         f"{sets} forget set(s), {forgotten:,} forgotten and {truth.size - forgotten:,} retained samples pooled, "
         f"{groups} group(s) of shadow models. Positive = retained; ± is the deviation over groups.",
-        words.best_score({score: row["auc"] for score, row in board.table.items()}),
+        words.best_score({score: row["auc"] for score, row in board.table.items()}, chosen=chosen),
+        words.resolution(forgotten, truth.size - forgotten),
     ]
+    said = list(filter(None, said))
     said += [words.compare(score, "confidence", gain) for score, gain in board.gains.items() if score in CURVES[:2]]
     if board.scored.skipped:
         said.append("Skipped: " + "; ".join(f"{score} {why}" for score, why in board.scored.skipped.items()) + ".")
@@ -38,6 +49,7 @@ def scoreboard(board: scoreboard_records.Scoreboard, role: str, name: str) -> li
         f"Pooled over {sets} forget set(s) of {samples:,} samples; {_method(board)}.",
         ("score", *headers(COLUMNS)),
         tuple((score, *(row[column] for column in COLUMNS)) for score, row in board.table.items()),
+        baselines=("random",),
     )
     found = tuple(finding for row in board.table.values() for finding in row.values()) + tuple(board.gains.values())
     shown = [score for score in CURVES if score in board.scored.values] or list(board.scored.values)[:8]
@@ -171,7 +183,8 @@ def by_class(found: class_report.Report) -> list[Section]:
         f"Membership by IAM-On, mean over {found.groups} group(s) of shadow models. Compare with the row of exact "
         "retraining."
     )
-    table = Table("Membership by forgotten class", caption, header, tuple(rows))
+    baselines = ("retrained", "original", "random")
+    table = Table("Membership by forgotten class", caption, header, tuple(rows), baselines)
     said = ["Forgotten above exact retraining: under-unlearning. Retained (lowest tenth) below it: over-unlearning."]
     for role, gap in found.gaps.items():
         if role not in ("retrained", "random"):
@@ -199,3 +212,21 @@ def without_truth(scored: scoreboard_records.Scored) -> Section:
     table = Table("Scores (no truth given)", "Higher = still looks trained on.", header, rows)
     text = "The file holds no `forgotten` array, so scores cannot be judged; they are in scores.npz."
     return Section("scores", "Scores", text, table)
+
+
+def models(accuracies: Mapping[str, plausibility.Accuracy], doubts: Sequence[str]) -> Section:
+    """The accuracy of every model on its labels: whether the arrays belong together."""
+    rows: list[tuple[Cell, ...]] = []
+    for name, accuracy in accuracies.items():
+        overall = accuracy.each[:, 0]
+        span = f"{overall.min():.3f} to {overall.max():.3f}" if len(overall) > 1 else ""
+        means = map(float, accuracy.each.mean(0))
+        rows.append((name, len(overall), accuracy.samples, *means, span, accuracy.shuffled))
+    table = Table(
+        "Accuracy of the models on their labels",
+        "Means over models; shuffled = what labels in any order would give.",
+        ("logits", "models", "samples", "accuracy", "retained", "forgotten", "lowest to highest", "shuffled"),
+        tuple(rows),
+    )
+    text = " ".join(doubts) or "Labels and models fit together, and no model is a copy of another."
+    return Section("models", "Do the arrays belong together?", text, table)

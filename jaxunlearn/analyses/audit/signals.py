@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, scores
+from jaxunlearn.analyses.audit import plausibility
 from jaxunlearn.settings import CLASS_KINDS, Settings
 
 GIVEN, ORIGINAL, RETRAINED = "given model", "original", "retrained"
@@ -40,6 +41,8 @@ class AuditSignals(NamedTuple):
       num_classes: C; class_names: may be empty; set_names: [R] what each forget set is.
       is_run: whether they come from a run folder, with its R sets and groups of shadows.
       from_classes: whether the forget sets are whole classes.
+      accuracies: array -> accuracy of its models on their labels; doubts: sentences about arrays that do not belong
+        together. Of a user's arrays only.
     """
 
     options: scores.Options
@@ -57,6 +60,8 @@ class AuditSignals(NamedTuple):
     set_names: tuple[str, ...] = ()
     is_run: bool = False
     from_classes: bool = False
+    accuracies: dict[str, plausibility.Accuracy] = {}
+    doubts: tuple[str, ...] = ()
 
 
 def options_of(settings: Settings, dataset: str = "", offline_a: float | None = None) -> scores.Options:

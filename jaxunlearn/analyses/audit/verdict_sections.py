@@ -75,7 +75,8 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
     drift = first.null.drift
     if drift is not None:
         said.append("The null of the shadow models (without the original model), measured:")
-        said.append(words.calibration_sentence(drift.rate, first.level, "population samples, which no model saw"))
+        seen = "population samples, which no model saw"
+        said.append(words.calibration_sentence(drift.rate, first.level, seen, uniform=drift.p_value))
         if first.null.calibration != "shadows":
             said.append("It was not used.")
         findings += (drift.rate,)
@@ -85,7 +86,7 @@ def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration |
         )
     said.append(_resolution(first))
     if truth is not None:
-        said.append(words.calibration_sentence(truth.rate, first.level))
+        said.append(words.calibration_sentence(truth.rate, first.level, uniform=truth.p_value))
         findings += (truth.rate,)
     sections = [Section(
         "verdicts", "Which samples are forgotten?", " ".join(filter(None, said)), table,

@@ -80,7 +80,7 @@ def sections(found: Found, samples: tuple[int, ...] = ()) -> list[Section]:
     if any(one.challenge is not None for one in found.numbers.values()):
         made.append(_challenge(found))
     if wanted != "challenge" and found.asked.settings.sweep:
-        made.append(_curves(found))
+        made += _curves(found)
     chosen = samples or typical(found)
     return made + [_margins(found, chosen)] if chosen else made
 
@@ -119,7 +119,7 @@ def _main(found: Found) -> Section:
     )  # fmt: skip
     utility = ("MAE",) if found.is_regression else ("RA % ↑", "UA %", "TA % ↑")
     header = ("approach", "models", "epsilon-hat ↓", "behind", "mean", "25 %", "75 %", "inf", "nan", "neg", *utility)
-    table = Table("", caption, header, tuple(rows))
+    table = Table("", caption, header, tuple(rows), (BASELINE,))
     return Section(STEM, "How well can unlearned and retrained models be told apart?", _limits(found), table, None,
                  tuple(every))  # fmt: skip
 
@@ -140,13 +140,19 @@ def _limits(found: Found) -> str:
     said: list[str] = []
     for name in reversed(ranked(found)):
         one = found.numbers[name]
-        models = f"{one.sizes[0]} + {one.sizes[1]} models show"
+        both = f"{one.sizes[0]} + {one.sizes[1]} models"
+        models = f"{both} show"
         text = (
             f"{models} a median of about {formats.number(one.equal, 2)} where there is no difference, and no finite "
             f"epsilon-hat above {formats.number(one.ceiling)}"
         )
         if math.isnan(one.ceiling):
             text = f"{models} no finite epsilon-hat at this delta"
+        elif one.ceiling <= 0:
+            text = (
+                f"{both} are too few to show a difference at this delta: epsilon-hat is at most "
+                f"{formats.number(one.ceiling)}, or infinite where they are told apart without error"
+            )
         if text not in said:
             said.append(text)
     return ". ".join(said) + "."
@@ -209,19 +215,23 @@ def _challenge(found: Found) -> Section:
     )
     header = ("approach", "median epsilon ↓", "at 50", "forget ↑", "RA ratio", "TA ratio", "final ↑")
     return Section("epsilon_challenge", "The challenge score", "HIGHER = better, unlike epsilon-hat.",
-                 Table("", caption, header, tuple(rows)))  # fmt: skip
+                   Table("", caption, header, tuple(rows), (BASELINE,)))  # fmt: skip
 
 
-def _curves(found: Found) -> Section:
-    kept = ranked(found)
+def _curves(found: Found) -> list[Section]:
+    kept = [name for name in ranked(found) if np.isfinite(found.numbers[name].curve).any()]
+    if not kept:
+        return []  # axes without a line would look like a result
     if len(kept) > populations.MOST:
         kept = kept[: populations.MOST - 1] + kept[-1:]
-    left_out = len(found.numbers) - len(kept)
+    nowhere = sum(not np.isfinite(one.curve).any() for one in found.numbers.values())
+    left_out = len(found.numbers) - nowhere - len(kept)
     figure = populations.against_delta(DELTAS, {name: found.numbers[name].curve for name in kept})
     text = "Median over samples; not drawn where it is infinite, or where no rule of so many models is of use." + (
         f" {left_out} approaches between the best and the worst are left out." if left_out else ""
     )
-    return Section("epsilon_delta", "epsilon-hat against delta", text, figure=figure)
+    text += f" {nowhere} approach(es) have a finite median nowhere." if nowhere else ""
+    return [Section("epsilon_delta", "epsilon-hat against delta", text, figure=figure)]
 
 
 def _best(found: Found) -> str:
@@ -270,9 +280,12 @@ def in_words(found: Found) -> str:
             "smaller delta."
         )
     said = []
-    if found.order:
+    without_error = [name for name in found.order if found.numbers[name].summary.median == math.inf]
+    if found.order and _best(found) not in without_error:
         said.append(f"{_best(found)} is hardest to tell from retraining: median epsilon-hat "
                     f"{_shown(found.numbers[_best(found)])}.")  # fmt: skip
+    if without_error:
+        said.append(f"Told apart from retraining without error, on most samples: {', '.join(without_error)}.")
     if floor is not None:
         said.append(f"Halves of the retrained models against each other: {_shown(floor)}.")
     equal = [name for name in found.order[1:] if name in found.behind and found.behind[name].low <= 0]
@@ -282,7 +295,7 @@ def in_words(found: Found) -> str:
         better = [f"{name} ({_interval(found.beyond[name])})" for name in found.order
                   if name in found.beyond and found.beyond[name].high < 0]  # fmt: skip
         said.append(f"Better than {PLAIN}, by the interval: {', '.join(better) or 'none'}.")
-    if len(found.order) > 1:
+    if len(found.order) > 1 and not without_error:
         said.append(f"Easiest to tell: {found.order[-1]}, {_shown(found.numbers[found.order[-1]])}.")
     return " ".join(said)
 

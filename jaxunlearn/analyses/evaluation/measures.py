@@ -269,7 +269,7 @@ def _conformal(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Ch
 def _svc(one: _View, choices: Choices, model: int) -> Numbers:
     pairs = (_pair(one, part) for part in (one.parts.retain, one.parts.test, one.parts.forget))
     arrays = [array for pair in pairs for array in pair]
-    found = svc.svc_mia(*arrays, compat=choices.compat, most=choices.settings.svc_rows)
+    found = svc.svc_mia(*arrays, compat=choices.compat, most=choices.settings.svc_rows, seed=choices.seed)
     return {f"svc_{name}": np.float64(value) for name, value in found.items()}
 
 

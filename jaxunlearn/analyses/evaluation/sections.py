@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import plain as plain_values
+from jaxunlearn import escapes
 from jaxunlearn.analyses.evaluation.measures import Numbers
 from jaxunlearn.metrics import headers, intervals, utility
 from jaxunlearn.records import Finding
@@ -64,11 +64,10 @@ def plain(found: Evaluation) -> dict[str, Any]:
 
 def from_plain(stored: Mapping[str, Any]) -> Evaluation:
     """The evaluation that evaluation.json holds."""
-    number = np.vectorize(plain_values.to_number, otypes=[np.float64])
+    number = np.vectorize(escapes.number, otypes=[np.float64])
     roles = {role: {name: number(np.asarray(values, object)) for name, values in numbers.items()}
              for role, numbers in stored["roles"].items()}  # fmt: skip
-    costs = {role: (plain_values.to_number(cost[0]), plain_values.to_number(cost[1]))
-             for role, cost in stored["costs"].items()}  # fmt: skip
+    costs = {role: (escapes.number(cost[0]), escapes.number(cost[1])) for role, cost in stored["costs"].items()}
     return Evaluation(
         roles, tuple(stored["alphas"]), stored["headline"], stored["sets"], costs, stored["diverged"],
         tuple(stored["classes"]),
@@ -176,7 +175,8 @@ def _piece(
         rows.append((role, *shown, *costs))
     if with_costs and any(math.isnan(found.costs.get(role, (math.nan, 0))[0]) for role in found.roles):
         header, rows = _without_blank(header, rows)
-    return Section(name, title, told, Table(title, caption, tuple(header), tuple(rows)), None, tuple(every))
+    table = Table(title, caption, tuple(header), tuple(rows), (GOAL, START))
+    return Section(name, title, told, table, None, tuple(every))
 
 
 def bare(cell: Cell) -> Cell:

@@ -113,7 +113,7 @@ def present(found: sections.Evaluation, lines: list[Line]) -> Section:
         for weight, pairs in sorted(gains.items())
     ]
     text = " ".join(said) or "One weight only: nothing to compare."
-    table = Table("Methods with the conformal-guided loss", caption, header, tuple(rows))
+    table = Table("Methods with the conformal-guided loss", caption, header, tuple(rows), ("retrained", "original"))
     return Section(STEM, "What the conformal-guided loss does", text, table, None, tuple(every))
 
 

@@ -110,7 +110,7 @@ def present(summary: runs.Summary, seen: dict[str, Seen]) -> Section:
     )
     header = ("method", *headers(COLUMNS))
     told = "The goal is to look like the retrained models: not 0, not 1."
-    table = cells.Table("", caption, header, tuple(rows))
+    table = cells.Table("", caption, header, tuple(rows), ("original", "retrained"))
     return Section(STEM, "Methods beside exact retraining", told, table, None, tuple(every))
 
 

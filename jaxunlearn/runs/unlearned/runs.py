@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import errors, progress, records, store
+from jaxunlearn import errors, escapes, progress, records, store
 from jaxunlearn.metrics import headers, intervals
 from jaxunlearn.metrics import utility as utilities
 from jaxunlearn.report import cells, formats, tables
@@ -146,7 +146,7 @@ def make(
                 seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
                 retain_epochs=account.retain_epochs(bench, split, one.method),
                 chosen=one.variant.chosen,
-                moved=float(np.mean([value for chunk in whole for value in chunk.manifest["moved"]])),
+                moved=float(np.mean([escapes.number(value) for chunk in whole for value in chunk.manifest["moved"]])),
             )
     summary = Summary(found, time.monotonic() - begun)
     store.files.write_json(run_folder.path("unlearned.json"), plain(summary))

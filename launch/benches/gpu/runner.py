@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from jaxunlearn import errors, progress, settings
+from jaxunlearn import errors, escapes, progress, settings
 from launch import _entry
 from launch.benches import lines
 from launch.benches.gpu import child, peaks, report, table
@@ -94,7 +94,7 @@ def run(options: Options, say: Callable[[str], None] | None = None) -> list[Row]
         whole = {"bench": "gpu", "quick": options.quick, **row, **_stamp(machine)}
         arrived.append(whole)
         if options.out:
-            lines.append(options.out, [json.dumps(whole)])
+            lines.append(options.out, [json.dumps(escapes.strict_json(whole))])
         say("  " + report.line(whole))
     for name, reason in skipped.items():
         say(f"  left out: {name} ({reason})")

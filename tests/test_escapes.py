@@ -1,0 +1,56 @@
+"""Names of users stay text, and numbers stay JSON, whatever reads them."""
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxunlearn import errors, escapes, progress
+from jaxunlearn.store import files
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07mine\u202e\x9b31m\r"
+
+
+def test_nothing_a_user_names_steers_a_terminal():
+    shown = escapes.visible(HOSTILE)
+    assert shown == r"\x1b[2J\x1b]0;owned\x07mine\u202e\x9b31m\r"
+    assert escapes.visible("tab\tand\nline, Ärger, 猫, ↑ ± –") == "tab\tand\nline, Ärger, 猫, ↑ ± –"
+    assert escapes.visible("\ud800").encode()  # half a character could not even be written
+    out = io.StringIO()
+    progress.show(HOSTILE, out)
+    reporter = progress.Reporter(out=out)
+    reporter.say(HOSTILE)
+    reporter.begin(HOSTILE)
+    reporter.update(1, 1, "steps", HOSTILE)
+    assert "\x1b" not in out.getvalue() and out.getvalue().count("owned") == 4
+    assert str(errors.DataError(f"no array {HOSTILE}")) == f"no array {shown}"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "＝1"])
+def test_a_spreadsheet_runs_no_name_as_a_formula(text):
+    assert escapes.spreadsheet(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["-0.5", "+3", "1e-3", "iam_on", "", "a=b", "–"])
+def test_numbers_and_plain_names_stay_as_they_are_in_a_spreadsheet(text):
+    assert escapes.spreadsheet(text) == text
+
+
+def test_markdown_shows_names_as_they_are():
+    assert escapes.markdown("<b>_x_ a_b $$ [a](b) |*`") == r"\<b>\_x\_ a_b \$\$ [a]\(b) \|\*\`"
+
+
+def test_json_holds_no_nan_and_no_infinity_and_is_read_back(tmp_path):
+    value = {
+        "a": math.nan, "b": [math.inf, -math.inf, 1.5], "c": np.float32("nan"), "d": np.array([[np.inf], [2.0]]),
+        "e": (np.int64(3), True, None, "x"),
+    }  # fmt: skip
+    expected = {"a": None, "b": ["inf", "-inf", 1.5], "c": None, "d": [["inf"], [2.0]], "e": [3, True, None, "x"]}
+    files.write_json(tmp_path / "x.json", value)
+    files.append_json_line(tmp_path / "x.jsonl", value)
+    for name in ("x.json", "x.jsonl"):
+        assert json.loads((tmp_path / name).read_text(), parse_constant=pytest.fail) == expected
+    numbers = [escapes.number(part) for part in (None, "inf", "-inf", 2)]
+    np.testing.assert_array_equal(numbers, [math.nan, math.inf, -math.inf, 2])
