@@ -55,7 +55,7 @@ class Bank(NamedTuple):
       shadow: from the shadows; `original`: one model or one per forget set; `audited`: role -> part.
       population_in: Signals [P] or None; reference: Signals [K, N] or None; reference_member: [K, N] or None.
       pairs: role -> [R, N, C] UnLeak features.
-      named: what files of results call the target rows: `rows` and `ids` [N] of the user's own file.
+      named: what files of results call the target rows: `rows` (and `ids`) [N] of the user's own file.
     """
 
     options: scores.Options

@@ -257,7 +257,7 @@ def elsewhere(
 
 
 def save_scores(run: store.Run, bank: banks.Bank, scored: judging.Scored, name: str) -> None:
-    """Writes scores/binui_NAME.npz: a [G, R, N] array per score, rows, ids, labels [N], forgotten [R, N]."""
+    """Writes scores/binui_NAME.npz: a [G, R, N] array per score, `bank.named`, labels [N], forgotten [R, N]."""
     store.files.write_npz(
         run.path("scores", f"binui_{name}.npz"),
         **bank.named, labels=bank.labels, forgotten=bank.forgotten, **scored.values,

@@ -308,8 +308,11 @@ def publish(
     for pattern in ("report/epsilon*", "report/tables/epsilon*"):
         for path in run.root.glob(pattern):
             store.files.remove(path)
-    store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(found), **(named or {}))
-    pieces, answer = [*presenting.pieces(found, samples), *more], presenting.in_words(found)
+    named = named or {}
+    store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(found), **named)
+    kind, values = next(iter(named.items()), ("", np.zeros(0)))
+    names = [errors.printable(f"{kind.removesuffix('s')} {value}") for value in values.tolist()]
+    pieces, answer = [*presenting.pieces(found, samples, names), *more], presenting.in_words(found)
     findings = [one for piece in pieces for one in piece.findings]
     files = publishing.publish(run, title, answer, pieces, facts, findings, chosen, presenting.STEM)
     return f"{answer}\n\n{presenting.text(pieces)}", f"{files}\n{presenting.FILES}"

@@ -1,7 +1,7 @@
 """What epsilon-hat says as tables, figures and sentences. Numbers only; door and study end here."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,11 @@ def provenance(found: Found) -> dict[str, str]:
     }
 
 
-def pieces(found: Found, samples: tuple[int, ...] = ()) -> list[Piece]:
-    """Tables and figures; `samples`: whose margins are drawn, empty = from the hardest to the easiest to tell apart."""
+def pieces(found: Found, samples: tuple[int, ...] = (), names: Sequence[str] = ()) -> list[Piece]:
+    """Tables and figures; `samples`: whose margins are drawn, empty = from the hardest to the easiest to tell apart.
+
+    `names` are what the user calls all samples; empty = their numbers.
+    """
     wanted = found.asked.settings.metric
     made = []
     if wanted != "challenge":
@@ -94,7 +97,7 @@ def pieces(found: Found, samples: tuple[int, ...] = ()) -> list[Piece]:
     if wanted != "challenge" and found.asked.settings.sweep:
         made.append(_curves(found))
     chosen = samples or typical(found)
-    return made + [_margins(found, chosen)] if chosen else made
+    return made + [_margins(found, chosen, names)] if chosen else made
 
 
 def ranked(found: Found) -> list[str]:
@@ -240,14 +243,14 @@ def _best(found: Found) -> str:
     return found.order[0] if found.order else BASELINE
 
 
-def _margins(found: Found, samples: tuple[int, ...]) -> Piece:
+def _margins(found: Found, samples: tuple[int, ...], names: Sequence[str]) -> Piece:
     name = _best(found)
     first, second = found.margins[name]
     values = found.numbers[name].epsilon
     panels = {}
     for sample in samples:
         told = f", epsilon-hat {formats.number(values[sample], 2)}" if len(values) else ""
-        panels[f"sample {sample}{told}"] = first[sample], second[sample]
+        panels[f"{names[sample] if names else f'sample {sample}'}{told}"] = first[sample], second[sample]
     what = "squared errors" if found.is_regression else "margins (logit of the true class minus the largest other one)"
     figure = populations.densities(panels, "squared error" if found.is_regression else "margin")
     text = f"{name}: {what} of all models for single samples."
