@@ -110,7 +110,7 @@ def _read(path: pathlib.Path, work: Any) -> Any:
               struct.error, zlib.error, PIL.Image.DecompressionBombError)  # fmt: skip
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # large, but sound; or without what is broken in its metadata
             with PIL.Image.open(path) as picture:
                 return work(picture)
     except broken as error:

@@ -22,11 +22,10 @@ def named(dataset: Dataset, places: Any = slice(None)) -> dict[str, np.ndarray]:
       places: [n] rows of the data set; all of them if not given.
 
     Returns:
-      `rows` [n], their numbers in the user's file, and `ids` [n], what the file calls them (the numbers once more where
-      it has no names).
+      `rows` [n], their numbers in the user's file, and, where the file has names for them, `ids` [n].
     """
-    numbers = np.asarray(dataset.ids)[places]
-    return {"rows": numbers, "ids": numbers if dataset.names is None else np.asarray(dataset.names)[places]}
+    found = {"rows": np.asarray(dataset.ids)[places]}
+    return found if dataset.names is None else found | {"ids": np.asarray(dataset.names)[places]}
 
 
 def shown(dataset: Dataset, places: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import tarfile
 import zipfile
 
@@ -152,6 +153,39 @@ def test_every_malformed_adult_file_is_refused(tmp_path):
         assert expected in refused("adult", path)
     path.write_bytes(b"\x1f\x8bno archive")
     assert "cannot be read as text" in refused("adult", path)
+    path.write_text(ROWS.replace("State-gov", "x" * 140_000))
+    assert "field larger than field limit" in refused("adult", path)
+    path.write_text(ROWS.replace("77516", "9" * 400))
+    assert "'fnlwgt' holds a value" in refused("adult", path)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_lines_may_end_as_on_any_system(tmp_path, end):
+    (tmp_path / "adult.data").write_bytes(b"\xef\xbb\xbf" + ROWS.replace("\n", end).encode())
+    np.testing.assert_array_equal(
+        load("adult", tmp_path / "adult.data", held_out=0.25).inputs, CODES[permutation.fixed(4)]
+    )
+    (tmp_path / "bangkok").write_bytes(table(Y, end=end).encode())
+    assert same(load("location30", tmp_path / "bangkok"))
+
+
+def test_files_that_never_end_or_do_not_fit_into_memory_are_refused_unread(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("adult", "location30", "texas100", "npz"):
+        assert "is neither a file nor a folder" in refused(name, tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "bangkok")
+    assert "holds no file 'bangkok'" in refused("location30", tmp_path / "folder")
+    text = table(Y)
+    (tmp_path / "adult.csv.gz").write_bytes(gzip.compress(b"0" * 10_000_000))
+    write_tar(tmp_path / "dataset_location.tgz", bangkok=text * 500)
+    with zipfile.ZipFile(tmp_path / "location.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bangkok", text * 500)
+    np.savez_compressed(tmp_path / "big.npz", x=np.zeros((COUNT, 100_000)), y=Y)
+    monkeypatch.setattr("os.sysconf", lambda name: 200)
+    for name, file in (("adult", "adult.csv.gz"), ("location30", "dataset_location.tgz"),
+                       ("location30", "location.zip"), ("npz", "big.npz")):  # fmt: skip
+        assert "of memory; this machine has 39.1 KiB" in refused(name, tmp_path / file)
 
 
 def test_the_real_adult_file_encodes_as_published(shared):

@@ -43,7 +43,7 @@ def test_a_run_leaves_what_it_says(unbroken, capsys):
     assert "5 of 5 members are finished already" in printed.err  # and nothing was trained again
     summary = json.loads((unbroken / "summary.json").read_text())
     findings = json.loads((unbroken / "findings.json").read_text())
-    values, rows = logits(unbroken), np.load(unbroken / "logits" / "rows.npy")
+    values, rows = logits(unbroken), np.load(unbroken / "logits" / "places.npy")
     assert values.shape == (5, 1797, 10) and np.isfinite(values).all()
     split = np.load(unbroken / "split.npz")
     packed = np.load(unbroken / "populations" / "shadow" / "membership.npz")["packed"]

@@ -81,7 +81,7 @@ def test_models_of_one_request_differ_by_their_draws(finished):
 
 def test_exported_logits_are_those_of_the_run_and_give_the_same_numbers(finished):
     workdir, _ = finished
-    rows = np.load(workdir / "logits" / "rows.npy")
+    rows = np.load(workdir / "logits" / "places.npy")
     forgotten = np.flatnonzero(store.files.read_npz(workdir / "split.npz")["forget"][0])
     told = json.loads((workdir / "epsilon.json").read_text())
     for mode in ("running", "batch"):

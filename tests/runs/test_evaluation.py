@@ -158,6 +158,14 @@ def test_thresholds_of_a_forgotten_class_from_its_own_or_from_retained_classes()
     np.testing.assert_array_equal(found["own"]["cr_test"], found["retain"]["cr_test"])
 
 
+def test_sizes_of_sets_of_many_classes_are_counted_in_full():
+    values, labels = np.zeros((1, 2, 40_000), "f4"), np.zeros(2, int)
+    parts = Parts(*np.zeros((len(Parts._fields), 1, 2), bool))
+    choices = Choices(sections.EvaluateSettings(alphas=(0.1,)), ("conformal",))
+    sets = measures.sets_of(values, labels, parts, choices, {"q_hat": np.array([[1.0]])})
+    assert sets["size"].tolist() == [[[40_000, 40_000]]]
+
+
 def test_the_gap_is_the_mean_distance_to_retraining_over_four_numbers():
     roles = {
         "retrained": {"UA": [0.1, 0.3], "RA": [1.0, 1.0], "TA": [0.9, 0.9], "svc_confidence": [0.2, 0.2]},

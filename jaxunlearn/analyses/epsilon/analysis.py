@@ -34,7 +34,8 @@ def analyse(given: EpsilonInputs, settings: Settings, context: Context) -> Epsil
 def compose(epsilon: Epsilon, settings: Settings) -> Report:
     """Sections, the answer in words, per-sample arrays, and the logits of a run in the published layout."""
     given, main = epsilon.inputs, epsilon.modes[RUNNING]
-    made = sections.sections(main, given.samples)
+    ids = given.modes[RUNNING].names["ids"]
+    made = sections.sections(main, given.samples, [errors.printable(str(name)) for name in ids])
     if BATCH in epsilon.modes:
         made.append(sections.modes(main, epsilon.modes[BATCH]))
     if given.costs:

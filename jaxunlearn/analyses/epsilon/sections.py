@@ -1,6 +1,7 @@
 """What epsilon-hat says as tables, figures and sentences. Numbers only; door and study end here."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,11 @@ def provenance(found: Found) -> dict[str, str]:
     }
 
 
-def sections(found: Found, samples: tuple[int, ...] = ()) -> list[Section]:
-    """Tables and figures; `samples`: whose margins are drawn, empty = from the hardest to the easiest to tell apart."""
+def sections(found: Found, samples: tuple[int, ...] = (), names: Sequence[str] = ()) -> list[Section]:
+    """Tables and figures; `samples`: whose margins are drawn, empty = from the hardest to the easiest to tell apart.
+
+    `names` are what the user calls all samples; empty = their numbers.
+    """
     wanted = found.asked.settings.metric
     made = []
     if wanted != "challenge":
@@ -82,7 +86,7 @@ def sections(found: Found, samples: tuple[int, ...] = ()) -> list[Section]:
     if wanted != "challenge" and found.asked.settings.sweep:
         made += _curves(found)
     chosen = samples or typical(found)
-    return made + [_margins(found, chosen)] if chosen else made
+    return made + [_margins(found, chosen, names)] if chosen else made
 
 
 def ranked(found: Found) -> list[str]:
@@ -238,14 +242,14 @@ def _best(found: Found) -> str:
     return found.order[0] if found.order else BASELINE
 
 
-def _margins(found: Found, samples: tuple[int, ...]) -> Section:
+def _margins(found: Found, samples: tuple[int, ...], names: Sequence[str]) -> Section:
     name = _best(found)
     first, second = found.margins[name]
     values = found.numbers[name].epsilon
     panels = {}
     for sample in samples:
         told = f", epsilon-hat {formats.number(values[sample], 2)}" if len(values) else ""
-        panels[f"sample {sample}{told}"] = first[sample], second[sample]
+        panels[f"{names[sample] if names else f'sample {sample}'}{told}"] = first[sample], second[sample]
     what = "squared errors" if found.is_regression else "margins (logit of the true class minus the largest other one)"
     figure = populations.densities(panels, "squared error" if found.is_regression else "margin")
     text = f"{name}: {what} of all models for single samples."
