@@ -9,6 +9,7 @@ from jaxunlearn import progress, settings, store
 from jaxunlearn.protocols import targets, workbench
 from jaxunlearn.protocols.audit import binui, runs, verdicts
 
+pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SCORES = ("iam_on", "iam_off", "lira_off", "confidence", "random")
 
