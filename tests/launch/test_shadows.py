@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxunlearn import store
+from jaxunlearn.store import chunks, files
 from launch import _entry, shadows
 
 ROOT = Path(__file__).resolve().parents[2]
-SMOKE = ["--config=configs/digits.py:smoke", "--config.shadows.count=5", "--config.train.epochs=4"]
+SMOKE = ["--config=configs/digits.py:smoke", "--config.model.name=logistic", "--config.shadows.count=5",
+         "--config.train.epochs=4"]  # fmt: skip
+RESUMABLE = [*SMOKE, "--config.engine.checkpoint_seconds=0"]
 
 
 def launch(*arguments, workdir=None):
@@ -27,12 +32,43 @@ def logits(workdir, name="shadow.npy"):
     return np.load(Path(workdir) / "logits" / name)
 
 
+# Moments at which a process may die: just before the n-th call of a function (whose arguments satisfy a condition).
+MOMENTS = {
+    "the second epoch is computed, its checkpoint not yet begun": (chunks, "save_partial", 2, ""),
+    "the arrays of the second checkpoint are written, its manifest is not": (files, "write_json", 2, "epoch_"),
+    "the finished chunk is whole, but not yet under its name": (os, "replace", 1, "/chunk_00000_00004"),
+    "the logits are in the file, their checksums are not": (store.logits, "commit", 1, ""),
+}
+
+
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    """A run nobody disturbs."""
+def run(tmp_path_factory):
+    """A run nobody disturbs: (its folder, moment -> what a kill at that moment would leave of it)."""
     workdir = tmp_path_factory.mktemp("unbroken")
-    assert launch(*SMOKE, workdir=workdir) == 0
-    return workdir
+    left = {moment: tmp_path_factory.mktemp("killed") / "run" for moment in MOMENTS}
+
+    def watched(module, name, nth, word, copy):
+        inner, calls = getattr(module, name), []
+
+        def call(*args, **kwargs):
+            if word in " ".join(map(str, args[:2])):
+                calls.append(1)
+                if len(calls) == nth:
+                    shutil.copytree(workdir, copy)
+            return inner(*args, **kwargs)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patched:
+        for moment, (module, name, nth, word) in MOMENTS.items():
+            patched.setattr(module, name, watched(module, name, nth, word, left[moment]))
+        assert launch(*RESUMABLE, workdir=workdir) == 0
+    return workdir, left
+
+
+@pytest.fixture(scope="module")
+def unbroken(run):
+    return run[0]
 
 
 def test_a_run_leaves_what_it_says(unbroken, capsys):
@@ -66,58 +102,40 @@ def test_a_run_leaves_what_it_says(unbroken, capsys):
     assert {"time", "stage"} <= set(events[0])
 
 
-# Runs in the killed process: the n-th call of the named function is its last.
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_ends_with_the_numbers_of_an_unbroken_one(run, moment):
+    unbroken, left = run
+    assert not (left[moment] / "summary.json").exists()
+    assert launch(*RESUMABLE, workdir=left[moment]) == 0
+    np.testing.assert_array_equal(logits(left[moment]), logits(unbroken))
+    assert not list(left[moment].rglob("*.tmp-*")) and not list(left[moment].rglob("partial_*"))
+
+
 KILLER = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from launch import _entry, shadows
 _entry.prepare_process()
-import {module} as victim
-inner, calls = victim.{name}, []
+from jaxunlearn.store import chunks
+inner, calls = chunks.save_partial, []
 def deadly(*args, **kwargs):
-    if {condition}:
-        calls.append(1)
-        if len(calls) == {nth}:
-            os.kill(os.getpid(), signal.SIGKILL)
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
     return inner(*args, **kwargs)
-victim.{name} = deadly
+chunks.save_partial = deadly
 sys.exit(_entry.main(shadows.command, '', ['x', *{argv!r}]))
 """
 
 
-def killed(workdir, module, name, nth, condition="True", arguments=()):
-    argv = [*SMOKE, "--config.engine.checkpoint_seconds=0", f"--workdir={workdir}", *arguments]
-    code = KILLER.format(root=str(ROOT), module=module, name=name, nth=nth, condition=condition, argv=argv)
+def test_a_process_that_is_killed_leaves_its_folder_free_and_the_next_continues(unbroken, tmp_path, capsys):
+    argv = [*RESUMABLE, f"--workdir={tmp_path}"]
+    code = KILLER.format(root=str(ROOT), argv=argv)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    return argv
-
-
-@pytest.mark.parametrize(
-    "where, module, name, nth, condition",
-    [
-        # the second epoch is computed, its checkpoint not yet begun
-        ("in the epoch loop", "jaxunlearn.store.chunks", "save_partial", 2, "True"),
-        # the arrays of the second checkpoint are written, its manifest is not
-        ("in a checkpoint", "jaxunlearn.store.files", "write_json", 2, "'epoch_' in str(args[0])"),
-        # the finished chunk is whole, but not yet under its name
-        ("at the last rename", "os", "replace", 1, "str(args[1]).endswith('chunk_00000_00004')"),
-        # the logits are in the file, their checksums are not
-        ("in the logits", "jaxunlearn.store.logits", "commit", 1, "True"),
-    ],
-)
-def test_a_killed_run_ends_with_the_numbers_of_an_unbroken_one(unbroken, tmp_path, where, module, name, nth, condition):
-    argv = killed(tmp_path, module, name, nth, condition)
-    assert not (tmp_path / "summary.json").exists()
-    assert launch(*argv) == 0
-    np.testing.assert_array_equal(logits(tmp_path), logits(unbroken))
-    assert not list(tmp_path.rglob("*.tmp-*")) and not list(tmp_path.rglob("partial_*"))
-
-
-def test_a_killed_run_continues_and_does_not_start_again(tmp_path, capsys):
-    argv = killed(tmp_path, "jaxunlearn.store.chunks", "save_partial", 3)
     assert launch(*argv) == 0
     assert "5 members continue after epoch 2" in capsys.readouterr().err
+    np.testing.assert_array_equal(logits(tmp_path), logits(unbroken))
 
 
 def test_chunks_do_not_change_the_numbers(unbroken, tmp_path):
@@ -127,16 +145,13 @@ def test_chunks_do_not_change_the_numbers(unbroken, tmp_path):
 
 
 def test_a_larger_population_keeps_the_members_it_has(unbroken, tmp_path, capsys):
-    arguments = [SMOKE[0], SMOKE[2], "--config.shadows.count=2"]
-    assert launch(*arguments, workdir=tmp_path) == 0
+    assert launch(*SMOKE, "--config.shadows.count=2", workdir=tmp_path) == 0
     assert launch(*SMOKE, workdir=tmp_path) == 0
     assert "2 of 5 members are finished already" in capsys.readouterr().err
     np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)
 
 
 def copy(unbroken, tmp_path):
-    import shutil
-
     return shutil.copytree(unbroken, tmp_path / "copy")
 
 
@@ -195,7 +210,7 @@ def test_augmented_views_and_snapshots_are_recorded(tmp_path):
 
 @pytest.mark.parametrize("extra", ["--config.shadows.count=1", "--config.shadows.ratio=1.0"])
 def test_one_member_and_members_that_see_everything_still_report(extra, tmp_path, capsys):
-    assert launch(SMOKE[0], "--config.train.epochs=1", extra, workdir=tmp_path) == 0
+    assert launch(*SMOKE, "--config.train.epochs=1", extra, workdir=tmp_path) == 0
     assert "held-out accuracy" in capsys.readouterr().out
     assert (tmp_path / "report" / "shadows.svg").exists()
 
@@ -295,16 +310,12 @@ def test_other_settings_on_the_same_folder_stop_and_show_the_difference(unbroken
 
 
 def test_a_second_process_on_the_same_folder_stops(unbroken, capsys):
-    from jaxunlearn import store
-
     with store.open_run(str(unbroken)):
         assert launch(*SMOKE, workdir=unbroken) == 2
     assert f"in use by another process (process {os.getpid()}" in capsys.readouterr().err
 
 
 def test_a_full_disk_stops_before_training(tmp_path, capsys, monkeypatch):
-    import shutil
-
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 99, 1000))
     assert launch(*SMOKE, workdir=tmp_path) == 2
     assert "has 1000 B free, but this run writes about" in capsys.readouterr().err
@@ -319,8 +330,6 @@ def test_bugs_keep_their_traceback_and_exit_code_1(capsys, monkeypatch, tmp_path
 
 
 def test_an_interrupt_is_130_and_the_run_continues(tmp_path, capsys, monkeypatch):
-    from jaxunlearn.store import chunks
-
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -333,12 +342,11 @@ def test_an_interrupt_is_130_and_the_run_continues(tmp_path, capsys, monkeypatch
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "done"
 
 
-def test_the_best_epoch_is_kept_over_chunks(tmp_path):
+def test_the_best_epoch_is_kept_over_chunks(unbroken, tmp_path):
     arguments = [*SMOKE, "--config.train.keep=best", "--config.engine.chunk=2"]
     assert launch(*arguments, workdir=tmp_path) == 0
-    last, best = tmp_path / "last", tmp_path
-    assert launch(*SMOKE, workdir=last) == 0
-    accuracy = [np.mean(json.loads((w / "summary.json").read_text())["held_out_accuracy"]) for w in (best, last)]
+    best_and_last = (json.loads((folder / "summary.json").read_text()) for folder in (tmp_path, unbroken))
+    accuracy = [np.mean(summary["held_out_accuracy"]) for summary in best_and_last]
     assert accuracy[0] > accuracy[1] - 0.05  # chosen on other rows than these
 
 
@@ -355,6 +363,7 @@ def test_members_that_do_not_fit_are_trained_in_chunks(unbroken, tmp_path, capsy
     from jaxunlearn.runs import plan
 
     config = settings.to_dict(settings.Settings())
+    config["model"] |= {"name": "logistic"}
     config["train"] |= {"epochs": 4, "learning_rate": 0.05}
     config["shadows"] |= {"count": 5}
     needed = plan.make(settings.resolve(config)).program_bytes

@@ -10,6 +10,7 @@ from jaxunlearn import progress, settings, store
 from jaxunlearn.analyses.audit import verdicts
 from jaxunlearn.runs import targets, workbench
 
+pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SCORES = ("iam_on", "iam_off", "lira_off", "confidence", "random")
 

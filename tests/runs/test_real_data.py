@@ -8,6 +8,7 @@ import pytest
 from jaxunlearn import progress, settings, store
 from jaxunlearn.runs import shadows, workbench
 
+pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 

@@ -13,6 +13,7 @@ from jaxunlearn import progress, settings, store
 from jaxunlearn.runs import workbench
 from jaxunlearn.runs.unlearned import runs
 
+pytestmark = pytest.mark.slow
 METHODS = ("random_label", "ssd", "boundary_shrink", "scrub", "finetune", "lfssd")
 
 

@@ -1,6 +1,7 @@
 """Trials over every line of METHODS: what must hold for any unlearning method, whatever it does."""
 
 import dataclasses
+import functools
 import inspect
 
 import jax
@@ -10,42 +11,46 @@ import optax
 import pytest
 from trial import ALL, FORGET, LABELS, build, chosen, close, members, outcome, setup
 
-from jaxunlearn import errors, trees, unlearn
+from jaxunlearn import trees, unlearn
 from jaxunlearn.unlearn import costs, table, transforms
+
+# Nine requests to three models: A, B, C; A, another B of as many rows, C; one sample, a whole class, everything.
+REQUESTS = [
+    *FORGET, FORGET[0], np.arange(40, 45), FORGET[2], np.array([7]), np.flatnonzero(LABELS[:60] == 2), np.arange(60),
+]  # fmt: skip
+
+
+@functools.cache
+def together(name):
+    """What a method makes of all requests at once, every hyperparameter that is a float as a traced number of each."""
+    entry, given, method = table.METHODS[name], chosen(name), build(name)
+    floats = {one: np.full(len(REQUESTS) * method.ensemble, given[one]) for one in table.swept(entry, given)}
+    prepared = setup(method, REQUESTS, numbers=[0, 1, 2] * 3, name=name)
+    return outcome(prepared._replace(build=table.binder(entry, given), hyper=floats)).variables
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_population_equals_its_members_alone_and_nothing_leaks_between_rows(name):
-    entry, given, method = table.METHODS[name], chosen(name), build(name)
-    # Together, every hyperparameter that is a float comes as each member's own traced number.
-    floats = {one: np.full(3 * method.ensemble, given[one]) for one in table.swept(entry, given)}
-    traced = {"build": table.binder(entry, given), "hyper": floats}
-    together = outcome(setup(method, name=name)._replace(**traced)).variables
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(together))
-    # Alone, with plain numbers, side by side instead of one after another: the same to rounding.
+def test_a_population_equals_its_members_alone(name):
+    """Alone, with plain numbers, side by side instead of one after another: the same to rounding."""
+    method = build(name)
     alone = outcome(setup(method, [FORGET[1]], "vmap", [1], name=name)).variables
-    close(members(together, method, 1), alone)
-    # Another request in row 1 (as many rows): its neighbours must not notice by a single bit.
-    other = [FORGET[0], np.arange(40, 45), FORGET[2]]
-    changed = outcome(setup(method, other, name=name)._replace(**traced)).variables
-    for number in (0, 2):
-        for a, b in zip(jax.tree.leaves(members(together, method, number)),
-                        jax.tree.leaves(members(changed, method, number)), strict=True):  # fmt: skip
+    close(members(together(name), method, 1), alone)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_leaks_between_rows(name):
+    """Rows 0 and 3, and 2 and 5, ask the same beside another neighbour: they must not notice by a single bit."""
+    method = build(name)
+    for one, other in ((0, 3), (2, 5)):
+        for a, b in zip(jax.tree.leaves(members(together(name), method, one)),
+                        jax.tree.leaves(members(together(name), method, other)), strict=True):  # fmt: skip
             np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_extreme_requests_end_in_finite_models(name):
-    method = build(name)
-    vanished = np.flatnonzero(LABELS[:60] == 2)
-    everything = np.arange(60)
-    forget = [np.array([7]), vanished, everything]  # one sample; a whole class; nothing is retained
-    retain = [np.setdiff1d(everything, forget[0]), np.setdiff1d(everything, vanished), np.zeros(0, int)]
-    try:
-        found = outcome(setup(method, forget, retain=retain, name=name))
-    except errors.ConfigError as error:
-        pytest.fail(f"{name} refuses: {error}")
-    for path, leaf in trees.named_leaves(found.variables):
+    """The last three rows: one sample, a whole class, nothing is retained."""
+    for path, leaf in trees.named_leaves(together(name)):
         assert np.isfinite(leaf).all(), path
 
 
