@@ -262,7 +262,7 @@ def run(
       UserError: bad evidence, options or names; a score that is not finite.
     """
     names = names_of(wanted)
-    check(evidence)
+    evidence, _ = check(evidence)
     check_options(options)
     return run_checked(names, evidence, options, measured)
 
