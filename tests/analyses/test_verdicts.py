@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, keys, population, scores, settings
-from jaxunlearn.metrics import decision, intervals, uniformity
-from jaxunlearn.runs import workbench
 from jaxunlearn.analyses.audit import verdicts
+from jaxunlearn.metrics import decision, intervals, uniformity
 from jaxunlearn.records import Evidence
+from jaxunlearn.runs import workbench
 
 SHADOWS, FORGET, ROWS, POPULATION = 12, 40, 200, 450
 RETRAINED, ORIGINAL, LARGE = SHADOWS, SHADOWS + 1, SHADOWS + 2
