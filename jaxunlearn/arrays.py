@@ -204,9 +204,11 @@ def _converted(name: str, array: np.ndarray, field: ArrayField, probabilities: b
         return _flags(name, array, len(choices[0])), choices[0]
     if field.kind == "ids":
         return checks.ids(array, np.shape(array)[0] if np.ndim(array) else 0, name), choices[0]
-    if np.asarray(array).dtype.kind != "f" and (field.kind == "logits" or np.asarray(array).dtype.kind not in "iu"):
+    dtype = np.asarray(array).dtype
+    is_float = dtype.kind == "f" or dtype.name == "bfloat16"
+    if not is_float and (field.kind == "logits" or dtype.kind not in "iu"):
         raise errors.DataError(
-            f"{name} has dtype {np.asarray(array).dtype}, expected float16, float32 or float64"
+            f"{name} has dtype {dtype}, expected float16, float32 or float64"
             + (": outputs of a network." if field.kind == "logits" else ".")
             + " NumPy files do not keep bfloat16: convert to float32 before saving."
         )

@@ -259,7 +259,7 @@ def run(
       UserError: bad evidence, options or names; not one score could be computed.
     """
     names = names_of(wanted)
-    check(evidence)
+    evidence, _ = check(evidence)
     check_options(options)
     return run_checked(names, evidence, options, measured)
 

@@ -46,17 +46,16 @@ def from_arrays(values: Mapping[str, np.ndarray]) -> Evidence:
     return evidence
 
 
-def check(evidence: Evidence) -> dict[str, int]:
-    """Checks all arrays together and returns the sizes by axis letter.
+def check(evidence: Evidence) -> tuple[Evidence, dict[str, int]]:
+    """Checks all arrays together; returns them as `arrays.read` does, and the sizes by axis letter.
 
     Raises:
       ShapeError: arrays that do not fit together. DataError: labels out of range, NaN or infinite logits (with their
       indices), probabilities instead of logits, arrays without their companion, one class only in `forgotten`.
     """
     there = {name: getattr(evidence, name) for name in FIELDS if getattr(evidence, name) is not None}
-    _, sizes = arrays.check(there, FIELDS)
-    _check_content(evidence)
-    return sizes
+    values, sizes = arrays.check(there, FIELDS)
+    return from_arrays(values), sizes
 
 
 def _check_content(evidence: Evidence) -> None:

@@ -9,7 +9,7 @@ from findings import finding
 
 from jaxunlearn import errors
 from jaxunlearn.report import bars, curves, figures, page, populations, tables
-from jaxunlearn.report.page import Section
+from jaxunlearn.report.section import Section
 
 NASTY = "<script>alert('x')</script> & \"a_b\" 50 % $x$"
 VOID = {"meta", "br"}
@@ -60,9 +60,9 @@ def built():
     table = tables.Table("T" + NASTY, NASTY, ("score", "AUC ↑"), ((NASTY, finding(retrained=0.5)), ("b", 0.1)))
     long = tables.Table("Samples", "", ("row", "verdict"), tuple((i, "forgotten") for i in range(page.LONG + 1)))
     sections = [
-        Section("S" + NASTY, f"first {NASTY}\n\nsecond", table, page.figure_svg(roc())),
-        Section("more", "", long, page.figure_svg(roc(1))),
-        Section("verdicts", figure=page.figure_svg(bars.verdicts(["a"], np.array([[1, 2, 3]])))),
+        Section("first", "S" + NASTY, f"first {NASTY}\n\nsecond", table, roc()),
+        Section("more", "more", "", long, roc(1)),
+        Section("verdicts", "verdicts", figure=bars.verdicts(["a"], np.array([[1, 2, 3]]))),
     ]
     provenance = {"config": {"seed": 42, "name": NASTY}, "devices": ["cpu", "gpu"], "time": "now", "nothing": ""}
     return page.html("Title " + NASTY, "37 of 500 < all. " + NASTY, sections, provenance)
@@ -113,7 +113,7 @@ def test_a_finding_of_the_page_shows_interval_and_retrained_value_and_the_best_i
 
 def test_a_section_in_per_cent_says_so():
     table = tables.Table("", "", ("score", "AUC ↑"), (("a", finding()),))
-    words = read(page.html("t", "a", [Section("s", table=table, percent=True)], {})).words
+    words = read(page.html("t", "a", [Section("s", "s", table=table, percent=True)], {})).words
     assert "AUC (%) ↑" in words and "91.2 ± 0.3" in words and "[90.5, 91.9]" in words
 
 
@@ -130,7 +130,7 @@ def test_provenance_stands_at_the_end_one_line_per_entry(built):
 
 def test_a_table_that_does_not_fit_is_an_error():
     with pytest.raises(errors.ShapeError, match="row 0"):
-        page.html("t", "a", [Section("s", table=tables.Table("T", "", ("a",), (("x", 1),)))], {})
+        page.html("t", "a", [Section("s", "s", table=tables.Table("T", "", ("a",), (("x", 1),)))], {})
 
 
 def test_saved_files_are_complete_and_leave_nothing_beside_them(tmp_path):

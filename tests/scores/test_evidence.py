@@ -6,7 +6,8 @@ import audit_case
 import numpy as np
 import pytest
 
-from jaxunlearn import errors, scores
+from jaxunlearn import arrays, errors, scores
+from jaxunlearn.analyses.audit import gather
 from jaxunlearn.scores import evidence
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam"
@@ -17,68 +18,89 @@ def good(**changed):
     return audit_case.make(samples=12, pairs=6, own=5, population=7).replace(**changed)
 
 
-def arrays(**changed):
+def given_arrays(**changed):
     found = audit_case.fields(good(**changed))
     found["forgotten"] = found["forgotten"].astype(np.float32)
     return found
 
 
+def read(given):
+    return arrays.read(given, evidence.FIELDS, "Evidence holds more.")
+
+
 def test_published_names_become_ours_and_shadows_come_first():
     with np.load(GOLDEN / "binui_cifar10_s10.npz") as file:
         published = dict(file)
-    named = evidence.from_arrays(published)
-    found = named.evidence
-    for theirs, (ours, swap) in evidence.PUBLISHED.items():
-        expected = np.swapaxes(published[theirs], 0, 1) if swap else published[theirs]
+    named = arrays.read(published, gather.FIELDS, "")
+    found = evidence.from_arrays(named)
+    theirs = {alias: ours for ours, field in evidence.FIELDS.items() for alias in field.aliases}
+    for name, ours in theirs.items():
+        expected = published[name].swapaxes(0, 1) if published[name].ndim == 3 else published[name]
         np.testing.assert_array_equal(getattr(found, ours), expected)
     assert found.shadows.shape == (10, 120, 10) and found.population_shadows.shape == (10, 80, 10)
     assert found.forgotten.dtype == bool and found.labels.dtype == np.int32
-    assert named.levels == int(published["INTERAPPROX"]) and "INTERAPPROX" not in named.ignored
-    assert all(name.startswith(("score/", "eval/", "fit/")) for name in named.ignored) and named.ignored
-    assert evidence.check(found) == {"N": 120, "C": 10, "S": 10, "P": 80, "m": 80}
+    assert int(named["levels"]) == int(published["INTERAPPROX"])
+    results = published.keys() - theirs.keys() - evidence.FIELDS.keys() - {"INTERAPPROX"}
+    assert results and all(name.startswith(("score/", "eval/", "fit/")) for name in results)
+    assert named.keys() - {"levels"} == {name for name, value in vars(found).items() if value is not None}
+    assert evidence.check(found)[1] == {"N": 120, "C": 10, "S": 10, "P": 80, "m": 80}
 
 
 def test_our_names_are_taken_as_they_are():
-    named = evidence.from_arrays(arrays())
-    assert named.levels is None and named.ignored == ()
+    named = evidence.from_arrays(read(given_arrays()))
     for name, array in audit_case.fields(good()).items():
-        np.testing.assert_array_equal(getattr(named.evidence, name), array)
+        np.testing.assert_array_equal(getattr(named, name), array)
 
 
-def test_unknown_names_are_ignored_and_listed():
-    named = evidence.from_arrays({**arrays(), "notes": np.zeros(3), "shadow": np.zeros((1, 2, 3))})
-    assert named.ignored == ("notes", "shadow")
+@pytest.mark.parametrize("given, message", [("notes", r"'notes' of shape \(3,\) is not known here\. Rename"),
+                                            ("shadow", "'shadow' .* Did you mean 'shadows'")])  # fmt: skip
+def test_unknown_names_are_refused(given, message):
+    with pytest.raises(errors.DataError, match=message):
+        read({**given_arrays(), given: np.zeros(3)})
 
 
-def test_whole_numbers_stored_as_floats_are_labels():
-    named = evidence.from_arrays({**arrays(), "labels": good().labels.astype(np.float64)})
-    np.testing.assert_array_equal(named.evidence.labels, good().labels)
-    assert named.evidence.labels.dtype == np.int32
+@pytest.mark.parametrize(
+    "change",
+    [lambda labels: labels.astype(np.float64), lambda labels: labels[:, None], lambda labels: np.eye(6)[labels]],
+)
+def test_labels_may_be_whole_floats_a_column_or_one_hot(change):
+    for labels in (
+        read({**given_arrays(), "labels": change(good().labels)})["labels"],
+        evidence.check(good(labels=change(good().labels)))[0].labels,
+    ):
+        np.testing.assert_array_equal(labels, good().labels)
+        assert labels.dtype == np.int32
 
 
 def without(name, **more):
-    return {key: value for key, value in {**arrays(), **more}.items() if key != name}
+    return {key: value for key, value in {**given_arrays(), **more}.items() if key != name}
 
 
 @pytest.mark.parametrize(
     "given, message",
     [
-        (lambda: without("unlearned"), r"no array 'unlearned'\. It needs"),
+        (lambda: without("unlearned"), r"no array 'unlearned'\. Evidence holds"),
         (lambda: without("unlearned", unlearnt=np.zeros((12, 6))), r"no array 'unlearned'\. Did you mean 'unlearnt'\?"),
         (lambda: without("labels"), "no array 'labels'"),
-        (lambda: {**arrays(), "target_unl_logits": np.zeros((12, 6))}, "'unlearned' twice, also under its published"),
-        (lambda: {**arrays(), "labels": np.full(12, 0.5)}, "labels has dtype float64; it must hold class numbers"),
-        (lambda: {**arrays(), "labels": np.full(12, np.nan)}, "labels has dtype float64"),
-        (lambda: {**arrays(), "labels": np.array(["cat"] * 12)}, "labels has dtype <U3"),
-        (lambda: {**arrays(), "forgotten": np.full(12, 2)}, "forgotten must hold only 0 and 1"),
-        (lambda: {**arrays(), "forgotten": np.full(12, np.nan)}, "forgotten must hold only 0 and 1"),
-        (lambda: {**arrays(), "forgotten": np.array(["no"] * 12)}, "forgotten must hold only 0 and 1"),
-        (lambda: {**arrays(), "reference_member": np.full((6, 12), -1)}, "reference_member must hold only 0 and 1"),
+        (
+            lambda: {**given_arrays(), "target_unl_logits": np.zeros((12, 6))},
+            "'unlearned' is given twice, also under its published",
+        ),
+        (lambda: {**given_arrays(), "labels": np.full(12, 0.5)}, "labels has dtype float64, expected whole numbers"),
+        (lambda: {**given_arrays(), "labels": np.full(12, np.nan)}, "labels has dtype float64"),
+        (lambda: {**given_arrays(), "labels": np.array(["cat"] * 12)}, "labels has dtype <U3"),
+        (lambda: {**given_arrays(), "forgotten": np.full(12, 2)}, "forgotten must hold only 0 and 1"),
+        (lambda: {**given_arrays(), "forgotten": np.full(12, np.nan)}, "forgotten must hold only 0 and 1"),
+        (lambda: {**given_arrays(), "forgotten": np.array(["no"] * 12)}, "forgotten must hold only 0 and 1"),
+        (
+            lambda: {**given_arrays(), "reference_member": np.full((6, 12), -1)},
+            "reference_member must hold only 0 and 1",
+        ),
     ],
 )
 def test_arrays_that_cannot_be_named_are_refused(given, message):
     with pytest.raises(errors.DataError, match=message):
-        evidence.from_arrays(given())
+        read(given())
 
 
 def changed(name, place, value):
@@ -96,7 +118,8 @@ def no_model():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda: {"unlearned": np.zeros(12, np.float32)}, r"unlearned has shape \(12,\), expected 2 axes \[N, C\]"),
+        (lambda: {"unlearned": np.zeros((2, 12, 6))}, r"unlearned has shape \(2, 12, 6\), expected 2 axes \[N, C\]"),
+        (lambda: {"unlearned": np.zeros(12)}, "original has shape .*: axis C is 6, but unlearned has C = 2"),
         (
             lambda: {"labels": np.zeros(11, np.int32)},
             r"labels has shape \(11,\): axis N is 11, but unlearned has N = 12",
@@ -112,18 +135,18 @@ def no_model():
         (lambda: changed("unlearned", (7, 2), np.nan), r"unlearned holds 1 value\(s\) .* first at \(7, 2\)"),
         (lambda: changed("shadows", (2, 7, 3), np.inf), r"shadows\[2\] holds 1 value\(s\) .* first at \(7, 3\)"),
         (lambda: changed("shadows_views", (1, 2, 7, 3), -np.inf), r"shadows_views\[1\] .* first at \(2, 7, 3\)"),
-        (lambda: {"original": np.zeros((12, 6), np.int32)}, "original has dtype int32; logits are floating-point"),
+        (lambda: {"original": np.zeros((12, 6), np.int32)}, "original has dtype int32, .*: outputs of"),
         (lambda: {"original": np.full((12, 6), 1 / 6)}, "original looks like probabilities"),
         (lambda: {"shadows": np.full((4, 12, 6), 1 / 6, np.float16)}, "shadows looks like probabilities"),
         (lambda: {"forgotten": np.ones(12, bool)}, "`forgotten` marks every sample"),
         (lambda: {"forgotten": np.zeros(12, bool)}, "`forgotten` marks no sample"),
         (lambda: {"reference_member": np.ones((6, 12), bool)}, "sample 0 is in the training set of all or of no"),
         (no_model, r"sample 3 is in .* \(1 such sample"),
-        (lambda: {"population_labels": None}, "'population_original' without 'population_labels'"),
-        (lambda: {"shadow_train_labels": None}, "'shadow_train_logits' without 'shadow_train_labels'"),
-        (lambda: {"reference_member": None}, "'reference' without 'reference_member'"),
-        (lambda: {"pairs_unlearned": None}, "'pairs_original' without 'pairs_unlearned'"),
-        (lambda: {"pairs_forgotten": None}, "'pairs_unlearned' without 'pairs_forgotten'"),
+        (lambda: {"population_labels": None}, "'population_original' is given without 'population_labels'"),
+        (lambda: {"shadow_train_labels": None}, "'shadow_train_logits' is given without 'shadow_train_labels'"),
+        (lambda: {"reference_member": None}, "'reference' is given without 'reference_member'"),
+        (lambda: {"pairs_unlearned": None}, "'pairs_original' is given without 'pairs_unlearned'"),
+        (lambda: {"pairs_forgotten": None}, "'pairs_unlearned' is given without 'pairs_forgotten'"),
     ],
 )
 def test_evidence_that_does_not_fit_together_is_refused(change, message):
@@ -131,16 +154,23 @@ def test_evidence_that_does_not_fit_together_is_refused(change, message):
         scores.run(("confidence",), good(**change()))
 
 
-@pytest.mark.parametrize("samples, classes, message", [(0, 6, "empty along axis N"), (5, 0, "empty along axis C"),
-                                                       (5, 1, "logits have 1 class; at least 2")])  # fmt: skip
-def test_nothing_to_score_is_refused(samples, classes, message):
+@pytest.mark.parametrize("samples, classes", [(0, 6), (5, 0)])
+def test_nothing_to_score_is_refused(samples, classes):
     little = scores.Evidence(np.zeros((samples, classes), np.float32), np.zeros(samples, np.int32))
-    with pytest.raises(errors.ShapeError, match=message):
+    with pytest.raises(errors.ShapeError, match=rf"unlearned is empty: it has shape \({samples}, {classes}\)"):
         evidence.check(little)
 
 
+def test_outputs_of_a_binary_model_are_two_classes():
+    outputs, labels = np.array([3.0, -1.0, 0.5], np.float32), np.array([1, 0, 0])
+    two = scores.Evidence(np.stack([0 * outputs, outputs], -1), labels)
+    for one in (outputs, outputs[:, None]):
+        found = scores.run(("loss",), scores.Evidence(one, labels))
+        np.testing.assert_array_equal(found.scores["loss"].values, scores.run(("loss",), two).scores["loss"].values)
+
+
 def test_good_evidence_gives_its_sizes():
-    assert evidence.check(good()) == {"N": 12, "C": 6, "S": 4, "P": 7, "m": 5, "R": 6, "q": 6, "K": 2}
+    assert evidence.check(good())[1] == {"N": 12, "C": 6, "S": 4, "P": 7, "m": 5, "R": 6, "q": 6, "K": 2}
 
 
 def test_logits_that_only_resemble_probabilities_are_accepted():

@@ -96,7 +96,6 @@ def test_what_is_missing_can_be_asked_of_a_record_or_of_names():
     assert scores.missing("rmia_on", {"shadows": True, "original": False}) == [
         "original", "population_unlearned", "population_shadows", "population_in",
     ]  # fmt: skip
-    assert scores.missing("my_module:my_score", lacking) == []
 
 
 def test_a_result_says_how_it_was_made():
@@ -127,6 +126,7 @@ def test_a_users_own_score_is_computed(own_module):
         result.scores[name].values, m.unlearned.log_odds - m.shadows.log_odds.mean(0), rtol=1e-6
     )  # fmt: skip
     assert set(result.scores) == {name, "iam_on"}
+    assert scores.missing(name, small().replace(shadows=None)) == []
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_population_scores_say_what_they_lack():
         scores.population_scores("iam_on", lacking, scores.one_case(lacking), OPTIONS)
     with pytest.raises(errors.DataError, match="it reads pairs or views"):
         scores.population_scores("unleak", measured(), scores.one_case(measured()), OPTIONS)
-    assert not scores.uses_original("iam_off") and scores.uses_original("iam_on")
+    assert not scores.find("iam_off").reads_original and scores.find("iam_on").reads_original
 
 
 def test_chosen_shadows_are_the_evidence_of_those_shadows():

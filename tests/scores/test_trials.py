@@ -107,7 +107,7 @@ VARIANTS = {
 @functools.cache
 def measured(variant, pairs=False):
     evidence = VARIANTS[variant]()
-    sizes = scores.check(evidence)
+    _, sizes = scores.check(evidence)
     assert sizes["N"] == len(evidence.labels)
     return scores.measure(evidence, OPTIONS, pairs=pairs)
 

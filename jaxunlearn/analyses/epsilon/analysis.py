@@ -34,8 +34,10 @@ def analyse(given: EpsilonInputs, settings: Settings, context: Context) -> Epsil
 def compose(epsilon: Epsilon, settings: Settings) -> Report:
     """Sections, the answer in words, per-sample arrays, and the logits of a run in the published layout."""
     given, main = epsilon.inputs, epsilon.modes[RUNNING]
-    ids = given.modes[RUNNING].names["ids"]
-    made = sections.sections(main, given.samples, [errors.printable(str(name)) for name in ids])
+    names = given.modes[RUNNING].names
+    kind, values = next(iter(names.items()), ("", np.zeros(0)))
+    shown = [errors.printable(f"{kind.removesuffix('s')} {value}") for value in values.tolist()]
+    made = sections.sections(main, given.samples, shown)
     if BATCH in epsilon.modes:
         made.append(sections.modes(main, epsilon.modes[BATCH]))
     if given.costs:
@@ -53,7 +55,7 @@ def compose(epsilon: Epsilon, settings: Settings) -> Report:
         sections=tuple(made),
         provenance={**given.about, **sections.provenance(main)},
         stem=sections.STEM,
-        arrays={"epsilon.npz": sections.arrays(main, given.modes[RUNNING].names)},
+        arrays={"epsilon.npz": sections.arrays(main, names or {"ids": np.arange(len(main.labels))})},
         records={"epsilon.json": numbers if is_run else numbers[RUNNING]},
         published=published,
         notes=(*given.notes, *measures.notes(main)),

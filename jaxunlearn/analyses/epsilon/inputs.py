@@ -39,7 +39,7 @@ class Group(NamedTuple):
 
     Attributes:
       retrained: [S, Nr, C] logits, or [S, Nr] predictions of a regression; approaches: name -> [S, Nu, C] or [S, Nu].
-      labels: [S]; names: arrays [S] that name the samples in files of results, at least `ids`.
+      labels: [S]; names: arrays [S] that name the samples in files of results; empty = numbers.
       accuracies: approach, or BASELINE for the retrained models -> "retain", "forget", "test" -> [N] fractions.
     """
 
@@ -135,7 +135,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Epsilon
         _check_accuracies(name, own, models[name])
     notes += _modes(retrained, approaches, labels, accuracies)
     names = {name: np.asarray(values[name]) for name in NAMES if name in values}
-    group = Group(retrained, approaches, labels, {"ids": np.arange(len(labels)), **names}, accuracies)
+    group = Group(retrained, approaches, labels, names, accuracies)
     return EpsilonInputs({RUNNING: group}, asked_of(settings), chosen.samples, tuple(notes))
 
 
