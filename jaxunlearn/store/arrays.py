@@ -13,7 +13,7 @@ from jaxunlearn import checks, errors
 from jaxunlearn.store import npy
 
 
-def read(path: Path | str, expected: str) -> dict[str, np.ndarray]:
+def read(path: Path | str, expected: str = "") -> dict[str, np.ndarray]:
     """Reads the arrays of an .npz, or of a folder of .npy files (as read-only memory maps).
 
     Args:
