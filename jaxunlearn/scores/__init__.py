@@ -174,6 +174,8 @@ SCORES: dict[str, Score] = {
 
 
 DEFAULT_OPTIONS = Options()
+# Log-odds beyond this are no answer of a model, and are named where a score overflows.
+EXPLODED = 1e6
 
 
 class Result(NamedTuple):
@@ -321,7 +323,7 @@ def compute_cases(name: str, measured: Measured, cases: Cases, options: Options)
 
 
 def _require_finite(name: str, values: np.ndarray, measured: Measured, cases: Cases) -> None:
-    """Raises a DataError that names the array with the largest log-odds, where they have overflowed a score."""
+    """Raises a DataError that names the array with the largest log-odds, where those have overflowed the score."""
     broken = ~np.isfinite(values)
     if not broken.any():
         return
@@ -334,11 +336,10 @@ def _require_finite(name: str, values: np.ndarray, measured: Measured, cases: Ca
     worst = max(largest, key=lambda key: largest[key])
     case, sample = np.argwhere(broken)[0]
     where = f" of audited model {case}" if len(values) > 1 else ""
-    raise errors.DataError(
-        f"score {name} is NaN or infinite for {broken.sum():,} sample(s), first for sample {sample}{where}; the "
-        f"largest log-odds, up to {largest[worst]:.2g}, are those of `{worst}`. A model whose logits explode has "
-        "diverged."
-    )
+    said = f"score {name} is NaN or infinite for {broken.sum():,} sample(s), first for sample {sample}{where}"
+    if largest[worst] > EXPLODED:
+        said += f"; the log-odds of `{worst}` reach {largest[worst]:.2g}: a model whose logits explode has diverged"
+    raise errors.DataError(f"{said}.")
 
 
 @partial(jax.jit, static_argnames=("entry", "options"))
