@@ -18,8 +18,8 @@ class Verb(NamedTuple):
     """What a launcher needs to know of its analysis before jax is imported; `Analysis` has the same.
 
     Attributes:
-      name: of ANALYSES; section: of its settings.
-      flag: for a file of arrays; compat: its setting in the section compat.
+      name: of ANALYSES; section: of its settings, "" = it has none.
+      flag: for a file of arrays; compat: its setting in the section compat, "" = it has none.
       about: help text of the flag.
     """
 
@@ -42,8 +42,9 @@ def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
         flags.DEFINE_integer(
             "seed", None, "seed of all random draws (default: the config's; 0 for arrays)", flag_values=values
         )
-        flags.DEFINE_string("compat", None, "corrected, or faithful to published quirks", flag_values=values)
-        for field in dataclasses.fields(_section(verb)):
+        if verb.compat:
+            flags.DEFINE_string("compat", None, "corrected, or faithful to published quirks", flag_values=values)
+        for field in _fields(verb):
             about = f"{field.metadata['help']} (default: {_shown(field.default)})"
             _definer(_kind(verb, field.name))(field.name, None, about, flag_values=values)
 
@@ -88,13 +89,14 @@ def changed(verb: Verb, request: _entry.Request) -> settings.Settings:
     Raises:
       ConfigError: a value of the wrong type or out of range.
     """
-    given = {field.name: request.flags[field.name] for field in dataclasses.fields(_section(verb))}
+    given = {field.name: request.flags[field.name] for field in _fields(verb)}
     own = {name: _value(verb, name, flag.value) for name, flag in given.items() if flag.present}
     whole, has_config = settings.to_dict(request.settings), request.flags["config"].value is not None
     if "alphas" in own and "headline" not in own:
         own["headline"] = 0.0  # as it fits the levels given
-    whole[verb.section] = {**whole[verb.section], **own}
-    if request.flags["compat"].present:
+    if verb.section:
+        whole[verb.section] = {**whole[verb.section], **own}
+    if verb.compat and request.flags["compat"].present:
         whole["compat"][verb.compat] = request.flags["compat"].value
     if request.flags["seed"].present:
         whole["seed"] = request.flags["seed"].value
@@ -105,6 +107,10 @@ def changed(verb: Verb, request: _entry.Request) -> settings.Settings:
 
 def _section(verb: Verb) -> Any:
     return typing.get_type_hints(settings.Settings)[verb.section]
+
+
+def _fields(verb: Verb) -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(_section(verb)) if verb.section else ()
 
 
 def _kind(verb: Verb, name: str) -> Any:

@@ -103,7 +103,7 @@ class Analysis(NamedTuple):
     """One line of ANALYSES.
 
     Attributes:
-      section: name of its section of the settings: flags, defaults, help and ranges come from there.
+      section: name of its section of the settings: flags, defaults, help and ranges come from there; "" = none.
       compat: name of its setting in the section compat; "" = none.
       flag: the launcher's flag for a file of arrays.
       fields: arrays that it takes; "*" stands for any other name. ONE reader checks them (`arrays.read`).
