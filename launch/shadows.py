@@ -13,21 +13,20 @@ from launch import _entry
 
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
-    from jaxunlearn import progress, settings, store
-    from jaxunlearn.runs import plan, shadows, splits, tuning, workbench
+    from jaxunlearn import progress
+    from jaxunlearn.runs import opening, shadows, splits, workbench
+    from jaxunlearn.runs.drivers import plan
 
-    if request.dry_run:
-        progress.show(plan.text(plan.make(request.settings)))
-        return
-    bench = workbench.prepare(request.settings)
+    chosen = request.settings
+    bench = workbench.prepare(chosen)
     splits.check(bench)
-    plain = settings.to_dict(request.settings)
-    with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
-        reporter = progress.Reporter(run.log)
-        splits.tell(reporter, bench)
-        summary = shadows.run(run, reporter, tuning.obtain(bench, reporter))
+    if request.dry_run:
+        progress.show(plan.text(plan.make(bench)))
+        return
+    with opening.opened(bench, chosen, request.workdir, request.overwrite, request.overrides) as opened:
+        summary = shadows.run(opened.run, opened.reporter, opened.bench)
         progress.show(shadows.summary_text(summary))
-        progress.show(f"\n{shadows.files_text(run, request.settings)}")
+        progress.show(f"\n{shadows.files_text(opened.run, chosen)}")
 
 
 if __name__ == "__main__":

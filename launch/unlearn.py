@@ -44,21 +44,19 @@ def command(request: _entry.Request) -> None:
 
         progress.show(listing.text(chosen, with_data=request.flags["config"].value is not None))
         return
-    from jaxunlearn import progress, settings, store
-    from jaxunlearn.runs import splits, tuning, workbench
-    from jaxunlearn.runs.unlearned import listing, runs
+    from jaxunlearn import progress
+    from jaxunlearn.runs import opening, workbench
+    from jaxunlearn.runs.drivers import plan
+    from jaxunlearn.runs.unlearned import runs
 
     bench, asked = runs.check(workbench.prepare(chosen))
     if request.dry_run:
-        progress.show(listing.plan(bench, asked))
+        progress.show(plan.text(plan.make(bench, runs.NEEDED, asked)))
         return
-    plain = settings.to_dict(chosen)
-    with store.open_run(request.workdir, request.overwrite) as run, store.status(run, plain, request.overrides):
-        reporter = progress.Reporter(run.log)
-        splits.tell(reporter, bench)
-        summary = runs.run(run, reporter, tuning.obtain(bench, reporter), asked)
+    with opening.opened(bench, chosen, request.workdir, request.overwrite, request.overrides) as opened:
+        summary = runs.run(opened.run, opened.reporter, opened.bench, asked)
         progress.show(runs.text(summary, bench.settings.split.forget.repeats))
-        progress.show(f"\n{runs.files_text(run, asked)}")
+        progress.show(f"\n{runs.files_text(opened.run, asked)}")
 
 
 if __name__ == "__main__":

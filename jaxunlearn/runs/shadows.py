@@ -16,7 +16,7 @@ from jaxunlearn.data import naming
 from jaxunlearn.data.splits import shadow_pool
 from jaxunlearn.metrics import intervals, roc
 from jaxunlearn.report import figures, page, tables
-from jaxunlearn.runs import plan, recording, roles, splits, workbench
+from jaxunlearn.runs import recording, roles, splits, workbench
 from jaxunlearn.scores import signals
 from jaxunlearn.settings import Settings, to_dict
 
@@ -143,7 +143,17 @@ def _missing_bytes(run_folder: store.Run, bench: workbench.Workbench, role: role
     whole, _ = store.chunks.finished(run_folder.path("populations", ROLE), role.fingerprint)
     done = sum(len(chunk.member_ids) for chunk in whole)
     left = max(0.0, 1.0 - done / len(role.member_ids))
-    return int(left * plan.disk_bytes(bench, num_rows))
+    return int(left * disk_bytes(bench, num_rows))
+
+
+def disk_bytes(bench: workbench.Workbench, num_rows: int) -> int:
+    """Bytes that the shadow models write: variables of every member, one rolling checkpoint, and the logits."""
+    settings = bench.settings
+    kept = 1 + len(settings.train.snapshots)
+    weights = settings.shadows.count * bench.cost.parameters * 4 * (kept + 3)
+    itemsize = np.dtype(settings.engine.logits_dtype).itemsize
+    views = 1 + settings.shadows.views + (settings.compat.records == "faithful")
+    return weights + views * settings.shadows.count * num_rows * bench.dataset.num_classes * itemsize
 
 
 def summarise(

@@ -360,13 +360,14 @@ def test_running_outside_the_checkout_finds_the_configs(tmp_path):
 def test_members_that_do_not_fit_are_trained_in_chunks(unbroken, tmp_path, capsys, monkeypatch):
     from jaxunlearn import settings
     from jaxunlearn.population import capacity
-    from jaxunlearn.runs import plan
+    from jaxunlearn.runs import workbench
+    from jaxunlearn.runs.drivers import plan
 
     config = settings.to_dict(settings.Settings())
     config["model"] |= {"name": "logistic"}
     config["train"] |= {"epochs": 4, "learning_rate": 0.05}
     config["shadows"] |= {"count": 5}
-    needed = plan.make(settings.resolve(config)).program_bytes
+    needed = plan.make(workbench.prepare(settings.resolve(config))).program_bytes
     monkeypatch.setattr(capacity, "budget", lambda devices, fraction: needed - 1)
     assert launch(*SMOKE, workdir=tmp_path) == 0
     assert re.search(r"5 members do not fit at once; \d at a time \(.* of .* per device\)", capsys.readouterr().err)

@@ -149,8 +149,9 @@ def test_a_shared_original_is_compared_set_by_set_with_its_retrained_models():
 
 
 def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch):
-    monkeypatch.setattr(plan, "_measured_rate", lambda bench, role, lifting: 10.0)
-    planned = {one.name: one for one in plan.make_targets(make_settings(train__epochs=2))}
+    monkeypatch.setattr(plan, "_measured_rate", lambda bench, role: (10.0, 2))
+    bench = workbench.prepare(make_settings(train__epochs=2))
+    planned = {role.name: role for role in plan.make(bench, target_roles.NAMES).roles}
     retrained, original = planned["retrained"], planned["original"]
     assert retrained.seconds == pytest.approx(retrained.model_steps / 10)
     assert original.seconds == pytest.approx(2 * original.model_steps / 10)  # one of the two devices idles

@@ -11,10 +11,10 @@ from jaxunlearn import errors, progress, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
 from jaxunlearn.report.section import Report
-from jaxunlearn.runs import opening, plan, shadows, splits, target_roles, targets, workbench
-from jaxunlearn.runs.drivers import delivery, external, reading
-from jaxunlearn.runs.unlearned import listing, variants
+from jaxunlearn.runs import opening, shadows, splits, target_roles, targets, workbench
+from jaxunlearn.runs.drivers import delivery, external, plan, reading
 from jaxunlearn.runs.unlearned import runs as unlearned
+from jaxunlearn.runs.unlearned import variants
 from jaxunlearn.settings import Settings
 
 ALL_METHODS = "unlearned"  # stands for every method of unlearn.methods
@@ -137,7 +137,4 @@ def train(
 
 def plan_text(prepared: Prepared) -> str:
     """What would be trained."""
-    names = tuple(name for name in target_roles.NAMES if name in prepared.roles)
-    text = plan.targets_text(plan.make_targets(prepared.bench.settings, names))
-    methods = f"\n\n{listing.plan(prepared.bench, prepared.variants)}" if prepared.variants else ""
-    return text + methods
+    return plan.text(plan.make(prepared.bench, prepared.roles, prepared.variants))

@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxunlearn import progress, unlearn
-from jaxunlearn.report import tables
-from jaxunlearn.runs import splits, target_roles, workbench
-from jaxunlearn.runs.unlearned import account, members, variants
+from jaxunlearn import unlearn
+from jaxunlearn.runs import splits, workbench
+from jaxunlearn.runs.unlearned import account, variants
 from jaxunlearn.settings import Settings
 from jaxunlearn.unlearn import costs, table
 
@@ -66,21 +65,3 @@ def _short(value: object) -> str:
 
 def _indented(said: str) -> list[str]:
     return textwrap.wrap(said, 116, initial_indent="    ", subsequent_indent="      ")
-
-
-def plan(bench: workbench.Workbench, asked: tuple[variants.Variant, ...]) -> str:
-    """Members, cost and disk space of every variant; nothing is trained."""
-    split = splits.draw(bench)
-    sets = len(np.asarray(split.forget))
-    sizes_of = _sizes(bench)
-    rows, disk = [], 0
-    for variant in asked:
-        method = members.built(variant)
-        size = target_roles.disk_bytes(members.describe(bench, split, variant, method)) * method.ensemble
-        cost = costs.retain_epochs(method, sizes_of(method))
-        disk += size
-        said = f"{sets * method.ensemble} member(s), {cost:.2f} retain-epochs each, {progress.size(size)}"
-        rows.append((variant.role, said))
-    rows.append(("in all", f"about {progress.size(disk)}; shadows, originals, retrains come on top (launch.targets)"))
-    files = [("files", "\n  logits/unlearned:METHOD.npy  populations/unlearned:METHOD/\n  unlearned.json")]
-    return tables.pairs(rows + files)
