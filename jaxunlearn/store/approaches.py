@@ -59,8 +59,8 @@ def read(path: Path) -> Folder:
     subfolders = sorted(one for one in path.iterdir() if (one / UNLEARNED).exists())
     unlearned = {one.name: arrays.mapped(one / UNLEARNED) for one in subfolders}
     places = {"": path, **{one.name: one for one in subfolders}}
-    accuracies = {name: _accuracies(place / METRICS) for name, place in places.items() if (place / METRICS).exists()}
-    named = {name: arrays.mapped(path / f"{name}.npy") for name in NAMES if (path / f"{name}.npy").exists()}
+    accuracies = {name: _accuracies(place / METRICS) for name, place in places.items() if (place / METRICS).is_file()}
+    named = {name: arrays.mapped(path / f"{name}.npy") for name in NAMES if (path / f"{name}.npy").is_file()}
     return Folder(arrays.mapped(path / RETRAINED), unlearned, accuracies, named)
 
 
