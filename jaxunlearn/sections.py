@@ -56,7 +56,7 @@ class ForgetSettings:
     classes: tuple[int, ...] = field((0,), "one_class, class_percentage: forget set r takes class classes[r % len]; "
                                       "subclass: likewise, of the fine classes")  # fmt: skip
     fraction: float = field(0.1, "class_percentage: fraction of the class", low=0.0, high=1.0)
-    path: str = field("", "index_file: .npy or .txt with rows of the train pool, or .npz with one array per set")
+    path: str = field("", "index_file: .npy or .txt with row numbers of the data's file, or .npz with an array per set")
     seed: int = field(420, "randperm: seed of PyTorch's permutation (published: 420)", low=0, high=2**32 - 1)
     repeats: int = field(
         1, "each set so many times: as many retrained and unlearned models of it, by other draws", low=1

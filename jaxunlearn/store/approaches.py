@@ -60,8 +60,8 @@ def read(path: Path) -> Folder:
     subfolders = {checks.printable(one.name): one for one in sorted(path.iterdir()) if (one / UNLEARNED).exists()}
     unlearned = {name: arrays.mapped(one / UNLEARNED) for name, one in subfolders.items()}
     places = {"": path, **subfolders}
-    accuracies = {name: _accuracies(place / METRICS) for name, place in places.items() if (place / METRICS).exists()}
-    named = {name: arrays.mapped(path / f"{name}.npy") for name in NAMES if (path / f"{name}.npy").exists()}
+    accuracies = {name: _accuracies(place / METRICS) for name, place in places.items() if (place / METRICS).is_file()}
+    named = {name: arrays.mapped(path / f"{name}.npy") for name in NAMES if (path / f"{name}.npy").is_file()}
     return Folder(arrays.mapped(path / RETRAINED), unlearned, accuracies, named)
 
 

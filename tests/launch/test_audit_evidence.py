@@ -133,6 +133,20 @@ def run(tmp_path, capsys, arrays, *more):
     return " ".join(printed.out.split()), out
 
 
+def test_ids_of_samples_are_carried_into_results_and_report(tmp_path, capsys):
+    count = len(published()["target_labels"])
+    names = np.array([f"customer \x1b{number}" for number in range(count)])
+    _, out = run(tmp_path, capsys, ours(ids=names))
+    with np.load(out / "scores.npz") as scores, np.load(out / "verdicts.npz") as verdicts:
+        np.testing.assert_array_equal(scores["ids"], names)
+        np.testing.assert_array_equal(verdicts["ids"], names)
+    worst = (out / "report" / "report.md").read_text()
+    assert "customer ?" in worst and "\x1b" not in worst
+    few = save(tmp_path / "few.npz", ours(ids=names[:3]))
+    assert launch(f"--evidence={few}", f"--out={tmp_path / 'few'}") == 2
+    assert "ids has shape (3,)" in capsys.readouterr().err
+
+
 def test_without_forgotten_everyone_is_judged_and_nothing_is_compared(tmp_path, capsys):
     said, out = run(tmp_path, capsys, ours(forgotten=None))
     assert "holds no `forgotten` array" in said and "median" in said and "AUC" not in said

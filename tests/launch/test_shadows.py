@@ -91,6 +91,8 @@ def test_a_run_leaves_what_it_says(unbroken, capsys):
 
     dataset = data.load(settings.DataSettings())
     assert sorted(dataset.ids.tolist()) == list(range(len(load_digits().target)))
+    np.testing.assert_array_equal(np.load(unbroken / "logits" / "rows.npy"), dataset.ids[rows])
+    np.testing.assert_array_equal(np.load(unbroken / "logits" / "labels.npy"), dataset.labels[rows])
     right = values.argmax(-1) == dataset.labels[rows]
     for i in range(5):
         assert right[i][member[i][rows]].mean() == pytest.approx(summary["train_accuracy"][i], abs=1e-9)

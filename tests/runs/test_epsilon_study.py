@@ -82,12 +82,15 @@ def test_models_of_one_request_differ_by_their_draws(finished):
 def test_exported_logits_are_those_of_the_run_and_give_the_same_numbers(finished):
     workdir, _ = finished
     rows = np.load(workdir / "logits" / "places.npy")
-    forgotten = np.flatnonzero(store.files.read_npz(workdir / "split.npz")["forget"][0])
+    split = store.files.read_npz(workdir / "split.npz")
+    forgotten = np.flatnonzero(split["forget"][0])
+    np.testing.assert_array_equal(np.load(workdir / "epsilon.npz")["rows"], split["rows"][forgotten])
     told = json.loads((workdir / "epsilon.json").read_text())
     for mode in ("running", "batch"):
         opened = door.open_data(door.Request(str(workdir / "epsilon" / mode), chosen={"bootstrap": 0}))
         unlearned = opened.approaches["finetune"]
         assert len(opened.labels) == 50
+        np.testing.assert_array_equal(opened.named["rows"], split["rows"][forgotten])
         if mode == "running":
             stored = np.load(workdir / "logits" / "unlearned:finetune.npy")[:, np.searchsorted(rows, forgotten)]
             np.testing.assert_array_equal(unlearned, stored.swapaxes(0, 1))

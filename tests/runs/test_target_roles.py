@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxunlearn import errors, keys, progress, settings, store, trees
-from jaxunlearn.runs import plan, roles, splits, target_roles, targets, workbench
+from jaxunlearn.runs import roles, splits, target_roles, targets, workbench
+from jaxunlearn.runs.drivers import plan
 
 
 def make_settings(**changed):
