@@ -90,8 +90,12 @@ def check(
                 raise errors.DataError(f"{name!r} is given without {companion!r}; both are needed together.")
         kind = field_of(name, fields).kind
         if kind == "labels" and "C" in sizes:
+            # Models beside the first may know fewer classes.
+            beside = [sizes[axes[other][-1]] for other in values
+                      if set(axes[name]) < set(axes[other]) and axes[other][-1] in CLASSES]  # fmt: skip
             for model, line in enumerate(np.atleast_2d(array)):
-                checks.labels(f"{name}[{model}]" if array.ndim > 1 else name, line, sizes["C"])
+                where = f"{name}[{model}]" if array.ndim > 1 else name
+                checks.labels(where, line, min(beside, default=sizes["C"]))
         if kind == "logits" and axes[name][-1] in CLASSES:
             _check_logits(name, array, axes[name], field_of(name, fields), probabilities)
             if probabilities:

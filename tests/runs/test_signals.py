@@ -1,17 +1,16 @@
 """One pass over a run folder gives what the same logits give when an Evidence is put together by hand."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
-from jaxunlearn.runs.audit import bank as banks
-from jaxunlearn.runs.audit import binui, runs, scoreui, sweeps
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.analyses.audit import scoreboard
+from jaxunlearn.analyses.audit import analysis, binui, gather, scoreboard, scoreui, sweeps
+from jaxunlearn.analyses.audit import signals as audit_signals
+from jaxunlearn.analyses.base import Context
 from jaxunlearn.records import Evidence
 from jaxunlearn.runs import targets, workbench
+from jaxunlearn.runs.drivers import delivery, reading
 from jaxunlearn.scores import rmia
 
 GIVEN = {
@@ -34,6 +33,7 @@ GIVEN = {
     "audit.levels": 20,
 }
 FEW = ("iam_on", "lira_off", "random", "confidence")
+QUIET = Context(lambda line: None, lambda *step: None, lambda name, facts, compute: compute())
 
 
 def make_settings(**changed):
@@ -45,20 +45,22 @@ def make_settings(**changed):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A finished run."""
-    path = tmp_path_factory.mktemp("bank")
+    path = tmp_path_factory.mktemp("signals")
     with store.open_run(str(path)) as run:
         targets.run(run, progress.Reporter(), workbench.prepare(make_settings()))
     return path
 
 
 def opened(folder, **changed):
-    """The bank of the run with some settings of the audit changed."""
+    """The signals of the run with some settings of the audit changed."""
+    chosen, reporter = make_settings(**changed), progress.Reporter()
     with store.open_run(str(folder)) as run:
-        return banks.open_bank(run, progress.Reporter(), workbench.prepare(make_settings(**changed)))
+        recorded = reading.recorded_run(run, reporter, workbench.prepare(chosen), analysis.roles(chosen), None)
+        return gather.gather(recorded, delivery.context(run, reporter))
 
 
 @pytest.fixture(scope="module")
-def bank(folder):
+def signals(folder):
     return opened(folder)
 
 
@@ -127,67 +129,70 @@ def by_hand(recorded, number, group):
 
 def reference_member(recorded):
     with store.open_run(str(recorded.folder)) as run:
-        found = targets.role_logits(run, workbench.prepare(make_settings()), "reference")
+        found = reading.role_logits(run, workbench.prepare(make_settings()), "reference")
     return found.member[:, recorded.split["target"]]
 
 
 @pytest.mark.parametrize("number, group", [(0, [0, 1, 2]), (1, [3, 1, 2]), (1, [2])])
-def test_the_pass_gives_what_an_evidence_put_together_by_hand_gives(bank, recorded, number, group):
+def test_the_pass_gives_what_an_evidence_put_together_by_hand_gives(signals, recorded, number, group):
     """All that any score reads, so all scores of the table."""
-    names, skipped = binui.runnable(bank, tuple(scores.SCORES))
+    names, skipped = audit_signals.runnable(signals, tuple(scores.SCORES), "retrained")
     assert not skipped and set(names) == set(scores.SCORES)
-    one = jax.tree.map(lambda leaf: leaf[number], banks.cases(bank, "retrained"))
-    found = scores.case(banks.shared(bank, np.asarray(group)), one)
+    one = jax.tree.map(lambda leaf: leaf[number], signals.roles["retrained"])
+    found = scores.case(audit_signals.with_shadows(signals, np.asarray(group)), one)
     evidence = by_hand(recorded, number, group)
     scores.check(evidence)
-    expected = scores.measure(evidence, bank.options)
+    expected = scores.measure(evidence, signals.options)
     assert jax.tree.structure(found) == jax.tree.structure(expected)  # nothing is missing on either side
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), found, expected)
 
 
-def test_scores_are_those_of_an_evidence_put_together_by_hand(bank, recorded):
+def test_scores_are_those_of_an_evidence_put_together_by_hand(signals, recorded):
     names = ["iam_off", "rmia_on", "lira", "unleak", "lira_off_views"]
-    group = banks.groups(make_settings(), 4)[0]
-    scored = binui.score_all(bank, names, [group], "retrained")
-    result = scores.run(names, by_hand(recorded, 1, group), bank.options)
+    group = audit_signals.groups(signals, make_settings())[0]
+    scored = binui.score_all(signals, names, [group], "retrained")
+    result = scores.run(names, by_hand(recorded, 1, group), signals.options)
     for name, found in result.scores.items():
         scale = max(1.0, np.abs(found.values).max())
         np.testing.assert_allclose(scored[name][0, 1] / scale, found.values / scale, atol=1e-6, err_msg=name)
 
 
-def test_another_group_and_forget_set_are_not_mixed_up(bank, recorded):
+def test_another_group_and_forget_set_are_not_mixed_up(signals, recorded):
     chosen = [np.array([0, 1, 2]), np.array([3, 1, 2])]
-    scored = binui.score_all(bank, list(FEW), chosen, "retrained")
+    scored = binui.score_all(signals, list(FEW), chosen, "retrained")
     for place, group in enumerate(chosen):
         for number in range(2):
-            result = scores.run(FEW, by_hand(recorded, number, group), bank.options)
+            result = scores.run(FEW, by_hand(recorded, number, group), signals.options)
             for name in FEW:
                 np.testing.assert_allclose(scored[name][place, number], result.scores[name].values, atol=1e-6)
     assert np.abs(scored["iam_on"][0] - scored["iam_on"][1]).max() > 1e-3
     np.testing.assert_array_equal(scored["confidence"][0], scored["confidence"][1])
 
 
-def test_the_original_can_be_audited_as_if_it_were_the_unlearned_model(bank, recorded):
-    found = binui.score_all(bank, ["confidence", "confidence_diff"], [np.arange(3)], "original")
+def test_the_original_can_be_audited_as_if_it_were_the_unlearned_model(signals, recorded):
+    found = binui.score_all(signals, ["confidence", "confidence_diff"], [np.arange(3)], "original")
     logits = recorded.whole("original")[1][recorded.split["target"]].astype(np.float64)
     odds = np.exp(logits - logits.max(-1, keepdims=True))
-    expected = (odds / odds.sum(-1, keepdims=True))[np.arange(len(odds)), bank.labels]
+    expected = (odds / odds.sum(-1, keepdims=True))[np.arange(len(odds)), signals.labels]
     np.testing.assert_allclose(found["confidence"][0, 1], expected, atol=1e-5)
     np.testing.assert_allclose(found["confidence_diff"], 0.0, atol=1e-6)
 
 
-def test_rows_labels_and_requests_are_those_of_the_split(bank, recorded):
-    np.testing.assert_array_equal(bank.rows, recorded.split["target"])
-    np.testing.assert_array_equal(bank.labels, recorded.labels[bank.rows])
-    np.testing.assert_array_equal(bank.forgotten, recorded.split["forget"][:, bank.rows])
-    assert (bank.forgotten.sum(1) == 50).all()
+def test_rows_labels_and_requests_are_those_of_the_split(signals, recorded):
+    rows = recorded.split["target"]
+    own = workbench.prepare(make_settings()).dataset.ids[rows]
+    np.testing.assert_array_equal(signals.names["rows"], own)
+    np.testing.assert_array_equal(signals.shown, own.astype(str))
+    np.testing.assert_array_equal(signals.labels, recorded.labels[rows])
+    np.testing.assert_array_equal(signals.forgotten, recorded.split["forget"][:, rows])
+    assert (signals.forgotten.sum(1) == 50).all()
 
 
 def test_unleak_learns_from_rows_that_the_shadow_did_not_see(folder, recorded):
     bench = workbench.prepare(make_settings())
     with store.open_run(str(folder)) as run:
-        origin, shadow = (targets.role_logits(run, bench, name) for name in ("shadow_origin", "shadow"))
-    known = banks.known_pairs(origin, shadow, recorded.split["shadow"])
+        origin, shadow = (reading.role_logits(run, bench, name) for name in ("shadow_origin", "shadow"))
+    known = gather.known_pairs(origin, shadow, recorded.split["shadow"])
     assert known is not None
     features, forgotten = known
     member = recorded.member()
@@ -197,19 +202,20 @@ def test_unleak_learns_from_rows_that_the_shadow_did_not_see(folder, recorded):
     gone = np.setdiff1d(recorded.split["shadow"], np.flatnonzero(member[0]))
     poisoned = shadow._replace(values=np.array(shadow.values))
     poisoned.values[0][gone] += np.arange(10, dtype=np.float32)
-    changed = banks.known_pairs(origin, poisoned, recorded.split["shadow"])[0]
+    changed = gather.known_pairs(origin, poisoned, recorded.split["shadow"])[0]
     differs = np.abs(changed[0] - features[0]).max(-1) > 0
     np.testing.assert_array_equal(differs, forgotten[0])
     whole = shadow._replace(member=np.ones_like(shadow.member))
-    assert banks.known_pairs(origin, whole, recorded.split["shadow"]) is None
+    assert gather.known_pairs(origin, whole, recorded.split["shadow"]) is None
 
 
-def test_scores_without_their_inputs_are_skipped_with_what_they_lack(bank):
-    bare = bank._replace(
-        reference=None, reference_member=None, population_in=None, pairs={},
-        shadow=bank.shadow._replace(views=(), own=None, pairs_known=None),
+def test_scores_without_their_inputs_are_skipped_with_what_they_lack(signals):
+    shared = signals.shared._replace(
+        reference=None, reference_member=None, population_in=None, views=(), own=None, pairs_known=None
     )  # fmt: skip
-    names, skipped = binui.runnable(bare, ("lira", "rmia_on", "unleak", "lira_on_views", "iam_off", "iam_on"))
+    roles = {name: cases._replace(pairs=None, views=()) for name, cases in signals.roles.items()}
+    asked = ("lira", "rmia_on", "unleak", "lira_on_views", "iam_off", "iam_on")
+    names, skipped = audit_signals.runnable(signals._replace(shared=shared, roles=roles), asked, "retrained")
     assert names == ["iam_on"]
     assert skipped["lira"] == "needs reference, reference_member"
     assert skipped["rmia_on"] == "needs population_in" and skipped["iam_off"] == "needs shadow_train_logits"
@@ -220,22 +226,26 @@ def test_scores_without_their_inputs_are_skipped_with_what_they_lack(bank):
     "count, size, most, expected",
     [(7, 2, 10, [[0, 1], [2, 3], [4, 5]]), (7, 2, 2, [[0, 1], [2, 3]]), (3, 3, 1, [[0, 1, 2]]), (1, 1, 9, [[0]])],
 )
-def test_groups_are_disjoint_runs_of_shadows(count, size, most, expected):
-    found = banks.groups(make_settings(audit__group_size=size, audit__groups=most), count)
+def test_groups_are_disjoint_runs_of_shadows(signals, count, size, most, expected):
+    shadows = scores.Signals(*(np.zeros((count, 1)) for _ in scores.Signals._fields))
+    some = signals._replace(shared=signals.shared._replace(shadows=shadows))
+    found = audit_signals.groups(some, make_settings(audit__group_size=size, audit__groups=most))
     assert [group.tolist() for group in found] == expected
-    assert [group.tolist() for group in banks.groups(make_settings(audit__groups=most), count, size)] == expected
+    found = audit_signals.groups(some, make_settings(audit__groups=most), size)
+    assert [group.tolist() for group in found] == expected
 
 
-def test_a_group_larger_than_the_shadows_is_refused():
+def test_a_group_larger_than_the_shadows_is_refused(signals):
     with pytest.raises(errors.ConfigError, match="audit.group_size = 5, but there are 4 shadow models"):
-        banks.groups(make_settings(audit__group_size=5), 4)
+        audit_signals.groups(signals, make_settings(audit__group_size=5))
 
 
-def test_settings_overrule_the_published_constants():
-    plain, published = banks.options_of(make_settings(audit__dataset="cifar10")), scores.published("cifar10")
+def test_settings_overrule_the_published_constants(signals):
+    plain, published = audit_signals.options_of(make_settings(audit__dataset="cifar10")), scores.published("cifar10")
     assert plain.constants == published and plain.dataset == "cifar10" and plain.levels == 20
-    assert banks.options_of(make_settings()).dataset == "digits"
-    given = banks.options_of(make_settings(
+    assert audit_signals.options_of(make_settings(), "digits").dataset == "digits" == signals.options.dataset
+    assert audit_signals.options_of(make_settings(audit__dataset="cifar10"), "digits") == plain
+    given = audit_signals.options_of(make_settings(
         audit__dataset="cifar10", audit__e1=0.3, audit__rmia_temperature=3.0, audit__rmia_offline_a=0.25,
         audit__family="norm", audit__spread="per_sample", audit__lira_variance="global", audit__rmia_gamma=1.5,
         compat__scores="faithful",
@@ -247,12 +257,12 @@ def test_settings_overrule_the_published_constants():
     assert (given.family, given.spread, given.variance, given.gamma, given.compat) == (
         "norm", "per_sample", "global", 1.5, "faithful",
     )  # fmt: skip
-    assert banks.options_of(make_settings(audit__rmia_offline_a=0.0)).constants.offline_a == 0.0
-    assert banks.options_of(make_settings(), 0.625).constants.offline_a == 0.625
+    assert audit_signals.options_of(make_settings(audit__rmia_offline_a=0.0)).constants.offline_a == 0.0
+    assert audit_signals.options_of(make_settings(), offline_a=0.625).constants.offline_a == 0.625
     classes = {"split__forget__kind": "one_class", "split__forget__classes": (1, 2)}
-    assert banks.options_of(make_settings(**classes)).forget_type == "class" != plain.forget_type
+    assert audit_signals.options_of(make_settings(**classes)).forget_type == "class" != plain.forget_type
     with pytest.raises(errors.ConfigError, match="e2"):
-        banks.options_of(make_settings(audit__e1=0.1, audit__e2=0.5))
+        audit_signals.options_of(make_settings(audit__e1=0.1, audit__e2=0.5))
 
 
 def test_offline_a_is_tuned_on_a_shadow_where_it_is_asked_for(folder, recorded):
@@ -276,43 +286,41 @@ def test_an_untunable_offline_a_says_what_to_change(folder, monkeypatch):
         opened(folder, audit__rmia_offline_a=-2.0, audit__scores=("rmia_off",))
 
 
-def test_the_shadow_sweep_is_the_pooled_auc_of_that_many_shadows(bank, monkeypatch):
+def test_the_shadow_sweep_is_the_pooled_auc_of_that_many_shadows(signals, monkeypatch):
     monkeypatch.setattr(sweeps, "CURVES", ("lira_off", "emia_r", "lira"))
-    without = bank._replace(reference=None)
+    without = signals._replace(shared=signals.shared._replace(reference=None))
     chosen = make_settings(audit__counts=(1, 2, 4, 8), audit__group_size=1)
-    found = sweeps.shadow_counts(without, chosen, "retrained", progress.Reporter())
+    found = sweeps.shadow_counts(without, chosen, "retrained", QUIET)
     assert found.values == (1, 2, 4) and found.groups == (4, 2, 1)  # 8 are not there
     assert set(found.lines) == {"lira_off", "emia_r"}
-    scored = binui.score_all(bank, ["lira_off"], banks.groups(chosen, 4, 2), "retrained")
-    board = scoreboard.judge(scoreboard.Scored(scored, ~bank.forgotten, {}), chosen.audit.interval)
+    scored = binui.score_all(signals, ["lira_off"], audit_signals.groups(signals, chosen, 2), "retrained")
+    board = scoreboard.judge(scoreboard.Scored(scored, ~signals.forgotten, {}), chosen.audit.interval)
     assert found.lines["lira_off"][1].value == pytest.approx(board.table["lira_off"]["auc"].value)
 
 
-def test_sensitivity_keeps_the_levels_and_constants_of_each_line(bank):
+def test_sensitivity_keeps_the_levels_and_constants_of_each_line(signals):
     chosen = make_settings(audit__sweep_e1=(0.01,), audit__sweep_e2=(1e-3, 0.05), audit__sweep_levels=(2, 20))
-    found = sweeps.sensitivity(bank, chosen, "retrained", progress.Reporter())
+    found = sweeps.sensitivity(signals, chosen, "retrained", QUIET)
     # e2 = 0.05 is too large for e1 = 0.01.
     assert set(found.lines) == {"iam_on e1=0.01 e2=0.001", "iam_off e1=0.01 e2=0.001"}
-    options = banks.options_of(make_settings(audit__e1=0.01, audit__e2=1e-3, audit__levels=2))
+    options = audit_signals.options_of(make_settings(audit__e1=0.01, audit__e2=1e-3, audit__levels=2), "digits")
     scored = binui.score_all(
-        bank._replace(options=options), ["iam_on"], banks.groups(chosen, 4), "retrained"
+        signals._replace(options=options), ["iam_on"], audit_signals.groups(signals, chosen), "retrained"
     )["iam_on"]  # fmt: skip
-    expected = sweeps.auc(scored, ~bank.forgotten, chosen, "iam_on").value
+    expected = sweeps.auc(scored, ~signals.forgotten, chosen, "iam_on").value
     assert found.lines["iam_on e1=0.01 e2=0.001"][0].value == pytest.approx(expected)
 
 
-def test_snapshots_are_compared_in_the_order_of_their_epochs(folder, bank, recorded):
+def test_snapshots_are_compared_in_the_order_of_their_epochs(folder, signals, recorded):
     chosen = make_settings(audit__scores=("confidence", "lira_off", "unleak", "lira_off_views"))
-    bench = workbench.prepare(chosen)
-    with store.open_run(str(folder)) as run:
-        found = scoreui.run(run, bench, bank, progress.Reporter())
-        cases, each = scoreui.snapshot_cases(run, bench, bank)
+    found = scoreui.run(signals, chosen, QUIET)
+    cases, each = signals.snapshots
     assert each == 3 and set(found.table) == {"confidence", "lira_off"} == set(found.curves)
     assert set(found.skipped) == {"unleak", "lira_off_views"}
     np.testing.assert_allclose(found.parts, [0, 0.5, 1])
     rows = np.sort(np.concatenate([recorded.split["target"], recorded.split["population"]]))
     logits = np.load(folder / "logits" / "snapshots.npy")[:, np.searchsorted(rows, recorded.split["target"])]
-    expected = scores.signals_of(logits, bank.labels, bank.options).log_odds
+    expected = scores.signals_of(logits, signals.labels, signals.options).log_odds
     np.testing.assert_allclose(cases.unlearned.log_odds, expected, atol=1e-5)
     assert found.curves["confidence"].shape == (2, 3)
     assert (np.diff(found.curves["confidence"].mean(0)) > 0).all()  # training raises confidence
@@ -320,7 +328,7 @@ def test_snapshots_are_compared_in_the_order_of_their_epochs(folder, bank, recor
 
 
 def test_standard_lira_is_left_out_where_a_row_has_no_in_or_no_out_model(folder, monkeypatch, capsys):
-    inner = targets.role_logits
+    inner = reading.role_logits
 
     def poorer(run, bench, name, *view):
         found = inner(run, bench, name, *view)
@@ -329,24 +337,22 @@ def test_standard_lira_is_left_out_where_a_row_has_no_in_or_no_out_model(folder,
         return found
 
     split = np.load(folder / "split.npz")
-    monkeypatch.setattr(targets, "role_logits", poorer)
-    bank = opened(folder, audit__scores=("lira", "confidence"))
+    monkeypatch.setattr(reading, "role_logits", poorer)
+    signals = opened(folder, audit__scores=("lira", "confidence"))
     assert "score lira is left out: 1 target row(s)" in capsys.readouterr().err
-    assert binui.runnable(bank, ("lira",))[1] == {"lira": "needs reference, reference_member"}
+    assert audit_signals.runnable(signals, ("lira",), "retrained")[1] == {"lira": "needs reference, reference_member"}
 
 
 def test_a_role_that_was_not_recorded_is_named(folder):
-    plain = make_settings()
-    chosen = dataclasses.replace(plain, audit=dataclasses.replace(plain.audit, unlearned=("retrainde",)))
-    with store.open_run(str(folder)) as run, pytest.raises(errors.ConfigError, match="Did you mean 'retrained'"):
-        banks.open_bank(run, progress.Reporter(), workbench.prepare(chosen))
+    with pytest.raises(errors.ConfigError, match="Did you mean 'retrained'"):
+        opened(folder, audit__unlearned=("retrainde",))
 
 
-def test_the_retrained_null_holds_what_other_retrained_models_give_to_their_own_forgotten_rows(bank):
-    shared = banks.shared(bank)
-    found = runs.null_of_retrained(bank, shared, "iam_on", 0.05)
-    scored = scores.compute_cases("iam_on", shared, banks.cases(bank, "retrained"), bank.options)
+def test_the_retrained_null_holds_what_other_retrained_models_give_to_their_own_forgotten_rows(signals):
+    chosen = make_settings(audit__calibration="retrained", audit__decision="iam_on")
+    found = analysis.decide(signals, chosen, QUIET).verdicts["retrained"].null
+    scored = scores.compute_cases("iam_on", signals.shared, signals.roles["retrained"], signals.options)
     for own, other in ((0, 1), (1, 0)):
-        np.testing.assert_array_equal(found.values[own], scored[other][bank.forgotten[other]])
+        np.testing.assert_array_equal(found.values[own], scored[other][signals.forgotten[other]])
     # The drift of the shadows' null is still measured, with a score that does not read the original model.
-    assert found.drift is not None and found.drift.rate.n == 2 * len(bank.shadow.population.log_odds[0])
+    assert found.drift is not None and found.drift.rate.n == 2 * len(signals.shared.population_shadows.log_odds[0])
