@@ -21,8 +21,9 @@ def _compose(moved, settings):
     table = Table(
         "Change of the answers", "", ("samples", "mean", "largest"), ((len(moved), moved.mean(), moved.max()),)
     )
-    return Report("Trial", f"Answers moved by {moved.mean():.3f}.", (Section("trial", "Change", "", table, figure),), {},
-                  stem="trial", arrays={"trial.npz": {"moved": moved}}, files=(("trial.npz", "per sample"),))  # fmt: skip
+    section = Section("trial", "Change", "", table, figure)
+    return Report("Trial", f"Answers moved by {moved.mean():.3f}.", (section,), {}, stem="trial",
+                  arrays={"trial.npz": {"moved": moved}}, files=(("trial.npz", "per sample"),))  # fmt: skip
 
 
 def _gather(run, context):

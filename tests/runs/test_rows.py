@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxunlearn import data, errors, progress, store
+from jaxunlearn import data, errors, progress, settings, store
 from jaxunlearn.data import summary
 from jaxunlearn.runs import dataset as looking
 from jaxunlearn.runs import splits
-from jaxunlearn.protocols.epsilon import door
+from jaxunlearn.runs.drivers import array_input
 from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
 
 
@@ -18,9 +18,9 @@ def experiment(tmp_path, listed, **content):
     np.savez(tmp_path / "people.npz", x=np.arange(60.0)[:, None] + 0.5, y=np.arange(60) % 2, **content)
     np.save(tmp_path / "ask.npy", np.array(listed))
     forget = ForgetSettings(kind="index_file", path=str(tmp_path / "ask.npy"))
-    settings = SimpleNamespace(seed=0, split=SplitSettings(shadow=10, forget=forget))
+    chosen = SimpleNamespace(seed=0, split=SplitSettings(shadow=10, forget=forget))
     loaded = data.load(DataSettings(name="npz", path=str(tmp_path / "people.npz")))
-    return SimpleNamespace(settings=settings, dataset=loaded, data_fingerprint="the data")
+    return SimpleNamespace(settings=chosen, dataset=loaded, data_fingerprint="the data")
 
 
 def train_rows(tmp_path, count):
@@ -64,15 +64,17 @@ def test_samples_of_epsilon_hat_keep_their_ids(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"labels": np.arange(4) % 3, **{name: rng.normal(size=(4, 5, 3)) for name in ("retrained", "mine")}}
     np.savez(tmp_path / "a.npz", **arrays, ids=np.array(list("abcd")))
-    chosen = {"bootstrap": 3, "histograms": 2}
-    request = door.Request(str(tmp_path / "a.npz"), chosen=chosen)
-    assert door.open_data(request).named["ids"].tolist() == list("abcd")
-    door.measure_data(request, str(tmp_path / "out"), (), False)
-    assert np.load(tmp_path / "out" / "epsilon.npz")["ids"].tolist() == list("abcd")
+    few = settings.resolve({"epsilon": {"bootstrap": 3, "histograms": 2}})
+
+    def measured(path, out):
+        array_input.run("epsilon", str(path), few, str(tmp_path / out), (), False, False)
+        return np.load(tmp_path / out / "epsilon.npz")
+
+    assert measured(tmp_path / "a.npz", "out")["ids"].tolist() == list("abcd")
     np.savez(tmp_path / "a.npz", **arrays, ids=np.arange(3))
-    with pytest.raises(errors.DataError, match="ids has shape"):
-        door.open_data(request)
+    with pytest.raises(errors.UserError, match="ids has shape"):
+        measured(tmp_path / "a.npz", "none")
     labels = arrays.pop("labels")
     named = {"rows": np.array([9, 5, 6, 7])}
     store.approaches.write(tmp_path / "d", labels, arrays["retrained"], {"mine": arrays["mine"]}, {}, named)
-    assert door.open_data(door.Request(str(tmp_path / "d"))).named["rows"].tolist() == [9, 5, 6, 7]
+    assert measured(tmp_path / "d", "folder")["rows"].tolist() == [9, 5, 6, 7]
