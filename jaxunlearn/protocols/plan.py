@@ -62,7 +62,7 @@ def make(settings: Settings) -> Plan:
         disk_bytes=disk_bytes(bench, len(splits.recorded_rows(split))),
         estimated_seconds=steps / _measured_rate(bench, role, lifting),
         files=("run.json", "log.jsonl", "split.npz", "populations/shadow/", "logits/shadow.npy", "summary.json",
-               "findings.json", "report/shadows.svg"),
+               "report/shadows_findings.json", "report/shadows.svg"),
     )  # fmt: skip
 
 

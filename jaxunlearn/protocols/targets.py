@@ -148,10 +148,6 @@ def produce(
                 run_folder, reporter, target.bench, role, target.rows, view, target.snapshots
             )
             intact = intact and whole
-    if spent.members:
-        # What a role cost is told again whenever methods are compared with it, long after it was trained.
-        cost = {"members": spent.members, "seconds": spent.seconds, "compile_seconds": spent.compile_seconds}
-        store.files.write_json(run_folder.path("populations", target.name, "cost.json"), cost)
     diverged = shadows.diverged_members(run_folder, role)
     for member, step in diverged.items():
         reporter.say(f"{target.name}: member {member} diverged and was frozen at step {step}")
@@ -219,6 +215,15 @@ def role_logits(
     labels = np.asarray(bench.dataset.labels, np.int32)[rows]
     member = role.membership(role.member_ids)[:, rows]
     return RoleLogits(values, labels, rows, member, shadows.diverged_members(run_folder, role), snapshots)
+
+
+def training_seconds(run_folder: store.Run, bench: workbench.Workbench, name: str) -> float:
+    """Seconds that training the members of a role took, compiling included; NaN where a chunk does not tell."""
+    role = _trained(run_folder, bench, name).role
+    whole, _ = store.chunks.finished(run_folder.path("populations", name), role.fingerprint)
+    is_exact = sum(len(chunk.member_ids) for chunk in whole) == len(role.member_ids)
+    seconds = [float(chunk.manifest.get("seconds", np.nan)) for chunk in whole]
+    return sum(seconds) if is_exact else float("nan")
 
 
 def _trained(run_folder: store.Run, bench: workbench.Workbench, name: str) -> _Described:

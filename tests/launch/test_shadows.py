@@ -42,7 +42,7 @@ def test_a_run_leaves_what_it_says(unbroken, capsys):
         assert line in printed.out
     assert "5 of 5 members are finished already" in printed.err  # and nothing was trained again
     summary = json.loads((unbroken / "summary.json").read_text())
-    findings = json.loads((unbroken / "findings.json").read_text())
+    findings = json.loads((unbroken / "report" / "shadows_findings.json").read_text())
     values, rows = logits(unbroken), np.load(unbroken / "logits" / "rows.npy")
     assert values.shape == (5, 1797, 10) and np.isfinite(values).all()
     split = np.load(unbroken / "split.npz")
@@ -99,7 +99,7 @@ def killed(workdir, module, name, nth, condition="True", arguments=()):
         # the second epoch is computed, its checkpoint not yet begun
         ("in the epoch loop", "jaxunlearn.store.chunks", "save_partial", 2, "True"),
         # the arrays of the second checkpoint are written, its manifest is not
-        ("in a checkpoint", "jaxunlearn.store.files", "write_json", 2, "'epoch_' in str(args[0])"),
+        ("in a checkpoint", "jaxunlearn.store.files", "write_whole", 2, "'epoch_' in str(args[0])"),
         # the finished chunk is whole, but not yet under its name
         ("at the last rename", "os", "replace", 1, "str(args[1]).endswith('chunk_00000_00004')"),
         # the logits are in the file, their checksums are not

@@ -40,15 +40,15 @@ def publish(
     for piece in pieces:
         if piece.table is not None:
             for suffix, render in (("md", tables.markdown), ("tex", tables.latex), ("csv", tables.csv)):
-                page.save_text(folder / "tables" / f"{piece.name}.{suffix}", render(piece.table))
+                page.save_text(run.output("report", "tables", f"{piece.name}.{suffix}"), render(piece.table))
         svg = None
         if piece.figure is not None:
-            page.save_figure(piece.figure, folder / f"{piece.name}.svg")
+            page.save_figure(piece.figure, run.output("report", f"{piece.name}.svg"))
             svg = page.figure_svg(piece.figure)
         sections.append(page.Section(piece.title, piece.text, piece.table, svg))
-    page.save_html(folder / f"{stem}.html", title, answer, sections, provenance)
+    page.save_html(run.output("report", f"{stem}.html"), title, answer, sections, provenance)
     parts = [answer, *(f"## {one.title}\n\n{one.text}\n\n{tables.markdown(one.table)}" for one in pieces if one.table)]
-    page.save_text(folder / f"{stem}.md", "\n\n".join(parts) + "\n")
+    page.save_text(run.output("report", f"{stem}.md"), "\n\n".join(parts) + "\n")
     numbers = run.path("findings.json") if stem == "report" else folder / f"{stem}_findings.json"
     store.files.write_json(numbers, [vars(finding) for finding in findings])
     told = {"answer": answer, "provenance": dict(provenance), "settings": settings}

@@ -299,9 +299,7 @@ def publish(
     Returns:
       (answer and tables for the terminal, where the files are).
     """
-    for pattern in ("report/epsilon*", "report/tables/epsilon*"):
-        for path in run.root.glob(pattern):
-            store.files.remove(path)
+    run.delete("report/epsilon*", "report/tables/epsilon*")
     store.files.write_npz(run.path("epsilon.npz"), **presenting.arrays(found))
     pieces, answer = [*presenting.pieces(found, samples), *more], presenting.in_words(found)
     findings = [one for piece in pieces for one in piece.findings]

@@ -132,7 +132,7 @@ def measure(
         )
     labels = np.asarray(bench.dataset.labels)[rows]
     chosen = measures.Asked(bench.settings.epsilon, bench.settings.compat.evaluate, bench.settings.seed)
-    store.files.remove(run.path("epsilon"))  # approaches of an earlier run are not of this one
+    run.delete("epsilon/*")  # approaches of an earlier run are not of this one
     found = {}
     for mode in (RUNNING, BATCH):
         logits = {name: one[mode].swapaxes(0, 1) for name, one in recorded.items() if mode in one}

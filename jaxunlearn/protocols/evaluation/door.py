@@ -146,7 +146,7 @@ def evaluate_file(request: Request, out: str, overwrite: tuple[str, ...], dry_ru
     with store.open_run(out, overwrite) as run, store.status(run, {"logits": request._asdict()}, {}):
         arrays = [store.files.checksum(one) for values in opened.roles.values() for one in values]
         facts = {"arrays": arrays, "labels": store.files.checksum(opened.labels)}
-        store.claim(run, "evaluation", run.path("evidence.json"), facts, 1)
+        store.claim(run, "evaluation", run.path("evaluation_data.json"), facts, 1)
         found = evaluate(opened)
         store.files.write_json(run.path("evaluation.json"), presenting.plain(found))
         for role, numbers in found.roles.items() if "conformal" in opened.choices.groups else ():

@@ -87,7 +87,12 @@ def from_plain(stored: Mapping[str, Any]) -> Evaluation:
 def of_run(run: store.Run) -> list[Piece]:
     """The sections of an evaluation that the run folder holds; none otherwise."""
     path = run.path("evaluation.json")
-    return pieces(from_plain(store.files.read_json(path))) if path.exists() else []
+    try:
+        return pieces(from_plain(store.files.read_json(path)))
+    except FileNotFoundError:
+        return []
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise store.files.damaged(path, "it holds no evaluation") from error
 
 
 def value_of(found: Evaluation, role: str, name: str, alpha: float | None = None) -> np.ndarray:

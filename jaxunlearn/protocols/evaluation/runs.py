@@ -8,6 +8,7 @@ population rows; TA and all numbers called test are of the test rows alone.
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,26 +190,34 @@ def measure_role(world: World, name: str, goal: tuple[np.ndarray, np.ndarray, An
     values, alive, own = logits_of(world, name)
     facts = store.files.fingerprint({**world.facts, "logits": own, "retrained": goal[2]})
     path = world.run.path("evaluation", f"{name}.npz")
-    if path.exists():
-        try:
-            stored = store.files.read_npz(path)
-            if str(stored.pop("fingerprint", "")) == facts:
-                return dict(stored)
-        except errors.StoreError:
-            pass  # damaged: it is measured again
+    stored = splits.stored(world.run, path, ("fingerprint",))
+    if stored is not None and str(stored.pop("fingerprint")) == facts:
+        if "q_hat" in stored and splits.stored(world.run, sets_path(world, name), ("covered", "size")) is None:
+            save_sets(world, name, values, stored)
+        return dict(stored)
     world.reporter.say(f"measuring {name}")
     retrained = np.where(goal[1][:, None, None], goal[0], np.nan)
     found = measures.measure(
         values, world.labels, world.parts, world.choices, retrained, world.untrained, alive
     )  # fmt: skip
     if "q_hat" in found:
-        sets = measures.sets_of(values, world.labels, world.parts, world.choices, found)
-        store.files.write_npz(
-            world.run.path("evaluation", f"sets_{name}.npz"), rows=world.rows, labels=world.labels,
-            forgotten=world.parts.forget, alphas=np.asarray(world.choices.settings.alphas), **sets,
-        )  # fmt: skip
+        save_sets(world, name, values, found)
     store.files.write_npz(path, fingerprint=np.asarray(facts), **found)
     return found
+
+
+def sets_path(world: World, name: str) -> Path:
+    """Where the prediction sets of a role are kept."""
+    return world.run.path("evaluation", f"sets_{name}.npz")
+
+
+def save_sets(world: World, name: str, values: np.ndarray, found: Numbers) -> None:
+    """Writes the prediction sets of a role: covered, size [R, alphas, n], beside rows, labels and forgotten."""
+    sets = measures.sets_of(values, world.labels, world.parts, world.choices, found)
+    store.files.write_npz(
+        sets_path(world, name), rows=world.rows, labels=world.labels, forgotten=world.parts.forget,
+        alphas=np.asarray(world.choices.settings.alphas), **sets,
+    )  # fmt: skip
 
 
 def _untrained(bench: workbench.Workbench, rows: np.ndarray, is_forget: np.ndarray) -> np.ndarray:

@@ -163,11 +163,7 @@ def exact(run_folder: store.Run, bench: workbench.Workbench, split: records.Spli
     if name == "original":
         return found._replace(seconds=0.0, retain_epochs=0.0)
     epochs = target_roles.train_settings(bench.settings, name).epochs
-    try:
-        cost = store.files.read_json(run_folder.path("populations", name, "cost.json"))
-    except errors.StoreError:
-        return found._replace(retain_epochs=float(epochs))
-    seconds = cost["seconds"] + cost["compile_seconds"] if cost["members"] == sets else float("nan")
+    seconds = targets.training_seconds(run_folder, bench, name)
     return found._replace(seconds=seconds, retain_epochs=float(epochs))
 
 
