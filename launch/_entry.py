@@ -1,23 +1,26 @@
 """What every launcher shares: flags, config files, errors in one line, exit codes. Imports no jax.
 
-Exit codes: 0 done, 1 bug (with traceback), 2 user error (one message), 130 interrupted. stdout carries results, stderr
-progress.
+Exit codes: 0 done, 1 bug (with traceback), 2 user error (one message), 130 interrupted, 143 terminated. stdout carries
+results, stderr progress.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
-from jaxunlearn import errors, settings
+from jaxunlearn import checks, errors, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 # Words, at least one comma between or behind them: names of scores, folders, my_module:my_score; no numbers or quotes.
@@ -58,14 +61,50 @@ def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = 
     return guarded(work)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the scheduler's or the system's interrupt."""
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Lets SIGINT and SIGTERM raise while the block runs; afterwards what was there before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(signum: int, frame: object) -> None:
+        raise Terminated
+
+    def swallowed(event: Any) -> None:
+        # Raised inside a destructor or a callback of the garbage collector, it would be printed and forgotten.
+        if not issubclass(event.exc_type, KeyboardInterrupt):
+            return hook(event)
+        number = signal.SIGTERM if issubclass(event.exc_type, Terminated) else signal.SIGINT
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+
+    hook, sys.unraisablehook = sys.unraisablehook, swallowed
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+              signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}  # fmt: skip
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def guarded(work: Callable[[], None]) -> int:
     """Runs `work` and returns the exit code; a user error is one message, a bug keeps its traceback."""
     try:
-        work()
+        with _signals():
+            work()
         return 0
     except errors.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(checks.printable(f"error: {error}"), file=sys.stderr)
         return 2
+    except Terminated:
+        print("terminated; run the same command again to continue", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
@@ -138,8 +177,10 @@ def parse(
         config = values["config"].value
     except errors.UserError:
         raise
-    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError, SyntaxError) as error:
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         raise errors.ConfigError(_first_line(error)) from error
+    except (Exception, SystemExit) as error:  # whatever a config file of the user's does while it is read
+        raise errors.ConfigError(f"the config file cannot be read: {checks.said(error)}.") from error
     if len(rest) > 1:
         raise errors.ConfigError(f"unexpected argument {rest[1]!r}. Settings are given as --config.group.name=value.")
     folder = alone(values) if alone is not None else ""
@@ -168,7 +209,10 @@ def folder_of(path: str, out: str) -> str:
     """
     if not path or out:
         return out if path else ""
-    parts = Path(path).expanduser().resolve().parts
+    try:
+        parts = Path(path).expanduser().resolve().parts
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a NUL, the home of an unknown user
+        raise errors.DataError(f"{path!r} is no path ({error}).") from error
     place = len(parts) - 3 if len(parts) > 3 and parts[-2] == "epsilon" else len(parts) - 1
     return f"runs/{'-'.join(parts[place:]).removesuffix('.npz')}"
 

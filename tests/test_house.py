@@ -144,7 +144,7 @@ def test_only_the_store_the_data_and_the_page_touch_files(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.stem)
 def test_launchers_call_runs_only(path):
-    allowed = {"runs", "analyses", "settings", "errors", "escapes", "progress", "store"}
+    allowed = {"runs", "analyses", "settings", "checks", "errors", "escapes", "progress", "store"}
     for module, _ in imports(path):
         parts = module.split(".")
         assert parts[0] != "jaxunlearn" or len(parts) == 1 or parts[1] in allowed, f"{path.name} imports {module}"

@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,34 @@ from jaxunlearn.report.section import Report, Section
 TEXT_WIDTH = 120  # of sentences
 
 
-def publish(root: Path, report: Report, settings: Mapping[str, Any]) -> None:
+def publish(output: Callable[..., Path], report: Report, settings: Mapping[str, Any]) -> None:
     """Writes everything of a report under a run folder.
 
     report/STEM.html, .md and .json (answer, provenance, settings); report/tables/SECTION.md, .tex and .csv;
     report/SECTION.svg; findings.json for the stem "report", else report/STEM_findings.json.
 
     Args:
-      root: the run folder.
+      output: parts of a path in the run folder -> the path, noted as an output of ours.
       report: what to write.
       settings: all settings, for STEM.json.
 
     Raises:
       StoreError: cannot be written.
     """
-    folder = root / "report"
     for section in report.sections:
         if section.table is not None:
             for suffix, render in (("md", tables.markdown), ("tex", tables.latex), ("csv", tables.csv)):
-                page.save_text(folder / "tables" / f"{section.name}.{suffix}", render(section.table))
+                page.save_text(output("report", "tables", f"{section.name}.{suffix}"), render(section.table))
         if section.figure is not None:
-            page.save_figure(section.figure, folder / f"{section.name}.svg")
-    page.save_html(folder / f"{report.stem}.html", report.title, report.answer, report.sections, report.provenance)
-    page.save_text(folder / f"{report.stem}.md", _markdown(report))
-    numbers = root / "findings.json" if report.stem == "report" else folder / f"{report.stem}_findings.json"
-    _save_json(numbers, [vars(finding) for finding in report.findings])
+            page.save_figure(section.figure, output("report", f"{section.name}.svg"))
+    page.save_html(
+        output("report", f"{report.stem}.html"), report.title, report.answer, report.sections, report.provenance
+    )
+    page.save_text(output("report", f"{report.stem}.md"), _markdown(report))
+    numbers = ("findings.json",) if report.stem == "report" else ("report", f"{report.stem}_findings.json")
+    _save_json(output(*numbers), [vars(finding) for finding in report.findings])
     facts = {"answer": report.answer, "provenance": dict(report.provenance), "settings": settings}
-    _save_json(folder / f"{report.stem}.json", facts)
+    _save_json(output("report", f"{report.stem}.json"), facts)
 
 
 def section_text(section: Section, width: int) -> str:

@@ -1,10 +1,8 @@
 """Looking at a data set before any training: counts, balance, ranges, repeated rows, a contact sheet."""
 
-from pathlib import Path
-
 import numpy as np
 
-from jaxunlearn import data
+from jaxunlearn import data, store
 from jaxunlearn.data import summary
 from jaxunlearn.records import Dataset
 from jaxunlearn.report import figures, page, tables
@@ -26,9 +24,9 @@ def inspect(settings: DataSettings, folder: str, per_class: int = 10) -> tuple[s
     """
     dataset = data.load(settings)
     facts = summary.describe(dataset)
-    path = Path(folder) / "report" / "contact_sheet.png"
     if np.ndim(dataset.inputs) != 4:
         return facts, ""
+    path = store.begin(folder).output("report", "contact_sheet.png")
     page.save_figure(contact_sheet(dataset, per_class), path)
     return facts, str(path)
 

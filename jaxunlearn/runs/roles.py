@@ -238,6 +238,10 @@ def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, s
     bench, role, reporter = work.bench, work.role, work.reporter
     recipe = bench.settings.train
     program = _program(work, len(ids))
+    compiled = sum(made.seconds for made in work.programs.values())
+    # What a role cost is told whenever methods are compared with it: each chunk keeps its share, interrupted or not.
+    earlier = 0.0 if checkpoint is None else checkpoint.manifest.get("seconds", float("nan"))
+    earlier += compiled - spent.compile_seconds
     begun = time.monotonic()
     job = make_job(bench, role, ids, work.lengths)
     done, carry, history = _resume(work, ids, checkpoint)
@@ -263,16 +267,18 @@ def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, s
             _store(work.folder / f"snapshot_{latest.epoch:05d}", role, ids, latest, history, now)
         if not last and time.monotonic() - saved >= bench.settings.engine.checkpoint_seconds:
             tree = {"carry": population.host(latest), "history": history}
-            chunks.save_partial(work.folder, tree, ids, role.fingerprint, latest.epoch)
+            seconds = earlier + time.monotonic() - begun
+            chunks.save_partial(work.folder, tree, ids, role.fingerprint, latest.epoch, seconds=seconds)
             saved = time.monotonic()
     assert latest is not None  # a checkpoint is never written after the last epoch
-    _store(work.folder, role, ids, latest, history, training.kept_variables(latest.carry))
+    seconds = earlier + time.monotonic() - begun
+    _store(work.folder, role, ids, latest, history, training.kept_variables(latest.carry), seconds=seconds)
     chunks.drop_partial(work.folder, ids)
     return Spent(
         spent.members + len(ids),
         base + (recipe.epochs - done) * steps_per_epoch,
         spent.seconds + time.monotonic() - begun,
-        sum(made.seconds for made in work.programs.values()),
+        compiled,
     )
 
 
@@ -293,11 +299,12 @@ def _resume(
 
 
 def _store(
-    folder: Path, role: Role, ids: np.ndarray, latest: population.Progress, history: dict[str, np.ndarray], kept: Tree
-) -> None:
+    folder: Path, role: Role, ids: np.ndarray, latest: population.Progress, history: dict[str, np.ndarray], kept: Tree,
+    **facts: Any,
+) -> None:  # fmt: skip
     """Stores a finished chunk, or a snapshot of one."""
     kept, diverged_at = jax.tree.map(lambda leaf: np.asarray(leaf)[: len(ids)], (kept, latest.carry.diverged_at))
-    store_chunk(folder, role, ids, kept, diverged_at, history, latest.epoch)
+    store_chunk(folder, role, ids, kept, diverged_at, history, latest.epoch, **facts)
 
 
 def store_chunk(
@@ -323,6 +330,17 @@ def load_chunk(bench: workbench.Workbench, chunk: chunks.Chunk, epochs: int = 0)
     `epochs` is what its role was trained for; 0 = train.epochs of this workbench.
     """
     return chunks.load(chunk, chunk_template(bench, len(chunk.member_ids), epochs or bench.settings.train.epochs))
+
+
+def trained_members(run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: Role) -> Tree:
+    """Returns the kept flax variables of a trained role of this run; members of damaged chunks are trained again."""
+    folder = run.path("populations", role.name)
+    while True:
+        try:
+            return load_members(bench, folder, role.fingerprint, role.member_ids)
+        except chunks.Damaged as error:
+            _discard([error.path], reporter)
+            train_missing(run, reporter, bench, role)
 
 
 def load_members(bench: workbench.Workbench, folder: Path, fingerprint: str, member_ids: np.ndarray) -> Tree:

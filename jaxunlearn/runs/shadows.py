@@ -211,7 +211,7 @@ def draw_figure(run_folder: store.Run, bench: workbench.Workbench, exposed: Expo
         exposed.log_odds, exposed.member, labels, np.asarray(dataset.ids)[exposed.rows], pictures, dataset.class_names,
         dataset.scale,
     )  # fmt: skip
-    page.save_figure(figure, run_folder.path("report", "shadows.svg"))
+    page.save_figure(figure, run_folder.output("report", "shadows.svg"))
 
 
 def findings(summary: Summary) -> list[records.Finding]:
@@ -227,16 +227,15 @@ def findings(summary: Summary) -> list[records.Finding]:
 
 
 def write_findings(run_folder: store.Run, summary: Summary) -> None:
-    """Writes summary.json (per member) and findings.json."""
+    """Writes summary.json (per member) and report/shadows_findings.json."""
     plain = {
         **summary._asdict(),
         "spent": summary.spent._asdict(),
         "member": list(range(summary.members)),
     }
     store.files.write_json(run_folder.path("summary.json"), plain)
-    store.files.write_json(
-        run_folder.path("findings.json"), [vars(finding) for finding in findings(summary)]
-    )  # fmt: skip
+    numbers = run_folder.path("report", "shadows_findings.json")
+    store.files.write_json(numbers, [vars(finding) for finding in findings(summary)])
 
 
 def summary_text(summary: Summary) -> str:
@@ -278,7 +277,8 @@ def files_text(run_folder: store.Run, settings: Settings) -> str:
         *[(f"  logits/{name}", "the same through the training augmentation") for name in views],
         ("  populations/shadow/", "weights (orbax chunks), membership.npz"),
         ("  split.npz", "shadow, target, population, test rows; forget sets"),
-        ("  summary.json, findings.json", "per member; means with 95 % intervals"),
+        ("  summary.json", "accuracies per member"),
+        ("  report/shadows_findings.json", "means with 95 % intervals"),
         ("  report/shadows.svg", "confidence of members against non-members"),
     ]
     return f"files in {run_folder.root}:\n{tables.pairs(rows)}"

@@ -1,6 +1,8 @@
-"""Splits of a run: drawn once, stored, read back, never redrawn."""
+"""Splits of a run: drawn once, stored, read back; drawn again only where the stored file is damaged."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,17 +54,33 @@ def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, s
     if settings.split.forget.kind == "index_file":  # who is asked to be forgotten, whatever the file is called
         facts["listed"] = store.files.fingerprint(forget.listed_rows(settings.split, bench.dataset))
     path = run.path("split.npz")
-    drawn = None if path.exists() else draw(bench)  # a split that cannot be drawn must not claim the folder
+    arrays = stored(run, path, _ARRAYS)
+    drawn = draw(bench) if arrays is None else None  # a split that cannot be drawn must not claim the folder
     fingerprint, _ = store.claim(run, "split", run.path("split.json"), facts, STAGE_VERSION)
     if drawn is not None:
         arrays = {name: getattr(drawn, name) for name in _ARRAYS}
         store.files.write_npz(path, **arrays, **naming.named(bench.dataset))
         return drawn, fingerprint
-    arrays = store.files.read_npz(path)
-    stored = records.Split(
+    assert arrays is not None
+    split = records.Split(
         **{name: arrays[name] for name in _ARRAYS}, kind=settings.split.forget.kind, seed=settings.seed
     )  # fmt: skip
-    return stored, fingerprint
+    return split, fingerprint
+
+
+def stored(run: store.Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
+    """Arrays of a file that can be made again; None where it is missing, or damaged, which is said."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        arrays = store.files.read_npz(path)
+    except errors.StoreError:
+        arrays = {}
+    if set(names) <= set(arrays):
+        return arrays
+    progress.Reporter(run.log).say(f"{path} is damaged; it is made again")
+    store.files.remove(path)
+    return None
 
 
 def draw_members(bench: workbench.Workbench, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
@@ -102,13 +120,14 @@ def stored_membership(
     store.claim(run, stage, run.path("populations", role, "membership.json"), facts, STAGE_VERSION)
     path = run.path("populations", role, "membership.npz")
     rows = len(bench.dataset.labels)
-    stored = np.zeros((0, rows), bool)
-    if path.exists():
-        stored = np.unpackbits(store.files.read_npz(path)["packed"], axis=1, count=rows).astype(bool)
-    if len(stored) < len(member_ids):
-        stored = np.concatenate([stored, draw(np.asarray(member_ids)[len(stored) :])])
-        store.files.write_npz(path, packed=np.packbits(stored, axis=1))
-    return stored[: len(member_ids)]
+    table = np.zeros((0, rows), bool)
+    arrays = stored(run, path, ("packed",))
+    if arrays is not None:
+        table = np.unpackbits(arrays["packed"], axis=1, count=rows).astype(bool)
+    if len(table) < len(member_ids):
+        table = np.concatenate([table, draw(np.asarray(member_ids)[len(table) :])])
+        store.files.write_npz(path, packed=np.packbits(table, axis=1))
+    return table[: len(member_ids)]
 
 
 def recorded_rows(split: records.Split) -> np.ndarray:

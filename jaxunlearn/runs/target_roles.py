@@ -195,8 +195,7 @@ def origin(target: Target) -> Origin:
             f"targets.start = {start!r}: {stage} does not exist; it must be a run folder whose {target.name} models "
             f"are trained. Run `python -m launch.targets --config=... --workdir={start}` first."
         )
-    stored = store.files.read_json(stage)
-    facts = stored["facts"]
+    fingerprint, facts = store.read_claim(stage)
     now = {
         "classes": target.bench.dataset.num_classes,
         "shape": list(target.bench.dataset.inputs.shape[1:]),
@@ -209,7 +208,7 @@ def origin(target: Target) -> Origin:
                 f"targets.start = {start!r} holds {target.name} models with {name} = {facts.get(name)!r}, but this run "
                 f"has {value!r}; weights can be trained on only in the same network."
             )
-    found = store.chunks.finished(folder, stored["fingerprint"])[0]
+    found = store.chunks.finished(folder, fingerprint)[0]
     ids = {int(member) for chunk in found for member in chunk.member_ids}
     shared = target.name == "original" and ids == {0}
     needed = 1 if shared else len(target.member)
@@ -218,7 +217,7 @@ def origin(target: Target) -> Origin:
             f"targets.start = {start!r} holds {len(ids)} finished {target.name} model(s), but {needed} are needed, one "
             "per forget set. Train them there, or lower split.forget.count."
         )
-    return Origin(folder, stored["fingerprint"], shared)
+    return Origin(folder, fingerprint, shared)
 
 
 def stage(run: store.Run, target: Target, split_fingerprint: str, shadow: roles.Role) -> roles.Role:

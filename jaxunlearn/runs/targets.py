@@ -117,10 +117,6 @@ def produce(
                 run_folder, reporter, target.bench, role, target.rows, view, target.snapshots
             )
             intact = intact and whole
-    if spent.members:
-        # What a role cost is told again whenever methods are compared with it, long after it was trained.
-        cost = {"members": spent.members, "seconds": spent.seconds, "compile_seconds": spent.compile_seconds}
-        store.files.write_json(run_folder.path("populations", target.name, "cost.json"), cost)
     diverged = shadows.diverged_members(run_folder, role)
     for member, step in diverged.items():
         reporter.say(f"{target.name}: member {member} diverged and was frozen at step {step}")

@@ -1,8 +1,9 @@
 """The run folder: the only room, with `data` and the report page, that opens files.
 
-`run` (lock, run.json, stages), `chunks` (populations by orbax), `logits` (memory-mapped), `files` (atomic writes),
-`arrays` and `approaches` (what a user brings).
+`run` (lock, run.json, stages), `outputs` (which files are ours), `chunks` (populations by orbax), `logits`
+(memory-mapped), `files` (atomic writes), `npy` (headers and archives, checked first), `arrays` and `approaches` (what a
+user brings).
 """
 
 from jaxunlearn.store import approaches, arrays, chunks, files, logits
-from jaxunlearn.store.run import STAGES, Run, claim, open_run, status, versions
+from jaxunlearn.store.run import STAGES, Run, begin, claim, open_run, read_claim, status, versions

@@ -5,11 +5,17 @@
     populations/ROLE/partial_00000_00063/epoch_0012/  rolling checkpoint of a chunk in work, the newest one only
 
 A manifest is written last, inside a temporary folder that is then renamed: a chunk is whole or not there. Orbax
-restores flipped bytes without a word, so the manifest keeps file sizes (checked whenever chunks are listed) and a
-checksum per leaf (checked whenever a chunk is loaded).
+restores flipped bytes without a word, so the manifest keeps file sizes and a checksum of itself (checked whenever
+chunks are listed) and a checksum per leaf (checked whenever a chunk is loaded).
 """
 
+import contextlib
+import errno
+import json
+import logging
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +26,16 @@ from jaxunlearn import errors, trees
 from jaxunlearn.store import files
 
 Tree = Any
+
+
+class Damaged(errors.StoreError):
+    """A chunk cannot be read as it was written; `path` is its folder."""
+
+    def __init__(self, path: Path, why: str):
+        """`why` is a clause."""
+        super().__init__(f"{path} {why}; delete that folder and run the same command again: only this chunk is made "
+                         "anew.")  # fmt: skip
+        self.path = path
 
 
 class Chunk(NamedTuple):
@@ -44,17 +60,18 @@ def save(path: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, **fac
 
     tree = trees.to_host(tree)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    files.note(path)
     with files.writing(path):
         files.remove(temporary)
         temporary.mkdir(parents=True)
         try:
-            with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
                 checkpointer.save(temporary / "arrays", args=ocp.args.StandardSave(tree))
-        except ValueError as error:
-            # TensorStore reports a full disk as a ValueError with a page of detail.
-            if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
-                raise errors.StoreError(f"cannot write {path}: the disk is full; free space and run again.") from error
-            raise
+        except Exception as error:  # noqa: BLE001 - orbax and TensorStore report the disk's errors as any type
+            refused = _refused(error)
+            if refused is None:
+                raise
+            raise refused from error
         sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in _files(temporary)}
         leaves = {name: files.checksum(np.asarray(leaf)) for name, leaf in trees.named_leaves(tree)}
         manifest = {
@@ -64,9 +81,39 @@ def save(path: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, **fac
             "leaves": leaves,
             **facts,
         }
-        files.write_json(temporary / "manifest.json", manifest)
+        manifest["checksum"] = _checksum(manifest)
+        files.write_whole(temporary / "manifest.json", files.as_json(manifest))
         files.remove(path)
         os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps orbax from logging with tracebacks, on threads of its own, what it raises as well."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _refused(error: BaseException | None) -> OSError | None:
+    """Returns what the operating system refused, from an exception, its causes, or a page of TensorStore's detail."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        named = re.search(r"[Oo][Ss][ _]error(?:_code)?\W*(\d+)|(RESOURCE_EXHAUSTED|No space left)", str(error))
+        if named:
+            code = int(named[1] or errno.ENOSPC)
+            return OSError(code, os.strerror(code))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    """Of everything in a manifest but the checksum itself, as it is read back."""
+    return files.fingerprint(json.loads(files.as_json({**manifest, "checksum": ""})))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -77,9 +124,11 @@ def inspect(path: Path, fingerprint: str) -> Chunk | None:
     """A chunk's manifest if it is whole and of this fingerprint; None if it is damaged or of another run."""
     try:
         manifest = files.read_json(path / "manifest.json")
-        whole = all((path / name).stat().st_size == size for name, size in manifest["files"].items())
+        # Chunks of earlier versions have no checksum.
+        whole = manifest.get("checksum", "") in ("", _checksum(manifest))
+        whole = whole and all((path / name).stat().st_size == size for name, size in manifest["files"].items())
         ids = np.asarray(manifest["member_ids"], np.int32)
-    except (OSError, errors.StoreError, KeyError, TypeError):
+    except (OSError, errors.StoreError, KeyError, TypeError, ValueError, AttributeError):
         return None
     return Chunk(path, ids, manifest) if whole and manifest.get("fingerprint") == fingerprint else None
 
@@ -88,22 +137,21 @@ def load(chunk: Chunk, template: Tree) -> Tree:
     """Restores a checkpoint as NumPy arrays in the structure of `template` and verifies every leaf's checksum.
 
     Raises:
-      StoreError: unreadable, or a leaf is not what was written; the message names chunk and leaf.
+      Damaged: unreadable, or a leaf is not what was written; the message names chunk and leaf.
     """
     import orbax.checkpoint as ocp
 
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), template)
-    way_out = "delete that folder and run the same command again: only this chunk is made anew"
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             tree = checkpointer.restore(chunk.path / "arrays", args=ocp.args.StandardRestore(shapes))
     except Exception as error:  # noqa: BLE001 - orbax and TensorStore report damage as bare Exceptions
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise errors.StoreError(f"{chunk.path} cannot be read ({reason}); {way_out}.") from error
+        raise Damaged(chunk.path, f"cannot be read ({reason})") from error
     tree = jax.tree.map(np.asarray, tree)
     for name, leaf in trees.named_leaves(tree):
         if files.checksum(leaf) != chunk.manifest["leaves"].get(name):
-            raise errors.StoreError(f"{chunk.path} is damaged ({name}); {way_out}.")
+            raise Damaged(chunk.path, f"is damaged ({name})")
     return tree
 
 

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors, escapes, progress
+from jaxunlearn.store import npy
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again, nothing finished is lost",
@@ -25,8 +25,12 @@ _REASONS = {
     errno.EROFS: "the file system is read-only; choose another --workdir",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another --workdir",
     errno.EEXIST: "a file of that name is in the way; choose another --workdir",
+    errno.EISDIR: "a folder of that name is in the way; move it, or choose another --workdir",
+    errno.ENAMETOOLONG: "the name is too long; choose another --workdir",
+    errno.EFBIG: "the file is larger than the system allows (ulimit -f); run the same command again without that limit",
     errno.ENOENT: "the folder cannot be made there; choose another --workdir",
 }
+OUTPUTS = "outputs.jsonl"
 
 
 @contextlib.contextmanager
@@ -35,14 +39,30 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0)
-        if reason is None:
-            raise
-        raise errors.StoreError(f"cannot write {path}: {reason}.") from error
+        raise errors.StoreError(f"cannot write {path}: {reason(error)}.") from error
+
+
+def reason(error: OSError) -> str:
+    """Returns why the operating system refused, and what to do about it."""
+    other = f"{error.strerror or error}; choose another --workdir or mend the disk, then run the same command again"
+    return _REASONS.get(error.errno or 0, other)
+
+
+def note(path: Path) -> None:
+    """Lists an output in outputs.jsonl of the run folder around it, before it is written; does nothing elsewhere."""
+    root = next((folder for folder in path.parents if (folder / OUTPUTS).is_file()), None)
+    if root is not None:
+        append_json_line(root / OUTPUTS, str(path.relative_to(root)))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, syncs it, and renames it into place."""
+    """Writes an output under a temporary name, syncs it, and renames it into place."""
+    note(path)
+    write_whole(path, content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file as `write_bytes` does, without listing it as an output."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
@@ -55,19 +75,40 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes strict JSON atomically: NaN becomes null, infinity "inf" (`escapes.strict_json`)."""
-    write_bytes(path, (_json(value, indent=1) + "\n").encode())
+    write_bytes(path, as_json(value))
 
 
-def read_json(path: Path) -> Any:
-    """Reads JSON; a broken file is a StoreError, a missing one a FileNotFoundError."""
+def as_json(value: Any) -> bytes:
+    """Returns a value as the text that `write_json` writes."""
+    return (_json(value, indent=1) + "\n").encode()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+      StoreError: broken, something else than an object, or a folder. FileNotFoundError: nothing is there.
+    """
     try:
-        return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise errors.StoreError(f"{path} is damaged ({error}). Delete it and run the same command again.") from error
+        npy.require_regular(path)
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise npy.Malformed(f"it holds a {type(found).__name__}, expected an object")
+    except FileNotFoundError:
+        raise
+    except (npy.Malformed, OSError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+    return found
+
+
+def damaged(path: Path, why: object) -> errors.StoreError:
+    """Returns the error for a file of a run folder that is not as it was written."""
+    return errors.StoreError(f"{path} is damaged ({why}). Delete it and run the same command again.")
 
 
 def write_npz(path: Path, **arrays: Any) -> None:
     """Writes an uncompressed .npz atomically, without pickles."""
+    note(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.stem}.tmp-{os.getpid()}.npz")
@@ -89,12 +130,11 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
       StoreError: missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return npy.read_archive(path)
     except FileNotFoundError as error:
         raise errors.StoreError(f"{path} is missing.") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, zlib.error) as error:
-        raise errors.StoreError(f"{path} is damaged ({error}). Delete it and run the same command again.") from error
+    except npy.Malformed as error:
+        raise damaged(path, error) from error
 
 
 def append_json_line(path: Path, value: Any) -> None:

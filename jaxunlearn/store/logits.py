@@ -7,6 +7,7 @@ A member's block counts once its checksum stands in the manifest. A truncated or
 the members it lost, and only those are computed again.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.store import files
+from jaxunlearn.store import files, npy
 
 
 class LogitsFile(NamedTuple):
@@ -45,8 +46,9 @@ def open_file(
     done = _read_done(path, facts)
     old, damaged = _open_old(path, facts, done)
     done = {member: crc for member, crc in done.items() if member not in damaged}
-    if old is not None and old.shape[0] >= num_members:
+    if old is not None and old.mode == "r+" and old.shape[0] >= num_members:
         return LogitsFile(old, done, path, facts, damaged)
+    num_members = max(num_members, *(member + 1 for member in done), 1)
     values = _make(path, (num_members, num_rows, num_classes), dtype)
     for member in done:
         assert old is not None
@@ -74,13 +76,14 @@ def read(path: Path) -> np.ndarray:
       StoreError: missing or unreadable.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        return npy.map_file(path)
+    except (npy.Malformed, OSError) as error:
         raise errors.StoreError(f"{path} cannot be read ({error}); run launch.shadows again to repair it.") from error
 
 
 def _make(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
     temporary = path.with_name(f"{path.stem}.tmp-{os.getpid()}.npy")
+    files.note(path)
     with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         values = np.lib.format.open_memmap(temporary, "w+", dtype=np.dtype(dtype), shape=shape)
@@ -96,7 +99,7 @@ def _read_done(path: Path, facts: dict[str, Any]) -> dict[int, int]:
         if manifest["facts"] != facts:
             return {}
         return {int(member): crc for member, crc in manifest["done"].items()}
-    except (OSError, errors.StoreError, KeyError, TypeError, ValueError):
+    except (OSError, errors.StoreError, KeyError, TypeError, ValueError, AttributeError):
         return {}
 
 
@@ -106,21 +109,22 @@ def _open_old(path: Path, facts: dict[str, Any], done: dict[int, int]) -> tuple[
         return None, ()
     everyone = tuple(sorted(done))
     try:
+        num_bytes = npy.require_regular(path)
         with open(path, "rb") as file:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            offset = file.tell()
-    except (OSError, ValueError):
+            header = npy.read_header(file)
+    except (OSError, npy.Malformed):
         return None, everyone
-    if shape[1:] != (facts["rows"], facts["classes"]) or dtype != np.dtype(facts["dtype"]):
+    block = (facts["rows"], facts["classes"])
+    if len(header.shape) != 3 or header.shape[1:] != block or header.dtype != np.dtype(facts["dtype"]):
         return None, everyone
-    full = offset + int(np.prod(shape)) * dtype.itemsize
-    if path.stat().st_size != full:
-        with files.writing(path), open(path, "r+b") as handle:
-            handle.truncate(full)
-            os.posix_fallocate(handle.fileno(), 0, full)
-    values = np.load(path, mmap_mode="r+")
-    inside = [member for member in everyone if member < shape[0]]
+    if num_bytes == header.size:
+        values = np.load(path, mmap_mode="r+")
+    else:  # cut short, or a header that counts other members: the lines that are there, to be carried over
+        lines = (num_bytes - header.offset) // (math.prod(block) * header.dtype.itemsize)
+        if lines < 1:
+            return None, everyone
+        values = np.memmap(path, header.dtype, "r", header.offset, (lines, *block))
+    inside = [member for member in everyone if member < len(values)]
     kept = {member for member in inside if files.checksum(np.asarray(values[member])) == done[member]}
     return values, tuple(member for member in everyone if member not in kept)
 

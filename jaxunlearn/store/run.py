@@ -1,6 +1,6 @@
 """The run folder: one lock, one run.json, one manifest per stage.
 
-    run.json  log.jsonl  split.npz  populations/ROLE/chunk_*/  logits/  scores/  findings.json  report/
+    run.json  log.jsonl  outputs.jsonl  split.npz  populations/ROLE/chunk_*/  logits/  scores/  findings.json  report/
 
 A stage's manifest holds its fingerprint and the facts behind it. The same fingerprint means reuse, another one stops
 the command and shows which facts differ; nothing is ever mixed or overwritten unasked.
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxunlearn import errors, escapes
-from jaxunlearn.store import files
+from jaxunlearn.store import files, outputs
 
 
 class Run(NamedTuple):
@@ -31,8 +31,18 @@ class Run(NamedTuple):
     root: Path
 
     def path(self, *parts: str) -> Path:
-        """A path inside the folder."""
+        """Returns a path inside the folder."""
         return self.root.joinpath(*parts)
+
+    def output(self, *parts: str) -> Path:
+        """Returns the path of an output that another room is about to write, and lists it as ours."""
+        path = self.root.joinpath(*parts)
+        files.note(path)
+        return path
+
+    def delete(self, *patterns: str) -> None:
+        """Deletes the outputs that match a pattern; what is not ours stays."""
+        outputs.delete(self.root, patterns)
 
     def log(self, event: dict[str, Any]) -> None:
         """Appends an event to log.jsonl."""
@@ -42,15 +52,14 @@ class Run(NamedTuple):
 _TARGETS = ("original", "retrained", "population_in", "shadow_origin", "reference", "snapshots")
 _KINDS = (("populations", ""), ("logits", ".*"))
 
-# What --overwrite=STAGE deletes.
+# What --overwrite=STAGE deletes, of the outputs that are listed as ours.
 STAGES: dict[str, tuple[str, ...]] = {
     "split": ("split.npz", "split.json"),
-    "shadows": ("populations/shadow", "logits/shadow.*"),
+    "shadows": ("populations/shadow", "logits/shadow.*", "summary.json", "report/shadows*"),
     "targets": (*(f"{kind}/{role}{end}" for role in _TARGETS for kind, end in _KINDS), "targets.json"),
     **{role: tuple(f"{kind}/{role}{end}" for kind, end in _KINDS) for role in _TARGETS},
     "unlearned": (*(f"{kind}/unlearned:*" for kind, _ in _KINDS), "unlearned.json"),
     "logits": ("logits",),
-    "report": ("report", "findings.json", "summary.json"),
 }
 
 
@@ -65,7 +74,7 @@ def patterns(stage: str, owned: Mapping[str, tuple[str, ...]] = {}) -> tuple[str
     if stage.startswith("unlearned:"):
         return tuple(f"{kind}/{glob.escape(stage)}{end}" for kind, end in (*_KINDS, ("populations", ".*")))
     if stage == "all":
-        return tuple(pattern for one in (STAGES, owned) for own in one.values() for pattern in own)
+        return ("*",)
     stages = {**STAGES, **owned}
     if stage not in stages:
         raise errors.unknown("stage for --overwrite", stage, [*stages, "all"])
@@ -86,21 +95,39 @@ def open_run(
       owned: what analyses own, by name; see `patterns`.
 
     Raises:
-      StoreError: cannot be written, or another process works in it. ConfigError: unknown stage.
+      StoreError: cannot be written, holds something and is no run folder, or another process works in it.
+      ConfigError: unknown stage.
     """
     doomed = [pattern for stage in overwrite for pattern in patterns(stage, owned)]
-    root = Path(workdir).expanduser().absolute()
-    with files.writing(root):
-        root.mkdir(parents=True, exist_ok=True)
+    root = begin(workdir).root
+    with files.writing(root / ".lock"):
         lock = open(root / ".lock", "a+")  # noqa: SIM115 - held open while the run lasts: closing it frees the lock
     with lock:
         _lock(lock, root)
-        for leftover in root.rglob("*.tmp-*"):
-            files.remove(leftover)
-        for pattern in doomed:
-            for path in root.glob(pattern):
-                files.remove(path)
+        if doomed and not (root / files.OUTPUTS).is_file():
+            raise errors.StoreError(
+                f"{root} has no {files.OUTPUTS}, which lists what --overwrite may delete (earlier versions kept none). "
+                f"Delete by hand ({', '.join(doomed[:4])}), or choose another --workdir."
+            )
+        outputs.tidy(root)
+        outputs.delete(root, doomed)
         yield Run(root)
+
+
+def begin(workdir: str) -> Run:
+    """Makes or finds a run folder, without its lock: for outputs that no stage owns.
+
+    Raises:
+      StoreError: it cannot be made, or holds something and is no run folder.
+    """
+    if "\0" in workdir:
+        raise errors.StoreError(f"{workdir!r} cannot be a folder: it holds a NUL. Choose another --workdir.")
+    try:
+        root = Path(workdir).expanduser().absolute()
+    except RuntimeError as error:  # the home of an unknown user
+        raise errors.StoreError(f"{workdir!r} cannot be a folder ({error}). Choose another --workdir.") from error
+    outputs.claim(root)
+    return Run(root)
 
 
 def _lock(lock: Any, root: Path) -> None:
@@ -179,13 +206,13 @@ def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: i
     """
     flat = _flatten({**facts, "stage_version": version})
     wanted = files.fingerprint(flat)
-    if not path.exists():
+    try:
+        if files.read_json(path).get("fingerprint") == wanted:
+            return wanted, True
+    except FileNotFoundError:
         files.write_json(path, {"stage": stage, "fingerprint": wanted, "facts": flat})
         return wanted, False
-    found = files.read_json(path)
-    if found.get("fingerprint") == wanted:
-        return wanted, True
-    before = found.get("facts", {})
+    _, before = read_claim(path)
     now = json.loads(json.dumps(escapes.strict_json(flat)))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     shown = "\n".join(f"  {name}: stored {before.get(name)!r}, now {now.get(name)!r}" for name in changed[:12])
@@ -193,6 +220,19 @@ def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: i
         f"{run.root} holds results of stage '{stage}' made with other settings:\n{shown}\n"
         f"Choose another --workdir, or delete them with --overwrite={stage}."
     )
+
+
+def read_claim(path: Path) -> tuple[str, dict[str, Any]]:
+    """Returns fingerprint and facts of a stage's manifest.
+
+    Raises:
+      StoreError: damaged: fingerprint and facts do not belong together. FileNotFoundError: nothing is there.
+    """
+    manifest = files.read_json(path)
+    found, facts = manifest.get("fingerprint"), manifest.get("facts")
+    if not isinstance(found, str) or not isinstance(facts, dict) or files.fingerprint(facts) != found:
+        raise files.damaged(path, "its fingerprint does not fit its facts")
+    return found, facts
 
 
 def _flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

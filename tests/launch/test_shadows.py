@@ -78,7 +78,7 @@ def test_a_run_leaves_what_it_says(unbroken, capsys):
         assert line in printed.out
     assert "5 of 5 members are finished already" in printed.err  # and nothing was trained again
     summary = json.loads((unbroken / "summary.json").read_text())
-    findings = json.loads((unbroken / "findings.json").read_text())
+    findings = json.loads((unbroken / "report" / "shadows_findings.json").read_text())
     values, rows = logits(unbroken), np.load(unbroken / "logits" / "places.npy")
     assert values.shape == (5, 1797, 10) and np.isfinite(values).all()
     split = np.load(unbroken / "split.npz")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxunlearn.runs import recording
 
 from jaxunlearn import unlearn
 from jaxunlearn.unlearn import running
@@ -88,6 +89,47 @@ def test_killed_between_epochs_it_ends_with_the_same_numbers(unbroken, again, mo
     assert "continuing in phase 1 after epoch 1" in capsys.readouterr().err
     np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(unbroken, "unlearned:finetune"))
     assert not list((again / "populations").glob("*.work"))
+
+
+def test_killed_between_training_and_recording_a_role_later_stages_go_on(unbroken, again, monkeypatch, capsys):
+    shutil.rmtree(again / "populations" / "retrained")
+    for path in (again / "logits").glob("retrained*"):
+        path.unlink()
+    real = recording.record
+
+    def interrupted(run, reporter, bench, role, *rest):
+        if role.name == "retrained":
+            raise KeyboardInterrupt
+        return real(run, reporter, bench, role, *rest)
+
+    monkeypatch.setattr(recording, "record", interrupted)
+    assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 130
+    monkeypatch.setattr(recording, "record", real)
+    assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 0
+    assert "retrained: 3 of 3 members are finished already" in capsys.readouterr().err
+    told = json.loads((again / "unlearned.json").read_text())["roles"]["retrained"]
+    assert told["seconds"] > 0  # what it cost stands in its chunks
+    np.testing.assert_array_equal(values(again, "retrained"), values(unbroken, "retrained"))
+
+
+def test_a_damaged_original_is_trained_again_before_it_is_unlearned(unbroken, again, capsys):
+    shutil.rmtree(again / "populations" / "unlearned:ssd")
+    [chunk] = (again / "populations" / "original").glob("chunk_*")
+    victim = max((path for path in chunk.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 0
+    said = capsys.readouterr().err
+    assert f"{chunk} is damaged" in said and "training original" in said
+    np.testing.assert_array_equal(values(again, "unlearned:ssd"), values(unbroken, "unlearned:ssd"))
+
+
+def test_other_stages_leave_the_findings_of_an_audit_alone(again):
+    (again / "findings.json").write_text("[]\n")
+    assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 0
+    assert (again / "findings.json").read_text() == "[]\n"
+    assert len(json.loads((again / "report" / "shadows_findings.json").read_text())) == 4
 
 
 def test_a_damaged_chunk_is_made_again(unbroken, again, capsys):

@@ -245,3 +245,155 @@ def test_a_damaged_npz_or_json_is_a_message(run):
     run.path("x.json").write_text("{")
     with pytest.raises(errors.StoreError, match="x.json is damaged"):
         files.read_json(run.path("x.json"))
+
+
+def test_a_folder_of_the_users_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "mine.tmp-1").write_text("kept")
+    with pytest.raises(errors.StoreError, match=r"no run folder and not empty \(it holds 'mine.tmp-1'\)"):
+        with store.open_run(str(tmp_path), overwrite=("all",)):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.tmp-1"]
+
+
+def test_overwrite_deletes_what_is_listed_as_ours_and_nothing_else(tmp_path):
+    users = ["epsilon_evidence.npz", "evaluation.md", "logits/notes.txt", "report/mine.svg", "report/tables/mine.csv"]
+    ours = ["epsilon.npz", "evaluation.json", "logits/shadow.npy", "report/report.html", "report/tables/scores.csv"]
+    with store.open_run(str(tmp_path)) as run:
+        for name in ours:
+            files.write_bytes(run.path(name), b"ours")
+        run.output("report", "scores.svg").write_text("ours")
+    for name in users:
+        (tmp_path / name).write_text("the user's")
+    with store.open_run(str(tmp_path), overwrite=("all",)):
+        pass
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*users, ".lock", "outputs.jsonl"}
+
+
+def test_leftovers_are_deleted_beside_outputs_of_this_folder_only(tmp_path):
+    with store.open_run(str(tmp_path / "outer")) as run:
+        files.write_npz(run.path("scores.npz"), a=np.arange(3))
+        run.output("report", "shadows.svg")
+        for place in ("scores.tmp-1.npz", "report/shadows.12.part.svg"):
+            run.path(place).parent.mkdir(exist_ok=True)
+            run.path(place).write_text("left by a killed process")
+        kept = ["thesis.tmp-1", "report/drawing.12.part.svg", "inner/split.tmp-7.npz"]
+        with store.open_run(str(run.path("inner"))) as inner:
+            files.write_npz(inner.path("split.npz"), a=np.arange(3))
+        for place in kept:
+            run.path(place).write_text("another's")
+    with store.open_run(str(tmp_path / "outer")) as run:
+        left = {str(path.relative_to(run.root)) for path in run.root.rglob("*") if ".tmp-" in path.name or
+                ".part." in path.name}  # fmt: skip
+    assert left == set(kept)
+
+
+def test_a_folder_of_an_earlier_version_is_used_but_nothing_of_it_deleted(tmp_path):
+    (tmp_path / "run.json").write_text('{"status": "done", "versions": {}, "settings": {}}')
+    (tmp_path / "split.npz").write_text("old")
+    with store.open_run(str(tmp_path)) as run:
+        files.write_json(run.path("a.json"), {})
+    with pytest.raises(errors.StoreError, match=r"has no outputs.jsonl, .*Delete by hand \(split.npz, split.json\)"):
+        with store.open_run(str(tmp_path), overwrite=("split",)):
+            pass
+    assert (tmp_path / "split.npz").read_text() == "old"
+
+
+@pytest.mark.parametrize("content", ['["../outside"]', '"../outside"\n"/etc/hosts"\n[1]\n{"a": 1}\n"cut', "\x00\x01"])
+def test_a_damaged_list_of_outputs_deletes_nothing_outside(content, tmp_path):
+    (tmp_path / "outside").write_text("the user's")
+    with store.open_run(str(tmp_path / "run")):
+        pass
+    (tmp_path / "run" / "outputs.jsonl").write_text(content)
+    with store.open_run(str(tmp_path / "run"), overwrite=("all",)):
+        pass
+    assert (tmp_path / "outside").exists()
+
+
+@pytest.mark.parametrize(
+    "workdir, message", [("a\0b", "it holds a NUL"), ("a" * 300, "the name is too long"), ("~nobody_x/a", "cannot be")]
+)
+def test_a_workdir_that_no_folder_can_have_is_one_message(workdir, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.StoreError, match=message):
+        with store.open_run(workdir):
+            pass
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_message(tmp_path):
+    with store.open_run(str(tmp_path)) as run:
+        run.path("a.json").mkdir()
+        run.path("a.npz").mkdir()
+        run.path("a.npy").mkdir()
+        for call in (lambda: files.read_json(run.path("a.json")), lambda: files.read_npz(run.path("a.npz")),
+                     lambda: logits.read(run.path("a.npy")), lambda: files.write_json(run.path("a.json"), {}),
+                     lambda: store.claim(run, "split", run.path("a.json"), {}, 1)):  # fmt: skip
+            with pytest.raises(errors.StoreError, match=r"a.np.|a.json"):
+                call()
+    shutil.rmtree(tmp_path)
+    (tmp_path / ".lock").mkdir(parents=True)
+    with pytest.raises(errors.StoreError, match=r"\.lock: a folder of that name is in the way"):
+        with store.open_run(str(tmp_path)):
+            pass
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "1", "null", '{"fingerprint": 3, "facts": []}', "{", "[" * 10**5, '{"a": 1}']
+)
+def test_a_manifest_of_the_wrong_kind_is_one_message(content, run):
+    run.path("stage.json").write_text(content)
+    with pytest.raises(errors.StoreError, match="stage.json is damaged .*Delete it and run the same command again"):
+        store.claim(run, "shadows", run.path("stage.json"), {"seed": 1}, 1)
+
+
+def test_an_altered_manifest_of_a_chunk_is_noticed(run):
+    path = save(run)
+    manifest = path / "manifest.json"
+    before = manifest.read_text()
+    for old, new in (('"fingerprint": "f"', '"fingerprint": "f",\n "diverged": {"1": 2}'), ("0,\n  1,", "0,\n  3,")):
+        assert old in before
+        manifest.write_text(before.replace(old, new))
+        assert chunks.finished(run.path("populations", "shadow"), "f") == ([], [path])
+    for content in ("[1]", '{"files": [], "member_ids": [1], "fingerprint": "f"}', "{"):
+        manifest.write_text(content)
+        assert chunks.inspect(path, "f") is None
+
+
+@pytest.mark.parametrize("limit", ["EFBIG", "nested"])
+def test_what_the_disk_refuses_inside_orbax_is_one_message(limit, run, monkeypatch):
+    import resource
+
+    import orbax.checkpoint as ocp
+
+    tree = {"a": np.random.default_rng(0).random(50_000)}
+    if limit == "nested":
+
+        def refuse(*args, **kwargs):
+            try:
+                raise OSError(5, "Input/output error")
+            except OSError as error:
+                raise RuntimeError("orbax failed") from error
+
+        monkeypatch.setattr(ocp.Checkpointer, "save", refuse)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == "EFBIG":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(errors.StoreError, match="larger than the system allows|Input/output error; choose another"):
+            chunks.save(run.path("chunk"), tree, np.arange(1), "f")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("place, byte", [(8, 0xFF), (61, ord("9")), (0, 0), (30, ord("("))])
+def test_a_logits_file_with_an_altered_header_is_made_again(place, byte, run):
+    fill(open_logits(run), [0, 1, 2])
+    path = run.path("logits", "shadow.npy")
+    content = bytearray(path.read_bytes())
+    content[place] = byte
+    path.write_bytes(content)
+    again = open_logits(run)
+    fill(again, [member for member in range(3) if member not in again.done])
+    for member in range(3):
+        np.testing.assert_array_equal(logits.read(path)[member], member + np.arange(20).reshape(5, 4))
+    assert open_logits(run).damaged == ()

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import errors, progress, store
+from jaxunlearn import progress, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.report import publish, tables
 from jaxunlearn.report.section import Report, Section
+from jaxunlearn.runs import splits
 
 
 def context(run: store.Run, reporter: progress.Reporter) -> Context:
@@ -23,12 +24,9 @@ def context(run: store.Run, reporter: progress.Reporter) -> Context:
 
     def keep(name: str, facts: Any, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         path, mark = run.path(name), store.files.fingerprint(facts)
-        try:
-            stored = store.files.read_npz(path)
-            if str(stored.pop("fingerprint", "")) == mark:
-                return stored
-        except errors.StoreError:
-            pass  # missing or damaged: it is computed
+        stored = splits.stored(run, path, ("fingerprint",))
+        if stored is not None and str(stored.pop("fingerprint")) == mark:
+            return stored
         values = compute()
         store.files.write_npz(path, fingerprint=np.asarray(mark), **values)
         return values
@@ -63,14 +61,15 @@ def deliver(run: store.Run, report: Report, settings: Mapping[str, Any], begun: 
     versions = ", ".join(f"{name} {value}" for name, value in store.versions().items())
     timed = {"time": progress.duration(time.monotonic() - begun), "versions": versions}
     report = report._replace(provenance={**facts, **report.provenance, **timed})
+    run.delete(f"report/{report.stem}*", f"report/tables/{report.stem}*")  # what an earlier call with others left
     for name, arrays in report.arrays.items():
         store.files.write_npz(run.path(*name.split("/")), **arrays)
     for name, record in report.records.items():
         store.files.write_json(run.path(*name.split("/")), record)
     for folder, logits in report.published.items():
-        store.files.remove(run.path(folder))  # approaches of an earlier run are not of this one
+        run.delete(folder)  # approaches of an earlier run are not of this one
         store.approaches.write(run.path(folder), *logits)
-    publish.publish(run.root, report, settings)
+    publish.publish(run.output, report, settings)
     notes = "".join(f"\nnote: {note}" for note in report.notes)
     files = publish.written(run.root, report, list(report.files))
     return f"{report.answer}\n\n{text(report)}{notes}\n\n{files}"

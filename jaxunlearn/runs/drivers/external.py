@@ -35,7 +35,10 @@ def settings_of(folder: str) -> settings.Settings:
             f"audit.shadow_runs names {folder!r}, which holds no shadow models. It must be a run folder: train them "
             f"with `python -m launch.shadows --config=... --workdir={folder}` first."
         )
-    return settings.resolve(store.files.read_json(root / "run.json")["settings"])
+    try:
+        return settings.resolve(store.files.read_json(root / "run.json")["settings"])
+    except KeyError as error:
+        raise store.files.damaged(root / "run.json", "it holds no settings") from error
 
 
 def check(bench: workbench.Workbench) -> None:
@@ -66,12 +69,12 @@ def open_shadows(
     here = dataclasses.replace(bench.settings, model=other.model, train=other.train, shadows=other.shadows)
     there_bench = workbench.prepare(here)
     root = store.Run(Path(folder).expanduser().absolute())
-    stage = store.files.read_json(root.path("populations", shadows.ROLE, "stage.json"))
+    fingerprint, _ = store.read_claim(root.path("populations", shadows.ROLE, "stage.json"))
     ids = np.arange(other.shadows.count)
     split, _ = splits.obtain(run, bench)
     reporter.say(f"asking {len(ids)} shadow models of {root.root} about {len(split.target):,} target rows")
     try:
-        variables = roles.load_members(there_bench, root.path("populations", shadows.ROLE), stage["fingerprint"], ids)
+        variables = roles.load_members(there_bench, root.path("populations", shadows.ROLE), fingerprint, ids)
     except ValueError as error:
         raise errors.ConfigError(
             f"audit.shadow_runs: the shadows of {folder!r} were trained on inputs of another shape than this run's "

@@ -66,14 +66,13 @@ class World(NamedTuple):
 def world(
     run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, split: records.Split, fingerprint: str
 ) -> World:
-    """Loads the trained originals.
+    """Loads the trained originals; damaged ones are trained again.
 
     Raises:
       StoreError: they are not trained yet, or by other settings.
     """
     target, role = original_role(run, bench, split, fingerprint)
-    folder = run.path("populations", role.name)
-    originals = roles.load_members(target.bench, folder, role.fingerprint, role.member_ids)
+    originals = roles.trained_members(run, reporter, target.bench, role)
     return World(run, reporter, bench, split, originals, facts_of(bench, role.fingerprint, fingerprint))
 
 

@@ -167,11 +167,9 @@ def exact(run_folder: store.Run, bench: workbench.Workbench, split: records.Spli
     if name == "original":
         return found._replace(seconds=0.0, retain_epochs=0.0)
     epochs = target_roles.train_settings(bench.settings, name).epochs
-    try:
-        cost = store.files.read_json(run_folder.path("populations", name, "cost.json"))
-    except (errors.StoreError, FileNotFoundError):  # never written, where a kill came between training and recording
-        return found._replace(retain_epochs=float(epochs))
-    seconds = cost["seconds"] + cost["compile_seconds"] if cost["members"] == sets else float("nan")
+    whole, _ = store.chunks.finished(run_folder.path("populations", name), role.fingerprint)
+    is_exact = sum(len(chunk.member_ids) for chunk in whole) == sets
+    seconds = sum(float(chunk.manifest.get("seconds", np.nan)) for chunk in whole) if is_exact else float("nan")
     return found._replace(seconds=seconds, retain_epochs=float(epochs))
 
 
