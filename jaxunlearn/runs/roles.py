@@ -6,8 +6,9 @@ A role (shadow, original, retrained ...) is a set of member numbers with a membe
 numbers depend on nothing but its own number and row, roles can grow: 128 shadows reuse the 64 that are there.
 """
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store, trees
-from jaxunlearn.population import capacity, lift, training
+from jaxunlearn.population import capacity, chunked, lift, training
 from jaxunlearn.runs import workbench
 from jaxunlearn.store import chunks
 
@@ -42,25 +43,6 @@ class Role(NamedTuple):
     held_out: Callable[[np.ndarray], np.ndarray]
     fingerprint: str
     initial: Callable[[np.ndarray], population.State] | None = None
-
-
-class Spent(NamedTuple):
-    """What training cost in this run (finished chunks of earlier runs cost nothing)."""
-
-    members: int = 0
-    model_steps: float = 0.0
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
-
-
-def add(one: Spent, other: Spent) -> Spent:
-    """Two costs together."""
-    return Spent(
-        one.members + other.members,
-        one.model_steps + other.model_steps,
-        one.seconds + other.seconds,
-        one.compile_seconds + other.compile_seconds,
-    )
 
 
 class Program(NamedTuple):
@@ -107,7 +89,7 @@ def make_job(
 def checkpoint_template(bench: workbench.Workbench, role: Role, member_ids: np.ndarray) -> dict[str, Tree]:
     """Shapes of what a rolling checkpoint of these members holds."""
     carry = training.carry_shapes(make_job(bench, role, member_ids))
-    return {"carry": carry, "history": _blank_history(bench, len(member_ids))}
+    return {"carry": carry, "history": chunked.blank_history(len(member_ids), bench.settings.train.epochs)}
 
 
 def chunk_template(bench: workbench.Workbench, members: int, epochs: int) -> dict[str, Tree]:
@@ -121,55 +103,70 @@ def chunk_template(bench: workbench.Workbench, members: int, epochs: int) -> dic
     return {**stacked, "history": {"loss": history, "accuracy": history}}
 
 
-def _blank_history(bench: workbench.Workbench, members: int) -> dict[str, np.ndarray]:
-    blank = np.full((members, bench.settings.train.epochs), np.nan, np.float32)
-    return {"loss": blank, "accuracy": blank.copy()}
-
-
-def train_missing(run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: Role) -> Spent:
+def train_missing(
+    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: Role
+) -> chunked.TrainingCost:  # fmt: skip
     """Trains every member of the role that no finished chunk holds; returns what that cost."""
     folder = run.path("populations", role.name)
     queue = _take_stock(folder, reporter, role)
     if not queue:
-        return Spent()
+        return chunked.TrainingCost()
     missing = np.concatenate([ids for ids, _ in queue])
     rows = role.membership(missing).sum(1)
     held_out = role.held_out(missing).sum(1) if bench.settings.train.keep == "best" else np.zeros(1)
     lifting = workbench.lifting(bench, min(len(rows), bench.settings.engine.chunk or len(rows)))
     work = Work(folder, reporter, bench, role, lifting, (int(rows.max()), int(held_out.max())), {})
-    total = population.model_steps(rows, bench.settings.train.batch) * bench.settings.train.epochs
     reporter.begin(f"training {role.name}")
-    spent = Spent()
-    while queue:
-        ids, checkpoint = queue.pop(0)
-        try:
-            chunk = len(ids) if checkpoint is not None else _fit(work, ids)
-            if chunk < len(ids):
-                queue = [(ids[i : i + chunk], None) for i in range(0, len(ids), chunk)] + queue
-                continue
-            spent = _train_chunk(work, ids, checkpoint, spent, total)
-        except jax.errors.JaxRuntimeError as error:
-            queue = [*((half, None) for half in halves(error, ids, reporter)), *queue]
-    return spent
+    return chunked.train(_chunked(work, queue), [(ids, checkpoint is not None) for ids, checkpoint in queue], reporter)
 
 
-def halves(error: Exception, ids: np.ndarray, reporter: progress.Reporter) -> tuple[np.ndarray, np.ndarray]:
-    """Two halves of members that did not fit into memory together; any other error is raised again.
+def _chunked(work: Work, queue: list[tuple[np.ndarray, chunks.Chunk | None]]) -> chunked.ChunkedTraining:
+    """A role as the restartable loop wants it."""
+    bench, role, folder = work.bench, work.role, work.folder
+    recipe = bench.settings.train
+    checkpoints = {ids.tobytes(): checkpoint for ids, checkpoint in queue}
 
-    Raises:
-      DeviceError: not even one member fits, by the compiler's account.
-    """
-    is_foreseen = isinstance(error, capacity.DoesNotFit)
-    if is_foreseen and len(ids) == 1:
-        raise errors.DeviceError(
-            f"one member does not fit: {error}. Use a smaller train.batch, model.dtype=bfloat16, a higher "
-            "engine.memory or a smaller model."
-        ) from error
-    if len(ids) == 1 or not (is_foreseen or "RESOURCE_EXHAUSTED" in str(error)):
-        raise error
-    half = -(-len(ids) // 2)
-    reporter.say(f"out of memory with {len(ids)} members at once; going on with {half}")
-    return ids[:half], ids[half:]
+    def epochs(ids: np.ndarray, checkpoint: chunked.Checkpoint | None) -> Iterator[chunked.EpochReport]:
+        program = _program(work, len(ids))
+        job = make_job(bench, role, ids, work.lengths)
+        carry, done = (None, 0) if checkpoint is None else (checkpoint.state, checkpoint.epoch)
+        if carry is None and role.initial is not None:
+            job = job._replace(initial=role.initial(ids))
+        for latest in population.train(
+            job, workbench.resident(bench), recipe.epochs, work.lifting, program=program, carry=carry, done=done
+        ):
+            state = functools.partial(population.host, latest)
+            yield chunked.EpochReport(latest.epoch, latest.loss, latest.accuracy, state, latest)
+
+    def save(ids: np.ndarray, state: Tree, history: Tree, epoch: int, seconds: float) -> None:
+        tree = {"carry": state, "history": history}
+        chunks.save_partial(folder, tree, ids, role.fingerprint, epoch, seconds=seconds)
+
+    def after(ids: np.ndarray, report: chunked.EpochReport, history: Tree) -> None:
+        if report.epoch in recipe.snapshots:
+            kept = population.variables(report.result.carry.state)
+            _store(folder / f"snapshot_{report.epoch:05d}", role, ids, report.result, history, kept)
+
+    def finish(ids: np.ndarray, latest: population.Progress, history: Tree, seconds: float) -> None:
+        _store(folder, role, ids, latest, history, training.kept_variables(latest.carry), seconds=seconds)
+        chunks.drop_partial(folder, ids)
+
+    def steps(ids: np.ndarray, epochs: int) -> float:
+        return population.model_steps(role.membership(ids).sum(1), recipe.batch) * epochs
+
+    return chunked.ChunkedTraining(
+        num_epochs=recipe.epochs,
+        fit=lambda ids: _fit(work, ids),
+        epochs=epochs,
+        load=lambda ids: _resume(work, ids, checkpoints.get(ids.tobytes())),
+        save=save,
+        after=after,
+        finish=finish,
+        steps=steps,
+        unit="model-steps",
+        compile_seconds=lambda: sum(program.seconds for program in work.programs.values()),
+        checkpoint_seconds=bench.settings.engine.checkpoint_seconds,
+    )
 
 
 def finished(folder: Path, reporter: progress.Reporter, role: Role) -> set[int]:
@@ -233,69 +230,19 @@ def _fit(work: Work, ids: np.ndarray) -> int:
     return fitted.chunk
 
 
-def _train_chunk(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None, spent: Spent, total: float) -> Spent:
-    """Trains one chunk to the end, with rolling checkpoints and snapshots, and stores it."""
-    bench, role, reporter = work.bench, work.role, work.reporter
-    recipe = bench.settings.train
-    program = _program(work, len(ids))
-    compiled = sum(made.seconds for made in work.programs.values())
-    # What a role cost is told whenever methods are compared with it: each chunk keeps its share, interrupted or not.
-    earlier = 0.0 if checkpoint is None else checkpoint.manifest.get("seconds", float("nan"))
-    earlier += compiled - spent.compile_seconds
-    begun = time.monotonic()
-    job = make_job(bench, role, ids, work.lengths)
-    done, carry, history = _resume(work, ids, checkpoint)
-    if carry is None and role.initial is not None:
-        job = job._replace(initial=role.initial(ids))
-    steps_per_epoch = population.model_steps(np.asarray(job.streams["train"].num_rows), recipe.batch)
-    saved, base = time.monotonic(), spent.model_steps
-    latest = None
-    for latest in population.train(
-        job, workbench.resident(bench), recipe.epochs, work.lifting, program=program, carry=carry, done=done
-    ):
-        history["loss"][:, latest.epoch - 1] = latest.loss
-        history["accuracy"][:, latest.epoch - 1] = latest.accuracy
-        steps = base + (latest.epoch - done) * steps_per_epoch
-        mean = float(np.nanmean(latest.loss)) if np.isfinite(latest.loss).any() else float("nan")
-        reporter.update(
-            steps, total, "model-steps", f"epoch {latest.epoch} / {recipe.epochs}, loss {mean:.3f}",
-            epoch=latest.epoch, loss=mean,
-        )  # fmt: skip
-        last = latest.epoch == recipe.epochs
-        if latest.epoch in recipe.snapshots:
-            now = population.variables(latest.carry.state)
-            _store(work.folder / f"snapshot_{latest.epoch:05d}", role, ids, latest, history, now)
-        if not last and time.monotonic() - saved >= bench.settings.engine.checkpoint_seconds:
-            tree = {"carry": population.host(latest), "history": history}
-            seconds = earlier + time.monotonic() - begun
-            chunks.save_partial(work.folder, tree, ids, role.fingerprint, latest.epoch, seconds=seconds)
-            saved = time.monotonic()
-    assert latest is not None  # a checkpoint is never written after the last epoch
-    seconds = earlier + time.monotonic() - begun
-    _store(work.folder, role, ids, latest, history, training.kept_variables(latest.carry), seconds=seconds)
-    chunks.drop_partial(work.folder, ids)
-    return Spent(
-        spent.members + len(ids),
-        base + (recipe.epochs - done) * steps_per_epoch,
-        spent.seconds + time.monotonic() - begun,
-        compiled,
-    )
-
-
-def _resume(
-    work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None
-) -> tuple[int, training.Carry | None, dict[str, np.ndarray]]:
-    """Epochs done, carry and history of a checkpoint; a fresh start where there is none or it is damaged."""
-    fresh = (0, None, _blank_history(work.bench, len(ids)))
+def _resume(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None) -> chunked.Checkpoint | None:
+    """A stored checkpoint; None, a fresh start, where there is none or it is damaged."""
     if checkpoint is None:
-        return fresh
+        return None
     try:
         tree = chunks.load(checkpoint, checkpoint_template(work.bench, work.role, ids))
     except errors.StoreError as error:
         work.reporter.say(f"{error} Starting these members again.")
-        return fresh
-    work.reporter.say(f"{work.role.name}: {len(ids)} members continue after epoch {checkpoint.manifest['epoch']}")
-    return checkpoint.manifest["epoch"], tree["carry"], jax.tree.map(np.array, tree["history"])
+        return None
+    epoch = checkpoint.manifest["epoch"]
+    work.reporter.say(f"{work.role.name}: {len(ids)} members continue after epoch {epoch}")
+    history = jax.tree.map(np.array, tree["history"])
+    return chunked.Checkpoint(epoch, tree["carry"], history, checkpoint.manifest.get("seconds", float("nan")))
 
 
 def _store(

@@ -15,6 +15,7 @@ from jaxunlearn import progress, records, store
 from jaxunlearn.data import naming
 from jaxunlearn.data.splits import shadow_pool
 from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.population import chunked
 from jaxunlearn.report import figures, page, tables
 from jaxunlearn.runs import recording, roles, splits, workbench
 from jaxunlearn.scores import signals
@@ -39,7 +40,7 @@ class Summary(NamedTuple):
     train_accuracy: np.ndarray
     held_out_accuracy: np.ndarray
     auc: np.ndarray
-    spent: roles.Spent = roles.Spent()
+    spent: chunked.TrainingCost = chunked.TrainingCost()
     seconds: float = 0.0
 
 
@@ -112,11 +113,11 @@ def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Wor
     role = shadow_role(bench, split, split_fingerprint, run_folder)
     rows = splits.recorded_rows(split)
     store.files.require_space(run_folder.root, _missing_bytes(run_folder, bench, role, len(rows)))
-    spent = roles.Spent()
+    spent = chunked.TrainingCost()
     values, intact = None, False
     while not intact:  # a chunk found damaged while recording is trained again
         more = roles.train_missing(run_folder, reporter, bench, role)
-        spent = roles.add(spent, more)
+        spent = chunked.add(spent, more)
         values, intact = recording.record(run_folder, reporter, bench, role, rows)
     for view in recorded_views(settings):
         recording.record(run_folder, reporter, bench, role, rows, view)

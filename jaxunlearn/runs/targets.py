@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxunlearn import progress, records, store
 from jaxunlearn.metrics import utility
+from jaxunlearn.population import chunked
 from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
 from jaxunlearn.settings import Settings
 
@@ -34,7 +35,7 @@ class RoleSummary(NamedTuple):
     train_accuracy: np.ndarray
     held_out_accuracy: np.ndarray
     forget_accuracy: np.ndarray
-    spent: roles.Spent = roles.Spent()
+    spent: chunked.TrainingCost = chunked.TrainingCost()
 
 
 class Summary(NamedTuple):
@@ -107,10 +108,10 @@ def produce(
     split: records.Split,
 ) -> RoleSummary:
     """Trains the missing members of one role and records their logits."""
-    spent = roles.Spent()
+    spent = chunked.TrainingCost()
     intact = False
     while not intact:  # a chunk found damaged while recording is trained again
-        spent = roles.add(spent, roles.train_missing(run_folder, reporter, target.bench, role))
+        spent = chunked.add(spent, roles.train_missing(run_folder, reporter, target.bench, role))
         intact = True
         for view in (*target.views, recording.CLEAN):
             values, whole = recording.record(

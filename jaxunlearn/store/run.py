@@ -120,6 +120,7 @@ def begin(workdir: str) -> Run:
     Raises:
       StoreError: it cannot be made, or holds something and is no run folder.
     """
+    workdir = os.fspath(workdir)
     if "\0" in workdir:
         raise errors.StoreError(f"{workdir!r} cannot be a folder: it holds a NUL. Choose another --workdir.")
     try:

@@ -40,11 +40,14 @@ def joined_sections(run: store.Run, names: tuple[str, ...]) -> list[Section]:
     for name in names:
         analysis = ANALYSES[name]
         path = run.path(analysis.record)
-        if analysis.sections_of is not None and path.exists():
-            found += [
-                section._replace(findings=(), printed=False)
-                for section in analysis.sections_of(store.files.read_json(path))
-            ]
+        if analysis.sections_of is None or not path.exists():
+            continue
+        record = store.files.read_json(path)
+        try:
+            sections = analysis.sections_of(record)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise store.files.damaged(path, f"it holds no results of {name}") from error
+        found += [section._replace(findings=(), printed=False) for section in sections]
     return found
 
 

@@ -10,15 +10,14 @@ import contextlib
 import dataclasses
 import hashlib
 import inspect
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxunlearn import checks, errors, keys, progress, records, store, trees, unlearn
-from jaxunlearn.population import capacity
+from jaxunlearn.population import capacity, chunked
 from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
 from jaxunlearn.runs.unlearned.variants import Variant, of_role
 from jaxunlearn.store import chunks
@@ -229,23 +228,66 @@ def train_missing(world: World, staged: Sequence[Staged]) -> None:
     if not len(missing):
         return
     size = world.bench.settings.engine.chunk or len(missing)
-    queue = [missing[i : i + size] for i in range(0, len(missing), size)]
-    while queue:
-        ids = queue.pop(0)
-        try:
-            begun = time.monotonic()
-            outcome, history = _unlearn(world, staged, ids)
-            seconds = time.monotonic() - begun
-        except (jax.errors.JaxRuntimeError, capacity.DoesNotFit) as error:
-            queue = [*roles.halves(error, ids, world.reporter), *queue]
-            continue
+    queue = [(missing[start : start + size], True) for start in range(0, len(missing), size)]
+    world.reporter.begin(f"unlearning by {staged[0].variant.method}")
+    chunked.train(_chunked(world, staged), queue, world.reporter)
+    store.files.remove(_work(world, staged))
+
+
+def _chunked(world: World, staged: Sequence[Staged]) -> chunked.ChunkedTraining:
+    """All variants of one method as the restartable loop wants them; an id is a member's place among all of them."""
+    method, folder = staged[0].variant.method, _work(world, staged)
+    num_epochs = max(1, staged[0].target.bench.settings.train.epochs)
+
+    def prepared(ids: np.ndarray) -> running.Setup:
+        ways = [one.variant for one in staged]
+        return setup(world.bench, world.split, _originals(world, staged, ids), ways, ids)
+
+    def mark(ids: np.ndarray) -> str:
+        return store.files.fingerprint({"members": ids.tolist(), "roles": [one.role.fingerprint for one in staged]})
+
+    def epochs(ids: np.ndarray, checkpoint: chunked.Checkpoint | None) -> Iterator[chunked.EpochReport]:
+        job = prepared(ids)
+        planned = [running.epochs_of(job, index) for index in range(len(staged[0].method.phases))]
+        world.reporter.say(f"{method}: {len(ids)} members, {sum(planned)} epoch(s) in {len(planned)} phase(s)")
+        for event in running.run(job, None if checkpoint is None else checkpoint.state):
+            done = 0 if event.outcome is not None else sum(planned[: event.phase]) + event.epoch
+
+            def state(event: running.Event = event) -> running.Checkpoint:
+                return running.Checkpoint(event.phase, event.epoch, event.checkpoint())
+
+            yield chunked.EpochReport(done, event.loss, event.accuracy, state, event.outcome)
+
+    def save(ids: np.ndarray, state: running.Checkpoint, history: Any, epoch: int, seconds: float) -> None:
+        tree, place = {"point": state.tree, "history": history}, state.phase * _EPOCHS + state.epoch
+        chunks.save_partial(folder, tree, np.arange(len(ids)), mark(ids), place, seconds=seconds)
+
+    def load(ids: np.ndarray) -> chunked.Checkpoint | None:
+        job = prepared(ids)
+        planned = [running.epochs_of(job, index) for index in range(len(staged[0].method.phases))]
+        return _resume(world, job, folder, mark(ids), planned, num_epochs)
+
+    def finish(ids: np.ndarray, outcome: running.Outcome, history: Any, seconds: float) -> None:
         for place, one in enumerate(staged):
             own = np.flatnonzero(ids // len(one.role.member_ids) == place)
             if len(own):
                 share = seconds * len(own) / len(ids)
                 _store(world, one, ids[own] - place * len(one.role.member_ids), outcome, history, own, share)
-        chunks.drop_partial(_work(world, staged), ids)
-    store.files.remove(_work(world, staged))
+        chunks.drop_partial(folder, ids)
+
+    return chunked.ChunkedTraining(
+        num_epochs=num_epochs,
+        fit=len,  # a program that does not fit says so before it runs, and two halves go on
+        epochs=epochs,
+        load=load,
+        save=save,
+        after=lambda ids, report, history: None,
+        finish=finish,
+        steps=lambda ids, epochs: float(epochs * len(ids)),
+        unit="epochs",
+        compile_seconds=lambda: 0.0,
+        checkpoint_seconds=world.bench.settings.engine.checkpoint_seconds,
+    )
 
 
 def _missing(world: World, one: Staged, place: int) -> np.ndarray:
@@ -260,35 +302,6 @@ def _work(world: World, staged: Sequence[Staged]) -> Any:
     return world.run.path("populations", f"{staged[0].variant.role.partition('@')[0]}.work")
 
 
-def _unlearn(world: World, staged: Sequence[Staged], ids: np.ndarray) -> tuple[running.Outcome, dict[str, np.ndarray]]:
-    """Runs the method on some members, with rolling checkpoints; outcome and history [m, epochs]."""
-    name, reporter = staged[0].variant.method, world.reporter
-    prepared = setup(world.bench, world.split, _originals(world, staged, ids), [one.variant for one in staged], ids)
-    planned = [running.epochs_of(prepared, index) for index in range(len(staged[0].method.phases))]
-    epochs = max(1, staged[0].target.bench.settings.train.epochs)
-    history = {part: np.full((len(ids), epochs), np.nan, np.float32) for part in ("loss", "accuracy")}
-    folder = _work(world, staged)
-    mark = store.files.fingerprint({"members": ids.tolist(), "roles": [one.role.fingerprint for one in staged]})
-    point = _resume(world, prepared, folder, mark, history)
-    reporter.begin(f"unlearning by {name}")
-    reporter.say(f"{name}: {len(ids)} members, {sum(planned)} epoch(s) in {len(planned)} phase(s)")
-    saved = time.monotonic()
-    event = None
-    for event in running.run(prepared, point):
-        if event.outcome is not None:
-            break
-        done = sum(planned[: event.phase]) + event.epoch
-        history["loss"][:, done - 1], history["accuracy"][:, done - 1] = event.loss, event.accuracy
-        mean = float(np.nanmean(event.loss)) if np.isfinite(event.loss).any() else float("nan")
-        reporter.update(done, sum(planned), "epochs", f"{name}, loss {mean:.3f}", loss=mean)
-        if done < sum(planned) and time.monotonic() - saved >= world.bench.settings.engine.checkpoint_seconds:
-            tree = {"point": event.checkpoint(), "history": history}
-            chunks.save_partial(folder, tree, np.arange(len(ids)), mark, event.phase * _EPOCHS + event.epoch)
-            saved = time.monotonic()
-    assert event is not None and event.outcome is not None  # the last event carries it
-    return event.outcome, history
-
-
 def _originals(world: World, staged: Sequence[Staged], ids: np.ndarray) -> Any:
     """What each member starts from: its forget set's original, or the one of all."""
     if trees.size(world.originals) == 1:
@@ -298,25 +311,27 @@ def _originals(world: World, staged: Sequence[Staged], ids: np.ndarray) -> Any:
 
 
 def _resume(
-    world: World, prepared: running.Setup, folder: Any, mark: str, history: dict[str, np.ndarray]
-) -> running.Checkpoint | None:
-    """The newest rolling checkpoint of these members, its history filled in; None where there is none."""
+    world: World, job: running.Setup, folder: Any, mark: str, planned: list[int], num_epochs: int
+) -> chunked.Checkpoint | None:
+    """The newest rolling checkpoint of these members; None where there is none."""
     whole, damaged = chunks.partial(folder, mark)
     for path in damaged:
         store.files.remove(path)
     if not whole:
         return None
     phase, epoch = divmod(whole[-1].manifest["epoch"], _EPOCHS)
+    history = chunked.blank_history(len(job.numbers), num_epochs)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), history)
     try:
-        tree = chunks.load(whole[-1], {"point": running.templates(prepared, phase), "history": shapes})
+        tree = chunks.load(whole[-1], {"point": running.templates(job, phase), "history": shapes})
     except errors.StoreError as error:
         world.reporter.say(f"{error} Starting these members again.")
         return None
-    for name, values in tree["history"].items():
-        history[name][...] = values
     world.reporter.say(f"continuing in phase {phase + 1} after epoch {epoch}")
-    return running.Checkpoint(phase, epoch, tree["point"])
+    history = jax.tree.map(np.array, tree["history"])
+    seconds = whole[-1].manifest.get("seconds", float("nan"))
+    state = running.Checkpoint(phase, epoch, tree["point"])
+    return chunked.Checkpoint(sum(planned[:phase]) + epoch, state, history, seconds)
 
 
 def _store(
