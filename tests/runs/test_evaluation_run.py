@@ -1,0 +1,129 @@
+"""Evaluation of run folders: parts of forgotten classes, the whole verb on digits, the study of the conformal loss."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxunlearn import settings, store
+from jaxunlearn.analyses.evaluation import inputs, sections
+from jaxunlearn.runs import splits, workbench
+from jaxunlearn.runs.drivers import delivery
+from jaxunlearn.runs.studies import conformal_loss
+from launch import _entry, evaluate, study
+
+
+def bench(**changes):
+    given = {"split": {"shadow": 800, "forget": {"kind": "one_class", "count": 2, "classes": (3, 5)}}, **changes}
+    return workbench.prepare(settings.resolve(given))
+
+
+def parts_of(prepared, split, rows):
+    return inputs.parts_of(prepared.settings, split, prepared.dataset.labels, prepared.dataset.groups, rows)
+
+
+def test_held_out_rows_of_a_class_that_is_forgotten_are_judged_apart():
+    prepared = bench()
+    split = splits.draw(prepared)
+    rows = splits.recorded_rows(split)
+    labels = np.asarray(prepared.dataset.labels)[rows]
+    parts = parts_of(prepared, split, rows)
+    for number, gone in enumerate((3, 5)):
+        assert set(labels[parts.forget[number]]) == {gone}
+        assert set(labels[parts.test_forget[number]]) == {gone} == set(labels[parts.calibration_forget[number]])
+        assert gone not in labels[parts.test[number]] and gone not in labels[parts.calibration[number]]
+        assert parts.test[number].sum() + parts.test_forget[number].sum() == len(np.asarray(split.test))
+    random_sets = bench(split={"shadow": 800})
+    split = splits.draw(random_sets)
+    parts = parts_of(random_sets, split, splits.recorded_rows(split))
+    assert not parts.test_forget.any() and parts.forget.sum() == 10 * 50
+
+
+def test_gains_are_over_the_same_method_with_the_same_other_values():
+    roles, lines = {}, []
+    for rate, start in ((0.1, 0.1), (0.01, 0.4)):
+        for weight, gain in ((0.0, 0.0), (1.0, 0.2)):
+            role = f"m@lr={rate},lamda={weight}"
+            roles[role] = {"UA": np.array([start + gain]), "TA": np.array([0.9 - gain / 10])}
+            lines.append(conformal_loss.Line(role, f"m@lr={rate}", weight))
+    section = conformal_loss.present(sections.Evaluation(roles, (0.1,), 0.1, 1, {}, {}), lines)
+    assert section.text == "lambda 1 changes UA by +20.0 and TA by -2.0 points, mean over 2 method(s)."
+
+
+def launched(verb, workdir, *arguments):
+    """What a launcher prints: stdout, stderr."""
+    extra = {"define": verb.define, "alone": verb.alone} if verb is evaluate else {}
+    argv = ["launch", "--config=configs/digits.py:smoke", f"--workdir={workdir}", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        assert _entry.main(verb.command, verb.__doc__, argv, **extra) == 0, err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path):
+    """Every role gets every number; a second run measures nothing again; the sections can be read back."""
+    common = ["--config.model.name=logistic", "--config.split.forget.count=2", "--config.unlearn.options=epochs=2",
+              "--config.unlearn.methods=finetune,finetune+conformal", "--config.unlearn.conformal.lamda=0,5",
+              "--config.train.epochs=8"]  # fmt: skip
+    first, _ = launched(evaluate, tmp_path, *common)
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    swept = [f"finetune+conformal@conformal_lamda={value}" for value in (0.0, 5.0)]
+    assert list(stored["roles"]) == ["original", "retrained", "finetune", *swept]
+    names = {"UA", "RA", "TA", "confidence_forget", "confidence_test", "svc_confidence", "threshold_entropy",
+             "entropy_mia", "zrf", "activation_distance", "cr_forget", "cr_test", "coverage_retain", "recover_ratio",
+             "miacr"}  # fmt: skip
+    for role, numbers in stored["roles"].items():
+        assert names <= set(numbers), role
+        assert np.shape(numbers["cr_forget"]) == (2, 4) and np.shape(numbers["UA"]) == (2,)
+    # Weight 0 is fine-tuning itself; a large one lowers what the model gives the true labels.
+    for name in ("UA", "confidence_forget"):
+        np.testing.assert_allclose(stored["roles"][swept[0]][name], stored["roles"]["finetune"][name], atol=1e-5)
+    confidence = {role: np.mean(stored["roles"][role]["confidence_forget"]) for role in swept}
+    assert confidence[swept[1]] < confidence[swept[0]] - 0.02
+    sets = np.load(tmp_path / "evaluation" / "sets_retrained.npz")
+    own = np.where(sets["forget"][:, None], sets["covered"], 0).sum(-1) / sets["forget"].sum(-1)[:, None]
+    np.testing.assert_allclose(own, stored["roles"]["retrained"]["coverage_forget"], rtol=1e-6)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation").iterdir()}
+    second, progress = launched(evaluate, tmp_path, *common)
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation").iterdir()}
+    assert len(written) == 2 * len(stored["roles"]) and "compiling" not in progress
+    assert second.splitlines()[0] == first.splitlines()[0]
+    assert {path.name for path in Path(tmp_path / "report" / "tables").glob("*.csv")} >= {
+        "utility.csv", "attacks.csv", "conformal.csv", "alphas.csv",
+    }  # fmt: skip
+    told, progress = launched(study, tmp_path, *common, "--config.study.kind=conformal")
+    assert "compiling" not in progress and told.startswith("lambda 5 changes UA by ")  # the same members
+    rows = (tmp_path / "report" / "tables" / "conformal_loss.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [
+        ["original", ""], ["retrained", ""], ["finetune", "0"], ["finetune", "5"],
+    ]  # fmt: skip
+    page = (tmp_path / "report" / "evaluation.html").read_text()
+    assert "recover ratio" in page and "Prediction sets against alpha" in page and "by class" in page
+    with store.open_run(str(tmp_path), ()) as folder:
+        titles = [section.title for section in delivery.joined_sections(folder, ("evaluation",))]
+    assert titles[0] == "Utility" and "Prediction sets against alpha" in titles
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (["--config.evaluate.alphas=(0.1,0.001)"], "too few for alpha = 0.001: at least 999"),
+        (["--config.evaluate.alphas=(0.1,1.5)"], "alpha = 1.5"),
+        (["--config.split.forget.kind=one_class", "--config.evaluate.qhat=own", "--config.evaluate.alphas=(0.1,0.02)"],
+         "too few for alpha = 0.02"),
+        (["--config.unlearn.methods=ssd+conformal"], "ssd+conformal: it takes no gradient steps"),
+        (["--config.unlearn.conformal.lamda=1"], "no method is wrapped"),
+        (["--out=o"], "--out belongs to --logits"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(tmp_path, changes, message):
+    done = run("launch.evaluate", "--config=configs/digits.py:smoke", f"--workdir={tmp_path / 'w'}", *changes)
+    assert done.returncode == 2 and message in done.stderr and not (tmp_path / "w").exists()
