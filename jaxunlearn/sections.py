@@ -6,6 +6,9 @@
 import dataclasses
 from typing import Any
 
+# Far above what anybody needs: a slip of the keyboard is refused instead of running for years.
+MAX_MODELS, MAX_EPOCHS, MAX_WIDTH, MAX_LEVELS, MAX_RESAMPLES = 100_000, 100_000, 65_536, 10_000, 100_000
+
 
 def field(
     default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
@@ -51,7 +54,7 @@ class ForgetSettings:
         "how forget sets are chosen",
         choices=("set_random", "one_class", "class_percentage", "classes", "subclass", "index_file", "randperm"),
     )
-    count: int = field(10, "number of forget sets", low=1)
+    count: int = field(10, "number of forget sets", low=1, high=MAX_MODELS)
     size: int = field(50, "rows per forget set (set_random, randperm)", low=1)
     classes: tuple[int, ...] = field((0,), "one_class, class_percentage: forget set r takes class classes[r % len]; "
                                       "subclass: likewise, of the fine classes")  # fmt: skip
@@ -59,7 +62,10 @@ class ForgetSettings:
     path: str = field("", "index_file: .npy or .txt with row numbers of the data's file, or .npz with an array per set")
     seed: int = field(420, "randperm: seed of PyTorch's permutation (published: 420)", low=0, high=2**32 - 1)
     repeats: int = field(
-        1, "each set so many times: as many retrained and unlearned models of it, by other draws", low=1
+        1,
+        "each set so many times: as many retrained and unlearned models of it, by other draws",
+        low=1,
+        high=MAX_MODELS,
     )
 
 
@@ -85,8 +91,10 @@ class ModelSettings:
     """The network."""
 
     name: str = field("cnn", "an architecture of the README table, or my_module:my_model")
-    hidden: tuple[int, ...] = field((), "mlp: widths of the hidden layers; empty = the architecture's own")
-    width: int = field(0, "cnn, resnet, vgg, vit: base width; 0 = the architecture's own", low=0)
+    hidden: tuple[int, ...] = field(
+        (), "mlp: widths of the hidden layers; empty = the architecture's own", low=1, high=MAX_WIDTH
+    )
+    width: int = field(0, "cnn, resnet, vgg, vit: base width; 0 = the architecture's own", low=0, high=MAX_WIDTH)
     dtype: str = field("float32", "compute type of training", choices=("float32", "bfloat16"))
 
 
@@ -105,7 +113,7 @@ class TrainSettings:
     milestones: tuple[int, ...] = field((), "step schedule: epochs from which the rate is multiplied by decay")
     decay: float = field(0.1, "step schedule: factor at each milestone", low=0.0, high=1.0)
     warmup_epochs: float = field(0.0, "linear warm-up from 0 over so many epochs", low=0.0)
-    epochs: int = field(20, "passes over the member's own rows", low=1)
+    epochs: int = field(20, "passes over the member's own rows", low=1, high=MAX_EPOCHS)
     batch: int = field(64, "rows per step", low=1)
     label_smoothing: float = field(0.0, "label smoothing", low=0.0, high=1.0)
     keep: str = field("last", "weights that are kept: of the last epoch, or the best on held-out rows",
@@ -117,7 +125,7 @@ class TrainSettings:
 class ShadowSettings:
     """The shadow population."""
 
-    count: int = field(64, "number of shadow models", low=1)
+    count: int = field(64, "number of shadow models", low=1, high=MAX_MODELS)
     ratio: float = field(0.8, "fraction of the pool that one shadow model trains on", low=0.0, high=1.0)
     pool: str = field("shadow", "rows that shadows may train on: shadow set, target set, or both",
                        choices=("shadow", "target", "both"))  # fmt: skip
@@ -131,15 +139,21 @@ class TargetSettings:
 
     originals: str = field("shared", "one original model for all forget sets, or one per forget set",
                             choices=("shared", "per_set"))  # fmt: skip
-    epochs: int = field(0, "epochs of originals and retrains; 0 = as the shadows", low=0)
+    epochs: int = field(0, "epochs of originals and retrains; 0 = as the shadows", low=0, high=MAX_EPOCHS)
     population_in: bool = field(True, "train a model on the population rows (IN side of online RMIA)")
     shadow_origin: bool = field(True, "train a model on all shadow rows (UnLeak's training pairs)")
-    reference: int = field(0, "models on random halves of the target rows, for standard online LiRA", low=0)
+    reference: int = field(
+        0, "models on random halves of the target rows, for standard online LiRA", low=0, high=MAX_MODELS
+    )
     reference_ratio: float = field(0.5, "fraction of the target rows that one reference model trains on",
                                     low=0.01, high=0.99)  # fmt: skip
-    snapshots: int = field(10, "ScoreUI: trainings of all target rows that start from shadow weights; 0 = none", low=0)
-    breaks: int = field(20, "ScoreUI: equal steps between the first and the last kept epoch", low=1)
-    snapshot_epochs: int = field(0, "ScoreUI: epochs of these trainings; 0 = as originals and retrains", low=0)
+    snapshots: int = field(
+        10, "ScoreUI: trainings of all target rows that start from shadow weights; 0 = none", low=0, high=MAX_MODELS
+    )
+    breaks: int = field(20, "ScoreUI: equal steps between the first and the last kept epoch", low=1, high=MAX_EPOCHS)
+    snapshot_epochs: int = field(
+        0, "ScoreUI: epochs of these trainings; 0 = as originals and retrains", low=0, high=MAX_EPOCHS
+    )
     views: int = field(0, "augmented views recorded beside the clean one, for multi-query scores", low=0, high=64)
     start: str = field("", "run folder whose originals and retrains are trained on from here (incremental protocol)")
 
@@ -214,7 +228,7 @@ class AuditSettings:
     group_size: int = field(0, "shadow models per group, of which scores see one at a time; 0 = 1 in a run folder, all "
                              "of a file of arrays", low=0)  # fmt: skip
     groups: int = field(10, "at most so many groups of shadow models", low=1)
-    levels: int = field(0, "IAM: interpolation levels; 0 = 100, or what a file of arrays says", low=0, high=100_000)
+    levels: int = field(0, "IAM: interpolation levels; 0 = 100, or what a file of arrays says", low=0, high=MAX_LEVELS)
     e1: float = field(0.0, "log-log signal: e1; 0 = the published constant", low=0.0)
     e2: float = field(0.0, "log-log signal: e2; 0 = the published constant", low=0.0)
     family: str = field("gumbel", "IAM: distribution", choices=("gumbel", "norm", "ecdf", "beta", "kde"))
@@ -246,7 +260,9 @@ class AuditSettings:
     counts: tuple[int, ...] = field((1, 2, 4, 8, 16, 32, 64, 128), "shadow_sweep: group sizes", low=1)
     sweep_e1: tuple[float, ...] = field((0.1, 0.01, 0.001), "sensitivity: values of e1", low=1e-9)
     sweep_e2: tuple[float, ...] = field((1e-3, 1e-5), "sensitivity: values of e2", low=1e-12)
-    sweep_levels: tuple[int, ...] = field((2, 4, 8, 16, 32, 64, 128, 256), "sensitivity: interpolation levels", low=2)
+    sweep_levels: tuple[int, ...] = field(
+        (2, 4, 8, 16, 32, 64, 128, 256), "sensitivity: interpolation levels", low=2, high=MAX_LEVELS
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +298,9 @@ class EpsilonSettings:
     score: str = field("gaussian", "what the attack looks at: Gaussian density ratio of margins, loss, or margin",
                         choices=("gaussian", "loss", "margin"))  # fmt: skip
     sweep: bool = field(True, "median epsilon-hat for delta = 0.00, 0.01 ... 0.98 as well")
-    bootstrap: int = field(200, "resamples of the models for the intervals; 0 = no intervals", low=0)
+    bootstrap: int = field(
+        200, "resamples of the models for the intervals; 0 = no intervals", low=0, high=MAX_RESAMPLES
+    )
     level: float = field(0.95, "level of intervals and of the proved lower bound", low=0.5, high=0.9999)
     histograms: int = field(
         3, "samples whose margins are drawn: from the hardest to the easiest to tell", low=0, high=8

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from jaxunlearn import checks
 from jaxunlearn.scores import iam, lira, signals
+from jaxunlearn.sections import MAX_LEVELS
 
 
 class Constants(NamedTuple):
@@ -80,7 +81,7 @@ def check(options: Options) -> None:
     checks.choice("RMIA signal", options.rmia_signal, signals.RMIA_SIGNALS)
     checks.choice("compat", options.compat, ("corrected", "faithful"))
     checks.choice("forget_type", options.forget_type, ("set_random", "class"))
-    checks.in_range("IAM levels", options.levels, 2)
+    checks.in_range("IAM levels", options.levels, 2, MAX_LEVELS)
     checks.in_range("RMIA offline_a", options.constants.offline_a, 0.0, 1.0)
     checks.in_range("RMIA temperature", options.constants.temperature, 1e-6)
     checks.in_range("RMIA gamma", options.gamma, 0.0)

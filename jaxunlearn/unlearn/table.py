@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxunlearn import checks, errors
+from jaxunlearn import checks, errors, sections
 from jaxunlearn.unlearn import (
     boundary,
     codec,
@@ -306,7 +306,8 @@ def _check_values(entry: Entry, chosen: Mapping[str, Any]) -> None:
             if not math.isfinite(number):
                 raise errors.ConfigError(f"hyperparameter {name} = {number}: expected a finite number.")
             if in_table:
-                checks.in_range(f"hyperparameter {name}", number, 0, 1 if name in SHARES else None)
+                high = 1 if name in SHARES else sections.MAX_EPOCHS if "epochs" in name else None
+                checks.in_range(f"hyperparameter {name}", number, 0, high)
 
 
 def _check_phases(entry: Entry, method: Method) -> None:

@@ -261,6 +261,7 @@ def test_bad_arrays_are_one_message_and_nothing_is_written(make, message, tmp_pa
         (["--calibration=shadow"], "Did you mean 'shadows'"),
         (["--level=2"], "level = 2"),
         (["--levels=1"], "levels"),
+        (["--levels=100000000"], "IAM levels = 100000000: must be between 2 and 10000"),
         (["--forget_type=random"], "set_random"),
         (["--config=configs/digits.py:smoke"], "--config (a run) or --evidence (arrays), not both"),
     ],

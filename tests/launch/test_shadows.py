@@ -244,9 +244,9 @@ Y = np.arange(80) % 2
     [
         (["--config.shadows.cuont=3"], "unknown setting 'shadows.cuont'. Did you mean 'shadows.count'"),
         (["--config.epochs=3"], "unknown setting 'epochs'. Did you mean 'train.epochs'"),
-        (["--config.shadows.count=-3"], "shadows.count = -3: must be at least 1"),
+        (["--config.shadows.count=-3"], "shadows.count = -3: must be between 1 and 100000"),
         (["--config.shadows.count=many"], "--config.shadows.count=many: invalid literal"),
-        (["--config.train.epochs=0"], "train.epochs = 0: must be at least 1"),
+        (["--config.train.epochs=0"], "train.epochs = 0: must be between 1 and 100000"),
         (["--config.split.shadow=5000"], "split.shadow = 5000 and at least 2 target rows do not fit"),
         (["--config.split.forget.size=900"], "split.forget.size = 900, but the target set has 637 rows"),
         (["--config.train.batch=4000"], "train.batch = 4000 is more than the 1437 rows"),

@@ -63,7 +63,7 @@ def test_names_that_mean_nothing_are_refused(wanted, message):
         ({"rmia_signal": "tsm"}, "unknown RMIA signal"),
         ({"compat": "fast"}, "unknown compat"),
         ({"forget_type": "classes"}, "unknown forget_type"),
-        ({"levels": 1}, "IAM levels = 1: must be at least 2"),
+        ({"levels": 1}, "IAM levels = 1: must be between 2 and 10000"),
         ({"gamma": -1.0}, "RMIA gamma"),
         ({"constants": scores.Constants(1.5, 2.0)}, "RMIA offline_a = 1.5"),
         ({"constants": scores.Constants(0.5, 0.0)}, "RMIA temperature"),

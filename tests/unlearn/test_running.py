@@ -202,7 +202,7 @@ def test_tracing_finds_what_a_network_lacks_and_what_a_method_gets_wrong():
     "name, given, message",
     [
         ("ssd", {"compat": "faithfull"}, "Did you mean 'faithful'"),
-        ("finetune", {"epochs": -1}, "epochs = -1: must be at least 0"),
+        ("finetune", {"epochs": -1}, "epochs = -1: must be between 0 and 100000"),
         ("finetune", {"lr": float("nan")}, "lr = nan: expected a finite number"),
         ("salun", {"fraction": 2.0}, "fraction = 2.0: must be between 0 and 1"),
         ("finetune", {"batch": -5}, "batch = -5"),
