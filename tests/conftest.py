@@ -15,7 +15,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxu
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # Whole files go to a worker, those that take longest first: otherwise one worker ends long after the other.
-LONGEST_FIRST = ("launch", "unlearn", "protocols", "models", "population", "scores")
+LONGEST_FIRST = ("launch", "unlearn", "runs", "models", "population", "scores")
 
 
 def pytest_collection_modifyitems(items):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jaxunlearn.runs import recording
 
 from jaxunlearn import unlearn
+from jaxunlearn.runs import recording
 from jaxunlearn.unlearn import running
 from launch import _entry
 from launch import audit as audit_verb

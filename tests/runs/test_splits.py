@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from jaxunlearn.runs import splits, workbench
 
 from jaxunlearn import errors, settings, store
+from jaxunlearn.runs import splits, workbench
 
 
 @pytest.fixture(scope="module")
