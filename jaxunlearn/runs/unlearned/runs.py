@@ -149,7 +149,7 @@ def make(
                 moved=float(np.mean([escapes.number(value) for chunk in whole for value in chunk.manifest["moved"]])),
             )
     summary = Summary(found, time.monotonic() - begun)
-    store.files.write_json(run_folder.path("unlearned.json"), plain(summary))
+    store.files.write_json(run_folder.path("unlearned.json"), _with_others(run_folder, plain(summary)))
     return summary
 
 
@@ -194,8 +194,18 @@ def _missing_bytes(run_folder: store.Run, one: members.Staged) -> int:
     return one.method.ensemble * targets.missing_bytes(run_folder, one.target, one.role)
 
 
+def _with_others(run_folder: store.Run, told: dict[str, Any]) -> dict[str, Any]:
+    """What unlearned.json will hold: this call's roles, and those of earlier calls whose logits are still there."""
+    try:
+        before = store.files.read_json(run_folder.path("unlearned.json")).get("roles", {})
+    except (FileNotFoundError, errors.StoreError):
+        before = {}
+    kept = {name: one for name, one in before.items() if run_folder.path("logits", f"{name}.npy").exists()}
+    return {**told, "roles": {**kept, **told["roles"]}}
+
+
 def plain(summary: Summary) -> dict[str, Any]:
-    """What unlearned.json holds."""
+    """What unlearned.json tells of this call."""
     return {"roles": {name: one._asdict() for name, one in summary.roles.items()}, "seconds": summary.seconds}
 
 

@@ -1,0 +1,87 @@
+"""One folder through unlearn, study, evaluate and audit: numbers of the same name are the same numbers."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from launch import _entry, audit, evaluate, study, unlearn
+
+METHODS = "finetune,ssd"
+SMALL = ["--config=configs/digits.py", *(f"--config.{one}" for one in (
+    "model.name=logistic", "train.epochs=2", "train.learning_rate=0.05", "shadows.count=2", "split.forget.count=3",
+    "targets.snapshots=0", "targets.shadow_origin=False", "targets.population_in=False", "evaluate.svc_rows=100",
+    f"unlearn.methods={METHODS}",
+))]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run folder that every verb has worked in, and what each of them printed."""
+    path = tmp_path_factory.mktemp("same")
+
+    def run(verb, *more):
+        define, alone = getattr(verb, "define", None), getattr(verb, "alone", None)
+        argv = ["x", *SMALL, *more, f"--workdir={path}"]
+        assert _entry.main(verb.command, verb.__doc__, argv, define=define, alone=alone) == 0
+
+    run(unlearn)
+    run(study, "--config.study.kind=methods")
+    run(evaluate)
+    run(audit, "--unlearned=unlearned:finetune", "--scores=iam_on,confidence", "--protocol=binui")
+    return path
+
+
+def findings(path, name):
+    """(of, metric) -> the finding."""
+    found = json.loads((path / name).read_text())
+    return {(one["of"].removeprefix("unlearned:"), one["metric"]): one for one in found}
+
+
+def test_utility_is_the_same_whoever_prints_it(folder):
+    told = json.loads((folder / "unlearned.json").read_text())["roles"]
+    evaluation = json.loads((folder / "evaluation.json").read_text())["roles"]
+    methods = findings(folder, "report/methods_findings.json")
+    evaluated = findings(folder, "report/evaluation_findings.json")
+    compared = 0
+    for role, one in told.items():
+        title = role.removeprefix("unlearned:")
+        for metric, values in one["numbers"].items():
+            assert values == pytest.approx(evaluation[title][metric], abs=1e-12), (role, metric)
+            mean = pytest.approx(np.mean(values), abs=1e-12)
+            assert methods[title, metric]["value"] == mean and evaluated[title, metric]["value"] == mean
+            assert methods[title, metric]["low"] == evaluated[title, metric]["low"]
+            compared += 1
+    assert compared == 4 * 3  # original, retrained and two methods: UA, RA, TA
+
+
+def test_the_gap_to_retraining_is_the_same(folder, capsys):
+    argv = ["x", *SMALL, f"--workdir={folder}"]
+    assert _entry.main(unlearn.command, unlearn.__doc__, argv, define=unlearn.define, alone=unlearn.alone) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    printed = {line[0]: float(line[-3]) for line in lines if line and line[0] in METHODS.split(",")}
+    with open(folder / "report" / "tables" / "utility.csv") as file:
+        rows = {row["role"]: row for row in csv.DictReader(file)}
+    for method, gap in printed.items():
+        assert gap == pytest.approx(100 * float(rows[method]["gap ↓"]), abs=0.051), method
+        assert float(rows[method]["gap with MIA ↓"]) != pytest.approx(float(rows[method]["gap ↓"]), abs=1e-6)
+    assert len(printed) == 2
+
+
+def test_an_audit_sees_what_the_study_saw(folder):
+    seen = findings(folder, "report/methods_findings.json")["finetune", "AUC"]
+    audited = findings(folder, "findings.json")["iam_on", "AUC"]
+    assert seen["value"] == audited["value"] and seen["spread"] == audited["spread"]
+    with np.load(folder / "scores" / "binui_unlearned:finetune.npz") as file:
+        scores, forgotten = file["iam_on"].mean(0), file["forgotten"]
+    means = [line[mask].mean() for line, mask in zip(scores, forgotten, strict=True)]
+    found = findings(folder, "report/methods_findings.json")["finetune", "iam_on forgotten"]
+    assert found["value"] == pytest.approx(np.mean(means), abs=1e-9)
+
+
+def test_seconds_and_epochs_are_told_alike(folder):
+    told = json.loads((folder / "unlearned.json").read_text())["roles"]
+    costs = json.loads((folder / "evaluation.json").read_text())["costs"]
+    for role, one in told.items():
+        assert costs[role.removeprefix("unlearned:")] == [one["seconds"], one["retain_epochs"]]
