@@ -24,7 +24,8 @@ class ArrayField(NamedTuple):
     Attributes:
       axes: a letter per axis, "NC|MNC" = either; equal letters are equal sizes, "?" is of any size. C, D, E and U are
         axes of classes.
-      kind: "logits" (float, finite, not probabilities), "labels" (class indices), "flags" (0 or 1), "ids" (anything),
+      kind: "logits" (float, finite, not probabilities), "labels" (class indices), "targets" (class indices, or true
+        values of a regression), "flags" (0 or 1), "ids" (anything),
         "fractions" (0 to 1), "numbers" (finite), "count" (one whole number) or "ignored".
       required: whether there is nothing to do without it.
       needs: arrays without which this one means nothing.
@@ -204,6 +205,8 @@ def _converted(name: str, array: np.ndarray, field: ArrayField, probabilities: b
         return np.asarray(array), ""
     if field.kind == "labels":
         return class_labels(name, array, len(choices[0])), choices[0]
+    if field.kind == "targets":
+        return _targets(array), choices[0]
     if field.kind == "flags":
         return _flags(name, array, len(choices[0])), choices[0]
     if field.kind == "ids":
@@ -220,6 +223,15 @@ def _converted(name: str, array: np.ndarray, field: ArrayField, probabilities: b
         array = _widened(array, choices, probabilities)
     fitting = [axes for axes in choices if len(axes) == np.ndim(array)]
     return array, (fitting or choices)[0]
+
+
+def _targets(array: np.ndarray) -> np.ndarray:
+    """Class indices or true values: [n, 1] and one-hot as [n], everything else as it is."""
+    values = np.asarray(array)
+    if values.ndim == 2 and values.shape[1] == 1:
+        return values[:, 0]
+    is_one_hot = values.ndim == 2 and values.dtype.kind in "biuf" and _is_one_hot(values)
+    return values.argmax(-1) if is_one_hot else values
 
 
 def _flags(name: str, array: np.ndarray, axes: int) -> np.ndarray:

@@ -22,7 +22,7 @@ IGNORED = f"`{measures.BASELINE}` is ignored: the baseline is made by splitting 
 MODES_DIFFER = 0.003
 
 FIELDS = {
-    "labels": ArrayField("S", "numbers", required=True),
+    "labels": ArrayField("S", "targets", required=True),
     **{name: ArrayField("S", "ids") for name in NAMES},
     GOAL: ArrayField("SNC|SN", required=True, aliases={"retain": ""}, finite=False),
     **{f"*{MARK}{part}_accuracy": ArrayField("?", "numbers") for part in PARTS},
@@ -89,6 +89,8 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Epsilon
     # Predictions stay float64: their errors may be small beside them.
     dtype = np.float64 if is_regression else np.float32
     retrained = np.asarray(values[GOAL], dtype)
+    if is_regression and labels.dtype.kind not in "fiu":
+        raise errors.DataError(f"labels has dtype {labels.dtype}, expected numbers: the true values of a regression.")
     labels = labels if is_regression else arrays.class_labels("labels", labels)
     approaches, notes = {}, []
     accuracies: dict[str, dict[str, np.ndarray]] = {}
