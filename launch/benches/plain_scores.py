@@ -85,9 +85,14 @@ def lira(unlearned: np.ndarray, original: np.ndarray, shadows: np.ndarray) -> li
     """LiRA-Off, LiRA-On and the update attack with one deviation per sample."""
     mean, deviation = shadows.mean(0), shadows.std(0)
     tail = scipy.stats.norm.cdf(unlearned, mean, deviation)
-    inside = scipy.stats.norm.logpdf(unlearned, original, original.std())
     changed = tail - scipy.stats.norm.cdf(original, mean, deviation)
-    return [tail, inside - scipy.stats.norm.logpdf(unlearned, mean, deviation), changed]
+    # The ratio of two Gaussians rises again below its minimum, where the wider one is IN.
+    inside, outside = 1 / original.std() ** 2, 1 / deviation**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        minimum = (outside * mean - inside * original) / (outside - inside)
+    value = np.where(outside > inside, np.maximum(unlearned, np.minimum(minimum, mean)), unlearned)
+    ratio = scipy.stats.norm.logpdf(value, original, original.std()) - scipy.stats.norm.logpdf(value, mean, deviation)
+    return [tail, ratio, changed]
 
 
 def emia_reference(unlearned: np.ndarray, shadows: np.ndarray) -> np.ndarray:
