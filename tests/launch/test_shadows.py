@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxunlearn.protocols import roles
 from launch import _entry, shadows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,6 +114,37 @@ def test_a_killed_run_ends_with_the_numbers_of_an_unbroken_one(unbroken, tmp_pat
     assert launch(*argv) == 0
     np.testing.assert_array_equal(logits(tmp_path), logits(unbroken))
     assert not list(tmp_path.rglob("*.tmp-*")) and not list(tmp_path.rglob("partial_*"))
+
+
+@pytest.mark.parametrize(
+    "number, code, word", [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_is_a_word_an_exit_code_and_a_status(number, code, word, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(roles, "train_missing", lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert launch(*SMOKE, workdir=tmp_path) == code
+    assert f"{word}; run the same command again" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_a_callback_swallows_is_raised_again(tmp_path, monkeypatch):
+    class Falls:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def swallow(*_):
+        Falls()
+        time.sleep(60)
+
+    monkeypatch.setattr(roles, "train_missing", swallow)
+    assert launch(*SMOKE, workdir=tmp_path) == 143
+
+
+def test_an_interrupt_during_the_imports_leaves_no_traceback():
+    code = "import sys; sys.argv = ['-m']; import launch, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "interrupted\n"
 
 
 def test_a_killed_run_continues_and_does_not_start_again(tmp_path, capsys):

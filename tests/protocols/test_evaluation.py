@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxunlearn import errors, sections, settings, store
+from jaxunlearn import errors, progress, sections, settings, store
 from jaxunlearn.metrics import conformal
 from jaxunlearn.protocols import splits, workbench
 from jaxunlearn.protocols.evaluation import door, guided, measures, presenting, runs
@@ -374,3 +374,27 @@ def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(tmp_path, changes, message):
     done = run("launch.evaluate", "--config=configs/digits.py:smoke", f"--workdir={tmp_path / 'w'}", *changes)
     assert done.returncode == 2 and message in done.stderr and not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("damage", [None, b"no archive"])
+def test_prediction_sets_that_are_lost_or_damaged_are_made_again(damage, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(1, 60, 4)).astype(np.float32), rng.integers(0, 4, 60)
+    owner = np.repeat(np.arange(6), 10)
+    parts = measures.Parts(*((owner == part)[None] for part in range(6)))
+    settings_ = sections.EvaluateSettings(alphas=(0.2,), headline=0.2, metrics=("conformal",))
+    choices = measures.Choices(settings_, ("conformal",), "corrected")
+    monkeypatch.setattr(runs, "logits_of", lambda *_: (logits, np.ones(1, bool), "facts"))
+    with store.open_run(str(tmp_path)) as folder:
+        world = runs.World(
+            folder, progress.Reporter(), None, choices, np.arange(60), np.arange(60), labels, parts, None, {}
+        )  # fmt: skip
+        goal = runs.logits_of()
+        first = runs.measure_role(world, "retrained", goal)
+        path = folder.path("evaluation", "sets_retrained.npz")
+        sets = dict(np.load(path))
+        path.unlink() if damage is None else path.write_bytes(damage)
+        monkeypatch.setattr(measures, "measure", lambda *_: pytest.fail("it was measured again"))
+        again = runs.measure_role(world, "retrained", goal)
+    np.testing.assert_equal(again, first)
+    np.testing.assert_equal(dict(np.load(path)), sets)
