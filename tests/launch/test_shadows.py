@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxunlearn import store
+from jaxunlearn.runs import roles
 from jaxunlearn.store import chunks, files
 from launch import _entry, shadows
 
@@ -138,6 +140,37 @@ def test_a_process_that_is_killed_leaves_its_folder_free_and_the_next_continues(
     assert launch(*argv) == 0
     assert "5 members continue after epoch 2" in capsys.readouterr().err
     np.testing.assert_array_equal(logits(tmp_path), logits(unbroken))
+
+
+@pytest.mark.parametrize(
+    "number, code, word", [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_is_a_word_an_exit_code_and_a_status(number, code, word, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(roles, "train_missing", lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert launch(*SMOKE, workdir=tmp_path) == code
+    assert f"{word}; run the same command again" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "interrupted"
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_a_callback_swallows_is_raised_again(tmp_path, monkeypatch):
+    class Falls:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def swallow(*_):
+        Falls()
+        time.sleep(60)
+
+    monkeypatch.setattr(roles, "train_missing", swallow)
+    assert launch(*SMOKE, workdir=tmp_path) == 143
+
+
+def test_an_interrupt_during_the_imports_leaves_no_traceback():
+    code = "import sys; sys.argv = ['-m']; import launch, os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stderr == "interrupted\n"
 
 
 def test_chunks_do_not_change_the_numbers(unbroken, tmp_path):
