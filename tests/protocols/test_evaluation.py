@@ -290,10 +290,6 @@ def test_calibration_that_does_not_do_is_a_note_where_that_is_accepted(tmp_path)
     assert found["q_hat"][0, 0] == np.inf and found["size_test"][0, 0] == 5 and np.isfinite(found["q_hat"][0, 1])
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=600)
-
-
 def test_the_door_loads_no_model_code(tmp_path):
     path = write(tmp_path / "a.npz")
     program = (
@@ -308,13 +304,20 @@ def test_the_door_loads_no_model_code(tmp_path):
     assert (tmp_path / "out" / "report" / "evaluation.html").exists()
 
 
-def launched(verb, workdir, *arguments):
-    """What a launcher prints: stdout, stderr."""
+def ended(verb, workdir, *arguments):
+    """(exit code, stdout, stderr) of a launcher."""
     extra = {"define": verb.define, "alone": verb.alone} if verb is evaluate else {}
     argv = ["launch", "--config=configs/digits.py:smoke", f"--workdir={workdir}", *arguments]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        assert _entry.main(verb.command, verb.__doc__, argv, **extra) == 0, err.getvalue()
-    return out.getvalue(), err.getvalue()
+        code = _entry.main(verb.command, verb.__doc__, argv, **extra)
+    return code, out.getvalue(), err.getvalue()
+
+
+def launched(verb, workdir, *arguments):
+    """What a launcher prints: stdout, stderr."""
+    code, out, err = ended(verb, workdir, *arguments)
+    assert code == 0, err
+    return out, err
 
 
 def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path):
@@ -372,5 +375,5 @@ def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path
     ],
 )  # fmt: skip
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(tmp_path, changes, message):
-    done = run("launch.evaluate", "--config=configs/digits.py:smoke", f"--workdir={tmp_path / 'w'}", *changes)
-    assert done.returncode == 2 and message in done.stderr and not (tmp_path / "w").exists()
+    code, _, err = ended(evaluate, tmp_path / "w", *changes)
+    assert code == 2 and message in err and not (tmp_path / "w").exists()
