@@ -3,11 +3,13 @@
 import os
 import tempfile
 
-# Compiling is most of what the tests do. The elemental code generator of XLA compiles three times as fast as its fusion
-# emitters; a compiler that no longer has it passes over the option.
+# Compiling is most of what the tests do, and none of what they test: no optimisation, and the code generator that is
+# three times as fast as XLA's fusion emitters (a compiler that no longer has it passes over that option).
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=2 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
+    "--xla_force_host_platform_device_count=2 --xla_cpu_parallel_codegen_split_count=1 "
+    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Subprocesses of the tests share it; a private folder, so that a stale cache of the user's plays no part.

@@ -3,9 +3,6 @@
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -18,7 +15,6 @@ from launch import _entry
 from launch import shadows as shadows_verb
 from launch import targets as verb
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = "--config=configs/digits.py:smoke"
 # Two shadows of 2 epochs; 12 epochs for the audited side, snapshots after epochs 1, 3, 5, 7 of nominally 8.
 GIVEN = {
@@ -58,11 +54,26 @@ def make_bench(**changed):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    """A run nobody disturbs."""
-    workdir = tmp_path_factory.mktemp("unbroken")
-    assert launch(*arguments(), workdir=workdir) == 0
-    return workdir
+def run(tmp_path_factory):
+    """A run nobody disturbs: (its folder, what a kill after the fourth checkpoint of the snapshots would leave)."""
+    workdir, left = (tmp_path_factory.mktemp(name) / "run" for name in ("unbroken", "killed"))
+    inner, calls = store.chunks.save_partial, []
+
+    def watched(folder, *args, **kwargs):
+        inner(folder, *args, **kwargs)
+        calls.append(folder.name)
+        if folder.name == "snapshots" and calls.count("snapshots") == 4:
+            shutil.copytree(workdir, left)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store.chunks, "save_partial", watched)
+        assert launch(*arguments(engine__checkpoint_seconds=0), workdir=workdir) == 0
+    return workdir, left
+
+
+@pytest.fixture(scope="module")
+def unbroken(run):
+    return run[0]
 
 
 @pytest.fixture(scope="module")
@@ -182,36 +193,14 @@ def test_a_line_of_the_snapshots_is_one_member_after_one_epoch(unbroken, bench):
             np.testing.assert_allclose(recorded[member * 4 + place], expected, atol=1e-4)
 
 
-KILLER = """
-import os, signal, sys
-sys.path[:0] = [{root!r}, {here!r}]
-from launch import _entry, targets
-_entry.prepare_process()
-from jaxunlearn.store import chunks
-inner, calls = chunks.save_partial, []
-def deadly(folder, *args, **kwargs):
-    inner(folder, *args, **kwargs)
-    calls.extend([1] if folder.name == 'snapshots' else [])
-    if len(calls) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-chunks.save_partial = deadly
-sys.exit(_entry.main(targets.command, '', ['x', *{argv!r}]))
-"""
-
-
-def test_a_killed_run_ends_with_the_numbers_of_an_unbroken_one(unbroken, again, capsys):
-    for name in ("retrained", "snapshots"):
-        shutil.rmtree(again / "populations" / name)
-        (again / "logits" / f"{name}.npy").unlink()
-    argv = [*arguments(engine__checkpoint_seconds=0), f"--workdir={again}"]
-    code = KILLER.format(root=str(ROOT), here=str(ROOT / "tests" / "launch"), argv=argv)
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert _entry.main(verb.command, "", ["x", *argv]) == 0
+def test_a_killed_run_ends_with_the_numbers_of_an_unbroken_one(run, capsys):
+    unbroken, left = run
+    assert not (left / "logits" / "snapshots.npy").exists()
+    assert launch(*arguments(engine__checkpoint_seconds=0), workdir=left) == 0
     printed = capsys.readouterr().err
     assert "2 members continue after epoch 4" in printed and "retrained: 2 of 2 members are finished" in printed
     for name in ("retrained", "snapshots"):
-        np.testing.assert_array_equal(values(again, name), values(unbroken, name))
+        np.testing.assert_array_equal(values(left, name), values(unbroken, name))
 
 
 def test_a_damaged_snapshot_is_trained_again(unbroken, again, capsys):

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ COMMON = ("--config=configs/forget_precision.py:smoke", f"--config.split.forget.
           "--config.epsilon.bn_batch=20", "--config.epsilon.bootstrap=5")  # fmt: skip
 
 
-def launched(workdir, *arguments, methods="finetune,poison", model="cnn_bn", width=2):
+def launched(workdir, *arguments, methods="finetune,poison", model="batch_norm_net:build"):
     """(exit code, stdout, stderr) of the study."""
     argv = ["launch", *COMMON, f"--workdir={workdir}", f"--config.unlearn.methods={methods}",
-            f"--config.model.name={model}", f"--config.model.width={width}", *arguments]  # fmt: skip
+            f"--config.model.name={model}", *arguments]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = _entry.main(verb.command, verb.__doc__, argv)
     return code, out.getvalue(), err.getvalue()
@@ -110,7 +111,7 @@ def test_training_mode_normalises_by_batches_of_forgotten_rows_in_order(finished
     """Against flax itself: 50 rows in batches of 20, 20 and 10, running statistics neither used nor moved."""
     workdir, _ = finished
     config = settings.defaults("forget_precision")
-    config.model.width = 2
+    config.model.name = "batch_norm_net:build"
     bench = workbench.prepare(settings.resolve(config))
     forgotten = np.flatnonzero(store.files.read_npz(workdir / "split.npz")["forget"][0])
     stored = np.load(workdir / "logits" / f"retrained.{recording.training_mode(20)}.npy")
@@ -131,8 +132,6 @@ def test_training_mode_normalises_by_batches_of_forgotten_rows_in_order(finished
 
 
 def _taken(tree, member):
-    import jax
-
     return jax.tree.map(lambda leaf: jnp.asarray(leaf[member]), tree)
 
 
@@ -158,7 +157,7 @@ def test_diverged_approaches_are_left_out_and_ensembles_have_joint_answers_in_on
 
 
 def test_a_network_without_batch_norm_has_one_mode(tmp_path):
-    code, out, err = launched(tmp_path, methods="finetune", model="logistic", width=0)
+    code, out, err = launched(tmp_path, methods="finetune", model="logistic")
     assert code == 0, err
     assert "Both modes" not in out
     assert [path.name for path in (tmp_path / "epsilon").iterdir()] == ["running"]
