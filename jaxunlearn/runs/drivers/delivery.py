@@ -70,6 +70,9 @@ def deliver(run: store.Run, report: Report, settings: Mapping[str, Any], begun: 
     for folder, logits in report.published.items():
         store.files.remove(run.path(folder))  # approaches of an earlier run are not of this one
         store.approaches.write(run.path(folder), *logits)
+    for pattern in (f"report/{report.stem}*", f"report/tables/{report.stem}*"):
+        for path in run.root.glob(pattern):  # sections of an earlier call with other choices
+            store.files.remove(path)
     publish.publish(run.root, report, settings)
     notes = "".join(f"\nnote: {note}" for note in report.notes)
     files = publish.written(run.root, report, list(report.files))
