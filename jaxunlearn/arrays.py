@@ -264,6 +264,7 @@ def _check_logits(name: str, array: np.ndarray, axes: str, field: ArrayField, pr
     if array.shape[-1] < 2:
         raise errors.ShapeError(f"{name} has {array.shape[-1]} class; a classifier has at least 2.")
     models = array if array.ndim > 2 else array[None]
+    axes = "".join(letter if letter.isascii() else "?" for letter in axes)
     for model, values in enumerate(models):  # one after another: memory maps may be larger than memory
         where = f"{name}[{model}]" if array.ndim > 2 else name
         (checks.finite if field.finite else checks.not_nan)(where, values, axes[-values.ndim :])

@@ -10,19 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxunlearn.runs.audit import runs as audit
-from jaxunlearn.runs.epsilon import door
-from jaxunlearn.runs.evaluation import runs as evaluation
 
-from jaxunlearn import errors, settings, store
-from jaxunlearn.analyses.epsilon import measures
+from jaxunlearn import arrays, errors, settings, store
+from jaxunlearn.analyses import ANALYSES
+from jaxunlearn.analyses.base import Context
+from jaxunlearn.analyses.epsilon.analysis import PUBLISHED
 from jaxunlearn.models import build
-from jaxunlearn.runs import recording, workbench
-from jaxunlearn.runs.studies import epsilon
+from jaxunlearn.runs import recording, splits, workbench
+from jaxunlearn.runs.drivers import array_input, reading
 from jaxunlearn.store import chunks
 from launch import _entry
 from launch import study as verb
 
+EPSILON = ANALYSES["epsilon"]
+QUIET = Context(lambda line: None, lambda *step: None, lambda name, facts, compute: compute())
 MODELS = 5
 COMMON = ("--config=configs/forget_precision.py:smoke", f"--config.split.forget.repeats={MODELS}",
           "--config.epsilon.bn_batch=20", "--config.epsilon.bootstrap=5")  # fmt: skip
@@ -66,7 +67,7 @@ def test_every_approach_stands_in_the_table_with_its_models(finished):
     # One of two epochs, and the rows from which batch norm takes its statistics anew.
     assert 50 < float(cost["finetune"]["share (%)"]) < 70 and cost["retraining"]["retain-epochs"] == "2.0"
     assert float(cost["poison"]["retain-epochs"]) < 0.2
-    assert "Both modes of BatchNorm" in out and "launch.epsilon --data=" in out
+    assert "Both modes of BatchNorm" in out and "--data=.../epsilon/batch" in out
     assert (workdir / "report" / "epsilon.html").stat().st_size > 10_000
 
 
@@ -88,20 +89,23 @@ def test_exported_logits_are_those_of_the_run_and_give_the_same_numbers(finished
     np.testing.assert_array_equal(np.load(workdir / "epsilon.npz")["rows"], split["rows"][forgotten])
     told = json.loads((workdir / "epsilon.json").read_text())
     for mode in ("running", "batch"):
-        opened = door.open_data(door.Request(str(workdir / "epsilon" / mode), chosen={"bootstrap": 0}))
-        unlearned = opened.approaches["finetune"]
-        assert len(opened.labels) == 50
-        np.testing.assert_array_equal(opened.named["rows"], split["rows"][forgotten])
+        named, _ = array_input.read(workdir / "epsilon" / mode, EPSILON)
+        quick = settings.resolve({"epsilon": {"bootstrap": 0}})
+        given = EPSILON.from_arrays(arrays.read(named, EPSILON.fields, EPSILON.expected), quick)
+        group = given.modes["running"]
+        unlearned = group.approaches["finetune"]
+        assert len(group.labels) == 50
+        np.testing.assert_array_equal(group.names["rows"], split["rows"][forgotten])
         if mode == "running":
             stored = np.load(workdir / "logits" / "unlearned:finetune.npy")[:, np.searchsorted(rows, forgotten)]
             np.testing.assert_array_equal(unlearned, stored.swapaxes(0, 1))
-        found = measures.measure(opened.retrained, opened.approaches, opened.labels, opened.asked, opened.accuracies)
+        found = EPSILON.analyse(given, quick, QUIET).modes["running"]
         for name, one in found.numbers.items():
             # JSON knows no infinity; `float` reads the word for it.
             assert float(told[mode]["approaches"][name]["median"]) == pytest.approx(one.summary.median), name
         # Accuracies are of the run's own logits in use: in that mode they agree, sample by sample.
         if mode == "running":
-            np.testing.assert_allclose(opened.accuracies["finetune"]["forget"], found.numbers["finetune"].own_accuracy)
+            np.testing.assert_allclose(group.accuracies["finetune"]["forget"], found.numbers["finetune"].own_accuracy)
     both = [np.load(workdir / "epsilon" / mode / "logits_retain.npy") for mode in ("running", "batch")]
     np.testing.assert_array_equal(both[0][:, 0], both[1][:, 0])
     assert np.abs(both[0] - both[1]).max() > 0.01
@@ -163,11 +167,16 @@ def test_a_network_without_batch_norm_has_one_mode(tmp_path):
     assert [path.name for path in (tmp_path / "epsilon").iterdir()] == ["running"]
 
 
+def planned(chosen):
+    bench = workbench.prepare(chosen)
+    return reading.planned_run(bench, splits.draw(bench))
+
+
 def test_repeated_sets_are_no_units_of_other_experiments():
-    bench = workbench.prepare(chosen())
-    for refuses in (evaluation.check, audit.check):
+    run = planned(chosen())
+    for name in ("evaluation", "audit"):
         with pytest.raises(errors.ConfigError, match="repeats every forget set"):
-            refuses(bench)
+            ANALYSES[name].check_run(run)
 
 
 @pytest.mark.parametrize(
@@ -180,11 +189,11 @@ def test_repeated_sets_are_no_units_of_other_experiments():
 )
 def test_studies_of_nothing_are_refused_before_any_training(forget, message):
     with pytest.raises(errors.ConfigError, match=message):
-        epsilon.check(epsilon.narrowed(chosen(**forget)))
+        EPSILON.check_run(planned(EPSILON.narrow(chosen(**forget))))
 
 
 def test_all_stands_for_the_approaches_of_the_paper():
-    assert epsilon.narrowed(chosen()).unlearn.methods == epsilon.PUBLISHED
+    assert EPSILON.narrow(chosen()).unlearn.methods == PUBLISHED
     planned = launched(Path("unused"), "--dry_run", methods="all")[1]
-    assert all(f"unlearned:{name}" in planned for name in epsilon.PUBLISHED) and "unlearned:scrub" not in planned
+    assert all(f"unlearned:{name}" in planned for name in PUBLISHED) and "unlearned:scrub" not in planned
     assert not Path("unused").exists()

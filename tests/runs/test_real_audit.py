@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from jaxunlearn.runs.audit import binui, runs
 
 from jaxunlearn import progress, settings, store
-from jaxunlearn.analyses.audit import verdicts
+from jaxunlearn.analyses.audit import analysis, gather, verdicts
 from jaxunlearn.runs import targets, workbench
+from jaxunlearn.runs.drivers import delivery, reading
 
 pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -17,7 +16,7 @@ SCORES = ("iam_on", "iam_off", "lira_off", "confidence", "random")
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
-    """The bank and the scoreboard of an audit of exact retraining: 12 shadows, 3 forget sets of 100."""
+    """The signals and the scoreboard of an audit of exact retraining: 12 shadows, 3 forget sets of 100."""
     if not (SHARED / "location30.npz").exists():
         pytest.skip("location30.npz is not at hand: real data beyond scikit-learn's are not part of the repository")
     config = settings.defaults()
@@ -32,12 +31,12 @@ def audited(tmp_path_factory):
     with store.open_run(str(tmp_path_factory.mktemp("location"))) as run:
         reporter = progress.Reporter(run.log)
         targets.run(run, reporter, bench)
-        sections, answer, bank = runs.investigate(run, reporter, bench)
-        decided = {
-            role: dict(np.load(run.path("scores", f"verdicts_{role}.npz"))) for role in ("retrained", "original")
-        }
-    board = binui.run(bank, bench.settings, "retrained", reporter)
-    return bank, board, decided, sections, answer
+        recorded = reading.recorded_run(run, reporter, bench, analysis.roles(bench.settings), None)
+        context = delivery.context(run, reporter)
+        audit = analysis.analyse(gather.gather(recorded, context), bench.settings, context)
+    report = analysis.compose(audit, bench.settings)
+    decided = {role: report.arrays[f"scores/verdicts_{role}.npz"] for role in ("retrained", "original")}
+    return audit.signals, audit.boards["retrained"], decided, report.sections, report.answer
 
 
 def test_iam_tells_forgotten_from_retained_better_than_confidence(audited):
@@ -50,10 +49,10 @@ def test_iam_tells_forgotten_from_retained_better_than_confidence(audited):
 
 
 def test_forgotten_samples_score_below_retained_ones(audited):
-    bank, board, _, _, _ = audited
+    signals, board, _, _, _ = audited
     for name in ("iam_on", "iam_off", "lira_off", "confidence"):
         for values in board.scored.values[name]:
-            assert values[bank.forgotten].mean() < values[~bank.forgotten].mean() - 0.05
+            assert values[signals.forgotten].mean() < values[~signals.forgotten].mean() - 0.05
 
 
 def test_the_original_keeps_what_retraining_forgot(audited):

@@ -1,14 +1,14 @@
 """What would make the numbers of an audit worthless is said before them."""
 
-import io
-
 import numpy as np
 import pytest
-from jaxunlearn.protocols.audit import answers, evidence, plausibility
 
-from jaxunlearn import progress, records, scores
-from jaxunlearn.scores import evidence as evidences
+from jaxunlearn import records, scores, settings
+from jaxunlearn.analyses.audit import analysis, gather, plausibility
+from jaxunlearn.analyses.audit import signals as audit_signals
+from jaxunlearn.analyses.base import Context
 
+QUIET = Context(lambda line: None, lambda *step: None, lambda name, facts, compute: compute())
 N, P, S, C = 90, 60, 5, 4
 
 
@@ -32,18 +32,20 @@ def given(**changed):
 
 def audited(found):
     """(the audit, its first line) of some evidence, by two scores."""
-    wanted, options = ("confidence", "lira_off"), scores.Options()
-    opened = evidence.Opened(evidences.Named(found, (), None), wanted, options, scores.check(found))
-    request = evidence.Request("", wanted, decision="lira_off")
-    audit = evidence.run(request, opened, progress.Reporter(out=io.StringIO()))
-    pieces, said = answers.of_arrays(audit)
-    return audit, said, {piece.name: piece for piece in pieces}
+    chosen = settings.resolve({"audit": {"scores": ("confidence", "lira_off"), "decision": "lira_off"}})
+    audit = analysis.analyse(gather.from_arrays(vars(scores.check(found)[0]), chosen), chosen, QUIET)
+    report = analysis.compose(audit, chosen)
+    return audit, report.answer, {section.name: section for section in report.sections}
+
+
+def p_out(audit):
+    return audit.decisions.verdicts[audit_signals.GIVEN].p_out
 
 
 def test_arrays_that_belong_together_raise_no_doubt():
-    audit, said, pieces = audited(given())
-    assert audit.doubts == () and audit.sizes["S"] == S
-    rows = {row[0]: row for row in pieces["models"].table.rows}
+    audit, said, found = audited(given())
+    assert audit.signals.doubts == () and audit_signals.num_shadows(audit.signals) == S
+    rows = {row[0]: row for row in found["models"].table.rows}
     assert rows["shadows"][1:3] == (S, N) and rows["population_original"][2] == P
     right = given().unlearned.argmax(-1) == given().labels
     assert rows["unlearned"][3:6] == pytest.approx((right.mean(), right[30:].mean(), right[:30].mean()))
@@ -62,9 +64,9 @@ def test_copies_of_a_model_are_counted_once(noise):
     }
     audit, said, _ = audited(one.replace(**copies))
     assert said.startswith("The 5 shadow models are copies of 2 different models: copies say nothing new")
-    assert audit.sizes["S"] == 2
+    assert audit_signals.num_shadows(audit.signals) == 2
     two = one.replace(shadows=one.shadows[:2], population_shadows=one.population_shadows[:2])
-    np.testing.assert_allclose(audit.decided.p_out, audited(two)[0].decided.p_out, atol=0.02)
+    np.testing.assert_allclose(p_out(audit), p_out(audited(two)[0]), atol=0.02)
 
 
 def test_a_model_that_answers_as_before_was_not_unlearned_and_that_is_said_first():

@@ -1,5 +1,6 @@
-"""The door of epsilon-hat: published folders and .npz files in, the published table out; bad files in one message."""
+"""epsilon-hat of given logits: published folders and .npz files in, the published table out; bad files."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,15 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jaxunlearn.runs.epsilon import door
+from absl import flags
 
-from jaxunlearn import errors, store
+from jaxunlearn import arrays, errors, settings, store
+from jaxunlearn.analyses import ANALYSES
+from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.epsilon import measures, sections
 from jaxunlearn.metrics import epsilon
-from jaxunlearn.settings import EpsilonSettings
+from jaxunlearn.runs.drivers import array_input
 from launch import _entry
 from launch import epsilon as verb
 
+EPSILON = ANALYSES["epsilon"]
+QUIET = Context(lambda line: None, lambda *step: None, lambda name, facts, compute: compute())
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "forget_precision"
 APPROACHES = ("finetune", "prune", "poison", "activation_reset")
 QUICK = {"bootstrap": 0, "sweep": False, "metric": "epsilon"}
@@ -52,8 +57,20 @@ def saved(path, **arrays):
     return str(path)
 
 
-def measured(opened):
-    return measures.measure(opened.retrained, opened.approaches, opened.labels, opened.asked, opened.accuracies)
+def opened(path, compat="corrected", seed=0, **chosen):
+    """What epsilon-hat of a file or folder is measured of."""
+    config = settings.resolve({"epsilon": chosen, "compat": {"evaluate": compat}, "seed": seed})
+    named, notes = array_input.read(Path(path), EPSILON)
+    given = EPSILON.from_arrays(arrays.read(named, EPSILON.fields, EPSILON.expected), config)
+    return given._replace(notes=(*notes, *given.notes))
+
+
+def approaches(given):
+    return given.modes["running"].approaches
+
+
+def measured(given):
+    return EPSILON.analyse(given, settings.resolve({}), QUIET).modes["running"]
 
 
 def test_the_published_layout_is_what_the_published_scripts_read(folder):
@@ -73,8 +90,8 @@ def test_the_published_layout_is_what_the_published_scripts_read(folder):
 def test_a_published_folder_gives_the_published_numbers_in_order(folder):
     rows, labels, accuracies = published()
     reference = np.load(GOLDEN / "real_epsilon.npz")
-    opened = door.open_data(door.Request(str(folder), chosen={"bootstrap": 20}))
-    found = measured(opened)
+    given = opened(str(folder), bootstrap=20)
+    found = measured(given)
     assert list(found.numbers) == ["baseline", *sorted(APPROACHES)]
     for name in APPROACHES:
         one = found.numbers[name]
@@ -97,13 +114,13 @@ def test_a_published_folder_gives_the_published_numbers_in_order(folder):
             )
     assert found.beyond["prune"].high < 0 < found.beyond["poison"].low
     assert found.numbers["baseline"].sizes == (40, 40)
-    kept = sections.arrays(found)
+    kept = sections.arrays(found, {"ids": rows["rows"]})
     np.testing.assert_array_equal(kept["prune__epsilon"], found.numbers["prune"].epsilon)
     assert {"labels", "deltas", "prune__proved", "prune__challenge", "prune__median_by_delta"} <= set(kept)
 
 
 def test_modes_of_batch_norm_that_differ_are_pointed_out(folder):
-    notes = " ".join(door.open_data(door.Request(str(folder))).notes)
+    notes = " ".join(opened(str(folder)).notes)
     # Known of these logits: they were recorded in training mode, the accuracies were not.
     assert "prune: the logits are right on" in notes and "training mode" in notes
 
@@ -112,11 +129,9 @@ def test_an_archive_gives_the_same_as_a_folder(folder, tmp_path):
     rows, labels, accuracies = published()
     named = {f"{name or 'retrained'}__{part}_accuracy": values
              for name, parts in accuracies.items() for part, values in parts.items()}  # fmt: skip
-    path = saved(tmp_path / "a.npz", labels=labels, retain=rows["retain"], extra=np.zeros(3),
+    path = saved(tmp_path / "a.npz", labels=labels, retain=rows["retain"],
                  **{name: rows[name] for name in APPROACHES}, **named)  # fmt: skip
-    opened = [door.open_data(door.Request(str(one), chosen=QUICK)) for one in (folder, path)]
-    assert "arrays that were not used: extra" in opened[1].notes
-    first, second = map(measured, opened)
+    first, second = (measured(opened(str(one), **QUICK)) for one in (folder, path))
     for name in first.numbers:
         np.testing.assert_array_equal(first.numbers[name].epsilon, second.numbers[name].epsilon)
         for part, values in first.numbers[name].accuracies.items():
@@ -127,12 +142,12 @@ def test_a_baseline_that_is_given_is_ignored_and_the_real_one_can_be_had_alone(f
     (folder / "baseline").mkdir()
     content = (folder / "logits_retain.npy").read_bytes()
     (folder / "baseline" / "logits_unlearn.npy").write_bytes(content)
-    opened = door.open_data(door.Request(str(folder)))
-    assert "baseline" not in opened.approaches
-    assert any("splitting the retrained models" in note for note in opened.notes)
+    given = opened(str(folder))
+    assert "baseline" not in approaches(given)
+    assert any("splitting the retrained models" in note for note in given.notes)
     path = saved(tmp_path / "a.npz", **small(), baseline=np.zeros((6, 10, 3), "f4"))
-    assert door.open_data(door.Request(path)).approaches.keys() == {"mine"}
-    alone = door.open_data(door.Request(str(folder), approaches=("baseline",), chosen=QUICK))
+    assert approaches(opened(path)).keys() == {"mine"}
+    alone = opened(str(folder), approach=("baseline",), **QUICK)
     found = measured(alone)
     assert list(found.numbers) == ["baseline"] and np.isfinite(found.numbers["baseline"].summary.median)
     assert sections.in_words(found).startswith("Halves of the retrained models")
@@ -143,8 +158,8 @@ def test_a_regression_is_judged_by_its_squared_error(tmp_path):
     golden = np.load(GOLDEN / "agedb_regression_epsilon.npz")
     path = saved(tmp_path / "ages.npz", labels=golden["age0__labels"], retrained=golden["age0__preds_retrain"],
                  mine=golden["age0__preds_unlearn"])  # fmt: skip
-    opened = door.open_data(door.Request(path, chosen={"bootstrap": 5}))
-    found = measured(opened)
+    given = opened(path, bootstrap=5)
+    found = measured(given)
     one = found.numbers["mine"]
     np.testing.assert_allclose(one.epsilon, golden["age0__per_sample_d0.05"], atol=1e-5)
     assert one.challenge is None and found.is_regression
@@ -155,14 +170,13 @@ def test_a_regression_is_judged_by_its_squared_error(tmp_path):
 
 
 def test_a_chosen_score_and_samples_reach_table_and_figure(tmp_path):
-    arrays = small()
-    path = saved(tmp_path / "a.npz", **arrays)
-    request = door.Request(path, samples=(4, 1), chosen={**QUICK, "score": "margin", "delta": 0.2})
-    opened = door.open_data(request)
-    found = measured(opened)
-    expected = epsilon.epsilon_hat(arrays["retrained"], arrays["mine"], arrays["labels"], 0.2, score="margin")
+    made = small()
+    path = saved(tmp_path / "a.npz", **made)
+    given = opened(path, samples=(4, 1), **QUICK | {"score": "margin", "delta": 0.2})
+    found = measured(given)
+    expected = epsilon.epsilon_hat(made["retrained"], made["mine"], made["labels"], 0.2, score="margin")
     np.testing.assert_array_equal(found.numbers["mine"].epsilon, expected)
-    figure = sections.sections(found, request.samples)[-1].figure
+    figure = sections.sections(found, given.samples)[-1].figure
     assert [axes.get_title(loc="left").split(",")[0] for axes in figure.axes] == ["sample 4", "sample 1"]
     assert len(figure.axes[0].patches) == 4  # each group filled and outlined
 
@@ -170,18 +184,18 @@ def test_a_chosen_score_and_samples_reach_table_and_figure(tmp_path):
 def test_the_loss_with_the_label_row_is_the_published_one(tmp_path):
     rows, labels, _ = published()
     path = saved(tmp_path / "a.npz", labels=labels, retrained=rows["retain"], poison=rows["poison"])
-    opened = door.open_data(door.Request(path, compat="faithful", chosen={**QUICK, "score": "loss"}))
-    found = measured(opened)
+    given = opened(path, compat="faithful", **QUICK | {"score": "loss"})
+    found = measured(given)
     reference = np.load(GOLDEN / "real_epsilon.npz")["poison__eps_loss"][rows["rows"]]
     np.testing.assert_allclose(found.numbers["poison"].epsilon, reference, atol=1e-6)
     assert found.margins["poison"][0].shape == (63, 80)  # figures show margins, of real models only
 
 
 def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path):
-    arrays = small(models=5)
-    path = saved(tmp_path / "a.npz", **arrays, copy=arrays["mine"])
-    opened = door.open_data(door.Request(path, chosen={"bootstrap": 20, "metric": "epsilon"}))
-    found = measured(opened)
+    made = small(models=5)
+    path = saved(tmp_path / "a.npz", **made, copy=made["mine"])
+    given = opened(path, bootstrap=20, metric="epsilon")
+    found = measured(given)
     assert any("the baseline's halves: 2 + 2 models" in note for note in measures.notes(found))
     assert any("mine: 5 + 5 models" in note for note in measures.notes(found))
     assert found.behind["copy"].value == 0 == found.behind["mine"].value
@@ -190,36 +204,35 @@ def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path
 
 def test_a_delta_at_which_no_rule_is_of_use_is_said(tmp_path):
     path = saved(tmp_path / "a.npz", **small())
-    found = measured(door.open_data(door.Request(path, chosen={**QUICK, "delta": 0.999})))
+    found = measured(opened(path, **QUICK | {"delta": 0.999}))
     assert sections.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
     assert "show no finite epsilon-hat at this delta" in sections.sections(found)[0].text
 
 
 def test_models_that_are_told_apart_without_error_are_not_called_hard_to_tell(tmp_path):
-    arrays = small()
-    far = arrays["retrained"] + 50 * np.eye(3, dtype="f4")[arrays["labels"]][:, None]
-    found = measured(door.open_data(door.Request(saved(tmp_path / "a.npz", **arrays | {"mine": far}), chosen=QUICK)))
-    said = presenting.in_words(found)
+    made = small()
+    far = made["retrained"] + 50 * np.eye(3, dtype="f4")[made["labels"]][:, None]
+    found = measured(opened(saved(tmp_path / "a.npz", **made | {"mine": far}), **QUICK))
+    said = sections.in_words(found)
     assert "hardest" not in said and "Easiest" not in said
     assert said.startswith("Told apart from retraining without error, on most samples: mine.")
-    only = {"mine": far, "mine2": arrays["mine"]}
-    found = measured(door.open_data(door.Request(saved(tmp_path / "b.npz", **arrays | only), chosen=QUICK)))
-    assert presenting.in_words(found).startswith("mine2 is hardest to tell from retraining: median epsilon-hat ")
-    main = presenting.pieces(found)[0].table
+    only = {"mine": far, "mine2": made["mine"]}
+    found = measured(opened(saved(tmp_path / "b.npz", **made | only), **QUICK))
+    assert sections.in_words(found).startswith("mine2 is hardest to tell from retraining: median epsilon-hat ")
+    main = sections.sections(found)[0].table
     assert main.baselines == ("baseline",) and main.rows[0][0] == "baseline"
 
 
 def test_what_has_no_finite_number_gets_no_plot_and_no_empty_promise(tmp_path):
-    arrays = small(models=2)
-    arrays["mine"] = arrays["retrained"] + 50 * np.eye(3, dtype="f4")[arrays["labels"]][:, None]
-    request = door.Request(saved(tmp_path / "a.npz", **arrays), chosen={**QUICK, "sweep": True, "delta": 0.55})
-    found = measured(door.open_data(request))
+    made = small(models=2)
+    made["mine"] = made["retrained"] + 50 * np.eye(3, dtype="f4")[made["labels"]][:, None]
+    found = measured(opened(saved(tmp_path / "a.npz", **made), **QUICK | {"sweep": True, "delta": 0.55}))
     numbers = {
         name: one._replace(curve=np.full_like(one.curve, np.inf), ceiling=-0.105) for name, one in found.numbers.items()
     }
-    pieces = {one.name: one for one in presenting.pieces(found._replace(numbers=numbers))}
-    assert "epsilon_delta" not in pieces and "above -" not in pieces["epsilon"].text
-    assert pieces["epsilon"].text.startswith(
+    made = {one.name: one for one in sections.sections(found._replace(numbers=numbers))}
+    assert "epsilon_delta" not in made and "above -" not in made["epsilon"].text
+    assert made["epsilon"].text.startswith(
         "2 + 2 models are too few to show a difference at this delta: epsilon-hat is at most -0.105, or infinite"
     )
 
@@ -227,45 +240,46 @@ def test_what_has_no_finite_number_gets_no_plot_and_no_empty_promise(tmp_path):
 @pytest.mark.parametrize(
     ("change", "request_", "error", "message"),
     [
-        ({"retrained": None}, {}, errors.DataError, "lacks `retrained`"),
-        ({"labels": None}, {}, errors.DataError, "lacks `labels`"),
-        ({"mine": None}, {}, errors.DataError, "holds no approach"),
+        ({"retrained": None}, {}, errors.DataError, "there is no array 'retrained'"),
+        ({"labels": None}, {}, errors.DataError, "there is no array 'labels'"),
+        ({"mine": None}, {}, errors.DataError, "there is no approach"),
+        ({"extra": np.zeros(3)}, {}, errors.DataError, "'extra' of shape .3,. is not known here"),
         ({"labels": np.arange(6) / 2}, {}, errors.DataError, "whole numbers"),
         ({"labels": np.arange(6)}, {}, errors.DataError, "must lie in"),
         ({"labels": np.zeros(7, int)}, {}, errors.ShapeError, "axis S"),
         ({"mine": np.zeros((6, 10, 4), "f4")}, {}, errors.ShapeError, "axis C"),
-        ({"mine": np.full((6, 10, 3), np.nan, "f4")}, {}, errors.DataError, "mine holds 180 NaN"),
+        ({"mine": np.full((6, 10, 3), np.nan, "f4")}, {}, errors.DataError, r"mine\[0\] holds 30 NaN.*axes \?, C"),
         ({"mine": np.zeros((6, 10, 3), "V2")}, {}, errors.DataError, "bfloat16"),
-        ({"retrained": np.zeros((6, 10, 3, 1), "f4")}, {}, errors.ShapeError, "expected logits"),
+        ({"retrained": np.zeros((6, 10, 3, 1), "f4")}, {}, errors.ShapeError, r"expected 3 axes \[S, N, C\]"),
         ({"mine__test_accuracy": np.full(10, 97.0)}, {}, errors.DataError, "fractions between 0 and 1"),
         ({"mine__test_accuracy": np.full(9, 0.9)}, {}, errors.DataError, "one fraction for each of the 10 models"),
-        ({"mine__test_accuracy": np.full(10, "high")}, {}, errors.DataError, "one fraction"),
+        ({"mine__test_accuracy": np.full(10, "high")}, {}, errors.DataError, "mine__test_accuracy has dtype <U4"),
         ({"retained": np.zeros((5, 10, 3), "f4")}, {}, errors.ShapeError, "axis S"),
         ({"retrained": np.zeros((6, 0, 3), "f4")}, {}, errors.DataError, "holds no value"),
         ({"retrained__test_accuracy": np.zeros(10)}, {}, errors.DataError, "nothing to compare with"),
         ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 0))}, {}, errors.DataError, "holds no value"),
         ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 9)), "labels": np.full(6, "a")}, {}, errors.DataError,
-         "true values"),
-        ({}, {"seed": -1}, errors.ConfigError, "--seed"),
-        ({}, {"chosen": {"bootstrap": 1}}, errors.ConfigError, "no interval"),
-        ({}, {"approaches": ("mien",)}, errors.ConfigError, "Did you mean 'mine'"),
+         "labels has dtype <U1"),
+        ({}, {"seed": -1}, errors.ConfigError, "seed = -1"),
+        ({}, {"bootstrap": 1}, errors.ConfigError, "no interval"),
+        ({}, {"approach": ("mien",)}, errors.ConfigError, "Did you mean 'mine'"),
         ({}, {"samples": (6,)}, errors.ConfigError, "6 is none of the 6 samples"),
-        ({}, {"chosen": {"delta": 1.5}}, errors.ConfigError, "epsilon.delta"),
-        ({}, {"chosen": {"metric": "chalenge"}}, errors.ConfigError, "Did you mean 'challenge'"),
+        ({}, {"delta": 1.5}, errors.ConfigError, "epsilon.delta"),
+        ({}, {"metric": "chalenge"}, errors.ConfigError, "Did you mean 'challenge'"),
         ({}, {"compat": "exact"}, errors.ConfigError, "compat.evaluate"),
     ],
 )  # fmt: skip
 def test_bad_archives_and_choices_are_one_message(tmp_path, change, request_, error, message):
-    arrays = {name: values for name, values in {**small(), **change}.items() if values is not None}
-    path = saved(tmp_path / "a.npz", **arrays)
+    made = {name: values for name, values in {**small(), **change}.items() if values is not None}
+    path = saved(tmp_path / "a.npz", **made)
     with pytest.raises(error, match=message):
-        door.open_data(door.Request(path, **request_))
+        opened(path, **request_)
 
 
 def test_bad_folders_are_one_message(folder, tmp_path):
     def refused(message):
         with pytest.raises(errors.DataError, match=message):
-            door.open_data(door.Request(str(folder)))
+            opened(str(folder))
 
     metrics, logits = folder / "prune" / "metrics.csv", folder / "prune" / "logits_unlearn.npy"
     text, content = metrics.read_text(), np.load(logits)
@@ -285,11 +299,11 @@ def test_bad_folders_are_one_message(folder, tmp_path):
     logits.write_bytes(b"nothing")
     refused("cannot be read as a plain array")
     with pytest.raises(errors.DataError, match="does not exist"):
-        door.open_data(door.Request(str(tmp_path / "nowhere")))
+        opened(str(tmp_path / "nowhere"))
     (tmp_path / "lonely").mkdir()
     (tmp_path / "lonely" / "logits_retain.npy").write_bytes((folder / "logits_retain.npy").read_bytes())
     with pytest.raises(errors.DataError, match="no subfolder with logits_unlearn.npy"):
-        door.open_data(door.Request(str(tmp_path / "lonely")))
+        opened(str(tmp_path / "lonely"))
 
 
 def launched(capsys, *arguments):
@@ -346,9 +360,9 @@ def test_results_lie_in_a_folder_of_their_own_name(tmp_path, monkeypatch):
     [
         ((), "no --config given|give --data"),
         (("--data=x.npz", "--all", "--approach=a"), "--all or --approach"),
-        (("--data=x.npz", "--samples=a"), "expected whole numbers"),
+        (("--data=x.npz", "--samples=a"), "--samples=a: expected numbers"),
         (("--data=x.npz",), "does not exist"),
-        (("--config=configs/digits.py:smoke",), "give --data=DIR"),
+        (("--config=configs/digits.py:smoke",), "split.forget.repeats = 1. Set"),
     ],
 )
 def test_bad_command_lines_exit_with_two(arguments, message, capsys):
@@ -359,8 +373,9 @@ def test_bad_command_lines_exit_with_two(arguments, message, capsys):
 def test_no_model_code_is_loaded(tmp_path):
     path = saved(tmp_path / "a.npz", **small())
     program = (
-        "import sys; from jaxunlearn.runs.epsilon import door; "
-        f"door.measure_data(door.Request({path!r}, chosen={{'bootstrap': 0}}), {str(tmp_path / 'out')!r}, (), False); "
+        "import sys; from jaxunlearn import settings; from jaxunlearn.runs.drivers import array_input; "
+        "chosen = settings.resolve({'epsilon': {'bootstrap': 0}}); "
+        f"array_input.run('epsilon', {path!r}, chosen, {str(tmp_path / 'out')!r}, (), False, False); "
         "bad = [m for m in sys.modules if m.split('.')[:2] in (['jaxunlearn', 'models'], ['jaxunlearn', 'population'], "
         "['jaxunlearn', 'unlearn'])]; assert not bad, bad"
     )
@@ -368,5 +383,7 @@ def test_no_model_code_is_loaded(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_settings_of_the_door_are_those_of_the_study():
-    assert set(verb.CHOSEN.values()) <= set(EpsilonSettings.__dataclass_fields__)
+def test_every_setting_is_a_flag():
+    values = flags.FlagValues()
+    verb.define(values)
+    assert {field.name for field in dataclasses.fields(settings.EpsilonSettings)} <= set(values)
