@@ -346,6 +346,10 @@ def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path
     confidence = {role: np.mean(stored["roles"][role]["confidence_forget"]) for role in swept}
     assert confidence[swept[1]] < confidence[swept[0]] - 0.02
     sets = np.load(tmp_path / "evaluation" / "sets_retrained.npz")
+    split = np.load(tmp_path / "split.npz")
+    asked = [split["rows"][mask] for mask in split["forget"]]
+    for mask, rows in zip(sets["forgotten"], asked, strict=True):
+        np.testing.assert_array_equal(sets["rows"][mask], rows)  # the numbers of the user's file
     own = np.where(sets["forgotten"][:, None], sets["covered"], 0).sum(-1) / sets["forgotten"].sum(-1)[:, None]
     np.testing.assert_allclose(own, stored["roles"]["retrained"]["coverage_forget"], rtol=1e-6)
     second, progress = launched(evaluate, tmp_path, *common)
