@@ -118,6 +118,8 @@ def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(firs
         found = np.load(workdir / "scores" / f"verdicts_{role}.npz")
         assert set(found.files) == {"rows", "score", "p_out", "p_in", "verdict"}
         assert ((found["verdict"] >= 0) == forgotten).all() and found["verdict"].max() <= 2
+        split = np.load(workdir / "split.npz")
+        np.testing.assert_array_equal(found["rows"], split["rows"][split["target"]])
         for name in ("p_out", "p_in"):
             assert (found[name] > 0).all() and (found[name] <= 1).all()
         caught[role] = int((found["verdict"] == 2).sum())
