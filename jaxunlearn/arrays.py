@@ -76,7 +76,8 @@ def check(
     """
     axes: dict[str, str] = {}
     values: dict[str, Any] = {}
-    for name, array in named.items():
+    order = list(fields)  # of the table, not of the file: the same arrays get the same message
+    for name, array in sorted(named.items(), key=lambda item: order.index(_key(item[0], fields))):
         values[name], axes[name] = _converted(name, array, field_of(name, fields), probabilities)
         axes[name] = axes[name].replace("?", chr(ord("\u03b1") + len(axes) % 24 + 24 * (len(axes) // 24)))
     sizes = checks.shape(" ".join(axes[name] for name in values if axes[name]),
@@ -106,7 +107,11 @@ def check(
 
 def field_of(name: str, fields: Mapping[str, ArrayField]) -> ArrayField:
     """The field of one of our names, patterns included."""
-    return fields[name] if name in fields else fields[_pattern(name, fields)]
+    return fields[_key(name, fields)]
+
+
+def _key(name: str, fields: Mapping[str, ArrayField]) -> str:
+    return name if name in fields else _pattern(name, fields)
 
 
 def class_labels(name: str, array: np.ndarray, axes: int = 1) -> np.ndarray:

@@ -132,17 +132,17 @@ def from_folder(sizes: Sizes, folder: Path) -> tuple[str, Callable[[], Any]]:
     """Files in the published layout to the printed tables and the report, without intervals and challenge score."""
     import numpy as np
 
-    from jaxunlearn import store
-    from jaxunlearn.runs.epsilon import door
+    from jaxunlearn import settings, store
+    from jaxunlearn.runs.drivers import array_input
 
     retrained, approaches, labels = draw(sizes)
     known = {part: np.full(sizes.models, 0.9) for part in store.approaches.PARTS}
     named = {f"approach_{place}": one for place, one in enumerate(approaches)}
     store.approaches.write(folder / "data", labels, retrained, named, dict.fromkeys(("", *named), known))
-    chosen = {"bootstrap": 0, "metric": "epsilon", "sweep": False}
-    request = door.Request(str(folder / "data"), chosen=chosen)
+    chosen = settings.resolve({"epsilon": {"bootstrap": 0, "metric": "epsilon", "sweep": False}})
+    data, out = str(folder / "data"), str(folder / "out")
     name = f"folder of {sizes.approaches} approaches to tables, figure and report, warm"
-    return name, lambda: door.measure_data(request, str(folder / "out"), (), False)
+    return name, lambda: array_input.run("epsilon", data, chosen, out, (), False, False)
 
 
 def coverage(sizes: Sizes, shift: float, facts: dict[str, int]) -> Row:

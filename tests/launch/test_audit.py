@@ -326,7 +326,7 @@ def test_shadows_that_know_other_classes_are_refused(again, elsewhere, tmp_path,
 @pytest.mark.parametrize(
     "extra, message",
     [
-        (["--scores=iam_on"], "--scores belongs to --evidence. With a config use --config.audit.*"),
+        (["--probabilities"], "--probabilities belongs to --evidence. With a config, results go to --workdir"),
         (["--out=somewhere"], "--out belongs to --evidence"),
         (["--evidence=some.npz"], "--config (a run) or --evidence (arrays), not both"),
     ],

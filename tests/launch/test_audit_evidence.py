@@ -57,7 +57,7 @@ def save(path, arrays):
 
 def scores_of(out):
     with np.load(out / "scores.npz") as file:
-        return dict(file)
+        return {name: values for name, values in file.items() if name != "ids"}
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,12 @@ def test_the_answer_comes_first_and_all_files_are_there(faithful):
     answer = said.splitlines()[0]
     assert "samples asked to be forgotten" in answer
     assert (out / "report" / "report.md").read_text().startswith(answer)
-    for name in ("report/report.html", "findings.json", "verdicts.npz", "evidence.json", "report/tables/scores.csv"):
+    for name in ("report/report.html", "findings.json", "verdicts.npz", "arrays_audit.json",
+                 "report/tables/scores.csv"):  # fmt: skip
         assert (out / name).stat().st_size > 20
     assert "unleak needs pairs_original" in " ".join(said.split()) and "lira needs reference" in " ".join(said.split())
     with np.load(out / "verdicts.npz") as file:
-        assert set(file.files) == {"p_out", "p_in", "verdict"}
+        assert set(file.files) == {"ids", "score", "p_out", "p_in", "verdict"}
         forgotten = published()["target_unlearn_flags"].astype(bool)
         np.testing.assert_array_equal(file["verdict"] >= 0, forgotten)
     for one in json.loads((out / "findings.json").read_text()):
@@ -151,7 +152,7 @@ def test_without_forgotten_everyone_is_judged_and_nothing_is_compared(tmp_path, 
     said, out = run(tmp_path, capsys, ours(forgotten=None))
     assert "holds no `forgotten` array" in said and "median" in said and "AUC" not in said
     with np.load(out / "verdicts.npz") as file:
-        assert set(file.files) == {"p_out", "verdict"} and set(np.unique(file["verdict"])) <= {1, 2}
+        assert set(file.files) == {"ids", "score", "p_out", "verdict"} and set(np.unique(file["verdict"])) <= {1, 2}
     assert set(scores_of(out)) == {"iam_on", "iam_off", "lira_off", "confidence", "random"}
 
 
@@ -200,17 +201,17 @@ def test_equal_arrays_give_equal_bytes_and_other_arrays_are_never_mixed(tmp_path
     other = save(tmp_path / "other.npz", ours(unlearned=ours()["unlearned"] + np.eye(120, 10, dtype=np.float32)))
     assert launch(f"--evidence={other}", f"--out={out}", FEW) == 2
     said = capsys.readouterr().err
-    assert "evidence: stored" in said and "--overwrite=audit" in said
+    assert "arrays: stored" in said and "--overwrite=audit" in said
     assert {name: (out / name).read_bytes() for name in before} == before
     assert launch(f"--evidence={other}", f"--out={out}", FEW, "--overwrite=audit") == 0
     assert (out / "scores.npz").read_bytes() != before["scores.npz"]
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path, capsys):
-    path = save(tmp_path / "my.npz", ours(shadow_train_logits=None, shadow_train_labels=None) | {"notes": np.zeros(2)})
+    path = save(tmp_path / "my.npz", ours(shadow_train_logits=None, shadow_train_labels=None))
     assert launch(f"--evidence={path}", f"--out={tmp_path / 'out'}", FEW, "--dry_run") == 0
     printed = capsys.readouterr().out
-    assert "120 of 10 classes" in printed and "iam_off: needs shadow_train_logits" in printed and "notes" in printed
+    assert "120 of 10 classes" in printed and "iam_off: needs shadow_train_logits" in printed
     assert not (tmp_path / "out").exists()
 
 
@@ -239,6 +240,7 @@ def softmax(values):
         (lambda: ours(unlearned=None, unlearnd=ours()["unlearned"]), "Did you mean 'unlearnd'"),
         (lambda: ours(forgotten=np.ones(120)), "`forgotten` marks every sample"),
         (lambda: ours(population_labels=None), "without 'population_labels'"),
+        (lambda: ours(notes=np.zeros(2)), "'notes' of shape (2,) is not known here"),
     ],
 )
 def test_bad_arrays_are_one_message_and_nothing_is_written(make, message, tmp_path, capsys):
@@ -261,7 +263,7 @@ def test_bad_arrays_are_one_message_and_nothing_is_written(make, message, tmp_pa
         (["--calibration=shadow"], "Did you mean 'shadows'"),
         (["--level=2"], "level = 2"),
         (["--levels=1"], "levels"),
-        (["--levels=100000000"], "IAM levels = 100000000: must be between 2 and 10000"),
+        (["--levels=100000000"], "audit.levels = 100000000: must be between 0 and 10000"),
         (["--forget_type=random"], "set_random"),
         (["--config=configs/digits.py:smoke"], "--config (a run) or --evidence (arrays), not both"),
     ],

@@ -261,6 +261,8 @@ def test_settings_overrule_the_published_constants(signals):
     assert audit_signals.options_of(make_settings(), offline_a=0.625).constants.offline_a == 0.625
     classes = {"split__forget__kind": "one_class", "split__forget__classes": (1, 2)}
     assert audit_signals.options_of(make_settings(**classes)).forget_type == "class" != plain.forget_type
+    with pytest.raises(errors.ConfigError, match="unknown dataset 'cifar'. Did you mean 'cifar10'"):
+        audit_signals.options_of(make_settings(audit__dataset="cifar"), "digits")
     with pytest.raises(errors.ConfigError, match="e2"):
         audit_signals.options_of(make_settings(audit__e1=0.1, audit__e2=0.5))
 

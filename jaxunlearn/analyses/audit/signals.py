@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxunlearn import errors, scores
+from jaxunlearn import checks, errors, scores
 from jaxunlearn.analyses.audit import plausibility
+from jaxunlearn.scores.options import PUBLISHED
 from jaxunlearn.settings import CLASS_KINDS, Settings
 
 GIVEN, ORIGINAL, RETRAINED = "given model", "original", "retrained"
@@ -73,9 +74,11 @@ def options_of(settings: Settings, dataset: str = "", offline_a: float | None = 
       offline_a: a tuned one.
 
     Raises:
-      ConfigError: constants that do not fit together.
+      ConfigError: audit.dataset has no published constants, or constants that do not fit together.
     """
     audit = settings.audit
+    if audit.dataset:
+        checks.choice("dataset", audit.dataset, PUBLISHED)
     dataset = audit.dataset or dataset
     constants = scores.published(dataset)
     if audit.e1 or audit.e2:
