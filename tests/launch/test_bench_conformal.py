@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from launch import bench
 from launch.benches import conformal
@@ -15,6 +16,7 @@ def test_all_ways_compute_the_same_numbers():
         np.testing.assert_allclose(found[name], found["here"], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_rows_are_complete_and_printable():
     rows = conformal.run(quick=True)
     assert [row.get("target") for row in rows] == [conformal.TARGET, None]

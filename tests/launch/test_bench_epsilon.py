@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from launch import bench
 from launch.benches import epsilon
@@ -16,6 +17,7 @@ def test_the_plain_ways_give_the_same_numbers():
         np.testing.assert_allclose(plain(), found, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_rows_are_complete_and_printable():
     rows = epsilon.run(quick=True)
     assert len(rows) == 11 and [row["target"] for row in rows if "target" in row] == [epsilon.ALL_SECONDS] * 2

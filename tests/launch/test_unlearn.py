@@ -17,7 +17,8 @@ from launch import study as study_verb
 from launch import unlearn as verb
 
 CONFIG = "--config=configs/digits.py:smoke"
-GIVEN = [CONFIG, "--config.split.forget.count=3", "--config.targets.snapshots=0", "--config.unlearn.options=epochs=2"]
+SMALL = [CONFIG, "--config.model.name=mlp", "--config.model.hidden=16,"]
+GIVEN = [*SMALL, "--config.split.forget.count=3", "--config.targets.snapshots=0", "--config.unlearn.options=epochs=2"]
 
 
 def launch(*argv, workdir, module=verb):
@@ -155,7 +156,7 @@ def test_a_sweep_gives_every_value_a_role_and_the_numbers_it_has_alone(again, ca
 
 def test_a_users_own_method_is_a_role_too(again, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    assert launch(CONFIG, *GIVEN[1:3], "--methods=my_methods:push_and_keep", workdir=again) == 0
+    assert launch(*GIVEN[:-1], "--methods=my_methods:push_and_keep", workdir=again) == 0
     assert np.isfinite(values(again, "unlearned:my_methods:push_and_keep")).all()
 
 
