@@ -55,7 +55,8 @@ def open_file(
         values[member] = old[member]
     values.flush()
     temporary = Path(str(values.filename))
-    os.replace(temporary, path)
+    with files.writing(path):
+        os.replace(temporary, path)
     file = LogitsFile(np.load(path, mmap_mode="r+"), done, path, facts, damaged)
     _write_manifest(file)
     return file

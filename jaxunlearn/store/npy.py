@@ -124,7 +124,8 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
     except MemoryError as error:
         raise Malformed("does not fit into memory; save each array as a .npy, which is memory-mapped") from error
     except Exception as error:  # noqa: BLE001 - zipfile and zlib report damage as a dozen types
-        raise Malformed(checks.printable(f"is damaged: {error or type(error).__name__}")) from error
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise Malformed(checks.printable(f"is damaged: {lines[0][:160]}")) from error
 
 
 def _check_directory(members: list[zipfile.ZipInfo], num_bytes: int) -> None:

@@ -53,7 +53,7 @@ def listed(root: Path) -> list[str]:
     """Returns the outputs that are there, as paths relative to the run folder; lines cut short are skipped."""
     try:
         lines = (root / files.OUTPUTS).read_text(errors="replace").splitlines()
-    except FileNotFoundError:
+    except OSError:  # none, or a folder in its place
         return []
     names = []
     for line in lines:

@@ -322,6 +322,9 @@ def test_a_workdir_that_no_folder_can_have_is_one_message(workdir, message, tmp_
 
 def test_a_folder_in_the_place_of_a_file_is_one_message(tmp_path):
     with store.open_run(str(tmp_path)) as run:
+        run.path("logits", "shadow.npy").mkdir(parents=True)
+        with pytest.raises(errors.StoreError, match=r"shadow.npy: a folder of that name is in the way"):
+            open_logits(run)
         run.path("a.json").mkdir()
         run.path("a.npz").mkdir()
         run.path("a.npy").mkdir()
