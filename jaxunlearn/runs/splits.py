@@ -1,8 +1,6 @@
 """Splits of a run: drawn once, stored, read back; drawn again only where the stored file is damaged."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,7 +52,7 @@ def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, s
     if settings.split.forget.kind == "index_file":  # who is asked to be forgotten, whatever the file is called
         facts["listed"] = store.files.fingerprint(forget.listed_rows(settings.split, bench.dataset))
     path = run.path("split.npz")
-    arrays = stored(run, path, _ARRAYS)
+    arrays = store.stored(run, path, _ARRAYS)
     drawn = draw(bench) if arrays is None else None  # a split that cannot be drawn must not claim the folder
     fingerprint, _ = store.claim(run, "split", run.path("split.json"), facts, STAGE_VERSION)
     if drawn is not None:
@@ -66,21 +64,6 @@ def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, s
         **{name: arrays[name] for name in _ARRAYS}, kind=settings.split.forget.kind, seed=settings.seed
     )  # fmt: skip
     return split, fingerprint
-
-
-def stored(run: store.Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-    """Arrays of a file that can be made again; None where it is missing, or damaged, which is said."""
-    if not os.path.lexists(path):
-        return None
-    try:
-        arrays = store.files.read_npz(path)
-    except errors.StoreError:
-        arrays = {}
-    if set(names) <= set(arrays):
-        return arrays
-    progress.Reporter(run.log).say(f"{path} is damaged; it is made again")
-    store.files.remove(path)
-    return None
 
 
 def draw_members(bench: workbench.Workbench, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
@@ -121,7 +104,7 @@ def stored_membership(
     path = run.path("populations", role, "membership.npz")
     rows = len(bench.dataset.labels)
     table = np.zeros((0, rows), bool)
-    arrays = stored(run, path, ("packed",))
+    arrays = store.stored(run, path, ("packed",))
     if arrays is not None:
         table = np.unpackbits(arrays["packed"], axis=1, count=rows).astype(bool)
     if len(table) < len(member_ids):
