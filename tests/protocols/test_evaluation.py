@@ -271,7 +271,7 @@ def without_class(part):
         ({}, (), {"chosen": {"metrics": ["crr"]}}, errors.ConfigError, "unknown group of metrics 'crr'"),
         ({}, (), {"chosen": {"score": "laac"}}, errors.ConfigError, "Did you mean 'lac'"),
         ({}, (), {"chosen": {"headline": 0.3}}, errors.ConfigError, "is none of evaluate.alphas"),
-        ({"forget": np.zeros((60, 5), "V2")}, (), {}, errors.DataError, "dtype .V2, expected float16"),
+        ({"forget": np.zeros((60, 5), "V2")}, (), {}, errors.DataError, "dtype .V2, expected plain numbers"),
         ({"retain_labels": np.zeros(300)}, (), {}, errors.DataError, "retain_labels has dtype float64"),
         ({}, (), {"compat": "faithfull"}, errors.ConfigError, "Did you mean 'faithful'"),
     ],
