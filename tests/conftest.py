@@ -9,8 +9,8 @@ import tempfile
 import pytest
 
 # Compiling is most of what the tests do, and none of what they test: no optimisation, and the code generator that is
-# three times as fast as XLA's fusion emitters (a compiler that no longer has it passes over that option). The slow tests
-# train for real, so they compile as users do; workers hear of it by the environment.
+# three times as fast as XLA's fusion emitters (a compiler that no longer has it passes over that option). The slow
+# tests train for real, so they compile as users do; workers hear of it by the environment.
 AS_USERS = "JAXUNLEARN_TESTS_COMPILE_AS_USERS"
 DEVICES = "--xla_force_host_platform_device_count=2"
 QUICK = "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
