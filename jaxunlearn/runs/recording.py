@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store, trees
@@ -113,6 +114,16 @@ def _answers(
             block = max(1, 4096 // size) * size
             for where, values in population.predict(task, variables, inputs, part, lifting, batch=size, block=block):
                 yield slice(start + where.start, start + where.stop), values
+
+
+def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
+    """[R, N, C] log of the mean probability of `parts` models each, from their logits [R * parts, N, C]."""
+    found = []
+    for number in range(sets):
+        own = np.asarray(values[number * parts : (number + 1) * parts], np.float32)
+        log_p = np.asarray(jax.nn.log_softmax(own, axis=-1))
+        found.append(np.asarray(jax.nn.logsumexp(log_p, axis=0)) - np.log(parts))
+    return np.stack(found).astype(np.float32)
 
 
 def write(

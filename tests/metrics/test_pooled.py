@@ -19,8 +19,9 @@ def test_values_spread_and_intervals_equal_a_plain_loop():
     scores, truth = judged(np.random.default_rng(0))
     scores = np.round(scores, 1)
     found = pooled.table(scores, truth, 0.9, "iam_on")
-    assert list(found) == list(METRICS)
-    for name, metric in METRICS.items():
+    ranking = {name: metric.compute for name, metric in METRICS.items() if metric.compute is not None}
+    assert list(found) == list(ranking)
+    for name, metric in ranking.items():
         per_group = [metric(group.ravel(), truth.ravel()) for group in scores]
         deleted = [
             np.mean([metric(np.delete(group, r, 0).ravel(), np.delete(truth, r, 0).ravel()) for group in scores])

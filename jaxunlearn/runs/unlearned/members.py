@@ -375,7 +375,7 @@ def record(world: World, one: Staged) -> tuple[np.ndarray, bool]:
         values, whole = recording.record(world.run, world.reporter, one.target.experiment, one.role, rows, view)
         intact = intact and whole
         if whole and one.method.ensemble > 1:
-            joint = joint_logits(values, one.method.ensemble, len(one.target.member))
+            joint = recording.joint_logits(values, one.method.ensemble, len(one.target.member))
             values = recording.write(world.run, one.target.experiment, public_role(one), rows, view, joint)
     return values, intact
 
@@ -383,16 +383,6 @@ def record(world: World, one: Staged) -> tuple[np.ndarray, bool]:
 def public_role(one: Staged) -> roles.Role:
     """The role that others see: one member per forget set."""
     return target_roles.trainable(one.target, one.role.fingerprint)
-
-
-def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
-    """[R, N, C] log of the mean probability of `parts` models each, from their logits [R * parts, N, C]."""
-    found = []
-    for number in range(sets):
-        own = np.asarray(values[number * parts : (number + 1) * parts], np.float32)
-        log_p = np.asarray(jax.nn.log_softmax(own, axis=-1))
-        found.append(np.asarray(jax.nn.logsumexp(log_p, axis=0)) - np.log(parts))
-    return np.stack(found).astype(np.float32)
 
 
 def recorded(run: store.Run, experiment: experiments.Experiment, role: str) -> Staged:
