@@ -1,7 +1,11 @@
 """Two CPU devices for every test, set before jax is imported; one compilation cache for the whole session."""
 
+import ctypes
+import gc
 import os
 import tempfile
+
+import pytest
 
 # Compiling is most of what the tests do, and none of what they test: no optimisation, and the code generator that is
 # three times as fast as XLA's fusion emitters (a compiler that no longer has it passes over that option).
@@ -26,3 +30,16 @@ def pytest_collection_modifyitems(items):
         return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs():
+    """Lets go of a file's compiled programs after its last test: a worker would grow by gigabytes."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is freed in many small pieces
+    if give_back is not None:
+        give_back(0)
