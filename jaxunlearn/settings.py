@@ -82,7 +82,7 @@ def to_dict(settings: Any) -> dict[str, Any]:
     }
 
 
-# Published recipes that several experiments share; sizes and counts are the experiments' own.
+# Published recipes that several experiments share; sizes and counts are the experiment' own.
 RECIPES: dict[str, dict[str, Any]] = {
     # Every smoke variant: as many ScoreUI trainings as it has shadows to start from.
     "smoke": {"targets.snapshots": 2, "targets.breaks": 4},

@@ -14,17 +14,17 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress
-    from jaxunlearn.runs import opening, shadows, splits, workbench
+    from jaxunlearn.runs import experiments, opening, shadows, splits
     from jaxunlearn.runs.drivers import plan
 
     chosen = request.settings
-    bench = workbench.prepare(chosen)
-    splits.check(bench)
+    experiment = experiments.prepare(chosen)
+    splits.check(experiment)
     if request.dry_run:
-        progress.show(plan.text(plan.make(bench)))
+        progress.show(plan.text(plan.make(experiment)))
         return
-    with opening.opened(bench, chosen, request.workdir, request.overwrite, request.overrides) as opened:
-        summary = shadows.run(opened.run, opened.reporter, opened.bench)
+    with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
+        summary = shadows.run(opened.run, opened.reporter, opened.experiment)
         progress.show(shadows.summary_text(summary))
         progress.show(f"\n{shadows.files_text(opened.run, chosen)}")
 

@@ -19,17 +19,17 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress
-    from jaxunlearn.runs import opening, target_roles, targets, workbench
+    from jaxunlearn.runs import experiments, opening, target_roles, targets
     from jaxunlearn.runs.drivers import plan
 
     chosen = request.settings
-    bench = workbench.prepare(chosen)
-    target_roles.check(bench)
+    experiment = experiments.prepare(chosen)
+    target_roles.check(experiment)
     if request.dry_run:
-        progress.show(plan.text(plan.make(bench, target_roles.NAMES)))
+        progress.show(plan.text(plan.make(experiment, target_roles.NAMES)))
         return
-    with opening.opened(bench, chosen, request.workdir, request.overwrite, request.overrides) as opened:
-        summary = targets.run(opened.run, opened.reporter, opened.bench)
+    with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
+        summary = targets.run(opened.run, opened.reporter, opened.experiment)
         progress.show(targets.text(summary))
         progress.show(f"\n{targets.files_text(opened.run, chosen)}")
 

@@ -45,17 +45,17 @@ def command(request: _entry.Request) -> None:
         progress.show(listing.text(chosen, with_data=request.flags["config"].value is not None))
         return
     from jaxunlearn import progress
-    from jaxunlearn.runs import opening, workbench
+    from jaxunlearn.runs import experiments, opening
     from jaxunlearn.runs.drivers import plan
     from jaxunlearn.runs.unlearned import runs
 
-    bench, asked = runs.check(workbench.prepare(chosen))
+    experiment, asked = runs.check(experiments.prepare(chosen))
     if request.dry_run:
-        progress.show(plan.text(plan.make(bench, runs.NEEDED, asked)))
+        progress.show(plan.text(plan.make(experiment, runs.NEEDED, asked)))
         return
-    with opening.opened(bench, chosen, request.workdir, request.overwrite, request.overrides) as opened:
-        summary = runs.run(opened.run, opened.reporter, opened.bench, asked)
-        progress.show(runs.text(summary, bench.settings.split.forget.repeats))
+    with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
+        summary = runs.run(opened.run, opened.reporter, opened.experiment, asked)
+        progress.show(runs.text(summary, experiment.settings.split.forget.repeats))
         progress.show(f"\n{runs.files_text(opened.run, asked)}")
 
 

@@ -3,18 +3,23 @@
 import ctypes
 import gc
 import os
+import sys
 import tempfile
 
 import pytest
 
 # Compiling is most of what the tests do, and none of what they test: no optimisation, and the code generator that is
-# three times as fast as XLA's fusion emitters (a compiler that no longer has it passes over that option).
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=2 --xla_cpu_parallel_codegen_split_count=1 "
-    "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
-)
+# three times as fast as XLA's fusion emitters (a compiler that no longer has it passes over that option). The slow
+# tests train for real, so they compile as users do; workers hear of it by the environment.
+AS_USERS = "JAXUNLEARN_TESTS_COMPILE_AS_USERS"
+DEVICES = "--xla_force_host_platform_device_count=2"
+QUICK = "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+if "slow" in sys.argv or os.environ.get(AS_USERS):
+    os.environ[AS_USERS] = "1"
+    os.environ.setdefault("XLA_FLAGS", DEVICES)
+else:
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ.setdefault("XLA_FLAGS", f"{DEVICES} {QUICK}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Subprocesses of the tests share it; a private folder, so that a stale cache of the user's plays no part.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxunlearn-test-cache-"))

@@ -6,34 +6,34 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jaxunlearn import analyses, progress, settings, store
-from jaxunlearn.runs import splits, tuning, workbench
+from jaxunlearn.runs import experiments, splits, tuning
 
 
 class Opened(NamedTuple):
     """What every stage works with.
 
     Attributes:
-      run, reporter, bench: as everywhere.
+      run, reporter, experiment: as everywhere.
       plain: the settings as nested dicts.
       begun: `time.monotonic()` of the start.
     """
 
     run: store.Run
     reporter: progress.Reporter
-    bench: workbench.Workbench
+    experiment: experiments.Experiment
     plain: dict[str, Any]
     begun: float
 
 
 @contextlib.contextmanager
 def opened(
-    bench: workbench.Workbench, chosen: settings.Settings, workdir: str, overwrite: tuple[str, ...],
+    experiment: experiments.Experiment, chosen: settings.Settings, workdir: str, overwrite: tuple[str, ...],
     overrides: Mapping[str, Any],
 ) -> Iterator[Opened]:  # fmt: skip
     """Holds the run folder while the block runs, and records how it ends.
 
     Args:
-      bench: checked; its settings may be narrower than what was chosen.
+      experiment: checked; its settings may be narrower than what was chosen.
       chosen: the settings as the user gave them, which run.json keeps.
       workdir: the run folder.
       overwrite: stages whose results are deleted first.
@@ -46,5 +46,5 @@ def opened(
     with store.open_run(workdir, overwrite, analyses.owned_outputs()) as run, store.status(run, plain, overrides):
         begun = time.monotonic()
         reporter = progress.Reporter(run.log)
-        splits.tell(reporter, bench)
-        yield Opened(run, reporter, tuning.obtain(bench, reporter), plain, begun)
+        splits.tell(reporter, experiment)
+        yield Opened(run, reporter, tuning.obtain(experiment, reporter), plain, begun)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store, trees
-from jaxunlearn.runs import roles, workbench
+from jaxunlearn.runs import experiments, roles
 from jaxunlearn.store import chunks, logits
 
 CLEAN = "clean"
@@ -35,7 +35,7 @@ def training_mode(batch: int) -> str:
 def record(
     run: store.Run,
     reporter: progress.Reporter,
-    bench: workbench.Workbench,
+    experiment: experiments.Experiment,
     role: roles.Role,
     rows: np.ndarray,
     view: str = CLEAN,
@@ -46,7 +46,7 @@ def record(
     Args:
       run: the run folder.
       reporter: for messages.
-      bench: the workbench.
+      experiment: the experiments.
       role: whose members `roles.train_missing` has trained.
       rows: [N] int32 rows of the data set.
       view: clean, training_mode_B, or augmented_K. An augmented view's random draws are a function of the seed, its
@@ -60,9 +60,9 @@ def record(
     places = _places(run, role, snapshots)
     wanted = (int(role.member_ids.max()) + 1) * len(places)
     path = run.path("logits", file_name(role.name, view))
-    classes = bench.dataset.num_classes
+    classes = experiment.dataset.num_classes
     file = logits.open_file(
-        path, wanted, len(rows), classes, bench.settings.engine.logits_dtype, _fingerprint(role, rows, view)
+        path, wanted, len(rows), classes, experiment.settings.engine.logits_dtype, _fingerprint(role, rows, view)
     )
     if file.damaged:
         reporter.say(f"{path} is damaged for {len(file.damaged)} member(s); their logits are computed again")
@@ -73,7 +73,7 @@ def record(
             if not todo:
                 continue
             try:
-                variables = roles.load_chunk(bench, chunk)["variables"]
+                variables = roles.load_chunk(experiment, chunk)["variables"]
             except errors.StoreError as error:
                 reporter.say(f"{error}\nIts members are trained again.")
                 store.files.remove(chunk.path)
@@ -81,7 +81,7 @@ def record(
             when = f", epoch {snapshots[place]}" if snapshots else ""
             reporter.say(f"recording logits of {len(todo)} {role.name} member(s) on {len(rows)} rows ({view}{when})")
             picked = trees.take(variables, np.asarray(todo))
-            for where, values in _answers(bench, picked, rows, view):
+            for where, values in _answers(experiment, picked, rows, view):
                 # One assignment per member: ids of a chunk need not be consecutive.
                 for answers, line in zip(values, lines[todo], strict=True):
                     file.values[line, where] = answers
@@ -96,15 +96,15 @@ def record(
 
 
 def _answers(
-    bench: workbench.Workbench, variables: Any, rows: np.ndarray, view: str
+    experiment: experiments.Experiment, variables: Any, rows: np.ndarray, view: str
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Logits of all members in a view, block by block, as `population.predict` yields them."""
-    inputs, lifting = workbench.resident(bench).inputs, workbench.lifting(bench, trees.size(variables))
+    inputs, lifting = experiments.resident(experiment).inputs, experiments.lifting(experiment, trees.size(variables))
     if not view.startswith(TRAINING_MODE):
-        key = None if view == CLEAN else keys.stream(keys.root(bench.settings.seed), view)
-        yield from population.predict(bench.task, variables, inputs, rows, lifting, view_key=key)
+        key = None if view == CLEAN else keys.stream(keys.root(experiment.settings.seed), view)
+        yield from population.predict(experiment.task, variables, inputs, rows, lifting, view_key=key)
         return
-    batch, task = int(view.removeprefix(TRAINING_MODE)), workbench.in_training_mode(bench)
+    batch, task = int(view.removeprefix(TRAINING_MODE)), experiments.in_training_mode(experiment)
     whole = len(rows) // batch * batch
     # Padding would change the statistics of its batch: the rows that are left over make a smaller one.
     for start, part in ((0, rows[:whole]), (whole, rows[whole:])):
@@ -116,11 +116,16 @@ def _answers(
 
 
 def write(
-    run: store.Run, bench: workbench.Workbench, role: roles.Role, rows: np.ndarray, view: str, values: np.ndarray
+    run: store.Run,
+    experiment: experiments.Experiment,
+    role: roles.Role,
+    rows: np.ndarray,
+    view: str,
+    values: np.ndarray,
 ) -> np.ndarray:
     """Stores logits [M, N, C] that were computed elsewhere (joint answers of an ensemble) as the role's own."""
     path = run.path("logits", file_name(role.name, view))
-    dtype, mark = bench.settings.engine.logits_dtype, _fingerprint(role, rows, view)
+    dtype, mark = experiment.settings.engine.logits_dtype, _fingerprint(role, rows, view)
     file = logits.open_file(path, len(values), len(rows), values.shape[-1], dtype, mark)
     todo = np.asarray([line for line in range(len(values)) if line not in file.done], np.int64)
     for line in todo:
@@ -132,7 +137,7 @@ def write(
 
 def read(
     run: store.Run,
-    bench: workbench.Workbench,
+    experiment: experiments.Experiment,
     role: roles.Role,
     rows: np.ndarray,
     view: str = CLEAN,
@@ -157,7 +162,7 @@ def read(
     if there < len(lines):
         raise errors.StoreError(f"{path} holds {there} of {len(lines)} lines.")
     values = logits.read(path)
-    if values.shape[0] <= max(lines) or values.shape[1:] != (len(rows), bench.dataset.num_classes):
+    if values.shape[0] <= max(lines) or values.shape[1:] != (len(rows), experiment.dataset.num_classes):
         raise errors.StoreError(f"{path} is damaged: its shape is {values.shape}.")
     return values[: max(lines) + 1]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store, trees
 from jaxunlearn.population import capacity, chunked, lift, training
-from jaxunlearn.runs import workbench
+from jaxunlearn.runs import experiments
 from jaxunlearn.store import chunks
 
 Tree = Any
@@ -57,7 +57,7 @@ class Work(NamedTuple):
 
     folder: Path
     reporter: progress.Reporter
-    bench: workbench.Workbench
+    experiment: experiments.Experiment
     role: Role
     lifting: lift.Lifting
     lengths: tuple[int, int]  # most rows of a member in its two streams: all chunks are padded to share programs
@@ -65,17 +65,17 @@ class Work(NamedTuple):
 
 
 def make_job(
-    bench: workbench.Workbench, role: Role, member_ids: np.ndarray, lengths: tuple[int, int] = (0, 0)
+    experiment: experiments.Experiment, role: Role, member_ids: np.ndarray, lengths: tuple[int, int] = (0, 0)
 ) -> population.Job:
     """The training job of some members of a role; `lengths` pads both streams to the role's largest member."""
-    settings = bench.settings
+    settings = experiment.settings
     ids = np.asarray(member_ids, np.int32)
     stream = population.from_membership(role.membership(ids), lengths[0])
     rates = settings.train.learning_rate * np.asarray(role.factors(ids), np.float32)
     decays = np.full(len(ids), settings.train.weight_decay, np.float32)
     best = population.from_membership(role.held_out(ids), lengths[1]) if settings.train.keep == "best" else None
     return population.Job(
-        task=bench.task,
+        task=experiment.task,
         streams={"train": stream},
         batches={"train": settings.train.batch},
         member_ids=ids,
@@ -86,16 +86,16 @@ def make_job(
     )
 
 
-def checkpoint_template(bench: workbench.Workbench, role: Role, member_ids: np.ndarray) -> dict[str, Tree]:
+def checkpoint_template(experiment: experiments.Experiment, role: Role, member_ids: np.ndarray) -> dict[str, Tree]:
     """Shapes of what a rolling checkpoint of these members holds."""
-    carry = training.carry_shapes(make_job(bench, role, member_ids))
-    return {"carry": carry, "history": chunked.blank_history(len(member_ids), bench.settings.train.epochs)}
+    carry = training.carry_shapes(make_job(experiment, role, member_ids))
+    return {"carry": carry, "history": chunked.blank_history(len(member_ids), experiment.settings.train.epochs)}
 
 
-def chunk_template(bench: workbench.Workbench, members: int, epochs: int) -> dict[str, Tree]:
+def chunk_template(experiment: experiments.Experiment, members: int, epochs: int) -> dict[str, Tree]:
     """Shapes of what a finished chunk of so many members and epochs holds."""
     one = {
-        "variables": population.variables(jax.eval_shape(bench.task.init, keys.root(0))),
+        "variables": population.variables(jax.eval_shape(experiment.task.init, keys.root(0))),
         "diverged_at": jax.ShapeDtypeStruct((), np.int32),
     }
     stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), one)
@@ -104,7 +104,7 @@ def chunk_template(bench: workbench.Workbench, members: int, epochs: int) -> dic
 
 
 def train_missing(
-    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: Role
+    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, role: Role
 ) -> chunked.TrainingCost:  # fmt: skip
     """Trains every member of the role that no finished chunk holds; returns what that cost."""
     folder = run.path("populations", role.name)
@@ -113,27 +113,27 @@ def train_missing(
         return chunked.TrainingCost()
     missing = np.concatenate([ids for ids, _ in queue])
     rows = role.membership(missing).sum(1)
-    held_out = role.held_out(missing).sum(1) if bench.settings.train.keep == "best" else np.zeros(1)
-    lifting = workbench.lifting(bench, min(len(rows), bench.settings.engine.chunk or len(rows)))
-    work = Work(folder, reporter, bench, role, lifting, (int(rows.max()), int(held_out.max())), {})
+    held_out = role.held_out(missing).sum(1) if experiment.settings.train.keep == "best" else np.zeros(1)
+    lifting = experiments.lifting(experiment, min(len(rows), experiment.settings.engine.chunk or len(rows)))
+    work = Work(folder, reporter, experiment, role, lifting, (int(rows.max()), int(held_out.max())), {})
     reporter.begin(f"training {role.name}")
     return chunked.train(_chunked(work, queue), [(ids, checkpoint is not None) for ids, checkpoint in queue], reporter)
 
 
 def _chunked(work: Work, queue: list[tuple[np.ndarray, chunks.Chunk | None]]) -> chunked.ChunkedTraining:
     """A role as the restartable loop wants it."""
-    bench, role, folder = work.bench, work.role, work.folder
-    recipe = bench.settings.train
+    experiment, role, folder = work.experiment, work.role, work.folder
+    recipe = experiment.settings.train
     checkpoints = {ids.tobytes(): checkpoint for ids, checkpoint in queue}
 
     def epochs(ids: np.ndarray, checkpoint: chunked.Checkpoint | None) -> Iterator[chunked.EpochReport]:
         program = _program(work, len(ids))
-        job = make_job(bench, role, ids, work.lengths)
+        job = make_job(experiment, role, ids, work.lengths)
         carry, done = (None, 0) if checkpoint is None else (checkpoint.state, checkpoint.epoch)
         if carry is None and role.initial is not None:
             job = job._replace(initial=role.initial(ids))
         for latest in population.train(
-            job, workbench.resident(bench), recipe.epochs, work.lifting, program=program, carry=carry, done=done
+            job, experiments.resident(experiment), recipe.epochs, work.lifting, program=program, carry=carry, done=done
         ):
             state = functools.partial(population.host, latest)
             yield chunked.EpochReport(latest.epoch, latest.loss, latest.accuracy, state, latest)
@@ -165,7 +165,7 @@ def _chunked(work: Work, queue: list[tuple[np.ndarray, chunks.Chunk | None]]) ->
         steps=steps,
         unit="model-steps",
         compile_seconds=lambda: sum(program.seconds for program in work.programs.values()),
-        checkpoint_seconds=bench.settings.engine.checkpoint_seconds,
+        checkpoint_seconds=experiment.settings.engine.checkpoint_seconds,
     )
 
 
@@ -204,16 +204,16 @@ def _program(work: Work, members: int) -> lift.Compiled:
     """The compiled epoch for so many members, made once."""
     if members not in work.programs:
         work.reporter.say(f"compiling the epoch of {members} {work.role.name} member(s)")
-        job = make_job(work.bench, work.role, np.resize(work.role.member_ids, members), work.lengths)
+        job = make_job(work.experiment, work.role, np.resize(work.role.member_ids, members), work.lengths)
         begun = time.monotonic()
-        program = training.compile_epoch(job, workbench.resident(work.bench), work.lifting)
+        program = training.compile_epoch(job, experiments.resident(work.experiment), work.lifting)
         work.programs[members] = Program(program, time.monotonic() - begun)
     return work.programs[members].compiled
 
 
 def _fit(work: Work, ids: np.ndarray) -> int:
     """Members per chunk: the user's number, or what memory holds."""
-    engine, lifting = work.bench.settings.engine, work.lifting
+    engine, lifting = work.experiment.settings.engine, work.lifting
     if engine.chunk:
         return min(engine.chunk, len(ids))
     budget = capacity.budget(list(lifting.mesh.devices.flat), engine.memory)
@@ -235,7 +235,7 @@ def _resume(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None) -> chu
     if checkpoint is None:
         return None
     try:
-        tree = chunks.load(checkpoint, checkpoint_template(work.bench, work.role, ids))
+        tree = chunks.load(checkpoint, checkpoint_template(work.experiment, work.role, ids))
     except errors.StoreError as error:
         work.reporter.say(f"{error} Starting these members again.")
         return None
@@ -271,30 +271,34 @@ def store_chunk(
     chunks.save(folder / name, tree, ids, role.fingerprint, epoch=epoch, diverged=diverged, **facts)
 
 
-def load_chunk(bench: workbench.Workbench, chunk: chunks.Chunk, epochs: int = 0) -> dict[str, Tree]:
+def load_chunk(experiment: experiments.Experiment, chunk: chunks.Chunk, epochs: int = 0) -> dict[str, Tree]:
     """A finished chunk: `variables`, `diverged_at` [m], `history` [m, epochs]; verified.
 
-    `epochs` is what its role was trained for; 0 = train.epochs of this workbench.
+    `epochs` is what its role was trained for; 0 = train.epochs of this experiments.
     """
-    return chunks.load(chunk, chunk_template(bench, len(chunk.member_ids), epochs or bench.settings.train.epochs))
+    return chunks.load(
+        chunk, chunk_template(experiment, len(chunk.member_ids), epochs or experiment.settings.train.epochs)
+    )
 
 
-def trained_members(run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, role: Role) -> Tree:
+def trained_members(
+    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, role: Role
+) -> Tree:
     """Returns the kept flax variables of a trained role of this run; members of damaged chunks are trained again."""
     folder = run.path("populations", role.name)
     while True:
         try:
-            return load_members(bench, folder, role.fingerprint, role.member_ids)
+            return load_members(experiment, folder, role.fingerprint, role.member_ids)
         except chunks.Damaged as error:
             _discard([error.path], reporter)
-            train_missing(run, reporter, bench, role)
+            train_missing(run, reporter, experiment, role)
 
 
-def load_members(bench: workbench.Workbench, folder: Path, fingerprint: str, member_ids: np.ndarray) -> Tree:
+def load_members(experiment: experiments.Experiment, folder: Path, fingerprint: str, member_ids: np.ndarray) -> Tree:
     """The kept flax variables of finished members, leading axis in the order of `member_ids` (repeats allowed).
 
     Args:
-      bench: of the same architecture, number of classes and shape of inputs.
+      experiment: of the same architecture, number of classes and shape of inputs.
       folder: a role's folder, of this run or of another one.
       fingerprint: of the role, as its stage.json says.
       member_ids: [m] global numbers.
@@ -309,7 +313,7 @@ def load_members(bench: workbench.Workbench, folder: Path, fingerprint: str, mem
         rows = [i for i, member in enumerate(chunk.member_ids.tolist()) if member in wanted and member not in places]
         if rows:
             # Another run may have trained for other epochs than this one: a finished chunk knows its own.
-            variables = load_chunk(bench, chunk, chunk.manifest["epoch"])["variables"]
+            variables = load_chunk(experiment, chunk, chunk.manifest["epoch"])["variables"]
             fragments.append(trees.take(variables, np.asarray(rows)))
             places.update({member: len(places) + k for k, member in enumerate(chunk.member_ids[rows].tolist())})
     missing = [member for member in wanted if member not in places]

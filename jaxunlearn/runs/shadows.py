@@ -17,7 +17,7 @@ from jaxunlearn.data.splits import shadow_pool
 from jaxunlearn.metrics import intervals, roc
 from jaxunlearn.population import chunked
 from jaxunlearn.report import figures, page, tables
-from jaxunlearn.runs import recording, roles, splits, workbench
+from jaxunlearn.runs import experiments, recording, roles, splits
 from jaxunlearn.scores import signals
 from jaxunlearn.settings import Settings, to_dict
 
@@ -58,21 +58,23 @@ class Exposure(NamedTuple):
     rows: np.ndarray
 
 
-def shadow_role(bench: workbench.Workbench, split: records.Split, split_fingerprint: str, run: store.Run) -> roles.Role:
+def shadow_role(
+    experiment: experiments.Experiment, split: records.Split, split_fingerprint: str, run: store.Run
+) -> roles.Role:
     """The shadow role: member numbers, membership rows and what decides about their numbers."""
-    settings = bench.settings
+    settings = experiment.settings
     shadows = settings.shadows
     ids = np.arange(shadows.count, dtype=np.int32)
-    table = splits.shadow_membership(run, bench, split, split_fingerprint, ids)
+    table = splits.shadow_membership(run, experiment, split, split_fingerprint, ids)
     pool = shadow_pool(split, shadows.pool)
-    inside = np.zeros(len(bench.dataset.labels), bool)
+    inside = np.zeros(len(experiment.dataset.labels), bool)
     inside[pool] = True
 
     def factors(member_ids: np.ndarray) -> np.ndarray:
         given = np.asarray(shadows.learning_rate_factor or (1.0,), np.float32)
         return given[np.asarray(member_ids) % len(given)]
 
-    facts = shadow_facts(bench, split_fingerprint)
+    facts = shadow_facts(experiment, split_fingerprint)
     fingerprint, _ = store.claim(
         run, "shadows", run.path("populations", ROLE, "stage.json"), facts, STAGE_VERSION
     )  # fmt: skip
@@ -86,13 +88,13 @@ def shadow_role(bench: workbench.Workbench, split: records.Split, split_fingerpr
     )
 
 
-def shadow_facts(bench: workbench.Workbench, split_fingerprint: str) -> dict[str, Any]:
+def shadow_facts(experiment: experiments.Experiment, split_fingerprint: str) -> dict[str, Any]:
     """Everything that decides about a shadow model's numbers; not how many there are, nor how they are mapped."""
-    settings = bench.settings
+    settings = experiment.settings
     own = {name: value for name, value in to_dict(settings.shadows).items() if name not in ("count", "views")}
     return {
         "seed": settings.seed,
-        "data": bench.data_fingerprint,
+        "data": experiment.data_fingerprint,
         "augment": {"kind": settings.data.augment, "pad": settings.data.pad},
         "split": split_fingerprint,
         "model": to_dict(settings.model),
@@ -101,36 +103,40 @@ def shadow_facts(bench: workbench.Workbench, split_fingerprint: str) -> dict[str
     }
 
 
-def run(run_folder: store.Run, reporter: progress.Reporter, bench: workbench.Workbench) -> Summary:
+def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment) -> Summary:
     """Trains the shadow population of a run folder and records its logits; finished work is reused.
 
     Raises:
       StoreError: not enough disk space, or the folder holds results of other settings.
     """
     begun = time.monotonic()
-    settings = bench.settings
-    split, split_fingerprint = splits.obtain(run_folder, bench)
-    role = shadow_role(bench, split, split_fingerprint, run_folder)
+    settings = experiment.settings
+    split, split_fingerprint = splits.obtain(run_folder, experiment)
+    role = shadow_role(experiment, split, split_fingerprint, run_folder)
     rows = splits.recorded_rows(split)
-    store.files.require_space(run_folder.root, _missing_bytes(run_folder, bench, role, len(rows)))
+    store.files.require_space(run_folder.root, _missing_bytes(run_folder, experiment, role, len(rows)))
     spent = chunked.TrainingCost()
     values, intact = None, False
     while not intact:  # a chunk found damaged while recording is trained again
-        more = roles.train_missing(run_folder, reporter, bench, role)
+        more = roles.train_missing(run_folder, reporter, experiment, role)
         spent = chunked.add(spent, more)
-        values, intact = recording.record(run_folder, reporter, bench, role, rows)
+        values, intact = recording.record(run_folder, reporter, experiment, role, rows)
     for view in recorded_views(settings):
-        recording.record(run_folder, reporter, bench, role, rows, view)
+        recording.record(run_folder, reporter, experiment, role, rows, view)
     assert values is not None
-    columns = {**naming.named(bench.dataset, rows), "labels": np.asarray(bench.dataset.labels)[rows], "places": rows}
+    columns = {
+        **naming.named(experiment.dataset, rows),
+        "labels": np.asarray(experiment.dataset.labels)[rows],
+        "places": rows,
+    }
     for name, array in columns.items():
         store.files.write_npy(run_folder.path("logits", f"{name}.npy"), array)
-    exposed = exposure(bench, role, values, rows, split)
+    exposed = exposure(experiment, role, values, rows, split)
     diverged = diverged_members(run_folder, role)
-    summary = summarise(bench, role, values, rows, split, exposed, diverged)
+    summary = summarise(experiment, role, values, rows, split, exposed, diverged)
     summary = summary._replace(spent=spent, seconds=time.monotonic() - begun)
     write_findings(run_folder, summary)
-    draw_figure(run_folder, bench, exposed)
+    draw_figure(run_folder, experiment, exposed)
     return summary
 
 
@@ -140,25 +146,25 @@ def recorded_views(settings: Settings) -> list[str]:
     return [f"augmented_{i}" for i in range(wanted)]
 
 
-def _missing_bytes(run_folder: store.Run, bench: workbench.Workbench, role: roles.Role, num_rows: int) -> int:
+def _missing_bytes(run_folder: store.Run, experiment: experiments.Experiment, role: roles.Role, num_rows: int) -> int:
     whole, _ = store.chunks.finished(run_folder.path("populations", ROLE), role.fingerprint)
     done = sum(len(chunk.member_ids) for chunk in whole)
     left = max(0.0, 1.0 - done / len(role.member_ids))
-    return int(left * disk_bytes(bench, num_rows))
+    return int(left * disk_bytes(experiment, num_rows))
 
 
-def disk_bytes(bench: workbench.Workbench, num_rows: int) -> int:
+def disk_bytes(experiment: experiments.Experiment, num_rows: int) -> int:
     """Bytes that the shadow models write: variables of every member, one rolling checkpoint, and the logits."""
-    settings = bench.settings
+    settings = experiment.settings
     kept = 1 + len(settings.train.snapshots)
-    weights = settings.shadows.count * bench.cost.parameters * 4 * (kept + 3)
+    weights = settings.shadows.count * experiment.cost.parameters * 4 * (kept + 3)
     itemsize = np.dtype(settings.engine.logits_dtype).itemsize
     views = 1 + settings.shadows.views + (settings.compat.records == "faithful")
-    return weights + views * settings.shadows.count * num_rows * bench.dataset.num_classes * itemsize
+    return weights + views * settings.shadows.count * num_rows * experiment.dataset.num_classes * itemsize
 
 
 def summarise(
-    bench: workbench.Workbench,
+    experiment: experiments.Experiment,
     role: roles.Role,
     values: np.ndarray,
     rows: np.ndarray,
@@ -167,7 +173,7 @@ def summarise(
     diverged: dict[int, int],
 ) -> Summary:
     """Accuracies and the confidence attack of every member, from the recorded logits (streamed member by member)."""
-    labels = np.asarray(bench.dataset.labels)[rows]
+    labels = np.asarray(experiment.dataset.labels)[rows]
     held_out = np.isin(rows, np.concatenate([split.test, split.population]))
     members = role.membership(role.member_ids)[:, rows]
     accuracies = np.full((2, len(members)), np.nan)
@@ -178,7 +184,7 @@ def summarise(
         right = np.asarray(values[member]).argmax(-1) == labels
         accuracies[:, member] = right[inside].mean(), right[held_out].mean()
         aucs[member] = roc.auc(exposed.log_odds[member], exposed.member[member])
-    steps = -(-members.sum(1).max() // bench.settings.train.batch) * bench.settings.train.epochs
+    steps = -(-members.sum(1).max() // experiment.settings.train.batch) * experiment.settings.train.epochs
     return Summary(len(members), diverged, int(steps), accuracies[0], accuracies[1], aucs)
 
 
@@ -192,20 +198,20 @@ def diverged_members(run_folder: store.Run, role: roles.Role) -> dict[int, int]:
 
 
 def exposure(
-    bench: workbench.Workbench, role: roles.Role, values: np.ndarray, rows: np.ndarray, split: records.Split
+    experiment: experiments.Experiment, role: roles.Role, values: np.ndarray, rows: np.ndarray, split: records.Split
 ) -> Exposure:
     """Log-odds of every member on the shadow pool, for the figure."""
-    wanted = np.isin(rows, shadow_pool(split, bench.settings.shadows.pool))
-    labels = np.asarray(bench.dataset.labels)[rows[wanted]]
+    wanted = np.isin(rows, shadow_pool(split, experiment.settings.shadows.pool))
+    labels = np.asarray(experiment.dataset.labels)[rows[wanted]]
     log_odds = np.stack([
         np.asarray(signals.carlini_logit(np.asarray(values[m][wanted], np.float32), labels)) for m in role.member_ids
     ])  # fmt: skip
     return Exposure(log_odds, role.membership(role.member_ids)[:, rows[wanted]], rows[wanted])
 
 
-def draw_figure(run_folder: store.Run, bench: workbench.Workbench, exposed: Exposure) -> None:
+def draw_figure(run_folder: store.Run, experiment: experiments.Experiment, exposed: Exposure) -> None:
     """Draws report/shadows.svg: members against non-members, and the rows that training exposes most."""
-    dataset = bench.dataset
+    dataset = experiment.dataset
     labels = np.asarray(dataset.labels)[exposed.rows]
     pictures = np.asarray(dataset.inputs)[exposed.rows] if dataset.inputs.ndim == 4 else None
     figure = figures.exposure(

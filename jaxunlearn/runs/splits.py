@@ -1,44 +1,42 @@
 """Splits of a run: drawn once, stored, read back; drawn again only where the stored file is damaged."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxunlearn import errors, progress, records, store
 from jaxunlearn.data import forget, naming, splits
-from jaxunlearn.runs import workbench
+from jaxunlearn.runs import experiments
 from jaxunlearn.settings import to_dict
 
 STAGE_VERSION = 1
 _ARRAYS = ("shadow", "target", "population", "test", "forget")
 
 
-def draw(bench: workbench.Workbench) -> records.Split:
+def draw(experiment: experiments.Experiment) -> records.Split:
     """The split of these settings, not stored."""
-    return splits.draw(bench.dataset, bench.settings.split, bench.settings.seed)
+    return splits.draw(experiment.dataset, experiment.settings.split, experiment.settings.seed)
 
 
-def check(bench: workbench.Workbench) -> None:
+def check(experiment: experiments.Experiment) -> None:
     """Raises what `obtain` and `shadow_membership` would raise for impossible sizes, before a run folder is touched."""
-    draw_members(bench, draw(bench), np.zeros(1, np.int64))
+    draw_members(experiment, draw(experiment), np.zeros(1, np.int64))
 
 
-def tell(reporter: progress.Reporter, bench: workbench.Workbench) -> None:
+def tell(reporter: progress.Reporter, experiment: experiments.Experiment) -> None:
     """Says what the data source tells about itself, and who is asked to be forgotten."""
-    for said in (*bench.dataset.notes, *forget.described(bench.dataset, bench.settings.split)):
+    for said in (*experiment.dataset.notes, *forget.described(experiment.dataset, experiment.settings.split)):
         reporter.say(said)
 
 
-def require_units(bench: workbench.Workbench) -> None:
+def require_units(experiment: experiments.Experiment) -> None:
     """Refuses repeated forget sets where forget sets are the independent units of every interval.
 
     Raises:
       ConfigError: split.forget.repeats above 1.
     """
-    repeats = bench.settings.split.forget.repeats
+    repeats = experiment.settings.split.forget.repeats
     if repeats > 1:
         raise errors.ConfigError(
             f"split.forget.repeats = {repeats} repeats every forget set, but the intervals here take forget sets for "
@@ -47,19 +45,19 @@ def require_units(bench: workbench.Workbench) -> None:
         )
 
 
-def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, str]:
+def obtain(run: store.Run, experiment: experiments.Experiment) -> tuple[records.Split, str]:
     """The split of a run folder and its fingerprint: read if it is there, else drawn and stored."""
-    settings = bench.settings
-    facts = {"seed": settings.seed, "data": bench.data_fingerprint, "split": to_dict(settings.split)}
+    settings = experiment.settings
+    facts = {"seed": settings.seed, "data": experiment.data_fingerprint, "split": to_dict(settings.split)}
     if settings.split.forget.kind == "index_file":  # who is asked to be forgotten, whatever the file is called
-        facts["listed"] = store.files.fingerprint(forget.listed_rows(settings.split, bench.dataset))
+        facts["listed"] = store.files.fingerprint(forget.listed_rows(settings.split, experiment.dataset))
     path = run.path("split.npz")
-    arrays = stored(run, path, _ARRAYS)
-    drawn = draw(bench) if arrays is None else None  # a split that cannot be drawn must not claim the folder
+    arrays = store.stored(run, path, _ARRAYS)
+    drawn = draw(experiment) if arrays is None else None  # a split that cannot be drawn must not claim the folder
     fingerprint, _ = store.claim(run, "split", run.path("split.json"), facts, STAGE_VERSION)
     if drawn is not None:
         arrays = {name: getattr(drawn, name) for name in _ARRAYS}
-        store.files.write_npz(path, **arrays, **naming.named(bench.dataset))
+        store.files.write_npz(path, **arrays, **naming.named(experiment.dataset))
         return drawn, fingerprint
     assert arrays is not None
     split = records.Split(
@@ -68,44 +66,33 @@ def obtain(run: store.Run, bench: workbench.Workbench) -> tuple[records.Split, s
     return split, fingerprint
 
 
-def stored(run: store.Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-    """Arrays of a file that can be made again; None where it is missing, or damaged, which is said."""
-    if not os.path.lexists(path):
-        return None
-    try:
-        arrays = store.files.read_npz(path)
-    except errors.StoreError:
-        arrays = {}
-    if set(names) <= set(arrays):
-        return arrays
-    progress.Reporter(run.log).say(f"{path} is damaged; it is made again")
-    store.files.remove(path)
-    return None
-
-
-def draw_members(bench: workbench.Workbench, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
+def draw_members(experiment: experiments.Experiment, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
     """[m, N] bool: the rows that these shadow models train on, drawn from their numbers."""
-    settings = bench.settings
-    rows = len(bench.dataset.labels)
+    settings = experiment.settings
+    rows = len(experiment.dataset.labels)
     return splits.shadow_members(split, settings.shadows, member_ids, settings.seed, settings.split.rng, rows)
 
 
 def shadow_membership(
-    run: store.Run, bench: workbench.Workbench, split: records.Split, split_fingerprint: str, member_ids: np.ndarray
+    run: store.Run,
+    experiment: experiments.Experiment,
+    split: records.Split,
+    split_fingerprint: str,
+    member_ids: np.ndarray,
 ) -> np.ndarray:
     """[M, N] bool for shadow members 0..M-1: stored rows as they are, rows of new members drawn and added."""
-    shadows = bench.settings.shadows
+    shadows = experiment.settings.shadows
     facts = {"split": split_fingerprint, "ratio": shadows.ratio, "pool": shadows.pool}
 
     def draw(ids: np.ndarray) -> np.ndarray:
-        return draw_members(bench, split, ids)
+        return draw_members(experiment, split, ids)
 
-    return stored_membership(run, bench, "shadow", "shadows", facts, member_ids, draw)
+    return stored_membership(run, experiment, "shadow", "shadows", facts, member_ids, draw)
 
 
 def stored_membership(
     run: store.Run,
-    bench: workbench.Workbench,
+    experiment: experiments.Experiment,
     role: str,
     stage: str,
     facts: Mapping[str, Any],
@@ -119,9 +106,9 @@ def stored_membership(
     """
     store.claim(run, stage, run.path("populations", role, "membership.json"), facts, STAGE_VERSION)
     path = run.path("populations", role, "membership.npz")
-    rows = len(bench.dataset.labels)
+    rows = len(experiment.dataset.labels)
     table = np.zeros((0, rows), bool)
-    arrays = stored(run, path, ("packed",))
+    arrays = store.stored(run, path, ("packed",))
     if arrays is not None:
         table = np.unpackbits(arrays["packed"], axis=1, count=rows).astype(bool)
     if len(table) < len(member_ids):

@@ -26,7 +26,7 @@ import numpy as np
 from jaxunlearn import errors, population, records, store, trees
 from jaxunlearn.data.splits import shadow_members
 from jaxunlearn.population import recipe
-from jaxunlearn.runs import recording, roles, splits, workbench
+from jaxunlearn.runs import experiments, recording, roles, splits
 from jaxunlearn.settings import Settings, ShadowSettings, TrainSettings, to_dict
 
 NAMES = ("original", "retrained", "population_in", "shadow_origin", "reference", "snapshots")
@@ -39,7 +39,7 @@ class Target(NamedTuple):
 
     Attributes:
       name: one of NAMES.
-      bench: the workbench with this role's own epochs and snapshots.
+      experiment: the experiment with this role's own epochs and snapshots.
       member: [M, N_all] bool, the rows that each member trains on.
       held_out: [N_all] bool rows on which train.keep = best chooses the epoch.
       rows: [n] int32 rows whose logits are recorded.
@@ -48,7 +48,7 @@ class Target(NamedTuple):
     """
 
     name: str
-    bench: workbench.Workbench
+    experiment: experiments.Experiment
     member: np.ndarray
     held_out: np.ndarray
     rows: np.ndarray
@@ -100,13 +100,13 @@ def train_settings(settings: Settings, name: str) -> TrainSettings:
     return dataclasses.replace(train, epochs=kept[-1], snapshots=kept, schedule_epochs=length, keep="last")
 
 
-def describe(bench: workbench.Workbench, split: records.Split, name: str) -> Target:
+def describe(experiment: experiments.Experiment, split: records.Split, name: str) -> Target:
     """One role of these settings; nothing is read or stored."""
-    settings = bench.settings
+    settings = experiment.settings
     train = train_settings(settings, name)
     own_settings = dataclasses.replace(settings, train=train)
-    own = bench._replace(
-        settings=own_settings, task=workbench.build_task(own_settings, bench.dataset, bench.policy.conv)
+    own = experiment._replace(
+        settings=own_settings, task=experiments.build_task(own_settings, experiment.dataset, experiment.policy.conv)
     )
     chosen_on = split.shadow if name == "population_in" else split.population
     views: tuple[str, ...] = ()
@@ -115,9 +115,9 @@ def describe(bench: workbench.Workbench, split: records.Split, name: str) -> Tar
     rows = splits.recorded_rows(split)
     if name == "snapshots":
         rows = np.sort(np.concatenate([split.target, split.population])).astype(np.int32)
-    everything = len(bench.dataset.labels)
+    everything = len(experiment.dataset.labels)
     return Target(
-        name, own, _member(bench, split, name), _mask(everything, chosen_on), rows, views, train.snapshots
+        name, own, _member(experiment, split, name), _mask(everything, chosen_on), rows, views, train.snapshots
     )  # fmt: skip
 
 
@@ -127,9 +127,9 @@ def _mask(length: int, rows: Any) -> np.ndarray:
     return inside
 
 
-def _member(bench: workbench.Workbench, split: records.Split, name: str) -> np.ndarray:
+def _member(experiment: experiments.Experiment, split: records.Split, name: str) -> np.ndarray:
     """[M, N_all] bool: the rows that each member of a role trains on."""
-    settings, everything = bench.settings, len(bench.dataset.labels)
+    settings, everything = experiment.settings, len(experiment.dataset.labels)
     target = _mask(everything, split.target)
     forget = np.asarray(split.forget)
     if name == "original":
@@ -142,29 +142,29 @@ def _member(bench: workbench.Workbench, split: records.Split, name: str) -> np.n
         return _mask(everything, split.shadow)[None]
     if name == "snapshots":
         return np.repeat(target[None], settings.targets.snapshots, 0)
-    return draw_reference(bench, split, np.arange(settings.targets.reference))
+    return draw_reference(experiment, split, np.arange(settings.targets.reference))
 
 
-def draw_reference(bench: workbench.Workbench, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
+def draw_reference(experiment: experiments.Experiment, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
     """[m, N_all] bool: reference models' rows, drawn as shadows draw theirs, but from the target rows.
 
     Always by the numpy generator: the published one would put the last 200 target rows into every model, which leaves
     them without an OUT model.
     """
-    settings = bench.settings
+    settings = experiment.settings
     drawn = ShadowSettings(ratio=settings.targets.reference_ratio, pool="target")
-    return shadow_members(split, drawn, member_ids, settings.seed, "numpy", len(bench.dataset.labels))
+    return shadow_members(split, drawn, member_ids, settings.seed, "numpy", len(experiment.dataset.labels))
 
 
-def check(bench: workbench.Workbench) -> None:
+def check(experiment: experiments.Experiment) -> None:
     """Refuses impossible settings before a run folder is touched.
 
     Raises:
       ConfigError: too few shadows to start snapshots from, a reference model without rows, a targets.start that does
         not fit.
     """
-    splits.check(bench)
-    settings, split = bench.settings, splits.draw(bench)
+    splits.check(experiment)
+    settings, split = experiment.settings, splits.draw(experiment)
     targets = settings.targets
     if targets.snapshots > settings.shadows.count:
         raise errors.ConfigError(
@@ -178,7 +178,7 @@ def check(bench: workbench.Workbench) -> None:
         )
     if targets.start:
         for name in PER_SET:
-            origin(describe(bench, split, name))
+            origin(describe(experiment, split, name))
 
 
 def origin(target: Target) -> Origin:
@@ -187,7 +187,7 @@ def origin(target: Target) -> Origin:
     Raises:
       ConfigError: nothing finished there, too few members, or another architecture, input or number of classes.
     """
-    start = target.bench.settings.targets.start
+    start = target.experiment.settings.targets.start
     folder = Path(start).expanduser() / "populations" / target.name
     stage = folder / "stage.json"
     if not stage.exists():
@@ -197,9 +197,13 @@ def origin(target: Target) -> Origin:
         )
     fingerprint, facts = store.read_claim(stage)
     now = {
-        "classes": target.bench.dataset.num_classes,
-        "shape": list(target.bench.dataset.inputs.shape[1:]),
-        **{f"model.{name}": value for name, value in to_dict(target.bench.settings.model).items() if name != "dtype"},
+        "classes": target.experiment.dataset.num_classes,
+        "shape": list(target.experiment.dataset.inputs.shape[1:]),
+        **{
+            f"model.{name}": value
+            for name, value in to_dict(target.experiment.settings.model).items()
+            if name != "dtype"
+        },
     }
     for name, value in now.items():
         value = list(value) if isinstance(value, tuple) else value
@@ -232,12 +236,12 @@ def stage(run: store.Run, target: Target, split_fingerprint: str, shadow: roles.
     Raises:
       StoreError: the folder holds this role made with other settings. ConfigError: targets.start does not fit.
     """
-    bench, settings = target.bench, target.bench.settings
+    experiment, settings = target.experiment, target.experiment.settings
     facts: dict[str, Any] = {
         "seed": settings.seed,
-        "data": bench.data_fingerprint,
-        "classes": bench.dataset.num_classes,
-        "shape": list(bench.dataset.inputs.shape[1:]),
+        "data": experiment.data_fingerprint,
+        "classes": experiment.dataset.num_classes,
+        "shape": list(experiment.dataset.inputs.shape[1:]),
         "augment": {"kind": settings.data.augment, "pad": settings.data.pad},
         "split": split_fingerprint,
         "model": to_dict(settings.model),
@@ -249,16 +253,16 @@ def stage(run: store.Run, target: Target, split_fingerprint: str, shadow: roles.
         facts["reference_ratio"] = settings.targets.reference_ratio
         drawn = {"split": split_fingerprint, "ratio": settings.targets.reference_ratio}
         member = splits.stored_membership(
-            run, bench, target.name, target.name, drawn, ids, lambda new: target.member[np.asarray(new)]
+            run, experiment, target.name, target.name, drawn, ids, lambda new: target.member[np.asarray(new)]
         )
     if target.name == "snapshots":
         facts["shadow"] = shadow.fingerprint
         begun = Origin(run.path("populations", shadow.name), shadow.fingerprint, shared=False)
-        initial = _starting_at(bench, begun)
+        initial = _starting_at(experiment, begun)
     if target.name in PER_SET and settings.targets.start:
         begun = origin(target)
         facts["start"] = {"fingerprint": begun.fingerprint, "shared": begun.shared}
-        initial = _starting_at(bench, begun)
+        initial = _starting_at(experiment, begun)
     manifest = run.path("populations", target.name, "stage.json")
     fingerprint, _ = store.claim(run, target.name, manifest, facts, STAGE_VERSION)
     return trainable(target._replace(member=member), fingerprint, initial)
@@ -279,27 +283,27 @@ def trainable(
     )
 
 
-def _starting_at(bench: workbench.Workbench, begun: Origin) -> Callable[[np.ndarray], population.State]:
+def _starting_at(experiment: experiments.Experiment, begun: Origin) -> Callable[[np.ndarray], population.State]:
     """Member ids -> states with the weights of the origin's members."""
 
     def initial(member_ids: np.ndarray) -> population.State:
         chosen = np.zeros(len(member_ids), np.int32) if begun.shared else np.asarray(member_ids)
-        return fresh_state(bench, roles.load_members(bench, begun.folder, begun.fingerprint, chosen))
+        return fresh_state(experiment, roles.load_members(experiment, begun.folder, begun.fingerprint, chosen))
 
     return initial
 
 
-def fresh_state(bench: workbench.Workbench, variables: Any) -> population.State:
+def fresh_state(experiment: experiments.Experiment, variables: Any) -> population.State:
     """States that start from variables [m, ...]: parameters and BatchNorm statistics, with a fresh optimizer."""
     collections = dict(variables)
     params = collections.pop("params")
-    transform = recipe.transform(bench.settings.train, 0.0, 0.0)
+    transform = recipe.transform(experiment.settings.train, 0.0, 0.0)
     return trees.to_host(population.State(params, collections, jax.vmap(transform.init)(params)))
 
 
 def disk_bytes(target: Target) -> int:
     """Bytes that a role writes: variables of every member and snapshot, a rolling checkpoint, and the logits."""
-    members, (settings, dataset) = len(target.member), (target.bench.settings, target.bench.dataset)
-    weights = members * target.bench.cost.parameters * 4 * (1 + len(target.snapshots) + 3)
+    members, (settings, dataset) = len(target.member), (target.experiment.settings, target.experiment.dataset)
+    weights = members * target.experiment.cost.parameters * 4 * (1 + len(target.snapshots) + 3)
     lines = members * max(len(target.snapshots), 1) * (1 + len(target.views))
     return weights + lines * len(target.rows) * dataset.num_classes * np.dtype(settings.engine.logits_dtype).itemsize

@@ -14,7 +14,7 @@ import numpy as np
 from jaxunlearn import progress, records, store
 from jaxunlearn.metrics import utility
 from jaxunlearn.population import chunked
-from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
+from jaxunlearn.runs import experiments, recording, roles, shadows, splits, target_roles
 from jaxunlearn.settings import Settings
 
 
@@ -49,7 +49,7 @@ class Summary(NamedTuple):
 def run(
     run_folder: store.Run,
     reporter: progress.Reporter,
-    bench: workbench.Workbench,
+    experiment: experiments.Experiment,
     only: tuple[str, ...] = target_roles.NAMES,
 ) -> Summary:
     """Trains and records every role that the settings ask for, the shadows first; finished work is reused.
@@ -57,7 +57,7 @@ def run(
     Args:
       run_folder: the run folder.
       reporter: for progress.
-      bench: the workbench.
+      experiment: the experiments.
       only: roles to look at.
 
     Raises:
@@ -65,20 +65,20 @@ def run(
       StoreError: not enough disk space, or the folder holds results of other settings.
     """
     begun = time.monotonic()
-    target_roles.check(bench)
-    names = [name for name in target_roles.wanted(bench.settings) if name in only]
+    target_roles.check(experiment)
+    names = [name for name in target_roles.wanted(experiment.settings) if name in only]
     if "snapshots" in names:
-        _mention(reporter, bench.settings)
-    shadow_summary = shadows.run(run_folder, reporter, bench)
-    split, split_fingerprint = splits.obtain(run_folder, bench)
-    shadow = shadows.shadow_role(bench, split, split_fingerprint, run_folder)
-    wanted = [target_roles.describe(bench, split, name) for name in names]
+        _mention(reporter, experiment.settings)
+    shadow_summary = shadows.run(run_folder, reporter, experiment)
+    split, split_fingerprint = splits.obtain(run_folder, experiment)
+    shadow = shadows.shadow_role(experiment, split, split_fingerprint, run_folder)
+    wanted = [target_roles.describe(experiment, split, name) for name in names]
     staged = [(target, target_roles.stage(run_folder, target, split_fingerprint, shadow)) for target in wanted]
     missing = sum(missing_bytes(run_folder, target, role) for target, role in staged)
     store.files.require_space(run_folder.root, missing)
     found = {target.name: produce(run_folder, reporter, target, role, split) for target, role in staged}
     summary = Summary(found, shadow_summary, time.monotonic() - begun)
-    if len(names) == len(target_roles.wanted(bench.settings)):
+    if len(names) == len(target_roles.wanted(experiment.settings)):
         store.files.write_json(run_folder.path("targets.json"), plain(summary))
     return summary
 
@@ -111,11 +111,11 @@ def produce(
     spent = chunked.TrainingCost()
     intact = False
     while not intact:  # a chunk found damaged while recording is trained again
-        spent = chunked.add(spent, roles.train_missing(run_folder, reporter, target.bench, role))
+        spent = chunked.add(spent, roles.train_missing(run_folder, reporter, target.experiment, role))
         intact = True
         for view in (*target.views, recording.CLEAN):
             values, whole = recording.record(
-                run_folder, reporter, target.bench, role, target.rows, view, target.snapshots
+                run_folder, reporter, target.experiment, role, target.rows, view, target.snapshots
             )
             intact = intact and whole
     diverged = shadows.diverged_members(run_folder, role)
@@ -129,7 +129,7 @@ def summarise(
 ) -> RoleSummary:
     """Accuracies of every member from its recorded logits, of the last snapshot where there are several."""
     rows, each = target.rows, max(len(target.snapshots), 1)
-    labels = np.asarray(target.bench.dataset.labels)[rows]
+    labels = np.asarray(target.experiment.dataset.labels)[rows]
     held_out = np.isin(rows, np.concatenate([split.test, split.population]))
     forget = np.asarray(split.forget)[:, rows]
     member = role.membership(role.member_ids)[:, rows]
@@ -141,7 +141,7 @@ def summarise(
         right = np.asarray(values[number * each + each - 1]).argmax(-1) == labels
         accuracies[:, number] = right[inside].mean(), right[held_out & ~inside].mean()
         forgotten[number] = (forget & right).sum(1) / forget.sum(1)
-    train = target.bench.settings.train
+    train = target.experiment.settings.train
     steps = -(-int(member.sum(1).max()) // train.batch) * train.epochs
     return RoleSummary(len(member), diverged, steps, accuracies[0], accuracies[1], forgotten)
 

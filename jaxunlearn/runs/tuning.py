@@ -14,14 +14,14 @@ import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store
 from jaxunlearn.population import training
-from jaxunlearn.runs import workbench
+from jaxunlearn.runs import experiments
 from jaxunlearn.store import tuning
 
 STEPS = 20
 MEMBERS = 16
 
 
-def candidates(platform: str, has_convolutions: bool) -> list[workbench.Policy]:
+def candidates(platform: str, has_convolutions: bool) -> list[experiments.Policy]:
     """What is worth timing on a platform; the first is its default for mid-sized networks."""
     if platform == "cpu":
         forms = [("map", 1, "cpu"), ("map", 1, "im2col"), ("map", 4, "im2col"), ("vmap", 1, "im2col")]
@@ -35,45 +35,45 @@ def candidates(platform: str, has_convolutions: bool) -> list[workbench.Policy]:
         ]
     if not has_convolutions:
         forms = [("map", 1, "native"), ("map", 8, "native"), ("vmap", 1, "native")]
-    return [workbench.Policy(mapping, group, conv, 0) for mapping, group, conv in forms]
+    return [experiments.Policy(mapping, group, conv, 0) for mapping, group, conv in forms]
 
 
-def tuned(bench: workbench.Workbench, say: Callable[[str], None]) -> workbench.Workbench:
-    """The workbench with the fastest policy for its task: remembered, or timed now."""
-    key = _key(bench)
+def tuned(experiment: experiments.Experiment, say: Callable[[str], None]) -> experiments.Experiment:
+    """The experiment with the fastest policy for its task: remembered, or timed now."""
+    key = _key(experiment)
     found = tuning.recall(key)
     if found is not None:
-        best = workbench.Policy(found["mapping"], found["group"], found["conv"], bench.policy.devices)
+        best = experiments.Policy(found["mapping"], found["group"], found["conv"], experiment.policy.devices)
         say(f"tuning remembered: {describe(best)}, {progress.rate(found['rate'])} model-steps/s")
-        return workbench.with_policy(bench, best)
+        return experiments.with_policy(experiment, best)
     platform = jax.local_devices()[0].platform
-    rates: dict[workbench.Policy, float] = {}
-    for candidate in candidates(platform, bench.cost.largest_conv_flops > 0):
-        policy = candidate._replace(devices=bench.policy.devices)
+    rates: dict[experiments.Policy, float] = {}
+    for candidate in candidates(platform, experiment.cost.largest_conv_flops > 0):
+        policy = candidate._replace(devices=experiment.policy.devices)
         try:
-            rates[policy] = measure(workbench.with_policy(bench, policy))
+            rates[policy] = measure(experiments.with_policy(experiment, policy))
         except (jax.errors.JaxRuntimeError, errors.UserError) as error:
             say(f"tuning: {describe(policy)} fails here ({str(error).splitlines()[0][:100]})")
             continue
         say(f"tuning: {describe(policy)}: {progress.rate(rates[policy])} model-steps/s")
     if not rates:
-        return bench
+        return experiment
     best = max(rates, key=lambda policy: rates[policy])
     tuning.remember(key, {**best._asdict(), "rate": round(rates[best], 1)})
-    return workbench.with_policy(bench, best)
+    return experiments.with_policy(experiment, best)
 
 
-def measure(bench: workbench.Workbench) -> float:
+def measure(experiment: experiments.Experiment) -> float:
     """Model-steps per second of up to 16 members over 20 steps, after one warm-up call."""
-    settings = bench.settings
+    settings = experiment.settings
     members = min(MEMBERS, settings.shadows.count)
-    rows = min(STEPS * settings.train.batch, bench.dataset.num_train)
-    member = np.zeros((members, len(bench.dataset.labels)), bool)
+    rows = min(STEPS * settings.train.batch, experiment.dataset.num_train)
+    member = np.zeros((members, len(experiment.dataset.labels)), bool)
     member[:, :rows] = True
     stream = population.from_membership(member)
     ones = np.ones(members, np.float32)
     job = population.Job(
-        task=bench.task,
+        task=experiment.task,
         streams={"train": stream},
         batches={"train": settings.train.batch},
         member_ids=np.arange(members, dtype=np.int32),
@@ -81,8 +81,8 @@ def measure(bench: workbench.Workbench) -> float:
         constants={"learning_rate": 1e-3 * ones, "weight_decay": 0.0 * ones},
         steps=population.steps_per_epoch(stream, settings.train.batch),
     )
-    lifting = workbench.lifting(bench, members)
-    data = workbench.resident(bench)
+    lifting = experiments.lifting(experiment, members)
+    data = experiments.resident(experiment)
     program = training.compile_epoch(job, data, lifting)
     seconds, last = [], time.monotonic()
     for _ in population.train(job, data, 4, lifting, program=program):
@@ -92,27 +92,27 @@ def measure(bench: workbench.Workbench) -> float:
     return members * job.steps / float(np.median(seconds[1:]))
 
 
-def describe(policy: workbench.Policy) -> str:
+def describe(policy: experiments.Policy) -> str:
     """`map in groups of 8, conv unrolled`."""
     group = f" in groups of {policy.group}" if policy.group > 1 else ""
     return f"{policy.mapping}{group}, conv {policy.conv}"
 
 
-def _key(bench: workbench.Workbench) -> str:
+def _key(experiment: experiments.Experiment) -> str:
     device = jax.local_devices()[0]
     facts = {
-        "devices": bench.policy.devices,
-        "model": vars(bench.settings.model),
-        "shape": bench.dataset.inputs.shape[1:],
-        "classes": bench.dataset.num_classes,
-        "batch": bench.settings.train.batch,
-        "augment": bench.settings.data.augment,
+        "devices": experiment.policy.devices,
+        "model": vars(experiment.settings.model),
+        "shape": experiment.dataset.inputs.shape[1:],
+        "classes": experiment.dataset.num_classes,
+        "batch": experiment.settings.train.batch,
+        "augment": experiment.settings.data.augment,
     }
     return f"{device.device_kind} jax {jax.__version__} {store.files.fingerprint(facts)}"
 
 
-def obtain(bench: workbench.Workbench, reporter: progress.Reporter) -> workbench.Workbench:
-    """The workbench as the settings ask for it: tuned, unless mapping and form are fixed by hand."""
-    engine = bench.settings.engine
+def obtain(experiment: experiments.Experiment, reporter: progress.Reporter) -> experiments.Experiment:
+    """The experiment as the settings ask for it: tuned, unless mapping and form are fixed by hand."""
+    engine = experiment.settings.engine
     is_fixed = engine.mapping != "auto" or engine.conv != "auto" or engine.group
-    return tuned(bench, reporter.say) if engine.tune and not is_fixed else bench
+    return tuned(experiment, reporter.say) if engine.tune and not is_fixed else experiment

@@ -6,4 +6,4 @@ user brings).
 """
 
 from jaxunlearn.store import approaches, arrays, chunks, files, logits
-from jaxunlearn.store.run import STAGES, Run, begin, claim, open_run, read_claim, status, versions
+from jaxunlearn.store.run import STAGES, Run, begin, claim, open_run, read_claim, status, stored, versions

@@ -14,14 +14,15 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxunlearn import errors, escapes
+from jaxunlearn import errors, escapes, progress
 from jaxunlearn.store import files, outputs
 
 
@@ -187,6 +188,21 @@ def status(run: Run, settings: Mapping[str, Any], overrides: Mapping[str, Any]) 
             write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     write("done")
+
+
+def stored(run: Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
+    """Arrays of a file that can be made again; None where it is missing, or damaged, which is said."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        arrays = files.read_npz(path)
+    except errors.StoreError:
+        arrays = {}
+    if set(names) <= set(arrays):
+        return arrays
+    progress.Reporter(run.log).say(f"{path} is damaged; it is made again")
+    files.remove(path)
+    return None
 
 
 def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: int) -> tuple[str, bool]:

@@ -1,6 +1,6 @@
 """The programs that `launch.bench population` compares, on the JAX side: the engine as a user gets it, and naive JAX.
 
-    settings -> workbench -> job -> engine (compiled epoch, map over members, one device per core)
+    settings -> experiments -> job -> engine (compiled epoch, map over members, one device per core)
                                  -> naive scan over steps of vmap over members; naive loop of a jitted step
 
 Everything trains the same networks from the same weights with the same batches and recipe. The baselines get their
@@ -20,7 +20,7 @@ from jaxunlearn import keys, models, population, settings, trees
 from jaxunlearn.data import arrays, augment
 from jaxunlearn.population import capacity, lift, streams, training
 from jaxunlearn.records import Dataset
-from jaxunlearn.runs import roles, workbench
+from jaxunlearn.runs import experiments, roles
 
 Tree = Any
 BATCH = 64
@@ -46,13 +46,13 @@ class Problem(NamedTuple):
     """A case made ready for so many members.
 
     Attributes:
-      bench: the workbench of the case's settings.
+      bench: the experiment of the case's settings.
       role: members and their rows.
       job: the engine's job for all members.
       initial: host carry of epoch 0, the common starting point of all programs.
     """
 
-    bench: workbench.Workbench
+    bench: experiments.Experiment
     role: roles.Role
     job: population.Job
     initial: training.Carry
@@ -93,7 +93,7 @@ def build(case: Case, members: int) -> Problem:
     config.data.name, config.model.name = case.data, case.model
     config.train.batch, config.train.learning_rate, config.train.schedule = BATCH, 0.05, "constant"
     config.shadows.count = members
-    bench = workbench.prepare(settings.resolve(config))
+    bench = experiments.prepare(settings.resolve(config))
 
     def membership(ids: np.ndarray) -> np.ndarray:
         table = np.zeros((len(ids), len(bench.dataset.labels)), bool)
@@ -112,11 +112,11 @@ def build(case: Case, members: int) -> Problem:
 
 def engine(problem: Problem, members: int, devices: int = 0) -> Engine:
     """The engine on the first `members` members; devices 0 = what the settings choose on this machine."""
-    lifting = workbench.lifting(problem.bench, members)
+    lifting = experiments.lifting(problem.bench, members)
     if devices:
         lifting = lift.make(lifting.mapping, lifting.group, devices)
     job = roles.make_job(problem.bench, problem.role, problem.role.member_ids[:members])
-    data = lift.place(workbench.resident(problem.bench), lifting, shared=True)
+    data = lift.place(experiments.resident(problem.bench), lifting, shared=True)
     begun = time.perf_counter()
     program = training.compile_epoch(job, data, lifting)
     seconds = time.perf_counter() - begun

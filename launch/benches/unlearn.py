@@ -21,7 +21,7 @@ import numpy as np
 from jaxunlearn import errors, keys, population, progress, settings, unlearn
 from jaxunlearn.data import splits
 from jaxunlearn.population import training
-from jaxunlearn.runs import workbench
+from jaxunlearn.runs import experiments
 from jaxunlearn.unlearn import running, table
 from launch import _entry
 from launch.benches import timing
@@ -161,16 +161,17 @@ def _setup(method: str, sets: np.ndarray) -> running.Setup:
     config = settings.defaults()
     config.train.learning_rate = 0.05
     chosen = settings.resolve(config)
-    bench = workbench.prepare(chosen)
+    bench = experiments.prepare(chosen)
     split = splits.draw(bench.dataset, chosen.split, chosen.seed)
     entry = unlearn.lookup(method)
     hyper = unlearn.hyperparameters(entry, "digits")
     target, forget = np.asarray(split.target), np.asarray(split.forget)
     variables = jax.vmap(lambda key: bench.task.init(key))(jax.vmap(lambda i: keys.at(keys.root(0), i))(sets))
-    network = workbench.build_network(chosen, bench.dataset, bench.policy.conv)
+    network = experiments.build_network(chosen, bench.dataset, bench.policy.conv)
     return running.Setup(
-        network, workbench.resident(bench), table.binder(entry, hyper), {},
+        network, experiments.resident(bench), table.binder(entry, hyper), {},
         jax.tree.map(np.asarray, population.variables(variables)), [np.flatnonzero(forget[r]) for r in sets],
         [target[~forget[r][target]] for r in sets], np.asarray(split.population), sets.astype(np.int32),
-        np.zeros(len(sets), np.int32), keys.root(1), workbench.lifting(bench, len(sets)), "frozen", chosen.train.batch,
+        np.zeros(len(sets), np.int32), keys.root(1), experiments.lifting(bench, len(sets)), "frozen",
+        chosen.train.batch,
     )  # fmt: skip

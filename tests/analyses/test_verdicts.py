@@ -14,7 +14,7 @@ from jaxunlearn import errors, keys, population, scores, settings
 from jaxunlearn.analyses.audit import verdicts
 from jaxunlearn.metrics import decision, intervals, uniformity
 from jaxunlearn.records import Evidence
-from jaxunlearn.runs import workbench
+from jaxunlearn.runs import experiments
 
 SHADOWS, FORGET, ROWS, POPULATION = 12, 40, 200, 450
 RETRAINED, ORIGINAL, LARGE = SHADOWS, SHADOWS + 1, SHADOWS + 2
@@ -36,7 +36,7 @@ def worlds(count, wrong, hidden, epochs, seed=0):
     """Trains `count` worlds on digits, a part `wrong` of whose labels is random (and must be learned by heart)."""
     config = settings.defaults()
     config.update_from_flattened_dict({"model.name": "mlp", "model.hidden": (hidden,), "train.epochs": epochs})
-    bench = workbench.prepare(settings.resolve(config))
+    bench = experiments.prepare(settings.resolve(config))
     draw = np.random.default_rng(seed)
     labels = np.asarray(bench.dataset.labels, np.int32).copy()
     changed = draw.random(len(labels)) < wrong
@@ -67,7 +67,7 @@ def worlds(count, wrong, hidden, epochs, seed=0):
         bench.task, {"train": stream}, {"train": 50}, ids, keys.root(seed), constants,
         population.steps_per_epoch(stream, 50),
     )  # fmt: skip
-    lifting, resident = workbench.lifting(bench, len(ids)), workbench.resident(bench)
+    lifting, resident = experiments.lifting(bench, len(ids)), experiments.resident(bench)
     for latest in population.train(job, resident, epochs, lifting):
         carry = latest
     variables = population.kept_variables(population.host(carry))

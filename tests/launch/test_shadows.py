@@ -357,9 +357,9 @@ def test_a_full_disk_stops_before_training(tmp_path, capsys, monkeypatch):
 
 
 def test_bugs_keep_their_traceback_and_exit_code_1(capsys, monkeypatch, tmp_path):
-    from jaxunlearn.runs import workbench
+    from jaxunlearn.runs import experiments
 
-    monkeypatch.setattr(workbench, "prepare", lambda settings: 1 // 0)
+    monkeypatch.setattr(experiments, "prepare", lambda settings: 1 // 0)
     assert launch(*SMOKE, workdir=tmp_path) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
@@ -395,14 +395,14 @@ def test_running_outside_the_checkout_finds_the_configs(tmp_path):
 def test_members_that_do_not_fit_are_trained_in_chunks(unbroken, tmp_path, capsys, monkeypatch):
     from jaxunlearn import settings
     from jaxunlearn.population import capacity
-    from jaxunlearn.runs import workbench
+    from jaxunlearn.runs import experiments
     from jaxunlearn.runs.drivers import plan
 
     config = settings.to_dict(settings.Settings())
     config["model"] |= {"name": "logistic"}
     config["train"] |= {"epochs": 4, "learning_rate": 0.05}
     config["shadows"] |= {"count": 5}
-    needed = plan.make(workbench.prepare(settings.resolve(config))).program_bytes
+    needed = plan.make(experiments.prepare(settings.resolve(config))).program_bytes
     monkeypatch.setattr(capacity, "budget", lambda devices, fraction: needed - 1)
     assert launch(*SMOKE, workdir=tmp_path) == 0
     assert re.search(r"5 members do not fit at once; \d at a time \(.* of .* per device\)", capsys.readouterr().err)

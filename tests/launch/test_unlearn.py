@@ -98,10 +98,10 @@ def test_killed_between_training_and_recording_a_role_later_stages_go_on(unbroke
         path.unlink()
     real = recording.record
 
-    def interrupted(run, reporter, bench, role, *rest):
+    def interrupted(run, reporter, experiment, role, *rest):
         if role.name == "retrained":
             raise KeyboardInterrupt
-        return real(run, reporter, bench, role, *rest)
+        return real(run, reporter, experiment, role, *rest)
 
     monkeypatch.setattr(recording, "record", interrupted)
     assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 130

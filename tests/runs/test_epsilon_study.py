@@ -16,7 +16,7 @@ from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.epsilon.analysis import PUBLISHED
 from jaxunlearn.models import build
-from jaxunlearn.runs import recording, splits, workbench
+from jaxunlearn.runs import experiments, recording, splits
 from jaxunlearn.runs.drivers import array_input, reading
 from jaxunlearn.store import chunks
 from launch import _entry
@@ -116,19 +116,19 @@ def test_training_mode_normalises_by_batches_of_forgotten_rows_in_order(finished
     workdir, _ = finished
     config = settings.defaults("forget_precision")
     config.model.name = "batch_norm_net:build"
-    bench = workbench.prepare(settings.resolve(config))
+    experiment = experiments.prepare(settings.resolve(config))
     forgotten = np.flatnonzero(store.files.read_npz(workdir / "split.npz")["forget"][0])
     stored = np.load(workdir / "logits" / f"retrained.{recording.training_mode(20)}.npy")
     assert stored.shape == (MODELS, 50, 10)
-    network = build(bench.settings.model, 10)
-    inputs = workbench.build_network(bench.settings, bench.dataset, "native").prepare(
-        jnp.asarray(bench.dataset.inputs[forgotten]), None, False
+    network = build(experiment.settings.model, 10)
+    inputs = experiments.build_network(experiment.settings, experiment.dataset, "native").prepare(
+        jnp.asarray(experiment.dataset.inputs[forgotten]), None, False
     )
     fingerprint = json.loads((workdir / "populations" / "retrained" / "stage.json").read_text())["fingerprint"]
     chunk = chunks.finished(workdir / "populations" / "retrained", fingerprint)[0][0]
     from jaxunlearn.runs import roles
 
-    variables = roles.load_chunk(bench, chunk)["variables"]
+    variables = roles.load_chunk(experiment, chunk)["variables"]
     for member in (0, MODELS - 1):
         own = {name: _taken(tree, member) for name, tree in variables.items()}
         expected = [network.apply(own, part, train=True) for part in (inputs[:20], inputs[20:40], inputs[40:])]
@@ -168,8 +168,8 @@ def test_a_network_without_batch_norm_has_one_mode(tmp_path):
 
 
 def planned(chosen):
-    bench = workbench.prepare(chosen)
-    return reading.planned_run(bench, splits.draw(bench))
+    experiment = experiments.prepare(chosen)
+    return reading.planned_run(experiment, splits.draw(experiment))
 
 
 def test_repeated_sets_are_no_units_of_other_experiments():

@@ -12,15 +12,15 @@ import pytest
 
 from jaxunlearn import settings, store
 from jaxunlearn.analyses.evaluation import inputs, sections
-from jaxunlearn.runs import splits, workbench
+from jaxunlearn.runs import experiments, splits
 from jaxunlearn.runs.drivers import delivery
 from jaxunlearn.runs.studies import conformal_loss
 from launch import _entry, evaluate, study
 
 
-def bench(**changes):
+def experiment(**changes):
     given = {"split": {"shadow": 800, "forget": {"kind": "one_class", "count": 2, "classes": (3, 5)}}, **changes}
-    return workbench.prepare(settings.resolve(given))
+    return experiments.prepare(settings.resolve(given))
 
 
 def parts_of(prepared, split, rows):
@@ -28,7 +28,7 @@ def parts_of(prepared, split, rows):
 
 
 def test_held_out_rows_of_a_class_that_is_forgotten_are_judged_apart():
-    prepared = bench()
+    prepared = experiment()
     split = splits.draw(prepared)
     rows = splits.recorded_rows(split)
     labels = np.asarray(prepared.dataset.labels)[rows]
@@ -38,7 +38,7 @@ def test_held_out_rows_of_a_class_that_is_forgotten_are_judged_apart():
         assert set(labels[parts.test_forget[number]]) == {gone} == set(labels[parts.calibration_forget[number]])
         assert gone not in labels[parts.test[number]] and gone not in labels[parts.calibration[number]]
         assert parts.test[number].sum() + parts.test_forget[number].sum() == len(np.asarray(split.test))
-    random_sets = bench(split={"shadow": 800})
+    random_sets = experiment(split={"shadow": 800})
     split = splits.draw(random_sets)
     parts = parts_of(random_sets, split, splits.recorded_rows(split))
     assert not parts.test_forget.any() and parts.forget.sum() == 10 * 50

@@ -6,7 +6,7 @@ import pytest
 
 from jaxunlearn import progress, settings, store
 from jaxunlearn.analyses.audit import analysis, gather, verdicts
-from jaxunlearn.runs import targets, workbench
+from jaxunlearn.runs import experiments, targets
 from jaxunlearn.runs.drivers import delivery, reading
 
 pytestmark = pytest.mark.slow
@@ -27,14 +27,14 @@ def audited(tmp_path_factory):
         "targets.snapshots": 0, "targets.shadow_origin": False, "targets.population_in": False,
         "audit.scores": SCORES, "audit.group_size": 4, "audit.protocol": "binui",
     })  # fmt: skip
-    bench = workbench.prepare(settings.resolve(config))
+    experiment = experiments.prepare(settings.resolve(config))
     with store.open_run(str(tmp_path_factory.mktemp("location"))) as run:
         reporter = progress.Reporter(run.log)
-        targets.run(run, reporter, bench)
-        recorded = reading.recorded_run(run, reporter, bench, analysis.roles(bench.settings), None)
+        targets.run(run, reporter, experiment)
+        recorded = reading.recorded_run(run, reporter, experiment, analysis.roles(experiment.settings), None)
         context = delivery.context(run, reporter)
-        audit = analysis.analyse(gather.gather(recorded, context), bench.settings, context)
-    report = analysis.compose(audit, bench.settings)
+        audit = analysis.analyse(gather.gather(recorded, context), experiment.settings, context)
+    report = analysis.compose(audit, experiment.settings)
     decided = {role: report.arrays[f"scores/verdicts_{role}.npz"] for role in ("retrained", "original")}
     return audit.signals, audit.boards["retrained"], decided, report.sections, report.answer
 

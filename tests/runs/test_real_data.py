@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import progress, settings, store
-from jaxunlearn.runs import shadows, workbench
+from jaxunlearn.runs import experiments, shadows
 
 pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -21,9 +21,9 @@ def shared(name):
 def fit(tmp_path, **changes):
     config = settings.defaults()
     config.update_from_flattened_dict(changes)
-    bench = workbench.prepare(settings.resolve(config))
+    experiment = experiments.prepare(settings.resolve(config))
     with store.open_run(str(tmp_path)) as run:
-        return shadows.run(run, progress.Reporter(run.log), bench)
+        return shadows.run(run, progress.Reporter(run.log), experiment)
 
 
 def test_digits_cnns_reach_95_percent(tmp_path):

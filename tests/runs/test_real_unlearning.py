@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import progress, settings, store
-from jaxunlearn.runs import workbench
+from jaxunlearn.runs import experiments
 from jaxunlearn.runs.unlearned import runs
 
 pytestmark = pytest.mark.slow
@@ -26,9 +26,9 @@ def found(tmp_path_factory):
     config.shadows.count, config.targets.snapshots = 1, 0
     chosen = settings.resolve(config)
     chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=METHODS))
-    bench = workbench.prepare(chosen)
+    experiment = experiments.prepare(chosen)
     with store.open_run(str(tmp_path_factory.mktemp("classes"))) as run:
-        return runs.run(run, progress.Reporter(), *runs.check(bench)).roles
+        return runs.run(run, progress.Reporter(), *runs.check(experiment)).roles
 
 
 def test_exact_retraining_never_answers_the_forgotten_class_and_the_original_does(found):

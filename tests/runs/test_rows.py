@@ -13,7 +13,7 @@ from jaxunlearn.runs.drivers import array_input
 from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
 
 
-def experiment(tmp_path, listed, **content):
+def asked_of(tmp_path, listed, **content):
     """What splits are drawn for: 60 rows of a file, some of which an index file lists."""
     np.savez(tmp_path / "people.npz", x=np.arange(60.0)[:, None] + 0.5, y=np.arange(60) % 2, **content)
     np.save(tmp_path / "ask.npy", np.array(listed))
@@ -24,38 +24,38 @@ def experiment(tmp_path, listed, **content):
 
 
 def train_rows(tmp_path, count):
-    loaded = experiment(tmp_path, [0]).dataset
+    loaded = asked_of(tmp_path, [0]).dataset
     return sorted(loaded.ids[: loaded.num_train].tolist())[:count]
 
 
 def test_a_stored_split_names_the_rows_of_the_file_and_belongs_to_one_request(tmp_path):
     asked = train_rows(tmp_path, 3)
-    bench = experiment(tmp_path, asked, ids=np.arange(60) + 1000)
+    experiment = asked_of(tmp_path, asked, ids=np.arange(60) + 1000)
     with store.open_run(tmp_path / "run", ()) as run:
-        splits.obtain(run, bench)
+        splits.obtain(run, experiment)
         stored = np.load(tmp_path / "run" / "split.npz")
         forgotten = stored["forget"][0]
         assert sorted(stored["rows"][forgotten].tolist()) == asked
         assert sorted(stored["ids"][forgotten].tolist()) == [row + 1000 for row in asked]
-        again, _ = splits.obtain(run, bench)
+        again, _ = splits.obtain(run, experiment)
         np.testing.assert_array_equal(again.forget[0], forgotten)
         np.save(tmp_path / "ask.npy", np.array(asked[:2]))
         with pytest.raises(errors.StoreError, match="listed: stored"):
-            splits.obtain(run, bench)
+            splits.obtain(run, experiment)
 
 
 def test_notes_and_who_is_forgotten_are_told_before_any_work(tmp_path, capsys):
     asked = train_rows(tmp_path, 2)
-    bench = experiment(tmp_path, asked)
-    bench.dataset = bench.dataset.replace(notes=("4 files are left out",))
-    splits.tell(progress.Reporter(), bench)
+    experiment = asked_of(tmp_path, asked)
+    experiment.dataset = experiment.dataset.replace(notes=("4 files are left out",))
+    splits.tell(progress.Reporter(), experiment)
     told = capsys.readouterr().err
     assert "4 files are left out" in told and "2 row(s), by their number in the data's own file" in told
     assert all(str(row) in told for row in asked)
 
 
 def test_the_look_at_a_data_set_tells_class_numbers_and_notes(tmp_path):
-    loaded = experiment(tmp_path, [0]).dataset.replace(class_names=("10", "2"), notes=("4 files are left out",))
+    loaded = asked_of(tmp_path, [0]).dataset.replace(class_names=("10", "2"), notes=("4 files are left out",))
     shown = looking.text(summary.describe(loaded))
     assert "0 = '10', 1 = '2'" in shown and "4 files are left out" in shown
 

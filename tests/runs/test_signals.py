@@ -9,7 +9,7 @@ from jaxunlearn.analyses.audit import analysis, binui, gather, scoreboard, score
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.records import Evidence
-from jaxunlearn.runs import targets, workbench
+from jaxunlearn.runs import experiments, targets
 from jaxunlearn.runs.drivers import delivery, reading
 from jaxunlearn.scores import rmia
 
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
     """A finished run."""
     path = tmp_path_factory.mktemp("signals")
     with store.open_run(str(path)) as run:
-        targets.run(run, progress.Reporter(), workbench.prepare(make_settings()))
+        targets.run(run, progress.Reporter(), experiments.prepare(make_settings()))
     return path
 
 
@@ -55,7 +55,7 @@ def opened(folder, **changed):
     """The signals of the run with some settings of the audit changed."""
     chosen, reporter = make_settings(**changed), progress.Reporter()
     with store.open_run(str(folder)) as run:
-        recorded = reading.recorded_run(run, reporter, workbench.prepare(chosen), analysis.roles(chosen), None)
+        recorded = reading.recorded_run(run, reporter, experiments.prepare(chosen), analysis.roles(chosen), None)
         return gather.gather(recorded, delivery.context(run, reporter))
 
 
@@ -69,7 +69,7 @@ class Recorded:
 
     def __init__(self, folder):
         self.folder, self.split = folder, np.load(folder / "split.npz")
-        self.labels = np.asarray(workbench.prepare(make_settings()).dataset.labels, np.int32)
+        self.labels = np.asarray(experiments.prepare(make_settings()).dataset.labels, np.int32)
         self.number = len(self.labels)
 
     def whole(self, name):
@@ -129,7 +129,7 @@ def by_hand(recorded, number, group):
 
 def reference_member(recorded):
     with store.open_run(str(recorded.folder)) as run:
-        found = reading.role_logits(run, workbench.prepare(make_settings()), "reference")
+        found = reading.role_logits(run, experiments.prepare(make_settings()), "reference")
     return found.member[:, recorded.split["target"]]
 
 
@@ -180,7 +180,7 @@ def test_the_original_can_be_audited_as_if_it_were_the_unlearned_model(signals, 
 
 def test_rows_labels_and_requests_are_those_of_the_split(signals, recorded):
     rows = recorded.split["target"]
-    own = workbench.prepare(make_settings()).dataset.ids[rows]
+    own = experiments.prepare(make_settings()).dataset.ids[rows]
     np.testing.assert_array_equal(signals.names["rows"], own)
     np.testing.assert_array_equal(signals.shown, own.astype(str))
     np.testing.assert_array_equal(signals.labels, recorded.labels[rows])
@@ -189,9 +189,9 @@ def test_rows_labels_and_requests_are_those_of_the_split(signals, recorded):
 
 
 def test_unleak_learns_from_rows_that_the_shadow_did_not_see(folder, recorded):
-    bench = workbench.prepare(make_settings())
+    experiment = experiments.prepare(make_settings())
     with store.open_run(str(folder)) as run:
-        origin, shadow = (reading.role_logits(run, bench, name) for name in ("shadow_origin", "shadow"))
+        origin, shadow = (reading.role_logits(run, experiment, name) for name in ("shadow_origin", "shadow"))
     known = gather.known_pairs(origin, shadow, recorded.split["shadow"])
     assert known is not None
     features, forgotten = known
@@ -332,8 +332,8 @@ def test_snapshots_are_compared_in_the_order_of_their_epochs(folder, signals, re
 def test_standard_lira_is_left_out_where_a_row_has_no_in_or_no_out_model(folder, monkeypatch, capsys):
     inner = reading.role_logits
 
-    def poorer(run, bench, name, *view):
-        found = inner(run, bench, name, *view)
+    def poorer(run, experiment, name, *view):
+        found = inner(run, experiment, name, *view)
         if name == "reference":
             found.member[:, found.rows == split["target"][5]] = False
         return found

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxunlearn import errors, keys, progress, settings, store, trees
-from jaxunlearn.runs import roles, splits, target_roles, targets, workbench
+from jaxunlearn.runs import experiments, roles, splits, target_roles, targets
 from jaxunlearn.runs.drivers import plan
 
 
@@ -75,41 +75,41 @@ def test_roles_are_asked_for_by_settings():
 
 @pytest.mark.parametrize("rng", ["numpy", "mt19937"])
 def test_every_target_row_is_in_and_out_of_some_reference_model(rng):
-    bench = workbench.prepare(make_settings(targets__reference=16, split__rng=rng))
-    split = splits.draw(bench)
-    member = target_roles.describe(bench, split, "reference").member
+    experiment = experiments.prepare(make_settings(targets__reference=16, split__rng=rng))
+    split = splits.draw(experiment)
+    member = target_roles.describe(experiment, split, "reference").member
     share = member[:, split.target].mean(0)
     assert member.sum() == member[:, split.target].sum()
     assert share.min() > 0 and share.max() < 1 and share.mean() == pytest.approx(0.5, abs=0.01)
-    few = target_roles.draw_reference(bench, split, np.asarray([3, 9]))
+    few = target_roles.draw_reference(experiment, split, np.asarray([3, 9]))
     np.testing.assert_array_equal(few, member[[3, 9]])
 
 
 def test_the_best_epoch_is_never_chosen_on_rows_that_a_member_trains_on():
-    bench = workbench.prepare(make_settings(targets__reference=2))
-    split = splits.draw(bench)
+    experiment = experiments.prepare(make_settings(targets__reference=2))
+    split = splits.draw(experiment)
     for name in target_roles.NAMES:
-        target = target_roles.describe(bench, split, name)
+        target = target_roles.describe(experiment, split, name)
         assert target.held_out.any() and not (target.held_out & target.member).any()
         assert not target.held_out[split.forget.any(0)].any()  # nor on rows whose forgetting is judged
 
 
 def test_per_set_originals_are_as_many_as_forget_sets():
-    bench = workbench.prepare(make_settings(targets__originals="per_set"))
-    split = splits.draw(bench)
-    assert len(target_roles.describe(bench, split, "original").member) == len(split.forget) == 10
+    experiment = experiments.prepare(make_settings(targets__originals="per_set"))
+    split = splits.draw(experiment)
+    assert len(target_roles.describe(experiment, split, "original").member) == len(split.forget) == 10
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_a_fresh_state_keeps_parameters_and_statistics_and_forgets_the_optimizer(optimizer):
-    bench = workbench.prepare(make_settings(model__name="resnet18", model__width=2, train__optimizer=optimizer))
-    shapes = jax.eval_shape(bench.task.init, keys.root(0))
+    experiment = experiments.prepare(make_settings(model__name="resnet18", model__width=2, train__optimizer=optimizer))
+    shapes = jax.eval_shape(experiment.task.init, keys.root(0))
     random = np.random.default_rng(0)
     given = jax.tree.map(
         lambda leaf: random.normal(size=(3, *leaf.shape)).astype(leaf.dtype),
         {"params": shapes.params, **shapes.statistics},
     )
-    state = target_roles.fresh_state(bench, given)
+    state = target_roles.fresh_state(experiment, given)
     jax.tree.map(np.testing.assert_array_equal, state.params, given["params"])
     jax.tree.map(np.testing.assert_array_equal, state.statistics["batch_stats"], given["batch_stats"])
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
@@ -150,9 +150,9 @@ def test_a_shared_original_is_compared_set_by_set_with_its_retrained_models():
 
 
 def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch):
-    monkeypatch.setattr(plan, "_measured_rate", lambda bench, role: (10.0, 2))
-    bench = workbench.prepare(make_settings(train__epochs=2))
-    planned = {role.name: role for role in plan.make(bench, target_roles.NAMES).roles}
+    monkeypatch.setattr(plan, "_measured_rate", lambda experiment, role: (10.0, 2))
+    experiment = experiments.prepare(make_settings(train__epochs=2))
+    planned = {role.name: role for role in plan.make(experiment, target_roles.NAMES).roles}
     retrained, original = planned["retrained"], planned["original"]
     assert retrained.seconds == pytest.approx(retrained.model_steps / 10)
     assert original.seconds == pytest.approx(2 * original.model_steps / 10)  # one of the two devices idles
@@ -160,19 +160,19 @@ def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch
 
 
 def test_members_that_are_not_finished_are_missed_by_name(tmp_path):
-    bench = workbench.prepare(make_settings())
+    experiment = experiments.prepare(make_settings())
     with pytest.raises(errors.StoreError, match="holds no finished member 3; members 3 to 4 are needed"):
-        roles.load_members(bench, tmp_path, "none", np.asarray([3, 4]))
+        roles.load_members(experiment, tmp_path, "none", np.asarray([3, 4]))
 
 
 def test_members_are_loaded_in_the_order_asked_for_from_any_chunks(tmp_path):
-    bench = workbench.prepare(make_settings())
-    shapes = roles.chunk_template(bench, 2, 5)
+    experiment = experiments.prepare(make_settings())
+    shapes = roles.chunk_template(experiment, 2, 5)
     for ids in ([0, 1], [2, 3]):
         tree = jax.tree.map(
             lambda leaf, ids=ids: np.stack([np.full(leaf.shape[1:], i, leaf.dtype) for i in ids]), shapes
         )
         store.chunks.save(tmp_path / f"chunk_0000{ids[0]}_0000{ids[1]}", tree, np.asarray(ids), "print", epoch=5)
-    loaded = roles.load_members(bench, tmp_path, "print", np.asarray([3, 0, 3, 2]))
+    loaded = roles.load_members(experiment, tmp_path, "print", np.asarray([3, 0, 3, 2]))
     for leaf in jax.tree.leaves(loaded):
         np.testing.assert_array_equal(leaf.reshape(4, -1)[:, 0], [3, 0, 3, 2])

@@ -6,16 +6,16 @@ import jax
 import pytest
 
 from jaxunlearn import progress, settings
-from jaxunlearn.runs import tuning, workbench
+from jaxunlearn.runs import experiments, tuning
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
+def experiment(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return workbench.prepare(settings.Settings(engine=settings.EngineSettings(tune=True)))
+    return experiments.prepare(settings.Settings(engine=settings.EngineSettings(tune=True)))
 
 
-def test_the_fastest_candidate_that_works_is_taken_and_remembered(bench, tmp_path, monkeypatch, capsys):
+def test_the_fastest_candidate_that_works_is_taken_and_remembered(experiment, tmp_path, monkeypatch, capsys):
     speeds = {"cpu": 100.0, "im2col": 300.0}
 
     def measure(candidate):
@@ -24,29 +24,29 @@ def test_the_fastest_candidate_that_works_is_taken_and_remembered(bench, tmp_pat
         return speeds[candidate.policy.conv] / candidate.policy.group
 
     monkeypatch.setattr(tuning, "measure", measure)
-    tuned = tuning.obtain(bench, progress.Reporter())
+    tuned = tuning.obtain(experiment, progress.Reporter())
     assert tuned.policy[:3] == ("map", 1, "im2col")
     assert "vmap, conv im2col fails here (RESOURCE_EXHAUSTED" in capsys.readouterr().err
     (answer,) = json.loads((tmp_path / "jaxunlearn" / "tuning.json").read_text()).values()
     assert answer["rate"] == 300.0
     monkeypatch.setattr(tuning, "measure", lambda candidate: pytest.fail("timed again"))
-    assert tuning.obtain(bench, progress.Reporter()).policy == tuned.policy
+    assert tuning.obtain(experiment, progress.Reporter()).policy == tuned.policy
 
 
-def test_a_real_measurement_is_a_positive_rate(bench):
-    small = bench._replace(settings=settings.Settings(shadows=settings.ShadowSettings(count=2)))
+def test_a_real_measurement_is_a_positive_rate(experiment):
+    small = experiment._replace(settings=settings.Settings(shadows=settings.ShadowSettings(count=2)))
     assert tuning.measure(small) > 0
 
 
-def test_nothing_is_tuned_unasked_or_when_fixed_by_hand(bench, monkeypatch):
+def test_nothing_is_tuned_unasked_or_when_fixed_by_hand(experiment, monkeypatch):
     monkeypatch.setattr(tuning, "measure", lambda candidate: pytest.fail("timed"))
     for engine in (settings.EngineSettings(), settings.EngineSettings(tune=True, conv="native")):
-        fixed = bench._replace(settings=settings.Settings(engine=engine))
+        fixed = experiment._replace(settings=settings.Settings(engine=engine))
         assert tuning.obtain(fixed, progress.Reporter()) is fixed
 
 
-def test_the_executor_never_has_more_devices_or_larger_groups_than_members(bench):
-    wide = bench._replace(policy=workbench.Policy("map", 8, "unrolled", 2))
-    assert workbench.lifting(wide, 1)[:2] == ("map", 1) and workbench.lifting(wide, 1).mesh.size == 1
-    assert workbench.lifting(wide, 6).group == 3 and workbench.lifting(wide, 6).mesh.size == 2
-    assert workbench.lifting(wide, 128).group == 8
+def test_the_executor_never_has_more_devices_or_larger_groups_than_members(experiment):
+    wide = experiment._replace(policy=experiments.Policy("map", 8, "unrolled", 2))
+    assert experiments.lifting(wide, 1)[:2] == ("map", 1) and experiments.lifting(wide, 1).mesh.size == 1
+    assert experiments.lifting(wide, 6).group == 3 and experiments.lifting(wide, 6).mesh.size == 2
+    assert experiments.lifting(wide, 128).group == 8

@@ -1,5 +1,6 @@
 """Signals of an audit, from a user's arrays or from the recorded logits of a run folder."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -132,6 +133,27 @@ def _given_snapshots(
 
 # ---------------------------------------------------------------------------------------------------------------------
 # a run folder
+
+
+def gather_whole(run: RecordedRun, context: Context) -> AuditSignals:
+    """`gather` without audited roles of which a model diverged: they have no finite answers to be judged by.
+
+    Raises:
+      ConfigError: no role is left.
+    """
+    audit = run.settings.audit
+    lost = {name: run.logits(name).diverged for name in audit.unlearned if run.logits(name).diverged}
+    for name, diverged in lost.items():
+        sets = ", ".join(map(str, diverged))
+        context.say(f"{name} is left out of the audit: the model of forget set(s) {sets} diverged; lower its rate")
+    left = tuple(name for name in audit.unlearned if name not in lost)
+    if not left:
+        raise errors.ConfigError(
+            f"every audited role has diverged models: {', '.join(lost)}. Lower the rates by unlearn.options, e.g. "
+            "--config.unlearn.options=lr=1e-3, and delete the role by --overwrite=unlearned:METHOD."
+        )
+    settings = dataclasses.replace(run.settings, audit=dataclasses.replace(audit, unlearned=left))
+    return gather(run._replace(settings=settings), context)
 
 
 def gather(run: RecordedRun, context: Context) -> AuditSignals:

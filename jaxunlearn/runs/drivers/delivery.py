@@ -11,7 +11,6 @@ from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.report import publish, tables
 from jaxunlearn.report.section import Report, Section
-from jaxunlearn.runs import splits
 
 
 def context(run: store.Run, reporter: progress.Reporter) -> Context:
@@ -24,7 +23,7 @@ def context(run: store.Run, reporter: progress.Reporter) -> Context:
 
     def keep(name: str, facts: Any, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         path, mark = run.path(name), store.files.fingerprint(facts)
-        stored = splits.stored(run, path, ("fingerprint",))
+        stored = store.stored(run, path, ("fingerprint",))
         if stored is not None and str(stored.pop("fingerprint")) == mark:
             return stored
         values = compute()

@@ -13,7 +13,7 @@ import numpy as np
 from jaxunlearn import errors, population, progress, records, scores, settings, store
 from jaxunlearn.analyses.audit import gather
 from jaxunlearn.analyses.base import RoleLogits
-from jaxunlearn.runs import recording, roles, shadows, splits, workbench
+from jaxunlearn.runs import experiments, recording, roles, shadows, splits
 
 PROTOCOLS = gather.ELSEWHERE
 
@@ -41,21 +41,25 @@ def settings_of(folder: str) -> settings.Settings:
         raise store.files.damaged(root / "run.json", "it holds no settings") from error
 
 
-def check(bench: workbench.Workbench) -> None:
+def check(experiment: experiments.Experiment) -> None:
     """Raises a ConfigError unless every run of audit.shadow_runs can answer about this run's rows."""
-    for folder in bench.settings.audit.shadow_runs:
+    for folder in experiment.settings.audit.shadow_runs:
         other = settings_of(folder)
         logits = Path(folder).expanduser() / "logits" / "shadow.npy"
-        classes = store.logits.read(logits).shape[-1] if logits.exists() else bench.dataset.num_classes
-        if classes != bench.dataset.num_classes:
+        classes = store.logits.read(logits).shape[-1] if logits.exists() else experiment.dataset.num_classes
+        if classes != experiment.dataset.num_classes:
             raise errors.ConfigError(
                 f"audit.shadow_runs: the shadows of {folder!r} know {classes} classes ({other.data.name}), this run's "
-                f"data has {bench.dataset.num_classes}; shadows must answer the same question."
+                f"data has {experiment.dataset.num_classes}; shadows must answer the same question."
             )
 
 
 def open_shadows(
-    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, folder: str, options: scores.Options
+    run: store.Run,
+    reporter: progress.Reporter,
+    experiment: experiments.Experiment,
+    folder: str,
+    options: scores.Options,
 ) -> tuple[str, tuple[scores.Signals, scores.Signals, scores.Signals]]:
     """Signals of another run's shadows on this run's target and population rows, and on their own training rows.
 
@@ -66,49 +70,53 @@ def open_shadows(
       ConfigError: not a run folder with shadows, or a network that cannot read these inputs.
     """
     other = settings_of(folder)
-    here = dataclasses.replace(bench.settings, model=other.model, train=other.train, shadows=other.shadows)
-    there_bench = workbench.prepare(here)
+    here = dataclasses.replace(experiment.settings, model=other.model, train=other.train, shadows=other.shadows)
+    there_experiment = experiments.prepare(here)
     root = store.Run(Path(folder).expanduser().absolute())
     fingerprint, _ = store.read_claim(root.path("populations", shadows.ROLE, "stage.json"))
     ids = np.arange(other.shadows.count)
-    split, _ = splits.obtain(run, bench)
+    split, _ = splits.obtain(run, experiment)
     reporter.say(f"asking {len(ids)} shadow models of {root.root} about {len(split.target):,} target rows")
     try:
-        variables = roles.load_members(there_bench, root.path("populations", shadows.ROLE), fingerprint, ids)
+        variables = roles.load_members(there_experiment, root.path("populations", shadows.ROLE), fingerprint, ids)
     except ValueError as error:
         raise errors.ConfigError(
             f"audit.shadow_runs: the shadows of {folder!r} were trained on inputs of another shape than this run's "
-            f"{bench.dataset.inputs.shape[1:]}; they cannot answer about these rows."
+            f"{experiment.dataset.inputs.shape[1:]}; they cannot answer about these rows."
         ) from error
-    own = _own_logits(root, workbench.prepare(other))
+    own = _own_logits(root, experiments.prepare(other))
     return name_of(folder), (
-        _answers(there_bench, variables, split.target, options),
-        _answers(there_bench, variables, split.population, options),
+        _answers(there_experiment, variables, split.target, options),
+        _answers(there_experiment, variables, split.population, options),
         gather.own_signals(own, options),
     )
 
 
-def _own_logits(root: store.Run, bench: workbench.Workbench) -> RoleLogits:
+def _own_logits(root: store.Run, experiment: experiments.Experiment) -> RoleLogits:
     """The shadows' recorded logits in their own run."""
-    split, fingerprint = splits.obtain(root, bench)
-    role = shadows.shadow_role(bench, split, fingerprint, root)
+    split, fingerprint = splits.obtain(root, experiment)
+    role = shadows.shadow_role(experiment, split, fingerprint, root)
     rows = splits.recorded_rows(split)
-    values = recording.read(root, bench, role, rows)
-    labels = np.asarray(bench.dataset.labels, np.int32)[rows]
+    values = recording.read(root, experiment, role, rows)
+    labels = np.asarray(experiment.dataset.labels, np.int32)[rows]
     return RoleLogits(values, labels, rows, role.membership(role.member_ids)[:, rows], {})
 
 
 def _answers(
-    bench: workbench.Workbench, variables: object, rows: records.Array, options: scores.Options
+    experiment: experiments.Experiment, variables: object, rows: records.Array, options: scores.Options
 ) -> scores.Signals:
     """Signals [S, n] of a population on rows of the data set, block by block; logits are not kept."""
     rows = np.asarray(rows, np.int32)
-    labels = np.asarray(bench.dataset.labels, np.int32)[rows]
+    labels = np.asarray(experiment.dataset.labels, np.int32)[rows]
     members = jax.tree.leaves(variables)[0].shape[0]
     blocks = [
         scores.signals_of(values, labels[where], options)
         for where, values in population.predict(
-            bench.task, variables, workbench.resident(bench).inputs, rows, workbench.lifting(bench, members)
+            experiment.task,
+            variables,
+            experiments.resident(experiment).inputs,
+            rows,
+            experiments.lifting(experiment, members),
         )
     ]
     return scores.Signals(*(np.concatenate(parts, -1) for parts in zip(*blocks, strict=True)))

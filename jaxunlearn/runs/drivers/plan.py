@@ -12,7 +12,7 @@ import numpy as np
 from jaxunlearn import population, progress, records
 from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.report import tables
-from jaxunlearn.runs import roles, shadows, splits, target_roles, workbench
+from jaxunlearn.runs import experiments, roles, shadows, splits, target_roles
 from jaxunlearn.runs.unlearned import account, members, variants
 from jaxunlearn.settings import TrainSettings
 from jaxunlearn.unlearn import costs
@@ -62,23 +62,23 @@ class Plan(NamedTuple):
 
 
 def make(
-    bench: workbench.Workbench, names: tuple[str, ...] = (), asked: tuple[variants.Variant, ...] = ()
+    experiment: experiments.Experiment, names: tuple[str, ...] = (), asked: tuple[variants.Variant, ...] = ()
 ) -> Plan:  # fmt: skip
     """The plan of the shadow models, further roles and unlearning methods.
 
     Args:
-      bench: of checked settings.
+      experiment: of checked settings.
       names: of `target_roles.NAMES`; those that the settings do not ask for are left out.
       asked: unlearning methods.
 
     Raises:
       DeviceError: not even one member fits into memory.
     """
-    split = splits.draw(bench)
-    targets = [target_roles.describe(bench, split, name) for name in target_roles.wanted(bench.settings)
+    split = splits.draw(experiment)
+    targets = [target_roles.describe(experiment, split, name) for name in target_roles.wanted(experiment.settings)
                if name in names]  # fmt: skip
-    trained = {shadows.ROLE: (bench, _shadow_role(bench, split))}
-    trained |= {target.name: (target.bench, target_roles.trainable(target)) for target in targets}
+    trained = {shadows.ROLE: (experiment, _shadow_role(experiment, split))}
+    trained |= {target.name: (target.experiment, target_roles.trainable(target)) for target in targets}
     largest = max(trained, key=lambda name: len(trained[name][1].member_ids))
     fitted, lifting = _fit(*trained[largest])
     timed = "retrained" if "retrained" in trained else shadows.ROLE
@@ -89,19 +89,24 @@ def make(
         share = min(1.0, len(rows) / at_once)  # fewer members than run side by side leave devices idle
         return RolePlan(name, len(rows), train.epochs, int(rows.max()), steps, disk, steps / (rate * share))
 
-    rows = splits.draw_members(bench, split, np.arange(bench.settings.shadows.count)).sum(1)
+    rows = splits.draw_members(experiment, split, np.arange(experiment.settings.shadows.count)).sum(1)
     found = [
-        planned(shadows.ROLE, bench.settings.train, rows, shadows.disk_bytes(bench, len(splits.recorded_rows(split))))
+        planned(
+            shadows.ROLE,
+            experiment.settings.train,
+            rows,
+            shadows.disk_bytes(experiment, len(splits.recorded_rows(split))),
+        )
     ]
     found += [
-        planned(target.name, target.bench.settings.train, target.member.sum(1), target_roles.disk_bytes(target))
+        planned(target.name, target.experiment.settings.train, target.member.sum(1), target_roles.disk_bytes(target))
         for target in targets
     ]
-    found += [_method(bench, split, variant, rate, at_once) for variant in asked]
+    found += [_method(experiment, split, variant, rate, at_once) for variant in asked]
     return Plan(
         tuple(found),
-        bench.cost.parameters,
-        f"{lifting.mapping}, conv {bench.policy.conv}, {lifting.mesh.size} device(s)",
+        experiment.cost.parameters,
+        f"{lifting.mapping}, conv {experiment.policy.conv}, {lifting.mesh.size} device(s)",
         fitted.chunk,
         fitted.program_bytes,
         fitted.budget_bytes,
@@ -109,40 +114,40 @@ def make(
     )
 
 
-def _shadow_role(bench: workbench.Workbench, split: records.Split) -> roles.Role:
+def _shadow_role(experiment: experiments.Experiment, split: records.Split) -> roles.Role:
     """The shadow role of a dry run: drawn afresh, nothing stored."""
-    ids = np.arange(bench.settings.shadows.count, dtype=np.int32)
+    ids = np.arange(experiment.settings.shadows.count, dtype=np.int32)
 
     def membership(member_ids: np.ndarray) -> np.ndarray:
-        return splits.draw_members(bench, split, member_ids)
+        return splits.draw_members(experiment, split, member_ids)
 
     return roles.Role(shadows.ROLE, ids, membership, lambda ids: np.ones(len(ids), np.float32), membership, "")
 
 
 def _method(
-    bench: workbench.Workbench, split: records.Split, variant: variants.Variant, rate: float, at_once: int
+    experiment: experiments.Experiment, split: records.Split, variant: variants.Variant, rate: float, at_once: int
 ) -> RolePlan:
     """The plan of an unlearning method: its cost in passes over the retained rows, at the rate of training."""
     method = members.built(variant)
     forget = np.asarray(split.forget).sum(1)
-    sizes = account.sizes_of(bench, method, int(forget.mean()), len(np.asarray(split.target)) - int(forget.mean()),
-                             account.has_statistics(bench))  # fmt: skip
+    sizes = account.sizes_of(experiment, method, int(forget.mean()), len(np.asarray(split.target)) - int(forget.mean()),
+                             account.has_statistics(experiment))  # fmt: skip
     epochs = costs.retain_epochs(method, sizes)
     count = len(forget) * method.ensemble
-    steps = int(np.ceil(epochs * -(-sizes.retain // bench.settings.train.batch))) * count
-    disk = target_roles.disk_bytes(members.describe(bench, split, variant, method)) * method.ensemble
+    steps = int(np.ceil(epochs * -(-sizes.retain // experiment.settings.train.batch))) * count
+    disk = target_roles.disk_bytes(members.describe(experiment, split, variant, method)) * method.ensemble
     seconds = steps / (rate * min(1.0, count / at_once))
     return RolePlan(variant.role, count, epochs, sizes.retain, steps, disk, seconds)
 
 
-def _fit(bench: workbench.Workbench, role: roles.Role) -> tuple[capacity.Fit, population.Lifting]:
+def _fit(experiment: experiments.Experiment, role: roles.Role) -> tuple[capacity.Fit, population.Lifting]:
     """How many members go at once, and what their program takes."""
-    engine, count = bench.settings.engine, len(role.member_ids)
-    lifting = workbench.lifting(bench, min(count, engine.chunk or count))
+    engine, count = experiment.settings.engine, len(role.member_ids)
+    lifting = experiments.lifting(experiment, min(count, engine.chunk or count))
 
     def need(members: int) -> int:
-        job = roles.make_job(bench, role, np.resize(role.member_ids, members))
-        return capacity.program_bytes(training.compile_epoch(job, workbench.resident(bench), lifting).memory)
+        job = roles.make_job(experiment, role, np.resize(role.member_ids, members))
+        return capacity.program_bytes(training.compile_epoch(job, experiments.resident(experiment), lifting).memory)
 
     budget = capacity.budget(list(lifting.mesh.devices.flat), engine.memory)
     if engine.chunk:
@@ -151,12 +156,12 @@ def _fit(bench: workbench.Workbench, role: roles.Role) -> tuple[capacity.Fit, po
     return capacity.fit(need, count, lift.multiple(lifting), budget), lifting
 
 
-def _measured_rate(bench: workbench.Workbench, role: roles.Role) -> tuple[float, int]:
+def _measured_rate(experiment: experiments.Experiment, role: roles.Role) -> tuple[float, int]:
     """(model-steps per second, members side by side) of one group on every device, from a few steps after a warm-up."""
-    lifting = workbench.lifting(bench, len(role.member_ids))
+    lifting = experiments.lifting(experiment, len(role.member_ids))
     ids = np.resize(role.member_ids, lift.multiple(lifting))
-    job = roles.make_job(bench, role, ids)._replace(steps=TIMED_STEPS)
-    data = lift.place(workbench.resident(bench), lifting, shared=True)
+    job = roles.make_job(experiment, role, ids)._replace(steps=TIMED_STEPS)
+    data = lift.place(experiments.resident(experiment), lifting, shared=True)
     began = elapsed = 0.0
     for report in population.train(job, data, 2, lifting):
         elapsed, began = time.monotonic() - began, time.monotonic()

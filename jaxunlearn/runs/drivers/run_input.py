@@ -11,7 +11,7 @@ from jaxunlearn import errors, progress, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
 from jaxunlearn.report.section import Report
-from jaxunlearn.runs import opening, shadows, splits, target_roles, targets, workbench
+from jaxunlearn.runs import experiments, opening, shadows, splits, target_roles, targets
 from jaxunlearn.runs.drivers import delivery, external, plan, reading
 from jaxunlearn.runs.unlearned import runs as unlearned
 from jaxunlearn.runs.unlearned import variants
@@ -40,9 +40,9 @@ class Job(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A job that has passed every check: its workbench, the roles to record, and the unlearning methods among them."""
+    """A job that has passed every check: its experiment, the roles to record, and the unlearning methods among them."""
 
-    bench: workbench.Workbench
+    experiment: experiments.Experiment
     roles: tuple[str, ...]
     variants: tuple[variants.Variant, ...]
     costs_are_wanted: bool
@@ -70,10 +70,10 @@ def run(
     prepared = prepare(job, chosen)
     if dry_run:
         return plan_text(prepared)
-    with opening.opened(prepared.bench, chosen, workdir, overwrite, overrides) as opened:
-        folder, reporter, bench, plain, begun = opened
-        trained, made = train(folder, reporter, prepared._replace(bench=bench))
-        recorded = reading.recorded_run(folder, reporter, bench, prepared.roles, made)
+    with opening.opened(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
+        folder, reporter, experiment, plain, begun = opened
+        trained, made = train(folder, reporter, prepared._replace(experiment=experiment))
+        recorded = reading.recorded_run(folder, reporter, experiment, prepared.roles, made)
         report = job.report(recorded, delivery.context(folder, reporter), made)
         joined = delivery.joined_sections(folder, job.joins)
         report = report._replace(
@@ -86,55 +86,55 @@ def run(
 
 
 def prepare(job: Job, chosen: Settings) -> Prepared:
-    """Builds the workbench and refuses impossible jobs before a run folder is touched.
+    """Builds the experiment and refuses impossible jobs before a run folder is touched.
 
     Raises:
       UserError: what the user has to mend.
     """
     narrowed = job.narrow(chosen)
     job.check(narrowed)
-    bench = workbench.prepare(narrowed)
-    target_roles.check(bench)
+    experiment = experiments.prepare(narrowed)
+    target_roles.check(experiment)
     asked: tuple[variants.Variant, ...] = ()
     wanted = job.roles(narrowed)
     wants_all = ALL_METHODS in wanted or f"{variants.PREFIX}all" in wanted
     if wants_all:
-        bench, asked = unlearned.check(bench)
-    bench = _with_roles_named(bench)
-    names = [name for name in job.roles(bench.settings) if name != ALL_METHODS]
+        experiment, asked = unlearned.check(experiment)
+    experiment = _with_roles_named(experiment)
+    names = [name for name in job.roles(experiment.settings) if name != ALL_METHODS]
     if ALL_METHODS in wanted:
         names += [variant.role for variant in asked]
     else:
-        asked = tuple(variants.of_role(bench.settings, name) for name in names if name.startswith(variants.PREFIX))
+        asked = tuple(variants.of_role(experiment.settings, name) for name in names if name.startswith(variants.PREFIX))
         if not wants_all:
-            unlearned.trace(bench, asked)
+            unlearned.trace(experiment, asked)
     known = (shadows.ROLE, *target_roles.NAMES)
     for name in names:
         if name not in known and not name.startswith(variants.PREFIX):
             raise errors.unknown("role", name, (*target_roles.NAMES, f"{variants.PREFIX}METHOD"))
-    job.check_run(reading.planned_run(bench, splits.draw(bench)))
-    if bench.settings.audit.protocol in external.PROTOCOLS:
-        external.check(bench)
-    return Prepared(bench, tuple(names), asked, ALL_METHODS in wanted)
+    job.check_run(reading.planned_run(experiment, splits.draw(experiment)))
+    if experiment.settings.audit.protocol in external.PROTOCOLS:
+        external.check(experiment)
+    return Prepared(experiment, tuple(names), asked, ALL_METHODS in wanted)
 
 
-def _with_roles_named(bench: workbench.Workbench) -> workbench.Workbench:
-    """The workbench with `unlearned:all` in audit.unlearned spelled out."""
-    named = variants.roles_of(bench.settings, bench.settings.audit.unlearned)
-    audit = dataclasses.replace(bench.settings.audit, unlearned=named)
-    return bench._replace(settings=dataclasses.replace(bench.settings, audit=audit))
+def _with_roles_named(experiment: experiments.Experiment) -> experiments.Experiment:
+    """The experiment with `unlearned:all` in audit.unlearned spelled out."""
+    named = variants.roles_of(experiment.settings, experiment.settings.audit.unlearned)
+    audit = dataclasses.replace(experiment.settings.audit, unlearned=named)
+    return experiment._replace(settings=dataclasses.replace(experiment.settings, audit=audit))
 
 
 def train(
     run: store.Run, reporter: progress.Reporter, prepared: Prepared
 ) -> tuple[targets.Summary, unlearned.Summary | None]:
     """Trains and records what is missing; the second result is None where no costs or methods are wanted."""
-    bench, names, asked, costs_are_wanted = prepared
-    trained = targets.run(run, reporter, bench, tuple(name for name in target_roles.NAMES if name in names))
-    made = unlearned.make(run, reporter, bench, asked) if asked or costs_are_wanted else None
+    experiment, names, asked, costs_are_wanted = prepared
+    trained = targets.run(run, reporter, experiment, tuple(name for name in target_roles.NAMES if name in names))
+    made = unlearned.make(run, reporter, experiment, asked) if asked or costs_are_wanted else None
     return trained, made
 
 
 def plan_text(prepared: Prepared) -> str:
     """What would be trained."""
-    return plan.text(plan.make(prepared.bench, prepared.roles, prepared.variants))
+    return plan.text(plan.make(prepared.experiment, prepared.roles, prepared.variants))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxunlearn import unlearn
-from jaxunlearn.runs import splits, workbench
+from jaxunlearn.runs import experiments, splits
 from jaxunlearn.runs.unlearned import account, variants
 from jaxunlearn.settings import Settings
 from jaxunlearn.unlearn import costs, table
@@ -23,7 +23,7 @@ def text(settings: Settings, with_data: bool) -> str:
       with_data: count the cost for the configured split (loads the data); else for 1,000 of 50,000 rows.
     """
     variants.check_options(settings)
-    sizes_of = _sizes(workbench.prepare(settings)) if with_data else _nominal
+    sizes_of = _sizes(experiments.prepare(settings)) if with_data else _nominal
     first = sizes_of(unlearn.lookup(variants.EXACT).build())
     lines = [
         "cost = rows read, in passes over the retained rows "
@@ -48,13 +48,13 @@ def _nominal(method: unlearn.Method) -> costs.Sizes:
     return NOMINAL._replace(recalibrates=method.bn == "recalibrate")
 
 
-def _sizes(bench: workbench.Workbench) -> Callable[[unlearn.Method], costs.Sizes]:
+def _sizes(experiment: experiments.Experiment) -> Callable[[unlearn.Method], costs.Sizes]:
     """Method -> what its cost depends on, for the configured split's mean forget set."""
-    split = splits.draw(bench)
+    split = splits.draw(experiment)
     forget = int(np.asarray(split.forget).sum(1).mean())
     retain = len(np.asarray(split.target)) - forget
-    normed = account.has_statistics(bench)
-    return lambda method: account.sizes_of(bench, method, forget, retain, normed)
+    normed = account.has_statistics(experiment)
+    return lambda method: account.sizes_of(experiment, method, forget, retain, normed)
 
 
 def _short(value: object) -> str:

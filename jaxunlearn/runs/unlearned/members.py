@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxunlearn import checks, errors, keys, progress, records, store, trees, unlearn
 from jaxunlearn.population import capacity, chunked
-from jaxunlearn.runs import recording, roles, shadows, splits, target_roles, workbench
+from jaxunlearn.runs import experiments, recording, roles, shadows, splits, target_roles
 from jaxunlearn.runs.unlearned.variants import Variant, of_role
 from jaxunlearn.store import chunks
 from jaxunlearn.unlearn import network as networks
@@ -49,47 +49,51 @@ class World(NamedTuple):
     """What all methods of a run start from.
 
     Attributes:
-      run, reporter, bench, split: as everywhere.
+      run, reporter, experiment, split: as everywhere.
       originals: flax variables [1 or R, ...] of the original models.
       facts: what decides about every unlearned member beside its method.
     """
 
     run: store.Run
     reporter: progress.Reporter
-    bench: workbench.Workbench
+    experiment: experiments.Experiment
     split: records.Split
     originals: Any
     facts: dict[str, Any]
 
 
 def world(
-    run: store.Run, reporter: progress.Reporter, bench: workbench.Workbench, split: records.Split, fingerprint: str
+    run: store.Run,
+    reporter: progress.Reporter,
+    experiment: experiments.Experiment,
+    split: records.Split,
+    fingerprint: str,
 ) -> World:
     """Loads the trained originals; damaged ones are trained again.
 
     Raises:
       StoreError: they are not trained yet, or by other settings.
     """
-    target, role = original_role(run, bench, split, fingerprint)
-    originals = roles.trained_members(run, reporter, target.bench, role)
-    return World(run, reporter, bench, split, originals, facts_of(bench, role.fingerprint, fingerprint))
+    target, role = original_role(run, experiment, split, fingerprint)
+    originals = roles.trained_members(run, reporter, target.experiment, role)
+    return World(run, reporter, experiment, split, originals, facts_of(experiment, role.fingerprint, fingerprint))
 
 
 def original_role(
-    run: store.Run, bench: workbench.Workbench, split: records.Split, split_fingerprint: str
+    run: store.Run, experiment: experiments.Experiment, split: records.Split, split_fingerprint: str
 ) -> tuple[target_roles.Target, roles.Role]:
     """The originals' role, claimed."""
-    shadow = shadows.shadow_role(bench, split, split_fingerprint, run)
-    target = target_roles.describe(bench, split, "original")
+    shadow = shadows.shadow_role(experiment, split, split_fingerprint, run)
+    target = target_roles.describe(experiment, split, "original")
     return target, target_roles.stage(run, target, split_fingerprint, shadow)
 
 
-def facts_of(bench: workbench.Workbench, original: str, split_fingerprint: str) -> dict[str, Any]:
+def facts_of(experiment: experiments.Experiment, original: str, split_fingerprint: str) -> dict[str, Any]:
     """What decides about every unlearned member beside its method."""
-    settings = bench.settings
+    settings = experiment.settings
     return {
         "seed": settings.seed,
-        "data": bench.data_fingerprint,
+        "data": experiment.data_fingerprint,
         "split": split_fingerprint,
         "original": original,
         "augment": {"kind": settings.data.augment, "pad": settings.data.pad} if settings.unlearn.augment else "none",
@@ -100,7 +104,7 @@ def facts_of(bench: workbench.Workbench, original: str, split_fingerprint: str) 
 
 
 def stage(
-    run: store.Run, bench: workbench.Workbench, split: records.Split, facts: dict[str, Any], variant: Variant
+    run: store.Run, experiment: experiments.Experiment, split: records.Split, facts: dict[str, Any], variant: Variant
 ) -> Staged:
     """Claims a variant's stage of the run folder.
 
@@ -108,7 +112,7 @@ def stage(
       StoreError: the folder holds this role made with other settings. ConfigError: hyperparameters that do not build.
     """
     method = built(variant)
-    target = describe(bench, split, variant, method)
+    target = describe(experiment, split, variant, method)
     own = {**facts, "method": variant.method, "hyperparameters": variant.chosen, "source": _source(variant)}
     name = variant.role + (PARTS if method.ensemble > 1 else "")
     manifest = run.path("populations", name, "stage.json")
@@ -134,14 +138,14 @@ def built(variant: Variant) -> unlearn.Method:
 
 
 def describe(
-    bench: workbench.Workbench, split: records.Split, variant: Variant, method: unlearn.Method
+    experiment: experiments.Experiment, split: records.Split, variant: Variant, method: unlearn.Method
 ) -> target_roles.Target:
     """The role of a variant; nothing is read or stored."""
-    exact = target_roles.describe(bench, split, "retrained")
+    exact = target_roles.describe(experiment, split, "retrained")
     epochs = max(1, sum(phase.epochs for phase in method.phases if phase.moves))
-    train = dataclasses.replace(exact.bench.settings.train, epochs=epochs)
-    own = exact.bench._replace(settings=dataclasses.replace(exact.bench.settings, train=train))
-    return exact._replace(name=variant.role, bench=own)
+    train = dataclasses.replace(exact.experiment.settings.train, epochs=epochs)
+    own = exact.experiment._replace(settings=dataclasses.replace(exact.experiment.settings, train=train))
+    return exact._replace(name=variant.role, experiment=own)
 
 
 def _source(variant: Variant) -> str:
@@ -158,13 +162,17 @@ def _source(variant: Variant) -> str:
 
 
 def setup(
-    bench: workbench.Workbench, split: records.Split, originals: Any, ways: Sequence[Variant], chosen: np.ndarray
+    experiment: experiments.Experiment,
+    split: records.Split,
+    originals: Any,
+    ways: Sequence[Variant],
+    chosen: np.ndarray,
 ) -> running.Setup:
     """The members at places `chosen` of all variants of ONE method: place = (variant * R + forget set) * parts + part.
 
     The variants differ by their swept hyperparameters only. `originals`: variables (or their shapes) [1 or R, ...].
     """
-    settings, first = bench.settings, ways[0]
+    settings, first = experiment.settings, ways[0]
     parts = built(first).ensemble
     forget = np.asarray(split.forget)
     sets = len(forget)
@@ -174,11 +182,11 @@ def setup(
     hyper = {}
     if len(ways) > 1:
         hyper = {name: np.asarray([ways[place].chosen[name] for place in variant], np.float64) for name in first.swept}
-    lifting = workbench.lifting(bench, len(chosen))
-    by_group = settings.split.forget.kind == "subclass" and bench.dataset.groups is not None
+    lifting = experiments.lifting(experiment, len(chosen))
+    by_group = settings.split.forget.kind == "subclass" and experiment.dataset.groups is not None
     return running.Setup(
-        network=workbench.build_network(settings, bench.dataset, bench.policy.conv),
-        data=workbench.resident(bench),
+        network=experiments.build_network(settings, experiment.dataset, experiment.policy.conv),
+        data=experiments.resident(experiment),
         build=table.binder(first.entry, first.chosen),
         hyper=hyper,
         originals=originals,
@@ -193,25 +201,25 @@ def setup(
         bn=settings.unlearn.bn,
         batch=settings.train.batch,
         augment=settings.unlearn.augment,
-        kinds=np.asarray(bench.dataset.groups if by_group else (), np.int32),
+        kinds=np.asarray(experiment.dataset.groups if by_group else (), np.int32),
         test=np.asarray(split.test),
         budget=0 if settings.engine.chunk else capacity.budget(list(lifting.mesh.devices.flat), settings.engine.memory),
     )
 
 
-def trace(bench: workbench.Workbench, split: records.Split, variant: Variant) -> None:
+def trace(experiment: experiments.Experiment, split: records.Split, variant: Variant) -> None:
     """Traces a variant on the run's network, before anything is trained.
 
     Raises:
       ConfigError: the network lacks what the method needs; a user's own method that does not run.
     """
-    net = workbench.build_network(bench.settings, bench.dataset, bench.policy.conv)
+    net = experiments.build_network(experiment.settings, experiment.dataset, experiment.policy.conv)
     params, statistics = jax.eval_shape(lambda: networks.init(net, keys.root(0)))
     one = {"params": params, **statistics}
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), one)
     with _users_code(variant):
         try:
-            running.trace(setup(bench, split, shapes, [variant], np.zeros(1, np.int64)))
+            running.trace(setup(experiment, split, shapes, [variant], np.zeros(1, np.int64)))
         except errors.UserError as error:
             raise errors.ConfigError(f"{variant.method} cannot run here: {error}") from error
 
@@ -227,7 +235,7 @@ def train_missing(world: World, staged: Sequence[Staged]) -> None:
     missing = np.concatenate([_missing(world, one, place) for place, one in enumerate(staged)])
     if not len(missing):
         return
-    size = world.bench.settings.engine.chunk or len(missing)
+    size = world.experiment.settings.engine.chunk or len(missing)
     queue = [(missing[start : start + size], True) for start in range(0, len(missing), size)]
     world.reporter.begin(f"unlearning by {staged[0].variant.method}")
     chunked.train(_chunked(world, staged), queue, world.reporter)
@@ -237,11 +245,11 @@ def train_missing(world: World, staged: Sequence[Staged]) -> None:
 def _chunked(world: World, staged: Sequence[Staged]) -> chunked.ChunkedTraining:
     """All variants of one method as the restartable loop wants them; an id is a member's place among all of them."""
     method, folder = staged[0].variant.method, _work(world, staged)
-    num_epochs = max(1, staged[0].target.bench.settings.train.epochs)
+    num_epochs = max(1, staged[0].target.experiment.settings.train.epochs)
 
     def prepared(ids: np.ndarray) -> running.Setup:
         ways = [one.variant for one in staged]
-        return setup(world.bench, world.split, _originals(world, staged, ids), ways, ids)
+        return setup(world.experiment, world.split, _originals(world, staged, ids), ways, ids)
 
     def mark(ids: np.ndarray) -> str:
         return store.files.fingerprint({"members": ids.tolist(), "roles": [one.role.fingerprint for one in staged]})
@@ -286,7 +294,7 @@ def _chunked(world: World, staged: Sequence[Staged]) -> chunked.ChunkedTraining:
         steps=lambda ids, epochs: float(epochs * len(ids)),
         unit="epochs",
         compile_seconds=lambda: 0.0,
-        checkpoint_seconds=world.bench.settings.engine.checkpoint_seconds,
+        checkpoint_seconds=world.experiment.settings.engine.checkpoint_seconds,
     )
 
 
@@ -364,11 +372,11 @@ def record(world: World, one: Staged) -> tuple[np.ndarray, bool]:
     rows, intact = one.target.rows, True
     values: Any = None
     for view in (*one.target.views, recording.CLEAN):
-        values, whole = recording.record(world.run, world.reporter, one.target.bench, one.role, rows, view)
+        values, whole = recording.record(world.run, world.reporter, one.target.experiment, one.role, rows, view)
         intact = intact and whole
         if whole and one.method.ensemble > 1:
             joint = joint_logits(values, one.method.ensemble, len(one.target.member))
-            values = recording.write(world.run, one.target.bench, public_role(one), rows, view, joint)
+            values = recording.write(world.run, one.target.experiment, public_role(one), rows, view, joint)
     return values, intact
 
 
@@ -387,14 +395,14 @@ def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
     return np.stack(found).astype(np.float32)
 
 
-def recorded(run: store.Run, bench: workbench.Workbench, role: str) -> Staged:
+def recorded(run: store.Run, experiment: experiments.Experiment, role: str) -> Staged:
     """The claimed variant of a role, for readers; nothing is trained.
 
     Raises:
       StoreError: the role is not there, or made with other settings.
     """
-    variant = of_role(bench.settings, role)
-    split, split_fingerprint = splits.obtain(run, bench)
-    _, original = original_role(run, bench, split, split_fingerprint)
-    facts = facts_of(bench, original.fingerprint, split_fingerprint)
-    return stage(run, bench, split, facts, variant)
+    variant = of_role(experiment.settings, role)
+    split, split_fingerprint = splits.obtain(run, experiment)
+    _, original = original_role(run, experiment, split, split_fingerprint)
+    facts = facts_of(experiment, original.fingerprint, split_fingerprint)
+    return stage(run, experiment, split, facts, variant)

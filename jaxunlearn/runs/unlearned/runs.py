@@ -16,7 +16,7 @@ from jaxunlearn import errors, escapes, progress, records, store
 from jaxunlearn.metrics import headers, intervals
 from jaxunlearn.metrics import utility as utilities
 from jaxunlearn.report import cells, formats, tables
-from jaxunlearn.runs import recording, shadows, splits, target_roles, targets, workbench
+from jaxunlearn.runs import experiments, recording, shadows, splits, target_roles, targets
 from jaxunlearn.runs.unlearned import account, members, variants
 from jaxunlearn.unlearn import wrappers
 
@@ -51,27 +51,27 @@ class Summary(NamedTuple):
     seconds: float
 
 
-def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[variants.Variant, ...]]:
+def check(experiment: experiments.Experiment) -> tuple[experiments.Experiment, tuple[variants.Variant, ...]]:
     """Refuses impossible settings before a run folder is touched.
 
     Returns:
-      The workbench with `all` in unlearn.methods spelled out as the methods that this network can run (those left out
+      The experiment with `all` in unlearn.methods spelled out as the methods that this network can run (those left out
       are named), and the variants asked for.
 
     Raises:
       ConfigError: unknown methods, hyperparameters or sweeps; a method named one by one that this network cannot run.
     """
-    target_roles.check(bench)
-    chosen, split = bench.settings.unlearn, splits.draw(bench)
+    target_roles.check(experiment)
+    chosen, split = experiment.settings.unlearn, splits.draw(experiment)
     by_name = {wrappers.split(name)[0] for name in chosen.methods}
     kept: list[variants.Variant] = []
     left_out: dict[str, str] = {}
-    for method, group in itertools.groupby(variants.wanted(bench.settings), key=lambda one: one.method):
+    for method, group in itertools.groupby(variants.wanted(experiment.settings), key=lambda one: one.method):
         same = list(group)
         try:
             for variant in same:
                 members.built(variant)
-            members.trace(bench, split, same[0])
+            members.trace(experiment, split, same[0])
         except errors.ConfigError as error:
             if wrappers.split(method)[0] in by_name:
                 raise
@@ -81,33 +81,33 @@ def check(bench: workbench.Workbench) -> tuple[workbench.Workbench, tuple[varian
     for method, reason in left_out.items():
         progress.Reporter().say(f"{method} is left out: {reason}")
     methods = tuple(dict.fromkeys(one.method for one in kept))
-    settings = dataclasses.replace(bench.settings, unlearn=dataclasses.replace(chosen, methods=methods))
-    return bench._replace(settings=settings), tuple(kept)
+    settings = dataclasses.replace(experiment.settings, unlearn=dataclasses.replace(chosen, methods=methods))
+    return experiment._replace(settings=settings), tuple(kept)
 
 
-def trace(bench: workbench.Workbench, asked: tuple[variants.Variant, ...]) -> None:
+def trace(experiment: experiments.Experiment, asked: tuple[variants.Variant, ...]) -> None:
     """Raises a ConfigError for a method that this network cannot run."""
-    split = splits.draw(bench)
+    split = splits.draw(experiment)
     for variant in {one.method: one for one in asked}.values():
-        members.trace(bench, split, variant)
+        members.trace(experiment, split, variant)
 
 
 def run(
     run_folder: store.Run,
     reporter: progress.Reporter,
-    bench: workbench.Workbench,
+    experiment: experiments.Experiment,
     asked: tuple[variants.Variant, ...],
 ) -> Summary:
     """Trains what is missing of shadows, originals and retrains, then makes every variant (`make`)."""
     begun = time.monotonic()
-    targets.run(run_folder, reporter, bench, NEEDED)
-    return make(run_folder, reporter, bench, asked, begun)
+    targets.run(run_folder, reporter, experiment, NEEDED)
+    return make(run_folder, reporter, experiment, asked, begun)
 
 
 def make(
     run_folder: store.Run,
     reporter: progress.Reporter,
-    bench: workbench.Workbench,
+    experiment: experiments.Experiment,
     asked: tuple[variants.Variant, ...],
     begun: float | None = None,
 ) -> Summary:
@@ -119,11 +119,11 @@ def make(
       StoreError: not enough disk space, or the folder holds results of other settings.
     """
     begun = time.monotonic() if begun is None else begun
-    split, fingerprint = splits.obtain(run_folder, bench)
-    world = members.world(run_folder, reporter, bench, split, fingerprint)
-    staged = [members.stage(run_folder, bench, split, world.facts, variant) for variant in asked]
+    split, fingerprint = splits.obtain(run_folder, experiment)
+    world = members.world(run_folder, reporter, experiment, split, fingerprint)
+    staged = [members.stage(run_folder, experiment, split, world.facts, variant) for variant in asked]
     store.files.require_space(run_folder.root, sum(_missing_bytes(run_folder, one) for one in staged))
-    found = {name: exact(run_folder, bench, split, name) for name in NEEDED}
+    found = {name: exact(run_folder, experiment, split, name) for name in NEEDED}
     for _, group in itertools.groupby(staged, key=lambda one: one.variant.method):
         same = list(group)
         intact, values = False, {}
@@ -138,13 +138,13 @@ def make(
             diverged = {member // one.method.ensemble: step for member, step in frozen.items()}
             for member, step in diverged.items():
                 reporter.say(f"{one.variant.role}: forget set {member} diverged and was frozen at step {step}")
-            numbers = utility(bench, split, values[one.variant.role], one.target.rows, diverged)
+            numbers = utility(experiment, split, values[one.variant.role], one.target.rows, diverged)
             whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
             found[one.variant.role] = Utility(
                 numbers=numbers,
                 diverged=diverged,
                 seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
-                retain_epochs=account.retain_epochs(bench, split, one.method),
+                retain_epochs=account.retain_epochs(experiment, split, one.method),
                 chosen=one.variant.chosen,
                 moved=float(np.mean([escapes.number(value) for chunk in whole for value in chunk.manifest["moved"]])),
             )
@@ -153,20 +153,20 @@ def make(
     return summary
 
 
-def exact(run_folder: store.Run, bench: workbench.Workbench, split: records.Split, name: str) -> Utility:
+def exact(run_folder: store.Run, experiment: experiments.Experiment, split: records.Split, name: str) -> Utility:
     """The originals or exact retrains, as every method is seen; what the retrains cost is theirs alone."""
-    fingerprint = splits.obtain(run_folder, bench)[1]
-    shadow = shadows.shadow_role(bench, split, fingerprint, run_folder)
-    target = target_roles.describe(bench, split, name)
+    fingerprint = splits.obtain(run_folder, experiment)[1]
+    shadow = shadows.shadow_role(experiment, split, fingerprint, run_folder)
+    target = target_roles.describe(experiment, split, name)
     role = target_roles.stage(run_folder, target, fingerprint, shadow)
-    recorded = recording.read(run_folder, target.bench, role, target.rows)
+    recorded = recording.read(run_folder, target.experiment, role, target.rows)
     sets = len(np.asarray(split.forget))
     values = recorded if len(recorded) == sets else np.repeat(recorded[:1], sets, 0)
     diverged = shadows.diverged_members(run_folder, role)
-    found = Utility(utility(bench, split, values, target.rows, diverged), diverged=diverged)
+    found = Utility(utility(experiment, split, values, target.rows, diverged), diverged=diverged)
     if name == "original":
         return found._replace(seconds=0.0, retain_epochs=0.0)
-    epochs = target_roles.train_settings(bench.settings, name).epochs
+    epochs = target_roles.train_settings(experiment.settings, name).epochs
     whole, _ = store.chunks.finished(run_folder.path("populations", name), role.fingerprint)
     is_exact = sum(len(chunk.member_ids) for chunk in whole) == sets
     seconds = sum(float(chunk.manifest.get("seconds", np.nan)) for chunk in whole) if is_exact else float("nan")
@@ -174,12 +174,16 @@ def exact(run_folder: store.Run, bench: workbench.Workbench, split: records.Spli
 
 
 def utility(
-    bench: workbench.Workbench, split: records.Split, values: np.ndarray, rows: np.ndarray, diverged: dict[int, int]
+    experiment: experiments.Experiment,
+    split: records.Split,
+    values: np.ndarray,
+    rows: np.ndarray,
+    diverged: dict[int, int],
 ) -> dict[str, np.ndarray]:
     """UA, RA and TA of R models, each on its own forget set, from their logits [R, n, C] on the sorted `rows`."""
-    labels = np.asarray(bench.dataset.labels)
-    is_subclass = bench.settings.split.forget.kind == "subclass" and bench.dataset.groups is not None
-    parts = utilities.parts_of(split, np.asarray(bench.dataset.groups if is_subclass else labels), rows)
+    labels = np.asarray(experiment.dataset.labels)
+    is_subclass = experiment.settings.split.forget.kind == "subclass" and experiment.dataset.groups is not None
+    parts = utilities.parts_of(split, np.asarray(experiment.dataset.groups if is_subclass else labels), rows)
     numbers = {name: np.full(len(values), np.nan) for name in utilities.GAP}
     for member, line in enumerate(values):
         if member not in diverged:

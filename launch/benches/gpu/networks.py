@@ -19,7 +19,7 @@ from jaxunlearn.data import arrays
 from jaxunlearn.models import build, cost
 from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.records import Dataset
-from jaxunlearn.runs import workbench
+from jaxunlearn.runs import experiments
 from launch.benches.gpu import clock, peaks, programs
 from launch.benches.timing import value_row
 
@@ -140,7 +140,7 @@ def scanned_step(names: Sequence[str], *, pace: clock.Pace, network: dict[str, A
 
 def _member(made: Network, conv: str) -> tuple[Callable[[Any, Any], Any], Any, Any]:
     """One member's step(state, batch) -> state, its initial state, and a batch on the device."""
-    task = workbench.build_task(made.settings, made.dataset, conv)
+    task = experiments.build_task(made.settings, made.dataset, conv)
     size = made.settings.train.batch
     rows = np.arange(size, dtype=np.int32)
     batch = population.Batch(jnp.asarray(made.dataset.inputs[:size]), jnp.asarray(made.dataset.labels[:size]),
@@ -226,7 +226,7 @@ def _job(made: Network, steps: int, members: int, mapping: str,
          conv: str) -> tuple[population.Job, population.Resident, population.Lifting]:  # fmt: skip
     """A population in which every member passes over `steps` batches per epoch."""
     batch, total = made.settings.train.batch, len(made.dataset.labels)
-    task = workbench.build_task(made.settings, made.dataset, conv)
+    task = experiments.build_task(made.settings, made.dataset, conv)
     job, resident = _population(task, made.dataset, members, total, steps * batch, batch, 1e-3, 0.0)
     return job, resident, lift.make(mapping, members, 1)
 
@@ -273,7 +273,7 @@ def fast_accuracy(
     pool = min(rows * 5 // 4, dataset.num_train)
     own = min(rows, pool)
     on_cpu = jax.default_backend() == "cpu"
-    task = workbench.build_task(chosen, dataset, "cpu" if on_cpu else "unrolled")
+    task = experiments.build_task(chosen, dataset, "cpu" if on_cpu else "unrolled")
     lifting = lift.make("map", 1 if on_cpu else members, 1)
     train = chosen.train
     job, resident = _population(task, dataset, members, pool, own, train.batch, train.learning_rate, train.weight_decay)

@@ -116,7 +116,7 @@ class Proposal(NamedTuple):
     default: str
 
 
-# Class of networks -> (sections, part of the rows' names, how `workbench.choose_policy` maps it on a GPU today).
+# Class of networks -> (sections, part of the rows' names, how `experiments.choose_policy` maps it on a GPU today).
 CLASSES = {
     "dense networks (Location MLP)": ((5,), "Location MLP", "vmap"),
     "tiny convolutions (digits CNN)": ((5,), "digits CNN", "vmap, im2col"),

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxunlearn import trees
-from jaxunlearn.runs import workbench
+from jaxunlearn.runs import experiments
 from launch.benches import programs as populations
 from launch.benches.gpu import clock, programs
 from launch.benches.timing import value_row
@@ -21,8 +21,8 @@ def members(names: Sequence[str], *, pace: clock.Pace, case: str, cells: dict[st
         if conv == "unrolled" and jax.default_backend() == "cpu":
             conv = "cpu"  # gradients of native convolutions in a loop take minutes there
         problem = populations.build(populations.CASES[case], count)
-        policy = workbench.Policy(mapping, 1, conv, 1)
-        engine = populations.engine(problem._replace(bench=workbench.with_policy(problem.bench, policy)), count)
+        policy = experiments.Policy(mapping, 1, conv, 1)
+        engine = populations.engine(problem._replace(bench=experiments.with_policy(problem.bench, policy)), count)
         seconds = clock.windows(lambda engine=engine: next(engine.epochs), pace, lambda result: None)  # type: ignore[misc]
         step = programs.step_of(engine.program.call.as_text())  # type: ignore[attr-defined]
         row = value_row(name, [engine.model_steps / one for one in seconds], "model-steps/s", members=count,

@@ -1,4 +1,4 @@
-"""The workbench: everything a settings file means on this machine, built and checked before any long work.
+"""The experiment: everything a settings file means on this machine, built and checked before any long work.
 
     settings -> data set, network, task, policy -> executor for so many members
 
@@ -39,14 +39,14 @@ class Policy(NamedTuple):
     devices: int
 
 
-class Workbench(NamedTuple):
-    """What a protocol works with.
+class Experiment(NamedTuple):
+    """The one record of a resolved run.
 
     Attributes:
       settings: checked.
       dataset: host arrays; `data_fingerprint` of its content.
       task: one member's functions.
-      policy: how members are mapped; `lifting(bench, members)` makes it concrete.
+      policy: how members are mapped; `lifting(experiment, members)` makes it concrete.
       cost: parameters, FLOPs and convolution sizes of the network.
     """
 
@@ -58,7 +58,7 @@ class Workbench(NamedTuple):
     cost: cost.Cost
 
 
-def prepare(settings: Settings) -> Workbench:
+def prepare(settings: Settings) -> Experiment:
     """Loads the data, builds the network and chooses the mapping.
 
     Raises:
@@ -78,7 +78,7 @@ def prepare(settings: Settings) -> Workbench:
     if settings.split.forget.kind == "subclass" and dataset.groups is not None:
         facts["groups"] = np.asarray(dataset.groups)  # the second labelling decides who is forgotten
     normalisation = {"scale": dataset.scale, "mean": dataset.mean, "std": dataset.std}
-    return Workbench(settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, policy, measured)
+    return Experiment(settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, policy, measured)
 
 
 def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Task:
@@ -88,12 +88,12 @@ def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Ta
     return population.supervised(trained.module, evaluator, trained.prepare, settings.train, trained.example)
 
 
-def in_training_mode(bench: Workbench) -> population.Task:
-    """The bench's task with answers of a network in training mode: BatchNorm by the batch."""
-    settings, dataset = bench.settings, bench.dataset
-    evaluator = models.build(settings.model, dataset.num_classes, conv=bench.policy.conv, dtype="float32")
+def in_training_mode(experiment: Experiment) -> population.Task:
+    """The experiment's task with answers of a network in training mode: BatchNorm by the batch."""
+    settings, dataset = experiment.settings, experiment.dataset
+    evaluator = models.build(settings.model, dataset.num_classes, conv=experiment.policy.conv, dtype="float32")
     return population.in_training_mode(
-        bench.task, evaluator, build_network(settings, dataset, bench.policy.conv).prepare
+        experiment.task, evaluator, build_network(settings, dataset, experiment.policy.conv).prepare
     )
 
 
@@ -110,7 +110,7 @@ def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
 
     CPU: one member after another on one host device per core, canonical gradients. GPU: everything side by side where
     the network is tiny or dense; ResNet-sized networks in groups of 8 with one native kernel per member. What these
-    rest on stands in WORKSPACE.md, "On a GPU"; `launch.bench gpu` measures them.
+    rest on stands in WORKSPACE.md, "On a GPU"; `launch.experiment gpu` measures them.
 
     Raises:
       DeviceError: more devices asked for than there are.
@@ -132,18 +132,18 @@ def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
     )
 
 
-def with_policy(bench: Workbench, policy: Policy) -> Workbench:
-    """The same workbench with another policy."""
-    return bench._replace(policy=policy, task=build_task(bench.settings, bench.dataset, policy.conv))
+def with_policy(experiment: Experiment, policy: Policy) -> Experiment:
+    """The same experiment with another policy."""
+    return experiment._replace(policy=policy, task=build_task(experiment.settings, experiment.dataset, policy.conv))
 
 
-def lifting(bench: Workbench, members: int) -> population.Lifting:
+def lifting(experiment: Experiment, members: int) -> population.Lifting:
     """The executor for so many members: never more devices, nor larger groups, than there are members for."""
-    policy = bench.policy
+    policy = experiment.policy
     devices = min(policy.devices, members)
     return lift.make(policy.mapping, min(policy.group, -(-members // devices)), devices)
 
 
-def resident(bench: Workbench) -> population.Resident:
+def resident(experiment: Experiment) -> population.Resident:
     """The data set as it lives on the device."""
-    return population.Resident(np.asarray(bench.dataset.inputs), np.asarray(bench.dataset.labels, np.int32))
+    return population.Resident(np.asarray(experiment.dataset.inputs), np.asarray(experiment.dataset.labels, np.int32))
