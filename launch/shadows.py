@@ -14,8 +14,9 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress
-    from jaxunlearn.runs import experiments, opening, shadows, splits
+    from jaxunlearn.runs import experiments, opening, splits
     from jaxunlearn.runs.drivers import plan
+    from jaxunlearn.runs.verbs import shadows
 
     chosen = request.settings
     experiment = experiments.prepare(chosen)

@@ -19,14 +19,16 @@ from launch import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress
-    from jaxunlearn.runs import experiments, opening, target_roles, targets
+    from jaxunlearn.runs import experiments, opening
     from jaxunlearn.runs.drivers import plan
+    from jaxunlearn.runs.roles import audited
+    from jaxunlearn.runs.verbs import targets
 
     chosen = request.settings
     experiment = experiments.prepare(chosen)
-    target_roles.check(experiment)
+    audited.check(experiment)
     if request.dry_run:
-        progress.show(plan.text(plan.make(experiment, target_roles.NAMES)))
+        progress.show(plan.text(plan.make(experiment, audited.NAMES)))
         return
     with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
         summary = targets.run(opened.run, opened.reporter, opened.experiment)

@@ -40,23 +40,23 @@ def command(request: _entry.Request) -> None:
         chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=methods))
     if request.flags["list"].value:
         from jaxunlearn import progress
-        from jaxunlearn.runs.unlearned import listing
+        from jaxunlearn.runs.verbs import listing
 
         progress.show(listing.text(chosen, with_data=request.flags["config"].value is not None))
         return
     from jaxunlearn import progress
     from jaxunlearn.runs import experiments, opening
     from jaxunlearn.runs.drivers import plan
-    from jaxunlearn.runs.unlearned import runs
+    from jaxunlearn.runs.verbs import unlearn
 
-    experiment, asked = runs.check(experiments.prepare(chosen))
+    experiment, asked = unlearn.check(experiments.prepare(chosen))
     if request.dry_run:
-        progress.show(plan.text(plan.make(experiment, runs.NEEDED, asked)))
+        progress.show(plan.text(plan.make(experiment, unlearn.NEEDED, asked)))
         return
     with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
-        summary = runs.run(opened.run, opened.reporter, opened.experiment, asked)
-        progress.show(runs.text(summary, experiment.settings.split.forget.repeats))
-        progress.show(f"\n{runs.files_text(opened.run, asked)}")
+        summary = unlearn.run(opened.run, opened.reporter, opened.experiment, asked)
+        progress.show(unlearn.text(summary, experiment.settings.split.forget.repeats))
+        progress.show(f"\n{unlearn.files_text(opened.run, asked)}")
 
 
 if __name__ == "__main__":

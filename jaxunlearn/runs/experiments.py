@@ -110,7 +110,7 @@ def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
 
     CPU: one member after another on one host device per core, canonical gradients. GPU: everything side by side where
     the network is tiny or dense; ResNet-sized networks in groups of 8 with one native kernel per member. What these
-    rest on stands in WORKSPACE.md, "On a GPU"; `launch.experiment gpu` measures them.
+    rest on stands in WORKSPACE.md, "On a GPU"; `launch.bench gpu` measures them.
 
     Raises:
       DeviceError: more devices asked for than there are.

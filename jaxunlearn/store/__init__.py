@@ -6,4 +6,15 @@ user brings).
 """
 
 from jaxunlearn.store import approaches, arrays, chunks, files, logits
-from jaxunlearn.store.run import STAGES, Run, begin, claim, open_run, read_claim, status, stored, versions
+from jaxunlearn.store.run import (
+    STAGES,
+    Run,
+    begin,
+    claim,
+    fingerprint_of,
+    open_run,
+    read_claim,
+    status,
+    stored,
+    versions,
+)

@@ -205,7 +205,7 @@ def stored(run: Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] 
     return None
 
 
-def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: int) -> tuple[str, bool]:
+def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: int) -> None:
     """Claims a stage's manifest for these facts.
 
     Args:
@@ -215,20 +215,17 @@ def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: i
       facts: what decides about the stage's numbers: settings and fingerprints of its inputs; plain values.
       version: of the stage's code; raise it when its numbers change.
 
-    Returns:
-      (fingerprint, whether the stage had been claimed before, i.e. there may be results to reuse).
-
     Raises:
       StoreError: the folder holds results of other facts; the message shows which differ and the two ways out.
     """
-    flat = _flatten({**facts, "stage_version": version})
+    flat = _flat(facts, version)
     wanted = files.fingerprint(flat)
     try:
         if files.read_json(path).get("fingerprint") == wanted:
-            return wanted, True
+            return
     except FileNotFoundError:
         files.write_json(path, {"stage": stage, "fingerprint": wanted, "facts": flat})
-        return wanted, False
+        return
     _, before = read_claim(path)
     now = json.loads(json.dumps(escapes.strict_json(flat)))
     changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
@@ -237,6 +234,15 @@ def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: i
         f"{run.root} holds results of stage '{stage}' made with other settings:\n{shown}\n"
         f"Choose another --workdir, or delete them with --overwrite={stage}."
     )
+
+
+def fingerprint_of(facts: Mapping[str, Any], version: int) -> str:
+    """The fingerprint that `claim` gives a stage of these facts; nothing is read or stored."""
+    return files.fingerprint(_flat(facts, version))
+
+
+def _flat(facts: Mapping[str, Any], version: int) -> dict[str, Any]:
+    return _flatten({**facts, "stage_version": version})
 
 
 def read_claim(path: Path) -> tuple[str, dict[str, Any]]:

@@ -133,7 +133,7 @@ def _naive_variants(problem: Problem) -> dict[str, Variant]:
 def torch_case(problem: Problem, members: int) -> dict[str, np.ndarray]:
     """The first members of a problem as the PyTorch processes read them."""
     inputs, labels = programs.network_inputs(problem)
-    train = problem.bench.settings.train
+    train = problem.role.experiment.settings.train
     recipe = {name: np.asarray(getattr(train, name)) for name in ("learning_rate", "momentum", "weight_decay")}
     weights = trees.named_leaves(trees.take(problem.initial.state.params, slice(members)))
     order = programs.batch_order(problem)[:members]

@@ -21,6 +21,7 @@ from jaxunlearn.data import arrays, augment
 from jaxunlearn.population import capacity, lift, streams, training
 from jaxunlearn.records import Dataset
 from jaxunlearn.runs import experiments, roles
+from jaxunlearn.runs.execution import scratch
 
 Tree = Any
 BATCH = 64
@@ -46,14 +47,12 @@ class Problem(NamedTuple):
     """A case made ready for so many members.
 
     Attributes:
-      bench: the experiment of the case's settings.
-      role: members and their rows.
+      role: members and their rows, with the experiment of the case's settings.
       job: the engine's job for all members.
       initial: host carry of epoch 0, the common starting point of all programs.
     """
 
-    bench: experiments.Experiment
-    role: roles.Role
+    role: roles.RoleSpec
     job: population.Job
     initial: training.Carry
 
@@ -95,28 +94,25 @@ def build(case: Case, members: int) -> Problem:
     config.shadows.count = members
     bench = experiments.prepare(settings.resolve(config))
 
-    def membership(ids: np.ndarray) -> np.ndarray:
-        table = np.zeros((len(ids), len(bench.dataset.labels)), bool)
-        for line, member in zip(table, ids, strict=True):
-            # Half of a small pool, as shadow models read it.
-            pool = min(len(line), 2 * case.rows)
-            line[np.random.default_rng(int(member)).choice(pool, case.rows, replace=False)] = True
-        return table
-
-    ids = np.arange(members, dtype=np.int32)
-    role = roles.Role("bench", ids, membership, lambda ids: np.ones(len(ids), np.float32), membership, "")
-    job = roles.make_job(bench, role, ids)
+    rows = len(bench.dataset.labels)
+    table = np.zeros((members, rows), bool)
+    for member, line in enumerate(table):
+        # Half of a small pool, as shadow models read it.
+        pool = min(rows, 2 * case.rows)
+        line[np.random.default_rng(member).choice(pool, case.rows, replace=False)] = True
+    role = roles.RoleSpec("bench", bench, table, np.zeros(rows, bool), np.arange(0), {}, 1, "bench")
+    job = scratch.make_job(role, role.member_ids)
     initial = trees.to_host(training.init_carry(job, lift.make("vmap", 1, 1)))
-    return Problem(bench, role, job, initial)
+    return Problem(role, job, initial)
 
 
 def engine(problem: Problem, members: int, devices: int = 0) -> Engine:
     """The engine on the first `members` members; devices 0 = what the settings choose on this machine."""
-    lifting = experiments.lifting(problem.bench, members)
+    lifting = experiments.lifting(problem.role.experiment, members)
     if devices:
         lifting = lift.make(lifting.mapping, lifting.group, devices)
-    job = roles.make_job(problem.bench, problem.role, problem.role.member_ids[:members])
-    data = lift.place(experiments.resident(problem.bench), lifting, shared=True)
+    job = scratch.make_job(problem.role, problem.role.member_ids[:members])
+    data = lift.place(experiments.resident(problem.role.experiment), lifting, shared=True)
     begun = time.perf_counter()
     program = training.compile_epoch(job, data, lifting)
     seconds = time.perf_counter() - begun
@@ -144,7 +140,7 @@ def batch_order(problem: Problem, epoch: int = 0) -> np.ndarray:
 
 def network_inputs(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """What a network sees: [N, ...] float32 normalised rows and [N] int32 labels."""
-    dataset = problem.bench.dataset
+    dataset = problem.role.experiment.dataset
     inputs = augment.normalise(jnp.asarray(dataset.inputs), dataset.scale, dataset.mean, dataset.std)
     return np.asarray(inputs), np.asarray(dataset.labels, np.int32)
 
@@ -192,7 +188,7 @@ def naive_loop(problem: Problem) -> Naive:
 
 def _naive_member(problem: Problem) -> tuple[Callable[..., Any], Tree, Tree]:
     """One member's step(state, rows, data) -> (state, loss), the initial state of all members, and the data."""
-    bench = problem.bench
+    bench = problem.role.experiment
     module = models.build(bench.settings.model, bench.dataset.num_classes, conv="native")
     train = bench.settings.train
     optimizer = optax.chain(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import store
-from jaxunlearn.runs import roles
+from jaxunlearn.runs.execution import scratch
 from jaxunlearn.store import chunks, files
 from launch import _entry, shadows
 
@@ -146,7 +146,7 @@ def test_a_process_that_is_killed_leaves_its_folder_free_and_the_next_continues(
     "number, code, word", [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )
 def test_a_signal_is_a_word_an_exit_code_and_a_status(number, code, word, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(roles, "train_missing", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(scratch, "train_missing", lambda *_: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     assert launch(*SMOKE, workdir=tmp_path) == code
     assert f"{word}; run the same command again" in capsys.readouterr().err
@@ -163,7 +163,7 @@ def test_a_signal_that_a_callback_swallows_is_raised_again(tmp_path, monkeypatch
         Falls()
         time.sleep(60)
 
-    monkeypatch.setattr(roles, "train_missing", swallow)
+    monkeypatch.setattr(scratch, "train_missing", swallow)
     assert launch(*SMOKE, workdir=tmp_path) == 143
 
 

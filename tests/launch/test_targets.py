@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, population, progress, settings, store
-from jaxunlearn.runs import experiments, recording, roles, shadows, splits, target_roles, targets
+from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.drivers import reading
+from jaxunlearn.runs.execution import members, recording, scratch
+from jaxunlearn.runs.roles import audited, shadow
+from jaxunlearn.runs.verbs import targets
 from launch import _entry
 from launch import shadows as shadows_verb
 from launch import targets as verb
@@ -29,7 +32,7 @@ GIVEN = {
     "targets.snapshot_epochs": 8,
     "targets.breaks": 3,
 }
-NAMES = target_roles.NAMES
+NAMES = audited.NAMES
 
 
 def arguments(**changed):
@@ -163,31 +166,28 @@ def test_the_table_holds_the_accuracies_of_the_logits_and_shows_the_effect_of_fo
 
 def test_a_retrained_model_is_the_one_that_its_rows_alone_would_give(unbroken, experiment):
     with store.open_run(str(unbroken)) as run:
-        split, fingerprint = splits.obtain(run, experiment)
-        shadow = shadows.shadow_role(experiment, split, fingerprint, run)
-        target = target_roles.describe(experiment, split, "retrained")
-        role = target_roles.stage(run, target, fingerprint, shadow)
-    job = roles.make_job(target.experiment, role, np.asarray([1]))
-    lifting = experiments.lifting(target.experiment, 1)
+        spec = roles.claim(run, audited.describe(experiment, splits.obtain(run, experiment), "retrained"))
+    job = scratch.make_job(spec, np.asarray([1]))
+    lifting = experiments.lifting(spec.experiment, 1)
     for latest in population.train(job, experiments.resident(experiment), 12, lifting):
         carry = population.host(latest)
     kept = population.kept_variables(carry)
     inputs = experiments.resident(experiment).inputs
     alone = np.concatenate(
-        [block for _, block in population.predict(experiment.task, kept, inputs, target.rows, lifting)], axis=1
+        [block for _, block in population.predict(experiment.task, kept, inputs, spec.rows, lifting)], axis=1
     )
     np.testing.assert_allclose(values(unbroken, "retrained")[1], alone[0], atol=2e-3)
 
 
 def test_a_line_of_the_snapshots_is_one_member_after_one_epoch(unbroken, experiment):
-    target = target_roles.describe(experiment, splits.draw(experiment), "snapshots")
+    spec = audited.describe(experiment, splits.draw(experiment), "snapshots")
     recorded = values(unbroken, "snapshots")
     folder = unbroken / "populations" / "snapshots"
     fingerprint = json.loads((folder / "stage.json").read_text())["fingerprint"]
-    inputs = experiment.dataset.inputs[target.rows]
+    inputs = experiment.dataset.inputs[spec.rows]
     for place, epoch in enumerate((1, 3, 5, 7)):
         (chunk,) = store.chunks.finished(folder / f"snapshot_{epoch:05d}", fingerprint)[0]
-        variables = roles.load_chunk(target.experiment, chunk)["variables"]
+        variables = members.load_chunk(spec.experiment, chunk)["variables"]
         for member in range(2):
             one = jax.tree.map(lambda leaf, member=member: leaf[member], variables)
             expected = experiment.task.predict(one, inputs)
@@ -219,7 +219,7 @@ def test_one_original_grows_to_one_per_forget_set(unbroken, again, capsys, exper
     grown = values(again, "original")
     np.testing.assert_array_equal(grown[0], values(unbroken, "original")[0])
     assert np.abs(grown[1] - grown[0]).max() > 0.1  # the same rows, other random numbers
-    for name in target_roles.PER_SET:  # without augmentation an augmented view is the clean one
+    for name in audited.PER_SET:  # without augmentation an augmented view is the clean one
         view = np.load(again / "logits" / f"{name}.augmented_0.npy")
         np.testing.assert_allclose(view, values(again, name), atol=1e-5)
     wide = make_experiment(targets__originals="per_set", targets__views=1)
@@ -230,12 +230,10 @@ def test_one_original_grows_to_one_per_forget_set(unbroken, again, capsys, exper
 
 def test_more_forget_sets_reuse_the_retrained_models_that_are_there(unbroken, again, experiment, capsys):
     with store.open_run(str(again), ("retrained",)) as run:
-        split, fingerprint = splits.obtain(run, experiment)
-        shadow = shadows.shadow_role(experiment, split, fingerprint, run)
+        split = splits.obtain(run, experiment)
         for sets in (1, 2):
-            target = target_roles.describe(experiment, split.replace(forget=split.forget[:sets]), "retrained")
-            role = target_roles.stage(run, target, fingerprint, shadow)
-            found = targets.produce(run, progress.Reporter(), target, role, split)
+            spec = audited.describe(experiment, split.replace(forget=split.forget[:sets]), "retrained")
+            found = targets.produce(run, progress.Reporter(), roles.claim(run, spec), split)
             assert (found.members, found.spent.members) == (sets, 1)
     assert "1 of 2 members are finished already" in capsys.readouterr().err
     np.testing.assert_allclose(values(again, "retrained"), values(unbroken, "retrained"), atol=2e-3)
@@ -251,14 +249,12 @@ def test_all_roles_see_the_same_augmented_pictures(again, experiment, monkeypatc
 
     monkeypatch.setattr(population, "predict", spy)
     with store.open_run(str(again)) as run:
-        split, fingerprint = splits.obtain(run, experiment)
-        shadow = shadows.shadow_role(experiment, split, fingerprint, run)
-        recording.record(run, progress.Reporter(), experiment, shadow, splits.recorded_rows(split), "augmented_0")
-        for name in target_roles.PER_SET:
-            target = target_roles.describe(experiment, split, name)
-            role = target_roles.stage(run, target, fingerprint, shadow)
-            recording.record(run, progress.Reporter(), target.experiment, role, target.rows, "augmented_0")
-        recording.record(run, progress.Reporter(), experiment, shadow, splits.recorded_rows(split), "augmented_1")
+        split = splits.obtain(run, experiment)
+        shadows = roles.claim(run, shadow.describe(experiment, split))
+        targeted = (roles.claim(run, audited.describe(experiment, split, name)) for name in audited.PER_SET)
+        for spec in (shadows, *targeted):
+            recording.record(run, progress.Reporter(), spec, "augmented_0")
+        recording.record(run, progress.Reporter(), shadows, "augmented_1")
     assert seen[0] == seen[1] == seen[2]
     assert seen[3][0] != seen[0][0]
 
@@ -306,12 +302,12 @@ def test_originals_and_retrains_go_on_from_another_run(unbroken, tmp_path):
                       train__learning_rate=0.0, seed=7, split__forget__count=1)  # fmt: skip
     assert launch(*given, workdir=tmp_path) == 0
     experiment = make_experiment(**QUIET, targets__snapshots=0)
-    for name in target_roles.PER_SET:
+    for name in audited.PER_SET:
         weights = []
         for folder in (unbroken, tmp_path):
             stage = json.loads((folder / "populations" / name / "stage.json").read_text())
             path = folder / "populations" / name
-            weights.append(roles.load_members(experiment, path, stage["fingerprint"], np.asarray([0])))
+            weights.append(members.load(experiment, path, stage["fingerprint"], np.asarray([0])))
         jax.tree.map(np.testing.assert_array_equal, weights[0]["params"], weights[1]["params"])
         means = [np.asarray(jax.tree.leaves(one["batch_stats"])[0]) for one in weights]
         assert 0 < np.abs(means[0] - means[1]).max() < np.abs(means[0]).max()
@@ -369,10 +365,8 @@ def test_another_shape_or_number_of_classes_cannot_be_trained_on(unbroken, tmp_p
         (given.dataset.replace(num_classes=11), "classes = 10, but this run has 11"),
         (given.dataset.replace(inputs=np.zeros((len(given.dataset.labels), 8, 8, 3), np.uint8)), "shape ="),
     ):
-        target = target_roles.describe(given, split, "original")
-        other = target._replace(experiment=target.experiment._replace(dataset=dataset))
         with pytest.raises(errors.ConfigError, match=word):
-            target_roles.origin(other)
+            audited.describe(given._replace(dataset=dataset), split, "original")
 
 
 def test_logits_that_are_not_there_name_the_command(again, experiment, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import unlearn
-from jaxunlearn.runs import recording
+from jaxunlearn.runs.execution import recording
 from jaxunlearn.unlearn import running
 from launch import _entry
 from launch import audit as audit_verb
@@ -98,10 +98,10 @@ def test_killed_between_training_and_recording_a_role_later_stages_go_on(unbroke
         path.unlink()
     real = recording.record
 
-    def interrupted(run, reporter, experiment, role, *rest):
-        if role.name == "retrained":
+    def interrupted(run, reporter, spec, *rest):
+        if spec.name == "retrained":
             raise KeyboardInterrupt
-        return real(run, reporter, experiment, role, *rest)
+        return real(run, reporter, spec, *rest)
 
     monkeypatch.setattr(recording, "record", interrupted)
     assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 130

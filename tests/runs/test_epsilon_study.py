@@ -16,8 +16,9 @@ from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.epsilon.analysis import PUBLISHED
 from jaxunlearn.models import build
-from jaxunlearn.runs import experiments, recording, splits
+from jaxunlearn.runs import experiments, splits
 from jaxunlearn.runs.drivers import array_input, reading
+from jaxunlearn.runs.execution import members, recording
 from jaxunlearn.store import chunks
 from launch import _entry
 from launch import study as verb
@@ -126,9 +127,8 @@ def test_training_mode_normalises_by_batches_of_forgotten_rows_in_order(finished
     )
     fingerprint = json.loads((workdir / "populations" / "retrained" / "stage.json").read_text())["fingerprint"]
     chunk = chunks.finished(workdir / "populations" / "retrained", fingerprint)[0][0]
-    from jaxunlearn.runs import roles
 
-    variables = roles.load_chunk(experiment, chunk)["variables"]
+    variables = members.load_chunk(experiment, chunk)["variables"]
     for member in (0, MODELS - 1):
         own = {name: _taken(tree, member) for name, tree in variables.items()}
         expected = [network.apply(own, part, train=True) for part in (inputs[:20], inputs[20:40], inputs[40:])]

@@ -6,8 +6,9 @@ import pytest
 
 from jaxunlearn import progress, settings, store
 from jaxunlearn.analyses.audit import analysis, gather, verdicts
-from jaxunlearn.runs import experiments, targets
+from jaxunlearn.runs import experiments
 from jaxunlearn.runs.drivers import delivery, reading
+from jaxunlearn.runs.verbs import targets
 
 pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import progress, settings, store
-from jaxunlearn.runs import experiments, shadows
+from jaxunlearn.runs import experiments
+from jaxunlearn.runs.verbs import shadows
 
 pytestmark = pytest.mark.slow
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

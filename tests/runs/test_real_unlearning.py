@@ -11,7 +11,7 @@ import pytest
 
 from jaxunlearn import progress, settings, store
 from jaxunlearn.runs import experiments
-from jaxunlearn.runs.unlearned import runs
+from jaxunlearn.runs.verbs import unlearn
 
 pytestmark = pytest.mark.slow
 METHODS = ("random_label", "ssd", "boundary_shrink", "scrub", "finetune", "lfssd")
@@ -28,7 +28,7 @@ def found(tmp_path_factory):
     chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=METHODS))
     experiment = experiments.prepare(chosen)
     with store.open_run(str(tmp_path_factory.mktemp("classes"))) as run:
-        return runs.run(run, progress.Reporter(), *runs.check(experiment)).roles
+        return unlearn.run(run, progress.Reporter(), *unlearn.check(experiment)).roles
 
 
 def test_exact_retraining_never_answers_the_forgotten_class_and_the_original_does(found):

@@ -37,7 +37,7 @@ def test_a_stored_split_names_the_rows_of_the_file_and_belongs_to_one_request(tm
         forgotten = stored["forget"][0]
         assert sorted(stored["rows"][forgotten].tolist()) == asked
         assert sorted(stored["ids"][forgotten].tolist()) == [row + 1000 for row in asked]
-        again, _ = splits.obtain(run, experiment)
+        again = splits.obtain(run, experiment)
         np.testing.assert_array_equal(again.forget[0], forgotten)
         np.save(tmp_path / "ask.npy", np.array(asked[:2]))
         with pytest.raises(errors.StoreError, match="listed: stored"):

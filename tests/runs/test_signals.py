@@ -9,8 +9,9 @@ from jaxunlearn.analyses.audit import analysis, binui, gather, scoreboard, score
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.records import Evidence
-from jaxunlearn.runs import experiments, targets
+from jaxunlearn.runs import experiments
 from jaxunlearn.runs.drivers import delivery, reading
+from jaxunlearn.runs.verbs import targets
 from jaxunlearn.scores import rmia
 
 GIVEN = {

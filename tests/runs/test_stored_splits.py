@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, settings, store
-from jaxunlearn.runs import experiments, splits
+from jaxunlearn.runs import experiments, roles, splits
+from jaxunlearn.runs.roles import shadow
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +15,8 @@ def experiment():
 
 
 def obtained(run, experiment):
-    split, fingerprint = splits.obtain(run, experiment)
-    return split, splits.shadow_membership(run, experiment, split, fingerprint, np.arange(3))
+    split = splits.obtain(run, experiment)
+    return split, roles.claim(run, shadow.describe(experiment, split)).membership
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", "a folder", "other arrays"])

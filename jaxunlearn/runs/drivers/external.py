@@ -13,7 +13,9 @@ import numpy as np
 from jaxunlearn import errors, population, progress, records, scores, settings, store
 from jaxunlearn.analyses.audit import gather
 from jaxunlearn.analyses.base import RoleLogits
-from jaxunlearn.runs import experiments, recording, roles, shadows, splits
+from jaxunlearn.runs import experiments, roles, splits
+from jaxunlearn.runs.execution import members, recording
+from jaxunlearn.runs.roles import shadow
 
 PROTOCOLS = gather.ELSEWHERE
 
@@ -30,7 +32,7 @@ def settings_of(folder: str) -> settings.Settings:
       ConfigError: no finished shadow population there.
     """
     root = Path(folder).expanduser()
-    if not (root / "run.json").exists() or not (root / "populations" / shadows.ROLE / "stage.json").exists():
+    if not (root / "run.json").exists() or not (root / "populations" / shadow.NAME / "stage.json").exists():
         raise errors.ConfigError(
             f"audit.shadow_runs names {folder!r}, which holds no shadow models. It must be a run folder: train them "
             f"with `python -m launch.shadows --config=... --workdir={folder}` first."
@@ -73,12 +75,12 @@ def open_shadows(
     here = dataclasses.replace(experiment.settings, model=other.model, train=other.train, shadows=other.shadows)
     there_experiment = experiments.prepare(here)
     root = store.Run(Path(folder).expanduser().absolute())
-    fingerprint, _ = store.read_claim(root.path("populations", shadows.ROLE, "stage.json"))
+    fingerprint, _ = store.read_claim(root.path("populations", shadow.NAME, "stage.json"))
     ids = np.arange(other.shadows.count)
-    split, _ = splits.obtain(run, experiment)
+    split = splits.obtain(run, experiment)
     reporter.say(f"asking {len(ids)} shadow models of {root.root} about {len(split.target):,} target rows")
     try:
-        variables = roles.load_members(there_experiment, root.path("populations", shadows.ROLE), fingerprint, ids)
+        variables = members.load(there_experiment, root.path("populations", shadow.NAME), fingerprint, ids)
     except ValueError as error:
         raise errors.ConfigError(
             f"audit.shadow_runs: the shadows of {folder!r} were trained on inputs of another shape than this run's "
@@ -94,12 +96,10 @@ def open_shadows(
 
 def _own_logits(root: store.Run, experiment: experiments.Experiment) -> RoleLogits:
     """The shadows' recorded logits in their own run."""
-    split, fingerprint = splits.obtain(root, experiment)
-    role = shadows.shadow_role(experiment, split, fingerprint, root)
-    rows = splits.recorded_rows(split)
-    values = recording.read(root, experiment, role, rows)
-    labels = np.asarray(experiment.dataset.labels, np.int32)[rows]
-    return RoleLogits(values, labels, rows, role.membership(role.member_ids)[:, rows], {})
+    spec = roles.claim(root, shadow.describe(experiment, splits.obtain(root, experiment)))
+    values = recording.read(root, spec)
+    labels = np.asarray(experiment.dataset.labels, np.int32)[spec.rows]
+    return RoleLogits(values, labels, spec.rows, spec.membership[:, spec.rows], {})
 
 
 def _answers(
@@ -108,7 +108,7 @@ def _answers(
     """Signals [S, n] of a population on rows of the data set, block by block; logits are not kept."""
     rows = np.asarray(rows, np.int32)
     labels = np.asarray(experiment.dataset.labels, np.int32)[rows]
-    members = jax.tree.leaves(variables)[0].shape[0]
+    count = jax.tree.leaves(variables)[0].shape[0]
     blocks = [
         scores.signals_of(values, labels[where], options)
         for where, values in population.predict(
@@ -116,7 +116,7 @@ def _answers(
             variables,
             experiments.resident(experiment).inputs,
             rows,
-            experiments.lifting(experiment, members),
+            experiments.lifting(experiment, count),
         )
     ]
     return scores.Signals(*(np.concatenate(parts, -1) for parts in zip(*blocks, strict=True)))

@@ -12,9 +12,10 @@ import numpy as np
 from jaxunlearn import population, progress, records
 from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.report import tables
-from jaxunlearn.runs import experiments, roles, shadows, splits, target_roles
-from jaxunlearn.runs.unlearned import account, members, variants
-from jaxunlearn.settings import TrainSettings
+from jaxunlearn.runs import experiments, roles, splits
+from jaxunlearn.runs.execution import scratch
+from jaxunlearn.runs.roles import audited, shadow, unlearned, variants
+from jaxunlearn.runs.verbs import account
 from jaxunlearn.unlearn import costs
 
 TIMED_STEPS = 3
@@ -68,41 +69,20 @@ def make(
 
     Args:
       experiment: of checked settings.
-      names: of `target_roles.NAMES`; those that the settings do not ask for are left out.
+      names: of `audited.NAMES`; those that the settings do not ask for are left out.
       asked: unlearning methods.
 
     Raises:
       DeviceError: not even one member fits into memory.
     """
     split = splits.draw(experiment)
-    targets = [target_roles.describe(experiment, split, name) for name in target_roles.wanted(experiment.settings)
-               if name in names]  # fmt: skip
-    trained = {shadows.ROLE: (experiment, _shadow_role(experiment, split))}
-    trained |= {target.name: (target.experiment, target_roles.trainable(target)) for target in targets}
-    largest = max(trained, key=lambda name: len(trained[name][1].member_ids))
-    fitted, lifting = _fit(*trained[largest])
-    timed = "retrained" if "retrained" in trained else shadows.ROLE
-    rate, at_once = _measured_rate(*trained[timed])
-
-    def planned(name: str, train: TrainSettings, rows: np.ndarray, disk: int) -> RolePlan:
-        steps = population.model_steps(rows, train.batch) * train.epochs
-        share = min(1.0, len(rows) / at_once)  # fewer members than run side by side leave devices idle
-        return RolePlan(name, len(rows), train.epochs, int(rows.max()), steps, disk, steps / (rate * share))
-
-    rows = splits.draw_members(experiment, split, np.arange(experiment.settings.shadows.count)).sum(1)
-    found = [
-        planned(
-            shadows.ROLE,
-            experiment.settings.train,
-            rows,
-            shadows.disk_bytes(experiment, len(splits.recorded_rows(split))),
-        )
-    ]
-    found += [
-        planned(target.name, target.experiment.settings.train, target.member.sum(1), target_roles.disk_bytes(target))
-        for target in targets
-    ]
-    found += [_method(experiment, split, variant, rate, at_once) for variant in asked]
+    names = tuple(name for name in audited.wanted(experiment.settings) if name in names)
+    specs = [shadow.describe(experiment, split), *(audited.describe(experiment, split, name) for name in names)]
+    by_name = {spec.name: spec for spec in specs}
+    fitted, lifting = _fit(max(specs, key=lambda spec: len(spec.membership)))
+    rate = _measured_rate(by_name.get("retrained", specs[0]))
+    found = [_planned(spec, rate) for spec in specs]
+    found += [_unlearning(unlearned.describe(experiment, split, variant), split, rate) for variant in asked]
     return Plan(
         tuple(found),
         experiment.cost.parameters,
@@ -114,39 +94,48 @@ def make(
     )
 
 
-def _shadow_role(experiment: experiments.Experiment, split: records.Split) -> roles.Role:
-    """The shadow role of a dry run: drawn afresh, nothing stored."""
-    ids = np.arange(experiment.settings.shadows.count, dtype=np.int32)
+class _Rate(NamedTuple):
+    """Model-steps per second with so many members side by side."""
 
-    def membership(member_ids: np.ndarray) -> np.ndarray:
-        return splits.draw_members(experiment, split, member_ids)
+    steps: float
+    at_once: int
 
-    return roles.Role(shadows.ROLE, ids, membership, lambda ids: np.ones(len(ids), np.float32), membership, "")
+    def seconds(self, steps: int, members: int) -> float:
+        """Seconds for so many model-steps; fewer members than run side by side leave devices idle."""
+        return steps / (self.steps * min(1.0, members / self.at_once))
 
 
-def _method(
-    experiment: experiments.Experiment, split: records.Split, variant: variants.Variant, rate: float, at_once: int
-) -> RolePlan:
+def _planned(spec: roles.RoleSpec, rate: _Rate) -> RolePlan:
+    """The plan of a role that is trained on its rows."""
+    train, rows = spec.experiment.settings.train, spec.membership.sum(1)
+    steps = population.model_steps(rows, train.batch) * train.epochs
+    seconds = rate.seconds(steps, len(rows))
+    return RolePlan(spec.name, len(rows), train.epochs, int(rows.max()), steps, roles.disk_bytes(spec), seconds)
+
+
+def _unlearning(spec: roles.RoleSpec, split: records.Split, rate: _Rate) -> RolePlan:
     """The plan of an unlearning method: its cost in passes over the retained rows, at the rate of training."""
-    method = members.built(variant)
-    forget = np.asarray(split.forget).sum(1)
-    sizes = account.sizes_of(experiment, method, int(forget.mean()), len(np.asarray(split.target)) - int(forget.mean()),
-                             account.has_statistics(experiment))  # fmt: skip
+    assert spec.method is not None
+    experiment, method = spec.experiment, spec.method
+    forget = int(np.asarray(split.forget).sum(1).mean())
+    retain = len(np.asarray(split.target)) - forget
+    sizes = account.sizes_of(experiment, method, forget, retain, account.has_statistics(experiment))
     epochs = costs.retain_epochs(method, sizes)
-    count = len(forget) * method.ensemble
+    trained = unlearned.parts(spec)
+    count = len(trained.membership)
     steps = int(np.ceil(epochs * -(-sizes.retain // experiment.settings.train.batch))) * count
-    disk = target_roles.disk_bytes(members.describe(experiment, split, variant, method)) * method.ensemble
-    seconds = steps / (rate * min(1.0, count / at_once))
-    return RolePlan(variant.role, count, epochs, sizes.retain, steps, disk, seconds)
+    seconds = rate.seconds(steps, count)
+    return RolePlan(spec.name, count, epochs, sizes.retain, steps, roles.disk_bytes(trained), seconds)
 
 
-def _fit(experiment: experiments.Experiment, role: roles.Role) -> tuple[capacity.Fit, population.Lifting]:
+def _fit(spec: roles.RoleSpec) -> tuple[capacity.Fit, population.Lifting]:
     """How many members go at once, and what their program takes."""
-    engine, count = experiment.settings.engine, len(role.member_ids)
+    experiment, count = spec.experiment, len(spec.membership)
+    engine = experiment.settings.engine
     lifting = experiments.lifting(experiment, min(count, engine.chunk or count))
 
     def need(members: int) -> int:
-        job = roles.make_job(experiment, role, np.resize(role.member_ids, members))
+        job = scratch.make_job(spec, np.resize(spec.member_ids, members))
         return capacity.program_bytes(training.compile_epoch(job, experiments.resident(experiment), lifting).memory)
 
     budget = capacity.budget(list(lifting.mesh.devices.flat), engine.memory)
@@ -156,17 +145,17 @@ def _fit(experiment: experiments.Experiment, role: roles.Role) -> tuple[capacity
     return capacity.fit(need, count, lift.multiple(lifting), budget), lifting
 
 
-def _measured_rate(experiment: experiments.Experiment, role: roles.Role) -> tuple[float, int]:
-    """(model-steps per second, members side by side) of one group on every device, from a few steps after a warm-up."""
-    lifting = experiments.lifting(experiment, len(role.member_ids))
-    ids = np.resize(role.member_ids, lift.multiple(lifting))
-    job = roles.make_job(experiment, role, ids)._replace(steps=TIMED_STEPS)
-    data = lift.place(experiments.resident(experiment), lifting, shared=True)
+def _measured_rate(spec: roles.RoleSpec) -> _Rate:
+    """The rate of one group on every device, from a few steps after a warm-up."""
+    lifting = experiments.lifting(spec.experiment, len(spec.membership))
+    ids = np.resize(spec.member_ids, lift.multiple(lifting))
+    job = scratch.make_job(spec, ids)._replace(steps=TIMED_STEPS)
+    data = lift.place(experiments.resident(spec.experiment), lifting, shared=True)
     began = elapsed = 0.0
     for report in population.train(job, data, 2, lifting):
         elapsed, began = time.monotonic() - began, time.monotonic()
         del report
-    return TIMED_STEPS * len(ids) / elapsed, len(ids)
+    return _Rate(TIMED_STEPS * len(ids) / elapsed, len(ids))
 
 
 def text(plan: Plan) -> str:

@@ -1,27 +1,17 @@
 """Reading what a run folder holds, as analyses see it; trains and records nothing (but one view of epsilon-hat)."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, records, store, trees
 from jaxunlearn.analyses.base import RecordedRun, RoleLogits
 from jaxunlearn.data import naming
-from jaxunlearn.runs import experiments, recording, roles, shadows, splits, target_roles
+from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.drivers import external
-from jaxunlearn.runs.unlearned import account, members, variants
-from jaxunlearn.runs.unlearned import runs as unlearned
-
-
-class _Described(NamedTuple):
-    """A role to be read: what it is, its own experiment, rows and snapshots, and the command that makes it."""
-
-    role: roles.Role
-    experiment: experiments.Experiment
-    rows: np.ndarray
-    snapshots: tuple[int, ...]
-    command: str
-    diverged: dict[int, int]
+from jaxunlearn.runs.execution import members, recording
+from jaxunlearn.runs.roles import audited, shadow, unlearned, variants
+from jaxunlearn.runs.verbs import account, unlearn
 
 
 def recorded_run(
@@ -29,7 +19,7 @@ def recorded_run(
     reporter: progress.Reporter,
     experiment: experiments.Experiment,
     names: tuple[str, ...],
-    made: unlearned.Summary | None,
+    made: unlearn.Summary | None,
 ) -> RecordedRun:
     """A trained run folder as an analysis sees it.
 
@@ -40,7 +30,7 @@ def recorded_run(
       names: recorded roles that the analysis asked for.
       made: utility and cost of the roles, where they were looked at.
     """
-    split, fingerprint = splits.obtain(run, experiment)
+    split = splits.obtain(run, experiment)
     cache: dict[tuple[str, str], RoleLogits] = {}
 
     def logits(name: str, view: str = recording.CLEAN) -> RoleLogits:
@@ -54,13 +44,13 @@ def recorded_run(
 
     def utility(name: str) -> dict[str, np.ndarray]:
         recorded = logits(name)
-        return unlearned.utility(experiment, split, recorded.values, recorded.rows, recorded.diverged)
+        return unlearn.utility(experiment, split, recorded.values, recorded.rows, recorded.diverged)
 
     def training_mode(name: str, rows: np.ndarray, batch: int) -> np.ndarray | None:
-        return _training_mode(run, reporter, experiment, split, fingerprint, name, rows, batch)
+        return _training_mode(run, reporter, experiment, split, name, rows, batch)
 
     return planned_run(experiment, split)._replace(
-        split_fingerprint=fingerprint,
+        split_fingerprint=splits.fingerprint(experiment),
         roles=names,
         logits=logits,
         cost=cost,
@@ -91,7 +81,7 @@ def planned_run(experiment: experiments.Experiment, split: records.Split) -> Rec
         roles=(),
         logits=nothing,
         cost=nothing,
-        title=unlearned.shown,
+        title=unlearn.shown,
         utility=nothing,
         untrained=nothing,
         training_mode=nothing,
@@ -107,7 +97,7 @@ def role_logits(
     Args:
       run_folder: where `targets.run` has worked.
       experiment: of the same settings.
-      name: shadow, one of `target_roles.NAMES`, or unlearned:METHOD.
+      name: shadow, one of `audited.NAMES`, or unlearned:METHOD.
       view: clean, or augmented_K.
 
     Raises:
@@ -115,59 +105,64 @@ def role_logits(
       StoreError: not asked for, not recorded yet, or recorded with other settings; the message names the command to
         run.
     """
+    command = _check_there(run_folder, experiment, name, view)
+    spec = described(experiment, splits.obtain(run_folder, experiment), name)
     if name.startswith(variants.PREFIX):
-        role, experiment, rows, snapshots, command, diverged = _unlearned(run_folder, experiment, name, view)
+        roles.claim(run_folder, unlearned.parts(spec))
+        diverged = unlearn.diverged_sets(run_folder, spec)
     else:
-        role, experiment, rows, snapshots, command, diverged = _trained(run_folder, experiment, name)
+        spec = roles.claim(run_folder, spec)
+        diverged = members.diverged(run_folder, spec)
     try:
-        values = recording.read(run_folder, experiment, role, rows, view, snapshots)
+        values = recording.read(run_folder, spec, view)
     except errors.StoreError as error:
         raise errors.StoreError(f"{error} {command}") from error
-    labels = np.asarray(experiment.dataset.labels, np.int32)[rows]
-    member = role.membership(role.member_ids)[:, rows]
+    labels = np.asarray(experiment.dataset.labels, np.int32)[spec.rows]
     facts = store.files.read_json(run_folder.path("logits", f"{name}.json"))["facts"]
-    return RoleLogits(values, labels, rows, member, diverged, snapshots, facts)
+    return RoleLogits(values, labels, spec.rows, spec.membership[:, spec.rows], diverged, spec.snapshots, facts)
 
 
-def _trained(run_folder: store.Run, experiment: experiments.Experiment, name: str) -> _Described:
-    """The shadows, or a role of `target_roles`."""
-    known = (shadows.ROLE, *target_roles.NAMES)
+def described(experiment: experiments.Experiment, split: records.Split, name: str) -> roles.RoleSpec:
+    """The role of a name: shadow, one of `audited.NAMES`, or unlearned:METHOD; nothing is stored.
+
+    Raises:
+      ConfigError: no such role.
+    """
+    if name.startswith(variants.PREFIX):
+        return unlearned.of_name(experiment, split, name)
+    known = (shadow.NAME, *audited.NAMES)
     if name not in known:
         raise errors.unknown("role", name, known)
-    if name != shadows.ROLE and name not in target_roles.wanted(experiment.settings):
+    return shadow.describe(experiment, split) if name == shadow.NAME else audited.describe(experiment, split, name)
+
+
+def _check_there(run_folder: store.Run, experiment: experiments.Experiment, name: str, view: str) -> str:
+    """Refuses a role that is not recorded; returns the advice of how to make it.
+
+    Raises:
+      StoreError: not asked for, or not recorded yet.
+    """
+    root = run_folder.root
+    if name.startswith(variants.PREFIX):
+        method = name.removeprefix(variants.PREFIX).partition("@")[0]
+        command = f"Run `python -m launch.unlearn --config=... --workdir={root} --methods={method}`."
+        if not run_folder.path("logits", recording.file_name(name, view)).exists():
+            raise errors.StoreError(f"{root} holds no logits of {name}. {command}")
+        return command
+    if name in audited.NAMES and name not in audited.wanted(experiment.settings):
         raise errors.StoreError(
             f"these settings ask for no {name} models. Switch them on (targets.{name}) and run `python -m "
-            f"launch.targets --config=... --workdir={run_folder.root}`."
+            f"launch.targets --config=... --workdir={root}`."
         )
-    verb = "shadows" if name == shadows.ROLE else "targets"
-    needed = [("split.json",), ("populations", shadows.ROLE, "stage.json"), ("populations", name, "stage.json")]
-    command = f"Run `python -m launch.{verb} --config=... --workdir={run_folder.root}` with the same settings."
+    verb = "shadows" if name == shadow.NAME else "targets"
+    command = f"Run `python -m launch.{verb} --config=... --workdir={root}` with the same settings."
+    needed = [("split.json",), ("populations", shadow.NAME, "stage.json")]
+    if name in audited.NAMES:
+        needed.append(("populations", name, "stage.json"))
     for parts in needed:
         if not run_folder.path(*parts).exists():
             raise errors.StoreError(f"{run_folder.path(*parts)} is missing. {command}")
-    split, split_fingerprint = splits.obtain(run_folder, experiment)
-    role = shadows.shadow_role(experiment, split, split_fingerprint, run_folder)
-    if name == shadows.ROLE:
-        diverged = shadows.diverged_members(run_folder, role)
-        return _Described(role, experiment, splits.recorded_rows(split), (), command, diverged)
-    target = target_roles.describe(experiment, split, name)
-    role = target_roles.stage(run_folder, target, split_fingerprint, role)
-    diverged = shadows.diverged_members(run_folder, role)
-    return _Described(role, target.experiment, target.rows, target.snapshots, command, diverged)
-
-
-def _unlearned(run_folder: store.Run, experiment: experiments.Experiment, name: str, view: str) -> _Described:
-    """A role unlearned:METHOD."""
-    method = name.removeprefix(variants.PREFIX).partition("@")[0]
-    command = f"Run `python -m launch.unlearn --config=... --workdir={run_folder.root} --methods={method}`."
-    if not run_folder.path("logits", recording.file_name(name, view)).exists():
-        raise errors.StoreError(f"{run_folder.root} holds no logits of {name}. {command}")
-    staged = members.recorded(run_folder, experiment, name)
-    # An ensemble with one diverged model has no answer for its forget set.
-    frozen = shadows.diverged_members(run_folder, staged.role)
-    diverged = {member // staged.method.ensemble: step for member, step in frozen.items()}
-    target, role = staged.target, members.public_role(staged)
-    return _Described(role, target.experiment, target.rows, (), command, diverged)
+    return command
 
 
 def _untrained(experiment: experiments.Experiment, rows: np.ndarray) -> np.ndarray:
@@ -182,8 +177,8 @@ def _untrained(experiment: experiments.Experiment, rows: np.ndarray) -> np.ndarr
 
 
 def _training_mode(
-    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
-    fingerprint: str, name: str, rows: np.ndarray, batch: int,
+    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split, name: str,
+    rows: np.ndarray, batch: int,
 ) -> np.ndarray | None:  # fmt: skip
     """Logits [M, n, C] with BatchNorm in training mode, recorded where they are not yet; None where there is no such.
 
@@ -192,18 +187,13 @@ def _training_mode(
     """
     if not account.has_statistics(experiment):
         return None
-    if name.startswith(variants.PREFIX):
-        staged = members.recorded(run, experiment, name)
-        if staged.method.ensemble > 1:
-            reporter.say(f"{name} is an ensemble: not recorded in training mode")
-            return None
-        own_experiment, role = staged.target.experiment, members.public_role(staged)
-    else:
-        shadow = shadows.shadow_role(experiment, split, fingerprint, run)
-        target = target_roles.describe(experiment, split, name)
-        own_experiment, role = target.experiment, target_roles.stage(run, target, fingerprint, shadow)
+    spec = described(experiment, split, name)
+    if spec.method is not None and spec.method.ensemble > 1:
+        reporter.say(f"{name} is an ensemble: not recorded in training mode")
+        return None
+    spec = roles.claim(run, spec)
     view = recording.training_mode(batch)
-    values, whole = recording.record(run, reporter, own_experiment, role, rows, view)
+    values, whole = recording.record(run, reporter, spec, view, rows)
     if not whole:
         raise errors.StoreError(f"models of {name} were damaged and are made again: run the same command again.")
     return np.asarray(values, np.float32)

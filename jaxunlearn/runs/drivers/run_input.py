@@ -11,10 +11,10 @@ from jaxunlearn import errors, progress, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
 from jaxunlearn.report.section import Report
-from jaxunlearn.runs import experiments, opening, shadows, splits, target_roles, targets
+from jaxunlearn.runs import experiments, opening, splits
 from jaxunlearn.runs.drivers import delivery, external, plan, reading
-from jaxunlearn.runs.unlearned import runs as unlearned
-from jaxunlearn.runs.unlearned import variants
+from jaxunlearn.runs.roles import audited, shadow, variants
+from jaxunlearn.runs.verbs import shadows, targets, unlearn
 from jaxunlearn.settings import Settings
 
 ALL_METHODS = "unlearned"  # stands for every method of unlearn.methods
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     roles: Callable[[Settings], tuple[str, ...]]
     check: Callable[[Settings], None]
     check_run: Callable[[RecordedRun], None]
-    report: Callable[[RecordedRun, Context, unlearned.Summary | None], Report]
+    report: Callable[[RecordedRun, Context, unlearn.Summary | None], Report]
     joins: tuple[str, ...] = ()
 
 
@@ -52,7 +52,7 @@ def job_of(name: str) -> Job:
     """The job of an analysis."""
     analysis: Analysis = ANALYSES[name]
 
-    def report(run: RecordedRun, context: Context, made: unlearned.Summary | None) -> Report:
+    def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> Report:
         inputs = analysis.gather(run, context)
         return analysis.compose(analysis.analyse(inputs, run.settings, context), run.settings)
 
@@ -94,12 +94,12 @@ def prepare(job: Job, chosen: Settings) -> Prepared:
     narrowed = job.narrow(chosen)
     job.check(narrowed)
     experiment = experiments.prepare(narrowed)
-    target_roles.check(experiment)
+    audited.check(experiment)
     asked: tuple[variants.Variant, ...] = ()
     wanted = job.roles(narrowed)
     wants_all = ALL_METHODS in wanted or f"{variants.PREFIX}all" in wanted
     if wants_all:
-        experiment, asked = unlearned.check(experiment)
+        experiment, asked = unlearn.check(experiment)
     experiment = _with_roles_named(experiment)
     names = [name for name in job.roles(experiment.settings) if name != ALL_METHODS]
     if ALL_METHODS in wanted:
@@ -107,11 +107,11 @@ def prepare(job: Job, chosen: Settings) -> Prepared:
     else:
         asked = tuple(variants.of_role(experiment.settings, name) for name in names if name.startswith(variants.PREFIX))
         if not wants_all:
-            unlearned.trace(experiment, asked)
-    known = (shadows.ROLE, *target_roles.NAMES)
+            unlearn.trace(experiment, asked)
+    known = (shadow.NAME, *audited.NAMES)
     for name in names:
         if name not in known and not name.startswith(variants.PREFIX):
-            raise errors.unknown("role", name, (*target_roles.NAMES, f"{variants.PREFIX}METHOD"))
+            raise errors.unknown("role", name, (*audited.NAMES, f"{variants.PREFIX}METHOD"))
     job.check_run(reading.planned_run(experiment, splits.draw(experiment)))
     if experiment.settings.audit.protocol in external.PROTOCOLS:
         external.check(experiment)
@@ -127,11 +127,11 @@ def _with_roles_named(experiment: experiments.Experiment) -> experiments.Experim
 
 def train(
     run: store.Run, reporter: progress.Reporter, prepared: Prepared
-) -> tuple[targets.Summary, unlearned.Summary | None]:
+) -> tuple[targets.Summary, unlearn.Summary | None]:
     """Trains and records what is missing; the second result is None where no costs or methods are wanted."""
     experiment, names, asked, costs_are_wanted = prepared
-    trained = targets.run(run, reporter, experiment, tuple(name for name in target_roles.NAMES if name in names))
-    made = unlearned.make(run, reporter, experiment, asked) if asked or costs_are_wanted else None
+    trained = targets.run(run, reporter, experiment, tuple(name for name in audited.NAMES if name in names))
+    made = unlearn.make(run, reporter, experiment, asked) if asked or costs_are_wanted else None
     return trained, made
 
 

@@ -16,8 +16,8 @@ from jaxunlearn.records import Finding
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job
-from jaxunlearn.runs.unlearned import runs as unlearned
-from jaxunlearn.runs.unlearned import variants
+from jaxunlearn.runs.roles import variants
+from jaxunlearn.runs.verbs import unlearn
 from jaxunlearn.settings import Settings
 
 EVALUATION = ANALYSES["evaluation"]
@@ -34,7 +34,7 @@ class Line(NamedTuple):
     lamda: float
 
 
-def report(run: RecordedRun, context: Context, made: unlearned.Summary | None) -> Report:
+def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> Report:
     """The table of all methods and weights."""
     settings = run.settings
     found = EVALUATION.analyse(EVALUATION.gather(run, context), settings, context)
@@ -79,7 +79,7 @@ def line_of(variant: variants.Variant) -> Line:
     weight = f"{variants.CONFORMAL}_lamda"
     others = [f"{name}={variant.chosen[name]:g}" for name in variant.swept if name != weight]
     method = variant.method.partition("+")[0] + ("@" + ",".join(others) if others else "")
-    return Line(unlearned.shown(variant.role), method, float(variant.chosen[weight]))
+    return Line(unlearn.shown(variant.role), method, float(variant.chosen[weight]))
 
 
 def present(found: sections.Evaluation, lines: list[Line]) -> Section:

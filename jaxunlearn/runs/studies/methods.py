@@ -19,7 +19,7 @@ from jaxunlearn.metrics import headers, intervals, pooled
 from jaxunlearn.report import cells, formats
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job
-from jaxunlearn.runs.unlearned import runs
+from jaxunlearn.runs.verbs import unlearn
 from jaxunlearn.settings import Settings
 
 SCORE = "iam_on"
@@ -40,10 +40,10 @@ class Seen(NamedTuple):
     auc: records.Finding
 
 
-def report(run: RecordedRun, context: Context, made: runs.Summary | None) -> Report:
+def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> Report:
     """The table of all methods next to exact retraining."""
     assert made is not None
-    asked = tuple(name for name in made.roles if name not in runs.NEEDED)
+    asked = tuple(name for name in made.roles if name not in unlearn.NEEDED)
     audit = dataclasses.replace(run.settings.audit, unlearned=asked or ("retrained",))
     settings = dataclasses.replace(run.settings, audit=audit)
     signals = gather.gather(run._replace(settings=settings), context)
@@ -92,16 +92,16 @@ def see(signals: AuditSignals, settings: Settings, role: str, diverged: dict[int
     return Seen(forgotten, retained, auc)
 
 
-def present(summary: runs.Summary, seen: dict[str, Seen]) -> Section:
+def present(summary: unlearn.Summary, seen: dict[str, Seen]) -> Section:
     """The table of the study."""
     rows: list[tuple[cells.Cell, ...]] = []
     every: list[records.Finding] = []
     for name, one in summary.roles.items():
-        found = [*runs.findings(name, one), *seen[name]]
+        found = [*unlearn.findings(name, one), *seen[name]]
         every += found
         bare = [intervals.without_interval(finding) for finding in found]
         moved = "" if np.isnan(one.moved) else f"{one.moved:.2g}"
-        rows.append((runs.shown(name), *bare, moved, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
+        rows.append((unlearn.shown(name), *bare, moved, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
     caption = (
         "UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and held-out samples; IAM-On = mean "
         "membership score (1 = looks trained on) of forgotten and of retained samples, AUC = how well it tells them "
@@ -114,17 +114,17 @@ def present(summary: runs.Summary, seen: dict[str, Seen]) -> Section:
     return Section(STEM, "Methods beside exact retraining", told, table, None, tuple(every))
 
 
-def in_words(summary: runs.Summary, seen: dict[str, Seen]) -> str:
+def in_words(summary: unlearn.Summary, seen: dict[str, Seen]) -> str:
     """The closest and the farthest methods, and those that did next to nothing, in a few sentences."""
     goal, start = seen["retrained"], seen["original"]
-    names = [name for name in summary.roles if name not in runs.NEEDED]
+    names = [name for name in summary.roles if name not in unlearn.NEEDED]
     if not names:
         return "No method was asked for."
     effect = start.forgotten.value - goal.forgotten.value
     reached = (
         {name: (start.forgotten.value - seen[name].forgotten.value) / effect for name in names} if effect > 0 else {}
     )
-    gaps = {name: runs.gap(summary.roles[name], summary.roles["retrained"]) for name in names}
+    gaps = {name: unlearn.gap(summary.roles[name], summary.roles["retrained"]) for name in names}
     gaps = {name: gap for name, gap in gaps.items() if np.isfinite(gap)}  # all members of the others diverged
     best = sorted(gaps, key=lambda name: gaps[name])[:3]
     said = [
@@ -132,12 +132,12 @@ def in_words(summary: runs.Summary, seen: dict[str, Seen]) -> str:
         f"{goal.forgotten.value:.3f}, and forgotten from retained samples apart with AUC {goal.auc.value:.3f}.",
     ]
     if best:
-        shown = (f"{runs.shown(name)} ({100 * gaps[name]:.1f} points)" for name in best)
+        shown = (f"{unlearn.shown(name)} ({100 * gaps[name]:.1f} points)" for name in best)
         said.append(f"Closest to it in accuracies: {', '.join(shown)}.")
-    idle = [runs.shown(name) for name, part in reached.items() if part < 0.1]
+    idle = [unlearn.shown(name) for name, part in reached.items() if part < 0.1]
     if idle and effect > 0:
         said.append(f"Less than a tenth of that effect on forgotten samples: {', '.join(idle)}.")
-    beyond = [runs.shown(name) for name, part in reached.items()
+    beyond = [unlearn.shown(name) for name, part in reached.items()
               if part > 1 and seen[name].retained.value < goal.retained.value - 0.05]  # fmt: skip
     if beyond and effect > 0:
         said.append(f"Over-unlearning (retained samples lose membership too): {', '.join(beyond)}.")

@@ -22,13 +22,14 @@ def members(names: Sequence[str], *, pace: clock.Pace, case: str, cells: dict[st
             conv = "cpu"  # gradients of native convolutions in a loop take minutes there
         problem = populations.build(populations.CASES[case], count)
         policy = experiments.Policy(mapping, 1, conv, 1)
-        engine = populations.engine(problem._replace(bench=experiments.with_policy(problem.bench, policy)), count)
+        chosen = experiments.with_policy(problem.role.experiment, policy)
+        engine = populations.engine(problem._replace(role=problem.role._replace(experiment=chosen)), count)
         seconds = clock.windows(lambda engine=engine: next(engine.epochs), pace, lambda result: None)  # type: ignore[misc]
         step = programs.step_of(engine.program.call.as_text())  # type: ignore[attr-defined]
         row = value_row(name, [engine.model_steps / one for one in seconds], "model-steps/s", members=count,
                         mapping=mapping, conv=conv, case=case, kernels=step.kernels,
                         compile_seconds=engine.compile_seconds)  # fmt: skip
-        network = problem.bench.cost
+        network = chosen.cost
         # At least the weights and their momentum are read and written once per step.
         weights = 16 * trees.count(trees.take(problem.initial.state.params, 0))
         operations = 3 * network.forward_flops * populations.BATCH

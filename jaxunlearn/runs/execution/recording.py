@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store, trees
 from jaxunlearn.runs import experiments, roles
+from jaxunlearn.runs.execution import members
 from jaxunlearn.store import chunks, logits
 
 CLEAN = "clean"
@@ -23,74 +24,63 @@ def file_name(role: str, view: str) -> str:
     return f"{role}.npy" if view == CLEAN else f"{role}.{view}.npy"
 
 
-def view_names(count: int) -> tuple[str, ...]:
-    """Names of the augmented views beside the clean one; a name is a view, the same pictures for every role."""
-    return tuple(f"augmented_{number}" for number in range(count))
-
-
 def training_mode(batch: int) -> str:
     """Name of the view in which networks answer in training mode, `batch` rows at a time, in the order of the rows."""
     return f"{TRAINING_MODE}{batch}"
 
 
 def record(
-    run: store.Run,
-    reporter: progress.Reporter,
-    experiment: experiments.Experiment,
-    role: roles.Role,
-    rows: np.ndarray,
-    view: str = CLEAN,
-    snapshots: tuple[int, ...] = (),
-) -> tuple[np.ndarray, bool]:
+    run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, view: str = CLEAN, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, bool]:  # fmt: skip
     """Computes the logits of all members that the file does not hold yet.
 
     Args:
       run: the run folder.
       reporter: for messages.
-      experiment: the experiments.
-      role: whose members `roles.train_missing` has trained.
-      rows: [N] int32 rows of the data set.
+      spec: a role whose members are trained.
       view: clean, training_mode_B, or augmented_K. An augmented view's random draws are a function of the seed, its
         name and the places of the rows, so that roles recorded on the same rows see the same pictures.
-      snapshots: K epochs whose weights are taken; empty = the finished weights (K = 1).
+      rows: [N] int32 rows of the data set; None = the role's.
 
     Returns:
       ([M_file * K, N, C] memory map whose line i * K + k belongs to member i and snapshot k, whether all chunks could
       be read). After False the damaged chunks are gone: train the missing members and record again.
     """
-    places = _places(run, role, snapshots)
-    wanted = (int(role.member_ids.max()) + 1) * len(places)
-    path = run.path("logits", file_name(role.name, view))
+    rows = spec.rows if rows is None else rows
+    experiment, snapshots = spec.experiment, spec.snapshots
+    places = _places(run, spec)
+    wanted = len(spec.membership) * len(places)
+    path = run.path("logits", file_name(spec.name, view))
     classes = experiment.dataset.num_classes
     file = logits.open_file(
-        path, wanted, len(rows), classes, experiment.settings.engine.logits_dtype, _fingerprint(role, rows, view)
+        path, wanted, len(rows), classes, experiment.settings.engine.logits_dtype, _fingerprint(spec, rows, view)
     )
     if file.damaged:
         reporter.say(f"{path} is damaged for {len(file.damaged)} member(s); their logits are computed again")
     for place, folder in enumerate(places):
-        for chunk in chunks.finished(folder, role.fingerprint)[0]:
+        for chunk in chunks.finished(folder, spec.fingerprint)[0]:
             lines = chunk.member_ids * len(places) + place
             todo = [i for i, line in enumerate(lines.tolist()) if line not in file.done and line < wanted]
             if not todo:
                 continue
             try:
-                variables = roles.load_chunk(experiment, chunk)["variables"]
+                variables = members.load_chunk(experiment, chunk)["variables"]
             except errors.StoreError as error:
                 reporter.say(f"{error}\nIts members are trained again.")
                 store.files.remove(chunk.path)
                 continue
             when = f", epoch {snapshots[place]}" if snapshots else ""
-            reporter.say(f"recording logits of {len(todo)} {role.name} member(s) on {len(rows)} rows ({view}{when})")
+            reporter.say(f"recording logits of {len(todo)} {spec.name} member(s) on {len(rows)} rows ({view}{when})")
             picked = trees.take(variables, np.asarray(todo))
             for where, values in _answers(experiment, picked, rows, view):
                 # One assignment per member: ids of a chunk need not be consecutive.
                 for answers, line in zip(values, lines[todo], strict=True):
                     file.values[line, where] = answers
             logits.commit(file, lines[todo])
-    lost = {line // len(places) for line in _lines(role, len(places)) if line not in file.done}
+    lost = {line // len(places) for line in range(wanted) if line not in file.done}
     if snapshots and lost:
         # The finished weights without a readable snapshot are of no use here: the whole training is repeated.
-        for chunk in chunks.finished(run.path("populations", role.name), role.fingerprint)[0]:
+        for chunk in chunks.finished(members.folder_of(run, spec), spec.fingerprint)[0]:
             if lost.intersection(chunk.member_ids.tolist()):
                 store.files.remove(chunk.path)
     return file.values, not lost
@@ -126,18 +116,11 @@ def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
     return np.stack(found).astype(np.float32)
 
 
-def write(
-    run: store.Run,
-    experiment: experiments.Experiment,
-    role: roles.Role,
-    rows: np.ndarray,
-    view: str,
-    values: np.ndarray,
-) -> np.ndarray:
+def write(run: store.Run, spec: roles.RoleSpec, view: str, values: np.ndarray) -> np.ndarray:
     """Stores logits [M, N, C] that were computed elsewhere (joint answers of an ensemble) as the role's own."""
-    path = run.path("logits", file_name(role.name, view))
-    dtype, mark = experiment.settings.engine.logits_dtype, _fingerprint(role, rows, view)
-    file = logits.open_file(path, len(values), len(rows), values.shape[-1], dtype, mark)
+    path = run.path("logits", file_name(spec.name, view))
+    dtype, mark = spec.experiment.settings.engine.logits_dtype, _fingerprint(spec, spec.rows, view)
+    file = logits.open_file(path, len(values), len(spec.rows), values.shape[-1], dtype, mark)
     todo = np.asarray([line for line in range(len(values)) if line not in file.done], np.int64)
     for line in todo:
         file.values[line] = values[line]
@@ -146,48 +129,36 @@ def write(
     return file.values
 
 
-def read(
-    run: store.Run,
-    experiment: experiments.Experiment,
-    role: roles.Role,
-    rows: np.ndarray,
-    view: str = CLEAN,
-    snapshots: tuple[int, ...] = (),
-) -> np.ndarray:
+def read(run: store.Run, spec: roles.RoleSpec, view: str = CLEAN) -> np.ndarray:
     """Recorded logits as a read-only memory map [M * K, N, C], lines as in `record`; computes and writes nothing.
 
     Raises:
       StoreError: missing, incomplete, or recorded from other models or rows. Blocks' checksums are not verified here:
         the command that records does that whenever it runs.
     """
-    path = run.path("logits", file_name(role.name, view))
-    lines = _lines(role, len(_places(run, role, snapshots)))
+    path = run.path("logits", file_name(spec.name, view))
+    lines = len(spec.membership) * max(len(spec.snapshots), 1)
     try:
         manifest = store.files.read_json(path.with_suffix(".json"))
         done, found = manifest["done"], manifest["facts"]["fingerprint"]
     except (OSError, KeyError, TypeError) as error:
         raise errors.StoreError(f"{path} is missing, or was never finished.") from error
-    if found != _fingerprint(role, rows, view):
+    if found != _fingerprint(spec, spec.rows, view):
         raise errors.StoreError(f"{path} was recorded from other models or rows.")
-    there = sum(str(line) in done for line in lines)
-    if there < len(lines):
-        raise errors.StoreError(f"{path} holds {there} of {len(lines)} lines.")
+    there = sum(str(line) in done for line in range(lines))
+    if there < lines:
+        raise errors.StoreError(f"{path} holds {there} of {lines} lines.")
     values = logits.read(path)
-    if values.shape[0] <= max(lines) or values.shape[1:] != (len(rows), experiment.dataset.num_classes):
+    if values.shape[0] < lines or values.shape[1:] != (len(spec.rows), spec.experiment.dataset.num_classes):
         raise errors.StoreError(f"{path} is damaged: its shape is {values.shape}.")
-    return values[: max(lines) + 1]
+    return values[:lines]
 
 
-def _places(run: store.Run, role: roles.Role, snapshots: tuple[int, ...]) -> list[Path]:
+def _places(run: store.Run, spec: roles.RoleSpec) -> list[Path]:
     """Folders of the chunks that are recorded, one per snapshot."""
-    folder = run.path("populations", role.name)
-    return [folder / f"snapshot_{epoch:05d}" for epoch in snapshots] or [folder]
+    folder = members.folder_of(run, spec)
+    return [folder / f"snapshot_{epoch:05d}" for epoch in spec.snapshots] or [folder]
 
 
-def _lines(role: roles.Role, each: int) -> list[int]:
-    """The lines of the file that belong to members of the role."""
-    return [int(member) * each + place for member in role.member_ids for place in range(each)]
-
-
-def _fingerprint(role: roles.Role, rows: np.ndarray, view: str) -> str:
-    return store.files.fingerprint({"role": role.fingerprint, "rows": rows, "view": view})
+def _fingerprint(spec: roles.RoleSpec, rows: np.ndarray, view: str) -> str:
+    return store.files.fingerprint({"role": spec.fingerprint, "rows": rows, "view": view})

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxunlearn import errors, keys, progress, settings, store, trees
-from jaxunlearn.runs import experiments, roles, splits, target_roles, targets
+from jaxunlearn.runs import experiments, splits
 from jaxunlearn.runs.drivers import plan
+from jaxunlearn.runs.execution import members, scratch
+from jaxunlearn.runs.roles import audited
+from jaxunlearn.runs.verbs import targets
 
 
 def make_settings(**changed):
@@ -35,12 +38,12 @@ def make_settings(**changed):
     ],
 )
 def test_snapshots_are_kept_at_the_published_epochs(epochs, breaks, kept):
-    assert target_roles.kept_epochs(epochs, breaks) == kept
+    assert audited.kept_epochs(epochs, breaks) == kept
 
 
 @given(st.integers(1, 400), st.integers(1, 60))
 def test_snapshots_are_equally_spaced_within_the_training(epochs, breaks):
-    kept = target_roles.kept_epochs(epochs, breaks)
+    kept = audited.kept_epochs(epochs, breaks)
     assert kept[0] == 1 and kept[-1] <= epochs
     assert len(kept) == min(breaks, epochs - 1) + 1
     assert len(set(np.diff(kept))) <= 1
@@ -50,54 +53,54 @@ def test_snapshots_are_equally_spaced_within_the_training(epochs, breaks):
 def test_each_role_has_its_own_epochs_and_the_schedule_of_the_whole_training():
     chosen = make_settings(train__epochs=20, targets__epochs=30, targets__snapshot_epochs=12, targets__breaks=4)
     chosen = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, snapshots=(5,), keep="best"))
-    original = target_roles.train_settings(chosen, "original")
+    original = audited.train_settings(chosen, "original")
     assert (original.epochs, original.schedule_epochs, original.snapshots, original.keep) == (30, 0, (), "best")
-    snapshots = target_roles.train_settings(chosen, "snapshots")
+    snapshots = audited.train_settings(chosen, "snapshots")
     assert snapshots.snapshots == (1, 3, 5, 7, 9) and snapshots.epochs == 9
     assert snapshots.schedule_epochs == 12 and snapshots.keep == "last"
     published = dataclasses.replace(chosen.train, epochs=201, schedule_epochs=200)
     short = dataclasses.replace(chosen, train=published)
-    assert target_roles.train_settings(short, "retrained").schedule_epochs == 200
-    assert target_roles.train_settings(short, "snapshots").schedule_epochs == 200
+    assert audited.train_settings(short, "retrained").schedule_epochs == 200
+    assert audited.train_settings(short, "snapshots").schedule_epochs == 200
     plain = make_settings(train__epochs=20)
-    assert target_roles.train_settings(plain, "population_in").epochs == 20
-    assert target_roles.train_settings(plain, "snapshots").epochs == 20
+    assert audited.train_settings(plain, "population_in").epochs == 20
+    assert audited.train_settings(plain, "snapshots").epochs == 20
 
 
 def test_roles_are_asked_for_by_settings():
-    assert target_roles.wanted(make_settings()) == (
+    assert audited.wanted(make_settings()) == (
         "original", "retrained", "population_in", "shadow_origin", "snapshots",
     )  # fmt: skip
     few = make_settings(targets__population_in=False, targets__shadow_origin=False, targets__snapshots=0)
-    assert target_roles.wanted(few) == ("original", "retrained")
-    assert "reference" in target_roles.wanted(make_settings(targets__reference=4))
+    assert audited.wanted(few) == ("original", "retrained")
+    assert "reference" in audited.wanted(make_settings(targets__reference=4))
 
 
 @pytest.mark.parametrize("rng", ["numpy", "mt19937"])
 def test_every_target_row_is_in_and_out_of_some_reference_model(rng):
     experiment = experiments.prepare(make_settings(targets__reference=16, split__rng=rng))
     split = splits.draw(experiment)
-    member = target_roles.describe(experiment, split, "reference").member
+    member = audited.describe(experiment, split, "reference").membership
     share = member[:, split.target].mean(0)
     assert member.sum() == member[:, split.target].sum()
     assert share.min() > 0 and share.max() < 1 and share.mean() == pytest.approx(0.5, abs=0.01)
-    few = target_roles.draw_reference(experiment, split, np.asarray([3, 9]))
+    few = audited.draw_reference(experiment, split, np.asarray([3, 9]))
     np.testing.assert_array_equal(few, member[[3, 9]])
 
 
 def test_the_best_epoch_is_never_chosen_on_rows_that_a_member_trains_on():
     experiment = experiments.prepare(make_settings(targets__reference=2))
     split = splits.draw(experiment)
-    for name in target_roles.NAMES:
-        target = target_roles.describe(experiment, split, name)
-        assert target.held_out.any() and not (target.held_out & target.member).any()
+    for name in audited.NAMES:
+        target = audited.describe(experiment, split, name)
+        assert target.held_out.any() and not (target.held_out & target.membership).any()
         assert not target.held_out[split.forget.any(0)].any()  # nor on rows whose forgetting is judged
 
 
 def test_per_set_originals_are_as_many_as_forget_sets():
     experiment = experiments.prepare(make_settings(targets__originals="per_set"))
     split = splits.draw(experiment)
-    assert len(target_roles.describe(experiment, split, "original").member) == len(split.forget) == 10
+    assert len(audited.describe(experiment, split, "original").membership) == len(split.forget) == 10
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -109,7 +112,7 @@ def test_a_fresh_state_keeps_parameters_and_statistics_and_forgets_the_optimizer
         lambda leaf: random.normal(size=(3, *leaf.shape)).astype(leaf.dtype),
         {"params": shapes.params, **shapes.statistics},
     )
-    state = target_roles.fresh_state(experiment, given)
+    state = scratch.fresh_state(experiment, given)
     jax.tree.map(np.testing.assert_array_equal, state.params, given["params"])
     jax.tree.map(np.testing.assert_array_equal, state.statistics["batch_stats"], given["batch_stats"])
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
@@ -150,9 +153,9 @@ def test_a_shared_original_is_compared_set_by_set_with_its_retrained_models():
 
 
 def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch):
-    monkeypatch.setattr(plan, "_measured_rate", lambda experiment, role: (10.0, 2))
+    monkeypatch.setattr(plan, "_measured_rate", lambda spec: plan._Rate(10.0, 2))
     experiment = experiments.prepare(make_settings(train__epochs=2))
-    planned = {role.name: role for role in plan.make(experiment, target_roles.NAMES).roles}
+    planned = {role.name: role for role in plan.make(experiment, audited.NAMES).roles}
     retrained, original = planned["retrained"], planned["original"]
     assert retrained.seconds == pytest.approx(retrained.model_steps / 10)
     assert original.seconds == pytest.approx(2 * original.model_steps / 10)  # one of the two devices idles
@@ -162,17 +165,17 @@ def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch
 def test_members_that_are_not_finished_are_missed_by_name(tmp_path):
     experiment = experiments.prepare(make_settings())
     with pytest.raises(errors.StoreError, match="holds no finished member 3; members 3 to 4 are needed"):
-        roles.load_members(experiment, tmp_path, "none", np.asarray([3, 4]))
+        members.load(experiment, tmp_path, "none", np.asarray([3, 4]))
 
 
 def test_members_are_loaded_in_the_order_asked_for_from_any_chunks(tmp_path):
     experiment = experiments.prepare(make_settings())
-    shapes = roles.chunk_template(experiment, 2, 5)
+    shapes = members.template(experiment, 2, 5)
     for ids in ([0, 1], [2, 3]):
         tree = jax.tree.map(
             lambda leaf, ids=ids: np.stack([np.full(leaf.shape[1:], i, leaf.dtype) for i in ids]), shapes
         )
         store.chunks.save(tmp_path / f"chunk_0000{ids[0]}_0000{ids[1]}", tree, np.asarray(ids), "print", epoch=5)
-    loaded = roles.load_members(experiment, tmp_path, "print", np.asarray([3, 0, 3, 2]))
+    loaded = members.load(experiment, tmp_path, "print", np.asarray([3, 0, 3, 2]))
     for leaf in jax.tree.leaves(loaded):
         np.testing.assert_array_equal(leaf.reshape(4, -1)[:, 0], [3, 0, 3, 2])

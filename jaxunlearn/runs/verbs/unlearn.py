@@ -16,8 +16,10 @@ from jaxunlearn import errors, escapes, progress, records, store
 from jaxunlearn.metrics import headers, intervals
 from jaxunlearn.metrics import utility as utilities
 from jaxunlearn.report import cells, formats, tables
-from jaxunlearn.runs import experiments, recording, shadows, splits, target_roles, targets
-from jaxunlearn.runs.unlearned import account, members, variants
+from jaxunlearn.runs import execution, experiments, roles, splits
+from jaxunlearn.runs.execution import members, recording, unlearning
+from jaxunlearn.runs.roles import audited, unlearned, variants
+from jaxunlearn.runs.verbs import account, targets
 from jaxunlearn.unlearn import wrappers
 
 NEEDED = ("original", "retrained")
@@ -61,7 +63,7 @@ def check(experiment: experiments.Experiment) -> tuple[experiments.Experiment, t
     Raises:
       ConfigError: unknown methods, hyperparameters or sweeps; a method named one by one that this network cannot run.
     """
-    target_roles.check(experiment)
+    audited.check(experiment)
     chosen, split = experiment.settings.unlearn, splits.draw(experiment)
     by_name = {wrappers.split(name)[0] for name in chosen.methods}
     kept: list[variants.Variant] = []
@@ -70,8 +72,8 @@ def check(experiment: experiments.Experiment) -> tuple[experiments.Experiment, t
         same = list(group)
         try:
             for variant in same:
-                members.built(variant)
-            members.trace(experiment, split, same[0])
+                unlearned.built(variant)
+            unlearning.trace(experiment, split, same[0])
         except errors.ConfigError as error:
             if wrappers.split(method)[0] in by_name:
                 raise
@@ -89,7 +91,7 @@ def trace(experiment: experiments.Experiment, asked: tuple[variants.Variant, ...
     """Raises a ConfigError for a method that this network cannot run."""
     split = splits.draw(experiment)
     for variant in {one.method: one for one in asked}.values():
-        members.trace(experiment, split, variant)
+        unlearning.trace(experiment, split, variant)
 
 
 def run(
@@ -119,55 +121,61 @@ def make(
       StoreError: not enough disk space, or the folder holds results of other settings.
     """
     begun = time.monotonic() if begun is None else begun
-    split, fingerprint = splits.obtain(run_folder, experiment)
-    world = members.world(run_folder, reporter, experiment, split, fingerprint)
-    staged = [members.stage(run_folder, experiment, split, world.facts, variant) for variant in asked]
-    store.files.require_space(run_folder.root, sum(_missing_bytes(run_folder, one) for one in staged))
+    split = splits.obtain(run_folder, experiment)
+    world = unlearning.world(run_folder, reporter, experiment, split)
+    specs = [unlearned.describe(experiment, split, variant) for variant in asked]
+    trained = [roles.claim(run_folder, unlearned.parts(spec)) for spec in specs]
+    store.files.require_space(run_folder.root, sum(roles.missing_bytes(run_folder, spec) for spec in trained))
     found = {name: exact(run_folder, experiment, split, name) for name in NEEDED}
-    for _, group in itertools.groupby(staged, key=lambda one: one.variant.method):
+    for _, group in itertools.groupby(zip(asked, specs, strict=True), key=lambda pair: pair[0].method):
         same = list(group)
-        intact, values = False, {}
-        while not intact:  # a chunk found damaged while recording is made again
-            members.train_missing(world, same)
-            recorded = {one.variant.role: members.record(world, one) for one in same}
-            values = {role: pair[0] for role, pair in recorded.items()}
-            intact = all(pair[1] for pair in recorded.values())
-        for one in same:
-            # An ensemble with one diverged part has no answer for its forget set.
-            frozen = shadows.diverged_members(run_folder, one.role)
-            diverged = {member // one.method.ensemble: step for member, step in frozen.items()}
-            for member, step in diverged.items():
-                reporter.say(f"{one.variant.role}: forget set {member} diverged and was frozen at step {step}")
-            numbers = utility(experiment, split, values[one.variant.role], one.target.rows, diverged)
-            whole, _ = store.chunks.finished(run_folder.path("populations", one.role.name), one.role.fingerprint)
-            found[one.variant.role] = Utility(
-                numbers=numbers,
-                diverged=diverged,
-                seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
-                retain_epochs=account.retain_epochs(experiment, split, one.method),
-                chosen=one.variant.chosen,
-                moved=float(np.mean([escapes.number(value) for chunk in whole for value in chunk.manifest["moved"]])),
-            )
+        made = execution.unlearn(world, [spec for _, spec in same])
+        for variant, spec in same:
+            found[variant.role] = _summarise(run_folder, reporter, spec, split, made.logits[spec.name])
     summary = Summary(found, time.monotonic() - begun)
     store.files.write_json(run_folder.path("unlearned.json"), _with_others(run_folder, plain(summary)))
     return summary
 
 
+def _summarise(
+    run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, split: records.Split, values: np.ndarray
+) -> Utility:  # fmt: skip
+    """What a made role is good for, and what it cost."""
+    assert spec.method is not None and spec.variant is not None
+    trained = unlearned.parts(spec)
+    diverged = diverged_sets(run_folder, spec)
+    for number, step in diverged.items():
+        reporter.say(f"{spec.name}: forget set {number} diverged and was frozen at step {step}")
+    whole, _ = store.chunks.finished(members.folder_of(run_folder, trained), spec.fingerprint)
+    return Utility(
+        numbers=utility(spec.experiment, split, values, spec.rows, diverged),
+        diverged=diverged,
+        seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
+        retain_epochs=account.retain_epochs(spec.experiment, split, spec.method),
+        chosen=spec.variant.chosen,
+        moved=float(np.mean([escapes.number(value) for chunk in whole for value in chunk.manifest["moved"]])),
+    )
+
+
+def diverged_sets(run_folder: store.Run, spec: roles.RoleSpec) -> dict[int, int]:
+    """Forget set -> step at which its model was frozen; one diverged part leaves an ensemble without an answer."""
+    assert spec.method is not None
+    frozen = members.diverged(run_folder, unlearned.parts(spec))
+    return {member // spec.method.ensemble: step for member, step in frozen.items()}
+
+
 def exact(run_folder: store.Run, experiment: experiments.Experiment, split: records.Split, name: str) -> Utility:
     """The originals or exact retrains, as every method is seen; what the retrains cost is theirs alone."""
-    fingerprint = splits.obtain(run_folder, experiment)[1]
-    shadow = shadows.shadow_role(experiment, split, fingerprint, run_folder)
-    target = target_roles.describe(experiment, split, name)
-    role = target_roles.stage(run_folder, target, fingerprint, shadow)
-    recorded = recording.read(run_folder, target.experiment, role, target.rows)
+    spec = roles.claim(run_folder, audited.describe(experiment, split, name))
+    recorded = recording.read(run_folder, spec)
     sets = len(np.asarray(split.forget))
     values = recorded if len(recorded) == sets else np.repeat(recorded[:1], sets, 0)
-    diverged = shadows.diverged_members(run_folder, role)
-    found = Utility(utility(experiment, split, values, target.rows, diverged), diverged=diverged)
+    diverged = members.diverged(run_folder, spec)
+    found = Utility(utility(experiment, split, values, spec.rows, diverged), diverged=diverged)
     if name == "original":
         return found._replace(seconds=0.0, retain_epochs=0.0)
-    epochs = target_roles.train_settings(experiment.settings, name).epochs
-    whole, _ = store.chunks.finished(run_folder.path("populations", name), role.fingerprint)
+    epochs = spec.experiment.settings.train.epochs
+    whole, _ = store.chunks.finished(members.folder_of(run_folder, spec), spec.fingerprint)
     is_exact = sum(len(chunk.member_ids) for chunk in whole) == sets
     seconds = sum(float(chunk.manifest.get("seconds", np.nan)) for chunk in whole) if is_exact else float("nan")
     return found._replace(seconds=seconds, retain_epochs=float(epochs))
@@ -192,10 +200,6 @@ def utility(
             for name, value in own.items():
                 numbers[name][member] = value
     return numbers
-
-
-def _missing_bytes(run_folder: store.Run, one: members.Staged) -> int:
-    return one.method.ensemble * targets.missing_bytes(run_folder, one.target, one.role)
 
 
 def _with_others(run_folder: store.Run, told: dict[str, Any]) -> dict[str, Any]:

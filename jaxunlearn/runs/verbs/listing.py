@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxunlearn import unlearn
 from jaxunlearn.runs import experiments, splits
-from jaxunlearn.runs.unlearned import account, variants
+from jaxunlearn.runs.roles import variants
+from jaxunlearn.runs.verbs import account
 from jaxunlearn.settings import Settings
 from jaxunlearn.unlearn import costs, table
 

@@ -2,7 +2,7 @@
 
     shadows (reused) -> one population per role -> logits/ROLE.npy -> targets.json
 
-`target_roles` says what each role is. The accuracy of the originals on forgotten rows against that of the retrained
+`roles.audited` says what each role is. The accuracy of the originals on forgotten rows against that of the retrained
 models is the effect that every audit looks for.
 """
 
@@ -14,7 +14,10 @@ import numpy as np
 from jaxunlearn import progress, records, store
 from jaxunlearn.metrics import utility
 from jaxunlearn.population import chunked
-from jaxunlearn.runs import experiments, recording, roles, shadows, splits, target_roles
+from jaxunlearn.runs import execution, experiments, roles, splits
+from jaxunlearn.runs.execution import members
+from jaxunlearn.runs.roles import audited
+from jaxunlearn.runs.verbs import shadows
 from jaxunlearn.settings import Settings
 
 
@@ -50,14 +53,14 @@ def run(
     run_folder: store.Run,
     reporter: progress.Reporter,
     experiment: experiments.Experiment,
-    only: tuple[str, ...] = target_roles.NAMES,
+    only: tuple[str, ...] = audited.NAMES,
 ) -> Summary:
     """Trains and records every role that the settings ask for, the shadows first; finished work is reused.
 
     Args:
       run_folder: the run folder.
       reporter: for progress.
-      experiment: the experiments.
+      experiment: of checked settings.
       only: roles to look at.
 
     Raises:
@@ -65,20 +68,17 @@ def run(
       StoreError: not enough disk space, or the folder holds results of other settings.
     """
     begun = time.monotonic()
-    target_roles.check(experiment)
-    names = [name for name in target_roles.wanted(experiment.settings) if name in only]
+    audited.check(experiment)
+    names = [name for name in audited.wanted(experiment.settings) if name in only]
     if "snapshots" in names:
         _mention(reporter, experiment.settings)
     shadow_summary = shadows.run(run_folder, reporter, experiment)
-    split, split_fingerprint = splits.obtain(run_folder, experiment)
-    shadow = shadows.shadow_role(experiment, split, split_fingerprint, run_folder)
-    wanted = [target_roles.describe(experiment, split, name) for name in names]
-    staged = [(target, target_roles.stage(run_folder, target, split_fingerprint, shadow)) for target in wanted]
-    missing = sum(missing_bytes(run_folder, target, role) for target, role in staged)
-    store.files.require_space(run_folder.root, missing)
-    found = {target.name: produce(run_folder, reporter, target, role, split) for target, role in staged}
+    split = splits.obtain(run_folder, experiment)
+    specs = [roles.claim(run_folder, audited.describe(experiment, split, name)) for name in names]
+    store.files.require_space(run_folder.root, sum(roles.missing_bytes(run_folder, spec) for spec in specs))
+    found = {spec.name: produce(run_folder, reporter, spec, split) for spec in specs}
     summary = Summary(found, shadow_summary, time.monotonic() - begun)
-    if len(names) == len(target_roles.wanted(experiment.settings)):
+    if len(names) == len(audited.wanted(experiment.settings)):
         store.files.write_json(run_folder.path("targets.json"), plain(summary))
     return summary
 
@@ -88,7 +88,7 @@ def _mention(reporter: progress.Reporter, settings: Settings) -> None:
     targets = settings.targets
     if not targets.snapshots:
         return
-    epochs = target_roles.snapshot_epochs(settings)
+    epochs = audited.snapshot_epochs(settings)
     if epochs - 1 < targets.breaks:
         reporter.say(
             f"snapshots: {epochs} epoch(s) allow {epochs - 1} equal steps, not targets.breaks = {targets.breaks}"
@@ -101,38 +101,25 @@ def _mention(reporter: progress.Reporter, settings: Settings) -> None:
 
 
 def produce(
-    run_folder: store.Run,
-    reporter: progress.Reporter,
-    target: target_roles.Target,
-    role: roles.Role,
-    split: records.Split,
-) -> RoleSummary:
-    """Trains the missing members of one role and records their logits."""
-    spent = chunked.TrainingCost()
-    intact = False
-    while not intact:  # a chunk found damaged while recording is trained again
-        spent = chunked.add(spent, roles.train_missing(run_folder, reporter, target.experiment, role))
-        intact = True
-        for view in (*target.views, recording.CLEAN):
-            values, whole = recording.record(
-                run_folder, reporter, target.experiment, role, target.rows, view, target.snapshots
-            )
-            intact = intact and whole
-    diverged = shadows.diverged_members(run_folder, role)
+    run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, split: records.Split
+) -> RoleSummary:  # fmt: skip
+    """Trains and records what is missing of one role, and sums it up."""
+    made = execution.make(run_folder, reporter, spec)
+    diverged = members.diverged(run_folder, spec)
     for member, step in diverged.items():
-        reporter.say(f"{target.name}: member {member} diverged and was frozen at step {step}")
-    return summarise(target, role, values, split, diverged)._replace(spent=spent)
+        reporter.say(f"{spec.name}: member {member} diverged and was frozen at step {step}")
+    return summarise(spec, made.logits[spec.name], split, diverged)._replace(spent=made.spent)
 
 
 def summarise(
-    target: target_roles.Target, role: roles.Role, values: np.ndarray, split: records.Split, diverged: dict[int, int]
-) -> RoleSummary:
+    spec: roles.RoleSpec, values: np.ndarray, split: records.Split, diverged: dict[int, int]
+) -> RoleSummary:  # fmt: skip
     """Accuracies of every member from its recorded logits, of the last snapshot where there are several."""
-    rows, each = target.rows, max(len(target.snapshots), 1)
-    labels = np.asarray(target.experiment.dataset.labels)[rows]
+    rows, each = spec.rows, max(len(spec.snapshots), 1)
+    labels = np.asarray(spec.experiment.dataset.labels)[rows]
     held_out = np.isin(rows, np.concatenate([split.test, split.population]))
     forget = np.asarray(split.forget)[:, rows]
-    member = role.membership(role.member_ids)[:, rows]
+    member = spec.membership[:, rows]
     accuracies = np.full((2, len(member)), np.nan)
     forgotten = np.full((len(member), len(forget)), np.nan)
     for number, inside in enumerate(member):
@@ -141,7 +128,7 @@ def summarise(
         right = np.asarray(values[number * each + each - 1]).argmax(-1) == labels
         accuracies[:, number] = right[inside].mean(), right[held_out & ~inside].mean()
         forgotten[number] = (forget & right).sum(1) / forget.sum(1)
-    train = target.experiment.settings.train
+    train = spec.experiment.settings.train
     steps = -(-int(member.sum(1).max()) // train.batch) * train.epochs
     return RoleSummary(len(member), diverged, steps, accuracies[0], accuracies[1], forgotten)
 
@@ -153,16 +140,9 @@ def own_forget_accuracy(summary: Summary, name: str) -> np.ndarray:
     """
     found = summary.roles[name]
     sets = found.forget_accuracy.shape[1]
-    if name in target_roles.PER_SET and found.members == sets:
+    if name in audited.PER_SET and found.members == sets:
         return np.diagonal(found.forget_accuracy)
     return np.asarray([utility.finite_mean(one) for one in found.forget_accuracy.T])
-
-
-def missing_bytes(run_folder: store.Run, target: target_roles.Target, role: roles.Role) -> int:
-    """Bytes that the members of a role will take that no finished chunk holds yet."""
-    finished, _ = store.chunks.finished(run_folder.path("populations", role.name), role.fingerprint)
-    done = sum(len(chunk.member_ids) for chunk in finished)
-    return int(max(0.0, 1.0 - done / len(role.member_ids)) * target_roles.disk_bytes(target))
 
 
 def plain(summary: Summary) -> dict[str, Any]:
@@ -197,6 +177,6 @@ def text(summary: Summary) -> str:
 
 def files_text(run_folder: store.Run, settings: Settings) -> str:
     """Where the results are."""
-    names = target_roles.wanted(settings)
+    names = audited.wanted(settings)
     listed = "\n".join(f"  logits/{name}.npy  populations/{name}/" for name in names)
     return f"files in {run_folder.root}:\n{listed}\n  targets.json  per role: members, accuracies, cost"

@@ -1,0 +1,108 @@
+"""Unlearned roles: what a method makes of the originals, one member per forget set (times the parts of an ensemble).
+
+A member's numbers depend on (settings, method, hyperparameters, forget set).
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import checks, errors, records, unlearn
+from jaxunlearn.runs import experiments, roles, splits
+from jaxunlearn.runs.roles import audited
+from jaxunlearn.runs.roles.variants import Variant, of_role
+from jaxunlearn.unlearn import table, wrappers
+
+STAGE_VERSION = 2
+PARTS = ".parts"  # the models of an ensemble are a role of their own; the role itself holds their joint answers
+
+
+def describe(experiment: experiments.Experiment, split: records.Split, variant: Variant) -> roles.RoleSpec:
+    """The role of a variant as others see it, one member per forget set; nothing is stored.
+
+    Raises:
+      ConfigError: hyperparameters that do not build.
+    """
+    method = built(variant)
+    exact = audited.describe(experiment, split, "retrained")
+    epochs = max(1, sum(phase.epochs for phase in method.phases if phase.moves))
+    train = dataclasses.replace(exact.experiment.settings.train, epochs=epochs)
+    own = exact.experiment._replace(settings=dataclasses.replace(exact.experiment.settings, train=train))
+    original = audited.describe(experiment, split, "original").fingerprint
+    return exact._replace(
+        name=variant.role,
+        experiment=own,
+        facts=_facts(experiment, original, variant),
+        version=STAGE_VERSION,
+        stage=variant.role,
+        start=roles.Start("original", original),
+        variant=variant,
+        method=method,
+    )
+
+
+def of_name(experiment: experiments.Experiment, split: records.Split, name: str) -> roles.RoleSpec:
+    """The role called `unlearned:METHOD`, as `describe` gives it."""
+    return describe(experiment, split, of_role(experiment.settings, name))
+
+
+def parts(spec: roles.RoleSpec) -> roles.RoleSpec:
+    """The role that is trained: of an ensemble its parts, set by set; else the role itself."""
+    assert spec.method is not None
+    if spec.method.ensemble == 1:
+        return spec
+    return spec._replace(name=spec.name + PARTS, membership=np.repeat(spec.membership, spec.method.ensemble, 0))
+
+
+def _facts(experiment: experiments.Experiment, original: str, variant: Variant) -> dict[str, Any]:
+    """What decides about the numbers of an unlearned role."""
+    settings = experiment.settings
+    return {
+        "seed": settings.seed,
+        "data": experiment.data_fingerprint,
+        "split": splits.fingerprint(experiment),
+        "original": original,
+        "augment": {"kind": settings.data.augment, "pad": settings.data.pad} if settings.unlearn.augment else "none",
+        "bn": settings.unlearn.bn,
+        "batch": settings.train.batch,
+        "dtype": settings.model.dtype,
+        "method": variant.method,
+        "hyperparameters": variant.chosen,
+        "source": _source(variant),
+    }
+
+
+def built(variant: Variant) -> unlearn.Method:
+    """The method with its hyperparameters.
+
+    Raises:
+      ConfigError: a builder that returns no method.
+    """
+    with users_code(variant):
+        try:
+            return table.binder(variant.entry, variant.chosen)({})
+        except errors.ConfigError as error:
+            raise errors.ConfigError(f"{variant.method}: {error}") from error
+
+
+def users_code(variant: Variant) -> contextlib.AbstractContextManager[None]:
+    """Turns whatever a user's own method raises into one message that names it."""
+    build = None if table.is_ours(variant.method) else wrappers.innermost(variant.entry.build)
+    return checks.users_code(variant.method, build)
+
+
+def _source(variant: Variant) -> str:
+    """A user's method is what its module says; ours has a stage version."""
+    if table.is_ours(variant.method):
+        return ""
+    build = wrappers.innermost(variant.entry.build)
+    module = inspect.getmodule(build)
+    try:
+        text = inspect.getsource(module or build)
+    except OSError:
+        return ""
+    return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()

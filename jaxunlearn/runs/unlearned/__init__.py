@@ -1,1 +1,0 @@
-"""Approximate unlearning of a run: variants of methods (`variants`), their members (`members`), the job (`runs`)."""

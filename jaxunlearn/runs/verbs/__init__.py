@@ -1,0 +1,1 @@
+"""What launch.shadows, launch.targets and launch.unlearn do: roles described, executed, and summed up."""

@@ -1,0 +1,194 @@
+"""The main job: a population of shadow models and their logits.
+
+data -> split (drawn once) -> shadow population (chunks) -> logits [M, N, C] -> summary, findings, figure
+"""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxunlearn import progress, records, store
+from jaxunlearn.data import naming
+from jaxunlearn.data.splits import shadow_pool
+from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.population import chunked
+from jaxunlearn.report import figures, page, tables
+from jaxunlearn.runs import execution, experiments, roles, splits
+from jaxunlearn.runs.execution import members, recording
+from jaxunlearn.runs.roles import shadow
+from jaxunlearn.scores import signals
+from jaxunlearn.settings import Settings
+
+
+class Summary(NamedTuple):
+    """What a run found; also summary.json.
+
+    Attributes:
+      members: M; `diverged`: member -> step at which it was frozen; `steps_per_member`: of the largest one.
+      train_accuracy, held_out_accuracy, auc: [M] per member (NaN for diverged ones).
+      spent: what training cost in this run; `seconds`: the whole run.
+    """
+
+    members: int
+    diverged: dict[int, int]
+    steps_per_member: int
+    train_accuracy: np.ndarray
+    held_out_accuracy: np.ndarray
+    auc: np.ndarray
+    spent: chunked.TrainingCost = chunked.TrainingCost()
+    seconds: float = 0.0
+
+
+class Exposure(NamedTuple):
+    """Log-odds of the true class on shadow rows, for the figure.
+
+    Attributes:
+      log_odds: [M, n] float32 of every member on every row of the shadow pool.
+      member: [M, n] bool, whether the member trained on the row.
+      rows: [n] rows of the data set.
+    """
+
+    log_odds: np.ndarray
+    member: np.ndarray
+    rows: np.ndarray
+
+
+def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment) -> Summary:
+    """Trains the shadow population of a run folder and records its logits; finished work is reused.
+
+    Raises:
+      StoreError: not enough disk space, or the folder holds results of other settings.
+    """
+    begun = time.monotonic()
+    split = splits.obtain(run_folder, experiment)
+    spec = roles.claim(run_folder, shadow.describe(experiment, split))
+    store.files.require_space(run_folder.root, roles.missing_bytes(run_folder, spec))
+    made = execution.make(run_folder, reporter, spec)
+    values, rows = made.logits[spec.name], spec.rows
+    columns = {
+        **naming.named(experiment.dataset, rows),
+        "labels": np.asarray(experiment.dataset.labels)[rows],
+        "places": rows,
+    }
+    for name, array in columns.items():
+        store.files.write_npy(run_folder.path("logits", f"{name}.npy"), array)
+    exposed = exposure(spec, values, split)
+    summary = summarise(spec, values, split, exposed, members.diverged(run_folder, spec))
+    summary = summary._replace(spent=made.spent, seconds=time.monotonic() - begun)
+    write_findings(run_folder, summary)
+    draw_figure(run_folder, experiment, exposed)
+    return summary
+
+
+def summarise(
+    spec: roles.RoleSpec, values: np.ndarray, split: records.Split, exposed: Exposure, diverged: dict[int, int]
+) -> Summary:  # fmt: skip
+    """Accuracies and leak of every member from its recorded logits [M, n, C]."""
+    train = spec.experiment.settings.train
+    labels = np.asarray(spec.experiment.dataset.labels)[spec.rows]
+    held_out = np.isin(spec.rows, np.concatenate([split.test, split.population]))
+    table = spec.membership[:, spec.rows]
+    accuracies = np.full((2, len(table)), np.nan)
+    aucs = np.full(len(table), np.nan)
+    for member, inside in enumerate(table):
+        if member in diverged:
+            continue
+        right = np.asarray(values[member]).argmax(-1) == labels
+        accuracies[:, member] = right[inside].mean(), right[held_out].mean()
+        aucs[member] = roc.auc(exposed.log_odds[member], exposed.member[member])
+    steps = -(-table.sum(1).max() // train.batch) * train.epochs
+    return Summary(len(table), diverged, int(steps), accuracies[0], accuracies[1], aucs)
+
+
+def exposure(spec: roles.RoleSpec, values: np.ndarray, split: records.Split) -> Exposure:
+    """Log-odds of every member on the shadow pool, for the figure."""
+    rows = spec.rows
+    wanted = np.isin(rows, shadow_pool(split, spec.experiment.settings.shadows.pool))
+    labels = np.asarray(spec.experiment.dataset.labels)[rows[wanted]]
+    log_odds = np.stack([
+        np.asarray(signals.carlini_logit(np.asarray(values[m][wanted], np.float32), labels)) for m in spec.member_ids
+    ])  # fmt: skip
+    return Exposure(log_odds, spec.membership[:, rows[wanted]], rows[wanted])
+
+
+def draw_figure(run_folder: store.Run, experiment: experiments.Experiment, exposed: Exposure) -> None:
+    """Draws report/shadows.svg: members against non-members, and the rows that training exposes most."""
+    dataset = experiment.dataset
+    labels = np.asarray(dataset.labels)[exposed.rows]
+    pictures = np.asarray(dataset.inputs)[exposed.rows] if dataset.inputs.ndim == 4 else None
+    figure = figures.exposure(
+        exposed.log_odds, exposed.member, labels, np.asarray(dataset.ids)[exposed.rows], pictures, dataset.class_names,
+        dataset.scale,
+    )  # fmt: skip
+    page.save_figure(figure, run_folder.output("report", "shadows.svg"))
+
+
+def findings(summary: Summary) -> list[records.Finding]:
+    """The summary as findings with intervals over members."""
+    gap, of = summary.train_accuracy - summary.held_out_accuracy, shadow.NAME
+    against = "members' own rows"
+    return [
+        intervals.mean(summary.train_accuracy, metric="train accuracy", of=of, against=against),
+        intervals.mean(summary.held_out_accuracy, metric="held-out accuracy", of=of, against="held-out pool"),
+        intervals.mean(gap, metric="generalisation gap", of=of, against="train minus held-out accuracy"),
+        intervals.mean(summary.auc, metric="AUC of confidence", of=of, against="own against other shadow rows"),
+    ]
+
+
+def write_findings(run_folder: store.Run, summary: Summary) -> None:
+    """Writes summary.json (per member) and report/shadows_findings.json."""
+    plain = {
+        **summary._asdict(),
+        "spent": summary.spent._asdict(),
+        "member": list(range(summary.members)),
+    }
+    store.files.write_json(run_folder.path("summary.json"), plain)
+    numbers = run_folder.path("report", "shadows_findings.json")
+    store.files.write_json(numbers, [vars(finding) for finding in findings(summary)])
+
+
+def summary_text(summary: Summary) -> str:
+    """A summary as a table."""
+
+    def spread(values: np.ndarray) -> str:
+        kept = values[np.isfinite(values)]
+        if not len(kept):
+            return "none finite"
+        return f"{kept.mean():.4f} ± {kept.std(ddof=min(1, len(kept) - 1)):.4f}, min {kept.min():.4f}"
+
+    spent = summary.spent
+    rate = (
+        f"{progress.rate(spent.model_steps / spent.seconds)} model-steps/s"
+        if spent.model_steps
+        else "nothing left to train"
+    )
+    flagged = ", ".join(f"member {member} at step {step}" for member, step in list(summary.diverged.items())[:8])
+    rows = [
+        ("members", f"{summary.members}" + (f" ({len(summary.diverged)} diverged)" if summary.diverged else "")),
+        ("steps per member", f"{summary.steps_per_member:,}"),
+        ("train accuracy", spread(summary.train_accuracy)),
+        ("held-out accuracy", spread(summary.held_out_accuracy)),
+        ("generalisation gap", spread(summary.train_accuracy - summary.held_out_accuracy)),
+        ("AUC of confidence", spread(summary.auc) + "  (members ↑ against other shadow rows; 0.5 = no leak)"),
+        ("training", f"{rate}, {progress.duration(spent.seconds)}"),
+        ("compiling", progress.duration(spent.compile_seconds)),
+        ("in all", progress.duration(summary.seconds)),
+        *([("diverged, frozen", flagged)] if flagged else []),
+    ]
+    return tables.pairs(rows)
+
+
+def files_text(run_folder: store.Run, settings: Settings) -> str:
+    """Where the results are."""
+    rows = [
+        ("  logits/shadow.npy", "[members, rows, classes]; logits/rows.npy numbers rows as the data's own file does"),
+        *[(f"  logits/{recording.file_name(shadow.NAME, view)}", "the same through the training augmentation")
+          for view in shadow.views(settings)],
+        ("  populations/shadow/", "weights (orbax chunks), membership.npz"),
+        ("  split.npz", "shadow, target, population, test rows; forget sets"),
+        ("  summary.json", "accuracies per member"),
+        ("  report/shadows_findings.json", "means with 95 % intervals"),
+        ("  report/shadows.svg", "confidence of members against non-members"),
+    ]  # fmt: skip
+    return f"files in {run_folder.root}:\n{tables.pairs(rows)}"
