@@ -177,6 +177,11 @@ def parse(
         config = values["config"].value
     except errors.UserError:
         raise
+    except flags.UnrecognizedFlagError as error:
+        # absl suggests what is spelled alike; a word of a longer name is as likely meant (--attack: --miacr_attack).
+        longer = [f"--{name}" for name in values if error.flagname in name.split("_")]
+        hint = f". Did you mean {' or '.join(longer)}?" if longer and "Did you mean" not in str(error) else ""
+        raise errors.ConfigError(_first_line(error) + hint) from error
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         raise errors.ConfigError(_first_line(error)) from error
     except (Exception, SystemExit) as error:  # whatever a config file of the user's does while it is read

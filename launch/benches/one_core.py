@@ -24,6 +24,9 @@ THREADS = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
 }
+# Flags of a quick look: it says nothing about speed, so its programs need not be fast, only soon there. (Other devices
+# than CPUs pass over the second.)
+QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
 Say = Callable[[str], None]
 
 
@@ -35,7 +38,8 @@ def measured(module: str, part: str, quick: bool) -> list[Row]:
     """
     command = [sys.executable, "-m", module, part, str(int(quick))]
     # A quick look says nothing about times, so it may find its programs in the cache.
-    environment = {**os.environ, **THREADS, **({} if quick else {"JAX_COMPILATION_CACHE_DIR": ""})}
+    own = {"XLA_FLAGS": f"{THREADS['XLA_FLAGS']} {QUICKLY_COMPILED}"} if quick else {"JAX_COMPILATION_CACHE_DIR": ""}
+    environment = {**os.environ, **THREADS, **own}
     done = subprocess.run(command, cwd=_entry.ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}; its own message stands above.")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.analyses.audit import analysis, binui, gather, scoreboard, scoreui, sweeps
+from jaxunlearn.analyses.audit import analysis, binui, gather, scoreboard, scoreui, sections, sweeps
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.records import Evidence
@@ -299,6 +299,24 @@ def test_the_shadow_sweep_is_the_pooled_auc_of_that_many_shadows(signals, monkey
     scored = binui.score_all(signals, ["lira_off"], audit_signals.groups(signals, chosen, 2), "retrained")
     board = scoreboard.judge(scoreboard.Scored(scored, ~signals.forgotten, {}), chosen.audit.interval)
     assert found.lines["lira_off"][1].value == pytest.approx(board.table["lira_off"]["auc"].value)
+
+
+def test_a_sweep_leaves_out_the_score_that_is_not_finite_and_says_so(signals, monkeypatch):
+    real = scores.compute_cases
+
+    def broken(name, *rest):
+        if name == "lira_off":
+            raise errors.DataError("lira_off is not finite.")
+        return real(name, *rest)
+
+    monkeypatch.setattr(scores, "compute_cases", broken)
+    monkeypatch.setattr(sweeps, "CURVES", ("lira_off", "emia_r"))
+    found = sweeps.shadow_counts(signals, make_settings(audit__counts=(1, 2)), "retrained", QUIET)
+    assert set(found.lines) == {"emia_r"} and len(found.lines["emia_r"]) == 2
+    assert "Left out: lira_off (lira_off is not finite)." in sections.counts(found)[0].text
+    monkeypatch.setattr(sweeps, "CURVES", ("lira_off",))
+    with pytest.raises(errors.DataError, match="no score could be computed along the sweep: lira_off is not finite."):
+        sweeps.shadow_counts(signals, make_settings(audit__counts=(1, 2)), "retrained", QUIET)
 
 
 def test_sensitivity_keeps_the_levels_and_constants_of_each_line(signals):

@@ -113,8 +113,14 @@ def counts(found: sweeps.Sweep) -> list[Section]:
     )
     figure = curves.against_shadows(found.values, found.lines)
     findings = tuple(finding for line in found.lines.values() for finding in line)
-    text = "How much an audit gains from more shadow models; published: one is nearly enough for IAM."
+    said = "How much an audit gains from more shadow models; published: one is nearly enough for IAM."
+    text = said + _left_out(found)
     return [Section("shadow_sweep", "How many shadow models are needed?", text, table, figure, findings)]
+
+
+def _left_out(found: sweeps.Sweep) -> str:
+    """Which lines of a sweep are missing, and why."""
+    return "".join(f" Left out: {name} ({reason})." for name, reason in found.skipped.items())
 
 
 def sensitivity(found: sweeps.Sweep) -> list[Section]:
@@ -127,7 +133,7 @@ def sensitivity(found: sweeps.Sweep) -> list[Section]:
     drawn = {name: line for name, line in found.lines.items() if name.startswith("iam_on")} or found.lines
     figure = curves.sensitivity(found.values, dict(list(drawn.items())[:8]))
     findings = tuple(finding for line in found.lines.values() for finding in line)
-    text = "How much IAM depends on its constants."
+    text = "How much IAM depends on its constants." + _left_out(found)
     return [Section("sensitivity", "What do the constants matter?", text, table, figure, findings)]
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn import scores
+from jaxunlearn import errors, scores
 from jaxunlearn.analyses.audit import binui, scoreboard
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
@@ -27,11 +27,13 @@ class Sweep(NamedTuple):
       values: the axis: numbers of shadows, or interpolation levels.
       lines: name of a line -> one Finding (AUC) per value.
       groups: how many groups of shadows stand behind each value.
+      skipped: line -> why it is left out: a score that is not finite somewhere on the axis.
     """
 
     values: tuple[int, ...]
     lines: dict[str, list[Finding]]
     groups: tuple[int, ...]
+    skipped: dict[str, str] = {}
 
 
 def auc(values: np.ndarray, truth: np.ndarray, settings: Settings, of: str) -> Finding:
@@ -49,15 +51,16 @@ def shadow_counts(signals: AuditSignals, settings: Settings, role: str, context:
         signals, tuple(name for name in CURVES if name in wanted) or wanted[: len(CURVES)], role
     )  # fmt: skip
     lines: dict[str, list[Finding]] = {name: [] for name in names}
+    lost: dict[str, str] = {}
     numbers = []
     for count in counts:
         groups = audit_signals.groups(signals, settings, count)
         numbers.append(len(groups))
-        values = binui.score_all(signals, names, groups, role)
+        values = binui.score_all(signals, names, groups, role, lost=lost)
         context.say(f"{count} shadow(s) per group, {len(groups)} group(s)")
-        for name in names:
+        for name in values:
             lines[name].append(auc(values[name], ~signals.forgotten, settings, name))
-    return Sweep(counts, lines, tuple(numbers))
+    return _swept(counts, lines, tuple(numbers), lost)
 
 
 def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: Context) -> Sweep:
@@ -67,6 +70,7 @@ def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: C
     groups = audit_signals.groups(signals, settings)
     names, _ = audit_signals.runnable(signals, ("iam_on", "iam_off"), role)
     lines: dict[str, list[Finding]] = {}
+    lost: dict[str, str] = {}
     pairs = [(e1, e2) for e1 in audit.sweep_e1 for e2 in audit.sweep_e2 if 0 < e2 < np.expm1(e1)]
     for e1, e2 in pairs:
         constants = signals.options.constants._replace(e1=e1, e2=e2, offline_e1=e1, offline_e2=e2)
@@ -75,10 +79,28 @@ def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: C
             lines[line] = []
             for levels in audit.sweep_levels:
                 changed = signals._replace(options=signals.options._replace(constants=constants, levels=levels))
-                values = binui.score_all(changed, [name], groups, role)
-                lines[line].append(auc(values[name], ~signals.forgotten, settings, line))
+                own: dict[str, str] = {}
+                values = binui.score_all(changed, [name], groups, role, lost=own)
+                if name in own:
+                    lost[line] = own[name]
+                lines[line] += [auc(one, ~signals.forgotten, settings, line) for one in values.values()]
         context.say(f"e1 = {e1:g}, e2 = {e2:g}: {len(audit.sweep_levels)} numbers of levels")
-    return Sweep(tuple(audit.sweep_levels), lines, (len(groups),) * len(audit.sweep_levels))
+    return _swept(tuple(audit.sweep_levels), lines, (len(groups),) * len(audit.sweep_levels), lost)
+
+
+def _swept(
+    values: tuple[int, ...], lines: dict[str, list[Finding]], groups: tuple[int, ...], lost: dict[str, str]
+) -> Sweep:  # fmt: skip
+    """The sweep without lines that were lost on the way.
+
+    Raises:
+      DataError: none is left.
+    """
+    kept = {name: line for name, line in lines.items() if name not in lost}
+    if lost and not kept:
+        reasons = "; ".join(dict.fromkeys(lost.values()))
+        raise errors.DataError(f"no score could be computed along the sweep: {reasons}.")
+    return Sweep(values, kept, groups, lost)
 
 
 def shadow_sources(

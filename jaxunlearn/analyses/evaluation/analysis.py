@@ -26,12 +26,15 @@ def analyse(given: EvaluationInputs, settings: Settings, context: Context) -> Ev
         outputs = load()
         facts = {**given.facts, "logits": outputs.facts, "retrained": None if goal is None else goal.facts,
                  "version": VERSION}  # fmt: skip
-        measured = functools.partial(_measured, given, outputs, retrained)
+
+        def measured(title: str = title, outputs: Outputs = outputs) -> dict[str, np.ndarray]:
+            context.say(f"measuring {title}")  # what is kept from before is not measured again
+            return _measured(given, outputs, retrained)
+
         roles[title] = context.keep(f"evaluation/{title}.npz", facts, measured)
         if "q_hat" in roles[title]:
             sets = functools.partial(_sets, given, outputs, roles[title])
             context.keep(f"evaluation/sets_{title}.npz", facts, sets)
-        context.say(f"measured {title}")
     evaluate = choices.settings
     return Evaluation(
         roles, evaluate.alphas, evaluate.headline, len(given.parts.forget), given.costs, given.diverged,

@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple
 
 from jaxunlearn import errors, escapes, progress, settings
 from launch import _entry
-from launch.benches import lines
+from launch.benches import lines, one_core
 from launch.benches.gpu import child, peaks, report, table
 from launch.benches.gpu.table import Measurement
 
@@ -222,9 +222,8 @@ def start(group: list[Measurement], quick: bool) -> Process:
     """Starts the process of a group, in a session of its own, so that its own children end with it."""
     modules = sorted({one.function.partition(":")[0] for one in group})
     command = [sys.executable, "-m", "launch.benches.gpu.child", *modules]
-    # A quick look says nothing about speed, so its programs need not be fast either.
     own = dict(group[0].environment) if group else {}
-    given = ["--xla_backend_optimization_level=0"] * quick + [own.pop("XLA_FLAGS", "")]
+    given = [one_core.QUICKLY_COMPILED] * quick + [own.pop("XLA_FLAGS", "")]
     flags = " ".join(["--xla_force_host_platform_device_count=1", *_user_flags(), *given]).strip()
     environment = {**os.environ, "XLA_FLAGS": flags, **_cache(quick), **({} if quick else own)}
     output = tempfile.TemporaryFile()
