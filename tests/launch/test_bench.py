@@ -144,7 +144,7 @@ def trained(request):
 def test_members_read_their_own_rows_once_per_epoch(trained):
     problem, order, _ = trained
     assert order.shape == (MEMBERS, STEPS, programs.BATCH)
-    for own, rows in zip(problem.role.membership(problem.role.member_ids), order, strict=True):
+    for own, rows in zip(problem.role.membership, order, strict=True):
         np.testing.assert_array_equal(np.sort(rows.ravel()), np.flatnonzero(own))
 
 
