@@ -76,8 +76,12 @@ def build(name):
     return table.METHODS[name].build(**chosen(name))
 
 
+def network_of(name):
+    return CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
+
+
 def setup(method, forget=FORGET, mapping="map", numbers=None, retain=None, name=""):
-    net = CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
+    net = network_of(name)
     numbers = np.arange(len(forget)) if numbers is None else np.asarray(numbers)
     retain = [np.setdiff1d(np.arange(60), rows) for rows in forget] if retain is None else retain
     parts = method.ensemble
