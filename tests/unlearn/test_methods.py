@@ -42,7 +42,8 @@ def masked(phase, is_masked):
     def compute(member):
         mask, statistics = own.compute(member)
         mask = jax.tree.map(jnp.ones_like, member.params) if mask is None else mask
-        return jax.tree.map(lambda half, one: jnp.where(is_masked, half, one), half_mask(member.params), mask), statistics
+        half = half_mask(member.params)
+        return jax.tree.map(lambda one, other: jnp.where(is_masked, one, other), half, mask), statistics
 
     inner = phase.transform
     safe = transforms.protected(inner) if phase.moves else optax.chain(inner, transforms.masked_gradients())
