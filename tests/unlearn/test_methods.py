@@ -61,7 +61,7 @@ def varied(method, is_masked, factor):
 
 @functools.cache
 def together(name):
-    """What a method makes of all rows at once, every hyperparameter that is a float as a traced number of each."""
+    """What a method makes of all rows side by side, every hyperparameter that is a float as a traced number of each."""
     entry, given, method = table.METHODS[name], chosen(name), build(name)
     plain = table.binder(entry, given)
     hyper = {one: np.full(len(ROWS), given[one]) for one in table.swept(entry, given)}
@@ -73,14 +73,15 @@ def together(name):
         return varied(is_masked=floats.pop("is_masked"), factor=floats.pop("factor"), method=plain(floats))
 
     hyper = {one: np.repeat(values, method.ensemble) for one, values in hyper.items()}
-    return outcome(setup(method, ROWS, numbers=NUMBERS, name=name)._replace(build=bind, hyper=hyper)).variables
+    prepared = setup(method, ROWS, "vmap", NUMBERS, name=name)
+    return outcome(prepared._replace(build=bind, hyper=hyper)).variables
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_population_equals_its_members_alone(name):
-    """Alone, with plain numbers, side by side instead of one after another: the same to rounding."""
+    """Alone, as it is, with plain numbers, in a map instead of side by side: the same to rounding."""
     method = build(name)
-    alone = outcome(setup(method, [FORGET[1]], "vmap", [1], name=name)).variables
+    alone = outcome(setup(method, [FORGET[1]], numbers=[1], name=name)).variables
     close(members(together(name), method, 1), alone)
 
 

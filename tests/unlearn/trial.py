@@ -57,12 +57,12 @@ FORGET = [np.arange(0, 9), np.arange(9, 14), np.arange(14, 26)]
 @functools.cache
 def originals(net, count):
     """Random networks with statistics that are not those of a fresh one."""
-    found = []
-    for number in range(count):
+
+    def draw(number):
         params, statistics = networks.init(net, keys.root(number))
-        statistics = jax.tree.map(lambda leaf, n=number: leaf + 0.1 * (n + 1), statistics)
-        found.append({"params": params, **statistics})
-    return trees.to_host(trees.stack(found))
+        return {"params": params, **jax.tree.map(lambda leaf: leaf + 0.1 * (number + 1), statistics)}
+
+    return trees.to_host(jax.jit(jax.vmap(draw))(jnp.arange(count)))
 
 
 def chosen(name):
