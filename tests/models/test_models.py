@@ -22,7 +22,9 @@ PICTURES |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), (32,
 WIDTHS = {"airbench": 4, "cnn": 4, "cnn_bn": 4, "vit": 12, "vit_s16": 6, "resnet18": 4, "resnet34": 2, "resnet50": 2}
 WIDTHS |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), 2)
 # Fewer layers of the same kind; test_cost.py has the whole ones.
-FEWER = {"vit_s16": {"depth": 2, "size": 64}, "vgg16_bn": {"depths": (1, 1, 1, 1, 1)}}
+FEWER = {"vit": {"depth": 2}, "vit_s16": {"depth": 2, "size": 64}}
+FEWER |= dict.fromkeys(("resnet34", "resnet50"), {"depths": (2, 1, 1, 1)})
+FEWER |= dict.fromkeys(("vgg16", "vgg16_bn", "vgg16_imagenet"), {"depths": (1, 1, 1, 1, 1)})
 NAMES = sorted(MODELS)
 # Whole networks on tiny pictures: compiling takes longer than running, and half as long at the lowest level.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trial import ALL, FORGET, LABELS, build, chosen, close, members, outcome, setup
+from trial import ALL, FORGET, LABELS, build, chosen, close, members, network_of, originals, outcome, setup
 
 from jaxunlearn import trees, unlearn
 from jaxunlearn.unlearn import costs, table, transforms
@@ -18,22 +18,70 @@ from jaxunlearn.unlearn import costs, table, transforms
 REQUESTS = [
     *FORGET, FORGET[0], np.arange(40, 45), FORGET[2], np.array([7]), np.flatnonzero(LABELS[:60] == 2), np.arange(60),
 ]  # fmt: skip
+# Beside them A, B, C under a mask, and A with half and with nothing of the last edit: all rows share one program.
+MASKED, HALF, NOTHING = slice(9, 12), 12, 13
+ROWS = [*REQUESTS, *FORGET, FORGET[0], FORGET[0]]
+NUMBERS = [0, 1, 2] * 4 + [0, 0]
+
+
+def half_mask(params):
+    """1 on every second entry of every leaf."""
+    return jax.tree.map(lambda leaf: jnp.arange(leaf.size).reshape(leaf.shape) % 2, params)
+
+
+def can_be_masked(method):
+    """Not where a phase has another shape, or another start: nothing of the original is there to be kept."""
+    return not any(phase.widen or phase.start == "fresh" for phase in method.phases)
+
+
+def masked(phase, is_masked):
+    """The phase under half a mask where `is_masked` is 1, under its own or none where it is 0; may be traced."""
+    is_continued = phase.same_optimizer and not phase.estimates  # it keeps the mask of the phase before
+    own = phase.estimates.get("mask", unlearn.Estimate(lambda member: (None, member.statistics)))
+
+    def compute(member):
+        mask, statistics = own.compute(member)
+        mask = jax.tree.map(jnp.ones_like, member.params) if mask is None else mask
+        half = half_mask(member.params)
+        return jax.tree.map(lambda one, other: jnp.where(is_masked, one, other), half, mask), statistics
+
+    inner = phase.transform
+    safe = transforms.protected(inner) if phase.moves else optax.chain(inner, transforms.masked_gradients())
+    mask = {} if is_continued else {"mask": own._replace(compute=compute)}
+    return dataclasses.replace(phase, transform=safe, estimates={**phase.estimates, **mask})
+
+
+def varied(method, is_masked, factor):
+    """The method where `is_masked` is 0 and `factor` 1; see `masked`, and `factor` times its last edit."""
+    *first, last = [masked(phase, is_masked) for phase in method.phases] if can_be_masked(method) else method.phases
+    if not last.moves:
+        last = dataclasses.replace(last, transform=optax.chain(last.transform, optax.scale(factor)))
+    return dataclasses.replace(method, phases=(*first, last))
 
 
 @functools.cache
 def together(name):
-    """What a method makes of all requests at once, every hyperparameter that is a float as a traced number of each."""
+    """What a method makes of all rows side by side, every hyperparameter that is a float as a traced number of each."""
     entry, given, method = table.METHODS[name], chosen(name), build(name)
-    floats = {one: np.full(len(REQUESTS) * method.ensemble, given[one]) for one in table.swept(entry, given)}
-    prepared = setup(method, REQUESTS, numbers=[0, 1, 2] * 3, name=name)
-    return outcome(prepared._replace(build=table.binder(entry, given), hyper=floats)).variables
+    plain = table.binder(entry, given)
+    hyper = {one: np.full(len(ROWS), given[one]) for one in table.swept(entry, given)}
+    hyper |= {"is_masked": np.zeros(len(ROWS)), "factor": np.ones(len(ROWS))}
+    hyper["is_masked"][MASKED], hyper["factor"][HALF], hyper["factor"][NOTHING] = 1, 0.5, 0
+
+    def bind(hyper):
+        floats = dict(hyper)
+        return varied(is_masked=floats.pop("is_masked"), factor=floats.pop("factor"), method=plain(floats))
+
+    hyper = {one: np.repeat(values, method.ensemble) for one, values in hyper.items()}
+    prepared = setup(method, ROWS, "vmap", NUMBERS, name=name)
+    return outcome(prepared._replace(build=bind, hyper=hyper)).variables
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_population_equals_its_members_alone(name):
-    """Alone, with plain numbers, side by side instead of one after another: the same to rounding."""
+    """Alone, as it is, with plain numbers, in a map instead of side by side: the same to rounding."""
     method = build(name)
-    alone = outcome(setup(method, [FORGET[1]], "vmap", [1], name=name)).variables
+    alone = outcome(setup(method, [FORGET[1]], numbers=[1], name=name)).variables
     close(members(together(name), method, 1), alone)
 
 
@@ -49,7 +97,7 @@ def test_nothing_leaks_between_rows(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_extreme_requests_end_in_finite_models(name):
-    """The last three rows: one sample, a whole class, nothing is retained."""
+    """Rows 6 to 8 among all: one sample, a whole class, nothing is retained."""
     for path, leaf in trees.named_leaves(together(name)):
         assert np.isfinite(leaf).all(), path
 
@@ -69,47 +117,23 @@ def test_no_steps_and_no_edits_change_nothing(name):
         np.testing.assert_array_equal(a, b)
 
 
-def half_mask(params):
-    """1 on every second entry of every leaf."""
-    return jax.tree.map(lambda leaf: jnp.arange(leaf.size).reshape(leaf.shape) % 2, params)
-
-
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if can_be_masked(build(name))])
 def test_parameters_that_a_mask_protects_stay_bit_for_bit(name):
-    method = build(name)
-    mask = unlearn.Estimate(lambda member: (half_mask(member.params), member.statistics))
-    guarded = []
-    for phase in method.phases:
-        if phase.widen or phase.start == "fresh":
-            continue  # another shape, or another start: nothing of the original is there to be kept
-        inner = phase.transform
-        safe = transforms.protected(inner) if phase.moves else optax.chain(inner, transforms.masked_gradients())
-        # Everything a phase remembers stays; its own mask, if it has one, gives way to this one.
-        guarded.append(dataclasses.replace(phase, transform=safe, estimates={**phase.estimates, "mask": mask},
-                                           same_optimizer=False))  # fmt: skip
-    if len(guarded) < len(method.phases):
-        pytest.skip("a phase starts from other parameters")
-    prepared = setup(dataclasses.replace(method, phases=tuple(guarded)), name=name)
-    after, before = outcome(prepared).variables["params"], prepared.originals["params"]
+    after, before = trees.take(together(name), MASKED)["params"], originals(network_of(name), 3)["params"]
     keep = half_mask(trees.take(before, 0))
     for a, b, m in zip(jax.tree.leaves(after), jax.tree.leaves(before), jax.tree.leaves(keep), strict=True):
         still = np.broadcast_to(np.asarray(m) == 0, a.shape)
         np.testing.assert_array_equal(a[still], b[still])
+    whole = trees.take(together(name), slice(0, 3))["params"]
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(whole), strict=True))
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if not build(name).phases[-1].moves])
 def test_an_edit_composes_with_chain(name):
-    method = build(name)
-    last = method.phases[-1]
-
-    def scaled(factor):
-        phase = dataclasses.replace(last, transform=optax.chain(last.transform, optax.scale(factor)))
-        prepared = setup(dataclasses.replace(method, phases=(*method.phases[:-1], phase)), name=name)
-        return outcome(prepared).variables["params"]
-
-    is_first = len(method.phases) == 1 or last.start == "original"
-    nothing = setup(method, name=name).originals["params"] if is_first else scaled(0.0)
-    half, whole = scaled(0.5), scaled(1.0)
+    method, found = build(name), together(name)["params"]
+    is_first = len(method.phases) == 1 or method.phases[-1].start == "original"
+    nothing = trees.take(originals(network_of(name), 3)["params"] if is_first else found, 0 if is_first else NOTHING)
+    half, whole = (trees.take(found, row) for row in (HALF, 0))
     for a, b, c in zip(*map(jax.tree.leaves, (nothing, half, whole)), strict=True):
         np.testing.assert_allclose(b, (a + c) / 2, atol=1e-5 * max(1.0, float(np.abs(c).max())))
 

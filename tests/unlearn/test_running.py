@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from trial import CONVOLVED, DENSE, FORGET, IMAGES, build, close, outcome, setup
+from trial import CONVOLVED, DENSE, FORGET, IMAGES, LABELS, build, close, outcome, setup
 
 from jaxunlearn import errors, keys, trees, unlearn
 from jaxunlearn.population import capacity
@@ -32,25 +32,17 @@ def test_a_checkpoint_in_any_phase_leads_to_the_same_end():
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_member_that_diverges_is_frozen_alone():
-    build_one = unlearn.lookup("finetune").build
-    prepared = setup(build_one(epochs=2, batch=16))
-    hyper = {"lr": np.asarray([0.01, 1e20, 0.01], np.float32)}
-    wild = prepared._replace(build=lambda hyper: build_one(epochs=2, batch=16, **hyper), hyper=hyper)
-    found = outcome(wild)
-    assert (found.diverged_at >= 0).tolist() == [False, True, False]
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trees.take(found.variables, np.array([0, 2]))))
-
-
 def test_recalibrated_statistics_are_means_over_the_retained_rows():
     method = build("finetune")
     prepared = setup(method, name="activation_reset")._replace(bn="recalibrate", batch=64)
     found = trees.take(outcome(prepared).variables, 0)
     retained = prepared.retain[0]
-    maps, _ = networks.activations(
-        CONVOLVED, found["params"], {"batch_stats": found["batch_stats"]}, IMAGES[retained], None
-    )  # fmt: skip
-    convolved = np.asarray(maps[("Conv_0",)])
+
+    @jax.jit
+    def maps(params, statistics):
+        return networks.activations(CONVOLVED, params, statistics, IMAGES[retained], None)[0][("Conv_0",)]
+
+    convolved = np.asarray(maps(found["params"], {"batch_stats": found["batch_stats"]}))
     own = found["batch_stats"]["BatchNorm_0"]
     np.testing.assert_allclose(own["mean"], convolved.mean((0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(own["var"], convolved.var((0, 1, 2), ddof=1), rtol=1e-4)
@@ -80,28 +72,36 @@ def test_unknown_rows_are_refused():
         outcome(setup(dataclasses.replace(method, phases=(broken,))))
 
 
-def resumed(prepared, number):
-    """The outcome of a run that is cut off after its event `number` and goes on from there."""
+def cut_off(prepared, places):
+    """The outcome of a run, and those of runs that go on from its events at these places."""
+    kept, straight = [], None
     for place, event in enumerate(running.run(prepared)):
-        if place == number:
-            tree = jax.tree.map(np.asarray, event.checkpoint())
-            *_, last = running.run(prepared, running.Checkpoint(event.phase, event.epoch, tree))
-            return last.outcome
-    raise AssertionError("the run has fewer events")
+        straight = event.outcome
+        if place in places:
+            kept.append(running.Checkpoint(event.phase, event.epoch, jax.tree.map(np.asarray, event.checkpoint())))
+    assert len(kept) == len(places)
+    return straight, [outcome_of(running.run(prepared, checkpoint)) for checkpoint in kept]
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_diverged_member_stays_flagged_wherever_the_run_is_cut_off(number):
+def outcome_of(events):
+    *_, last = events
+    return last.outcome
+
+
+def test_a_member_that_diverges_is_frozen_alone_and_stays_flagged_wherever_the_run_is_cut_off():
     build_one = unlearn.lookup("hybrid").build
     hyper = {"lr": np.asarray([0.01, 1e20, 0.01], np.float32)}
     prepared = setup(build_one())._replace(build=lambda hyper: build_one(epochs=2, batch=16, **hyper), hyper=hyper)
-    assert (resumed(prepared, number).diverged_at >= 0).tolist() == [False, True, False]
+    straight, cut = cut_off(prepared, (0, 1, 2))
+    for found in (straight, *cut):
+        assert (found.diverged_at >= 0).tolist() == [False, True, False]
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trees.take(found.variables, np.array([0, 2]))))
 
 
 def test_a_phase_that_stops_early_goes_on_from_its_last_epoch():
     prepared = setup(saliency.sfron(epochs=5, iterations=4, batch=16), FORGET[:1])
     assert running.epochs_of(prepared, 0) == 1
-    straight, cut = outcome(prepared), resumed(prepared, 0)
+    straight, (cut,) = cut_off(prepared, (0,))
     for a, b in zip(jax.tree.leaves(straight.variables), jax.tree.leaves(cut.variables), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -110,11 +110,14 @@ def statistics(prepared):
     return trees.take(outcome(prepared).variables["batch_stats"], 0)
 
 
-def with_other_forget_rows(prepared):
-    """The same run with other pictures in the rows of the first forget set."""
-    images = np.array(IMAGES)
-    images[FORGET[0]] = images[FORGET[0]][:, ::-1] + 1.0
-    return prepared._replace(data=prepared.data._replace(inputs=images))
+def beside_other_forget_rows(method, policy):
+    """Both members of a population that differ in the pictures of the rows to forget, and in nothing else."""
+    prepared = setup(method, FORGET[:1] * 2, numbers=[0, 0])._replace(bn=policy)
+    images = np.concatenate([IMAGES, IMAGES[FORGET[0]][:, ::-1] + 1.0])
+    data = prepared.data._replace(inputs=images, labels=np.append(LABELS, LABELS[FORGET[0]]))
+    forget = [FORGET[0], np.arange(len(IMAGES), len(images))]
+    found = outcome(prepared._replace(data=data, forget=forget)).variables
+    return trees.take(found, 0), trees.take(found, 1)
 
 
 def differ(one, other):
@@ -122,10 +125,9 @@ def differ(one, other):
 
 
 def test_recalibrated_edits_forget_what_their_passes_did_to_the_statistics():
-    idle = setup(dampening.ssd(alpha=1e9, batch=16), FORGET[:1])
     for policy, leaks in (("faithful", True), ("recalibrate", False)):
-        prepared = idle._replace(bn=policy)
-        assert differ(statistics(prepared), statistics(with_other_forget_rows(prepared))) == leaks
+        one, other = beside_other_forget_rows(dampening.ssd(alpha=1e9, batch=16), policy)
+        assert differ(one["batch_stats"], other["batch_stats"]) == leaks
 
 
 def test_training_mode_in_the_first_epoch_alone():
@@ -148,13 +150,13 @@ def test_edits_keep_their_own_mode_under_the_policy_of_the_first_epoch():
 def test_models_left_in_training_mode_take_in_the_forget_rows_only_where_published_code_does(method):
     prepared = setup(method, FORGET[:1])
     assert method.left_training and not differ(statistics(prepared), trees.take(prepared.originals["batch_stats"], 0))
-    faithful = prepared._replace(bn="faithful")
-    assert differ(statistics(faithful), statistics(with_other_forget_rows(faithful)))
+    one, other = beside_other_forget_rows(method, "faithful")
+    assert differ(one["batch_stats"], other["batch_stats"])
 
 
 def test_a_replay_of_exact_steps_never_sees_the_forget_rows():
-    exact = setup(replay.deltagrad(epochs=2, period=1, batch=16), FORGET[:1])
-    close(outcome(with_other_forget_rows(exact)).variables, outcome(exact).variables, 1e-5)
+    one, other = beside_other_forget_rows(replay.deltagrad(epochs=2, period=1, batch=16), "auto")
+    close(other, one, 1e-5)
 
 
 def jittered(inputs, key, is_train):

@@ -61,7 +61,7 @@ def test_two_teachers_equal_the_published_loss(folder, temperature):
         flag = file["is_forget"]
         loss, gradient = file[f"badteacher_loss_T{temperature}"], file[f"badteacher_grad_T{temperature}"]
     student, good, bad = (jnp.asarray(one, jnp.float32) for one in (student, good, bad))
-    found = jax.value_and_grad(teachers.two_teachers)(student, bad, good, batch_of(flag), temperature)
+    found = jax.jit(jax.value_and_grad(teachers.two_teachers))(student, bad, good, batch_of(flag), temperature)
     np.testing.assert_allclose(found[0], loss, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found[1], gradient, rtol=0, atol=1e-6)
     whole = teachers.two_teachers(student, bad, good, batch_of(flag), temperature, per_class=False)
@@ -312,11 +312,11 @@ def test_rewinding_takes_the_epoch_whose_forget_error_is_closest_to_the_held_out
     net, start, retain, forget, _ = original
     count = len(forget[1])
 
-    def outcome(held_out, **more):
-        method = nets.in_order(teachers.scrub(lr=0.03, msteps=3, batch=16, **more))
-        return nets.outcome(nets.setup(net, method, start, retain, forget, validation=held_out, bn="faithful"))
+    def run(held_out, **more):
+        method = nets.in_order(teachers.scrub(lr=0.03, epochs=4, msteps=3, batch=16, **more))
+        return running.run(nets.setup(net, method, start, retain, forget, validation=held_out, bn="faithful"))
 
-    states = [outcome(retain, epochs=epochs) for epochs in (1, 2, 3, 4)]
+    states = [nets.after(event) for event in run(retain) if event.outcome is None]
     wrong = np.array([error(net, state, forget) for state in states])
     kept = tuple(part[:count] for part in retain)
     assert (np.diff(wrong) > 0).all() and error(net, states[-1], kept) == 0
@@ -324,8 +324,8 @@ def test_rewinding_takes_the_epoch_whose_forget_error_is_closest_to_the_held_out
     for share in (0.0, 0.5, 1.0):
         labels = np.where(np.arange(count) < share * count, 1 - kept[1], kept[1])
         taken.append(int(np.argmin(np.abs(wrong - share))))
-        found = outcome((kept[0], labels), epochs=4, rewind=True)
-        nets.assert_close(found, states[taken[-1]], 1e-6)
+        *_, last = run((kept[0], labels), rewind=True)
+        nets.assert_close(trees.take(last.outcome.variables, 0), states[taken[-1]], 1e-6)
     assert taken == [0, 2, 3]
 
 

@@ -57,12 +57,12 @@ FORGET = [np.arange(0, 9), np.arange(9, 14), np.arange(14, 26)]
 @functools.cache
 def originals(net, count):
     """Random networks with statistics that are not those of a fresh one."""
-    found = []
-    for number in range(count):
+
+    def draw(number):
         params, statistics = networks.init(net, keys.root(number))
-        statistics = jax.tree.map(lambda leaf, n=number: leaf + 0.1 * (n + 1), statistics)
-        found.append({"params": params, **statistics})
-    return trees.to_host(trees.stack(found))
+        return {"params": params, **jax.tree.map(lambda leaf: leaf + 0.1 * (number + 1), statistics)}
+
+    return trees.to_host(jax.jit(jax.vmap(draw))(jnp.arange(count)))
 
 
 def chosen(name):
@@ -76,8 +76,12 @@ def build(name):
     return table.METHODS[name].build(**chosen(name))
 
 
+def network_of(name):
+    return CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
+
+
 def setup(method, forget=FORGET, mapping="map", numbers=None, retain=None, name=""):
-    net = CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
+    net = network_of(name)
     numbers = np.arange(len(forget)) if numbers is None else np.asarray(numbers)
     retain = [np.setdiff1d(np.arange(60), rows) for rows in forget] if retain is None else retain
     parts = method.ensemble
