@@ -4,9 +4,11 @@ A world is a forget set, 12 shadows, a model retrained without the set and an or
 and shadows are drawn alike, so p-values must be uniform. All models of all worlds are one population.
 """
 
+import contextlib
 import functools
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
 
@@ -31,7 +33,19 @@ class Worlds(NamedTuple):
     logits: np.ndarray
 
 
+@contextlib.contextmanager
+def optimised():
+    """Compiles as users do: hundreds of members of many epochs run for longer than that takes."""
+    kept = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", kept)
+
+
 @functools.cache
+@optimised()
 def worlds(count, wrong, hidden, epochs, seed=0):
     """Trains `count` worlds on digits, a part `wrong` of whose labels is random (and must be learned by heart)."""
     config = settings.defaults()
@@ -154,7 +168,7 @@ def test_emia_p_values_of_truly_forgotten_samples_keep_every_level_that_matters(
 
 @pytest.mark.parametrize("name, least", [("lira_off", 0.25), ("emia_r", 0.25), ("iam_on", 0.3), ("iam_off", 0.05)])
 def test_samples_that_were_never_unlearned_are_found_and_forgotten_ones_are_left_alone(name, least):
-    """Measured (24 forget sets of 40): 0.38, 0.41, 0.47, 0.12 of the samples in the original, at most 0.001 after."""
+    """Measured (24 forget sets of 40): 0.52, 0.31, 0.32, 0.08 of the samples in the original, at most 0.002 after."""
 
     def caught(audited):
         lines = p_out(name, by_heart, audited)

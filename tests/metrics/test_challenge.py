@@ -35,24 +35,25 @@ def naive_epsilon(retrained, unlearned, delta=1e-5):
     positive, negative = (
         (retrained, unlearned) if np.median(retrained) > np.median(unlearned) else (unlearned, retrained)
     )
-    found = []
-
     every = np.concatenate([retrained, unlearned])
     size = math.ceil((every.max() - every.min()) * 100)
     low, high = np.float32(every.min()), np.float32(every.max())
     step = (high - low) / np.float32(max(size - 1, 1))
-    for i in range(size):
-        tau = low + step * np.float32(i) if i < size // 2 or size == 1 else high - step * np.float32(size - 1 - i)
-        missed, taken = (positive < np.float64(tau)).sum(), (negative >= np.float64(tau)).sum()
-        found.append(shown((np.array([missed]), len(positive)), (np.array([taken]), len(negative)), delta))
+    upwards = np.arange(size, dtype=np.float32)
+    tau = np.where(upwards < max(size // 2, size == 1), low + step * upwards, high - step * upwards[::-1])
+    tau = tau.astype(np.float64)[:, None]
+    missed, taken = (positive < tau).sum(1), (negative >= tau).sum(1)
+    found = [shown((missed, len(positive)), (taken, len(negative)), delta)]
 
     inside, outside = (positive, negative) if np.ptp(positive) < np.ptp(negative) else (negative, positive)
     width = np.ptp(inside)
     start, stop = inside.min() + width - 2, inside.max() + 2
+    rules = []
     for right in np.linspace(start, stop, num=math.ceil((stop - start) * 100)):
         left = np.linspace(right - width - 2, right - width + 2, num=400)[:, None]
-        hits, taken = (((left <= group) & (group <= right)).sum(1) for group in (inside, outside))
-        found.append(shown((len(inside) - hits, len(inside)), (taken, len(outside)), delta))
+        rules.append([((left <= group) & (group <= right)).sum(1) for group in (inside, outside)])
+    hits, taken = np.stack(rules, 1)
+    found.append(shown((len(inside) - hits, len(inside)), (taken, len(outside)), delta))
     return min(max(*found, 0.0), 50.0)
 
 
