@@ -3,10 +3,13 @@
 The door for given arrays has its own file.
 """
 
+import contextlib
+import io
 import json
 import re
 import shutil
 
+import figures
 import numpy as np
 import pytest
 
@@ -52,11 +55,12 @@ def launch(*argv, workdir, verb=audit):
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     """A run nobody disturbs, and what it printed."""
-    import contextlib
-    import io
-
     workdir = tmp_path_factory.mktemp("audit") / "run"
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    with (
+        figures.drawn(),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
         assert launch(*arguments(), workdir=workdir) == 0, err.getvalue()
     return workdir, out.getvalue(), err.getvalue()
 

@@ -3,10 +3,9 @@
 import contextlib
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import figures
 import numpy as np
 import pytest
 
@@ -55,13 +54,20 @@ def test_gains_are_over_the_same_method_with_the_same_other_values():
     assert section.text == "lambda 1 changes UA by +20.0 and TA by -2.0 points, mean over 2 method(s)."
 
 
-def launched(verb, workdir, *arguments):
-    """What a launcher prints: stdout, stderr."""
+def ended(verb, workdir, *arguments):
+    """A launcher's exit code, stdout and stderr."""
     extra = {"define": verb.define, "alone": verb.alone} if verb is evaluate else {}
     argv = ["launch", "--config=configs/digits.py:smoke", f"--workdir={workdir}", *arguments]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        assert _entry.main(verb.command, verb.__doc__, argv, **extra) == 0, err.getvalue()
-    return out.getvalue(), err.getvalue()
+        code = _entry.main(verb.command, verb.__doc__, argv, **extra)
+    return code, out.getvalue(), err.getvalue()
+
+
+def launched(verb, workdir, *arguments):
+    """What a launcher prints: stdout, stderr."""
+    code, out, err = ended(verb, workdir, *arguments)
+    assert code == 0, err
+    return out, err
 
 
 def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path):
@@ -108,10 +114,6 @@ def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path
     assert titles[0] == "Utility" and "Prediction sets against alpha" in titles
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=600)
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -125,5 +127,6 @@ def run(*arguments):
     ],
 )  # fmt: skip
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(tmp_path, changes, message):
-    done = run("launch.evaluate", "--config=configs/digits.py:smoke", f"--workdir={tmp_path / 'w'}", *changes)
-    assert done.returncode == 2 and message in done.stderr and not (tmp_path / "w").exists()
+    one = "--config.unlearn.methods=finetune"  # all of them would be traced
+    code, _, err = ended(evaluate, tmp_path / "w", one, *changes)
+    assert code == 2 and message in err and not (tmp_path / "w").exists()

@@ -1,0 +1,37 @@
+"""Figures that are composed but not drawn: drawing is a third of what a run costs, and few tests look at a picture.
+
+`tests/launch` and `tests/runs` leave figures blank; the fixture that makes a verb's first run draws them: `with drawn():`.
+"""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from jaxunlearn.report import page
+
+REAL = page._settle, Figure.savefig
+
+
+def blank():
+    """Every figure is saved as an empty picture while the block runs."""
+    return _saved_by(lambda figure: None, _save_blank)
+
+
+def drawn():
+    """Figures are drawn while the block runs, as users see them."""
+    return _saved_by(*REAL)
+
+
+@contextlib.contextmanager
+def _saved_by(settle, savefig):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(page, "_settle", settle)
+        patched.setattr(Figure, "savefig", savefig)
+        yield
+
+
+def _save_blank(figure, target, **options):
+    empty = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    target.write_text(empty) if isinstance(target, Path) else target.write(empty)
