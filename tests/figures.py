@@ -1,6 +1,6 @@
-"""Figures that are composed but not drawn: drawing is a third of what a run costs, and few tests look at a picture.
+"""Figures that are not drawn: drawing is a third of what a run costs, and few tests look at a picture.
 
-`tests/launch` and `tests/runs` leave figures blank; the fixture that makes a verb's first run draws them: `with drawn():`.
+`tests/launch` and `tests/runs` leave them blank; whoever makes a verb's first run draws them: `with drawn():`.
 """
 
 import contextlib
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from jaxunlearn.report import page
+from jaxunlearn.report import figures, page
 
-REAL = page._settle, Figure.savefig
+REAL = page._settle, Figure.savefig, figures.exposure
 
 
 def blank():
-    """Every figure is saved as an empty picture while the block runs."""
-    return _saved_by(lambda figure: None, _save_blank)
+    """Every figure is saved as an empty picture while the block runs, and composed first but for one."""
+    return _saved_by(lambda figure: None, _save_blank, lambda *arguments: Figure())
 
 
 def drawn():
@@ -25,10 +25,11 @@ def drawn():
 
 
 @contextlib.contextmanager
-def _saved_by(settle, savefig):
+def _saved_by(settle, savefig, exposure):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(page, "_settle", settle)
         patched.setattr(Figure, "savefig", savefig)
+        patched.setattr(figures, "exposure", exposure)  # of the shadow models: part of every run
         yield
 
 

@@ -2,34 +2,26 @@
 
 import csv
 import json
+import shutil
 
+import finished
 import numpy as np
 import pytest
 
-from launch import _entry, audit, evaluate, study, unlearn
+from launch import audit, evaluate, study, unlearn
 
 METHODS = "finetune,ssd"
-SMALL = ["--config=configs/digits.py", *(f"--config.{one}" for one in (
-    "model.name=logistic", "train.epochs=2", "train.learning_rate=0.05", "shadows.count=2", "split.forget.count=3",
-    "targets.snapshots=0", "targets.shadow_origin=False", "targets.population_in=False", "evaluate.svc_rows=100",
-    f"unlearn.methods={METHODS}",
-))]  # fmt: skip
+GIVEN = [*finished.GIVEN, finished.TWO_EPOCHS, "--config.evaluate.svc_rows=100", f"--config.unlearn.methods={METHODS}"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run folder that every verb has worked in, and what each of them printed."""
-    path = tmp_path_factory.mktemp("same")
-
-    def run(verb, *more):
-        define, alone = getattr(verb, "define", None), getattr(verb, "alone", None)
-        argv = ["x", *SMALL, *more, f"--workdir={path}"]
-        assert _entry.main(verb.command, verb.__doc__, argv, define=define, alone=alone) == 0
-
-    run(unlearn)
-    run(study, "--config.study.kind=methods")
-    run(evaluate)
-    run(audit, "--unlearned=unlearned:finetune", "--scores=iam_on,confidence", "--protocol=binui")
+    """A run folder that every verb has worked in."""
+    path = shutil.copytree(finished.folder(), tmp_path_factory.mktemp("same") / "run")
+    audited = ("--unlearned=unlearned:finetune", "--scores=iam_on,confidence", "--protocol=binui")
+    for verb, *more in ((study, "--config.study.kind=methods"), (evaluate,), (audit, *audited)):
+        code, _, err = finished.launch(verb, *GIVEN, *more, workdir=path)
+        assert code == 0, err
     return path
 
 
@@ -56,10 +48,10 @@ def test_utility_is_the_same_whoever_prints_it(folder):
     assert compared == 4 * 3  # original, retrained and two methods: UA, RA, TA
 
 
-def test_the_gap_to_retraining_is_the_same(folder, capsys):
-    argv = ["x", *SMALL, f"--workdir={folder}"]
-    assert _entry.main(unlearn.command, unlearn.__doc__, argv, define=unlearn.define, alone=unlearn.alone) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+def test_the_gap_to_retraining_is_the_same(folder):
+    code, out, err = finished.launch(unlearn, *GIVEN, workdir=folder)
+    assert code == 0, err
+    lines = [line.split() for line in out.splitlines()]
     printed = {line[0]: float(line[-3]) for line in lines if line and line[0] in METHODS.split(",")}
     with open(folder / "report" / "tables" / "utility.csv") as file:
         rows = {row["role"]: row for row in csv.DictReader(file)}

@@ -1,4 +1,4 @@
-"""Whole runs of these tests compose their figures without drawing them."""
+"""Whole runs of these tests leave their figures blank."""
 
 import figures
 import pytest

@@ -1,11 +1,10 @@
 """Evaluation of run folders: parts of forgotten classes, the whole verb on digits, the study of the conformal loss."""
 
-import contextlib
-import io
 import json
-from pathlib import Path
+import shutil
 
 import figures
+import finished
 import numpy as np
 import pytest
 
@@ -14,7 +13,7 @@ from jaxunlearn.analyses.evaluation import inputs, sections
 from jaxunlearn.runs import experiments, splits
 from jaxunlearn.runs.drivers import delivery
 from jaxunlearn.runs.studies import conformal_loss
-from launch import _entry, evaluate, study
+from launch import evaluate, study
 
 
 def experiment(**changes):
@@ -54,29 +53,21 @@ def test_gains_are_over_the_same_method_with_the_same_other_values():
     assert section.text == "lambda 1 changes UA by +20.0 and TA by -2.0 points, mean over 2 method(s)."
 
 
-def ended(verb, workdir, *arguments):
-    """A launcher's exit code, stdout and stderr."""
-    extra = {"define": verb.define, "alone": verb.alone} if verb is evaluate else {}
-    argv = ["launch", "--config=configs/digits.py:smoke", f"--workdir={workdir}", *arguments]
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = _entry.main(verb.command, verb.__doc__, argv, **extra)
-    return code, out.getvalue(), err.getvalue()
-
-
 def launched(verb, workdir, *arguments):
     """What a launcher prints: stdout, stderr."""
-    code, out, err = ended(verb, workdir, *arguments)
+    code, out, err = finished.launch(verb, *finished.GIVEN, *arguments, workdir=workdir)
     assert code == 0, err
     return out, err
 
 
-def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path):
+def test_evaluating_digits_and_again_and_studying_the_loss(tmp_path):
     """Every role gets every number; a second run measures nothing again; the sections can be read back."""
-    common = ["--config.model.name=logistic", "--config.split.forget.count=2", "--config.unlearn.options=epochs=2",
-              "--config.unlearn.methods=finetune,finetune+conformal", "--config.unlearn.conformal.lamda=0,5",
-              "--config.train.epochs=8"]  # fmt: skip
-    first, _ = launched(evaluate, tmp_path, *common)
-    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    folder = shutil.copytree(finished.folder(), tmp_path / "copy")
+    common = [finished.TWO_EPOCHS, "--config.unlearn.methods=finetune,finetune+conformal",
+              "--config.unlearn.conformal.lamda=0,5"]  # fmt: skip
+    with figures.drawn():
+        first, _ = launched(evaluate, folder, *common)
+    stored = json.loads((folder / "evaluation.json").read_text())
     swept = [f"finetune+conformal@conformal_lamda={value}" for value in (0.0, 5.0)]
     assert list(stored["roles"]) == ["original", "retrained", "finetune", *swept]
     names = {"UA", "RA", "TA", "confidence_forget", "confidence_test", "svc_confidence", "threshold_entropy",
@@ -84,33 +75,33 @@ def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path
              "miacr"}  # fmt: skip
     for role, numbers in stored["roles"].items():
         assert names <= set(numbers), role
-        assert np.shape(numbers["cr_forget"]) == (2, 4) and np.shape(numbers["UA"]) == (2,)
+        assert np.shape(numbers["cr_forget"]) == (3, 4) and np.shape(numbers["UA"]) == (3,)
     # Weight 0 is fine-tuning itself; a large one lowers what the model gives the true labels.
     for name in ("UA", "confidence_forget"):
         np.testing.assert_allclose(stored["roles"][swept[0]][name], stored["roles"]["finetune"][name], atol=1e-5)
     confidence = {role: np.mean(stored["roles"][role]["confidence_forget"]) for role in swept}
     assert confidence[swept[1]] < confidence[swept[0]] - 0.02
-    sets = np.load(tmp_path / "evaluation" / "sets_retrained.npz")
+    sets = np.load(folder / "evaluation" / "sets_retrained.npz")
     own = np.where(sets["forget"][:, None], sets["covered"], 0).sum(-1) / sets["forget"].sum(-1)[:, None]
     np.testing.assert_allclose(own, stored["roles"]["retrained"]["coverage_forget"], rtol=1e-6)
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation").iterdir()}
-    second, progress = launched(evaluate, tmp_path, *common)
-    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation").iterdir()}
+    written = {path: path.stat().st_mtime_ns for path in (folder / "evaluation").iterdir()}
+    second, progress = launched(evaluate, folder, *common)
+    assert written == {path: path.stat().st_mtime_ns for path in (folder / "evaluation").iterdir()}
     assert len(written) == 2 * len(stored["roles"]) and "compiling" not in progress
     assert second.splitlines()[0] == first.splitlines()[0]
-    assert {path.name for path in Path(tmp_path / "report" / "tables").glob("*.csv")} >= {
+    assert {path.name for path in (folder / "report" / "tables").glob("*.csv")} >= {
         "utility.csv", "attacks.csv", "conformal.csv", "alphas.csv",
     }  # fmt: skip
-    told, progress = launched(study, tmp_path, *common, "--config.study.kind=conformal")
+    told, progress = launched(study, folder, *common, "--config.study.kind=conformal")
     assert "compiling" not in progress and told.startswith("lambda 5 changes UA by ")  # the same members
-    rows = (tmp_path / "report" / "tables" / "conformal_loss.csv").read_text().splitlines()
+    rows = (folder / "report" / "tables" / "conformal_loss.csv").read_text().splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [
         ["original", ""], ["retrained", ""], ["finetune", "0"], ["finetune", "5"],
     ]  # fmt: skip
-    page = (tmp_path / "report" / "evaluation.html").read_text()
+    page = (folder / "report" / "evaluation.html").read_text()
     assert "recover ratio" in page and "Prediction sets against alpha" in page and "by class" in page
-    with store.open_run(str(tmp_path), ()) as folder:
-        titles = [section.title for section in delivery.joined_sections(folder, ("evaluation",))]
+    with store.open_run(str(folder), ()) as run:
+        titles = [section.title for section in delivery.joined_sections(run, ("evaluation",))]
     assert titles[0] == "Utility" and "Prediction sets against alpha" in titles
 
 
@@ -127,6 +118,6 @@ def test_evaluating_digits_from_nothing_and_again_and_studying_the_loss(tmp_path
     ],
 )  # fmt: skip
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(tmp_path, changes, message):
-    one = "--config.unlearn.methods=finetune"  # all of them would be traced
-    code, _, err = ended(evaluate, tmp_path / "w", one, *changes)
+    given = [finished.GIVEN[0], "--config.unlearn.methods=finetune"]  # all of them would be traced
+    code, _, err = finished.launch(evaluate, *given, *changes, workdir=tmp_path / "w")
     assert code == 2 and message in err and not (tmp_path / "w").exists()

@@ -1,0 +1,35 @@
+"""One finished run of two unlearning methods on three forget sets, made once per process; tests change copies of it."""
+
+import atexit
+import contextlib
+import functools
+import io
+import shutil
+import tempfile
+from pathlib import Path
+
+from launch import _entry, unlearn
+
+# Whoever works in a copy gives these settings, and none of them again with another value.
+GIVEN = ["--config=configs/digits.py:smoke", "--config.model.name=mlp", "--config.model.hidden=16,",
+         "--config.split.forget.count=3", "--config.targets.snapshots=0"]  # fmt: skip
+TWO_EPOCHS = "--config.unlearn.options=epochs=2"
+
+
+def launch(verb, *arguments, workdir):
+    """(exit code, stdout, stderr) of a launcher in this process."""
+    define, alone = getattr(verb, "define", None), getattr(verb, "alone", None)
+    argv = [verb.__name__, *arguments, f"--workdir={workdir}"]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = _entry.main(verb.command, verb.__doc__, argv, define=define, alone=alone)
+    return code, out.getvalue(), err.getvalue()
+
+
+@functools.cache
+def folder():
+    """The run folder, for reading only."""
+    path = Path(tempfile.mkdtemp(prefix="jaxunlearn-test-run-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    code, _, err = launch(unlearn, *GIVEN, TWO_EPOCHS, "--methods=finetune,ssd", workdir=path)
+    assert code == 0, err
+    return path
