@@ -34,6 +34,22 @@ def can_be_masked(method):
     return not any(phase.widen or phase.start == "fresh" for phase in method.phases)
 
 
+def guarded(phase, is_masked):
+    """A phase's transform, protected by its mask where `is_masked` is 1; it sees the mask itself as it is."""
+    inner = optax.with_extra_args_support(phase.transform)
+
+    def inside(updates, state, params=None, *, mask, own, **extras):
+        return inner.update(updates, state, params, mask=own, **extras)
+
+    def outside(updates, state, params=None, *, mask, **extras):
+        keep = jax.tree.map(lambda one: jnp.where(is_masked, one, 1), mask)
+        return safe.update(updates, state, params, mask=keep, own=mask, **extras)
+
+    seen = optax.GradientTransformationExtraArgs(inner.init, inside)
+    safe = transforms.protected(seen) if phase.moves else optax.chain(seen, transforms.masked_gradients())
+    return optax.GradientTransformationExtraArgs(safe.init, outside)
+
+
 def masked(phase, is_masked):
     """The phase under half a mask where `is_masked` is 1, under its own or none where it is 0; may be traced."""
     is_continued = phase.same_optimizer and not phase.estimates  # it keeps the mask of the phase before
@@ -45,10 +61,8 @@ def masked(phase, is_masked):
         half = half_mask(member.params)
         return jax.tree.map(lambda one, other: jnp.where(is_masked, one, other), half, mask), statistics
 
-    inner = phase.transform
-    safe = transforms.protected(inner) if phase.moves else optax.chain(inner, transforms.masked_gradients())
     mask = {} if is_continued else {"mask": own._replace(compute=compute)}
-    return dataclasses.replace(phase, transform=safe, estimates={**phase.estimates, **mask})
+    return dataclasses.replace(phase, transform=guarded(phase, is_masked), estimates={**phase.estimates, **mask})
 
 
 def varied(method, is_masked, factor):
