@@ -214,6 +214,15 @@ def test_a_checkpoint_with_a_flipped_byte_is_trained_again_with_a_message(unbrok
     np.testing.assert_array_equal(logits(workdir), logits(unbroken))
 
 
+def test_a_disk_that_keeps_nothing_ends_in_a_message(tmp_path, capsys, monkeypatch):
+    def damaged(chunk, template):
+        raise store.chunks.Damaged(chunk.path, "is damaged")
+
+    monkeypatch.setattr(store.chunks, "load", damaged)
+    assert launch(*SMOKE, workdir=tmp_path / "run") == 2
+    assert "does not keep what is written" in capsys.readouterr().err
+
+
 def test_a_truncated_logits_file_is_repaired_with_a_message(unbroken, tmp_path, capsys):
     workdir = copy(unbroken, tmp_path)
     os.truncate(workdir / "logits" / "shadow.npy", 200_000)

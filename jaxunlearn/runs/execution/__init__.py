@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn import progress, store
+from jaxunlearn import errors, progress, store
 from jaxunlearn.population import chunked
 from jaxunlearn.runs import roles
 from jaxunlearn.runs.execution import recording, scratch, unlearning
+
+ROUNDS = 4  # of training again what is damaged when it is read back
 
 
 class Made(NamedTuple):
@@ -45,9 +47,13 @@ def _until_whole(
     train: Callable[[], chunked.TrainingCost],
     record: Callable[[roles.RoleSpec, str], tuple[np.ndarray, bool]],
 ) -> Made:
-    """Trains and records roles; what is found damaged while recording is trained again."""
+    """Trains and records roles; what is found damaged while recording is trained again.
+
+    Raises:
+      StoreError: what was just written is damaged again and again.
+    """
     spent = chunked.TrainingCost()
-    while True:
+    for _ in range(ROUNDS):
         spent = chunked.add(spent, train())
         logits, is_whole = {}, True
         for spec in specs:
@@ -56,3 +62,8 @@ def _until_whole(
                 is_whole = is_whole and whole
         if is_whole:
             return Made(logits, spent)
+    names = ", ".join(spec.name for spec in specs)
+    raise errors.StoreError(
+        f"{names}: finished models were damaged when they were read back, {ROUNDS} times in a row. The disk of the run "
+        "folder does not keep what is written to it; move the folder to another disk and run the same command again."
+    )
