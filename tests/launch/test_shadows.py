@@ -81,7 +81,7 @@ def test_a_run_leaves_what_it_says(unbroken, capsys):
     assert "5 of 5 members are finished already" in printed.err  # and nothing was trained again
     summary = json.loads((unbroken / "summary.json").read_text())
     findings = json.loads((unbroken / "report" / "shadows_findings.json").read_text())
-    values, rows = logits(unbroken), np.load(unbroken / "logits" / "places.npy")
+    values, rows = logits(unbroken), np.load(unbroken / "logits" / "rows.npy")
     assert values.shape == (5, 1797, 10) and np.isfinite(values).all()
     split = np.load(unbroken / "split.npz")
     packed = np.load(unbroken / "populations" / "shadow" / "membership.npz")["packed"]
@@ -93,7 +93,7 @@ def test_a_run_leaves_what_it_says(unbroken, capsys):
 
     dataset = data.load(settings.DataSettings())
     assert sorted(dataset.ids.tolist()) == list(range(len(load_digits().target)))
-    np.testing.assert_array_equal(np.load(unbroken / "logits" / "rows.npy"), dataset.ids[rows])
+    np.testing.assert_array_equal(np.load(unbroken / "logits" / "file_rows.npy"), dataset.ids[rows])
     np.testing.assert_array_equal(np.load(unbroken / "logits" / "labels.npy"), dataset.labels[rows])
     right = values.argmax(-1) == dataset.labels[rows]
     for i in range(5):

@@ -142,6 +142,17 @@ def test_every_rule_counts_with_more_models_too():
     np.testing.assert_array_equal(challenge.challenge_epsilon(retrained, unlearned), naive(retrained, unlearned))
 
 
+@pytest.mark.parametrize(("retrained", "unlearned"), [
+    ([-6, -5, -6, 2, 0, 2, -3], [-4, -3, -8, -7, 0, -2, 0]), ([-5, -1, -3, 3, 3, 3, 6], [6, -4, -5, -5, 3, 6, 6]),
+])  # fmt: skip
+def test_of_equal_medians_a_high_confidence_means_the_unlearned_group(retrained, unlearned):
+    groups = np.array([retrained], float), np.array([unlearned], float)
+    assert np.median(retrained) == np.median(unlearned)
+    found, swapped = challenge.challenge_epsilon(*groups), challenge.challenge_epsilon(*groups[::-1])
+    np.testing.assert_array_equal(found, naive_epsilon(*map(np.ravel, groups)))
+    assert swapped != found  # so that it matters
+
+
 def test_the_order_of_models_changes_nothing_and_samples_keep_theirs():
     rng = np.random.default_rng(2)
     retrained, unlearned = rng.normal(0, 1, (6, 20)), rng.normal(rng.uniform(0, 2, (6, 1)), 1, (6, 16))

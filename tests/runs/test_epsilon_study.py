@@ -84,7 +84,7 @@ def test_models_of_one_request_differ_by_their_draws(finished):
 
 def test_exported_logits_are_those_of_the_run_and_give_the_same_numbers(finished):
     workdir, _ = finished
-    rows = np.load(workdir / "logits" / "places.npy")
+    rows = np.load(workdir / "logits" / "rows.npy")
     split = store.files.read_npz(workdir / "split.npz")
     forgotten = np.flatnonzero(split["forget"][0])
     np.testing.assert_array_equal(np.load(workdir / "epsilon.npz")["rows"], split["rows"][forgotten])

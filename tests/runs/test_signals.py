@@ -75,7 +75,7 @@ class Recorded:
 
     def whole(self, name):
         """[M, all rows, C] logits; NaN on rows that are not recorded."""
-        rows = np.load(self.folder / "logits" / "places.npy")
+        rows = np.load(self.folder / "logits" / "rows.npy")
         values = np.load(self.folder / "logits" / f"{name}.npy", mmap_mode="r")
         found = np.full((len(values), self.number, values.shape[-1]), np.nan, np.float32)
         found[:, rows] = values

@@ -12,7 +12,7 @@ import pytest
 from trial import ALL, FORGET, LABELS, build, chosen, close, members, network_of, originals, outcome, setup
 
 from jaxunlearn import trees, unlearn
-from jaxunlearn.unlearn import costs, table, transforms
+from jaxunlearn.unlearn import costs, running, table, transforms
 
 # Nine requests to three models: A, B, C; A, another B of as many rows, C; one sample, a whole class, everything.
 REQUESTS = [
@@ -88,7 +88,7 @@ def together(name):
 
     hyper = {one: np.repeat(values, method.ensemble) for one, values in hyper.items()}
     prepared = setup(method, ROWS, "vmap", NUMBERS, name=name)
-    return outcome(prepared._replace(build=bind, hyper=hyper)).variables
+    return outcome(prepared._replace(build=bind, hyper=hyper))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -96,7 +96,7 @@ def test_a_population_equals_its_members_alone(name):
     """Alone, as it is, with plain numbers, in a map instead of side by side: the same to rounding."""
     method = build(name)
     alone = outcome(setup(method, [FORGET[1]], numbers=[1], name=name)).variables
-    close(members(together(name), method, 1), alone)
+    close(members(together(name).variables, method, 1), alone)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -104,15 +104,16 @@ def test_nothing_leaks_between_rows(name):
     """Rows 0 and 3, and 2 and 5, ask the same beside another neighbour: they must not notice by a single bit."""
     method = build(name)
     for one, other in ((0, 3), (2, 5)):
-        for a, b in zip(jax.tree.leaves(members(together(name), method, one)),
-                        jax.tree.leaves(members(together(name), method, other)), strict=True):  # fmt: skip
+        for a, b in zip(jax.tree.leaves(members(together(name).variables, method, one)),
+                        jax.tree.leaves(members(together(name).variables, method, other)), strict=True):  # fmt: skip
             np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_extreme_requests_end_in_finite_models(name):
-    """Rows 6 to 8 among all: one sample, a whole class, nothing is retained."""
-    for path, leaf in trees.named_leaves(together(name)):
+    """Rows 6 to 8 among all: one sample, a whole class, nothing is retained; an undone step counts as divergence."""
+    np.testing.assert_array_equal(together(name).diverged_at, running.NEVER)
+    for path, leaf in trees.named_leaves(together(name).variables):
         assert np.isfinite(leaf).all(), path
 
 
@@ -133,18 +134,18 @@ def test_no_steps_and_no_edits_change_nothing(name):
 
 @pytest.mark.parametrize("name", [name for name in ALL if can_be_masked(build(name))])
 def test_parameters_that_a_mask_protects_stay_bit_for_bit(name):
-    after, before = trees.take(together(name), MASKED)["params"], originals(network_of(name), 3)["params"]
+    after, before = trees.take(together(name).variables, MASKED)["params"], originals(network_of(name), 3)["params"]
     keep = half_mask(trees.take(before, 0))
     for a, b, m in zip(jax.tree.leaves(after), jax.tree.leaves(before), jax.tree.leaves(keep), strict=True):
         still = np.broadcast_to(np.asarray(m) == 0, a.shape)
         np.testing.assert_array_equal(a[still], b[still])
-    whole = trees.take(together(name), slice(0, 3))["params"]
+    whole = trees.take(together(name).variables, slice(0, 3))["params"]
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(whole), strict=True))
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if not build(name).phases[-1].moves])
 def test_an_edit_composes_with_chain(name):
-    method, found = build(name), together(name)["params"]
+    method, found = build(name), together(name).variables["params"]
     is_first = len(method.phases) == 1 or method.phases[-1].start == "original"
     nothing = trees.take(originals(network_of(name), 3)["params"] if is_first else found, 0 if is_first else NOTHING)
     half, whole = (trees.take(found, row) for row in (HALF, 0))

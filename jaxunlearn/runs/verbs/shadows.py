@@ -66,11 +66,9 @@ def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experime
     store.files.require_space(run_folder.root, roles.missing_bytes(run_folder, spec))
     made = execution.make(run_folder, reporter, spec)
     values, rows = made.logits[spec.name], spec.rows
-    columns = {
-        **naming.named(experiment.dataset, rows),
-        "labels": np.asarray(experiment.dataset.labels)[rows],
-        "places": rows,
-    }
+    names = naming.named(experiment.dataset, rows)
+    columns = {"rows": rows, "file_rows": names.pop("rows"), **names,
+               "labels": np.asarray(experiment.dataset.labels)[rows]}  # fmt: skip
     for name, array in columns.items():
         store.files.write_npy(run_folder.path("logits", f"{name}.npy"), array)
     exposed = exposure(spec, values, split)
@@ -182,7 +180,7 @@ def summary_text(summary: Summary) -> str:
 def files_text(run_folder: store.Run, settings: Settings) -> str:
     """Where the results are."""
     rows = [
-        ("  logits/shadow.npy", "[members, rows, classes]; logits/rows.npy numbers rows as the data's own file does"),
+        ("  logits/shadow.npy", "[members, rows, classes]; logits/file_rows.npy numbers rows as your own file does"),
         *[(f"  logits/{recording.file_name(shadow.NAME, view)}", "the same through the training augmentation")
           for view in shadow.views(settings)],
         ("  populations/shadow/", "weights (orbax chunks), membership.npz"),
