@@ -151,7 +151,9 @@ def uniform(p, level=0.05):
     return uniformity.uniformity(p.reshape(-1), sets, alpha=level, level=0.99)
 
 
-@pytest.mark.parametrize("name", ["lira_off", "iam_off", "iam_on"])
+@pytest.mark.parametrize(
+    "name", ["lira_off", *(pytest.param(name, marks=pytest.mark.slow) for name in ("iam_off", "iam_on"))]
+)
 def test_p_values_of_truly_forgotten_samples_are_uniform(name):
     found = uniform(p_out(name, by_heart, RETRAINED))
     assert found.p_value > 0.01 and found.distance < 0.08
@@ -182,7 +184,7 @@ def test_samples_that_were_never_unlearned_are_found_and_forgotten_ones_are_left
     assert intervals.clopper_pearson(worlds_with_any, len(forgotten), 0.99).low <= 0.05
 
 
-@pytest.mark.parametrize("name", ["lira_off", "iam_off"])
+@pytest.mark.parametrize("name", ["lira_off", pytest.param("iam_off", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("make", [by_heart, clean])
 @pytest.mark.parametrize("audited", [RETRAINED, LARGE], ids=["of shadow size", "of twice the rows"])
 def test_population_samples_calibrate_whatever_the_shadows_were_trained_on(name, make, audited):

@@ -164,6 +164,7 @@ def pool():
     assert all(worker.poll() == 0 for worker in started)
 
 
+@pytest.mark.slow
 @needs_torch
 def test_pytorch_trains_as_the_engine_does_in_every_way(trained, pool):
     problem, order, losses = trained
@@ -182,6 +183,7 @@ def test_pytorch_trains_as_the_engine_does_in_every_way(trained, pool):
     np.testing.assert_allclose(found, epochs[0][[0, 2, 1]], rtol=1e-3)
 
 
+@pytest.mark.slow  # the whole bench
 def test_a_comparison_has_a_row_for_every_goal(monkeypatch):
     for name, members in (("MEMBERS", 2), ("FEW", 1), ("QUICK_MANY", 4)):
         monkeypatch.setattr(population, name, members)

@@ -84,7 +84,13 @@ def jitted(name, train=False, dtype="float32"):
     return compiled(lambda variables, inputs, mask: forward(name, variables, inputs, train, mask, dtype))
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Without jit every operation of every shape is a program of its own.
+DEEP = ("airbench", "resnet34", "resnet50", "vgg16", "vgg16_bn", "vgg16_imagenet", "vit_s16")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in NAMES]
+)
 def test_logits_are_float32_per_class_and_the_same_with_and_without_jit(name):
     variables, inputs = population(name)
     member = trees.take(variables, 0)

@@ -163,31 +163,31 @@ def test_a_path_that_cannot_be_written_is_a_users_error(tmp_path):
 NAMES = ("$", "$$", "$$$", "a$b^{c$", "Ca$h & <b>_x%", "\x1b[31mred\ud800")
 
 
-def figures_with_names():
-    """One figure of every kind that shows names of the user."""
+def drawn_with_names():
+    """Draws one figure of every kind that shows names of the user, on demand."""
     rng = np.random.default_rng(0)
     pair = (rng.normal(size=20), np.arange(20) % 2 == 0)
     alphas = {("forgotten", "coverage"): {name: [finding(0.9), finding(0.8)] for name in NAMES}}
     return {
-        "sheet": figures.contact_sheet(rng.random((6, 2, 8, 8, 1)), NAMES, NAMES[1]),
-        "exposure": figures.exposure(
+        "sheet": lambda: figures.contact_sheet(rng.random((6, 2, 8, 8, 1)), NAMES, NAMES[1]),
+        "exposure": lambda: figures.exposure(
             rng.normal(size=(4, 12)).astype(np.float32), rng.random((4, 12)) > 0.5, np.arange(12) % 6, np.arange(12),
             rng.integers(0, 255, (12, 8, 8, 1)), NAMES,
         ),
-        "roc": curves.roc({name: pair for name in NAMES}),
-        "histograms": curves.histograms({name: pair for name in NAMES}),
-        "alpha": curves.against_alpha((0.1, 0.2), alphas),
-        "verdicts": bars.verdicts(NAMES, np.ones((6, 3), int)),
-        "classes": bars.classes(NAMES, np.ones((6, 2)), np.ones((6, 2))),
-        "calibration": bars.calibration(rng.random(30), 0.05, samples=NAMES[1]),
-        "delta": populations.against_delta(np.array([0.0, 0.1]), {name: np.ones(2) for name in NAMES}),
-        "densities": populations.densities({name: (pair[0], pair[0]) for name in NAMES}, NAMES[3]),
+        "roc": lambda: curves.roc({name: pair for name in NAMES}),
+        "histograms": lambda: curves.histograms({name: pair for name in NAMES}),
+        "alpha": lambda: curves.against_alpha((0.1, 0.2), alphas),
+        "verdicts": lambda: bars.verdicts(NAMES, np.ones((6, 3), int)),
+        "classes": lambda: bars.classes(NAMES, np.ones((6, 2)), np.ones((6, 2))),
+        "calibration": lambda: bars.calibration(rng.random(30), 0.05, samples=NAMES[1]),
+        "delta": lambda: populations.against_delta(np.array([0.0, 0.1]), {name: np.ones(2) for name in NAMES}),
+        "densities": lambda: populations.densities({name: (pair[0], pair[0]) for name in NAMES}, NAMES[3]),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", list(figures_with_names()))
+@pytest.mark.parametrize("kind", list(drawn_with_names()))
 def test_names_in_figures_are_text_and_no_formula(kind, tmp_path):
-    figure = figures_with_names()[kind]
+    figure = drawn_with_names()[kind]()
     page.save_figure(figure, tmp_path / "a.svg")
     drawn = html.unescape((tmp_path / "a.svg").read_text())
     shown = re.findall(r">([^<>]*)</text>", drawn)

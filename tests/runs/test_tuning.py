@@ -33,6 +33,7 @@ def test_the_fastest_candidate_that_works_is_taken_and_remembered(experiment, tm
     assert tuning.obtain(experiment, progress.Reporter()).policy == tuned.policy
 
 
+@pytest.mark.slow
 def test_a_real_measurement_is_a_positive_rate(experiment):
     small = experiment._replace(settings=settings.Settings(shadows=settings.ShadowSettings(count=2)))
     assert tuning.measure(small) > 0
