@@ -149,7 +149,6 @@ def test_a_second_run_trains_nothing_and_exports_what_it_was_asked_for(finished)
     assert code == 0 and [path.name for path in (workdir / "epsilon" / "running").glob("*/")] == ["finetune"], err
 
 
-@pytest.mark.slow  # a study of its own
 def test_diverged_approaches_are_left_out_and_ensembles_have_joint_answers_in_one_mode(tmp_path):
     options = "--config.unlearn.options=poison.lr=1e30,sisa.shards=2,sisa.epochs=1"
     code, out, err = launched(tmp_path, options, methods="poison,sisa")

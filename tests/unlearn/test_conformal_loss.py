@@ -141,12 +141,7 @@ def test_the_threshold_is_that_of_the_metrics_for_each_members_classes():
 
 
 # Descent and ascent, teachers, gradient masks, two phases, a fresh network.
-SOME = (
-    "negrad_plus",
-    "scrub",
-    "salun",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("hybrid", "retrain")),
-)
+SOME = ("negrad_plus", "scrub", "salun", "hybrid", "retrain")
 
 
 @pytest.mark.parametrize("name", SOME)

@@ -91,14 +91,7 @@ def together(name):
     return outcome(prepared._replace(build=bind, hyper=hyper))
 
 
-# One of each kind: descent, ascent, teachers, labels, masks, estimates, edits, phases, fresh networks, ensembles.
-KINDS = ("activation_reset", "boundary_shrink", "deltagrad", "finetune", "fisher", "forsaken", "influence", "l_codec",
-         "random_label", "retrain", "salun", "scrub", "sfron", "sisa", "ssd", "unsir")  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
-)
+@pytest.mark.parametrize("name", ALL)
 def test_a_population_equals_its_members_alone(name):
     """Alone, as it is, with plain numbers, in a map instead of side by side: the same to rounding."""
     method = build(name)
