@@ -71,8 +71,6 @@ def deliver(run: store.Run, report: Report, settings: Mapping[str, Any], begun: 
     for folder, logits in report.published.items():
         run.delete(folder)  # approaches of an earlier run are not of this one
         store.approaches.write(run.path(folder), *logits)
-    # Sections of an earlier call with other choices are not of this one.
-    run.delete(f"report/{report.stem}*", f"report/tables/{report.stem}*")
     publish.publish(run.output, report, settings)
     notes = "".join(f"\nnote: {note}" for note in report.notes)
     files = publish.written(run.root, report, list(report.files))
