@@ -5,7 +5,6 @@ import gc
 import os
 import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -44,24 +43,10 @@ def pytest_collection_finish():
     gc.set_threshold(20_000, 20, 20)
 
 
-MOST_MEMORY = 1300  # MiB of a worker between two files
-
-
-def memory():
-    """MiB that this process holds; infinite where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return float("inf")
-    return pages * os.sysconf("SC_PAGESIZE") / 2**20
-
-
 @pytest.fixture(autouse=True, scope="module")
 def programs():
-    """Lets go of compiled programs after a file that made the worker large; the small ones of all files are shared."""
+    """Lets go of a file's compiled programs after its last test: a worker would grow by gigabytes."""
     yield
-    if memory() < MOST_MEMORY:
-        return
     import jax
 
     jax.clear_caches()
