@@ -1,6 +1,6 @@
-"""Decisions per sample: p-values, false discovery rate, verdicts, and whether p-values are what they claim to be.
+"""Decisions per sample: p-values, and the false discovery rate of many of them.
 
-    statistic [n], null [k] --p_values--> p [n] --benjamini_hochberg--> rejected [n] --verdicts--> 2, 1 or 0
+    statistic [n], null [k] --p_values--> p [n] --benjamini_hochberg--> rejected [n]
 
 NumPy and SciPy on the host; a null of 10^7 values costs one sort. A p-value here is a rank: among the k null values and
 the sample's own, all exchangeable if the null is true, how many are at least as extreme.
@@ -14,8 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import checks, errors
-
-FORGOTTEN, CANNOT_TELL, NOT_FORGOTTEN = 0, 1, 2
 
 
 class Rejections(NamedTuple):
@@ -117,29 +115,6 @@ def benjamini_hochberg(p: np.ndarray, level: float = 0.05) -> Rejections:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
     return Rejections(adjusted <= level, adjusted)
-
-
-def verdicts(p_out: np.ndarray, p_in: np.ndarray | None = None, level: float = 0.05) -> np.ndarray:
-    """One verdict per sample.
-
-    Args:
-      p_out: [n] p-values of the null "this sample was never seen"; small = still looks trained on.
-      p_in: [n] p-values of the null "this sample is still trained on"; small = looks forgotten. None: not tested.
-      level: of the false discovery rate, in [0, 1], for each of the two families on its own.
-
-    Returns:
-      [n] int8: 2 NOT_FORGOTTEN (never seen is rejected), 0 FORGOTTEN (still trained on is rejected and never seen is
-      not), 1 CANNOT_TELL. Without `p_in` only 2 and 1: not being caught is no proof of forgetting.
-
-    Raises:
-      ShapeError, DataError, ConfigError: as `benjamini_hochberg`.
-    """
-    caught = benjamini_hochberg(p_out, level).rejected
-    found = np.where(caught, NOT_FORGOTTEN, CANNOT_TELL).astype(np.int8)
-    if p_in is not None:
-        checks.shape("N", p_out=p_out, p_in=p_in)
-        found[benjamini_hochberg(p_in, level).rejected & ~caught] = FORGOTTEN
-    return found
 
 
 def check(p: np.ndarray) -> np.ndarray:

@@ -118,39 +118,6 @@ def test_benjamini_hochberg_of_conformal_p_values_controls_the_false_discovery_r
     assert np.mean(power) > 0.7
 
 
-def test_verdicts_follow_from_the_two_tests():
-    p_out = np.array([0.0001, 0.0001, 0.6, 0.9, 0.7])
-    p_in = np.array([0.0001, 0.8, 0.0002, 0.9, 0.5])
-    expected = [decision.NOT_FORGOTTEN, decision.NOT_FORGOTTEN, decision.FORGOTTEN, 1, decision.CANNOT_TELL]
-    found = decision.verdicts(p_out, p_in, 0.05)
-    assert found.dtype == np.int8
-    assert found.tolist() == expected
-    assert decision.verdicts(p_out, level=0.05).tolist() == [2, 2, 1, 1, 1]
-
-
-@trials(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=20), st.data())
-def test_verdicts_follow_permutations_and_looser_levels_decide_more(pairs, data):
-    p_out, p_in = np.array(pairs).T
-    shuffled = np.array(data.draw(st.permutations(range(len(pairs)))))
-    found = decision.verdicts(p_out, p_in, 0.1)
-    np.testing.assert_array_equal(decision.verdicts(p_out[shuffled], p_in[shuffled], 0.1), found[shuffled])
-    looser = decision.verdicts(p_out, p_in, 0.3)
-    assert (looser[found == 2] == 2).all()
-    assert (looser[found == 0] != 1).all()
-
-
-def test_verdicts_tell_members_from_strangers():
-    rng = np.random.default_rng(4)
-    outside, inside = rng.normal(0, 1, 5000), rng.normal(6, 1, 5000)
-    statistic = np.concatenate([rng.normal(6, 1, 50), rng.normal(0, 1, 50)])
-    p_out = decision.p_values(statistic, outside)
-    p_in = decision.p_values(statistic, inside, side="less")
-    found = decision.verdicts(p_out, p_in, 0.05)
-    assert np.mean(found[:50] == decision.NOT_FORGOTTEN) > 0.9
-    assert np.mean(found[50:] == decision.FORGOTTEN) > 0.85
-
-
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
@@ -167,7 +134,6 @@ def test_verdicts_tell_members_from_strangers():
         (lambda: decision.benjamini_hochberg(np.array([0.5, 1.5])), errors.DataError, "entry 1 is 1.5"),
         (lambda: decision.benjamini_hochberg(np.array([np.nan])), errors.DataError, "entry 0 is nan"),
         (lambda: decision.benjamini_hochberg(np.ones(2), 2.0), errors.ConfigError, "level = 2"),
-        (lambda: decision.verdicts(np.ones(2), np.ones(3)), errors.ShapeError, "p_in"),
     ],
 )
 def test_the_border_says_what_is_wrong(call, error, says):

@@ -1,0 +1,1 @@
+"""The verdict on one request: forgotten, not forgotten, suppressed, or cannot tell."""

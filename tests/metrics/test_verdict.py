@@ -1,0 +1,140 @@
+"""The verdict on requests whose truth is known: simulated models, edits, refusals, and what no number may depend on."""
+
+import numpy as np
+import pytest
+
+from jaxunlearn import errors
+from jaxunlearn.metrics.verdict import judge
+from jaxunlearn.metrics.verdict.judge import Answers
+from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
+
+N, P, S, F = 400, 500, 5, 30
+
+
+def simulated(seed, hardest=False, trained=3.0, forgets=True):
+    """Signals of a world: what every model makes of a row, plus heavy-tailed noise of each model.
+
+    Rows that a model was trained on are answered `trained` higher; `forgets` says whether the requested ones are.
+    """
+    draw = np.random.default_rng(seed)
+    truth = draw.normal(scale=2, size=N + P)
+    requested = np.zeros(N + P, bool)
+    requested[np.argsort(-truth[:N])[:F] if hardest else draw.permutation(N)[:F]] = True
+    noise = 0.7 * draw.standard_t(5, size=(S + 2, N + P))
+    answers = truth + noise
+    answers[:2, :N] += trained * ~requested[:N]  # unlearned, original
+    answers[1, :N] += trained * requested[:N]
+    if not forgets:
+        answers[0, :N] += trained * requested[:N]
+    unlearned, original, shadows = answers[0], answers[1], answers[2:]
+    return Answers(unlearned[:N], requested[:N], shadows[:, :N], unlearned[N:], shadows[:, N:], original[:N],
+                   original[N:])  # fmt: skip
+
+
+@pytest.mark.parametrize("hardest", [False, True])
+def test_p_values_of_truly_forgotten_rows_keep_their_promise(hardest):
+    p = np.concatenate([judge.judge(simulated(seed, hardest)).tests.p_high for seed in range(60)])
+    assert 0.02 <= np.mean(p <= 0.05) <= 0.065
+    assert np.mean(p <= 0.01) <= 0.02
+
+
+def test_forgotten_rows_are_confirmed_and_contained_ones_caught():
+    retrained = np.concatenate([judge.judge(simulated(seed)).codes for seed in range(8)])
+    contained = np.concatenate([judge.judge(simulated(seed, forgets=False)).codes for seed in range(8)])
+    assert np.mean(retrained == FORGOTTEN) > 0.6 and np.mean(retrained == NOT_FORGOTTEN) < 0.02
+    assert np.mean(contained == NOT_FORGOTTEN) > 0.6 and not (contained == FORGOTTEN).any()
+
+
+def test_groups_are_told_apart_and_what_is_left_is_measured():
+    for seed in range(6):
+        retrained, contained = (judge.judge(simulated(seed, forgets=flag)).group for flag in (True, False))
+        assert contained.p_high < 0.05 < contained.p_in and retrained.p_in < 0.05 < retrained.p_high
+        assert abs(retrained.kept[0]) < 0.35 and abs(contained.kept[0] - 1) < 0.35
+        assert retrained.kept[1] < retrained.kept[0] < retrained.kept[2]
+
+
+def test_a_row_does_not_depend_on_which_other_rows_are_audited():
+    whole = simulated(3)
+    asked = np.flatnonzero(whole.requested)
+    draw = np.random.default_rng(0)
+    kept = draw.permutation(np.concatenate([asked[:10], np.flatnonzero(~whole.requested)[:200]]))
+    rows = {name: getattr(whole, name)[..., kept] for name in ("unlearned", "requested", "shadows", "original")}
+    fewer = judge.judge(whole._replace(**rows)).tests
+    all_of_them = judge.judge(whole).tests
+    order = [int(np.flatnonzero(asked == row)[0]) for row in kept[rows["requested"]]]
+    for name in ("z", "p_high", "p_low"):
+        np.testing.assert_array_equal(getattr(fewer, name), getattr(all_of_them, name)[order])
+    # Fewer requests, all retained rows: p_in, too.
+    kept = np.concatenate([asked[:10], np.flatnonzero(~whole.requested)])
+    rows = {name: getattr(whole, name)[..., kept] for name in rows}
+    np.testing.assert_array_equal(judge.judge(whole._replace(**rows)).tests.p_in, all_of_them.p_in[:10])
+
+
+def test_the_untouched_model_is_recognised_exactly():
+    world = simulated(5, forgets=False)
+    same = world._replace(unlearned=world.original, population=world.population_original)
+    found = judge.judge(same)
+    assert found.is_identical and (found.codes == NOT_FORGOTTEN).all()
+    edited = same._replace(unlearned=np.where(world.requested, -40.0, world.original))
+    found = judge.judge(edited)
+    assert found.is_edited and not found.is_identical and (found.codes == SUPPRESSED).all()
+    assert found.group.is_suppressed
+
+
+def test_edits_that_hide_behind_noise_are_suppressed_by_their_answers_alone():
+    draw = np.random.default_rng(0)
+    rates = []
+    for seed in range(5):
+        world = simulated(seed, forgets=False)
+        jitter = 0.25 * draw.normal(size=N), 0.25 * draw.normal(size=P)
+        hidden = world._replace(unlearned=np.where(world.requested, -40.0, world.original + jitter[0]),
+                                population=world.population_original + jitter[1])  # fmt: skip
+        found = judge.judge(hidden)
+        assert not found.is_edited and not (found.codes == FORGOTTEN).any()
+        rates.append(np.mean(found.codes == SUPPRESSED))
+    assert np.mean(rates) >= 0.9
+
+
+def test_refusals_name_what_is_missing():
+    world = simulated(1)
+    names = ("population", "population_shadows", "population_original")
+    few = judge.judge(world._replace(**{name: getattr(world, name)[..., :39] for name in names}))
+    assert "at least 40 rows that no model saw" in few.checks.refused and few.power_not is None
+    assert (few.codes == CANNOT_TELL).all() and (few.tests.p_high == 1).all()
+    reversed_labels = world._replace(population_shadows=-world.population_shadows)
+    assert "labels and the order of rows" in judge.judge(reversed_labels).checks.refused
+    rows = np.concatenate([np.flatnonzero(world.requested), np.flatnonzero(~world.requested)[:39]])
+    alone = {name: getattr(world, name)[..., rows] for name in ("unlearned", "requested", "shadows", "original")}
+    lacking = judge.judge(world._replace(**alone))
+    assert "Only 39 retained rows" in lacking.checks.refused_in and not lacking.checks.refused
+    assert (lacking.tests.p_in == 1).all() and not (lacking.codes == FORGOTTEN).any()
+    saw = np.ones((S, N), bool)
+    assert "seen by every shadow" in judge.judge(world._replace(shadow_saw=saw)).checks.refused
+
+
+def test_known_shadows_that_saw_no_requested_row_change_no_verdict_of_not_forgotten():
+    world = simulated(7, forgets=False)
+    saw = np.random.default_rng(0).random((S, N)) < 0.5
+    saw[:, world.requested] = False
+    known, unknown = judge.judge(world._replace(shadow_saw=saw)), judge.judge(world)
+    np.testing.assert_array_equal(known.codes == NOT_FORGOTTEN, unknown.codes == NOT_FORGOTTEN)
+
+
+def test_strict_confirms_no_row_that_the_usual_test_does_not():
+    for seed in range(4):
+        world = simulated(seed)
+        usual, strict = judge.judge(world), judge.judge(world, is_strict=True)
+        assert set(np.flatnonzero(strict.codes == FORGOTTEN)) <= set(np.flatnonzero(usual.codes == FORGOTTEN))
+        assert (strict.tests.p_in >= usual.tests.p_in).all()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"requested": np.zeros(N, bool)}, "requested names no row"),
+    ({"shadows": np.zeros((0, N)), "population_shadows": np.zeros((0, P))}, "shadows holds no model"),
+    ({"population_shadows": np.zeros((S, P + 1))}, "population_shadows has shape"),
+    ({"unlearned": np.full(N, np.nan)}, "unlearned holds"),
+    ({"person": np.zeros(F + 1, int)}, "person has shape"),
+])  # fmt: skip
+def test_arrays_that_do_not_fit_are_named(change, message):
+    with pytest.raises(errors.UserError, match=message):
+        judge.judge(simulated(0)._replace(**change))

@@ -1,0 +1,66 @@
+"""The verdict of the reference implementation, file by file, number by number."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxunlearn.metrics import decision
+from jaxunlearn.metrics.verdict import judge, out_model
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "verdict"
+FILES = sorted(path.stem for path in GOLDEN.glob("*.npz") if path.stem != "signals")
+INPUTS = {"population_unlearned": "population", "shadow_saw": "shadow_saw", "person": "person"}
+
+
+def answers(file):
+    names = ("unlearned", "requested", "shadows", "population_shadows", "original", "population_original", *INPUTS)
+    return judge.Answers(**{INPUTS.get(name, name): file[name] for name in names if name in file})
+
+
+def flat(found):
+    """Everything under the names of the files."""
+    tests, group, model, seen = found.tests, found.group, found.model, found.checks
+    made = {
+        "p_high": tests.p_high, "p_low": tests.p_low, "p_in": tests.p_in, "z": tests.z,
+        "trace": np.nan_to_num(tests.trace), "nearer": tests.nearer, "codes": found.codes,
+        "g_high": group.p_high, "g_low": group.p_low, "g_narrow": group.p_narrow, "g_in": group.p_in,
+        "g_mean": group.mean, "g_se": group.error, "kept": group.kept, "group_suppressed": group.is_suppressed,
+        "slope": model.raw_slope, "offset": model.offset, "correlation": model.correlation,
+        "retained_auc": seen.retained_place, "chosen_place": seen.chosen_place,
+        "refused": [bool(seen.refused), bool(seen.refused_in)], "identical": found.is_identical,
+        "edited": found.is_edited, "power_not": found.power_not, "power_forgotten": found.power_forgotten,
+    }  # fmt: skip
+    if found.persons:
+        made["person_high"] = [one.p_high for one, _ in found.persons.values()]
+        made["person_not"] = [is_in for _, is_in in found.persons.values()]
+    return made
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_number_of_the_reference(name):
+    file = dict(np.load(GOLDEN / f"{name}.npz"))
+    found = flat(judge.judge(answers(file)))
+    compared = 0
+    for key, expected in file.items():
+        if not key.startswith("out_"):
+            continue
+        value = np.asarray(found[key[4:]], np.float64)
+        if key == "out_power_forgotten":  # the reference's exact rule is not known
+            assert abs(value - expected) <= 0.5
+        else:
+            np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-9, err_msg=key)
+        compared += 1
+    assert compared >= 18
+    absent = {key for key, value in found.items() if f"out_{key}" not in file and value is not None}
+    assert all(np.isnan(np.asarray(found[key], float)).all() for key in absent), absent
+
+
+def test_signals_of_the_reference():
+    file = np.load(GOLDEN / "signals.npz")
+    found = out_model.log_odds(file["logits"], file["labels"])
+    np.testing.assert_allclose(found, file["out_log_odds"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(out_model.soft(found), file["out_soft"], rtol=0, atol=1e-9)
+    by_probability = out_model.log_odds_of_probabilities(file["probabilities"], file["labels"])
+    np.testing.assert_allclose(by_probability, file["out_log_odds_of_probabilities"], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(decision.benjamini_hochberg(file["p"].astype(float)).rejected, file["out_bh"])
