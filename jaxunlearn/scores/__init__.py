@@ -25,7 +25,6 @@ from jaxunlearn.scores.measured import (
     choose_shadows,
     measure,
     one_case,
-    shadow_as_unlearned,
     signals_of,
 )
 from jaxunlearn.scores.options import Constants, Options, published
@@ -40,10 +39,8 @@ class Score(NamedTuple):
       needs: fields of Evidence beside `unlearned` and `labels`.
       about: one line for people.
       on_host: options -> whether the entry cannot be traced (SciPy, NumPy's float64, a user's own).
-      has_null: whether models that never saw the samples can play the unlearned model: verdicts need that.
       clean_only: whether it reads nothing but clean answers (no pairs, no views), as recorded of snapshots.
       reads_shadows: whether it differs between groups of shadow models.
-      reads_original: whether it reads the original model's answers.
       is_variant: whether it is another score under another distribution, left out where `all` would take minutes.
       least_classes: fewest classes for which it is defined.
       entry_of_cases: (measured, cases, options) -> [K, N], where K audited models share more than their inputs.
@@ -53,10 +50,8 @@ class Score(NamedTuple):
     needs: tuple[str, ...]
     about: str
     on_host: Callable[[Options], bool] = lambda options: False
-    has_null: bool = True
     clean_only: bool = True
     reads_shadows: bool = True
-    reads_original: bool = True
     is_variant: bool = False
     least_classes: int = 2
     entry_of_cases: Callable[..., np.ndarray] | None = None
@@ -79,14 +74,12 @@ _OFF = ("shadows", "shadow_train_logits")
 _POPULATION = ("population_unlearned", "population_shadows")
 _VIEWS = ("unlearned_views", "shadows_views")
 _RMIA_ON = (*_ON, *_POPULATION, "population_in")
-_OFFLINE: dict[str, Any] = {"reads_original": False}
-_ALONE: dict[str, Any] = {"reads_original": False, "reads_shadows": False}
-_CHANGE: dict[str, Any] = {"reads_shadows": False}
-_OVER_VIEWS: dict[str, Any] = {"has_null": False, "clean_only": False}
+_ALONE: dict[str, Any] = {"reads_shadows": False}
+_OVER_VIEWS: dict[str, Any] = {"clean_only": False}
 
 
 def _change(signal: entries.Reading, about: str) -> Score:
-    return Score(partial(entries.change, signal), ("original",), about, **_CHANGE)
+    return Score(partial(entries.change, signal), ("original",), about, **_ALONE)
 
 
 def _gauss(signal: entries.Reading, about: str) -> Score:
@@ -95,26 +88,28 @@ def _gauss(signal: entries.Reading, about: str) -> Score:
 
 def _family(name: str, entry: entries.Entry) -> Score:
     is_offline, about = name.endswith("off"), f"confidence under another distribution: {name[4:]}"
-    traits = _OFFLINE if is_offline else {}
     on_host = _always if "_beta_" in name else Score._field_defaults["on_host"]
-    return Score(entry, _OFF if is_offline else _ON, about, on_host, is_variant=True, **traits)
+    return Score(entry, _OFF if is_offline else _ON, about, on_host, is_variant=True)
 
 
 SCORES: dict[str, Score] = {
     "iam_on": Score(entries.iam_on, _ON, "IAM with the original model as IN level", _with_beta),
-    "iam_off": Score(entries.iam_off, _OFF, "IAM without the original model", _with_beta, **_OFFLINE),
+    "iam_off": Score(entries.iam_off, _OFF, "IAM without the original model", _with_beta),
     "rmia_on": Score(entries.rmia_on, _RMIA_ON, "RMIA with IN and OUT references"),
-    "rmia_off": Score(entries.rmia_off, ("shadows", *_POPULATION), "RMIA with OUT references", **_OFFLINE),
+    "rmia_off": Score(entries.rmia_off, ("shadows", *_POPULATION), "RMIA with OUT references"),
     "lira_on": Score(entries.lira_on, _ON, "LiRA, original model as the only IN model", _faithful),
-    "lira_off": Score(entries.lira_off, ("shadows",), "LiRA with OUT models only", _faithful, **_OFFLINE),
+    "lira_off": Score(entries.lira_off, ("shadows",), "LiRA with OUT models only", _faithful),
     "lira": Score(
         entries.lira_standard,
         ("reference", "reference_member"),
         "standard online LiRA, IN and OUT models",
-        has_null=False,
         **_ALONE,
     ),
-    "emia_r": Score(entries.emia_r, ("shadows",), "EMIA-R: loss among the shadows' losses", **_OFFLINE),
+    "bavaria_t": Score(partial(entries.bavaria, "t"), _ON, "BaVarIA: LiRA with Student's t and shrunk variances"),
+    "bavaria_n": Score(partial(entries.bavaria, "n"), _ON, "BaVarIA: LiRA with shrunk variances"),
+    "base": Score(entries.base, ("shadows",), "BASE: probability against its mean over shadows"),
+    "informia": Score(entries.informia, ("shadows", *_POPULATION), "InfoRMIA with OUT references"),
+    "emia_r": Score(entries.emia_r, ("shadows",), "EMIA-R: loss among the shadows' losses"),
     "emia_p": Score(
         entries.emia_p, ("population_unlearned",), "EMIA-P: loss among other samples' losses", **_ALONE
     ),
@@ -124,7 +119,6 @@ SCORES: dict[str, Score] = {
         ("original", "pairs_original", "pairs_unlearned", "pairs_forgotten"),
         "UnLeak: classifier on the change of the posterior",
         _always,
-        has_null=False,
         clean_only=False,
         least_classes=unleak.KEPT + 1,
         entry_of_cases=entries.unleak_cases,
@@ -135,12 +129,12 @@ SCORES: dict[str, Score] = {
     "confidence_diff": _change(entries.CONFIDENCE, "change of the confidence"),
     "loss_diff": _change(entries.LOSS, "minus the change of the cross entropy"),
     "carlini_diff": _change(entries.CARLINI, "change of the carlini logit"),
-    "logloss_diff": Score(entries.log_log_change, ("original",), "change of the log-log signal", **_CHANGE),
+    "logloss_diff": Score(entries.log_log_change, ("original",), "change of the log-log signal", **_ALONE),
     "ldiff": Score(
         entries.ldiff,
         ("original", "population_original", "population_unlearned"),
         "LDiff: tails of the carlini logit and of its change",
-        **_CHANGE,
+        **_ALONE,
     ),
     "iam_confidence": _gauss(entries.CONFIDENCE, "IAM on confidences, Gaussian"),
     "iam_tsm": _gauss(entries.MARGIN, "IAM on Taylor soft margins, Gaussian"),
@@ -148,7 +142,6 @@ SCORES: dict[str, Score] = {
     "iam_loss": _gauss(entries.LOSS, "IAM on losses, Gaussian"),
     "iam_carlini_off": Score(
         partial(entries.iam_gauss, entries.CARLINI, True), _OFF, "IAM-Off on carlini logits, Gaussian (Table 5)",
-        **_OFFLINE,
     ),
     "iam_raw": Score(entries.iam_raw, _ON, "IAM-On on the unscaled signal (published class report)", _with_beta),
     **{name: _family(name, entry) for name, entry in entries.TABLE_FIVE.items()},
@@ -158,7 +151,7 @@ SCORES: dict[str, Score] = {
     ),
     "lira_off_views": Score(
         partial(entries.over_views, entries.lira_off), ("shadows", *_VIEWS), "LiRA-Off over augmented views",
-        _faithful, **_OVER_VIEWS, **_OFFLINE,
+        _faithful, **_OVER_VIEWS,
     ),
     "rmia_on_views": Score(
         partial(entries.over_views, entries.rmia_on), (*_RMIA_ON, *_VIEWS, "original_views"),
@@ -166,10 +159,10 @@ SCORES: dict[str, Score] = {
     ),
     "rmia_off_views": Score(
         partial(entries.over_views, entries.rmia_off), ("shadows", *_POPULATION, *_VIEWS),
-        "RMIA-Off over augmented views", **_OVER_VIEWS, **_OFFLINE,
+        "RMIA-Off over augmented views", **_OVER_VIEWS,
     ),
     # Its seed takes in what the shadows answer: every audit and group of shadows has its own noise.
-    "random": Score(entries.random, (), "uniform noise, the baseline", _always, reads_original=False),
+    "random": Score(entries.random, (), "uniform noise, the baseline", _always),
 }  # fmt: skip
 
 
@@ -346,49 +339,3 @@ def _require_finite(name: str, values: np.ndarray, measured: Measured, cases: Ca
 def _mapped(measured: Measured, cases: Cases, entry: entries.Entry, options: Options) -> jax.Array:
     # One after another inside one program: a score may need [S, N] of working memory.
     return jax.lax.map(lambda one: entry(case(measured, one), options), cases)
-
-
-def null_scores(name: str, measured: Measured, options: Options) -> np.ndarray:
-    """[S, N] scores that models which never saw the samples get: each shadow in turn as if it were the unlearned model.
-
-    The other S - 1 shadows stay the OUT reference, original and population-IN model stay as they are.
-
-    Raises:
-      DataError: fewer than 2 shadows, or a score that cannot be calibrated this way.
-    """
-    count = 0 if measured.shadows is None else len(measured.shadows.log_odds)
-    if count < 2:
-        raise errors.DataError(f"calibration needs at least 2 shadow models, not {count}.")
-    if not find(name).has_null:
-        raise errors.DataError(f"score {name} cannot be calibrated on shadows one at a time; choose iam_on or another.")
-    return np.stack([
-        compute(name, shadow_as_unlearned(measured, shadow), options).values for shadow in range(count)
-    ])  # fmt: skip
-
-
-def population_scores(name: str, measured: Measured, cases: Cases, options: Options) -> np.ndarray:
-    """[K, P] scores of the population samples in K audited models, as if they were the samples asked to be forgotten.
-
-    No model has seen them, and a forgotten sample is drawn from the same source: given the audited model the two are
-    exchangeable, whatever shadows were trained on, as long as the score does not read the original model. A score that
-    does (`Score.reads_original`) sees the population-IN model in its place, so that both kinds of samples are IN there;
-    that is exact only where the two models are trained alike.
-
-    Raises:
-      DataError: population arrays are missing.
-    """
-    needed = {"population_unlearned": cases.population_unlearned, "population_shadows": measured.population_shadows}
-    if find(name).reads_original:
-        needed["population_in"] = measured.population_in
-    lacking = [field for field, value in needed.items() if value is None]
-    if lacking or not find(name).has_null:
-        why = f"needs {', '.join(lacking)}" if lacking else "reads pairs or views that population samples do not have"
-        raise errors.DataError(f"score {name} cannot be calibrated on population samples: it {why}.")
-    assert cases.population_unlearned is not None
-    shape = cases.population_unlearned.log_odds.shape
-    inside = measured.population_in
-    before = None if inside is None else Signals(*(np.broadcast_to(field, shape) for field in inside))
-    labels = np.zeros(shape[-1], np.int32)
-    there = measured._replace(labels=labels, shadows=measured.population_shadows, reference=None, pairs=None, views=())
-    asked = Cases(cases.population_unlearned, before, cases.population_unlearned, cases.population_original)
-    return compute_cases(name, there, asked, options)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.records import Array
-from jaxunlearn.scores import difference, emia, iam, lira, rmia, signals, unleak
+from jaxunlearn.scores import difference, emia, few_shadow, iam, lira, rmia, signals, unleak
 from jaxunlearn.scores.measured import Cases, Signals, one_case
 from jaxunlearn.scores.options import Options, is_stale
 
@@ -166,6 +166,26 @@ def emia_r(measured: Given, options: Options) -> Array:
 def emia_p(measured: Given, options: Options) -> Array:
     """EMIA-P."""
     return emia.population(measured.unlearned.true_logit, measured.population_unlearned.true_logit)
+
+
+def bavaria(density: str, measured: Given, options: Options) -> Array:
+    """BaVarIA: LiRA with variances shrunk to a prior, made for few shadow models; IN = the original's own answers."""
+    return few_shadow.from_original(
+        measured.unlearned.log_odds, measured.original.log_odds, measured.shadows.log_odds, density, options.compat
+    )
+
+
+def base(measured: Given, options: Options) -> Array:
+    """BASE: log probability against its mean over shadows."""
+    return few_shadow.base(measured.unlearned.log_odds, measured.shadows.log_odds, options.compat)
+
+
+def informia(measured: Given, options: Options) -> Array:
+    """InfoRMIA with OUT references."""
+    return few_shadow.informia(
+        measured.unlearned.log_odds, measured.shadows.log_odds, measured.population_unlearned.log_odds,
+        measured.population_shadows.log_odds, options.constants.offline_a,
+    )  # fmt: skip
 
 
 def unleak_score(measured: Given, options: Options) -> Array:

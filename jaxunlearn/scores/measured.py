@@ -219,25 +219,3 @@ def choose_shadows(measured: Measured, shadows: np.ndarray | list[int]) -> Measu
         pairs_forgotten=None if measured.pairs_forgotten is None else measured.pairs_forgotten[index],
         views=tuple(view._replace(shadows=pick(view.shadows)) for view in measured.views),
     )
-
-
-def shadow_as_unlearned(measured: Measured, shadow: int) -> Measured:
-    """The audit that would be made if one shadow were the unlearned model: it plays that part, the others are OUT.
-
-    Such a model never saw the samples, so its scores are draws from the null "forgotten" (see `null_scores`).
-    """
-    assert measured.shadows is not None
-    count = len(measured.shadows.log_odds)
-    rest = choose_shadows(measured, np.delete(np.arange(count), shadow))
-
-    def one(value: Signals | None) -> Signals | None:
-        return None if value is None else Signals(*(field[shadow] for field in value))
-
-    return rest._replace(
-        unlearned=one(measured.shadows),
-        population_unlearned=one(measured.population_shadows),
-        pairs=None,
-        views=tuple(
-            short._replace(unlearned=one(view.shadows)) for short, view in zip(rest.views, measured.views, strict=True)
-        ),
-    )

@@ -142,6 +142,42 @@ def lira_standard(u, reference, member, per_sample):
     return np.array([log_ratio(u[n], *gaussians[0][n], *gaussians[1][n]) for n in columns])
 
 
+def bavaria(u, o, s, density):
+    """Row by row; the lowest value between the answer and the OUT mean where IN is the wider side."""
+    a0 = 2 if density == "t" else 1
+
+    def side(values, mean0, scale0):
+        k = len(values)
+        mean = np.mean(values) if k else 0.0
+        kappa, a = 1 + k, a0 + k / 2
+        b = scale0 + np.sum((values - mean) ** 2) / 2 + k * (mean - mean0) ** 2 / (2 * kappa)
+        if density == "t":
+            return scipy.stats.t(2 * a, (mean0 + k * mean) / kappa, np.sqrt(max(b * (kappa + 1) / (a * kappa), 1e-10)))
+        return scipy.stats.norm(mean if k else mean0, np.sqrt(max(b / (a - 1) if a > 1 else b, 1e-10)))
+
+    inside, outside = ((v.mean(), max(v.var() * max(a0 - 1, 1), 1e-10)) for v in (o, s))
+    found = []
+    for n in range(len(u)):
+        high, low = side(np.empty(0), *inside), side(s[:, n], *outside)
+        grid = low.mean() - np.concatenate([[0], np.geomspace(1e-3, 1e5, 60_001)]) * low.std()
+        grid = np.append(grid[grid > u[n]], u[n])
+        ratio = high.logpdf(grid) - low.logpdf(grid)
+        found.append(ratio.min() if high.mean() > low.mean() and u[n] < low.mean() else ratio[-1])
+    return np.array(found)
+
+
+def base(u, s):
+    return np.log(scipy.special.expit(u)) - np.log(scipy.special.expit(s).mean(0))
+
+
+def informia(u, s, population, population_s, a=0.33):
+    def mixed(values):
+        return ((1 + a) * scipy.special.expit(values).mean(0) + 1 - a) / 2
+
+    p, z = scipy.special.expit(u), scipy.special.expit(population)
+    return np.log(p / mixed(s)) + np.mean(np.log(mixed(population_s) / z))
+
+
 def ldiff(u, o, population_u, population_o):
     def tail(values):
         return scipy.stats.norm.sf(values, population_u.mean(), population_u.std(ddof=1))
@@ -215,6 +251,25 @@ def _update(e):
     return lira_offline(u, s) - lira_offline(o, s)
 
 
+def _bavaria(density):
+    def score(e):
+        return bavaria(
+            *(log_odds(getattr(e, name), e.labels) for name in ("unlearned", "original", "shadows")), density
+        )
+
+    return score
+
+
+def _base(e):
+    return base(log_odds(e.unlearned, e.labels), log_odds(e.shadows, e.labels))
+
+
+def _informia(e):
+    own = (log_odds(getattr(e, name), e.labels) for name in ("unlearned", "shadows"))
+    names = ("population_unlearned", "population_shadows")
+    return informia(*own, *(log_odds(getattr(e, name), e.population_labels) for name in names))
+
+
 def _over_views(score):
     def mean(e):
         views = zip(e.unlearned_views, e.original_views, e.shadows_views, strict=True)
@@ -225,6 +280,10 @@ def _over_views(score):
 
 # Scores of evidence under the default options but for LEVELS; `unleak` and `random` draw.
 SCORES = {
+    "bavaria_t": _bavaria("t"),
+    "bavaria_n": _bavaria("n"),
+    "base": _base,
+    "informia": _informia,
     "iam_on": _iam(log_log),
     "iam_off": _iam(log_log, True),
     "iam_raw": _iam(log_log),

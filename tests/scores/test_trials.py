@@ -24,6 +24,10 @@ OF_SHADOWS = {"shadows": 0, "population_shadows": 0, "shadow_train_logits": 0, "
               "shadows_views": 1}  # fmt: skip
 # Where a score lies, if not in [0, 1].
 RANGES = {
+    "bavaria_t": (-np.inf, np.inf),
+    "bavaria_n": (-np.inf, np.inf),
+    "base": (-np.inf, np.inf),
+    "informia": (-np.inf, np.inf),
     "lira": (-np.inf, np.inf),
     "lira_on": (-np.inf, np.inf),
     "lira_on_views": (-np.inf, np.inf),
