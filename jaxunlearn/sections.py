@@ -246,13 +246,11 @@ class AuditSettings:
                                    "shadow as pseudo-target", low=-2.0, high=1.0)  # fmt: skip
     rmia_gamma: float = field(2.0, "RMIA: ratio above which a population sample is dominated", low=0.0)
     interval: float = field(0.95, "level of all intervals", low=0.5, high=0.9999)
-    decision: str = field("auto", "score of the per-sample verdicts: auto = iam_off (iam_on with the retrained "
-                           "null), or lira_off without its arrays; none = no verdicts")  # fmt: skip
-    calibration: str = field("auto", "null of the verdicts: each shadow as the unlearned model, population samples in "
-                              "the audited model, or exact retrains of other forget sets; auto = shadows unless "
-                              "measured to be too eager, then population",
-                              choices=("auto", "retrained", "shadows", "population"))  # fmt: skip
-    level: float = field(0.05, "verdicts: false discovery rate", low=1e-6, high=0.5)
+    decision: str = field("auto", "the score that is named first, before any is computed: auto = iam_on, or the first "
+                           "of iam_off, lira_off, confidence whose arrays are there")  # fmt: skip
+    level: float = field(0.05, "verdicts: part of each kind of verdict that may be wrong", low=1e-6, high=0.5)
+    strict: bool = field(False, "verdicts: FORGOTTEN only where less than half of what training left is still there")
+    plan_shadows: bool = field(False, "only say which models and rows a verdict needs, and what they would show")
     shadow_runs: tuple[str, ...] = field((), "run folders whose shadows are used instead (shift, arch_shift, "
                                               "incremental)")  # fmt: skip
     forget_type: str = field("auto", "form of faithful LiRA-Off: random sets or classes; auto = as split.forget.kind",

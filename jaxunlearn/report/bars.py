@@ -8,7 +8,7 @@ import numpy as np
 from jaxunlearn import checks, errors
 from jaxunlearn.report import formats, style
 
-VERDICTS = ("not forgotten", "cannot tell", "forgotten")
+VERDICTS = ("not forgotten", "forgotten", "suppressed", "cannot tell")
 
 
 def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
@@ -16,21 +16,21 @@ def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
 
     Args:
       names: R names of the bars, from the top.
-      counts: [R, 3] samples that are not forgotten, cannot be told apart, are forgotten. Bars show fractions, the
-        numbers inside are counts; a row of zeros stays empty.
+      counts: [R, 4] samples by verdict, in the order of `VERDICTS`. Bars show fractions, the numbers inside are
+        counts; a row of zeros stays empty.
 
     Raises:
-      ShapeError: not [R, 3]. DataError: no row, or negative counts.
+      ShapeError: not [R, 4]. DataError: no row, or negative counts.
     """
     counts = np.asarray(counts)
-    checks.shape("RV", {"R": len(names), "V": 3}, counts=counts)
+    checks.shape("RV", {"R": len(names), "V": len(VERDICTS)}, counts=counts)
     if not len(names) or counts.min() < 0:
         raise errors.DataError("counts of verdicts: expected at least one row and no negative count.")
     figure, axes = style.plot("Verdicts per sample", height=1.5 + 0.42 * len(names))
     total = counts.sum(1)
     fractions = counts / np.maximum(total, 1)[:, None]
     rows, left = np.arange(len(names)), np.zeros(len(names))
-    colors = (style.RETAINED, style.UNCLEAR, style.FORGOTTEN)
+    colors = (style.RETAINED, style.FORGOTTEN, style.SUPPRESSED, style.UNCLEAR)
     for part, (name, color) in enumerate(zip(VERDICTS, colors, strict=True)):
         axes.barh(rows, fractions[:, part], left=left, color=color, label=name, height=0.72, ec="white", lw=0.8)
         ink = style.INK if color == style.UNCLEAR else "white"
@@ -44,7 +44,7 @@ def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
     axes.set_yticks(rows, [f"{name} ({formats.count(n)})" for name, n in zip(names, total, strict=True)])
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="fraction of the samples")
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=3, loc="outside lower left")
+    figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=4, loc="outside lower left")
     return figure
 
 

@@ -38,7 +38,8 @@ class Report(NamedTuple):
       sections: in the order in which they are read.
       provenance: what was run, for the foot of the page.
       stem: names the files, report/STEM.html and so on.
-      arrays: file name -> arrays to save; records: file name -> plain values to save as JSON.
+      arrays: file name -> arrays to save; listed: file name -> table to save as CSV; records: file name -> plain
+        values to save as JSON.
       published: folder name -> (labels, retrained, approaches, accuracies, names), logits to save as published.
       notes: what the reader should know, a sentence each; printed under the tables.
       files: (file, what it holds) of what is saved.
@@ -52,6 +53,7 @@ class Report(NamedTuple):
     provenance: Mapping[str, str]
     stem: str = "report"
     arrays: Mapping[str, Mapping[str, Any]] = {}
+    listed: Mapping[str, Table] = {}
     records: Mapping[str, Any] = {}
     published: Mapping[str, tuple[Any, ...]] = {}
     notes: tuple[str, ...] = ()

@@ -15,12 +15,12 @@ from jaxunlearn.report.figures import INK, MEMBER, OTHER, QUIET
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-RETAINED, FORGOTTEN, UNCLEAR = MEMBER, OTHER, "#cbd5e1"
+RETAINED, FORGOTTEN, UNCLEAR, SUPPRESSED = MEMBER, OTHER, "#cbd5e1", "#7c3aed"
 WIDTH = 5.0
 
 __all__ = [
-    "COLORS", "FORGOTTEN", "INK", "MARKERS", "QUIET", "RETAINED", "UNCLEAR", "WIDTH", "histogram", "legend", "line",
-    "plot",
+    "COLORS", "FORGOTTEN", "INK", "MARKERS", "QUIET", "RETAINED", "SUPPRESSED", "UNCLEAR", "WIDTH", "histogram",
+    "legend", "line", "plot",
 ]  # fmt: skip
 
 

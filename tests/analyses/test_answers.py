@@ -1,54 +1,80 @@
-"""The first line of an audit: what was found, beside a model that forgot nothing."""
+"""The verdict in words: power before any count, the first sentence that applies, reasons row by row."""
 
 import numpy as np
 import pytest
 
-from jaxunlearn.analyses.audit import verdict_sections, verdicts
+from jaxunlearn.analyses.audit import verdict_sentences
+from jaxunlearn.metrics.verdict import judge
+from jaxunlearn.metrics.verdict.out_model import OutModel
+from jaxunlearn.metrics.verdict.request import GroupTests
+from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED, RowTests
+
+MODEL = OutModel(1.0, 1.0, 0.0, 0.8, np.zeros(1), np.zeros(1))
+CHECKS = judge.Checks("", "", 0.5, False, 0.5, (20, 300, 400))
+GROUP = GroupTests(p_high=0.5, p_low=1.0, p_narrow=1.0, p_in=0.5, mean=1.0, error=0.2, dose=2.0, kept=(0.42, 0.2, 0.7),
+                   models=20)  # fmt: skip
 
 
-def judged(remembered, total=100, requested=True, cleared=0):
-    """Verdicts on one forget set of `total` samples: first `remembered` not forgotten, last `cleared` forgotten."""
-    codes = np.where(np.arange(total) < remembered, verdicts.NOT_FORGOTTEN, verdicts.CANNOT_TELL).astype(np.int8)[None]
-    codes[0, total - cleared :] = verdicts.FORGOTTEN
-    counts = np.array([remembered, total - remembered - cleared, cleared])
-    p = np.linspace(0.001, 1, total)[None]
-    null = verdicts.Null("shadows", [np.zeros(1000)], None)
-    return verdicts.Verdicts("iam_off", 0.05, 1 - p, p, p if requested else None, codes, counts, null)
+def judgement(codes=(CANNOT_TELL,) * 10, **changed):
+    ones = np.ones(len(codes))
+    tests = RowTests(ones, ones, ones, ones, ones, ones, 2 * ones, ones > 0)
+    plain = judge.Judgement(np.array(codes, np.int8), tests, GROUP, {}, False, False, (1.0, 0.5), CHECKS, MODEL, 4, 6.7,
+                            0.05, False)  # fmt: skip
+    return plain._replace(**changed)
 
 
-@pytest.mark.parametrize(
-    "caught, cleared, warned", [(0, 0, True), (4, 4, True), (5, 0, False), (80, 0, False), (0, 60, False)]
-)
-def test_an_audit_that_would_not_notice_the_original_model_says_so(caught, cleared, warned):
-    found = judged(2, cleared=cleared)
-    said = verdict_sections.answer(found, judged(1), 0.05, "", audited="unlearned:ssd", original=judged(caught))
-    assert said.startswith("2 of 100 samples asked to be forgotten still look trained on (exact retraining: 1 of 100)")
-    assert f"which forgot nothing, it is {caught} of 100; 0 look forgotten." in said
-    assert ("would hardly notice if nothing had been forgotten" in said) == warned
+def test_power_is_said_in_whole_rows_and_weak_power_with_a_warning():
+    said = verdict_sentences.power(judgement())
+    assert "of your 10 rows, 4 would have been caught" in said and "about 6 would have been confirmed" in said
+    assert "says little" not in said
+    assert "says little about a single row" in verdict_sentences.power(judgement(power_not=0))
+    unknown = verdict_sentences.power(judgement(power_not=None, power_forgotten=None))
+    assert "cannot be estimated without the original model" in unknown and "confirmed" not in unknown
 
 
-def test_exact_retraining_is_announced_and_not_compared_with_itself():
-    said = verdict_sections.answer(judged(0), None, 0.05, "", audited="retrained", original=judged(50))
-    assert said.startswith("Exact retraining, audited as if it were a method: None of the 100 samples")
-    assert "No exact retraining" not in said
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"p_low": 0.001}, "unlike any model that never saw them (much lower)"),
+    ({"p_narrow": 0.001}, "(far too evenly)"),
+    ({"p_high": 0.01, "p_in": 0.01}, "Part of the request is still in the model: about 40 % (from 20 to 70)"),
+    ({"p_high": 0.01}, "The request is still in the model: about 40 % (from 20 to 70)"),
+    ({"p_in": 0.01}, "As a whole the request looks forgotten: about 40 %"),
+    ({"dose": 0.5}, "so easy that a model answers the same"),
+    ({}, "it cannot be told: about 40 % (from 20 to 70)"),
+    ({"models": 1}, "needs at least two shadow models"),
+])  # fmt: skip
+def test_the_request_gets_the_first_sentence_that_applies(changed, said):
+    assert said in verdict_sentences.request(GROUP._replace(**changed), 0.05)
 
 
-def test_without_verdicts_the_reason_is_the_answer():
-    said = verdict_sections.answer(None, None, 0.05, "The score iam_on needs original.")
-    assert "No verdicts on single samples" in said and "needs original" in said
+def test_counts_name_all_four_verdicts_and_why_rows_have_none():
+    codes = (NOT_FORGOTTEN, FORGOTTEN, FORGOTTEN, SUPPRESSED, CANNOT_TELL, CANNOT_TELL)
+    found = judgement(codes)
+    trace = np.array([2, 2, 2, 2, 0.5, 2.0])
+    found = found._replace(tests=found.tests._replace(trace=trace))
+    said = verdict_sentences.counts(found)
+    assert "1 NOT FORGOTTEN, 2 FORGOTTEN, 1 SUPPRESSED, 2 CANNOT TELL; " in said
+    assert "; of each kind at most about 1 in 20 is wrong" in said
+    assert "Of 2 that cannot be told: 1 too easy, 1 between the two." in said
+    why = verdict_sentences.reasons(found)
+    assert len(why) == 6 and why[1] == why[2] and len(set(why)) == 5
 
 
-def test_rates_stand_beside_that_of_exact_retraining_and_have_an_interval_even_when_nothing_is_found():
-    sections = verdict_sections.decisions({"retrained": judged(0), "original": judged(30)}, None)
-    rate = {row[0]: row[-1] for row in sections[0].table.rows}
-    assert rate["original"].retrained == 0 and rate["retrained"].retrained is None
-    assert rate["retrained"].low == 0 and 0.02 < rate["retrained"].high < 0.05
-    assert rate["original"].low < 0.3 < rate["original"].high
+def test_what_was_changed_is_said():
+    assert "exactly as the original" in verdict_sentences.changed(judgement(is_identical=True), 700)
+    assert "all other 700 answers" in verdict_sentences.changed(judgement(is_edited=True), 700)
+    assert "median change of log-odds 1 on requested, 0.5" in verdict_sentences.changed(judgement(), 700)
+    assert verdict_sentences.changed(judgement(changes=(np.nan, np.nan)), 700) == ""
 
 
-def test_the_samples_to_look_at_first_are_ordered_by_their_p_value():
-    found = judged(3)
-    section = verdict_sections.worst(found, np.arange(100) + 1000, np.zeros(100, int), ("cat",))
-    assert [row[0] for row in section.table.rows] == [str(1000 + i) for i in range(verdict_sections.WORST)]
-    assert [row[-1] for row in section.table.rows[:4]] == ["not forgotten"] * 3 + ["cannot tell"]
-    assert section.table.rows[0][2] == "cat"
+@pytest.mark.parametrize(("checks", "model", "said"), [
+    ({}, {"raw_slope": 1.5}, "less certain than your model (factor 1.50)"),
+    ({}, {"raw_slope": 0.5}, "more certain than your model (factor 0.50)"),
+    ({"is_contaminated": True, "retained_place": 0.7}, {}, "mean place 0.70 instead of 0.5"),
+    ({"chosen_place": 0.9}, {}, "look chosen by the original's own answers"),
+    ({"refused_in": "Only 3 retained rows are there."}, {}, "Nothing can be called FORGOTTEN: Only 3"),
+])  # fmt: skip
+def test_doubtful_assumptions_have_a_sentence_each(checks, model, said):
+    plain = verdict_sentences.trust(judgement())
+    assert len(plain) == 1 and "20 shadow model(s), 300 rows that no model saw and 400 retained" in plain[0]
+    found = judgement(checks=CHECKS._replace(**checks), model=MODEL._replace(**model))
+    assert any(said in sentence for sentence in verdict_sentences.trust(found)[1:])

@@ -38,8 +38,8 @@ def audited(found):
     return audit, report.answer, {section.name: section for section in report.sections}
 
 
-def p_out(audit):
-    return audit.decisions.verdicts[audit_signals.GIVEN].p_out
+def p_values(audit, name):
+    return audit.decisions.verdicts[audit_signals.GIVEN].tested(name)
 
 
 def test_arrays_that_belong_together_raise_no_doubt():
@@ -66,7 +66,9 @@ def test_copies_of_a_model_are_counted_once(noise):
     assert said.startswith("The 5 shadow models are copies of 2 different models: copies say nothing new")
     assert audit_signals.num_shadows(audit.signals) == 2
     two = one.replace(shadows=one.shadows[:2], population_shadows=one.population_shadows[:2])
-    np.testing.assert_allclose(p_out(audit), p_out(audited(two)[0]), atol=0.02)
+    alone = audited(two)[0]
+    for name in ("p_high", "p_low", "p_in"):
+        np.testing.assert_allclose(p_values(audit, name), p_values(alone, name), atol=0.02)
 
 
 def test_a_model_that_answers_as_before_was_not_unlearned_and_that_is_said_first():

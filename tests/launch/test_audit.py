@@ -4,6 +4,7 @@ The door for given arrays has its own file.
 """
 
 import contextlib
+import csv
 import io
 import json
 import re
@@ -14,7 +15,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import store
+from jaxunlearn.analyses.audit.verdict_sentences import ORDER, WORDS
 from jaxunlearn.analyses.evaluation import sections
+from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, SUPPRESSED
 from launch import _entry, audit, shadows
 
 CONFIG = "--config=configs/digits.py:smoke"
@@ -83,8 +86,11 @@ def findings(workdir):
 def test_the_first_line_is_the_answer_and_the_report_begins_with_it(first):
     workdir, out, _ = first
     answer = out.splitlines()[0]
-    assert re.match(r"Exact retraining, .* of (the )?100 samples asked to be forgotten", answer)
-    assert re.search(r"Of the original model, which forgot nothing, it is \d+ of 100; \d+ look forgotten\.", answer)
+    assert answer.startswith(
+        "Exact retraining, audited as if it were a method. This audit can notice: of 100 requested"
+    )
+    power = r"of 100 requested rows in 2 requests, \d+ would have been caught .* about \d+ would have been confirmed"
+    assert re.search(power, answer).end() < answer.index("Requests as a whole: ") < answer.index("Rows: ")
     assert (workdir / "report" / "report.md").read_text().startswith(answer)
     assert json.loads((workdir / "report" / "report.json").read_text())["answer"] == answer
     page = (workdir / "report" / "report.html").read_text()
@@ -117,19 +123,39 @@ def test_scores_have_one_value_per_group_request_and_row(trained):
 def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(first):
     workdir, out, _ = first
     forgotten = np.load(workdir / "scores" / "binui_retrained.npz")["forgotten"]
-    caught = {}
+    counts = {}
     for role in ("retrained", "original"):
         found = np.load(workdir / "scores" / f"verdicts_{role}.npz")
-        assert set(found.files) == {"rows", "score", "p_out", "p_in", "verdict"}
-        assert ((found["verdict"] >= 0) == forgotten).all() and found["verdict"].max() <= 2
+        assert set(found.files) == {"rows", "verdict", "p_high", "p_low", "p_in", "z", "trace"}
+        assert ((found["verdict"] >= 0) == forgotten).all() and found["verdict"].max() <= SUPPRESSED
         split = np.load(workdir / "split.npz")
         np.testing.assert_array_equal(found["rows"], split["rows"][split["target"]])
-        for name in ("p_out", "p_in"):
-            assert (found[name] > 0).all() and (found[name] <= 1).all()
-        caught[role] = int((found["verdict"] == 2).sum())
-    assert f"it is {caught['original']} of 100; " in out
-    shown = "none" if caught["retrained"] == 0 else str(caught["retrained"])
-    assert re.search(rf"\b{shown} of (the )?100 samples", out.splitlines()[0], re.I)
+        for name in ("p_high", "p_low", "p_in", "z", "trace"):
+            np.testing.assert_array_equal(np.isfinite(found[name]), forgotten)
+        for name in ("p_high", "p_low", "p_in"):
+            assert found[name][forgotten].min() > 0 and found[name][forgotten].max() <= 1
+        assert found["trace"][forgotten].min() >= 0
+        counts[role] = [int((found["verdict"] == code).sum()) for code in ORDER]
+    said = ", ".join(f"{count} {WORDS[code]}" for code, count in zip(ORDER, counts["retrained"], strict=True))
+    assert f"Rows: {said}; of each kind at most about 1 in 20 is wrong." in out.splitlines()[0]
+    lines = {line[0]: line for line in csv.reader((workdir / "report" / "tables" / "verdicts.csv").open())}
+    for role, numbers in counts.items():
+        assert lines[role][1:6] == ["100", *map(str, numbers)]
+    assert counts["original"] == [100, 0, 0, 0]  # nothing was unlearned, and this audit sees it
+
+
+def test_every_requested_row_is_listed_with_its_verdict_and_the_reason(trained):
+    with np.load(trained / "scores" / "verdicts_retrained.npz") as file, (trained / "verdicts.csv").open() as lines:
+        found, listed = dict(file), list(csv.DictReader(lines))
+    asked = found["verdict"] >= 0
+    assert list(listed[0]) == ["sample", "request", "class", "verdict", "p_high", "p_low", "p_in", "left", "why"]
+    sets, columns = np.nonzero(asked)
+    assert [int(line["request"]) for line in listed] == sets.tolist()
+    assert [int(line["sample"]) for line in listed] == found["rows"][columns].tolist()
+    assert [line["verdict"] for line in listed] == [WORDS[int(code)] for code in found["verdict"][asked]]
+    for name in ("p_high", "p_low", "p_in"):
+        np.testing.assert_allclose([float(line[name]) for line in listed], found[name][asked], rtol=1e-6)
+    assert all(line["why"] for line in listed)
 
 
 def test_every_finding_has_a_value_inside_its_interval(trained):
@@ -145,7 +171,7 @@ def test_every_finding_has_a_value_inside_its_interval(trained):
 def test_tables_say_the_same_in_three_formats(trained):
     tables = trained / "report" / "tables"
     names = {path.stem for path in tables.iterdir()}
-    assert {"binui_retrained", "verdicts", "worst", "scoreui", "shadow_sweep"} <= names
+    assert {"binui_retrained", "verdicts", "requests", "rows", "scoreui", "shadow_sweep"} <= names
     for name in names:
         for suffix in ("md", "tex", "csv"):
             assert (tables / f"{name}.{suffix}").stat().st_size > 20
@@ -169,11 +195,12 @@ def test_a_second_run_trains_nothing_and_writes_the_same_bytes(first, capsys):
 
 
 def test_another_question_to_the_same_models_trains_nothing(again, capsys):
-    asked = arguments(audit__protocol="binui", audit__scores=("emia_r",), audit__level=0.2, audit__decision="lira_off")
+    scores = ("emia_r", "lira_off")
+    asked = arguments(audit__protocol="binui", audit__scores=scores, audit__level=0.2, audit__decision="lira_off")
     assert launch(*asked, workdir=again) == 0
     printed = capsys.readouterr()
-    assert "training" not in printed.err and "at a false discovery rate of 20 %" in printed.out
-    assert "Score lira_off" in printed.out and "Spearman" not in printed.out
+    assert "training" not in printed.err and "of each kind at most about 1 in 5 is wrong." in printed.out
+    assert "lira_off, chosen beforehand" in " ".join(printed.out.split()) and "Spearman" not in printed.out
     assert "emia_r" in np.load(again / "scores" / "binui_retrained.npz").files
 
 
@@ -183,17 +210,32 @@ def test_an_evaluation_of_the_same_run_joins_the_report(again, capsys):
     stored = sections.plain(sections.Evaluation(roles, (0.1, 0.2), 0.1, 2, {}, {}))
     assert "recover ratio" not in (again / "report" / "report.html").read_text()
     store.files.write_json(again / "evaluation.json", stored)
-    asked = arguments(audit__protocol="binui", audit__scores=("confidence",), audit__decision="none")
+    asked = arguments(audit__protocol="binui", audit__scores=("confidence",))
     assert launch(*asked, workdir=again) == 0, capsys.readouterr().err
     assert "recover ratio" in (again / "report" / "report.html").read_text()
 
 
-def test_no_verdicts_are_given_where_they_are_switched_off(again, capsys):
-    shutil.rmtree(again / "scores")
-    asked = arguments(audit__protocol="binui", audit__scores=("confidence",), audit__decision="none")
-    assert launch(*asked, workdir=again) == 0
-    assert "switched off" in capsys.readouterr().out.splitlines()[0]
-    assert not list((again / "scores").glob("verdicts*"))
+def test_the_score_that_is_named_first_changes_no_verdict_and_strict_confirms_no_more(again, capsys):
+    before = {path.name: path.read_bytes() for path in (again / "scores").glob("verdicts_*")}
+    assert launch(*arguments(audit__protocol="binui", audit__decision="confidence"), workdir=again) == 0
+    assert "confidence, chosen beforehand" in " ".join(capsys.readouterr().out.split())
+    assert {path.name: path.read_bytes() for path in (again / "scores").glob("verdicts_*")} == before
+    plain = np.load(again / "scores" / "verdicts_retrained.npz")
+    assert launch(*arguments(audit__protocol="binui", audit__strict=True), workdir=again) == 0
+    strict = np.load(again / "scores" / "verdicts_retrained.npz")
+    asked = plain["verdict"] >= 0
+    assert (strict["p_in"][asked] >= plain["p_in"][asked]).all() and (strict["p_in"] > plain["p_in"])[asked].any()
+    for name in ("p_high", "p_low", "z", "trace"):
+        np.testing.assert_array_equal(strict[name], plain[name])
+
+
+def test_a_population_too_small_for_a_verdict_is_said_and_nobody_is_judged(tmp_path, capsys):
+    asked = arguments(split__population=30, targets__snapshots=0, audit__protocol="binui")
+    assert launch(*asked, workdir=tmp_path) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Give at least 40 rows that no model saw (30 are there)" in said
+    with np.load(tmp_path / "scores" / "verdicts_retrained.npz") as found:
+        assert set(np.unique(found["verdict"])) == {-1, CANNOT_TELL}
 
 
 @pytest.mark.parametrize(
@@ -232,7 +274,7 @@ def test_classes_that_were_forgotten_are_reported_one_by_one(tmp_path, capsys):
     assert "mean over 2 group(s)" in out
 
 
-OTHER = {"targets__snapshots": 0, "audit__decision": "none"}
+OTHER = {"targets__snapshots": 0}
 
 
 @pytest.fixture(scope="module")
@@ -305,8 +347,8 @@ CLASSES = {"split__forget__kind": "one_class", "split__forget__classes": (1,)}
         ({"audit__scores": "mine:score,"}, "cannot import module 'mine'"),
         ({"audit__decision": "iamoff"}, "unknown score 'iamoff'. Did you mean 'iam_off'"),
         ({"audit__unlearned": "retraind,"}, "Did you mean 'retrained'"),
-        ({"audit__calibration": "shadow"}, "Did you mean 'shadows'"),
-        ({"audit__calibration": "retrained", "split__forget__count": 2}, "at least 3 random forget sets"),
+        ({"audit__decision": "none"}, "unknown score 'none'"),
+        ({"audit__strict": 2}, "audit.strict"),
         ({"audit__level": 0.9}, "audit.level = 0.9"),
         ({"audit__e1": 0.01, "audit__e2": 0.5}, "e2"),
         ({"targets__snapshots": 9}, "targets.snapshots"),

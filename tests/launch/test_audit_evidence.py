@@ -1,8 +1,11 @@
 """The door for given arrays as a user runs it: published numbers, every gap in the data, every mistake."""
 
 import contextlib
+import csv
+import html
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,16 +91,22 @@ def test_scores_are_the_published_ones(faithful):
 def test_the_answer_comes_first_and_all_files_are_there(faithful):
     out, said = faithful
     answer = said.splitlines()[0]
-    assert "samples asked to be forgotten" in answer
+    assert answer.startswith("This audit can notice: of your 30 rows, ") and " NOT FORGOTTEN, " in answer
     assert (out / "report" / "report.md").read_text().startswith(answer)
-    for name in ("report/report.html", "findings.json", "verdicts.npz", "arrays_audit.json",
+    for name in ("report/report.html", "findings.json", "verdicts.npz", "verdicts.csv", "arrays_audit.json",
                  "report/tables/scores.csv"):  # fmt: skip
         assert (out / name).stat().st_size > 20
     assert "unleak needs pairs_original" in " ".join(said.split()) and "lira needs reference" in " ".join(said.split())
     with np.load(out / "verdicts.npz") as file:
-        assert set(file.files) == {"ids", "score", "p_out", "p_in", "verdict"}
+        assert set(file.files) == {"ids", "verdict", "p_high", "p_low", "p_in", "z", "trace"}
         forgotten = published()["target_unlearn_flags"].astype(bool)
         np.testing.assert_array_equal(file["verdict"] >= 0, forgotten)
+        codes = file["verdict"][forgotten]
+    words = {"NOT FORGOTTEN": 2, "FORGOTTEN": 0, "SUPPRESSED": 3, "CANNOT TELL": 1}
+    assert ", ".join(f"{(codes == code).sum()} {word}" for word, code in words.items()) in answer
+    lines = listed(out)
+    assert [int(line["sample"]) for line in lines] == np.flatnonzero(forgotten).tolist()
+    assert [words[line["verdict"]] for line in lines] == codes.tolist()
     for one in json.loads((out / "findings.json").read_text()):
         assert one["low"] - 1e-9 <= one["value"] <= one["high"] + 1e-9
     page = (out / "report" / "report.html").read_text()
@@ -125,6 +134,17 @@ def test_corrected_formulas_are_the_default_and_differ_where_the_published_ones_
     np.testing.assert_allclose(found["confidence"], scores_of(faithful[0])["confidence"], atol=1e-6)
 
 
+def listed(out):
+    """The lines of verdicts.csv."""
+    with (out / "verdicts.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def page(out):
+    """The words of the page."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", (out / "report" / "report.html").read_text())).split())
+
+
 def run(tmp_path, capsys, arrays, *more):
     """Audits arrays with a few scores: (what was printed, the output folder)."""
     out = tmp_path / "out"
@@ -141,8 +161,9 @@ def test_ids_of_samples_are_carried_into_results_and_report(tmp_path, capsys):
     with np.load(out / "scores.npz") as scores, np.load(out / "verdicts.npz") as verdicts:
         np.testing.assert_array_equal(scores["ids"], names)
         np.testing.assert_array_equal(verdicts["ids"], names)
-    worst = (out / "report" / "report.md").read_text()
-    assert "customer ?" in worst and "\x1b" not in worst
+    for file in ("report/report.md", "report/tables/rows.csv", "verdicts.csv"):
+        said = (out / file).read_text()
+        assert "customer ?" in said and "\x1b" not in said
     few = save(tmp_path / "few.npz", ours(ids=names[:3]))
     assert launch(f"--evidence={few}", f"--out={tmp_path / 'few'}") == 2
     assert "ids has shape (3,)" in capsys.readouterr().err
@@ -151,8 +172,12 @@ def test_ids_of_samples_are_carried_into_results_and_report(tmp_path, capsys):
 def test_without_forgotten_everyone_is_judged_and_nothing_is_compared(tmp_path, capsys):
     said, out = run(tmp_path, capsys, ours(forgotten=None))
     assert "holds no `forgotten` array" in said and "median" in said and "AUC" not in said
+    assert "of your 120 rows" in said and " 0 FORGOTTEN" in said and "Only 0 retained rows are there" in said
+    assert "so easy" not in said and "between the two" not in said  # neither can be known without retained rows
+    assert "Nothing can be called FORGOTTEN: Only 0 retained rows are there" in page(out)
     with np.load(out / "verdicts.npz") as file:
-        assert set(file.files) == {"ids", "score", "p_out", "verdict"} and set(np.unique(file["verdict"])) <= {1, 2}
+        assert set(np.unique(file["verdict"])) <= {1, 2, 3} and np.isnan(file["trace"]).all()
+        assert (file["p_in"] == 1).all() and np.isfinite(file["p_high"]).all()
     assert set(scores_of(out)) == {"iam_on", "iam_off", "lira_off", "confidence", "random"}
 
 
@@ -161,29 +186,176 @@ def test_without_shadows_the_scores_that_need_them_are_skipped_and_there_is_no_v
     said, out = run(tmp_path, capsys, bare)
     assert "iam_on needs shadows" in said and "iam_off needs shadows, shadow_train_logits" in said
     assert "lira_off needs shadows" in said
-    assert set(scores_of(out)) == {"confidence", "random"} and not (out / "verdicts.npz").exists()
+    assert said.startswith("No verdict on single samples: A verdict on single rows needs `shadows` [s, n, c]")
+    assert set(scores_of(out)) == {"confidence", "random"} and not list(out.glob("verdicts*"))
     assert "AUC" in said  # of what is left
 
 
-def test_one_shadow_is_calibrated_on_the_population_or_not_at_all(tmp_path, capsys):
+def test_one_shadow_judges_rows_but_no_request_and_without_a_population_nothing_is_judged(tmp_path, capsys):
     first = {name: ours()[name][:1] for name in ("shadows", "population_shadows", "shadow_train_logits",
                                                  "shadow_train_labels")}  # fmt: skip
     said, out = run(tmp_path, capsys, ours(**first))
-    assert "population samples in the audited model" in said and (out / "verdicts.npz").exists()
+    assert "needs at least two shadow models that saw none of its rows" in said
+    assert "It rests on 1 shadow model(s)" in page(out)
+    with np.load(out / "verdicts.npz") as file:
+        asked = file["verdict"] >= 0
+        assert asked.sum() == 30 and np.isfinite(file["z"][asked]).all() and len(np.unique(file["p_high"][asked])) > 9
     without = {name: None for name in ours() if name.startswith("population")}
     (tmp_path / "second").mkdir()
     said, out = run(tmp_path / "second", capsys, ours(**(first | without)))
-    assert "at least 2 shadow models, not 1" in said and not (out / "verdicts.npz").exists()
+    assert said.startswith("No verdict on single samples: A verdict on single rows needs `population_unlearned` [p, c]")
+    assert "`population_shadows` [s, p, c]" in said and not list(out.glob("verdicts*"))
     assert {"iam_on", "iam_off", "lira_off"} <= set(scores_of(out))
 
 
+def test_a_population_that_is_too_small_is_refused_and_every_row_carries_the_reason(tmp_path, capsys):
+    few = {name: ours()[name][..., :39, :] for name in ("population_original", "population_unlearned", "population_in",
+                                                        "population_shadows")}  # fmt: skip
+    said, out = run(tmp_path, capsys, ours(**few, population_labels=ours()["population_labels"][:39]))
+    assert "No verdict is given. Give at least 40 rows that no model saw (39 are there)" in said
+    assert "NOT FORGOTTEN," not in said.split("Verdicts on the rows")[0]
+    assert {line["verdict"] for line in listed(out)} == {"CANNOT TELL"}
+    assert all(line["why"].startswith("Give at least 40 rows") for line in listed(out))
+
+
+def test_what_was_not_unlearned_and_what_was_only_edited_is_seen(tmp_path, capsys):
+    one = ours()
+    kept = one | {"unlearned": one["original"], "population_unlearned": one["population_original"]}
+    said, out = run(tmp_path, capsys, kept)
+    assert "The unlearned model answers exactly as the original, on every row. Nothing was forgotten." in said
+    assert {line["verdict"] for line in listed(out)} == {"NOT FORGOTTEN"}
+    asked = one["forgotten"].astype(bool)
+    edited = np.array(one["original"], np.float32)
+    edited[asked, one["labels"][asked]] -= 40
+    (tmp_path / "edited").mkdir()
+    said, out = run(tmp_path / "edited", capsys, kept | {"unlearned": edited})
+    assert "Only the answers to the requested rows differ from the original; all other 170 answers are" in said
+    assert {line["verdict"] for line in listed(out)} == {"SUPPRESSED"}
+
+
+def test_level_and_strict_are_settings_of_the_verdicts(tmp_path, capsys):
+    _, out = run(tmp_path, capsys, ours())
+    plain = dict(np.load(out / "verdicts.npz"))
+    (tmp_path / "strict").mkdir()
+    said, out = run(tmp_path / "strict", capsys, ours(), FEW, "--strict", "--level=0.1")
+    strict = dict(np.load(out / "verdicts.npz"))
+    asked = plain["verdict"] >= 0
+    assert "of each kind at most about 1 in 10 is wrong" in said
+    assert (strict["p_in"][asked] >= plain["p_in"][asked]).all() and (strict["p_in"] > plain["p_in"])[asked].any()
+    np.testing.assert_array_equal(strict["p_high"], plain["p_high"])
+
+
+def simulated(**changed):
+    """Six people of ten rows each, 200 retained rows, 5 shadows; exactly retrained but for the rows of "eve"."""
+    draw = np.random.default_rng(0)
+    rows, others, shadows = 260, 200, 5
+    labels, population_labels = np.arange(rows) % 3, np.arange(others) % 3
+    hard, population_hard = draw.normal(0, 2, rows), draw.normal(0, 2, others)
+    names = np.array(["ann", "bob", "eve", "joe", "kim", "leo"])
+    people = np.where(np.arange(rows) < 60, names[np.minimum(np.arange(rows) // 10, 5)], "others")
+    trained = hard + 4
+
+    def logits(answers, of):
+        return (answers[..., None] * np.eye(3)[of]).astype(np.float32)
+
+    def noise(*shape):
+        return draw.normal(0, 0.5, shape)
+
+    kept = (np.arange(rows) >= 60) | (people == "eve")
+    arrays = {
+        "labels": labels, "forgotten": np.arange(rows) < 60, "person": people,
+        "unlearned": logits(np.where(kept, trained, hard) + noise(rows), labels),
+        "original": logits(trained + noise(rows), labels),
+        "shadows": logits(hard + noise(shadows, rows), labels),
+        "population_labels": population_labels,
+        "population_unlearned": logits(population_hard + noise(others), population_labels),
+        "population_original": logits(population_hard + noise(others), population_labels),
+        "population_shadows": logits(population_hard + noise(shadows, others), population_labels),
+    }  # fmt: skip
+    return {name: array for name, array in (arrays | changed).items() if array is not None}
+
+
+PERSONS = "--scores=confidence"
+
+
+def persons_of(out):
+    with (out / "report" / "tables" / "persons.csv").open(newline="") as file:
+        return {line["person"]: line for line in csv.DictReader(file)}
+
+
+def test_a_person_who_is_still_in_the_model_is_named(tmp_path, capsys):
+    said, out = run(tmp_path, capsys, simulated(), PERSONS)
+    assert "Persons still in the model: 1 of 6" in said
+    found = persons_of(out)
+    assert set(found) == {"ann", "bob", "eve", "joe", "kim", "leo"}  # of the requested rows only
+    assert [name for name, line in found.items() if line["verdict"] == "still in the model"] == ["eve"]
+    assert "Whose rows are still in the model?" in (out / "report" / "report.md").read_text()
+    _, out = run(tmp_path, capsys, simulated(person=None), PERSONS, "--overwrite=audit")
+    assert not (out / "report" / "tables" / "persons.csv").exists()
+
+
+def test_numbers_name_people_as_well_and_bad_names_are_refused(tmp_path, capsys):
+    numbers = np.unique(simulated()["person"], return_inverse=True)[1] + 100
+    _, out = run(tmp_path, capsys, simulated(person=numbers), PERSONS)
+    found = persons_of(out)
+    assert [name for name, line in found.items() if line["verdict"] == "still in the model"] == ["102"]
+    path = save(tmp_path / "few.npz", simulated(person=numbers[:5]))
+    assert launch(f"--evidence={path}", f"--out={tmp_path / 'few'}", PERSONS) == 2
+    assert "person has shape (5,)" in capsys.readouterr().err
+
+
+def test_shadows_that_saw_a_row_do_not_answer_for_it(tmp_path, capsys):
+    one = simulated()
+    saw = np.zeros((5, 260), bool)
+    saw[0, :30] = saw[1, 30:60] = True
+    told = np.array(one["shadows"])
+    told[saw] += 8 * np.eye(3, dtype=np.float32)[np.broadcast_to(one["labels"], saw.shape)[saw]]
+    found = {}
+    for name, arrays in (
+        ("untouched", one | {"shadow_saw": saw}),
+        ("known", one | {"shadows": told, "shadow_saw": saw}),
+        ("unknown", one | {"shadows": told}),
+    ):
+        (tmp_path / name).mkdir()
+        said, out = run(tmp_path / name, capsys, arrays, PERSONS)
+        with np.load(out / "verdicts.npz") as file:
+            found[name] = dict(file)
+        assert "It rests on 5 shadow model(s)" in page(out)
+        assert ("have been confirmed" in said) == (name == "unknown")
+    for name in ("verdict", "p_high", "z"):  # what the shadows answer to rows that they saw is not read
+        np.testing.assert_array_equal(found["known"][name], found["untouched"][name])
+    assert (found["unknown"]["z"] < found["known"]["z"])[20:30].all()  # what is left of eve stands out less
+    everyone = save(tmp_path / "all.npz", one | {"shadow_saw": saw | (np.arange(260) == 7)})
+    assert launch(f"--evidence={everyone}", f"--out={tmp_path / 'all'}", PERSONS) == 0
+    assert "1 requested row(s) were seen by every shadow model" in capsys.readouterr().out
+
+
+def test_copies_among_the_shadows_are_left_out_of_who_saw_what(tmp_path, capsys):
+    one = simulated()
+    draw = np.random.default_rng(1)
+    saw = draw.random((5, 260)) < 0.3
+    saw[0] = False  # every row has a shadow that did not see it
+    twice = [0, 0, 1, 2, 2, 3, 4]  # copies among them
+    copied = one | {name: one[name][twice] for name in ("shadows", "population_shadows")}
+    for name in ("plain", "copied"):
+        (tmp_path / name).mkdir()
+    _, plain = run(tmp_path / "plain", capsys, one | {"shadow_saw": saw}, PERSONS)
+    said, out = run(tmp_path / "copied", capsys, copied | {"shadow_saw": saw[twice]}, PERSONS)
+    assert said.startswith("The 7 shadow models are copies of 5 different models")
+    with np.load(plain / "verdicts.npz") as expected, np.load(out / "verdicts.npz") as found:
+        for name in expected.files:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    path = save(tmp_path / "short.npz", copied | {"shadow_saw": saw})
+    assert launch(f"--evidence={path}", f"--out={tmp_path / 'short'}", PERSONS) == 2
+    assert "shadow_saw has shape (5, 260)" in capsys.readouterr().err
+
+
 def test_a_score_of_the_users_own_stands_beside_the_others(tmp_path, capsys):
-    said, out = run(tmp_path, capsys, ours(), "--scores=my_scores:surprise,confidence", "--decision=none")
+    said, out = run(tmp_path, capsys, ours(), "--scores=my_scores:surprise,confidence")
     found = scores_of(out)
     assert set(found) == {"my_scores:surprise", "confidence"} and "my_scores:surprise" in said
     odds = np.exp(-found["my_scores:surprise"].astype(np.float64))
     np.testing.assert_allclose(1 / (1 + odds), found["confidence"], atol=1e-5)
-    assert "switched off" in said
 
 
 def test_a_score_of_the_users_own_that_raises_is_one_message(tmp_path, capsys):
@@ -195,7 +367,7 @@ def test_a_score_of_the_users_own_that_raises_is_one_message(tmp_path, capsys):
 
 def test_equal_arrays_give_equal_bytes_and_other_arrays_are_never_mixed(tmp_path, capsys):
     _, out = run(tmp_path, capsys, ours())
-    before = {name: (out / name).read_bytes() for name in ("scores.npz", "verdicts.npz")}
+    before = {name: (out / name).read_bytes() for name in ("scores.npz", "verdicts.npz", "verdicts.csv")}
     run(tmp_path, capsys, ours())
     assert {name: (out / name).read_bytes() for name in before} == before
     other = save(tmp_path / "other.npz", ours(unlearned=ours()["unlearned"] + np.eye(120, 10, dtype=np.float32)))
@@ -260,7 +432,8 @@ def test_bad_arrays_are_one_message_and_nothing_is_written(make, message, tmp_pa
         (["--decision=iamon"], "unknown score 'iamon'"),
         (["--dataset=cifar"], "unknown dataset 'cifar'. Did you mean 'cifar10'"),
         (["--compat=true"], "faithful"),
-        (["--calibration=shadow"], "Did you mean 'shadows'"),
+        (["--decision=none"], "unknown score 'none'"),
+        (["--strict=2"], "strict"),
         (["--level=2"], "level = 2"),
         (["--levels=1"], "levels"),
         (["--levels=100000000"], "audit.levels = 100000000: must be between 0 and 10000"),

@@ -156,22 +156,23 @@ def test_scoreui_shows_the_score_beside_the_diagonal():
 
 
 def test_verdict_bars_are_fractions_and_carry_counts():
-    figure = bars.verdicts(["retrained", "nobody"], np.array([[100, 300, 600], [0, 0, 0]]))
+    figure = bars.verdicts(["retrained", "nobody"], np.array([[100, 300, 200, 400], [0, 0, 0, 0]]))
     axes = figure.axes[0]
     widths = [[bar.get_width() for bar in part] for part in axes.containers]
-    np.testing.assert_allclose(widths, [[0.1, 0], [0.3, 0], [0.6, 0]])
-    assert [text.get_text() for text in axes.texts] == ["100", "300", "600"]
-    assert words_of(figure) == ["not forgotten", "cannot tell", "forgotten"]
+    np.testing.assert_allclose(widths, [[0.1, 0], [0.3, 0], [0.2, 0], [0.4, 0]])
+    assert [text.get_text() for text in axes.texts] == ["100", "300", "200", "400"]
+    assert words_of(figure) == ["not forgotten", "forgotten", "suppressed", "cannot tell"]
+    assert len({bars_of.patches[0].get_facecolor() for bars_of in axes.containers}) == 4
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["retrained (1,000)", "nobody (0)"]
 
 
 def test_bad_verdict_counts_are_errors():
     with pytest.raises(errors.ShapeError, match="counts"):
-        bars.verdicts(["a"], np.zeros((1, 2)))
+        bars.verdicts(["a"], np.zeros((1, 3)))
     with pytest.raises(errors.DataError, match="negative"):
-        bars.verdicts(["a"], np.array([[1, -1, 0]]))
+        bars.verdicts(["a"], np.array([[1, -1, 0, 0]]))
     with pytest.raises(errors.DataError, match="at least one row"):
-        bars.verdicts([], np.zeros((0, 3)))
+        bars.verdicts([], np.zeros((0, 4)))
 
 
 def test_the_calibration_title_is_the_measured_rejection_rate():

@@ -62,7 +62,7 @@ def built():
     sections = [
         Section("first", "S" + NASTY, f"first {NASTY}\n\nsecond", table, roc()),
         Section("more", "more", "", long, roc(1)),
-        Section("verdicts", "verdicts", figure=bars.verdicts(["a"], np.array([[1, 2, 3]]))),
+        Section("verdicts", "verdicts", figure=bars.verdicts(["a"], np.array([[1, 2, 3, 4]]))),
     ]
     provenance = {"config": {"seed": 42, "name": NASTY}, "devices": ["cpu", "gpu"], "time": "now", "nothing": ""}
     return page.html("Title " + NASTY, "37 of 500 < all. " + NASTY, sections, provenance)
@@ -177,7 +177,7 @@ def drawn_with_names():
         "roc": lambda: curves.roc({name: pair for name in NAMES}),
         "histograms": lambda: curves.histograms({name: pair for name in NAMES}),
         "alpha": lambda: curves.against_alpha((0.1, 0.2), alphas),
-        "verdicts": lambda: bars.verdicts(NAMES, np.ones((6, 3), int)),
+        "verdicts": lambda: bars.verdicts(NAMES, np.ones((6, 4), int)),
         "classes": lambda: bars.classes(NAMES, np.ones((6, 2)), np.ones((6, 2))),
         "calibration": lambda: bars.calibration(rng.random(30), 0.05, samples=NAMES[1]),
         "delta": lambda: populations.against_delta(np.array([0.0, 0.1]), {name: np.ones(2) for name in NAMES}),

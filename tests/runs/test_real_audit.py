@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from jaxunlearn import progress, settings, store
-from jaxunlearn.analyses.audit import analysis, gather, verdicts
+from jaxunlearn.analyses.audit import analysis, gather, requests
+from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.drivers import delivery, reading
 from jaxunlearn.runs.verbs import targets
@@ -58,7 +59,24 @@ def test_forgotten_samples_score_below_retained_ones(audited):
 
 def test_the_original_keeps_what_retraining_forgot(audited):
     _, _, decided, sections, answer = audited
-    caught = {role: int((found["verdict"] == verdicts.NOT_FORGOTTEN).sum()) for role, found in decided.items()}
-    assert caught["retrained"] <= 30 and caught["retrained"] <= caught["original"]
-    assert answer.startswith("Exact retraining") and f"{caught['original']} of 300" in answer
-    assert {"verdicts", "worst", "binui_retrained"} <= {section.name for section in sections}
+    counts = {role: [int((found["verdict"] == code).sum()) for code in (NOT_FORGOTTEN, FORGOTTEN, SUPPRESSED)]
+              for role, found in decided.items()}  # fmt: skip
+    caught, forgotten, suppressed = counts["retrained"]
+    assert caught <= 6 and suppressed <= 6 and forgotten >= 150
+    assert counts["original"] == [300, 0, 0]
+    assert answer.startswith("Exact retraining, audited as if it were a method. This audit can notice: of 300 ")
+    assert f"Rows: {caught} NOT FORGOTTEN, {forgotten} FORGOTTEN, {suppressed} SUPPRESSED, " in answer
+    assert {"verdicts", "requests", "rows", "trust", "binui_retrained"} <= {section.name for section in sections}
+
+
+def test_requests_as_a_whole_are_told_from_the_original_by_statistics_too(audited):
+    """What the statistics say of the original, were it not seen that nothing was changed."""
+    signals = audited[0]
+    retrained, original = (requests.judged(signals, role, 0.05, False).judgements for role in ("retrained", "original"))
+    assert all(one.group.p_high <= 0.05 for one in original) and not any(one.group.p_in <= 0.05 for one in original)
+    assert all(one.group.p_in <= 0.05 for one in retrained) and not any(one.group.p_high <= 0.05 for one in retrained)
+    for judgements, left in ((original, 1), (retrained, 0)):
+        assert [one.group.kept[0] for one in judgements] == pytest.approx([left] * 3, abs=0.25)
+    promised = sum(one.power_forgotten for one in retrained)
+    assert promised == pytest.approx(sum((one.codes == FORGOTTEN).sum() for one in retrained), rel=0.25)
+    assert not any(one.group.is_suppressed or one.checks.refused for one in (*retrained, *original))

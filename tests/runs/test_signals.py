@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.analyses.audit import analysis, binui, gather, scoreboard, scoreui, sections, sweeps
+from jaxunlearn.analyses.audit import analysis, binui, gather, requests, scoreboard, scoreui, sections, sweeps
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.base import Context
+from jaxunlearn.metrics.verdict import judge, out_model
 from jaxunlearn.records import Evidence
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.drivers import delivery, reading
@@ -369,11 +370,25 @@ def test_a_role_that_was_not_recorded_is_named(folder):
         opened(folder, audit__unlearned=("retrainde",))
 
 
-def test_the_retrained_null_holds_what_other_retrained_models_give_to_their_own_forgotten_rows(signals):
-    chosen = make_settings(audit__calibration="retrained", audit__decision="iam_on")
-    found = analysis.decide(signals, chosen, QUIET).verdicts["retrained"].null
-    scored = scores.compute_cases("iam_on", signals.shared, signals.roles["retrained"], signals.options)
-    for own, other in ((0, 1), (1, 0)):
-        np.testing.assert_array_equal(found.values[own], scored[other][signals.forgotten[other]])
-    # The drift of the shadows' null is still measured, with a score that does not read the original model.
-    assert found.drift is not None and found.drift.rate.n == 2 * len(signals.shared.population_shadows.log_odds[0])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_verdict_of_the_run_is_that_of_its_logits_put_together_by_hand(signals, recorded, number):
+    """All shadows judge, whatever the groups of the scores; each model stands against its own original."""
+    evidence = by_hand(recorded, number, [0, 1, 2, 3])
+
+    def odds(name, labels="labels"):
+        return out_model.log_odds(getattr(evidence, name), getattr(evidence, labels))
+
+    expected = judge.judge(judge.Answers(
+        odds("unlearned"), evidence.forgotten, odds("shadows"), odds("population_unlearned", "population_labels"),
+        odds("population_shadows", "population_labels"), odds("original"),
+        odds("population_original", "population_labels"),
+    ))  # fmt: skip
+    decided = requests.judged(signals, "retrained", 0.05, False)
+    np.testing.assert_array_equal(decided.requested, signals.forgotten)
+    np.testing.assert_array_equal(decided.codes[number][evidence.forgotten], expected.codes)
+    assert (decided.codes[number][~evidence.forgotten] == -1).all()
+    for name in ("p_high", "p_low", "p_in", "z", "trace"):
+        found = decided.tested(name)[number]
+        np.testing.assert_allclose(found[evidence.forgotten], getattr(expected.tests, name), atol=1e-4, err_msg=name)
+        assert np.isnan(found[~evidence.forgotten]).all()
+    assert decided.judgements[number].power_not == expected.power_not

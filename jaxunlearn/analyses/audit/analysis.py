@@ -9,17 +9,19 @@ from jaxunlearn.analyses.audit import (
     binui,
     class_report,
     gather,
+    planning,
     plausibility,
+    requests,
     scoreboard,
     scoreui,
     sections,
     sweeps,
     verdict_sections,
-    verdicts,
 )
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED, AuditSignals
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun, require_units
+from jaxunlearn.report.cells import Table
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.settings import Settings
 
@@ -29,13 +31,16 @@ class Decisions(NamedTuple):
 
     Attributes:
       verdicts: role -> verdicts, the first audited role first; empty where there are none.
-      truth: how uniform the p-values of exactly retrained models are, where that was measured.
-      obstacle: why there are no verdicts.
+      obstacle: why there are none.
     """
 
-    verdicts: dict[str, verdicts.Verdicts]
-    truth: verdicts.Calibration | None = None
+    verdicts: dict[str, requests.RoleVerdicts]
     obstacle: str = ""
+
+
+# The score that is named first: the first whose arrays are there.
+SAVED = ("p_high", "p_low", "p_in", "z", "trace")  # per row, beside its verdict
+AUTO = ("iam_on", "iam_off", "lira_off", "confidence")
 
 
 class Audit(NamedTuple):
@@ -127,64 +132,34 @@ def _warnings(scored: scoreboard.Scored) -> list[str]:
 
 
 def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decisions:
-    """Verdicts on every audited role, exact retraining and the original (nothing unlearned) next to it."""
+    """Returns verdicts on every audited role, on exact retraining and on the original (nothing unlearned)."""
     audit = settings.audit
-    name, obstacle = decisive(signals, settings)
-    if not name:
-        return Decisions({}, None, obstacle)
-    decided: dict[str, verdicts.Verdicts] = {}
-    truth, null, wanted = None, None, audit.calibration
-    roles = [role for role in (*signals.audited, RETRAINED, ORIGINAL) if role in signals.roles]
-    for role in dict.fromkeys(roles):
-        cases = signals.roles[role]
-        if decided and not _can_judge(signals, name, cases, wanted):
-            continue
-        try:
-            values = scores.compute_cases(name, signals.shared, cases, signals.options)
-            if null is None or null.calibration == "population":  # only that one depends on who is audited
-                null = _null(signals, name, cases, wanted, audit.level)
-        except errors.DataError as error:
-            return Decisions({}, None, str(error))
-        wanted = null.calibration  # all roles are judged by the kind of null that fits the first
-        context.say(f"verdicts on {role} by {name}, calibrated on {null.calibration}")
-        decided[role] = verdicts.decide(name, values, null, signals.forgotten, audit.level)
-        is_own = wanted == RETRAINED  # against its own kind it is uniform by construction
-        if role == RETRAINED and not is_own and signals.forgotten is not None:
-            truth = verdicts.calibration(decided[role], signals.forgotten, audit.level, settings.seed)
-    return Decisions(decided, truth)
+    lacking = requests.obstacle(signals, signals.audited[0])
+    if lacking:
+        return Decisions({}, lacking)
+    decided: dict[str, requests.RoleVerdicts] = {}
+    beside = (RETRAINED, ORIGINAL) if signals.forgotten is not None else ()
+    for role in dict.fromkeys((*signals.audited, *beside)):
+        if role in signals.roles and not requests.obstacle(signals, role):
+            context.say(f"verdicts on {role}")
+            decided[role] = requests.judged(signals, role, audit.level, audit.strict)
+    return Decisions(decided)
 
 
-def decisive(signals: AuditSignals, settings: Settings) -> tuple[str, str]:
-    """The score that decides, chosen before any number was seen, or "" and why there is none."""
-    automatic = verdicts.AUTO_RETRAINED if settings.audit.calibration == RETRAINED else verdicts.AUTO
+def decisive(signals: AuditSignals, settings: Settings) -> str:
+    """Returns the score that is named first, chosen before any number was seen; "" where none can be computed.
+
+    Raises:
+      ConfigError: the score that was asked for lacks arrays.
+    """
     there = audit_signals.available(signals, signals.audited[0])
-    return verdicts.choose_score(settings.audit.decision, there, automatic)
-
-
-def _can_judge(signals: AuditSignals, name: str, cases: scores.Cases, calibration: str) -> bool:
-    """Whether a model beside the audited one can be judged: its answers on the population may be missing."""
-    if signals.forgotten is None:
-        return False
-    reads_population = calibration == "population" or any("population" in field for field in scores.needs(name))
-    return cases.population_unlearned is not None or not reads_population
-
-
-def _null(signals: AuditSignals, name: str, cases: scores.Cases, wanted: str, level: float) -> verdicts.Null:
-    if wanted == RETRAINED:
-        return _null_of_retrained(signals, name, level)
-    return verdicts.null_of(name, signals.shared, cases, signals.options, wanted, level)
-
-
-def _null_of_retrained(signals: AuditSignals, name: str, level: float) -> verdicts.Null:
-    """The retrained null of a score, with the measured drift of the shadows' null of an offline score beside it."""
-    cases, shared = signals.roles[RETRAINED], signals.shared
-    values = scores.compute_cases(name, shared, cases, signals.options)
-    offline, _ = verdicts.choose_score("auto", audit_signals.available(signals, RETRAINED))
-    off = None
-    if offline and audit_signals.num_shadows(signals) > 1:
-        off = verdicts.null_of(offline, shared, cases, signals.options, "shadows", level).drift
-    assert signals.forgotten is not None
-    return verdicts.retrained_null(values, signals.forgotten, off)
+    wanted = settings.audit.decision
+    if wanted != "auto":
+        lacking = scores.missing(wanted, there)
+        if lacking:
+            raise errors.ConfigError(f"audit.decision = {wanted!r} needs {', '.join(lacking)}.")
+        return wanted
+    return next((name for name in AUTO if not scores.missing(name, there)), "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -197,11 +172,11 @@ def compose(audit: Audit, settings: Settings) -> Report:
     made: list[Section] = []
     answer = ""
     if audit.decisions is not None:
-        answer, judged = verdict_sections.compose(audit.decisions.verdicts, audit.decisions.truth,
-                                                  audit.decisions.obstacle, signals, settings.audit.level)  # fmt: skip
+        decisions = audit.decisions
+        answer, judged = verdict_sections.compose(decisions.verdicts, decisions.obstacle, signals, settings.audit.level)
         made += judged
         for role in signals.audited:
-            made += _scores(audit, role, decisive(signals, settings)[0])
+            made += _scores(audit, role, decisive(signals, settings))
     if audit.levels is not None:
         made += sections.levels(audit.levels)
     if audit.counts is not None:
@@ -221,9 +196,11 @@ def compose(audit: Audit, settings: Settings) -> Report:
         sections=tuple(made),
         provenance=_provenance(signals, settings),
         arrays=_arrays(audit),
+        listed=_listed(audit),
         notes=audit.warnings,
         files=((("scores/" if signals.is_run else "scores.npz"),
-                "membership scores per sample, higher = still looks trained on; verdicts with p-values"),),
+                "membership scores per sample, higher = still looks trained on; verdicts with p-values"),
+               ("verdicts.csv", "one line per row asked to be forgotten: verdict, p-values, why")),
     )  # fmt: skip
 
 
@@ -272,13 +249,19 @@ def _arrays(audit: Audit) -> dict[str, dict[str, np.ndarray]]:
             files["scores.npz"] = {**signals.names, **values}
     decided = {} if audit.decisions is None else audit.decisions.verdicts
     for role, found in decided.items():
-        p_in = {} if found.p_in is None else {"p_in": found.p_in}
-        saved = {"score": found.values, "p_out": found.p_out, **p_in, "verdict": found.codes}
+        saved = {"verdict": found.codes, **{name: found.tested(name) for name in SAVED}}
         if signals.is_run:
             files[f"scores/verdicts_{role}.npz"] = {**signals.names, **saved}
         elif role == signals.audited[0]:
             files["verdicts.npz"] = {**signals.names, **{name: lines[0] for name, lines in saved.items()}}
     return files
+
+
+def _listed(audit: Audit) -> dict[str, Table]:
+    """Returns every requested row of the first audited role with its verdict and a plain reason."""
+    decided = {} if audit.decisions is None else audit.decisions.verdicts
+    found = decided.get(audit.signals.audited[0])
+    return {} if found is None else {"verdicts.csv": verdict_sections.all_rows(found, audit.signals)}
 
 
 def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
@@ -306,7 +289,16 @@ def describe(signals: AuditSignals, settings: Settings) -> list[tuple[str, str]]
         ("models", ", ".join(signals.roles)),
         ("scores", ", ".join(able)),
         *[("skipped", f"{name}: {why}") for name, why in skipped.items()],
+        *(_planned(signals) if settings.audit.plan_shadows else []),
     ]
+
+
+def _planned(signals: AuditSignals) -> list[tuple[str, str]]:
+    population = signals.shared.population_shadows
+    retained = 0 if signals.forgotten is None else int((~signals.forgotten).sum(1).min())
+    return planning.lines(
+        audit_signals.num_shadows(signals), 0 if population is None else population.log_odds.shape[1], retained
+    )
 
 
 def roles(settings: Settings) -> tuple[str, ...]:
@@ -328,8 +320,12 @@ def check(settings: Settings) -> None:
     """
     audit_signals.options_of(settings)
     scores.names_of(settings.audit.scores)
-    if settings.audit.decision not in ("auto", "none"):
-        scores.names_of((settings.audit.decision,))
+    decision, names = settings.audit.decision, scores.names_of(settings.audit.scores)
+    if decision != "auto" and decision not in names:
+        scores.names_of((decision,))  # a name that no score has
+        raise errors.ConfigError(
+            f"audit.decision = {decision!r} is not among the scores asked for: add it to audit.scores."
+        )
 
 
 def check_run(run: RecordedRun) -> None:
@@ -341,13 +337,6 @@ def check_run(run: RecordedRun) -> None:
     settings, audit = run.settings, run.settings.audit
     require_units(settings)
     audit_signals.group_places(settings, settings.shadows.count, audit.group_size or 1)
-    forget = settings.split.forget
-    random_sets = forget.count if forget.kind == "set_random" else 0
-    if audit.calibration == RETRAINED and random_sets < verdicts.FEWEST_SETS:
-        raise errors.ConfigError(
-            f"audit.calibration = 'retrained' needs at least {verdicts.FEWEST_SETS} random forget sets, but "
-            f"split.forget has kind {forget.kind!r} and count {forget.count}. Raise the count, or choose another."
-        )
     if audit.protocol in gather.ELSEWHERE and not audit.shadow_runs:
         raise errors.ConfigError(
             f"audit.protocol = {audit.protocol!r} judges with the shadow models of other runs: name their run folders, "
@@ -378,6 +367,15 @@ AUDIT = Analysis(
     describe=describe,
     analyse=analyse,
     compose=compose,
-    outputs=("scores", "scores.npz", "verdicts.npz", "findings.json", "report/report.*", "report/tables"),
+    outputs=(
+        "scores",
+        "scores.npz",
+        "verdicts.npz",
+        "verdicts.csv",
+        "findings.json",
+        "report/report.*",
+        "report/tables",
+    ),
     joins=("evaluation",),
+    is_plan=lambda settings: settings.audit.plan_shadows,
 )

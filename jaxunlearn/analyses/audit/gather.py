@@ -34,6 +34,8 @@ FIELDS = {
     "population_retrained": ArrayField("PC", needs=("population_labels", "retrained")),
     "snapshots": ArrayField("LKNC"),
     "ids": ArrayField("N", "ids"),
+    "person": ArrayField("N", "ids"),
+    "shadow_saw": ArrayField("SN", "flags", needs=("shadows",)),
     "levels": ArrayField("", "count", aliases={"INTERAPPROX": ""}),
     # Groups of the published record files that hold results, not evidence.
     **{f"{group}/*": ArrayField("", "ignored") for group in ("score", "eval", "fit")},
@@ -55,8 +57,6 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
             f"protocol = {settings.audit.protocol!r} asks the shadow models of other run folders; here, give their "
             "answers as `shadows`."
         )
-    if settings.audit.calibration == RETRAINED:
-        raise errors.ConfigError("calibration = 'retrained' needs a run folder with several forget sets.")
     given = evidence.from_arrays(values)
     options = options_of(settings)
     if not settings.audit.levels and "levels" in values:
@@ -64,7 +64,12 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         scores.check_options(options)
     names = scores.names_of(settings.audit.scores)
     whole = scores.measure(given, options, pairs=scores.needs_pairs(names))
-    accuracies, doubts, whole = _doubts(given, whole)
+    accuracies, doubts, different = _doubts(given, whole)
+    saw = np.asarray(values["shadow_saw"], bool) if "shadow_saw" in values else None
+    if whole.shadows is not None and len(different) < len(whole.shadows.log_odds):
+        whole = scores.choose_shadows(whole, different)
+        saw = None if saw is None else saw[different]
+    person_names, person = np.unique(values["person"], return_inverse=True) if "person" in values else ((), None)
     audited = scores.one_case(whole)
     roles = {GIVEN: audited}
     labels, others = np.asarray(given.labels), given.population_labels
@@ -93,6 +98,9 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         num_classes=np.shape(given.unlearned)[-1],
         set_names=("forgotten",),
         from_classes=options.forget_type == "class",
+        shadow_saw=saw,
+        person=person,
+        person_names=tuple(errors.printable(str(name)) for name in person_names),
         accuracies=accuracies,
         doubts=doubts,
     )
@@ -100,19 +108,17 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
 
 def _doubts(
     given: Evidence, whole: scores.Measured
-) -> tuple[dict[str, plausibility.Accuracy], tuple[str, ...], scores.Measured]:
-    """(accuracy of every model, what is strange about the arrays, the pass without shadows that are copies)."""
+) -> tuple[dict[str, plausibility.Accuracy], tuple[str, ...], np.ndarray]:
+    """(accuracy of every model, what is strange about the arrays, the shadows that are no copies of others)."""
     accuracies = plausibility.accuracies(given)
     assert whole.unlearned is not None
     doubts = [plausibility.unchanged(whole.unlearned, whole.original), *plausibility.doubtful_labels(accuracies)]
     doubts.append(plausibility.foreign(whole))
+    different = np.arange(0)
     if whole.shadows is not None:
-        count = len(whole.shadows.log_odds)
         different = plausibility.distinct(whole.shadows, whole.population_shadows, whole.own)
-        doubts.append(plausibility.copied(count, len(different)))
-        if len(different) < count:
-            whole = scores.choose_shadows(whole, different)
-    return accuracies, tuple(filter(None, doubts)), whole
+        doubts.append(plausibility.copied(len(whole.shadows.log_odds), len(different)))
+    return accuracies, tuple(filter(None, doubts)), different
 
 
 def _one(signals: Signals) -> Signals:

@@ -42,6 +42,8 @@ class AuditSignals(NamedTuple):
       num_classes: C; class_names: may be empty; set_names: [R] what each forget set is.
       is_run: whether they come from a run folder, with its R sets and groups of shadows.
       from_classes: whether the forget sets are whole classes.
+      shadow_saw: [S, N] bool, which shadow was trained on which sample; None: no shadow saw any.
+      person: [N] numbers into `person_names` that group the samples; None where they are not known.
       accuracies: array -> accuracy of its models on their labels; doubts: sentences about arrays that do not belong
         together. Of a user's arrays only.
     """
@@ -61,6 +63,9 @@ class AuditSignals(NamedTuple):
     set_names: tuple[str, ...] = ()
     is_run: bool = False
     from_classes: bool = False
+    shadow_saw: np.ndarray | None = None
+    person: np.ndarray | None = None
+    person_names: tuple[str, ...] = ()
     accuracies: dict[str, plausibility.Accuracy] = {}
     doubts: tuple[str, ...] = ()
 

@@ -1,200 +1,314 @@
-"""What an audit answers: the first line, the verdicts and how far they can be trusted, the samples to look at first."""
+"""What an audit answers: could it have noticed, was anything changed, the request, persons, rows, and what to trust."""
 
 import dataclasses
 
 import numpy as np
 
-from jaxunlearn import scores
-from jaxunlearn.analyses.audit import verdicts
-from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED, AuditSignals
-from jaxunlearn.metrics import intervals
+from jaxunlearn.analyses.audit import verdict_sentences
+from jaxunlearn.analyses.audit.requests import RoleVerdicts
+from jaxunlearn.analyses.audit.signals import RETRAINED, AuditSignals
+from jaxunlearn.analyses.audit.verdict_sentences import ORDER, WORDS
+from jaxunlearn.metrics import intervals, uniformity
+from jaxunlearn.metrics.verdict.judge import Judgement
 from jaxunlearn.records import Finding
-from jaxunlearn.report import bars, words
+from jaxunlearn.report import bars, formats
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Section
 
-WORST = 12
-# Less than this part of the original model's samples caught, and no more than that more samples cleared: no power.
-WEAK = 0.05
-VERDICT = {
-    verdicts.NOT_FORGOTTEN: "not forgotten",
-    verdicts.CANNOT_TELL: "cannot tell",
-    verdicts.FORGOTTEN: "forgotten",
-}
-ORIGIN = {
-    "retrained": "samples forgotten by exact retrains of other forget sets",
-    "shadows": "shadow models in the unlearned model's place",
-    "population": "population samples in the audited model",
-}
+FIRST_ROWS, PRINTED_ROWS = 200, 40  # of the page, of the terminal; verdicts.csv has all
 
 
 def compose(
-    decided: dict[str, verdicts.Verdicts],
-    truth: verdicts.Calibration | None,
-    obstacle: str,
-    signals: AuditSignals,
-    level: float,
+    decided: dict[str, RoleVerdicts], obstacle: str, signals: AuditSignals, level: float
 ) -> tuple[str, list[Section]]:
-    """The first line and the sections of verdicts on the audited roles, exact retraining and the original."""
+    """Returns the first paragraph and the sections, in the order of the procedure.
+
+    Args:
+      decided: role -> verdicts, the first audited role first; empty where there are none.
+      obstacle: why there are none.
+      signals: what the verdicts rest on.
+      level: of each kind of false verdict.
+    """
     if not decided:
-        return answer(None, None, level, obstacle), []
-    main = signals.audited[0]
-    retrained = decided.get(RETRAINED) if main != RETRAINED else None
-    first = answer(decided[main], retrained, level, "", audited=main, original=decided.get(ORIGINAL))
-    made = decisions(decided, truth)
-    made.insert(1, worst(decided[main], signals.shown, signals.labels, signals.class_names))
-    return first, made
+        return f"No verdict on single samples: {obstacle}", []
+    role = signals.audited[0]
+    found = decided[role]
+    alone = found.judgements[0] if len(found.judgements) == 1 else None
+    answer = single(alone, level) if alone is not None else several(found, level, role)
+    sections = [overview(decided, signals), requests_table(found, signals)]
+    if alone is not None and alone.persons:
+        sections.append(persons(alone, signals))
+    sections += [rows_table(found, signals), trust(decided, level)]
+    return answer, sections
 
 
-def decisions(found: dict[str, verdicts.Verdicts], truth: verdicts.Calibration | None) -> list[Section]:
-    """The verdict table, and how far its p-values can be trusted."""
-    rates = {role: _rate(one, role) for role, one in found.items()}
-    if "retrained" in rates:
-        goal = rates["retrained"].value
-        rates = {
-            role: one if role == "retrained" else dataclasses.replace(one, retrained=goal)
-            for role, one in rates.items()
-        }
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (role, int(one.counts.sum()), *(int(number) for number in one.counts), rates[role])
-        for role, one in found.items()
-    )
-    first = next(iter(found.values()))
-    table = Table(
-        "Verdicts on the samples asked to be forgotten",
-        f"Score {first.score}, false discovery rate {first.level:g} per forget set, null: "
-        f"{len(first.null.values[0]):,} scores of {ORIGIN[first.null.calibration]}.",
-        ("audited model", "samples", "not forgotten", "cannot tell", "forgotten", "rate not forgotten"),
-        rows,
-    )
-    said = [
-        "Not forgotten: higher than models that never saw the data would score. Forgotten: lower than samples the "
-        "model was trained on. Both controlled for multiple testing (Benjamini-Hochberg)."
-    ]
-    findings = tuple(rates.values())
-    drift = first.null.drift
-    if drift is not None:
-        said.append("The null of the shadow models (without the original model), measured:")
-        seen = "population samples, which no model saw"
-        said.append(words.calibration_sentence(drift.rate, first.level, seen, uniform=drift.p_value))
-        if first.null.calibration != "shadows":
-            said.append("It was not used.")
-        findings += (drift.rate,)
-    elif first.null.calibration == "shadows" and scores.find(first.score).reads_original:
-        said.append(
-            f"{first.score} reads the original model: how far its null drifts cannot be measured on population samples."
+def single(found: Judgement, level: float) -> str:
+    """Returns the sentences about one request."""
+    if found.checks.refused:
+        said = [verdict_sentences.changed(found, _others(found)), f"No verdict is given. {found.checks.refused}"]
+        return " ".join(filter(None, said))
+    said = [verdict_sentences.power(found), verdict_sentences.changed(found, _others(found))]
+    if not found.is_identical and not found.is_edited:
+        said.append(verdict_sentences.request(found.group, level))
+    said.append(verdict_sentences.counts(found))
+    still_in = [number for number, (_, is_in) in found.persons.items() if is_in]
+    if found.persons and not found.is_edited:
+        said.append(f"Persons still in the model: {len(still_in):,} of {len(found.persons):,}.")
+    return " ".join(filter(None, said))
+
+
+def _others(found: Judgement) -> int:
+    return found.checks.sizes[1] + found.checks.sizes[2]
+
+
+def several(found: RoleVerdicts, level: float, role: str) -> str:
+    """Returns the sentences about all requests of a run, each to a model of its own."""
+    each = found.judgements
+    rows, count = int(found.requested.sum()), len(each)
+    caught, confirmed = ([getattr(one, name) for one in each] for name in ("power_not", "power_forgotten"))
+    said = []
+    if role == RETRAINED:
+        said.append("Exact retraining, audited as if it were a method.")
+    if all(one is not None for one in caught):
+        total = int(sum(one for one in caught if one is not None))
+        text = (
+            f"This audit can notice: of {rows:,} requested rows in {count} requests, {total:,} would have been caught "
+            "if nothing had been forgotten"
         )
-    said.append(_resolution(first))
-    if truth is not None:
-        said.append(words.calibration_sentence(truth.rate, first.level, uniform=truth.p_value))
-        findings += (truth.rate,)
-    sections = [Section(
-        "verdicts", "Which samples are forgotten?", " ".join(filter(None, said)), table,
-        bars.verdicts(list(found), np.stack([one.counts for one in found.values()])), findings,
-    )]  # fmt: skip
-    shown = truth or drift
-    replaced = truth is None and first.null.calibration != "shadows"
-    unused = " under the null of the shadow models, which was not used" if replaced else ""
-    if shown is not None:
-        sections.append(Section(
-            "calibration", "Can the p-values be trusted?",
-            f"P-values of samples that the audited model never saw must be uniform. Shown: {shown.rate.against}"
-            f"{unused}. Kolmogorov-Smirnov distance {shown.distance:.3f}, p = {shown.p_value:.2g}.",
-            figure=bars.calibration(shown.p_out, first.level, samples=shown.rate.against.capitalize()),
-        ))  # fmt: skip
-    return sections
+        if all(one is not None for one in confirmed):
+            text += (
+                f", and about {int(sum(one for one in confirmed if one is not None)):,} would have been confirmed if "
+                "all had been forgotten exactly"
+            )
+        said.append(f"{text}.")
+        if total < rows / 10:
+            said.append('So "not caught" says little about a single row; the requests as a whole say more.')
+    identical, edited = sum(one.is_identical for one in each), sum(one.is_edited for one in each)
+    if identical:
+        said.append(f"In {identical} of {count} the unlearned model answers exactly as the original.")
+    if edited:
+        said.append(f"In {edited} of {count} only the answers to the requested rows were changed: edited or filtered.")
+    groups = [one.group for one in each]
+    states = {
+        "suppressed": sum(one.is_suppressed for one in groups),
+        "still in the model": sum(one.p_high <= level and not one.is_suppressed for one in groups),
+        "forgotten": sum(one.p_in <= level < one.p_high and not one.is_suppressed for one in groups),
+    }
+    told = ", ".join(f"{number} {name}" for name, number in states.items())
+    said.append(f"Requests as a whole: {told}, {count - sum(states.values())} cannot be told.")
+    numbers = ", ".join(f"{int((found.codes == code).sum()):,} {WORDS[code]}" for code in ORDER)
+    said.append(f"Rows: {numbers}; of each kind at most about 1 in {round(1 / level)} is wrong.")
+    return " ".join(said)
 
 
-def _resolution(found: verdicts.Verdicts) -> str:
-    """What the number of null scores allows: k rejections among m need a p-value of at most level * k / m."""
-    asked = int((found.codes >= 0).sum(1).max())
-    smallest = 1 / (len(found.null.values[0]) + 1)
-    least = int(np.ceil(asked * smallest / found.level - 1e-9))
-    if least <= 1:
-        return ""
-    return (
-        f"With {len(found.null.values[0]):,} null scores no p-value is below {smallest:.2g}, so fewer than "
-        f"{least} samples of a forget set can never be called not forgotten; more of them sharpen this."
+def overview(decided: dict[str, RoleVerdicts], signals: AuditSignals) -> Section:
+    """Returns the table of verdicts by audited model, with what the audit could have seen."""
+    counts = {role: [int((found.codes == code).sum()) for code in ORDER] for role, found in decided.items()}
+    rates = {role: _rate(found, role) for role, found in decided.items()}
+    if RETRAINED in rates:
+        goal = rates[RETRAINED].value
+        rates = {
+            role: one if role == RETRAINED else dataclasses.replace(one, retrained=goal) for role, one in rates.items()
+        }
+    rows = tuple(
+        (role, sum(counts[role]), *counts[role], _power(found, "power_not"), _power(found, "power_forgotten"),
+         rates[role])
+        for role, found in decided.items()
+    )  # fmt: skip
+    table = Table(
+        "Verdicts on the rows asked to be forgotten",
+        "Each kind of verdict at most about 5 % wrong per request (Benjamini-Hochberg). Caught if untouched, confirmed "
+        "if exact: what this audit could have noticed.",
+        ("audited model", "rows", *(WORDS[code].lower() for code in ORDER), "caught if untouched",
+         "confirmed if exact", "rate not forgotten"),
+        rows,
+    )  # fmt: skip
+    text = (
+        "Not forgotten: answered higher than by models that never saw the row. Forgotten: lower than rows like it that "
+        "were trained on, and nearer to models that never saw it. Suppressed: clearly lower than any model that never "
+        "saw it."
     )
+    figure = bars.verdicts(list(decided), np.array(list(counts.values())))
+    return Section("verdicts", "Which rows are forgotten?", text, table, figure, tuple(rates.values()))
 
 
-def _rate(found: verdicts.Verdicts, role: str) -> Finding:
-    """Fraction of the requested samples judged not forgotten, with a t interval over forget sets where they differ."""
-    asked = (found.codes >= 0).sum(1)
-    rate = intervals.mean((found.codes == verdicts.NOT_FORGOTTEN).sum(1) / asked, metric="rate not forgotten", of=role)
-    whole = float(found.counts[0] / found.counts.sum())
+def _power(found: RoleVerdicts, name: str) -> Cell:
+    each = [getattr(one, name) for one in found.judgements]
+    return formats.MISSING if any(one is None for one in each) else int(sum(each))
+
+
+def requests_table(found: RoleVerdicts, signals: AuditSignals) -> Section:
+    """Returns what is left of each request as a whole."""
+    rows: list[tuple[Cell, ...]] = []
+    for number, one in enumerate(found.judgements):
+        group = one.group
+        kept = formats.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
+        name = f"{number}: {signals.set_names[number]}" if signals.from_classes and signals.is_run else str(number)
+        rows.append((name, len(one.codes), kept, _p(group.p_high), _p(group.p_in), _p(group.p_low),
+                     _p(group.p_narrow), verdict_sentences.whole(one)))  # fmt: skip
+    table = Table(
+        "Requests as a whole",
+        "Left = share of what training left on these rows that is still there, with its 95 % interval: 100 % = as if "
+        "never forgotten, 0 % = as if never seen.",
+        ("request", "rows", "left", "p (never seen)", "p (half is left)", "p (not lower)", "p (as varied)",
+         "in words"),
+        tuple(rows),
+    )  # fmt: skip
+    return Section("requests", "Is the request as a whole still in the model?", "", table)
+
+
+def persons(found: Judgement, signals: AuditSignals) -> Section:
+    """Returns what is left of each person's rows."""
+    names = signals.person_names
+    rows: list[tuple[Cell, ...]] = []
+    for number, (group, is_in) in found.persons.items():
+        kept = formats.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
+        verdict = "answers edited" if found.is_edited else "still in the model" if is_in else "not shown"
+        rows.append((str(names[number]), kept, _p(group.p_high), verdict))
+    table = Table("Persons", "At most about 5 % of those so called are wrong.",
+                  ("person", "left", "p (never seen)", "verdict"), tuple(rows))  # fmt: skip
+    return Section("persons", "Whose rows are still in the model?", "", table)
+
+
+def rows_table(found: RoleVerdicts, signals: AuditSignals) -> Section:
+    """Returns the requested rows, those that look most trained on first."""
+    listed = listed_rows(found, signals)
+    p_high = np.concatenate([one.tests.p_high for one in found.judgements])
+    z = np.concatenate([one.tests.z for one in found.judgements])
+    shown = [listed[index] for index in np.lexsort((-z, p_high))[:FIRST_ROWS]]
+    table = Table(
+        "Rows", "p-values before the control for multiple testing; verdicts.csv holds all rows.", HEADER,
+        tuple(_readable(row) for row in shown),
+    )  # fmt: skip
+    is_short = len(table.rows) <= PRINTED_ROWS
+    return Section("rows", "Which rows should be looked at first?", "", table, printed=is_short)
+
+
+def _readable(row: list[Cell]) -> tuple[Cell, ...]:
+    """Returns a line of `listed_rows` for people."""
+    *first, high, low, trained, left, why = row
+    shown = "" if np.isnan(float(str(left))) else f"{100 * float(str(left)):.0f} %"
+    return (*first, *(_p(float(str(p))) for p in (high, low, trained)), shown, why)
+
+
+def all_rows(found: RoleVerdicts, signals: AuditSignals) -> Table:
+    """Returns the table of all requested rows."""
+    header = ("sample", "request", "class", "verdict", "p_high", "p_low", "p_in", "left", "why")
+    return Table("", "", header, tuple(tuple(row) for row in listed_rows(found, signals)))
+
+
+HEADER = ("sample", "request", "class", "verdict", "p (never seen)", "p (not lower)", "p (trained on)", "left", "why")
+
+
+def listed_rows(found: RoleVerdicts, signals: AuditSignals) -> list[list[Cell]]:
+    """Returns one line per requested row, in the order of the file; see HEADER."""
+    names = signals.class_names
+    lines: list[list[Cell]] = []
+    for number, one in enumerate(found.judgements):
+        places = np.flatnonzero(found.requested[number])
+        why, tests = verdict_sentences.reasons(one), one.tests
+        answers = tests.centre + tests.z * tests.deviation
+        for place, code, index in zip(places, one.codes, range(len(places)), strict=True):
+            trace = tests.trace[index]
+            is_known = trace >= tests.deviation[index]
+            left = float((answers[index] - tests.centre[index]) / trace) if is_known else np.nan
+            label = int(signals.labels[place])
+            lines.append([
+                str(signals.shown[place]), str(number), names[label] if names else str(label), WORDS[int(code)],
+                float(tests.p_high[index]), float(tests.p_low[index]), float(tests.p_in[index]), left,
+                str(why[index]),
+            ])  # fmt: skip
+    return lines
+
+
+def trust(decided: dict[str, RoleVerdicts], level: float) -> Section:
+    """Returns what the verdicts rest on, measured where exact retrains are there."""
+    found = next(iter(decided.values()))
+    said = list(dict.fromkeys(text for one in found.judgements for text in verdict_sentences.trust(one)))
+    said = said if len(found.judgements) == 1 else _common(found)
+    findings: tuple[Finding, ...] = ()
+    figure = None
+    if RETRAINED in decided:
+        retrained = decided[RETRAINED]
+        p_high = retrained.tested("p_high")[retrained.requested]
+        sets = np.broadcast_to(np.arange(len(retrained.requested))[:, None], retrained.requested.shape)
+        clusters = sets[retrained.requested]
+        seen = uniformity.uniformity(p_high, clusters=clusters if len(np.unique(clusters)) > 1 else None, alpha=level)
+        rate = Finding(*seen.rate, metric=f"rate of p <= {level:g}", n=len(p_high), of="calibration",
+                       against="rows truly forgotten", method=seen.method)  # fmt: skip
+        findings = (rate,)
+        figure = bars.calibration(p_high, level)
+        said.append(
+            f"Of {len(p_high):,} rows that truly were forgotten, {100 * rate.value:.1f} % have a p-value of at most "
+            f"{100 * level:g} % (should be {100 * level:g})."
+        )
+    said += verdict_sentences.FOOTNOTES
+    return Section("trust", "Can this be trusted?", " ".join(said), _foundations(found), figure, findings)
+
+
+def _foundations(found: RoleVerdicts) -> Table:
+    """Returns what the verdict on each request rests on."""
+    rows = tuple(
+        (str(number), *one.checks.sizes, one.model.raw_slope, one.model.correlation, _known(one.checks.retained_place),
+         _known(one.checks.chosen_place))
+        for number, one in enumerate(found.judgements)
+    )  # fmt: skip
+    caption = (
+        "Slope and correlation of the model's answers on the shadows', over the unseen rows (1 = alike). Retained "
+        "place: 0.5 = the shadows find retained rows as hard as unseen ones. Chosen place: above 0.85 = the requested "
+        "rows look chosen by the original's answers."
+    )
+    return Table(
+        "What the verdicts rest on", caption,
+        ("request", "shadows", "unseen rows", "retained rows", "slope", "correlation", "retained place",
+         "chosen place"),
+        rows,
+    )  # fmt: skip
+
+
+def _known(value: float) -> Cell:
+    return formats.MISSING if np.isnan(value) else value
+
+
+def _common(found: RoleVerdicts) -> list[str]:
+    """Returns what the requests of a run rest on, together."""
+    each = found.judgements
+    shadows, population, _ = each[0].checks.sizes
+    slopes = [one.model.raw_slope for one in each]
+    correlations = [one.model.correlation for one in each]
+    said = [
+        f"They rest on {shadows:,} shadow model(s) and {population:,} rows that no model saw. The shadows follow the "
+        f"audited models with slopes of {min(slopes):.2f} to {max(slopes):.2f} and correlations of "
+        f"{min(correlations):.2f} to {max(correlations):.2f} (1 = alike)."
+    ]
+    for name, text in (("is_contaminated", "shadows answer retained rows otherwise than the population"),
+                       ("is_chosen", "rows look chosen by the original's own answers")):  # fmt: skip
+        number = sum(bool(getattr(one.checks, name)) for one in each)
+        if number:
+            said.append(f"In {number} of {len(each)} requests {text}.")
+    for reason in dict.fromkeys(one.checks.refused or one.checks.refused_in for one in each):
+        if reason:
+            said.append(reason)
+    return said
+
+
+def _rate(found: RoleVerdicts, role: str) -> Finding:
+    """Returns the fraction of requested rows judged not forgotten, with an interval over forget sets if they differ."""
+    asked = found.requested.sum(1)
+    caught = (found.codes == ORDER[0]).sum(1)
+    rate = intervals.mean(caught / asked, metric="rate not forgotten", of=role)
+    whole = float(caught.sum() / asked.sum())
     if len(asked) > 1 and rate.low < rate.high:
         low, high = np.clip((rate.low, rate.high), 0, 1)
         return dataclasses.replace(rate, value=whole, low=float(low), high=float(high), method="t over forget sets")
-    bounds = intervals.clopper_pearson(float(found.counts[0]), float(found.counts.sum()))
+    bounds = intervals.clopper_pearson(float(caught.sum()), float(asked.sum()))
     return dataclasses.replace(rate, value=whole, low=bounds.low, high=bounds.high, method="Clopper-Pearson")
 
 
-def worst(found: verdicts.Verdicts, rows: np.ndarray, labels: np.ndarray, names: tuple[str, ...] = ()) -> Section:
-    """The requested samples that look most trained on, by their p-value.
-
-    Args:
-      found: of the audited role.
-      rows: [N] numbers or names by which the user knows the samples.
-      labels: [N].
-      names: of the classes; may be empty.
-    """
-    asked = np.argwhere(found.codes >= 0)
-    p_out = found.p_out[tuple(asked.T)]
-    first = asked[np.lexsort((-found.values[tuple(asked.T)], p_out))][:WORST]
-    cells: tuple[tuple[Cell, ...], ...] = tuple(
-        (
-            str(rows[sample]),
-            str(number),
-            names[labels[sample]] if names else str(labels[sample]),
-            float(found.values[number, sample]),
-            f"{found.p_out[number, sample]:.2g}",
-            VERDICT[int(found.codes[number, sample])],
-        )
-        for number, sample in first
-    )
-    header = ("sample", "forget set", "class", f"{found.score}", "p (never seen)", "verdict")
-    table = Table(
-        "Samples that look most trained on", "p-values before the control for multiple testing.", header, cells
-    )
-    return Section("worst", "Which samples should be looked at first?", "", table)
-
-
-def answer(
-    found: verdicts.Verdicts | None,
-    retrained: verdicts.Verdicts | None,
-    level: float,
-    obstacle: str,
-    *,
-    audited: str = "",
-    original: verdicts.Verdicts | None = None,
-) -> str:
-    """The first line: what the verdicts on the audited role say, beside exact retraining and no unlearning at all."""
-    if found is None:
-        return words.answer(None, level=level, obstacle=obstacle)
-    sentence = words.answer(
-        _counts(found),
-        level=level,
-        retrained=None if retrained is None else _counts(retrained),
-        requested=found.p_in is not None,
-        exact=audited == "retrained",
-    )
-    if original is not None:
-        whole = int(original.counts.sum())
-        caught, cleared = int(original.counts[0]), int(original.counts[2])
-        sentence += f" Of the original model, which forgot nothing, it is {caught:,} of {whole:,}"
-        sentence += f"; {cleared:,} look forgotten." if original.p_in is not None else "."
-        gained = found.counts[2] / found.counts.sum() - cleared / whole
-        if caught < WEAK * whole and gained < WEAK:
-            sentence += " So these verdicts would hardly notice if nothing had been forgotten."
-    return f"Exact retraining, audited as if it were a method: {sentence}" if audited == "retrained" else sentence
-
-
-def _counts(found: verdicts.Verdicts) -> words.Verdicts:
-    remembered, unclear, forgotten = map(int, found.counts)
-    return words.Verdicts(remembered, unclear, forgotten if found.p_in is not None else None)
+def _p(value: float) -> str:
+    return f"{value:.2g}"
 
 
 def headline(sections: list[Section]) -> str:
-    """The first line of a report without verdicts: the text of its first section."""
+    """Returns the first line of a report without verdicts: the text of its first section."""
     return sections[0].text if sections else "Nothing was measured."

@@ -117,6 +117,7 @@ class Analysis(NamedTuple):
       describe: (Inputs, settings) -> lines of the dry run: what there is, and what would be done.
       analyse: (Inputs, settings, context) -> Result.
       compose: (Result, settings) -> Report.
+      is_plan: settings -> whether they only ask what there is and what it lacks, as a dry run says.
       outputs: what it owns in a folder, as patterns: --overwrite=NAME deletes them.
       joins: other analyses whose sections its report takes up where the folder holds their results.
       record: JSON file from which `sections_of` rebuilds the sections for such a report; "" = none.
@@ -138,6 +139,7 @@ class Analysis(NamedTuple):
     outputs: tuple[str, ...]
     joins: tuple[str, ...] = ()
     record: str = ""
+    is_plan: Callable[[Settings], bool] = lambda settings: False
     narrow: Callable[[Settings], Settings] = lambda settings: settings
     sections_of: Callable[[Any], list[Section]] | None = None
 

@@ -39,7 +39,7 @@ def run(
     named, notes = read(store.arrays.expand(path), analysis)
     values = arrays.read(named, analysis.fields, analysis.expected, probabilities=probabilities)
     inputs = analysis.from_arrays(values, settings)
-    if dry_run:
+    if dry_run or analysis.is_plan(settings):
         return delivery.described([*analysis.describe(inputs, settings), *[("note", note) for note in notes]])
     section = {name: value for name, value in to_dict(settings).items() if name in (analysis.section, "compat", "seed")}
     request: dict[str, Any] = {analysis.flag: path, "probabilities": probabilities, **section}

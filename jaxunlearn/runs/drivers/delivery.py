@@ -9,7 +9,7 @@ import numpy as np
 from jaxunlearn import progress, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
-from jaxunlearn.report import publish, tables
+from jaxunlearn.report import page, publish, tables
 from jaxunlearn.report.section import Report, Section
 
 
@@ -66,6 +66,8 @@ def deliver(run: store.Run, report: Report, settings: Mapping[str, Any], begun: 
     run.delete(f"report/{report.stem}*", f"report/tables/{report.stem}*")  # what an earlier call with others left
     for name, arrays in report.arrays.items():
         store.files.write_npz(run.path(*name.split("/")), **arrays)
+    for name, table in report.listed.items():
+        page.save_text(run.path(*name.split("/")), tables.csv(table))
     for name, record in report.records.items():
         store.files.write_json(run.path(*name.split("/")), record)
     for folder, logits in report.published.items():

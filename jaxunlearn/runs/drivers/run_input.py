@@ -29,6 +29,7 @@ class Job(NamedTuple):
       check: refuses settings; check_run: refuses a run before anything is trained.
       report: (recorded run, context, utility and cost of all roles) -> report.
       joins: analyses whose sections the report takes up.
+      is_plan: see `Analysis.is_plan`.
     """
 
     narrow: Callable[[Settings], Settings]
@@ -37,6 +38,7 @@ class Job(NamedTuple):
     check_run: Callable[[RecordedRun], None]
     report: Callable[[RecordedRun, Context, unlearn.Summary | None], Report]
     joins: tuple[str, ...] = ()
+    is_plan: Callable[[Settings], bool] = lambda settings: False
 
 
 class Prepared(NamedTuple):
@@ -56,7 +58,9 @@ def job_of(name: str) -> Job:
         inputs = analysis.gather(run, context)
         return analysis.compose(analysis.analyse(inputs, run.settings, context), run.settings)
 
-    return Job(analysis.narrow, analysis.roles, analysis.check, analysis.check_run, report, analysis.joins)
+    return Job(
+        analysis.narrow, analysis.roles, analysis.check, analysis.check_run, report, analysis.joins, analysis.is_plan
+    )
 
 
 def run(
@@ -68,7 +72,7 @@ def run(
       UserError: anything the user can mend; settings and other run folders are checked before any training.
     """
     prepared = prepare(job, chosen)
-    if dry_run:
+    if dry_run or job.is_plan(chosen):
         return plan_text(prepared)
     with opening.opened(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
         folder, reporter, experiment, plain, begun = opened

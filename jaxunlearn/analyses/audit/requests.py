@@ -1,0 +1,98 @@
+"""Verdicts on the requests of an audit: signals of one role -> one judgement per forget set."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxunlearn import scores
+from jaxunlearn.analyses.audit.signals import AuditSignals
+from jaxunlearn.metrics.verdict import judge
+from jaxunlearn.metrics.verdict.judge import Answers, Judgement
+
+NEEDED = {
+    "shadows": "`shadows` [s, n, c], models that never saw the requested rows",
+    "population_unlearned": "`population_unlearned` [p, c], the audited model on rows that no model saw",
+    "population_shadows": "`population_shadows` [s, p, c], the shadows on these rows",
+}  # fmt: skip
+
+
+class RoleVerdicts(NamedTuple):
+    """Verdicts on the R models of one role.
+
+    Attributes:
+      judgements: one per forget set.
+      requested: [R, N] bool.
+    """
+
+    judgements: tuple[Judgement, ...]
+    requested: np.ndarray
+
+    @property
+    def codes(self) -> np.ndarray:
+        """[R, N] int8 verdicts; -1 outside the requests."""
+        return self._spread([one.codes for one in self.judgements], -1).astype(np.int8)
+
+    def tested(self, name: str) -> np.ndarray:
+        """[R, N] float64 of one field of the row tests; NaN outside the requests."""
+        return self._spread([getattr(one.tests, name) for one in self.judgements], np.nan)
+
+    def _spread(self, values: list[np.ndarray], outside: float) -> np.ndarray:
+        spread = np.full(self.requested.shape, outside, np.float64)
+        for line, asked, own in zip(spread, self.requested, values, strict=True):
+            line[asked] = own
+        return spread
+
+
+def obstacle(signals: AuditSignals, role: str) -> str:
+    """Returns which arrays a verdict on a role lacks, and what to do; empty where it can be given."""
+    shared, cases = signals.shared, signals.roles[role]
+    there = {
+        "shadows": shared.shadows is not None and len(shared.shadows.log_odds) > 0,
+        "population_unlearned": cases.population_unlearned is not None,
+        "population_shadows": shared.population_shadows is not None,
+    }
+    lacking = [NEEDED[name] for name, is_there in there.items() if not is_there]
+    if not lacking:
+        return ""
+    return (
+        f"A verdict on single rows needs {'; '.join(lacking)}. `--plan_shadows` prints which models to train, on which "
+        "rows, and what they would show."
+    )
+
+
+def judged(signals: AuditSignals, role: str, level: float, is_strict: bool) -> RoleVerdicts:
+    """Judges every forget set of a role.
+
+    Raises:
+      DataError: arrays that cannot be judged.
+    """
+    count = len(signals.roles[role].unlearned.log_odds)
+    requested = np.ones((count, len(signals.labels)), bool) if signals.forgotten is None else signals.forgotten
+    made = [judge.judge(answers(signals, role, number, requested[number]), level, is_strict) for number in range(count)]
+    return RoleVerdicts(tuple(made), requested)
+
+
+def answers(signals: AuditSignals, role: str, number: int, requested: np.ndarray) -> Answers:
+    """Returns what a verdict on the model of one forget set rests on; see `obstacle`."""
+    shared, cases = signals.shared, signals.roles[role]
+    assert shared.shadows is not None and shared.population_shadows is not None
+
+    def odds(part: scores.Signals | None) -> np.ndarray | None:
+        return None if part is None else np.asarray(part.log_odds[number], np.float64)
+
+    unlearned, population = odds(cases.unlearned), odds(cases.population_unlearned)
+    assert unlearned is not None and population is not None
+    original, population_original = odds(cases.original), odds(cases.population_original)
+    if original is None or population_original is None:
+        original = population_original = None
+    return Answers(
+        unlearned=unlearned,
+        requested=requested,
+        shadows=np.asarray(shared.shadows.log_odds, np.float64),
+        population=population,
+        population_shadows=np.asarray(shared.population_shadows.log_odds, np.float64),
+        original=original,
+        population_original=population_original,
+        shadow_saw=signals.shadow_saw,
+        person=None if signals.person is None else signals.person[requested],
+    )
