@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.analyses.audit import verdict_sentences
+from jaxunlearn.analyses.audit import verdict_sections, verdict_sentences
 from jaxunlearn.metrics.verdict import judge
 from jaxunlearn.metrics.verdict.out_model import OutModel
 from jaxunlearn.metrics.verdict.request import GroupTests
@@ -78,3 +78,9 @@ def test_doubtful_assumptions_have_a_sentence_each(checks, model, said):
     assert len(plain) == 1 and "20 shadow model(s), 300 rows that no model saw and 400 retained" in plain[0]
     found = judgement(checks=CHECKS._replace(**checks), model=MODEL._replace(**model))
     assert any(said in sentence for sentence in verdict_sentences.trust(found)[1:])
+
+
+def test_a_class_that_is_removed_wholly_is_no_proof_of_forgetting():
+    labels = np.array([0, 0, 1, 1, 1])
+    whole, part = np.array([[True, True, False, False, False]]), np.array([[True, False, True, False, False]])
+    assert verdict_sections._whole_classes(labels, whole) and not verdict_sections._whole_classes(labels, part)

@@ -38,7 +38,7 @@ def compose(
     sections = [overview(decided, signals), requests_table(found, signals)]
     if alone is not None and alone.persons:
         sections.append(persons(alone, signals))
-    sections += [rows_table(found, signals), trust(decided, level)]
+    sections += [rows_table(found, signals), trust(decided, signals, level)]
     return answer, sections
 
 
@@ -221,7 +221,7 @@ def listed_rows(found: RoleVerdicts, signals: AuditSignals) -> list[list[Cell]]:
     return lines
 
 
-def trust(decided: dict[str, RoleVerdicts], level: float) -> Section:
+def trust(decided: dict[str, RoleVerdicts], signals: AuditSignals, level: float) -> Section:
     """Returns what the verdicts rest on, measured where exact retrains are there."""
     found = next(iter(decided.values()))
     said = list(dict.fromkeys(text for one in found.judgements for text in verdict_sentences.trust(one)))
@@ -242,8 +242,18 @@ def trust(decided: dict[str, RoleVerdicts], level: float) -> Section:
             f"Of {len(p_high):,} rows that truly were forgotten, {100 * rate.value:.1f} % have a p-value of at most "
             f"{100 * level:g} % (should be {100 * level:g})."
         )
+    if signals.from_classes and signals.forgotten is not None and _whole_classes(signals.labels, signals.forgotten):
+        said.append(
+            "A class was removed with all its rows: no retained row is like them, so that what training left on them "
+            "is estimated from other classes. Take FORGOTTEN for unproved there."
+        )
     said += verdict_sentences.FOOTNOTES
     return Section("trust", "Can this be trusted?", " ".join(said), _foundations(found), figure, findings)
+
+
+def _whole_classes(labels: np.ndarray, forgotten: np.ndarray) -> bool:
+    """Returns whether some request leaves no retained row of a class."""
+    return any(not np.isin(labels[asked], labels[~asked]).all() for asked in forgotten)
 
 
 def _foundations(found: RoleVerdicts) -> Table:
