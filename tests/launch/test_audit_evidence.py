@@ -483,3 +483,14 @@ def test_no_model_code_and_no_library_of_data_sets_classifiers_or_checkpoints_is
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].split() == ["LOADED"]
+
+
+def test_a_score_to_be_named_first_that_lacks_arrays_is_refused_before_any_is_computed(tmp_path, capsys):
+    path = save(tmp_path / "alone.npz", ours(shadows=None, population_shadows=None, shadow_train_logits=None,
+                                             shadow_train_labels=None))  # fmt: skip
+    asked = (f"--evidence={path}", f"--out={tmp_path / 'out'}", "--scores=lira_off,confidence")
+    assert launch(*asked, "--decision=lira_off") == 2
+    printed = capsys.readouterr()
+    assert "audit.decision = 'lira_off' needs shadows" in printed.err and "analysing" not in printed.err
+    assert launch(*asked) == 0
+    assert "verdicts.csv" not in capsys.readouterr().out  # nothing is listed that is not there

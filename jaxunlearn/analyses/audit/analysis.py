@@ -30,16 +30,18 @@ class Decisions(NamedTuple):
     """Verdicts, or why there are none.
 
     Attributes:
+      first_score: the score that the report names first; "" where none can be computed.
       verdicts: role -> verdicts, the first audited role first; empty where there are none.
       obstacle: why there are none.
     """
 
+    first_score: str
     verdicts: dict[str, requests.RoleVerdicts]
     obstacle: str = ""
 
 
-# The score that is named first: the first whose arrays are there.
 SAVED = ("p_high", "p_low", "p_in", "z", "trace")  # per row, beside its verdict
+# The score that is named first: the first whose arrays are there.
 AUTO = ("iam_on", "iam_off", "lira_off", "confidence")
 
 
@@ -133,17 +135,17 @@ def _warnings(scored: scoreboard.Scored) -> list[str]:
 
 def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decisions:
     """Returns verdicts on every audited role, on exact retraining and on the original (nothing unlearned)."""
-    audit = settings.audit
+    audit, first_score = settings.audit, decisive(signals, settings)
     lacking = requests.obstacle(signals, signals.audited[0])
     if lacking:
-        return Decisions({}, lacking)
+        return Decisions(first_score, {}, lacking)
     decided: dict[str, requests.RoleVerdicts] = {}
     beside = (RETRAINED, ORIGINAL) if signals.forgotten is not None else ()
     for role in dict.fromkeys((*signals.audited, *beside)):
         if role in signals.roles and not requests.obstacle(signals, role):
             context.say(f"verdicts on {role}")
             decided[role] = requests.judged(signals, role, audit.level, audit.strict)
-    return Decisions(decided)
+    return Decisions(first_score, decided)
 
 
 def decisive(signals: AuditSignals, settings: Settings) -> str:
@@ -168,7 +170,8 @@ def decisive(signals: AuditSignals, settings: Settings) -> str:
 
 def compose(audit: Audit, settings: Settings) -> Report:
     """Sections, the answer in words, and the arrays to save."""
-    signals = audit.signals
+    signals, listed = audit.signals, _listed(audit)
+    rows = [("verdicts.csv", "one line per row asked to be forgotten: verdict, p-values, why")] if listed else []
     made: list[Section] = []
     answer = ""
     if audit.decisions is not None:
@@ -176,7 +179,7 @@ def compose(audit: Audit, settings: Settings) -> Report:
         answer, judged = verdict_sections.compose(decisions.verdicts, decisions.obstacle, signals, settings.audit.level)
         made += judged
         for role in signals.audited:
-            made += _scores(audit, role, decisive(signals, settings))
+            made += _scores(audit, role, decisions.first_score)
     if audit.levels is not None:
         made += sections.levels(audit.levels)
     if audit.counts is not None:
@@ -196,11 +199,11 @@ def compose(audit: Audit, settings: Settings) -> Report:
         sections=tuple(made),
         provenance=_provenance(signals, settings),
         arrays=_arrays(audit),
-        listed=_listed(audit),
+        listed=listed,
         notes=audit.warnings,
         files=((("scores/" if signals.is_run else "scores.npz"),
                 "membership scores per sample, higher = still looks trained on; verdicts with p-values"),
-               ("verdicts.csv", "one line per row asked to be forgotten: verdict, p-values, why")),
+               *rows),
     )  # fmt: skip
 
 
@@ -319,7 +322,6 @@ def check(settings: Settings) -> None:
       ConfigError: an unknown score, or constants that do not fit together.
     """
     audit_signals.options_of(settings)
-    scores.names_of(settings.audit.scores)
     decision, names = settings.audit.decision, scores.names_of(settings.audit.scores)
     if decision != "auto" and decision not in names:
         scores.names_of((decision,))  # a name that no score has

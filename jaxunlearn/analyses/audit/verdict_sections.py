@@ -1,6 +1,7 @@
 """What an audit answers: could it have noticed, was anything changed, the request, persons, rows, and what to trust."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -178,54 +179,74 @@ def rows_table(found: RoleVerdicts, signals: AuditSignals) -> Section:
     shown = [listed[index] for index in np.lexsort((-z, p_high))[:FIRST_ROWS]]
     table = Table(
         "Rows", "p-values before the control for multiple testing; verdicts.csv holds all rows.", HEADER,
-        tuple(_readable(row) for row in shown),
+        tuple(row.shown for row in shown),
     )  # fmt: skip
     is_short = len(table.rows) <= PRINTED_ROWS
     return Section("rows", "Which rows should be looked at first?", "", table, printed=is_short)
 
 
-def _readable(row: list[Cell]) -> tuple[Cell, ...]:
-    """Returns a line of `listed_rows` for people."""
-    *first, high, low, trained, left, why = row
-    shown = "" if np.isnan(float(str(left))) else f"{100 * float(str(left)):.0f} %"
-    return (*first, *(_p(float(str(p))) for p in (high, low, trained)), shown, why)
+HEADER = ("sample", "request", "class", "verdict", "p (never seen)", "p (not lower)", "p (trained on)", "left", "why")
+
+
+class RowVerdict(NamedTuple):
+    """One requested row: a line of verdicts.csv.
+
+    Attributes:
+      sample: what the user calls it; request: number of its forget set; label: its class.
+      verdict, why: in words.
+      p_high, p_low, p_in: see `rows.RowTests`.
+      left: share of what training left that is still there; NaN where that is too little to tell.
+    """
+
+    sample: str
+    request: str
+    label: str
+    verdict: str
+    p_high: float
+    p_low: float
+    p_in: float
+    left: float
+    why: str
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Its cells under HEADER."""
+        left = "" if np.isnan(self.left) else f"{100 * self.left:.0f} %"
+        return (*self[:4], _p(self.p_high), _p(self.p_low), _p(self.p_in), left, self.why)
 
 
 def all_rows(found: RoleVerdicts, signals: AuditSignals) -> Table:
     """Returns the table of all requested rows."""
-    header = ("sample", "request", "class", "verdict", "p_high", "p_low", "p_in", "left", "why")
-    return Table("", "", header, tuple(tuple(row) for row in listed_rows(found, signals)))
+    header = ("sample", "request", "class", *RowVerdict._fields[3:])
+    return Table("", "", header, tuple(listed_rows(found, signals)))
 
 
-HEADER = ("sample", "request", "class", "verdict", "p (never seen)", "p (not lower)", "p (trained on)", "left", "why")
-
-
-def listed_rows(found: RoleVerdicts, signals: AuditSignals) -> list[list[Cell]]:
-    """Returns one line per requested row, in the order of the file; see HEADER."""
+def listed_rows(found: RoleVerdicts, signals: AuditSignals) -> list[RowVerdict]:
+    """Returns one record per requested row, in the order of the file."""
     names = signals.class_names
-    lines: list[list[Cell]] = []
+    listed = []
     for number, one in enumerate(found.judgements):
         places = np.flatnonzero(found.requested[number])
         why, tests = verdict_sentences.reasons(one), one.tests
         answers = tests.centre + tests.z * tests.deviation
-        for place, code, index in zip(places, one.codes, range(len(places)), strict=True):
+        for index, (place, code) in enumerate(zip(places, one.codes, strict=True)):
             trace = tests.trace[index]
             is_known = trace >= tests.deviation[index]
             left = float((answers[index] - tests.centre[index]) / trace) if is_known else np.nan
             label = int(signals.labels[place])
-            lines.append([
+            listed.append(RowVerdict(
                 str(signals.shown[place]), str(number), names[label] if names else str(label), WORDS[int(code)],
                 float(tests.p_high[index]), float(tests.p_low[index]), float(tests.p_in[index]), left,
                 str(why[index]),
-            ])  # fmt: skip
-    return lines
+            ))  # fmt: skip
+    return listed
 
 
 def trust(decided: dict[str, RoleVerdicts], signals: AuditSignals, level: float) -> Section:
     """Returns what the verdicts rest on, measured where exact retrains are there."""
     found = next(iter(decided.values()))
-    said = list(dict.fromkeys(text for one in found.judgements for text in verdict_sentences.trust(one)))
-    said = said if len(found.judgements) == 1 else _common(found)
+    is_one = len(found.judgements) == 1
+    said = verdict_sentences.trust(found.judgements[0]) if is_one else _common(found)
     findings: tuple[Finding, ...] = ()
     figure = None
     if RETRAINED in decided:

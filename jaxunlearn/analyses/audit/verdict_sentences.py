@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from jaxunlearn.metrics.verdict import out_model
 from jaxunlearn.metrics.verdict.judge import Judgement
 from jaxunlearn.metrics.verdict.request import GroupTests
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
@@ -22,7 +23,6 @@ FOOTNOTES = (
     "A filter that answers the requested rows as another, honestly retrained model does cannot be seen from these "
     "answers.",
 )  # fmt: skip
-ALIKE = 0.25
 
 
 def power(found: Judgement) -> str:
@@ -175,7 +175,7 @@ def trust(found: Judgement) -> list[str]:
         f"rows. The shadows follow the audited model with a slope of {found.model.raw_slope:.2f} and a correlation of "
         f"{found.model.correlation:.2f} (1 = alike)."
     ]
-    if abs(found.model.raw_slope - 1) > ALIKE:
+    if abs(found.model.raw_slope - 1) > out_model.ALIKE:
         which = "more" if found.model.raw_slope < 1 else "less"
         said.append(
             f"The shadows are {which} certain than your model (factor {found.model.raw_slope:.2f}); they were rescaled "

@@ -127,11 +127,12 @@ def judge(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Jud
     likeness = rows.Likeness(asked, smooth.moments.mean, original, found.is_contaminated)
     keep = 0.5 if is_strict else 1.0
     tests = rows.tests(raw, smooth, likeness, keep)
+    ones = np.ones_like(tests.p_in)
     if found.refused_in:
-        unknown = np.full_like(tests.trace, np.nan if found.sizes[2] < FEWEST_RETAINED else 0) + tests.trace
-        tests = tests._replace(p_in=np.ones_like(tests.p_in), trace=unknown)
+        tests = tests._replace(p_in=ones)
+    if found.sizes[2] < FEWEST_RETAINED:
+        tests = tests._replace(trace=np.full_like(tests.trace, np.nan))
     if found.refused:
-        ones = np.ones_like(tests.p_in)
         tests = tests._replace(p_high=ones, p_low=ones, p_in=ones)
     codes = rows.decide(tests, level)
     group = GroupTests()

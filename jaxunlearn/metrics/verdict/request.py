@@ -144,7 +144,7 @@ def group_tests(
     narrow = t.cdf((excess[2] + MARGIN_NARROW) / errors[2])
     found = found._replace(p_low=float(t.cdf((excess[1] + MARGIN_LOW) / errors[1])),
                            p_narrow=1.0 if np.isnan(narrow) else float(narrow))  # fmt: skip
-    if np.isnan(dose) or dose >= MARGIN_HIGH + 2 * errors[0]:
+    if np.isnan(dose) or found.can_be_told:
         found = found._replace(p_high=float(t.sf((excess[0] - MARGIN_HIGH) / errors[0])))
     if dose > errors[0]:
         half = t.ppf(0.975) * errors[0]
