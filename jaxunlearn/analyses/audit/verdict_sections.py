@@ -263,7 +263,7 @@ def trust(decided: dict[str, RoleVerdicts], signals: AuditSignals, level: float)
             f"Of {len(p_high):,} rows that truly were forgotten, {100 * rate.value:.1f} % have a p-value of at most "
             f"{100 * level:g} % (should be {100 * level:g})."
         )
-    if signals.from_classes and signals.forgotten is not None and _whole_classes(signals.labels, signals.forgotten):
+    if signals.forgotten is not None and _whole_classes(signals.labels, signals.forgotten):
         said.append(
             "A class was removed with all its rows: no retained row is like them, so that what training left on them "
             "is estimated from other classes. Take FORGOTTEN for unproved there."
