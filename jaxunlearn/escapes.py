@@ -13,7 +13,12 @@ import numpy as np
 # Controls but tab and newline, marks and overrides of the writing direction, line separators, halves of characters.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # What a spreadsheet takes for the start of a formula, the wide forms included.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# A plain number with at most a unit behind it (-10 %, +1.5e-3, -1,234 MiB), which no spreadsheet runs.
+_NUMBER = re.compile(
+    r"[+-]?(?:inf|(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?: ?(?:%|m?s|min|h|B|[KMGT]iB))?)",
+    re.ASCII,
+)
 
 
 def visible(text: str) -> str:
@@ -23,7 +28,8 @@ def visible(text: str) -> str:
 
 def spreadsheet(text: str) -> str:
     """Text for a cell of CSV: what a spreadsheet would run as a formula gets an apostrophe in front; numbers do not."""
-    return f"'{visible(text)}" if text.startswith(_FORMULA) and not _is_number(text) else visible(text)
+    is_harmless = not text.startswith(_FORMULA) or _NUMBER.fullmatch(text)
+    return visible(text) if is_harmless else f"'{visible(text)}"
 
 
 def markdown(text: str) -> str:
@@ -52,11 +58,3 @@ def strict_json(value: Any) -> Any:
 def number(value: float | str | None) -> float:
     """A number that `strict_json` has written."""
     return math.nan if value is None else float(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -43,7 +43,7 @@ def show(text: str, out: TextIO | None = None) -> None:
 
 
 class Reporter:
-    """Writes progress lines and events. Keeps the start time and what the terminal line shows, nothing else."""
+    """Writes progress lines and events. Keeps the start time, the terminal's line, and notes for the report."""
 
     def __init__(self, sink: Sink | None = None, out: TextIO | None = None, every_seconds: float = 30.0):
         """`sink` receives every event; `out` is stderr unless given; `every_seconds` paces non-terminal output."""
@@ -51,6 +51,7 @@ class Reporter:
         self.out = out or sys.stderr
         self.every_seconds = every_seconds
         self.started = time.monotonic()
+        self.notes: list[str] = []
         self._stage: tuple[str, float, float] | None = None  # name, start, work done before the start
         self._last_line = -1e9
         self._open_line = False
@@ -66,6 +67,12 @@ class Reporter:
         self._close_line()
         show(text, self.out)
         self.event("message", text=text, **values)
+
+    def note(self, text: str) -> None:
+        """Says what a reader of the results must know, and keeps it for the report."""
+        self.say(text)
+        if text not in self.notes:
+            self.notes.append(text)
 
     def begin(self, stage: str, done: float = 0.0) -> None:
         """Starts the clock of a stage; `done` is the work an earlier run left finished."""

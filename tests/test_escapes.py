@@ -3,9 +3,12 @@
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from jaxunlearn import errors, escapes, progress
 from jaxunlearn.store import files
@@ -28,14 +31,44 @@ def test_nothing_a_user_names_steers_a_terminal():
     assert str(errors.DataError(f"no array {HOSTILE}")) == f"no array {shown}"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "＝1"])
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\n=1", "＝1", "-A1", "-10 % A1", "-∞", "-1_000", "-１"],
+)
 def test_a_spreadsheet_runs_no_name_as_a_formula(text):
     assert escapes.spreadsheet(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("text", ["-0.5", "+3", "1e-3", "iam_on", "", "a=b", "–"])
+@pytest.mark.parametrize(
+    "text",
+    ["-0.5", "+3", "1e-3", "iam_on", "", "a=b", "–", "-10 %", "-33.3%", "-1.5e-3", "-.5", "-1,234", "-2.5 s", "-inf"],
+)
 def test_numbers_and_plain_names_stay_as_they_are_in_a_spreadsheet(text):
     assert escapes.spreadsheet(text) == text
+
+
+NUMBER_AND_UNIT = st.builds(
+    lambda sign, number, unit: f"{sign}{number}{unit}", st.sampled_from(["-", "+", ""]),
+    st.one_of(st.integers(0).map(str), st.floats(0, allow_infinity=False).map(repr)), st.sampled_from(["", " %", "%"]),
+)  # fmt: skip
+
+
+@given(NUMBER_AND_UNIT)
+def test_no_number_is_written_as_text(text):
+    assert escapes.spreadsheet(text) == text
+
+
+@given(st.text() | st.builds(lambda start, rest: start + rest, st.sampled_from("=+-@\t\r\n"), st.text())
+       | st.builds(lambda number, rest: number + rest, NUMBER_AND_UNIT, st.text(max_size=4)))  # fmt: skip
+@example("-1e5")
+@example("-1+1")
+@example("-10 %\n")
+def test_no_cell_that_starts_like_a_formula_is_left_unless_it_is_a_number(text):
+    cell = escapes.spreadsheet(text)
+    assert not cell.startswith(("=", "@", "\t", "\r", "\n"))
+    if cell.startswith(("+", "-")):
+        number = re.sub(r" ?(%|m?s|min|h|B|[KMGT]iB)\Z", "", cell).replace(",", "")
+        assert not math.isnan(float(number))
 
 
 def test_markdown_shows_names_as_they_are():

@@ -145,6 +145,17 @@ def test_progress_says_rate_and_time_left_and_records_every_event(monkeypatch):
     assert [event["done"] for event in events] == [200, 300, 400] and events[-1]["rate"] == 5.0
 
 
+def test_a_note_is_said_like_any_line_and_kept_once():
+    events, out = [], io.StringIO()
+    reporter = progress.Reporter(events.append, out)
+    reporter.say("working")
+    for _ in range(2):
+        reporter.note("a model diverged")
+    assert reporter.notes == ["a model diverged"]
+    assert out.getvalue().splitlines() == ["working", "a model diverged", "a model diverged"]
+    assert [event["text"] for event in events] == ["working", "a model diverged", "a model diverged"]
+
+
 def test_durations_and_sizes_are_readable():
     assert [progress.duration(s) for s in (8.24, 185, 7800)] == ["8.2 s", "3 min 05 s", "2 h 10 min"]
     assert [progress.rate(r) for r in (1628.4, 4.21, 0.4)] == ["1,628", "4.2", "0.40"]

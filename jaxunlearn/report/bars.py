@@ -26,14 +26,15 @@ def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
     checks.shape("RV", {"R": len(names), "V": len(VERDICTS)}, counts=counts)
     if not len(names) or counts.min() < 0:
         raise errors.DataError("counts of verdicts: expected at least one row and no negative count.")
-    figure, axes = style.plot("Verdicts per sample", height=1.5 + 0.42 * len(names))
     total = counts.sum(1)
+    shown, more = style.bar_names([f"{name} ({formats.count(n)})" for name, n in zip(names, total, strict=True)])
+    figure, axes = style.plot("Verdicts per sample", height=1.5 + 0.42 * len(names) + more)
     fractions = counts / np.maximum(total, 1)[:, None]
     rows, left = np.arange(len(names)), np.zeros(len(names))
     colors = (style.RETAINED, style.FORGOTTEN, style.SUPPRESSED, style.UNCLEAR)
     for part, (name, color) in enumerate(zip(VERDICTS, colors, strict=True)):
-        axes.barh(rows, fractions[:, part], left=left, color=color, label=name, height=0.72, ec="white", lw=0.8)
-        ink = style.INK if color == style.UNCLEAR else "white"
+        axes.barh(rows, fractions[:, part], left=left, color=color, label=name, height=0.72, ec=style.PAPER, lw=0.8)
+        ink = style.ON_LIGHT if color == style.UNCLEAR else style.ON_DARK
         for row in rows:
             text = formats.count(counts[row, part])
             # A number wider than its piece of the bar would run into its neighbours.
@@ -41,10 +42,9 @@ def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
                 middle = left[row] + fractions[row, part] / 2
                 axes.text(middle, row, text, ha="center", va="center", color=ink, fontsize=8.5)
         left = left + fractions[:, part]
-    axes.set_yticks(rows, [f"{name} ({formats.count(n)})" for name, n in zip(names, total, strict=True)])
+    axes.set_yticks(rows, shown)
     axes.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5), xlabel="fraction of the samples")
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=4, loc="outside lower left")
+    style.legend_below(figure, axes, columns=4)
     return figure
 
 
@@ -71,7 +71,7 @@ def calibration(p_values: np.ndarray, level: float, bins: int = 20, samples: str
     figure, axes = style.plot(title, height=3.3)
     weights = np.full(len(values), bins / len(values))
     axes.hist(
-        values, np.linspace(0, 1, bins + 1), weights=weights, color=style.FORGOTTEN, alpha=0.55, ec="white", lw=0.6
+        values, np.linspace(0, 1, bins + 1), weights=weights, color=style.FORGOTTEN, alpha=0.55, ec=style.PAPER, lw=0.6
     )
     axes.axhline(1.0, color=style.INK, lw=1.2, ls="--", label="uniform: as promised")
     axes.axvline(level, color=style.RETAINED, lw=1.2, label=f"level {formats.rate(level)}")
@@ -96,7 +96,8 @@ def classes(names: Sequence[str], retained: np.ndarray, forgotten: np.ndarray) -
     checks.shape("CV", {"C": len(names), "V": 2}, retained=retained, forgotten=forgotten)
     if not len(names):
         raise errors.DataError("no class to draw. Hand over at least one class.")
-    figure, axes = style.plot("Membership score per class, mean ± sd", height=1.5 + 0.36 * len(names))
+    shown, more = style.bar_names(names)
+    figure, axes = style.plot("Membership score per class, mean ± sd", height=1.5 + 0.36 * len(names) + more)
     rows = np.arange(len(names), dtype=float)
     halves = ((-0.19, retained, style.RETAINED, "retained"), (0.19, forgotten, style.FORGOTTEN, "forgotten"))
     for offset, values, color, label in halves:
@@ -105,9 +106,7 @@ def classes(names: Sequence[str], retained: np.ndarray, forgotten: np.ndarray) -
             spread = np.nan_to_num(values[known, 1])  # a class of one sample has a mean but no spread
             axes.barh(rows[known] + offset, values[known, 0], 0.36, xerr=spread, color=color, alpha=0.8, label=label,
                       error_kw={"ecolor": style.INK, "elinewidth": 1, "capsize": 2})  # fmt: skip
-    axes.set_yticks(rows, list(names))
+    axes.set_yticks(rows, shown)
     axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="membership score")
-    handles, labels = axes.get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=2, loc="outside lower left")
+    style.legend_below(figure, axes)
     return figure

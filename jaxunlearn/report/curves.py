@@ -28,6 +28,8 @@ def roc(curves: Mapping[str, Pair]) -> Any:
     Raises:
       DataError: no curve, more than 8, or scores that are not finite. ShapeError: lengths disagree.
     """
+    from matplotlib.ticker import NullFormatter
+
     _few(curves, "curve")
     figure, axes = style.plot("ROC: retained against forgotten samples", height=4.6)
     floor = 1.0
@@ -41,6 +43,7 @@ def roc(curves: Mapping[str, Pair]) -> Any:
     diagonal = np.geomspace(floor, 1.0, 50)
     axes.plot(diagonal, diagonal, color=style.QUIET, lw=1, ls=":", label="guessing")
     axes.set(xscale="log", yscale="log", xlim=(floor, 1.0), ylim=(floor, 1.05))
+    axes.xaxis.set_minor_formatter(NullFormatter())  # within one decade its numbers would run into each other
     axes.set(xlabel="false positive rate (forgotten called retained)", ylabel="true positive rate")
     axes.grid(color=style.QUIET, alpha=0.25, lw=0.6)
     style.legend(axes, place="lower right")
@@ -75,13 +78,11 @@ def histograms(scores: Mapping[str, Pair], bins: int = 40) -> Any:
         for kept, color, label in ((truth, style.RETAINED, "retained"), (~truth, style.FORGOTTEN, "forgotten")):
             if kept.any():
                 style.histogram(axes, np.clip(values[kept], low, high), edges, color, label)
-        axes.set_title(name, fontsize=9.5, color=style.INK, loc="left")
+        axes.set_title(style.wrapped(name, style.PANEL), fontsize=9.5, color=style.INK, loc="left")
         axes.set_yticks([])
     for axes in panels[len(scores) :]:
         axes.set_axis_off()
-    handles, labels = panels[0].get_legend_handles_labels()
-    if labels:
-        figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=2, loc="outside lower left")
+    style.legend_below(figure, panels[0])
     return figure
 
 
@@ -167,11 +168,10 @@ def against_alpha(alphas: Sequence[float], panels: Mapping[tuple[str, str], Mapp
             _banded(axes, places, mean, low, high, name, place, markers=True)
         if column == "coverage":
             axes.plot(places, 1 - places, color=style.QUIET, lw=1, ls=":")
-        axes.set_title(f"{column}, {row}", fontsize=9, color=style.INK, loc="left")
+        axes.set_title(style.wrapped(f"{column}, {row}", 54 // len(columns)), fontsize=9, color=style.INK, loc="left")
     for axes in grid[-1]:
         axes.set_xlabel("alpha", fontsize=9)
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=2, loc="outside lower left")
+    style.legend_below(figure, grid[0][0])
     return figure
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-MEMBER, OTHER, INK, QUIET = "#c2410c", "#1d4ed8", "#1f2937", "#9ca3af"
+from jaxunlearn.report.style import INK, MEMBER, OTHER, QUIET, wrapped
 
 
 def exposure(
@@ -35,18 +35,19 @@ def exposure(
 
     exposed = _mean(log_odds, member) - _mean(log_odds, ~member)
     strip = pictures is not None and np.isfinite(exposed).any()
-    figure = Figure(figsize=(10, 6.0 if strip else 4.4), layout="constrained")
-    grid = figure.add_gridspec(2 if strip else 1, 2, height_ratios=[3.6, 1] if strip else [1])
+    worst = np.argsort(-np.where(np.isfinite(exposed), exposed, -np.inf))[:10]
+    names = [wrapped(class_names[labels[row]] if class_names else str(labels[row]), 16) for row in worst]
+    more = 0.12 * max(name.count("\n") for name in names) if strip else 0.0
+    figure = Figure(figsize=(10, 6.0 + more if strip else 4.4), layout="constrained")
+    grid = figure.add_gridspec(2 if strip else 1, 2, height_ratios=[3.6, 1 + more] if strip else [1])
     _distribution(figure.add_subplot(grid[0, 0]), log_odds, member)
     _scatter(figure.add_subplot(grid[0, 1]), log_odds, member)
     if strip:
         assert pictures is not None
         inner = grid[1, :].subgridspec(1, 10)
-        worst = np.argsort(-np.where(np.isfinite(exposed), exposed, -np.inf))[:10]
-        for place, row in enumerate(worst):
-            name = class_names[labels[row]] if class_names else str(labels[row])
+        for place, (row, name) in enumerate(zip(worst, names, strict=True)):
             _picture(figure.add_subplot(inner[0, place]), pictures[row] / scale, f"row {rows[row]}\n{name}",
-                     f"+{exposed[row]:.1f}", first=place == 0)  # fmt: skip
+                     f"{exposed[row]:+.1f}", first=place == 0)  # fmt: skip
     models, number = log_odds.shape
     title = f"What {models} shadow models remember of {number:,} rows"
     figure.suptitle(title, color=INK, fontsize=13, x=0.01, ha="left")
@@ -143,14 +144,17 @@ def contact_sheet(pictures: np.ndarray, names: tuple[str, ...], title: str) -> A
     sheet = np.ones((number, height + gap, per_class, width + gap, channels))
     sheet[:, :height, :, :width] = np.clip(pictures, 0, 1).transpose(0, 2, 1, 3, 4)
     sheet = sheet.reshape(number * (height + gap), per_class * (width + gap), channels)
-    figure = Figure(figsize=(1.6 + 0.55 * per_class, 0.6 + 0.55 * number), layout="constrained")
+    shown = [wrapped(name, 24) for name in names]
+    longest = max(len(line) for name in shown for line in name.split("\n"))
+    inches = 0.8 + 0.075 * max(11, longest) + 0.55 * per_class
+    figure = Figure(figsize=(inches, 0.6 + 0.55 * number), layout="constrained")
     axes = figure.add_subplot()
     if channels == 1:
         axes.imshow(1.0 - sheet[..., 0], cmap="gray", vmin=0, vmax=1)
     else:
         axes.imshow(sheet[..., :3])
-    axes.set_yticks((np.arange(number) + 0.5) * (height + gap), names, fontsize=8)
+    axes.set_yticks((np.arange(number) + 0.5) * (height + gap), shown, fontsize=8)
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=10.5, color=INK, loc="left")
+    axes.set_title(wrapped(title, max(12, 6 * per_class)), fontsize=10.5, color=INK, loc="left")
     return figure

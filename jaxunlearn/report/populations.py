@@ -60,10 +60,9 @@ def densities(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], what: str, bi
             pair, (style.RETAINED, style.FORGOTTEN), ("retrained", "unlearned"), strict=True
         ):
             style.histogram(axes, values, edges, color, label)
-        axes.set_title(name, fontsize=9, color=style.INK, loc="left")
+        axes.set_title(style.wrapped(name, style.PANEL), fontsize=9, color=style.INK, loc="left")
         axes.set_yticks([])
     for axes in places[len(panels) :]:
         axes.set_axis_off()
-    handles, labels = places[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=8.5, ncols=2, loc="outside lower left")
+    style.legend_below(figure, places[0])
     return figure

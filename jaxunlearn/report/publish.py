@@ -16,8 +16,8 @@ TEXT_WIDTH = 120  # of sentences
 def publish(output: Callable[..., Path], report: Report, settings: Mapping[str, Any]) -> None:
     """Writes everything of a report under a run folder.
 
-    report/STEM.html, .md and .json (answer, provenance, settings); report/tables/SECTION.md, .tex and .csv;
-    report/SECTION.svg; findings.json for the stem "report", else report/STEM_findings.json.
+    report/STEM.html, .md and .json (summary, answer, notes, provenance, settings); report/tables/SECTION.md, .tex and
+    .csv; report/SECTION.svg; findings.json for the stem "report", else report/STEM_findings.json.
 
     Args:
       output: parts of a path in the run folder -> the path, noted as an output of ours.
@@ -33,14 +33,27 @@ def publish(output: Callable[..., Path], report: Report, settings: Mapping[str, 
                 page.save_text(output("report", "tables", f"{section.name}.{suffix}"), render(section.table))
         if section.figure is not None:
             page.save_figure(section.figure, output("report", f"{section.name}.svg"))
-    page.save_html(
-        output("report", f"{report.stem}.html"), report.title, report.answer, report.sections, report.provenance
-    )
+    page.save_html(output("report", f"{report.stem}.html"), report)
     page.save_text(output("report", f"{report.stem}.md"), _markdown(report))
     numbers = ("findings.json",) if report.stem == "report" else ("report", f"{report.stem}_findings.json")
     _save_json(output(*numbers), [vars(finding) for finding in report.findings])
-    facts = {"answer": report.answer, "provenance": dict(report.provenance), "settings": settings}
+    facts = {
+        "summary": [{"question": question, "answer": answer} for question, answer in report.summary],
+        "answer": report.answer,
+        "notes": list(report.notes),
+        "provenance": dict(report.provenance),
+        "settings": settings,
+    }
     _save_json(output("report", f"{report.stem}.json"), facts)
+
+
+def first_text(report: Report) -> str:
+    """The first screen for the terminal: every question of the summary with its answer, or the answer in one line."""
+    if not report.summary:
+        return report.answer
+    return "\n\n".join(
+        textwrap.fill(f"{question}: {' '.join(answer.split())}", TEXT_WIDTH) for question, answer in report.summary
+    )
 
 
 def section_text(section: Section, width: int) -> str:
@@ -52,7 +65,11 @@ def section_text(section: Section, width: int) -> str:
 
 
 def _markdown(report: Report) -> str:
-    lines = [escapes.markdown(report.answer)]
+    lines = [f"**{escapes.markdown(question)}**\n\n{escapes.markdown(answer)}" for question, answer in report.summary]
+    lines += ["## In one paragraph"] if report.summary else []
+    lines.append(escapes.markdown(report.answer))
+    if report.notes:
+        lines.append("## Notes\n\n" + "\n".join(f"- {escapes.markdown(' '.join(one.split()))}" for one in report.notes))
     for section in report.sections:
         if section.table is not None:
             lines.append(f"## {escapes.markdown(section.title)}\n\n{escapes.markdown(section.text)}")

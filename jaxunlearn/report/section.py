@@ -13,7 +13,7 @@ class Section(NamedTuple):
     Attributes:
       name: of its files; title: the heading.
       text: sentences before the table and the figure; a blank line starts a new paragraph. May be empty.
-      table: or None. More than 40 rows are folded under a line that can be opened.
+      table: or None. The page shows more than 40 rows in a box of its own, with a search field.
       figure: a matplotlib figure, or None.
       findings: the numbers behind it.
       percent: whether the page prints the table's fractions in per cent.
@@ -34,14 +34,16 @@ class Report(NamedTuple):
     """Everything that an analysis or a study has to say.
 
     Attributes:
-      title: of the page; answer: its first paragraph, in words.
+      title: of the page; answer: the result in one paragraph.
       sections: in the order in which they are read.
       provenance: what was run, for the foot of the page.
+      summary: (short question, answer in words) in the order in which they are read: the first screen, for readers
+        without statistics; a blank line in an answer starts a new paragraph. Without it, `answer` stands first.
       stem: names the files, report/STEM.html and so on.
       arrays: file name -> arrays to save; listed: file name -> table to save as CSV; records: file name -> plain
         values to save as JSON.
       published: folder name -> (labels, retrained, approaches, accuracies, names), logits to save as published.
-      notes: what the reader should know, a sentence each; printed under the tables.
+      notes: what the reader should know, a sentence each: after the first screen, in the terminal under the tables.
       files: (file, what it holds) of what is saved.
       more_findings: numbers that stand in no section.
       width: columns of the tables in the terminal.
@@ -50,7 +52,8 @@ class Report(NamedTuple):
     title: str
     answer: str
     sections: tuple[Section, ...]
-    provenance: Mapping[str, str]
+    provenance: Mapping[str, Any]
+    summary: tuple[tuple[str, str], ...] = ()
     stem: str = "report"
     arrays: Mapping[str, Mapping[str, Any]] = {}
     listed: Mapping[str, Table] = {}

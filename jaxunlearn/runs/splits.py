@@ -24,9 +24,9 @@ def check(experiment: experiments.Experiment) -> None:
 
 
 def tell(reporter: progress.Reporter, experiment: experiments.Experiment) -> None:
-    """Says what the data source tells about itself, and who is asked to be forgotten."""
+    """Notes what the data source tells about itself, and who is asked to be forgotten."""
     for said in (*experiment.dataset.notes, *forget.described(experiment.dataset, experiment.settings.split)):
-        reporter.say(said)
+        reporter.note(said)
 
 
 def require_units(experiment: experiments.Experiment) -> None:

@@ -5,6 +5,7 @@ The door for given arrays has its own file.
 
 import contextlib
 import csv
+import html
 import io
 import json
 import re
@@ -104,7 +105,8 @@ def test_the_page_needs_nothing_but_itself(trained):
     assert "<svg" in page and "<table" in page
     outside = re.findall(r"""(?:src|href)\s*=\s*["'](?!#)[^"']+|@import[^;]+|url\((?!#)[^)]+\)""", page)
     assert not [one for one in outside if "data:" not in one and "#" not in one]
-    assert "<script" not in page.lower() and "<link" not in page.lower()
+    assert "http" not in re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"|http-equiv', "", page)
+    assert "src=" not in page and "<link" not in page.lower() and "@import" not in page
 
 
 def test_scores_have_one_value_per_group_request_and_row(trained):
@@ -202,6 +204,19 @@ def test_another_question_to_the_same_models_trains_nothing(again, capsys):
     assert "training" not in printed.err and "of each kind at most about 1 in 5 is wrong." in printed.out
     assert "lira_off, chosen beforehand" in " ".join(printed.out.split()) and "Spearman" not in printed.out
     assert "emia_r" in np.load(again / "scores" / "binui_retrained.npz").files
+
+
+def test_what_the_progress_notes_stands_in_terminal_page_markdown_and_json(again, capsys):
+    asked = arguments(audit__protocol="binui", audit__scores=("rmia_off",), audit__rmia_offline_a=-2.0)
+    assert launch(*asked, workdir=again) == 0
+    printed = capsys.readouterr()
+    notes = [line.removeprefix("note: ") for line in printed.out.splitlines() if line.startswith("note: ")]
+    assert notes[0].startswith("RMIA: offline_a = ") and notes[0] in printed.err
+    assert json.loads((again / "report" / "report.json").read_text())["notes"] == notes
+    page, text = ((again / "report" / f"report.{suffix}").read_text() for suffix in ("html", "md"))
+    assert "<h2>Notes</h2>" in page and "## Notes" in text
+    for note in notes:
+        assert f"<li>{html.escape(note)}</li>" in page
 
 
 def test_an_evaluation_of_the_same_run_joins_the_report(again, capsys):

@@ -1,4 +1,9 @@
+import base64
+import hashlib
 import html
+import io
+import json
+import math
 import os
 import re
 from html.parser import HTMLParser
@@ -6,10 +11,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from findings import finding
+from matplotlib import image
 
 from jaxunlearn import errors
-from jaxunlearn.report import bars, curves, figures, page, populations, tables
-from jaxunlearn.report.section import Section
+from jaxunlearn.report import bars, curves, figures, page, populations, publish, style, stylesheet, tables
+from jaxunlearn.report.section import Report, Section
 
 NASTY = "<script>alert('x')</script> & \"a_b\" 50 % $x$"
 VOID = {"meta", "br"}
@@ -38,7 +44,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if data.strip() and not {"style", "title"} & set(self.open[-1:]):
+        if data.strip() and not {"style", "title", "script"} & set(self.open[-1:]):
             self.words.append(data.strip())
 
 
@@ -65,28 +71,44 @@ def built():
         Section("verdicts", "verdicts", figure=bars.verdicts(["a"], np.array([[1, 2, 3, 4]]))),
     ]
     provenance = {"config": {"seed": 42, "name": NASTY}, "devices": ["cpu", "gpu"], "time": "now", "nothing": ""}
-    return page.html("Title " + NASTY, "37 of 500 < all. " + NASTY, sections, provenance)
+    return page.html(Report("Title " + NASTY, "37 of 500 < all. " + NASTY, tuple(sections), provenance))
+
+
+def with_table(*rows, header=("name", "value"), **options):
+    """A page with one table."""
+    section = Section("s", "s", table=tables.Table("T", "", header, rows), **options)
+    return page.html(Report("t", "answer", (section,), {}))
 
 
 def test_the_page_balances_and_its_first_visible_line_is_the_answer(built):
     reader = read(built)
     assert reader.words[0] == "37 of 500 < all. " + NASTY
     assert reader.words[1] == "Title " + NASTY
-    assert reader.tags.count("p") >= 3 and reader.tags.count("svg") == 3 and reader.tags.count("details") == 1
+    assert reader.tags.count("p") >= 3 and reader.tags.count("svg") == 3 and reader.tags.count("script") == 1
 
 
 def test_the_page_needs_nothing_from_elsewhere(built):
     without_namespaces = re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"', "", built)
-    for forbidden in ("http", "src=", "<script", "@import", "<link", "<img", "file:"):
+    for forbidden in ("http:", "https:", "src=", "@import", "<link", "<img", "<iframe", "file:"):
         assert forbidden not in without_namespaces, forbidden
-    assert re.findall(r'href="(?!#)', built) == []
+    assert re.findall(r"""href="(?!#)|url\((?!#)""", built) == []
+
+
+def test_only_the_script_of_the_page_may_run(built):
+    reader = read(built)
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', built)[1]
+    (script,) = re.findall(r"<script>(.*?)</script>", built, flags=re.DOTALL)
+    checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{checksum}';" in policy and policy.startswith("default-src 'none'; ")
+    assert not re.search(r"<[^>]*\son\w+=", built.replace(script, ""))  # no handlers in tags
+    assert "script" not in [tag for tag in reader.tags if tag != "script"] and reader.tags[-1] == "script"
 
 
 def test_everything_a_user_names_is_escaped_and_still_readable(built):
     words = read(built).words
     for said in ("S" + NASTY, "first " + NASTY, NASTY, f"name = {NASTY}"):
         assert said in words
-    assert "script" not in read(built).tags
+    assert "alert" not in "".join(re.findall(r"<script>.*?</script>", built, flags=re.DOTALL))
 
 
 def test_several_figures_on_a_page_share_no_id_and_refer_to_their_own(built):
@@ -113,13 +135,89 @@ def test_a_finding_of_the_page_shows_interval_and_retrained_value_and_the_best_i
 
 def test_a_section_in_per_cent_says_so():
     table = tables.Table("", "", ("score", "AUC ↑"), (("a", finding()),))
-    words = read(page.html("t", "a", [Section("s", "s", table=table, percent=True)], {})).words
+    words = read(page.html(Report("t", "a", (Section("s", "s", table=table, percent=True),), {}))).words
     assert "AUC (%) ↑" in words and "91.2 ± 0.3" in words and "[90.5, 91.9]" in words
 
 
 def test_a_bare_page_has_only_title_and_answer():
-    reader = read(page.html("t", "answer", [], {}))
+    reader = read(page.html(Report("t", "answer", (), {})))
     assert reader.words == ["answer", "t"]
+
+
+SUMMARY = (("What was asked", "Two rows. " + NASTY), ("What was found", "Nothing.\n\nLook twice."))
+
+
+def full_report():
+    notes = ("two rows are the same: 'a' & <b>", "score lira is left out")
+    section = Section("first", "First section", "Words.", tables.Table("T", "", ("a", "b"), (("x", -0.1),)))
+    return Report("Title", "The whole answer.", (section,), {"config": "c"}, SUMMARY, notes=notes)
+
+
+def test_a_summary_stands_first_then_the_answer_the_notes_and_the_sections():
+    words = read(page.html(full_report())).words
+    expected = ["What was asked", "Two rows. " + NASTY, "What was found", "Nothing.", "Look twice.", "Title",
+                "In one paragraph", "The whole answer.", "Notes", *full_report().notes, "First section"]  # fmt: skip
+    assert words[: len(expected)] == expected
+
+
+def test_notes_follow_the_answer_where_there_is_no_summary():
+    words = read(page.html(full_report()._replace(summary=()))).words
+    assert words[:5] == ["The whole answer.", "Title", "Notes", *full_report().notes]
+
+
+def published(report, folder):
+    def output(*parts):
+        return folder.joinpath(*parts)
+
+    publish.publish(output, report, {"seed": 1})
+    return (folder / "report" / "report.md").read_text(), json.loads((folder / "report" / "report.json").read_text())
+
+
+def test_markdown_and_json_carry_summary_answer_and_notes(tmp_path):
+    markdown, facts = published(full_report(), tmp_path)
+    assert facts["summary"] == [{"question": question, "answer": answer} for question, answer in SUMMARY]
+    assert facts["answer"] == "The whole answer." and facts["notes"] == list(full_report().notes)
+    assert markdown.startswith("**What was asked**\n\nTwo rows. \\<script>")
+    order = ["**What was found**\n\nNothing.\n\nLook twice.\n\n", "## In one paragraph\n\nThe whole answer.\n\n",
+             "## Notes\n\n- two rows are the same: 'a' \\& \\<b>\n- score lira is left out\n\n",
+             "## First section"]  # fmt: skip
+    places = [markdown.index(part) for part in order]
+    assert places == sorted(places)
+    plain, facts = published(Report("t", "Only an answer.", (), {}), tmp_path)
+    assert plain == "Only an answer.\n" and facts["summary"] == [] and facts["notes"] == []
+
+
+def test_the_terminal_prints_the_summary_in_blocks_that_fit():
+    report = Report("t", "answer", (), {}, (("What was asked", "word " * 60), ("What was found", "a\n\nb")))
+    blocks = publish.first_text(report).split("\n\n")
+    assert blocks[0].startswith("What was asked: word word") and blocks[1] == "What was found: a b"
+    assert max(map(len, blocks[0].splitlines())) <= 120 and len(blocks[0].splitlines()) == 3
+    assert publish.first_text(report._replace(summary=())) == "answer"
+
+
+def test_a_number_is_sorted_by_its_unrounded_value():
+    rows = (
+        ("a", 0.91234567),
+        ("b", finding(0.5)),
+        ("c", math.nan),
+        ("d", 1234),
+        ("e", -math.inf),
+        ("f", 12),
+        ("g", "x"),
+    )
+    held = re.findall(r'<td class="number"( data-value="[^"]*")?>', with_table(*rows))
+    assert held == [f' data-value="{value}"' if value is not None else "" for value in
+                    ("0.91234567", "0.5", "", "1234", "-Infinity", None, None)]  # fmt: skip
+    assert "data-value" not in with_table(("a", 0.5), ("b", 0)).partition("<script>")[0]  # 0.500 says the same
+    assert ' data-value="0.5">' in with_table(("a", 0.5), percent=True)
+
+
+def test_a_long_table_is_whole_in_a_box_that_print_opens(built):
+    assert built.count('<div class="wide tall" tabindex="0" role="region" aria-label="Samples"><table>') == 1
+    assert "<details" not in built and built.count("<tr>") >= page.LONG + 1
+    assert "tall" not in with_table(*(("a", 1),) * page.LONG).partition("</style>")[2].partition("<script>")[0]
+    css = built[built.index("@media print") : built.index("</style>")]
+    assert "max-height: none" in css and "overflow: visible" in css and "tr[hidden] { display: table-row; }" in css
 
 
 def test_provenance_stands_at_the_end_one_line_per_entry(built):
@@ -130,13 +228,14 @@ def test_provenance_stands_at_the_end_one_line_per_entry(built):
 
 def test_a_table_that_does_not_fit_is_an_error():
     with pytest.raises(errors.ShapeError, match="row 0"):
-        page.html("t", "a", [Section("s", "s", table=tables.Table("T", "", ("a",), (("x", 1),)))], {})
+        with_table(("x", 1), header=("a",))
 
 
 def test_saved_files_are_complete_and_leave_nothing_beside_them(tmp_path):
     path = tmp_path / "deep" / "report.html"
-    page.save_html(path, "t", "ä ± ↑", [], {})
-    assert path.read_text(encoding="utf-8") == page.html("t", "ä ± ↑", [], {})
+    report = Report("t", "ä ± ↑", (), {})
+    page.save_html(path, report)
+    assert path.read_text(encoding="utf-8") == page.html(report)
     page.save_text(path, "new\n")
     assert path.read_bytes() == b"new\n"
     for name in ("one.svg", "two.svg", "three.png"):
@@ -149,7 +248,7 @@ def test_a_path_that_cannot_be_written_is_a_users_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     for save in (
         lambda: page.save_text(tmp_path / "file" / "a.md", "x"),
-        lambda: page.save_html(tmp_path / "file" / "a.html", "t", "a", [], {}),
+        lambda: page.save_html(tmp_path / "file" / "a.html", Report("t", "a", (), {})),
         lambda: page.save_figure(roc(), tmp_path / "file" / "a.svg"),
     ):
         with pytest.raises(errors.StoreError, match="cannot write"):
@@ -161,27 +260,35 @@ def test_a_path_that_cannot_be_written_is_a_users_error(tmp_path):
 
 
 NAMES = ("$", "$$", "$$$", "a$b^{c$", "Ca$h & <b>_x%", "\x1b[31mred\ud800")
+LONG_NAMES = (
+    "a class whose name is a whole sentence about everything in the picture",
+    "my_module:my_own_method@learning_rate=0.01",
+    "finetune+conformal@lambda=5,epochs=20,lr=0.001,weight_decay=0.0005",
+    "x" * 70,
+    "short",
+    "customers_of_2019/branch_7/desk_of_the_second_floor",
+)
 
 
-def drawn_with_names():
+def drawn_with_names(names=NAMES):
     """Draws one figure of every kind that shows names of the user, on demand."""
     rng = np.random.default_rng(0)
     pair = (rng.normal(size=20), np.arange(20) % 2 == 0)
-    alphas = {("forgotten", "coverage"): {name: [finding(0.9), finding(0.8)] for name in NAMES}}
+    alphas = {(names[0], "coverage"): {name: [finding(0.9), finding(0.8)] for name in names}}
     return {
-        "sheet": lambda: figures.contact_sheet(rng.random((6, 2, 8, 8, 1)), NAMES, NAMES[1]),
+        "sheet": lambda: figures.contact_sheet(rng.random((6, 2, 8, 8, 1)), names, names[1]),
         "exposure": lambda: figures.exposure(
             rng.normal(size=(4, 12)).astype(np.float32), rng.random((4, 12)) > 0.5, np.arange(12) % 6, np.arange(12),
-            rng.integers(0, 255, (12, 8, 8, 1)), NAMES,
+            rng.integers(0, 255, (12, 8, 8, 1)), names,
         ),
-        "roc": lambda: curves.roc({name: pair for name in NAMES}),
-        "histograms": lambda: curves.histograms({name: pair for name in NAMES}),
+        "roc": lambda: curves.roc({name: pair for name in names}),
+        "histograms": lambda: curves.histograms({name: pair for name in names}),
         "alpha": lambda: curves.against_alpha((0.1, 0.2), alphas),
-        "verdicts": lambda: bars.verdicts(NAMES, np.ones((6, 4), int)),
-        "classes": lambda: bars.classes(NAMES, np.ones((6, 2)), np.ones((6, 2))),
-        "calibration": lambda: bars.calibration(rng.random(30), 0.05, samples=NAMES[1]),
-        "delta": lambda: populations.against_delta(np.array([0.0, 0.1]), {name: np.ones(2) for name in NAMES}),
-        "densities": lambda: populations.densities({name: (pair[0], pair[0]) for name in NAMES}, NAMES[3]),
+        "verdicts": lambda: bars.verdicts(names, np.ones((6, 4), int)),
+        "classes": lambda: bars.classes(names, np.ones((6, 2)), np.ones((6, 2))),
+        "calibration": lambda: bars.calibration(rng.random(30), 0.05, samples=names[1]),
+        "delta": lambda: populations.against_delta(np.array([0.0, 0.1]), {name: np.ones(2) for name in names}),
+        "densities": lambda: populations.densities({name: (pair[0], pair[0]) for name in names}, names[3]),
     }  # fmt: skip
 
 
@@ -195,3 +302,94 @@ def test_names_in_figures_are_text_and_no_formula(kind, tmp_path):
     if kind == "roc":  # the numbers of logarithmic axes are still set as powers
         assert "<tspan" in drawn
     assert page.figure_svg(figure) == page.figure_svg(figure)
+
+
+def viewbox(drawn):
+    return [float(number) for number in re.search(r'viewBox="([^"]*)"', drawn)[1].split()]
+
+
+@pytest.mark.parametrize("kind", list(drawn_with_names()))
+def test_no_title_or_name_of_a_figure_is_cut(kind):
+    figure = drawn_with_names(LONG_NAMES)[kind]()
+    planned = figure.get_size_inches()[0] * 72
+    drawn = page.figure_svg(figure)
+    left, top, width, height = viewbox(drawn)
+    frame = page._settle(figure) or figure.bbox_inches
+    assert (width, height) == pytest.approx((72 * frame.width, 72 * frame.height), abs=0.1)
+    # Broken over lines rather than let the picture grow, which a page would scale down until nobody can read it.
+    assert width <= 1.15 * planned
+    assert not ink_outside(figure, frame)
+
+
+def ink_outside(figure, frame, margin=2):
+    """How many pixels are drawn outside the frame (in inches), on a sheet with a wide margin."""
+    for legend in figure.legends:  # they would move to the corner of the sheet
+        box = legend.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1 and frame.y0 <= box.y0 < box.y1 <= frame.y1
+        legend.set_visible(False)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=figure.dpi, bbox_inches=frame.padded(margin), facecolor="white")
+    out.seek(0)
+    pixels = image.imread(out)  # transparent where nothing is
+    drawn = (pixels[..., :3].min(-1) < 0.97) & (pixels[..., 3] > 0.03)
+    edge = int(margin * figure.dpi) - 2
+    drawn[edge:-edge, edge:-edge] = False
+    return int(drawn.sum())
+
+
+def test_ink_outside_a_frame_is_found():
+    figure = figures.contact_sheet(np.zeros((1, 1, 8, 8, 1)), ("a",), "x" * 10)
+    figure.text(-0.5, 0.5, "outside")
+    assert ink_outside(figure, figure.bbox_inches)
+
+
+def test_a_name_is_broken_between_words_then_at_marks_and_keeps_every_character():
+    assert style.wrapped("my_module:my_score", 10) == "my_module:\nmy_score"
+    assert style.wrapped("the quick brown fox", 10) == "the quick\nbrown fox"
+    assert style.wrapped("a" * 25, 10) == "aaaaaaaaaa\naaaaaaaaaa\naaaaa"
+    assert style.wrapped("short  enough", 20) == "short  enough"
+    for name in LONG_NAMES:
+        lines = style.wrapped(name, 24).split("\n")
+        assert max(map(len, lines)) <= 24 and "".join(lines).replace(" ", "") == name.replace(" ", "")
+
+
+def test_a_figure_on_a_page_takes_ink_lines_and_paper_from_it_and_keeps_the_colours_of_data(tmp_path):
+    figure = curves.roc({f"score {i}": (np.arange(20.0), np.arange(20) % 3 == 0) for i in range(8)})
+    page.save_figure(figure, tmp_path / "saved.svg")
+    saved, inline = (tmp_path / "saved.svg").read_text(), page.figure_svg(figure)
+    for color, variable in ((style.INK, "--ink"), (style.QUIET, "--quiet"), (style.PAPER, "--paper")):
+        assert color in saved and f": var({variable})" not in saved
+        assert color not in inline and f": var({variable})" in inline
+    assert "#000000" not in inline and "<style" not in inline
+    assert len(style.COLORS) == 8
+    for color in set(style.COLORS) - {"#000000"}:
+        assert color in inline and color in saved
+    bar = page.figure_svg(bars.verdicts(["a"], np.array([[5, 5, 5, 5]])))
+    for color in (style.RETAINED, style.FORGOTTEN, style.SUPPRESSED, style.UNCLEAR, style.ON_DARK, style.ON_LIGHT):
+        assert color in bar
+
+
+def test_a_name_that_looks_like_a_colour_stays_a_name():
+    words = read(page.figure_svg(curves.roc({'style="fill: #ffffff"': (np.arange(4.0), np.arange(4) > 1)}))).words
+    assert any('style="fill: #ffffff"' in word for word in words)
+
+
+def luminance(color):
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(first, second):
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_of_data_are_readable_on_white_and_in_the_dark():
+    dark = re.search(r"dark\) \{.*?--paper: (#\w+)", stylesheet.CSS, flags=re.DOTALL)[1]
+    for color in (*style.COLORS, style.RETAINED, style.FORGOTTEN, style.SUPPRESSED):
+        if color != "#000000":  # follows the page
+            assert contrast(color, dark) >= 3 and contrast(color, style.PAPER) >= 2.2, color
+    for color in (style.RETAINED, style.FORGOTTEN, style.SUPPRESSED):
+        assert contrast(color, style.ON_DARK) >= 4.5
+    assert contrast(style.UNCLEAR, style.ON_LIGHT) >= 7

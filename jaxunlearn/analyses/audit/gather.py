@@ -151,7 +151,7 @@ def gather_whole(run: RecordedRun, context: Context) -> AuditSignals:
     lost = {name: run.logits(name).diverged for name in audit.unlearned if run.logits(name).diverged}
     for name, diverged in lost.items():
         sets = ", ".join(map(str, diverged))
-        context.say(f"{name} is left out of the audit: the model of forget set(s) {sets} diverged; lower its rate")
+        context.note(f"{name} is left out of the audit: the model of forget set(s) {sets} diverged; lower its rate")
     left = tuple(name for name in audit.unlearned if name not in lost)
     if not left:
         raise errors.ConfigError(
@@ -170,7 +170,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     shadow = run.logits("shadow")
     if audit.rmia_offline_a == TUNED:
         tuned = tuned_offline_a(shadow, split, options)
-        context.say(f"RMIA: offline_a = {tuned:g}, tuned on shadow 0 as pseudo-target")
+        context.note(f"RMIA: offline_a = {tuned:g}, tuned on shadow 0 as pseudo-target")
         options = options_of(settings, settings.data.name, tuned)
     wants_pairs = scores.needs_pairs(scores.names_of(audit.scores))
     known = None
@@ -273,7 +273,7 @@ def _reference(run: RecordedRun, context: Context, options: scores.Options) -> t
     alone = int((member.all(0) | ~member.any(0)).sum())
     if alone:
         # A mean over no model would be a number that means nothing.
-        context.say(
+        context.note(
             f"score lira is left out: {alone} target row(s) are known to all or to none of the {len(member)} reference "
             "models; raise targets.reference"
         )

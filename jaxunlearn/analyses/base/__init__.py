@@ -28,11 +28,13 @@ class Context(NamedTuple):
       progress: (done, of, unit, what) a bar, for loops that take a while.
       keep: (name, facts, compute) -> arrays: results under a name that the next call takes up where the facts are
         equal; facts are nested plain values and arrays.
+      note: like `say`, for what a reader of the report must know: it stands there too.
     """
 
     say: Callable[[str], None]
     progress: Callable[[int, int, str, str], None]
     keep: Callable[[str, Any, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
+    note: Callable[[str], None] = lambda text: None
 
 
 class RoleLogits(NamedTuple):

@@ -46,9 +46,10 @@ def run(
     with store.open_run(out, overwrite, owned_outputs()) as folder, store.status(folder, request, {}):
         facts = {"arrays": fingerprint(values)}
         store.claim(folder, name, folder.path(f"arrays_{name}.json"), facts, 1)
-        context = delivery.context(folder, progress.Reporter(folder.log))
+        reporter = progress.Reporter(folder.log)
+        context = delivery.context(folder, reporter)
         report = analysis.compose(analysis.analyse(inputs, settings, context), settings)
-        report = report._replace(notes=(*notes, *report.notes))
+        report = report._replace(notes=(*notes, *reporter.notes, *report.notes))
         return delivery.deliver(folder, report, request, begun, {"arrays": path})
 
 

@@ -30,7 +30,7 @@ def context(run: store.Run, reporter: progress.Reporter) -> Context:
         store.files.write_npz(path, fingerprint=np.asarray(mark), **values)
         return values
 
-    return Context(reporter.say, advance, keep)
+    return Context(reporter.say, advance, keep, reporter.note)
 
 
 def joined_sections(run: store.Run, names: tuple[str, ...]) -> list[Section]:
@@ -76,7 +76,7 @@ def deliver(run: store.Run, report: Report, settings: Mapping[str, Any], begun: 
     publish.publish(run.output, report, settings)
     notes = "".join(f"\nnote: {note}" for note in report.notes)
     files = publish.written(run.root, report, list(report.files))
-    return f"{report.answer}\n\n{text(report)}{notes}\n\n{files}"
+    return f"{publish.first_text(report)}\n\n{text(report)}{notes}\n\n{files}"
 
 
 def text(report: Report) -> str:

@@ -189,7 +189,7 @@ def _training_mode(
         return None
     spec = described(experiment, split, name)
     if spec.method is not None and spec.method.ensemble > 1:
-        reporter.say(f"{name} is an ensemble: not recorded in training mode")
+        reporter.note(f"{name} is an ensemble: not recorded in training mode")
         return None
     spec = roles.claim(run, spec)
     view = recording.training_mode(batch)

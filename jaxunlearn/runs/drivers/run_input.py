@@ -42,12 +42,19 @@ class Job(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A job that has passed every check: its experiment, the roles to record, and the unlearning methods among them."""
+    """A job that has passed every check.
+
+    Attributes:
+      experiment: with methods spelled out; roles: to record; variants: the unlearning methods among them.
+      costs_are_wanted: whether the report says what every role costs.
+      notes: what a reader of the report must know.
+    """
 
     experiment: experiments.Experiment
     roles: tuple[str, ...]
     variants: tuple[variants.Variant, ...]
     costs_are_wanted: bool
+    notes: tuple[str, ...] = ()
 
 
 def job_of(name: str) -> Job:
@@ -83,6 +90,7 @@ def run(
         report = report._replace(
             title=f"{report.title}: {chosen.data.name}",
             sections=(*report.sections, *joined),
+            notes=(*prepared.notes, *reporter.notes, *report.notes),
             more_findings=tuple(shadows.findings(trained.shadow)) if report.stem == "report" else (),
         )
         config = f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}"
@@ -99,11 +107,12 @@ def prepare(job: Job, chosen: Settings) -> Prepared:
     job.check(narrowed)
     experiment = experiments.prepare(narrowed)
     audited.check(experiment)
+    reporter = progress.Reporter()
     asked: tuple[variants.Variant, ...] = ()
     wanted = job.roles(narrowed)
     wants_all = ALL_METHODS in wanted or f"{variants.PREFIX}all" in wanted
     if wants_all:
-        experiment, asked = unlearn.check(experiment)
+        experiment, asked = unlearn.check(experiment, reporter)
     experiment = _with_roles_named(experiment)
     names = [name for name in job.roles(experiment.settings) if name != ALL_METHODS]
     if ALL_METHODS in wanted:
@@ -119,7 +128,7 @@ def prepare(job: Job, chosen: Settings) -> Prepared:
     job.check_run(reading.planned_run(experiment, splits.draw(experiment)))
     if experiment.settings.audit.protocol in external.PROTOCOLS:
         external.check(experiment)
-    return Prepared(experiment, tuple(names), asked, ALL_METHODS in wanted)
+    return Prepared(experiment, tuple(names), asked, ALL_METHODS in wanted, tuple(reporter.notes))
 
 
 def _with_roles_named(experiment: experiments.Experiment) -> experiments.Experiment:
@@ -133,7 +142,7 @@ def train(
     run: store.Run, reporter: progress.Reporter, prepared: Prepared
 ) -> tuple[targets.Summary, unlearn.Summary | None]:
     """Trains and records what is missing; the second result is None where no costs or methods are wanted."""
-    experiment, names, asked, costs_are_wanted = prepared
+    experiment, names, asked, costs_are_wanted, _ = prepared
     trained = targets.run(run, reporter, experiment, tuple(name for name in audited.NAMES if name in names))
     made = unlearn.make(run, reporter, experiment, asked) if asked or costs_are_wanted else None
     return trained, made

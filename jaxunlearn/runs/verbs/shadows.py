@@ -73,6 +73,8 @@ def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experime
         store.files.write_npy(run_folder.path("logits", f"{name}.npy"), array)
     exposed = exposure(spec, values, split)
     summary = summarise(spec, values, split, exposed, members.diverged(run_folder, spec))
+    if summary.diverged:
+        reporter.note(f"{spec.name}: {len(summary.diverged)} of {summary.members} members diverged and were frozen")
     summary = summary._replace(spent=made.spent, seconds=time.monotonic() - begun)
     write_findings(run_folder, summary)
     draw_figure(run_folder, experiment, exposed)

@@ -84,17 +84,17 @@ def run(
 
 
 def _mention(reporter: progress.Reporter, settings: Settings) -> None:
-    """Says what the user might not expect of the snapshots."""
+    """Notes what the user might not expect of the snapshots."""
     targets = settings.targets
     if not targets.snapshots:
         return
     epochs = audited.snapshot_epochs(settings)
     if epochs - 1 < targets.breaks:
-        reporter.say(
+        reporter.note(
             f"snapshots: {epochs} epoch(s) allow {epochs - 1} equal steps, not targets.breaks = {targets.breaks}"
         )
     if settings.shadows.pool != "shadow":
-        reporter.say(
+        reporter.note(
             f"snapshots start from shadow models that may know target rows (shadows.pool = {settings.shadows.pool!r}): "
             "the lowest level is then not free of them"
         )
@@ -106,8 +106,9 @@ def produce(
     """Trains and records what is missing of one role, and sums it up."""
     made = execution.make(run_folder, reporter, spec)
     diverged = members.diverged(run_folder, spec)
-    for member, step in diverged.items():
-        reporter.say(f"{spec.name}: member {member} diverged and was frozen at step {step}")
+    if diverged:
+        frozen = (f"member {member} diverged and was frozen at step {step}" for member, step in diverged.items())
+        reporter.note(f"{spec.name}: {'; '.join(frozen)}")
     return summarise(spec, made.logits[spec.name], split, diverged)._replace(spent=made.spent)
 
 

@@ -53,8 +53,10 @@ class Summary(NamedTuple):
     seconds: float
 
 
-def check(experiment: experiments.Experiment) -> tuple[experiments.Experiment, tuple[variants.Variant, ...]]:
-    """Refuses impossible settings before a run folder is touched.
+def check(
+    experiment: experiments.Experiment, reporter: progress.Reporter | None = None
+) -> tuple[experiments.Experiment, tuple[variants.Variant, ...]]:
+    """Refuses impossible settings before a run folder is touched; notes which methods of `all` are left out.
 
     Returns:
       The experiment with `all` in unlearn.methods spelled out as the methods that this network can run (those left out
@@ -81,7 +83,7 @@ def check(experiment: experiments.Experiment) -> tuple[experiments.Experiment, t
             continue
         kept += same
     for method, reason in left_out.items():
-        progress.Reporter().say(f"{method} is left out: {reason}")
+        (reporter or progress.Reporter()).note(f"{method} is left out: {reason}")
     methods = tuple(dict.fromkeys(one.method for one in kept))
     settings = dataclasses.replace(experiment.settings, unlearn=dataclasses.replace(chosen, methods=methods))
     return experiment._replace(settings=settings), tuple(kept)
@@ -144,8 +146,9 @@ def _summarise(
     assert spec.method is not None and spec.variant is not None
     trained = unlearned.parts(spec)
     diverged = diverged_sets(run_folder, spec)
-    for number, step in diverged.items():
-        reporter.say(f"{spec.name}: forget set {number} diverged and was frozen at step {step}")
+    if diverged:
+        frozen = (f"forget set {number} diverged and was frozen at step {step}" for number, step in diverged.items())
+        reporter.note(f"{spec.name}: {'; '.join(frozen)}")
     whole, _ = store.chunks.finished(members.folder_of(run_folder, trained), spec.fingerprint)
     return Utility(
         numbers=utility(spec.experiment, split, values, spec.rows, diverged),
