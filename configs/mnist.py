@@ -40,6 +40,7 @@ def get_config(variant: str = ""):
     config.train.epochs = 5
     config.train.batch = 64
     config.shadows.count = 16
+    config.targets.originals = "shared"  # what is measured above: holds for this one original
     return settings.variant(config, variant, {
         "smoke": settings.RECIPES["smoke"]
         | {"data.train_rows": 2000, "data.test_rows": 500, "split.shadow": 1000, "split.forget.size": 50,

@@ -6,13 +6,28 @@ Arrays are leaves; static facts are `pytree_node=False`. Axis letters: M models,
 P population samples, R forget sets.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import numpy as np
 
 Array = jax.Array | np.ndarray
+
+
+class Design(NamedTuple):
+    """What the models of a role are, as draws: model r is of forget set r // repeats.
+
+    Attributes:
+      kind: "per_set", an original of its own for every forget set; "shared", ONE original for all; "crossed", original
+        u for the u-th model of every forget set; "given", a user's models, of which nothing is known.
+      sets: F forget sets (models, where they are given).
+      repeats: U models of each forget set.
+    """
+
+    kind: str
+    sets: int
+    repeats: int = 1
 
 
 @flax.struct.dataclass

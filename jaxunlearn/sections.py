@@ -137,8 +137,9 @@ class ShadowSettings:
 class TargetSettings:
     """The audited side: originals, exact retrains, and what the scores need beside them."""
 
-    originals: str = field("shared", "one original model for all forget sets, or one per forget set",
-                            choices=("shared", "per_set"))  # fmt: skip
+    originals: str = field("per_set", "an original model for every forget set; shared = ONE for all: intervals then "
+                            "hold for that model only; crossed = split.forget.repeats originals, every one for every "
+                            "forget set", choices=("per_set", "shared", "crossed"))  # fmt: skip
     epochs: int = field(0, "epochs of originals and retrains; 0 = as the shadows", low=0, high=MAX_EPOCHS)
     population_in: bool = field(True, "train a model on the population rows (IN side of online RMIA)")
     shadow_origin: bool = field(True, "train a model on all shadow rows (UnLeak's training pairs)")

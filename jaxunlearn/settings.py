@@ -86,8 +86,9 @@ def to_dict(settings: Any) -> dict[str, Any]:
 RECIPES: dict[str, dict[str, Any]] = {
     # Every smoke variant: as many ScoreUI trainings as it has shadows to start from.
     "smoke": {"targets.snapshots": 2, "targets.breaks": 4},
-    # IAM, section on training: every image model.
+    # IAM, section on training: every image model; one original for all forget sets, as published.
     "iam_vision": {
+        "targets.originals": "shared",
         "data.augment": "flip_crop",
         "split.forget.size": 500,
         "model.name": "resnet18",
@@ -179,8 +180,9 @@ RECIPES: dict[str, dict[str, Any]] = {
             "finetune.batch=128",
         ),
     },
-    # IAM: shadow models of Purchase and Texas.
+    # IAM: shadow models of Purchase and Texas; one original for all forget sets, as published.
     "iam_tabular": {
+        "targets.originals": "shared",
         "split.forget.size": 500,
         "train.learning_rate": 0.01,
         "train.epochs": 201,

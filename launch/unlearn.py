@@ -55,7 +55,7 @@ def command(request: _entry.Request) -> None:
         return
     with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
         summary = unlearn.run(opened.run, opened.reporter, opened.experiment, asked)
-        progress.show(unlearn.text(summary, experiment.settings.split.forget.repeats))
+        progress.show(unlearn.text(summary))
         progress.show(f"\n{unlearn.files_text(opened.run, asked)}")
 
 

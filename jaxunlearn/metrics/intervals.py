@@ -69,14 +69,9 @@ def spread(values: np.ndarray) -> float:
     return float(np.std(values)) if np.ptp(values) > 0 else 0.0
 
 
-def with_spread(finding: Finding, values: np.ndarray) -> Finding:
-    """The finding with the deviation of what it is the mean of."""
-    return dataclasses.replace(finding, spread=spread(values))
-
-
-def without_interval(finding: Finding) -> Finding:
-    """The finding for a table where the deviation says enough."""
-    return dataclasses.replace(finding, low=float("nan"), high=float("nan"))
+def half(finding: Finding) -> Finding:
+    """The finding for a table whose ± is half of the interval."""
+    return dataclasses.replace(finding, low=float("nan"), high=float("nan"), spread=(finding.high - finding.low) / 2)
 
 
 def clip(interval: Interval, low: float = 0.0, high: float = 1.0) -> Interval:

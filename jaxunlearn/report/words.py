@@ -8,14 +8,16 @@ called "not distinguishable".
 import math
 from collections.abc import Mapping
 
-from jaxunlearn.records import Finding
+from jaxunlearn.records import Design, Finding
 from jaxunlearn.report import formats
+
+_BEFOREHAND = ", chosen beforehand,"
 
 
 def best_score(findings: Mapping[str, Finding], reference: float = 0.5, chosen: str = "") -> str:
     """How well the score chosen beforehand separates retained from forgotten samples, then which score does best.
 
-    The best of many is a maximum and flatters, so it comes second and is called one; `random` is no candidate.
+    The largest of many is a maximum and flatters, so it comes second and is called one; `random` is no candidate.
 
     Args:
       findings: name of the score -> AUC (or another metric, the same for all, higher = separates better); NaN is left
@@ -30,13 +32,167 @@ def best_score(findings: Mapping[str, Finding], reference: float = 0.5, chosen: 
     if len(known) == 1:
         return _separates(name, known[name], reference)
     best = known[name]
-    maximum = f"the best of {len(known)} scores, a maximum"
     if name == chosen:
-        return f"{_separates(name, best, reference, ', chosen beforehand,')} It is also {maximum}."
-    shown = f"{name}, {best.metric or 'AUC'} {_bare(best)}"
+        return f"{_separates(name, best, reference, _BEFOREHAND)} It is also the largest of {len(known)} scores."
+    maximum = f"{largest(len(known), 'scores')}: {name}, {best.metric or 'AUC'} {_bare(best)}."
     if chosen not in known:
-        return f"{maximum.capitalize()} that flatters: {shown}."
-    return f"{_separates(chosen, known[chosen], reference, ', chosen beforehand,')} {maximum.capitalize()}: {shown}."
+        return maximum
+    return f"{_separates(chosen, known[chosen], reference, _BEFOREHAND)} {maximum}"
+
+
+def largest_correlation(findings: Mapping[str, Finding], chosen: str) -> str:
+    """How well the score chosen beforehand follows the amount of training, then the largest of all but `random`.
+
+    Args:
+      findings: name of the score -> Spearman's correlation; NaN is left out.
+      chosen: the score that was chosen before the numbers were seen; it may be missing.
+    """
+    known = {name: one for name, one in findings.items() if not math.isnan(one.value) and name != "random"}
+    if not known:
+        return "No score's correlation with the amount of training could be computed."
+    name = max(known, key=lambda name: known[name].value)
+    said = [] if chosen not in known else [
+        f"{chosen}, chosen beforehand, follows the amount of training with Spearman {_bare(known[chosen])}."
+    ]  # fmt: skip
+    if len(known) == 1:
+        return said[0] if said else f"{name} follows the amount of training with Spearman {_bare(known[name])}."
+    if name != chosen:
+        said.append(f"{largest(len(known), 'scores')}: {name}, {_bare(known[name])}.")
+    return " ".join(said)
+
+
+def largest(count: int, what: str, end: str = "largest") -> str:
+    """How a maximum (or minimum) over several candidates is announced; every report uses these words."""
+    return f"{end.capitalize()} of {formats.count(count)} {what}, chosen after looking"
+
+
+def closest(
+    gaps: Mapping[str, Finding],
+    untouched: Finding | None,
+    gains: Mapping[str, Finding],
+    behind: Mapping[str, Finding],
+    best: str,
+    over: str,
+) -> str:
+    """Which method comes closest to exact retraining, if any comes closer than doing nothing.
+
+    Args:
+      gaps: method -> mean absolute difference to the retrained models, a fraction; lower = closer.
+      untouched: the gap of the original models (doing nothing); None where they were not measured.
+      gains: method -> gap of doing nothing minus its own; intervals for all methods together.
+      behind: method -> its gap minus that of `best`; intervals for all pairs together.
+      best: the method that may be named; "" where none is closer than doing nothing by its interval.
+      over: what the gap is taken over, as a sentence names it: "UA, RA and TA".
+    """
+    if not gaps:
+        return "No unlearning method was measured, so none is compared with retraining."
+    known = {name: one for name, one in gaps.items() if not math.isnan(one.value)}
+    names = _together(list(gaps))
+    if not known:
+        return f"How close {names} comes to retraining in {over} is not known: not all of these numbers were measured."
+    nothing = None if untouched is None or math.isnan(untouched.value) else _points(untouched)
+    if best:
+        level = formats.rate(gaps[best].level)
+        shown = f"{_points(gaps[best])} points away, {_points(gains[best])} less than doing nothing ({nothing})"
+        if len(known) == 1:
+            return f"{best} is closer to retraining in {over} than doing nothing: {shown}, {level} intervals."
+        tied = [name for name, one in behind.items() if one.low <= 0]
+        others = f" Not distinguishable from it: {_together(tied)}." if tied else ""
+        return (
+            f"Closest to retraining in {over}: {best}, {shown}; {level} intervals, of the gain for all methods "
+            f"together. {largest(len(known), 'gaps', 'smallest')}.{others}"
+        )
+    smallest = min(known, key=lambda name: known[name].value)
+    shown = f"{smallest}, {_points(known[smallest])} points away"
+    which = shown if len(known) == 1 else f"{largest(len(known), 'gaps', 'smallest').lower()}: {shown}"
+    if nothing is None:
+        return (
+            f"Doing nothing was not measured, so no method is called closest to retraining in {over} ({which})."
+        )  # fmt: skip
+    if all(math.isnan(gain.low) for gain in gains.values()):
+        return (
+            f"Too few forget sets for intervals, so no method is called closer to retraining in {over} than doing "
+            f"nothing, which is {nothing} points away ({which})."
+        )
+    subject = f"{smallest} is not" if len(known) == 1 else "No method is"
+    return (
+        f"{subject} closer to retraining in {over} than doing nothing, which is {nothing} points away, by the "
+        f"intervals ({which})."
+    )
+
+
+def _together(names: list[str], most: int = 5) -> str:
+    """Names as a sentence lists them, those beyond `most` counted."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {formats.count(len(names) - most)} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def _points(finding: Finding) -> str:
+    """A fraction in per cent points, with its interval where it has one."""
+    value = formats.number(finding.value, 1, percent=True)
+    if math.isnan(finding.low) or math.isnan(finding.high):
+        return value
+    low, high = (formats.number(end, 1, percent=True) for end in (finding.low, finding.high))
+    return f"{value} [{low}, {high}]"
+
+
+def units(design: Design) -> str:
+    """What a mean over models, or its interval, is over: "5 forget sets, each with an original of its own"."""
+    sets, repeats = design.sets, design.repeats
+    each = f", {formats.count(repeats)} unlearned models each," if repeats > 1 else ""
+    if design.kind == "given":
+        return f"{_number_of(sets, 'model')} given, taken as independent"
+    if sets * repeats == 1:
+        return "one model of one forget set"
+    if design.kind == "crossed" and repeats > 1:
+        if sets == 1:
+            return f"{repeats} originals and ONE forget set: holds for this forget set only"
+        return f"{sets} forget sets crossed with {repeats} originals"
+    if sets == 1:
+        return f"{repeats} unlearned models of ONE forget set and ONE trained original: holds for these only"
+    if design.kind == "per_set":
+        return f"{formats.count(sets)} forget sets, each with an original of its own" + each.rstrip(",")
+    return f"{formats.count(sets)} forget sets{each} of ONE trained original: holds for this model only"
+
+
+def plus_minus(design: Design, level: float = 0.95) -> str:
+    """What ± is in a table of means over models, a sentence or two: what it is over, and what it cannot tell apart.
+
+    Every table with a ± over models has this sentence once, and from here.
+    """
+    if design.sets * design.repeats == 1:
+        return "One model: no interval."
+    said = f"± {formats.rate(level)} interval over {units(design)}."
+    if design.kind == "per_set" and design.sets > 1:
+        lacking = (
+            "training seed and forget set" if design.repeats > 1 else "training seed, forget set and unlearning seed"
+        )
+        return f"{said} It holds {lacking} together, which this design does not tell apart."
+    return said
+
+
+def over_groups(design: Design, level: float, method: str) -> str:
+    """What ± and [ ] are in a table of membership scores, whose ± is over groups of shadow models.
+
+    Args:
+      design: of the audited models.
+      level: of the intervals.
+      method: how they were made; "" = there are none.
+    """
+    said = "± deviation over groups of shadow models"
+    if not method:
+        return f"{said}."
+    if "forget sets" in method:
+        return f"{said}; [ ] {formats.rate(level)} interval over {units(design)} ({method})."
+    interval = f"[ ] {formats.rate(level)} interval over samples ({method}) of {units(design)}"
+    return f"{said}; {interval}; other models may differ."
+
+
+def split(deviations: Mapping[str, float]) -> str:
+    """Standard deviations by source as one cell: "[.012 | .030 | .004]"; empty where nothing is known."""
+    known = [formats.number(value, bare=True) for value in deviations.values()]
+    return f"[{' | '.join(known)}]" if known else ""
 
 
 def resolution(forgotten: int, retained: int) -> str:

@@ -12,7 +12,7 @@ from absl import flags
 from jaxunlearn import arrays, errors, settings, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
-from jaxunlearn.analyses.epsilon import measures, sections
+from jaxunlearn.analyses.epsilon import measures, sections, sentences
 from jaxunlearn.metrics import epsilon, epsilon_bounds
 from jaxunlearn.runs.drivers import array_input
 from launch import _entry
@@ -166,7 +166,7 @@ def test_a_baseline_that_is_given_is_ignored_and_the_real_one_can_be_had_alone(f
     alone = opened(str(folder), approach=("baseline",), **QUICK)
     found = measured(alone)
     assert list(found.numbers) == ["baseline"] and np.isfinite(found.numbers["baseline"].summary.median)
-    assert sections.in_words(found).startswith("Halves of the retrained models")
+    assert sentences.in_words(found).startswith("Halves of the retrained models")
     assert "sample" in sections.sections(found, (3,))[-1].figure.axes[0].get_title(loc="left")
 
 
@@ -215,13 +215,13 @@ def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path
     assert any("the baseline's halves: 2 + 2 models" in note for note in measures.notes(found))
     assert any("mine: 5 + 5 models" in note for note in measures.notes(found))
     assert found.behind["copy"].value == 0 == found.behind["mine"].value
-    assert "might put these before it" in sections.in_words(found)
+    assert "might put these before" in sentences.in_words(found)
 
 
 def test_a_delta_at_which_no_rule_is_of_use_is_said(tmp_path):
     path = saved(tmp_path / "a.npz", **small())
     found = measured(opened(path, **QUICK | {"delta": 0.999}))
-    assert sections.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
+    assert sentences.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
     assert "show no finite epsilon-hat at this delta" in sections.sections(found)[0].text
 
 
@@ -229,14 +229,16 @@ def test_models_that_are_told_apart_without_error_are_not_called_hard_to_tell(tm
     made = small(models=5)
     far = made["retrained"] + 50 * np.eye(3, dtype="f4")[made["labels"]][:, None]
     found = measured(opened(saved(tmp_path / "a.npz", **made | {"mine": far}), **QUICK))
-    said = sections.in_words(found)
+    said = sentences.in_words(found)
     assert "hardest" not in said and "Easiest" not in said
     assert said.startswith("Told apart from retraining without error, on most samples: mine.")
     only = {"mine": far, "mine2": made["mine"]}
     found = measured(opened(saved(tmp_path / "b.npz", **made | only), **QUICK))
-    assert sections.in_words(found).startswith("mine2 is hardest to tell from retraining: median epsilon-hat ")
+    assert sentences.in_words(found).startswith(
+        "Smallest of 2 approaches, chosen after looking: mine2, median epsilon-hat "
+    )
     main = sections.sections(found)[0].table
-    assert main.baselines == ("baseline",) and main.rows[0][0] == "baseline"
+    assert main.baselines[0] == "baseline" and main.rows[0][0] == "baseline"
 
 
 def test_what_has_no_finite_number_gets_no_plot_and_no_empty_promise(tmp_path):
@@ -335,7 +337,9 @@ def test_the_command_prints_the_table_and_writes_every_file(folder, tmp_path, ca
     assert code == 0 and "80 models" in planned and not out.exists()
     code, shown, _ = launched(capsys, *arguments)
     assert code == 0
-    assert shown.startswith("prune is hardest to tell from retraining") and "The challenge score" in shown
+    assert (
+        shown.startswith("Smallest of 4 approaches, chosen after looking: prune, ") and "The challenge score" in shown
+    )
     stored = np.load(out / "epsilon.npz")
     reference = np.load(GOLDEN / "real_epsilon.npz")["poison__eps"][::16]
     np.testing.assert_allclose(stored["poison__epsilon"], reference, atol=1e-9)

@@ -11,6 +11,7 @@ from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.evaluation import measures, sections
 from jaxunlearn.analyses.evaluation.measures import Choices, Parts
 from jaxunlearn.metrics import conformal, utility
+from jaxunlearn.records import Design
 from jaxunlearn.runs.drivers import array_input
 from jaxunlearn.settings import EvaluateSettings
 from launch import _entry, evaluate
@@ -148,7 +149,7 @@ def test_the_gap_is_the_mean_distance_to_retraining_over_four_numbers():
         "mine": {"UA": [0.0, 0.0], "RA": [0.9, 0.9], "TA": [0.9, 0.8], "svc_confidence": [0.5, np.nan]},
     }
     given = {role: {name: np.asarray(one) for name, one in numbers.items()} for role, numbers in roles.items()}
-    found = sections.Evaluation(given, (0.1,), 0.1, 2, {}, {})
+    found = sections.Evaluation(given, (0.1,), 0.1, 2, {}, {}, Design("given", 2))
     assert sections.gap(found, "mine") == pytest.approx((0.2 + 0.1 + 0.05 + 0.3) / 4)
     assert sections.gap(found, "mine", utility.GAP) == pytest.approx((0.2 + 0.1 + 0.05) / 3)
     given["mine"].pop("svc_confidence")

@@ -19,6 +19,7 @@ from jaxunlearn import store
 from jaxunlearn.analyses.audit.verdict_sentences import ORDER, WORDS
 from jaxunlearn.analyses.evaluation import sections
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, SUPPRESSED
+from jaxunlearn.records import Design
 from launch import _entry, audit, shadows
 
 CONFIG = "--config=configs/digits.py:smoke"
@@ -222,7 +223,7 @@ def test_what_the_progress_notes_stands_in_terminal_page_markdown_and_json(again
 def test_an_evaluation_of_the_same_run_joins_the_report(again, capsys):
     numbers = {"UA": [0.1, 0.2], "cr_test": [[0.5, 0.6], [0.5, 0.6]], "recover_ratio": [[0.3, 0.2], [0.3, 0.2]]}
     roles = {"retrained": {name: np.asarray(values) for name, values in numbers.items()}}
-    stored = sections.plain(sections.Evaluation(roles, (0.1, 0.2), 0.1, 2, {}, {}))
+    stored = sections.plain(sections.Evaluation(roles, (0.1, 0.2), 0.1, 2, {}, {}, Design("per_set", 2)))
     assert "recover ratio" not in (again / "report" / "report.html").read_text()
     store.files.write_json(again / "evaluation.json", stored)
     asked = arguments(audit__protocol="binui", audit__scores=("confidence",))

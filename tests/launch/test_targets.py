@@ -26,6 +26,7 @@ GIVEN = {
     "shadows.count": 2,
     "train.epochs": 2,
     "split.forget.count": 2,
+    "targets.originals": "shared",
     "targets.epochs": 12,
     "targets.reference": 2,
     "targets.snapshots": 2,

@@ -67,6 +67,28 @@ def test_a_second_command_reuses_everything(again, capsys):
     np.testing.assert_array_equal(values(again, "unlearned:ssd"), before)
 
 
+def test_models_made_from_other_originals_are_refused_before_anything_is_trained(again, capsys):
+    shared = "--config.targets.originals=shared"
+    assert launch(*GIVEN, "--methods=finetune", shared, workdir=again) == 2
+    told = capsys.readouterr().err
+    assert "targets.originals: stored 'per_set', now None" in told and "--overwrite=unlearned:finetune" in told
+    # The other way round: a folder that was made when ONE original was the default.
+    for path in (*(again / "populations").glob("unlearned:*"), again / "populations" / "original"):
+        shutil.rmtree(path)
+    for path in (*(again / "logits").glob("unlearned:*"), *(again / "logits").glob("original*")):
+        path.unlink()
+    assert launch(*GIVEN, "--methods=finetune", shared, workdir=again) == 0
+    printed = capsys.readouterr()
+    assert "3 forget sets of ONE trained original: holds for this model only" in " ".join(printed.out.split())
+    assert len(values(again, "original")) == 1
+    for module in (verb, study_verb):
+        asked = ["--methods=finetune"] if module is verb else ["--config.unlearn.methods=finetune"]
+        assert launch(*GIVEN, *asked, workdir=again, module=module) == 2
+        told = capsys.readouterr().err
+        assert "targets.originals: stored None, now 'per_set'" in told and "training original" not in told
+    assert len(values(again, "original")) == 1
+
+
 def test_killed_between_epochs_it_ends_with_the_same_numbers(unbroken, again, monkeypatch, capsys):
     shutil.rmtree(again / "populations" / "unlearned:finetune")
     for path in (again / "logits").glob("unlearned:finetune*"):

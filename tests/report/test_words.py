@@ -9,15 +9,15 @@ from jaxunlearn.report import words
 def test_the_best_score_is_named_with_its_interval():
     findings = {"confidence": finding(0.6, 0.58, 0.62), "iam_on": finding(0.671, 0.66, 0.682), "update": bare(math.nan)}
     assert words.best_score(findings) == (
-        "The best of 2 scores, a maximum that flatters: iam_on, AUC .671 [.660, .682]."
+        "Largest of 2 scores, chosen after looking: iam_on, AUC .671 [.660, .682]."
     )  # fmt: skip
     assert words.best_score(findings, chosen="confidence") == (
-        "confidence, chosen beforehand, separates retained from forgotten: AUC .600 [.580, .620]. The best of 2 "
-        "scores, a maximum: iam_on, AUC .671 [.660, .682]."
+        "confidence, chosen beforehand, separates retained from forgotten: AUC .600 [.580, .620]. Largest of 2 "
+        "scores, chosen after looking: iam_on, AUC .671 [.660, .682]."
     )
     assert words.best_score(findings, chosen="iam_on") == (
-        "iam_on, chosen beforehand, separates retained from forgotten: AUC .671 [.660, .682]. It is also the best of 2 "
-        "scores, a maximum."
+        "iam_on, chosen beforehand, separates retained from forgotten: AUC .671 [.660, .682]. It is also the largest "
+        "of 2 scores."
     )
     noise = {"random": finding(0.7, 0.6, 0.8), "iam_on": finding(0.6, 0.58, 0.62)}
     assert words.best_score(noise, chosen="iam_on").startswith("iam_on separates")

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxunlearn import errors, keys, progress, settings, store, trees
+from jaxunlearn.records import Design
 from jaxunlearn.runs import experiments, splits
 from jaxunlearn.runs.drivers import plan
 from jaxunlearn.runs.execution import members, scratch
-from jaxunlearn.runs.roles import audited
+from jaxunlearn.runs.roles import audited, unlearned, variants
 from jaxunlearn.runs.verbs import targets
 
 
@@ -21,8 +22,11 @@ def make_settings(**changed):
     config = settings.to_dict(settings.Settings())
     config["model"]["name"] = "logistic"
     for name, value in changed.items():
-        group, leaf = name.split("__")
-        config[group][leaf] = value
+        *groups, leaf = name.split("__")
+        place = config
+        for group in groups:
+            place = place[group]
+        place[leaf] = value
     return settings.resolve(config)
 
 
@@ -97,10 +101,38 @@ def test_the_best_epoch_is_never_chosen_on_rows_that_a_member_trains_on():
         assert not target.held_out[split.forget.any(0)].any()  # nor on rows whose forgetting is judged
 
 
-def test_per_set_originals_are_as_many_as_forget_sets():
-    experiment = experiments.prepare(make_settings(targets__originals="per_set"))
+@pytest.mark.parametrize(
+    ("kind", "repeats", "count", "of_members"),
+    [
+        ("per_set", 1, 10, list(range(10))),
+        ("shared", 1, 1, [0] * 10),
+        ("per_set", 2, 10, [0, 0, 1, 1, 2, 2]),
+        ("shared", 2, 1, [0] * 6),
+        ("crossed", 3, 3, [0, 1, 2, 0, 1, 2]),
+    ],
+)
+def test_originals_are_one_per_forget_set_unless_they_are_shared_or_crossed(kind, repeats, count, of_members):
+    given = {} if kind == "per_set" else {"targets__originals": kind}  # the default
+    experiment = experiments.prepare(make_settings(**given, split__forget__repeats=repeats))
     split = splits.draw(experiment)
-    assert len(audited.describe(experiment, split, "original").membership) == len(split.forget) == 10
+    assert len(audited.describe(experiment, split, "original").membership) == count
+    assert len(audited.describe(experiment, split, "retrained").membership) == len(split.forget) == 10 * repeats
+    found = audited.original_of(experiment.settings, len(split.forget))
+    assert found.tolist()[: len(of_members)] == of_members and found.max() == count - 1
+
+
+def test_unlearned_models_of_other_originals_are_other_models():
+    def described(**changed):
+        experiment = experiments.prepare(make_settings(**changed))
+        variant = variants.of_role(experiment.settings, "unlearned:ssd")
+        return unlearned.describe(experiment, splits.draw(experiment), variant)
+
+    each, shared = described(), described(targets__originals="shared")
+    assert each.fingerprint != shared.fingerprint
+    assert each.facts["targets.originals"] == "per_set" and "targets.originals" not in shared.facts
+    # One forget set has one original, whatever the setting is called.
+    one = [described(targets__originals=kind, split__forget__count=1).fingerprint for kind in ("per_set", "shared")]
+    assert one[0] == one[1]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -143,18 +175,18 @@ def test_a_shared_original_is_compared_set_by_set_with_its_retrained_models():
 
     summary = targets.Summary(
         {"original": role([[1.0, 0.5]]), "retrained": role([[0.8, 0.1], [0.2, np.nan]]),
-         "reference": role([[0.0, 1.0], [np.nan, np.nan], [1.0, 1.0]])}, None, 1.0,
+         "reference": role([[0.0, 1.0], [np.nan, np.nan], [1.0, 1.0]])}, None, 1.0, Design("shared", 2),
     )  # fmt: skip
     np.testing.assert_array_equal(targets.own_forget_accuracy(summary, "original"), [1.0, 0.5])
     np.testing.assert_array_equal(targets.own_forget_accuracy(summary, "retrained"), [0.8, np.nan])
     np.testing.assert_array_equal(targets.own_forget_accuracy(summary, "reference"), [0.5, 1.0])
     printed = targets.text(summary)
-    assert "original minus retrained: 0.2000 ± 0.0000 over 1 forget set(s)" in printed
+    assert "original minus retrained: 0.2000. ± 95 % interval over 2 forget sets of ONE trained original: " in printed
 
 
 def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch):
     monkeypatch.setattr(plan, "_measured_rate", lambda spec: plan._Rate(10.0, 2))
-    experiment = experiments.prepare(make_settings(train__epochs=2))
+    experiment = experiments.prepare(make_settings(train__epochs=2, targets__originals="shared"))
     planned = {role.name: role for role in plan.make(experiment, audited.NAMES).roles}
     retrained, original = planned["retrained"], planned["original"]
     assert retrained.seconds == pytest.approx(retrained.model_steps / 10)

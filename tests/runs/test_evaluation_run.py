@@ -10,6 +10,7 @@ import pytest
 
 from jaxunlearn import settings, store
 from jaxunlearn.analyses.evaluation import inputs, sections
+from jaxunlearn.records import Design
 from jaxunlearn.runs import experiments, splits
 from jaxunlearn.runs.drivers import delivery
 from jaxunlearn.runs.studies import conformal_loss
@@ -49,8 +50,8 @@ def test_gains_are_over_the_same_method_with_the_same_other_values():
             role = f"m@lr={rate},lamda={weight}"
             roles[role] = {"UA": np.array([start + gain]), "TA": np.array([0.9 - gain / 10])}
             lines.append(conformal_loss.Line(role, f"m@lr={rate}", weight))
-    section = conformal_loss.present(sections.Evaluation(roles, (0.1,), 0.1, 1, {}, {}), lines)
-    assert section.text == "lambda 1 changes UA by +20.0 and TA by -2.0 points, mean over 2 method(s)."
+    section = conformal_loss.present(sections.Evaluation(roles, (0.1,), 0.1, 1, {}, {}, Design("given", 1)), lines)
+    assert section.text == "lambda 1 changes UA by +20.0 and TA by -2.0 points, mean over 2 methods."
 
 
 def launched(verb, workdir, *arguments):
@@ -103,6 +104,26 @@ def test_evaluating_digits_and_again_and_studying_the_loss(tmp_path):
     with store.open_run(str(folder), ()) as run:
         titles = [section.title for section in delivery.joined_sections(run, ("evaluation",))]
     assert titles[0] == "Utility" and "Prediction sets against alpha" in titles
+
+
+def test_crossed_originals_say_where_the_interval_comes_from(tmp_path):
+    """Two originals, every one for both forget sets: four models of each kind, and three sources of variance."""
+    crossed = ["--config.split.forget.count=2", "--config.split.forget.repeats=2", "--config.targets.originals=crossed",
+               "--config.evaluate.metrics=distances,", "--config.unlearn.methods=ssd"]  # fmt: skip
+    out, _ = launched(evaluate, tmp_path, *crossed)
+    assert "2 forget sets crossed with 2 originals" in " ".join(out.split())
+    logits = {name: np.load(tmp_path / "logits" / f"{name}.npy") for name in ("original", "retrained", "unlearned:ssd")}
+    assert [len(values) for values in logits.values()] == [2, 4, 4]
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert stored["design"] == ["crossed", 2, 2] and np.shape(stored["roles"]["original"]["RA"]) == (4,)
+    # Model r is of forget set r // 2 and comes from original r % 2, which has one accuracy on test rows.
+    ta = stored["roles"]["original"]["TA"]
+    assert ta[0] == ta[2] and ta[1] == ta[3]
+    assert sections.from_plain(stored).design == Design("crossed", 2, 2)
+    table = (tmp_path / "report" / "tables" / "sources.md").read_text()
+    assert all(source in table for source in ("sd train", "sd set", "sd rest")) and "ssd" in table
+    found = json.loads((tmp_path / "report" / "evaluation_findings.json").read_text())
+    assert {"variance of UA: train", "variance of UA: set"} <= {one["metric"] for one in found}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from jaxunlearn.analyses.audit import analysis, binui, gather, requests, scorebo
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.metrics.verdict import judge, out_model
-from jaxunlearn.records import Evidence
+from jaxunlearn.records import Design, Evidence
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.drivers import delivery, reading
 from jaxunlearn.runs.verbs import targets
@@ -314,7 +314,7 @@ def test_a_sweep_leaves_out_the_score_that_is_not_finite_and_says_so(signals, mo
     monkeypatch.setattr(sweeps, "CURVES", ("lira_off", "emia_r"))
     found = sweeps.shadow_counts(signals, make_settings(audit__counts=(1, 2)), "retrained", QUIET)
     assert set(found.lines) == {"emia_r"} and len(found.lines["emia_r"]) == 2
-    assert "Left out: lira_off (lira_off is not finite)." in sections.counts(found)[0].text
+    assert "Left out: lira_off (lira_off is not finite)." in sections.counts(found, Design("per_set", 2))[0].text
     monkeypatch.setattr(sweeps, "CURVES", ("lira_off",))
     with pytest.raises(errors.DataError, match="no score could be computed along the sweep: lira_off is not finite."):
         sweeps.shadow_counts(signals, make_settings(audit__counts=(1, 2)), "retrained", QUIET)

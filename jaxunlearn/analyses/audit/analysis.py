@@ -21,6 +21,8 @@ from jaxunlearn.analyses.audit import (
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED, AuditSignals
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun, require_units
+from jaxunlearn.metrics import variance
+from jaxunlearn.records import Design
 from jaxunlearn.report.cells import Table
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.settings import Settings
@@ -173,23 +175,25 @@ def compose(audit: Audit, settings: Settings) -> Report:
     signals, listed = audit.signals, _listed(audit)
     rows = [("verdicts.csv", "one line per row asked to be forgotten: verdict, p-values, why")] if listed else []
     made: list[Section] = []
+    kind = settings.targets.originals if signals.is_run else "given"
+    design = variance.design_of(kind, len(signals.roles[signals.audited[0]].unlearned.log_odds))
     answer = ""
     if audit.decisions is not None:
         decisions = audit.decisions
         answer, judged = verdict_sections.compose(decisions.verdicts, decisions.obstacle, signals, settings.audit.level)
         made += judged
         for role in signals.audited:
-            made += _scores(audit, role, decisions.first_score)
+            made += _scores(audit, role, design, decisions.first_score)
     if audit.levels is not None:
         made += sections.levels(audit.levels)
     if audit.counts is not None:
-        made += sections.counts(audit.counts)
+        made += sections.counts(audit.counts, design)
     if audit.sensitivity is not None:
-        made += sections.sensitivity(audit.sensitivity)
+        made += sections.sensitivity(audit.sensitivity, design)
     if audit.by_class is not None:
-        made += sections.by_class(audit.by_class)
+        made += sections.by_class(audit.by_class, design)
     if audit.sources:
-        made += _sources(audit)
+        made += _sources(audit, design)
     if signals.accuracies:
         made.append(sections.models(signals.accuracies, signals.doubts))
     doubts = signals.doubts if signals.accuracies else _unchanged(signals)
@@ -207,13 +211,13 @@ def compose(audit: Audit, settings: Settings) -> Report:
     )  # fmt: skip
 
 
-def _scores(audit: Audit, role: str, chosen: str) -> list[Section]:
+def _scores(audit: Audit, role: str, design: Design, chosen: str) -> list[Section]:
     is_run = audit.signals.is_run
     if role not in audit.boards:
         return [sections.without_truth(audit.scored[role])]
     board = audit.boards[role]
     name = f"binui_{role}" if is_run else "scores"
-    return sections.scoreboard(board, role if is_run else "", name, chosen)
+    return sections.scoreboard(board, role if is_run else "", name, design, chosen)
 
 
 def _unchanged(signals: AuditSignals) -> tuple[str, ...]:
@@ -225,12 +229,12 @@ def _unchanged(signals: AuditSignals) -> tuple[str, ...]:
     return (sentence,) if sentence else ()
 
 
-def _sources(audit: Audit) -> list[Section]:
+def _sources(audit: Audit, design: Design) -> list[Section]:
     role = audit.signals.audited[0]
-    made = sections.sources(audit.sources)
+    made = sections.sources(audit.sources, design)
     for source, board in audit.sources.items():
         if source != "own":
-            made += sections.scoreboard(board, f"{role}, shadows of {source}", f"binui_{role}_{source}")
+            made += sections.scoreboard(board, f"{role}, shadows of {source}", f"binui_{role}_{source}", design)
             if source in audit.source_levels:
                 made += sections.levels(audit.source_levels[source])
     return made

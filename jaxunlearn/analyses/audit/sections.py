@@ -9,7 +9,7 @@ import numpy as np
 from jaxunlearn.analyses.audit import class_report, plausibility, scoreui, sweeps
 from jaxunlearn.analyses.audit import scoreboard as scoreboard_records
 from jaxunlearn.metrics import headers, intervals
-from jaxunlearn.records import Finding
+from jaxunlearn.records import Design, Finding
 from jaxunlearn.report import bars, curves, words
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Section
@@ -20,13 +20,16 @@ LEVEL_COLUMNS = ("spearman", "pearson", "mse", "kl")
 CURVES = ("iam_on", "iam_off", "rmia_on", "lira_on", "emia_r", "unleak", "confidence", "random")
 
 
-def scoreboard(board: scoreboard_records.Scoreboard, role: str, name: str, chosen: str = "") -> list[Section]:
+def scoreboard(
+    board: scoreboard_records.Scoreboard, role: str, name: str, design: Design, chosen: str = ""
+) -> list[Section]:
     """Table of all scores, log-log ROC, histograms.
 
     Args:
       board: what was found.
       role: whose models were audited; empty = given arrays.
       name: of the files.
+      design: whose originals the audited models come from.
       chosen: the score that decides; where it is empty the first of `CURVES` is the one that was chosen beforehand.
     """
     groups, sets, samples = next(iter(board.scored.values.values())).shape
@@ -36,7 +39,7 @@ def scoreboard(board: scoreboard_records.Scoreboard, role: str, name: str, chose
     chosen = chosen or next((score for score in CURVES if score in board.table), "")
     said = [
         f"{sets} forget set(s), {forgotten:,} forgotten and {truth.size - forgotten:,} retained samples pooled, "
-        f"{groups} group(s) of shadow models. Positive = retained; ± is the deviation over groups.",
+        f"{groups} group(s) of shadow models. Positive = retained.",
         words.best_score({score: row["auc"] for score, row in board.table.items()}, chosen=chosen),
         words.resolution(forgotten, truth.size - forgotten),
     ]
@@ -46,7 +49,7 @@ def scoreboard(board: scoreboard_records.Scoreboard, role: str, name: str, chose
         said.append("Skipped: " + "; ".join(f"{score} {why}" for score, why in board.scored.skipped.items()) + ".")
     table = Table(
         f"Scores against exact retraining ({role})" if role else "Scores against the truth given",
-        f"Pooled over {sets} forget set(s) of {samples:,} samples; {_method(board)}.",
+        f"Pooled over {sets} forget set(s) of {samples:,} samples. {_over_groups(board, design)}",
         ("score", *headers(COLUMNS)),
         tuple((score, *(row[column] for column in COLUMNS)) for score, row in board.table.items()),
         baselines=("random",),
@@ -69,9 +72,10 @@ def scoreboard(board: scoreboard_records.Scoreboard, role: str, name: str, chose
     ]  # fmt: skip
 
 
-def _method(board: scoreboard_records.Scoreboard) -> str:
+def _over_groups(board: scoreboard_records.Scoreboard, design: Design) -> str:
+    """What ± and [ ] are in a table of scores."""
     first = next(iter(board.table.values()))["auc"]
-    return f"{round(100 * first.level)} % intervals: {first.method}"
+    return words.over_groups(design, first.level, first.method)
 
 
 def levels(found: scoreui.Levels) -> list[Section]:
@@ -85,16 +89,17 @@ def levels(found: scoreui.Levels) -> list[Section]:
         "over trainings, ± over shadow groups, intervals over trainings.",
         ("score", *headers(LEVEL_COLUMNS)),
         tuple((score, *(row[column] for column in LEVEL_COLUMNS)) for score, row in found.table.items()),
+        baselines=("random",),
     )
     lines = {
         score: (values.mean(0), values.min(0), values.max(0))
         for score, values in found.curves.items()
         if score in CURVES and score != "random"
     }
-    best = next(iter(found.table))
+    told = words.largest_correlation({score: row["spearman"] for score, row in found.table.items()}, CURVES[0])
     text = (
-        f"{best} follows the amount of training best (Spearman {found.table[best]['spearman'].value:.3f}). Snapshots "
-        "of training from weights that never saw the samples; a score should rise with the epochs for every sample."
+        f"{told} Snapshots of training from weights that never saw the samples; a score should rise with the epochs "
+        "for every sample."
     )
     if found.skipped:
         text += f" Left out: {', '.join(found.skipped)}."
@@ -103,13 +108,16 @@ def levels(found: scoreui.Levels) -> list[Section]:
     return [Section("scoreui", "Does the score grow with how much was trained?", text, table, figure, findings)]
 
 
-def counts(found: sweeps.Sweep) -> list[Section]:
+def counts(found: sweeps.Sweep, design: Design) -> list[Section]:
     """AUC against the number of shadow models."""
     table = Table(
         "AUC against the number of shadow models per group",
-        "Groups per column: " + ", ".join(f"{value}: {n}" for value, n in zip(found.values, found.groups, strict=True)),
+        "Groups per column: "
+        + ", ".join(f"{value}: {n}" for value, n in zip(found.values, found.groups, strict=True))
+        + f". {_of_sweep(found, design)}",
         ("score", *(f"S = {value}" for value in found.values)),
         tuple((name, *line) for name, line in found.lines.items()),
+        baselines=("random",),
     )
     figure = curves.against_shadows(found.values, found.lines)
     findings = tuple(finding for line in found.lines.values() for finding in line)
@@ -123,10 +131,15 @@ def _left_out(found: sweeps.Sweep) -> str:
     return "".join(f" Left out: {name} ({reason})." for name, reason in found.skipped.items())
 
 
-def sensitivity(found: sweeps.Sweep) -> list[Section]:
+def _of_sweep(found: sweeps.Sweep, design: Design) -> str:
+    first = next((line[0] for line in found.lines.values() if line), Finding(0.0))
+    return words.over_groups(design, first.level, first.method)
+
+
+def sensitivity(found: sweeps.Sweep, design: Design) -> list[Section]:
     """AUC against interpolation levels, per e1 and e2."""
     table = Table(
-        "AUC of IAM against interpolation levels", "2 levels mean no interpolation.",
+        "AUC of IAM against interpolation levels", f"2 levels mean no interpolation. {_of_sweep(found, design)}",
         ("line", *(f"I = {value}" for value in found.values)),
         tuple((name, *line) for name, line in found.lines.items()),
     )  # fmt: skip
@@ -137,14 +150,20 @@ def sensitivity(found: sweeps.Sweep) -> list[Section]:
     return [Section("sensitivity", "What do the constants matter?", text, table, figure, findings)]
 
 
-def sources(found: dict[str, scoreboard_records.Scoreboard]) -> list[Section]:
+def sources(found: dict[str, scoreboard_records.Scoreboard], design: Design) -> list[Section]:
     """One column of AUC per source of shadows."""
     names = list(dict.fromkeys(name for board in found.values() for name in board.table))
     rows = tuple(
         (name, *(board.table[name]["auc"] if name in board.table else "–" for board in found.values()))
         for name in names
     )
-    table = Table("AUC by source of the shadow models", "", ("score", *(f"{name} ↑" for name in found)), rows)
+    table = Table(
+        "AUC by source of the shadow models",
+        _over_groups(next(iter(found.values())), design),
+        ("score", *(f"{name} ↑" for name in found)),
+        rows,
+        ("random",),
+    )
     findings = tuple(row["auc"] for board in found.values() for row in board.table.values())
     text = "The same audited models, judged with shadow models of other runs."
     return [Section("shadow_sources", "Whose shadow models?", text, table, None, findings)]
@@ -168,7 +187,7 @@ def pooled_row(role: str, found: Any) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def by_class(found: class_report.Report) -> list[Section]:
+def by_class(found: class_report.Report, design: Design) -> list[Section]:
     """Over- and under-unlearning."""
     header = ("role", "forget set", "AUC ↑", "weighted BCE ↓", "retained mean", "± sd", "lowest tenth",
               "forgotten mean", "± sd", "highest tenth")  # fmt: skip
@@ -186,8 +205,8 @@ def by_class(found: class_report.Report) -> list[Section]:
         for place, name in enumerate(found.names)
     ]
     caption = (
-        f"Membership by IAM-On, mean over {found.groups} group(s) of shadow models. Compare with the row of exact "
-        "retraining."
+        f"Membership by IAM-On, mean over {found.groups} group(s) of shadow models. [ ] 95 % interval over "
+        f"{words.units(design)}. Compare with the row of exact retraining."
     )
     baselines = ("retrained", "original", "random")
     table = Table("Membership by forgotten class", caption, header, tuple(rows), baselines)

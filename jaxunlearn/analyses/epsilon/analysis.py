@@ -1,13 +1,14 @@
 """epsilon-hat as an analysis: logits of many models in, numbers per approach out, composed into one report."""
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxunlearn import errors
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
-from jaxunlearn.analyses.epsilon import inputs, measures, sections
+from jaxunlearn.analyses.epsilon import inputs, measures, sections, sentences
 from jaxunlearn.analyses.epsilon.inputs import BATCH, GOAL, RUNNING, EpsilonInputs
 from jaxunlearn.report import formats
 from jaxunlearn.report.cells import Cell, Table
@@ -51,7 +52,7 @@ def compose(epsilon: Epsilon, settings: Settings) -> Report:
     kept = tuple((f"{folder}/", f"logits in the published layout, for --data=.../{folder}") for folder in published)
     return Report(
         title="epsilon-hat of unlearning methods" if is_run else "epsilon-hat of given logits",
-        answer=sections.in_words(main),
+        answer=sentences.in_words(main),
         sections=tuple(made),
         provenance={**given.about, **sections.provenance(main)},
         stem=sections.STEM,
@@ -68,9 +69,9 @@ def costs(given: EpsilonInputs, found: measures.Found) -> Section:
     """What every approach costs next to exact retraining; the paper allows 5 % of it."""
     seconds, epochs = given.costs[GOAL]
     rows: list[tuple[Cell, ...]] = [("retraining", formats.cost(epochs), "", formats.cost(seconds))]
-    for name in found.order:
+    for name in (name for name in measures.ranked(found) if name in given.costs):
         own_seconds, own_epochs = given.costs[name]
-        share = f"{100 * own_epochs / epochs:.1f}"
+        share = "" if math.isnan(own_epochs / epochs) else f"{100 * own_epochs / epochs:.1f}"
         rows.append((name, formats.cost(own_epochs), share, formats.cost(own_seconds)))
     caption = (
         "retain-epochs = rows read per model, in passes over the retained rows (those for batch statistics included); "

@@ -9,6 +9,8 @@ from jaxunlearn import arrays, checks, errors
 from jaxunlearn.analyses.base import Context, RecordedRun
 from jaxunlearn.analyses.epsilon import measures
 from jaxunlearn.arrays import ArrayField
+from jaxunlearn.metrics import variance
+from jaxunlearn.report import words
 from jaxunlearn.settings import Settings
 
 RUNNING, BATCH = "running", "batch"
@@ -204,7 +206,8 @@ def gather(run: RecordedRun, context: Context) -> EpsilonInputs:
     """Logits of the retrained models and of every approach on the rows to be forgotten, in both modes of BatchNorm.
 
     All unlearned models start from the one original model and differ by their draws, as published; retrained models
-    differ by everything. Models that diverged are left out.
+    differ by everything. With `targets.originals = crossed` every unlearned model starts from an original of its own,
+    and the originals are measured as an approach that does nothing. Models that diverged are left out.
 
     Source: Forget with Precision. Its logits were recorded in training mode by accident (BatchNorm by batches of 100
     forgotten samples); `running` is what a model in use answers, `batch` is for comparison with published numbers.
@@ -213,10 +216,14 @@ def gather(run: RecordedRun, context: Context) -> EpsilonInputs:
       StoreError: fewer than two retrained models, or not one approach with two models, did not diverge.
     """
     settings = run.settings
+    design = variance.design_of(
+        settings.targets.originals, settings.split.forget.repeats, settings.split.forget.repeats
+    )
+    beside = ("shadow",) if design.kind == "crossed" else ("shadow", measures.START)
     rows = np.flatnonzero(np.asarray(run.split.forget)[0]).astype(np.int32)
     recorded: dict[str, dict[str, np.ndarray]] = {}
     accuracies, notes = {}, []
-    for role in (name for name in run.roles if name not in ("shadow", "original")):
+    for role in (name for name in run.roles if name not in beside):
         title = run.title(role)
         logits = run.logits(role)
         own = _accuracies(run, role)
@@ -246,11 +253,11 @@ def gather(run: RecordedRun, context: Context) -> EpsilonInputs:
     repeats = settings.split.forget.repeats
     return EpsilonInputs(
         groups,
-        asked_of(settings),
+        asked_of(settings)._replace(design=design),
         settings.epsilon.samples,
         tuple(notes),
-        {run.title(role): run.cost(role) for role in run.roles if role not in ("shadow", "original")},
-        {"models": f"{repeats} retrained, as many unlearned per approach, from one original",
+        {run.title(role): run.cost(role) for role in run.roles if role not in beside},
+        {"models": f"{repeats} retrained; of every approach {words.units(design)}",
          **({"left out": "; ".join(notes)} if notes else {})},
     )  # fmt: skip
 

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.metrics import challenge, epsilon, epsilon_bounds
+from jaxunlearn.metrics import challenge, closeness, epsilon, epsilon_bounds
 from jaxunlearn.metrics.intervals import Interval
+from jaxunlearn.records import Design
 from jaxunlearn.settings import EpsilonSettings
 
 BASELINE = "baseline"
+START = "original"  # an approach of this name did nothing
 PLAIN = "finetune"  # what every other approach is compared with, where it is there
 DELTAS = np.round(np.arange(99) / 100, 2)  # the published grid; at most 1 / N of it needs many models
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
@@ -26,11 +28,13 @@ class Asked(NamedTuple):
       settings: delta, score, metric and the like.
       compat: corrected or faithful (of the loss score).
       seed: of the bootstrap.
+      design: whose originals the unlearned models come from; `given` = not known.
     """
 
     settings: EpsilonSettings
     compat: str = "corrected"
     seed: int = 0
+    design: Design = Design("given", 1)
 
 
 class Challenge(NamedTuple):
@@ -87,10 +91,13 @@ class Found(NamedTuple):
 
     Attributes:
       numbers: approach -> Numbers.
-      order: approaches without the baseline, the best first: by median epsilon-hat, or by the challenge's final score
-        (without accuracies its forget score) where only that was asked for.
+      order: approaches that may be called the best, the best first: by median epsilon-hat, or by the challenge's final
+        score (without accuracies its forget score) where only that was asked for. Neither the baseline, nor doing
+        nothing, nor a control.
       behind: approach -> its median epsilon-hat minus that of the best one, paired.
       beyond: approach -> the same minus that of PLAIN, where that was measured: negative = better than fine-tuning.
+      gains: approach -> the same minus that of START, where that was measured: negative = closer to retraining than
+        doing nothing.
       margins: approach -> ([S, Nr], [S, Nu]) of margins (squared errors of a regression).
       labels: [S]; `is_regression`.
       asked: what was measured.
@@ -100,6 +107,7 @@ class Found(NamedTuple):
     order: tuple[str, ...]
     behind: dict[str, Interval]
     beyond: dict[str, Interval]
+    gains: dict[str, Interval]
     margins: dict[str, Pair]
     labels: np.ndarray
     is_regression: bool
@@ -157,18 +165,28 @@ def measure(
             accuracies=known,
             own_accuracy=_own(retrained if name == BASELINE else pair[1], labels),
         )
-    order = tuple(sorted(approaches, key=lambda name: _rank(numbers[name])))
+    candidates = [name for name in approaches if name != START and closeness.is_candidate(name)]
+    order = tuple(sorted(candidates, key=lambda name: _rank(numbers[name])))
     behind: dict[str, Interval] = {}
     beyond: dict[str, Interval] = {}
+    gains: dict[str, Interval] = {}
     if resampled is not None and order:
         behind = epsilon_bounds.differences(resampled, order, order[0])
         if PLAIN in order:
             beyond = epsilon_bounds.differences(resampled, order, PLAIN)
             del beyond[PLAIN]
+        if START in approaches:
+            gains = epsilon_bounds.differences(resampled, (START, *order), START)
+            del gains[START]
     margins = statistics
     if form.score == "loss":
         margins = {name: epsilon.statistics_of(*pair, labels) for name, pair in pairs.items()}
-    return Found(numbers, order, behind, beyond, margins, labels, form.is_regression, asked)
+    return Found(numbers, order, behind, beyond, gains, margins, labels, form.is_regression, asked)
+
+
+def ranked(found: Found) -> list[str]:
+    """Everything that was measured, as tables list it: what is compared with first, then the approaches, best first."""
+    return [*(name for name in found.numbers if name not in found.order), *found.order]
 
 
 class Form(NamedTuple):
@@ -271,7 +289,7 @@ def notes(found: Found) -> list[str]:
             whose = "the baseline's halves" if name == BASELINE else name
             said.append(f"{whose}: {one.sizes[0]} + {one.sizes[1]} models; below {epsilon.FEW_MODELS} in a group "
                         "epsilon-hat hardly means anything")  # fmt: skip
-    if len({found.numbers[name].sizes for name in found.order}) > 1:
+    if len({found.numbers[name].sizes for name in ranked(found) if name != BASELINE}) > 1:
         said.append(
             "approaches have different numbers of models: epsilon-hat grows as they fall, so they do not compare"
         )

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.analyses.epsilon.measures import BASELINE, DELTAS, PLAIN, Found, Numbers
-from jaxunlearn.metrics import epsilon
+from jaxunlearn.analyses.epsilon import sentences
+from jaxunlearn.analyses.epsilon.measures import BASELINE, DELTAS, PLAIN, START, Found, Numbers, ranked
+from jaxunlearn.metrics import closeness, epsilon
 from jaxunlearn.metrics.intervals import Interval
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats, populations
+from jaxunlearn.report import formats, populations, words
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Section
 
@@ -20,6 +21,8 @@ FILES = (
     ("epsilon.npz", "per sample, in the order given: ids, epsilon, proved bound, challenge; medians by delta"),
     ("epsilon.json", "per approach: every number"),
 )
+# Never marked as the best.
+BASELINES = (BASELINE, START, *closeness.YARDSTICKS)
 # The published half width of a mean accuracy.
 PUBLISHED_Z = 1.96
 
@@ -49,7 +52,12 @@ def plain(found: Found) -> dict[str, Any]:
             "forget_error_of_logits" if not found.is_regression else "mean_absolute_error":
                 float((one.own_accuracy if found.is_regression else 1 - one.own_accuracy).mean()),
         }  # fmt: skip
-        for key, apart in (("behind_best", found.behind), (f"beyond_{PLAIN}", found.beyond)):
+        differences = (
+            ("behind_best", found.behind),
+            (f"beyond_{PLAIN}", found.beyond),
+            (f"beyond_{START}", found.gains),
+        )
+        for key, apart in differences:
             if name in apart:
                 own[key] = list(apart[name])
         if one.challenge is not None:
@@ -89,11 +97,6 @@ def sections(found: Found, samples: tuple[int, ...] = (), names: Sequence[str] =
     return made + [_margins(found, chosen, names)] if chosen else made
 
 
-def ranked(found: Found) -> list[str]:
-    """The baseline where there is one, then the approaches, the best first."""
-    return [name for name in (BASELINE, *found.order) if name in found.numbers]
-
-
 def _main(found: Found) -> Section:
     rows: list[tuple[Cell, ...]] = []
     every: list[Finding] = []
@@ -107,7 +110,10 @@ def _main(found: Found) -> Section:
             _finding(found.behind[name], "behind the best", name, found.order[0], found) if name in found.behind else ""
         )
         utility = _utility(found, one, name)
-        beyond = [_finding(found.beyond[name], f"beyond {PLAIN}", name, PLAIN, found)] if name in found.beyond else []
+        beyond = [
+            _finding(apart[name], f"beyond {other}", name, other, found)
+            for other, apart in ((PLAIN, found.beyond), (START, found.gains)) if name in apart
+        ]  # fmt: skip
         every += [cell for cell in (median, behind, *utility, *beyond) if isinstance(cell, Finding)]
         rows.append((name, f"{one.sizes[0]} + {one.sizes[1]}", median, behind, told.finite_mean, told.low_quartile,
                      told.high_quartile, told.inf, told.nan, told.negative, *utility))  # fmt: skip
@@ -123,43 +129,23 @@ def _main(found: Found) -> Section:
     )  # fmt: skip
     utility = ("MAE",) if found.is_regression else ("RA % ↑", "UA %", "TA % ↑")
     header = ("approach", "models", "epsilon-hat ↓", "behind", "mean", "25 %", "75 %", "inf", "nan", "neg", *utility)
-    table = Table("", caption, header, tuple(rows), (BASELINE,))
-    return Section(STEM, "How well can unlearned and retrained models be told apart?", _limits(found), table, None,
-                 tuple(every))  # fmt: skip
+    table = Table("", caption, header, tuple(rows), BASELINES)
+    title = "How well can unlearned and retrained models be told apart?"
+    return Section(STEM, title, sentences.limits(found), table, None, tuple(every))
 
 
 def _of_intervals(found: Found) -> str:
     if not found.behind:
         return ""
     chosen = found.asked.settings
+    over = "models (those that start from one original say nothing about another)"
+    if found.asked.design.kind != "given":
+        over = words.units(found.asked.design)
     return (
-        f"[ ] = {formats.rate(chosen.level)} interval over models ({chosen.bootstrap} resamples, value ± z deviations; "
-        "unlearned models that start from one original model say nothing about another). behind = median minus that of "
+        f"[ ] = {formats.rate(chosen.level)} interval over {over}; {chosen.bootstrap} resamples of the models, value ± "
+        "z deviations. behind = median minus that of "
         "the best approach, intervals of all pairs together. "
     )
-
-
-def _limits(found: Found) -> str:
-    """The finite-N note: what no difference shows, and the most that can be shown."""
-    said: list[str] = []
-    for name in reversed(ranked(found)):
-        one = found.numbers[name]
-        both = f"{one.sizes[0]} + {one.sizes[1]} models"
-        models = f"{both} show"
-        text = (
-            f"{models} a median of about {formats.number(one.equal, 2)} where there is no difference, and no finite "
-            f"epsilon-hat above {formats.number(one.ceiling)}"
-        )
-        if math.isnan(one.ceiling):
-            text = f"{models} no finite epsilon-hat at this delta"
-        elif one.ceiling <= 0:
-            text = (
-                f"{both} are too few to show a difference at this delta: epsilon-hat is at most "
-                f"{formats.number(one.ceiling)}, or infinite where they are told apart without error"
-            )
-        if text not in said:
-            said.append(text)
-    return ". ".join(said) + "."
 
 
 def _accuracy(values: np.ndarray) -> Interval:
@@ -219,7 +205,7 @@ def _challenge(found: Found) -> Section:
     )
     header = ("approach", "median epsilon ↓", "at 50", "forget ↑", "RA ratio", "TA ratio", "final ↑")
     return Section("epsilon_challenge", "The challenge score", "HIGHER = better, unlike epsilon-hat.",
-                   Table("", caption, header, tuple(rows), (BASELINE,)))  # fmt: skip
+                   Table("", caption, header, tuple(rows), BASELINES))  # fmt: skip
 
 
 def _curves(found: Found) -> list[Section]:
@@ -269,41 +255,6 @@ def typical(found: Found) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(order[round(place)]) for place in places))
 
 
-def in_words(found: Found) -> str:
-    """The best and the worst approach, and whether they differ by more than chance."""
-    floor = found.numbers.get(BASELINE)
-    if found.asked.settings.metric == "challenge":
-        told = {name: one.challenge for name, one in found.numbers.items() if one.challenge is not None}
-        first = told[_best(found)]
-        if math.isnan(first.final):
-            return f"{_best(found)} has the highest forget score of the challenge, {formats.number(first.forget, 4)}."
-        return f"{_best(found)} has the highest final score of the challenge, {formats.number(first.final, 4)}."
-    if all(math.isnan(one.summary.median) for one in found.numbers.values()):
-        return (
-            f"At delta = {found.asked.settings.delta:g} no rule of so many models is of use: take more models, or a "
-            "smaller delta."
-        )
-    said = []
-    without_error = [name for name in found.order if found.numbers[name].summary.median == math.inf]
-    if found.order and _best(found) not in without_error:
-        said.append(f"{_best(found)} is hardest to tell from retraining: median epsilon-hat "
-                    f"{_shown(found.numbers[_best(found)])}.")  # fmt: skip
-    if without_error:
-        said.append(f"Told apart from retraining without error, on most samples: {', '.join(without_error)}.")
-    if floor is not None:
-        said.append(f"Halves of the retrained models against each other: {_shown(floor)}.")
-    equal = [name for name in found.order[1:] if name in found.behind and found.behind[name].low <= 0]
-    if equal:
-        said.append(f"Other models might put these before it: {', '.join(equal)}.")
-    if found.beyond:
-        better = [f"{name} ({_interval(found.beyond[name])})" for name in found.order
-                  if name in found.beyond and found.beyond[name].high < 0]  # fmt: skip
-        said.append(f"Better than {PLAIN}, by the interval: {', '.join(better) or 'none'}.")
-    if len(found.order) > 1 and not without_error:
-        said.append(f"Easiest to tell: {found.order[-1]}, {_shown(found.numbers[found.order[-1]])}.")
-    return " ".join(said)
-
-
 def modes(running: Found, batch: Found) -> Section:
     """epsilon-hat of the same models answering with running statistics and, as published, by batches."""
     rows: list[tuple[Cell, ...]] = []
@@ -328,15 +279,6 @@ def modes(running: Found, batch: Found) -> Section:
     header = ("approach", "running ↓", "UA % running", "batch ↓", "UA % batch")
     text = "What the mode of BatchNorm does to the estimate."
     return Section("epsilon_modes", "Both modes of BatchNorm", text, Table("", caption, header, tuple(rows)))
-
-
-def _shown(one: Numbers) -> str:
-    return _interval(one.interval._replace(value=one.summary.median))
-
-
-def _interval(one: Interval) -> str:
-    value = formats.number(one.value)
-    return value if math.isnan(one.low) else f"{value} [{formats.number(one.low)}, {formats.number(one.high)}]"
 
 
 def _finding(interval: Interval, metric: str, of: str, against: str, found: Found) -> Finding:

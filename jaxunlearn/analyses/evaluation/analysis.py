@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.analyses.base import Analysis, Context, RecordedRun, require_units
+from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
 from jaxunlearn.analyses.evaluation import inputs, measures, sections
 from jaxunlearn.analyses.evaluation.inputs import EvaluationInputs, Outputs
 from jaxunlearn.analyses.evaluation.sections import Evaluation
+from jaxunlearn.records import Design
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.settings import Settings
 
@@ -38,7 +39,7 @@ def analyse(given: EvaluationInputs, settings: Settings, context: Context) -> Ev
     evaluate = choices.settings
     return Evaluation(
         roles, evaluate.alphas, evaluate.headline, len(given.parts.forget), given.costs, given.diverged,
-        given.class_names, given.notes, given.about,
+        given.design or Design("given", len(given.parts.forget)), given.class_names, given.notes, given.about,
     )  # fmt: skip
 
 
@@ -110,9 +111,8 @@ def check_run(run: RecordedRun) -> None:
     """Refuses evaluations that this run folder cannot have, before anything is trained.
 
     Raises:
-      ConfigError, DataError: repeated forget sets, or an unusable calibration set.
+      DataError: an unusable calibration set.
     """
-    require_units(run.settings)
     parts = inputs.parts_of(run.settings, run.split, run.labels, run.groups, run.rows)
     measures.check_calibration(run.labels[run.rows], parts, inputs.choices_of(run.settings))
 

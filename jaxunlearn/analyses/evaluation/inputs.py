@@ -10,7 +10,9 @@ from jaxunlearn.analyses.base import Context, RecordedRun
 from jaxunlearn.analyses.evaluation import measures
 from jaxunlearn.analyses.evaluation.measures import Choices, Parts
 from jaxunlearn.arrays import ArrayField
-from jaxunlearn.metrics import utility
+from jaxunlearn.metrics import utility, variance
+from jaxunlearn.records import Design
+from jaxunlearn.report import words
 from jaxunlearn.settings import Settings
 
 REQUIRED = ("calibration", "forget", "test")
@@ -68,6 +70,7 @@ class EvaluationInputs(NamedTuple):
       costs: title -> (seconds, retain-epochs), NaN where unknown.
       diverged: title -> forget sets whose model diverged.
       class_names: may be empty; about: provenance of the inputs.
+      design: whose originals the models come from; None = given models, of which nothing is known.
     """
 
     roles: Mapping[str, Callable[[], Outputs]]
@@ -82,6 +85,7 @@ class EvaluationInputs(NamedTuple):
     diverged: dict[str, list[int]] = {}
     class_names: tuple[str, ...] = ()
     about: dict[str, str] = {}
+    design: Design | None = None
 
 
 def choices_of(settings: Settings) -> Choices:
@@ -229,10 +233,12 @@ def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
         untrained = np.full((len(columns), answers.shape[-1]), np.nan, np.float32)
         untrained[places] = answers
     names = [role for role in run.roles if role != "shadow"]
-    facts = {"split": run.split_fingerprint, "records": settings.compat.records, **_facts_of(settings)}
+    design = variance.design_of(settings.targets.originals, len(parts.forget), settings.split.forget.repeats)
+    originals = {"originals": design.kind} if len(run.logits("original").values) > 1 else {}
+    facts = {"split": run.split_fingerprint, "records": settings.compat.records, **originals, **_facts_of(settings)}
 
     def loader(role: str) -> Callable[[], Outputs]:
-        return lambda: _outputs(run, role, columns, parts)
+        return lambda: _outputs(run, role, columns, parts, design)
 
     diverged = {name: sorted(run.logits(name).diverged) for name in names}
     return EvaluationInputs(
@@ -247,7 +253,8 @@ def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
         costs={run.title(name): run.cost(name) for name in names},
         diverged={run.title(name): sets for name, sets in diverged.items() if sets},
         class_names=run.class_names,
-        about={"forget sets": f"{len(parts.forget)} ({settings.split.forget.kind})"},
+        about={"forget sets": f"{design.sets} ({settings.split.forget.kind})", "models": words.units(design)},
+        design=design,
     )
 
 
@@ -255,22 +262,22 @@ def _facts_of(settings: Settings) -> dict[str, Any]:
     return {"compat": settings.compat.evaluate, "evaluate": vars(settings.evaluate), "seed": settings.seed}
 
 
-def _outputs(run: RecordedRun, name: str, columns: np.ndarray, parts: Parts) -> Outputs:
-    """Outputs of a role on the columns that have a part; one model that serves all forget sets is repeated."""
+def _outputs(run: RecordedRun, name: str, columns: np.ndarray, parts: Parts, design: Design) -> Outputs:
+    """Outputs of a role on the columns that have a part; an original that serves several models is repeated."""
     recorded = run.logits(name)
-    sets = len(parts.forget)
     values = recorded.values[:, columns].astype(np.float32)
     if run.settings.compat.records == "faithful":
         # As published: rows that were trained on are seen through the training augmentation.
         trained = (parts.forget | parts.retain).any(0)
         values[:, trained] = run.logits(name, "augmented_0").values[:, columns[trained]]
     alive = np.asarray([number not in recorded.diverged for number in range(len(values))])
-    if len(values) == 1 < sets:  # one original for all forget sets
-        values, alive = np.repeat(values, sets, 0), np.repeat(alive, sets)
     for number in np.flatnonzero(alive):
         if not np.isfinite(values[number]).all():
             raise errors.DataError(
                 f"the recorded logits of {name}, member {number}, hold NaN or infinite values although it did not "
                 "diverge. Delete the folder logits/ of the run and run the same command again."
             )
+    if name == "original":
+        own = variance.levels(design)[0]
+        values, alive = values[own], alive[own]
     return Outputs(values, alive, recorded.facts)

@@ -8,9 +8,9 @@ import numpy as np
 
 from jaxunlearn import escapes
 from jaxunlearn.analyses.evaluation.measures import Numbers
-from jaxunlearn.metrics import headers, intervals, utility
-from jaxunlearn.records import Finding
-from jaxunlearn.report import curves, formats
+from jaxunlearn.metrics import closeness, headers, intervals, utility, variance
+from jaxunlearn.records import Design, Finding
+from jaxunlearn.report import curves, formats, words
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Section
 
@@ -39,9 +39,10 @@ class Evaluation(NamedTuple):
       roles: role -> name -> [R], [R, A] or (by class) [R, C, A]; "retrained" is the goal, "original" the
         start, where they are known.
       alphas: A levels; `headline`: the one that tables and sentences speak of.
-      sets: R forget sets (or models).
+      sets: R models of forget sets, see `design`.
       costs: role -> (seconds, retain-epochs), NaN where unknown.
       diverged: role -> forget sets whose model diverged; their numbers are NaN.
+      design: whose originals the models come from.
       classes: names of the classes; empty = numbers.
       notes: what the reader should know; about: provenance of the inputs, empty for a user's arrays.
     """
@@ -52,6 +53,7 @@ class Evaluation(NamedTuple):
     sets: int
     costs: dict[str, tuple[float, float]]
     diverged: dict[str, list[int]]
+    design: Design
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     about: dict[str, str] = {}
@@ -70,7 +72,7 @@ def from_plain(stored: Mapping[str, Any]) -> Evaluation:
     costs = {role: (escapes.number(cost[0]), escapes.number(cost[1])) for role, cost in stored["costs"].items()}
     return Evaluation(
         roles, tuple(stored["alphas"]), stored["headline"], stored["sets"], costs, stored["diverged"],
-        tuple(stored["classes"]),
+        Design(*stored.get("design", ("given", stored["sets"]))), tuple(stored["classes"]),
     )  # fmt: skip
 
 
@@ -93,13 +95,11 @@ def _mean_over_models(values: np.ndarray) -> np.ndarray:
 
 
 def finding(found: Evaluation, role: str, name: str, alpha: float | None = None) -> Finding:
-    """A number with its interval and deviation over forget sets, beside the retrained model's."""
+    """A number with the interval of its design and its deviation, beside the retrained model's."""
     values = value_of(found, role, name, alpha)
     is_level = np.ndim(found.roles[role].get(name, ())) == 2
     label = f"{name} at alpha {found.headline if alpha is None else alpha:g}" if is_level else name
-    made = intervals.with_spread(
-        intervals.mean(values, metric=label, of=role, against="forget sets"), values[np.isfinite(values)]
-    )
+    made = variance.mean(values, found.design, metric=label, of=role, against="forget sets")
     goal = mean_of(found, GOAL, name, alpha) if GOAL in found.roles else math.nan
     return made if math.isnan(goal) else made.replace(retrained=goal)  # type: ignore[attr-defined]
 
@@ -113,7 +113,7 @@ def gap(found: Evaluation, role: str, names: tuple[str, ...] = WITH_MIA) -> floa
 
 def sections(found: Evaluation) -> list[Section]:
     """Sections of the report."""
-    over = f"Means over {found.sets} forget set(s) ± deviation." if found.sets > 1 else "One model."
+    over = words.plus_minus(found.design)
     made = [
         _piece(found, "utility", "Utility", UTILITY,
                f"{over} UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and test samples, MIA = "
@@ -133,6 +133,9 @@ def sections(found: Evaluation) -> list[Section]:
                "Low CR on forgotten samples with high CR on test samples is forgetting that leaves the rest alone. A "
                "misclassified sample whose label is still in the set is forgotten in name only."),
     ]  # fmt: skip
+    apart = closest(found)
+    if apart is not None and made[0].table is not None:
+        made[0] = made[0]._replace(findings=(*made[0].findings, *closeness.findings(apart)))
     if any("cr_test_forget" in numbers or "UA_test" in numbers for numbers in found.roles.values()):
         made.append(
             _piece(found, "forgotten_classes", "Test samples of the forgotten classes", CLASSES, over,
@@ -142,6 +145,7 @@ def sections(found: Evaluation) -> list[Section]:
     if figure is not None:
         text = "Coverage, set size and CR on forgotten and test samples; the dotted line is the promised coverage."
         made.append(Section("against_alpha", "Prediction sets against alpha", text, figure=figure))
+    made.append(_sources(found))
     made.append(_by_class(found, over))
     if len(found.alphas) > 1:
         made.append(_levels(found, over))
@@ -175,20 +179,45 @@ def _piece(
         rows.append((role, *shown, *costs))
     if with_costs and any(math.isnan(found.costs.get(role, (math.nan, 0))[0]) for role in found.roles):
         header, rows = _without_blank(header, rows)
-    table = Table(title, caption, tuple(header), tuple(rows), (GOAL, START))
+    table = Table(title, caption, tuple(header), tuple(rows), (GOAL, START, *closeness.YARDSTICKS))
     return Section(name, title, told, table, None, tuple(every))
 
 
 def bare(cell: Cell) -> Cell:
-    """A finding for a table whose rows include the retrained models', and whose deviations say enough."""
+    """A finding for a table whose rows include the retrained models'; its ± is half of the interval."""
     if not isinstance(cell, Finding):
         return cell
-    return intervals.without_interval(cell).replace(retrained=None)  # type: ignore[attr-defined]
+    return intervals.half(cell).replace(retrained=None)  # type: ignore[attr-defined]
 
 
 def _without_blank(header: list[str], rows: list[tuple[Cell, ...]]) -> tuple[list[str], list[tuple[Cell, ...]]]:
     kept = [place for place in range(len(header)) if any(row[place] != "" for row in rows)]
     return [header[place] for place in kept], [tuple(row[place] for place in kept) for row in rows]
+
+
+def _sources(found: Evaluation) -> Section:
+    """The standard deviation by each source that the design tells apart; no table where it tells none."""
+    title = "Where the ± comes from"
+    named = list(variance.told_apart(found.design).values())
+    known = [key for key in UTILITY if any(key in numbers for numbers in found.roles.values())]
+    if not named or not known:
+        return Section("sources", title)
+    rows: list[tuple[Cell, ...]] = []
+    every: list[Finding] = []
+    for role in found.roles:
+        cells: list[Cell] = []
+        for key in known:
+            values = value_of(found, role, key)
+            sds = variance.deviations(variance.fit(values, found.design), found.design)
+            cells.append(words.split(sds))
+            every += variance.component_findings(values, found.design, metric=key, of=role)
+        rows.append((role, *cells))
+    caption = f"Standard deviations [{' | '.join(f'sd {name}' for name in named)}] of {words.units(found.design)}."
+    header = ("role", *headers([{"svc_confidence": "MIA"}.get(key, key) for key in known]))
+    text = "Estimates below 0 are printed as 0; the files have their signs, and intervals."
+    return Section(
+        "sources", title, text, Table(title, caption, header, tuple(rows)), None, tuple(every), printed=False
+    )
 
 
 def _levels(found: Evaluation, over: str) -> Section:
@@ -259,27 +288,34 @@ def _or_infinite(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
+def closest(found: Evaluation) -> closeness.Closeness | None:
+    """Gaps of all methods to exact retraining, beside that of doing nothing; None without retrained models.
+
+    Over UA, RA, TA and MIA, or over the first three where the attack was not asked for.
+    """
+    if GOAL not in found.roles:
+        return None
+    metrics = WITH_MIA if WITH_MIA[-1] in found.roles[GOAL] else utility.GAP
+    methods = {role: found.roles[role] for role in methods_of(found)}
+    return closeness.compare(methods, found.roles[GOAL], found.roles.get(START), found.design, metrics)
+
+
+def methods_of(found: Evaluation) -> list[str]:
+    """Roles that are neither the goal nor the start."""
+    return [role for role in found.roles if role not in (GOAL, START)]
+
+
 def in_words(found: Evaluation) -> str:
     """What the numbers say, in a few sentences."""
-    said = []
-    methods = [role for role in found.roles if role not in (GOAL, START)]
-    ua = [100 * mean_of(found, role, "UA") for role in (START, GOAL) if role in found.roles]
-    if len(ua) == 2 and np.isfinite(ua).all():
-        said.append(f"Exact retraining takes the error on forgotten samples from {ua[0]:.1f} to {ua[1]:.1f} %.")
-    cr = {role: mean_of(found, role, "cr_forget") for role in found.roles}
-    if GOAL in found.roles and not math.isnan(cr[GOAL]):
-        ratio = mean_of(found, GOAL, "recover_ratio")
-        held = (
-            ""
-            if math.isnan(ratio)
-            else f", and of those that it misclassifies {100 * ratio:.0f} % have their label in the set"
-        )
-        said.append(f"At alpha {found.headline:g} its CR on forgotten samples is {cr[GOAL]:.3f}{held}.")
-    gaps = {role: gap(found, role) for role in methods if not math.isnan(gap(found, role))}
-    if gaps:
-        best = sorted(gaps, key=lambda role: gaps[role])[:3]
-        shown = ", ".join(f"{role} ({100 * gaps[role]:.1f} points)" for role in best)
-        said.append(f"Closest to it in UA, RA, TA and MIA: {shown}.")
+    said = [*_effect(found)]
+    apart = closest(found)
+    if apart is not None:
+        over = "UA, RA, TA and MIA" if apart.metrics == WITH_MIA else "UA, RA and TA"
+        said.append(words.closest(apart.gaps, apart.untouched, apart.gains, apart.behind, apart.best, over))
+    else:
+        said.append("No retrained models were given, so how close these models come to retraining cannot be said.")
+        said += [_alone(found, role) for role in found.roles]
+    methods = methods_of(found)
     if START in found.roles and methods:
         start = mean_of(found, START, "cr_test")
         lost = [role for role in methods if mean_of(found, role, "cr_test") < start - 0.05]
@@ -287,20 +323,38 @@ def in_words(found: Evaluation) -> str:
             said.append(f"CR on test samples falls by more than 0.05 under: {', '.join(lost)}.")
     if GOAL in found.roles:
         goal = mean_of(found, GOAL, "miacr")
-        over = [role for role in methods if mean_of(found, role, "miacr") > goal + 0.2]
-        if over:
-            said.append(f"MIACR far above the retrained models' (stranger than never seen): {', '.join(over)}.")
-    if not said:
-        for role in found.roles:
-            cover, size = (mean_of(found, role, name) for name in ("coverage_forget", "size_forget"))
-            held = (
-                f"; at alpha {found.headline:g} {100 * cover:.0f} % of them have their label in the set of {size:.2f} "
-            )
-            held += f"labels (CR {cr[role]:.3f})"
-            said.append(
-                f"{role}: error on forgotten samples {100 * mean_of(found, role, 'UA'):.1f} %"
-                + ("" if math.isnan(cover) else held) + "."
-            )  # fmt: skip
+        over_goal = [role for role in methods if mean_of(found, role, "miacr") > goal + 0.2]
+        if over_goal:
+            said.append(f"MIACR far above the retrained models' (stranger than never seen): {', '.join(over_goal)}.")
     said += [f"{role}: the model of forget set(s) {', '.join(map(str, sets))} diverged." for role, sets in
              found.diverged.items()]  # fmt: skip
     return " ".join(said)
+
+
+def _effect(found: Evaluation) -> list[str]:
+    """What exact retraining does to the forgotten samples; nothing where it was not measured."""
+    if GOAL not in found.roles:
+        return []
+    said = []
+    before, after = (100 * mean_of(found, role, "UA") if role in found.roles else math.nan for role in (START, GOAL))
+    if math.isnan(after):
+        return ["Exact retraining has no numbers here (its models diverged), so there is nothing to compare with."]
+    if not math.isnan(before):
+        said.append(f"Exact retraining takes the error on forgotten samples from {before:.1f} to {after:.1f} %.")
+    cr, ratio = (mean_of(found, GOAL, name) for name in ("cr_forget", "recover_ratio"))
+    if not math.isnan(cr):
+        held = f", and of those that it misclassifies {100 * ratio:.0f} % have their label in the set"
+        held = "" if math.isnan(ratio) else held
+        said.append(f"At alpha {found.headline:g} its CR on forgotten samples is {cr:.3f}{held}.")
+    return said
+
+
+def _alone(found: Evaluation, role: str) -> str:
+    """What is known of a role that is compared with nothing."""
+    error, cover, size, cr = (mean_of(found, role, name) for name in ("UA", "coverage_forget", "size_forget",
+                                                                      "cr_forget"))  # fmt: skip
+    if math.isnan(error):
+        return f"{role}: nothing could be measured."
+    held = f"; at alpha {found.headline:g} {100 * cover:.0f} % of them have their label in the set of {size:.2f} labels"
+    held = "" if math.isnan(cover) else held + ("" if math.isnan(cr) else f" (CR {cr:.3f})")
+    return f"{role}: error on forgotten samples {100 * error:.1f} %{held}."

@@ -143,6 +143,7 @@ def train(
 ) -> tuple[targets.Summary, unlearn.Summary | None]:
     """Trains and records what is missing; the second result is None where no costs or methods are wanted."""
     experiment, names, asked, costs_are_wanted, _ = prepared
+    unlearn.claim(run, experiment, asked)
     trained = targets.run(run, reporter, experiment, tuple(name for name in audited.NAMES if name in names))
     made = unlearn.make(run, reporter, experiment, asked) if asked or costs_are_wanted else None
     return trained, made

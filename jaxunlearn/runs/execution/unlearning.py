@@ -30,7 +30,7 @@ class World(NamedTuple):
 
     Attributes:
       run, reporter, experiment, split: as everywhere.
-      originals: flax variables [1 or R, ...] of the original models.
+      originals: flax variables [O, ...] of the original models.
     """
 
     run: store.Run
@@ -61,7 +61,7 @@ def setup(
 ) -> running.Setup:
     """The members at places `chosen` of all variants of ONE method: place = (variant * R + forget set) * parts + part.
 
-    The variants differ by their swept hyperparameters only. `originals`: variables (or their shapes) [1 or R, ...].
+    The variants differ by their swept hyperparameters only. `originals`: variables (or their shapes) [members, ...].
     """
     settings, first = experiment.settings, ways[0]
     parts = unlearned.built(first).ensemble
@@ -208,9 +208,8 @@ def _work(world: World, trained: Sequence[roles.RoleSpec]) -> Path:
 
 def _originals(world: World, parts: int, ids: np.ndarray) -> Any:
     """What each member starts from: its forget set's original, or the one of all."""
-    if trees.size(world.originals) == 1:
-        return trees.take(world.originals, np.zeros(len(ids), np.int64))
-    return trees.take(world.originals, ids // parts % len(np.asarray(world.split.forget)))
+    sets = len(np.asarray(world.split.forget))
+    return trees.take(world.originals, audited.original_of(world.experiment.settings, sets)[ids // parts % sets])
 
 
 def _resume(
@@ -255,8 +254,9 @@ def _store(
 def _moved(world: World, outcome: running.Outcome, own: np.ndarray, sets: np.ndarray) -> list[float]:
     """|theta - theta_original| / |theta_original| of every member, over all parameters together."""
     found = []
-    for place, number in zip(own, sets, strict=True):
-        before = trees.take(world.originals["params"], int(number) if trees.size(world.originals) > 1 else 0)
+    original_of = audited.original_of(world.experiment.settings, len(np.asarray(world.split.forget)))
+    for place, number in zip(own, original_of[sets], strict=True):
+        before = trees.take(world.originals["params"], int(number))
         after = trees.take(outcome.variables["params"], int(place))
         pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
         change = sum(float(np.sum(np.square(b - a, dtype=np.float64))) for a, b in pairs)

@@ -2,7 +2,7 @@
 
 | role | members | trains on | starts from |
 | --- | --- | --- | --- |
-| original | 1, or one per forget set | all target rows | fresh, or targets.start |
+| original | one per forget set, or ONE (targets.originals) | all target rows | fresh, or targets.start |
 | retrained | one per forget set | target rows without the set: exact retraining | fresh, or targets.start |
 | population_in | 1 | the population rows | fresh |
 | shadow_origin | 1 | all shadow rows | fresh |
@@ -23,6 +23,7 @@ import numpy as np
 
 from jaxunlearn import errors, records, store
 from jaxunlearn.data.splits import shadow_members
+from jaxunlearn.metrics import variance
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.roles import shadow
 from jaxunlearn.settings import Settings, ShadowSettings, TrainSettings, to_dict
@@ -140,13 +141,27 @@ def _start(experiment: experiments.Experiment, name: str, members: int) -> roles
     return None
 
 
+def design(settings: Settings, models: int) -> records.Design:
+    """Returns what `models` models of forget sets are as draws: repeats, and whose originals they come from."""
+    return variance.design_of(settings.targets.originals, models, settings.split.forget.repeats)
+
+
+def original_of(settings: Settings, models: int) -> np.ndarray:
+    """Returns the number of the original that every one of `models` models of forget sets comes from, [R] int.
+
+    With repeats n model r is of forget set r // n; all of a set come from the original of that set, from ONE original
+    (shared), or the u-th of every set from original u (crossed).
+    """
+    return variance.levels(design(settings, models))[0]
+
+
 def _members(experiment: experiments.Experiment, split: records.Split, name: str) -> np.ndarray:
     """[M, N_all] bool: the rows that each member of a role trains on."""
     settings, everything = experiment.settings, len(experiment.dataset.labels)
     target = roles.mask(everything, split.target)
     forget = np.asarray(split.forget)
     if name == "original":
-        return np.repeat(target[None], len(forget) if settings.targets.originals == "per_set" else 1, 0)
+        return np.repeat(target[None], int(original_of(settings, len(forget)).max()) + 1, 0)
     if name == "retrained":
         return target & ~forget
     if name == "population_in":

@@ -36,7 +36,7 @@ def describe(experiment: experiments.Experiment, split: records.Split, variant: 
     return exact._replace(
         name=variant.role,
         experiment=own,
-        facts=_facts(experiment, original, variant),
+        facts=_facts(experiment, original, audited.original_of(experiment.settings, len(exact.membership)), variant),
         version=STAGE_VERSION,
         stage=variant.role,
         start=roles.Start("original", original),
@@ -58,10 +58,15 @@ def parts(spec: roles.RoleSpec) -> roles.RoleSpec:
     return spec._replace(name=spec.name + PARTS, membership=np.repeat(spec.membership, spec.method.ensemble, 0))
 
 
-def _facts(experiment: experiments.Experiment, original: str, variant: Variant) -> dict[str, Any]:
-    """What decides about the numbers of an unlearned role."""
+def _facts(
+    experiment: experiments.Experiment, original: str, original_of: np.ndarray, variant: Variant
+) -> dict[str, Any]:
+    """What decides about the numbers of an unlearned role; `original_of`: which original every member starts from."""
     settings = experiment.settings
+    # One original for all members, whatever it is called, has no fact: so it was before there was a choice.
+    started = {"targets.originals": settings.targets.originals} if original_of.any() else {}
     return {
+        **started,
         "seed": settings.seed,
         "data": experiment.data_fingerprint,
         "split": splits.fingerprint(experiment),

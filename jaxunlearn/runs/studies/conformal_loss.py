@@ -11,8 +11,9 @@ import numpy as np
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context, RecordedRun
 from jaxunlearn.analyses.evaluation import sections
-from jaxunlearn.metrics import headers, intervals
+from jaxunlearn.metrics import headers, variance
 from jaxunlearn.records import Finding
+from jaxunlearn.report import words
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job
@@ -47,7 +48,7 @@ def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> 
         answer=section.text,
         sections=(section,),
         provenance={
-            "forget sets": f"{found.sets} ({settings.split.forget.kind})",
+            "forget sets": f"{found.design.sets} ({settings.split.forget.kind})",
             "loss": f"alpha {conformal.alpha:g}, delta {conformal.delta:g}, {conformal.batch} rows per step, {form}",
         },
         stem=STEM,
@@ -103,24 +104,30 @@ def present(found: sections.Evaluation, lines: list[Line]) -> Section:
         weight = "" if np.isnan(line.lamda) else f"{line.lamda:g}"
         rows.append((line.method, weight, *(sections.bare(cell) for cell in cells), *gain))
     caption = (
-        f"Means over {found.sets} forget set(s) ± deviation, sets at alpha = {found.headline:g}; D_f forgotten, D_t "
-        "test samples. Gains are over the smallest weight of the same method, paired by forget set."
+        f"{words.plus_minus(found.design)} Sets at alpha = {found.headline:g}; D_f forgotten, D_t test samples. Gains "
+        "are over the smallest weight of the same method, paired by forget set."
     )
     header = ("method", "lambda", *headers(COLUMNS), "gain of UA", "gain of TA")
-    said = [
-        f"lambda {weight:g} changes UA by {100 * np.mean([one[0] for one in pairs]):+.1f} and TA by "
-        f"{100 * np.mean([one[1] for one in pairs]):+.1f} points, mean over {len(pairs)} method(s)."
-        for weight, pairs in sorted(gains.items())
-    ]
+    said = [_in_words(weight, np.asarray(pairs)) for weight, pairs in sorted(gains.items())]
     text = " ".join(said) or "One weight only: nothing to compare."
     table = Table("Methods with the conformal-guided loss", caption, header, tuple(rows), ("retrained", "original"))
     return Section(STEM, "What the conformal-guided loss does", text, table, None, tuple(every))
 
 
+def _in_words(weight: float, gains: np.ndarray) -> str:
+    """What one weight does to UA and TA, from the gains [methods, 2]; methods without numbers are left out and said."""
+    known = gains[np.isfinite(gains).all(1)]
+    if not len(known):
+        return f"What lambda {weight:g} changes could not be measured: no method has numbers with and without it."
+    ua, ta = 100 * known.mean(0)
+    over = "" if len(gains) == 1 else f", mean over {len(known)} methods" if len(known) > 1 else ", of one method"
+    left_out = f" ({len(gains) - len(known)} without numbers left out)" if len(known) < len(gains) else ""
+    return f"lambda {weight:g} changes UA by {ua:+.1f} and TA by {ta:+.1f} points{over}{left_out}."
+
+
 def _difference(found: sections.Evaluation, role: str, start: str, name: str) -> Finding:
     values = sections.value_of(found, role, name) - sections.value_of(found, start, name)
-    made = intervals.mean(values, metric=f"gain of {name}", of=role, against=start)
-    return intervals.with_spread(made, values[np.isfinite(values)])
+    return variance.mean(values, found.design, metric=f"gain of {name}", of=role, against=start)
 
 
 JOB = Job(narrowed, EVALUATION.roles, EVALUATION.check, EVALUATION.check_run, report)

@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,8 @@ from jaxunlearn.analyses.audit import binui, gather
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
 from jaxunlearn.analyses.base import Context, RecordedRun, require_units
-from jaxunlearn.metrics import headers, intervals, pooled
-from jaxunlearn.report import cells, formats
+from jaxunlearn.metrics import closeness, headers, intervals, pooled, variance
+from jaxunlearn.report import cells, formats, words
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job
 from jaxunlearn.runs.verbs import unlearn
@@ -47,7 +48,7 @@ def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> 
     audit = dataclasses.replace(run.settings.audit, unlearned=asked or ("retrained",))
     settings = dataclasses.replace(run.settings, audit=audit)
     signals = gather.gather(run._replace(settings=settings), context)
-    seen = {name: see(signals, settings, name, one.diverged) for name, one in made.roles.items()}
+    seen = {name: see(signals, settings, name, one.diverged, made.design) for name, one in made.roles.items()}
     section = present(made, seen)
     return Report(
         title="Unlearning methods",
@@ -55,6 +56,7 @@ def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> 
         sections=(section,),
         provenance={
             "forget sets": f"{len(signals.set_names)} ({settings.split.forget.kind})",
+            "models": words.units(made.design),
             "shadow models": f"{settings.shadows.count}, {settings.audit.group_size or 1} per group",
         },
         stem=STEM,
@@ -69,7 +71,9 @@ def narrowed(chosen: Settings) -> Settings:
     return dataclasses.replace(chosen, targets=targets, audit=audit)
 
 
-def see(signals: AuditSignals, settings: Settings, role: str, diverged: dict[int, int]) -> Seen:
+def see(
+    signals: AuditSignals, settings: Settings, role: str, diverged: dict[int, int], design: records.Design
+) -> Seen:  # fmt: skip
     """IAM-On's view of one role, mean over groups of shadow models; forget sets whose model diverged are left out."""
     assert signals.forgotten is not None
     kept = [number for number in range(len(signals.forgotten)) if number not in diverged]
@@ -85,7 +89,7 @@ def see(signals: AuditSignals, settings: Settings, role: str, diverged: dict[int
     by_set = [np.asarray([line[mask].mean() for line, mask in zip(means, masks, strict=True)])
               for masks in (signals.forgotten, truth)]  # fmt: skip
     forgotten, retained = (
-        intervals.with_spread(intervals.mean(one, metric=f"{SCORE} {name}", of=role, level=level), one)
+        variance.mean(one, design._replace(sets=len(kept)), metric=f"{SCORE} {name}", of=role, level=level)
         for one, name in zip(by_set, ("forgotten", "retained"), strict=True)
     )
     auc = pooled.table(values, truth, level=level, of=role)["auc"]
@@ -97,25 +101,27 @@ def present(summary: unlearn.Summary, seen: dict[str, Seen]) -> Section:
     rows: list[tuple[cells.Cell, ...]] = []
     every: list[records.Finding] = []
     for name, one in summary.roles.items():
-        found = [*unlearn.findings(name, one), *seen[name]]
+        found = [*unlearn.findings(name, one, summary.design), *seen[name]]
         every += found
-        bare = [intervals.without_interval(finding) for finding in found]
+        bare = [intervals.half(finding) for finding in found]
         moved = "" if np.isnan(one.moved) else f"{one.moved:.2g}"
         rows.append((unlearn.shown(name), *bare, moved, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
     caption = (
         "UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and held-out samples; IAM-On = mean "
         "membership score (1 = looks trained on) of forgotten and of retained samples, AUC = how well it tells them "
         "apart; moved = relative change of the parameters; epochs = rows read in passes over the retained samples; "
-        "seconds for all forget sets. ± is the deviation over forget sets, of the AUC over groups of shadow models."
+        f"seconds for all forget sets. {words.plus_minus(summary.design)}"
     )
     header = ("method", *headers(COLUMNS))
     told = "The goal is to look like the retrained models: not 0, not 1."
-    table = cells.Table("", caption, header, tuple(rows), ("original", "retrained"))
+    baselines = ("original", "retrained", *closeness.YARDSTICKS)
+    table = cells.Table("", caption, header, tuple(rows), baselines)
+    every += closeness.findings(unlearn.closest(summary))
     return Section(STEM, "Methods beside exact retraining", told, table, None, tuple(every))
 
 
 def in_words(summary: unlearn.Summary, seen: dict[str, Seen]) -> str:
-    """The closest and the farthest methods, and those that did next to nothing, in a few sentences."""
+    """Whether a method is closest to retraining, and which did next to nothing or too much, in a few sentences."""
     goal, start = seen["retrained"], seen["original"]
     names = [name for name in summary.roles if name not in unlearn.NEEDED]
     if not names:
@@ -124,16 +130,17 @@ def in_words(summary: unlearn.Summary, seen: dict[str, Seen]) -> str:
     reached = (
         {name: (start.forgotten.value - seen[name].forgotten.value) / effect for name in names} if effect > 0 else {}
     )
-    gaps = {name: unlearn.gap(summary.roles[name], summary.roles["retrained"]) for name in names}
-    gaps = {name: gap for name, gap in gaps.items() if np.isfinite(gap)}  # all members of the others diverged
-    best = sorted(gaps, key=lambda name: gaps[name])[:3]
-    said = [
-        f"Exact retraining takes the forgotten samples' membership score (IAM-On) from {start.forgotten.value:.3f} to "
-        f"{goal.forgotten.value:.3f}, and forgotten from retained samples apart with AUC {goal.auc.value:.3f}.",
-    ]
-    if best:
-        shown = (f"{unlearn.shown(name)} ({100 * gaps[name]:.1f} points)" for name in best)
-        said.append(f"Closest to it in accuracies: {', '.join(shown)}.")
+    said = []
+    if math.isnan(goal.forgotten.value):
+        said.append("The retrained models diverged, so there is nothing to compare with.")
+    elif not math.isnan(start.forgotten.value):
+        said.append(
+            "Exact retraining takes the forgotten samples' membership score (IAM-On) from "
+            f"{start.forgotten.value:.3f} to {goal.forgotten.value:.3f}, and forgotten from retained samples apart "
+            f"with AUC {goal.auc.value:.3f}."
+        )
+    found = unlearn.closest(summary)
+    said.append(words.closest(found.gaps, found.untouched, found.gains, found.behind, found.best, "UA, RA and TA"))
     idle = [unlearn.shown(name) for name, part in reached.items() if part < 0.1]
     if idle and effect > 0:
         said.append(f"Less than a tenth of that effect on forgotten samples: {', '.join(idle)}.")

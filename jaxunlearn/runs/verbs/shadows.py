@@ -171,6 +171,7 @@ def summary_text(summary: Summary) -> str:
         ("held-out accuracy", spread(summary.held_out_accuracy)),
         ("generalisation gap", spread(summary.train_accuracy - summary.held_out_accuracy)),
         ("AUC of confidence", spread(summary.auc) + "  (members ↑ against other shadow rows; 0.5 = no leak)"),
+        ("±", "deviation over members, each of a seed and rows of its own"),
         ("training", f"{rate}, {progress.duration(spent.seconds)}"),
         ("compiling", progress.duration(spent.compile_seconds)),
         ("in all", progress.duration(summary.seconds)),

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import progress, records, store
-from jaxunlearn.metrics import utility
+from jaxunlearn.metrics import intervals, utility, variance
 from jaxunlearn.population import chunked
+from jaxunlearn.report import formats, words
 from jaxunlearn.runs import execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members
 from jaxunlearn.runs.roles import audited
@@ -42,11 +43,18 @@ class RoleSummary(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """All roles of a run, in the order in which they are trained; also targets.json."""
+    """All roles of a run, in the order in which they are trained; also targets.json.
+
+    Attributes:
+      roles: name -> what came out; `shadow`: the shadow models.
+      seconds: of everything.
+      design: whose originals the models of forget sets come from.
+    """
 
     roles: dict[str, RoleSummary]
     shadow: shadows.Summary
     seconds: float
+    design: records.Design
 
 
 def run(
@@ -77,7 +85,8 @@ def run(
     specs = [roles.claim(run_folder, audited.describe(experiment, split, name)) for name in names]
     store.files.require_space(run_folder.root, sum(roles.missing_bytes(run_folder, spec) for spec in specs))
     found = {spec.name: produce(run_folder, reporter, spec, split) for spec in specs}
-    summary = Summary(found, shadow_summary, time.monotonic() - begun)
+    design = audited.design(experiment.settings, len(np.asarray(split.forget)))
+    summary = Summary(found, shadow_summary, time.monotonic() - begun, design)
     if len(names) == len(audited.wanted(experiment.settings)):
         store.files.write_json(run_folder.path("targets.json"), plain(summary))
     return summary
@@ -135,14 +144,15 @@ def summarise(
 
 
 def own_forget_accuracy(summary: Summary, name: str) -> np.ndarray:
-    """[R] accuracy on forget set r of the model that belongs to it: member r, or the one that serves all sets.
+    """[R] accuracy on forget set r of the model that belongs to it: member r, or the original that it comes from.
 
     For roles without a member per forget set it is the mean over members.
     """
     found = summary.roles[name]
     sets = found.forget_accuracy.shape[1]
-    if name in audited.PER_SET and found.members == sets:
-        return np.diagonal(found.forget_accuracy)
+    if name in audited.PER_SET:
+        own = variance.levels(summary.design)[0] if name == "original" else np.arange(sets)
+        return found.forget_accuracy[own, np.arange(sets)]
     return np.asarray([utility.finite_mean(one) for one in found.forget_accuracy.T])
 
 
@@ -168,8 +178,11 @@ def text(summary: Summary) -> str:
     gap = own_forget_accuracy(summary, "original") - own_forget_accuracy(summary, "retrained")
     kept = gap[np.isfinite(gap)]
     if len(kept):
-        spread = f"{kept.mean():.4f} ± {kept.std(ddof=min(1, len(kept) - 1)):.4f} over {len(kept)} forget set(s)"
-        table.append(f"\neffect of forgetting: accuracy on forgotten rows, original minus retrained: {spread}")
+        effect = intervals.half(variance.mean(gap, summary.design, metric="effect of forgetting", of="retrained"))
+        table.append(
+            "\neffect of forgetting: accuracy on forgotten rows, original minus retrained: "
+            f"{formats.long(effect, 4)}. {words.plus_minus(summary.design)}"
+        )
     for name, found in summary.roles.items():
         table += [f"diverged, frozen: {name} member {number} at step {step}" for number, step in found.diverged.items()]
     table.append(f"in all {progress.duration(summary.seconds)}; columns 3 to 5 are accuracies, means over members")

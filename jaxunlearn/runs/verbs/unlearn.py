@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, escapes, progress, records, store
-from jaxunlearn.metrics import headers, intervals
+from jaxunlearn.metrics import closeness, headers, intervals, variance
 from jaxunlearn.metrics import utility as utilities
-from jaxunlearn.report import cells, formats, tables
+from jaxunlearn.report import cells, formats, tables, words
 from jaxunlearn.runs import execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members, recording, unlearning
 from jaxunlearn.runs.roles import audited, unlearned, variants
@@ -47,10 +47,11 @@ class Utility(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """All roles: the originals and exact retrains first; also unlearned.json."""
+    """All roles: the originals and exact retrains first; also unlearned.json. `design`: whose originals they are of."""
 
     roles: dict[str, Utility]
     seconds: float
+    design: records.Design
 
 
 def check(
@@ -104,8 +105,24 @@ def run(
 ) -> Summary:
     """Trains what is missing of shadows, originals and retrains, then makes every variant (`make`)."""
     begun = time.monotonic()
+    claim(run_folder, experiment, asked)
     targets.run(run_folder, reporter, experiment, NEEDED)
     return make(run_folder, reporter, experiment, asked, begun)
+
+
+def claim(
+    run_folder: store.Run, experiment: experiments.Experiment, asked: tuple[variants.Variant, ...]
+) -> list[roles.RoleSpec]:
+    """Claims the stages of all variants, before anything is trained that they would not fit to.
+
+    Raises:
+      StoreError: the folder holds one of them made with other settings (from other originals, say).
+    """
+    split = splits.obtain(run_folder, experiment)
+    specs = [unlearned.describe(experiment, split, variant) for variant in asked]
+    for spec in specs:
+        roles.claim(run_folder, unlearned.parts(spec))
+    return specs
 
 
 def make(
@@ -125,8 +142,8 @@ def make(
     begun = time.monotonic() if begun is None else begun
     split = splits.obtain(run_folder, experiment)
     world = unlearning.world(run_folder, reporter, experiment, split)
-    specs = [unlearned.describe(experiment, split, variant) for variant in asked]
-    trained = [roles.claim(run_folder, unlearned.parts(spec)) for spec in specs]
+    specs = claim(run_folder, experiment, asked)
+    trained = [unlearned.parts(spec) for spec in specs]
     store.files.require_space(run_folder.root, sum(roles.missing_bytes(run_folder, spec) for spec in trained))
     found = {name: exact(run_folder, experiment, split, name) for name in NEEDED}
     for _, group in itertools.groupby(zip(asked, specs, strict=True), key=lambda pair: pair[0].method):
@@ -134,7 +151,8 @@ def make(
         made = execution.unlearn(world, [spec for _, spec in same])
         for variant, spec in same:
             found[variant.role] = _summarise(run_folder, reporter, spec, split, made.logits[spec.name])
-    summary = Summary(found, time.monotonic() - begun)
+    design = audited.design(experiment.settings, len(np.asarray(split.forget)))
+    summary = Summary(found, time.monotonic() - begun, design)
     store.files.write_json(run_folder.path("unlearned.json"), _with_others(run_folder, plain(summary)))
     return summary
 
@@ -172,8 +190,12 @@ def exact(run_folder: store.Run, experiment: experiments.Experiment, split: reco
     spec = roles.claim(run_folder, audited.describe(experiment, split, name))
     recorded = recording.read(run_folder, spec)
     sets = len(np.asarray(split.forget))
-    values = recorded if len(recorded) == sets else np.repeat(recorded[:1], sets, 0)
     diverged = members.diverged(run_folder, spec)
+    values = recorded
+    if name == "original":
+        own = audited.original_of(experiment.settings, sets)
+        values = recorded[own]
+        diverged = {number: diverged[one] for number, one in enumerate(own.tolist()) if one in diverged}
     found = Utility(utility(experiment, split, values, spec.rows, diverged), diverged=diverged)
     if name == "original":
         return found._replace(seconds=0.0, retain_epochs=0.0)
@@ -225,30 +247,49 @@ def gap(one: Utility, exact: Utility) -> float:
     return utilities.gap(one.numbers, exact.numbers)
 
 
-def table(summary: Summary, repeats: int = 1) -> cells.Table:
-    """One row per role; exact retraining, the goal, second. `repeats`: models of the same forget set."""
+def closest(summary: Summary) -> closeness.Closeness:
+    """Compares every method, and doing nothing, with exact retraining, in UA, RA and TA."""
+    methods = {shown(name): one.numbers for name, one in summary.roles.items() if name not in NEEDED}
+    return closeness.compare(
+        methods, summary.roles["retrained"].numbers, summary.roles["original"].numbers, summary.design
+    )
+
+
+def table(summary: Summary) -> cells.Table:
+    """One row per role; exact retraining, the goal, second."""
     goal = summary.roles["retrained"]
     rows: list[tuple[cells.Cell, ...]] = []
     for name, one in summary.roles.items():
-        # The deviation over forget sets is what differs between methods; the interval stays in findings.json.
-        found = [intervals.without_interval(finding) for finding in findings(name, one)]
+        found = [intervals.half(finding) for finding in findings(name, one, summary.design)]
         apart = "" if name in NEEDED else gap(one, goal)
         rows.append((shown(name), *found, apart, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
-    sets = len(goal.numbers["UA"])
-    # Models of repeated sets are no further sets.
-    units = f"{sets} forget set(s)" if repeats == 1 else f"{sets} models of {sets // repeats} forget set(s)"
     caption = (
-        f"UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on test samples; means over {units} "
-        "± deviation. The goal is to equal the retrained models; gap = mean absolute difference to them. "
+        f"UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on test samples. "
+        f"{words.plus_minus(summary.design)} The goal is to equal the retrained models; gap = mean absolute difference "
+        "to them. "
         "epochs = rows read, in passes over the retained samples; seconds = all forget sets together, with compiling."
     )
-    return cells.Table("", caption, ("role", *headers(COLUMNS)), tuple(rows))
+    return cells.Table("", caption, ("role", *headers(COLUMNS)), tuple(rows), (*NEEDED, *closeness.YARDSTICKS))
 
 
-def findings(name: str, one: Utility) -> tuple[records.Finding, ...]:
-    """UA, RA and TA of a role with their deviation over forget sets."""
+def sources(summary: Summary) -> cells.Table | None:
+    """The standard deviation by each source that the design tells apart; None where it tells none."""
+    named = list(variance.told_apart(summary.design).values())
+    if not named:
+        return None
+    rows = tuple(
+        (shown(name), *(words.split(variance.deviations(variance.fit(values, summary.design), summary.design))
+                        for values in one.numbers.values()))
+        for name, one in summary.roles.items()
+    )  # fmt: skip
+    caption = f"Standard deviations [{' | '.join(f'sd {name}' for name in named)}] of {words.units(summary.design)}."
+    return cells.Table("Where the ± comes from", caption, ("role", *headers(utilities.GAP)), rows)
+
+
+def findings(name: str, one: Utility, design: records.Design) -> tuple[records.Finding, ...]:
+    """UA, RA and TA of a role with the interval of their design."""
     return tuple(
-        intervals.with_spread(intervals.mean(values, metric=metric, of=name, against="forget sets"), values)
+        variance.mean(values, design, metric=metric, of=name, against="forget sets")
         for metric, values in one.numbers.items()
     )
 
@@ -258,12 +299,14 @@ def shown(role: str) -> str:
     return role.removeprefix(variants.PREFIX)
 
 
-def text(summary: Summary, repeats: int = 1) -> str:
-    """The table for the terminal; `repeats` as for `table`."""
+def text(summary: Summary) -> str:
+    """The tables for the terminal."""
     diverged = [f"{name}: {len(one.diverged)} member(s) diverged and were frozen" for name, one in summary.roles.items()
                 if one.diverged]  # fmt: skip
-    shown_table = tables.text(table(summary, repeats), percent=True)
-    return "\n".join([shown_table, *diverged, f"in all {progress.duration(summary.seconds)}"])
+    made = [tables.text(table(summary), percent=True)]
+    split = sources(summary)
+    made += [tables.text(split)] if split is not None else []
+    return "\n".join([*made, *diverged, f"in all {progress.duration(summary.seconds)}"])
 
 
 def files_text(run_folder: store.Run, asked: tuple[variants.Variant, ...]) -> str:

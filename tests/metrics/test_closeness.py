@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from jaxunlearn.metrics import closeness, utility
+from jaxunlearn.records import Design
+
+SETS = Design("per_set", 8)
+
+
+def numbers(generator, ua, sets=8):
+    return {
+        name: mean + 0.02 * generator.normal(size=sets) for name, mean in zip(utility.GAP, (ua, 0.95, 0.9), strict=True)
+    }
+
+
+def test_gaps_are_those_of_the_tables_and_differences_are_paired():
+    generator = np.random.default_rng(0)
+    methods = {name: numbers(generator, ua) for name, ua in (("a", 0.1), ("b", 0.3))}
+    retrained, original = numbers(generator, 0.2), numbers(generator, 0.0)
+    found = closeness.compare(methods, retrained, original, SETS)
+    for name, own in methods.items():
+        assert found.gaps[name].value == pytest.approx(utility.gap(own, retrained))
+        gain = utility.gap(original, retrained) - utility.gap(own, retrained)
+        assert found.gains[name].value == pytest.approx(gain)
+        assert found.gaps[name].n == 8 and found.gaps[name].low >= 0
+    assert found.untouched.value == pytest.approx(utility.gap(original, retrained))
+    best = min(found.gaps, key=lambda name: found.gaps[name].value)
+    assert found.best == best and best not in found.behind
+    shifted = {name: {metric: values + 0.1 for metric, values in own.items()} for name, own in methods.items()}
+    moved = [{metric: values + 0.1 for metric, values in own.items()} for own in (retrained, original)]
+    again = closeness.compare(shifted, *moved, SETS)
+    assert again.gaps["a"].value == pytest.approx(found.gaps["a"].value) and again.best == found.best
+    assert len(closeness.findings(found)) == 2 + 1 + 2 + 1
+
+
+def test_forget_sets_without_a_model_are_left_out_of_every_side():
+    generator = np.random.default_rng(1)
+    own, retrained, original = (numbers(generator, ua) for ua in (0.1, 0.2, 0.0))
+    kept = [{name: values[2:] for name, values in one.items()} for one in (own, retrained, original)]
+    whole = closeness.compare({"a": kept[0]}, *kept[1:], Design("per_set", 6))
+    for broken in (own, retrained):
+        broken["UA"] = np.where(np.arange(8) == (0 if broken is own else 1), np.nan, broken["UA"])
+    found = closeness.compare({"a": own}, retrained, original, SETS)
+    assert found.gains["a"].n == 6 and found.gains["a"].low == pytest.approx(whole.gains["a"].low)
+    missing = closeness.compare({"a": own}, retrained, original, SETS, (*utility.GAP, "svc_confidence"))
+    assert np.isnan(missing.gaps["a"].value) and not missing.best
+
+
+def test_two_forget_sets_name_nobody():
+    generator = np.random.default_rng(2)
+    sides = [numbers(generator, ua, sets=2) for ua in (0.2, 0.2, 0.0)]
+    found = closeness.compare({"a": sides[0]}, sides[1], sides[2], Design("per_set", 2))
+    assert not found.best and np.isnan(found.gains["a"].low) and found.gaps["a"].value < found.untouched.value
+
+
+def test_methods_that_do_nothing_are_hardly_ever_named():
+    """Ten methods as far from retraining as the original: the best of them is named in at most 5 % of 300 draws."""
+    generator, named = np.random.default_rng(3), 0
+    for _ in range(300):
+        methods = {str(method): numbers(generator, 0.1) for method in range(10)}
+        found = closeness.compare(methods, numbers(generator, 0.2), numbers(generator, 0.1), SETS)
+        named += bool(found.best)
+    assert named <= 25  # 15 expected at most; three deviations more
+
+
+def test_repeated_models_are_no_further_units_and_crossed_originals_are():
+    """Repeating every model changes nothing; originals that all methods share widen the interval."""
+    generator = np.random.default_rng(4)
+    sides = [numbers(generator, ua) for ua in (0.1, 0.2, 0.0)]
+    once = closeness.compare({"a": sides[0]}, *sides[1:], SETS)
+    repeated = [{name: np.repeat(values, 3) for name, values in one.items()} for one in sides]
+    thrice = closeness.compare({"a": repeated[0]}, *repeated[1:], Design("shared", 8, 3))
+    assert thrice.gains["a"].low == pytest.approx(once.gains["a"].low)
+    shifts = np.tile([-0.05, 0.0, 0.05], 8)
+    moved = {**repeated[0], "UA": repeated[0]["UA"] + shifts}
+    crossed, shared = (
+        closeness.compare({"a": moved}, *repeated[1:], Design(kind, 8, 3)) for kind in ("crossed", "shared")
+    )
+    widths = [one.gains["a"].high - one.gains["a"].low for one in (crossed, shared)]
+    assert widths[0] > 2 * widths[1] and crossed.gains["a"].value == pytest.approx(shared.gains["a"].value)
