@@ -4,12 +4,48 @@ A new analysis is a folder with a record (`base.Analysis`) and a line of ANALYSE
 dry run, report and --overwrite follow from it.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from jaxunlearn.analyses import in_memory
 from jaxunlearn.analyses.audit.analysis import AUDIT
 from jaxunlearn.analyses.base import Analysis
 from jaxunlearn.analyses.epsilon.analysis import EPSILON
 from jaxunlearn.analyses.evaluation.analysis import EVALUATION
+from jaxunlearn.records import Evidence
+from jaxunlearn.report.section import Report
 
 ANALYSES: dict[str, Analysis] = {"audit": AUDIT, "evaluation": EVALUATION, "epsilon": EPSILON}
+
+
+def audit(evidence: Evidence | Mapping[str, Any], **choices: Any) -> Report:
+    """Audits arrays in memory: a verdict on every row that was asked to be forgotten, and every membership score.
+
+    Args:
+      evidence: an `Evidence`, or arrays by the names that `launch.audit --evidence` reads: `unlearned` [n, c] and
+        `labels` [n], and as many of `original` [n, c], `shadows` [s, n, c], `forgotten` [n], `population_labels` [p],
+        `population_unlearned` [p, c], `population_original`, `population_shadows` [s, p, c], `ids` [n], `person` [n],
+        `shadow_saw` [s, n], `retrained` [n, c] as there are.
+      **choices: settings of the audit by name (`level=0.1`, `strict=True`, `scores=("iam_on",)`), `probabilities=True`,
+        `seed=0`, `compat="faithful"`.
+
+    Returns:
+      The report: `str(report)` is what a launcher prints, `report.summary` and `report.answer` the verdict in words,
+      `report.listed["verdicts.csv"]` one line per requested row, `report.arrays` verdicts and scores by file name;
+      `report.save(folder)` writes everything.
+
+    Raises:
+      UserError: arrays that do not fit together, or choices that do not exist.
+
+    Example:
+      >>> import numpy as np
+      >>> logits = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], np.float32)
+      >>> forgotten = np.array([True, False, False])
+      >>> evidence = {"unlearned": logits, "original": logits, "labels": np.array([0, 1, 0]), "forgotten": forgotten}
+      >>> dict(audit(evidence, scores=("confidence",)).summary)["In short"]
+      'NOT FORGOTTEN. The model was not changed.'
+    """
+    return in_memory.run(AUDIT, evidence, **choices)
 
 
 def owned_outputs() -> dict[str, tuple[str, ...]]:

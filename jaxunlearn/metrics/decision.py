@@ -128,3 +128,18 @@ def check(p: np.ndarray) -> np.ndarray:
             "range). Give p-values, not scores; `p_values` makes them from scores."
         )
     return p
+
+
+def positive_predictive_value(true_rate: np.ndarray, false_rate: np.ndarray, prior: float) -> np.ndarray:
+    """Returns the share of flagged samples that are members; NaN where nothing is flagged.
+
+    Args:
+      true_rate: [...] share of members that are flagged.
+      false_rate: [...] share of non-members that are flagged.
+      prior: share of members among the samples asked about, in [0, 1].
+
+    Source: Jayaraman et al. 2021, "Revisiting membership inference under realistic assumptions", section 3.
+    """
+    right = prior * np.asarray(true_rate, np.float64)
+    flagged = right + (1 - prior) * np.asarray(false_rate, np.float64)
+    return np.divide(right, flagged, out=np.full(np.shape(flagged), np.nan), where=flagged > 0)

@@ -8,10 +8,12 @@ Source: Chundawat et al., Can bad teaching induce forgetting? (ZRF); Golatkar et
 from typing import Any
 
 import numpy as np
+import scipy.special
 
 from jaxunlearn import checks, errors
 
 COMPAT = ("corrected", "faithful")
+CHANGE_ENTRIES = 2**22  # logits compared at a time
 
 
 def js_divergence(first_logits: np.ndarray, second_logits: np.ndarray, *, compat: str = "corrected") -> Any:
@@ -126,3 +128,22 @@ def _relative(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _number(values: np.ndarray) -> Any:
     return values if np.ndim(values) else float(values)
+
+
+def largest_change(after: Any, before: Any) -> np.ndarray:
+    """Returns [n] float64: the largest change of a log-probability of any class, row by row.
+
+    Logits that differ by a constant per row are the same answers, so log-probabilities are compared.
+
+    Args:
+      after: [n, C] logits of one model; may be a memory map.
+      before: [n, C] of the other.
+    """
+    count = len(after)
+    changes = np.empty(count)
+    step = max(1, CHANGE_ENTRIES // np.shape(after)[-1])
+    for start in range(0, count, step):
+        span = slice(start, min(start + step, count))
+        both = [scipy.special.log_softmax(np.asarray(model[span], np.float64), axis=-1) for model in (after, before)]
+        changes[span] = np.abs(both[0] - both[1]).max(-1)
+    return changes

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxunlearn import errors, escapes
 from jaxunlearn.records import Finding
 from jaxunlearn.report import cells, formats, script, style, stylesheet
@@ -53,6 +55,20 @@ def save_text(path: Path, text: str) -> None:
       StoreError: cannot be written.
     """
     _save(path, lambda temporary: _write(temporary, text))
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Saves arrays as an .npz.
+
+    Raises:
+      StoreError: cannot be written.
+    """
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+
+    _save(path, write)
 
 
 def save_html(path: Path, report: Report) -> None:
@@ -148,8 +164,7 @@ def _first_screen(report: Report) -> str:
         f"<div><dt>{_escape(question)}</dt>{''.join(f'<dd>{part}</dd>' for part in _paragraphs(answer))}</div>"
         for question, answer in report.summary
     )
-    paragraph = f"<section>\n<h2>In one paragraph</h2>\n<p>{_escape(report.answer)}</p>\n</section>"
-    return f'<dl class="summary">\n{cards}\n</dl>\n{title}\n{paragraph}'
+    return f'<dl class="summary">\n{cards}\n</dl>\n{title}'
 
 
 def _notes(notes: Sequence[str]) -> str:

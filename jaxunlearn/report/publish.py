@@ -47,12 +47,39 @@ def publish(output: Callable[..., Path], report: Report, settings: Mapping[str, 
     _save_json(output("report", f"{report.stem}.json"), facts)
 
 
+def save(folder: Path, report: Report) -> None:
+    """Writes a report that was made in memory into a folder of the caller's own.
+
+    Raises:
+      StoreError: cannot be written.
+    """
+    publish(lambda *names: folder.joinpath(*names), report, {})
+    for name, table in report.listed.items():
+        page.save_text(folder / name, tables.csv(table))
+    for name, arrays in report.arrays.items():
+        page.save_arrays(folder / name, arrays)
+    for name, record in report.records.items():
+        _save_json(folder / name, record)
+
+
+def text(report: Report) -> str:
+    """What a launcher prints of a report: the first screen, the tables with their sentences, the notes."""
+    shown = "\n\n\n".join(
+        section_text(section, report.width)
+        for section in report.sections
+        if section.table is not None and section.printed
+    )
+    notes = "".join(f"\nnote: {note}" for note in report.notes)
+    return f"{first_text(report)}\n\n{shown}{notes}"
+
+
 def first_text(report: Report) -> str:
     """The first screen for the terminal: every question of the summary with its answer, or the answer in one line."""
     if not report.summary:
         return report.answer
     return "\n\n".join(
-        textwrap.fill(f"{question}: {' '.join(answer.split())}", TEXT_WIDTH) for question, answer in report.summary
+        textwrap.fill(f"{question}{'' if question.endswith('?') else ':'} {' '.join(answer.split())}", TEXT_WIDTH)
+        for question, answer in report.summary
     )
 
 
@@ -66,8 +93,7 @@ def section_text(section: Section, width: int) -> str:
 
 def _markdown(report: Report) -> str:
     lines = [f"**{escapes.markdown(question)}**\n\n{escapes.markdown(answer)}" for question, answer in report.summary]
-    lines += ["## In one paragraph"] if report.summary else []
-    lines.append(escapes.markdown(report.answer))
+    lines = lines or [escapes.markdown(report.answer)]
     if report.notes:
         lines.append("## Notes\n\n" + "\n".join(f"- {escapes.markdown(' '.join(one.split()))}" for one in report.notes))
     for section in report.sections:

@@ -1,6 +1,7 @@
 """What a report consists of: sections, and the report that joins them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn.records import Finding
@@ -34,11 +35,12 @@ class Report(NamedTuple):
     """Everything that an analysis or a study has to say.
 
     Attributes:
-      title: of the page; answer: the result in one paragraph.
+      title: of the page; answer: the result in one paragraph, for files and logs.
       sections: in the order in which they are read.
       provenance: what was run, for the foot of the page.
       summary: (short question, answer in words) in the order in which they are read: the first screen, for readers
-        without statistics; a blank line in an answer starts a new paragraph. Without it, `answer` stands first.
+        without statistics, saying all that `answer` says; a blank line starts a new paragraph. Without it, `answer`
+        stands first.
       stem: names the files, report/STEM.html and so on.
       arrays: file name -> arrays to save; listed: file name -> table to save as CSV; records: file name -> plain
         values to save as JSON.
@@ -68,3 +70,19 @@ class Report(NamedTuple):
     def findings(self) -> list[Finding]:
         """All findings, in order."""
         return [*self.more_findings, *(finding for section in self.sections for finding in section.findings)]
+
+    def __str__(self) -> str:
+        """What a launcher prints of it: the first screen, the tables, the notes."""
+        from jaxunlearn.report import publish
+
+        return publish.text(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes page, tables, figures, findings, arrays and lists into a folder, which is made if it is not there.
+
+        Raises:
+          StoreError: cannot be written.
+        """
+        from jaxunlearn.report import publish
+
+        publish.save(Path(folder), self)

@@ -85,19 +85,20 @@ def findings(workdir):
     return json.loads((workdir / "findings.json").read_text())
 
 
-def test_the_first_line_is_the_answer_and_the_report_begins_with_it(first):
+def test_the_verdict_comes_first_and_every_form_of_the_report_begins_with_it(first):
     workdir, out, _ = first
-    answer = out.splitlines()[0]
-    assert answer.startswith(
-        "Exact retraining, audited as if it were a method. This audit can notice: of 100 requested"
-    )
+    said = " ".join(out.split())
+    assert out.startswith("In short: ") and "Exact retraining is audited here as if it were a method." in said
     power = r"of 100 requested rows in 2 requests, \d+ would have been caught .* about \d+ would have been confirmed"
-    assert re.search(power, answer).end() < answer.index("Requests as a whole: ") < answer.index("Rows: ")
-    assert (workdir / "report" / "report.md").read_text().startswith(answer)
-    assert json.loads((workdir / "report" / "report.json").read_text())["answer"] == answer
+    assert re.search(power, said).end() < said.index("Requests as a whole: ") < said.index("Rows: ")
+    report = json.loads((workdir / "report" / "report.json").read_text())
+    answers = {one["question"]: one["answer"] for one in report["summary"]}
+    short = answers["In short"]
+    assert said.startswith(f"In short: {short} What was asked: ") and answers["Row by row"] in report["answer"]
+    assert (workdir / "report" / "report.md").read_text().startswith(f"**In short**\n\n{short}")
     page = (workdir / "report" / "report.html").read_text()
-    body = re.sub(r"<[^>]+>", " ", page[page.index("<body") :])
-    assert answer[:60] in " ".join(body.split())[:400]
+    body = html.unescape(re.sub(r"<[^>]+>", " ", page[page.index("<body") :]))
+    assert short in " ".join(body.split())[:400]
     assert str(workdir) in out and "report/report.html" in out
 
 
@@ -140,7 +141,7 @@ def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(firs
         assert found["trace"][forgotten].min() >= 0
         counts[role] = [int((found["verdict"] == code).sum()) for code in ORDER]
     said = ", ".join(f"{count} {WORDS[code]}" for code, count in zip(ORDER, counts["retrained"], strict=True))
-    assert f"Rows: {said}; of each kind at most about 1 in 20 is wrong." in out.splitlines()[0]
+    assert f"Rows: {said}; of each kind at most about 1 in 20 is wrong." in " ".join(out.split())
     lines = {line[0]: line for line in csv.reader((workdir / "report" / "tables" / "verdicts.csv").open())}
     for role, numbers in counts.items():
         assert lines[role][1:6] == ["100", *map(str, numbers)]
@@ -151,7 +152,18 @@ def test_every_requested_row_is_listed_with_its_verdict_and_the_reason(trained):
     with np.load(trained / "scores" / "verdicts_retrained.npz") as file, (trained / "verdicts.csv").open() as lines:
         found, listed = dict(file), list(csv.DictReader(lines))
     asked = found["verdict"] >= 0
-    assert list(listed[0]) == ["sample", "request", "class", "verdict", "p_high", "p_low", "p_in", "left", "why"]
+    assert list(listed[0]) == [
+        "sample",
+        "request",
+        "class",
+        "verdict",
+        "p_high",
+        "p_low",
+        "p_in",
+        "left",
+        "agreement",
+        "why",
+    ]
     sets, columns = np.nonzero(asked)
     assert [int(line["request"]) for line in listed] == sets.tolist()
     assert [int(line["sample"]) for line in listed] == found["rows"][columns].tolist()
@@ -202,8 +214,9 @@ def test_another_question_to_the_same_models_trains_nothing(again, capsys):
     asked = arguments(audit__protocol="binui", audit__scores=scores, audit__level=0.2, audit__decision="lira_off")
     assert launch(*asked, workdir=again) == 0
     printed = capsys.readouterr()
-    assert "training" not in printed.err and "of each kind at most about 1 in 5 is wrong." in printed.out
-    assert "lira_off, chosen beforehand" in " ".join(printed.out.split()) and "Spearman" not in printed.out
+    said = " ".join(printed.out.split())
+    assert "training" not in printed.err and "of each kind at most about 1 in 5 is wrong." in said
+    assert "lira_off, chosen beforehand" in said and "Spearman" not in said
     assert "emia_r" in np.load(again / "scores" / "binui_retrained.npz").files
 
 
@@ -336,6 +349,14 @@ def test_a_dry_run_plans_and_does_nothing(tmp_path, capsys):
     printed = capsys.readouterr().out
     for word in ("shadow  ", "retrained  ", "model-steps", "logits/retrained.npy"):
         assert word in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_of_a_run_says_what_a_verdict_needs_and_trains_nothing(tmp_path, capsys):
+    assert launch(*arguments(audit__plan_shadows=True), workdir=tmp_path / "run") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "shadow models 4: enough for verdicts on rows; 10 for the request as a whole" in printed
+    assert "what that buys" in printed and "retained rows" in printed and "model-steps" in printed
     assert not (tmp_path / "run").exists()
 
 

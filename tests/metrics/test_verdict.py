@@ -31,11 +31,17 @@ def simulated(seed, hardest=False, trained=3.0, forgets=True):
                    original[N:])  # fmt: skip
 
 
-@pytest.mark.parametrize("hardest", [False, True])
-def test_p_values_of_truly_forgotten_rows_keep_their_promise(hardest):
-    p = np.concatenate([judge.judge(simulated(seed, hardest)).tests.p_high for seed in range(60)])
-    assert 0.02 <= np.mean(p <= 0.05) <= 0.065
-    assert np.mean(p <= 0.01) <= 0.02
+def test_p_values_of_truly_forgotten_rows_keep_their_promise():
+    def p_high(seed, largest):
+        world = simulated(seed, largest)
+        # Without original and with known shadows no power is computed: most of the time, and no part of this.
+        alone = world._replace(original=None, population_original=None, shadow_saw=np.zeros((S, N), bool))
+        return judge.judge(alone).tests.p_high
+
+    random, largest = (np.concatenate([p_high(seed, flag) for seed in range(100)]) for flag in (False, True))
+    np.testing.assert_array_equal(random[:F], judge.judge(simulated(0)).tests.p_high)
+    assert 0.03 <= np.mean(random <= 0.05) <= 0.06 and 0.005 <= np.mean(random <= 0.01) <= 0.017
+    assert np.mean(largest <= 0.05) <= 0.06
 
 
 def test_forgotten_rows_are_confirmed_and_contained_ones_caught():

@@ -8,6 +8,7 @@ from jaxunlearn import errors, scores
 from jaxunlearn.analyses.audit import (
     binui,
     class_report,
+    first_screen,
     gather,
     planning,
     plausibility,
@@ -175,12 +176,14 @@ def compose(audit: Audit, settings: Settings) -> Report:
     signals, listed = audit.signals, _listed(audit)
     rows = [("verdicts.csv", "one line per row asked to be forgotten: verdict, p-values, why")] if listed else []
     made: list[Section] = []
+    summary: first_screen.Summary = ()
     kind = settings.targets.originals if signals.is_run else "given"
     design = variance.design_of(kind, len(signals.roles[signals.audited[0]].unlearned.log_odds))
-    answer = ""
     if audit.decisions is not None:
         decisions = audit.decisions
-        answer, judged = verdict_sections.compose(decisions.verdicts, decisions.obstacle, signals, settings.audit.level)
+        summary, judged = verdict_sections.compose(
+            decisions.verdicts, decisions.obstacle, signals, settings.audit.level
+        )
         made += judged
         for role in signals.audited:
             made += _scores(audit, role, design, decisions.first_score)
@@ -197,9 +200,15 @@ def compose(audit: Audit, settings: Settings) -> Report:
     if signals.accuracies:
         made.append(sections.models(signals.accuracies, signals.doubts))
     doubts = signals.doubts if signals.accuracies else _unchanged(signals)
+    answer = first_screen.paragraph(summary) or verdict_sections.headline(made)
+    if first_screen.is_unchanged(signals):  # the summary says so by itself
+        doubts = tuple(doubt for doubt in doubts if doubt not in _unchanged(signals))
+    if summary and doubts:
+        summary = (*summary[:1], (first_screen.DOUBTS, " ".join(doubts)), *summary[1:])
     return Report(
         title="Audit" if signals.is_run else "Audit of given logits",
-        answer=" ".join([*doubts, answer or verdict_sections.headline(made)]),
+        answer=" ".join([*doubts, answer]),
+        summary=summary,
         sections=tuple(made),
         provenance=_provenance(signals, settings),
         arrays=_arrays(audit),
@@ -296,16 +305,8 @@ def describe(signals: AuditSignals, settings: Settings) -> list[tuple[str, str]]
         ("models", ", ".join(signals.roles)),
         ("scores", ", ".join(able)),
         *[("skipped", f"{name}: {why}") for name, why in skipped.items()],
-        *(_planned(signals) if settings.audit.plan_shadows else []),
+        *(planning.of_signals(signals) if settings.audit.plan_shadows else []),
     ]
-
-
-def _planned(signals: AuditSignals) -> list[tuple[str, str]]:
-    population = signals.shared.population_shadows
-    retained = 0 if signals.forgotten is None else int((~signals.forgotten).sum(1).min())
-    return planning.lines(
-        audit_signals.num_shadows(signals), 0 if population is None else population.log_odds.shape[1], retained
-    )
 
 
 def roles(settings: Settings) -> tuple[str, ...]:
@@ -384,4 +385,5 @@ AUDIT = Analysis(
     ),
     joins=("evaluation",),
     is_plan=lambda settings: settings.audit.plan_shadows,
+    needs=planning.of_run,
 )

@@ -13,12 +13,14 @@ from jaxunlearn.analyses.audit.signals import (
     ORIGINAL,
     RETRAINED,
     AuditSignals,
+    Changes,
     Snapshots,
     options_of,
     repeated,
 )
 from jaxunlearn.analyses.base import Context, RecordedRun, RoleLogits
 from jaxunlearn.arrays import ArrayField
+from jaxunlearn.metrics import distances
 from jaxunlearn.records import Evidence
 from jaxunlearn.scores import evidence, rmia, unleak
 from jaxunlearn.settings import CLASS_KINDS, Settings
@@ -93,6 +95,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         forgotten=forgotten,
         shared=whole,
         roles=roles,
+        changes=_given_changes(given, values),
         audited=(GIVEN,),
         snapshots=_given_snapshots(values, labels, options, audited),
         num_classes=np.shape(given.unlearned)[-1],
@@ -119,6 +122,22 @@ def _doubts(
         different = plausibility.distinct(whole.shadows, whole.population_shadows, whole.own)
         doubts.append(plausibility.copied(len(whole.shadows.log_odds), len(different)))
     return accuracies, tuple(filter(None, doubts)), different
+
+
+def _given_changes(given: Evidence, values: Mapping[str, np.ndarray]) -> dict[str, Changes]:
+    """Returns how far the audited and the retrained model moved from the original."""
+    if given.original is None:
+        return {}
+    pairs = {GIVEN: (given.unlearned, given.population_unlearned)}
+    if "retrained" in values:
+        pairs[RETRAINED] = (values["retrained"], values.get("population_retrained"))
+    made = {}
+    for name, (target, population) in pairs.items():
+        others = None
+        if population is not None and given.population_original is not None:
+            others = distances.largest_change(population, given.population_original)[None]
+        made[name] = Changes(distances.largest_change(target, given.original)[None], others)
+    return made
 
 
 def _one(signals: Signals) -> Signals:
@@ -213,6 +232,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         forgotten=np.asarray(split.forget)[:, split.target],
         shared=shared,
         roles=roles,
+        changes={name: _changes(run, name) for name in roles if name != ORIGINAL},
         audited=audited,
         num_classes=shadow.values.shape[-1],
         class_names=run.class_names,
@@ -254,6 +274,19 @@ def _cases(
         pairs=None if original is None else _pairs(original, recorded, split),
         views=tuple(scores.Cases(*pair(split.target, view)) for view in views),
     )
+
+
+def _changes(run: RecordedRun, name: str) -> Changes:
+    """Returns how far every model of a role moved from its original."""
+    recorded, start = run.logits(name), run.logits(ORIGINAL)
+    moved = []
+    for rows in (run.split.target, run.split.population):
+        after, before = _places(recorded, rows), _places(start, rows)
+        moved.append(np.stack([
+            distances.largest_change(values[after], start.values[number if len(start.values) > 1 else 0][before])
+            for number, values in enumerate(recorded.values)
+        ]))  # fmt: skip
+    return Changes(*moved)
 
 
 def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxunlearn import scores
 from jaxunlearn.analyses.audit.signals import AuditSignals
-from jaxunlearn.metrics.verdict import judge
+from jaxunlearn.metrics.verdict import agreement
 from jaxunlearn.metrics.verdict.judge import Answers, Judgement
 
 NEEDED = {
@@ -68,7 +68,9 @@ def judged(signals: AuditSignals, role: str, level: float, is_strict: bool) -> R
     """
     count = len(signals.roles[role].unlearned.log_odds)
     requested = np.ones((count, len(signals.labels)), bool) if signals.forgotten is None else signals.forgotten
-    made = [judge.judge(answers(signals, role, number, requested[number]), level, is_strict) for number in range(count)]
+    made = [
+        agreement.judged(answers(signals, role, number, requested[number]), level, is_strict) for number in range(count)
+    ]
     return RoleVerdicts(tuple(made), requested)
 
 
@@ -85,6 +87,11 @@ def answers(signals: AuditSignals, role: str, number: int, requested: np.ndarray
     original, population_original = odds(cases.original), odds(cases.population_original)
     if original is None or population_original is None:
         original = population_original = None
+    changes = signals.changes.get(role)
+    if changes is None or changes.population is None:
+        moved = population_moved = None
+    else:
+        moved, population_moved = changes.target[number], changes.population[number]
     return Answers(
         unlearned=unlearned,
         requested=requested,
@@ -95,4 +102,6 @@ def answers(signals: AuditSignals, role: str, number: int, requested: np.ndarray
         population_original=population_original,
         shadow_saw=signals.shadow_saw,
         person=None if signals.person is None else signals.person[requested],
+        moved=moved,
+        population_moved=population_moved,
     )

@@ -25,6 +25,17 @@ class Snapshots(NamedTuple):
     each: int
 
 
+class Changes(NamedTuple):
+    """How far the answers of the R models of a role moved from the original's, over all classes.
+
+    Attributes:
+      target: [R, N] largest change of a log-probability; population: [R, P], or None without population.
+    """
+
+    target: np.ndarray
+    population: np.ndarray | None = None
+
+
 class AuditSignals(NamedTuple):
     """Everything that an audit reads.
 
@@ -37,6 +48,7 @@ class AuditSignals(NamedTuple):
       roles: role -> its R models, audited ones first; "original" and "retrained" stand beside them where they are
         there.
       audited: the roles that were asked for.
+      changes: role -> how far its answers moved from the original's; roles without original are left out.
       external: name -> `shared` with the shadow models of another run.
       snapshots: for ScoreUI, or None.
       num_classes: C; class_names: may be empty; set_names: [R] what each forget set is.
@@ -56,6 +68,7 @@ class AuditSignals(NamedTuple):
     shared: scores.Measured
     roles: dict[str, scores.Cases]
     audited: tuple[str, ...]
+    changes: dict[str, Changes] = {}
     external: dict[str, scores.Measured] = {}
     snapshots: Snapshots | None = None
     num_classes: int = 0
@@ -185,4 +198,5 @@ def only_sets(signals: AuditSignals, kept: list[int]) -> AuditSignals:
     assert signals.forgotten is not None
     index = np.asarray(kept)
     roles = {name: jax.tree.map(lambda leaf: leaf[index], cases) for name, cases in signals.roles.items()}
-    return signals._replace(forgotten=signals.forgotten[index], roles=roles)
+    changes = {name: jax.tree.map(lambda leaf: leaf[index], one) for name, one in signals.changes.items()}
+    return signals._replace(forgotten=signals.forgotten[index], roles=roles, changes=changes)

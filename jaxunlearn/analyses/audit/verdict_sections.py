@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.analyses.audit import verdict_sentences
+from jaxunlearn.analyses.audit import first_screen, planning, risk, verdict_sentences
 from jaxunlearn.analyses.audit.requests import RoleVerdicts
 from jaxunlearn.analyses.audit.signals import RETRAINED, AuditSignals
 from jaxunlearn.analyses.audit.verdict_sentences import ORDER, WORDS
@@ -21,8 +21,8 @@ FIRST_ROWS, PRINTED_ROWS = 200, 40  # of the page, of the terminal; verdicts.csv
 
 def compose(
     decided: dict[str, RoleVerdicts], obstacle: str, signals: AuditSignals, level: float
-) -> tuple[str, list[Section]]:
-    """Returns the first paragraph and the sections, in the order of the procedure.
+) -> tuple[first_screen.Summary, list[Section]]:
+    """Returns what is read first, and the sections, in the order of the procedure.
 
     Args:
       decided: role -> verdicts, the first audited role first; empty where there are none.
@@ -31,75 +31,31 @@ def compose(
       level: of each kind of false verdict.
     """
     if not decided:
-        return f"No verdict on single samples: {obstacle}", []
+        return first_screen.unjudged(signals, obstacle), [needs(signals)]
     role = signals.audited[0]
     found = decided[role]
     alone = found.judgements[0] if len(found.judgements) == 1 else None
-    answer = single(alone, level) if alone is not None else several(found, level, role)
-    sections = [overview(decided, signals), requests_table(found, signals)]
+    if alone is not None:
+        named = first_screen.Named(
+            signals.shown[found.requested[0]], signals.person_names, signals.forgotten is not None
+        )
+        summary = first_screen.single(alone, level, named)
+    else:
+        summary = first_screen.several(found, level, role)
+    sections = [overview(decided, signals), requests_table(found, signals, level)]
     if alone is not None and alone.persons:
         sections.append(persons(alone, signals))
     sections += [rows_table(found, signals), trust(decided, signals, level)]
-    return answer, sections
+    meaning = risk.section(decided, level)
+    sections += [] if meaning is None else [meaning]
+    return summary, sections
 
 
-def single(found: Judgement, level: float) -> str:
-    """Returns the sentences about one request."""
-    if found.checks.refused:
-        said = [verdict_sentences.changed(found, _others(found)), f"No verdict is given. {found.checks.refused}"]
-        return " ".join(filter(None, said))
-    said = [verdict_sentences.power(found), verdict_sentences.changed(found, _others(found))]
-    if not found.is_identical and not found.is_edited:
-        said.append(verdict_sentences.request(found.group, level))
-    said.append(verdict_sentences.counts(found))
-    still_in = [number for number, (_, is_in) in found.persons.items() if is_in]
-    if found.persons and not found.is_edited:
-        said.append(f"Persons still in the model: {len(still_in):,} of {len(found.persons):,}.")
-    return " ".join(filter(None, said))
-
-
-def _others(found: Judgement) -> int:
-    return found.checks.sizes[1] + found.checks.sizes[2]
-
-
-def several(found: RoleVerdicts, level: float, role: str) -> str:
-    """Returns the sentences about all requests of a run, each to a model of its own."""
-    each = found.judgements
-    rows, count = int(found.requested.sum()), len(each)
-    caught, confirmed = ([getattr(one, name) for one in each] for name in ("power_not", "power_forgotten"))
-    said = []
-    if role == RETRAINED:
-        said.append("Exact retraining, audited as if it were a method.")
-    if all(one is not None for one in caught):
-        total = int(sum(one for one in caught if one is not None))
-        text = (
-            f"This audit can notice: of {rows:,} requested rows in {count} requests, {total:,} would have been caught "
-            "if nothing had been forgotten"
-        )
-        if all(one is not None for one in confirmed):
-            text += (
-                f", and about {int(sum(one for one in confirmed if one is not None)):,} would have been confirmed if "
-                "all had been forgotten exactly"
-            )
-        said.append(f"{text}.")
-        if total < rows / 10:
-            said.append('So "not caught" says little about a single row; the requests as a whole say more.')
-    identical, edited = sum(one.is_identical for one in each), sum(one.is_edited for one in each)
-    if identical:
-        said.append(f"In {identical} of {count} the unlearned model answers exactly as the original.")
-    if edited:
-        said.append(f"In {edited} of {count} only the answers to the requested rows were changed: edited or filtered.")
-    groups = [one.group for one in each]
-    states = {
-        "suppressed": sum(one.is_suppressed for one in groups),
-        "still in the model": sum(one.p_high <= level and not one.is_suppressed for one in groups),
-        "forgotten": sum(one.p_in <= level < one.p_high and not one.is_suppressed for one in groups),
-    }
-    told = ", ".join(f"{number} {name}" for name, number in states.items())
-    said.append(f"Requests as a whole: {told}, {count - sum(states.values())} cannot be told.")
-    numbers = ", ".join(f"{int((found.codes == code).sum()):,} {WORDS[code]}" for code in ORDER)
-    said.append(f"Rows: {numbers}; of each kind at most about 1 in {round(1 / level)} is wrong.")
-    return " ".join(said)
+def needs(signals: AuditSignals) -> Section:
+    """Returns which models and rows a verdict needs, and how many of them are there."""
+    table = Table("What a verdict on single rows needs", "", ("what", "how many are there, and how many it takes"),
+                  tuple(planning.of_signals(signals)))  # fmt: skip
+    return Section("needs", "What would it take to judge these rows?", "", table)
 
 
 def overview(decided: dict[str, RoleVerdicts], signals: AuditSignals) -> Section:
@@ -138,7 +94,7 @@ def _power(found: RoleVerdicts, name: str) -> Cell:
     return formats.MISSING if any(one is None for one in each) else int(sum(each))
 
 
-def requests_table(found: RoleVerdicts, signals: AuditSignals) -> Section:
+def requests_table(found: RoleVerdicts, signals: AuditSignals, level: float) -> Section:
     """Returns what is left of each request as a whole."""
     rows: list[tuple[Cell, ...]] = []
     for number, one in enumerate(found.judgements):
@@ -146,13 +102,13 @@ def requests_table(found: RoleVerdicts, signals: AuditSignals) -> Section:
         kept = formats.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
         name = f"{number}: {signals.set_names[number]}" if signals.from_classes and signals.is_run else str(number)
         rows.append((name, len(one.codes), kept, _p(group.p_high), _p(group.p_in), _p(group.p_low),
-                     _p(group.p_narrow), verdict_sentences.whole(one)))  # fmt: skip
+                     _p(group.p_narrow), first_screen.state(one, level)))  # fmt: skip
     table = Table(
         "Requests as a whole",
         "Left = share of what training left on these rows that is still there, with its 95 % interval: 100 % = as if "
         "never forgotten, 0 % = as if never seen.",
         ("request", "rows", "left", "p (never seen)", "p (half is left)", "p (not lower)", "p (as varied)",
-         "in words"),
+         "verdict"),
         tuple(rows),
     )  # fmt: skip
     return Section("requests", "Is the request as a whole still in the model?", "", table)
@@ -185,7 +141,8 @@ def rows_table(found: RoleVerdicts, signals: AuditSignals) -> Section:
     return Section("rows", "Which rows should be looked at first?", "", table, printed=is_short)
 
 
-HEADER = ("sample", "request", "class", "verdict", "p (never seen)", "p (not lower)", "p (trained on)", "left", "why")
+HEADER = ("sample", "request", "class", "verdict", "p (never seen)", "p (not lower)", "p (trained on)", "left",
+          "agreement", "why")  # fmt: skip
 
 
 class RowVerdict(NamedTuple):
@@ -196,6 +153,7 @@ class RowVerdict(NamedTuple):
       verdict, why: in words.
       p_high, p_low, p_in: see `rows.RowTests`.
       left: share of what training left that is still there; NaN where that is too little to tell.
+      agreement: share of the groups of shadows that give it this verdict; NaN where there are too few shadows.
     """
 
     sample: str
@@ -206,13 +164,14 @@ class RowVerdict(NamedTuple):
     p_low: float
     p_in: float
     left: float
+    agreement: float
     why: str
 
     @property
     def shown(self) -> tuple[str, ...]:
         """Its cells under HEADER."""
-        left = "" if np.isnan(self.left) else f"{100 * self.left:.0f} %"
-        return (*self[:4], _p(self.p_high), _p(self.p_low), _p(self.p_in), left, self.why)
+        shares = ("" if np.isnan(share) else f"{100 * share:.0f} %" for share in (self.left, self.agreement))
+        return (*self[:4], _p(self.p_high), _p(self.p_low), _p(self.p_in), *shares, self.why)
 
 
 def all_rows(found: RoleVerdicts, signals: AuditSignals) -> Table:
@@ -237,7 +196,7 @@ def listed_rows(found: RoleVerdicts, signals: AuditSignals) -> list[RowVerdict]:
             listed.append(RowVerdict(
                 str(signals.shown[place]), str(number), names[label] if names else str(label), WORDS[int(code)],
                 float(tests.p_high[index]), float(tests.p_low[index]), float(tests.p_in[index]), left,
-                str(why[index]),
+                float("nan") if one.agreement is None else float(one.agreement[index]), str(why[index]),
             ))  # fmt: skip
     return listed
 

@@ -73,15 +73,6 @@ def share(group: GroupTests) -> str:
     return f"{value:d} % (from {low:d} to {high:d})"
 
 
-def whole(found: Judgement) -> str:
-    """Returns the sentence about the request as a whole, whatever was done to it."""
-    if found.is_identical:
-        return "Nothing was changed: the request is still in the model."
-    if found.is_edited:
-        return "Only these answers were edited: whether the model forgot cannot be seen."
-    return found.checks.refused or request(found.group, found.level)
-
-
 def request(group: GroupTests, level: float) -> str:
     """Returns the sentence about all requested rows together, the first that applies."""
     if group.models < 2:
@@ -130,12 +121,15 @@ def counts(found: Judgement) -> str:
     if numbers[CANNOT_TELL] and found.checks.refused_in and not found.checks.refused:
         text += f" None can be called FORGOTTEN. {found.checks.refused_in}"
     elif numbers[CANNOT_TELL] and not found.checks.refused:
-        rest = numbers[CANNOT_TELL] - easy
-        text += f" Of {numbers[CANNOT_TELL]:,} that cannot be told: {easy:,} too easy, {rest:,} between the two."
+        disputed = 0 if found.disputed is None else int(found.disputed.sum())
+        rest = numbers[CANNOT_TELL] - easy - disputed
+        text += f" Of {numbers[CANNOT_TELL]:,} that cannot be told: {easy:,} too easy, {rest:,} between the two"
+        text += f", {disputed:,} judged differently by groups of the shadow models." if disputed else "."
     return text
 
 
 EASY = "too easy: models answer it alike whether they saw it or not"
+DISPUTED = "groups of the shadow models judge it differently"
 BETWEEN = "between what models answer that saw such rows and those that did not"
 REASONS = {
     NOT_FORGOTTEN: "answered higher than by models that never saw it",
@@ -159,6 +153,8 @@ def reasons(found: Judgement) -> np.ndarray:
         made = np.full(len(made), found.checks.refused)
     elif found.checks.refused_in:
         made = np.where(easy, EASY, found.checks.refused_in)
+    if found.disputed is not None:
+        made = np.where(found.disputed, DISPUTED, made)
     for code, reason in REASONS.items():
         made = np.where(found.codes == code, reason, made)
     if found.group.is_suppressed:

@@ -120,6 +120,7 @@ class Analysis(NamedTuple):
       analyse: (Inputs, settings, context) -> Result.
       compose: (Result, settings) -> Report.
       is_plan: settings -> whether they only ask what there is and what it lacks, as a dry run says.
+      needs: (settings, split of a run) -> lines: what there will be, and what it lacks; printed for such a plan.
       outputs: what it owns in a folder, as patterns: --overwrite=NAME deletes them.
       joins: other analyses whose sections its report takes up where the folder holds their results.
       record: JSON file from which `sections_of` rebuilds the sections for such a report; "" = none.
@@ -142,6 +143,7 @@ class Analysis(NamedTuple):
     joins: tuple[str, ...] = ()
     record: str = ""
     is_plan: Callable[[Settings], bool] = lambda settings: False
+    needs: Callable[[Settings, records.Split], list[tuple[str, str]]] = lambda settings, split: []
     narrow: Callable[[Settings], Settings] = lambda settings: settings
     sections_of: Callable[[Any], list[Section]] | None = None
 

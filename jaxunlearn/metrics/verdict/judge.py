@@ -9,7 +9,7 @@ from jaxunlearn.metrics import decision
 from jaxunlearn.metrics.verdict import power, request, rows
 from jaxunlearn.metrics.verdict.out_model import CLIP, OutModel, place, soft
 from jaxunlearn.metrics.verdict.request import GroupTests, Played
-from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED, RowTests, Signal
+from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED, Likeness, RowTests, Signal
 
 FEWEST_POPULATION = FEWEST_RETAINED = 40
 LEAST_CORRELATION = 0.2
@@ -17,6 +17,7 @@ CHOSEN = 0.85
 IDENTICAL_TO = 1e-6
 FEWEST_OTHERS = 100
 OTHERS_MOVED, REQUESTED_MOVED = 0.02, 0.5
+HALF = 0.5  # of the trace, which a strict FORGOTTEN must be below
 
 
 class Answers(NamedTuple):
@@ -86,6 +87,10 @@ class Judgement(NamedTuple):
       power_not: requested rows that would have been caught if nothing had been forgotten; None without original.
       power_forgotten: about how many would have been confirmed if all had been forgotten; None where not computed.
       level, is_strict: settings.
+      agreement: [|F|] share of disjoint groups of shadows that give the row the same verdict (`agreement`); None where
+        there are too few shadows for two groups.
+      disputed: [|F|] bool, rows that are CANNOT TELL only because too few groups agree; None likewise.
+      groups: number of these groups.
     """
 
     codes: np.ndarray
@@ -101,6 +106,9 @@ class Judgement(NamedTuple):
     power_forgotten: float | None
     level: float
     is_strict: bool
+    agreement: np.ndarray | None = None
+    disputed: np.ndarray | None = None
+    groups: int = 0
 
 
 def judge(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Judgement:
@@ -115,25 +123,9 @@ def judge(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Jud
       ShapeError, DataError: arrays that do not fit together, no requested row, no shadow.
     """
     answers = check(answers)
+    keep = HALF if is_strict else 1.0
+    raw, smooth, likeness, found, tests = _tested(answers, keep)
     asked = answers.requested
-    unseen = None if answers.shadow_saw is None else ~answers.shadow_saw
-    raw, smooth = (
-        rows.signal(change(answers.unlearned), change(answers.shadows), change(answers.population),
-                    change(answers.population_shadows), unseen)
-        for change in (np.asarray, soft)
-    )  # fmt: skip
-    original = None if answers.original is None else soft(answers.original)
-    found = _checks(answers, smooth, original)
-    likeness = rows.Likeness(asked, smooth.moments.mean, original, found.is_contaminated)
-    keep = 0.5 if is_strict else 1.0
-    tests = rows.tests(raw, smooth, likeness, keep)
-    ones = np.ones_like(tests.p_in)
-    if found.refused_in:
-        tests = tests._replace(p_in=ones)
-    if found.sizes[2] < FEWEST_RETAINED:
-        tests = tests._replace(trace=np.full_like(tests.trace, np.nan))
-    if found.refused:
-        tests = tests._replace(p_high=ones, p_low=ones, p_in=ones)
     codes = rows.decide(tests, level)
     group = GroupTests()
     persons: dict[int, tuple[GroupTests, bool]] = {}
@@ -149,11 +141,47 @@ def judge(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Jud
         codes = np.where(_moved(answers)[0][asked] > IDENTICAL_TO, SUPPRESSED, NOT_FORGOTTEN)
     caught, confirmed = None, None
     if not found.refused:
-        caught = _power_not(answers, level)
+        flagged = caught_untouched(answers, level)
+        caught = None if flagged is None else int(flagged.sum())
         if not found.refused_in and answers.shadow_saw is None and len(answers.shadows) > 1:
             confirmed = power.forgotten(smooth, answers.shadows, answers.population_shadows, likeness, level, keep)
     return Judgement(codes.astype(np.int8), tests, group, persons, identical, edited, changes, found, smooth.model,
                      caught, confirmed, level, is_strict)  # fmt: skip
+
+
+def row_codes(answers: Answers, level: float, is_strict: bool = False) -> np.ndarray | None:
+    """Returns the [|F|] verdicts that the row tests give by themselves; None where these shadows are refused.
+
+    Args:
+      answers: as `check` returns them.
+      level: see `judge`.
+      is_strict: see `judge`.
+    """
+    *_, found, tests = _tested(answers, HALF if is_strict else 1.0)
+    return None if found.refused else rows.decide(tests, level)
+
+
+def _tested(answers: Answers, keep: float) -> tuple[Signal, Signal, Likeness, Checks, RowTests]:
+    """Returns the raw and the soft signal, which rows are alike, the checks, and the tests of rows."""
+    asked = answers.requested
+    unseen = None if answers.shadow_saw is None else ~answers.shadow_saw
+    raw, smooth = (
+        rows.signal(change(answers.unlearned), change(answers.shadows), change(answers.population),
+                    change(answers.population_shadows), unseen)
+        for change in (np.asarray, soft)
+    )  # fmt: skip
+    original = None if answers.original is None else soft(answers.original)
+    found = _checks(answers, smooth, original)
+    likeness = Likeness(asked, smooth.moments.mean, original, found.is_contaminated)
+    tests = rows.tests(raw, smooth, likeness, keep)
+    ones = np.ones_like(tests.p_in)
+    if found.refused_in:
+        tests = tests._replace(p_in=ones)
+    if found.sizes[2] < FEWEST_RETAINED:
+        tests = tests._replace(trace=np.full_like(tests.trace, np.nan))
+    if found.refused:
+        tests = tests._replace(p_high=ones, p_low=ones, p_in=ones)
+    return raw, smooth, likeness, found, tests
 
 
 def check(answers: Answers) -> Answers:
@@ -281,8 +309,13 @@ def _changed(answers: Answers) -> tuple[bool, bool, tuple[float, float]]:
     return False, bool(is_edited), medians
 
 
-def _power_not(answers: Answers, level: float) -> int | None:
-    """Returns how many requested rows are caught when the original plays the unlearned model."""
+def caught_untouched(answers: Answers, level: float) -> np.ndarray | None:
+    """Returns [|F|] bool: rows that are caught when the original plays the unlearned model; None without original.
+
+    Args:
+      answers: as `check` returns them.
+      level: false discovery rate.
+    """
     if answers.original is None or answers.population_original is None:
         return None
     unseen = None if answers.shadow_saw is None else ~answers.shadow_saw

@@ -10,8 +10,8 @@ from jaxunlearn.metrics.verdict.rows import FORGOTTEN, Likeness, RowTests, Signa
 MOST_SHADOWS = 10
 
 
-def not_forgotten(original: Signal, requested: np.ndarray, level: float) -> int:
-    """Returns how many requested rows are caught when the original plays the unlearned model.
+def not_forgotten(original: Signal, requested: np.ndarray, level: float) -> np.ndarray:
+    """Returns [F] bool: the requested rows that are caught when the original plays the unlearned model.
 
     Args:
       original: soft signal of the original model.
@@ -19,7 +19,7 @@ def not_forgotten(original: Signal, requested: np.ndarray, level: float) -> int:
       level: false discovery rate.
     """
     p_high = rows.p_high(original.z[requested], original.population_z)
-    return int(decision.benjamini_hochberg(p_high, level).rejected.sum())
+    return decision.benjamini_hochberg(p_high, level).rejected
 
 
 def forgotten(

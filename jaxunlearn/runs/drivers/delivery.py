@@ -74,18 +74,7 @@ def deliver(run: store.Run, report: Report, settings: Mapping[str, Any], begun: 
         run.delete(folder)  # approaches of an earlier run are not of this one
         store.approaches.write(run.path(folder), *logits)
     publish.publish(run.output, report, settings)
-    notes = "".join(f"\nnote: {note}" for note in report.notes)
-    files = publish.written(run.root, report, list(report.files))
-    return f"{publish.first_text(report)}\n\n{text(report)}{notes}\n\n{files}"
-
-
-def text(report: Report) -> str:
-    """The tables of a report for the terminal, each with its sentences."""
-    return "\n\n\n".join(
-        publish.section_text(section, report.width)
-        for section in report.sections
-        if section.table is not None and section.printed
-    )
+    return f"{report}\n\n{publish.written(run.root, report, list(report.files))}"
 
 
 def described(lines: list[tuple[str, str]]) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxunlearn import errors, progress, store
+from jaxunlearn import errors, progress, records, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
 from jaxunlearn.report.section import Report
@@ -29,7 +29,7 @@ class Job(NamedTuple):
       check: refuses settings; check_run: refuses a run before anything is trained.
       report: (recorded run, context, utility and cost of all roles) -> report.
       joins: analyses whose sections the report takes up.
-      is_plan: see `Analysis.is_plan`.
+      is_plan, needs: see `Analysis`.
     """
 
     narrow: Callable[[Settings], Settings]
@@ -39,6 +39,7 @@ class Job(NamedTuple):
     report: Callable[[RecordedRun, Context, unlearn.Summary | None], Report]
     joins: tuple[str, ...] = ()
     is_plan: Callable[[Settings], bool] = lambda settings: False
+    needs: Callable[[Settings, records.Split], list[tuple[str, str]]] = lambda settings, split: []
 
 
 class Prepared(NamedTuple):
@@ -66,7 +67,14 @@ def job_of(name: str) -> Job:
         return analysis.compose(analysis.analyse(inputs, run.settings, context), run.settings)
 
     return Job(
-        analysis.narrow, analysis.roles, analysis.check, analysis.check_run, report, analysis.joins, analysis.is_plan
+        analysis.narrow,
+        analysis.roles,
+        analysis.check,
+        analysis.check_run,
+        report,
+        analysis.joins,
+        analysis.is_plan,
+        analysis.needs,
     )
 
 
@@ -80,7 +88,8 @@ def run(
     """
     prepared = prepare(job, chosen)
     if dry_run or job.is_plan(chosen):
-        return plan_text(prepared)
+        needs = job.needs(chosen, splits.draw(prepared.experiment)) if job.is_plan(chosen) else []
+        return "\n\n".join([*([delivery.described(needs)] if needs else []), plan_text(prepared)])
     with opening.opened(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
         folder, reporter, experiment, plain, begun = opened
         trained, made = train(folder, reporter, prepared._replace(experiment=experiment))

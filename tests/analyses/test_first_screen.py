@@ -1,0 +1,116 @@
+"""What a reader without statistics sees first: one line, what was asked, what could be noticed, what to do."""
+
+import numpy as np
+import pytest
+
+from jaxunlearn.analyses.audit import first_screen, risk
+from jaxunlearn.analyses.audit.requests import RoleVerdicts
+from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, NOT_FORGOTTEN, SUPPRESSED
+from tests.analyses.test_answers import CHECKS, GROUP, judgement
+
+ROWS = np.array([f"customer {number}" for number in range(10)])
+NAMED = first_screen.Named(ROWS, ("ann", "bob", "eve"))
+IN, OUT = GROUP._replace(p_high=0.01), GROUP._replace(p_in=0.01)
+ONE_CAUGHT = (NOT_FORGOTTEN, *(CANNOT_TELL,) * 9)
+
+
+def summary(**changed):
+    return dict(first_screen.single(judgement(**changed), 0.05, NAMED))
+
+
+@pytest.mark.parametrize(("changed", "short"), [
+    ({"is_identical": True, "codes": (NOT_FORGOTTEN,) * 10}, "NOT FORGOTTEN. The model was not changed at all."),
+    ({"is_edited": True, "codes": (SUPPRESSED,) * 10}, "SUPPRESSED. Only the requested answers were edited"),
+    ({"group": GROUP._replace(p_low=0.001)}, "SUPPRESSED. The model answers these rows unlike"),
+    ({"group": IN}, "NOT FORGOTTEN. The request is still in the model."),
+    ({"group": IN._replace(p_in=0.01)}, "NOT FORGOTTEN. Part of the request is still in the model."),
+    ({"group": OUT}, "FORGOTTEN as a whole, as far as a model's answers can show it."),
+    ({"group": OUT, "codes": ONE_CAUGHT}, "FORGOTTEN as a whole, but not every row"),
+    ({}, "CANNOT TELL."),
+    ({"codes": ONE_CAUGHT}, "CANNOT TELL for the request as a whole; some rows are NOT FORGOTTEN."),
+    ({"group": GROUP._replace(models=1)}, "The request as a whole CANNOT be judged: fewer than two"),
+    ({"checks": CHECKS._replace(refused="Give at least 40 rows.")}, "NO VERDICT"),
+])  # fmt: skip
+def test_the_first_line_is_the_verdict_on_the_request_and_holds_no_count(changed, short):
+    pairs = summary(**changed)
+    first = pairs[first_screen.SHORT]
+    assert next(iter(pairs)) == first_screen.SHORT and first.startswith(short)
+    assert not any(letter.isdigit() for letter in first)
+
+
+@pytest.mark.parametrize("changed", [{}, {"group": IN}, {"group": OUT, "codes": ONE_CAUGHT}, {"power_not": 0}])
+def test_no_count_of_rows_stands_before_what_could_have_been_noticed(changed):
+    pairs = summary(**changed)
+    questions = list(pairs)
+    assert (
+        questions.index(first_screen.POWER) < questions.index(first_screen.REQUEST) < questions.index(first_screen.ROWS)
+    )
+    for question in questions[: questions.index(first_screen.POWER)]:
+        assert "FORGOTTEN," not in pairs[question]
+    said = first_screen.paragraph(tuple(pairs.items()))
+    assert said.index("This audit can notice") < said.index("NOT FORGOTTEN,")
+    assert "none still" not in said
+
+
+def test_who_should_look_at_which_rows_is_named():
+    caught = summary(codes=(NOT_FORGOTTEN,) * 7 + (CANNOT_TELL,) * 3, group=IN)[first_screen.ACTION]
+    assert "Look first at these rows: customer 0, customer 1, customer 2, customer 3, customer 4 and 2 more." in caught
+    assert "No single row can be named" in summary(group=IN)[first_screen.ACTION]
+    assert "filtered or edited" in summary(codes=(SUPPRESSED,) * 10)[first_screen.ACTION]
+    assert "vouched for by the request as a whole only" in summary(group=OUT)[first_screen.ACTION]
+    easy = summary(group=GROUP._replace(dose=0.01))[first_screen.ACTION]
+    assert "no trace" in easy
+    few = summary(checks=CHECKS._replace(sizes=(4, 100, 400)))[first_screen.ACTION]
+    assert "6 more shadow models, 200 more rows that no model saw" in few and "--plan_shadows" in few
+    assert "unlearned" in summary(is_identical=True)[first_screen.ACTION]
+
+
+def test_persons_who_are_still_in_the_model_are_named():
+    persons = {0: (GROUP, False), 2: (IN, True)}
+    assert summary(persons=persons)[first_screen.PERSONS] == "Persons still in the model: 1 of 2: eve."
+    assert summary(persons={0: (GROUP, False)})[first_screen.PERSONS] == "Persons still in the model: 0 of 1."
+
+
+def test_a_refusal_says_why_and_counts_nothing():
+    pairs = summary(checks=CHECKS._replace(refused="Give at least 40 rows."))
+    assert pairs[first_screen.REQUEST] == "No verdict is given. Give at least 40 rows."
+    assert first_screen.ROWS not in pairs and first_screen.POWER not in pairs
+
+
+@pytest.mark.parametrize(("groups", "short", "told"), [
+    ((IN, IN), "NOT FORGOTTEN, in every request.", "2 still in the model."),
+    ((OUT, OUT), "FORGOTTEN as a whole, in every request", "2 forgotten."),
+    ((IN, OUT, GROUP), "It differs by request: 1 still in the model, 1 forgotten, 1 cannot be told.",
+     "1 still in the model, 1 forgotten, 1 cannot be told."),
+])  # fmt: skip
+def test_requests_of_a_run_are_counted_by_their_state(groups, short, told):
+    each = tuple(judgement(group=group) for group in groups)
+    found = RoleVerdicts(each, np.ones((len(each), 10), bool))
+    pairs = dict(first_screen.several(found, 0.05, "finetune"))
+    assert pairs[first_screen.SHORT].startswith(short)
+    assert pairs[first_screen.REQUEST] == f"Requests as a whole: {told}"
+    assert (
+        f"of {10 * len(each)} requested rows in {len(each)} requests, {4 * len(each)} would have been caught"
+        in (pairs[first_screen.POWER])
+    )
+
+
+def flagged(share):
+    """Verdicts on 100 rows of which a share has a small p-value."""
+    p_high = np.where(np.arange(100) < 100 * share, 0.01, 0.5)
+    one = judgement(codes=(CANNOT_TELL,) * 100)
+    return RoleVerdicts((one._replace(tests=one.tests._replace(p_high=p_high)),), np.ones((1, 100), bool))
+
+
+def test_one_flag_means_little_where_few_rows_are_members():
+    made = risk.section({"original": flagged(0.2), "retrained": flagged(0.01)}, 0.05)
+    rare, _, even = (row[1] for row in made.table.rows)
+    assert abs(rare.value - 0.168067) < 1e-5 and rare.low < rare.value < rare.high < even.value
+    assert "Of 100 rows so flagged, 16 would be right if 1 % of the rows asked about were still in" in made.text
+    assert "at least" in risk.section({"original": flagged(0.2), "retrained": flagged(0)}, 0.05).text
+    nominal = risk.section({"original": flagged(0.2)}, 0.05)
+    assert "5.0 % of rows that are not (by the level of the test)" in nominal.text
+    assert "Nothing can be said" in risk.section({"original": flagged(0)}, 0.05).text
+    assert risk.section({"given model": flagged(0.2)}, 0.05) is None
+    refused = judgement(checks=CHECKS._replace(refused="no"))
+    assert risk.section({"original": RoleVerdicts((refused,), np.ones((1, 10), bool))}, 0.05) is None

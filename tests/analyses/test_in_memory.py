@@ -1,0 +1,115 @@
+"""An audit without a launcher, a file or a folder; and what can be said where no row can be judged."""
+
+import numpy as np
+import pytest
+
+from jaxunlearn import analyses, errors, records
+from jaxunlearn.analyses.audit import first_screen
+from jaxunlearn.metrics import distances
+from tests.launch.test_audit_evidence import simulated
+
+ASKED = simulated()["forgotten"]
+WITHOUT_SHADOWS = dict.fromkeys(("shadows", "population_shadows"))
+
+
+def audited(**changed):
+    return analyses.audit(simulated(**changed), scores=("confidence",))
+
+
+def test_arrays_in_memory_get_the_verdicts_of_the_launcher(tmp_path):
+    from jaxunlearn.runs.drivers import array_input
+    from jaxunlearn.settings import resolve
+
+    report = audited()
+    np.savez(tmp_path / "my.npz", **simulated())
+    chosen = resolve({"audit": {"scores": ("confidence",)}, "seed": 0})
+    array_input.run("audit", str(tmp_path / "my.npz"), chosen, str(tmp_path / "out"), (), False, False)
+    with np.load(tmp_path / "out" / "verdicts.npz") as file:
+        assert set(file) == set(report.arrays["verdicts.npz"])
+        for name, values in file.items():
+            np.testing.assert_array_equal(values, report.arrays["verdicts.npz"][name])
+    assert len(report.listed["verdicts.csv"].rows) == 60
+    assert dict(report.summary)[first_screen.PERSONS] == "Persons still in the model: 1 of 6: eve."
+
+
+def test_evidence_and_mappings_are_the_same_and_choices_are_settings():
+    arrays = {name: value for name, value in simulated().items() if name != "person"}
+    first = analyses.audit(records.Evidence(**arrays), scores=("confidence",), level=0.2)
+    second = analyses.audit(arrays, scores=("confidence",), level=0.2)
+    assert first.answer == second.answer and "about 1 in 5 is wrong" in first.answer
+
+
+@pytest.mark.parametrize(("choices", "message"), [
+    ({"levle": 0.1}, "unknown setting 'audit.levle'"), ({"level": 2.0}, "audit.level"), ({"scores": ("nope",)}, "nope"),
+])  # fmt: skip
+def test_bad_choices_are_named(choices, message):
+    with pytest.raises(errors.ConfigError, match=message):
+        analyses.audit(simulated(), **choices)
+
+
+def test_without_shadows_it_is_still_said_whether_anything_was_changed():
+    one = simulated()
+    kept = {"unlearned": one["original"], "population_unlearned": one["population_original"], **WITHOUT_SHADOWS}
+    said = dict(audited(**kept).summary)
+    assert said[first_screen.SHORT] == "NOT FORGOTTEN. The model was not changed."
+    assert "exactly as the original, on every row: every requested row is NOT FORGOTTEN" in said[first_screen.CHANGED]
+    edited = np.where(
+        ASKED[:, None], one["original"] - 40 * np.eye(3, dtype=np.float32)[one["labels"]], one["original"]
+    )
+    said = dict(audited(**kept | {"unlearned": edited}).summary)
+    assert said[first_screen.SHORT].startswith("NO VERDICT")
+    assert "all other 400 answers are exactly the same" in said[first_screen.CHANGED]
+    others = np.where(ASKED[:, None], one["original"], one["original"] + np.arange(3, dtype=np.float32))
+    said = dict(audited(**kept | {"unlearned": others}).summary)
+    assert "exactly as the original, on the requested rows" in said[first_screen.CHANGED]
+    report = audited(**WITHOUT_SHADOWS)
+    assert "That does not say whether it forgot" in dict(report.summary)[first_screen.CHANGED]
+    assert "--plan_shadows" in dict(report.summary)[first_screen.REQUEST]
+    needs = next(section for section in report.sections if section.name == "needs")
+    assert ("shadow models", "0: at least 2 for verdicts on rows, 10 for the request as a whole") in needs.table.rows
+
+
+def test_where_no_request_was_given_it_is_said_that_every_row_is_judged():
+    said = dict(audited(forgotten=None).summary)
+    assert "No request was given (`forgotten`), so every row is judged" in said[first_screen.ASKED]
+    assert "which were asked to be forgotten" in dict(audited().summary)[first_screen.ASKED]
+
+
+def test_a_change_of_another_class_is_a_change():
+    """The log-odds of the true class stay where only the other classes trade places."""
+    one = simulated()
+    traded = np.array(one["original"])
+    for row, label in enumerate(one["labels"]):
+        first, second = (column for column in range(3) if column != label)
+        traded[row, [first, second]] += (0.5, np.log(2 - np.exp(0.5)))
+    same = {"population_unlearned": one["population_original"]}
+    report = audited(unlearned=one["original"], **same)
+    assert "exactly as the original" in report.answer
+    assert "exactly as the original" not in audited(unlearned=traded, **same).answer
+
+
+def test_largest_change_ignores_constants_and_finds_every_class():
+    draw = np.random.default_rng(0)
+    before = draw.normal(size=(50, 4)).astype(np.float32)
+    shifted = before.astype(np.float64) + draw.normal(size=(50, 1))
+    assert distances.largest_change(shifted, before).max() < 1e-12
+    after = before.copy()
+    after[7, 2] += 1
+    changes = distances.largest_change(after, before)
+    assert changes[7] > 0.3 and (np.delete(changes, 7) == 0).all()
+
+
+def test_a_report_in_memory_prints_and_saves_what_the_launcher_writes(tmp_path):
+    report = audited()
+    said = str(report)
+    assert said.startswith("In short: ") and "Verdicts on the rows asked to be forgotten" in said
+    report.save(tmp_path / "mine")
+    assert {"verdicts.csv", "verdicts.npz", "scores.npz", "findings.json", "report"} <= {
+        path.name for path in (tmp_path / "mine").iterdir()
+    }
+    with np.load(tmp_path / "mine" / "verdicts.npz") as file:
+        np.testing.assert_array_equal(file["verdict"], report.arrays["verdicts.npz"]["verdict"])
+    assert "In short" in (tmp_path / "mine" / "report" / "report.html").read_text()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.StoreError, match="cannot write"):
+        report.save(tmp_path / "file")
