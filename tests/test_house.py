@@ -32,6 +32,7 @@ THIRD = {
     "metrics": {"numpy", "jax", "scipy", "sklearn"},
     "population": {"numpy", "jax", "flax", "optax"},
     "unlearn": {"numpy", "jax", "flax", "optax"},
+    "attacks": {"numpy", "jax", "sklearn"},
     "report": {"numpy", "matplotlib"},
     "analyses": {"numpy", "jax"},
     "runs": {"numpy", "jax"},
@@ -119,7 +120,8 @@ def test_no_two_folders_import_each_other():
     assert not found, " -> ".join(map(str, found or ()))
 
 
-@pytest.mark.parametrize("room", ["store", "data", "models", "scores", "metrics", "population", "unlearn", "report"])
+@pytest.mark.parametrize("room", ["store", "data", "models", "scores", "metrics", "population", "unlearn", "attacks",
+                                   "report"])  # fmt: skip
 def test_no_analysis_is_known_below_its_level(room):
     """A room below level 5 serves analyses without knowing which there are."""
     from jaxunlearn.analyses import ANALYSES

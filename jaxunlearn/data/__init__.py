@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import embedded, pictures, prepared, published, tabular
+from jaxunlearn.data import embedded, mobility, pictures, prepared, published, tabular
 from jaxunlearn.data.published import import_archive
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
@@ -33,6 +33,9 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "purchase100": tabular.purchase100,
     "texas100": tabular.texas100,
     "adult": tabular.adult,
+    "accident": mobility.accident,
+    "insta_ny": mobility.insta_ny,
+    "insta_la": mobility.insta_la,
 }
 
 

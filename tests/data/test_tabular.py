@@ -1,6 +1,7 @@
 import gzip
 import io
 import os
+import pathlib
 import tarfile
 import zipfile
 
@@ -11,6 +12,7 @@ from jaxunlearn import data, errors
 from jaxunlearn.data import permutation, tabular
 from jaxunlearn.settings import DataSettings
 
+GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "unlearning_leaks"
 COUNT = 40
 X = np.random.default_rng(1).integers(0, 2, (COUNT, 6)).astype(np.uint8)
 Y = np.arange(COUNT) % 30
@@ -197,6 +199,11 @@ def test_the_real_adult_file_encodes_as_published(shared):
     assert row == [39, 7, 77516, 9, 13, 1, 1, 4, 4, 1, 2174, 0, 40, 39, 0]
     assert int(dataset.labels.sum()) == 7841 and len(dataset.mean) == 14
     assert set(dataset.groups.tolist()) == {0, 1}
+    with np.load(GOLDEN / "adult_encoding.npz") as expected:
+        whole = np.column_stack([dataset.inputs, dataset.labels])[np.argsort(dataset.ids)].astype(np.int64)
+        np.testing.assert_array_equal(whole[:256], expected["encoded_first256"])
+        for name in ("sum", "min", "max"):
+            np.testing.assert_array_equal(getattr(whole, name)(0), expected[f"column_{name}"])
 
 
 def test_the_real_location_file_has_the_published_pools(shared):

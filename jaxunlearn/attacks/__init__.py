@@ -1,0 +1,1 @@
+"""Attacks on models that were changed on request: what their answers give away."""

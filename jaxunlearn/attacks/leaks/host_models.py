@@ -1,0 +1,52 @@
+"""Decision trees and random forests: models that are fitted on the host, one after another, by scikit-learn.
+
+Source: models.DT and models.RF of Unlearning-Leaks. Differs from the published code: training records keep their order
+(published: sorted after a deletion, which gives a forest another bootstrap), classes without records get posterior 0
+(published: fewer columns), and a forest's trees depend on the seed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxunlearn import checks
+
+FAMILIES = ("dt", "rf")
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def fit(family: str, inputs: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
+    """Fits one model.
+
+    Args:
+      family: dt (10 leaves) or rf (500 trees, leaves of at least 30 records).
+      inputs: [n, ...] raw; flattened.
+      labels: [n] int.
+      num_classes: C.
+      seed: of the forest; trees have none that matters.
+
+    Returns:
+      inputs [m, ...] -> posteriors [m, C] float64.
+
+    Raises:
+      ConfigError: unknown family.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    checks.choice("model", family, FAMILIES)
+    model: Any = (
+        DecisionTreeClassifier(max_leaf_nodes=10, random_state=0)
+        if family == "dt"
+        else RandomForestClassifier(n_estimators=500, min_samples_leaf=30, random_state=seed)
+    )
+    model.fit(inputs.reshape(len(inputs), -1), labels)
+
+    def predict(rows: np.ndarray) -> np.ndarray:
+        known = model.predict_proba(rows.reshape(len(rows), -1))
+        answers = np.zeros((len(rows), num_classes))
+        answers[:, model.classes_] = known
+        return answers
+
+    return predict
