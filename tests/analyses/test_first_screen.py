@@ -47,7 +47,7 @@ def test_no_count_of_rows_stands_before_what_could_have_been_noticed(changed):
     )
     for question in questions[: questions.index(first_screen.POWER)]:
         assert "FORGOTTEN," not in pairs[question]
-    said = first_screen.paragraph(tuple(pairs.items()))
+    said = first_screen.paragraph(tuple(pairs.items()), "finetune")
     assert said.index("This audit can notice") < said.index("NOT FORGOTTEN,")
     assert "none still" not in said
 
@@ -114,3 +114,11 @@ def test_one_flag_means_little_where_few_rows_are_members():
     assert risk.section({"given model": flagged(0.2)}, 0.05) is None
     refused = judgement(checks=CHECKS._replace(refused="no"))
     assert risk.section({"original": RoleVerdicts((refused,), np.ones((1, 10), bool))}, 0.05) is None
+
+
+def test_the_paragraph_says_that_retraining_is_audited_and_is_empty_without_verdicts():
+    pairs = (("What was asked", "Are they?"), (first_screen.POWER, "This audit can notice: 3."))
+    assert first_screen.paragraph(pairs, "finetune") == "This audit can notice: 3."
+    lead = "Exact retraining, audited as if it were a method. This audit can notice: 3."
+    assert first_screen.paragraph(pairs, "retrained") == lead
+    assert first_screen.paragraph((), "retrained") == ""

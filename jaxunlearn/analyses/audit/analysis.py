@@ -200,7 +200,7 @@ def compose(audit: Audit, settings: Settings) -> Report:
     if signals.accuracies:
         made.append(sections.models(signals.accuracies, signals.doubts))
     doubts = signals.doubts if signals.accuracies else _unchanged(signals)
-    answer = first_screen.paragraph(summary) or verdict_sections.headline(made)
+    answer = first_screen.paragraph(summary, signals.audited[0]) or verdict_sections.headline(made)
     if first_screen.is_unchanged(signals):  # the summary says so by itself
         doubts = tuple(doubt for doubt in doubts if doubt not in _unchanged(signals))
     if summary and doubts:

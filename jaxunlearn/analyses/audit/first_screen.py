@@ -46,9 +46,10 @@ class Named(NamedTuple):
     is_request: bool = True
 
 
-def paragraph(summary: Summary) -> str:
-    """Returns the sentences of a summary as one paragraph, for tables of contents and logs."""
-    return " ".join(text for question, text in summary if question in IN_THE_ANSWER)
+def paragraph(summary: Summary, role: str) -> str:
+    """Returns the sentences of a summary about a role as one paragraph, for files and logs."""
+    lead = ["Exact retraining, audited as if it were a method."] if summary and role == RETRAINED else []
+    return " ".join([*lead, *(text for question, text in summary if question in IN_THE_ANSWER)])
 
 
 def single(found: Judgement, level: float, named: Named) -> Summary:
