@@ -4,11 +4,9 @@ A world is a forget set, 12 shadows, a model retrained without the set, one trai
 All models of all worlds are one population.
 """
 
-import contextlib
 import functools
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,6 +15,7 @@ from jaxunlearn.metrics import uniformity
 from jaxunlearn.metrics.verdict import judge, out_model
 from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
 from jaxunlearn.runs import experiments
+from tests.compiling import optimised
 
 SHADOWS, FORGET, ROWS, POPULATION = 12, 40, 200, 450
 RETRAINED, ORIGINAL, LARGE = SHADOWS, SHADOWS + 1, SHADOWS + 2
@@ -30,17 +29,6 @@ class Worlds(NamedTuple):
     population: np.ndarray
     member: np.ndarray
     logits: np.ndarray
-
-
-@contextlib.contextmanager
-def optimised():
-    """Compiles as users do: hundreds of members of many epochs run for longer than that takes."""
-    kept = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", kept)
 
 
 @functools.cache

@@ -1,11 +1,8 @@
-import pathlib
-
 import numpy as np
 import pytest
 
 from jaxunlearn.records import Dataset
-
-SHARED = pathlib.Path(__file__).parents[2].parent / "shared" / "data"
+from tests import real_data
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +14,7 @@ def own_folders(tmp_path, monkeypatch):
 
 @pytest.fixture
 def shared():
-    def find(name):
-        if not (SHARED / name).exists():
-            pytest.skip(f"{SHARED / name} is not here: real data are only on developers' machines")
-        return str(SHARED / name)
-
-    return find
+    return real_data.find
 
 
 @pytest.fixture

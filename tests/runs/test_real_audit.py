@@ -1,7 +1,5 @@
 """The audit on real data that a network overfits: Location-30."""
 
-from pathlib import Path
-
 import pytest
 
 from jaxunlearn import progress, settings, store
@@ -10,20 +8,18 @@ from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.drivers import delivery, reading
 from jaxunlearn.runs.verbs import targets
+from tests import real_data
 
 pytestmark = pytest.mark.slow
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 SCORES = ("iam_on", "iam_off", "lira_off", "confidence", "random")
 
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory):
     """The signals and the scoreboard of an audit of exact retraining: 12 shadows, 3 forget sets of 100."""
-    if not (SHARED / "location30.npz").exists():
-        pytest.skip("location30.npz is not at hand: real data beyond scikit-learn's are not part of the repository")
     config = settings.defaults()
     config.update_from_flattened_dict({
-        "data.name": "location30", "data.path": str(SHARED / "location30.npz"), "split.shadow": 2000,
+        "data.name": "location30", "data.path": real_data.find("location30.npz"), "split.shadow": 2000,
         "split.target": 1500, "split.forget.count": 3, "split.forget.size": 100, "model.name": "location",
         "train.learning_rate": 0.05, "train.epochs": 20, "shadows.count": 12, "shadows.ratio": 0.5,
         "targets.snapshots": 0, "targets.shadow_origin": False, "targets.population_in": False,

@@ -1,22 +1,14 @@
 """Populations on real data reach what the literature and plain training reach. Margins are about 4 sd of the mean."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from jaxunlearn import progress, settings, store
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.verbs import shadows
+from tests import real_data
 
 pytestmark = pytest.mark.slow
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-
-
-def shared(name):
-    if not (SHARED / name).exists():
-        pytest.skip(f"{name} is not at hand: real data beyond scikit-learn's are not part of the repository")
-    return str(SHARED / name)
 
 
 def fit(tmp_path, **changes):
@@ -35,7 +27,7 @@ def test_digits_cnns_reach_95_percent(tmp_path):
 
 def test_location_mlps_overfit_as_in_the_literature(tmp_path):
     summary = fit(tmp_path, **{
-        "data.name": "location30", "data.path": shared("location30.npz"), "split.shadow": 1000,
+        "data.name": "location30", "data.path": real_data.find("location30.npz"), "split.shadow": 1000,
         "model.name": "location", "train.learning_rate": 0.05, "train.epochs": 40, "shadows.count": 12,
     })  # fmt: skip
     assert np.mean(summary.train_accuracy) > 0.99
@@ -46,7 +38,7 @@ def test_location_mlps_overfit_as_in_the_literature(tmp_path):
 
 def test_mnist_cnns_reach_98_percent(tmp_path):
     summary = fit(tmp_path, **{
-        "data.name": "mnist", "data.path": shared("mnist.npz"), "split.shadow": 20_000, "split.target": 1000,
+        "data.name": "mnist", "data.path": real_data.find("mnist.npz"), "split.shadow": 20_000, "split.target": 1000,
         "split.forget.size": 10, "train.learning_rate": 0.05, "train.epochs": 3, "shadows.count": 2,
     })  # fmt: skip
     assert np.mean(summary.held_out_accuracy) > 0.98

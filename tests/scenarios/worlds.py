@@ -5,7 +5,6 @@ family are drawn from the same distribution (digits: other splits of the same ro
 of all worlds, are trained as ONE population.
 """
 
-import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from jaxunlearn import keys, population, settings
 from jaxunlearn.metrics.verdict import out_model
 from jaxunlearn.models.dense import Mlp
+from tests.compiling import optimised
 
 WRONG = 0.08
 SEEDS_PER_WORLD = 10_000
@@ -112,17 +112,6 @@ def with_copies(data: Data, originals: np.ndarray, noise: float = 0.05) -> Data:
         np.concatenate([data.labels, data.labels[world, originals]], 1),
         np.concatenate([data.is_wrong, data.is_wrong[world, originals]], 1),
     )
-
-
-@contextlib.contextmanager
-def optimised():
-    """Compiles as users do: thousands of members are trained for longer than that takes."""
-    kept = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", kept)
 
 
 def train(family: Family, data: Data, models: Sequence[Model], architecture: str = "same") -> np.ndarray:

@@ -6,7 +6,7 @@ the verdict of all shadows together is CANNOT TELL: another audit of the same mo
 
 import numpy as np
 
-from jaxunlearn.metrics.verdict import judge
+from jaxunlearn.metrics.verdict import judge, rows
 from jaxunlearn.metrics.verdict.judge import Answers, Judgement
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL
 
@@ -29,10 +29,10 @@ def judged(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Ju
     parts = [_of(answers, group) for group in groups(len(answers.shadows))]
     if found.checks.refused or not parts:
         return found
-    rows_alone = judge.row_codes(answers, level, is_strict)
     each = [codes for part in parts if (codes := judge.row_codes(part, level, is_strict)) is not None]
-    if len(each) < 2 or rows_alone is None:
+    if len(each) < 2:
         return found
+    rows_alone = rows.decide(found.tests, level)
     share = np.mean(np.stack(each) == rows_alone, axis=0)
     found = found._replace(power_not=_caught(answers, parts, level), groups=len(each))
     if found.is_identical or found.is_edited:
