@@ -72,9 +72,10 @@ def compare(
       See `Closeness`. Intervals are NaN for fewer than 3 forget sets that all compared models have.
     """
     names = tuple(metrics)
-    goal, units = _table(retrained, names), _units(design)
-    tables = {method: _table(numbers, names) for method, numbers in methods.items() if is_candidate(method)}
-    start = None if untouched is None else _table(untouched, names)
+    units, models = _units(design), design.sets * design.repeats
+    goal = _table(retrained, names, models)
+    tables = {method: _table(numbers, names, models) for method, numbers in methods.items() if is_candidate(method)}
+    start = None if untouched is None else _table(untouched, names, models)
     gaps = {
         method: _finding(_difference(table, goal, goal, units), level, "gap", method)
         for method, table in tables.items()
@@ -108,10 +109,9 @@ def findings(found: Closeness) -> tuple[Finding, ...]:
     return (*found.gaps.values(), *start, *found.gains.values(), *found.behind.values())
 
 
-def _table(numbers: Numbers, metrics: Sequence[str]) -> np.ndarray:
-    """[K, M] of K metrics; NaN where one was not measured."""
-    sets = max((len(values) for values in numbers.values()), default=0)
-    return np.stack([np.asarray(numbers.get(name, np.full(sets, np.nan)), np.float64) for name in metrics])
+def _table(numbers: Numbers, metrics: Sequence[str], models: int) -> np.ndarray:
+    """[K, M] of K metrics; NaN where one was not measured: nothing is, of a method whose models all diverged."""
+    return np.stack([np.asarray(numbers.get(name, np.full(models, np.nan)), np.float64) for name in metrics])
 
 
 class _Units(NamedTuple):

@@ -78,3 +78,14 @@ def test_repeated_models_are_no_further_units_and_crossed_originals_are():
     )
     widths = [one.gains["a"].high - one.gains["a"].low for one in (crossed, shared)]
     assert widths[0] > 2 * widths[1] and crossed.gains["a"].value == pytest.approx(shared.gains["a"].value)
+
+
+def test_a_method_whose_models_all_diverged_has_no_gap_and_changes_no_other():
+    generator = np.random.default_rng(3)
+    own, retrained, original = (numbers(generator, ua) for ua in (0.2, 0.2, 0.0))
+    found = closeness.compare({"a": own, "lost": {}}, retrained, original, SETS)
+    alone = closeness.compare({"a": own}, retrained, original, SETS)
+    assert np.isnan(found.gaps["lost"].value) and found.gaps["lost"].n == 0 and np.isnan(found.gains["lost"].value)
+    assert found.best == alone.best == "a" and found.gaps["a"] == alone.gaps["a"]
+    nobody = closeness.compare({"lost": {}}, retrained, original, SETS)
+    assert nobody.best == "" and np.isnan(nobody.gaps["lost"].value)
