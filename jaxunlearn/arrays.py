@@ -26,7 +26,8 @@ class ArrayField(NamedTuple):
         axes of classes.
       kind: "logits" (float, finite, not probabilities), "labels" (class indices), "targets" (class indices, or true
         values of a regression), "flags" (0 or 1), "ids" (anything),
-        "fractions" (0 to 1), "numbers" (finite), "count" (one whole number) or "ignored".
+        "fractions" (0 to 1), "numbers" (finite), "count" (one whole number), "posteriors" (probabilities over classes,
+        kept as they are) or "ignored".
       required: whether there is nothing to do without it.
       needs: arrays without which this one means nothing.
       aliases: published name -> its axes in the published order.
@@ -98,6 +99,8 @@ def check(
             for model, line in enumerate(np.atleast_2d(array)):
                 where = f"{name}[{model}]" if array.ndim > 1 else name
                 checks.labels(where, line, min(beside, default=sizes["C"]))
+        if kind == "posteriors":
+            _check_posteriors(name, array, axes[name])
         if kind == "logits" and axes[name][-1] in CLASSES:
             _check_logits(name, array, axes[name], field_of(name, fields), probabilities)
             if probabilities:
@@ -218,14 +221,14 @@ def _converted(name: str, array: np.ndarray, field: ArrayField, probabilities: b
         return checks.ids(array, np.shape(array)[0] if np.ndim(array) else 0, name), choices[0]
     dtype = np.asarray(array).dtype
     is_float = dtype.kind == "f" or dtype.name == "bfloat16"
-    if not is_float and (field.kind == "logits" or dtype.kind not in "iu"):
+    if not is_float and (field.kind in ("logits", "posteriors") or dtype.kind not in "iu"):
         raise errors.DataError(
             f"{name} has dtype {dtype}, expected float16, float32 or float64"
-            + (": outputs of a network." if field.kind == "logits" else ".")
+            + (": outputs of a network." if field.kind in ("logits", "posteriors") else ".")
             + " NumPy files do not keep bfloat16: convert to float32 before saving."
         )
-    if field.kind == "logits":
-        array = _widened(array, choices, probabilities)
+    if field.kind in ("logits", "posteriors"):
+        array = _widened(array, choices, probabilities or field.kind == "posteriors")
     fitting = [axes for axes in choices if len(axes) == np.ndim(array)]
     return array, (fitting or choices)[0]
 
@@ -288,6 +291,20 @@ def _check_logits(name: str, array: np.ndarray, axes: str, field: ArrayField, pr
             f"{name} looks like probabilities ({'all between 0 and 1' if binary else 'no value below 0, rows sum to 1'}"
             "), not logits. Pass --probabilities to use them as log-probabilities; better, save the network's outputs "
             "before the softmax: a softmax in float32 has lost what tells members apart."
+        )
+
+
+def _check_posteriors(name: str, array: np.ndarray, axes: str) -> None:
+    if array.shape[-1] < 2:
+        raise errors.ShapeError(f"{name} has {array.shape[-1]} class; a classifier has at least 2.")
+    checks.finite(name, array, axes)
+    rows = np.asarray(array, np.float64).reshape(-1, array.shape[-1])
+    off = np.abs(rows.sum(-1) - 1)
+    if rows.min() < 0 or off.max() > max(1e-2, 5e-4 * rows.shape[-1]):  # three decimals
+        worst = int(off.argmax() if rows.min() >= 0 else rows.min(-1).argmin())
+        raise errors.DataError(
+            f"{name} holds no probabilities: values from {rows.min():.4g} to {rows.max():.4g}, and row {worst} sums to "
+            f"{rows[worst].sum():.4g}. Give softmax outputs (of logits: scipy.special.softmax(logits, -1))."
         )
 
 

@@ -342,3 +342,5 @@ class CompatSettings:
                            choices=("corrected", "faithful"))  # fmt: skip
     unlearn: str = field("corrected", "faithful: unlearning methods with the published code's quirks (docstrings)",
                           choices=("corrected", "faithful"))  # fmt: skip
+    leaks: str = field("corrected", "faithful: answers of shards are added up, and attacks by logistic regression "
+                       "judged, with the published quirks", choices=("corrected", "faithful"))  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 import ml_collections
 
 from jaxunlearn import checks, errors
+from jaxunlearn.attack_sections import LEAKS_OF_RUNS, LeaksSettings
 from jaxunlearn.sections import (
     CLASS_KINDS,
     AuditSettings,
@@ -40,10 +41,10 @@ from jaxunlearn.sections import (
 from jaxunlearn.sections import field as setting
 
 __all__ = [
-    "CLASS_KINDS", "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings",
-    "EpsilonSettings", "EvaluateSettings", "ForgetSettings", "ModelSettings", "Settings", "ShadowSettings",
-    "SplitSettings", "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings", "UnlearnSettings",
-    "cache_folder", "defaults", "field_names", "resolve", "to_dict", "unknown_setting", "variant",
+    "CLASS_KINDS", "LEAKS_OF_RUNS", "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings",
+    "EngineSettings", "EpsilonSettings", "EvaluateSettings", "ForgetSettings", "LeaksSettings", "ModelSettings",
+    "Settings", "ShadowSettings", "SplitSettings", "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings",
+    "UnlearnSettings", "cache_folder", "defaults", "field_names", "resolve", "to_dict", "unknown_setting", "variant",
 ]  # fmt: skip
 
 
@@ -62,6 +63,7 @@ class Settings:
     audit: AuditSettings = section(AuditSettings)
     evaluate: EvaluateSettings = section(EvaluateSettings)
     epsilon: EpsilonSettings = section(EpsilonSettings)
+    leaks: LeaksSettings = section(LeaksSettings)
     study: StudySettings = section(StudySettings)
     engine: EngineSettings = section(EngineSettings)
     compat: CompatSettings = section(CompatSettings)

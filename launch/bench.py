@@ -37,6 +37,7 @@ BENCHES = {
     "conformal": "launch.benches.conformal:run",
     "epsilon": "launch.benches.epsilon:run",
     "unlearn": "launch.benches.unlearn:run",
+    "leaks": "launch.benches.leaks:run",
     "gpu": "launch.benches.gpu.runner:run",
 }
 ABOUT = {
@@ -46,6 +47,7 @@ ABOUT = {
     "conformal": "prediction sets of 100 models at 10 levels in one call: against loops over models and levels",
     "epsilon": "epsilon-hat and challenge score of 8 approaches on one core: seconds, and against published loops",
     "unlearn": "ten forget sets as one population: against ten whole processes, and against ten warm calls",
+    "leaks": "420 models of Unlearning-Leaks as one population: against loops over scikit-learn and PyTorch",
     "gpu": "an accelerator in a few minutes: steps, groups of members, scoring, shares of its peak; resumable",
 }
 GPU_FLAGS = ("minutes", "data", "rows", "again", "report")

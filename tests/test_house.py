@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxunlearn"
-FOUNDATION = ["escapes", "errors", "checks", "keys", "trees", "records", "arrays", "sections", "settings", "progress"]
+FOUNDATION = ["escapes", "errors", "checks", "keys", "trees", "records", "arrays", "sections", "attack_sections",
+              "settings", "progress"]  # fmt: skip
 ROOMS = {
     "store": [],
     "data": ["store"],

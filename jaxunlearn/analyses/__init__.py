@@ -12,10 +12,11 @@ from jaxunlearn.analyses.audit.analysis import AUDIT
 from jaxunlearn.analyses.base import Analysis
 from jaxunlearn.analyses.epsilon.analysis import EPSILON
 from jaxunlearn.analyses.evaluation.analysis import EVALUATION
+from jaxunlearn.analyses.leaks.analysis import LEAKS
 from jaxunlearn.records import Evidence
 from jaxunlearn.report.section import Report
 
-ANALYSES: dict[str, Analysis] = {"audit": AUDIT, "evaluation": EVALUATION, "epsilon": EPSILON}
+ANALYSES: dict[str, Analysis] = {"audit": AUDIT, "evaluation": EVALUATION, "epsilon": EPSILON, "leaks": LEAKS}
 
 
 def audit(evidence: Evidence | Mapping[str, Any], **choices: Any) -> Report:

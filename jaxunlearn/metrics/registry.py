@@ -111,6 +111,11 @@ METRICS: dict[str, Metric] = {
     "miacr_test_non_member": Metric("called non-member", "", "test samples of forgotten classes called non-members"),
     # populations of models
     "epsilon_hat": Metric("epsilon-hat", LOWER, "how well unlearned and retrained models are told apart, per sample"),
+    # pairs of versions
+    "accuracy": Metric("accuracy", "", "share of records that the attack judges rightly"),
+    "gain": Metric("gain", "", "AUC of the attack on both versions minus that of the attack on the original alone"),
+    "deg_count": Metric("DegCount", "", "share of records of whose truth both versions make the attacker surer"),
+    "deg_rate": Metric("DegRate", "", "mean probability of the truth that both versions add"),
     # membership
     "iam_on_forgotten": Metric("IAM-On forgotten", AS_RETRAINED, "mean membership score of forgotten samples"),
     "iam_on_retained": Metric("IAM-On retained", "", "mean membership score of retained samples"),

@@ -20,6 +20,7 @@ __all__ = ["FORMS", "MODELS", "Cost", "build", "describe"]
 # name -> builder(num_classes=..., conv=..., dtype=..., hidden=..., width=...)
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "logistic": dense.logistic,
+    "logistic_sigmoid": dense.logistic_sigmoid,
     "mlp": dense.mlp,
     "mlp_tanh": dense.mlp_tanh,
     "purchase": dense.purchase,
@@ -27,6 +28,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "location": dense.location,
     "cnn": cnn.cnn,
     "cnn_bn": cnn.cnn_bn,
+    "scnn": cnn.scnn,
     "airbench": airbench.airbench,
     "resnet18": resnet.resnet18,
     "resnet34": resnet.resnet34,

@@ -1,6 +1,6 @@
 """Dense networks: logistic regression and the tanh and ReLU networks of the tabular audits.
 
-    logistic    F - C
+    logistic    F - C; `logistic_sigmoid` with a sigmoid behind it, as Unlearning-Leaks has it
     mlp         F - hidden - C, ReLU; hidden 256, 128 unless told otherwise; `mlp_tanh` with tanh
     purchase    600-1024-512-256-128-100, tanh: 1,317,348 parameters (the IAM seed's Purchase classifier)
     texas       6169-1024-512-256-128-100, tanh: the widths that public membership-inference code uses for it. The IAM
@@ -26,6 +26,7 @@ class Mlp(nn.Module):
     hidden: tuple[int, ...] = ()
     activation: str = "relu"
     dtype: str = "float32"
+    squashed: bool = False  # a sigmoid behind the head
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
@@ -34,7 +35,8 @@ class Mlp(nn.Module):
         hidden = blocks.features(inputs, mask)
         for width in self.hidden:
             hidden = _ACTIVATIONS[self.activation](blocks.Dense(width, self.dtype)(hidden))
-        return blocks.Dense(self.num_classes)(hidden)
+        logits = blocks.Dense(self.num_classes)(hidden)
+        return nn.sigmoid(logits) if self.squashed else logits
 
 
 def logistic(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
@@ -42,6 +44,13 @@ def logistic(num_classes: int, conv: str = "native", dtype: str = "float32", hid
     """One dense layer."""
     options.refuse("logistic", hidden=hidden, width=width)
     return Mlp(num_classes, (), dtype=dtype)
+
+
+def logistic_sigmoid(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+                     width: int = 0) -> nn.Module:  # fmt: skip
+    """One dense layer and a sigmoid, whose outputs are taken for logits (LRTorch of Unlearning-Leaks)."""
+    options.refuse("logistic_sigmoid", hidden=hidden, width=width)
+    return Mlp(num_classes, (), dtype=dtype, squashed=True)
 
 
 def mlp(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),

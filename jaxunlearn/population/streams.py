@@ -61,6 +61,44 @@ def from_membership(member: np.ndarray, length: int = 0) -> Stream:
     return Stream(rows, padded, count)
 
 
+def from_coupled(member: np.ndarray, source: np.ndarray, length: int = 0) -> Stream:
+    """A stream whose members read the batches of others, less and besides the rows in which they differ.
+
+    A row that only the member trains on takes the place of one that only its source does; places that stay empty have
+    weight 0. With the keys of its source (`Job.member_ids`), a member therefore sees the same batches in the same
+    order, but for these rows: what two of them do differently follows from the rows alone.
+
+    Args:
+      member: [M, N] bool, the rows that each member trains on.
+      source: [M, N] bool, the rows of the member whose places it shares.
+      length: as in `from_membership`.
+
+    Raises:
+      ShapeError: not two matrices of one shape. DataError: a member without any row.
+    """
+    checks.shape("MN", member=member, source=source)
+    member, source = np.asarray(member, bool), np.asarray(source, bool)
+    if not member.any(1).all():
+        empty = int(np.argmin(member.any(1)))
+        raise errors.DataError(f"member {empty} has no row to train on; every member needs at least 1.")
+    lines, weights = [], []
+    for own, shared in zip(member, source, strict=True):
+        places = np.flatnonzero(shared)
+        gone, added = np.flatnonzero(~own[places]), np.flatnonzero(own & ~shared)
+        weight = own[places].astype(np.float32)
+        taken = min(len(gone), len(added))
+        places[gone[:taken]], weight[gone[:taken]] = added[:taken], 1.0
+        places[gone[taken:]] = np.flatnonzero(own)[0]  # never a row of somebody else, not even at weight 0
+        lines.append(np.concatenate([places, added[taken:]]))
+        weights.append(np.concatenate([weight, np.ones(len(added) - taken, np.float32)]))
+    count = np.asarray([len(line) for line in lines], np.int32)
+    rows = np.zeros((len(lines), max(length, int(count.max()))), np.int32)
+    padded = np.zeros(rows.shape, np.float32)
+    for i, (line, weight) in enumerate(zip(lines, weights, strict=True)):
+        rows[i], rows[i, : len(line)], padded[i, : len(line)] = line[0], line, weight
+    return Stream(rows, padded, count)
+
+
 def from_rows(parts: Sequence[Sequence[np.ndarray]], batch: int) -> Stream:
     """A stream from lists of rows.
 

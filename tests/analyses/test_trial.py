@@ -116,8 +116,8 @@ def test_from_a_run_folder(tmp_path, capsys):
 
 def test_launchers_know_what_the_records_say():
     """Launchers answer --help without importing jax, so they repeat four names of their analysis."""
-    from launch import audit, epsilon, evaluate
+    from launch import audit, epsilon, evaluate, leaks
 
-    for verb in (audit.VERB, evaluate.VERB, epsilon.VERB):
+    for verb in (audit.VERB, evaluate.VERB, epsilon.VERB, leaks.VERB):
         record = ANALYSES[verb.name]
         assert (verb.section, verb.flag, verb.compat) == (record.section, record.flag, record.compat)

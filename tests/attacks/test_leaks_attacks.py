@@ -170,3 +170,19 @@ def test_absent_classes_constant_features_and_separable_classes():
     assert (answers.argmax(1) == labels).all()
     one_class = logistic.fit(jnp.asarray(inputs), jnp.zeros(40, jnp.int32), jnp.ones(40), 2)
     np.testing.assert_array_equal(np.asarray(jax.nn.softmax(logistic.logits(one_class, inputs)))[:, 1], 0)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-5), ("float64", 1e-8)])
+def test_many_features_are_solved_to_the_same_optimum_without_a_matrix(dtype, tolerance, monkeypatch):
+    draw = np.random.default_rng(0)
+    inputs = (draw.random((150, 40)) < 0.15) * 1.0
+    labels = (inputs[:, :5] @ np.arange(1, 6) + draw.normal(size=150)).clip(0, 2.99).astype(int)
+    weights = (np.arange(150) % 7 > 0) * 1.0
+    with jax.enable_x64(dtype == "float64"):
+        given = jnp.asarray(inputs, dtype), jnp.asarray(labels), jnp.asarray(weights, dtype), 3
+        direct = logistic.fit(*given)
+        monkeypatch.setattr(logistic, "DIRECT", 10)
+        matrix_free = logistic.fit(*given)
+        answers = [np.asarray(jax.nn.softmax(logistic.logits(one, given[0]))) for one in (direct, matrix_free)]
+    np.testing.assert_allclose(*answers, rtol=0, atol=tolerance)
+    assert np.ptp(answers[0][:, 0]) > 0.5

@@ -128,6 +128,13 @@ def test_logistic_regression_of_a_population_of_leave_one_out_models(name, dtype
         answers = jax.vmap(lambda model: jax.nn.softmax(logistic.logits(model, jnp.asarray(arrays["Q"], dtype))))(
             models
         )
+        asked = jnp.asarray(arrays["Q"], dtype)
+        for queries, name in ((asked, "posterior_reference_batch"), (asked[:1], "posterior_reference_single_row")):
+            quirk = jax.vmap(
+                lambda model: jax.nn.softmax(logistic.logits(logistic.standardised_by(model, queries), queries))  # noqa: B023
+            )(models)
+            expected = arrays[name].reshape(quirk.shape)
+            np.testing.assert_allclose(np.asarray(quirk), expected, rtol=0, atol=2e-4)
         found, coef, mean = np.asarray(answers), np.asarray(models.coef), np.asarray(models.mean)
     np.testing.assert_allclose(found, arrays["posterior_exact_optimum"], rtol=0, atol=tolerance)
     np.testing.assert_allclose(found, arrays["posterior_train_scaler"], rtol=0, atol=2e-5)

@@ -68,6 +68,7 @@ def test_published_vgg_convolutions_have_no_bias_and_the_large_transformer_reads
         ("cnn", 10, (8, 8, 1), 38_282),
         # 48 biases of convolutions less, 96 numbers of batch norm more.
         ("cnn_bn", 10, (8, 8, 1), 38_330),
+        ("scnn", 10, (32, 32, 3), 1_626_442),
     ],
 )
 def test_dense_and_small_networks_have_the_expected_parameter_counts(name, classes, shape, parameters):

@@ -16,10 +16,20 @@ from jaxunlearn.settings import ModelSettings
 
 CLASSES, BATCH, MEMBERS = 5, 4, 3
 # Smallest pictures and widths that still run every layer of an architecture.
-PICTURES = {"cnn": (8, 8, 1), "cnn_bn": (8, 8, 1), "vit": (8, 8, 1), "vit_s16": (8, 8, 1)}
+PICTURES = {"cnn": (8, 8, 1), "cnn_bn": (8, 8, 1), "scnn": (8, 8, 1), "vit": (8, 8, 1), "vit_s16": (8, 8, 1)}
 PICTURES["airbench"] = (9, 9, 3)
 PICTURES |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), (32, 32, 3))
-WIDTHS = {"airbench": 4, "cnn": 4, "cnn_bn": 4, "vit": 12, "vit_s16": 6, "resnet18": 4, "resnet34": 2, "resnet50": 2}
+WIDTHS = {
+    "airbench": 4,
+    "cnn": 4,
+    "cnn_bn": 4,
+    "scnn": 4,
+    "vit": 12,
+    "vit_s16": 6,
+    "resnet18": 4,
+    "resnet34": 2,
+    "resnet50": 2,
+}
 WIDTHS |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), 2)
 # Fewer layers of the same kind; test_cost.py has the whole ones.
 FEWER = {"vit": {"depth": 2}, "vit_s16": {"depth": 2, "size": 64}}

@@ -90,3 +90,31 @@ def test_a_member_without_rows_reads_nothing():
 def test_bad_memberships_are_refused(member, message):
     with pytest.raises(errors.UserError, match=message):
         streams.from_membership(member)
+
+
+def test_coupled_members_read_the_batches_of_their_source_but_for_their_rows():
+    source = np.zeros((3, 30), bool)
+    source[:, 5:25] = True
+    member = source.copy()
+    member[1, 9] = False  # one row less
+    member[2, 9] = False
+    member[2, 28] = True  # and another one instead
+    stream = streams.from_coupled(member, source)
+    read = []
+    for i in range(3):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], stream)
+        read.append([np.asarray(part) for part in streams.epoch_batches(one, keys.root(4), 8, 3)])
+    (rows, weights), (fewer, lost), (other, same) = read
+    place = (rows == 9) & (weights > 0)
+    assert place.sum() == 1 and lost[place] == 0 and same[place] == 1 and other[place] == 28
+    others = (weights > 0) & ~place
+    for changed, weight in ((fewer, lost), (other, same)):
+        np.testing.assert_array_equal(changed[others], rows[others])
+        np.testing.assert_array_equal(weight[~place], weights[~place])
+    assert not np.isin(fewer, [9, 28]).any()  # a row of somebody else is never even read
+    added = source.copy()
+    added[0, :5] = True
+    longer = streams.from_coupled(added, source)
+    np.testing.assert_array_equal(longer.num_rows, [25, 20, 20])
+    with pytest.raises(errors.DataError, match="member 1 has no row to train on"):
+        streams.from_coupled(np.array([[1, 0], [0, 0]], bool), np.ones((2, 2), bool))

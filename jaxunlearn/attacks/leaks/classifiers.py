@@ -155,9 +155,7 @@ def _regressions_by_their_queries(known: jax.Array, deleted: jax.Array, asked: j
     """The same of the asked records, standardised by themselves."""
 
     def one(model: logistic.Logistic, queries: jax.Array) -> jax.Array:
-        spread = jnp.std(queries, 0)
-        scale = jnp.where(spread > 0, spread, 1.0)
-        return _answers(model._replace(mean=jnp.mean(queries, 0), scale=scale), queries)
+        return _answers(logistic.standardised_by(model, queries), queries)
 
     return jax.vmap(one)(_fit_all(known, deleted), asked)
 

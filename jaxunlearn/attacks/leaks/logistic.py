@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jaxunlearn.population import Batch, Clock, Metrics, State, Task
 
 STEPS = 40
+PRODUCTS = 60  # of conjugate gradients in one step
+DIRECT = 128  # features up to which the matrix of second derivatives is cheaper than products with the rows
 CERTAIN = 1e4  # log-odds of a class that is certain: its complement is exactly 0 after the softmax, and stays finite
 
 
@@ -53,16 +55,16 @@ def fit(inputs: jax.Array, labels: jax.Array, weights: jax.Array, num_classes: i
     design = jnp.where(weights[:, None] > 0, design, 0.0)  # padding may hold anything
     classes = jnp.arange(1, 2) if num_classes == 2 else jnp.arange(num_classes)
 
-    def solve(number: jax.Array) -> jax.Array:
-        is_class = (labels == number).astype(inputs.dtype)
-        solution = _newton(design, is_class, weights, strength)
-        present = jnp.sum(weights * is_class)
-        blank = jnp.zeros_like(solution)
-        solution = jnp.where(present > 0, solution, blank.at[-1].set(-CERTAIN))
-        return jnp.where(present < jnp.sum(weights), solution, blank.at[-1].set(CERTAIN))
-
-    # One class after another: the second derivatives of all of them at once would leave the cache.
-    found = jax.lax.map(solve, classes)
+    is_class = (labels[:, None] == classes).astype(inputs.dtype)  # [n, P]
+    if design.shape[1] <= DIRECT:
+        # One class after another: the second derivatives of all of them at once would leave the cache.
+        found = jax.lax.map(lambda one: _newton(design, one[:, None], weights, strength)[:, 0], is_class.T)
+    else:
+        found = _newton(design, is_class, weights, strength).T
+    present = jnp.sum(weights[:, None] * is_class, 0)[:, None]
+    certain = jnp.zeros_like(found[0]).at[-1].set(CERTAIN)
+    found = jnp.where(present > 0, found, -certain)
+    found = jnp.where(present < jnp.sum(weights), found, certain)
     return Logistic(found[:, :-1], found[:, -1], mean, scale)
 
 
@@ -80,35 +82,73 @@ def _standardisation(inputs: jax.Array, weights: jax.Array) -> tuple[jax.Array, 
 
 
 def _newton(design: jax.Array, is_class: jax.Array, weights: jax.Array, strength: float) -> jax.Array:
-    """[F + 1] the optimum of one binary problem; steps are halved where the objective would rise."""
+    """[D, P] optima of P binary problems, of [n, D] rows and [n, P] truths; steps that would raise one are cut."""
     dtype = design.dtype
-    penalty = jnp.ones(design.shape[1], dtype).at[-1].set(0.0) / strength
+    penalty = jnp.ones((design.shape[1], 1), dtype).at[-1].set(0.0) / strength
     close = jnp.sqrt(jnp.finfo(dtype).eps)
-    signs = 1 - 2 * is_class
+    signs, weights = 1 - 2 * is_class, weights[:, None]
+    solve = _exactly if design.shape[1] <= DIRECT else _by_conjugate_gradients
 
-    def objective(solution: jax.Array) -> jax.Array:
-        return jnp.sum(weights * jax.nn.softplus(signs * (design @ solution))) + penalty @ solution**2 / 2
+    def objective(solution: jax.Array, margins: jax.Array) -> jax.Array:
+        return jnp.sum(weights * jax.nn.softplus(signs * margins), 0) + jnp.sum(penalty * solution**2, 0) / 2
 
     def step(carry: tuple) -> tuple:
-        solution, value, _, count = carry
-        chance = jax.nn.sigmoid(design @ solution)
+        solution, margins, value, size, count = carry
+        chance = jax.nn.sigmoid(margins)
         gradient = design.T @ (weights * (chance - is_class)) + penalty * solution
-        curvature = weights * chance * (1 - chance)
-        hessian = (design * curvature[:, None]).T @ design + jnp.diag(penalty + 1e-9)
-        move = jax.scipy.linalg.solve(hessian, gradient, assume_a="pos")
+        move = solve(design, weights * chance * (1 - chance), penalty + 1e-9, gradient)
+        move = jnp.where(size > close, move, 0.0)  # a problem that is solved waits for the others
+        moved = design @ move
         factors = jnp.asarray([1.0, 0.5, 0.25, 0.0625], dtype)
-        tried = jax.vmap(lambda factor: objective(solution - factor * move))(factors)
+        tried = jnp.stack([objective(solution - factor * move, margins - factor * moved) for factor in factors])
         slack = 8 * jnp.finfo(dtype).eps * jnp.abs(value)  # rounding is no rise
-        place = jnp.argmax(jnp.append(tried[:-1] <= value + slack, True))
+        place = jnp.argmax((tried <= value + slack).at[-1].set(True), 0)
         # Convergence is quadratic: after a full step below sqrt(eps) nothing is left but rounding.
-        size = jnp.max(jnp.abs(move)) / (1 + jnp.max(jnp.abs(solution)))
-        return solution - factors[place] * move, tried[place], size, count + 1
+        size = jnp.max(jnp.abs(move), 0) / (1 + jnp.max(jnp.abs(solution), 0))
+        factor = factors[place]
+        value = jnp.take_along_axis(tried, place[None], 0)[0]
+        return solution - factor * move, margins - factor * moved, value, size, count + 1
 
     def goes_on(carry: tuple) -> jax.Array:
-        return (carry[2] > close) & (carry[3] < STEPS)
+        return jnp.any(carry[3] > close) & (carry[4] < STEPS)
 
-    start = jnp.zeros(design.shape[1], dtype)
-    return jax.lax.while_loop(goes_on, step, (start, objective(start), jnp.asarray(jnp.inf, dtype), 0))[0]
+    start, margins = jnp.zeros((design.shape[1], is_class.shape[1]), dtype), jnp.zeros_like(is_class)
+    infinite = jnp.full(is_class.shape[1], jnp.inf, dtype)
+    return jax.lax.while_loop(goes_on, step, (start, margins, objective(start, margins), infinite, 0))[0]
+
+
+def _exactly(design: jax.Array, curvature: jax.Array, penalty: jax.Array, gradient: jax.Array) -> jax.Array:
+    """[D, 1] Newton's step of one problem, by its matrix of second derivatives."""
+    hessian = (design * curvature).T @ design + jnp.diag(penalty[:, 0])
+    return jax.scipy.linalg.solve(hessian, gradient, assume_a="pos")
+
+
+def _by_conjugate_gradients(
+    design: jax.Array, curvature: jax.Array, penalty: jax.Array, gradient: jax.Array
+) -> jax.Array:  # fmt: skip
+    """[D, P] Newton's steps of all problems together, to a thousandth: products with the rows instead of a matrix."""
+    diagonal = design.T**2 @ curvature + penalty
+
+    def product(vector: jax.Array) -> jax.Array:
+        return design.T @ (curvature * (design @ vector)) + penalty * vector
+
+    def step(carry: tuple) -> tuple:
+        move, rest, direction, size, count = carry
+        image = product(direction)
+        length = size / jnp.maximum(jnp.sum(direction * image, 0), tiny)
+        move, rest = move + length * direction, rest - length * image
+        scaled = rest / diagonal
+        after = jnp.sum(rest * scaled, 0)
+        return move, rest, scaled + after / jnp.maximum(size, tiny) * direction, after, count + 1
+
+    tiny = jnp.finfo(design.dtype).tiny
+    scaled = gradient / diagonal
+    begun = jnp.sum(gradient * scaled, 0)
+
+    def goes_on(carry: tuple) -> jax.Array:
+        return jnp.any(carry[3] > 1e-6 * begun) & (carry[4] < PRODUCTS)
+
+    return jax.lax.while_loop(goes_on, step, (jnp.zeros_like(gradient), gradient, scaled, begun, 0))[0]
 
 
 def logits(model: Logistic, inputs: jax.Array) -> jax.Array:
@@ -118,6 +158,15 @@ def logits(model: Logistic, inputs: jax.Array) -> jax.Array:
     if scores.shape[-1] == 1:
         return jnp.concatenate([jnp.zeros_like(scores), scores], -1)
     return jax.nn.log_sigmoid(scores)
+
+
+def standardised_by(model: Logistic, queries: jax.Array) -> Logistic:
+    """The same model as the published code asks it: queries [q, F] standardised by their own mean and deviation.
+
+    A single query becomes the zero vector, so that every record gets the same answer.
+    """
+    spread = jnp.std(queries, 0)
+    return model._replace(mean=jnp.mean(queries, 0), scale=jnp.where(spread > 0, spread, 1.0))
 
 
 def task(num_classes: int, example: jax.ShapeDtypeStruct) -> Task:

@@ -162,16 +162,44 @@ def draw(
                 np.stack([generator.choice(one, sizes.group, replace=False) for _ in range(sizes.deletions)])
             )
     sets, gone = np.stack(rows), np.stack(deleted)
+    # Before what depends on the case: every case is measured on the same models.
+    added = None
+    if online:
+        fresh = [later.choice(pool.replace, sizes.group, replace=False) for _ in range(sizes.sets * sizes.deletions)]
+        added = np.stack(fresh).reshape(gone.shape)
     positive = _evaluated(sets, gone, case, later)
     if sizes.shards:
         negative = np.stack([later.choice(pool.negative, sizes.deletions, replace=False) for _ in sets])[:, :, None]
     else:
         negative = later.choice(pool.negative, positive.shape)
-    added = None
-    if online:
-        fresh = [later.choice(pool.replace, sizes.group, replace=False) for _ in range(sizes.sets * sizes.deletions)]
-        added = np.stack(fresh).reshape(gone.shape)
     return SidePlan(sets, gone, shard_of(sets, gone, sizes.shards), positive, negative, added)
+
+
+def whole(
+    num_rows: int, sizes: Sizes, seed: int, *, repeats: int = 1, case: str = "in_out", online: bool = False
+) -> tuple[tuple[SidePlan, SidePlan], ...]:
+    """Draws both sides of every repeat; repeat r is what seed + r gives as its first.
+
+    Raises:
+      ConfigError: as `check`.
+    """
+    both = pools(num_rows)
+    for side, pool in zip(("shadow", "target"), both, strict=True):
+        check(sizes, pool, case, online, side)
+    found = []
+    for repeat in range(repeats):
+        generator, later = np.random.RandomState((seed + repeat) % 2**32), np.random.RandomState([seed + repeat, 1])
+        shadow, target = (draw(pool, sizes, generator, later, case=case, online=online) for pool in both)
+        found.append((shadow, target))
+    return tuple(found)
+
+
+def renamed(side: SidePlan, names: np.ndarray) -> SidePlan:
+    """The same plan in other row numbers: row i becomes names[i]."""
+    added = None if side.added is None else names[side.added]
+    return SidePlan(
+        names[side.sets], names[side.deleted], side.shard, names[side.positive], names[side.negative], added
+    )
 
 
 def _evaluated(sets: np.ndarray, deleted: np.ndarray, case: str, later: np.random.RandomState) -> np.ndarray:

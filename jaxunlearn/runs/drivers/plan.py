@@ -5,6 +5,7 @@ compiled, which says what memory it takes, and a few of its steps are timed; the
 """
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -78,11 +79,31 @@ def make(
     split = splits.draw(experiment)
     names = tuple(name for name in audited.wanted(experiment.settings) if name in names)
     specs = [shadow.describe(experiment, split), *(audited.describe(experiment, split, name) for name in names)]
-    by_name = {spec.name: spec for spec in specs}
+    typical = next((place for place, spec in enumerate(specs) if spec.name == "retrained"), 0)
+
+    def unlearning(rate: _Rate) -> list[RolePlan]:
+        return [_unlearning(unlearned.describe(experiment, split, variant), split, rate) for variant in asked]
+
+    return of_roles(specs, typical, unlearning)
+
+
+def of_roles(
+    specs: list[roles.RoleSpec], typical: int = 0, more: Callable[["_Rate"], list[RolePlan]] = lambda rate: []
+) -> Plan:  # fmt: skip
+    """The plan of some roles.
+
+    Args:
+      specs: at least one.
+      typical: place of the one whose rate is measured.
+      more: rate -> plans of what is no training from scratch.
+
+    Raises:
+      DeviceError: not even one member fits into memory.
+    """
+    experiment = specs[0].experiment
     fitted, lifting = _fit(max(specs, key=lambda spec: len(spec.membership)))
-    rate = _measured_rate(by_name.get("retrained", specs[0]))
-    found = [_planned(spec, rate) for spec in specs]
-    found += [_unlearning(unlearned.describe(experiment, split, variant), split, rate) for variant in asked]
+    rate = _measured_rate(specs[typical])
+    found = [*(_planned(spec, rate) for spec in specs), *more(rate)]
     return Plan(
         tuple(found),
         experiment.cost.parameters,

@@ -116,11 +116,17 @@ def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
     return np.stack(found).astype(np.float32)
 
 
+def open_file(run: store.Run, spec: roles.RoleSpec, view: str = CLEAN, lines: int = 0) -> logits.LogitsFile:
+    """The role's file of logits on its rows, for answers that are computed elsewhere; `lines`: 0 = one per member."""
+    path = run.path("logits", file_name(spec.name, view))
+    classes, dtype = spec.experiment.dataset.num_classes, spec.experiment.settings.engine.logits_dtype
+    mark = _fingerprint(spec, spec.rows, view)
+    return logits.open_file(path, lines or len(spec.membership), len(spec.rows), classes, dtype, mark)
+
+
 def write(run: store.Run, spec: roles.RoleSpec, view: str, values: np.ndarray) -> np.ndarray:
     """Stores logits [M, N, C] that were computed elsewhere (joint answers of an ensemble) as the role's own."""
-    path = run.path("logits", file_name(spec.name, view))
-    dtype, mark = spec.experiment.settings.engine.logits_dtype, _fingerprint(spec, spec.rows, view)
-    file = logits.open_file(path, len(values), len(spec.rows), values.shape[-1], dtype, mark)
+    file = open_file(run, spec, view, len(values))
     todo = np.asarray([line for line in range(len(values)) if line not in file.done], np.int64)
     for line in todo:
         file.values[line] = values[line]

@@ -43,7 +43,13 @@ def make_job(spec: roles.RoleSpec, member_ids: np.ndarray, lengths: tuple[int, i
     """The training job of some members of a role; `lengths` pads both streams to the role's largest member."""
     settings = spec.experiment.settings
     ids = np.asarray(member_ids, np.int32)
-    stream = population.from_membership(spec.membership[ids], lengths[0])
+    shared = None if spec.coupling is None else np.asarray(spec.coupling, np.int32)[ids]
+    own = spec.membership[ids]
+    stream = (
+        population.from_membership(own, lengths[0])
+        if shared is None
+        else population.from_coupled(own, spec.membership[shared], lengths[0])
+    )
     factors = np.ones(len(ids), np.float32) if spec.factors is None else spec.factors[ids]
     decays = np.full(len(ids), settings.train.weight_decay, np.float32)
     best = population.from_membership(_held_out(spec, ids), lengths[1]) if settings.train.keep == "best" else None
@@ -51,7 +57,7 @@ def make_job(spec: roles.RoleSpec, member_ids: np.ndarray, lengths: tuple[int, i
         task=spec.experiment.task,
         streams={"train": stream},
         batches={"train": settings.train.batch},
-        member_ids=ids,
+        member_ids=ids if shared is None else shared,
         key=keys.stream(keys.root(settings.seed), spec.name),
         constants={"learning_rate": settings.train.learning_rate * factors, "weight_decay": decays},
         steps=-(-stream.rows.shape[1] // settings.train.batch),
@@ -78,6 +84,8 @@ def train_missing(run: store.Run, reporter: progress.Reporter, spec: roles.RoleS
         return chunked.TrainingCost()
     missing = np.concatenate([ids for ids, _ in queue])
     rows = spec.membership[missing].sum(1)
+    if spec.coupling is not None:  # a member keeps the places of the rows that it lacks
+        rows = np.maximum(rows, spec.membership[spec.coupling[missing]].sum(1))
     held_out = _held_out(spec, missing).sum(1) if settings.train.keep == "best" else np.zeros(1)
     lifting = experiments.lifting(spec.experiment, min(len(rows), settings.engine.chunk or len(rows)))
     work = Work(run, reporter, spec, lifting, (int(rows.max()), int(held_out.max())), {})

@@ -48,6 +48,7 @@ class RoleSpec(NamedTuple):
       factors: [M] float32 factors on the learning rate; None = 1.
       drawn: what decides about a membership that is drawn and kept in the run folder; None = it follows from the split.
       start: whose weights the members start from; None = each member's own random initialisation.
+      coupling: [M] member numbers: whose initial weights and batches each member shares; None = everyone has its own.
       variant, method: how originals become these members; None = trained on their rows.
     """
 
@@ -64,6 +65,7 @@ class RoleSpec(NamedTuple):
     factors: np.ndarray | None = None
     drawn: Mapping[str, Any] | None = None
     start: Start | None = None
+    coupling: np.ndarray | None = None
     variant: Variant | None = None
     method: unlearn.Method | None = None
 

@@ -1,0 +1,47 @@
+"""Measures what the original and the unlearned version of a model together reveal about a deleted record.
+
+    python -m launch.leaks --posteriors=my.npz --out=DIR [--attack=rf] [--defence=label]
+    python -m launch.leaks --config=configs/leaks_digits.py
+    python -m launch.leaks --config=configs/leaks_adult.py --config.data.path=adult.csv [--unlearning=sisa] [--group=10]
+
+An .npz (or folder of .npy) of posteriors from any framework is enough: `shadow_original`, `shadow_unlearned` [n, c] and
+`shadow_deleted` [n] of models that the attacker trained, `target_original`, `target_unlearned` [t, c] and
+`target_deleted` [t] of the models under attack; 1 = the record was trained on and then deleted, 0 = nobody trained on
+it. `target_set` [t] says which records share a model (README). With a config, originals and unlearned models of both
+sides are trained first, as one population; finished ones are reused, and leaks/posteriors.npz keeps their answers for
+other attacks. Prints AUC, accuracy, TPR at a low FPR, DegCount and DegRate of every feature next to the attack on the
+original alone, with intervals over record sets, and writes leaks.npz, leaks.csv, leaks.json and report/leaks.html.
+HIGHER = more is revealed = worse.
+"""
+
+import sys
+
+from jaxunlearn import errors, progress, settings
+from launch import _analysis, _entry
+
+VERB = _analysis.Verb("leaks", "leaks", "posteriors", "leaks", "an .npz (or folder of .npy) of posteriors")
+define, alone = _analysis.define(VERB), _analysis.alone(VERB)
+
+
+def command(request: _entry.Request) -> None:
+    """Plans or analyses, then prints the answer, the tables and where the files are."""
+    if not request.flags[VERB.flag].value:
+        return _run(request)
+    for name in settings.LEAKS_OF_RUNS:
+        if request.flags[name].present:
+            raise errors.ConfigError(f"--{name} belongs to --config: the models of --{VERB.flag} are made already.")
+    _analysis.command(VERB)(request)
+
+
+def _run(request: _entry.Request) -> None:
+    for name in _analysis.ONLY_ARRAYS:
+        if request.flags[name].present:
+            raise errors.ConfigError(f"--{name} belongs to --{VERB.flag}. With a config, results go to --workdir.")
+    chosen = _analysis.changed(VERB, request)
+    from jaxunlearn.runs.drivers import leak_input
+
+    progress.show(leak_input.run(chosen, request.workdir, request.overwrite, request.dry_run, request.overrides))
+
+
+if __name__ == "__main__":
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))

@@ -1,0 +1,248 @@
+"""Runs of launch.leaks: who trains on what, every family of models, a kill in the middle, later attacks, refusals."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxunlearn.attacks.leaks import plan
+from jaxunlearn.metrics import privacy
+from jaxunlearn.runs import experiments
+from jaxunlearn.runs.execution import scratch
+from jaxunlearn.runs.roles import leaks as leak_roles
+from jaxunlearn.store import chunks
+from launch import _entry, leaks
+
+SMOKE = ("--config=configs/leaks_digits.py:smoke",)
+CHOSEN = ("--feature=l2_distance", "--features=l2_distance")
+
+
+@pytest.fixture
+def launch(capsys):
+    def run(*flags):
+        argv = ["x", *map(str, flags)]
+        code = _entry.main(leaks.command, leaks.__doc__, argv, define=leaks.define, alone=leaks.alone)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of exact logistic regressions."""
+    folder = tmp_path_factory.mktemp("leaks") / "run"
+    argv = ["x", *SMOKE, *CHOSEN, f"--workdir={folder}"]
+    assert _entry.main(leaks.command, leaks.__doc__, argv, define=leaks.define, alone=leaks.alone) == 0
+    return folder
+
+
+def resolved(*flags):
+    request = _entry.parse(["x", *SMOKE, *flags], "", leaks.define, leaks.alone)
+    return leaks._analysis.changed(leaks.VERB, request)
+
+
+def role(*flags):
+    return leak_roles.describe(experiments.prepare(leak_roles.narrow(resolved(*flags))))
+
+
+def results(folder):
+    with np.load(folder / "leaks.npz") as kept:
+        return dict(kept)
+
+
+def test_the_population_is_the_plan(finished):
+    made = role()
+    spec, plans = made
+    assert spec.membership.shape == (2 * 2 * (1 + 3), 1797) and len(plans) == 1
+    file_rows = np.asarray(spec.experiment.dataset.ids)
+    drawn = plan.whole(1797, plan.Sizes(2, 60, 3), spec.experiment.settings.seed)[0]
+    shadow, target = drawn
+    np.testing.assert_array_equal(np.sort(file_rows[spec.membership[0]]), np.sort(shadow.sets[0]))
+    gone = spec.membership[8] & ~spec.membership[10]  # the target side: two originals, then deletions of the first
+    np.testing.assert_array_equal(file_rows[gone], target.deleted[0, 0])
+    kept = results(finished)
+    assert kept["deleted"].tolist() == [True, False] * 6 and kept["set"].tolist() == [0] * 6 + [1] * 6
+    assert kept["ids"][0] == str(target.deleted[0, 0, 0]) and kept["ids"][1] == str(target.negative[0, 0, 0])
+
+
+def test_answers_are_those_of_the_members_alone(finished):
+    """The pair of a record: its set's original and the model without it, fitted by themselves."""
+    from sklearn.linear_model import LogisticRegression
+
+    spec, plans = role()
+    data = spec.experiment.dataset
+    inputs, labels = np.asarray(data.inputs, np.float64).reshape(len(data.labels), -1), np.asarray(data.labels)
+    with np.load(finished / "leaks" / "posteriors.npz") as kept:
+        for name, member in (("target_original", 8), ("target_unlearned", 10)):
+            own = inputs[spec.membership[member]]
+            deviation = own.std(0)
+            scale = np.where(deviation > 0, deviation, 1.0)
+            record = (inputs[plans[0][1].positive[0, 0, 0]] - own.mean(0)) / scale
+            answer = np.zeros(10)
+            for number in range(10):
+                truth = labels[spec.membership[member]] == number
+                model = LogisticRegression(tol=1e-10, max_iter=5000).fit((own - own.mean(0)) / scale, truth)
+                answer[number] = model.predict_proba(record[None])[0, 1]
+            np.testing.assert_allclose(kept[name][0], answer / answer.sum(), atol=2e-4)
+
+
+def test_the_report_knows_how_overfitted_the_originals_are(finished):
+    utility = json.loads((finished / "leaks.json").read_text())["utility"]["target"]
+    assert len(utility["train"]) == 2 and min(utility["train"]) > 0.95 > max(utility["test"])
+    assert "How overfitted are the original models?" in (finished / "report" / "leaks.html").read_text()
+    assert "16: 2 + 2 sets of 60, 3 deletions of 1 each" in (finished / "report" / "leaks.html").read_text()
+
+
+def test_kept_posteriors_are_attacked_again_with_equal_results(finished, launch, tmp_path):
+    path = finished / "leaks" / "posteriors.npz"
+    code, _ = launch(f"--posteriors={path}", f"--out={tmp_path / 'out'}", "--seed=42", *CHOSEN)
+    assert code == 0
+    first, again = results(finished), results(tmp_path / "out")
+    for name in first:
+        np.testing.assert_array_equal(first[name], again[name])
+
+
+def test_another_attack_and_another_case_train_nothing(finished, launch, monkeypatch):
+    monkeypatch.setattr(scratch.population, "train", lambda *given, **more: pytest.fail("trained again"))
+    before = results(finished)
+    for flags in (("--attack=rf",), ("--case=in_in",), ()):
+        code, said = launch(*SMOKE, *CHOSEN, f"--workdir={finished}", *flags)
+        assert code == 0, said
+    for name, values in results(finished).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+@pytest.mark.parametrize("model", ["lr", "dt"])
+def test_killed_and_resumed_it_ends_with_equal_results(model, launch, tmp_path, monkeypatch):
+    flags = (*SMOKE, *CHOSEN, f"--model={model}", "--config.engine.chunk=6")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    monkeypatch.setattr("jaxunlearn.runs.execution.host.BLOCK", 6)
+    assert launch(*flags, f"--workdir={whole}")[0] == 0
+    calls = []
+
+    def stop_at_second(real):
+        def call(*given, **more):
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return real(*given, **more)
+
+        return call
+
+    where, name = (chunks, "save") if model == "lr" else (leak_roles_logits(), "commit")
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, stop_at_second(getattr(where, name)))
+        assert launch(*flags, f"--workdir={broken}")[0] == 130
+    assert not (broken / "leaks.npz").exists()
+    code, said = launch(*flags, f"--workdir={broken}")
+    assert code == 0 and ("6 of 16 members are finished already" in said or model == "dt")
+    one, other = results(whole), results(broken)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def leak_roles_logits():
+    from jaxunlearn.runs.execution import host
+
+    return host.logits
+
+
+@pytest.mark.parametrize("flags, members, rows", [
+    (("--unlearning=sisa", "--shards=5"), 4 * (5 + 3), {12, 11}),
+    (("--group=4", "--update=online"), 16, {60}),
+    (("--group=4",), 16, {60, 56}),
+    (("--repeats=2",), 32, {60, 59}),
+])  # fmt: skip
+def test_every_way_to_unlearn_is_a_membership(flags, members, rows):
+    spec = role(*flags).spec
+    assert len(spec.membership) == members and set(spec.membership.sum(1).tolist()) == rows
+
+
+def test_shards_groups_and_repeats_run_to_the_end(launch, tmp_path):
+    for flags in (("--unlearning=sisa", "--shards=5"), ("--group=3", "--case=multi_version", "--repeats=2")):
+        code, said = launch(*SMOKE, *CHOSEN, "--model=dt", *flags, f"--workdir={tmp_path / flags[0][2:7]}")
+        assert code == 0 and "from both versions" in said, said
+    assert results(tmp_path / "group")["repeat"].tolist() == [0] * 12 + [1] * 12
+
+
+def test_repeats_grow_and_keep_what_is_there(launch, tmp_path):
+    folder = tmp_path / "run"
+    for repeats in (1, 2):
+        assert launch(*SMOKE, *CHOSEN, "--model=dt", f"--repeats={repeats}", f"--workdir={folder}")[0] == 0
+        moved = results(folder)["distance"]
+        assert len(moved) == 12 * repeats
+        first = moved if repeats == 1 else first  # noqa: F821 - bound in the first round
+    np.testing.assert_array_equal(moved[:12], first)
+
+
+def test_coupled_networks_differ_by_the_deleted_record_alone(launch, tmp_path):
+    moved = {}
+    for coupling in ("shared", "independent"):
+        folder = tmp_path / coupling
+        code, said = launch(*SMOKE, *CHOSEN, "--model=network", f"--coupling={coupling}", f"--workdir={folder}")
+        assert code == 0, said
+        moved[coupling] = results(folder)["distance"]
+    assert np.median(moved["shared"]) < 0.5 * np.median(moved["independent"])
+
+
+REFUSED = {
+    "a set larger than its pool": (("--set_size=719",), "set_size = 719, but the shadow side has 718 records"),
+    "nothing left": (("--group=60",), "nothing is left to train on"),
+    "uneven shards": (("--unlearning=sisa", "--shards=7"), "does not split into 7 equal shards"),
+    "top_k": (("--defence=top_k", "--top_k=11"), "top_k = 11: a posterior over 10 classes"),
+    "arrays only": (("--out=x",), "--out belongs to --posteriors"),
+    "a case": (("--case=out_in",), "leaks.case"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_impossible_runs_are_refused_before_a_folder_is_made(case, launch, tmp_path):
+    flags, message = REFUSED[case]
+    code, said = launch(*SMOKE, *flags, f"--workdir={tmp_path / 'run'}")
+    assert code == 2 and message in said and "Traceback" not in said, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_runs_say_what_would_be_trained(launch, tmp_path):
+    for flags in ((), ("--model=network",)):
+        code, said = launch(*SMOKE, *flags, "--dry_run", f"--workdir={tmp_path / 'run'}")
+        assert code == 0 and "16: 2 + 2 sets of 60, 3 deletions of 1 each" in said and "12 records" in said
+    assert "model-steps" in said and not (tmp_path / "run").exists()
+
+
+def test_models_of_other_settings_are_not_mixed(finished, launch):
+    code, said = launch(*SMOKE, *CHOSEN, "--deletions=4", f"--workdir={finished}")
+    assert code == 2 and "--overwrite=leaks" in said
+
+
+def test_private_networks_say_what_is_guaranteed(launch, tmp_path):
+    flags = (*SMOKE, *CHOSEN, "--model=network", "--private", "--noise=4", f"--workdir={tmp_path / 'run'}")
+    code, said = launch(*flags)
+    assert code == 0, said
+    page = (tmp_path / "run" / "report" / "leaks.html").read_text()
+    guaranteed = privacy.epsilon(2, 1.0, 4.0)  # batches of 64 hold all 60 records
+    assert f"epsilon {guaranteed:.3g} at delta 1e-05 for one version (DP-SGD, noise 4, clip 1, 2 steps" in page
+    code, said = launch(*flags, "--noise=5")
+    assert code == 2 and "--overwrite=leaks" in said  # other models
+    for more, message in (("--coupling=shared", "share their noise"), ("--model=lr", "trains networks by DP-SGD")):
+        code, said = launch(*flags, more)
+        assert code == 2 and message in said
+
+
+def test_an_attack_carries_over_from_other_models(finished, launch, tmp_path):
+    flags = (*SMOKE, *CHOSEN, "--model=dt", f"--workdir={tmp_path / 'run'}")
+    assert launch(*flags)[0] == 0
+    own = results(tmp_path / "run")
+    code, said = launch(*flags, f"--shadow_from={finished}")
+    assert code == 0, said
+    assert f"of {finished}" in (tmp_path / "run" / "report" / "leaks.html").read_text()
+    carried = results(tmp_path / "run")
+    np.testing.assert_array_equal(own["distance"], carried["distance"])
+    assert (own["l2_distance__probability"] != carried["l2_distance__probability"]).any()
+    few = {name: np.full((4, 3), 1 / 3) if name.endswith(("original", "unlearned")) else np.arange(4) % 2 > 0
+           for name in (f"{side}_{part}" for side in ("shadow", "target")
+                        for part in ("original", "unlearned", "deleted"))}  # fmt: skip
+    np.savez(tmp_path / "other.npz", **few)
+    code, said = launch(*flags, f"--shadow_from={tmp_path / 'other.npz'}")
+    assert code == 2 and "answer over 3 classes, the target models over 10" in said
