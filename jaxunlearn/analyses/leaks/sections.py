@@ -127,7 +127,9 @@ def action(found: Leaks) -> str:
     if auc.low > 0.5:
         return "Not the deletion, but the original alone gives records away: look at its overfitting first."
     return (
-        "Nothing has to be done against this attacker. Try other attacks (--attack=rf, lr, mlp) before relying on it."
+        f"This attack shows no leak: its AUC is at most {formats.number(auc.high, bare=True)} "
+        f"({formats.rate(found.level)} interval). That is no proof that nothing leaks: try other attacks (--attack=rf, "
+        "lr, mlp, threshold) and more records before relying on it."
     )
 
 

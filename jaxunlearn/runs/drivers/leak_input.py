@@ -209,7 +209,8 @@ def privacy(role: leaks.LeakRole) -> str:
     found = accountant.epsilon(steps, min(1.0, settings.train.batch / rows), chosen.noise, chosen.delta)
     return (
         f"epsilon {found:.3g} at delta {chosen.delta:g} for one version (DP-SGD, noise {chosen.noise:g}, clip "
-        f"{chosen.clip:g}, {steps:,} steps of {settings.train.batch} of {rows:,} records)"
+        f"{chosen.clip:g}, {steps:,} steps of {settings.train.batch} of {rows:,} records; the accountant takes "
+        "every batch for a random sample of the records, while these are shuffled)"
     )
 
 
