@@ -11,10 +11,12 @@ MAX_MODELS, MAX_EPOCHS, MAX_WIDTH, MAX_LEVELS, MAX_RESAMPLES = 100_000, 100_000,
 
 
 def field(
-    default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
-) -> Any:
-    """A setting with its default, help text, and range or choices."""
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = (),
+    of_runs: bool = False,
+) -> Any:  # fmt: skip
+    """Declares a setting: its default, help, range or choices, and whether it says nothing about a user's arrays."""
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "of_runs": of_runs}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def section(cls: type) -> Any:

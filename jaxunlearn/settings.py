@@ -17,7 +17,7 @@ from typing import Any
 import ml_collections
 
 from jaxunlearn import checks, errors
-from jaxunlearn.attack_sections import LEAKS_OF_RUNS, LeaksSettings
+from jaxunlearn.attack_sections import LeaksSettings
 from jaxunlearn.sections import (
     CLASS_KINDS,
     AuditSettings,
@@ -41,7 +41,7 @@ from jaxunlearn.sections import (
 from jaxunlearn.sections import field as setting
 
 __all__ = [
-    "CLASS_KINDS", "LEAKS_OF_RUNS", "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings",
+    "CLASS_KINDS", "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings",
     "EngineSettings", "EpsilonSettings", "EvaluateSettings", "ForgetSettings", "LeaksSettings", "ModelSettings",
     "Settings", "ShadowSettings", "SplitSettings", "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings",
     "UnlearnSettings", "cache_folder", "defaults", "field_names", "resolve", "to_dict", "unknown_setting", "variant",

@@ -1,6 +1,7 @@
 """The launcher of every analysis: flags from its settings, a run folder or a file of arrays in, the answer out."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Callable
@@ -56,13 +57,29 @@ def alone(verb: Verb) -> Callable[[flags.FlagValues], str]:
     return lambda values: _entry.folder_of(values[verb.flag].value, values["out"].value)
 
 
-def command(verb: Verb) -> Callable[[_entry.Request], None]:
-    """Returns the command of an analysis: plans or analyses, then prints the answer and where the files are."""
+# (settings, workdir, stages to overwrite, whether it is a dry run, settings of the command line) -> what is printed.
+Run = Callable[[settings.Settings, str, tuple[str, ...], bool, Any], str]
+
+
+def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], None]:
+    """Returns the command of an analysis: plans or analyses, then prints the answer and where the files are.
+
+    Args:
+      verb: the analysis.
+      run: what is done with a config, where its models are not those of the audit (`runs.drivers.run_input`).
+    """
 
     def work(request: _entry.Request) -> None:
         path, has_config = request.flags[verb.flag].value, request.flags["config"].value is not None
         if path and has_config:
             raise errors.ConfigError(f"give --config (a run) or --{verb.flag} (arrays), not both.")
+        for name in [field.name for field in _fields(verb) if field.metadata["of_runs"]] if path else ONLY_ARRAYS:
+            if request.flags[name].present:
+                raise errors.ConfigError(
+                    f"--{name} belongs to --config: the models of --{verb.flag} are made already."
+                    if path
+                    else f"--{name} belongs to --{verb.flag}. With a config, results go to --workdir."
+                )
         chosen = changed(verb, request)
         if path:
             from jaxunlearn.runs.drivers import array_input
@@ -70,17 +87,16 @@ def command(verb: Verb) -> Callable[[_entry.Request], None]:
             progress.show(array_input.run(verb.name, path, chosen, request.workdir, request.overwrite, request.dry_run,
                                   request.flags["probabilities"].value))  # fmt: skip
             return
-        from jaxunlearn.runs.drivers import run_input
-
-        for name in ONLY_ARRAYS:
-            if request.flags[name].present:
-                raise errors.ConfigError(f"--{name} belongs to --{verb.flag}. With a config, results go to --workdir.")
-        job = run_input.job_of(verb.name)
-        progress.show(
-            run_input.run(job, chosen, request.workdir, request.overwrite, request.dry_run, request.overrides)
-        )
+        with_config = _run_of(verb) if run is None else run
+        progress.show(with_config(chosen, request.workdir, request.overwrite, request.dry_run, request.overrides))
 
     return work
+
+
+def _run_of(verb: Verb) -> Run:
+    from jaxunlearn.runs.drivers import run_input
+
+    return functools.partial(run_input.run, run_input.job_of(verb.name))
 
 
 def changed(verb: Verb, request: _entry.Request) -> settings.Settings:

@@ -15,33 +15,22 @@ HIGHER = more is revealed = worse.
 """
 
 import sys
+from typing import Any
 
-from jaxunlearn import errors, progress, settings
 from launch import _analysis, _entry
 
 VERB = _analysis.Verb("leaks", "leaks", "posteriors", "leaks", "an .npz (or folder of .npy) of posteriors")
 define, alone = _analysis.define(VERB), _analysis.alone(VERB)
 
 
-def command(request: _entry.Request) -> None:
-    """Plans or analyses, then prints the answer, the tables and where the files are."""
-    if not request.flags[VERB.flag].value:
-        return _run(request)
-    for name in settings.LEAKS_OF_RUNS:
-        if request.flags[name].present:
-            raise errors.ConfigError(f"--{name} belongs to --config: the models of --{VERB.flag} are made already.")
-    _analysis.command(VERB)(request)
-
-
-def _run(request: _entry.Request) -> None:
-    for name in _analysis.ONLY_ARRAYS:
-        if request.flags[name].present:
-            raise errors.ConfigError(f"--{name} belongs to --{VERB.flag}. With a config, results go to --workdir.")
-    chosen = _analysis.changed(VERB, request)
+def run(*request: Any) -> str:
+    """Trains originals and unlearned models of both sides and attacks them; see `leak_input.run`."""
     from jaxunlearn.runs.drivers import leak_input
 
-    progress.show(leak_input.run(chosen, request.workdir, request.overwrite, request.dry_run, request.overrides))
+    return leak_input.run(*request)
 
+
+command = _analysis.command(VERB, run)
 
 if __name__ == "__main__":
     sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
