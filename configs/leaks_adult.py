@@ -9,8 +9,8 @@
     ... --defence=label                   only predicted labels are published
     ... --model=network --coupling=shared networks of model.*, train.* (standardised), from the same start and batches
 
-Expected: AUC, mean ± sd over --repeats=20 (seeds 0 to 19; of rf one seed, half of its 95 % interval), attack dt, and one
-run of the released code with its errors mended (rf: 2 + 2 sets). 8 s for one seed of trees from nothing, 10 s of
+Expected: AUC, mean ± sd over --repeats=20 (seeds 0 to 19; of rf one seed, half of its 95 % interval), attack dt, and
+one run of the released code with its errors mended (rf: 2 + 2 sets). 8 s for one seed of trees from nothing, 10 s of
 regressions (two cores of an AMD EPYC, jax 0.10.2, CPU); a forest of 500 trees for each of 420 models takes 14 min.
 
     models, case               direct_diff    sorted_diff    original alone   DegCount  DegRate   released
