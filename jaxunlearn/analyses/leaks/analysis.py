@@ -9,7 +9,7 @@ from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
 from jaxunlearn.analyses.leaks import inputs, measures, sections
 from jaxunlearn.analyses.leaks.inputs import LeakInputs
 from jaxunlearn.analyses.leaks.measures import Leaks
-from jaxunlearn.attacks.leaks import classifiers, defences, features
+from jaxunlearn.attacks.leaks import defences, features
 from jaxunlearn.report.section import Report
 from jaxunlearn.settings import Settings
 
@@ -84,7 +84,7 @@ def check(settings: Settings) -> None:
     """
     inputs.wanted(settings)
     chosen = settings.leaks
-    if chosen.attack == "threshold" and chosen.feature not in classifiers.THRESHOLDS:
+    if chosen.attack == "threshold" and chosen.feature not in features.THRESHOLDS:
         raise errors.ConfigError(
             f"leaks.feature = {chosen.feature!r} is not what attack = 'threshold' looks at. Give "
             "--feature=l2_distance, or another attack."

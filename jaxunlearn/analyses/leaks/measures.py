@@ -7,14 +7,17 @@ deviation over repeats.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jaxunlearn.analyses.leaks.inputs import LeakInputs, Side
-from jaxunlearn.attacks.leaks import classifiers, defences, degradation, features
+from jaxunlearn.attacks.leaks import defences, degradation, features
 from jaxunlearn.metrics import intervals, roc
 from jaxunlearn.records import Finding
+
+if TYPE_CHECKING:
+    from jaxunlearn.attacks.leaks import classifiers
 
 LEVEL_OF_TPR = 1e-2
 BLOCKS = 100  # of records, where sets are not known
@@ -71,13 +74,15 @@ def published(side: Side, defence: str, top_k: int, temperature: float) -> Side:
 
 def attack(
     given: LeakInputs, names: tuple[str, ...], kind: str, seed: int, faithful: bool
-) -> tuple[dict[str, classifiers.Answers], dict[str, float]]:
+) -> tuple[dict[str, "classifiers.Answers"], dict[str, float]]:
     """Attacks every repeat by itself.
 
     Returns:
       (feature -> answers on all target records, feature -> mean AUC on the shadow records). Features that the attack
       does not know are left out.
     """
+    from jaxunlearn.attacks.leaks import classifiers  # trains populations: arrays of other analyses need none of it
+
     repeats = np.unique(given.target.repeat)
     answers: dict[str, classifiers.Answers] = {}
     fitted: dict[str, list[float]] = {}
@@ -97,7 +102,7 @@ def attack(
     return answers, {name: float(np.mean(values)) for name, values in fitted.items()}
 
 
-def measure(answers: Mapping[str, classifiers.Answers], side: Side, level: float) -> dict[str, dict[str, Finding]]:
+def measure(answers: Mapping[str, "classifiers.Answers"], side: Side, level: float) -> dict[str, dict[str, Finding]]:
     """Numbers of every feature against the classical attack.
 
     Args:
@@ -148,7 +153,7 @@ def _blocks(side: Side) -> np.ndarray:
     return unit
 
 
-def _statistics(answers: Mapping[str, classifiers.Answers], side: Side, kept: np.ndarray) -> np.ndarray:
+def _statistics(answers: Mapping[str, "classifiers.Answers"], side: Side, kept: np.ndarray) -> np.ndarray:
     """[features, statistics] means over repeats, of the kept records; NaN where a kind is missing."""
     tables = []
     for number in np.unique(side.repeat[kept]):

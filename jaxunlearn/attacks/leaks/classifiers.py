@@ -62,7 +62,7 @@ def run(
       faithful: lr standardises target records by themselves for its probabilities, as published; not for its scores.
 
     Returns:
-      feature -> answers. `threshold` knows only the features of `THRESHOLDS` and leaves the others out.
+      feature -> answers. `threshold` knows only the features of `features.THRESHOLDS` and leaves the others out.
 
     Raises:
       ConfigError: unknown attack, or one that knows none of the features. DataError: only one kind of record.
@@ -204,23 +204,16 @@ def _held_out(deleted: np.ndarray, seed: int) -> np.ndarray:
     return held_out
 
 
-# What a threshold is laid on: one number per record, higher = deleted member.
-THRESHOLDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "l2_distance": lambda values: values[:, 0],
-    features.CLASSICAL: lambda values: values.max(1),
-}
-
-
 def _threshold(shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool) -> dict[str, Attacked]:
     del seed, faithful
-    known = [name for name in shadow if name in THRESHOLDS]
+    known = [name for name in shadow if name in features.THRESHOLDS]
     if not known:
         raise errors.ConfigError(
-            f"attack = 'threshold' knows the features {', '.join(THRESHOLDS)}; ask for one of them."
+            f"attack = 'threshold' knows the features {', '.join(features.THRESHOLDS)}; ask for one of them."
         )
     found = {}
     for name in known:
-        numbers = THRESHOLDS[name](shadow[name])
+        numbers = features.THRESHOLDS[name](shadow[name])
         order = np.argsort(-numbers, kind="stable")
         falling, hits = numbers[order], np.cumsum(deleted[order])
         misses = np.arange(1, len(order) + 1) - hits
@@ -234,7 +227,7 @@ def _threshold(shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, f
         def answers(values: np.ndarray, cut: float = falling[place], sides: tuple = (above, below)) -> Answers:
             return Answers(values, np.where(values >= cut, *sides))
 
-        found[name] = Attacked(answers(numbers), answers(THRESHOLDS[name](target[name])))
+        found[name] = Attacked(answers(numbers), answers(features.THRESHOLDS[name](target[name])))
     return found
 
 

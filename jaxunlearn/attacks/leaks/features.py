@@ -94,3 +94,9 @@ FEATURES: dict[str, Callable[[Array, Array], Array]] = {
     "l2_distance": _l2_distance,
     CLASSICAL: _basic_mia,
 }
+
+# What the attack by a threshold looks at: one number [N] per record of a feature [N, K], higher = deleted.
+THRESHOLDS: dict[str, Callable[[Any], Any]] = {
+    "l2_distance": lambda values: values[:, 0],
+    CLASSICAL: lambda values: values.max(1),
+}
