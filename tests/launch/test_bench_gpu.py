@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -322,20 +323,39 @@ def test_a_profile_says_where_the_time_goes():
     assert {name: clock.kind_of(name) for name in kinds} == kinds
 
 
-def test_windows_are_as_many_as_asked_for_and_wait_for_the_work():
-    calls, waited = [], []
-    seconds = clock.windows(lambda: calls.append(1) or time.sleep(0.002), clock.Pace(5, 0.02), waited.append)
-    assert len(seconds) == 5 and all(0.002 <= one < 0.1 for one in seconds)
-    assert len(waited) == 10 and len(calls) > 25  # one cold call, four to see how long one takes, five windows
+@pytest.fixture
+def work(monkeypatch):
+    """() -> what makes a call of given durations, on a clock of its own: a busy machine changes nothing."""
+    now, calls = [0.0], []
+    monkeypatch.setattr(clock, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def make(usual, *first):
+        calls.clear()
+        durations = iter(first)
+
+        def call():
+            calls.append(1)
+            now[0] += next(durations, usual)
+
+        return call, calls
+
+    return make
 
 
-def test_slow_first_calls_do_not_shorten_the_windows_and_slow_work_is_not_done_more_often_than_needed():
-    pauses = iter([0.05, 0.012, 0.012, 0.001])
-    calls = []
-    clock.windows(lambda: calls.append(1) or time.sleep(next(pauses, 0.001)), clock.Pace(2, 0.02), lambda result: None)
-    assert len(calls) > 15  # recording a graph takes 12 ms, a step 1 ms: windows of many steps
-    calls.clear()
-    seconds = clock.windows(lambda: calls.append(1) or time.sleep(0.01), clock.Pace(5, 0.001), lambda result: None)
+def test_windows_are_as_many_as_asked_for_and_wait_for_the_work(work):
+    call, calls = work(0.002)
+    waited = []
+    seconds = clock.windows(call, clock.Pace(5, 0.02), waited.append)
+    np.testing.assert_allclose(seconds, [0.002] * 5)
+    assert len(waited) == 10 and len(calls) == 55  # one cold call, four to see how long one takes, five windows of ten
+
+
+def test_slow_first_calls_do_not_shorten_the_windows_and_slow_work_is_not_done_more_often_than_needed(work):
+    call, calls = work(0.001, 0.05, 0.012, 0.012, 0.001)
+    clock.windows(call, clock.Pace(2, 0.02), lambda result: None)
+    assert len(calls) == 45  # recording a graph takes 12 ms, a step 1 ms: windows of twenty steps
+    call, calls = work(0.01)
+    seconds = clock.windows(call, clock.Pace(5, 0.001), lambda result: None)
     assert len(calls) == 6 and len(seconds) == 5  # the second call is the first window
 
 
