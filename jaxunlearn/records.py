@@ -41,9 +41,15 @@ class Dataset:
         counting after the train rows. Positions in this record are not the file's where the pools were cut at random:
         whatever names a row to a user names it by `ids` (see `data.naming`).
       groups: [N] int32 or None: a second labelling (fine classes under coarse labels, demographic groups).
+      ood: None, or the rows of excluded classes as a data set of their own (see `data.exclusion`), of the same kind and
+        constants. No split draws from it, so no model trains, calibrates or is evaluated on it.
       name: the source's name; `num_train`, `num_classes`, `class_names` (may be empty).
+      class_values: the user's own number of each class, empty where it is the label itself. Whatever names a class to a
+        user goes through `data.naming`.
+      group_names: names of the values of `groups`, may be empty.
       scale: divisor of raw inputs (255 for 8-bit pictures, 16 for digits, 1 for tabular data).
-      mean, std: per channel or per feature after scaling; empty tuples mean no normalisation.
+      mean, std: per channel or per feature after scaling; empty tuples mean no normalisation. `is_pool_scaled`: they
+        were computed from the train pool (and are not published constants).
       names: [N] or None: what the user's file calls its rows (its array `ids`, or the paths of pictures).
       notes: sentences about the source that a user must know (files that are left out).
     """
@@ -52,13 +58,17 @@ class Dataset:
     labels: Array
     ids: Array
     groups: Array | None = None
+    ood: "Dataset | None" = None
     name: str = flax.struct.field(pytree_node=False, default="")
     num_train: int = flax.struct.field(pytree_node=False, default=0)
     num_classes: int = flax.struct.field(pytree_node=False, default=0)
     class_names: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+    class_values: tuple[int, ...] = flax.struct.field(pytree_node=False, default=())
+    group_names: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
     scale: float = flax.struct.field(pytree_node=False, default=1.0)
     mean: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
     std: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
+    is_pool_scaled: bool = flax.struct.field(pytree_node=False, default=False)
     names: Array | None = None
     notes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
 

@@ -38,7 +38,10 @@ class DataSettings:
     held_out: float = field(0.2, "fraction held out where a source has no test part of its own", low=0.01, high=0.9)
     train_rows: int = field(0, "use only the first rows of the train pool; 0 = all", low=0)
     test_rows: int = field(0, "use only the first rows of the held-out pool; 0 = all", low=0)
-    size: int = field(32, "pixels per side for the folder source", low=4, high=1024)
+    ood_classes: tuple[str, ...] = field((), "classes, by name or number, whose rows no model ever sees: they are kept "
+                                         "apart as probes, and the other classes are numbered anew")  # fmt: skip
+    ood_subclasses: tuple[str, ...] = field((), "the same for fine classes (cifar20, or an .npz with an array fine)")
+    size: int = field(32, "pixels per side for the sources folder and imagenet64", low=4, high=1024)
     augment: str = field("none", "training augmentation; gray = one picture in ten loses its colours",
                           choices=("none", "flip", "crop", "flip_crop", "flip_crop_gray", "autoaugment"))  # fmt: skip
     pad: int = field(

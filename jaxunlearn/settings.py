@@ -137,6 +137,28 @@ RECIPES: dict[str, dict[str, Any]] = {
             *(f"{name}+conformal.batch=115" for name in ("retrain", "finetune", "random_label", "salun")),
         ),
     },
+    # Over-Unlearning and Replay: pretraining on the classes that are left, one of which is forgotten. Nothing there
+    # needs shadow models, nor the models of other scores.
+    "over_unlearning": {
+        "data.ood_classes": ("12", "16", "17", "18", "19"),
+        "split.shadow": 2,
+        "split.forget.kind": "one_class",
+        "split.forget.classes": (4,),
+        "split.forget.count": 1,
+        "model.name": "resnet18",
+        "train.learning_rate": 0.1,
+        "train.schedule": "step",
+        "train.milestones": (15, 30, 35),
+        "train.decay": 0.2,
+        "train.warmup_epochs": 1.0,
+        "train.epochs": 40,
+        "train.batch": 64,
+        "train.keep": "best",
+        "shadows.count": 1,
+        "targets.population_in": False,
+        "targets.shadow_origin": False,
+        "targets.snapshots": 0,
+    },
     # Forget with Precision, on data that is at hand everywhere: one forget set, many models of it, a token shadow
     # model. Nothing is augmented in the unlearning stages, as published.
     "forget_precision": {
@@ -282,13 +304,15 @@ def unknown_setting(name: str) -> errors.ConfigError:
     return errors.ConfigError(f"unknown setting {name!r}.{hint} --print_config shows all of them.")
 
 
-def _convert(name: str, value: Any, kind: Any) -> Any:
+def _convert(name: str, value: Any, kind: Any, is_item: bool = False) -> Any:
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         values = value if isinstance(value, (tuple, list)) else (value,)
-        return tuple(_convert(name, one, item) for one in values)
+        return tuple(_convert(name, one, item, is_item=True) for one in values)
     if isinstance(kind, types.UnionType):
         kind = next(part for part in typing.get_args(kind) if part is not type(None))
+    if is_item and kind is str and type(value) is int:  # names=12,16 on a command line are numbers
+        value = str(value)
     whole = isinstance(value, float) and value.is_integer() and kind is int
     fits = isinstance(value, kind) or (kind is float and isinstance(value, int)) or whole
     if not fits or (isinstance(value, bool) and kind is not bool):

@@ -8,11 +8,12 @@ without a line here, and any set that TensorFlow Datasets has prepared with imag
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import embedded, mobility, pictures, prepared, published, tabular
+from jaxunlearn.data import embedded, exclusion, imagenet64, mobility, pictures, prepared, published, tabular
 from jaxunlearn.data.published import import_archive
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
@@ -26,6 +27,7 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "cifar20": published.cifar20,
     "cinic10": pictures.cinic10,
     "tiny_imagenet": pictures.tiny_imagenet,
+    "imagenet64": imagenet64.imagenet64,
     "mnist": published.mnist,
     "fashion_mnist": published.fashion_mnist,
     "svhn": published.svhn,
@@ -43,14 +45,15 @@ def load(settings: DataSettings) -> Dataset:
     """Loads a data set, cuts it to the rows asked for, and checks it.
 
     Args:
-      settings: name, path, cache, held_out, train_rows, test_rows, size, normalise.
+      settings: name, path, cache, held_out, train_rows, test_rows, ood_classes, ood_subclasses, size, normalise.
 
     Returns:
       A checked `Dataset`: inputs [N, ...] uint8 or float32 (pictures NHWC), labels [N] int32, ids [N] int64; the first
-      num_train rows are the train pool. Without `normalise` its mean and std are empty.
+      num_train rows are the train pool. Rows of excluded classes are in `ood` and nowhere else. Without `normalise` its
+      mean and std are empty.
 
     Raises:
-      ConfigError: unknown name, or a user's function that cannot be found.
+      ConfigError: unknown name, a user's function that cannot be found, or classes that cannot be excluded.
       DataError: missing or malformed data.
     """
     known = ":" in settings.name or settings.name in SOURCES
@@ -62,8 +65,11 @@ def load(settings: DataSettings) -> Dataset:
         dataset = source(settings)
     validate(dataset, settings.name)
     dataset = _first_rows(dataset, settings.train_rows, settings.test_rows)
+    dataset = exclusion.exclude(dataset, settings.ood_classes, settings.ood_subclasses)
     if not settings.normalise:
-        dataset = dataset.replace(mean=(), std=())  # type: ignore[attr-defined]
+        plain: dict[str, Any] = {"mean": (), "std": (), "is_pool_scaled": False}
+        ood = None if dataset.ood is None else dataset.ood.replace(**plain)  # type: ignore[attr-defined]
+        dataset = dataset.replace(ood=ood, **plain)  # type: ignore[attr-defined]
     return dataset
 
 
@@ -124,6 +130,8 @@ def validate(dataset: Dataset, name: str) -> None:
         raise errors.DataError(
             f"data source {name!r} has {dataset.num_classes} classes, but {len(dataset.class_names)} class names."
         )
+    if dataset.groups is not None and dataset.group_names:
+        checks.labels(f"the fine classes of data source {name!r}", dataset.groups, len(dataset.group_names))
     checks.labels(f"the labels of data source {name!r}", dataset.labels, dataset.num_classes)
     checks.finite(f"the inputs of data source {name!r}", dataset.inputs)
     fits = len(dataset.mean) == len(dataset.std) and len(dataset.mean) in (0, shape[-1])

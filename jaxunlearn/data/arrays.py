@@ -166,6 +166,7 @@ def build(
     names: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     class_names: Sequence[str] = (),
+    group_names: Sequence[str] = (),
     num_classes: int = 0,
     scale: float = 0.0,
     constants: Constants | None = None,
@@ -182,6 +183,7 @@ def build(
       names: [N] what the source calls its rows, or None.
       groups: [N] second labelling, or None.
       class_names: may be empty; otherwise its length is the number of classes.
+      group_names: of the values of `groups`; may be empty.
       num_classes: 0 = as many as class_names, else the largest label + 1.
       scale: 0 = by `scale_of`.
       constants: mean and std in scaled units; None = from the train pool, none for binary features.
@@ -193,8 +195,9 @@ def build(
     inputs, labels = _tidy(name, inputs, labels)
     num_classes = class_count(f"the labels of data set {name!r}", labels, num_classes or len(class_names))
     scale = scale or scale_of(inputs)
+    plain = inputs.ndim == 2 and is_binary(inputs)
+    is_pool_scaled = constants is None and not plain
     if constants is None:
-        plain = inputs.ndim == 2 and is_binary(inputs)
         constants = ((), ()) if plain else statistics(inputs[:num_train], scale)
     elif constants[0] and len(constants[0]) != inputs.shape[-1]:
         raise errors.DataError(
@@ -210,10 +213,12 @@ def build(
         name=name,
         num_train=int(num_train),
         num_classes=num_classes,
-        class_names=tuple(str(one) for one in class_names),
+        class_names=tuple(str(name) for name in class_names),
+        group_names=tuple(str(name) for name in group_names),
         scale=float(scale),
         mean=constants[0],
         std=constants[1],
+        is_pool_scaled=is_pool_scaled,
         notes=tuple(notes),
     )
 

@@ -37,7 +37,8 @@ def npz(settings: DataSettings) -> Dataset:
     """A user's arrays: x_train, y_train, x_test, y_test, or x, y with `data.held_out` held out; class_names optional.
 
     Inputs are [N, F], [N, H, W] or [N, H, W, C]. Rows are numbered from 0; held-out rows go on counting after the train
-    rows. `ids` (or `ids_train` and `ids_test`), numbers or text of any kind, are carried along into the results.
+    rows. `ids` (or `ids_train` and `ids_test`), numbers or text of any kind, are carried along into the results. `fine`
+    (or `fine_train` and `fine_test`) are fine classes under the classes y, whole numbers; `fine_names` are their names.
 
     Raises:
       DataError: no path, unreadable file, other arrays than these, or malformed ones.
@@ -62,13 +63,13 @@ def from_content(
         facts.setdefault("class_names", _class_names(path, content["class_names"]))
     if all(key in content for key in POOLS):
         inputs, labels = join(path, *(content[key] for key in POOLS))
-        sizes = {"ids_train": len(content["y_train"]), "ids_test": len(content["y_test"])}
-        return arrays.build(name, inputs, labels, sizes["ids_train"], names=_names(path, content, sizes), **facts)
+        sizes = {"train": len(content["y_train"]), "test": len(content["y_test"])}
+        return arrays.build(name, inputs, labels, sizes["train"], **_by_row(path, content, sizes), **facts)
     if all(key in content for key in WHOLE):
         x, y = content["x"], content["y"]
         if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
             raise errors.DataError(f"{path}: x has shape {x.shape}, y has shape {y.shape}; expected one label per row.")
-        return arrays.build_cut(name, x, y, held_out, names=_names(path, content, {"ids": len(y)}), **facts)
+        return arrays.build_cut(name, x, y, held_out, **_by_row(path, content, {"": len(y)}), **facts)
     raise errors.DataError(
         f"{path} holds the arrays {', '.join(sorted(content)) or '(none)'}; expected {', '.join(POOLS)}, "
         f"or {', '.join(WHOLE)}. Save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
@@ -105,19 +106,43 @@ def join(
     return np.concatenate(tidy), np.concatenate(labels)
 
 
-def _names(path: pathlib.Path, content: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> np.ndarray | None:
-    """[N] what the file calls its rows; None where it does not say. `sizes`: name of the array -> its rows."""
-    if not any(key in content for key in sizes):
-        return None
-    for key in sizes:
+def _by_row(path: pathlib.Path, content: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What the file tells of its rows: `names` and `groups` with `group_names`, as far as it does.
+
+    Args:
+      path: named in messages.
+      content: arrays of the file.
+      sizes: pool -> its rows; the pool "" is all of them.
+    """
+    found: dict[str, Any] = {}
+    ids = _pooled(path, content, "ids", sizes)
+    if ids:
+        found["names"] = np.concatenate([checks.ids(array, size, f"{key} of {path}") for key, array, size in ids])
+    fine = _pooled(path, content, "fine", sizes)
+    if fine:
+        tidy = [arrays.tidy_labels(f"{key} of {path}", array, size) for key, array, size in fine]
+        found["groups"] = np.concatenate(tidy)
+        if "fine_names" in content:
+            found["group_names"] = _class_names(path, content["fine_names"], "fine_names")
+    return found
+
+
+def _pooled(
+    path: pathlib.Path, content: Mapping[str, np.ndarray], name: str, sizes: Mapping[str, int]
+) -> list[tuple[str, np.ndarray, int]]:
+    """(array name, array, rows) of each pool; empty where the file does not hold them."""
+    keys = {f"{name}_{pool}" if pool else name: size for pool, size in sizes.items()}
+    if not any(key in content for key in keys):
+        return []
+    for key in keys:
         if key not in content:
-            raise errors.DataError(f"{path} holds ids of one pool, but no {key}: give ids_train and ids_test.")
-    return np.concatenate([checks.ids(content[key], size, f"{key} of {path}") for key, size in sizes.items()])
+            raise errors.DataError(f"{path} holds {name} of one pool, but no {key}: give {name}_train and {name}_test.")
+    return [(key, content[key], size) for key, size in keys.items()]
 
 
-def _class_names(path: pathlib.Path, values: np.ndarray) -> Sequence[str]:
+def _class_names(path: pathlib.Path, values: np.ndarray, name: str = "class_names") -> Sequence[str]:
     if values.ndim != 1 or values.dtype.kind not in "US":
         raise errors.DataError(
-            f"{path}: class_names has shape {values.shape} and dtype {values.dtype}; expected a list of names."
+            f"{path}: {name} has shape {values.shape} and dtype {values.dtype}; expected a list of names."
         )
     return [one.decode() if isinstance(one, bytes) else str(one) for one in values.tolist()]

@@ -10,6 +10,7 @@
 | index_file | the rows that the file lists, as the user's own file numbers or names them | as many as the file holds |
 | randperm | the first `size` rows of PyTorch's randperm of the train pool with seed `seed` + r | `count` |
 
+Classes are the user's own numbers, also where others are excluded and the labels are numbered anew.
 With `repeats` n every set stands n times in a row: n models of the same request, which differ by their draws.
 """
 
@@ -97,17 +98,19 @@ def _class_sets(dataset: Dataset, target: np.ndarray, settings: SplitSettings, s
     classes = settings.forget.classes
     if not classes:
         raise errors.ConfigError(f"split.forget.kind = {settings.forget.kind!r} needs split.forget.classes, e.g. (0,).")
-    labels, known, kind_of_class = _labelling(dataset, settings.forget.kind)
+    labels, kind_of_class = _labelling(dataset, settings.forget.kind)
     target_labels = labels[target]
     rows_of = {}
     for one in classes:
-        if not 0 <= one < known:
-            raise errors.ConfigError(
-                f"split.forget.classes holds {one}; {dataset.name!r} has the {kind_of_class}es 0 to {known - 1}."
-            )
-        rows_of[one] = target[target_labels == one]
+        label = one if kind_of_class == "fine class" else naming.label_of("split.forget.classes", dataset, one)
+        if kind_of_class == "fine class":
+            _check_fine_class(dataset, labels, one)
+        rows_of[one] = target[target_labels == label]
         if len(rows_of[one]) == 0:
-            present = ", ".join(map(str, np.unique(target_labels).tolist()))
+            numbers = np.unique(target_labels).tolist()
+            if kind_of_class == "class":
+                numbers = [naming.class_value(dataset, number) for number in numbers]
+            present = ", ".join(map(str, numbers))
             raise errors.DataError(
                 f"{kind_of_class} {one} of split.forget.classes has no row in the target set, which holds the "
                 f"{kind_of_class}es {present}. Choose one of these, or a larger target set."
@@ -120,17 +123,31 @@ def _class_sets(dataset: Dataset, target: np.ndarray, settings: SplitSettings, s
     return [_part(rows, settings, seed + number) for number, rows in enumerate(chosen)]
 
 
-def _labelling(dataset: Dataset, kind: str) -> tuple[np.ndarray, int, str]:
-    """Labels [N] by which classes are chosen, how many classes there are, and what to call one of them."""
+def _labelling(dataset: Dataset, kind: str) -> tuple[np.ndarray, str]:
+    """Labels [N] by which classes are chosen, and what to call one of them."""
     if kind != "subclass":
-        return np.asarray(dataset.labels), dataset.num_classes, "class"
+        return np.asarray(dataset.labels), "class"
     if dataset.groups is None:
         raise errors.ConfigError(
             f"split.forget.kind = 'subclass' needs fine classes, but data set {dataset.name!r} has none. Use one that "
-            "has (--config.data.name=cifar20), or --config.split.forget.kind=one_class."
+            "has (--config.data.name=cifar20, or an .npz with an array `fine`), or "
+            "--config.split.forget.kind=one_class."
         )
-    groups = np.asarray(dataset.groups)
-    return groups, int(groups.max()) + 1, "fine class"
+    return np.asarray(dataset.groups), "fine class"
+
+
+def _check_fine_class(dataset: Dataset, groups: np.ndarray, one: int) -> None:
+    """Refuses a fine class that does not exist, or whose rows are excluded."""
+    ood = dataset.ood
+    if ood is not None and ood.groups is not None and one in np.asarray(ood.groups) and one not in groups:
+        raise errors.ConfigError(
+            f"split.forget.classes holds the fine class {one}, whose rows are excluded (data.ood_classes, "
+            "data.ood_subclasses): no model sees them, so none can forget them. Take it out of one of the two."
+        )
+    if not 0 <= one <= groups.max():
+        raise errors.ConfigError(
+            f"split.forget.classes holds {one}; {dataset.name!r} has the fine classes 0 to {int(groups.max())}."
+        )
 
 
 def _part(rows: np.ndarray, settings: SplitSettings, seed: int) -> np.ndarray:
@@ -264,7 +281,10 @@ def described(dataset: Dataset, settings: SplitSettings) -> tuple[str, ...]:
     """Returns sentences that tell which classes or rows are asked to be forgotten, where settings give only numbers."""
     kind, classes = settings.forget.kind, dict.fromkeys(settings.forget.classes)
     if kind in CLASS_KINDS and dataset.class_names:
-        return (f"split.forget.classes: {'; '.join(_class(dataset.class_names, one) for one in classes)}",)
+        return (f"split.forget.classes: {'; '.join(_class(dataset, value) for value in classes)}",)
+    if kind == "subclass" and dataset.group_names:
+        listed = "; ".join(f"fine class {value} is {dataset.group_names[value]!r}" for value in classes)
+        return (f"split.forget.classes: {listed}",)
     if kind != "index_file":
         return ()
     first = listed_rows(settings, dataset)[0]
@@ -272,7 +292,21 @@ def described(dataset: Dataset, settings: SplitSettings) -> tuple[str, ...]:
     return (f"{origin(settings)}, first set: {len(first)} row(s), by their number in the data's own file {shown}",)
 
 
-def _class(names: Sequence[str], number: int) -> str:
-    other = names.index(str(number)) if str(number) in names else number
-    warning = "" if other == number else f" (the one called '{number}' is class {other})"
-    return f"class {number} is {names[number]!r}{warning}"
+def _class(dataset: Dataset, value: int) -> str:
+    names, label = dataset.class_names, naming.label_of("split.forget.classes", dataset, value)
+    other = naming.class_value(dataset, names.index(str(value))) if str(value) in names else value
+    warning = "" if other == value else f" (the one called '{value}' is class {other})"
+    return f"class {value} is {names[label]!r}{warning}"
+
+
+def set_names(dataset: Dataset, settings: SplitSettings, count: int) -> tuple[str, ...]:
+    """Returns what to call each of `count` forget sets: its (last) class, as the user calls it, else its number."""
+    kind, classes = settings.forget.kind, settings.forget.classes
+    values = [classes[number // settings.forget.repeats % len(classes)] for number in range(count)] if classes else []
+    if kind == "subclass":
+        names = dataset.group_names
+        return tuple(names[value] if names else f"fine class {value}" for value in values)
+    if kind not in CLASS_KINDS:
+        return tuple(f"forget set {number}" for number in range(count))
+    labels = [naming.label_of("split.forget.classes", dataset, value) for value in values]
+    return tuple(naming.class_name(dataset, label) for label in labels)

@@ -1,9 +1,12 @@
-"""How rows are named: by their number in the user's own file, never by their place in a permuted pool.
+"""How rows and classes are named: by their number in the user's own file, never by a place or label of our own.
 
     places (rows of a `Dataset`) -> named, shown        everything a user reads
     numbers or names of a user   -> places_of_rows, places_of_names
+    label (output of a network)  -> class_value, class_name, class_shown
+    class number of a user       -> label_of
 
 A place is an index into the arrays of a `Dataset`. Where a source is cut at random, place 0 is some row of the file.
+Labels are numbered anew where classes are excluded.
 """
 
 from typing import Any
@@ -66,6 +69,42 @@ def places_of_names(what: str, dataset: Dataset, names: np.ndarray) -> np.ndarra
             "`ids` (`ids_train` and `ids_test` where it has two pools)."
         )
     return _places(what, "id", np.asarray(dataset.names).astype(str), names)
+
+
+def class_value(dataset: Dataset, label: int) -> int:
+    """Returns the user's own number of a class."""
+    return dataset.class_values[label] if dataset.class_values else int(label)
+
+
+def class_name(dataset: Dataset, label: int) -> str:
+    """Returns what the user calls a class: its name, else `class 3` by the user's own number."""
+    return dataset.class_names[label] if dataset.class_names else f"class {class_value(dataset, label)}"
+
+
+def class_shown(dataset: Dataset, label: int) -> str:
+    """Returns number and name of a class for messages: `4 ('deer')`, or `4` where it has no other name."""
+    value = class_value(dataset, label)
+    name = dataset.class_names[label] if dataset.class_names else str(value)
+    return str(value) if name == str(value) else f"{value} ({errors.printable(name)!r})"
+
+
+def label_of(what: str, dataset: Dataset, value: int) -> int:
+    """Finds the label of a class by the user's own number.
+
+    Raises:
+      ConfigError: no such class, or one whose rows are excluded.
+    """
+    values = dataset.class_values or tuple(range(dataset.num_classes))
+    if value in values:
+        return values.index(value)
+    ood = dataset.ood
+    if ood is not None and value in ood.class_values:
+        raise errors.ConfigError(
+            f"{what} holds class {class_shown(ood, ood.class_values.index(value))}, whose rows are excluded by "
+            "data.ood_classes: no model sees them, so none can forget them. Take it out of one of the two."
+        )
+    spans = f"0 to {values[-1]}" if values == tuple(range(len(values))) else ", ".join(map(str, values))
+    raise errors.ConfigError(f"{what} holds {value}; {dataset.name!r} has the classes {spans}.")
 
 
 def _places(what: str, kind: str, known: np.ndarray, wanted: np.ndarray) -> np.ndarray:

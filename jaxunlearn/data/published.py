@@ -110,8 +110,9 @@ def cifar20(settings: DataSettings) -> Dataset:
     for coarse, members in enumerate(COARSE):
         coarse_of[list(members)] = coarse
     return fine.replace(  # type: ignore[attr-defined]
-        labels=coarse_of[labels], groups=labels, num_classes=len(COARSE), class_names=COARSE_NAMES
-    )
+        labels=coarse_of[labels], groups=labels, num_classes=len(COARSE), class_names=COARSE_NAMES,
+        group_names=fine.class_names,
+    )  # fmt: skip
 
 
 def mnist(settings: DataSettings) -> Dataset:

@@ -16,7 +16,7 @@ class Summary(NamedTuple):
       name: the source's name.
       num_train, num_held_out: rows per pool.
       shape, dtype: of one raw row.
-      num_classes, class_names: as in the data set.
+      num_classes, class_names, class_values: as in the data set.
       train_counts, held_out_counts: rows per class, one number for each class.
       low, high: smallest and largest raw value.
       constant_fraction: fraction of pixels or features that have one value in the whole train pool.
@@ -42,6 +42,7 @@ class Summary(NamedTuple):
     repeated: int
     is_normalised: bool
     notes: tuple[str, ...] = ()
+    class_values: tuple[int, ...] = ()
 
 
 def describe(dataset: Dataset) -> Summary:
@@ -71,6 +72,7 @@ def describe(dataset: Dataset) -> Summary:
         repeated=num_train - len(seen),
         is_normalised=bool(dataset.mean),
         notes=dataset.notes,
+        class_values=dataset.class_values,
     )
 
 

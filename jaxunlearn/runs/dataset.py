@@ -58,7 +58,7 @@ def text(facts: summary.Summary) -> str:
         warnings.append(f"no training row of class {', '.join(absent[:5])}")
     rows = [
         ("data set", f"{facts.name}, {facts.num_classes} classes"),
-        *([("class numbers", _numbered(facts.class_names))] if facts.class_names else []),
+        *([("class numbers", _numbered(facts))] if facts.class_names else []),
         ("rows", f"{facts.num_train:,} to train on, {facts.num_held_out:,} held out"),
         ("one row", f"{' x '.join(map(str, facts.shape))} {facts.dtype}, values {facts.low:g} to {facts.high:g}"),
         ("balance", balance),
@@ -70,8 +70,8 @@ def text(facts: summary.Summary) -> str:
     return tables.pairs(rows)
 
 
-def _numbered(names: tuple[str, ...]) -> str:
+def _numbered(facts: summary.Summary) -> str:
     """The numbers that settings use, with the first class names: files count classes in the order of names."""
-    return ", ".join(f"{number} = {name!r}" for number, name in enumerate(names[:SHOWN_CLASSES])) + (
-        ", ..." if len(names) > SHOWN_CLASSES else ""
-    )
+    values = facts.class_values or tuple(range(facts.num_classes))
+    pairs = list(zip(values, facts.class_names, strict=True))[:SHOWN_CLASSES]
+    return ", ".join(f"{value} = {name!r}" for value, name in pairs) + (", ..." if len(values) > SHOWN_CLASSES else "")

@@ -77,6 +77,8 @@ def prepare(settings: Settings) -> Experiment:
     facts = {"inputs": np.asarray(dataset.inputs), "labels": dataset.labels, "train": dataset.num_train}
     if settings.split.forget.kind == "subclass" and dataset.groups is not None:
         facts["groups"] = np.asarray(dataset.groups)  # the second labelling decides who is forgotten
+    if dataset.class_values:  # the same numbers name other classes to forget
+        facts["classes"] = np.array(dataset.class_values)
     normalisation = {"scale": dataset.scale, "mean": dataset.mean, "std": dataset.std}
     return Experiment(settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, policy, measured)
 

@@ -222,8 +222,6 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL)):
         pairs = known is not None and name != ORIGINAL
         roles[name] = _cases(run, name, views, options, original if pairs else None)
-    forget = settings.split.forget
-    numbers = [forget.classes[number % len(forget.classes)] for number in range(len(np.asarray(split.forget)))]
     signals = AuditSignals(
         options=options,
         names=run.names(np.asarray(split.target)),
@@ -236,9 +234,9 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         audited=audited,
         num_classes=shadow.values.shape[-1],
         class_names=run.class_names,
-        set_names=tuple(run.class_names[number] if run.class_names else f"class {number}" for number in numbers),
+        set_names=run.set_names,
         is_run=True,
-        from_classes=forget.kind in CLASS_KINDS,
+        from_classes=settings.split.forget.kind in CLASS_KINDS,
     )
     if audit.protocol in ("all", "scoreui", "shift") and settings.targets.snapshots:
         signals = signals._replace(snapshots=_snapshots(run, signals))

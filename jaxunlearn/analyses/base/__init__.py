@@ -70,7 +70,7 @@ class RecordedRun(NamedTuple):
       labels: [N] int32 of all rows of the data set; groups: [N] the second labelling, or None.
       names: rows -> arrays that name them in files of results, `rows` and `ids` of the user's own file.
       shown: rows -> [n] text that names them in tables.
-      class_names: may be empty.
+      class_names: may be empty; set_names: what to call each forget set.
       roles: recorded roles that the analysis asked for, the shadows first.
       logits: (role, view) -> recorded logits.
       cost: role -> (seconds, retain-epochs), NaN where it was not measured.
@@ -91,6 +91,7 @@ class RecordedRun(NamedTuple):
     names: Callable[[np.ndarray], dict[str, np.ndarray]]
     shown: Callable[[np.ndarray], np.ndarray]
     class_names: tuple[str, ...]
+    set_names: tuple[str, ...]
     roles: tuple[str, ...]
     logits: Callable[..., RoleLogits]
     cost: Callable[[str], tuple[float, float]]

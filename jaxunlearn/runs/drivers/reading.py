@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, records, store, trees
 from jaxunlearn.analyses.base import RecordedRun, RoleLogits
-from jaxunlearn.data import naming
+from jaxunlearn.data import forget, naming
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.drivers import external
 from jaxunlearn.runs.execution import members, recording
@@ -78,6 +78,7 @@ def planned_run(experiment: experiments.Experiment, split: records.Split) -> Rec
         names=lambda rows: naming.named(dataset, rows),
         shown=lambda rows: naming.shown(dataset, rows),
         class_names=tuple(dataset.class_names),
+        set_names=forget.set_names(dataset, experiment.settings.split, len(np.asarray(split.forget))),
         roles=(),
         logits=nothing,
         cost=nothing,

@@ -69,6 +69,8 @@ def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experime
     names = naming.named(experiment.dataset, rows)
     columns = {"rows": rows, "file_rows": names.pop("rows"), **names,
                "labels": np.asarray(experiment.dataset.labels)[rows]}  # fmt: skip
+    if experiment.dataset.class_values:  # the user's own number of each output, where classes are excluded
+        columns["classes"] = np.array(experiment.dataset.class_values, np.int32)
     for name, array in columns.items():
         store.files.write_npy(run_folder.path("logits", f"{name}.npy"), array)
     exposed = exposure(spec, values, split)
