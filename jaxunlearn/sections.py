@@ -273,7 +273,8 @@ class AuditSettings:
 class EvaluateSettings:
     """The field's utility numbers and conformal metrics."""
 
-    metrics: tuple[str, ...] = field(("all",), "groups: svc, thresholds, entropy, distances, conformal, miacr; all")
+    metrics: tuple[str, ...] = field(("all",), "groups: svc, thresholds, entropy, distances, conformal, miacr; all "
+                                    "of these; distribution, which takes seconds per model")  # fmt: skip
     alphas: tuple[float, ...] = field((0.05, 0.1, 0.15, 0.2), "levels of the prediction sets, each in (0, 1)")
     headline: float = field(0.0, "the level of tables and sentences, one of alphas; 0 = 0.1, or the first", low=0.0,
                             high=0.9999)  # fmt: skip
@@ -289,6 +290,8 @@ class EvaluateSettings:
     miacr_attack: str = field("threshold", "MIACR: threshold on the confidence (fast) or svc (published)",
                                choices=("threshold", "svc"))  # fmt: skip
     miacr_alpha: float = field(0.05, "MIACR: level", low=1e-4, high=0.9999)
+    tsne_rows: int = field(1000, "distribution: at most so many samples per model are embedded; 0 = all (published)",
+                           low=0)  # fmt: skip
     svc_rows: int = field(2000, "SVC attacks: at most so many shadow samples per side; 0 = all (published)", low=0)
 
 

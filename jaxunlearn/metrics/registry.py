@@ -94,6 +94,13 @@ METRICS: dict[str, Metric] = {
     "entropy_mia": Metric("entropy MIA (member)", AS_RETRAINED, "share that a regression on the entropy calls members"),
     "zrf": Metric("ZRF", AS_RETRAINED, "likeness to an untrained network"),
     "activation_distance": Metric("act. distance", LOWER, "distance of outputs to the retrained model"),
+    # how forgotten samples lie among the others
+    "distribution_variance": Metric("variance", AS_RETRAINED, "mean squared distance of the embedded forgotten samples "
+                                    "to their centroid"),
+    "silhouette": Metric("silhouette", AS_RETRAINED, "of the forgotten samples and the nearest class"),
+    "overlap_sum": Metric("overlap sum", AS_RETRAINED, "smaller density of forgotten and other samples, summed over a "
+                          "grid (published; depends on the grid)"),
+    "overlap_integral": Metric("overlap", AS_RETRAINED, "the same as an integral, 0 to 1"),
     # prediction sets
     "q_hat": Metric("q_hat", "", "threshold of the prediction sets"),
     "q_hat_forget": Metric("q_hat D_f", "", "threshold of the prediction sets of forgotten classes"),

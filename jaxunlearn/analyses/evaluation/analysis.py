@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
-from jaxunlearn.analyses.evaluation import inputs, measures, sections
+from jaxunlearn.analyses.evaluation import distributions, inputs, measures, sections
 from jaxunlearn.analyses.evaluation.inputs import EvaluationInputs, Outputs
 from jaxunlearn.analyses.evaluation.sections import Evaluation
 from jaxunlearn.records import Design
@@ -22,7 +22,7 @@ def analyse(given: EvaluationInputs, settings: Settings, context: Context) -> Ev
     choices = given.choices
     goal = given.roles["retrained"]() if "retrained" in given.roles else None
     retrained = None if goal is None else np.where(goal.alive[:, None, None], goal.values, np.nan)
-    roles = {}
+    roles, embedded = {}, {}
     for title, load in given.roles.items():
         outputs = load()
         facts = {**given.facts, "logits": outputs.facts, "retrained": None if goal is None else goal.facts,
@@ -36,10 +36,16 @@ def analyse(given: EvaluationInputs, settings: Settings, context: Context) -> Ev
         if "q_hat" in roles[title]:
             sets = functools.partial(_sets, given, outputs, roles[title])
             context.keep(f"evaluation/sets_{title}.npz", facts, sets)
+        if distributions.GROUP in choices.groups:
+            context.say(f"embedding the samples of {title}")
+            points = context.keep(f"evaluation/points_{title}.npz", facts, functools.partial(_points, given, outputs))
+            roles[title] = {**roles[title], **{name: points[name] for name in distributions.NUMBERS}}
+            embedded[title] = (points["points"], points["is_forgotten"])
     evaluate = choices.settings
     return Evaluation(
         roles, evaluate.alphas, evaluate.headline, len(given.parts.forget), given.costs, given.diverged,
         given.design or Design("given", len(given.parts.forget)), given.class_names, given.notes, given.about,
+        embedded,
     )  # fmt: skip
 
 
@@ -56,6 +62,14 @@ def _sets(given: EvaluationInputs, outputs: Outputs, numbers: Mapping[str, Any])
     return {**given.names, "labels": given.labels, "alphas": alphas, **given.parts._asdict(), **found}
 
 
+def _points(given: EvaluationInputs, outputs: Outputs) -> dict[str, np.ndarray]:
+    """Embedded samples, and how the forgotten ones lie among them."""
+    features = outputs.values if outputs.features is None else outputs.features
+    found = distributions.measure(features, given.labels, given.parts, given.choices, outputs.alive)
+    names = {name: values[found["samples"]] for name, values in given.names.items()}
+    return {**names, "labels": given.labels[found["samples"]], **found}
+
+
 def compose(found: Evaluation, settings: Settings) -> Report:
     """Sections, the answer in words, and every number as JSON."""
     evaluate = settings.evaluate
@@ -63,6 +77,8 @@ def compose(found: Evaluation, settings: Settings) -> Report:
     if any("q_hat" in numbers for numbers in found.roles.values()):
         what = "covered, size [forget sets, alphas, samples]: who is forgotten in name only"
         files.append(("evaluation/sets_ROLE.npz", what))
+    if found.embedded:
+        files.append(("evaluation/points_ROLE.npz", "embedded samples of the first model, and all models' numbers"))
     return Report(
         title="Evaluation" if found.about else "Evaluation of given outputs",
         answer=sections.in_words(found),
@@ -72,6 +88,7 @@ def compose(found: Evaluation, settings: Settings) -> Report:
             "non-conformity": f"{evaluate.score}, rank {evaluate.rank}",
             "MIACR": f"{evaluate.miacr_attack}, alpha {evaluate.miacr_alpha:g}",
             "compat": settings.compat.evaluate,
+            **({"t-SNE": f"{evaluate.tsne_rows or 'all'} samples per model, seed 42"} if found.embedded else {}),
         },
         stem=sections.STEM,
         records={"evaluation.json": sections.plain(found)},
@@ -115,6 +132,7 @@ def check_run(run: RecordedRun) -> None:
     """
     parts = inputs.parts_of(run.settings, run.split, run.labels, run.groups, run.rows)
     measures.check_calibration(run.labels[run.rows], parts, inputs.choices_of(run.settings))
+    distributions.check(parts, inputs.choices_of(run.settings))
 
 
 EVALUATION = Analysis(

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxunlearn import checks, errors, records
 from jaxunlearn.analyses.base import Context, RecordedRun
-from jaxunlearn.analyses.evaluation import measures
+from jaxunlearn.analyses.evaluation import distributions, measures
 from jaxunlearn.analyses.evaluation.measures import Choices, Parts
 from jaxunlearn.arrays import ArrayField
 from jaxunlearn.metrics import utility, variance
@@ -19,6 +19,7 @@ REQUIRED = ("calibration", "forget", "test")
 OPTIONAL = ("retain", "test_forget", "calibration_forget")
 BESIDE = ("retrained", "original")
 UNTRAINED = "untrained_forget"
+EMBEDDED = ("forget", "retain")  # parts that may have features
 _LETTERS = dict(zip((*REQUIRED, *OPTIONAL), "KFTRGH", strict=True))
 
 
@@ -32,6 +33,10 @@ def _fields() -> dict[str, ArrayField]:
     for role, models, classes in (("retrained", "P", "D"), ("original", "O", "E")):
         for part, letter in _LETTERS.items():
             table[f"{role}_{part}"] = ArrayField(f"{letter}{classes}|{models}{letter}{classes}", needs=(part,))
+    for prefix, models in (("", "M"), ("retrained_", "P"), ("original_", "O")):
+        for part in EMBEDDED:
+            name, letter = f"{prefix}{part}", _LETTERS[part]
+            table[f"{name}_features"] = ArrayField(f"{letter}?|{models}{letter}?", "numbers", needs=(name,))
     table[UNTRAINED] = ArrayField("FU|VFU")
     return table
 
@@ -49,11 +54,13 @@ class Outputs(NamedTuple):
     Attributes:
       values: [M, N, C] float32 logits of all samples; alive: [M] bool, models that did not diverge.
       facts: what identifies them.
+      features: [M, N, F] of the forgotten and retained samples, 0 elsewhere; None = the logits.
     """
 
     values: np.ndarray
     alive: np.ndarray
     facts: Any
+    features: np.ndarray | None = None
 
 
 class EvaluationInputs(NamedTuple):
@@ -134,7 +141,8 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Evaluat
         checks.shape("MNC", {"M": 1}, **{UNTRAINED: outputs})
         untrained = np.full((len(labels), outputs.shape[-1]), np.nan, np.float32)
         untrained[parts.forget[0]] = outputs[0]
-    notes = measures.check_calibration(labels, parts, choices)
+    features = _features(values, roles, parts, choices)
+    notes = [*measures.check_calibration(labels, parts, choices), *distributions.check(parts, choices)]
     if "retain" not in names:
         notes.append("without `retain` there is no RA and no membership attack")
     if any(one.shape[-1] != roles["unlearned"].shape[-1] for one in roles.values()):
@@ -144,7 +152,8 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Evaluat
     everyone = np.ones(count, bool)
 
     def loader(role: str) -> Callable[[], Outputs]:
-        return lambda: Outputs(roles[role], everyone, np.asarray(roles[role]))
+        facts = np.asarray(roles[role]) if features is None else [np.asarray(roles[role]), features[role]]
+        return lambda: Outputs(roles[role], everyone, facts, None if features is None else features[role])
 
     return EvaluationInputs(
         roles={role: loader(role) for role in order},
@@ -167,6 +176,45 @@ def _models(values: np.ndarray) -> np.ndarray:
     return values[None] if values.ndim == 2 else values
 
 
+def _features(
+    values: Mapping[str, np.ndarray], roles: Mapping[str, np.ndarray], parts: Parts, choices: Choices
+) -> dict[str, np.ndarray] | None:
+    """Features [M, N, F] of every role, 0 where they are not needed; None where none are given.
+
+    Raises:
+      DataError: features of some roles or parts only, or that nothing reads. ShapeError: of other sizes.
+    """
+    names = {role: [f"{'' if role == 'unlearned' else role + '_'}{part}_features" for part in EMBEDDED]
+             for role in roles}  # fmt: skip
+    given = [name for name in values if name.endswith("_features")]
+    if not given:
+        return None
+    if distributions.GROUP not in choices.groups:
+        raise errors.DataError(
+            f"{given[0]} is given, but nothing reads it: ask for --metrics=all,{distributions.GROUP}, or leave it out."
+        )
+    absent = [name for pair in names.values() for name in pair if name not in values]
+    if absent:
+        raise errors.DataError(
+            f"{given[0]} is given, but not {absent[0]}. Give features of the forgotten and retained samples of every "
+            "role, or of none (then the logits are used)."
+        )
+    found = {}
+    for role, pair in names.items():
+        arrays = [_models(values[name]) for name in pair]
+        _same_models(dict(zip(pair, arrays, strict=True)), "features")
+        for name, array in zip(pair, arrays, strict=True):
+            checks.finite(name, array, "MNF")
+        models, samples = roles[role].shape[:2]
+        if len(arrays[0]) not in (1, models):
+            raise errors.ShapeError(f"{pair[0]} is of {len(arrays[0])} model(s), the outputs are of {models}.")
+        whole = np.zeros((models, samples, arrays[0].shape[-1]), np.float32)
+        for part, array in zip(EMBEDDED, arrays, strict=True):
+            whole[:, getattr(parts, part)[0]] = array
+        found[role] = whole
+    return found
+
+
 def _check_amounts(parts: dict[str, np.ndarray], choices: Choices) -> None:
     """Raises a DataError for too few samples for the attacks."""
     attacks = set(choices.groups) & {"svc", "thresholds", "entropy", "miacr"}
@@ -176,7 +224,7 @@ def _check_amounts(parts: dict[str, np.ndarray], choices: Choices) -> None:
                                    "--metrics=conformal,distances).")  # fmt: skip
 
 
-def _same_models(parts: dict[str, np.ndarray], is_beside: bool = False) -> None:
+def _same_models(parts: dict[str, np.ndarray], columns: str = "classes", is_beside: bool = False) -> None:
     """Raises a ShapeError unless all are of the same models; one `beside` others may be 1 model of other classes."""
     first, *rest = parts
     for name in rest:
@@ -184,7 +232,7 @@ def _same_models(parts: dict[str, np.ndarray], is_beside: bool = False) -> None:
         fits = models == len(parts[first]) or (is_beside and models == 1)
         if not fits or (classes != parts[first].shape[-1] and not is_beside):
             raise errors.ShapeError(
-                f"{name} is of {models} model(s) and {classes} classes, but {first} is of {len(parts[first])} and "
+                f"{name} is of {models} model(s) and {classes} {columns}, but {first} is of {len(parts[first])} and "
                 f"{parts[first].shape[-1]}: all arrays must be outputs of the same models."
             )
 
@@ -248,7 +296,7 @@ def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
         parts=parts,
         untrained=untrained,
         choices=choices,
-        notes=tuple(measures.check_calibration(labels, parts, choices)),
+        notes=(*measures.check_calibration(labels, parts, choices), *distributions.check(parts, choices)),
         facts=facts,
         costs={run.title(name): run.cost(name) for name in names},
         diverged={run.title(name): sets for name, sets in diverged.items() if sets},

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import escapes
+from jaxunlearn.analyses.evaluation import distributions
 from jaxunlearn.analyses.evaluation.measures import Numbers
 from jaxunlearn.metrics import closeness, headers, intervals, utility, variance
 from jaxunlearn.records import Design, Finding
-from jaxunlearn.report import curves, formats, words
+from jaxunlearn.report import curves, embeddings, formats, words
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Section
 
@@ -28,6 +29,7 @@ CONFORMAL = ("q_hat", "coverage_forget", "coverage_test", "size_forget", "size_t
              "cr_test", "recover_ratio", "miacr", "miacr_size")  # fmt: skip
 CLASSES = ("UA_test", "q_hat_forget", "coverage_test_forget", "size_test_forget", "cr_test_forget",
            "miacr_test_excluded", "miacr_test_non_member")  # fmt: skip
+DISTRIBUTION = distributions.NUMBERS
 EVERY = ("q_hat", "coverage_forget", "coverage_retain", "coverage_test", "size_forget", "size_retain", "size_test",
          "cr_forget", "cr_retain", "cr_test", "recover_ratio", "empty_forget", "empty_test")  # fmt: skip
 
@@ -45,6 +47,7 @@ class Evaluation(NamedTuple):
       design: whose originals the models come from.
       classes: names of the classes; empty = numbers.
       notes: what the reader should know; about: provenance of the inputs, empty for a user's arrays.
+      embedded: role -> (points [n, 2], is_forgotten [n]) of its first model; not in evaluation.json.
     """
 
     roles: dict[str, Numbers]
@@ -57,11 +60,12 @@ class Evaluation(NamedTuple):
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     about: dict[str, str] = {}
+    embedded: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
 
 def plain(found: Evaluation) -> dict[str, Any]:
     """What evaluation.json holds."""
-    return found._asdict()
+    return {name: value for name, value in found._asdict().items() if name != "embedded"}
 
 
 def from_plain(stored: Mapping[str, Any]) -> Evaluation:
@@ -133,6 +137,7 @@ def sections(found: Evaluation) -> list[Section]:
                "Low CR on forgotten samples with high CR on test samples is forgetting that leaves the rest alone. A "
                "misclassified sample whose label is still in the set is forgotten in name only."),
     ]  # fmt: skip
+    made += _distribution(found, over)
     apart = closest(found)
     if apart is not None and made[0].table is not None:
         made[0] = made[0]._replace(findings=(*made[0].findings, *closeness.findings(apart)))
@@ -150,6 +155,28 @@ def sections(found: Evaluation) -> list[Section]:
     if len(found.alphas) > 1:
         made.append(_levels(found, over))
     return [one for one in made if one.table is not None or one.figure is not None]
+
+
+def _distribution(found: Evaluation, over: str) -> list[Section]:
+    """How the forgotten samples lie among the retained ones: a table, and panels of retrained beside other models."""
+    shown = {role: points for role, points in found.embedded.items() if len(points[0])}
+    number = max((len(points) for points, _ in shown.values()), default=0)
+    made = [
+        _piece(found, "distribution", "How forgotten samples lie among the others", DISTRIBUTION,
+               f"{over} Of outputs embedded in the plane by t-SNE. Variance of the forgotten samples; silhouette "
+               "against the nearest class; overlap of their density with that of all other samples.",
+               "A model that never saw a class scatters it over the others (large variance and overlap, small "
+               "silhouette); a class that still stands apart was not forgotten. The goal is to equal retraining."),
+    ]  # fmt: skip
+    others = [role for role in shown if role != GOAL]
+    size = embeddings.MOST - (GOAL in shown)
+    for place in range(0, len(others), size) if others else ():
+        roles = [*([GOAL] if GOAL in shown else []), *others[place : place + size]]
+        title = "Forgotten samples among the others" + (f" ({place // size + 1})" if len(others) > size else "")
+        text = f"The first model of each role, {number:,} forgotten and retained samples, the same ones for every role."
+        figure = embeddings.side_by_side({role: shown[role] for role in roles})
+        made.append(Section(f"embedded_{place // size + 1}", title, text, figure=figure))
+    return made
 
 
 def _piece(
