@@ -33,7 +33,7 @@ THIRD = {
     "metrics": {"numpy", "jax", "scipy", "sklearn"},
     "population": {"numpy", "jax", "flax", "optax"},
     "unlearn": {"numpy", "jax", "flax", "optax"},
-    "attacks": {"numpy", "jax", "sklearn"},
+    "attacks": {"numpy", "jax", "flax", "sklearn"},
     "report": {"numpy", "matplotlib"},
     "analyses": {"numpy", "jax"},
     "runs": {"numpy", "jax"},

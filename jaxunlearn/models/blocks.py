@@ -93,6 +93,8 @@ class BatchNorm(nn.Module):
     unmasked elements per channel. Statistics are float32 whatever the dtype of the inputs. A fully masked batch leaves
     the running statistics as they are, and one element alone has variance 0; both give finite outputs.
 
+    Without `is_affine` there is no scale and no bias.
+
     The statistics stand in the collection `batch_stats` (`mean`, `var`). Where that collection is not mutable, training
     mode normalises by the batch and forgets: this is what a second forward pass of one step wants.
 
@@ -102,6 +104,7 @@ class BatchNorm(nn.Module):
     dtype: str = "float32"
     momentum: float = 0.9
     epsilon: float = 1e-5
+    is_affine: bool = True
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
@@ -118,8 +121,10 @@ class BatchNorm(nn.Module):
         channels = inputs.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        scale, bias = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
+        if self.is_affine:
+            scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         if not train:
             values = hide(inputs.astype(jnp.float32), mask)
             factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)

@@ -56,12 +56,15 @@ class Metrics(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One member as four pure functions."""
+    """One member as pure functions."""
 
     init: Callable[[jax.Array], State]  # key -> state
     step: Callable[[State, Mapping[str, Batch], Clock, jax.Array, Tree], tuple[State, Metrics]]
     predict: Callable[[Tree, jax.Array], jax.Array]  # (variables, raw inputs [B, ...]) -> logits [B, C] float32
     view: Callable[[Tree, jax.Array, jax.Array], jax.Array]  # the same through the training augmentation, with a key
+    # (variables, raw inputs [B, ...], rows [B], constants) -> [B] bool, by which the best epoch is chosen; None = the
+    # answer is the label.
+    is_right: Callable[[Tree, jax.Array, jax.Array, Tree], jax.Array] | None = None
 
 
 def variables(state: State) -> dict[str, Tree]:

@@ -75,7 +75,8 @@ class Job(NamedTuple):
       key: the root key of this role; members fold in their number.
       constants: tree with leading M: `learning_rate`, `weight_decay`, masks, teachers ...
       steps: steps per epoch; must be the same for all chunks of a population only for speed, not for the numbers.
-      held_out: stream on which the best epoch is chosen, or None to keep the last one.
+      held_out: stream on which the best epoch is chosen, or None to keep the last one; `held_out_batch`: rows per step
+        of it, 0 = as the driver's.
       initial: State with leading M to start from, or None for `task.init`.
       fixed: names of streams that are read in their own order instead of a new one every epoch.
       carried_on: names of accompanying streams that go on where the last epoch left them; others start again.
@@ -92,6 +93,7 @@ class Job(NamedTuple):
     constants: Tree
     steps: int
     held_out: streams.Stream | None = None
+    held_out_batch: int = 0
     initial: State | None = None
     fixed: tuple[str, ...] = ()
     carried_on: tuple[str, ...] = ()
@@ -187,7 +189,7 @@ def _epoch_of_one_member(job: Job, carry: Carry, fixed: Fixed, shared: tuple) ->
     carry, sums = jax.lax.scan(step, carry, (jnp.arange(job.steps), batches))
     carry = _freeze_if_overflown(carry, epoch * own_steps + own_steps - 1)
     if fixed.held_out is not None:
-        carry = _keep_best(job, carry, fixed.held_out, data)
+        carry = _keep_best(job, carry, fixed.held_out, data, constants)
     return carry, jax.tree.map(jnp.sum, sums)
 
 
@@ -199,15 +201,18 @@ def _freeze_if_overflown(carry: Carry, step: jax.Array) -> Carry:
     return carry._replace(diverged_at=jnp.where(finite | (carry.diverged_at != NEVER), carry.diverged_at, step))
 
 
-def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: Resident) -> Carry:
+def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: Resident, constants: Tree) -> Carry:
     """Keeps the variables of the epoch with the highest accuracy on the member's held-out rows (first one wins)."""
-    batch = next(iter(job.batches.values()))
+    batch = job.held_out_batch or next(iter(job.batches.values()))
     steps = -(-held_out.rows.shape[0] // batch)
     now = variables(carry.state)
 
     def score(total: jax.Array, read: tuple) -> tuple[jax.Array, None]:
         rows, weights = read
-        right = jnp.argmax(job.task.predict(now, data.inputs[rows]), -1) == data.labels[rows]
+        if job.task.is_right is not None:
+            right = job.task.is_right(now, data.inputs[rows], rows, constants)
+        else:
+            right = jnp.argmax(job.task.predict(now, data.inputs[rows]), -1) == data.labels[rows]
         return total + jnp.sum(jnp.where(right, weights, 0.0)), None
 
     batches = streams.epoch_batches(held_out, keys.root(0), batch, steps)

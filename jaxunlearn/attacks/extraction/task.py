@@ -1,0 +1,231 @@
+"""One extraction as a task of the engine, and the extractions of V victims as one job.
+
+    step = generator_steps x (noise -> inputs -> estimated gradient -> generator), clone_steps x (noise -> inputs ->
+    victim's answers -> clone)
+
+The generator is in training mode always; the clone only in its own steps. The best clone is that of the epoch in which
+it agrees with its victim on most held-out rows.
+
+Source: OUR reference, `dfme_attack`. Differs from the published code: all directions are evaluated (there some are
+dropped where m is large), and no epoch goes beyond the budget.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxunlearn import checks, errors, keys, population
+from jaxunlearn.attacks.extraction import losses
+from jaxunlearn.attacks.extraction import options as option
+from jaxunlearn.attacks.extraction.options import PUBLISHED, Options
+from jaxunlearn.attacks.extraction.victims import Victim
+from jaxunlearn.population import Batch, Clock, Metrics, State, Task, recipe
+
+Tree = Any
+Inputs = Callable[[jax.Array], jax.Array]
+
+
+def task(
+    clone: nn.Module,
+    generator: nn.Module,
+    victim: Victim,
+    shape: tuple[int, ...],
+    options: Options = PUBLISHED,
+    *,
+    to_inputs: Inputs = lambda values: values,
+    prepare: Inputs = lambda raw: raw.astype(jnp.float32),
+) -> Task:
+    """Builds the task of one extraction.
+
+    Args:
+      clone: `module.apply(variables, inputs, train=...) -> logits [B, C]`; it need not be the victim's architecture.
+      generator: from `models.generator.build(shape)`.
+      victim: see `victims`; what differs between victims comes in the constants of the job.
+      shape: of one network input.
+      options: how it is extracted.
+      to_inputs: values in (-1, 1) -> network inputs of clone and victim. Published: as they are, also where the victim
+        was trained on normalised pictures.
+      prepare: raw rows of the data set -> network inputs, for judging the clone.
+
+    Raises:
+      ConfigError: options out of range, or a budget below one iteration.
+    """
+    option.check(options)
+    of_clone, of_generator = option.clone_recipe(options), option.generator_recipe(options)
+
+    def make(params: Tree, statistics: Tree, latents: jax.Array) -> tuple[jax.Array, Tree]:
+        """Inputs before the tanh, and the generator's statistics afterwards."""
+        variables = {"params": params, **statistics}
+        made, moved = generator.apply(variables, latents, train=True, mutable=list(statistics))
+        return jnp.asarray(made), dict(moved)
+
+    def noise(key: jax.Array) -> jax.Array:
+        return jax.random.normal(key, (options.batch, options.latents), jnp.float32)
+
+    def init(key: jax.Array) -> State:
+        blank = to_inputs(jnp.zeros((2, *shape), jnp.float32))
+        starts = {
+            "generator": dict(generator.init(keys.stream(key, "generator"), noise(key)[:2], train=True)),
+            "clone": dict(clone.init(keys.stream(key, "clone"), blank, train=False)),
+        }
+        params = {name: start.pop("params") for name, start in starts.items()}
+        optimizer = {
+            "generator": recipe.transform(of_generator, 0.0, 0.0).init(params["generator"]),
+            "clone": recipe.transform(of_clone, 0.0, 0.0).init(params["clone"]),
+        }
+        return State(params, starts, optimizer)
+
+    def generator_step(state: State, key: jax.Array, factor: jax.Array, constants: Tree) -> State:
+        def run(params: Tree) -> tuple[jax.Array, Tree]:
+            return make(params, state.statistics["generator"], noise(keys.stream(key, "latents")))
+
+        raw, pull_back, statistics = jax.vjp(run, state.params["generator"], has_aux=True)
+        known = {"params": state.params["clone"], **state.statistics["clone"]}
+
+        def objective(values: jax.Array) -> jax.Array:
+            inputs = to_inputs(jnp.tanh(values))
+            logits = jnp.asarray(clone.apply(known, inputs, train=False))
+            return -losses.disagreement(logits, victim(constants, inputs), options.loss, options.correction)
+
+        units = losses.directions(keys.stream(key, "directions"), options.directions, raw)
+        gradient, _ = losses.estimate(objective, raw, units, options.step_size)
+        classes = jax.eval_shape(victim, constants, raw).shape[-1]
+        gradient = gradient * losses.published_factor(options.loss, options.batch, classes)
+        (gradients,) = pull_back(gradient)
+        return _moved(state, "generator", gradients, statistics, of_generator, factor)
+
+    def clone_step(
+        state: State, key: jax.Array, factor: jax.Array, constants: Tree
+    ) -> tuple[State, tuple[jax.Array, jax.Array]]:
+        raw, statistics = make(state.params["generator"], state.statistics["generator"], noise(key))
+        inputs = jax.lax.stop_gradient(to_inputs(jnp.tanh(raw)))
+        answers = victim(constants, inputs)
+        state = state._replace(statistics={**state.statistics, "generator": statistics})
+
+        def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
+            own = state.statistics["clone"]
+            logits, moved = clone.apply(
+                {"params": params, **own}, inputs, train=True, mutable=list(own),
+                rngs={"dropout": keys.stream(key, "dropout")},
+            )  # fmt: skip
+            apart = losses.disagreement(jnp.asarray(logits), answers, options.loss, options.correction)
+            return jnp.mean(apart), (dict(moved), jnp.asarray(logits))
+
+        (loss, (moved, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params["clone"])
+        agreed = jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(answers, -1), dtype=jnp.float32)
+        return _moved(state, "clone", gradients, moved, of_clone, factor), (loss, agreed)
+
+    def step(
+        state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Tree
+    ) -> tuple[State, Metrics]:
+        del batches  # they only count the iterations
+        factor = recipe.rate(of_clone, clock.epoch, clock.fraction)
+        with jax.default_matmul_precision("highest"):
+
+            def improve(state: State, number: jax.Array) -> tuple[State, None]:
+                return generator_step(state, keys.at(keys.stream(key, "generator"), number), factor, constants), None
+
+            def learn(state: State, number: jax.Array) -> tuple[State, tuple[jax.Array, jax.Array]]:
+                return clone_step(state, keys.at(keys.stream(key, "clone"), number), factor, constants)
+
+            state, _ = jax.lax.scan(improve, state, jnp.arange(options.generator_steps))
+            state, (each, agreed) = jax.lax.scan(learn, state, jnp.arange(options.clone_steps))
+        return state, Metrics(jnp.mean(each), jnp.sum(agreed), jnp.float32(options.batch * options.clone_steps))
+
+    def predict(variables: Tree, raw: jax.Array) -> jax.Array:
+        return jnp.asarray(clone.apply(clones_of(variables), prepare(raw), train=False))
+
+    def view(variables: Tree, raw: jax.Array, key: jax.Array) -> jax.Array:
+        del key
+        return predict(variables, raw)
+
+    def is_right(variables: Tree, raw: jax.Array, rows: jax.Array, constants: Tree) -> jax.Array:
+        return jnp.argmax(predict(variables, raw), -1) == constants["answers"][rows]
+
+    return Task(init, step, predict, view, is_right)
+
+
+def _moved(state: State, name: str, gradients: Tree, statistics: Tree, train: Any, factor: jax.Array) -> State:
+    """The state after one optimizer step of one of its two networks."""
+    transform = recipe.transform(train, train.learning_rate * factor, train.weight_decay)
+    updates, optimizer = transform.update(gradients, state.optimizer[name], state.params[name])
+    params = jax.tree.map(lambda value, update: value + update, state.params[name], updates)
+    return State(
+        {**state.params, name: params},
+        {**state.statistics, name: statistics},
+        {**state.optimizer, name: optimizer},
+    )
+
+
+def job(
+    extraction: Task,
+    member_ids: Any,
+    key: jax.Array,
+    options: Options = PUBLISHED,
+    *,
+    victims: Tree = (),
+    answers: Any = None,
+    rows: Any = None,
+) -> population.Job:
+    """Builds the population of clones of V victims; train it with `population.train(job, data, epochs(options), ...)`.
+
+    Clone v draws by its member number, so that it is the same alone and among others.
+
+    Args:
+      extraction: from `task`.
+      member_ids: [V] global numbers of the clones.
+      key: of the role.
+      options: those of the task.
+      victims: what `victims.network` reads, a tree with leading V; may be empty for a victim that is one function.
+      answers: [V, N] int, each victim's class of every row of the data set; needed to keep the best clone.
+      rows: [n] rows of the data set on which clones are compared with their victims after every epoch; None = the last
+        clone is kept.
+
+    Returns:
+      A `population.Job`. Its Progress holds loss and agreement on generated inputs; `Carry.best_accuracy` is the
+      fidelity of the best clone.
+
+    Raises:
+      ConfigError: a budget below one iteration. ShapeError: sizes that do not fit. DataError: rows without answers.
+    """
+    option.check(options)
+    ids = np.asarray(member_ids, np.int32).reshape(-1)
+    for leaf in jax.tree.leaves(victims):
+        if np.shape(leaf)[:1] != ids.shape:
+            raise errors.ShapeError(f"victims hold an array of shape {np.shape(leaf)}; expected {len(ids)} in front.")
+    constants: dict[str, Any] = {"victim": victims}
+    held_out = None
+    if rows is not None:
+        if answers is None:
+            raise errors.DataError("rows to judge the clones on are given without the victims' answers on them.")
+        checks.shape("VN", {"V": len(ids)}, answers=answers)
+        constants["answers"] = np.asarray(answers, np.int32)
+        held_out = population.from_rows([[np.asarray(rows)]] * len(ids), options.batch)
+    steps = np.zeros(option.iterations(options), np.int32)  # a stream of one row, as often as there are iterations
+    return population.Job(
+        task=extraction,
+        streams={"steps": population.from_rows([[steps]] * len(ids), 1)},
+        batches={"steps": 1},
+        member_ids=ids,
+        key=key,
+        constants=constants,
+        steps=len(steps),
+        held_out=held_out,
+        held_out_batch=options.batch,
+        fixed=("steps",),
+    )
+
+
+def clones_of(variables: Tree) -> Tree:
+    """Returns the clone's flax variables out of what training hands on (`population.kept_variables`)."""
+    return {"params": variables["params"]["clone"], **variables["clone"]}
+
+
+def fidelity(clone_logits: Any, victim_logits: Any) -> np.ndarray:
+    """Computes the share of samples on which clone and victim give the same class, [...] of logits [..., N, C]."""
+    clone, victim = np.asarray(clone_logits), np.asarray(victim_logits)
+    return np.asarray((clone.argmax(-1) == victim.argmax(-1)).mean(-1))
