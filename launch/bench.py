@@ -38,6 +38,7 @@ BENCHES = {
     "epsilon": "launch.benches.epsilon:run",
     "unlearn": "launch.benches.unlearn:run",
     "leaks": "launch.benches.leaks:run",
+    "relearning": "launch.benches.relearning:run",
     "gpu": "launch.benches.gpu.runner:run",
 }
 ABOUT = {
@@ -48,6 +49,7 @@ ABOUT = {
     "epsilon": "epsilon-hat and challenge score of 8 approaches on one core: seconds, and against published loops",
     "unlearn": "ten forget sets as one population: against ten whole processes, and against ten warm calls",
     "leaks": "420 models of Unlearning-Leaks as one population: against loops over scikit-learn and PyTorch",
+    "relearning": "720 trials of the reminiscence attack as one population: against one trial after another",
     "gpu": "an accelerator in a few minutes: steps, groups of members, scoring, shares of its peak; resumable",
 }
 GPU_FLAGS = ("minutes", "data", "rows", "again", "report")

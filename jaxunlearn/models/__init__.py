@@ -1,7 +1,9 @@
 """Architectures: flax linen modules, written for one model; the population engine maps them over members.
 
 Every module is called as `module.apply(variables, inputs, train=False, mask=None) -> logits [B, C] float32`, with
-inputs float32, already normalised. To add one: a builder in its family file, and one line in `MODELS`.
+inputs float32, already normalised. To add one: a builder in its family file, and one line in `MODELS`. A module may
+name hidden features for methods that look inside a network: an attribute `feature_paths`, paths of modules from shallow
+to deep ("stage_3_block_1", "layer_3/query_key_value"), whose outputs they are.
 """
 
 import inspect

@@ -75,6 +75,11 @@ class Airbench(nn.Module):
     conv: str = "native"
     dtype: str = "float32"
 
+    @property
+    def feature_paths(self) -> tuple[str, ...]:
+        """Returns the paths of the last norms of the three groups."""
+        return tuple(f"group_{group}_norm_1" for group in range(3))
+
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """Classifies.

@@ -38,6 +38,11 @@ class Cnn(nn.Module):
     dtype: str = "float32"
     is_normalised: bool = False
 
+    @property
+    def feature_paths(self) -> tuple[str, ...]:
+        """Returns the paths of both convolutions and of the hidden layer."""
+        return ("Conv_0", "Conv_1", "Dense_0")
+
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """Inputs [B, H, W, C] float32, mask [B] bool (False = padding), to logits [B, classes] float32."""
@@ -65,6 +70,11 @@ class SimpleCnn(nn.Module):
     width: int = 32
     conv: str = "native"
     dtype: str = "float32"
+
+    @property
+    def feature_paths(self) -> tuple[str, ...]:
+        """Returns the paths of both convolutions and of the hidden layer."""
+        return ("Conv_0", "Conv_1", "Dense_0")
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
@@ -100,6 +110,11 @@ class Vgg(nn.Module):
     is_normalised: bool = False
     use_bias: bool = True
     dropout: float = 0.5
+
+    @property
+    def feature_paths(self) -> tuple[str, ...]:
+        """Returns the paths of the last convolutions of the last three blocks."""
+        return tuple(f"Conv_{sum(self.depths[: block + 1]) - 1}" for block in range(len(self.depths)))[-3:]
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:

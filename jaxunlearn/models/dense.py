@@ -28,6 +28,11 @@ class Mlp(nn.Module):
     dtype: str = "float32"
     squashed: bool = False  # a sigmoid behind the head
 
+    @property
+    def feature_paths(self) -> tuple[str, ...]:
+        """Returns the paths of the last three hidden layers, before their activation."""
+        return tuple(f"Dense_{index}" for index in range(len(self.hidden)))[-3:]
+
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """Inputs [B, ...] float32 (flattened), mask [B] bool (False = padding), to logits [B, C] float32."""

@@ -66,6 +66,11 @@ class ResNet(nn.Module):
     conv: str = "native"
     dtype: str = "float32"
 
+    @property
+    def feature_paths(self) -> tuple[str, ...]:
+        """Returns the paths of the last blocks of the last three stages."""
+        return tuple(f"stage_{stage}_block_{depth - 1}" for stage, depth in enumerate(self.depths))[-3:]
+
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """Classifies.

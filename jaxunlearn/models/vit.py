@@ -74,6 +74,11 @@ class VisionTransformer(nn.Module):
     size: int = 0
     epsilon: float = 1e-5
 
+    @property
+    def feature_paths(self) -> tuple[str, ...]:
+        """Returns the paths that OUR reads: first hidden layer, attention of the fourth layer, last norm."""
+        return ("layer_0/mlp_in", f"layer_{min(3, self.depth - 1)}/query_key_value", "norm")
+
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
         """Inputs [B, H, W, C] float32, mask [B] bool (False = padding), to logits [B, classes] float32.

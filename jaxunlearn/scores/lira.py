@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+from jaxunlearn import checks, errors
 from jaxunlearn.records import Array
 
 VARIANCES = ("auto", "global", "per_sample")
@@ -120,6 +121,56 @@ def faithful_update(unlearned: Array, original: Array, shadows: Array) -> np.nda
     mean, scale = _published_fit(shadows)
     after = scipy.stats.norm.cdf(_f64(unlearned), mean, scale)
     return after - scipy.stats.norm.cdf(_f64(original), mean, scale)
+
+
+def median_online(
+    target: Array, reference: Array, member: Array, *, variance: str = "global"
+) -> np.ndarray:  # fmt: skip
+    """Online LiRA by medians over several views of each sample, as the reminiscence attack asks it; float64.
+
+    Args:
+      target: [N, K] carlini logits of the audited model, K augmented views of every sample.
+      reference: [S, N, K] of shadow models.
+      member: [S, N] bool, which of them trained on which sample. Of both sides as many models count, in their order, as
+        the sample with the fewest has.
+      variance: "global" (one deviation of all samples and views, published) or "per_sample".
+
+    Returns:
+      [N] mean over views of the log-likelihood ratio of IN against OUT, finite; higher = more like a member.
+
+    Raises:
+      DataError: a sample that all shadow models trained on, or none.
+    """
+    inside, outside = _sides(target, reference, member)
+    return (_median_log(target, inside, variance) - _median_log(target, outside, variance)).mean(-1)
+
+
+def median_offline(
+    target: Array, reference: Array, member: Array, *, variance: str = "global"
+) -> np.ndarray:  # fmt: skip
+    """The offline form of `median_online`: minus the log density of the OUT models, large for any deviation."""
+    return -_median_log(target, _sides(target, reference, member)[1], variance).mean(-1)
+
+
+def _sides(target: Array, reference: Array, member: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [n, N, K] of the first n models that trained on each sample, and of the first that did not."""
+    values, trained = _f64(reference), np.asarray(member, bool)
+    checks.shape("NK SNK SN", target=target, reference=values, member=trained)
+    found = []
+    for name, side in (("trained", trained), ("did not train", ~trained)):
+        least = int(side.sum(0).min(initial=len(side)))
+        if not least:
+            raise errors.DataError(f"there is a sample that no shadow model {name} on; LiRA needs both kinds.")
+        order = np.argsort(~side, axis=0, kind="stable")[:least]
+        found.append(np.take_along_axis(values, order[..., None], 0))
+    return found[0], found[1]
+
+
+def _median_log(target: Array, values: np.ndarray, variance: str) -> np.ndarray:
+    """[N, K] log density at the median of models [n, N, K]. A deviation of 0 (one model) counts as the floor."""
+    checks.choice("variance", variance, VARIANCES[1:])
+    scale = values.std() if variance == "global" else values.std(0)
+    return scipy.stats.norm.logpdf(_f64(target), np.median(values, 0), np.maximum(scale, FLOOR))
 
 
 def _published_fit(shadows: Array) -> tuple[np.ndarray, np.ndarray]:

@@ -105,6 +105,18 @@ class Saved(NamedTuple):
     optimizer: Tree
 
 
+class Features(NamedTuple):
+    """Hidden features of one stream, each [B, D] float32, shallow to deep (`network.feature_paths`).
+
+    Attributes:
+      current: of the model that learns.
+      original: of the original model in evaluation mode, without gradient.
+    """
+
+    current: tuple[jax.Array, ...]
+    original: tuple[jax.Array, ...]
+
+
 class Now(NamedTuple):
     """What an objective may know beside its outputs.
 
@@ -115,6 +127,7 @@ class Now(NamedTuple):
       estimates: what the phase has estimated, by name; `memory`: Saved states of earlier phases.
       clock: epoch, fraction, step.
       key: of this step.
+      features: stream -> Features, of the streams of `Move.features`.
     """
 
     network: Network
@@ -125,6 +138,7 @@ class Now(NamedTuple):
     memory: Mapping[str, Saved]
     clock: Clock
     key: jax.Array
+    features: Mapping[str, Features] = {}
 
 
 # (logits by stream, samples by stream, now) -> scalar float32 to be minimised
@@ -146,6 +160,8 @@ class Move(NamedTuple):
         (BatchNorm included).
       eval_streams: names of streams that it also answers for, in evaluation mode whatever the phase's; BatchNorm
         statistics do not move in them.
+      features: names of streams, among those it answers for in the phase's mode, whose hidden features the objective
+        reads.
     """
 
     objective: Objective | Mapping[str, Objective]
@@ -155,6 +171,7 @@ class Move(NamedTuple):
     cost: float = 0.0
     only: Mapping[str, Callable[[Samples], jax.Array]] = {}
     eval_streams: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
 
 
 class Member(NamedTuple):
@@ -259,6 +276,7 @@ class Method:
       left_training: published code returns the model in training mode, and measures accuracies on retained and forget
         rows before anything else: with the policy "faithful" that moves the running statistics once more.
       fixed_loss: its steps follow a recorded training; a wrapper cannot add a loss of its own.
+      mid: the model after so many phases is a result of its own, METHOD@mid; 0 = there is none.
     """
 
     phases: tuple[Phase, ...]
@@ -267,6 +285,7 @@ class Method:
     augment: bool = True
     left_training: bool = False
     fixed_loss: bool = False
+    mid: int = 0
 
 
 Builder = Callable[..., Method]

@@ -4,6 +4,7 @@ Layers are found by running the module once abstractly and noting the order in w
 called; names in a parameter tree say nothing about order.
 """
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -78,23 +79,65 @@ def activations(
     network: Network, params: Tree, statistics: Tree, inputs: jax.Array, weights: jax.Array | None, mode: str = "eval"
 ) -> tuple[dict[tuple[str, ...], jax.Array], Tree]:
     """Outputs of every layer with a kernel (before normalisation and activation), by path, and the moved statistics."""
-    mask = None if weights is None else weights > 0
     wanted = {layer.path for layer in layers(network) if layer.kind != "norm"}
     seen: dict[tuple[str, ...], jax.Array] = {}
+    with nn.intercept_methods(_noting(wanted, seen)):
+        _, moved = forward(network, params, statistics, inputs, weights, mode)
+    return seen, moved
+
+
+def _noting(wanted: Collection[tuple[str, ...]], seen: dict[tuple[str, ...], jax.Array]) -> Any:
+    """An interceptor that writes the outputs of the modules at the wanted paths into `seen`."""
 
     def note(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
         result = call(*args, **kwargs)
-        if context.module.path in wanted:
+        if context.module.path in wanted and context.method_name == "__call__":
             seen[context.module.path] = result
         return result
 
-    is_train = mode == "train"
-    with nn.intercept_methods(note):
-        _, moved = network.module.apply(
-            {"params": params, **statistics}, inputs, train=is_train, mask=mask,
-            mutable=list(statistics) if is_train else [], rngs={"dropout": keys.root(0)},
-        )  # fmt: skip
-    return seen, dict(moved) if is_train else statistics
+    return note
+
+
+def feature_paths(network: Network) -> tuple[tuple[str, ...], ...]:
+    """Returns the module paths of the hidden features that the network names, shallow to deep.
+
+    Raises:
+      ConfigError: the module has no attribute `feature_paths`, or names none.
+    """
+    names = getattr(network.module, "feature_paths", None)
+    if not names:
+        raise errors.ConfigError(
+            f"{type(network.module).__name__} names no hidden features, which this method reads. Give it an attribute "
+            "`feature_paths`: module paths such as ('stage_2_block_1', 'stage_3_block_1'), shallow to deep."
+        )
+    return tuple(tuple(name.split("/")) for name in names)
+
+
+def with_features(
+    network: Network,
+    params: Tree,
+    statistics: Tree,
+    inputs: jax.Array,
+    weights: jax.Array | None = None,
+    mode: str = "eval",
+    key: jax.Array | None = None,
+) -> tuple[jax.Array, Tree, tuple[jax.Array, ...]]:
+    """Runs `forward` and returns its logits and statistics with the named features, each [B, D] float32.
+
+    Raises:
+      ConfigError: the network names no features, or a path at which no module is called.
+    """
+    paths = feature_paths(network)
+    seen: dict[tuple[str, ...], jax.Array] = {}
+    with nn.intercept_methods(_noting(paths, seen)):
+        logits, moved = forward(network, params, statistics, inputs, weights, mode, key)
+    for path in paths:
+        if path not in seen:
+            raise errors.ConfigError(
+                f"{type(network.module).__name__} names the feature {'/'.join(path)!r}, but calls no module of that "
+                "path."
+            )
+    return logits, moved, tuple(seen[path].reshape(len(inputs), -1).astype(jnp.float32) for path in paths)
 
 
 def layers(network: Network) -> tuple[Layer, ...]:

@@ -8,6 +8,7 @@ A member is one (forget set, setting of hyperparameters) pair. Nothing here open
 """
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from jaxunlearn.unlearn.setups import (
     stage_of,
     steps_of,
     streams_of,
+    structure,
 )
 
 Tree = Any
@@ -36,10 +38,20 @@ NEVER = training.NEVER
 
 
 class Outcome(NamedTuple):
-    """What a method made of M members: flax variables [M, ...], and [M] steps at which a member was frozen, or -1."""
+    """What a method made of M members.
+
+    Attributes:
+      variables: flax variables [M, ...].
+      diverged_at: [M] step at which a member was frozen, -1 = never.
+      seconds: since the run began, compiling included.
+      mid: the same after `Method.mid` phases, where the method has that, is no ensemble, and the run was not continued
+        behind it.
+    """
 
     variables: Tree
     diverged_at: np.ndarray
+    seconds: float = float("nan")
+    mid: "Outcome | None" = None
 
 
 class Event(NamedTuple):
@@ -237,7 +249,8 @@ def run(setup: Setup, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
     state = State(originals["params"], rest, ())
     diverged, offset = np.full(members, NEVER, np.int32), 0
     blank = np.full(members, np.nan, np.float32)
-    every = phases(setup)
+    every, method = phases(setup), structure(setup)
+    mid, begun = None, time.monotonic()
     estimates: Tree = {}
     for index, (phase, _) in enumerate(every):
         carry: training.Carry | None = None
@@ -281,8 +294,16 @@ def run(setup: Setup, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
         if phase.keep:
             memory = {**memory, phase.keep: Saved(state.params, state.statistics, state.optimizer)}
         state = _leave(setup, phase, state)
+        if index + 1 == method.mid and method.ensemble == 1:
+            mid = _settled(setup, state, originals, diverged, time.monotonic() - begun)
+    last = _settled(setup, state, originals, diverged, time.monotonic() - begun)
+    yield Event(len(every), 0, blank, blank, dict, last._replace(mid=mid))
+
+
+def _settled(setup: Setup, state: State, originals: Tree, diverged: np.ndarray, seconds: float) -> Outcome:
+    """An outcome with BatchNorm's statistics as the policy wants them; what was not touched keeps its own."""
     variables = {"params": state.params, **state.statistics}
     pairs = zip(jax.tree.leaves(variables), jax.tree.leaves(originals), strict=True)
-    if any(not np.array_equal(new, old) for new, old in pairs):  # what was not touched needs no new statistics
+    if any(not np.array_equal(new, old) for new, old in pairs):
         variables = {"params": state.params, **statistics.settled(setup, state)}
-    yield Event(len(every), 0, blank, blank, dict, Outcome(trees.to_host(variables), diverged))
+    return Outcome(trees.to_host(variables), diverged.copy(), seconds)

@@ -28,6 +28,7 @@ from jaxunlearn.unlearn import (
 )
 from jaxunlearn.unlearn.method import Builder, Method
 
+WRAPPERS_NEED = {"conformal": ("validation",), "our": ("retain",), "orthogonal": ("retain",)}
 NEEDS = ("forget", "retain", "labels", "statistics", "validation")
 COMPATS = ("corrected", "faithful")
 # Hyperparameters of our methods that are parts of something; all numbers of ours are at least 0.
@@ -229,7 +230,7 @@ METHODS: dict[str, Entry] = {
 
 
 def lookup(name: str) -> Entry:
-    """The entry of a name, or of a user's own builder given as `my_module:my_method`; `+conformal` wraps either.
+    """The entry of a name, or of a user's own builder given as `my_module:my_method`; wrappers wrap either.
 
     Raises:
       ConfigError: no such method or wrapper (with the nearest one), module or function.
@@ -245,8 +246,13 @@ def lookup(name: str) -> Entry:
         entry = Entry(build, about, "yours", ())
     for one in chain:
         about = f"{entry.about}; wrapped: {(inspect.getdoc(wrappers.WRAPPERS[one]) or one).splitlines()[0]}"
-        needs = tuple(dict.fromkeys((*entry.needs, "forget", "validation")))
-        entry = entry._replace(build=wrappers.wrapped(entry.build, one), about=about, needs=needs)
+        needs = tuple(dict.fromkeys((*entry.needs, "forget", *WRAPPERS_NEED[one])))
+        # Published values are those of the method that the wrapper puts another one in place of.
+        instead = wrappers.INSTEAD.get(one, {}).get(entry.build)
+        published = entry.published if instead is None else {"digits": instead.digits}
+        entry = entry._replace(build=wrappers.wrapped(entry.build, one), about=about, needs=needs, published=published)
+    if name.endswith(wrappers.MID):
+        entry = entry._replace(build=wrappers.first_half(entry.build, chain), about=f"{entry.about}; before its Replay")
     return entry
 
 

@@ -14,7 +14,7 @@ import optax
 from jaxunlearn import keys, population, trees
 from jaxunlearn.population import Batch, Clock, Metrics, Resident, State, Stream
 from jaxunlearn.unlearn import network, passes
-from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Now, Phase, Reads, Samples
+from jaxunlearn.unlearn.method import Estimate, Features, Member, Method, Move, Now, Phase, Reads, Samples
 from jaxunlearn.unlearn.network import Network
 
 Tree = Any
@@ -263,6 +263,15 @@ def _teachers(
     return found
 
 
+def _original_features(stage: Stage, batch: Samples, constants: Constants) -> tuple[jax.Array, ...]:
+    """Features of a batch in the original model; what no objective reads the compiler leaves out."""
+    params, rest = (
+        constants["reference"]["params"],
+        {name: leaf for name, leaf in constants["reference"].items() if name != "params"},
+    )
+    return jax.lax.stop_gradient(network.with_features(stage.network, params, rest, batch.inputs, batch.weights)[2])
+
+
 def answered(move: Move, phase: Phase) -> tuple[str, ...]:
     """The streams that the model answers for in the phase's own mode."""
     return move.streams or tuple(name for name in phase.reads if name not in move.eval_streams)
@@ -287,19 +296,23 @@ def _move(
     def evaluate(params: Tree, part: str, mode: str) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
         objective = move.objective[part] if isinstance(move.objective, Mapping) else move.objective
         outputs, statistics, seen = {}, state.statistics, dict(samples)
+        features: dict[str, Features] = {}
         for name in chosen:
             if part in move.only:
                 is_seen = move.only[part](samples[name])
                 seen[name] = samples[name]._replace(weights=jnp.where(is_seen, samples[name].weights, 0.0))
             batch = seen[name]
-            outputs[name], statistics = network.forward(
-                stage.network, params, statistics, batch.inputs, batch.weights, mode, keys.stream(key, name)
-            )
+            asked = stage.network, params, statistics, batch.inputs, batch.weights, mode, keys.stream(key, name)
+            if name in move.features:
+                outputs[name], statistics, current = network.with_features(*asked)
+                features[name] = Features(current, _original_features(stage, batch, constants))
+            else:
+                outputs[name], statistics = network.forward(*asked)
         for name in move.eval_streams:
             batch = seen[name]
             outputs[name], _ = network.forward(stage.network, params, state.statistics, batch.inputs, batch.weights)
         now = Now(stage.network, params, constants["reference"]["params"], teachers, constants["estimates"],
-                  constants["memory"], clock, key)  # fmt: skip
+                  constants["memory"], clock, key, features)  # fmt: skip
         shown = outputs.get(driver, next(iter(outputs.values())))
         return objective(outputs, seen, now), (statistics, shown)
 

@@ -174,6 +174,35 @@ def test_a_sweep_gives_every_value_a_role_and_the_numbers_it_has_alone(again, ca
     assert (again / "logits" / "unlearned:ssd.npy").exists()  # --overwrite of one method leaves the others
 
 
+def test_over_unlearning_records_the_model_before_replay_too_and_finds_it_again_where_it_is_lost(again, capsys):
+    few = [*finished.GIVEN, "--config.unlearn.sweeps=lam=0.1;0.4,our_lr=0.01;0.02",
+           "--config.unlearn.options=our_epochs=1"]  # fmt: skip
+    assert launch(*few, "--methods=ssd+our", workdir=again) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("members, ") == 1  # one run makes both halves
+    roles = json.loads((again / "unlearned.json").read_text())["roles"]
+    halves = [f"unlearned:ssd+our@mid@lam={lam}" for lam in (0.1, 0.4)]
+    wholes = [f"unlearned:ssd+our@lam={lam},our_lr={lr}" for lam in (0.1, 0.4) for lr in (0.01, 0.02)]
+    assert [name for name in roles if "our" in name] == [*wholes, *halves]
+    assert all(roles[name]["seconds"] > 0 for name in (*halves, *wholes))
+    assert roles[halves[0]]["retain_epochs"] + 1 == pytest.approx(roles[wholes[0]]["retain_epochs"], rel=0.01)
+    assert "our_lr" not in roles[halves[0]]["chosen"]
+    before = values(again, halves[1])
+    assert np.abs(before - values(again, halves[0])).max() > 0.01 < np.abs(before - values(again, wholes[2])).max()
+    shutil.rmtree(again / "populations" / halves[1])
+    (again / "logits" / f"{halves[1]}.json").unlink()
+    assert launch(*few, "--methods=ssd+our", workdir=again) == 0
+    np.testing.assert_allclose(values(again, halves[1]), before, atol=1e-5)
+
+
+def test_options_of_a_method_are_none_of_its_intensified_form(capsys):
+    options = "--config.unlearn.options=ssd.alpha=7,ssd+our.lam=0.3,our_lr=0.5"
+    assert launch(CONFIG, options, "--methods=ssd,ssd+our,finetune+our", "--list", workdir="unused") == 0
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert printed.count("alpha=7") == 1 and printed.count("our_lr=0.5") == 2
+    assert printed.count("alpha=0.005, lam=0.3") == 2  # the whole and its first half
+
+
 def test_a_users_own_method_is_a_role_too(again, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     assert launch(*GIVEN[:-1], "--methods=my_methods:push_and_keep", workdir=again) == 0

@@ -171,7 +171,11 @@ def _chunked(world: World, trained: Sequence[roles.RoleSpec]) -> chunked.Chunked
         for place, spec in enumerate(trained):
             own = np.flatnonzero(ids // each == place)
             if len(own):
-                _store(world, spec, ids[own] - place * each, outcome, history, own, seconds * len(own) / len(ids))
+                member_ids, share = ids[own] - place * each, len(own) / len(ids)
+                _store(world, spec, member_ids, outcome, history, own, seconds * share)
+                if outcome.mid is not None:
+                    half = roles.claim(world.run, unlearned.mid_of(world.experiment, world.split, spec))
+                    _store_missing(world, half, member_ids, outcome.mid, history, own, share)
         chunks.drop_partial(folder, ids)
 
     return chunked.ChunkedTraining(
@@ -249,6 +253,18 @@ def _store(
     members.store_chunk(
         folder, spec.fingerprint, ids, variables, diverged_at, kept, epochs, seconds=seconds, moved=moved
     )
+
+
+def _store_missing(
+    world: World, half: roles.RoleSpec, ids: np.ndarray, outcome: running.Outcome, history: dict[str, np.ndarray],
+    own: np.ndarray, share: float,
+) -> None:  # fmt: skip
+    """Stores the members of METHOD@mid that a run of the whole method came by, and that are not there yet."""
+    covered = members.finished(members.folder_of(world.run, half), world.reporter, half)
+    new = np.array([member not in covered for member in ids.tolist()])
+    if new.any():
+        cut = {name: values[:, : half.experiment.settings.train.epochs] for name, values in history.items()}
+        _store(world, half, ids[new], outcome, cut, own[new], outcome.seconds * share)
 
 
 def _moved(world: World, outcome: running.Outcome, own: np.ndarray, sets: np.ndarray) -> list[float]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxunlearn import checks, errors, records, unlearn
 from jaxunlearn.runs import experiments, roles, splits
-from jaxunlearn.runs.roles import audited
+from jaxunlearn.runs.roles import audited, variants
 from jaxunlearn.runs.roles.variants import Variant, of_role
 from jaxunlearn.unlearn import table, wrappers
 
@@ -48,6 +48,12 @@ def describe(experiment: experiments.Experiment, split: records.Split, variant: 
 def of_name(experiment: experiments.Experiment, split: records.Split, name: str) -> roles.RoleSpec:
     """The role called `unlearned:METHOD`, as `describe` gives it."""
     return describe(experiment, split, of_role(experiment.settings, name))
+
+
+def mid_of(experiment: experiments.Experiment, split: records.Split, spec: roles.RoleSpec) -> roles.RoleSpec:
+    """The role METHOD@mid of the models that the members of a role are half way."""
+    assert spec.variant is not None
+    return describe(experiment, split, variants.mid_of(experiment.settings, spec.variant))
 
 
 def parts(spec: roles.RoleSpec) -> roles.RoleSpec:

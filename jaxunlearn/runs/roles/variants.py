@@ -2,6 +2,7 @@
 
     unlearned:ssd            the method as the settings have it
     unlearned:ssd@alpha=5    one value of a sweep
+    unlearned:ssd+our@mid    the first half of a method that has one: recorded along with unlearned:ssd+our
 
 Hyperparameters come from the builder's defaults, then the published values of the data set, then compat.unlearn, then
 `unlearn.options`, then the sweep.
@@ -51,7 +52,15 @@ def names(settings: Settings) -> tuple[str, ...]:
                  for name in asked]  # fmt: skip
     for name in asked:
         unlearn.lookup(name)
-    return tuple(dict.fromkeys(asked))
+    found = [one for name in asked for one in (name, *_mid(settings, name))]
+    return tuple(dict.fromkeys(found))
+
+
+def _mid(settings: Settings, name: str) -> tuple[str, ...]:
+    """METHOD@mid of a method that has one: the model between over-unlearning and Replay is a result of its own."""
+    if name.endswith(wrappers.MID) or not wrappers.has_mid(name):
+        return ()
+    return (name + wrappers.MID,) if _base(settings, name)[1].get("orthogonal_replay", True) else ()
 
 
 def wanted(settings: Settings) -> tuple[Variant, ...]:
@@ -80,9 +89,7 @@ def wanted(settings: Settings) -> tuple[Variant, ...]:
         own = [name for name in swept if name in table.swept(entry, chosen)]
         for values in itertools.product(*(swept[name] for name in own)):
             given = dict(zip(own, values, strict=True))
-            label = ",".join(f"{name}={value!r}" for name, value in given.items())
-            role = f"{PREFIX}{method}" + (f"@{label}" if label else "")
-            found.append(Variant(role, method, entry, {**chosen, **given}, tuple(own)))
+            found.append(Variant(_role(method, given), method, entry, {**chosen, **given}, tuple(own)))
     return tuple(found)
 
 
@@ -118,13 +125,31 @@ def of_role(settings: Settings, role: str) -> Variant:
     """
     if not role.startswith(PREFIX):
         raise errors.ConfigError(f"role {role!r} is no unlearned:METHOD.")
-    method, _, label = role.removeprefix(PREFIX).partition("@")
+    method, *labels = role.removeprefix(PREFIX).split("@")
+    if labels and f"@{labels[0]}" == wrappers.MID:
+        method += wrappers.MID
+        labels = labels[1:]
+    label = "@".join(labels)
     entry, chosen = _base(settings, method)
     given = {}
     for part in filter(None, label.split(",")):
         name, _, text = part.partition("=")
         given[name] = table.assigned(entry, name, text)
     return Variant(role, method, entry, {**chosen, **given}, tuple(given))
+
+
+def mid_of(settings: Settings, variant: Variant) -> Variant:
+    """The variant METHOD@mid whose models a method comes by, with the hyperparameters that decide about them."""
+    method = variant.method + wrappers.MID
+    entry, chosen = _base(settings, method)
+    swept = tuple(name for name in variant.swept if name in chosen)
+    chosen |= {name: variant.chosen[name] for name in swept}
+    return Variant(_role(method, {name: chosen[name] for name in swept}), method, entry, chosen, swept)
+
+
+def _role(method: str, swept: dict[str, Any]) -> str:
+    label = ",".join(f"{name}={value!r}" for name, value in swept.items())
+    return f"{PREFIX}{method}" + (f"@{label}" if label else "")
 
 
 def roles_of(settings: Settings, asked: tuple[str, ...]) -> tuple[str, ...]:
@@ -145,10 +170,20 @@ def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any
         chosen |= _conformal(settings)
     for option in settings.unlearn.options:
         target, name, text = _parse(option)
-        # What is set for a method holds for the wrapped one too.
-        if target in (method, wrappers.split(method)[0]) or (not target and name in chosen):
+        if target == method or (target in _also(method) or not target) and name in chosen:
             chosen[name] = table.assigned(entry, name, text)
     return entry, chosen
+
+
+def _also(method: str) -> tuple[str, ...]:
+    """Names whose options hold for a method too: its own without @mid, and the plain one that it wraps.
+
+    Not where the wrapper puts another method in its place: an alpha for ssd is none for its intensified form.
+    """
+    base, chain = wrappers.split(method)
+    whole = method.removesuffix(wrappers.MID)
+    is_another = any(wrappers.replaces(one, wrappers.innermost(unlearn.lookup(base).build)) for one in chain)
+    return (whole,) if is_another else (whole, base)
 
 
 def is_pairwise(settings: Settings) -> bool:

@@ -1,0 +1,404 @@
+"""Over-Unlearning and Replay, and its orthogonal form, against the published implementations; what wrappers promise."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import nets
+import numpy as np
+import pytest
+import trial
+
+from jaxunlearn import errors, trees
+from jaxunlearn.models import blocks
+from jaxunlearn.unlearn import network as networks
+from jaxunlearn.unlearn import orthogonal, over_unlearning, running, table, wrappers
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "our"
+DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}
+
+
+@functools.cache
+def golden(name):
+    with np.load(GOLDEN / f"{name}.npz") as file:
+        return dict(file)
+
+
+def with_labels(method, rule):
+    """The method with `rule` (samples) -> labels in place of random ones, batches in their own order."""
+
+    def given(phase):
+        reads = {
+            name: one if one.labels is None else one._replace(labels=lambda key, samples, classes: rule(samples))
+            for name, one in phase.reads.items()
+        }
+        return dataclasses.replace(phase, reads=reads)
+
+    return nets.in_order(dataclasses.replace(method, phases=tuple(map(given, method.phases))))
+
+
+# Losses
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+def test_orthogonality_losses_and_gradients_equal_the_published_ones(padding):
+    file = golden("losses")
+    features, reference = (
+        jnp.pad(jnp.asarray(file[name], jnp.float32), ((0, padding), (0, 0)), constant_values=3.0)
+        for name in ("feat", "feat_ref")
+    )
+    weights = jnp.arange(7 + padding) < 7
+    for name, loss in (
+        ("orth_gram", lambda rows: orthogonal.gram(rows, weights)),
+        ("orth_pair", lambda rows: orthogonal.pair(rows, reference, weights)),
+    ):
+        value, gradient = jax.value_and_grad(loss)(features)
+        np.testing.assert_allclose(value, file[name], rtol=1e-6)
+        np.testing.assert_allclose(gradient[:7], file[f"{name}_grad"], rtol=0, atol=1e-7)
+        assert not gradient[7:].any()
+    found = orthogonal.pair(features, reference, weights, 3)
+    np.testing.assert_allclose(found, file["orth_pair_chunk3"], rtol=1e-6)
+
+
+def test_features_of_zeros_and_single_rows_have_finite_losses_and_gradients():
+    rows = jnp.zeros((3, 4)).at[0, 0].set(1.0)
+    for weights in (jnp.ones(3), jnp.zeros(3).at[1].set(1.0), jnp.zeros(3)):
+        for loss in (orthogonal.gram, lambda one, weights: orthogonal.pair(one, one, weights)):
+            value, gradient = jax.value_and_grad(loss)(rows, weights)
+            assert np.isfinite(value) and np.isfinite(gradient).all() and not gradient[1:].any()
+    assert orthogonal.gram(rows, jnp.zeros(3).at[0].set(1.0)) == 0
+
+
+# Over-unlearning and Replay, version 1
+
+
+def test_amnesiac_with_our_equals_the_published_phase_1_and_then_replay():
+    file = golden("descent")
+    net = nets.network(nets.Tiny(4, 5, activation="tanh"), (6,))
+    retain, forget = ((file[f"X_{part}"], file[f"y_{part}"]) for part in ("retain", "forget"))
+    relabelled = np.concatenate([retain[1], file["y_forget_relabel"]]).astype(np.int32)
+    small = {"lr": 0.01, "batch": int(file["forget_batch"]), "our_batch": int(file["retain_batch"])}
+    also = {"our_epochs": 3, "our_lr": 0.05, "our_momentum": 0.9, "our_warmup": False}
+    method = with_labels(
+        table.lookup("amnesiac+our").build(**small, **also), lambda samples: jnp.asarray(relabelled)[samples.rows]
+    )
+    start = nets.variables(file, "init", DENSE, "__")
+    (mid, whole) = (dataclasses.replace(method, phases=method.phases[:1]), method)
+    found = nets.outcome(nets.setup(net, mid, start, retain, forget))
+    nets.assert_close(found, nets.variables(file, "amnesiac_our_phase1", DENSE, "__"), 5e-6)
+    # Replay from the published start equals the published stage: the constant rate and L1.
+    again = dataclasses.replace(whole, phases=whole.phases[1:])
+    found = nets.outcome(nets.setup(net, again, start, retain, forget))
+    nets.assert_close(found, nets.variables(file, "replay_v2_stage", DENSE, "__"), 5e-6)
+
+
+def test_the_warm_up_of_replay_is_the_published_one():
+    file = golden("descent")
+    net = nets.network(nets.Tiny(4, 5, activation="tanh"), (6,))
+    retain, forget = ((file[f"X_{part}"], file[f"y_{part}"]) for part in ("retain", "forget"))
+    method = over_unlearning.our(
+        over_unlearning.pure_ascent(epochs=0), 0.05, 5, batch=int(file["retain_batch"]), milestones=(3,), factor=0.2
+    )
+    start = nets.variables(file, "init", DENSE, "__")
+    found = nets.outcome(nets.setup(net, nets.in_order(method), start, retain, forget))
+    nets.assert_close(found, nets.variables(file, "fit_v2_milestone3_l1", DENSE, "__"), 5e-6)
+
+
+# The orthogonal form, classes
+
+
+class Stage(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, rows):
+        return jnp.tanh(blocks.Dense(self.width)(rows))
+
+
+class Staged(nn.Module):
+    """Three stages with names, as the file's network."""
+
+    num_classes: int = 5
+    feature_paths = ("conv3_x", "conv4_x", "conv5_x")
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        rows = inputs
+        for name, width in zip(self.feature_paths, (7, 5, 4), strict=True):
+            rows = Stage(width, name=name)(rows)
+        return blocks.Dense(self.num_classes, name="fc")(rows)
+
+
+def staged(file, tag):
+    """Flax variables of `Staged`."""
+
+    def dense(name):
+        return {"kernel": np.float32(file[f"{tag}__{name}.weight"].T), "bias": np.float32(file[f"{tag}__{name}.bias"])}
+
+    stages = {name: {"Dense_0": dense(f"{name}.0")} for name in Staged.feature_paths}
+    return {"params": {**stages, "fc": dense("fc")}}
+
+
+CLASSWISE = {
+    "orthogonality_mid": {},
+    "orthogonality_final": {},
+    "rl_our_final": {"orthogonal_gamma": 0.0},
+    "orth_no_our_final": {"orthogonal_replay": False},
+}
+
+
+@pytest.mark.parametrize("tag", CLASSWISE)
+def test_orthogonal_unlearning_of_a_class_equals_the_published_code(tag):
+    file = golden("orth_classwise")
+    retain = file["X_retain"], file["y_retain"]
+    forget = file["X_forget"], np.full(len(file["X_forget"]), file["forget_class"])
+    relabelled = np.concatenate([retain[1], file["relabel"]]).astype(np.int32)
+    name = "amnesiac+orthogonal" + (wrappers.MID if tag.endswith("mid") else "")
+    also = {} if tag.endswith("mid") else {"orthogonal_lr": float(file["lr_replay"]), "orthogonal_batch": 4}
+    method = table.lookup(name).build(lr=float(file["lr_unlearn"]), batch=128, **also, **CLASSWISE[tag])
+    method = with_labels(method, lambda samples: jnp.asarray(relabelled)[samples.rows])
+    net = nets.network(Staged(), (6,))
+    found = nets.outcome(nets.setup(net, method, staged(file, "init"), retain, forget))
+    nets.assert_close(found, staged(file, tag), 5e-6)
+
+
+# The orthogonal form, samples
+
+
+class SmallDataVit(nn.Module):
+    """The vision transformer for small data sets of the file; modules have the published names."""
+
+    num_classes: int = 4
+    feature_paths = ("transformer.layers.0.1.fn.net.0", "transformer.layers.3.0.fn.to_qkv", "mlp_head.0")
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        batch = len(inputs)
+        padded = jnp.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        moves = ((1, 1), (1, 0), (1, 2), (0, 1), (2, 1))  # as it is; content right, left, down, up
+        shifted = jnp.concatenate([padded[:, i : i + 8, j : j + 8] for i, j in moves], -1)
+        tokens = shifted.reshape(batch, 2, 4, 2, 4, 15).swapaxes(2, 3).reshape(batch, 4, 240)
+        tokens = nn.Dense(6, name="to_patch_embedding.to_patch_tokens.2")(
+            nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="to_patch_embedding.to_patch_tokens.1")(tokens)
+        )
+        zeros = nn.initializers.zeros
+        first = jnp.broadcast_to(self.param("cls_token", zeros, (1, 1, 6)), (batch, 1, 6))
+        tokens = jnp.concatenate([first, tokens], 1) + self.param("pos_embedding", zeros, (1, 5, 6))
+
+        def norm(name, rows):
+            return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)(rows)
+
+        for layer in range(4):
+            place = f"transformer.layers.{layer}"
+            stacked = nn.Dense(18, use_bias=False, name=f"{place}.0.fn.to_qkv")(norm(f"{place}.0.norm", tokens))
+            query, key, value = (part.reshape(batch, 5, 2, 3) for part in jnp.split(stacked, 3, -1))
+            scale = jnp.exp(self.param(f"{place}.0.fn.temperature", zeros, ()))
+            scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) * scale
+            scores = jnp.where(jnp.eye(5, dtype=bool), -jnp.inf, scores)
+            mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value).reshape(batch, 5, 6)
+            tokens = tokens + nn.Dense(6, name=f"{place}.0.fn.to_out.0")(mixed)
+            inner = nn.Dense(4, name=f"{place}.1.fn.net.0")(norm(f"{place}.1.norm", tokens))
+            tokens = tokens + nn.Dense(6, name=f"{place}.1.fn.net.3")(nn.gelu(inner, approximate=False))
+        return nn.Dense(self.num_classes, name="mlp_head.1")(norm("mlp_head.0", tokens[:, 0]))
+
+
+def small_vit(file, tag):
+    params = {}
+    for name, array in file.items():
+        if name.startswith(f"{tag}__"):
+            path, array = name.removeprefix(f"{tag}__"), np.asarray(array, np.float32)
+            module, _, leaf = path.rpartition(".")
+            if leaf == "weight":
+                params.setdefault(module, {})["kernel" if array.ndim == 2 else "scale"] = array.T
+            elif leaf == "bias":
+                params.setdefault(module, {})["bias"] = array
+            else:
+                params[path] = array
+    return {"params": params}
+
+
+def test_named_features_equal_the_published_hooks():
+    file = golden("orth_samplewise")
+    pictures = jnp.asarray(np.moveaxis(file["X_forget"], 1, -1), jnp.float32)
+    net = nets.network(SmallDataVit(), (8, 8, 3))
+    logits, _, features = jax.jit(lambda params: networks.with_features(net, params, {}, pictures))(
+        small_vit(file, "init")["params"]
+    )
+    np.testing.assert_allclose(logits, file["logits_init_forget"], rtol=0, atol=1e-5)
+    for number, rows in enumerate(features):
+        np.testing.assert_allclose(rows, file[f"act_f{number + 1}"], rtol=0, atol=1e-5)
+
+
+REPLAYS = {
+    "unlearned": {},
+    "replay10": {"epochs": (3, 1, 2), "factors": (1.0, 0.5, 0.2)},
+    "replay20": {"epochs": (3, 4, 3, 5), "factors": (1.0, 1.0, 1.0, 1e-4 / 4e-3)},
+}
+
+
+@pytest.mark.parametrize("tag", REPLAYS)
+def test_orthogonal_unlearning_of_samples_equals_the_published_code(tag):
+    file = golden("orth_samplewise")
+    drawn = jnp.asarray(file["random_labels"])
+    stages = REPLAYS[tag] or {"epochs": (), "factors": ()}
+    also = {"lr": float(file["lr_replay"]), "l1_stages": 1, "optimizer": "adamw", "weight_decay": 1e-4, "batch": 4}
+    method = table.lookup("relabel+orthogonal").build(
+        lr=float(file["lr_unlearn"]), epochs=6, batch=64, optimizer="adamw", weight_decay=1e-4, orthogonal_gamma=1.0,
+        orthogonal_form="sample", orthogonal_weight=0.1,
+        **{f"orthogonal_{name}": value for name, value in {**also, **stages}.items()},
+    )  # fmt: skip
+    phase = method.phases[0]
+    (move,) = phase.moves
+
+    def objective(outputs, batches, now):
+        given = drawn[now.clock.epoch][batches["forget"].rows - len(file["y_retain"])]
+        return move.objective(outputs, {"forget": batches["forget"]._replace(labels=given)}, now)
+
+    first = dataclasses.replace(phase, moves=(move._replace(objective=objective),))
+    method = nets.in_order(dataclasses.replace(method, phases=(first, *method.phases[1:])))
+    net = nets.network(SmallDataVit(), (8, 8, 3))
+    retain, forget = ((np.moveaxis(file[f"X_{part}"], 1, -1), file[f"y_{part}"]) for part in ("retain", "forget"))
+    found = nets.outcome(nets.setup(net, method, small_vit(file, "init"), retain, forget))
+    nets.assert_close(found, small_vit(file, tag), 2e-5)
+
+
+# What wrappers promise
+
+
+class Named(trial.Net):
+    """The network of the trials with names for its hidden features."""
+
+    feature_paths = ("Dense_0", "BatchNorm_0")
+
+
+NET = nets.network(Named(), (8, 8, 1))
+WRAPPED = ("negrad_plus+our", "ssd+our", "bad_teacher+our", "amnesiac+orthogonal", "finetune+our+conformal")
+ROWS = [
+    *trial.FORGET,
+    trial.FORGET[0],
+    np.arange(40, 45),
+    trial.FORGET[2],
+    np.array([7]),
+    np.flatnonzero(trial.LABELS[:60] == 2),
+]
+NUMBERS = [0, 1, 2, 0, 1, 2, 0, 1]
+SMALL = {"batch": 16, "epochs": 2, "our_epochs": 1, "orthogonal_epochs": (1, 1), "orthogonal_factors": (1.0, 0.5),
+         "conformal_alpha": 0.2}  # fmt: skip
+
+
+def chosen(name, **also):
+    hyper = table.hyperparameters(table.lookup(name))
+    return {**hyper, **{key: value for key, value in {**SMALL, **also}.items() if key in hyper}}
+
+
+def prepared(name, rows=ROWS, numbers=NUMBERS, mapping="vmap", **also):
+    entry, given = table.lookup(name), chosen(name, **also)
+    build = table.binder(entry, given)
+    hyper = {one: np.full(len(rows), given[one]) for one in table.swept(entry, given) if one != "conformal_alpha"}
+    setup = trial.setup(build({}), rows, mapping, numbers)
+    return setup._replace(network=NET, build=build, hyper=hyper)
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_nothing_leaks_between_rows_and_a_population_equals_its_members(name):
+    together = trial.outcome(prepared(name))
+    np.testing.assert_array_equal(together.diverged_at, running.NEVER)
+    for path, leaf in trees.named_leaves(together.variables):
+        assert np.isfinite(leaf).all(), path
+        np.testing.assert_array_equal(leaf[0], leaf[3])
+        np.testing.assert_array_equal(leaf[2], leaf[5])
+    alone = trial.outcome(prepared(name, [trial.FORGET[1]], [1], "map"))
+    trial.close(trees.take(together.variables, slice(1, 2)), alone.variables)
+
+
+@pytest.mark.parametrize("name", ["negrad_plus", "random_label", "relabel", "bad_teacher"])
+def test_over_unlearning_does_not_see_retained_rows(name):
+    """Other pictures in their place change nothing before Replay, and something after it."""
+    own = np.concatenate(trial.FORGET)
+    elsewhere = np.where(np.isin(np.arange(80), own)[:, None, None, None], trial.IMAGES, 1 - trial.IMAGES)
+    for half, is_same in ((wrappers.MID, True), ("", False)):
+        one = prepared(f"{name}+our{half}", trial.FORGET, [0, 1, 2])
+        other = one._replace(data=one.data._replace(inputs=elsewhere))
+        retained = [np.arange(60, 80)] * 3
+        found = [trial.outcome(each._replace(retain=retained)).variables["params"] for each in (one, other)]
+        pairs = list(zip(*map(jax.tree.leaves, found), strict=True))
+        assert all(np.array_equal(a, b) for a, b in pairs) == is_same
+
+
+@pytest.mark.parametrize("name", ["amnesiac+orthogonal", "negrad_plus+our+conformal"])
+def test_the_first_half_is_the_model_between_over_unlearning_and_replay(name):
+    whole = prepared(name, trial.FORGET, [0, 1, 2], "map")
+    between = [event for event in running.run(whole) if event.phase == 0][-1].checkpoint()["carry"].state.params
+    half = trial.outcome(prepared(name + wrappers.MID, trial.FORGET, [0, 1, 2], "map")).variables["params"]
+    for a, b in zip(*map(jax.tree.leaves, (between, half)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_every_method_can_be_followed_by_replay():
+    for name in trial.ALL:
+        known = table.hyperparameters(table.lookup(f"{name}+our"))
+        given = {key: value for key, value in trial.SMALL.items() if key in known}
+        method = table.lookup(f"{name}+our").build(**given)
+        assert method.phases[-1].reads["retain"].rows == "retain" and method.mid == len(method.phases) - 1
+        running.trace(trial.setup(method, trial.FORGET[:1], name=name))
+
+
+def test_features_and_labels_of_the_joint_form_reach_the_model():
+    """Features that count pull the forget rows' hidden answers apart; without names there is a message."""
+    for form, loss in (("class", lambda now, before: orthogonal.gram(now, np.ones(len(now)))),
+                       ("sample", lambda now, before: orthogonal.pair(now, before, np.ones(len(now))))):  # fmt: skip
+        found = []
+        for gamma in (0.0, 5.0):
+            setup = prepared("amnesiac+orthogonal@mid", trial.FORGET[2:], [2], epochs=8, lr=0.02,
+                             orthogonal_gamma=gamma, orthogonal_form=form, orthogonal_features=(1, 2))  # fmt: skip
+            after, before = trees.take((trial.outcome(setup).variables, setup.originals), 0)
+            rows = [
+                networks.with_features(NET, one["params"], {"batch_stats": one["batch_stats"]}, trial.IMAGES[14:26])[2][
+                    0
+                ]
+                for one in (after, before)
+            ]
+            found.append(float(loss(*rows)))
+        assert found[1] < 0.6 * found[0], form
+
+
+@pytest.mark.parametrize(
+    "name, also, match",
+    [
+        ("ssd+orthogonal", {}, "no gradient steps"),
+        ("scrub+our+orthogonal", {}, "one of them at most"),
+        ("finetune+conformal+our", {}, "before other wrappers"),
+        ("finetune+conformal@mid", {}, "only METHOD"),
+        ("finetune+our@midway", {}, "stands at the end"),
+        ("amnesiac+orthogonal", {"orthogonal_form": "clas"}, "Did you mean 'class'"),
+        ("amnesiac+orthogonal", {"orthogonal_features": (0, 1)}, "expected numbers from 1"),
+        ("amnesiac+orthogonal", {"orthogonal_epochs": (1,)}, "differ in number"),
+    ],
+)
+def test_what_cannot_be_wrapped_is_named(name, also, match):
+    with pytest.raises(errors.ConfigError, match=match):
+        table.lookup(name).build(**also)
+
+
+def test_networks_without_named_features_and_numbers_beyond_them_are_named():
+    with pytest.raises(errors.ConfigError, match="Net names no hidden features"):
+        running.trace(prepared("amnesiac+orthogonal", trial.FORGET[:1], [0])._replace(network=trial.DENSE))
+    with pytest.raises(errors.ConfigError, match="asks for feature 3, but the network names 2"):
+        running.trace(prepared("amnesiac+orthogonal", trial.FORGET[:1], [0], orthogonal_features=(1, 3)))
+    wrong = NET._replace(module=nets.Given(Named(), None))
+    wrong.module.feature_paths = ("Dense_7",)
+    with pytest.raises(errors.ConfigError, match="calls no module of that path"):
+        variables = trees.take(trial.originals(trial.DENSE, 3), 0)
+        networks.with_features(wrong, variables["params"], {"batch_stats": variables["batch_stats"]}, trial.IMAGES[:2])
+
+
+def test_hyperparameters_are_those_of_the_intensified_method_and_the_first_half_has_none_of_replay():
+    whole, half = (table.hyperparameters(table.lookup(name), "cifar10") for name in ("ssd+our", "ssd+our@mid"))
+    assert (whole["alpha"], whole["lam"], whole["our_epochs"]) == (0.005, 0.4, 5)
+    assert set(half) == {name for name in whole if not name.startswith("our_")}
+    assert table.hyperparameters(table.lookup("finetune+our"), "cifar20")["epochs"] == 10  # published for the method
+    kept = set(table.hyperparameters(table.lookup("amnesiac+orthogonal@mid")))
+    assert {"orthogonal_gamma", "orthogonal_form"} < kept and "orthogonal_lr" not in kept
