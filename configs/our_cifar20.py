@@ -3,10 +3,14 @@ r"""CIFAR-20 without five classes (Over-Unlearning and Replay): ResNet-18 forget
     python -m launch.targets --config=configs/our_cifar20.py              the original and an exact retrain
     python -m launch.unlearn --config=configs/our_cifar20.py --methods=negrad_plus,amnesiac,bad_teacher,ssd,influence
     python -m launch.evaluate --config=configs/our_cifar20.py             accuracies, attacks, distributions of outputs
+    python -m launch.unlearn --config=configs/our_cifar20.py --config.train.l1=5e-5 --workdir=runs/sparse \
+        --methods=influence+our                                           on sparse originals, as published
     python -m launch.targets --config=configs/our_cifar20.py:smoke        a narrow ResNet, 3,000 rows
     python -m launch.targets --config=configs/our_cifar20.py --config.data.ood_classes="()" \
         --config.data.ood_subclasses=30 --config.split.forget.kind=subclass    forgets fine class 4, never saw 30
     python -m launch.targets --config=configs/our_cifar20.py --config.data.name=cifar100       95 classes, forgets 4
+    python -m launch.targets --config=configs/our_cifar20.py --config.data.name=cifar10 --config.data.ood_classes=8,9
+    python -m launch.reminisce --config=configs/our_cifar20.py --config.unlearn.methods=ssd,ssd+our
 
 Classes 12, 16, 17, 18 and 19 are never seen by any model; they are the probes of the Reminiscence Attack. 37,500
 pictures are left to train on, 2,500 of them to forget. The recipe is the published one: SGD 0.1, one epoch of warm-up,

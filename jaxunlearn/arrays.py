@@ -101,6 +101,13 @@ def check(
                 checks.labels(where, line, min(beside, default=sizes["C"]))
         if kind == "posteriors":
             _check_posteriors(name, array, axes[name])
+        if kind in ("fractions", "numbers"):
+            checks.finite(name, array, axes[name])
+        if kind == "fractions" and (np.min(array) < 0 or np.max(array) > 1 + 1e-6):
+            raise errors.DataError(
+                f"{name} holds values from {np.min(array):.4g} to {np.max(array):.4g}, expected fractions from 0 to 1."
+                + (" Divide per cent by 100." if 1 < np.max(array) <= 100 and np.min(array) >= 0 else "")
+            )
         if kind == "logits" and axes[name][-1] in CLASSES:
             _check_logits(name, array, axes[name], field_of(name, fields), probabilities)
             if probabilities:

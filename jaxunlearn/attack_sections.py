@@ -47,3 +47,66 @@ class LeaksSettings:
     repeats: int = field(1, "run: the whole experiment so many times, by other seeds", low=1, high=1000, of_runs=True)
     rows: str = field("all", "run: records are drawn from all rows of the data, or from its train pool",
                       choices=("all", "train"), of_runs=True)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtractSettings:
+    """Data-free model extraction: copies of models from their answers alone (DFME)."""
+
+    roles: tuple[str, ...] = field(("retrained", "unlearned"), "the models that are copied: original, retrained, "
+                                   "unlearned:METHOD; unlearned = by every method of unlearn.methods")  # fmt: skip
+    budget: int = field(50_000_000, "queries to one model, at most", low=1)
+    inputs: str = field("pixels", "what a made-up input is: in the range of the data (pictures: from black to white; "
+                        "rows: of each feature), normalised as the data are, or a network input in (-1, 1), as "
+                        "published", choices=("pixels", "network"))  # fmt: skip
+    keep: str = field("last", "the copy that is kept: of the last epoch, or the one that agrees with its model on most "
+                      "held-out rows (published; an attacker has none)", choices=("last", "best"))  # fmt: skip
+    batch: int = field(128, "inputs per step", low=2)
+    iterations: int = field(50, "iterations per epoch, at most", low=1)
+    generator_steps: int = field(1, "steps of the generator per iteration", low=1)
+    clone_steps: int = field(5, "steps of the copy per iteration", low=1)
+    directions: int = field(1, "random directions along which a gradient is estimated from answers", low=1)
+    step_size: float = field(1e-3, "length of a step along them", low=1e-6, high=1.0)
+    loss: str = field("l1", "disagreement: l1 of logits, or kl of probabilities", choices=("l1", "kl"))
+    correction: str = field("mean", "l1: logits are log-probabilities less their mean, or as they are",
+                            choices=("mean", "none"))  # fmt: skip
+    clone_rate: float = field(0.02, "learning rate of the copy (SGD)", low=0.0)
+    momentum: float = field(0.9, "of the copy's SGD", low=0.0, high=0.9999)
+    weight_decay: float = field(5e-4, "of SGD", low=0.0)
+    generator_rate: float = field(3e-4, "learning rate of the generator", low=0.0)
+    generator_optimizer: str = field("adam", "optimizer of the generator", choices=("adam", "sgd"))
+    schedule: str = field("step", "both rates times 0.3 at 10, 30 and 50 % of the epochs, along a cosine, or constant",
+                          choices=("step", "cosine", "constant"))  # fmt: skip
+    latents: int = field(100, "dimensions of the noise that the generator starts from", low=1)
+    width: int = field(64, "of the generator", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReminisceSettings:
+    """The Reminiscence Attack: what was forgotten in name only is learned again too soon."""
+
+    roles: tuple[str, ...] = field(("original", "retrained", "unlearned"), "run: models to attack; unlearned = "
+                                   "by every method of unlearn.methods, or unlearned:METHOD",
+                                   of_runs=True)  # fmt: skip
+    target: str = field("models", "run: attack the models themselves, or clones that launch.extract made of their "
+                        "answers", choices=("models", "extracted"), of_runs=True)  # fmt: skip
+    share: float = field(0.2, "run: probes per trial, as a share of the rows of the forgotten class", low=1e-6,
+                         high=1.0, of_runs=True)  # fmt: skip
+    trials: int = field(40, "run: trials of the forgotten class, and of each unseen class", low=2, high=MAX_MODELS,
+                        of_runs=True)  # fmt: skip
+    retained: int = field(14, "run: retained rows that come along in each step (published: 14, of 100 classes 4)",
+                          low=0, of_runs=True)  # fmt: skip
+    steps: int = field(77, "run: at most so many steps; one probe is learned per step, once", low=1, of_runs=True)
+    learning_rates: tuple[float, ...] = field((0.001, 0.005, 0.01), "learning rates of relearning; the attacker "
+                                              "chooses among them on other forget sets' models")  # fmt: skip
+    threshold: float = field(0.9, "accuracy at which a probe set counts as learned", low=0.0, high=1.0)
+    break_ties: bool = field(True, "between trials of the same step the mean accuracy of the trajectory decides")
+    carried: str = field("fresh", "run: every trial has weights and momentum of its own, or goes on with the momentum "
+                         "(optimizer), or with everything, of the trial before it, as published",
+                         choices=("fresh", "optimizer", "everything"), of_runs=True)  # fmt: skip
+    recovery_epochs: int = field(3, "run: passes over retained rows alone, to see what comes back; 0 = none", low=0,
+                                 of_runs=True)  # fmt: skip
+    recovery_rate: float = field(0.01, "run: learning rate of these passes; as many passes follow at half of it",
+                                 low=0.0, of_runs=True)  # fmt: skip
+    recovery_batch: int = field(256, "run: rows per step of these passes", low=1, of_runs=True)
+    confidence_level: float = field(0.95, "level of all intervals", low=0.5, high=0.9999)

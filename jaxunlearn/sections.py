@@ -112,6 +112,8 @@ class TrainSettings:
     momentum: float = field(0.9, "SGD momentum", low=0.0, high=0.9999)
     nesterov: bool = field(False, "Nesterov momentum")
     weight_decay: float = field(5e-4, "L2 on every parameter, added to the gradient (adamw: decoupled)", low=0.0)
+    l1: float = field(0.0, "L1 on every parameter: l1 * sum |p| is added to the loss (sparse pretraining, published "
+                      "5e-5)", low=0.0)  # fmt: skip
     schedule: str = field("cosine", "learning-rate schedule", choices=("constant", "cosine", "step"))
     schedule_per: str = field("epoch", "the rate changes once per epoch or at every step", choices=("epoch", "step"))
     schedule_epochs: int = field(0, "length of the cosine; 0 = as many as epochs", low=0)
@@ -213,8 +215,9 @@ class StudySettings:
     """Experiments that join several stages."""
 
     kind: str = field("methods", "methods: all unlearning methods beside exact retraining; conformal: methods with and "
-                      "without the conformal-guided loss; epsilon: epsilon-hat of many models of one forget set",
-                      choices=("methods", "conformal", "epsilon"))  # fmt: skip
+                      "without the conformal-guided loss; epsilon: epsilon-hat of many models of one forget set; "
+                      "over_unlearning: methods with and without Over-Unlearning and Replay, under attack",
+                      choices=("methods", "conformal", "epsilon", "over_unlearning"))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

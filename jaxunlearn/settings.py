@@ -17,7 +17,7 @@ from typing import Any
 import ml_collections
 
 from jaxunlearn import checks, errors
-from jaxunlearn.attack_sections import LeaksSettings
+from jaxunlearn.attack_sections import ExtractSettings, LeaksSettings, ReminisceSettings
 from jaxunlearn.sections import (
     CLASS_KINDS,
     AuditSettings,
@@ -41,10 +41,11 @@ from jaxunlearn.sections import (
 from jaxunlearn.sections import field as setting
 
 __all__ = [
-    "CLASS_KINDS", "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings",
-    "EngineSettings", "EpsilonSettings", "EvaluateSettings", "ForgetSettings", "LeaksSettings", "ModelSettings",
-    "Settings", "ShadowSettings", "SplitSettings", "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings",
-    "UnlearnSettings", "cache_folder", "defaults", "field_names", "resolve", "to_dict", "unknown_setting", "variant",
+    "CLASS_KINDS", "AuditSettings", "CompatSettings", "ConformalSettings", "DataSettings", "EngineSettings",
+    "EpsilonSettings", "EvaluateSettings", "ExtractSettings", "ForgetSettings", "LeaksSettings", "ModelSettings",
+    "ReminisceSettings", "Settings", "ShadowSettings", "SplitSettings", "StudySettings", "SweepSettings",
+    "TargetSettings", "TrainSettings", "UnlearnSettings", "cache_folder", "defaults", "field_names", "resolve",
+    "to_dict", "unknown_setting", "variant",
 ]  # fmt: skip
 
 
@@ -64,6 +65,8 @@ class Settings:
     evaluate: EvaluateSettings = section(EvaluateSettings)
     epsilon: EpsilonSettings = section(EpsilonSettings)
     leaks: LeaksSettings = section(LeaksSettings)
+    extract: ExtractSettings = section(ExtractSettings)
+    reminisce: ReminisceSettings = section(ReminisceSettings)
     study: StudySettings = section(StudySettings)
     engine: EngineSettings = section(EngineSettings)
     compat: CompatSettings = section(CompatSettings)

@@ -13,10 +13,17 @@ from jaxunlearn.analyses.base import Analysis
 from jaxunlearn.analyses.epsilon.analysis import EPSILON
 from jaxunlearn.analyses.evaluation.analysis import EVALUATION
 from jaxunlearn.analyses.leaks.analysis import LEAKS
+from jaxunlearn.analyses.reminiscence.analysis import REMINISCENCE
 from jaxunlearn.records import Evidence
 from jaxunlearn.report.section import Report
 
-ANALYSES: dict[str, Analysis] = {"audit": AUDIT, "evaluation": EVALUATION, "epsilon": EPSILON, "leaks": LEAKS}
+ANALYSES: dict[str, Analysis] = {
+    "audit": AUDIT,
+    "evaluation": EVALUATION,
+    "epsilon": EPSILON,
+    "leaks": LEAKS,
+    "reminiscence": REMINISCENCE,
+}
 
 
 def audit(evidence: Evidence | Mapping[str, Any], **choices: Any) -> Report:

@@ -183,6 +183,26 @@ def jackknife(value: float, deleted: np.ndarray, level: float = 0.95) -> Interva
     return Interval(float(value), float(value - half), float(value + half))
 
 
+def jackknife_within(value: float, deleted: np.ndarray, level: float, ends: tuple[float, float]) -> Interval:
+    """Returns the jackknife interval within a statistic's range, and an honest one where no unit makes a difference.
+
+    Units that all agree have no spread. Where they agree on an end of the range [0, 1], the interval is that of as many
+    successes as there are units; elsewhere its ends are NaN.
+
+    Args:
+      value: the statistic of all R units.
+      deleted: [R] the statistic without each unit.
+      level: of the interval.
+      ends: smallest and largest possible value.
+    """
+    found = clip(jackknife(value, deleted, level), *ends)
+    if not len(deleted) or found.low < found.high or np.isnan(found.low):
+        return found
+    if ends == (0.0, 1.0) and value in ends:
+        return clopper_pearson(value * len(deleted), len(deleted), level)
+    return Interval(value, float("nan"), float("nan"))
+
+
 def bootstrap(
     statistic: Callable[..., float],
     *samples: np.ndarray,

@@ -123,6 +123,19 @@ METRICS: dict[str, Metric] = {
     "gain": Metric("gain", "", "AUC of the attack on both versions minus that of the attack on the original alone"),
     "deg_count": Metric("DegCount", "", "share of records of whose truth both versions make the attacker surer"),
     "deg_rate": Metric("DegRate", "", "mean probability of the truth that both versions add"),
+    # copies of models
+    "agreement": Metric("agreement", "", "share of test samples on which a copy gives its model's class"),
+    "agreement_forgotten": Metric("agreement D_f", "", "the same of the samples to be forgotten"),
+    # relearning
+    "tpr_at_fpr_5e-2": _ranking("TPR@FPR 5e-2", "TPR at FPR 5e-2", partial(roc.tpr_at_fpr, level=0.05)),
+    "rea_accuracy": Metric("ReA accuracy", AS_RETRAINED, "balanced accuracy of relearning trials, decided on others"),
+    "rea_published": Metric("published", "", "best balanced accuracy over thresholds and rates on the same trials"),
+    "rea_excess": Metric("AUC vs retrained", AS_RETRAINED, "forgotten class here against the same class on retrained "
+                         "models: 0.5 = relearned no sooner"),
+    "steps_forgotten": Metric("steps, forgotten", "", "median steps until probes of the forgotten class are learned"),
+    "steps_unseen": Metric("steps, unseen", "", "median steps until probes of an unseen class are learned"),
+    "auc_before": Metric("AUC as it is", AS_RETRAINED, "LiRA on forgotten rows against rows that nobody trained on"),
+    "auc_after": Metric("AUC after fine-tuning", AS_RETRAINED, "the same after fine-tuning on retained rows"),
     # membership
     "iam_on_forgotten": Metric("IAM-On forgotten", AS_RETRAINED, "mean membership score of forgotten samples"),
     "iam_on_retained": Metric("IAM-On retained", "", "mean membership score of retained samples"),

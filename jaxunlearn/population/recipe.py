@@ -19,8 +19,22 @@ def transform(
 ) -> optax.GradientTransformation:
     """The optimizer at one moment, with rate and decay as traced scalars, so that both may differ between members.
 
-    Its state does not depend on the two, hence one state serves the whole training.
+    Its state does not depend on the two, hence one state serves the whole training. With train.l1 the gradient of
+    l1 * sum |p| over all parameters (0 at 0) comes first, as if it stood in the loss; the loss that is reported lacks
+    it, as it lacks the decay.
     """
+    plain = _plain(train, learning_rate, weight_decay)
+    return optax.chain(_sparsity(train.l1), plain) if train.l1 else plain
+
+
+def _sparsity(l1: float) -> optax.GradientTransformation:
+    def add(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+        return jax.tree.map(lambda leaf, value: leaf + l1 * jnp.sign(value), updates, params)
+
+    return optax.stateless(add)  # type: ignore[arg-type]
+
+
+def _plain(train: settings.TrainSettings, learning_rate: Scalar, weight_decay: Scalar) -> optax.GradientTransformation:
     if train.optimizer == "adamw":
         return optax.adamw(learning_rate, weight_decay=weight_decay)  # type: ignore[arg-type]
     decay = optax.add_decayed_weights(weight_decay)

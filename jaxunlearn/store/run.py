@@ -60,19 +60,20 @@ STAGES: dict[str, tuple[str, ...]] = {
     "targets": (*(f"{kind}/{role}{end}" for role in _TARGETS for kind, end in _KINDS), "targets.json"),
     **{role: tuple(f"{kind}/{role}{end}" for kind, end in _KINDS) for role in _TARGETS},
     "unlearned": (*(f"{kind}/unlearned:*" for kind, _ in _KINDS), "unlearned.json"),
+    "extracted": (*(f"{kind}/extracted:*" for kind, _ in _KINDS), "extract.json"),
     "logits": ("logits",),
 }
 
 
 def patterns(stage: str, owned: Mapping[str, tuple[str, ...]] = {}) -> tuple[str, ...]:  # noqa: B006 - never changed
-    """What --overwrite=STAGE deletes; besides the stages of the table every single role unlearned:METHOD is one.
+    """What --overwrite=STAGE deletes; besides the table's, every single role unlearned:METHOD or extracted:ROLE is one.
 
     `owned`: further stages, of analyses.
 
     Raises:
       ConfigError: unknown stage.
     """
-    if stage.startswith("unlearned:"):
+    if stage.startswith(("unlearned:", "extracted:")):
         return tuple(f"{kind}/{glob.escape(stage)}{end}" for kind, end in (*_KINDS, ("populations", ".*")))
     if stage == "all":
         return ("*",)

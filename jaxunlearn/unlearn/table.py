@@ -28,7 +28,7 @@ from jaxunlearn.unlearn import (
 )
 from jaxunlearn.unlearn.method import Builder, Method
 
-WRAPPERS_NEED = {"conformal": ("validation",), "our": ("retain",), "orthogonal": ("retain",)}
+WRAPPERS_NEED = {"conformal": ("validation",), "our": ("retain",), "orthogonal": ("retain",), "salient": ()}
 NEEDS = ("forget", "retain", "labels", "statistics", "validation")
 COMPATS = ("corrected", "faithful")
 # Hyperparameters of our methods that are parts of something; all numbers of ours are at least 0.

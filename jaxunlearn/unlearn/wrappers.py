@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxunlearn import checks, errors
-from jaxunlearn.unlearn import conformal, orthogonal, over_unlearning
+from jaxunlearn.unlearn import conformal, orthogonal, over_unlearning, saliency
 from jaxunlearn.unlearn.method import Builder, Method
 
 SEPARATOR = "+"
@@ -21,6 +21,7 @@ WRAPPERS: dict[str, Callable[..., Method]] = {
     "conformal": conformal.conformal,
     "our": over_unlearning.our,
     "orthogonal": orthogonal.orthogonal,
+    "salient": saliency.saliency,
 }
 # wrapper -> base builder -> the builder that takes its place, and defaults of the wrapper that differ with it
 INSTEAD: dict[str, Mapping[Builder, over_unlearning.Intensified]] = {

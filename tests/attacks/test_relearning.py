@@ -12,6 +12,7 @@ import pytest
 
 from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.attacks import relearning
+from jaxunlearn.attacks.relearning import reminiscence, running
 from jaxunlearn.metrics import roc
 from jaxunlearn.models import blocks, dense
 from jaxunlearn.scores import lira, signals
@@ -70,7 +71,7 @@ def published():
 
 def test_trajectories_with_fresh_optimizers_equal_the_corrected_published_ones():
     file, (module, victims, data, trials) = golden("rea_relearn"), published()
-    found = relearning.relearn(module, plain, victims, data, trials, ALL, key=keys.root(0))
+    found = running.relearn(module, plain, victims, data, trials, ALL, key=keys.root(0))
     names = ("v2_traj_forget", "traj_ood0_fresh_optimizer", "traj_ood1_fresh_optimizer")
     for accuracy, name in zip(found.accuracy, names, strict=True):
         np.testing.assert_allclose(accuracy, file[name], rtol=0, atol=1e-6)
@@ -82,9 +83,7 @@ def test_trajectories_with_fresh_optimizers_equal_the_corrected_published_ones()
 def test_carried_state_equals_both_published_versions():
     file, (module, victims, data, trials) = golden("rea_relearn"), published()
     found = {
-        carried: relearning.relearn_carried(
-            module, plain, victims, data, trials, ALL, key=keys.root(0), carried=carried
-        )
+        carried: running.relearn_carried(module, plain, victims, data, trials, ALL, key=keys.root(0), carried=carried)
         for carried in ("optimizer", "everything")
     }
     for place in (0, 1):
@@ -171,7 +170,7 @@ def problem():
 @functools.cache
 def relearned():
     module, victims, data, trials = problem()
-    return relearning.relearn(module, plain, victims, data, trials, ALL, key=keys.root(0))
+    return running.relearn(module, plain, victims, data, trials, ALL, key=keys.root(0))
 
 
 def one_after_another(module, variables, data, trials, place, momentum=0.9):
@@ -226,7 +225,7 @@ def test_a_trial_does_not_notice_the_others(how):
     module, victims, data, trials = problem()
     lifting = population.make("map", 3, devices=1) if how == "map" else ALL
     own = relearning.plan.take(trials, np.arange(9, 10)) if how == "alone" else trials
-    found = relearning.relearn(
+    found = running.relearn(
         module, plain, victims, data, own, lifting, key=keys.root(0), chunk=7 if how == "chunks" else 0
     )
     wanted = trees.take(relearned(), slice(9, 10)) if how == "alone" else relearned()
@@ -247,7 +246,7 @@ def test_padded_probes_and_steps_change_nothing():
     padded = own._replace(
         probes=filled(own.probes, 3), learned=filled(own.learned, 2), retained=filled(filled(own.retained, 2), 1, 2)
     )
-    found = relearning.relearn(module, plain, victims, data, padded, ALL, key=keys.root(0))
+    found = running.relearn(module, plain, victims, data, padded, ALL, key=keys.root(0))
     wanted = trees.take(relearned(), slice(0, 4))
     np.testing.assert_allclose(found.loss[:, :7], wanted.loss, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found.loss[:, 7:], np.repeat(found.loss[:, 6:7], 2, 1))
@@ -257,9 +256,7 @@ def test_padded_probes_and_steps_change_nothing():
 def test_a_trial_that_diverges_stops_and_the_others_go_on():
     module, victims, data, trials = problem()
     rates = np.where(np.arange(24) == 2, np.float32(1e30), trials.learning_rate)
-    found = relearning.relearn(
-        module, plain, victims, data, trials._replace(learning_rate=rates), ALL, key=keys.root(0)
-    )
+    found = running.relearn(module, plain, victims, data, trials._replace(learning_rate=rates), ALL, key=keys.root(0))
     assert found.diverged_at[2] >= 0 and (np.delete(found.diverged_at, 2) == -1).all()
     others = np.delete(np.arange(24), 2)
     np.testing.assert_array_equal(found.accuracy[others], relearned().accuracy[others])
@@ -293,10 +290,10 @@ def test_what_cannot_be_relearned_is_named():
     module, victims, data, trials = problem()
     with pytest.raises(errors.DataError, match="victims 0 to 5 of 2"):
         wrong = trials._replace(victim=np.where(trials.victim == 1, 5, 0))
-        relearning.relearn(module, plain, victims, data, wrong, ALL, key=keys.root(0))
+        running.relearn(module, plain, victims, data, wrong, ALL, key=keys.root(0))
     with pytest.raises(errors.DataError, match="learned holds row 500"):
         wrong = trials._replace(learned=np.full_like(trials.learned, 500))
-        relearning.relearn(module, plain, victims, data, wrong, ALL, key=keys.root(0))
+        running.relearn(module, plain, victims, data, wrong, ALL, key=keys.root(0))
 
 
 # Decisions
@@ -342,7 +339,7 @@ def test_reminiscence_equals_fine_tuning_in_stages_and_watches_under_true_labels
     module, victims, data, _ = problem()
     retain = [np.arange(0, 30), np.arange(5, 50)]
     watched = [np.arange(60, 72), np.arange(61, 66)]
-    found = relearning.reminisce(
+    found = reminiscence.reminisce(
         module, plain, victims, data, retain, watched, ALL, key=keys.root(2), stages=((0.1, 2), (0.02, 1)), batch=64,
         weight_decay=0.01,
     )  # fmt: skip
@@ -382,4 +379,4 @@ def test_reminiscence_equals_fine_tuning_in_stages_and_watches_under_true_labels
 def test_reminiscence_wants_rows_for_every_victim():
     module, victims, data, _ = problem()
     with pytest.raises(errors.ShapeError, match="2 victims, but 1 sets"):
-        relearning.reminisce(module, plain, victims, data, [np.arange(3)], [np.arange(3)] * 2, ALL, key=keys.root(0))
+        reminiscence.reminisce(module, plain, victims, data, [np.arange(3)], [np.arange(3)] * 2, ALL, key=keys.root(0))

@@ -229,3 +229,42 @@ def test_every_optimizer_learns(optimizer):
     task = problem.make_task(train, prepare=problem.plain_prepare)
     _, report = problem.fit(problem.make_job(range(2), task, rate=0.1 if optimizer == "sgd" else 0.01), epochs=20)
     assert (report.accuracy > 0.9).all()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_an_l1_penalty_adds_its_gradient_to_that_of_the_loss(optimizer):
+    plain = settings.TrainSettings(optimizer=optimizer)
+    sparse = settings.TrainSettings(optimizer=optimizer, l1=0.3)
+    params = {"a": jnp.asarray([1.5, -2.0, 0.7]), "b": jnp.asarray([[-1e-4]])}
+    gradients = {"a": jnp.asarray([0.1, 0.2, 0.3]), "b": jnp.asarray([[0.4]])}
+
+    def penalised(params):
+        linear = sum(jnp.sum(g * p) for g, p in zip(*map(jax.tree.leaves, (gradients, params)), strict=True))
+        return linear + 0.3 * sum(jnp.sum(jnp.abs(p)) for p in jax.tree.leaves(params))
+
+    states = [recipe.transform(train, 0.1, 0.01).init(params) for train in (plain, sparse)]
+    after = [params, params]
+    for _ in range(2):  # momentum and moments see the penalty too
+        given = jax.grad(penalised)(after[0]), gradients
+        for place, train in enumerate((plain, sparse)):
+            step = recipe.transform(train, 0.1, 0.01)
+            updates, states[place] = step.update(given[place], states[place], after[place])
+            after[place] = jax.tree.map(jnp.add, after[place], updates)
+    for one, other in zip(*map(jax.tree.leaves, after), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+def test_an_l1_penalty_leaves_a_parameter_of_zero_alone():
+    train, zeros = settings.TrainSettings(l1=0.3), jnp.zeros(3)
+    step = recipe.transform(train, 0.1, 0.01)
+    updates, _ = step.update(zeros, step.init(zeros), zeros)
+    np.testing.assert_array_equal(updates, zeros)
+
+
+def test_training_with_an_l1_penalty_ends_with_smaller_weights():
+    sizes = []
+    for l1 in (0.0, 0.02):
+        task = problem.make_task(settings.TrainSettings(epochs=3, learning_rate=0.1, l1=l1))
+        carry, _ = problem.fit(problem.make_job([0], task))
+        sizes.append(sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(carry.state.params)))
+    assert sizes[1] < 0.9 * sizes[0]

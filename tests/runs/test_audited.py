@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxunlearn import errors, keys, progress, settings, store, trees
 from jaxunlearn.records import Design
-from jaxunlearn.runs import experiments, splits
+from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.drivers import plan
 from jaxunlearn.runs.execution import members, scratch
 from jaxunlearn.runs.roles import audited, unlearned, variants
@@ -185,7 +185,7 @@ def test_a_shared_original_is_compared_set_by_set_with_its_retrained_models():
 
 
 def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch):
-    monkeypatch.setattr(plan, "_measured_rate", lambda spec: plan._Rate(10.0, 2))
+    monkeypatch.setattr(plan, "_measured_rate", lambda spec, make_job: plan._Rate(10.0, 2))
     experiment = experiments.prepare(make_settings(train__epochs=2, targets__originals="shared"))
     planned = {role.name: role for role in plan.make(experiment, audited.NAMES).roles}
     retrained, original = planned["retrained"], planned["original"]
@@ -211,3 +211,14 @@ def test_members_are_loaded_in_the_order_asked_for_from_any_chunks(tmp_path):
     loaded = members.load(experiment, tmp_path, "print", np.asarray([3, 0, 3, 2]))
     for leaf in jax.tree.leaves(loaded):
         np.testing.assert_array_equal(leaf.reshape(4, -1)[:, 0], [3, 0, 3, 2])
+
+
+def test_a_penalty_is_a_fact_only_where_there_is_one():
+    """Run folders from before there was train.l1 stay what they are."""
+    train = settings.TrainSettings()
+    assert "l1" not in roles.recipe_facts(train)
+    assert roles.recipe_facts(train).keys() | {"l1"} == settings.to_dict(train).keys()
+    assert roles.recipe_facts(dataclasses.replace(train, l1=5e-5))["l1"] == 5e-5
+    sparse = experiments.prepare(make_settings(train__l1=5e-5))
+    for name in ("original", "retrained"):
+        assert audited.describe(sparse, splits.draw(sparse), name).facts["train"]["l1"] == 5e-5

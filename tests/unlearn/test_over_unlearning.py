@@ -275,7 +275,8 @@ class Named(trial.Net):
 
 
 NET = nets.network(Named(), (8, 8, 1))
-WRAPPED = ("negrad_plus+our", "ssd+our", "bad_teacher+our", "amnesiac+orthogonal", "finetune+our+conformal")
+WRAPPED = ("negrad_plus+our", "ssd+our", "bad_teacher+our", "amnesiac+orthogonal", "finetune+our+conformal",
+           "negrad_plus+our+salient")  # fmt: skip
 ROWS = [
     *trial.FORGET,
     trial.FORGET[0],

@@ -11,7 +11,7 @@ import pytest
 
 from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.population import Resident
-from jaxunlearn.unlearn import dampening, descent, running, saliency, schedules, transforms
+from jaxunlearn.unlearn import dampening, descent, running, saliency, schedules, table, transforms
 from jaxunlearn.unlearn.method import Estimate, Member, Method, Phase, Reads, Samples
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -53,8 +53,8 @@ def with_tables(method, tables, retain):
     """Every epoch a phase of its own, with the given labels of the forget rows (which follow the retained ones)."""
     (phase,) = method.phases
     phases = []
-    for number, table in enumerate(tables):
-        known = jnp.asarray(np.concatenate([retain[1], table]), jnp.int32)
+    for number, wrong in enumerate(tables):
+        known = jnp.asarray(np.concatenate([retain[1], wrong]), jnp.int32)
 
         def labels(key, samples, classes, known=known):
             return known[samples.rows]
@@ -304,9 +304,26 @@ def test_later_phases_and_edits_keep_the_mask_of_the_original(trained):
     assert exactly(found["params"], start["params"]) == count - int(count * 0.25)
 
 
+@pytest.mark.parametrize("name", ["ssd", "bad_teacher+our", "influence"])
+def test_any_method_can_be_had_under_the_mask(trained, name):
+    """METHOD+salient moves the salient parameters and no others, in edits, teachers and Replay alike."""
+    net, start, retain, forget = trained
+    entry = table.lookup(f"{name}+salient")
+    assert table.hyperparameters(entry)["salient_fraction"] == 0.5
+    method = entry.build(salient_fraction=0.25)
+    given = nets.setup(net, method, start, retain, forget)
+    found, count = nets.outcome(given)["params"], trees.count(start["params"])
+    mask = nets.estimated(given)["mask"]
+    kept = jax.tree.map(lambda may, a, b: np.array_equal(a[~may], b[~may]), mask, found, start["params"])
+    assert sum(int(np.sum(leaf)) for leaf in jax.tree.leaves(mask)) == int(0.25 * count)
+    assert all(jax.tree.leaves(kept)) and exactly(found, start["params"]) < count
+
+
 def test_a_method_with_a_mask_of_its_own_gets_no_second_one():
     with pytest.raises(errors.ConfigError, match="mask of its own"):
         saliency.saliency(saliency.sfron())
+    with pytest.raises(errors.ConfigError, match="mask of its own"):
+        table.lookup("salun+salient").build()
 
 
 @pytest.mark.parametrize("call", [lambda: saliency.salun(form="mixd"), lambda: saliency.sfron(optimizer="sgdd")])

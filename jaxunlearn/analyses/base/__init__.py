@@ -78,6 +78,8 @@ class RecordedRun(NamedTuple):
       utility: role -> UA, RA and TA of every model.
       untrained: rows -> [n, C] logits of one untrained network.
       training_mode: (role, rows, batch) -> [M, n, C] logits with BatchNorm in training mode; None where there are none.
+      relearned: role -> what the Reminiscence Attack sees of it, relearned where it is not recorded yet;
+        check_relearning: raises for a run that cannot be attacked, before anything is trained.
       external_shadows: (folder of another run, options of scores) -> (name, (Signals of its shadow models on the
         target rows, on the population rows, on their own training rows)).
     """
@@ -100,6 +102,8 @@ class RecordedRun(NamedTuple):
     untrained: Callable[[np.ndarray], np.ndarray]
     training_mode: Callable[[str, np.ndarray, int], np.ndarray | None]
     external_shadows: Callable[..., tuple[str, tuple[Any, ...]]]
+    relearned: Callable[[str], Any]
+    check_relearning: Callable[[], None]
 
 
 class Analysis(NamedTuple):
@@ -115,7 +119,7 @@ class Analysis(NamedTuple):
       from_arrays: (arrays by our names, settings) -> Inputs; raises for arrays that do not fit together.
       roles: settings -> roles of a run folder that it needs; `unlearned` stands for every method of unlearn.methods.
       narrow: settings -> settings with only the models that it needs.
-      check_run: refuses a run before anything is trained (its logits cannot be read yet).
+      check_run: refuses a run before anything is trained, first without its folder, then in it (logits may be missing).
       gather: (recorded run, context) -> Inputs.
       describe: (Inputs, settings) -> lines of the dry run: what there is, and what would be done.
       analyse: (Inputs, settings, context) -> Result.

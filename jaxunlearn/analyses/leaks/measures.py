@@ -126,23 +126,15 @@ def measure(answers: Mapping[str, "classifiers.Answers"], side: Side, level: flo
         found[name] = {}
         for column, statistic in enumerate(STATISTICS):
             value = float(whole[place, column])
-            own = _interval(value, np.asarray([one[place, column] for one in without]), level, RANGES[statistic])
+            own = intervals.jackknife_within(
+                value, np.asarray([one[place, column] for one in without]), level, RANGES[statistic]
+            )
             found[name][statistic] = Finding(
                 value, own.low, own.high, intervals.spread(np.asarray([one[place, column] for one in apart])),
                 metric=statistic, n=len(units), level=level, of=name, against=features.CLASSICAL,
                 method=f"delete-one jackknife over {len(units)} {what}",
             )  # fmt: skip
     return found
-
-
-def _interval(value: float, without: np.ndarray, level: float, ends: tuple[float, float]) -> intervals.Interval:
-    """The jackknife interval within the statistic's range; an honest one where no unit makes a difference."""
-    found = intervals.clip(intervals.jackknife(value, without, level), *ends)
-    if not len(without) or found.low < found.high or np.isnan(found.low):
-        return found
-    if ends[0] == 0.0 and value in ends:  # all units agree on an extreme: so many successes of as many trials
-        return intervals.clopper_pearson(value * len(without), len(without), level)
-    return intervals.Interval(value, float("nan"), float("nan"))
 
 
 def _blocks(side: Side) -> np.ndarray:

@@ -9,7 +9,7 @@ resumed by the engine. What is known of the victim is log-probabilities (`victim
 Source: OUR reference, `dfme_attack` (Truong et al., Data-free model extraction).
 """
 
-from jaxunlearn.attacks.extraction.options import Options
+from jaxunlearn.attacks.extraction.options import Options, of_settings, queries
 from jaxunlearn.attacks.extraction.task import clones_of, fidelity, job, task
 
-__all__ = ["Options", "clones_of", "fidelity", "job", "task"]
+__all__ = ["Options", "clones_of", "fidelity", "job", "of_settings", "queries", "task"]

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from jaxunlearn import checks, errors
-from jaxunlearn.settings import TrainSettings
+from jaxunlearn.settings import ExtractSettings, TrainSettings
 
 LOSSES, CORRECTIONS = ("l1", "kl"), ("mean", "none")
 FACTOR = 0.3  # of both rates at 10, 30 and 50 % of the epochs
@@ -50,6 +50,11 @@ PUBLISHED = Options()
 MAZE = Options(loss="kl", directions=10, generator_optimizer="sgd")
 
 
+def of_settings(chosen: ExtractSettings) -> Options:
+    """Returns the options that the section `extract` of the settings names."""
+    return Options(**{name: getattr(chosen, name) for name in Options._fields if hasattr(chosen, name)})
+
+
 def queries_per_iteration(options: Options) -> int:
     """Queries of one iteration: a generator step asks m + 1 times per input, a clone step once."""
     return options.batch * (options.generator_steps * (options.directions + 1) + options.clone_steps)
@@ -65,6 +70,11 @@ def epochs(options: Options) -> int:
     """Whole epochs that the budget pays for; as published one more (1,117 for the default budget)."""
     count = options.budget // (queries_per_iteration(options) * iterations(options))
     return count + 1 if options.is_faithful else count
+
+
+def queries(options: Options) -> int:
+    """Queries that one victim is asked in all."""
+    return epochs(options) * iterations(options) * queries_per_iteration(options)
 
 
 def check(options: Options) -> None:

@@ -9,7 +9,7 @@ goes on from the forget trial to those of unseen classes, `relearn_carried`; the
 as well, and unseen classes are the better learned the later they come).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -219,11 +219,40 @@ def relearn(
     Raises:
       ShapeError: trials of different lengths. DataError: a victim or row that does not exist.
     """
+    if not len(trials.victim):
+        raise errors.DataError("there are no trials to run.")
+    chunks = relearn_by_chunk(
+        module, prepare, victims, data, trials, lifting, key=key, momentum=momentum, chunk=chunk, start=start,
+        trace=trace,
+    )  # fmt: skip
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *(found for _, found in chunks))
+
+
+def relearn_by_chunk(
+    module: Module,
+    prepare: Prepare,
+    victims: Tree,
+    data: Resident,
+    trials: plan.Trials,
+    lifting: Lifting,
+    *,
+    key: jax.Array,
+    momentum: float = 0.9,
+    chunk: int = 0,
+    skip: Collection[int] = (),
+    start: Tree = None,
+    trace: Tree = None,
+) -> Iterator[tuple[int, Trajectories]]:
+    """Runs trials chunk by chunk: yields (number of the chunk, what its members did), for callers that keep less.
+
+    All arguments but `skip`, numbers of chunks that are not run, are those of `relearn`.
+    """
     _check(trials, trees.size(victims), len(np.asarray(data.labels)))
     own, count = task(module, prepare, momentum), len(trials.victim)
-    size = chunk or count
-    found, program = [], None
-    for first in range(0, count, size):
+    size, program = chunk or count, None
+    for number, first in enumerate(range(0, count, size)):
+        if number in skip:
+            continue
         # The last chunk is filled up with its last trial, so that all chunks share one program's shapes.
         places = np.minimum(np.arange(first, first + min(size, count)), count - 1)
         cut = plan.take(trials, places)
@@ -232,8 +261,7 @@ def relearn(
         job = job_of(own, members_of(cut, begun, given, places), key)
         program = program or training.compile_epoch(job, data, lifting)
         made = run(job, 1, data, lifting, program)
-        found.append(trees.take(made, slice(0, count - first)))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+        yield number, trees.take(made, slice(0, count - first))
 
 
 def members_of(trials: plan.Trials, start: Tree, trace: Tree, ids: np.ndarray) -> Members:

@@ -88,7 +88,8 @@ def make(
 
 
 def of_roles(
-    specs: list[roles.RoleSpec], typical: int = 0, more: Callable[["_Rate"], list[RolePlan]] = lambda rate: []
+    specs: list[roles.RoleSpec], typical: int = 0, more: Callable[["_Rate"], list[RolePlan]] = lambda rate: [],
+    make_job: scratch.MakeJob = scratch.make_job,
 ) -> Plan:  # fmt: skip
     """The plan of some roles.
 
@@ -96,13 +97,14 @@ def of_roles(
       specs: at least one.
       typical: place of the one whose rate is measured.
       more: rate -> plans of what is no training from scratch.
+      make_job: what training some members of a role is.
 
     Raises:
       DeviceError: not even one member fits into memory.
     """
     experiment = specs[0].experiment
-    fitted, lifting = _fit(max(specs, key=lambda spec: len(spec.membership)))
-    rate = _measured_rate(specs[typical])
+    fitted, lifting = _fit(max(specs, key=lambda spec: len(spec.membership)), make_job)
+    rate = _measured_rate(specs[typical], make_job)
     found = [*(_planned(spec, rate) for spec in specs), *more(rate)]
     return Plan(
         tuple(found),
@@ -129,7 +131,7 @@ class _Rate(NamedTuple):
 def _planned(spec: roles.RoleSpec, rate: _Rate) -> RolePlan:
     """The plan of a role that is trained on its rows."""
     train, rows = spec.experiment.settings.train, spec.membership.sum(1)
-    steps = population.model_steps(rows, train.batch) * train.epochs
+    steps = roles.model_steps(spec, spec.member_ids) * train.epochs
     seconds = rate.seconds(steps, len(rows))
     return RolePlan(spec.name, len(rows), train.epochs, int(rows.max()), steps, roles.disk_bytes(spec), seconds)
 
@@ -149,14 +151,14 @@ def _unlearning(spec: roles.RoleSpec, split: records.Split, rate: _Rate) -> Role
     return RolePlan(spec.name, count, epochs, sizes.retain, steps, roles.disk_bytes(trained), seconds)
 
 
-def _fit(spec: roles.RoleSpec) -> tuple[capacity.Fit, population.Lifting]:
+def _fit(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> tuple[capacity.Fit, population.Lifting]:
     """How many members go at once, and what their program takes."""
     experiment, count = spec.experiment, len(spec.membership)
     engine = experiment.settings.engine
     lifting = experiments.lifting(experiment, min(count, engine.chunk or count))
 
     def need(members: int) -> int:
-        job = scratch.make_job(spec, np.resize(spec.member_ids, members))
+        job = make_job(spec, np.resize(spec.member_ids, members), (0, 0))
         return capacity.program_bytes(training.compile_epoch(job, experiments.resident(experiment), lifting).memory)
 
     budget = capacity.budget(list(lifting.mesh.devices.flat), engine.memory)
@@ -166,11 +168,11 @@ def _fit(spec: roles.RoleSpec) -> tuple[capacity.Fit, population.Lifting]:
     return capacity.fit(need, count, lift.multiple(lifting), budget), lifting
 
 
-def _measured_rate(spec: roles.RoleSpec) -> _Rate:
+def _measured_rate(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> _Rate:
     """The rate of one group on every device, from a few steps after a warm-up."""
     lifting = experiments.lifting(spec.experiment, len(spec.membership))
     ids = np.resize(spec.member_ids, lift.multiple(lifting))
-    job = scratch.make_job(spec, ids)._replace(steps=TIMED_STEPS)
+    job = make_job(spec, ids, (0, 0))._replace(steps=TIMED_STEPS)
     data = lift.place(experiments.resident(spec.experiment), lifting, shared=True)
     began = elapsed = 0.0
     for report in population.train(job, data, 2, lifting):

@@ -9,8 +9,8 @@ from jaxunlearn.analyses.base import RecordedRun, RoleLogits
 from jaxunlearn.data import forget, naming
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.drivers import external
-from jaxunlearn.runs.execution import members, recording
-from jaxunlearn.runs.roles import audited, shadow, unlearned, variants
+from jaxunlearn.runs.execution import members, recording, relearning
+from jaxunlearn.runs.roles import audited, extracted, shadow, unlearned, variants
 from jaxunlearn.runs.verbs import account, unlearn
 
 
@@ -58,6 +58,8 @@ def recorded_run(
         untrained=lambda rows: _untrained(experiment, rows),
         training_mode=training_mode,
         external_shadows=lambda folder, options: external.open_shadows(run, reporter, experiment, folder, options),
+        relearned=lambda name: _relearned(run, reporter, experiment, split, name),
+        check_relearning=lambda: _check_relearning(run, experiment, split, names),
     )
 
 
@@ -87,6 +89,8 @@ def planned_run(experiment: experiments.Experiment, split: records.Split) -> Rec
         untrained=nothing,
         training_mode=nothing,
         external_shadows=nothing,
+        relearned=nothing,
+        check_relearning=lambda: relearning.check(experiment, split),
     )
 
 
@@ -164,6 +168,42 @@ def _check_there(run_folder: store.Run, experiment: experiments.Experiment, name
         if not run_folder.path(*parts).exists():
             raise errors.StoreError(f"{run_folder.path(*parts)} is missing. {command}")
     return command
+
+
+def _relearned(
+    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split, name: str
+) -> Any:
+    """What the Reminiscence Attack sees of a role."""
+    spec = described(experiment, split, name)
+    if spec.method is not None and spec.method.ensemble > 1:
+        reporter.note(f"{name} is an ensemble of models: it is not relearned")
+        return relearning.Attacked()
+    if experiment.settings.reminisce.target == "extracted":
+        spec = extracted.describe(experiment, split, spec)
+    return relearning.attacked(run, reporter, experiment, split, roles.claim(run, spec))
+
+
+def _check_relearning(
+    run: store.Run, experiment: experiments.Experiment, split: records.Split, names: tuple[str, ...]
+) -> None:  # fmt: skip
+    """Refuses models or clones that cannot be attacked, before anything is trained.
+
+    Raises:
+      ConfigError: see `relearning.check`. StoreError: clones that are not there, or of other settings; the message
+        names the command that makes them.
+    """
+    relearning.check(experiment, split)
+    if experiment.settings.reminisce.target != "extracted":
+        return
+    command = f"Run `python -m launch.extract --config=... --workdir={run.root}` with the same settings."
+    for name in names:
+        victim = described(experiment, split, name)
+        if victim.method is not None and victim.method.ensemble > 1:
+            continue
+        try:
+            recording.read(run, extracted.describe(experiment, split, victim))
+        except errors.StoreError as error:
+            raise errors.StoreError(f"no clones of {unlearn.shown(name)}: {error} {command}") from error
 
 
 def _untrained(experiment: experiments.Experiment, rows: np.ndarray) -> np.ndarray:

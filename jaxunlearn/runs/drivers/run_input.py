@@ -26,7 +26,8 @@ class Job(NamedTuple):
     Attributes:
       narrow: settings -> settings with only the models that are needed.
       roles: settings -> roles that are needed, see `Analysis.roles`.
-      check: refuses settings; check_run: refuses a run before anything is trained.
+      check: refuses settings; check_run: refuses a run before anything is trained, first without its folder, then in
+        it.
       report: (recorded run, context, utility and cost of all roles) -> report.
       joins: analyses whose sections the report takes up.
       is_plan, needs: see `Analysis`.
@@ -92,6 +93,8 @@ def run(
         return "\n\n".join([*([delivery.described(needs)] if needs else []), plan_text(prepared)])
     with opening.opened(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
         folder, reporter, experiment, plain, begun = opened
+        # What only the folder can tell is asked before anything is trained in it.
+        job.check_run(reading.recorded_run(folder, reporter, experiment, prepared.roles, None))
         trained, made = train(folder, reporter, prepared._replace(experiment=experiment))
         recorded = reading.recorded_run(folder, reporter, experiment, prepared.roles, made)
         report = job.report(recorded, delivery.context(folder, reporter), made)

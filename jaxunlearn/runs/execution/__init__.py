@@ -1,7 +1,7 @@
 """Execution: what RoleSpecs ask for and the run folder lacks is trained and recorded.
 
-`scratch` trains on a role's rows, `unlearning` makes members from the originals, `recording` keeps their logits;
-`members` reads and writes what is finished. `make` is the one way through them.
+`scratch` trains on a role's rows, `unlearning` makes members from the originals, `extraction` copies a role from its
+answers, `recording` keeps logits; `members` reads and writes what is finished. `make` is the one way through them.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from jaxunlearn import errors, progress, store
 from jaxunlearn.population import chunked
 from jaxunlearn.runs import roles
-from jaxunlearn.runs.execution import recording, scratch, unlearning
+from jaxunlearn.runs.execution import extraction, recording, scratch, unlearning
 
 ROUNDS = 4  # of training again what is damaged when it is read back
 
@@ -29,6 +29,15 @@ def make(run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec) -> M
     return _until_whole(
         [spec],
         lambda: scratch.train_missing(run, reporter, spec),
+        lambda spec, view: recording.record(run, reporter, spec, view),
+    )
+
+
+def extract(run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, victim: roles.RoleSpec) -> Made:
+    """Makes and records what is missing of the clones `spec` of a recorded role."""
+    return _until_whole(
+        [spec],
+        lambda: extraction.train_missing(run, reporter, spec, victim),
         lambda spec, view: recording.record(run, reporter, spec, view),
     )
 

@@ -5,7 +5,7 @@ finished chunks are kept -> chunks in work continue from their rolling checkpoin
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from jaxunlearn.runs.execution import members
 from jaxunlearn.store import chunks
 
 Tree = Any
+# (role, members, most rows of a member in each of its two streams) -> their job
+MakeJob = Callable[[roles.RoleSpec, np.ndarray, tuple[int, int]], population.Job]
 
 
 class Program(NamedTuple):
@@ -35,6 +37,7 @@ class Work(NamedTuple):
     reporter: progress.Reporter
     spec: roles.RoleSpec
     lifting: lift.Lifting
+    make_job: MakeJob
     lengths: tuple[int, int]  # most rows of a member in its two streams: all chunks are padded to share programs
     programs: dict[int, Program]
 
@@ -70,14 +73,23 @@ def _held_out(spec: roles.RoleSpec, ids: np.ndarray) -> np.ndarray:
     return spec.held_out & ~spec.membership[ids]
 
 
-def checkpoint_template(spec: roles.RoleSpec, member_ids: np.ndarray) -> dict[str, Tree]:
+def checkpoint_template(spec: roles.RoleSpec, member_ids: np.ndarray, make_job: MakeJob = make_job) -> dict[str, Tree]:
     """Shapes of what a rolling checkpoint of these members holds."""
-    carry = training.carry_shapes(make_job(spec, member_ids))
+    carry = training.carry_shapes(make_job(spec, member_ids, (0, 0)))
     return {"carry": carry, "history": chunked.blank_history(len(member_ids), spec.experiment.settings.train.epochs)}
 
 
-def train_missing(run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec) -> chunked.TrainingCost:
-    """Trains every member of the role that no finished chunk holds; returns what that cost."""
+def train_missing(
+    run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, make_job: MakeJob = make_job
+) -> chunked.TrainingCost:  # fmt: skip
+    """Trains every member of the role that no finished chunk holds; returns what that cost.
+
+    Args:
+      run: the run folder, where the role is claimed.
+      reporter: for progress.
+      spec: the role.
+      make_job: what training some of its members is; the default trains them on their rows.
+    """
     settings = spec.experiment.settings
     queue = _take_stock(run, reporter, spec)
     if not queue:
@@ -88,7 +100,7 @@ def train_missing(run: store.Run, reporter: progress.Reporter, spec: roles.RoleS
         rows = np.maximum(rows, spec.membership[spec.coupling[missing]].sum(1))
     held_out = _held_out(spec, missing).sum(1) if settings.train.keep == "best" else np.zeros(1)
     lifting = experiments.lifting(spec.experiment, min(len(rows), settings.engine.chunk or len(rows)))
-    work = Work(run, reporter, spec, lifting, (int(rows.max()), int(held_out.max())), {})
+    work = Work(run, reporter, spec, lifting, make_job, (int(rows.max()), int(held_out.max())), {})
     reporter.begin(f"training {spec.name}")
     return chunked.train(_chunked(work, queue), [(ids, checkpoint is not None) for ids, checkpoint in queue], reporter)
 
@@ -101,7 +113,7 @@ def _chunked(work: Work, queue: list[tuple[np.ndarray, chunks.Chunk | None]]) ->
 
     def epochs(ids: np.ndarray, checkpoint: chunked.Checkpoint | None) -> Iterator[chunked.EpochReport]:
         program = _program(work, len(ids))
-        job = make_job(spec, ids, work.lengths)
+        job = work.make_job(spec, ids, work.lengths)
         carry, done = (None, 0) if checkpoint is None else (checkpoint.state, checkpoint.epoch)
         if carry is None and spec.start is not None:
             job = job._replace(initial=started(work.run, spec, spec.start, ids))
@@ -126,7 +138,7 @@ def _chunked(work: Work, queue: list[tuple[np.ndarray, chunks.Chunk | None]]) ->
         chunks.drop_partial(folder, ids)
 
     def steps(ids: np.ndarray, epochs: int) -> float:
-        return population.model_steps(spec.membership[ids].sum(1), settings.train.batch) * epochs
+        return float(roles.model_steps(spec, ids) * epochs)
 
     return chunked.ChunkedTraining(
         num_epochs=settings.train.epochs,
@@ -189,7 +201,7 @@ def _program(work: Work, count: int) -> lift.Compiled:
     """The compiled epoch for so many members, made once."""
     if count not in work.programs:
         work.reporter.say(f"compiling the epoch of {count} {work.spec.name} member(s)")
-        job = make_job(work.spec, np.resize(work.spec.member_ids, count), work.lengths)
+        job = work.make_job(work.spec, np.resize(work.spec.member_ids, count), work.lengths)
         begun = time.monotonic()
         program = training.compile_epoch(job, experiments.resident(work.spec.experiment), work.lifting)
         work.programs[count] = Program(program, time.monotonic() - begun)
@@ -220,7 +232,7 @@ def _resume(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None) -> chu
     if checkpoint is None:
         return None
     try:
-        tree = chunks.load(checkpoint, checkpoint_template(work.spec, ids))
+        tree = chunks.load(checkpoint, checkpoint_template(work.spec, ids, work.make_job))
     except errors.StoreError as error:
         work.reporter.say(f"{error} Starting these members again.")
         return None

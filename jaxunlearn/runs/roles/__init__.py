@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import store, unlearn
+from jaxunlearn import population, store, unlearn
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.roles.variants import Variant
+from jaxunlearn.settings import TrainSettings, to_dict
 
 
 class Start(NamedTuple):
@@ -49,6 +50,7 @@ class RoleSpec(NamedTuple):
       drawn: what decides about a membership that is drawn and kept in the run folder; None = it follows from the split.
       start: whose weights the members start from; None = each member's own random initialisation.
       coupling: [M] member numbers: whose initial weights and batches each member shares; None = everyone has its own.
+      steps: per epoch, of members whose rows do not decide about it (clones); 0 = as many as their rows take.
       variant, method: how originals become these members; None = trained on their rows.
     """
 
@@ -66,6 +68,7 @@ class RoleSpec(NamedTuple):
     drawn: Mapping[str, Any] | None = None
     start: Start | None = None
     coupling: np.ndarray | None = None
+    steps: int = 0
     variant: Variant | None = None
     method: unlearn.Method | None = None
 
@@ -78,6 +81,17 @@ class RoleSpec(NamedTuple):
     def fingerprint(self) -> str:
         """Of everything that decides about the members' numbers."""
         return store.fingerprint_of(self.facts, self.version)
+
+
+def model_steps(spec: RoleSpec, member_ids: Any) -> int:
+    """Steps of some members together in one epoch."""
+    batch, ids = spec.experiment.settings.train.batch, np.asarray(member_ids)
+    return spec.steps * len(ids) or population.model_steps(spec.membership[ids].sum(1), batch)
+
+
+def recipe_facts(train: TrainSettings) -> dict[str, Any]:
+    """What of a recipe decides about numbers; settings that came later count only where they are set."""
+    return {name: value for name, value in to_dict(train).items() if name != "l1" or value}
 
 
 def mask(length: int, rows: Any) -> np.ndarray:

@@ -116,7 +116,7 @@ def _facts(experiment: experiments.Experiment, name: str, begun: roles.Start | N
         "augment": {"kind": settings.data.augment, "pad": settings.data.pad},
         "split": splits.fingerprint(experiment),
         "model": to_dict(settings.model),
-        "train": to_dict(settings.train),
+        "train": roles.recipe_facts(settings.train),
     }
     if name == "reference":
         found["reference_ratio"] = settings.targets.reference_ratio

@@ -110,7 +110,7 @@ def _facts(experiment: experiments.Experiment) -> dict[str, Any]:
     if settings.leaks.private:
         found["private"] = {name: value for name, value in to_dict(settings.leaks).items() if name in OF_PRIVACY}
     if settings.leaks.model == "network":
-        found |= {"model": to_dict(settings.model), "train": to_dict(settings.train),
+        found |= {"model": to_dict(settings.model), "train": roles.recipe_facts(settings.train),
                   "augment": {"kind": settings.data.augment, "pad": settings.data.pad}}  # fmt: skip
     return found
 

@@ -54,7 +54,7 @@ def facts(experiment: experiments.Experiment) -> dict[str, Any]:
         "augment": {"kind": settings.data.augment, "pad": settings.data.pad},
         "split": splits.fingerprint(experiment),
         "model": to_dict(settings.model),
-        "train": to_dict(settings.train),
+        "train": roles.recipe_facts(settings.train),
         "shadows": own,
     }
 

@@ -1,10 +1,11 @@
-"""Experiments that join several stages, by study.kind: all methods in one table, the conformal loss, epsilon-hat."""
+"""Experiments that join several stages, by study.kind."""
 
 from jaxunlearn.runs.drivers import run_input
-from jaxunlearn.runs.studies import conformal_loss, methods
+from jaxunlearn.runs.studies import conformal_loss, methods, over_unlearning
 
 STUDIES: dict[str, run_input.Job] = {
     "methods": methods.JOB,
     "conformal": conformal_loss.JOB,
+    "over_unlearning": over_unlearning.JOB,
     "epsilon": run_input.job_of("epsilon"),
 }

@@ -1,0 +1,27 @@
+"""Attacks models that forgot a class: what was forgotten in name only is learned again too soon (Reminiscence Attack).
+
+    python -m launch.reminisce --config=configs/our_digits.py
+    python -m launch.reminisce --config=configs/our_digits.py --config.unlearn.methods=ssd,ssd+our
+    python -m launch.reminisce --config=configs/our_digits.py --target=extracted     clones made by launch.extract
+    python -m launch.reminisce --trajectories=my.npz --out=DIR
+
+With a config, originals, exact retrains and methods that are missing are made first; finished ones are reused. Classes
+of `data.ood_classes` are seen by no model and serve as the yardstick. Forget sets of single rows are attacked by LiRA
+before and after fine-tuning on retained rows. With --trajectories, an .npz (or folder of .npy) of relearning trials
+from any framework is enough: `accuracy` [t, s] of each trial on its probes after every step, and `forgotten` [t]; `set`
+[t] says whose model, `rate` [t] which learning rate, `model` [t] which method. Prints balanced accuracy, AUC and TPR
+with intervals over forget sets, and writes reminiscence.json, reminiscence.npz and report/reminiscence.html.
+HIGHER = more is left.
+"""
+
+import sys
+
+from launch import _analysis, _entry
+
+VERB = _analysis.Verb(
+    "reminiscence", "reminisce", "trajectories", "", "an .npz (or folder of .npy) of relearning trials"
+)
+define, alone, command = _analysis.define(VERB), _analysis.alone(VERB), _analysis.command(VERB)
+
+if __name__ == "__main__":
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
