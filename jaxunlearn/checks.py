@@ -128,6 +128,8 @@ def ids(array: Any, count: int, name: str = "ids") -> np.ndarray:
 def in_range(name: str, value: float, low: float | None = None, high: float | None = None) -> None:
     """Raises a ConfigError unless low <= value <= high (either end may be open)."""
     if (low is not None and value < low) or (high is not None and value > high) or value != value:
+        if low is None and high is None:
+            raise errors.ConfigError(f"{name} = {value}: must be a number.")
         ends = f"at least {low}" if high is None else f"at most {high}" if low is None else f"between {low} and {high}"
         raise errors.ConfigError(f"{name} = {value}: must be {ends}.")
 

@@ -9,9 +9,9 @@ With a config, originals, exact retrains and methods that are missing are made f
 of `data.ood_classes` are seen by no model and serve as the yardstick. Forget sets of single rows are attacked by LiRA
 before and after fine-tuning on retained rows. With --trajectories, an .npz (or folder of .npy) of relearning trials
 from any framework is enough: `accuracy` [t, s] of each trial on its probes after every step, and `forgotten` [t]; `set`
-[t] says whose model, `rate` [t] which learning rate, `model` [t] which method. Prints balanced accuracy, AUC and TPR
-with intervals over forget sets, and writes reminiscence.json, reminiscence.npz and report/reminiscence.html.
-HIGHER = more is left.
+[t] says whose model, `rate` [t] which learning rate, `model` [t] which method; the one called retrained is what the
+others are compared with, which takes at least 6 forget sets. Prints balanced accuracy, AUC and TPR with intervals over
+forget sets, and writes reminiscence.json, reminiscence.npz and report/reminiscence.html. HIGHER = more is left.
 """
 
 import sys

@@ -4,6 +4,7 @@
     python -m launch.study --config=configs/digits.py --config.study.kind=methods --config.unlearn.methods=ssd,scrub
     python -m launch.study --config=configs/digits.py --config.study.kind=conformal --config.unlearn.conformal.lamda=0,1
     python -m launch.study --config=configs/forget_precision.py
+    python -m launch.study --config=configs/our_digits.py
 
 methods: shadows, originals, exact retrains and every unlearning method (all that is missing), then one row per method:
 accuracies on forgotten, retained and held-out samples, what IAM-On sees of single samples, seconds and
@@ -14,6 +15,10 @@ several weights, one population per method: accuracies, prediction sets, gain of
 
 epsilon: many retrained and unlearned models of one request (configs/forget_precision.py), epsilon-hat of every approach
 with intervals over models, in both modes of BatchNorm. Writes report/epsilon.html, and logits in the published layout.
+
+over_unlearning: every method of unlearn.methods without and with Over-Unlearning and Replay (METHOD+our), a class
+forgotten (configs/our_digits.py): accuracies, the Reminiscence Attack against each, and how the forgotten class lies
+among the others. Writes report/over_unlearning.html.
 """
 
 import sys

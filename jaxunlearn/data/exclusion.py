@@ -38,6 +38,8 @@ def exclude(dataset: Dataset, ood_classes: Sequence[str] = (), ood_subclasses: S
       ConfigError: an unknown class, both kinds at once, fine classes of a data set that has none, fewer than two
         classes left, or nothing left of a pool.
     """
+    # A list that a command line empties (--config.data.ood_classes=) is one empty word.
+    ood_classes, ood_subclasses = ([word for word in given if word.strip()] for given in (ood_classes, ood_subclasses))
     if not ood_classes and not ood_subclasses:
         return dataset
     if ood_classes and ood_subclasses:

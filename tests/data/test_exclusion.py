@@ -177,3 +177,8 @@ def test_class_numbers_of_a_command_line_are_taken_as_names():
     config = settings.defaults()
     config.data.ood_classes = (12, "cat")
     assert settings.resolve(config).data.ood_classes == ("12", "cat")
+
+
+def test_an_emptied_list_excludes_nothing(tmp_path):
+    dataset = load(tmp_path, ood=("",), ood_fine=(" ",))
+    assert dataset.ood is None and dataset.num_classes == load(tmp_path).num_classes

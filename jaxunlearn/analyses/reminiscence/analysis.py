@@ -30,9 +30,10 @@ def analyse(given: ReminiscenceInputs, settings: Settings, context: Context) -> 
     if control is not None:
         others = {name: one.trials for name, one in trials.items() if name != given.control and one.trials is not None}
         judged = sum(name != "original" for name in others)
+        units = np.unique(np.concatenate([control.unit, *(own.unit for own in others.values())]))
         level = 1 - (1 - chosen.confidence_level) / max(judged, 1)  # for all together, by Bonferroni
         for name, own in others.items():
-            values = measures.against(attacks[name], own, attacks[given.control], control)
+            values = measures.against(attacks[name], own, attacks[given.control], control, units)
             numbers = {**attacks[name].numbers, "rea_excess": measures.excess(values, level, name, given.control)}
             attacks[name] = attacks[name]._replace(numbers=numbers, excess=values)
     return Reminiscence(
@@ -60,12 +61,13 @@ def check(settings: Settings) -> None:
     """Refuses settings that no run can mend.
 
     Raises:
-      ConfigError: no learning rate, or one that is not positive; roles of nothing.
+      ConfigError: no learning rate, one twice, or one that is not positive; roles of nothing.
     """
     chosen = settings.reminisce
-    if not chosen.learning_rates or min(chosen.learning_rates) <= 0:
+    rates = chosen.learning_rates
+    if not rates or not all(0 < rate < np.inf for rate in rates) or len(set(rates)) < len(rates):
         raise errors.ConfigError(
-            f"reminisce.learning_rates = {chosen.learning_rates}: at least one rate above 0 is needed, e.g. (0.01,)."
+            f"reminisce.learning_rates = {rates}: at least one rate above 0 is needed, and none twice, e.g. (0.01,)."
         )
     if not chosen.roles:
         raise errors.ConfigError("reminisce.roles names nothing to attack; e.g. (original, retrained, unlearned).")

@@ -108,11 +108,12 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Reminis
     """Inputs from arrays that `arrays.read` has checked.
 
     Raises:
-      DataError: a model all of whose trials are of one kind at some learning rate.
+      DataError: a model all of whose trials are of one kind at some learning rate, or one that shares no forget set and
+        rate with the retrained models.
     """
     count = len(values["forgotten"])
     forgotten = np.asarray(values["forgotten"], bool)
-    unit = np.unique(values.get("set", np.zeros(count, int)), return_inverse=True)[1]
+    sets, unit = np.unique(values.get("set", np.zeros(count, int)), return_inverse=True)
     rate = np.asarray(values.get("rate", np.ones(count)), np.float64)
     models = np.asarray(values.get("model", np.full(count, ROLE))).astype(str)
     roles: dict[str, Callable[[], Attacked]] = {}
@@ -122,14 +123,26 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Reminis
             np.asarray(values["accuracy"], np.float64)[own], values["loss"][own] if "loss" in values else None,
             forgotten[own], unit[own], rate[own],
         )  # fmt: skip
-        check(name, trials)
+        check(name, trials, sets)
         roles[name] = functools.partial(Attacked, trials)
     control = next((name for name in roles if name.lower() in ("retrained", "retrain")), "")
+    if control:
+        known = _pairs(unit[models == control], rate[models == control])
+        for name in roles:
+            if not known & _pairs(unit[models == name], rate[models == name]):
+                raise errors.DataError(
+                    f"{name} shares no forget set and learning rate with {control}, the models that it is compared "
+                    "with. Relearn both at the same rates, or leave one of them out."
+                )
     return ReminiscenceInputs(roles, control)
 
 
-def check(name: str, trials: Trials) -> None:
-    """Refuses trials by which nothing can be told.
+def _pairs(unit: np.ndarray, rate: np.ndarray) -> set[tuple[int, float]]:
+    return set(zip(unit.tolist(), rate.tolist(), strict=True))
+
+
+def check(name: str, trials: Trials, sets: np.ndarray) -> None:
+    """Refuses trials by which nothing can be told; `sets` are the forget sets as the user calls them.
 
     Raises:
       DataError: of some forget set and learning rate, all trials are of one kind.
@@ -139,8 +152,8 @@ def check(name: str, trials: Trials) -> None:
             own = trials.forgotten[(trials.unit == unit) & (trials.rate == rate)]
             if own.all() or not own.any():
                 raise errors.DataError(
-                    f"{name}: the trials of forget set {unit} at learning rate {rate:g} are {int(own.sum())} of what "
-                    f"was forgotten and {int((~own).sum())} of unseen classes; the attack needs both kinds."
+                    f"{name}: the trials of forget set {sets[unit]} at learning rate {rate:g} are {int(own.sum())} of "
+                    f"what was forgotten and {int((~own).sum())} of unseen classes; the attack needs both kinds."
                 )
 
 

@@ -172,7 +172,7 @@ def attack(
     return Attack(numbers, scores, coarse, whole.called, whole.decided, taken, curve, count, found.recovery, extra)
 
 
-def against(own: Attack, trials: Trials, control: Attack, reference: Trials) -> np.ndarray:
+def against(own: Attack, trials: Trials, control: Attack, reference: Trials, units: np.ndarray) -> np.ndarray:
     """How much sooner the forgotten class is relearned than by models that never saw it: [R] AUC, 0.5 = no sooner.
 
     Forget set by forget set, the same class and the same probes on both, each measured from the unseen classes on the
@@ -185,9 +185,9 @@ def against(own: Attack, trials: Trials, control: Attack, reference: Trials) -> 
       trials: of the models under attack.
       control: what was measured of the retrained ones.
       reference: trials of the retrained ones.
+      units: [R] forget sets, of all roles the same, so that any two can be compared in pairs.
     """
     sides = ((trials, own.whole), (reference, control.whole))
-    units = np.union1d(trials.unit, reference.unit)
     values = np.full(len(units), np.nan)
     for place, unit in enumerate(units):
         rate = own.rates.get(int(unit), float("nan"))

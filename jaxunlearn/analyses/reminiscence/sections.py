@@ -43,12 +43,15 @@ class Reminiscence(NamedTuple):
 
 
 def judged(found: Reminiscence) -> dict[str, Finding]:
-    """Roles about which something is said -> the number that says it: the excess over the control, or the accuracy."""
+    """Roles about which something is said -> the number that says it: the excess over the control, or the AUC.
+
+    Not the accuracy of the attack: its decision may be that forgotten classes are relearned later.
+    """
     shown = {}
     for name, attack in found.roles.items():
         if name in (*KNOWN, found.control):
             continue
-        number = attack.numbers.get("rea_excess") or attack.numbers.get("rea_accuracy")
+        number = attack.numbers.get("rea_excess") or attack.numbers.get("auc")
         if number is not None:
             shown[name] = number
     return shown
@@ -129,7 +132,7 @@ def _meaning(found: Reminiscence, count: int, has_control: bool) -> str:
     """What the numbers in brackets are."""
     level = formats.rate(found.level)
     if not has_control:
-        return f"In brackets the balanced accuracy of the attack, .5 = guessing ({level} intervals)."
+        return f"In brackets the AUC against unseen classes, .5 = no sooner ({level} intervals)."
     for_all = f", for all {count} together" if count > 1 else ""
     return f"In brackets the AUC against retrained models, .5 = no sooner ({level} intervals{for_all})."
 
@@ -188,6 +191,11 @@ def action(found: Reminiscence) -> str:
     if any(attack.membership for attack in found.roles.values()):
         return "Compare each method with the retrained models' line: what lies above it is left in the weights."
     residual = [name for name, number in shown.items() if verdict(number) == "residual"]
+    if residual and not found.control:
+        return (
+            f"Attack retrained models as well before you conclude anything of {', '.join(residual)}: a class that is "
+            "easy to learn comes back as soon as one that is remembered."
+        )
     if residual:
         return (
             f"Do not hand out the weights of {', '.join(residual)}: what was forgotten comes back from a few probes. "

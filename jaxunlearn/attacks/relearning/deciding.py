@@ -62,8 +62,10 @@ def choose(scores: Mapping[float, np.ndarray], truth: Mapping[float, np.ndarray]
             middles = (levels[1:] + levels[:-1]) / 2
             cuts = np.concatenate([[levels[0] - 1], middles, [levels[-1] + 1]])
             gaps = np.concatenate([[0.0], np.diff(levels), [0.0]])
-            called = direction * values[None] > cuts[:, None]
-            accuracy = (called[:, positive].mean(1) + (~called[:, ~positive]).mean(1)) / 2
+            missed, rejected = (
+                np.searchsorted(np.sort(direction * values[kind]), cuts, "right") for kind in (positive, ~positive)
+            )  # scores at or below every cut
+            accuracy = ((positive.sum() - missed) / positive.sum() + rejected / (~positive).sum()) / 2
             place = np.lexsort((-gaps, -accuracy))[0]
             if best is None or accuracy[place] > best[0]:
                 best = (float(accuracy[place]), 0.0)

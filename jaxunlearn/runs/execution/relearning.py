@@ -124,11 +124,13 @@ def attacked(
     alive = np.asarray([int(number) not in frozen for number in which])
     if not alive.all():
         reporter.note(f"{spec.name}: {int((~alive).sum())} model(s) diverged and are not attacked")
+    if not alive.any():
+        return Attacked()
     facts = {
         "role": spec.fingerprint, "split": splits.fingerprint(experiment), "version": VERSION,
         "data": experiment.data_fingerprint, "seed": experiment.settings.seed,
     }  # fmt: skip
-    trials = _trials(run, reporter, experiment, split, spec, variables, facts) if alive.any() else None
+    trials = _trials(run, reporter, experiment, split, spec, variables, facts)
     recovery = _recovery(run, reporter, experiment, split, spec, variables, facts)
     if trials is not None:
         trials = trees.take(trials, alive[trials.unit])
@@ -162,18 +164,21 @@ def _trials(
             missing.append(number)
     if missing:
         reporter.begin(f"relearning {spec.name}")
-    for done, (number, found) in enumerate(_relearned(experiment, plan, variables, missing), 1):
+    made = _relearned(experiment, plan, variables, missing) if missing else ()
+    for done, (number, found) in enumerate(made, 1):
         store.files.write_npz(
             _path(run, spec, f"set_{number}"), fingerprint=np.asarray(store.files.fingerprint(facts)), **found
         )
         pieces[number] = found
         reporter.update(done, len(missing), "models", "")
     every = [pieces[number] for number in range(len(plan.trials))]
+    rates = np.asarray(experiment.settings.reminisce.learning_rates, np.float64)  # as given, not as float32
+    taken = np.concatenate([one.learning_rate for one in plan.trials])
     return Trials(
         np.concatenate([one["accuracy"] for one in every]), np.concatenate([one["loss"] for one in every]),
         np.concatenate([one.is_forgotten for one in plan.trials]),
         np.repeat(np.arange(len(plan.trials)), [len(one.victim) for one in plan.trials]),
-        np.concatenate([one.learning_rate for one in plan.trials]).astype(np.float64),
+        rates[np.abs(taken[:, None] - rates).argmin(1)],
     )  # fmt: skip
 
 
