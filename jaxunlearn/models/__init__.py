@@ -12,7 +12,7 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from jaxunlearn import checks, errors
-from jaxunlearn.models import airbench, cnn, dense, resnet, vit
+from jaxunlearn.models import airbench, cnn, dense, resnet, small_data_vit, vit, wide_resnet
 from jaxunlearn.models.conv import FORMS
 from jaxunlearn.models.cost import Cost, describe
 from jaxunlearn.settings import ModelSettings
@@ -41,6 +41,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg16_imagenet": cnn.vgg16_imagenet,
     "vit": vit.vit,
     "vit_s16": vit.vit_s16,
+    "vit_small_data": small_data_vit.vit_small_data,
+    "wrn28_2": wide_resnet.wrn28_2,
+    "wrn40_2": wide_resnet.wrn40_2,
 }
 _OPTIONS = ("num_classes", "conv", "dtype", "hidden", "width")
 

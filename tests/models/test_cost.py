@@ -69,6 +69,8 @@ def test_published_vgg_convolutions_have_no_bias_and_the_large_transformer_reads
         # 48 biases of convolutions less, 96 numbers of batch norm more.
         ("cnn_bn", 10, (8, 8, 1), 38_330),
         ("scnn", 10, (32, 32, 3), 1_626_442),
+        ("wrn28_2", 94, (32, 32, 3), 1_478_446),
+        ("vit_small_data", 20, (32, 32, 3), 4_376_568),
     ],
 )
 def test_dense_and_small_networks_have_the_expected_parameter_counts(name, classes, shape, parameters):

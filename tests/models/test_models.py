@@ -17,6 +17,7 @@ from jaxunlearn.settings import ModelSettings
 CLASSES, BATCH, MEMBERS = 5, 4, 3
 # Smallest pictures and widths that still run every layer of an architecture.
 PICTURES = {"cnn": (8, 8, 1), "cnn_bn": (8, 8, 1), "scnn": (8, 8, 1), "vit": (8, 8, 1), "vit_s16": (8, 8, 1)}
+PICTURES |= {"vit_small_data": (8, 8, 1), "wrn28_2": (8, 8, 3), "wrn40_2": (8, 8, 3)}
 PICTURES["airbench"] = (9, 9, 3)
 PICTURES |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), (32, 32, 3))
 WIDTHS = {
@@ -26,6 +27,9 @@ WIDTHS = {
     "scnn": 4,
     "vit": 12,
     "vit_s16": 6,
+    "vit_small_data": 8,
+    "wrn28_2": 2,
+    "wrn40_2": 2,
     "resnet18": 4,
     "resnet34": 2,
     "resnet50": 2,
@@ -33,6 +37,8 @@ WIDTHS = {
 WIDTHS |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), 2)
 # Fewer layers of the same kind; test_cost.py has the whole ones.
 FEWER = {"vit": {"depth": 2}, "vit_s16": {"depth": 2, "size": 64}}
+FEWER["vit_small_data"] = {"depth": 2, "head_width": 4, "hidden": 8}
+FEWER |= dict.fromkeys(("wrn28_2", "wrn40_2"), {"depth": 1})
 FEWER |= dict.fromkeys(("resnet34", "resnet50"), {"depths": (2, 1, 1, 1)})
 FEWER |= dict.fromkeys(("vgg16", "vgg16_bn", "vgg16_imagenet"), {"depths": (1, 1, 1, 1, 1)})
 NAMES = sorted(MODELS)

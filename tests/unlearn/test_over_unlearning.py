@@ -14,6 +14,7 @@ import trial
 
 from jaxunlearn import errors, trees
 from jaxunlearn.models import blocks
+from jaxunlearn.models.small_data_vit import SmallDataVit
 from jaxunlearn.unlearn import network as networks
 from jaxunlearn.unlearn import orthogonal, over_unlearning, running, table, wrappers
 
@@ -168,62 +169,36 @@ def test_orthogonal_unlearning_of_a_class_equals_the_published_code(tag):
 # The orthogonal form, samples
 
 
-class SmallDataVit(nn.Module):
-    """The vision transformer for small data sets of the file; modules have the published names."""
-
-    num_classes: int = 4
-    feature_paths = ("transformer.layers.0.1.fn.net.0", "transformer.layers.3.0.fn.to_qkv", "mlp_head.0")
-
-    @nn.compact
-    def __call__(self, inputs, train=False, mask=None):
-        batch = len(inputs)
-        padded = jnp.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        moves = ((1, 1), (1, 0), (1, 2), (0, 1), (2, 1))  # as it is; content right, left, down, up
-        shifted = jnp.concatenate([padded[:, i : i + 8, j : j + 8] for i, j in moves], -1)
-        tokens = shifted.reshape(batch, 2, 4, 2, 4, 15).swapaxes(2, 3).reshape(batch, 4, 240)
-        tokens = nn.Dense(6, name="to_patch_embedding.to_patch_tokens.2")(
-            nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="to_patch_embedding.to_patch_tokens.1")(tokens)
-        )
-        zeros = nn.initializers.zeros
-        first = jnp.broadcast_to(self.param("cls_token", zeros, (1, 1, 6)), (batch, 1, 6))
-        tokens = jnp.concatenate([first, tokens], 1) + self.param("pos_embedding", zeros, (1, 5, 6))
-
-        def norm(name, rows):
-            return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)(rows)
-
-        for layer in range(4):
-            place = f"transformer.layers.{layer}"
-            stacked = nn.Dense(18, use_bias=False, name=f"{place}.0.fn.to_qkv")(norm(f"{place}.0.norm", tokens))
-            query, key, value = (part.reshape(batch, 5, 2, 3) for part in jnp.split(stacked, 3, -1))
-            scale = jnp.exp(self.param(f"{place}.0.fn.temperature", zeros, ()))
-            scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) * scale
-            scores = jnp.where(jnp.eye(5, dtype=bool), -jnp.inf, scores)
-            mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value).reshape(batch, 5, 6)
-            tokens = tokens + nn.Dense(6, name=f"{place}.0.fn.to_out.0")(mixed)
-            inner = nn.Dense(4, name=f"{place}.1.fn.net.0")(norm(f"{place}.1.norm", tokens))
-            tokens = tokens + nn.Dense(6, name=f"{place}.1.fn.net.3")(nn.gelu(inner, approximate=False))
-        return nn.Dense(self.num_classes, name="mlp_head.1")(norm("mlp_head.0", tokens[:, 0]))
+VIT = SmallDataVit(4, width=6, heads=2, head_width=3, hidden=4, dropout=0.0)
+VIT_NAMES = {"to_patch_embedding.to_patch_tokens.1": "norm_patches", "to_patch_embedding.to_patch_tokens.2": "patches",
+             "mlp_head.0": "norm", "mlp_head.1": "head", "cls_token": "class_token",
+             "pos_embedding": "positions"}  # fmt: skip
+for layer in range(4):
+    own = {"0.norm": "norm_attention", "0.fn.to_qkv": "query_key_value", "0.fn.temperature": "temperature",
+           "0.fn.to_out.0": "mixed", "1.norm": "norm_mlp", "1.fn.net.0": "mlp_in", "1.fn.net.3": "mlp_out"}  # fmt: skip
+    VIT_NAMES |= {f"transformer.layers.{layer}.{theirs}": f"{ours}_{layer}" for theirs, ours in own.items()}
 
 
 def small_vit(file, tag):
+    """Flax variables of `VIT` from the published names."""
     params = {}
     for name, array in file.items():
         if name.startswith(f"{tag}__"):
             path, array = name.removeprefix(f"{tag}__"), np.asarray(array, np.float32)
             module, _, leaf = path.rpartition(".")
             if leaf == "weight":
-                params.setdefault(module, {})["kernel" if array.ndim == 2 else "scale"] = array.T
+                params.setdefault(VIT_NAMES[module], {})["kernel" if array.ndim == 2 else "scale"] = array.T
             elif leaf == "bias":
-                params.setdefault(module, {})["bias"] = array
+                params.setdefault(VIT_NAMES[module], {})["bias"] = array
             else:
-                params[path] = array
+                params[VIT_NAMES[path]] = array
     return {"params": params}
 
 
 def test_named_features_equal_the_published_hooks():
     file = golden("orth_samplewise")
     pictures = jnp.asarray(np.moveaxis(file["X_forget"], 1, -1), jnp.float32)
-    net = nets.network(SmallDataVit(), (8, 8, 3))
+    net = nets.network(VIT, (8, 8, 3))
     logits, _, features = jax.jit(lambda params: networks.with_features(net, params, {}, pictures))(
         small_vit(file, "init")["params"]
     )
@@ -259,7 +234,7 @@ def test_orthogonal_unlearning_of_samples_equals_the_published_code(tag):
 
     first = dataclasses.replace(phase, moves=(move._replace(objective=objective),))
     method = nets.in_order(dataclasses.replace(method, phases=(first, *method.phases[1:])))
-    net = nets.network(SmallDataVit(), (8, 8, 3))
+    net = nets.network(VIT, (8, 8, 3))
     retain, forget = ((np.moveaxis(file[f"X_{part}"], 1, -1), file[f"y_{part}"]) for part in ("retain", "forget"))
     found = nets.outcome(nets.setup(net, method, small_vit(file, "init"), retain, forget))
     nets.assert_close(found, small_vit(file, tag), 2e-5)
