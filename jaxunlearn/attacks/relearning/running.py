@@ -66,7 +66,7 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
     """
 
     def init(key: jax.Array) -> State:
-        raise NotImplementedError("relearning starts from given weights")
+        raise RuntimeError("relearning starts from given weights")
 
     def step(
         state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Tree
