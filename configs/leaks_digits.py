@@ -15,14 +15,8 @@ from jaxunlearn import settings
 
 def get_config(variant: str = ""):
     """The config of a variant: default, smoke or paper."""
-    config = settings.defaults()
+    config = settings.defaults("leaks")
     config.data.name = "digits"
-    config.model.name = "mlp"
-    config.model.hidden = (100,)
-    config.train.optimizer = "adam"
-    config.train.learning_rate = 0.01
-    config.train.schedule = "constant"
-    config.train.weight_decay = 0.0
     config.train.epochs = 20
     config.train.batch = 64
     config.leaks.model = "lr"

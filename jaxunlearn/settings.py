@@ -140,6 +140,15 @@ RECIPES: dict[str, dict[str, Any]] = {
             *(f"{name}+conformal.batch=115" for name in ("retrain", "finetune", "random_label", "salun")),
         ),
     },
+    # Unlearning-Leaks: networks as scikit-learn's MLPClassifier trains them.
+    "leaks": {
+        "model.name": "mlp",
+        "model.hidden": (100,),
+        "train.optimizer": "adam",
+        "train.learning_rate": 0.01,
+        "train.schedule": "constant",
+        "train.weight_decay": 0.0,
+    },
     # Over-Unlearning and Replay: pretraining on the classes that are left, one of which is forgotten. Nothing there
     # needs shadow models, nor the models of other scores.
     "over_unlearning": {

@@ -75,6 +75,12 @@ def rate(value: float) -> str:
     return MISSING if math.isnan(value) else f"{100 * value:.3g} %"
 
 
+def bare(finding: Finding, signed: bool = False) -> str:
+    """A finding as a sentence prints it: .480 [.393, .564]; `signed` puts a plus before a positive value."""
+    sign = "+" if signed and finding.value > 0 else ""
+    return f"{sign}{number(finding.value, bare=True)} {parts(finding).interval}".rstrip()
+
+
 def parts(finding: Finding, digits: int = 3, *, percent: bool = False) -> Parts:
     """A finding's value, spread, interval and retrained value, all rounded to the same place.
 

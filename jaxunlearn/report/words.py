@@ -34,7 +34,7 @@ def best_score(findings: Mapping[str, Finding], reference: float = 0.5, chosen: 
     best = known[name]
     if name == chosen:
         return f"{_separates(name, best, reference, _BEFOREHAND)} It is also the largest of {len(known)} scores."
-    maximum = f"{largest(len(known), 'scores')}: {name}, {best.metric or 'AUC'} {_bare(best)}."
+    maximum = f"{largest(len(known), 'scores')}: {name}, {best.metric or 'AUC'} {formats.bare(best)}."
     if chosen not in known:
         return maximum
     return f"{_separates(chosen, known[chosen], reference, _BEFOREHAND)} {maximum}"
@@ -52,12 +52,12 @@ def largest_correlation(findings: Mapping[str, Finding], chosen: str) -> str:
         return "No score's correlation with the amount of training could be computed."
     name = max(known, key=lambda name: known[name].value)
     said = [] if chosen not in known else [
-        f"{chosen}, chosen beforehand, follows the amount of training with Spearman {_bare(known[chosen])}."
+        f"{chosen}, chosen beforehand, follows the amount of training with Spearman {formats.bare(known[chosen])}."
     ]  # fmt: skip
     if len(known) == 1:
-        return said[0] if said else f"{name} follows the amount of training with Spearman {_bare(known[name])}."
+        return said[0] if said else f"{name} follows the amount of training with Spearman {formats.bare(known[name])}."
     if name != chosen:
-        said.append(f"{largest(len(known), 'scores')}: {name}, {_bare(known[name])}.")
+        said.append(f"{largest(len(known), 'scores')}: {name}, {formats.bare(known[name])}.")
     return " ".join(said)
 
 
@@ -239,19 +239,13 @@ def _number_of(number: int, what: str) -> str:
 
 def _separates(name: str, finding: Finding, reference: float, how: str = "") -> str:
     """One score's number, and whether it is better than guessing."""
-    sentence = f"{name}{how} separates retained from forgotten: {finding.metric or 'AUC'} {_bare(finding)}"
+    sentence = f"{name}{how} separates retained from forgotten: {finding.metric or 'AUC'} {formats.bare(finding)}"
     if math.isnan(finding.low) or math.isnan(finding.high):
         return f"{sentence}, without an interval."
     guessing = f"guessing ({formats.number(reference, bare=True)})"
     if finding.high < reference:
         return f"{sentence}, below {guessing}."
     return f"{sentence}." if finding.low > reference else f"{sentence}, not distinguishable from {guessing}."
-
-
-def _bare(finding: Finding) -> str:
-    shown = formats.parts(finding)
-    value = formats.number(finding.value, bare=True)
-    return f"{value} {shown.interval}" if shown.interval else value
 
 
 def _signed(value: float) -> str:

@@ -12,6 +12,8 @@ from jaxunlearn.store.run import (
     begin,
     claim,
     fingerprint_of,
+    keep,
+    kept,
     open_run,
     read_claim,
     status,

@@ -206,6 +206,20 @@ def stored(run: Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] 
     return None
 
 
+def kept(run: Run, path: Path, facts: Any, names: Iterable[str] = ()) -> dict[str, np.ndarray] | None:
+    """Arrays that `keep` wrote for equal facts; None where there are none, or damaged ones, which is said."""
+    arrays = stored(run, path, ("fingerprint", *names))
+    if arrays is None or str(arrays.pop("fingerprint")) != files.fingerprint(facts):
+        return None
+    return arrays
+
+
+def keep(path: Path, facts: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Writes arrays with what identifies them, for a later call that finds equal facts; returns them."""
+    files.write_npz(path, fingerprint=np.asarray(files.fingerprint(facts)), **arrays)
+    return dict(arrays)
+
+
 def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: int) -> None:
     """Claims a stage's manifest for these facts.
 

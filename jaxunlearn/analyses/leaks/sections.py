@@ -9,7 +9,6 @@ from jaxunlearn.analyses.leaks.measures import STATISTICS, Leaks, Measured
 from jaxunlearn.attacks.leaks import features
 from jaxunlearn.metrics import roc
 from jaxunlearn.metrics.registry import METRICS
-from jaxunlearn.records import Finding
 from jaxunlearn.report import formats, pair_figures
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Section
@@ -58,8 +57,8 @@ def in_words(found: Leaks) -> str:
     """The answer: the pair against the original alone."""
     main, base = headline(found), found.features[features.CLASSICAL]
     gain = main.numbers["gain"]
-    first = f"AUC {_bare(base.numbers['auc'])} from the original alone"
-    second = f"{_bare(main.numbers['auc'])} from both versions ({main.name})"
+    first = f"AUC {formats.bare(base.numbers['auc'])} from the original alone"
+    second = f"{formats.bare(main.numbers['auc'])} from both versions ({main.name})"
     units = f"{formats.rate(found.level)} intervals, {gain.method}"
     if math.isnan(gain.low):
         return f"The attack has {first} and {second}, without intervals: give the record sets of more than one model."
@@ -69,7 +68,7 @@ def in_words(found: Leaks) -> str:
         verb = "Seeing both versions is worth less than the original alone"
     else:
         verb = "Seeing both versions is not distinguishable from seeing the original alone"
-    sentences = [f"{verb}: {first}, {second}, a difference of {_bare(gain, signed=True)} ({units})."]
+    sentences = [f"{verb}: {first}, {second}, a difference of {formats.bare(gain, signed=True)} ({units})."]
     rate = main.numbers["tpr_at_fpr_1e-2"]
     sentences.append(
         f"With one false alarm in a hundred it recognises {formats.rate(rate.value)} of the deleted records. For "
@@ -80,7 +79,7 @@ def in_words(found: Leaks) -> str:
     if others:
         best = max(others, key=lambda name: others[name].numbers["auc"].value)
         if others[best].numbers["auc"].value > main.numbers["auc"].value:
-            shown = _bare(others[best].numbers["auc"])
+            shown = formats.bare(others[best].numbers["auc"])
             sentences.append(f"The best of {len(others) + 1} features, a maximum that flatters: {best}, AUC {shown}.")
     return " ".join(sentences)
 
@@ -257,10 +256,3 @@ def arrays(found: Leaks) -> dict[str, np.ndarray]:
     for name, one in found.features.items():
         kept |= {f"{name}__score": one.score, f"{name}__probability": one.probability}
     return kept
-
-
-def _bare(finding: Finding, signed: bool = False) -> str:
-    shown = formats.parts(finding)
-    sign = "+" if signed and finding.value > 0 else ""
-    value = f"{sign}{formats.number(finding.value, bare=True)}"
-    return f"{value} {shown.interval}" if shown.interval else value

@@ -106,7 +106,7 @@ def _class_wise(found: Reminiscence) -> list[str]:
     if control is not None and "rea_accuracy" in control.numbers:
         sentences.append(
             f"On retrained models, which never saw the class, the attack is right in "
-            f"{_bare(control.numbers['rea_accuracy'])} of trials (balanced; guessing: .5)."
+            f"{formats.bare(control.numbers['rea_accuracy'])} of trials (balanced; guessing: .5)."
         )
     groups = {kind: [name for name, number in shown.items() if verdict(number) == kind]
               for kind in ("residual", "nothing shown", "not known")}  # fmt: skip
@@ -125,7 +125,7 @@ def _class_wise(found: Reminiscence) -> list[str]:
 
 
 def _of(found: Reminiscence, name: str) -> str:
-    return _bare(judged(found)[name])
+    return formats.bare(judged(found)[name])
 
 
 def _meaning(found: Reminiscence, count: int, has_control: bool) -> str:
@@ -142,7 +142,7 @@ def _sample_wise(found: Reminiscence) -> list[str]:
     if not rows:
         return []
     each = [
-        f"{name} {_bare(numbers['auc_before'])} as it is, {_bare(numbers['auc_after'])} after fine-tuning"
+        f"{name} {formats.bare(numbers['auc_before'])} as it is, {formats.bare(numbers['auc_after'])} after fine-tuning"
         for name, numbers in rows.items()
     ]
     return [f"AUC with which LiRA tells forgotten rows from rows nobody trained on: {'; '.join(each)}."]
@@ -328,9 +328,3 @@ def arrays(found: Reminiscence) -> dict[str, np.ndarray]:
         if attack.recovery is not None:
             joined[f"recovery__{name}"] = attack.recovery.accuracy
     return joined
-
-
-def _bare(finding: Finding) -> str:
-    shown = formats.parts(finding)
-    value = formats.number(finding.value, bare=True)
-    return f"{value} {shown.interval}" if shown.interval else value

@@ -22,13 +22,9 @@ def context(run: store.Run, reporter: progress.Reporter) -> Context:
         reporter.update(done, total, unit, note)
 
     def keep(name: str, facts: Any, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        path, mark = run.path(name), store.files.fingerprint(facts)
-        stored = store.stored(run, path, ("fingerprint",))
-        if stored is not None and str(stored.pop("fingerprint")) == mark:
-            return stored
-        values = compute()
-        store.files.write_npz(path, fingerprint=np.asarray(mark), **values)
-        return values
+        path = run.path(name)
+        found = store.kept(run, path, facts)
+        return store.keep(path, facts, compute()) if found is None else found
 
     return Context(reporter.say, advance, keep, reporter.note)
 

@@ -157,19 +157,16 @@ def _trials(
     facts = {**facts, **_chosen(experiment, OF_TRIALS)}
     pieces, missing = {}, []
     for number in range(len(plan.trials)):
-        kept = store.stored(run, _path(run, spec, f"set_{number}"), ("fingerprint", "accuracy", "loss"))
-        if kept is not None and str(kept["fingerprint"]) == store.files.fingerprint(facts):
-            pieces[number] = kept
-        else:
+        kept = store.kept(run, _path(run, spec, f"set_{number}"), facts, ("accuracy", "loss"))
+        if kept is None:
             missing.append(number)
+        else:
+            pieces[number] = kept
     if missing:
         reporter.begin(f"relearning {spec.name}")
     made = _relearned(experiment, plan, variables, missing) if missing else ()
     for done, (number, found) in enumerate(made, 1):
-        store.files.write_npz(
-            _path(run, spec, f"set_{number}"), fingerprint=np.asarray(store.files.fingerprint(facts)), **found
-        )
-        pieces[number] = found
+        pieces[number] = store.keep(_path(run, spec, f"set_{number}"), facts, found)
         reporter.update(done, len(missing), "models", "")
     every = [pieces[number] for number in range(len(plan.trials))]
     rates = np.asarray(experiment.settings.reminisce.learning_rates, np.float64)  # as given, not as float32
@@ -226,10 +223,9 @@ def _recovery(
     chosen = experiment.settings.reminisce
     if not chosen.recovery_epochs:
         return None
-    path, mark = _path(run, spec, "recovery"), store.files.fingerprint({**facts, **_chosen(experiment, OF_RECOVERY)})
-    names = ("fingerprint", "accuracy", "before", "per_epoch", "rows", "logits")
-    kept = store.stored(run, path, names)
-    if kept is None or str(kept["fingerprint"]) != mark:
+    path, facts = _path(run, spec, "recovery"), {**facts, **_chosen(experiment, OF_RECOVERY)}
+    kept = store.kept(run, path, facts, ("accuracy", "before", "per_epoch", "rows", "logits"))
+    if kept is None:
         reporter.say(f"relearning {spec.name} on retained rows alone")
         forget, target = np.asarray(split.forget), np.asarray(split.target)
         forgotten = [np.flatnonzero(mask) for mask in forget]
@@ -242,12 +238,12 @@ def _recovery(
             experiments.lifting(experiment, len(forget)), key=keys.root(experiment.settings.seed), stages=stages,
             batch=chosen.recovery_batch,
         )  # fmt: skip
-        kept = {
+        made = {
             "accuracy": found.accuracy, "before": before,
             "per_epoch": np.asarray(found.accuracy.shape[1] // (2 * chosen.recovery_epochs)),
             **_answers(experiment, split, spec, found.variables),
         }  # fmt: skip
-        store.files.write_npz(path, fingerprint=np.asarray(mark), **kept)
+        kept = store.keep(path, facts, made)
     answers = (kept["rows"], kept["logits"]) if len(kept["rows"]) else (None, None)
     sets = np.arange(len(kept["before"]))
     return Recovery(kept["accuracy"], kept["before"], int(kept["per_epoch"]), sets, sets, *answers)

@@ -110,7 +110,7 @@ def _pair(attack: attack_sections.Reminiscence, name: str, wrapped: str, pairs: 
         formats.number(judged[wrapped].value, bare=True)
     )
     apart = drop(attack, name, wrapped, pairs)
-    change = f"lower by {_shown(apart)}" if apart.value >= 0 else f"higher by {_shown(_negative(apart))}"
+    change = f"lower by {formats.bare(apart)}" if apart.value >= 0 else f"higher by {formats.bare(_negative(apart))}"
     if math.isnan(apart.low):
         return f"{values} (too few forget sets to compare)"
     is_shown = apart.low > 0 or apart.high < 0
@@ -134,11 +134,6 @@ def drop(attack: attack_sections.Reminiscence, name: str, wrapped: str, pairs: i
 
 def _negative(finding: Finding) -> Finding:
     return dataclasses.replace(finding, value=-finding.value, low=-finding.high, high=-finding.low)
-
-
-def _shown(number: Finding) -> str:
-    shown = formats.parts(number)
-    return f"{formats.number(number.value, bare=True)} {shown.interval}".strip()
 
 
 def check(settings: Settings) -> None:
