@@ -136,10 +136,14 @@ def posteriors(logits: np.ndarray, rows: np.ndarray) -> Answers:
         values = np.stack(
             [np.asarray(logits[member], np.float64)[line] for member, line in zip(who, columns, strict=True)]
         )
-        raised = np.exp(values - values.max(-1, keepdims=True))
-        return raised / raised.sum(-1, keepdims=True)
+        return _softmax(values)
 
     return answers
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    raised = np.exp(values - values.max(-1, keepdims=True))
+    return raised / raised.sum(-1, keepdims=True)
 
 
 def utility(run: store.Run, role: leaks.LeakRole) -> dict[str, np.ndarray]:
@@ -181,8 +185,7 @@ def _predictions(
         variables = members.load(experiment, members.folder_of(run, spec), spec.fingerprint, originals)
         lifting = experiments.lifting(experiment, len(originals))
         for where, values in population.predict(experiment.task, variables, inputs_of_all, rows, lifting):
-            raised = np.exp(values - values.max(-1, keepdims=True))
-            answers[:, where] = raised / raised.sum(-1, keepdims=True)
+            answers[:, where] = _softmax(values)
     return answers.reshape(-1, shards, *shape[1:]).mean(1).argmax(-1)
 
 
