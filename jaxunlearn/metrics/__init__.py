@@ -2,6 +2,7 @@
 
     roc          curve, AUC, balanced accuracy, TPR and TNR at low levels
     balanced     the published bootstrap for unequal kinds
+    bootstrap    AUC and TPRs of audits of texts over draws, corrected or as published
     intervals    mean, DeLong, Clopper-Pearson, bootstrap, jackknife
     pooled       the table over forget sets and shadow groups; paired difference of AUCs
     correlation  ScoreUI: predicted against true degree of membership

@@ -29,6 +29,9 @@ from jaxunlearn.scores.measured import (
 )
 from jaxunlearn.scores.options import Constants, Options, published
 from jaxunlearn.scores.options import check as check_options
+from jaxunlearn.scores.tokens import entries as lm
+
+LOGITS, TOKENS = "logits", "tokens"
 
 
 class Score(NamedTuple):
@@ -44,6 +47,7 @@ class Score(NamedTuple):
       is_variant: whether it is another score under another distribution, left out where `all` would take minutes.
       least_classes: fewest classes for which it is defined.
       entry_of_cases: (measured, cases, options) -> [K, N], where K audited models share more than their inputs.
+      reads: kinds of evidence it is defined on: logits of classifiers, tokens of language models.
     """
 
     entry: entries.Entry
@@ -55,6 +59,7 @@ class Score(NamedTuple):
     is_variant: bool = False
     least_classes: int = 2
     entry_of_cases: Callable[..., np.ndarray] | None = None
+    reads: tuple[str, ...] = (LOGITS,)
 
 
 def _always(options: Options) -> bool:
@@ -91,6 +96,14 @@ def _family(name: str, entry: entries.Entry) -> Score:
     on_host = _always if "_beta_" in name else Score._field_defaults["on_host"]
     return Score(entry, _OFF if is_offline else _ON, about, on_host, is_variant=True)
 
+
+def _text(entry: entries.Entry, needs: tuple[str, ...], about: str, clean_only: bool = True) -> Score:
+    reads_shadows = "nll_ref" in needs
+    return Score(entry, needs, about, clean_only=clean_only, reads_shadows=reads_shadows, reads=(TOKENS,))
+
+
+_TOKENS = ("token_logp_target",)
+_FIT_REF = ("nll_fit", "nll_ref")
 
 SCORES: dict[str, Score] = {
     "iam_on": Score(entries.iam_on, _ON, "IAM with the original model as IN level", _with_beta),
@@ -161,8 +174,35 @@ SCORES: dict[str, Score] = {
         partial(entries.over_views, entries.rmia_off), ("shadows", *_POPULATION, *_VIEWS),
         "RMIA-Off over augmented views", **_OVER_VIEWS,
     ),
+    "lm_loss": _text(lm.loss, (), "minus the mean loss of a text"),
+    "lm_ratio": _text(lm.ratio, ("nll_ref",), "minus the loss over that of OUT models"),
+    "lm_zlib": _text(lm.zlib, ("texts",), "minus the loss over compressed bytes per character"),
+    "lm_lowercase": _text(lm.lowercase, ("nll_lower",), "minus the loss over that in lower case", False),
+    "lm_min_k": _text(lm.min_k, _TOKENS, "Min-K %: the least likely tokens", False),
+    "lm_min_k_pp": _text(
+        lm.min_k_pp, (*_TOKENS, "entropy", "model_std"), "Min-K++: the same, standardised under the model", False
+    ),
+    "lm_min_k_pp_vocab": _text(
+        lm.min_k_pp_vocab, (*_TOKENS, "vocab_mean", "vocab_std"),
+        "Min-K++ with plain moments over the vocabulary, as in released code", False,
+    ),
+    "lm_surp": _text(lm.surp, (*_TOKENS, "entropy"), "SURP: unlikely tokens where the model was sure", False),
+    "lm_pac": _text(
+        lm.pac, (*_TOKENS, "token_logp_pac"), "PAC: likely against unlikely tokens, against edited copies", False
+    ),
+    "lm_pac_distance": _text(lm.pac_distance, _TOKENS, "PAC's distance of the text alone", False),
+    "lm_recall": _text(lm.recall, ("nll_recall",), "ReCaLL: loss behind a prefix of non-members", False),
+    "lm_conrecall": _text(
+        lm.conrecall, ("nll_recall", "nll_recall_member"), "CON-ReCaLL: behind non-members against members", False
+    ),
+    "lm_neighborhood": _text(lm.neighborhood, ("nll_neighbours",), "loss of neighbours minus the loss", False),
+    "lm_lira": _text(lm.lira, _FIT_REF, "LiRA-On of texts, one IN model"),
+    "lm_rmia": _text(
+        lm.rmia, (*_FIT_REF, "pop_nll_target", "pop_nll_fit", "pop_nll_ref"), "RMIA-On of texts, one IN model"
+    ),
+    "lm_iam": _text(lm.iam, _FIT_REF, "IAM-On of texts, from IN to OUT")._replace(on_host=_always),
     # Its seed takes in what the shadows answer: every audit and group of shadows has its own noise.
-    "random": Score(entries.random, (), "uniform noise, the baseline", _always),
+    "random": Score(entries.random, (), "uniform noise, the baseline", _always, reads=(LOGITS, TOKENS)),
 }  # fmt: skip
 
 
@@ -183,13 +223,14 @@ class Result(NamedTuple):
     skipped: dict[str, str]
 
 
-def names_of(wanted: Iterable[str]) -> tuple[str, ...]:
-    """Resolves the names a user gave: `all` is the whole table, `my_module:my_score` is imported (to fail early).
+def names_of(wanted: Iterable[str], kind: str = LOGITS) -> tuple[str, ...]:
+    """Resolves the names a user gave: `all` is every score of this kind of evidence, `my_module:my_score` is imported.
 
     Raises:
       ConfigError: unknown name, with the nearest one.
     """
-    names = [name for given in wanted for name in (SCORES if given == "all" else (given,))]
+    every = [name for name, score in SCORES.items() if kind in score.reads]
+    names = [name for given in wanted for name in (every if given == "all" else (given,))]
     for name in names:
         find(name)
     if not names:
@@ -206,7 +247,7 @@ def find(name: str) -> Score:
     if name in SCORES:
         return SCORES[name]
     entry = checks.lookup("score", name, {known: score.entry for known, score in SCORES.items()})
-    return Score(entry, (), "a score of the user's own", _always)
+    return Score(entry, (), "a score of the user's own", _always, reads=(LOGITS, TOKENS))
 
 
 def needs(name: str) -> tuple[str, ...]:
@@ -217,20 +258,25 @@ def needs(name: str) -> tuple[str, ...]:
 def missing(name: str, available: Mapping[str, Any] | Evidence) -> list[str]:
     """Evidence fields that a score needs and that are not there (a mapping of names, or an Evidence)."""
     if isinstance(available, Evidence):
-        return [field for field in needs(name) if getattr(available, field) is None]
+        return [field for field in needs(name) if getattr(available, field, None) is None]
     return [field for field in needs(name) if not available.get(field)]
 
 
 def skipped_for(
-    names: Iterable[str], available: Mapping[str, Any] | Evidence, num_classes: int | None = None
-) -> dict[str, str]:  # fmt: skip
-    """The scores that cannot be computed from what is there, each with why: arrays it lacks, or too few classes."""
+    names: Iterable[str],
+    available: Mapping[str, Any] | Evidence,
+    num_classes: int | None = None,
+    kind: str = LOGITS,
+) -> dict[str, str]:
+    """The scores that cannot be computed from what is there, each with why: the wrong kind, missing arrays, classes."""
     skipped = {}
     for name in names:
         fields, least = missing(name, available), find(name).least_classes
-        if fields:
+        if kind not in find(name).reads:
+            skipped[name] = f"is defined on {find(name).reads[0]}, not on {kind}"
+        elif fields:
             skipped[name] = f"needs {', '.join(fields)}"
-        elif num_classes is not None and num_classes < least:
+        elif kind == LOGITS and num_classes is not None and num_classes < least:
             skipped[name] = f"needs more than {least - 1} classes, not {num_classes}"
     return skipped
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxunlearn.records import Array, Evidence
 from jaxunlearn.scores import signals, unleak
 from jaxunlearn.scores.options import Options
+from jaxunlearn.scores.tokens.statistics import TextSignals
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -45,6 +46,7 @@ class Measured(NamedTuple):
       own: Signals [S, m] of every shadow on its own training rows.
       reference: Signals [K, N]; reference_member: [K, N] bool.
       pairs: [N, C] UnLeak features of the audited pair; pairs_known: [S, q, C]; pairs_forgotten: [S, q] bool.
+      texts: statistics of the audited model's tokens, where samples are texts.
       views: one Measured per augmented view (original, unlearned and shadows only).
     """
 
@@ -62,6 +64,7 @@ class Measured(NamedTuple):
     pairs: np.ndarray | None = None
     pairs_known: np.ndarray | None = None
     pairs_forgotten: np.ndarray | None = None
+    texts: TextSignals | None = None
     views: tuple["Measured", ...] = ()
 
 
@@ -180,6 +183,7 @@ class Cases(NamedTuple):
     Attributes:
       unlearned, original: Signals [K, N]; population_unlearned, population_original: Signals [K, P].
       pairs: [K, N, C] UnLeak features.
+      texts: TextSignals [K, N].
       views: one Cases per augmented view.
     """
 
@@ -188,6 +192,7 @@ class Cases(NamedTuple):
     population_unlearned: Signals | None = None
     population_original: Signals | None = None
     pairs: np.ndarray | None = None
+    texts: TextSignals | None = None
     views: tuple["Cases", ...] = ()
 
 

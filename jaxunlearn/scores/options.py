@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from jaxunlearn import checks
 from jaxunlearn.scores import iam, lira, signals
+from jaxunlearn.scores.tokens import TokenOptions
+from jaxunlearn.scores.tokens import check_options as check_tokens
 from jaxunlearn.sections import MAX_LEVELS
 
 
@@ -53,6 +55,7 @@ class Options(NamedTuple):
       compat: corrected or faithful; `forget_type`: set_random or class, which faithful LiRA-Off distinguishes.
       dataset: the data set's name (faithful IAM-Off has stale constants for purchase and texas).
       seed: of `random` and of UnLeak's classifier.
+      tokens: choices of the scores of texts.
     """
 
     constants: Constants = DEFAULT
@@ -66,6 +69,7 @@ class Options(NamedTuple):
     forget_type: str = "set_random"
     dataset: str = ""
     seed: int = 0
+    tokens: TokenOptions = TokenOptions()
 
 
 def published(dataset: str) -> Constants:
@@ -87,6 +91,7 @@ def check(options: Options) -> None:
     checks.in_range("RMIA gamma", options.gamma, 0.0)
     signals.check_log_log(options.constants.e1, options.constants.e2)
     signals.check_log_log(options.constants.offline_e1, options.constants.offline_e2)
+    check_tokens(options.tokens)
 
 
 def is_stale(options: Options) -> bool:

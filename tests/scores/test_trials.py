@@ -15,7 +15,7 @@ from jaxunlearn import errors, records, scores
 from jaxunlearn.metrics import intervals
 from jaxunlearn.scores import measured as pass_of
 
-NAMES = list(scores.SCORES)
+NAMES = list(scores.names_of(("all",)))
 # Five levels of IAM instead of 100: shorter programs to compile. Golden arrays and its own twin have the full number.
 OPTIONS = scores.Options(levels=naive.LEVELS)
 OF_SAMPLES = {"unlearned": 0, "labels": 0, "original": 0, "shadows": 1, "forgotten": 0, "reference": 1,

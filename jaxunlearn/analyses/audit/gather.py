@@ -84,7 +84,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
     if audited.original is not None:
         views = tuple(view._replace(unlearned=view.original) for view in audited.views if view.original is not None)
         before, population = audited.original, audited.population_original
-        roles[ORIGINAL] = scores.Cases(before, before, population, population, None, views)
+        roles[ORIGINAL] = scores.Cases(before, before, population, population, views=views)
     ids = np.asarray(values.get("ids", np.arange(len(labels))))
     forgotten = None if given.forgotten is None else np.asarray(given.forgotten, bool)[None]
     return AuditSignals(

@@ -1,0 +1,326 @@
+"""The arrays of an audit of texts: their field table, checks of their content, and the one pass over them.
+
+A model is given by log-probabilities per token with their mask, or by losses per text. Only the audited model's tokens
+are looked at one by one; IN ("fit") and OUT ("ref") models enter by their losses.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors
+from jaxunlearn.arrays import ArrayField
+from jaxunlearn.scores.tokens import texts
+from jaxunlearn.scores.tokens.options import TokenOptions
+from jaxunlearn.scores.tokens.statistics import BLOCK_BYTES, TextSignals, nll, summarise
+
+MOMENTS = ("entropy", "model_std", "vocab_mean", "vocab_std")
+ROUNDING = 1e-3  # log-probabilities that low precision has rounded above 0, by at most so much, count as 0
+
+
+def _loss(axes: str, *aliases: str) -> ArrayField:
+    return ArrayField(axes, "numbers", aliases={name: axes for name in aliases})
+
+
+# Axis letters: N texts, T predictions of the audited model, V, W those of IN and OUT models (tokenizers of their own);
+# S OUT models; P population texts with Q, X, Y predictions; A edited copies of Z predictions; K neighbours, L steps.
+FIELDS: dict[str, ArrayField] = {
+    "nll_target": _loss("N", "nll"),
+    "nll_fit": _loss("N"),
+    "nll_ref": _loss("N|SN"),
+    "token_logp_target": ArrayField("NT", "numbers", aliases={"token_logp": "NT"}),
+    "mask": ArrayField("NT", "flags", aliases={"target_mask": "NT"}),
+    "token_logp_fit": ArrayField("NV", "numbers"),
+    "mask_fit": ArrayField("NV", "flags", needs=("token_logp_fit",)),
+    "token_logp_ref": ArrayField("NW|SNW", "numbers"),
+    "mask_ref": ArrayField("NW", "flags", needs=("token_logp_ref",)),
+    **{name: ArrayField("NT", "numbers", needs=("token_logp_target",)) for name in ("entropy", "vocab_mean")},
+    "model_std": ArrayField("NT", "numbers", needs=("entropy",), aliases={"model_sd": "NT"}),
+    "vocab_std": ArrayField("NT", "numbers", needs=("vocab_mean",), aliases={"vocab_sd": "NT"}),
+    "texts": ArrayField("N", "ids"),
+    "compressed_len": ArrayField("N", "numbers", needs=("num_chars",)),
+    "num_chars": ArrayField("N", "numbers", needs=("compressed_len",), aliases={"n_chars": "N"}),
+    "nll_lower": _loss("N"),
+    "nll_recall": _loss("N"),
+    "nll_recall_member": ArrayField("N", "numbers", needs=("nll_recall",)),
+    "nll_neighbours": _loss("KN"),
+    "token_logp_pac": ArrayField("ANZ", "numbers", needs=("mask_pac", "token_logp_target")),
+    "mask_pac": ArrayField("ANZ", "flags", needs=("token_logp_pac",)),
+    "pop_nll_target": _loss("P", "pop_nll"),
+    "pop_nll_fit": _loss("P"),
+    "pop_nll_ref": _loss("P|SP"),
+    "pop_token_logp_target": ArrayField("PQ", "numbers"),
+    "pop_mask": ArrayField("PQ", "flags"),
+    "pop_token_logp_fit": ArrayField("PX", "numbers"),
+    "pop_mask_fit": ArrayField("PX", "flags", needs=("pop_token_logp_fit",)),
+    "pop_token_logp_ref": ArrayField("PY|SPY", "numbers"),
+    "pop_mask_ref": ArrayField("PY", "flags", needs=("pop_token_logp_ref",)),
+    "nll_steps": _loss("LN", "nll_by_step"),
+    "steps": ArrayField("L", "numbers", needs=("nll_steps",)),
+    "forgotten": ArrayField("N", "flags"),
+    "label": ArrayField("N", "flags"),
+    "ids": ArrayField("N", "ids"),
+    "person": ArrayField("N", "ids"),
+}
+EXPECTED = (
+    "Token evidence is an .npz (or a folder of .npy) with `token_logp_target` and `mask` [n, t], or `nll_target` [n], "
+    "and as many of `nll_fit` or `token_logp_fit` (IN), `nll_ref` or `token_logp_ref` (OUT), `forgotten` [n], `texts` "
+    "[n] as you have (README)."
+)
+
+
+class TokenEvidence(NamedTuple):
+    """What scores of texts read, after the pass.
+
+    Attributes:
+      target: [N] losses of the audited model; fit: [N] of the IN model; ref: [S, N] of OUT models.
+      pop_target, pop_fit: [P], pop_ref: [S, P] of population texts; all but `target` may be None.
+      signals: TextSignals of the audited model.
+      steps: [L, N] losses of the audited model at L steps of a training, and degrees: [L] how far it was, in (0, 1].
+      forgotten: [N] bool, or None.
+    """
+
+    target: np.ndarray
+    fit: np.ndarray | None
+    ref: np.ndarray | None
+    pop_target: np.ndarray | None
+    pop_fit: np.ndarray | None
+    pop_ref: np.ndarray | None
+    signals: TextSignals
+    steps: np.ndarray | None
+    degrees: np.ndarray | None
+    forgotten: np.ndarray | None
+
+
+def from_arrays(values: Mapping[str, np.ndarray], options: TokenOptions) -> TokenEvidence:
+    """Checks the content of arrays that `arrays.read` has checked by FIELDS, and passes once over the tokens.
+
+    Raises:
+      DataError: log-probabilities above 0, NaN or infinite ones at unmasked places, a missing mask, a text without a
+        prediction, negative losses, requests of one kind only. ShapeError: a mask of another model's length.
+    """
+    forgotten = _forgotten(values)
+    target, signals = _audited(values, options)
+    losses = {name: _losses(values, name) for name in ("fit", "ref", "pop_target", "pop_fit", "pop_ref")}
+    for name in ("ref", "pop_ref"):
+        line = losses[name]
+        losses[name] = None if line is None else np.atleast_2d(line)
+    if losses["ref"] is not None and losses["pop_ref"] is not None and len(losses["ref"]) != len(losses["pop_ref"]):
+        raise errors.ShapeError(
+            f"{len(losses['ref'])} OUT model(s) answered the texts, {len(losses['pop_ref'])} the population texts; "
+            "`nll_ref` [s, n] and `pop_nll_ref` [s, p] must hold the same models in the same order."
+        )
+    more = {name: _checked_loss(name, values[name]) for name in _EDITED if name in values}
+    if "nll_neighbours" in more:
+        more["nll_neighbours"] = more["nll_neighbours"].mean(0)
+    steps = _checked_loss("nll_steps", values["nll_steps"]) if "nll_steps" in values else None
+    return TokenEvidence(
+        target=target, **losses, signals=signals._replace(**more, deflated=_deflated(values)), steps=steps,
+        degrees=None if steps is None else _degrees(values, len(steps)), forgotten=forgotten,
+    )  # fmt: skip
+
+
+_EDITED = ("nll_lower", "nll_recall", "nll_recall_member", "nll_neighbours")
+
+
+def _forgotten(values: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    if "forgotten" in values and "label" in values:
+        raise errors.DataError("`forgotten` (1 = forgotten) and `label` (1 = kept) say the same; give one of them.")
+    name = "label" if "label" in values else "forgotten"
+    if name not in values:
+        return None
+    forgotten = np.asarray(values[name], bool) != (name == "label")
+    if forgotten.all() or not forgotten.any():
+        raise errors.DataError(
+            f"`{name}` marks {'every' if forgotten.all() else 'no'} text as forgotten: without both forgotten and kept "
+            "texts there is no truth to compare with. Leave the array out to get scores without metrics."
+        )
+    return forgotten
+
+
+def _audited(values: Mapping[str, np.ndarray], options: TokenOptions) -> tuple[np.ndarray, TextSignals]:
+    """Losses and statistics of the audited model."""
+    if "token_logp_target" not in values:
+        if "nll_target" not in values:
+            raise errors.DataError(
+                "there is neither `token_logp_target` [n, t] nor `nll_target` [n]: give the audited model's answers. "
+                + EXPECTED
+            )
+        return _checked_loss("nll_target", values["nll_target"]), TextSignals()
+    if "nll_target" in values:
+        raise errors.DataError("the audited model is given twice, by `token_logp_target` and `nll_target`; give one.")
+    moments = {name: values[name] for name in MOMENTS if name in values}
+    target, signals = _passed("token_logp_target", values, "mask", options, moments)
+    if "token_logp_pac" in values:
+        copies = [
+            _passed(f"token_logp_pac[{number}]", {f"token_logp_pac[{number}]": copy, "mask": mask}, "mask", options)
+            for number, (copy, mask) in enumerate(zip(values["token_logp_pac"], values["mask_pac"], strict=True))
+        ]
+        signals = signals._replace(pac_augmented=np.mean([np.asarray(one.pac_distance) for _, one in copies], 0))
+    return target, signals
+
+
+def _losses(values: Mapping[str, np.ndarray], model: str) -> np.ndarray | None:
+    """[n] or [s, n] losses of a model, given as such or by its tokens; None where neither is there."""
+    prefix, _, name = model.rpartition("_")
+    prefix = f"{prefix}_" if prefix else ""
+    plain, tokens = f"{prefix}nll_{name}", f"{prefix}token_logp_{name}"
+    if plain in values and tokens in values:
+        raise errors.DataError(f"a model is given twice, by `{tokens}` and `{plain}`; give one of them.")
+    if plain in values:
+        return _checked_loss(plain, values[plain])
+    if tokens not in values:
+        return None
+    logp = values[tokens]
+    own, shared = f"{prefix}mask_{name}", f"{prefix}mask"
+    mask_name = own if own in values else shared
+    if mask_name not in values:
+        raise errors.DataError(
+            f"`{tokens}` comes without `{shared}` [n, t] (1 = a prediction that counts); padding cannot be told from "
+            f"tokens. A model with another tokenizer brings a mask of its own, `{own}`."
+        )
+    if np.shape(logp)[-2:] != np.shape(values[mask_name]):
+        raise errors.ShapeError(
+            f"`{tokens}` has shape {np.shape(logp)}, `{mask_name}` {np.shape(values[mask_name])}: one text has as many "
+            f"predictions in both. A model with another tokenizer brings a mask of its own, `{own}`."
+        )
+    models = logp if np.ndim(logp) == 3 else logp[None]
+    lines = []
+    for number, one in enumerate(models):
+        where = f"{tokens}[{number}]" if np.ndim(logp) == 3 else tokens
+        lines.append(_passed(where, {where: one, mask_name: values[mask_name]}, mask_name)[0])
+    return np.stack(lines) if np.ndim(logp) == 3 else lines[0]
+
+
+def _passed(
+    name: str,
+    values: Mapping[str, np.ndarray],
+    mask_name: str,
+    options: TokenOptions | None = None,
+    moments: Mapping[str, np.ndarray] | None = None,
+) -> tuple[np.ndarray, TextSignals]:
+    """Checks and passes over one model's tokens in blocks of texts; without options for its losses only."""
+    if mask_name not in values:
+        raise errors.DataError(
+            f"`{name}` comes without `{mask_name}` [n, t] (1 = a prediction that counts): padding cannot be told from "
+            "tokens. Without padding give an array of ones."
+        )
+    logp, mask, moments = values[name], values[mask_name], dict(moments or {})
+    count, length = np.shape(logp)
+    rows = min(count, max(1, BLOCK_BYTES // (4 * max(length, 1))))
+    losses, parts = [], []
+    for start in range(0, count, rows):
+        # The last block is filled up with texts of an earlier one, so that one program serves all.
+        block = slice(max(0, min(start, count - rows)), min(start + rows, count))
+        real = np.asarray(mask[block])
+        tokens = _checked_tokens(name, np.asarray(logp[block], np.float32), real, block.start)
+        beside = {key: _checked_moment(key, one[block], real, block.start) for key, one in moments.items()}
+        if options is None:
+            loss, part = nll(tokens, real), TextSignals()
+        else:
+            loss, part = summarise(tokens, real, options, **beside)
+        fresh = start - block.start
+        losses.append(np.asarray(loss)[fresh:])
+        parts.append(jax.tree.map(lambda line, fresh=fresh: np.asarray(line)[fresh:], part))
+    return np.concatenate(losses), jax.tree.map(lambda *lines: np.concatenate(lines), *parts)
+
+
+def _checked_tokens(name: str, logp: np.ndarray, mask: np.ndarray, first: int) -> np.ndarray:
+    """Log-probabilities with 0 at masked places."""
+    empty = np.flatnonzero(~mask.any(1))
+    if len(empty):
+        raise errors.DataError(
+            f"{name}: text {first + int(empty[0])} has no prediction that counts ({len(empty)} such text(s) here): a "
+            "text of one token or none, or a mask of zeros, cannot be scored. Leave it out of every array."
+        )
+    logp = np.where(mask, logp, np.float32(0))
+    broken = np.argwhere(~np.isfinite(logp))
+    if len(broken):
+        row, column = map(int, broken[0])
+        raise errors.DataError(
+            f"{name} is {logp[row, column]} at text {first + row}, prediction {column}, which the mask counts "
+            f"({len(broken)} such place(s) here)."
+        )
+    if logp.max() > ROUNDING:
+        row, column = map(int, np.unravel_index(logp.argmax(), logp.shape))
+        inside = logp[mask]
+        hint = "" if inside.min() < 0 else (
+            " They look like probabilities: take their logarithm." if inside.max() <= 1 + ROUNDING else
+            " They look like losses: change their sign."
+        )  # fmt: skip
+        raise errors.DataError(
+            f"{name} is {logp[row, column]:.4g} at text {first + row}, prediction {column}: a log-probability is at "
+            f"most 0.{hint}"
+        )
+    return np.minimum(logp, 0)
+
+
+def _checked_moment(name: str, values: np.ndarray, mask: np.ndarray, first: int) -> np.ndarray:
+    values = np.where(mask, np.asarray(values, np.float32), np.float32(0))
+    least = -np.inf if name == "vocab_mean" else -ROUNDING
+    broken = np.argwhere(~np.isfinite(values) | (values < least))
+    if len(broken):
+        row, column = map(int, broken[0])
+        kind = "finite" if name == "vocab_mean" else "finite and not negative"
+        raise errors.DataError(
+            f"{name} is {values[row, column]} at text {first + row}, prediction {column}, which the mask counts; it "
+            f"must be {kind}."
+        )
+    return values
+
+
+def _checked_loss(name: str, values: np.ndarray) -> np.ndarray:
+    """Losses in float32; raises where one is no mean negative log-likelihood."""
+    values = np.asarray(values, np.float32)
+    broken = np.argwhere(~np.isfinite(values))
+    if len(broken):
+        raise errors.DataError(
+            f"{name} is {values[tuple(broken[0])]} at {_place(broken[0])} ({len(broken)} such place(s)): a text "
+            "without a finite loss cannot be scored. Leave it out of every array."
+        )
+    if values.min() < -ROUNDING:
+        place = np.unravel_index(values.argmin(), values.shape)
+        raise errors.DataError(
+            f"{name} is {values[place]:.4g} at {_place(place)}: a loss is minus the mean log-probability of a text's "
+            "tokens, at least 0. Change the sign of log-probabilities."
+        )
+    return np.maximum(values, 0)
+
+
+def _place(index: tuple | np.ndarray) -> str:
+    text = f"text {int(index[-1])}"
+    return text if len(index) == 1 else f"row {int(index[0])}, {text}"
+
+
+def _deflated(values: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """[N] compressed bytes per character."""
+    if "texts" in values:
+        if "compressed_len" in values:
+            raise errors.DataError("sizes are given twice, by `texts` and by `compressed_len`; give one of them.")
+        sizes = texts.deflated(values["texts"])
+        name = "texts"
+    elif "compressed_len" in values:
+        name, chars = "num_chars", np.asarray(values["num_chars"], np.float64)
+        sizes = np.asarray(values["compressed_len"], np.float64) / np.where(chars > 0, chars, np.nan)
+    else:
+        return None
+    broken = np.flatnonzero(~(np.isfinite(sizes) & (sizes > 0)))
+    if len(broken):
+        raise errors.DataError(
+            f"{name}: text {int(broken[0])} has no characters or no compressed size ({len(broken)} such text(s))."
+        )
+    return sizes.astype(np.float32)
+
+
+def _degrees(values: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+    """[L] how far the training was at every step, in (0, 1]."""
+    if count < 2:
+        raise errors.DataError("`nll_steps` holds one step; a score can only grow over at least two.")
+    steps = np.asarray(values["steps"], np.float64) if "steps" in values else np.arange(1.0, count + 1)
+    if not (np.isfinite(steps).all() and (np.diff(steps) > 0).all() and steps[0] >= 0):
+        raise errors.DataError(
+            f"`steps` must grow from at least 0, one for each row of `nll_steps`; got {steps.tolist()}."
+        )
+    return (steps / steps[-1]).astype(np.float32)

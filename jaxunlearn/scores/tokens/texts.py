@@ -1,0 +1,21 @@
+"""What scores need of the texts themselves: compressed sizes, and edited copies to query a model with. Host only."""
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def deflated(texts: Iterable[str]) -> np.ndarray:
+    """[N] float64 bytes of the UTF-8 text compressed by zlib (level 6), per CHARACTER; NaN for an empty text."""
+    sizes = [(len(zlib.compress(str(text).encode(), 6)), len(str(text))) for text in texts]
+    return np.array([size / length if length else np.nan for size, length in sizes])
+
+
+def swapped_words(text: str, generator: np.random.Generator, alpha: float = 0.3) -> str:
+    """Returns a copy of a text in which max(1, int(alpha * words)) random pairs of words have changed places (PAC)."""
+    words = text.split()
+    for _ in range(max(1, int(alpha * len(words))) if len(words) > 1 else 0):
+        first, second = generator.choice(len(words), 2, replace=False)
+        words[first], words[second] = words[second], words[first]
+    return " ".join(words)

@@ -1,0 +1,141 @@
+"""Scores of texts on one core: one program against a loop over texts in NumPy, and against one pass per score.
+
+10,000 texts of at most 512 predictions with all moments; losses of one IN and one OUT model, 1,000 population texts.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxunlearn import progress
+from launch.benches import one_core
+from launch.benches.one_core import Say
+from launch.benches.timing import Row
+
+LOOP_TARGET = 1.5  # NumPy sorts with AVX-512
+
+
+class Sizes(NamedTuple):
+    """What is measured: N texts, T predictions, P population texts, K levels of IAM; `rounds` of the times."""
+
+    texts: int = 10_000
+    tokens: int = 512
+    population: int = 1000
+    levels: int = 1000
+    rounds: int = 5
+    round_seconds: float = 0.5
+
+
+FULL = Sizes()
+QUICK = Sizes(40, 16, 10, 20, 1, 0.001)
+
+
+def run(quick: bool = False) -> list[Row]:
+    """Measures in a process on one core.
+
+    Args:
+      quick: tiny sizes; otherwise about a minute.
+
+    Returns:
+      Rows as `launch.bench` describes them.
+    """
+    progress.Reporter().say("scores of texts, in a process on one core")
+    return one_core.measured("launch.benches.tokens", "time", quick)
+
+
+def rows(sizes: Sizes, say: Say) -> list[Row]:
+    """Measures the two ratios in this process."""
+    found = []
+    facts = {"texts": sizes.texts, "tokens": sizes.tokens, "population": sizes.population, "levels": sizes.levels}
+    together = ways_of(sizes)
+    for name, target in (("a loop over texts in NumPy", LOOP_TARGET), ("one program per score", None)):
+        say(name)
+        found.append(
+            one_core.ratio(f"all scores of texts in one program against {name}", together["here"], together[name],
+                           target, sizes.rounds, sizes.round_seconds, **facts)
+        )  # fmt: skip
+    return found
+
+
+def draw(sizes: Sizes, seed: int = 0) -> dict[str, Any]:
+    """Arrays by the names of `scores.texts.score_arrays`; texts have a fifth of the length at least."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    n, t, p = sizes.texts, sizes.tokens, sizes.population
+    shape = (n, t)
+
+    def drawn(low: float, high: float, size: Any) -> Any:
+        return generator.uniform(low, high, size).astype(np.float32)
+
+    return {
+        "token_logp_target": -generator.gamma(1.0, 2.0, shape).astype(np.float32),
+        "mask": np.arange(t) < generator.integers(max(t // 5, 5), t + 1, n)[:, None],
+        "entropy": drawn(0.5, 4, shape), "model_std": drawn(0.3, 2, shape),
+        "vocab_mean": drawn(-12, -8, shape), "vocab_std": drawn(1, 3, shape), "deflated": drawn(0.3, 0.7, n),
+        "nll_fit": drawn(1, 3, n), "nll_ref": drawn(1, 3, (1, n)), "pop_nll_target": drawn(1, 3, p),
+        "pop_nll_fit": drawn(1, 3, p), "pop_nll_ref": drawn(1, 3, (1, p)),
+    }  # fmt: skip
+
+
+def ways_of(sizes: Sizes) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Maps way -> () -> name -> [N]; all compute the same numbers from the same arrays."""
+    import jax
+
+    from jaxunlearn import scores
+    from jaxunlearn.scores import texts
+
+    given = draw(sizes)
+    options = scores.Options(tokens=scores.Options().tokens._replace(levels=sizes.levels))
+    names = list(jax.eval_shape(lambda values: texts.score_arrays(values, options), given))
+    # What a program does not hand out, its compiler leaves out: each reads the tokens for its own score only.
+    alone = [jax.jit(lambda values, name=name: texts.score_arrays(values, options)[name]) for name in names]
+    return {
+        "here": lambda: texts.score_arrays(given, options),
+        "a loop over texts in NumPy": lambda: plain(given, sizes.levels),
+        "one program per score": lambda: {name: one(given) for name, one in zip(names, alone, strict=True)},
+    }
+
+
+def plain(given: dict[str, Any], levels: int) -> dict[str, Any]:
+    """Computes the scores text by text, as published: sorted log-probabilities, then IAM level by level."""
+    import numpy as np
+
+    lines: dict[str, list[float]] = {name: [] for name in (
+        "nll", "lm_min_k", "lm_min_k_pp", "lm_min_k_pp_vocab", "lm_surp", "lm_pac_distance"
+    )}  # fmt: skip
+    fields = ("token_logp_target", "entropy", "model_std", "vocab_mean", "vocab_std")
+    for row, mask in enumerate(given["mask"]):
+        logp, entropy, std, mean, plain_std = (given[name][row][mask] for name in fields)
+        n = len(logp)
+        order = np.argsort(logp, kind="stable")
+        rising, k = logp[order], max(1, int(0.2 * n))
+        among = order[: max(1, int(0.4 * n))]
+        sure = among[entropy[among] < 2.0]
+        lines["nll"].append(-logp.mean())
+        lines["lm_min_k"].append(rising[:k].mean())
+        lines["lm_min_k_pp"].append(np.sort((logp + entropy) / std)[:k].mean())
+        lines["lm_min_k_pp_vocab"].append(np.sort((logp - mean) / plain_std)[:k].mean())
+        lines["lm_surp"].append(logp[sure].mean() if len(sure) else -100.0)
+        high, low = rising[-max(1, int(0.05 * n)) :], rising[: max(1, int(0.3 * n))]
+        lines["lm_pac_distance"].append(-(high.mean() - low.mean()))
+    found = {name: np.array(values) for name, values in lines.items()}
+    nll, fit, ref = found.pop("nll"), given["nll_fit"].astype(float), given["nll_ref"][0].astype(float)
+    found |= {"lm_loss": -nll, "lm_ratio": -nll / ref, "lm_zlib": -nll / given["deflated"]}
+    a, b, q = (np.log(np.exp(-v) / (1 - np.exp(-v) + 1e-30)) for v in (fit, ref, nll))
+    found["lm_lira"] = ((q - b) ** 2 - (q - a) ** 2) / 2
+    pops = [np.exp(-given[name].astype(float)) for name in ("pop_nll_target", "pop_nll_fit", "pop_nll_ref")]
+    beaten = pops[0] / ((pops[1] + pops[2][0]) / 2)
+    ratios = np.exp(-nll) / ((np.exp(-fit) + np.exp(-ref)) / 2)
+    found["lm_rmia"] = np.array([(one / beaten > 2.0).mean() for one in ratios])
+    x, f, r = (-np.log(0.1 - np.log(1e-5 + 1 - np.exp(-v))) for v in (nll, fit, ref))
+    total, weights = np.zeros(len(x)), np.arange(1, levels) / (levels - 1)
+    for step, weight in enumerate(weights):
+        level = f + step / (levels - 1) * (r - f)
+        beta = np.sqrt(6) * (level.std() + 1e-9) / np.pi
+        total += weight * np.exp(-np.exp(-(x - level + 0.5772 * beta) / beta))
+    found["lm_iam"] = 1 - total / weights.sum()
+    return found
+
+
+if __name__ == "__main__":
+    one_core.main({"time": rows}, QUICK, FULL)

@@ -1,0 +1,29 @@
+"""The bench of scores of texts: all ways compute the same, and every row is complete."""
+
+import json
+
+import numpy as np
+import pytest
+
+from launch import bench
+from launch.benches import tokens
+
+
+def test_all_ways_compute_the_same_numbers():
+    found = {name: way() for name, way in tokens.ways_of(tokens.QUICK).items()}
+    here = found.pop("here")
+    assert {"lm_iam", "lm_rmia", "lm_min_k_pp", "lm_zlib"} <= set(here)
+    for name, others in found.items():
+        assert set(others) == set(here)
+        for score, values in here.items():
+            assert np.std(values) > 0
+            np.testing.assert_allclose(others[score], values, rtol=1e-4, atol=1e-5, err_msg=f"{name}: {score}")
+
+
+@pytest.mark.slow
+def test_rows_are_complete_and_printable():
+    rows = tokens.run(quick=True)
+    assert [row.get("target") for row in rows] == [tokens.LOOP_TARGET, None]
+    for row in rows:
+        assert row["ratio"] > 0 and row["texts"] == 40 and bench.line(row)
+        assert json.loads(bench.as_json("tokens", True, row))["name"] == row["name"]
