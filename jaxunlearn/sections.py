@@ -254,9 +254,14 @@ class AuditSettings:
     rmia_offline_a: float = field(-1.0, "RMIA: offline_a in [0, 1]; -1 = the published constant, -2 = tuned on a "
                                    "shadow as pseudo-target", low=-2.0, high=1.0)  # fmt: skip
     rmia_gamma: float = field(2.0, "RMIA: ratio above which a population sample is dominated", low=0.0)
+    min_k: float = field(20.0, "texts: per cent of the tokens that Min-K % and Min-K++ look at", low=0.01, high=100.0)
+    surp_k: float = field(40.0, "texts: per cent of the tokens that SURP looks at", low=0.01, high=100.0)
+    surp_entropy: float = field(2.0, "texts: entropy (nats) below which SURP counts a token", low=0.0)
+    draws: int = field(1000, "texts: draws of the bootstrap table; 0 = no such table", low=0, high=MAX_RESAMPLES)
     interval: float = field(0.95, "level of all intervals", low=0.5, high=0.9999)
-    decision: str = field("auto", "the score that is named first, before any is computed: auto = iam_on, or the first "
-                           "of iam_off, lira_off, confidence whose arrays are there")  # fmt: skip
+    decision: str = field("auto", "the score that is named first, before any is computed: auto = iam_on (texts: "
+                           "lm_iam), or the first of iam_off, lira_off, confidence (lm_ratio, lm_loss) that can "
+                           "be computed")  # fmt: skip
     level: float = field(0.05, "verdicts: part of each kind of verdict that may be wrong", low=1e-6, high=0.5)
     strict: bool = field(False, "verdicts: FORGOTTEN only where less than half of what training left is still there")
     plan_shadows: bool = field(False, "only say which models and rows a verdict needs, and what they would show")

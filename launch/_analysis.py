@@ -22,6 +22,7 @@ class Verb(NamedTuple):
       name: of ANALYSES; section: of its settings, "" = it has none.
       flag: for a file of arrays; compat: its setting in the section compat, "" = it has none.
       about: help text of the flag.
+      further: (flag, help text) of other kinds of arrays.
     """
 
     name: str
@@ -29,13 +30,15 @@ class Verb(NamedTuple):
     flag: str
     compat: str
     about: str
+    further: tuple[tuple[str, str], ...] = ()
 
 
 def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
     """Returns what adds the flags of an analysis: its file of arrays, and every setting of its section."""
 
     def add(values: flags.FlagValues) -> None:
-        flags.DEFINE_string(verb.flag, "", f"{verb.about}; needs no config", flag_values=values)
+        for flag, about in ((verb.flag, verb.about), *verb.further):
+            flags.DEFINE_string(flag, "", f"{about}; needs no config", flag_values=values)
         flags.DEFINE_string("out", "", f"folder for the results of --{verb.flag}; runs/<its name> if not given",
                             flag_values=values)  # fmt: skip
         flags.DEFINE_bool("probabilities", False, f"the outputs in --{verb.flag} are softmax or sigmoid probabilities",
@@ -54,7 +57,19 @@ def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
 
 def alone(verb: Verb) -> Callable[[flags.FlagValues], str]:
     """Returns what names the run folder of a file of arrays; empty for a call with a config."""
-    return lambda values: _entry.folder_of(values[verb.flag].value, values["out"].value)
+    return lambda values: _entry.folder_of(values[_given(verb, values)].value, values["out"].value)
+
+
+def _given(verb: Verb, values: Any) -> str:
+    """The flag of the arrays that were given; the verb's own where there are none.
+
+    Raises:
+      ConfigError: two kinds of arrays.
+    """
+    given = [flag for flag in (verb.flag, *(flag for flag, _ in verb.further)) if values[flag].value]
+    if len(given) > 1:
+        raise errors.ConfigError(f"give --{given[0]} or --{given[1]}, not both.")
+    return given[0] if given else verb.flag
 
 
 # (settings, workdir, stages to overwrite, whether it is a dry run, settings of the command line) -> what is printed.
@@ -70,13 +85,16 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
     """
 
     def work(request: _entry.Request) -> None:
-        path, has_config = request.flags[verb.flag].value, request.flags["config"].value is not None
+        flag = _given(verb, request.flags)
+        path, has_config = request.flags[flag].value, request.flags["config"].value is not None
         if path and has_config:
-            raise errors.ConfigError(f"give --config (a run) or --{verb.flag} (arrays), not both.")
+            raise errors.ConfigError(f"give --config (a run) or --{flag} (arrays), not both.")
+        if flag != verb.flag and request.flags["probabilities"].value:
+            raise errors.ConfigError(f"--probabilities belongs to --{verb.flag}.")
         for name in [field.name for field in _fields(verb) if field.metadata["of_runs"]] if path else ONLY_ARRAYS:
             if request.flags[name].present:
                 raise errors.ConfigError(
-                    f"--{name} belongs to --config: the models of --{verb.flag} are made already."
+                    f"--{name} belongs to --config: the models of --{flag} are made already."
                     if path
                     else f"--{name} belongs to --{verb.flag}. With a config, results go to --workdir."
                 )
@@ -85,7 +103,7 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
             from jaxunlearn.runs.drivers import array_input
 
             progress.show(array_input.run(verb.name, path, chosen, request.workdir, request.overwrite, request.dry_run,
-                                  request.flags["probabilities"].value))  # fmt: skip
+                                  request.flags["probabilities"].value, flag))  # fmt: skip
             return
         with_config = _run_of(verb) if run is None else run
         progress.show(with_config(chosen, request.workdir, request.overwrite, request.dry_run, request.overrides))

@@ -56,6 +56,33 @@ def audit(evidence: Evidence | Mapping[str, Any], **choices: Any) -> Report:
     return in_memory.run(AUDIT, evidence, **choices)
 
 
+def audit_texts(evidence: Mapping[str, Any], **choices: Any) -> Report:
+    """Audits texts under language models in memory: every score of texts, and verdicts where there is a null.
+
+    Args:
+      evidence: arrays by the names that `launch.audit --tokens` reads: `token_logp_target` and `mask` [n, t], or
+        `nll_target` [n], and as many of `nll_fit` [n] (IN), `nll_ref` [n] or [s, n] (OUT), `pop_nll_target` [p],
+        `pop_nll_fit`, `pop_nll_ref`, `entropy`, `model_std` [n, t], `texts`, `forgotten`, `ids`, `person` [n] ... as
+        there are.
+      **choices: settings of the audit by name, `seed=0`, `compat="faithful"`.
+
+    Returns:
+      The report, as `audit` does.
+
+    Raises:
+      UserError: arrays that do not fit together, or choices that do not exist.
+
+    Example:
+      >>> import numpy as np
+      >>> losses = np.array([0.5, 2.0, 0.4, 1.9, 0.6])
+      >>> asked = np.array([False, True, False, True, False])
+      >>> report = audit_texts({"nll_target": losses, "forgotten": asked}, scores=("lm_loss",))
+      >>> dict(report.summary)["In short"]
+      'NO VERDICT on single rows, for want of arrays.'
+    """
+    return in_memory.run(AUDIT, evidence, flag="tokens", **choices)
+
+
 def owned_outputs() -> dict[str, tuple[str, ...]]:
     """What --overwrite=NAME deletes in a folder, by analysis."""
     return {name: (*analysis.outputs, f"arrays_{name}.json") for name, analysis in ANALYSES.items()}

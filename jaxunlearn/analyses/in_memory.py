@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import arrays, settings
-from jaxunlearn.analyses.base import Analysis, Context
+from jaxunlearn.analyses.base import Analysis, Context, array_input
 from jaxunlearn.records import Evidence
 from jaxunlearn.report.section import Report
 
@@ -19,6 +19,7 @@ def run(
     probabilities: bool = False,
     seed: int = 0,
     compat: str = "corrected",
+    flag: str = "",
     **choices: Any,
 ) -> Report:
     """Analyses arrays, as the launcher does with a file of them.
@@ -29,6 +30,7 @@ def run(
       probabilities: the outputs are probabilities.
       seed: of all random draws.
       compat: corrected, or faithful to published quirks.
+      flag: which kind of arrays, by the launcher's flag; empty = the analysis' own.
       **choices: settings of the analysis by name, e.g. level=0.1.
 
     Raises:
@@ -42,9 +44,10 @@ def run(
         asked[analysis.section] = choices
     chosen = settings.resolve(asked)
     analysis.check(chosen)
-    values = arrays.read(given, analysis.fields, analysis.expected, probabilities=probabilities)
+    kind = array_input(analysis, flag)
+    values = arrays.read(given, kind.fields, kind.expected, probabilities=probabilities)
     context = Context(lambda text: None, lambda done, total, unit, what: None, _computed)
-    inputs = analysis.from_arrays(values, chosen)
+    inputs = kind.from_arrays(values, chosen)
     return analysis.compose(analysis.analyse(inputs, chosen, context), chosen)
 
 

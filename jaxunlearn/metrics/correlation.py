@@ -54,12 +54,13 @@ def degrees(columns: int) -> np.ndarray:
     return (np.arange(columns) / (columns - 1)).astype(np.float32)
 
 
-def agreement(membership: np.ndarray) -> Agreement:
+def agreement(membership: np.ndarray, truth: np.ndarray | None = None) -> Agreement:
     """Compares membership scores of growing models with the true degree of membership.
 
     Args:
       membership: [..., N, B + 1] of N samples under B + 1 models in the order of training, higher = member. Leading
         axes (shadow groups, starting models) are matrices of their own, each normalised by its own extremes.
+      truth: [B + 1] true degrees; None = b / B.
 
     Returns:
       An Agreement with those leading axes. A constant matrix cannot be normalised: its numbers are NaN.
@@ -71,20 +72,24 @@ def agreement(membership: np.ndarray) -> Agreement:
     """
     membership = check(membership)
     normalised = normalise(membership)
-    errors_squared = (normalised - degrees(membership.shape[-1])) ** 2
+    truth = degrees(membership.shape[-1]) if truth is None else np.asarray(truth, np.float32)
+    errors_squared = (normalised - truth) ** 2
     leading = membership.shape[:-2]
-    each = [_shape_numbers(matrix) for matrix in normalised.reshape(-1, *membership.shape[-2:])]
+    each = [_shape_numbers(matrix, truth) for matrix in normalised.reshape(-1, *membership.shape[-2:])]
     kl, pearson, spearman = (np.array(column).reshape(leading) for column in zip(*each, strict=True))
     return Agreement(errors_squared.mean((-2, -1)), errors_squared.mean(-2), kl, pearson, spearman)
 
 
-def table(membership: np.ndarray, level: float = 0.95, of: str = "") -> dict[str, Finding]:
+def table(
+    membership: np.ndarray, level: float = 0.95, of: str = "", truth: np.ndarray | None = None
+) -> dict[str, Finding]:  # fmt: skip
     """The published ScoreUI row: means over starting models and shadow groups.
 
     Args:
       membership: [G, L, N, B + 1] of G shadow groups, L starting models.
       level: of the intervals, in [0, 1].
       of: whose scores these are.
+      truth: [B + 1] true degrees; None = b / B.
 
     Returns:
       "mse", "kl" (lower = better), "pearson", "spearman" (higher = better) -> Finding: value is the mean over groups
@@ -96,7 +101,7 @@ def table(membership: np.ndarray, level: float = 0.95, of: str = "") -> dict[str
     """
     checks.in_range("level", level, 0, 1)
     groups, starts, samples, columns = np.shape(check(membership, "membership [G, L, N, B + 1]", 4))
-    numbers = agreement(membership)._asdict()
+    numbers = agreement(membership, truth)._asdict()
     found = {}
     for name, title in TITLES.items():
         values = numbers[name]
@@ -120,11 +125,11 @@ def check(membership: np.ndarray, name: str = "membership", axes: int | None = N
     return membership
 
 
-def _shape_numbers(normalised: np.ndarray) -> tuple[float, float, float]:
-    """KL, Pearson and Spearman of one normalised matrix [N, B + 1] against b / B."""
+def _shape_numbers(normalised: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    """KL, Pearson and Spearman of one normalised matrix [N, B + 1] against the true degrees [B + 1]."""
     if np.isnan(normalised).any():
         return float("nan"), float("nan"), float("nan")
-    truth = np.broadcast_to(degrees(normalised.shape[1]), normalised.shape).ravel()
+    truth = np.broadcast_to(truth, normalised.shape).ravel()
     predicted = normalised.ravel()
     true_density, edges = np.histogram(truth, BINS, density=True)
     density, _ = np.histogram(predicted, edges, density=True)

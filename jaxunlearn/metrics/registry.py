@@ -65,7 +65,7 @@ METRICS: dict[str, Metric] = {
         for rate, fixed, compute in (("tpr", "fpr", roc.tpr_at_fpr), ("tnr", "fnr", roc.tnr_at_fnr))
         for power in (2, 3)
     },
-    "tpr_at_fpr_1e-1": _ranking("TPR@FPR 1e-1", "TPR at FPR 1e-1", partial(roc.tpr_at_fpr, level=0.1)),
+    "tpr_at_fpr_1e-1": Metric("TPR@FPR 1e-1", HIGHER, "TPR at FPR 1e-1"),
     # ScoreUI
     "spearman": Metric("Spearman", HIGHER, "rank correlation with the amount of training"),
     "pearson": Metric("Pearson", HIGHER, "correlation with the amount of training"),

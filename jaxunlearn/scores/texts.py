@@ -74,7 +74,7 @@ def run(
       >>> import numpy as np
       >>> logp = np.log(np.array([[0.9, 0.8, 0.5], [0.2, 0.4, 1.0]], np.float32))
       >>> found = run(["lm_loss"], {"token_logp_target": logp, "mask": np.array([[1, 1, 1], [1, 1, 0]])})
-      >>> found.scores["lm_loss"].values.round(2).tolist()
+      >>> found.scores["lm_loss"].values.astype(float).round(2).tolist()
       [-0.34, -1.26]
     """
     names = scores.names_of(wanted, scores.TOKENS)

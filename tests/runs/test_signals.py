@@ -338,7 +338,7 @@ def test_sensitivity_keeps_the_levels_and_constants_of_each_line(signals):
 def test_snapshots_are_compared_in_the_order_of_their_epochs(folder, signals, recorded):
     chosen = make_settings(audit__scores=("confidence", "lira_off", "unleak", "lira_off_views"))
     found = scoreui.run(signals, chosen, QUIET)
-    cases, each = signals.snapshots
+    cases, each, _ = signals.snapshots
     assert each == 3 and set(found.table) == {"confidence", "lira_off"} == set(found.curves)
     assert set(found.skipped) == {"unleak", "lira_off_views"}
     np.testing.assert_allclose(found.parts, [0, 0.5, 1])

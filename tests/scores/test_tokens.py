@@ -239,7 +239,7 @@ def test_padding_may_hold_anything_and_rounding_above_zero_is_forgiven():
         ({"k": 0.0}, "tokens k"),
         ({"eps1": 1e-6}, "must be above"),
         ({"levels": 1}, "IAM levels"),
-        ({"gamma": 0.0}, "gamma"),
+        ({"gamma": -1.0}, "gamma"),
     ],
 )
 def test_bad_options_are_refused(change, message):

@@ -17,15 +17,18 @@ from jaxunlearn.analyses.audit import (
     scoreui,
     sections,
     sweeps,
+    text_gather,
+    text_sections,
     verdict_sections,
 )
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED, AuditSignals
-from jaxunlearn.analyses.base import Analysis, Context, RecordedRun, require_units
+from jaxunlearn.analyses.base import Analysis, ArrayInput, Context, RecordedRun, require_units
 from jaxunlearn.metrics import variance
 from jaxunlearn.records import Design
 from jaxunlearn.report.cells import Table
 from jaxunlearn.report.section import Report, Section
+from jaxunlearn.scores import tokens
 from jaxunlearn.settings import Settings
 
 
@@ -45,7 +48,7 @@ class Decisions(NamedTuple):
 
 SAVED = ("p_high", "p_low", "p_in", "z", "trace")  # per row, beside its verdict
 # The score that is named first: the first whose arrays are there.
-AUTO = ("iam_on", "iam_off", "lira_off", "confidence")
+AUTO = ("iam_on", "iam_off", "lira_off", "confidence", "lm_iam", "lm_ratio", "lm_loss")
 
 
 class Audit(NamedTuple):
@@ -57,7 +60,7 @@ class Audit(NamedTuple):
       scored: role -> all scores; boards: role -> their metrics (empty where the truth is not known).
       levels: ScoreUI; counts, sensitivity: sweeps; by_class: the class report.
       sources: source of shadow models -> scoreboard; source_levels: likewise ScoreUI.
-      warnings: about constant and duplicated scores.
+      warnings: about constant and duplicated scores; resampled: the bootstrap table of texts.
     """
 
     signals: AuditSignals
@@ -71,6 +74,7 @@ class Audit(NamedTuple):
     sources: dict[str, scoreboard.Scoreboard] = {}
     source_levels: dict[str, scoreui.Levels] = {}
     warnings: tuple[str, ...] = ()
+    resampled: text_sections.Resampled = {}
 
 
 def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audit:
@@ -87,7 +91,8 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
         scored = {name: binui.run(signals, settings, name, context) for name in signals.audited}
         boards = {name: scoreboard.judge(one, level) for name, one in scored.items() if one.truth is not None}
         audit = audit._replace(decisions=decisions, scored=scored, boards=boards,
-                               warnings=() if signals.is_run else tuple(_warnings(scored[role])))  # fmt: skip
+                               warnings=() if signals.is_run else tuple(scoreboard.warnings(scored[role])),
+                               resampled=text_sections.resampled(signals, scored[role], settings))  # fmt: skip
     if protocol in ("all", "scoreui") and signals.snapshots is not None:
         audit = audit._replace(levels=scoreui.run(signals, settings, context))
     if protocol == "shadow_sweep" or (protocol == "all" and signals.is_run):
@@ -115,21 +120,6 @@ def _check_protocol(signals: AuditSignals, protocol: str) -> None:
         raise errors.ConfigError(
             "protocol = 'scoreui' needs `snapshots` [l, k, n, c]: models at k epochs of l trainings."
         )
-
-
-def _warnings(scored: scoreboard.Scored) -> list[str]:
-    """Scores that say nothing (constant), or twice the same."""
-    warnings = []
-    first: dict[bytes, str] = {}
-    for name, values in scored.values.items():
-        line = values[0, 0]
-        if len(line) > 1 and np.ptp(line) == 0:
-            warnings.append(f"score {name} is the same for every sample ({line[0]:.6g}); it cannot rank anything")
-            continue
-        same = first.setdefault(line.tobytes(), name)
-        if same != name:
-            warnings.append(f"scores {same} and {name} are identical on these samples")
-    return warnings
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -164,7 +154,8 @@ def decisive(signals: AuditSignals, settings: Settings) -> str:
         if lacking:
             raise errors.ConfigError(f"audit.decision = {wanted!r} needs {', '.join(lacking)}.")
         return wanted
-    return next((name for name in AUTO if not scores.missing(name, there)), "")
+    fitting = scores.skipped_for(AUTO, there, kind=signals.kind)
+    return next((name for name in AUTO if name not in fitting), "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -187,8 +178,9 @@ def compose(audit: Audit, settings: Settings) -> Report:
         made += judged
         for role in signals.audited:
             made += _scores(audit, role, design, decisions.first_score)
+        made += text_sections.section(audit.resampled, settings)
     if audit.levels is not None:
-        made += sections.levels(audit.levels)
+        made += sections.levels(audit.levels, signals.kind == scores.TOKENS)
     if audit.counts is not None:
         made += sections.counts(audit.counts, design)
     if audit.sensitivity is not None:
@@ -199,14 +191,15 @@ def compose(audit: Audit, settings: Settings) -> Report:
         made += _sources(audit, design)
     if signals.accuracies:
         made.append(sections.models(signals.accuracies, signals.doubts))
-    doubts = signals.doubts if signals.accuracies else _unchanged(signals)
+    doubts = _unchanged(signals) if signals.is_run else signals.doubts
     answer = first_screen.paragraph(summary, signals.audited[0]) or verdict_sections.headline(made)
     if first_screen.is_unchanged(signals):  # the summary says so by itself
         doubts = tuple(doubt for doubt in doubts if doubt not in _unchanged(signals))
+    doubts += text_sections.assumed(audit.decisions is not None and bool(audit.decisions.verdicts), signals)
     if summary and doubts:
         summary = (*summary[:1], (first_screen.DOUBTS, " ".join(doubts)), *summary[1:])
     return Report(
-        title="Audit" if signals.is_run else "Audit of given logits",
+        title="Audit" if signals.is_run else f"Audit of given {signals.kind}",
         answer=" ".join([*doubts, answer]),
         summary=summary,
         sections=tuple(made),
@@ -285,6 +278,12 @@ def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
     options = signals.options
     constants = ", ".join(f"{name} {value:g}" for name, value in options.constants._asdict().items())
     size = len(audit_signals.groups(signals, settings)[0])
+    if signals.kind == scores.TOKENS:
+        return {
+            "texts": f"{len(signals.labels):,}",
+            "OUT models": f"{audit_signals.num_shadows(signals)}, {size} per group",
+            "protocol": settings.audit.protocol, "compat": options.compat, **text_sections.provenance(signals),
+        }  # fmt: skip
     return {
         "samples": f"{len(signals.labels):,}",
         "shadow models": f"{audit_signals.num_shadows(signals)}, {size} per group",
@@ -297,10 +296,10 @@ def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
 
 def describe(signals: AuditSignals, settings: Settings) -> list[tuple[str, str]]:
     """What an audit of these signals would do."""
-    names = scores.names_of(settings.audit.scores)
+    names = audit_signals.names_of(signals, settings)
     able, skipped = audit_signals.runnable(signals, names, signals.audited[0])
     return [
-        ("samples", f"{len(signals.labels):,} of {signals.num_classes} classes"),
+        ("samples", f"{len(signals.labels):,}" + f" of {signals.num_classes} classes" * bool(signals.num_classes)),
         ("shadow models", str(audit_signals.num_shadows(signals))),
         ("models", ", ".join(signals.roles)),
         ("scores", ", ".join(able)),
@@ -327,7 +326,8 @@ def check(settings: Settings) -> None:
       ConfigError: an unknown score, or constants that do not fit together.
     """
     audit_signals.options_of(settings)
-    decision, names = settings.audit.decision, scores.names_of(settings.audit.scores)
+    decision = settings.audit.decision
+    names = [name for kind in (scores.LOGITS, scores.TOKENS) for name in scores.names_of(settings.audit.scores, kind)]
     if decision != "auto" and decision not in names:
         scores.names_of((decision,))  # a name that no score has
         raise errors.ConfigError(
@@ -384,6 +384,7 @@ AUDIT = Analysis(
         "report/tables",
     ),
     joins=("evaluation",),
+    further=(ArrayInput("tokens", tokens.FIELDS, tokens.EXPECTED, text_gather.from_arrays),),
     is_plan=lambda settings: settings.audit.plan_shadows,
     needs=planning.of_run,
 )

@@ -63,11 +63,12 @@ def score_all(
 def run(signals: AuditSignals, settings: Settings, role: str, context: Context) -> scoreboard.Scored:
     """All scores of one role over all groups of shadows."""
     begun = time.monotonic()
-    names, skipped = audit_signals.runnable(signals, scores.names_of(settings.audit.scores), role)
+    names, skipped = audit_signals.runnable(signals, audit_signals.names_of(signals, settings), role)
     groups = audit_signals.groups(signals, settings)
     values = score_all(signals, names, groups, role, context, skipped)
-    if names and not values:
-        raise errors.DataError(f"no score of {role} could be computed: {names[0]}: {skipped[names[0]]}.")
+    if not values:
+        name, why = next(iter(skipped.items()))
+        raise errors.DataError(f"no score of {role} could be computed: {name}: {why}.")
     truth = None if signals.forgotten is None else ~signals.forgotten
     count = len(signals.labels) if truth is None else truth.size
     context.say(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxunlearn import records
+from jaxunlearn import records, scores
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
 from jaxunlearn.metrics.verdict.judge import FEWEST_POPULATION, FEWEST_RETAINED
@@ -23,14 +23,19 @@ BOUGHT = (
 )  # fmt: skip
 
 
-def lines(shadows: int, population: int, retained: int) -> list[tuple[str, str]]:
+def lines(shadows: int, population: int, retained: int, is_texts: bool = False) -> list[tuple[str, str]]:
     """Returns what there is and what to add, as lines of a table.
 
     Args:
       shadows: number of shadow models at hand.
       population: number of rows that no model saw.
       retained: number of rows that were not to be forgotten.
+      is_texts: texts under language models, on which nothing of what more models buy was measured.
     """
+    names = ("population_unlearned, population_shadows, population_labels", "population_original")
+    given, original = ("pop_nll_target, pop_nll_ref", "pop_nll_fit") if is_texts else names
+    asked = f"{given}; {original} if you have the original"
+    bought = () if is_texts else BOUGHT
     return [
         ("shadow models", _of(shadows, ENOUGH_FOR_ROWS, ENOUGH_FOR_REQUEST,
                               "for verdicts on rows", "for the request as a whole")),
@@ -38,11 +43,10 @@ def lines(shadows: int, population: int, retained: int) -> list[tuple[str, str]]
                        "ones, another seed each; as many rows as the audited model if you can (half does)"),
         ("unseen rows", _of(population, FEWEST_POPULATION, ENOUGH_POPULATION,
                             "for any verdict", "to call single rows not forgotten")),
-        ("give for them", "the answers of the audited model and of every shadow: population_unlearned, "
-                          "population_shadows, population_labels; population_original if you have the original"),
+        ("give for them", f"the answers of the audited model and of every shadow: {asked}"),
         ("retained rows", _of(retained, FEWEST_RETAINED, ENOUGH_RETAINED,
                               "to call a row forgotten", "to call many so")),
-        *(("" if number else "what that buys", f"{what}: {text}") for number, (what, text) in enumerate(BOUGHT)),
+        *(("" if number else "what that buys", f"{what}: {text}") for number, (what, text) in enumerate(bought)),
     ]  # fmt: skip
 
 
@@ -51,7 +55,7 @@ def of_signals(signals: AuditSignals) -> list[tuple[str, str]]:
     population = signals.shared.population_shadows
     retained = 0 if signals.forgotten is None else int((~signals.forgotten).sum(1).min())
     unseen = 0 if population is None else population.log_odds.shape[1]
-    return lines(audit_signals.num_shadows(signals), unseen, retained)
+    return lines(audit_signals.num_shadows(signals), unseen, retained, signals.kind == scores.TOKENS)
 
 
 def of_run(settings: Settings, split: records.Split) -> list[tuple[str, str]]:

@@ -14,6 +14,12 @@ NEEDED = {
     "population_unlearned": "`population_unlearned` [p, c], the audited model on rows that no model saw",
     "population_shadows": "`population_shadows` [s, p, c], the shadows on these rows",
 }  # fmt: skip
+NEEDED_OF_TEXTS = {
+    "shadows": "`nll_ref` [s, n], several OUT models trained as the audited one that never saw the requested texts",
+    "population_unlearned": "`pop_nll_target` [p], the audited model on texts that no model saw",
+    "population_shadows": "`pop_nll_ref` [s, p], the OUT models on these texts",
+}  # fmt: skip
+FEWEST_OUT = 2  # one OUT model of any kind cannot say how far models differ
 
 
 class RoleVerdicts(NamedTuple):
@@ -46,12 +52,14 @@ class RoleVerdicts(NamedTuple):
 def obstacle(signals: AuditSignals, role: str) -> str:
     """Returns which arrays a verdict on a role lacks, and what to do; empty where it can be given."""
     shared, cases = signals.shared, signals.roles[role]
+    is_texts = signals.kind == scores.TOKENS
+    least, needed = (FEWEST_OUT, NEEDED_OF_TEXTS) if is_texts else (1, NEEDED)
     there = {
-        "shadows": shared.shadows is not None and len(shared.shadows.log_odds) > 0,
+        "shadows": shared.shadows is not None and len(shared.shadows.log_odds) >= least,
         "population_unlearned": cases.population_unlearned is not None,
         "population_shadows": shared.population_shadows is not None,
     }
-    lacking = [NEEDED[name] for name, is_there in there.items() if not is_there]
+    lacking = [needed[name] for name, is_there in there.items() if not is_there]
     if not lacking:
         return ""
     return (

@@ -10,6 +10,8 @@ import numpy as np
 from jaxunlearn.metrics import pooled
 from jaxunlearn.records import Finding
 
+PLAIN = ("confidence", "lm_loss")
+
 
 class Scored(NamedTuple):
     """All scores of one audited role.
@@ -31,12 +33,14 @@ class Scoreboard(NamedTuple):
     Attributes:
       scored: the scores themselves.
       table: score -> metric -> Finding, best AUC first.
-      gains: other scores' AUC minus that of `confidence`, as Findings (empty without `confidence`).
+      gains: other scores' AUC minus that of the plain score, as Findings (empty without it).
+      plain: the score that looks at the audited model alone: `confidence`, of texts `lm_loss`.
     """
 
     scored: Scored
     table: dict[str, dict[str, Finding]]
     gains: dict[str, Finding]
+    plain: str = PLAIN[0]
 
 
 def judge(scored: Scored, level: float) -> Scoreboard:
@@ -45,11 +49,25 @@ def judge(scored: Scored, level: float) -> Scoreboard:
     table = {name: pooled.table(values, scored.truth, level=level, of=name) for name, values in scored.values.items()}
     order = sorted(table, key=lambda name: -table[name]["auc"].value)
     gains = {}
-    if "confidence" in scored.values:
-        plain = scored.values["confidence"]
-        for name in order:
-            if name not in ("confidence", "random"):
-                gains[name] = pooled.paired_auc(
-                    scored.values[name], plain, scored.truth, level=level, of=name, against="confidence"
-                )
-    return Scoreboard(scored, {name: table[name] for name in order}, gains)
+    plain = next((name for name in PLAIN if name in scored.values), "")
+    for name in order if plain else ():
+        if name not in (plain, "random"):
+            gains[name] = pooled.paired_auc(
+                scored.values[name], scored.values[plain], scored.truth, level=level, of=name, against=plain
+            )
+    return Scoreboard(scored, {name: table[name] for name in order}, gains, plain)
+
+
+def warnings(scored: Scored) -> list[str]:
+    """Returns sentences about scores that say nothing (constant), or twice the same."""
+    said = []
+    first: dict[bytes, str] = {}
+    for name, values in scored.values.items():
+        line = values[0, 0]
+        if len(line) > 1 and np.ptp(line) == 0:
+            said.append(f"score {name} is the same for every sample ({line[0]:.6g}); it cannot rank anything")
+            continue
+        same = first.setdefault(line.tobytes(), name)
+        if same != name:
+            said.append(f"scores {same} and {name} are identical on these samples")
+    return said

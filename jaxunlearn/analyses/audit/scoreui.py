@@ -38,16 +38,17 @@ class Levels(NamedTuple):
 def run(signals: AuditSignals, settings: Settings, context: Context) -> Levels:
     """ScoreUI of every score that needs neither pairs nor views, over the groups of shadows."""
     assert signals.snapshots is not None
-    cases, each = signals.snapshots
+    cases, each, truth = signals.snapshots
     role = signals.audited[0]
-    names, skipped = audit_signals.runnable(signals, scores.names_of(settings.audit.scores), role)
+    names, skipped = audit_signals.runnable(signals, audit_signals.names_of(signals, settings), role)
     # Snapshots are clean and without UnLeak features: what the shadows have of both is left out below, too.
     left_out = [name for name in names if not scores.find(name).clean_only]
     if "all" in settings.audit.scores:
         # Published ScoreUI has none of Table 5's distributions, and beta takes minutes on hundreds of snapshots.
         left_out += [name for name in names if scores.find(name).is_variant]
     if cases.population_unlearned is None:
-        left_out += [name for name in names if any(field.startswith("population") for field in scores.needs(name))]
+        of_population = ("population", "pop_")
+        left_out += [name for name in names if any(field.startswith(of_population) for field in scores.needs(name))]
     skipped = skipped | {name: "left out for snapshots" for name in left_out}
     names = [name for name in names if name not in left_out]
     signals = signals._replace(shared=signals.shared._replace(views=()))
@@ -60,8 +61,9 @@ def run(signals: AuditSignals, settings: Settings, context: Context) -> Levels:
             .reshape(-1, each, len(signals.labels)).swapaxes(1, 2)
             for group in groups
         ])  # fmt: skip
-        table[name] = correlation.table(matrices, settings.audit.interval, name)
+        table[name] = correlation.table(matrices, settings.audit.interval, name, truth)
         curves[name] = correlation.normalise(matrices[0]).mean(1)
         context.progress(place + 1, len(names), "scores", name)
     order = sorted(table, key=lambda name: -np.nan_to_num(table[name]["spearman"].value, nan=-2.0))
-    return Levels({name: table[name] for name in order}, curves, correlation.degrees(each), skipped)
+    parts = correlation.degrees(each) if truth is None else truth
+    return Levels({name: table[name] for name in order}, curves, parts, skipped)

@@ -17,7 +17,10 @@ from jaxunlearn.report.section import Section
 COLUMNS = ("auc", "balanced_accuracy", "tpr_at_fpr_1e-2", "tpr_at_fpr_1e-3", "tnr_at_fnr_1e-2", "tnr_at_fnr_1e-3")
 LEVEL_COLUMNS = ("spearman", "pearson", "mse", "kl")
 # Shown as curves; all scores stand in the tables.
-CURVES = ("iam_on", "iam_off", "rmia_on", "lira_on", "emia_r", "unleak", "confidence", "random")
+# Of logits, then of texts: no more than 8 of either.
+CURVES = ("iam_on", "iam_off", "rmia_on", "lira_on", "emia_r", "unleak", "confidence",
+          "lm_iam", "lm_rmia", "lm_lira", "lm_ratio", "lm_zlib", "lm_min_k", "lm_loss", "random")  # fmt: skip
+FIRST = ("iam_on", "iam_off", "lm_iam")  # said to gain over the plain score or not
 
 
 def scoreboard(
@@ -44,7 +47,7 @@ def scoreboard(
         words.resolution(forgotten, truth.size - forgotten),
     ]
     said = list(filter(None, said))
-    said += [words.compare(score, "confidence", gain) for score, gain in board.gains.items() if score in CURVES[:2]]
+    said += [words.compare(score, board.plain, gain) for score, gain in board.gains.items() if score in FIRST]
     if board.scored.skipped:
         said.append("Skipped: " + "; ".join(f"{score} {why}" for score, why in board.scored.skipped.items()) + ".")
     table = Table(
@@ -78,15 +81,21 @@ def _over_groups(board: scoreboard_records.Scoreboard, design: Design) -> str:
     return words.over_groups(design, first.level, first.method)
 
 
-def levels(found: scoreui.Levels) -> list[Section]:
-    """Table and curves of ScoreUI."""
+def levels(found: scoreui.Levels, is_texts: bool = False) -> list[Section]:
+    """Table and curves of ScoreUI: of trainings of classifiers, or of the steps of one training on texts."""
     if not found.table:
         return []
     trainings, snapshots = next(iter(found.curves.values())).shape
+    caption = (
+        f"{snapshots} steps of one training; truth = share of the steps, the same for every text. One training: no "
+        "interval."
+        if is_texts else
+        f"{trainings} training(s) of all target rows, {snapshots} snapshots each, truth b / B for every sample; mean "
+        "over trainings, ± over shadow groups, intervals over trainings."
+    )  # fmt: skip
     table = Table(
         "Agreement with the amount of training",
-        f"{trainings} training(s) of all target rows, {snapshots} snapshots each, truth b / B for every sample; mean "
-        "over trainings, ± over shadow groups, intervals over trainings.",
+        caption,
         ("score", *headers(LEVEL_COLUMNS)),
         tuple((score, *(row[column] for column in LEVEL_COLUMNS)) for score, row in found.table.items()),
         baselines=("random",),
@@ -96,11 +105,12 @@ def levels(found: scoreui.Levels) -> list[Section]:
         for score, values in found.curves.items()
         if score in CURVES and score != "random"
     }
-    told = words.largest_correlation({score: row["spearman"] for score, row in found.table.items()}, CURVES[0])
-    text = (
+    first = next((score for score in FIRST if score in found.table), "")
+    told = words.largest_correlation({score: row["spearman"] for score, row in found.table.items()}, first)
+    text = f"{told} A score should rise with the steps for every text." if is_texts else (
         f"{told} Snapshots of training from weights that never saw the samples; a score should rise with the epochs "
         "for every sample."
-    )
+    )  # fmt: skip
     if found.skipped:
         text += f" Left out: {', '.join(found.skipped)}."
     findings = tuple(finding for row in found.table.values() for finding in row.values())

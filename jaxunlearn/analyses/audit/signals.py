@@ -12,17 +12,24 @@ import numpy as np
 
 from jaxunlearn import checks, errors, scores
 from jaxunlearn.analyses.audit import plausibility
+from jaxunlearn.scores import texts
 from jaxunlearn.scores.options import PUBLISHED
+from jaxunlearn.scores.tokens import TokenOptions
 from jaxunlearn.settings import CLASS_KINDS, Settings
 
 GIVEN, ORIGINAL, RETRAINED = "given model", "original", "retrained"
+PUBLISHED_BLOCK = 64  # texts over which the published IAM takes its spread
 
 
 class Snapshots(NamedTuple):
-    """Models at several epochs of their training, as audited models: [L * K] cases, K = B + 1 of each training."""
+    """Models at several epochs of their training, as audited models: [L * K] cases, K = B + 1 of each training.
+
+    `degrees` [K] say how far the training was; None = b / B.
+    """
 
     cases: scores.Cases
     each: int
+    degrees: np.ndarray | None = None
 
 
 class Changes(NamedTuple):
@@ -58,6 +65,7 @@ class AuditSignals(NamedTuple):
       person: [N] numbers into `person_names` that group the samples; None where they are not known.
       accuracies: array -> accuracy of its models on their labels; doubts: sentences about arrays that do not belong
         together. Of a user's arrays only.
+      kind: of evidence, logits or tokens.
     """
 
     options: scores.Options
@@ -81,6 +89,7 @@ class AuditSignals(NamedTuple):
     person_names: tuple[str, ...] = ()
     accuracies: dict[str, plausibility.Accuracy] = {}
     doubts: tuple[str, ...] = ()
+    kind: str = scores.LOGITS
 
 
 def options_of(settings: Settings, dataset: str = "", offline_a: float | None = None) -> scores.Options:
@@ -121,9 +130,32 @@ def options_of(settings: Settings, dataset: str = "", offline_a: float | None = 
         forget_type=kind if audit.forget_type == "auto" else audit.forget_type,
         dataset=dataset,
         seed=settings.seed,
+        tokens=_token_options(settings),
     )
     scores.check_options(options)
     return options
+
+
+def _token_options(settings: Settings) -> TokenOptions:
+    """The choices of scores of texts; faithful: IAM in blocks, and no least number of tokens, as published."""
+    audit, plain = settings.audit, TokenOptions()
+    is_faithful = settings.compat.scores == "faithful"
+    return TokenOptions(
+        k=audit.min_k,
+        surp_k=audit.surp_k,
+        surp_entropy=audit.surp_entropy,
+        levels=audit.levels or plain.levels,
+        eps1=audit.e1 or plain.eps1,
+        eps2=audit.e2 or plain.eps2,
+        block=PUBLISHED_BLOCK if is_faithful else 0,
+        gamma=audit.rmia_gamma,
+        is_faithful=is_faithful,
+    )
+
+
+def names_of(signals: AuditSignals, settings: Settings) -> tuple[str, ...]:
+    """The scores that were asked for; `all` = every one of this kind of evidence."""
+    return scores.names_of(settings.audit.scores, signals.kind)
 
 
 def num_shadows(signals: AuditSignals) -> int:
@@ -158,6 +190,8 @@ def group_places(settings: Settings, count: int, size: int) -> list[np.ndarray]:
 def available(signals: AuditSignals, role: str) -> dict[str, bool]:
     """Which fields of an Evidence these signals can stand for, when a role is audited."""
     shared, cases = signals.shared, signals.roles[role]
+    if signals.kind == scores.TOKENS:
+        return texts.available(scores.case(shared, jax.tree.map(lambda leaf: leaf[0], cases)))
     has_pairs = shared.pairs_known is not None and cases.pairs is not None
     has_views = bool(shared.views and cases.views)
     return {
@@ -179,7 +213,7 @@ def available(signals: AuditSignals, role: str) -> dict[str, bool]:
 
 def runnable(signals: AuditSignals, names: tuple[str, ...], role: str) -> tuple[list[str], dict[str, str]]:
     """Scores whose inputs are there, and why others are skipped."""
-    skipped = scores.skipped_for(names, available(signals, role), signals.num_classes)
+    skipped = scores.skipped_for(names, available(signals, role), signals.num_classes, signals.kind)
     return [name for name in names if name not in skipped], skipped
 
 

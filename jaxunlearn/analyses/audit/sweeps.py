@@ -18,6 +18,7 @@ from jaxunlearn.settings import Settings
 
 # The scores whose dependence on shadows is worth a curve.
 CURVES = ("iam_on", "iam_off", "rmia_on", "rmia_off", "lira_on", "lira_off", "emia_r", "update")
+TEXT_CURVES = ("lm_iam", "lm_rmia", "lm_lira", "lm_ratio")
 
 
 class Sweep(NamedTuple):
@@ -46,9 +47,9 @@ def shadow_counts(signals: AuditSignals, settings: Settings, role: str, context:
     assert signals.forgotten is not None
     there = audit_signals.num_shadows(signals)
     counts = tuple(count for count in dict.fromkeys(settings.audit.counts) if count <= there)
-    wanted = scores.names_of(settings.audit.scores)
+    wanted = audit_signals.names_of(signals, settings)
     names, _ = audit_signals.runnable(
-        signals, tuple(name for name in CURVES if name in wanted) or wanted[: len(CURVES)], role
+        signals, tuple(name for name in (*CURVES, *TEXT_CURVES) if name in wanted) or wanted[: len(CURVES)], role
     )  # fmt: skip
     lines: dict[str, list[Finding]] = {name: [] for name in names}
     lost: dict[str, str] = {}

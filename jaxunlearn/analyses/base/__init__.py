@@ -106,6 +106,21 @@ class RecordedRun(NamedTuple):
     check_relearning: Callable[[], None]
 
 
+class ArrayInput(NamedTuple):
+    """One kind of arrays that an analysis reads from a user.
+
+    Attributes:
+      flag: the launcher's flag for a file of them; fields: their table.
+      expected: a sentence for errors, what the file should hold.
+      from_arrays: (checked arrays, settings) -> Inputs.
+    """
+
+    flag: str
+    fields: Mapping[str, ArrayField]
+    expected: str
+    from_arrays: Callable[[Mapping[str, np.ndarray], Settings], Any]
+
+
 class Analysis(NamedTuple):
     """One line of ANALYSES.
 
@@ -128,6 +143,7 @@ class Analysis(NamedTuple):
       needs: (settings, split of a run) -> lines: what there will be, and what it lacks; printed for such a plan.
       outputs: what it owns in a folder, as patterns: --overwrite=NAME deletes them.
       joins: other analyses whose sections its report takes up where the folder holds their results.
+      further: other kinds of arrays that it reads.
       record: JSON file from which `sections_of` rebuilds the sections for such a report; "" = none.
     """
 
@@ -147,10 +163,17 @@ class Analysis(NamedTuple):
     outputs: tuple[str, ...]
     joins: tuple[str, ...] = ()
     record: str = ""
+    further: tuple[ArrayInput, ...] = ()
     is_plan: Callable[[Settings], bool] = lambda settings: False
     needs: Callable[[Settings, records.Split], list[tuple[str, str]]] = lambda settings, split: []
     narrow: Callable[[Settings], Settings] = lambda settings: settings
     sections_of: Callable[[Any], list[Section]] | None = None
+
+
+def array_input(analysis: Analysis, flag: str = "") -> ArrayInput:
+    """Returns the kind of arrays that a flag asks for; without one the analysis' own."""
+    own = ArrayInput(analysis.flag, analysis.fields, analysis.expected, analysis.from_arrays)
+    return next((one for one in analysis.further if one.flag == flag), own)
 
 
 def require_units(settings: Settings) -> None:

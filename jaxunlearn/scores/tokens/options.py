@@ -42,7 +42,7 @@ def check(options: TokenOptions) -> None:
         checks.in_range(f"tokens {name}", getattr(options, name), 0.0, 1.0)
     checks.in_range("IAM levels", options.levels, 2, MAX_LEVELS)
     checks.in_range("IAM block", options.block, 0)
-    checks.in_range("RMIA gamma", options.gamma, 1e-30)
+    checks.in_range("RMIA gamma", options.gamma, 0.0)
     checks.in_range("IAM e2", options.eps2, 1e-30)
     if not options.eps1 > options.eps2:
         raise errors.ConfigError(

@@ -67,7 +67,7 @@ def rmia(
         return jnp.log(2.0) - own - jnp.logaddexp(-inside, mean_out)
 
     beaten = jnp.sort(log_ratio(pop, pop_in, pop_out))
-    bound = log_ratio(nll, nll_in, nll_out) - jnp.log(gamma)
+    bound = log_ratio(nll, nll_in, nll_out) - jnp.log(jnp.maximum(gamma, 1e-30))
     return jnp.searchsorted(beaten, bound, side="left") / beaten.shape[0]
 
 

@@ -1,0 +1,213 @@
+"""launch.audit --tokens: files in, report out; verdicts only where there is a null; the README's lines."""
+
+import re
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxunlearn import analyses, store
+from jaxunlearn.analyses.audit import text_sections
+from launch import _entry, audit
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "llm"
+
+
+def launched(*arguments):
+    return _entry.main(audit.command, audit.__doc__, ["audit", *arguments], define=audit.define, alone=audit.alone)
+
+
+@pytest.fixture
+def logged():
+    with np.load(GOLDEN / "muse_news_retrain.npz") as file:
+        kept = np.concatenate([np.flatnonzero(file["label"] == kind)[:150] for kind in (0, 1)])
+        return {name: file[name][kept] for name in ("nll", "nll_fit", "nll_ref", "label")}
+
+
+def test_losses_become_scores_intervals_figures_and_no_verdict(logged, tmp_path, capsys):
+    np.savez(tmp_path / "tokens.npz", **logged)
+    out = tmp_path / "out"
+    assert launched(f"--tokens={tmp_path / 'tokens.npz'}", f"--out={out}", "--draws=40") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "NO VERDICT on single rows" in said and "several OUT" in said and "`nll_ref` [s, n]" in said
+    assert (
+        "lm_iam, chosen beforehand, separates" in said
+        and "Scores over bootstrap draws" in said
+        and "lm_zlib needs texts" in said
+    )
+    assert not (out / "verdicts.npz").exists() and (out / "report" / "report.html").is_file()
+    with np.load(out / "scores.npz") as found:
+        assert set(found.files) == {"ids", "lm_loss", "lm_ratio", "lm_lira", "lm_iam", "random"}
+        np.testing.assert_allclose(found["lm_loss"], -logged["nll"], rtol=1e-6)
+
+
+def test_published_loss_files_and_the_published_bootstrap(logged, tmp_path, capsys):
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for name, key in (("nll", "nlloss"), ("nll_ref", "ref_nlloss"), ("nll_fit", "fitRef_nlloss"), ("label", "label")):
+        lines = [f"{key} :", *map(str, logged[name].tolist())]
+        (folder / f"news-7-{key}.txt").write_text("\n".join(lines) + "\n")
+    read = store.signal_files.as_arrays(folder)
+    np.testing.assert_allclose(read["nll_fit"], logged["nll_fit"], rtol=1e-6)
+    plain = {"nll_target": logged["nll"], **{name: logged[name] for name in ("nll_fit", "nll_ref", "label")}}
+    report = analyses.audit_texts(plain, compat="faithful", draws=40)
+    expected = report.arrays["scores.npz"]["lm_iam"]
+    assert launched(f"--tokens={folder}", f"--out={tmp_path / 'out'}", "--draws=40", "--compat=faithful") == 0
+    assert "As published: mean ± deviation over 40 draws" in capsys.readouterr().out
+    with np.load(tmp_path / "out" / "scores.npz") as found:
+        np.testing.assert_allclose(found["lm_iam"], expected, atol=1e-6)
+    (folder / "news-7-nlloss.txt").write_text("nlloss :\n1.0\noops\n")
+    assert launched(f"--tokens={folder}", f"--out={tmp_path / 'other'}") == 2
+    assert "line 3: 'oops' is no number" in capsys.readouterr().err
+    (folder / "again-8-nlloss.txt").write_text("nlloss :\n1.0\n")
+    assert launched(f"--tokens={folder}", f"--out={tmp_path / 'other'}") == 2
+    assert "2 files *nlloss.txt" in capsys.readouterr().err
+
+
+def answered(left, seed=0, outs=12):
+    """Losses of 200 texts, 60 of them requested, where `left` of what training gained on these is still there."""
+    generator = np.random.default_rng(seed)
+    texts, others = generator.normal(2.5, 0.4, 200), generator.normal(2.5, 0.4, 100)
+    asked = np.arange(200) < 60
+
+    def model(hard, gain=0.0):
+        return np.maximum(hard + generator.normal(0, 0.08, hard.shape) - gain, 0.01)
+
+    return {
+        "nll_target": model(texts, np.where(asked, 0.5 * left, 0.5)), "nll_fit": model(texts, 0.5),
+        "nll_ref": np.stack([model(texts) for _ in range(outs)]), "pop_nll_target": model(others),
+        "pop_nll_fit": model(others), "pop_nll_ref": np.stack([model(others) for _ in range(outs)]),
+        "forgotten": asked,
+    }  # fmt: skip
+
+
+def audited(given, **choices):
+    return analyses.audit_texts(given, scores=("lm_loss", "lm_rmia"), protocol="binui", draws=0, **choices)
+
+
+def test_with_a_null_requests_are_judged_and_the_assumption_stands_first():
+    kept, gone = audited(answered(1.0)), audited(answered(0.0))
+    assert dict(kept.summary)["In short"].startswith("NOT FORGOTTEN. The request is still")
+    assert dict(gone.summary)["In short"].startswith("FORGOTTEN as a whole, as far as")
+    for report in (kept, gone):
+        questions = [question for question, _ in report.summary]
+        assert questions[1] == "Before anything else" and text_sections.OUT_NOTE in report.summary[1][1]
+        assert report.arrays["verdicts.npz"]["verdict"].shape == (200,)
+    codes = gone.arrays["verdicts.npz"]["verdict"][:60]
+    assert (codes == 2).sum() <= 3 and (kept.arrays["verdicts.npz"]["verdict"][:60] == 2).sum() > 30
+
+
+@pytest.mark.parametrize("lost", ["pop_nll_target", "pop_nll_ref", "nll_ref", "several"])
+def test_without_a_null_nothing_is_called_forgotten(lost):
+    given = answered(0.0)
+    if lost == "several":
+        given["nll_ref"], given["pop_nll_ref"] = given["nll_ref"][0], given["pop_nll_ref"][0]
+    else:
+        del given[lost]
+        given.pop("pop_nll_ref", None) if lost == "nll_ref" else None
+    report = analyses.audit_texts(given, scores=("lm_loss",), protocol="binui", draws=0)
+    assert dict(report.summary)["In short"] == "NO VERDICT on single rows, for want of arrays."
+    assert "verdicts.npz" not in report.arrays and "FORGOTTEN as a whole" not in report.answer
+
+
+def test_a_model_that_was_not_changed_and_copied_out_models_are_recognised():
+    given = answered(1.0)
+    same = audited({**given, "nll_target": given["nll_fit"], "pop_nll_target": given["pop_nll_fit"]})
+    assert dict(same.summary)["In short"] == "NOT FORGOTTEN. The model was not changed at all."
+    one, pop = given["nll_ref"][:1], given["pop_nll_ref"][:1]
+    copies = {**given, "nll_ref": np.repeat(one, 4, 0), "pop_nll_ref": np.repeat(pop, 4, 0)}
+    report = audited(copies)
+    assert "The 4 shadow models are copies of one model" in report.answer and "verdicts.npz" not in report.arrays
+    own = audited({**given, "nll_ref": np.concatenate([given["nll_ref"], given["nll_fit"][None]]),
+                   "pop_nll_ref": np.concatenate([given["pop_nll_ref"], given["pop_nll_fit"][None]])})  # fmt: skip
+    assert "answers as `original` does" in own.answer
+
+
+def test_steps_of_a_training_are_followed_with_the_published_spearman():
+    with np.load(GOLDEN / "muse_news_steps.npz") as file:
+        given = {name: file[name] for name in file.files}
+    arrays = {"nll_target": given["nll_by_step"][-1], **{name: given[name] for name in ("nll_fit", "nll_ref", "steps")}}
+    names = ("lm_iam", "lm_lira", "lm_ratio", "lm_loss")
+    report = analyses.audit_texts({**arrays, "nll_by_step": given["nll_by_step"]}, protocol="scoreui", scores=names)
+    section = next(one for one in report.sections if one.name == "scoreui")
+    rows = {row[0]: row[1].value for row in section.table.rows}
+    for name, key in zip(names, ("iam_full", "lira", "ratio", "loss"), strict=True):
+        np.testing.assert_allclose(rows[name], given[f"spearman_{key}"], atol=1e-4, err_msg=name)
+    assert "14 steps of one training" in section.table.caption
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--tokens={path}", "--evidence={path}"), "give --evidence or --tokens, not both"),
+        (("--tokens={path}", "--config=configs/digits.py"), "give --config (a run) or --tokens (arrays), not both"),
+        (("--tokens={path}", "--probabilities"), "--probabilities belongs to --evidence"),
+        (("--tokens={path}", "--protocol=class_report"), "is not there for texts"),
+        (("--tokens={path}", "--scores=lm_iamm"), "Did you mean 'lm_iam'"),
+        (("--tokens={path}", "--decision=lm_zlib"), "needs texts"),
+        (("--tokens={path}", "--scores=iam_on"), "is defined on logits, not on tokens"),
+        (("--evidence={path}",), "there is no array 'unlearned'"),
+    ],
+)
+def test_wrong_calls_are_one_clear_error(arguments, message, logged, tmp_path, capsys):
+    np.savez(tmp_path / "tokens.npz", **logged)
+    filled = [argument.format(path=tmp_path / "tokens.npz") for argument in arguments]
+    assert launched(*filled, f"--out={tmp_path / 'out'}") == 2
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the README's lines
+
+
+class Words:
+    """Numbers for words, as a tokenizer hands them out."""
+
+    def __call__(self, text, return_tensors):
+        torch = pytest.importorskip("torch")
+        return types.SimpleNamespace(input_ids=torch.tensor([[sum(map(ord, word)) % 40 for word in text.split()]]))
+
+
+def plain_model(seed):
+    torch = pytest.importorskip("torch")
+    table = torch.randn(40, 40, generator=torch.Generator().manual_seed(seed))
+
+    class Model:
+        device = "cpu"
+
+        def __call__(self, ids):
+            return types.SimpleNamespace(logits=torch.nn.functional.one_hot(ids, 40).float().cumsum(1) @ table)
+
+    return Model()
+
+
+def tiny_llama(seed):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 40, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = transformers.LlamaConfig(**sizes, num_attention_heads=2, max_position_embeddings=32)
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("make", [plain_model, tiny_llama])
+def test_the_readmes_lines_write_a_file_that_the_launcher_reads(make, tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    lines = next(block for block in blocks if "def signals(model, tokenizer, texts)" in block)
+    monkeypatch.chdir(tmp_path)
+    written = [" ".join(np.random.default_rng(seed).choice(list("abcdefgh"), 4 + seed % 9)) for seed in range(24)]
+    given = {
+        "target": make(0), "original": make(1), "other": make(2), "tokenizer": Words(), "other_tokenizer": Words(),
+        "texts": written, "forgotten": np.arange(24) % 3 == 0,
+    }  # fmt: skip
+    exec(compile(lines, "README.md", "exec"), given)
+    with np.load("tokens.npz") as file:
+        logp, mask = file["token_logp_target"], file["mask"]
+        assert mask.sum(1).tolist() == [len(text.split()) - 1 for text in written]
+        assert np.isfinite(logp[mask]).all() and (logp[mask] < 0).all() and np.isnan(logp[~mask]).all()
+    assert launched("--tokens=tokens.npz", "--out=out", "--draws=20") == 0
+    with np.load("out/scores.npz") as found:
+        assert {"lm_iam", "lm_zlib", "lm_min_k_pp", "lm_surp"} <= set(found.files)
+        np.testing.assert_allclose(found["lm_loss"], np.nanmean(logp, 1), rtol=1e-5)
