@@ -35,8 +35,9 @@ class Dataset:
     """All rows of one data set: the first `num_train` rows are the train pool, the rest the held-out pool.
 
     Attributes:
-      inputs: [N, ...] uint8 or float32. Images are NHWC. A network sees (inputs / scale - mean) / std.
-      labels: [N] int32 class indices from 0.
+      inputs: [N, ...] uint8 or float32. Images are NHWC. A network sees (inputs / scale - mean) / std. Of texts: [N, T]
+        int32 token ids, padding at the end is -1.
+      labels: [N] int32 class indices from 0; of texts: which group (document, author, topic) a text belongs to.
       ids: [N] int64, each row's number in the user's own file, from 0; held-out rows of a file of their own go on
         counting after the train rows. Positions in this record are not the file's where the pools were cut at random:
         whatever names a row to a user names it by `ids` (see `data.naming`).
@@ -51,6 +52,9 @@ class Dataset:
       mean, std: per channel or per feature after scaling; empty tuples mean no normalisation. `is_pool_scaled`: they
         were computed from the train pool (and are not published constants).
       names: [N] or None: what the user's file calls its rows (its array `ids`, or the paths of pictures).
+      vocabulary: V, the number of token ids, where the rows are texts; 0 = they are not.
+      prompts: [N] int32 or None: so many tokens at the start of a text are given and never learned.
+      texts: [N] str or None: the texts themselves, for scores that read characters.
       notes: sentences about the source that a user must know (files that are left out).
     """
 
@@ -70,7 +74,31 @@ class Dataset:
     std: tuple[float, ...] = flax.struct.field(pytree_node=False, default=())
     is_pool_scaled: bool = flax.struct.field(pytree_node=False, default=False)
     names: Array | None = None
+    vocabulary: int = flax.struct.field(pytree_node=False, default=0)
+    prompts: Array | None = None
+    texts: Array | None = None
     notes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+
+    @property
+    def num_answers(self) -> int:
+        """How many answers a network chooses from: classes, or the tokens of the vocabulary."""
+        return self.vocabulary or self.num_classes
+
+
+def next_tokens(dataset: Dataset) -> np.ndarray:
+    """Returns what a language model is to predict at every position of the texts of a data set.
+
+    Returns:
+      [N, T] int32: the token after it; -1 where nothing is learned: in front of the prompt's end, before padding, and
+      at the last position.
+    """
+    tokens = np.asarray(dataset.inputs, np.int32)
+    targets = np.full_like(tokens, -1)
+    targets[:, :-1] = tokens[:, 1:]
+    if dataset.prompts is not None:
+        given = np.arange(1, tokens.shape[1] + 1) < np.asarray(dataset.prompts)[:, None]
+        targets[given] = -1
+    return targets
 
 
 @flax.struct.dataclass

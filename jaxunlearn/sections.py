@@ -8,6 +8,7 @@ from typing import Any
 
 # Far above what anybody needs: a slip of the keyboard is refused instead of running for years.
 MAX_MODELS, MAX_EPOCHS, MAX_WIDTH, MAX_LEVELS, MAX_RESAMPLES = 100_000, 100_000, 65_536, 10_000, 100_000
+MAX_LENGTH = 1 << 20
 
 
 def field(
@@ -32,7 +33,7 @@ CLASS_KINDS = ("one_class", "class_percentage", "classes")
 class DataSettings:
     """Which data, from where, how it is shown to the network."""
 
-    name: str = field("digits", "a source: digits, npz, folder, cifar10, ..., or my_module:my_source")
+    name: str = field("digits", "a source: digits, npz, folder, texts, grammar, cifar10, ..., or my_module:my_source")
     path: str = field("", "file or folder of the source; empty = its usual place")
     cache: str = field("", "folder for decoded copies; empty = the user's cache folder")
     held_out: float = field(0.2, "fraction held out where a source has no test part of its own", low=0.01, high=0.9)
@@ -48,6 +49,11 @@ class DataSettings:
         4, "pixels added on each side before a random crop: black, with autoaugment mirrored", low=0, high=64
     )
     normalise: bool = field(True, "subtract the mean and divide by the deviation of the train pool")
+    length: int = field(256, "texts: longest row; longer documents are cut into blocks", low=4, high=MAX_LENGTH)
+    unit: str = field("tokens", "texts: what data.length counts; words = blocks of whitespace-separated words, as MUSE "
+                       "cuts its news", choices=("tokens", "words"))  # fmt: skip
+    tokenizer: str = field("bytes", "texts: bytes (UTF-8), or my_module:my_tokenizer, a function from a string to a "
+                            "list of token ids")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ def command(request: _entry.Request) -> None:
 
     settings = request.settings.data
     if request.dry_run:
-        progress.show(f"would load {settings.name!r} and draw {request.workdir}/report/contact_sheet.png")
+        progress.show(f"would load {settings.name!r}; of pictures, draw {request.workdir}/report/contact_sheet.png")
         return
     if request.flags["import"].value:
         progress.show(f"imported into {dataset.import_archive(request.flags['import'].value, settings)}")

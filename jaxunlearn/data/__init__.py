@@ -13,7 +13,20 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import embedded, exclusion, imagenet64, mobility, pictures, prepared, published, tabular
+from jaxunlearn.data import (
+    arrays,
+    embedded,
+    exclusion,
+    grammar,
+    imagenet64,
+    mobility,
+    pictures,
+    prepared,
+    published,
+    tabular,
+    text_files,
+    texts,
+)
 from jaxunlearn.data.published import import_archive
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
@@ -38,6 +51,8 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "accident": mobility.accident,
     "insta_ny": mobility.insta_ny,
     "insta_la": mobility.insta_la,
+    "grammar": grammar.grammar,
+    "texts": text_files.from_files,
 }
 
 
@@ -64,6 +79,8 @@ def load(settings: DataSettings) -> Dataset:
     with checks.users_code(f"data source {settings.name}", source if ":" in settings.name else None):
         dataset = source(settings)
     validate(dataset, settings.name)
+    if dataset.vocabulary:
+        texts.require_plain(dataset, settings.augment)
     dataset = _first_rows(dataset, settings.train_rows, settings.test_rows)
     dataset = exclusion.exclude(dataset, settings.ood_classes, settings.ood_subclasses)
     if not settings.normalise:
@@ -89,14 +106,7 @@ def _first_rows(dataset: Dataset, train_rows: int, test_rows: int) -> Dataset:
         return dataset
     train_rows, test_rows = train_rows or num_train, test_rows or num_rows - num_train
     kept = np.r_[0:train_rows, num_train : num_train + test_rows]
-    return dataset.replace(  # type: ignore[attr-defined]
-        inputs=dataset.inputs[kept],
-        labels=dataset.labels[kept],
-        ids=dataset.ids[kept],
-        names=None if dataset.names is None else dataset.names[kept],
-        groups=None if dataset.groups is None else dataset.groups[kept],
-        num_train=train_rows,
-    )
+    return arrays.take(dataset, kept, train_rows)
 
 
 def validate(dataset: Dataset, name: str) -> None:
@@ -104,35 +114,37 @@ def validate(dataset: Dataset, name: str) -> None:
 
     Raises:
       DataError: not a `Dataset`, arrays that do not fit together, other types than promised, NaN, an empty pool, fewer
-        than two classes, labels out of range, or constants that do not fit the channels.
+        than two classes (of texts: no group), labels out of range, constants that do not fit the channels, or texts
+        that `texts.validate` refuses.
     """
     if not isinstance(dataset, Dataset):
         raise errors.DataError(f"data source {name!r} returned {type(dataset).__name__}, expected records.Dataset.")
-    num_rows, shape = len(dataset.labels), tuple(dataset.inputs.shape)
-    for field in ("inputs", "labels", "ids", "groups", "names"):
+    num_rows = len(dataset.labels)
+    for field in arrays.ROW_FIELDS:
         value = getattr(dataset, field)
         if value is not None and len(value) != num_rows:
             raise errors.DataError(f"data source {name!r}: {field} has {len(value)} rows, labels has {num_rows}.")
-    if str(dataset.inputs.dtype) not in ("uint8", "float32") or len(shape) < 2:
-        raise errors.DataError(
-            f"data source {name!r}: inputs have dtype {dataset.inputs.dtype} and shape {shape}, expected uint8 or "
-            "float32 rows [N, ...]."
-        )
+    if dataset.vocabulary:
+        texts.validate(dataset, name)
+    else:
+        _validate_inputs(dataset, name)
     if not 0 < dataset.num_train < num_rows:
         raise errors.DataError(
             f"data source {name!r}: {dataset.num_train} of {num_rows} rows are the train pool; both pools need a row."
         )
-    if dataset.num_classes < 2:
+    _validate_labels(dataset, name)
+
+
+def _validate_inputs(dataset: Dataset, name: str) -> None:
+    """Checks rows of numbers and their constants."""
+    shape = tuple(dataset.inputs.shape)
+    if dataset.prompts is not None or dataset.texts is not None:
+        raise errors.DataError(f"data source {name!r} has prompts or texts, but no vocabulary: set the number of ids.")
+    if str(dataset.inputs.dtype) not in ("uint8", "float32") or len(shape) < 2:
         raise errors.DataError(
-            f"data source {name!r} has {dataset.num_classes} class(es); a classifier needs at least 2."
+            f"data source {name!r}: inputs have dtype {dataset.inputs.dtype} and shape {shape}, expected uint8 or "
+            "float32 rows [N, ...] (texts: int32 token ids, and a vocabulary)."
         )
-    if dataset.class_names and len(dataset.class_names) != dataset.num_classes:
-        raise errors.DataError(
-            f"data source {name!r} has {dataset.num_classes} classes, but {len(dataset.class_names)} class names."
-        )
-    if dataset.groups is not None and dataset.group_names:
-        checks.labels(f"the fine classes of data source {name!r}", dataset.groups, len(dataset.group_names))
-    checks.labels(f"the labels of data source {name!r}", dataset.labels, dataset.num_classes)
     checks.finite(f"the inputs of data source {name!r}", dataset.inputs)
     fits = len(dataset.mean) == len(dataset.std) and len(dataset.mean) in (0, shape[-1])
     if not fits or not all(one > 0 for one in (*dataset.std, dataset.scale)):
@@ -140,3 +152,17 @@ def validate(dataset: Dataset, name: str) -> None:
             f"data source {name!r}: mean has {len(dataset.mean)} and std {len(dataset.std)} values for {shape[-1]} "
             f"channels or features (both may be empty); std and scale = {dataset.scale} must be above 0."
         )
+
+
+def _validate_labels(dataset: Dataset, name: str) -> None:
+    least = 1 if dataset.vocabulary else 2
+    if dataset.num_classes < least:
+        needed = "texts need one group at least" if dataset.vocabulary else "a classifier needs at least 2"
+        raise errors.DataError(f"data source {name!r} has {dataset.num_classes} class(es); {needed}.")
+    if dataset.class_names and len(dataset.class_names) != dataset.num_classes:
+        raise errors.DataError(
+            f"data source {name!r} has {dataset.num_classes} classes, but {len(dataset.class_names)} class names."
+        )
+    if dataset.groups is not None and dataset.group_names:
+        checks.labels(f"the fine classes of data source {name!r}", dataset.groups, len(dataset.group_names))
+    checks.labels(f"the labels of data source {name!r}", dataset.labels, dataset.num_classes)

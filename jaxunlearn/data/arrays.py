@@ -23,6 +23,9 @@ RENUMBER = (
     "numpy.savez(path, ..., y=y, class_names=values.astype(str))."
 )
 
+# Fields of a `Dataset` with one entry per row.
+ROW_FIELDS = ("inputs", "labels", "ids", "groups", "names", "prompts", "texts")
+
 # Rows per step of the statistics: 4,096 pictures of 32x32x3 are 100 MB in float64.
 _CHUNK = 4096
 
@@ -263,3 +266,18 @@ def build_cut(name: str, inputs: np.ndarray, labels: np.ndarray, held_out: float
     facts = {"ids": np.arange(len(inputs))} | facts
     by_row = {key: np.asarray(facts[key])[order] for key in ("ids", "names", "groups") if facts.get(key) is not None}
     return build(name, inputs[order], labels[order], num_train, **facts | by_row)
+
+
+def take(dataset: Dataset, rows: np.ndarray, num_train: int) -> Dataset:
+    """Returns some rows of a data set.
+
+    Args:
+      dataset: the data set.
+      rows: [n] places, or an [N] mask, in pool order: rows of the train pool first.
+      num_train: how many of them are the train pool.
+    """
+    by_row = {
+        field: None if getattr(dataset, field) is None else np.asarray(getattr(dataset, field))[rows]
+        for field in ROW_FIELDS
+    }
+    return dataset.replace(**by_row, num_train=num_train)  # type: ignore[attr-defined]

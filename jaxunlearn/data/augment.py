@@ -43,7 +43,7 @@ def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
 
     Returns:
       `fn(inputs [B, ...] uint8 or float32, key, train) -> [B, ...] float32`. `train` is a Python bool; without it (or
-      with augment "none") the key is not read and may be None.
+      with augment "none") the key is not read and may be None. Token ids of texts pass as they are.
 
     Raises:
       ConfigError: unknown kind, negative pad, augmentation of rows that are not pictures, or greying of pictures that
@@ -67,6 +67,8 @@ def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
             f"data.augment = 'autoaugment' works on red, green and blue bytes, but pictures of {dataset.name!r} have "
             f"{channels} channel(s) of {dataset.inputs.dtype}. Set --config.data.augment=flip_crop."
         )
+    if dataset.vocabulary:
+        return lambda inputs, key, train: inputs
     scale, mean, std = dataset.scale, dataset.mean, dataset.std
 
     def fn(inputs: jax.Array, key: jax.Array | None, train: bool) -> jax.Array:

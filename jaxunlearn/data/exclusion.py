@@ -35,7 +35,7 @@ def exclude(dataset: Dataset, ood_classes: Sequence[str] = (), ood_subclasses: S
       pool are computed anew, from the kept rows alone, and used for both.
 
     Raises:
-      ConfigError: an unknown class, both kinds at once, fine classes of a data set that has none, fewer than two
+      ConfigError: an unknown class, both kinds at once, fine classes of a data set that has none, too few
         classes left, or nothing left of a pool.
     """
     # A list that a command line empties (--config.data.ood_classes=) is one empty word.
@@ -135,10 +135,12 @@ def _asked(setting: str, wanted: Sequence[str], known: np.ndarray, names: Sequen
 
 
 def _check_rest(dataset: Dataset, setting: str, values: np.ndarray, kept: np.ndarray, is_ood: np.ndarray) -> None:
-    if len(kept) < 2:
+    least = 1 if dataset.vocabulary else 2
+    if len(kept) < least:
+        needed = f"a {'language model' if dataset.vocabulary else 'classifier'} needs at least {least}"
         raise errors.ConfigError(
-            f"{setting} leaves {len(kept)} of the {dataset.num_classes} classes of {dataset.name!r}; a classifier "
-            "needs at least 2. Exclude fewer."
+            f"{setting} leaves {len(kept)} of the {dataset.num_classes} classes of {dataset.name!r}; {needed}. "
+            "Exclude fewer."
         )
     num_train = dataset.num_train
     for name, pool in (("train", is_ood[:num_train]), ("held-out", is_ood[num_train:])):
@@ -150,11 +152,7 @@ def _check_rest(dataset: Dataset, setting: str, values: np.ndarray, kept: np.nda
 
 def _rows(dataset: Dataset, mask: np.ndarray) -> Dataset:
     """The rows of a mask [N], both pools in their order."""
-    by_row = {
-        field: None if getattr(dataset, field) is None else np.asarray(getattr(dataset, field))[mask]
-        for field in ("inputs", "labels", "ids", "groups", "names")
-    }
-    return dataset.replace(**by_row, num_train=int(mask[: dataset.num_train].sum()))  # type: ignore[attr-defined]
+    return arrays.take(dataset, mask, int(mask[: dataset.num_train].sum()))
 
 
 def _names(values: np.ndarray, names: Sequence[str]) -> tuple[str, ...]:

@@ -99,6 +99,12 @@ def _class_sets(dataset: Dataset, target: np.ndarray, settings: SplitSettings, s
     if not classes:
         raise errors.ConfigError(f"split.forget.kind = {settings.forget.kind!r} needs split.forget.classes, e.g. (0,).")
     labels, kind_of_class = _labelling(dataset, settings.forget.kind)
+    if dataset.vocabulary and dataset.num_classes == 1 and settings.forget.kind in ("one_class", "classes"):
+        raise errors.ConfigError(
+            f"split.forget.kind = {settings.forget.kind!r} forgets whole groups, but {dataset.name!r} has one group of "
+            "texts, of which some must be retained. Use set_random or class_percentage, or give the texts groups "
+            "(a folder for each, or the key group in a .jsonl)."
+        )
     target_labels = labels[target]
     rows_of = {}
     for one in classes:

@@ -6,7 +6,30 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import checks
+from jaxunlearn.data import naming, texts
 from jaxunlearn.records import Dataset
+
+SHOWN_CHARACTERS = 80
+
+
+class TextFacts(NamedTuple):
+    """Facts about a data set of texts.
+
+    Attributes:
+      vocabulary: number of token ids; `used`: how many of them occur.
+      tokens: in all texts together; `learned`: how many of them a language model is trained to predict.
+      lengths: tokens of the shortest, the median and the longest text.
+      example_name, example: what the user calls the first text of the train pool, and its characters (its token ids
+        where these are not known), shortened.
+    """
+
+    vocabulary: int
+    used: int
+    tokens: int
+    learned: int
+    lengths: tuple[int, int, int]
+    example_name: str
+    example: str
 
 
 class Summary(NamedTuple):
@@ -24,6 +47,7 @@ class Summary(NamedTuple):
       repeated: train rows that repeat an earlier train row's inputs.
       is_normalised: whether mean and std are set.
       notes: what the source tells about itself.
+      texts: what only texts have; None of other rows.
     """
 
     name: str
@@ -43,6 +67,7 @@ class Summary(NamedTuple):
     is_normalised: bool
     notes: tuple[str, ...] = ()
     class_values: tuple[int, ...] = ()
+    texts: TextFacts | None = None
 
 
 def describe(dataset: Dataset) -> Summary:
@@ -73,6 +98,23 @@ def describe(dataset: Dataset) -> Summary:
         is_normalised=bool(dataset.mean),
         notes=dataset.notes,
         class_values=dataset.class_values,
+        texts=_text_facts(dataset) if dataset.vocabulary else None,
+    )
+
+
+def _text_facts(dataset: Dataset) -> TextFacts:
+    tokens = np.asarray(dataset.inputs)
+    is_token = tokens != texts.PADDING
+    lengths = is_token.sum(1)
+    example = str(dataset.texts[0]) if dataset.texts is not None else " ".join(map(str, tokens[0][is_token[0]]))
+    return TextFacts(
+        vocabulary=dataset.vocabulary,
+        used=len(np.unique(tokens[is_token])),
+        tokens=int(lengths.sum()),
+        learned=texts.learned_tokens(dataset),
+        lengths=(int(lengths.min()), int(np.median(lengths)), int(lengths.max())),
+        example_name=str(naming.shown(dataset, [0])[0]),
+        example=example if len(example) <= SHOWN_CHARACTERS else example[: SHOWN_CHARACTERS - 3] + "...",
     )
 
 

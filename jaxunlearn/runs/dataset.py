@@ -17,7 +17,7 @@ def import_archive(path: str, settings: DataSettings) -> str:
 
 
 def inspect(settings: DataSettings, folder: str, per_class: int = 10) -> tuple[summary.Summary, str]:
-    """Loads and checks a data set; draws a contact sheet where its rows are pictures.
+    """Loads and checks a data set; draws a contact sheet if its rows are pictures.
 
     Returns:
       (what is in it, path of the contact sheet or "").
@@ -42,32 +42,68 @@ def contact_sheet(dataset: Dataset, per_class: int):  # type: ignore[no-untyped-
 
 def text(facts: summary.Summary) -> str:
     """The facts as a table."""
-    counts = np.asarray(facts.train_counts)
+    return tables.pairs(_text_rows(facts, facts.texts) if facts.texts else _number_rows(facts))
+
+
+def _number_rows(facts: summary.Summary) -> list[tuple[str, str]]:
+    """What to say of rows of numbers."""
     shown = facts.class_names or tuple(str(i) for i in range(facts.num_classes))
-    least, most = int(counts.argmin()), int(counts.argmax())
-    balance = f"{counts.min():,} training rows in every class"
-    if counts.min() < counts.max():
-        balance = f"{counts.min():,} ({shown[least]}) to {counts.max():,} ({shown[most]}) training rows per class"
-    warnings = []
-    if facts.shared:
-        warnings.append(f"{facts.shared:,} held-out rows stand in the train pool too: a model has seen them")
-    if facts.repeated:
-        warnings.append(f"{facts.repeated:,} training rows repeat an earlier one: forgetting one leaves its twin")
     absent = [name for name, count in zip(shown, facts.train_counts, strict=True) if not count]
-    if absent:
-        warnings.append(f"no training row of class {', '.join(absent[:5])}")
-    rows = [
+    warnings = [("warning", f"no training row of class {', '.join(absent[:5])}")] if absent else []
+    return [
         ("data set", f"{facts.name}, {facts.num_classes} classes"),
         *([("class numbers", _numbered(facts))] if facts.class_names else []),
         ("rows", f"{facts.num_train:,} to train on, {facts.num_held_out:,} held out"),
         ("one row", f"{' x '.join(map(str, facts.shape))} {facts.dtype}, values {facts.low:g} to {facts.high:g}"),
-        ("balance", balance),
+        ("balance", _balance(facts, "row", "class")),
         ("constant", f"{facts.constant_fraction:.1%} of all pixels or features never change"),
         ("normalised", "yes" if facts.is_normalised else "no (raw values, divided by their scale)"),
         *[("note", text) for text in facts.notes],
-        *[("warning", text) for text in warnings],
+        *_repetitions(facts, "row"),
+        *warnings,
     ]
-    return tables.pairs(rows)
+
+
+def _text_rows(facts: summary.Summary, found: summary.TextFacts) -> list[tuple[str, str]]:
+    """What to say of texts."""
+    low, median, high = found.lengths
+    lengths = f"{high} tokens each" if low == high else f"{low} to {high} tokens, median {median}"
+    groups = f"{facts.num_classes:,} group{'s' * (facts.num_classes > 1)}"
+    later = sum(not count for count in facts.train_counts)
+    return [
+        ("data set", f"{facts.name}, texts of {groups}"),
+        *([("group numbers", _numbered(facts))] if facts.class_names else []),
+        ("texts", f"{facts.num_train:,} to train on, {facts.num_held_out:,} held out"),
+        ("tokens", f"{found.tokens:,}, of which {found.learned:,} are learned"),
+        ("vocabulary", f"{found.vocabulary:,} token ids, of which {found.used:,} occur"),
+        ("lengths", lengths),
+        ("balance", _balance(facts, "text", "group") + f" ({later:,} more groups are held out)" * bool(later)),
+        ("example", f"{found.example_name}: {found.example!r}"),
+        *[("note", text) for text in facts.notes],
+        *_repetitions(facts, "text"),
+    ]
+
+
+def _balance(facts: summary.Summary, row: str, kind: str) -> str:
+    """How many rows the classes have; of texts, those classes alone that have one."""
+    counts = np.asarray(facts.train_counts)
+    shown = facts.class_names or tuple(str(i) for i in range(facts.num_classes))
+    if facts.texts:
+        shown = tuple(name for name, count in zip(shown, counts, strict=True) if count)
+        counts = counts[counts > 0]
+    if counts.min() == counts.max():
+        return f"{counts.min():,} training {row}s in every {kind}"
+    least, most = int(counts.argmin()), int(counts.argmax())
+    return f"{counts.min():,} ({shown[least]}) to {counts.max():,} ({shown[most]}) training {row}s per {kind}"
+
+
+def _repetitions(facts: summary.Summary, row: str) -> list[tuple[str, str]]:
+    found = []
+    if facts.shared:
+        found.append(f"{facts.shared:,} held-out {row}s stand in the train pool too: a model has seen them")
+    if facts.repeated:
+        found.append(f"{facts.repeated:,} training {row}s repeat an earlier one: forgetting one leaves its twin")
+    return [("warning", text) for text in found]
 
 
 def _numbered(facts: summary.Summary) -> str:
