@@ -12,12 +12,12 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from jaxunlearn import checks, errors
-from jaxunlearn.models import airbench, cnn, dense, resnet, small_data_vit, vit, wide_resnet
+from jaxunlearn.models import airbench, cnn, dense, language, resnet, small_data_vit, vit, wide_resnet
 from jaxunlearn.models.conv import FORMS
 from jaxunlearn.models.cost import Cost, describe
 from jaxunlearn.settings import ModelSettings
 
-__all__ = ["FORMS", "MODELS", "Cost", "build", "describe"]
+__all__ = ["FORMS", "LANGUAGE", "MODELS", "Cost", "build", "check_kind", "describe"]
 
 # name -> builder(num_classes=..., conv=..., dtype=..., hidden=..., width=...)
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -44,7 +44,10 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit_small_data": small_data_vit.vit_small_data,
     "wrn28_2": wide_resnet.wrn28_2,
     "wrn40_2": wide_resnet.wrn40_2,
+    "lm": language.lm,
+    "lm_rotary": language.lm_rotary,
 }
+LANGUAGE = ("lm", "lm_rotary")  # those that read tokens and answer with logits [B, T, V]
 _OPTIONS = ("num_classes", "conv", "dtype", "hidden", "width")
 
 
@@ -77,6 +80,17 @@ def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype
             f"model {settings.name!r} returned {type(module).__name__}, expected a flax.linen Module."
         )
     return module
+
+
+def check_kind(name: str, reads_texts: bool) -> None:
+    """Refuses a language model for rows that are no texts, and any other architecture of the table for texts.
+
+    Raises:
+      ConfigError: they do not go together.
+    """
+    if name in MODELS and (name in LANGUAGE) != reads_texts:
+        kind, others = ("texts", LANGUAGE) if reads_texts else ("rows that are no texts", ("mlp", "cnn", "resnet18"))
+        raise errors.ConfigError(f"model.name = {name!r} does not read {kind}; choose one of {', '.join(others)}.")
 
 
 def _check_signature(name: str, builder: Callable[..., nn.Module]) -> None:

@@ -10,5 +10,15 @@ from jaxunlearn.population.lift import Lifting, make
 from jaxunlearn.population.prediction import predict
 from jaxunlearn.population.private import private
 from jaxunlearn.population.streams import Stream, from_coupled, from_membership, from_rows, model_steps, steps_per_epoch
-from jaxunlearn.population.task import Batch, Clock, Metrics, State, Task, in_training_mode, supervised, variables
+from jaxunlearn.population.task import (
+    Batch,
+    Clock,
+    Metrics,
+    State,
+    Task,
+    in_training_mode,
+    right_answers,
+    supervised,
+    variables,
+)
 from jaxunlearn.population.training import Carry, Job, Progress, Resident, host, kept_variables, train

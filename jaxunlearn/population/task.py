@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     """Rows of the resident data set that one member reads in one step."""
 
     inputs: jax.Array  # [B, ...] as resident: uint8 or float32, not yet normalised
-    labels: jax.Array  # [B] int32
+    labels: jax.Array  # [B] int32; of texts [B, T], the next tokens, -1 = none
     weights: jax.Array  # [B] float32, 0 marks padding
     rows: jax.Array  # [B] int32 rows of the data set
 
@@ -60,7 +60,8 @@ class Task(NamedTuple):
 
     init: Callable[[jax.Array], State]  # key -> state
     step: Callable[[State, Mapping[str, Batch], Clock, jax.Array, Tree], tuple[State, Metrics]]
-    predict: Callable[[Tree, jax.Array], jax.Array]  # (variables, raw inputs [B, ...]) -> logits [B, C] float32
+    # (variables, raw inputs [B, ...]) -> [B, K] float32: logits, or what of them is recorded
+    predict: Callable[[Tree, jax.Array], jax.Array]
     view: Callable[[Tree, jax.Array, jax.Array], jax.Array]  # the same through the training augmentation, with a key
     # (variables, raw inputs [B, ...], rows [B], constants) -> [B] bool, by which the best epoch is chosen; None = the
     # answer is the label.
@@ -73,17 +74,35 @@ def variables(state: State) -> dict[str, Tree]:
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-    """Mean of [B] values over rows of positive weight; 0 for an empty batch, never 0/0."""
+    """Mean of values over places of positive weight, of the same shape; 0 for an empty batch, never 0/0."""
     total = jnp.sum(weights)
     return jnp.sum(jnp.where(weights > 0, values * weights, 0.0)) / jnp.where(total > 0, total, 1.0)
 
 
+def counted(labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Weights of answers: those of rows [B] for labels [B]; for next tokens [B, T] the row's, 0 where there is none."""
+    return weights if labels.ndim == 1 else jnp.where(labels >= 0, weights[:, None], 0.0)
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """[B] cross entropies from [B, C] float32 logits and [B] int32 labels, with optional label smoothing."""
+    """Cross entropies, with optional label smoothing; of any value where a next token is -1, never NaN.
+
+    Args:
+      logits: [..., C] float32.
+      labels: [...] int32.
+      smoothing: share of the probability that is spread over all answers.
+    """
+    labels = jnp.maximum(labels, 0)
     if smoothing == 0.0:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits, targets)
+
+
+def right_answers(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Weighted number of right answers in a batch, and the sum of their weights."""
+    weights = counted(labels, weights)
+    return jnp.sum(jnp.where(jnp.argmax(logits, -1) == labels, weights, 0.0)), jnp.sum(weights)
 
 
 def supervised(
@@ -92,8 +111,9 @@ def supervised(
     prepare: Callable[[jax.Array, jax.Array, bool], jax.Array],
     train: settings.TrainSettings,
     example: jax.ShapeDtypeStruct,
+    record: Callable[[jax.Array, jax.Array], jax.Array] = lambda logits, inputs: logits,
 ) -> Task:
-    """The usual task: cross entropy on one stream named `train`.
+    """The usual task: cross entropy on one stream named `train`, of classes or of next tokens.
 
     Args:
       module: the network for training, called as `module.apply(variables, inputs, train=..., mask=...)`.
@@ -101,6 +121,8 @@ def supervised(
       prepare: (raw inputs [B, ...], key, is_train) -> float32 network inputs [B, ...].
       train: the recipe. `constants` of a step must hold float32 scalars `learning_rate` and `weight_decay`.
       example: shape and dtype of ONE raw row, without the batch axis.
+      record: (logits, raw inputs) -> [B, K] float32, what of the answers is kept: the logits themselves, or the signals
+        of next tokens.
     """
 
     def init(key: jax.Array) -> State:
@@ -125,21 +147,21 @@ def supervised(
                 rngs={"dropout": keys.stream(key, "dropout")},
             )
             losses = cross_entropy(logits, batch.labels, train.label_smoothing)
-            return weighted_mean(losses, batch.weights), (dict(statistics), logits)
+            return weighted_mean(losses, counted(batch.labels, batch.weights)), (dict(statistics), logits)
 
         (loss, (statistics, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         rate = constants["learning_rate"] * recipe.rate(train, clock.epoch, clock.fraction)
         transform = recipe.transform(train, rate, constants["weight_decay"])
         updates, optimizer = transform.update(gradients, state.optimizer, state.params)
-        correct = jnp.sum(jnp.where(jnp.argmax(logits, -1) == batch.labels, batch.weights, 0.0))
-        metrics = Metrics(loss, correct, jnp.sum(batch.weights))
+        metrics = Metrics(loss, *right_answers(logits, batch.labels, batch.weights))
         return State(optax.apply_updates(state.params, updates), statistics, optimizer), metrics
 
     def predict(collections: Tree, inputs: jax.Array) -> jax.Array:
-        return jnp.asarray(evaluator.apply(collections, prepare(inputs, keys.root(0), False), train=False))
+        logits = evaluator.apply(collections, prepare(inputs, keys.root(0), False), train=False)
+        return record(jnp.asarray(logits), inputs)
 
     def view(collections: Tree, inputs: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.asarray(evaluator.apply(collections, prepare(inputs, key, True), train=False))
+        return record(jnp.asarray(evaluator.apply(collections, prepare(inputs, key, True), train=False)), inputs)
 
     return Task(init, step, predict, view)
 

@@ -28,7 +28,7 @@ class Resident(NamedTuple):
     """The data set on the device, shared by all members."""
 
     inputs: jax.Array | np.ndarray  # [N, ...] uint8 or float32
-    labels: jax.Array | np.ndarray  # [N] int32
+    labels: jax.Array | np.ndarray  # [N] int32; of texts [N, T], the next tokens, -1 = none
 
 
 class Carry(NamedTuple):
