@@ -6,6 +6,7 @@
 are made of; one file per family of methods, one line each in `table.py`.
 """
 
+from jaxunlearn.unlearn.entries import Entry
 from jaxunlearn.unlearn.method import (
     Estimate,
     Member,
@@ -20,4 +21,4 @@ from jaxunlearn.unlearn.method import (
 )
 from jaxunlearn.unlearn.network import Network
 from jaxunlearn.unlearn.running import Checkpoint, Event, Outcome, Setup, run
-from jaxunlearn.unlearn.table import METHODS, Entry, hyperparameters, lookup
+from jaxunlearn.unlearn.table import METHODS, hyperparameters, lookup

@@ -22,7 +22,7 @@ from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Now, Objec
 from jaxunlearn.unlearn.network import Network
 
 Tree = Any
-SCHEDULES = ("constant", "cosine", "milestones", "overshooting")
+SCHEDULES = ("constant", "cosine", "milestones", "overshooting", "linear")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
@@ -35,7 +35,8 @@ def rate(name: str, epochs: int, milestones: tuple[int, ...] = (), factor: Scala
 
     Args:
       name: "constant"; "cosine" over `epochs`, once per epoch; "milestones": times `factor` at each of them;
-        "overshooting": the same after a warm-up that climbs to twice the rate (`schedules.overshooting`).
+        "overshooting": the same after a warm-up that climbs to twice the rate (`schedules.overshooting`); "linear": up
+        over the first epoch, then down to 0 (`schedules.linear`).
       epochs: of the phase.
       milestones: epochs from 0.
       factor: may be traced.
@@ -46,6 +47,8 @@ def rate(name: str, epochs: int, milestones: tuple[int, ...] = (), factor: Scala
     checks.choice("schedule", name, SCHEDULES)
     if name == "cosine":
         return schedules.cosine(epochs)
+    if name == "linear":
+        return schedules.linear(epochs)
     if name == "milestones":
         return schedules.milestones(milestones, factor)  # type: ignore[arg-type]
     return schedules.overshooting(milestones, factor) if name == "overshooting" else schedules.constant  # type: ignore[arg-type]

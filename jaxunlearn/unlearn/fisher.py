@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn import checks
+from jaxunlearn import checks, errors
 from jaxunlearn.unlearn import network, passes, transforms
 from jaxunlearn.unlearn.method import Estimate, Member, Method, Phase, Reads, Samples, Scalar
 
@@ -80,7 +80,17 @@ def information(member: Member, name: str, kind: str = "expected") -> Tree:
     "empirical": mean over rows of (gradient of log p(y|x))^2.
     "batch": mean over batches of sum_c mean p(c|x) (gradient of mean log p(c|x))^2: cheap and rough, C backward passes
     per batch; depends on the batch size.
+
+    Of texts, p(y|x) is the probability of all tokens together, and only "empirical" can be had.
+
+    Raises:
+      ConfigError: another kind, of texts.
     """
+    if member.data.labels.ndim > 1 and kind != "empirical":
+        raise errors.ConfigError(
+            f"kind={kind} takes a gradient for every answer that could be given, which are too many texts. "
+            "Set kind=empirical."
+        )
 
     def log_probabilities(params: Tree, inputs: jax.Array, weights: jax.Array | None = None) -> jax.Array:
         logits, _ = network.forward(member.network, params, member.statistics, inputs, weights)
@@ -89,6 +99,9 @@ def information(member: Member, name: str, kind: str = "expected") -> Tree:
     def of_row(inputs: jax.Array, label: jax.Array) -> Tree:
         def fn(params: Tree) -> tuple[jax.Array, jax.Array]:
             values = log_probabilities(params, inputs[None])[0]
+            if label.ndim:
+                own = jnp.take_along_axis(values, jnp.maximum(label, 0)[:, None], -1)[:, 0]
+                return jnp.sum(jnp.where(label >= 0, own, 0.0))[None], jnp.ones(1)
             return (values[label][None], jnp.ones(1)) if kind == "empirical" else (values, jnp.exp(values))
 
         return weighted_squares(fn, member.params)
@@ -116,7 +129,9 @@ def information(member: Member, name: str, kind: str = "expected") -> Tree:
 
 
 def removed_classes(member: Member) -> jax.Array:
-    """[C] bool: classes of the stream "forget" without any row in the stream "retain"."""
+    """[C] bool: classes of the stream "forget" without any row in the stream "retain"; of texts, none."""
+    if member.data.labels.ndim > 1:
+        return jnp.zeros(member.network.num_classes, bool)
 
     def counts(name: str) -> jax.Array:
         stream = member.streams[name]

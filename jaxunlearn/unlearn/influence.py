@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxunlearn import checks
-from jaxunlearn.unlearn import network, passes, transforms
+from jaxunlearn.unlearn import losses, network, passes, transforms
 from jaxunlearn.unlearn.method import Estimate, Member, Method, Phase, Pools, Reads, Rows, Samples, Scalar
 
 Tree = Any
@@ -24,12 +24,12 @@ BLOCK = 2**25  # floats of the Jacobians held together, 128 MB
 
 
 def difference(member: Member) -> Tree:
-    """n_f / (n_f + n_r) * (mean gradient on "forget" - mean gradient on "retain") of the cross entropy."""
+    """n_f / (n_f + n_r) * (mean gradient on "forget" - mean gradient on "retain") of the rows' cross entropies."""
 
     def summed(name: str) -> Tree:
         def update(total: Tree, samples: Samples, key: jax.Array) -> Tree:
             rows = jnp.sum(samples.weights)
-            gradients, _ = passes.loss_gradient(member, samples, member.statistics, key)
+            gradients, _ = passes.loss_gradient(member, samples, member.statistics, key, _row_mean)
             return jax.tree.map(lambda old, leaf: old + rows * leaf, total, gradients)
 
         return passes.fold(member, name, passes.zeros(member), update)
@@ -37,6 +37,11 @@ def difference(member: Member) -> Tree:
     forget, retain = passes.count(member, "forget"), passes.count(member, "retain")
     share = forget / (forget + retain)
     return jax.tree.map(lambda f, r: share * (f / forget - r / retain), summed("forget"), summed("retain"))
+
+
+def _row_mean(logits: jax.Array, samples: Samples) -> jax.Array:
+    """Mean over rows of their cross entropies: of texts, of their means over tokens."""
+    return losses.mean(losses.row_cross_entropy(logits, samples.labels), samples)
 
 
 def row_products(member: Member, samples: Samples, direction: Tree) -> tuple[jax.Array, Any]:
@@ -52,7 +57,7 @@ def row_products(member: Member, samples: Samples, direction: Tree) -> tuple[jax
         logits, _ = network.forward(
             member.network, params, member.statistics, samples.inputs, samples.weights, member.mode
         )
-        found = optax.softmax_cross_entropy_with_integer_labels(logits, samples.labels)
+        found = losses.row_cross_entropy(logits, samples.labels)
         return jnp.where(samples.weights > 0, found, 0.0)
 
     values, pull = jax.vjp(rows, member.params)

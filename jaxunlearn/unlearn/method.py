@@ -36,7 +36,8 @@ class Pools(NamedTuple):
 
     Attributes:
       forget, retain, validation: int32 rows of the data set: to be forgotten, kept, and held out (population rows).
-      labels: [N_all] int32 of the data set; `kinds`: what is forgotten by: subclasses where these are, else the labels.
+      labels: [N_all] int32 of the data set (of texts: groups); `kinds`: what is forgotten by: subclasses where these
+        are, else the labels.
       test: rows on which accuracies are reported; only for what published code calibrates on.
       part: which part of an ensemble this member is (SISA), else 0.
       rng: numpy Generator of its own, the same whenever the member is made; draw from it in `Reads.rows` only.
@@ -83,8 +84,8 @@ class Samples(NamedTuple):
     """One batch as objectives and estimates see it.
 
     Attributes:
-      inputs: [B, ...] float32, normalised (and augmented): what the network takes.
-      labels: [B] int32, replaced where `Reads.labels` says so.
+      inputs: [B, ...] float32, normalised (and augmented): what the network takes; of texts [B, T] int32 tokens.
+      labels: [B] int32, replaced where `Reads.labels` says so; of texts [B, T], the next tokens, -1 = none counts.
       weights: [B] float32, 0 = padding.
       rows: [B] int32 rows of the data set.
       is_forget: [B] bool, True = asked to be forgotten.
@@ -106,7 +107,7 @@ class Saved(NamedTuple):
 
 
 class Features(NamedTuple):
-    """Hidden features of one stream, each [B, D] float32, shallow to deep (`network.feature_paths`).
+    """Hidden features of one stream, each [B, D] float32 ([B, T, D] of texts), shallow to deep (`feature_paths`).
 
     Attributes:
       current: of the model that learns.
@@ -150,7 +151,7 @@ class Move(NamedTuple):
 
     Attributes:
       objective: one function; or {"forget": ..., "retain": ...}, whose gradients are taken one by one and reach
-        the transform as `forget_grads` and `retain_grads` (their sum is the gradient).
+        the transform as `forget_grads` and `retain_grads`, their values as `losses` (their sum is the gradient).
       streams: names of the streams that the model answers for, in this order (BatchNorm statistics move in it); empty =
         all of the phase but `eval_streams`.
       every: the move is made at steps 0, every, 2 * every ... of the phase.

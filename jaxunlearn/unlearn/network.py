@@ -20,10 +20,11 @@ class Network(NamedTuple):
     """One architecture with the way its inputs are prepared.
 
     Attributes:
-      module: called as module.apply(variables, inputs, train=..., mask=...) -> logits [B, C] float32.
+      module: called as module.apply(variables, inputs, train=..., mask=...) -> logits [B, C] float32; a language model
+        takes tokens [B, T] int32 (-1 = padding) and gives [B, T, V].
       prepare: (raw inputs [B, ...], key, is_train) -> float32 network inputs.
       example: shape and dtype of ONE raw row.
-      num_classes: C.
+      num_classes: C, or V.
     """
 
     module: nn.Module
@@ -122,7 +123,10 @@ def with_features(
     mode: str = "eval",
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Tree, tuple[jax.Array, ...]]:
-    """Runs `forward` and returns its logits and statistics with the named features, each [B, D] float32.
+    """Runs `forward` and returns its logits and statistics with the named features.
+
+    Returns:
+      logits [B, C], statistics, and features, each [B, D] float32; of texts, [B, T, V] and [B, T, D].
 
     Raises:
       ConfigError: the network names no features, or a path at which no module is called.
@@ -137,7 +141,8 @@ def with_features(
                 f"{type(network.module).__name__} names the feature {'/'.join(path)!r}, but calls no module of that "
                 "path."
             )
-    return logits, moved, tuple(seen[path].reshape(len(inputs), -1).astype(jnp.float32) for path in paths)
+    per_answer = logits.shape[:-1]
+    return logits, moved, tuple(seen[path].reshape(*per_answer, -1).astype(jnp.float32) for path in paths)
 
 
 def layers(network: Network) -> tuple[Layer, ...]:
@@ -164,7 +169,8 @@ def head(network: Network) -> Layer:
     Raises:
       ConfigError: the network does not end in a dense layer with one output per class.
     """
-    dense = [layer for layer in layers(network) if layer.kind == "dense"]
+    is_tied = getattr(network.module, "is_tied", False)
+    dense = [layer for layer in layers(network) if layer.kind == "dense" and not is_tied]
     shapes = jax.eval_shape(lambda: init(network, keys.root(0))[0])
     if not dense or leaf_at(shapes, dense[-1].path)["kernel"].shape[-1] != network.num_classes:
         raise errors.ConfigError(

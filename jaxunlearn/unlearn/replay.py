@@ -17,6 +17,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from jaxunlearn import checks
+from jaxunlearn.population import task
 from jaxunlearn.unlearn import losses, transforms
 from jaxunlearn.unlearn.method import Method, Move, Now, Phase, Reads, Samples, Scalar
 
@@ -166,14 +167,14 @@ def replaying(lr: Scalar, weight_decay: Scalar, period: int, exact: int, pairs: 
 
 
 def _rows(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-    """0, with the numbers of rows and of removed rows as the gradient at the first two parameters.
+    """0, with the numbers of rows and of removed rows (of texts: of their tokens) as gradient at two parameters.
 
     A transform sees gradients and not the batch, and the correction needs to know how many rows went.
     """
     del outputs
     batch = batches["all"]
-    is_read = batch.weights > 0
-    counts = jnp.stack([jnp.sum(is_read), jnp.sum(is_read & batch.is_forget)]).astype(jnp.float32)
+    read = jnp.sum((task.counted(batch.labels, batch.weights) > 0).reshape(len(batch.weights), -1), -1)
+    counts = jnp.stack([jnp.sum(read), jnp.sum(jnp.where(batch.is_forget, read, 0))]).astype(jnp.float32)
     first = jax.flatten_util.ravel_pytree(now.params)[0][:2]
     return jnp.sum(counts * (first - jax.lax.stop_gradient(first)))
 

@@ -219,9 +219,10 @@ def trace(setup: Setup) -> None:
         for name, reads in tasks.sized(phase.reads, setup.batch).items():
             shape = (reads.batch, *setup.data.inputs.shape[1:])
             inputs: Any = jax.ShapeDtypeStruct(shape, setup.data.inputs.dtype)
-            whole: Any = jax.ShapeDtypeStruct((reads.batch,), np.int32)
+            labels: Any = jax.ShapeDtypeStruct((reads.batch, *setup.data.labels.shape[1:]), np.int32)
             real: Any = jax.ShapeDtypeStruct((reads.batch,), np.float32)
-            batches[name] = population.Batch(inputs, whole, real, whole)
+            rows: Any = jax.ShapeDtypeStruct((reads.batch,), np.int32)
+            batches[name] = population.Batch(inputs, labels, real, rows)
         constants = constants_of(setup, index, memory, estimates)
         members = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (state, constants))
         stage = stage_of(setup, index)

@@ -207,7 +207,8 @@ def sfron(lr: float = 0.01, epochs: int = 5, iterations: int = 0, every: int = 1
 
     def ascent(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
         batch = batches["forget"]
-        values = optax.softmax_cross_entropy_with_integer_labels(outputs["forget"], batch.labels)
+        values = losses.row_cross_entropy(outputs["forget"], batch.labels)
+        batch = batch._replace(weights=losses.row_weights(batch))
         return -alpha * falling(now.clock) * adaptive(values, batch, floor=floor)
 
     limited = optax.chain(transforms.masked_gradients(), transforms.clip_by_global_norm(clip))

@@ -64,3 +64,19 @@ def overshooting(marks: tuple[int, ...], factor: float) -> Schedule:
 def warmup(epochs: int) -> Schedule:
     """Linear from 1 / n to 1 over the n steps of the first `epochs` epochs, then 1."""
     return lambda clock: jnp.minimum(1.0, (clock.step + 1) / (epochs * clock.length))
+
+
+def linear(epochs: int, warm: int = 1) -> Schedule:
+    """`warmup` over the first `warm` epochs, then linear from 1 down to 1 / n over the n steps of the others.
+
+    The published schedule of language models but for the warm-up, which there begins with a step of rate 0.
+    """
+    if epochs <= warm:
+        return warmup(max(epochs, 1))
+    climb = warmup(warm)
+
+    def factor(clock: Clock) -> jax.Array:
+        left = (epochs * clock.length - clock.step) / ((epochs - warm) * clock.length)
+        return jnp.minimum(climb(clock), left)
+
+    return factor

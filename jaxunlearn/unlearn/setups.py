@@ -35,7 +35,8 @@ class Setup(NamedTuple):
         epoch only, as code that forgets to switch back after an evaluation does).
       batch: rows per step where a stream does not say; augment: whether inputs are augmented.
       budget: bytes that a program may need per device; 0 = not checked.
-      kinds: [N_all] int32 subclasses where these are forgotten; empty = the labels. `test`: rows, see `Pools`.
+      kinds: [N_all] int32 subclasses where these are forgotten, and the groups of texts; empty = the labels (of texts:
+        one group). `test`: rows, see `Pools`.
     """
 
     network: Network
@@ -83,6 +84,8 @@ def pools_of(setup: Setup, member: int, index: int, name: str) -> Pools:
     seed = np.asarray(jax.random.key_data(setup.key)).ravel()
     rng = np.random.default_rng([*map(int, seed), int(setup.numbers[member]), index, keys.name_hash(name)])
     labels = np.asarray(setup.data.labels)
+    if labels.ndim > 1:  # next tokens of texts
+        labels = setup.kinds if len(setup.kinds) else np.zeros(len(labels), np.int32)
     return Pools(
         np.asarray(setup.forget[member], np.int32), np.asarray(setup.retain[member], np.int32),
         np.asarray(setup.validation, np.int32), labels, int(setup.part[member]), rng,

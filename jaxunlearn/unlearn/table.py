@@ -1,12 +1,13 @@
 """The table of unlearning methods, and how hyperparameters reach a builder.
 
-To add one: a builder in its family file, and one line in `METHODS`. `my_module:my_method` works wherever a name does.
+To add one: a builder in its family file, and one line in `METHODS` (for language models: in `language_table.py`).
+`my_module:my_method` works wherever a name does.
 """
 
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxunlearn import checks, errors, sections
 from jaxunlearn.unlearn import (
@@ -18,6 +19,7 @@ from jaxunlearn.unlearn import (
     fisher,
     forsaken,
     influence,
+    language_table,
     pruning,
     relabelling,
     replay,
@@ -26,31 +28,18 @@ from jaxunlearn.unlearn import (
     unsir,
     wrappers,
 )
-from jaxunlearn.unlearn.method import Builder, Method
+from jaxunlearn.unlearn.entries import Entry
+from jaxunlearn.unlearn.method import Method
 
-WRAPPERS_NEED = {"conformal": ("validation",), "our": ("retain",), "orthogonal": ("retain",), "salient": ()}
-NEEDS = ("forget", "retain", "labels", "statistics", "validation")
+WRAPPERS_NEED = {
+    "conformal": ("validation", "classes"),
+    "our": ("retain",),
+    "orthogonal": ("retain", "classes"),
+    "salient": (),
+}
 COMPATS = ("corrected", "faithful")
 # Hyperparameters of our methods that are parts of something; all numbers of ours are at least 0.
 SHARES = ("fraction", "quantile", "share", "sparsity", "tolerance", "momentum")
-
-
-class Entry(NamedTuple):
-    """One line of the table.
-
-    Attributes:
-      build: the builder; its arguments and their defaults are the hyperparameters.
-      about: one line for people.
-      source: paper or code base.
-      needs: which of NEEDS it reads ("labels": it replaces labels; "statistics": estimates in extra passes).
-      published: data set -> hyperparameters that replace the defaults there.
-    """
-
-    build: Builder
-    about: str
-    source: str
-    needs: tuple[str, ...]
-    published: Mapping[str, Mapping[str, Any]] = {}
 
 
 _BOTH = ("forget", "retain")
@@ -59,7 +48,7 @@ METHODS: dict[str, Entry] = {
     "retrain": Entry(exact.retrain, "a new network on the retained samples: the exact answer", "exact", ("retain",)),
     "sisa": Entry(
         exact.sisa, "one new network per shard of the data, slice by slice; probabilities are averaged",
-        "Bourtoule et al. 2021", ("retain",),
+        "Bourtoule et al. 2021", ("retain", "classes"),
     ),
     "finetune": Entry(
         descent.finetune, "trains on the retained samples alone", "IAM; conformal FT", ("retain",),
@@ -123,13 +112,13 @@ METHODS: dict[str, Entry] = {
     ),
     "unsir": Entry(
         unsir.unsir, "impairs the forgotten classes by learned noise, then repairs", "Tarun et al. 2023",
-        (*_BOTH, "statistics"),
+        (*_BOTH, "statistics", "classes"),
         {name: {"lr": 1e-4, "lr_repair": 1e-4, "batch": 32, "batch_repair": 128}
          for name in ("cifar10", "cifar20", "cifar100")},
     ),
     "boundary_shrink": Entry(
         boundary.boundary_shrink, "moves the forget set to the nearest wrong class", "Chen et al. 2023",
-        ("forget", "labels", "statistics"),
+        ("forget", "labels", "statistics", "classes"),
         {"cifar10": {"lr": 1e-5, "epochs": 10, "bound": 0.1, "mean": (0.4914, 0.4822, 0.4465),
                      "std": (0.247, 0.2435, 0.2616)},
          "cifar100": {"lr": 1e-5, "epochs": 10, "bound": 0.01, "mean": (0.5071, 0.4866, 0.4409),
@@ -137,7 +126,7 @@ METHODS: dict[str, Entry] = {
     ),
     "boundary_expand": Entry(
         boundary.boundary_expand, "moves the forget set to an additional class that is then dropped",
-        "Chen et al. 2023", ("forget", "labels"),
+        "Chen et al. 2023", ("forget", "labels", "classes"),
         {name: {"lr": 1e-5, "epochs": 10} for name in ("cifar10", "cifar100", "cinic10", "purchase100")},
     ),
     "l1_sparse": Entry(
@@ -162,7 +151,8 @@ METHODS: dict[str, Entry] = {
     ),
     "ntk": Entry(
         influence.ntk, "scrubs by the linearised difference of trainings with and without the forget set",
-        "Golatkar et al. 2020", (*_BOTH, "statistics"), {"cifar20": {"alpha": 1.0}},
+        "Golatkar et al. 2020", (*_BOTH, "statistics", "classes"),
+        {"cifar20": {"alpha": 1.0}},
     ),
     "ssd": Entry(
         dampening.ssd, "scales down parameters that matter more to the forget set than to all data",
@@ -191,16 +181,16 @@ METHODS: dict[str, Entry] = {
     ),
     "rum": Entry(
         saliency.rum, "fine-tunes, then SalUn on the third of the forget set that is memorised most",
-        "Zhao et al. 2024", (*_BOTH, "labels", "statistics"),
+        "Zhao et al. 2024", (*_BOTH, "labels", "statistics", "classes"),
         {"cifar10": {"lr": 0.12, "lr_relabel": 5e-4}, "cifar100": {"lr_relabel": 3e-4}},
     ),
     "l_codec": Entry(
         codec.l_codec, "Newton removal step on the channels that explain the forget set's loss", "Mehta et al. 2022",
-        (*_BOTH, "statistics"),
+        (*_BOTH, "statistics", "classes"),
     ),
     "forsaken": Entry(
         forsaken.forsaken, "a learned step that makes the forget set answer as strangers do", "Ma et al. 2022",
-        ("forget", "validation", "statistics"),
+        ("forget", "validation", "statistics", "classes"),
     ),
     "random_perturb": Entry(
         forsaken.random_perturb, "adds noise to every parameter, whatever is to be forgotten: a control",
@@ -224,8 +214,10 @@ METHODS: dict[str, Entry] = {
     ),
     "activation_reset": Entry(
         pruning.activation_reset, "draws anew the kernels that the forget set excites most, then fine-tunes",
-        "Forget with precision", (*_BOTH, "statistics"), {"cifar10": {"lr": 1e-3, "fraction": 0.02, "batch": 128}},
+        "Forget with precision", (*_BOTH, "statistics", "classes"),
+        {"cifar10": {"lr": 1e-3, "fraction": 0.02, "batch": 128}},
     ),
+    **language_table.METHODS,
 }  # fmt: skip
 
 

@@ -104,6 +104,7 @@ def extras(stage: Stage, constants: Constants, clock: Clock, key: jax.Array) -> 
         "reference_params": constants["reference"]["params"],
         "forget_grads": None,
         "retain_grads": None,
+        "losses": {},
         "mask": estimates.get("mask"),
         "estimates": estimates,
         "memory": constants["memory"],
@@ -194,7 +195,7 @@ def task(stage: Stage) -> population.Task:
                              constants, driver)  # fmt: skip
 
             def skip(state: State) -> tuple[State, jax.Array, jax.Array]:
-                shape = (samples[driver].weights.shape[0], stage.network.num_classes)
+                shape = (*samples[driver].labels.shape, stage.network.num_classes)
                 return state, jnp.float32(0.0), jnp.zeros(shape)
 
             if move.every > 1:
@@ -206,9 +207,7 @@ def task(stage: Stage) -> population.Task:
                 logits = answers
         assert logits is not None  # a task is made of phases with moves only
         batch = samples[driver]
-        right = jnp.argmax(logits, -1) == batch.labels
-        correct = jnp.sum(jnp.where(right, batch.weights, 0.0))
-        return state, Metrics(loss, correct, jnp.sum(batch.weights))
+        return state, Metrics(loss, *population.right_answers(logits, batch.labels, batch.weights))
 
     def predict(variables: Tree, inputs: jax.Array) -> jax.Array:
         collections = dict(variables)
@@ -331,6 +330,7 @@ def _move(
         for name in move.objective:
             (loss, (statistics, shown)), own = differentiate(name)
             given[f"{name}_grads"] = own
+            given["losses"] = {**given["losses"], name: loss}
             gradients, losses = jax.tree.map(jnp.add, gradients, own), losses + loss
     else:
         (losses, (statistics, shown)), gradients = differentiate()

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import checks, errors, trees
+from jaxunlearn import checks, errors, population, trees
 from jaxunlearn.unlearn import losses, network, passes, schedules, transforms
 from jaxunlearn.unlearn.method import Estimate, Member, Method, Move, Now, Phase, Pools, Reads, Samples, Saved, Scalar
 
@@ -32,14 +32,14 @@ def two_teachers(
     """Mean KL(teacher || student) over a batch whose forget rows have the bad teacher and all others the good one.
 
     Args:
-      student: [B, C] float32 logits.
+      student: [B, C] float32 logits; of texts, as everywhere here, [B, T, V].
       bad: [B, C] float32 logits of the teacher of forget rows.
       good: [B, C] float32 logits of the teacher of all other rows.
       batch: tells which rows are to be forgotten.
       temperature: > 0; divides all logits, and no factor makes up for it.
       per_class: the mean runs over the classes too, that is, 1 / C of the divergence: so in both published code bases.
     """
-    teacher = jnp.where(batch.is_forget[:, None], bad, good)
+    teacher = jnp.where(batch.is_forget.reshape(-1, *[1] * (student.ndim - 1)), bad, good)
     loss = losses.mean(losses.divergence(student, teacher, temperature), batch)
     return loss / student.shape[-1] if per_class else loss
 
@@ -182,6 +182,8 @@ def scrub(
 def held_out_alike(pools: Pools) -> np.ndarray:
     """Held-out rows, of each class as many as are to be forgotten if there are so many; of any class if none has one.
 
+    Of texts, a class is a group (author, document).
+
     Raises:
       ConfigError: no held-out rows.
     """
@@ -203,13 +205,14 @@ def held_out_alike(pools: Pools) -> np.ndarray:
 def error(member: Member, saved: Saved, name: str) -> jax.Array:
     """Share of wrong answers of a saved state on one stream, in evaluation mode."""
 
-    def update(total: jax.Array, samples: Samples, key: jax.Array) -> jax.Array:
+    def update(total: tuple[jax.Array, jax.Array], samples: Samples, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key
         logits, _ = network.forward(member.network, saved.params, saved.statistics, samples.inputs, samples.weights)
-        is_wrong = (jnp.argmax(logits, -1) != samples.labels) & (samples.weights > 0)
-        return total + jnp.sum(is_wrong)
+        right, number = population.right_answers(logits, samples.labels, samples.weights)
+        return total[0] + number - right, total[1] + number
 
-    return passes.fold(member, name, jnp.int32(0), update) / passes.count(member, name)
+    wrong, number = passes.fold(member, name, (jnp.float32(0.0), jnp.float32(0.0)), update)
+    return wrong / jnp.maximum(number, 1.0)
 
 
 def rewinding(kept: tuple[str, ...], batch: int = 0) -> Phase:

@@ -7,6 +7,7 @@ ones it wants and swallows the rest:
     key               PRNG key of this step
     reference_params  parameters of the original model
     forget_grads, retain_grads   of a move with two objectives, else None
+    losses            of such a move, by the names of its objectives; else {}
     mask              estimates["mask"] if the phase estimated one: tree of bools or 0/1, 1 = may move; else None
     estimates         everything the phase estimated, by name
     memory            name -> Saved states of earlier phases

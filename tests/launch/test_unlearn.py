@@ -210,13 +210,14 @@ def test_a_users_own_method_is_a_role_too(again, monkeypatch):
 
 
 def test_all_leaves_out_what_the_network_cannot_run(tmp_path, monkeypatch, capsys):
-    few = {name: unlearn.METHODS[name] for name in ("prune", "activation_reset", "retrain")}  # all would be traced
+    few = {name: unlearn.METHODS[name] for name in ("prune", "activation_reset", "retrain", "npo")}  # not all: traced
     monkeypatch.setattr(unlearn, "METHODS", few)
     options = ["--config.model.name=mlp", "--config.unlearn.options=activation_reset.reset_mlp=false"]
     assert launch(CONFIG, *options, "--methods=all", "--dry_run", workdir=tmp_path / "run") == 0
     printed = capsys.readouterr()
     assert "activation_reset is left out" in printed.err and "no convolution" in printed.err
     assert re.findall(r"unlearned:(\w+) ", printed.out) == ["prune"]
+    assert "npo" not in printed.err  # `all` are the methods for this kind of data
 
 
 def test_an_audit_sees_unlearned_roles_and_makes_what_is_missing(again, capsys):
@@ -287,6 +288,7 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
         (["--methods=activation_reset", "--config.model.name=mlp",
           "--config.unlearn.options=activation_reset.reset_mlp=false"], "no convolution"),
         (["--methods=finetune", "--config.unlearn.sweeps=lr"], "is not of the form"),
+        (["--methods=finetune,npo"], "npo is for texts, and this data set has rows with class labels"),
         (["--methods=finetune", "--config.unlearn.options=lr=-1"], "lr = -1.0: must be at least 0"),
     ],
 )  # fmt: skip

@@ -49,8 +49,26 @@ def plain(inputs, key, train):
     return inputs
 
 
-def network(module, shape):
-    return Network(module, plain, jax.ShapeDtypeStruct(shape, jnp.float32), module.num_classes)
+def network(module, shape, dtype=jnp.float32):
+    return Network(module, plain, jax.ShapeDtypeStruct(shape, dtype), module.num_classes)
+
+
+class Tokens(nn.Module):
+    """A language model: embedding - mean over what came so far - dense - tanh - dense (or the embedding again)."""
+
+    num_classes: int
+    width: int = 6
+    is_tied: bool = False
+    feature_paths: tuple[str, ...] = ("hidden",)
+
+    @nn.compact
+    def __call__(self, inputs, train=False, mask=None):
+        embed = nn.Embed(self.num_classes, self.width, name="embed")
+        is_token = (inputs >= 0)[..., None]
+        rows = jnp.where(is_token, embed(jnp.maximum(inputs, 0)), 0.0)
+        so_far = jnp.cumsum(rows, 1) / jnp.maximum(jnp.cumsum(is_token, 1), 1)
+        rows = jnp.tanh(blocks.Dense(self.width, name="hidden")(rows + so_far))
+        return embed.attend(rows) if self.is_tied else blocks.Dense(self.num_classes, name="head")(rows)
 
 
 # torch names of the files -> path in the flax tree; the same for every tiny dense network

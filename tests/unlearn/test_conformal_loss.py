@@ -14,7 +14,19 @@ import trial
 from jaxunlearn import errors, keys, trees
 from jaxunlearn.metrics import conformal as prediction
 from jaxunlearn.population import Batch, Clock
-from jaxunlearn.unlearn import conformal, costs, descent, losses, network, running, setups, table, tasks, wrappers
+from jaxunlearn.unlearn import (
+    conformal,
+    costs,
+    descent,
+    entries,
+    losses,
+    network,
+    running,
+    setups,
+    table,
+    tasks,
+    wrappers,
+)
 from jaxunlearn.unlearn.method import Method, Samples
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "conformal"
@@ -200,6 +212,8 @@ def test_pairs_are_single_samples_where_all_labels_are_the_same(same):
 def test_every_method_is_wrapped_or_refused():
     refused = set()
     for name in trial.ALL:
+        if not entries.fits(table.lookup(f"{name}+conformal"), 0):
+            continue  # for texts: refused before anything is built
         given = {**trial.chosen(name), "conformal_alpha": 0.2}
         try:
             method = table.lookup(f"{name}+conformal").build(**given)

@@ -137,7 +137,7 @@ def test_the_uniform_rule_equals_published_poisoned_labels(monkeypatch):
     file = np.load(GOLDEN / "forget_precision" / "schedules_losses_misc.npz")
     y, forget = file["relabel__y"], file["relabel__forget_indices"]
     draws = jnp.asarray(file["relabel__draws"])
-    monkeypatch.setattr(labels, "_words", lambda key, rows, bound: draws[rows])
+    monkeypatch.setattr(labels, "_words", lambda key, samples, bound: draws[samples.rows])
     (phase,) = relabelling.poison().phases
     rows = np.arange(len(y), dtype=np.int32)
     samples = Samples(jnp.zeros((len(y), 1)), jnp.asarray(y), jnp.ones(len(y)), rows, np.isin(rows, forget))

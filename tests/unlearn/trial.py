@@ -1,4 +1,7 @@
-"""What trials of methods share: a small network with BatchNorm, three forget sets of digits, quick runs."""
+"""What trials of methods share: a small network with BatchNorm, three forget sets of digits, quick runs.
+
+Methods for texts run on as many random texts, of which the same rows are to be forgotten, under a small language model.
+"""
 
 import functools
 import inspect
@@ -10,7 +13,7 @@ import nets
 import numpy as np
 from sklearn.datasets import load_digits
 
-from jaxunlearn import keys, population, trees
+from jaxunlearn import keys, population, records, trees
 from jaxunlearn.models import blocks
 from jaxunlearn.unlearn import network as networks
 from jaxunlearn.unlearn import running, table
@@ -22,7 +25,7 @@ VALIDATION = np.arange(60, 80)
 # Small enough for every method to run in a second or two; what is left out keeps its default.
 SMALL = {
     "epochs": 2, "batch": 16, "overfit_epochs": 2, "perturbations": 24, "samples": 6, "steps": 3, "iterations": 6,
-    "noise_steps": 2, "shards": 2, "slices": 2, "max_samples": 12, "n_iters": 6,
+    "noise_steps": 2, "shards": 2, "slices": 2, "max_samples": 12, "n_iters": 6, "tokens": 3,
 }  # fmt: skip
 ALL = sorted(table.METHODS)
 
@@ -49,9 +52,22 @@ class Net(nn.Module):
 
 CONVOLVED = nets.network(Net(is_convolved=True), (8, 8, 1))
 DENSE = nets.network(Net(), (8, 8, 1))
+VOCABULARY, LENGTH = 11, 7
+TOKENS = nets.network(nets.Tokens(VOCABULARY), (LENGTH,), jnp.int32)
+TIED = nets.network(nets.Tokens(VOCABULARY, is_tied=True), (LENGTH,), jnp.int32)
 # The methods that look at convolutions; for the others a dense network compiles twice as fast.
 NEED_CONVOLUTIONS = ("activation_reset",)
 FORGET = [np.arange(0, 9), np.arange(9, 14), np.arange(14, 26)]
+
+
+def texts(count=80):
+    """Random texts with a prompt of 1 to 3 tokens and up to 2 of padding: (inputs [N, T], next tokens [N, T])."""
+    rng = np.random.default_rng(7)
+    tokens = rng.integers(0, VOCABULARY, (count, LENGTH)).astype(np.int32)
+    tokens[np.arange(LENGTH) >= rng.integers(LENGTH - 2, LENGTH + 1, (count, 1))] = -1
+    prompts = rng.integers(1, 4, count).astype(np.int32)
+    dataset = records.Dataset(tokens, LABELS[:count], np.arange(count), vocabulary=VOCABULARY, prompts=prompts)
+    return tokens, records.next_tokens(dataset)
 
 
 @functools.cache
@@ -77,16 +93,19 @@ def build(name):
 
 
 def network_of(name):
+    if name and "tokens" in table.METHODS[name].needs:
+        return TOKENS
     return CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
 
 
-def setup(method, forget=FORGET, mapping="map", numbers=None, retain=None, name=""):
-    net = network_of(name)
+def setup(method, forget=FORGET, mapping="map", numbers=None, retain=None, name="", net=None):
+    net = net or network_of(name)
+    data = texts() if isinstance(net.module, nets.Tokens) else (IMAGES, LABELS)
     numbers = np.arange(len(forget)) if numbers is None else np.asarray(numbers)
     retain = [np.setdiff1d(np.arange(60), rows) for rows in forget] if retain is None else retain
     parts = method.ensemble
     return running.Setup(
-        net, population.Resident(IMAGES, LABELS), lambda hyper: method, {},
+        net, population.Resident(*data), lambda hyper: method, {},
         trees.take(originals(net, 3), np.repeat(numbers, parts)), [rows for rows in forget for _ in range(parts)],
         [rows for rows in retain for _ in range(parts)], VALIDATION,
         (np.repeat(numbers, parts) * parts + np.tile(np.arange(parts), len(numbers))).astype(np.int32),
