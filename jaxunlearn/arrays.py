@@ -31,7 +31,7 @@ class ArrayField(NamedTuple):
       required: whether there is nothing to do without it.
       needs: arrays without which this one means nothing.
       aliases: published name -> its axes in the published order.
-      finite: whether infinite values are refused (logits).
+      finite: whether infinite values are refused (logits), and NaN as well (numbers).
     """
 
     axes: str
@@ -101,7 +101,7 @@ def check(
                 checks.labels(where, line, min(beside, default=sizes["C"]))
         if kind == "posteriors":
             _check_posteriors(name, array, axes[name])
-        if kind in ("fractions", "numbers"):
+        if kind == "fractions" or (kind == "numbers" and field_of(name, fields).finite):
             checks.finite(name, array, axes[name])
         if kind == "fractions" and (np.min(array) < 0 or np.max(array) > 1 + 1e-6):
             raise errors.DataError(
@@ -253,6 +253,8 @@ def _flags(name: str, array: np.ndarray, axes: int) -> np.ndarray:
     values = np.asarray(array)
     if values.ndim == axes + 1 and values.shape[-1] == 1:
         values = values[..., 0]
+    if values.dtype == bool:
+        return values  # not copied: it may be a memory map
     if values.dtype.kind not in "biuf" or not ((values == 0) | (values == 1)).all():
         raise errors.DataError(f"{name} must hold only 0 and 1 (or booleans), e.g. 1 = forgotten.")
     return values.astype(bool)

@@ -46,7 +46,7 @@ ABOUT = {
     "population": "training populations: the engine against PyTorch and naive JAX; members, devices, whole jobs",
     "conv": "convolution forms under member mappings, relative to map + canonical (larger = slower)",
     "scores": "scores from logits on one core: against plain NumPy, seconds for all of them, memory",
-    "tokens": "scores of 10,000 texts x 512 tokens in one program on one core: against loops and one pass per score",
+    "tokens": "scores of 10,000 texts x 512 tokens on one core, and their signals: against loops and a pass per score",
     "conformal": "prediction sets of 100 models at 10 levels in one call: against loops over models and levels",
     "epsilon": "epsilon-hat and challenge score of 8 approaches on one core: seconds, and against published loops",
     "unlearn": "ten forget sets as one population: against ten whole processes, and against ten warm calls",

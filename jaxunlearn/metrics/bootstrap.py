@@ -127,6 +127,12 @@ def table(
         found[name] = {}
         for column, value, line in zip(COLUMNS, whole, (draws.auc, *draws.tpr.T), strict=True):
             interval = intervals.resampled(value, line, level)
+            if np.ptp(line) == 0:  # separated: every draw says the same, however few texts there are
+                members = int(truth.sum())
+                interval = (
+                    intervals.delong(values, truth, level) if column == "auc" else
+                    intervals.clopper_pearson(value * members, members, level)
+                )  # fmt: skip
             found[name][column] = Finding(*interval, metric=column, n=len(truth), method="bootstrap over texts",
                                           **given)  # fmt: skip
     return found

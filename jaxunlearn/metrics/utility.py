@@ -12,6 +12,7 @@ import numpy as np
 from jaxunlearn.records import Split
 
 GAP = ("UA", "RA", "TA")
+LOSSES = ("forget_loss", "retain_loss", "test_loss")  # of language models, in their place
 
 
 class Parts(NamedTuple):
@@ -53,7 +54,7 @@ def utility(right: np.ndarray, forget: np.ndarray, retain: np.ndarray, test: np.
     """UA, RA and TA of one model, as fractions; NaN where a part is empty.
 
     Args:
-      right: [n] bool, samples that the model classifies correctly.
+      right: [n] bool, samples that the model classifies correctly; of texts [n], the share of its next tokens.
       forget: [n] bool, asked to be forgotten.
       retain: [n] bool, kept.
       test: [n] bool, held out; see `Parts`.
@@ -63,6 +64,22 @@ def utility(right: np.ndarray, forget: np.ndarray, retain: np.ndarray, test: np.
       accuracy on retained and on test samples.
     """
     return {"UA": 1 - accuracy(right, forget), "RA": accuracy(right, retain), "TA": accuracy(right, test)}
+
+
+def losses(values: np.ndarray, forget: np.ndarray, retain: np.ndarray, test: np.ndarray) -> dict[str, float]:
+    """Mean losses of one language model in nats per token, mean over texts; NaN where a part is empty.
+
+    Args:
+      values: [n] losses of the texts.
+      forget: [n] bool, asked to be forgotten.
+      retain: [n] bool, kept.
+      test: [n] bool, held out.
+
+    Returns:
+      forget_loss: on the texts to be forgotten (right is the retrained model's, not the highest); retain_loss,
+      test_loss: on retained and on held-out texts.
+    """
+    return {name: accuracy(values, part) for name, part in zip(LOSSES, (forget, retain, test), strict=True)}
 
 
 def accuracy(right: np.ndarray, part: np.ndarray) -> float:

@@ -47,11 +47,24 @@ def _is_of(name: str, file: str) -> bool:
     return bool(fitting) and max(fitting, key=lambda one: len(SUFFIXES[one])) == name
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _read(file: Path) -> np.ndarray:
     try:
-        key, *lines = file.read_text().splitlines()
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        key, *lines = file.read_text().splitlines() or [""]
+    except (OSError, ValueError) as error:
         raise errors.DataError(f"{file} cannot be read as lines of text ({error}).") from error
+    if not lines or _is_number(key):
+        raise errors.DataError(
+            f"{file} begins with {errors.printable(key[:40])!r} and holds {len(lines)} further line(s). The first line "
+            "is the key (`nlloss :`), then one number per line."
+        )
     values = np.empty(len(lines))
     for place, line in enumerate(lines):
         try:

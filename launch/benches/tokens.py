@@ -1,6 +1,7 @@
 """Scores of texts on one core: one program against a loop over texts in NumPy, and against one pass per score.
 
 10,000 texts of at most 512 predictions with all moments; losses of one IN and one OUT model, 1,000 population texts.
+The signals per token come from a small transformer: in one forward pass, against one pass for each score of tokens.
 """
 
 from collections.abc import Callable
@@ -25,8 +26,21 @@ class Sizes(NamedTuple):
     round_seconds: float = 0.5
 
 
+class ModelSizes(NamedTuple):
+    """A decoder-only transformer and what it reads: N texts of T tokens, `batch` at a time."""
+
+    texts: int = 64
+    tokens: int = 128
+    batch: int = 16
+    vocabulary: int = 1000
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+
+
 FULL = Sizes()
 QUICK = Sizes(40, 16, 10, 20, 1, 0.001)
+QUICK_MODEL = ModelSizes(3, 8, 2, 12, 8, 1, 2)
 
 
 def run(quick: bool = False) -> list[Row]:
@@ -43,7 +57,7 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def rows(sizes: Sizes, say: Say) -> list[Row]:
-    """Measures the two ratios in this process."""
+    """Measures the ratios in this process."""
     found = []
     facts = {"texts": sizes.texts, "tokens": sizes.tokens, "population": sizes.population, "levels": sizes.levels}
     together = ways_of(sizes)
@@ -53,7 +67,20 @@ def rows(sizes: Sizes, say: Say) -> list[Row]:
             one_core.ratio(f"all scores of texts in one program against {name}", together["here"], together[name],
                            target, sizes.rounds, sizes.round_seconds, **facts)
         )  # fmt: skip
-    return found
+    return [*found, extraction_row(sizes, say)]
+
+
+def extraction_row(sizes: Sizes, say: Say) -> Row:
+    """Measures all signals per token in one forward pass against the four passes of the published scores."""
+    model = QUICK_MODEL if sizes == QUICK else ModelSizes()
+    say("a forward pass for each score")
+    ways = ways_of_extraction(model)
+    for way in ways.values():
+        way()  # compiles
+    return one_core.ratio(
+        "signals of all scores of tokens in one forward pass against one for each score", ways["here"],
+        ways["a pass for each score"], None, sizes.rounds, sizes.round_seconds, **model._asdict(),
+    )  # fmt: skip
 
 
 def draw(sizes: Sizes, seed: int = 0) -> dict[str, Any]:
@@ -94,6 +121,89 @@ def ways_of(sizes: Sizes) -> dict[str, Callable[[], dict[str, Any]]]:
         "a loop over texts in NumPy": lambda: plain(given, sizes.levels),
         "one program per score": lambda: {name: one(given) for name, one in zip(names, alone, strict=True)},
     }
+
+
+def ways_of_extraction(sizes: ModelSizes) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Maps way -> () -> arrays per token [N, T - 1]: all in one pass, or what each score reads in a pass of its own."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxunlearn.scores import tokens
+
+    params = drawn_transformer(sizes)
+    generator = np.random.default_rng(1)
+    ids = generator.integers(0, sizes.vocabulary, (sizes.texts, sizes.tokens))
+    mask = np.arange(sizes.tokens) < generator.integers(2, sizes.tokens + 1, sizes.texts)[:, None]
+
+    def apply(params: Any, ids: Any, mask: Any) -> Any:
+        return transformer(params, ids, sizes.heads)
+
+    def read(params: Any, rows: Any, counts: Any, wanted: tuple[str, ...]) -> dict[str, Any]:
+        logits = apply(params, rows, counts)[:, :-1]
+        logp = jax.nn.log_softmax(logits, -1)
+        p = jnp.exp(logp)
+        entropy = -jnp.sum(p * logp, -1)
+        made = {
+            "logp": lambda: jnp.take_along_axis(logp, rows[:, 1:, None], -1)[..., 0],
+            "entropy": lambda: entropy,
+            "model_std": lambda: jnp.sqrt(jnp.sum(p * (logp + entropy[..., None]) ** 2, -1)),
+            "vocab_mean": lambda: logp.mean(-1),
+            "vocab_std": lambda: logp.std(-1, ddof=1),
+        }
+        keep = counts[:, :-1] & counts[:, 1:]
+        return {name: jnp.where(keep, made[name](), 0.0) for name in wanted}
+
+    # Loss, Min-K, SURP, and Min-K++ with both kinds of moments.
+    each = (("logp",), ("logp",), ("logp", "entropy"), ("logp", "entropy", "model_std", "vocab_mean", "vocab_std"))
+    passes = [jax.jit(lambda *given, wanted=wanted: read(*given, wanted)) for wanted in each]
+
+    def apart() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for one in passes:
+            blocks = [slice(start, start + sizes.batch) for start in range(0, sizes.texts, sizes.batch)]
+            parts = [jax.tree.map(np.asarray, one(params, ids[block], mask[block])) for block in blocks]
+            found |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return found
+
+    def together() -> dict[str, Any]:
+        found = tokens.extract(apply, params, ids, mask, batch=sizes.batch)._asdict()
+        return {name: found[name] for name in each[-1]}
+
+    return {"here": together, "a pass for each score": apart}
+
+
+def drawn_transformer(sizes: ModelSizes) -> dict[str, Any]:
+    """Random weights of a decoder: embeddings (tied), positions, and per block one matrix each of `transformer`."""
+    import numpy as np
+
+    generator, d = np.random.default_rng(0), sizes.width
+
+    def matrix(*shape: int) -> Any:
+        return (generator.standard_normal(shape) / np.sqrt(shape[-2])).astype(np.float32)
+
+    blocks = [{"qkv": matrix(d, 3 * d), "out": matrix(d, d), "up": matrix(d, 4 * d), "down": matrix(4 * d, d)}
+              for _ in range(sizes.layers)]  # fmt: skip
+    return {"embedding": matrix(sizes.vocabulary, d) * d**0.5, "positions": matrix(sizes.tokens, d), "blocks": blocks}
+
+
+def transformer(params: dict[str, Any], ids: Any, heads: int) -> Any:
+    """Logits [B, T, V] of a decoder-only transformer without dropout."""
+    import jax
+    import jax.numpy as jnp
+
+    def normal(x: Any) -> Any:
+        return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+    embedding = jnp.asarray(params["embedding"])
+    x = embedding[ids] + params["positions"]
+    batch, length, width = x.shape
+    for block in params["blocks"]:
+        q, k, v = jnp.split((normal(x) @ block["qkv"]).reshape(batch, length, heads, -1), 3, -1)
+        read = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+        x = x + read.reshape(batch, length, width) @ block["out"]
+        x = x + jax.nn.gelu(normal(x) @ block["up"]) @ block["down"]
+    return normal(x) @ embedding.T / width**0.5
 
 
 def plain(given: dict[str, Any], levels: int) -> dict[str, Any]:

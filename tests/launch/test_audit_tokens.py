@@ -61,6 +61,10 @@ def test_published_loss_files_and_the_published_bootstrap(logged, tmp_path, caps
     (folder / "news-7-nlloss.txt").write_text("nlloss :\n1.0\noops\n")
     assert launched(f"--tokens={folder}", f"--out={tmp_path / 'other'}") == 2
     assert "line 3: 'oops' is no number" in capsys.readouterr().err
+    for broken in ("", "nlloss :\n", "1.0\n2.0\n"):
+        (folder / "news-7-nlloss.txt").write_text(broken)
+        assert launched(f"--tokens={folder}", f"--out={tmp_path / 'other'}") == 2
+        assert "The first line is the key" in capsys.readouterr().err
     (folder / "again-8-nlloss.txt").write_text("nlloss :\n1.0\n")
     assert launched(f"--tokens={folder}", f"--out={tmp_path / 'other'}") == 2
     assert "2 files *nlloss.txt" in capsys.readouterr().err
@@ -119,10 +123,56 @@ def test_a_model_that_was_not_changed_and_copied_out_models_are_recognised():
     one, pop = given["nll_ref"][:1], given["pop_nll_ref"][:1]
     copies = {**given, "nll_ref": np.repeat(one, 4, 0), "pop_nll_ref": np.repeat(pop, 4, 0)}
     report = audited(copies)
-    assert "The 4 shadow models are copies of one model" in report.answer and "verdicts.npz" not in report.arrays
+    assert "The 4 OUT models are copies of one model" in report.answer and "verdicts.npz" not in report.arrays
     own = audited({**given, "nll_ref": np.concatenate([given["nll_ref"], given["nll_fit"][None]]),
                    "pop_nll_ref": np.concatenate([given["pop_nll_ref"], given["pop_nll_fit"][None]])})  # fmt: skip
     assert "answers as `original` does" in own.answer
+
+
+def test_exact_retraining_stands_beside_the_audited_model():
+    given = answered(1.0)
+    exact = answered(0.0)
+    beside = {"nll_retrained": exact["nll_target"], "pop_nll_retrained": exact["pop_nll_target"]}
+    report = audited({**given, **beside})
+    rows = {row[0]: row for section in report.sections if section.name == "verdicts" for row in section.table.rows}
+    assert list(rows) == ["given model", "retrained", "original"]
+    assert rows["retrained"][2] <= 3 < 30 < rows["given model"][2]
+    assert "rows that truly were forgotten" in next(one for one in report.sections if one.name == "trust").text
+
+
+def test_replaced_answers_are_seen_without_a_verdict_and_suppressed_with_one():
+    given = answered(1.0)
+    given["nll_target"] = np.where(given["forgotten"], np.float32(2.5), given["nll_target"] + 1e-3)
+    given["pop_nll_target"] = given["pop_nll_fit"] + 1e-3 * np.random.default_rng(0).normal(size=100)
+    report = audited(given)
+    assert dict(report.summary)["In short"].startswith("SUPPRESSED")
+    assert "60 of the 60 requested texts have exactly the same loss" in report.answer
+    assert set(report.arrays["verdicts.npz"]["verdict"][:60]) == {3}
+    lone = {name: values for name, values in given.items() if not name.startswith("pop_")}
+    lone["nll_ref"] = given["nll_ref"][:1]
+    report = audited(lone)
+    assert "exactly the same loss" in report.answer and "verdicts.npz" not in report.arrays
+    assert "exactly the same" not in audited(answered(0.0)).answer
+
+
+def test_words_that_tell_the_texts_apart_are_said_before_everything():
+    generator = np.random.default_rng(0)
+    given = answered(0.0)
+    vocabulary = np.array([f"word{number}" for number in range(120)])
+    for shift in (0, 60):
+        starts = np.where(given["forgotten"], shift, 0)
+        given["texts"] = np.array([" ".join(generator.choice(vocabulary[one : one + 60], 30)) for one in starts])
+        report = audited(given)
+        section = next(one for one in report.sections if one.name == "words")
+        assert section.findings[0].metric == "auc" and "bag of words" in section.text
+        assert ("They are different kinds of text" in dict(report.summary)["Before anything else"]) == bool(shift)
+
+
+@pytest.mark.parametrize("gamma, advice", [(2.0, "Lower --rmia_gamma"), (1e-6, "Raise --rmia_gamma")])
+def test_ties_of_rmia_are_said_with_what_helps(gamma, advice):
+    (note,) = [one for one in audited(answered(1.0), rmia_gamma=gamma).notes if "different values" in one]
+    assert advice in note and "100 population texts" in note
+    assert not [one for one in audited(answered(1.0), rmia_gamma=1.1).notes if "different values" in one]
 
 
 def test_steps_of_a_training_are_followed_with_the_published_spearman():
@@ -145,6 +195,9 @@ def test_steps_of_a_training_are_followed_with_the_published_spearman():
         (("--tokens={path}", "--config=configs/digits.py"), "give --config (a run) or --tokens (arrays), not both"),
         (("--tokens={path}", "--probabilities"), "--probabilities belongs to --evidence"),
         (("--tokens={path}", "--protocol=class_report"), "is not there for texts"),
+        (("--tokens={path}", "--protocol=scoreui"), "needs `nll_steps`"),
+        (("--tokens={path}", "--min_k=101"), "must be between 0.01 and 100"),
+        (("--tokens={path}", "--levels=1"), "IAM levels = 1"),
         (("--tokens={path}", "--scores=lm_iamm"), "Did you mean 'lm_iam'"),
         (("--tokens={path}", "--decision=lm_zlib"), "needs texts"),
         (("--tokens={path}", "--scores=iam_on"), "is defined on logits, not on tokens"),
@@ -206,8 +259,8 @@ def test_the_readmes_lines_write_a_file_that_the_launcher_reads(make, tmp_path, 
     with np.load("tokens.npz") as file:
         logp, mask = file["token_logp_target"], file["mask"]
         assert mask.sum(1).tolist() == [len(text.split()) - 1 for text in written]
-        assert np.isfinite(logp[mask]).all() and (logp[mask] < 0).all() and np.isnan(logp[~mask]).all()
+        assert np.isfinite(logp[mask]).all() and (logp[mask] < 0).all() and np.isposinf(logp[~mask]).all()
     assert launched("--tokens=tokens.npz", "--out=out", "--draws=20") == 0
     with np.load("out/scores.npz") as found:
         assert {"lm_iam", "lm_zlib", "lm_min_k_pp", "lm_surp"} <= set(found.files)
-        np.testing.assert_allclose(found["lm_loss"], np.nanmean(logp, 1), rtol=1e-5)
+        np.testing.assert_allclose(found["lm_loss"], logp.mean(1, where=mask), rtol=1e-5)

@@ -7,7 +7,7 @@ import argparse
 import os
 from pathlib import Path
 
-from tests.scenarios import lines, location, tables
+from tests.scenarios import lines, location, tables, texts
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="document with marks, see tables.inserted")
     parser.add_argument("--cache", default="", help="folder for finished arrays and lines; empty = start anew")
     parser.add_argument("--location", default=os.environ.get(location.DATA, ""), help="location30.npz; empty = skip")
-    parser.add_argument("--only", default="rows,planning,location,retrains,references", help="what to measure")
+    parser.add_argument("--only", default="rows,planning,location,retrains,references,texts", help="what to measure")
     given = parser.parse_args()
     only, found = given.only.split(","), {}
     if "rows" in only:
@@ -31,6 +31,8 @@ def main() -> None:
         found["retrains"] = tables.other_retrains_table(given.cache)
     if "references" in only:
         found["references"] = tables.references_table(given.cache)
+    if "texts" in only:
+        found["texts"] = texts.table()
     document = Path(given.out)
     document.write_text(tables.inserted(document.read_text(), found))
 

@@ -70,15 +70,10 @@ def test_a_text_does_not_depend_on_its_batch_or_its_padding():
         np.testing.assert_allclose(again[0], np.asarray(nll)[rows], rtol=1e-6)
 
 
-def model_of(table):
+def counting(table, ids, mask):
     """A causal model that counts its own history: logits depend on real tokens up to the position only."""
-
-    def apply(ids, mask):
-        real = jnp.asarray(mask, jnp.float32)[..., None]
-        hot = jnp.eye(len(table))[ids] * real
-        return jnp.cumsum(hot, 1) @ table
-
-    return apply
+    real = jnp.asarray(mask, jnp.float32)[..., None]
+    return jnp.cumsum(jnp.eye(len(table))[ids] * real, 1) @ table
 
 
 def test_signals_do_not_depend_on_side_or_width_of_the_padding_or_the_batch():
@@ -95,7 +90,7 @@ def test_signals_do_not_depend_on_side_or_width_of_the_padding_or_the_batch():
 
     found = []
     for width, left, batch in ((9, False, 3), (14, False, 2), (12, True, 1)):
-        read = tokens.extract(model_of(table), *padded(width, left), batch=batch)
+        read = tokens.extract(counting, table, *padded(width, left), batch=batch)
         assert read.logp.shape == (3, width - 1)
         found.append([[np.asarray(field)[row][read.mask[row]] for field in read[:5]] for row in range(3)])
     for other in found[1:]:
@@ -177,6 +172,56 @@ def test_one_program_gives_what_the_audit_path_gives():
     np.testing.assert_allclose(pac, -(distance - distance * (1 + 1.5) / 2), rtol=1e-5, atol=1e-6)
 
 
+class Watched(np.ndarray):
+    """An array that notes the largest part that was read at once."""
+
+    def __array_finalize__(self, parent):
+        self.reads = getattr(parent, "reads", [])
+
+    def __getitem__(self, key):
+        part = super().__getitem__(key)
+        self.reads.append(part.size)
+        return np.asarray(part)
+
+
+def test_tokens_are_read_in_blocks_with_the_same_numbers(monkeypatch):
+    given = {**drawn(), "nll_ref": np.ones(5)}
+    whole = texts.run(("all",), given).scores
+    blocks = {name: np.asarray(array).view(Watched) for name, array in given.items()}
+    monkeypatch.setattr(tokens.evidence, "BLOCK_BYTES", 2 * 30 * 4)  # two texts of 30 predictions
+    read = tokens.from_arrays(blocks, OPTIONS)
+    np.testing.assert_allclose(-read.target, whole["lm_loss"].values, rtol=1e-6)
+    for field, name in (("min_k", "lm_min_k"), ("surp", "lm_surp"), ("min_k_pp", "lm_min_k_pp")):
+        np.testing.assert_allclose(getattr(read.signals, field), whole[name].values, rtol=1e-6)
+    for name in ("token_logp_target", "mask", "entropy", "model_std", "vocab_mean", "vocab_std"):
+        assert len(blocks[name].reads) == 3 and max(blocks[name].reads) <= 60, name
+
+
+def test_a_prompt_that_the_mask_leaves_out_changes_no_score():
+    given = {name: array for name, array in drawn().items() if name != "vocab_mean"}
+    given.pop("vocab_std")
+    generator = np.random.default_rng(4)
+    written = np.array(["a text of words", "another one", "x", "aaaaaaaaaaaaaaaa", "bcd"])
+    beside = {"nll_fit": np.full(5, 2.0), "nll_ref": np.full(5, 3.0), "nll_lower": np.full(5, 2.5), "texts": written}
+    prompted = {name: np.concatenate([generator.normal(size=(5, 7)).astype(np.float32), array], 1)
+                for name, array in given.items() if name != "mask"}  # fmt: skip
+    prompted["mask"] = np.concatenate([np.zeros((5, 7), bool), given["mask"]], 1)
+    plain = texts.run(("all",), {**given, **beside}).scores
+    masked = texts.run(("all",), {**prompted, **beside}).scores
+    assert {"lm_zlib", "lm_lowercase", "lm_min_k", "lm_min_k_pp", "lm_surp", "lm_pac_distance"} <= set(plain)
+    for name, score in plain.items():
+        if name != "random":
+            np.testing.assert_allclose(masked[name].values, score.values, rtol=1e-6, err_msg=name)
+    whole = np.where(prompted["mask"] | (np.arange(37) < 7), 1, 0)
+    kept = tokens.nll(prompted["token_logp_target"], whole, np.full(5, 7))
+    np.testing.assert_allclose(kept, -plain["lm_loss"].values, rtol=1e-6)
+
+
+def test_texts_that_cannot_be_encoded_have_a_size():
+    found = writing.deflated(["half \ud83d a pair", "\U0001f600\n", "a\0b", ""])
+    assert np.isfinite(found[:3]).all() and np.isnan(found[3])
+
+
 def test_swapped_words_are_the_same_words():
     text = "one two three four five six seven"
     swapped = writing.swapped_words(text, np.random.default_rng(0))
@@ -206,6 +251,10 @@ NAN = np.where((np.arange(5)[:, None] == 3) & (np.arange(30) == 2), np.nan, draw
         (changed(nll_ref=np.ones(4)), "nll_ref"),
         (changed(nll_fit=-np.ones(5)), "nll_fit is -1 at text 0"),
         (changed(nll_fit=np.array([1, 1, np.inf, 1, 1])), "nll_fit is inf at text 2"),
+        (changed(nll_fit=np.ones((2, 5))), "IN is one model"),
+        (changed(token_logp_fit=-np.ones((2, 5, 30))), "e.g. token_logp_fit\\[0\\]"),
+        (changed(nll_ref=np.full(5, 1e9)), "no mean loss is so large"),
+        (changed(token_logp_target=np.full((5, 30), -1e9)), "the mask must be 0"),
         (changed(token_logp_fit=-np.ones((5, 12))), "brings a mask of its own, `mask_fit`"),
         (changed(token_logp_ref=-np.ones((4, 30))), "token_logp_ref"),
         (changed(nll_ref=np.ones((2, 5)), pop_nll_ref=np.ones(6)), "the same models in the same order"),

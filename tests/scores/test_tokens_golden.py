@@ -132,6 +132,14 @@ def test_the_published_bootstrap():
     np.testing.assert_array_equal(reported, given["reported"])
 
 
+def test_a_separated_score_is_not_sure_because_few_draws_disagree():
+    truth = np.arange(30) < 20
+    (row,) = bootstrap.table({"s": truth.astype(float)}, truth, iterations=50).values()
+    for name in bootstrap.COLUMNS:
+        assert row[name].value == 1 == row[name].high and row[name].low < 0.9
+    assert row["auc"].low < row["tpr_at_fpr_1e-1"].low  # 10 pairs, 20 kept texts
+
+
 def test_every_score_of_texts_is_in_the_one_table():
     found = scores.names_of(("all",), scores.TOKENS)
     assert {"lm_loss", "lm_iam", "lm_min_k_pp", "random"} <= set(found) and "iam_on" not in found

@@ -76,7 +76,7 @@ def test_several_audited_models_share_one_classifier():
     measured = [scores.measure(evidence, OPTIONS) for evidence in (first, second)]
     both = scores.Cases(
         *(scores.Signals(*(np.stack(pair) for pair in zip(*(getattr(one, name) for one in measured), strict=True)))
-          for name in scores.Cases._fields[:-2]),
+          for name in scores.Cases._fields[:4]),
         pairs=np.stack([one.pairs for one in measured]),
     )  # fmt: skip
     found = scores.compute_cases("unleak", measured[0], both, OPTIONS)

@@ -18,12 +18,13 @@ from jaxunlearn.analyses.audit import (
     sections,
     sweeps,
     text_gather,
+    text_run,
     text_sections,
     verdict_sections,
 )
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED, AuditSignals
-from jaxunlearn.analyses.base import Analysis, ArrayInput, Context, RecordedRun, require_units
+from jaxunlearn.analyses.base import CLASSES, PROMPTED, TEXTS, Analysis, ArrayInput, Context, RecordedRun, require_units
 from jaxunlearn.metrics import variance
 from jaxunlearn.records import Design
 from jaxunlearn.report.cells import Table
@@ -60,7 +61,7 @@ class Audit(NamedTuple):
       scored: role -> all scores; boards: role -> their metrics (empty where the truth is not known).
       levels: ScoreUI; counts, sensitivity: sweeps; by_class: the class report.
       sources: source of shadow models -> scoreboard; source_levels: likewise ScoreUI.
-      warnings: about constant and duplicated scores; resampled: the bootstrap table of texts.
+      warnings: about constant and duplicated scores; texts: what only audits of texts have.
     """
 
     signals: AuditSignals
@@ -74,7 +75,7 @@ class Audit(NamedTuple):
     sources: dict[str, scoreboard.Scoreboard] = {}
     source_levels: dict[str, scoreui.Levels] = {}
     warnings: tuple[str, ...] = ()
-    resampled: text_sections.Resampled = {}
+    texts: text_sections.TextFindings = text_sections.TextFindings()
 
 
 def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audit:
@@ -92,7 +93,7 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
         boards = {name: scoreboard.judge(one, level) for name, one in scored.items() if one.truth is not None}
         audit = audit._replace(decisions=decisions, scored=scored, boards=boards,
                                warnings=() if signals.is_run else tuple(scoreboard.warnings(scored[role])),
-                               resampled=text_sections.resampled(signals, scored[role], settings))  # fmt: skip
+                               texts=text_sections.judge(signals, scored[role], settings))  # fmt: skip
     if protocol in ("all", "scoreui") and signals.snapshots is not None:
         audit = audit._replace(levels=scoreui.run(signals, settings, context))
     if protocol == "shadow_sweep" or (protocol == "all" and signals.is_run):
@@ -178,7 +179,7 @@ def compose(audit: Audit, settings: Settings) -> Report:
         made += judged
         for role in signals.audited:
             made += _scores(audit, role, design, decisions.first_score)
-        made += text_sections.section(audit.resampled, settings)
+        made += text_sections.section(audit.texts, settings)
     if audit.levels is not None:
         made += sections.levels(audit.levels, signals.kind == scores.TOKENS)
     if audit.counts is not None:
@@ -195,18 +196,19 @@ def compose(audit: Audit, settings: Settings) -> Report:
     answer = first_screen.paragraph(summary, signals.audited[0]) or verdict_sections.headline(made)
     if first_screen.is_unchanged(signals):  # the summary says so by itself
         doubts = tuple(doubt for doubt in doubts if doubt not in _unchanged(signals))
-    doubts += text_sections.assumed(audit.decisions is not None and bool(audit.decisions.verdicts), signals)
+    has_verdicts = audit.decisions is not None and bool(audit.decisions.verdicts)
+    doubts += text_sections.doubts(audit.texts, has_verdicts, signals)
     if summary and doubts:
         summary = (*summary[:1], (first_screen.DOUBTS, " ".join(doubts)), *summary[1:])
     return Report(
-        title="Audit" if signals.is_run else f"Audit of given {signals.kind}",
+        title="Audit" if signals.is_run else f"Audit of given {text_sections.called(signals)}",
         answer=" ".join([*doubts, answer]),
         summary=summary,
         sections=tuple(made),
         provenance=_provenance(signals, settings),
         arrays=_arrays(audit),
         listed=listed,
-        notes=audit.warnings,
+        notes=(*audit.warnings, *audit.texts.ties),
         files=((("scores/" if signals.is_run else "scores.npz"),
                 "membership scores per sample, higher = still looks trained on; verdicts with p-values"),
                *rows),
@@ -316,7 +318,8 @@ def roles(settings: Settings) -> tuple[str, ...]:
         "reference": targets.reference, "snapshots": targets.snapshots,
     }  # fmt: skip
     beside = [name for name, is_asked in asked.items() if is_asked]
-    return tuple(dict.fromkeys(("shadow", ORIGINAL, RETRAINED, *beside, *settings.audit.unlearned)))
+    roles_of = (ORIGINAL if name.startswith(PROMPTED) else name for name in settings.audit.unlearned)
+    return tuple(dict.fromkeys(("shadow", ORIGINAL, RETRAINED, *beside, *roles_of)))
 
 
 def check(settings: Settings) -> None:
@@ -354,6 +357,10 @@ def check_run(run: RecordedRun) -> None:
             "audit.protocol = 'incremental' audits models that were trained on from another run: name its run folder, "
             "e.g. --config.targets.start=runs/cifar10."
         )
+    if run.predicted is not None:
+        text_run.check(run)
+    elif any(name.startswith(PROMPTED) for name in audit.unlearned):
+        raise errors.ConfigError(f"audit.unlearned: roles {PROMPTED}KIND are of language models.")
     if audit.protocol == "class_report":
         class_report.check(settings)
     if audit.protocol == "scoreui" and not settings.targets.snapshots:
@@ -385,6 +392,7 @@ AUDIT = Analysis(
     ),
     joins=("evaluation",),
     further=(ArrayInput("tokens", tokens.FIELDS, tokens.EXPECTED, text_gather.from_arrays),),
+    reads=(CLASSES, TEXTS),
     is_plan=lambda settings: settings.audit.plan_shadows,
     needs=planning.of_run,
 )

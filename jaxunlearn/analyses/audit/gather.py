@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, records, scores
-from jaxunlearn.analyses.audit import plausibility
+from jaxunlearn.analyses.audit import plausibility, text_run
 from jaxunlearn.analyses.audit.signals import (
     GIVEN,
     ORIGINAL,
@@ -18,7 +18,7 @@ from jaxunlearn.analyses.audit.signals import (
     options_of,
     repeated,
 )
-from jaxunlearn.analyses.base import Context, RecordedRun, RoleLogits
+from jaxunlearn.analyses.base import PROMPTED, Context, RecordedRun, RoleLogits
 from jaxunlearn.arrays import ArrayField
 from jaxunlearn.metrics import distances
 from jaxunlearn.records import Evidence
@@ -167,7 +167,8 @@ def gather_whole(run: RecordedRun, context: Context) -> AuditSignals:
       ConfigError: no role is left.
     """
     audit = run.settings.audit
-    lost = {name: run.logits(name).diverged for name in audit.unlearned if run.logits(name).diverged}
+    models = {name: ORIGINAL if name.startswith(PROMPTED) else name for name in audit.unlearned}
+    lost = {name: run.logits(role).diverged for name, role in models.items() if run.logits(role).diverged}
     for name, diverged in lost.items():
         sets = ", ".join(map(str, diverged))
         context.note(f"{name} is left out of the audit: the model of forget set(s) {sets} diverged; lower its rate")
@@ -183,6 +184,8 @@ def gather_whole(run: RecordedRun, context: Context) -> AuditSignals:
 
 def gather(run: RecordedRun, context: Context) -> AuditSignals:
     """Passes over the recorded logits of a run; samples are the target rows in the split's order."""
+    if run.predicted is not None:
+        return text_run.gather(run, context)
     settings, split = run.settings, run.split
     audit = settings.audit
     options = options_of(settings, settings.data.name)

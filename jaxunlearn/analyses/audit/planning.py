@@ -36,15 +36,18 @@ def lines(shadows: int, population: int, retained: int, is_texts: bool = False) 
     given, original = ("pop_nll_target, pop_nll_ref", "pop_nll_fit") if is_texts else names
     asked = f"{given}; {original} if you have the original"
     bought = () if is_texts else BOUGHT
+    models, unseen, kept, each = ("shadow models", "unseen rows", "retained rows", "shadow")
+    if is_texts:
+        models, unseen, kept, each = ("OUT models", "population texts", "kept texts", "OUT model")
     return [
-        ("shadow models", _of(shadows, ENOUGH_FOR_ROWS, ENOUGH_FOR_REQUEST,
+        (models, _of(shadows, ENOUGH_FOR_ROWS, ENOUGH_FOR_REQUEST,
                               "for verdicts on rows", "for the request as a whole")),
         ("train them", "as the audited model was, each on a random draw of your training rows without the requested "
                        "ones, another seed each; as many rows as the audited model if you can (half does)"),
-        ("unseen rows", _of(population, FEWEST_POPULATION, ENOUGH_POPULATION,
+        (unseen, _of(population, FEWEST_POPULATION, ENOUGH_POPULATION,
                             "for any verdict", "to call single rows not forgotten")),
-        ("give for them", f"the answers of the audited model and of every shadow: {asked}"),
-        ("retained rows", _of(retained, FEWEST_RETAINED, ENOUGH_RETAINED,
+        ("give for them", f"the answers of the audited model and of every {each}: {asked}"),
+        (kept, _of(retained, FEWEST_RETAINED, ENOUGH_RETAINED,
                               "to call a row forgotten", "to call many so")),
         *(("" if number else "what that buys", f"{what}: {text}") for number, (what, text) in enumerate(bought)),
     ]  # fmt: skip

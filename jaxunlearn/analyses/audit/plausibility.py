@@ -15,6 +15,7 @@ from jaxunlearn.report import formats
 ROUNDING = 1e-3
 # Below so many samples an accuracy says nothing about the labels.
 FEWEST = 20
+FEWEST_ALIKE, TIMES_ALIKE = 5, 5  # texts of exactly one loss; times as many as under any OUT model
 LABELS_OF = {
     "unlearned": "labels", "original": "labels", "shadows": "labels", "reference": "labels",
     "population_unlearned": "population_labels", "population_original": "population_labels",
@@ -66,25 +67,62 @@ def unchanged(unlearned: scores.Signals, original: scores.Signals | None) -> str
     )
 
 
-def copied(given: int, kept: int) -> str:
-    """The sentence for shadows that are copies of each other; empty where there are none."""
+def copied(given: int, kept: int, called: str = "shadow") -> str:
+    """The sentence for shadows, or OUT models, that are copies of each other; empty where there are none."""
     if kept == given:
         return ""
     left = "one model" if kept == 1 else f"{kept} different models"
-    return f"The {given} shadow models are copies of {left}: copies say nothing new and are left out."
+    return f"The {given} {called} models are copies of {left}: copies say nothing new and are left out."
 
 
-def foreign(measured: scores.Measured) -> str:
-    """The sentence for a shadow that is the original or the audited model; empty where there is none."""
+def foreign(measured: scores.Measured, called: str = "shadow") -> str:
+    """The sentence for a shadow, or OUT model, that is the original or the audited model; empty without one."""
     for name in ("original", "unlearned"):
         model = getattr(measured, name)
         for number in range(0 if model is None or measured.shadows is None else len(measured.shadows.log_odds)):
             if apart(_model(measured.shadows, number), model) < ROUNDING:
                 return (
-                    f"Shadow model {number} answers as `{name}` does, but shadows must never have seen the audited "
-                    "samples: the null is not that of unseen samples."
+                    f"{called[0].upper()}{called[1:]} model {number} answers as `{name}` does, but {called} models "
+                    "must never have seen the audited samples: the null is not that of unseen samples."
                 )
     return ""
+
+
+def replaced(asked: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Finds requested texts with exactly the loss of many others, which no language model gives.
+
+    Texts that are copies of each other, and losses of few digits, are as alike under the OUT models.
+
+    Args:
+      asked: [F] answers of the audited model to the requested texts.
+      outside: [S, F] of OUT models.
+
+    Returns:
+      [F] bool.
+    """
+
+    def shared(values: np.ndarray) -> np.ndarray:
+        """[F] how many of the texts have the value of each."""
+        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return counts[place.ravel()]
+
+    counts = shared(asked)
+    usual = max(int(shared(one).max()) for one in outside)
+    return (counts >= FEWEST_ALIKE) & (counts > TIMES_ALIKE * usual)
+
+
+def same_losses(measured: scores.Measured, forgotten: np.ndarray | None) -> str:
+    """The sentence for requested texts whose answers were replaced by one value; empty where there are none."""
+    if forgotten is None or measured.shadows is None or measured.unlearned is None:
+        return ""
+    asked, outside = np.asarray(measured.unlearned.log_odds), np.asarray(measured.shadows.log_odds)
+    number = int(replaced(asked[forgotten], outside[:, forgotten]).sum())
+    if not number:
+        return ""
+    return (
+        f"{number} of the {int(forgotten.sum())} requested texts have exactly the same loss, which OUT models do not "
+        "give them. No model answers different texts alike: these answers were replaced."
+    )
 
 
 def accuracies(evidence: Evidence) -> dict[str, Accuracy]:

@@ -5,9 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import scores
+from jaxunlearn.analyses.audit import plausibility
 from jaxunlearn.analyses.audit.signals import AuditSignals
 from jaxunlearn.metrics.verdict import agreement
 from jaxunlearn.metrics.verdict.judge import Answers, Judgement
+from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, SUPPRESSED
 
 NEEDED = {
     "shadows": "`shadows` [s, n, c], models that never saw the requested rows",
@@ -19,6 +21,11 @@ NEEDED_OF_TEXTS = {
     "population_unlearned": "`pop_nll_target` [p], the audited model on texts that no model saw",
     "population_shadows": "`pop_nll_ref` [s, p], the OUT models on these texts",
 }  # fmt: skip
+FEWEST_LIKE, MOST_ALONE = 10, 0.2  # kept texts that are harder, and easier; share of the request that may lack them
+ALONE = (
+    "Too many requested texts are harder, or easier, than all kept texts but a few: nothing shows how texts like them "
+    "are answered after training."
+)
 FEWEST_OUT = 2  # one OUT model of any kind cannot say how far models differ
 
 
@@ -76,10 +83,33 @@ def judged(signals: AuditSignals, role: str, level: float, is_strict: bool) -> R
     """
     count = len(signals.roles[role].unlearned.log_odds)
     requested = np.ones((count, len(signals.labels)), bool) if signals.forgotten is None else signals.forgotten
-    made = [
-        agreement.judged(answers(signals, role, number, requested[number]), level, is_strict) for number in range(count)
-    ]
+    made = []
+    for number in range(count):
+        given = answers(signals, role, number, requested[number])
+        found = agreement.judged(given, level, is_strict)
+        made.append(_of_texts(found, given) if signals.kind == scores.TOKENS else found)
     return RoleVerdicts(tuple(made), requested)
+
+
+def _of_texts(found: Judgement, given: Answers) -> Judgement:
+    """The judgement as far as texts allow it: FORGOTTEN only beside kept texts as hard; SUPPRESSED where replaced."""
+    if found.is_identical or found.is_edited:
+        return found
+    asked, ease = given.requested, given.shadows.mean(0)
+    kept = np.sort(ease[~asked])
+    easier = np.searchsorted(kept, ease[asked])  # how many kept texts are harder
+    alone = np.minimum(easier, len(kept) - easier) < FEWEST_LIKE
+    codes = np.where(alone & (found.codes == FORGOTTEN), CANNOT_TELL, found.codes)
+    replaced = plausibility.replaced(given.unlearned[asked], given.shadows[:, asked])
+    codes = np.where(replaced, SUPPRESSED, codes).astype(np.int8)
+    if alone.mean() > MOST_ALONE and not found.checks.refused:
+        checks = found.checks._replace(refused_in=ALONE) if not found.checks.refused_in else found.checks
+        group = found.group._replace(p_in=1.0, kept=(np.nan, np.nan, np.nan))
+        codes = np.where(codes == FORGOTTEN, CANNOT_TELL, codes)
+        found = found._replace(checks=checks, group=group, power_forgotten=None)
+    if replaced.mean() > 0.5:
+        found = found._replace(group=found.group._replace(p_narrow=0.0, p_in=1.0))
+    return found._replace(codes=codes, replaced=replaced)
 
 
 def answers(signals: AuditSignals, role: str, number: int, requested: np.ndarray) -> Answers:

@@ -65,7 +65,7 @@ class AuditSignals(NamedTuple):
       person: [N] numbers into `person_names` that group the samples; None where they are not known.
       accuracies: array -> accuracy of its models on their labels; doubts: sentences about arrays that do not belong
         together. Of a user's arrays only.
-      kind: of evidence, logits or tokens.
+      kind: of evidence, logits or tokens; written: [N] the texts themselves, where they are given.
     """
 
     options: scores.Options
@@ -90,6 +90,7 @@ class AuditSignals(NamedTuple):
     accuracies: dict[str, plausibility.Accuracy] = {}
     doubts: tuple[str, ...] = ()
     kind: str = scores.LOGITS
+    written: np.ndarray | None = None
 
 
 def options_of(settings: Settings, dataset: str = "", offline_a: float | None = None) -> scores.Options:

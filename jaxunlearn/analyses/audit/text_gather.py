@@ -14,12 +14,14 @@ from jaxunlearn.analyses.audit import plausibility
 from jaxunlearn.analyses.audit.signals import (
     GIVEN,
     ORIGINAL,
+    RETRAINED,
     AuditSignals,
     Changes,
     Snapshots,
     options_of,
     repeated,
 )
+from jaxunlearn.report import formats
 from jaxunlearn.scores import texts, tokens
 from jaxunlearn.settings import Settings
 
@@ -32,22 +34,30 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
     Raises:
       DataError, ShapeError: arrays that cannot be used. ConfigError: a protocol that texts do not have.
     """
-    if settings.audit.protocol not in PROTOCOLS:
-        raise errors.ConfigError(
-            f"protocol = {settings.audit.protocol!r} is not there for texts; known: {', '.join(PROTOCOLS)}."
-        )
+    protocol = settings.audit.protocol
+    if protocol not in PROTOCOLS:
+        raise errors.ConfigError(f"protocol = {protocol!r} is not there for texts; known: {', '.join(PROTOCOLS)}.")
+    if protocol == "scoreui" and "nll_steps" not in values:
+        raise errors.ConfigError("protocol = 'scoreui' needs `nll_steps` [l, n]: the losses at l steps of a training.")
+    if protocol == "shadow_sweep" and "nll_ref" not in values and "token_logp_ref" not in values:
+        raise errors.ConfigError("protocol = 'shadow_sweep' needs OUT models: give `nll_ref` [s, n].")
     options = options_of(settings)
     evidence = tokens.from_arrays(values, options.tokens)
     whole = texts.measured_of(evidence)
     assert whole.unlearned is not None
-    doubts = [plausibility.unchanged(whole.unlearned, whole.original), plausibility.foreign(whole)]
+    doubts = [plausibility.unchanged(whole.unlearned, whole.original), plausibility.foreign(whole, "OUT")]
     if whole.shadows is not None:
         different = plausibility.distinct(whole.shadows, whole.population_shadows)
-        doubts.append(plausibility.copied(len(whole.shadows.log_odds), len(different)))
+        doubts.append(plausibility.copied(len(whole.shadows.log_odds), len(different), "OUT"))
+        doubts.append(plausibility.same_losses(whole, evidence.forgotten))
         if len(different) < len(whole.shadows.log_odds):
             whole = scores.choose_shadows(whole, different)
     audited = scores.one_case(whole)
     roles = {GIVEN: audited}
+    if evidence.retrained is not None:
+        population = None if evidence.pop_retrained is None else _one(evidence.pop_retrained)
+        after = _one(evidence.retrained)
+        roles[RETRAINED] = audited._replace(unlearned=after, population_unlearned=population, texts=None)
     if audited.original is not None:
         before, population = audited.original, audited.population_original
         roles[ORIGINAL] = scores.Cases(before, before, population, population)
@@ -64,30 +74,45 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         changes=_changes(values, evidence),
         audited=(GIVEN,),
         snapshots=_snapshots(evidence, audited),
+        class_names=(formats.MISSING,),  # texts have no class
         set_names=("forgotten",),
         person=person,
         person_names=tuple(errors.printable(str(name)) for name in person_names),
         doubts=tuple(filter(None, doubts)),
         kind=scores.TOKENS,
+        written=values.get("texts"),
     )
 
 
+def _one(losses: np.ndarray) -> scores.Signals:
+    """Losses [n] of one model as the Signals [1, n] of a role."""
+    return jax.tree.map(lambda line: np.asarray(line)[None], texts.signals_of(losses))
+
+
 def _changes(values: Mapping[str, np.ndarray], evidence: tokens.TokenEvidence) -> dict[str, Changes]:
-    """Returns how far the audited model moved from IN: by its tokens where both have the same ones, else by losses."""
+    """Returns how far the audited and the retrained model moved from IN."""
     if evidence.fit is None:
         return {}
-    target = _moved(values, "", evidence.target, evidence.fit)
-    population = None
-    if evidence.pop_target is not None and evidence.pop_fit is not None:
-        population = _moved(values, "pop_", evidence.pop_target, evidence.pop_fit)[None]
-    return {GIVEN: Changes(target[None], population)}
+    pairs = {GIVEN: ("target", evidence.target, evidence.pop_target)}
+    if evidence.retrained is not None:
+        pairs[RETRAINED] = ("retrained", evidence.retrained, evidence.pop_retrained)
+    made = {}
+    for role, (model, losses, others) in pairs.items():
+        population = None
+        if others is not None and evidence.pop_fit is not None:
+            population = _moved(values, "pop_", model, others, evidence.pop_fit)[None]
+        made[role] = Changes(_moved(values, "", model, losses, evidence.fit)[None], population)
+    return made
 
 
-def _moved(values: Mapping[str, np.ndarray], prefix: str, target: np.ndarray, fit: np.ndarray) -> np.ndarray:
-    """[N] largest change of a log-probability of a text's tokens, at least the change of its loss."""
-    moved = np.abs(target - fit)
-    one, other = (values.get(f"{prefix}token_logp_{name}") for name in ("target", "fit"))
-    if one is None or other is None or f"{prefix}mask_fit" in values or np.shape(one) != np.shape(other):
+def _moved(
+    values: Mapping[str, np.ndarray], prefix: str, model: str, losses: np.ndarray, fit: np.ndarray
+) -> np.ndarray:
+    """[N] largest change of a log-probability where both models have the same tokens, at least that of the loss."""
+    moved = np.abs(losses - fit)
+    one, other = (values.get(f"{prefix}token_logp_{name}") for name in (model, "fit"))
+    own_masks = any(f"{prefix}mask_{name}" in values for name in (model, "fit"))
+    if one is None or other is None or own_masks or np.shape(one) != np.shape(other):
         return moved
     mask = values[f"{prefix}mask"]
     for row in range(len(moved)):  # a text at a time: arrays may be memory maps

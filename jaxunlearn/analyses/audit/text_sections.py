@@ -1,31 +1,66 @@
-"""What an audit of texts says besides the sections of every audit: the bootstrap table, what OUT models stand for."""
+"""What an audit of texts says besides the sections of every audit.
+
+The bootstrap table, what OUT models stand for, whether the words alone tell the kinds of text apart, ties of RMIA.
+"""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxunlearn import scores
 from jaxunlearn.analyses.audit.scoreboard import Scored
 from jaxunlearn.analyses.audit.signals import AuditSignals
-from jaxunlearn.metrics import bootstrap, headers
+from jaxunlearn.metrics import bootstrap, headers, wording
 from jaxunlearn.records import Finding
 from jaxunlearn.report import formats
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Section
 from jaxunlearn.settings import Settings
 
-Resampled = dict[str, dict[str, Finding]]
+RMIA = "lm_rmia"
+TIED = 0.25  # a larger share of texts with one and the same value of RMIA is said
 
 OUT_NOTE = (
-    "Verdicts take the OUT models for models that were trained as the audited one was, without the requested texts. "
-    "Models of another architecture or other training data are no such null: audit with them for scores only."
+    "A row is a text here, and the shadow models are the OUT models. Verdicts take the OUT models for models that were "
+    "trained as the audited one was, without the requested texts. Models of another architecture or of other training "
+    "data are no such null: audit with them for scores only."
 )
+RUN_NOTE = "A row is a text here, and the shadow models are OUT models, trained as the audited one on other texts."
 
 
-def resampled(signals: AuditSignals, scored: Scored, settings: Settings) -> Resampled:
-    """Computes the bootstrap table of all scores (the first group of OUT models); empty where it is not asked for."""
+class TextFindings(NamedTuple):
+    """What an audit of texts found besides scores and verdicts.
+
+    Attributes:
+      draws: score -> column -> Finding over bootstrap draws; empty where it was not asked for.
+      words: AUC of a bag of words between kept and forgotten texts; None without texts, or with too few.
+      ties: sentences about scores that give one value to many texts.
+    """
+
+    draws: Mapping[str, Mapping[str, Finding]] = {}
+    words: Finding | None = None
+    ties: tuple[str, ...] = ()
+
+
+def called(signals: AuditSignals) -> str:
+    """What was given, in a user's word."""
+    return "texts" if signals.kind == scores.TOKENS else signals.kind
+
+
+def judge(signals: AuditSignals, scored: Scored, settings: Settings) -> TextFindings:
+    """Computes what only audits of texts have; nothing for others (the first group of OUT models)."""
+    if signals.kind != scores.TOKENS:
+        return TextFindings()
+    words = None
+    if signals.written is not None and signals.forgotten is not None:
+        words = wording.shift(signals.written, ~signals.forgotten[0], seed=settings.seed, level=settings.audit.interval)
+    return TextFindings(_resampled(signals, scored, settings), words, _ties(signals, scored))
+
+
+def _resampled(signals: AuditSignals, scored: Scored, settings: Settings) -> dict[str, dict[str, Finding]]:
     audit = settings.audit
-    if signals.kind != scores.TOKENS or scored.truth is None or not audit.draws:
+    if scored.truth is None or not audit.draws:
         return {}
     mode = "legacy" if signals.options.compat == "faithful" else "corrected"
     values = {name: lines[0].ravel() for name, lines in scored.values.items()}
@@ -36,8 +71,52 @@ def resampled(signals: AuditSignals, scored: Scored, settings: Settings) -> Resa
     return dict(sorted(table.items(), key=lambda item: -item[1]["auc"].value))
 
 
-def section(found: Mapping[str, Mapping[str, Finding]], settings: Settings) -> list[Section]:
-    """The bootstrap table as a section; none where there is no table."""
+def _ties(signals: AuditSignals, scored: Scored) -> tuple[str, ...]:
+    """How coarse RMIA is: it has as many values as there are population texts, and one more."""
+    population = signals.shared.population_shadows
+    if RMIA not in scored.values or population is None:
+        return ()
+    values, counts = np.unique(scored.values[RMIA][0, 0], return_counts=True)
+    most, share = float(values[counts.argmax()]), counts.max() / counts.sum()
+    if share <= TIED or len(values) == 1 and counts[0] == 1:
+        return ()
+    gamma = signals.options.tokens.gamma
+    said = (
+        f"{RMIA} has {len(values):,} different values on {counts.sum():,} texts ({population.log_odds.shape[1]:,} "
+        f"population texts); {formats.rate(share)} of the texts have the value {most:.3g}"
+    )
+    if most == 0:
+        return (
+            f"{said}: they exceed no population text by a factor of {gamma:g}. Lower --rmia_gamma: a text that the "
+            "audited model knows as well as IN does has a ratio below 2",
+        )  # fmt: skip
+    return (f"{said}. " + ("Raise --rmia_gamma" if most == 1 else "Give more population texts"),)
+
+
+def section(found: TextFindings, settings: Settings) -> list[Section]:
+    """The bootstrap table, and what the words alone say; none of what is not there."""
+    return [*_draws(found.draws, settings), *_words(found.words)]
+
+
+def _words(found: Finding | None) -> list[Section]:
+    if found is None:
+        return []
+    text = (
+        "A forest on a bag of words, judged on texts it was not fitted on; it has seen no language model. At .5 the "
+        "words say nothing. A score that does no better has not been shown to notice membership."
+    )
+    table = Table(
+        "Forgotten and kept texts by their words alone", f"[ ] {formats.rate(found.level)} interval (DeLong).",
+        ("", *headers(("auc",))), (("bag of words", found),),
+    )  # fmt: skip
+    return [Section("words", "Are forgotten and kept texts alike?", text, table, findings=(found,))]
+
+
+def _words_separate(found: Finding) -> str:
+    return f"The words alone tell kept from forgotten texts, with an AUC of {formats.long(found)}."
+
+
+def _draws(found: Mapping[str, Mapping[str, Finding]], settings: Settings) -> list[Section]:
     if not found:
         return []
     first = next(iter(found.values()))["auc"]
@@ -63,9 +142,17 @@ def section(found: Mapping[str, Mapping[str, Finding]], settings: Settings) -> l
     return [Section("bootstrap", "How sure are these numbers?", text, table, None, findings)]
 
 
-def assumed(has_verdicts: bool, signals: AuditSignals) -> tuple[str, ...]:
-    """What verdicts on texts assume, to be read before them; nothing for other audits."""
-    return (OUT_NOTE,) if has_verdicts and signals.kind == scores.TOKENS else ()
+def doubts(found: TextFindings, has_verdicts: bool, signals: AuditSignals) -> tuple[str, ...]:
+    """What is to be read before any number of an audit of texts; nothing for other audits."""
+    note = RUN_NOTE if signals.is_run else OUT_NOTE
+    said = (note,) if has_verdicts and signals.kind == scores.TOKENS else ()
+    if found.words is None or not wording.is_different(found.words):
+        return said
+    return (
+        *said,
+        f"{_words_separate(found.words)} They are different kinds of text: a score that separates them may read the "
+        "kind and not what the model has seen.",
+    )
 
 
 def provenance(signals: AuditSignals) -> dict[str, str]:

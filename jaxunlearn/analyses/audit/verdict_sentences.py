@@ -103,7 +103,7 @@ def request(group: GroupTests, level: float) -> str:
             "These rows are so easy that a model answers the same with or without them. No audit of answers can tell."
         )
     if np.isnan(group.kept[0]):
-        return "As a whole it cannot be told."
+        return "The request is still in the model." if is_in else "As a whole it cannot be told."
     return (
         f"As a whole it cannot be told: about {kept} (100 % = as if never forgotten, 0 % = as if never seen; below 0 "
         "is normal for groups of similar rows)."
@@ -160,6 +160,8 @@ def reasons(found: Judgement) -> np.ndarray:
     if found.group.is_suppressed:
         low = (found.codes == SUPPRESSED) & (tests.p_low > found.level)
         made = np.where(low, "the request as a whole is answered unlike by any model that never saw it", made)
+    if found.replaced is not None:
+        made = np.where(found.replaced, "exactly the loss of many other texts: its answer was replaced", made)
     return made
 
 

@@ -18,6 +18,8 @@ from jaxunlearn.settings import Settings
 
 Inputs = Any
 Result = Any
+PROMPTED = "prompted:"  # an audited role: the originals, whose forgotten texts are asked for behind a prompt
+CLASSES, TEXTS = "classes", "texts"  # what the rows of a run are
 
 
 class Context(NamedTuple):
@@ -80,6 +82,8 @@ class RecordedRun(NamedTuple):
       training_mode: (role, rows, batch) -> [M, n, C] logits with BatchNorm in training mode; None where there are none.
       relearned: role -> what the Reminiscence Attack sees of it, relearned where it is not recorded yet;
         check_relearning: raises for a run that cannot be attacked, before anything is trained.
+      predicted: [N, T - 1] bool, which predictions of texts count; None for a run of classes. Of texts, `logits` holds
+        what `scores.tokens.recorded` makes. texts: [N] the texts themselves, or None.
       external_shadows: (folder of another run, options of scores) -> (name, (Signals of its shadow models on the
         target rows, on the population rows, on their own training rows)).
     """
@@ -104,6 +108,8 @@ class RecordedRun(NamedTuple):
     external_shadows: Callable[..., tuple[str, tuple[Any, ...]]]
     relearned: Callable[[str], Any]
     check_relearning: Callable[[], None]
+    predicted: np.ndarray | None = None
+    texts: np.ndarray | None = None
 
 
 class ArrayInput(NamedTuple):
@@ -141,6 +147,7 @@ class Analysis(NamedTuple):
       compose: (Result, settings) -> Report.
       is_plan: settings -> whether they only ask what there is and what it lacks, as a dry run says.
       needs: (settings, split of a run) -> lines: what there will be, and what it lacks; printed for such a plan.
+      reads: which kinds of runs it can analyse, of CLASSES and TEXTS.
       outputs: what it owns in a folder, as patterns: --overwrite=NAME deletes them.
       joins: other analyses whose sections its report takes up where the folder holds their results.
       further: other kinds of arrays that it reads.
@@ -167,6 +174,7 @@ class Analysis(NamedTuple):
     is_plan: Callable[[Settings], bool] = lambda settings: False
     needs: Callable[[Settings, records.Split], list[tuple[str, str]]] = lambda settings, split: []
     narrow: Callable[[Settings], Settings] = lambda settings: settings
+    reads: tuple[str, ...] = (CLASSES,)
     sections_of: Callable[[Any], list[Section]] | None = None
 
 

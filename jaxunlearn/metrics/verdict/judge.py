@@ -91,6 +91,7 @@ class Judgement(NamedTuple):
         there are too few shadows for two groups.
       disputed: [|F|] bool, rows that are CANNOT TELL only because too few groups agree; None likewise.
       groups: number of these groups.
+      replaced: [|F|] bool, rows that are SUPPRESSED as their answer is not a model's own; None where not looked at.
     """
 
     codes: np.ndarray
@@ -109,6 +110,7 @@ class Judgement(NamedTuple):
     agreement: np.ndarray | None = None
     disputed: np.ndarray | None = None
     groups: int = 0
+    replaced: np.ndarray | None = None
 
 
 def judge(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Judgement:

@@ -7,7 +7,7 @@ Nothing here imports the other scores; the lines of the table are `lm_*` in `sco
 """
 
 from jaxunlearn.scores.tokens.evidence import EXPECTED, FIELDS, TokenEvidence, from_arrays
-from jaxunlearn.scores.tokens.extraction import TokenSignals, extract, from_logits
+from jaxunlearn.scores.tokens.extraction import TokenSignals, extract, from_logits, recorded, unpacked, width
 from jaxunlearn.scores.tokens.options import TokenOptions
 from jaxunlearn.scores.tokens.options import check as check_options
 from jaxunlearn.scores.tokens.references import log_odds

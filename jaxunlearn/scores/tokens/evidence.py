@@ -17,48 +17,57 @@ from jaxunlearn.scores.tokens.options import TokenOptions
 from jaxunlearn.scores.tokens.statistics import BLOCK_BYTES, TextSignals, nll, summarise
 
 MOMENTS = ("entropy", "model_std", "vocab_mean", "vocab_std")
+LARGEST = 1e6  # nats; beyond, numbers stand for "nothing here"
 ROUNDING = 1e-3  # log-probabilities that low precision has rounded above 0, by at most so much, count as 0
 
 
-def _loss(axes: str, *aliases: str) -> ArrayField:
-    return ArrayField(axes, "numbers", aliases={name: axes for name in aliases})
+def _numbers(axes: str, needs: tuple[str, ...] = (), aliases: Mapping[str, str] = {}) -> ArrayField:  # noqa: B006
+    """Numbers that may be NaN at places that a mask leaves out; `from_arrays` looks at all others."""
+    return ArrayField(axes, "numbers", needs=needs, aliases=aliases, finite=False)
 
 
 # Axis letters: N texts, T predictions of the audited model, V, W those of IN and OUT models (tokenizers of their own);
-# S OUT models; P population texts with Q, X, Y predictions; A edited copies of Z predictions; K neighbours, L steps.
+# U those of the retrained one; S OUT models; P population texts with Q, X, Y, R predictions; A edited copies of Z
+# predictions; K neighbours, L steps.
 FIELDS: dict[str, ArrayField] = {
-    "nll_target": _loss("N", "nll"),
-    "nll_fit": _loss("N"),
-    "nll_ref": _loss("N|SN"),
-    "token_logp_target": ArrayField("NT", "numbers", aliases={"token_logp": "NT"}),
+    "nll_target": _numbers("N", aliases={"nll": "N"}),
+    "nll_fit": _numbers("N|?N"),  # several are refused with a reason
+    "nll_ref": _numbers("N|SN"),
+    "nll_retrained": _numbers("N"),
+    "token_logp_target": _numbers("NT", aliases={"token_logp": "NT"}),
     "mask": ArrayField("NT", "flags", aliases={"target_mask": "NT"}),
-    "token_logp_fit": ArrayField("NV", "numbers"),
+    "token_logp_fit": _numbers("NV|?NV"),
     "mask_fit": ArrayField("NV", "flags", needs=("token_logp_fit",)),
-    "token_logp_ref": ArrayField("NW|SNW", "numbers"),
+    "token_logp_ref": _numbers("NW|SNW"),
     "mask_ref": ArrayField("NW", "flags", needs=("token_logp_ref",)),
-    **{name: ArrayField("NT", "numbers", needs=("token_logp_target",)) for name in ("entropy", "vocab_mean")},
-    "model_std": ArrayField("NT", "numbers", needs=("entropy",), aliases={"model_sd": "NT"}),
-    "vocab_std": ArrayField("NT", "numbers", needs=("vocab_mean",), aliases={"vocab_sd": "NT"}),
+    "token_logp_retrained": _numbers("NU"),
+    "mask_retrained": ArrayField("NU", "flags", needs=("token_logp_retrained",)),
+    **{name: _numbers("NT", needs=("token_logp_target",)) for name in ("entropy", "vocab_mean")},
+    "model_std": _numbers("NT", needs=("entropy",), aliases={"model_sd": "NT"}),
+    "vocab_std": _numbers("NT", needs=("vocab_mean",), aliases={"vocab_sd": "NT"}),
     "texts": ArrayField("N", "ids"),
-    "compressed_len": ArrayField("N", "numbers", needs=("num_chars",)),
-    "num_chars": ArrayField("N", "numbers", needs=("compressed_len",), aliases={"n_chars": "N"}),
-    "nll_lower": _loss("N"),
-    "nll_recall": _loss("N"),
-    "nll_recall_member": ArrayField("N", "numbers", needs=("nll_recall",)),
-    "nll_neighbours": _loss("KN"),
-    "token_logp_pac": ArrayField("ANZ", "numbers", needs=("mask_pac", "token_logp_target")),
+    "compressed_len": _numbers("N", needs=("num_chars",)),
+    "num_chars": _numbers("N", needs=("compressed_len",), aliases={"n_chars": "N"}),
+    "nll_lower": _numbers("N"),
+    "nll_recall": _numbers("N"),
+    "nll_recall_member": _numbers("N", needs=("nll_recall",)),
+    "nll_neighbours": _numbers("KN"),
+    "token_logp_pac": _numbers("ANZ", needs=("mask_pac", "token_logp_target")),
     "mask_pac": ArrayField("ANZ", "flags", needs=("token_logp_pac",)),
-    "pop_nll_target": _loss("P", "pop_nll"),
-    "pop_nll_fit": _loss("P"),
-    "pop_nll_ref": _loss("P|SP"),
-    "pop_token_logp_target": ArrayField("PQ", "numbers"),
+    "pop_nll_target": _numbers("P", aliases={"pop_nll": "P"}),
+    "pop_nll_fit": _numbers("P"),
+    "pop_nll_ref": _numbers("P|SP"),
+    "pop_nll_retrained": _numbers("P"),
+    "pop_token_logp_target": _numbers("PQ"),
     "pop_mask": ArrayField("PQ", "flags"),
-    "pop_token_logp_fit": ArrayField("PX", "numbers"),
+    "pop_token_logp_fit": _numbers("PX"),
     "pop_mask_fit": ArrayField("PX", "flags", needs=("pop_token_logp_fit",)),
-    "pop_token_logp_ref": ArrayField("PY|SPY", "numbers"),
+    "pop_token_logp_ref": _numbers("PY|SPY"),
     "pop_mask_ref": ArrayField("PY", "flags", needs=("pop_token_logp_ref",)),
-    "nll_steps": _loss("LN", "nll_by_step"),
-    "steps": ArrayField("L", "numbers", needs=("nll_steps",)),
+    "pop_token_logp_retrained": _numbers("PR"),
+    "pop_mask_retrained": ArrayField("PR", "flags", needs=("pop_token_logp_retrained",)),
+    "nll_steps": _numbers("LN", aliases={"nll_by_step": "LN"}),
+    "steps": _numbers("L", needs=("nll_steps",)),
     "forgotten": ArrayField("N", "flags"),
     "label": ArrayField("N", "flags"),
     "ids": ArrayField("N", "ids"),
@@ -75,8 +84,9 @@ class TokenEvidence(NamedTuple):
     """What scores of texts read, after the pass.
 
     Attributes:
-      target: [N] losses of the audited model; fit: [N] of the IN model; ref: [S, N] of OUT models.
-      pop_target, pop_fit: [P], pop_ref: [S, P] of population texts; all but `target` may be None.
+      target: [N] losses of the audited model; fit: [N] of the IN model; ref: [S, N] of OUT models; retrained: [N] of
+        exact retraining of the same request.
+      pop_target, pop_fit, pop_retrained: [P], pop_ref: [S, P] of population texts; all but `target` may be None.
       signals: TextSignals of the audited model.
       steps: [L, N] losses of the audited model at L steps of a training, and degrees: [L] how far it was, in (0, 1].
       forgotten: [N] bool, or None.
@@ -85,9 +95,11 @@ class TokenEvidence(NamedTuple):
     target: np.ndarray
     fit: np.ndarray | None
     ref: np.ndarray | None
+    retrained: np.ndarray | None
     pop_target: np.ndarray | None
     pop_fit: np.ndarray | None
     pop_ref: np.ndarray | None
+    pop_retrained: np.ndarray | None
     signals: TextSignals
     steps: np.ndarray | None
     degrees: np.ndarray | None
@@ -103,7 +115,8 @@ def from_arrays(values: Mapping[str, np.ndarray], options: TokenOptions) -> Toke
     """
     forgotten = _forgotten(values)
     target, signals = _audited(values, options)
-    losses = {name: _losses(values, name) for name in ("fit", "ref", "pop_target", "pop_fit", "pop_ref")}
+    models = ("fit", "ref", "retrained")
+    losses = {name: _losses(values, name) for name in (*models, "pop_target", *(f"pop_{name}" for name in models))}
     for name in ("ref", "pop_ref"):
         line = losses[name]
         losses[name] = None if line is None else np.atleast_2d(line)
@@ -167,6 +180,12 @@ def _losses(values: Mapping[str, np.ndarray], model: str) -> np.ndarray | None:
     prefix, _, name = model.rpartition("_")
     prefix = f"{prefix}_" if prefix else ""
     plain, tokens = f"{prefix}nll_{name}", f"{prefix}token_logp_{name}"
+    for given, axes in ((plain, 1), (tokens, 2)):
+        if model == "fit" and given in values and np.ndim(values[given]) > axes:
+            raise errors.ShapeError(
+                f"{given} has shape {np.shape(values[given])}: IN is one model, the audited one as it was before "
+                f"unlearning. Give one model's answers, e.g. {given}[0]; only OUT models (`nll_ref`) may be several."
+            )
     if plain in values and tokens in values:
         raise errors.DataError(f"a model is given twice, by `{tokens}` and `{plain}`; give one of them.")
     if plain in values:
@@ -243,6 +262,12 @@ def _checked_tokens(name: str, logp: np.ndarray, mask: np.ndarray, first: int) -
             f"{name} is {logp[row, column]} at text {first + row}, prediction {column}, which the mask counts "
             f"({len(broken)} such place(s) here)."
         )
+    if logp.min() < -LARGEST:
+        row, column = map(int, np.unravel_index(logp.argmin(), logp.shape))
+        raise errors.DataError(
+            f"{name} is {logp[row, column]:.4g} at text {first + row}, prediction {column}, which the mask counts: no "
+            "log-probability is so small. Where a number stands for padding, the mask must be 0."
+        )
     if logp.max() > ROUNDING:
         row, column = map(int, np.unravel_index(logp.argmax(), logp.shape))
         inside = logp[mask]
@@ -285,6 +310,12 @@ def _checked_loss(name: str, values: np.ndarray) -> np.ndarray:
         raise errors.DataError(
             f"{name} is {values[place]:.4g} at {_place(place)}: a loss is minus the mean log-probability of a text's "
             "tokens, at least 0. Change the sign of log-probabilities."
+        )
+    if values.max() > LARGEST:
+        place = np.unravel_index(values.argmax(), values.shape)
+        raise errors.DataError(
+            f"{name} is {values[place]:.4g} at {_place(place)}: no mean loss is so large. Leave the text out of every "
+            "array, or divide sums by their numbers of tokens."
         )
     return np.maximum(values, 0)
 

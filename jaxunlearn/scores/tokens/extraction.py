@@ -4,7 +4,7 @@ Logits at position j predict token j + 1, so T tokens have T - 1 predictions. A 
 real (the published code looks at token j only, which counts a padding token as target in every row that is not the
 longest of its batch: a text's loss then depends on the other rows; `pad_target` repeats that).
 
-    signals = tokens.extract(lambda ids, mask: model.apply(params, ids, mask), ids, mask)
+    signals = tokens.extract(model.apply, params, ids, mask)
     np.savez("tokens.npz", token_logp_target=signals.logp, mask=signals.mask, entropy=signals.entropy, ...)
 """
 
@@ -29,6 +29,7 @@ class TokenSignals(NamedTuple):
       model_std: standard deviation of log p under p (Min-K++ as published in its paper).
       vocab_mean, vocab_std: plain mean and unbiased deviation of log p over the vocabulary (Min-K++ as in released
         benchmark code).
+      right: 1 where the token that came was the likeliest, else 0; no score reads it.
       mask: bool, whether the prediction counts.
     """
 
@@ -37,7 +38,11 @@ class TokenSignals(NamedTuple):
     model_std: Array
     vocab_mean: Array
     vocab_std: Array
+    right: Array
     mask: Array
+
+
+_RECORDED = TokenSignals._fields[:-1]  # the mask follows from the tokens
 
 
 @partial(jax.jit, static_argnames=("pad_target",))
@@ -63,7 +68,7 @@ def from_logits(logits: jax.Array, ids: jax.Array, mask: jax.Array, *, pad_targe
     targets = ids[:, 1:]
     if not length:
         empty = jnp.zeros(counts.shape, jnp.float32)
-        return TokenSignals(empty, empty, empty, empty, empty, counts)
+        return TokenSignals(*(*[empty] * len(_RECORDED), counts))
 
     def position(j: jax.Array) -> tuple[jax.Array, ...]:
         read = jax.nn.log_softmax(logits[:, j].astype(jnp.float32), -1)
@@ -77,15 +82,47 @@ def from_logits(logits: jax.Array, ids: jax.Array, mask: jax.Array, *, pad_targe
         plain = jnp.sum(finite, -1) / number
         square = jnp.sum(jnp.where(known, (finite - plain[:, None]) ** 2, 0.0), -1) / jnp.maximum(number - 1, 1)
         logp = jnp.take_along_axis(read, targets[:, j, None], -1)[:, 0]
-        return logp, -mean, jnp.sqrt(variance), plain, jnp.sqrt(square)
+        hit = (jnp.argmax(read, -1) == targets[:, j]).astype(jnp.float32)
+        return logp, -mean, jnp.sqrt(variance), plain, jnp.sqrt(square), hit
 
     fields = jax.lax.map(position, jnp.arange(length))
     signals = [jnp.where(counts, field.T, 0.0) for field in fields]
-    return TokenSignals(signals[0], signals[1], signals[2], signals[3], signals[4], counts)
+    return TokenSignals(*(*signals, counts))
+
+
+def width(length: int) -> int:
+    """How many numbers `recorded` makes of a text of so many tokens."""
+    return len(_RECORDED) * (length - 1)
+
+
+def recorded(logits: jax.Array, ids: jax.Array) -> jax.Array:
+    """Signals of all predictions of a batch side by side, as a run folder keeps them.
+
+    Args:
+      logits: [B, T, V].
+      ids: [B, T] int token ids, -1 = padding at the end.
+
+    Returns:
+      [B, 6 * (T - 1)] float32: logp, entropy, model_std, vocab_mean, vocab_std, right, each of T - 1 positions.
+    """
+    signals = from_logits(logits, ids, ids >= 0)
+    return jnp.concatenate([getattr(signals, name) for name in _RECORDED], -1)
+
+
+def unpacked(values: Array, mask: Array) -> TokenSignals:
+    """The signals from what `recorded` made.
+
+    Args:
+      values: [..., N, 6 * (T - 1)].
+      mask: [N, T - 1] bool, the predictions that count (a prompt's do not).
+    """
+    fields = np.split(np.asarray(values, np.float32), len(_RECORDED), axis=-1)
+    return TokenSignals(*(*(np.where(mask, field, np.float32(0)) for field in fields), np.asarray(mask, bool)))
 
 
 def extract(
-    apply_fn: Callable[[jax.Array, jax.Array], jax.Array],
+    apply_fn: Callable[[Any, jax.Array, jax.Array], jax.Array],
+    params: Any,
     ids: Any,
     mask: Any,
     *,
@@ -95,7 +132,9 @@ def extract(
     """Runs a model over all texts, batch after batch, and keeps the signals per token only.
 
     Args:
-      apply_fn: (ids [B, T], mask [B, T]) -> logits [B, T, V]; traced.
+      apply_fn: (params, ids [B, T], mask [B, T]) -> logits [B, T, V]; traced. Models of one architecture share one
+        program where the same function is given for all of them.
+      params: whatever `apply_fn` takes.
       ids: [N, T] int token ids.
       mask: [N, T] 1 = real token.
       batch: texts per forward pass.
@@ -106,6 +145,13 @@ def extract(
 
     Raises:
       ShapeError, DataError: ids and mask that do not fit together, or are no whole numbers.
+
+    Example:
+      >>> import numpy as np
+      >>> follows = np.log(np.array([[0.1, 0.9], [0.5, 0.5]], np.float32))  # of two tokens, each by the one before
+      >>> found = extract(lambda table, ids, mask: table[ids], follows, np.array([[0, 1, 1]]), np.ones((1, 3), int))
+      >>> np.exp(found.logp).round(2).tolist()
+      [[0.8999999761581421, 0.5]]
     """
     ids, mask = np.asarray(ids), np.asarray(mask)
     sizes = checks.shape("NT NT", ids=ids, mask=mask)
@@ -114,16 +160,19 @@ def extract(
         raise errors.DataError(f"ids have dtype {ids.dtype}, expected whole numbers: the tokenizer's ids.")
     if sizes["N"] == 0:
         raise errors.ShapeError(f"ids hold no text: they have shape {ids.shape}.")
-
-    @jax.jit
-    def one_pass(rows: jax.Array, real: jax.Array) -> TokenSignals:
-        return from_logits(apply_fn(rows, real), rows, real, pad_target=pad_target)
-
+    params = jax.tree.map(jnp.asarray, params)
     blocks = []
     for start in range(0, len(ids), batch):
         # The last batch is filled up with its own first text, so that one program serves all.
         rows = np.arange(start, start + batch)
         rows = np.where(rows < len(ids), rows, start)
-        done = jax.tree.map(np.asarray, one_pass(ids[rows].astype(np.int32), mask[rows]))
-        blocks.append(TokenSignals(*(field[: len(ids) - start] for field in done)))
+        signals = _one_pass(apply_fn, params, ids[rows].astype(np.int32), mask[rows], pad_target)
+        blocks.append(TokenSignals(*(np.asarray(field)[: len(ids) - start] for field in signals)))
     return jax.tree.map(lambda *fields: np.concatenate(fields), *blocks)
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _one_pass(
+    apply_fn: Callable[..., jax.Array], params: Any, ids: jax.Array, mask: jax.Array, pad_target: bool
+) -> TokenSignals:
+    return from_logits(apply_fn(params, ids, mask), ids, mask, pad_target=pad_target)

@@ -8,7 +8,9 @@ import numpy as np
 
 def deflated(texts: Iterable[str]) -> np.ndarray:
     """[N] float64 bytes of the UTF-8 text compressed by zlib (level 6), per CHARACTER; NaN for an empty text."""
-    sizes = [(len(zlib.compress(str(text).encode(), 6)), len(str(text))) for text in texts]
+    # Broken UTF-16 (half of a pair) is kept as it is; what cannot be encoded has a size all the same.
+    written = [(str(text).encode(errors="surrogatepass"), len(str(text))) for text in texts]
+    sizes = [(len(zlib.compress(raw, 6)), length) for raw, length in written]
     return np.array([size / length if length else np.nan for size, length in sizes])
 
 
