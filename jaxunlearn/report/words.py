@@ -66,6 +66,9 @@ def largest(count: int, what: str, end: str = "largest") -> str:
     return f"{end.capitalize()} of {formats.count(count)} {what}, chosen after looking"
 
 
+POINTS = "points"  # per cent points
+
+
 def closest(
     gaps: Mapping[str, Finding],
     untouched: Finding | None,
@@ -73,6 +76,7 @@ def closest(
     behind: Mapping[str, Finding],
     best: str,
     over: str,
+    unit: str = POINTS,
 ) -> str:
     """Which method comes closest to exact retraining, if any comes closer than doing nothing.
 
@@ -83,6 +87,7 @@ def closest(
       behind: method -> its gap minus that of `best`; intervals for all pairs together.
       best: the method that may be named; "" where none is closer than doing nothing by its interval.
       over: what the gap is taken over, as a sentence names it: "UA, RA and TA".
+      unit: of the gaps: "points" prints fractions as per cent points, any other as they are.
     """
     if not gaps:
         return "No unlearning method was measured, so none is compared with retraining."
@@ -90,10 +95,11 @@ def closest(
     names = _together(list(gaps))
     if not known:
         return f"How close {names} comes to retraining in {over} is not known: not all of these numbers were measured."
-    nothing = None if untouched is None or math.isnan(untouched.value) else _points(untouched)
+    nothing = None if untouched is None or math.isnan(untouched.value) else _apart(untouched, unit)
     if best:
         level = formats.rate(gaps[best].level)
-        shown = f"{_points(gaps[best])} points away, {_points(gains[best])} less than doing nothing ({nothing})"
+        away, less = _apart(gaps[best], unit), _apart(gains[best], unit)
+        shown = f"{away} {unit} away, {less} less than doing nothing ({nothing})"
         if len(known) == 1:
             return f"{best} is closer to retraining in {over} than doing nothing: {shown}, {level} intervals."
         tied = [name for name, one in behind.items() if one.low <= 0]
@@ -103,7 +109,7 @@ def closest(
             f"together. {largest(len(known), 'gaps', 'smallest')}.{others}"
         )
     smallest = min(known, key=lambda name: known[name].value)
-    shown = f"{smallest}, {_points(known[smallest])} points away"
+    shown = f"{smallest}, {_apart(known[smallest], unit)} {unit} away"
     which = shown if len(known) == 1 else f"{largest(len(known), 'gaps', 'smallest').lower()}: {shown}"
     if nothing is None:
         return (
@@ -112,11 +118,11 @@ def closest(
     if all(math.isnan(gain.low) for gain in gains.values()):
         return (
             f"Too few forget sets for intervals, so no method is called closer to retraining in {over} than doing "
-            f"nothing, which is {nothing} points away ({which})."
+            f"nothing, which is {nothing} {unit} away ({which})."
         )
     subject = f"{smallest} is not" if len(known) == 1 else "No method is"
     return (
-        f"{subject} closer to retraining in {over} than doing nothing, which is {nothing} points away, by the "
+        f"{subject} closer to retraining in {over} than doing nothing, which is {nothing} {unit} away, by the "
         f"intervals ({which})."
     )
 
@@ -128,13 +134,15 @@ def _together(names: list[str], most: int = 5) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-def _points(finding: Finding) -> str:
-    """A fraction in per cent points, with its interval where it has one."""
-    value = formats.number(finding.value, 1, percent=True)
+def _apart(finding: Finding, unit: str) -> str:
+    """A gap in its unit, with its interval where it has one."""
+
+    def shown(value: float) -> str:
+        return formats.number(value, 1, percent=True) if unit == POINTS else formats.number(value)
+
     if math.isnan(finding.low) or math.isnan(finding.high):
-        return value
-    low, high = (formats.number(end, 1, percent=True) for end in (finding.low, finding.high))
-    return f"{value} [{low}, {high}]"
+        return shown(finding.value)
+    return f"{shown(finding.value)} [{shown(finding.low)}, {shown(finding.high)}]"
 
 
 def units(design: Design) -> str:

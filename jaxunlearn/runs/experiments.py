@@ -5,17 +5,18 @@
 Everything here is quick; what it refuses, it refuses before a run folder is touched.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import data, errors, models, population, store, unlearn
+from jaxunlearn import data, errors, models, population, records, store, unlearn
 from jaxunlearn.data import augment
 from jaxunlearn.models import cost
 from jaxunlearn.population import lift
 from jaxunlearn.records import Dataset
+from jaxunlearn.scores import tokens
 from jaxunlearn.settings import Settings
 
 # Forward FLOPs (multiply-add = 2) of the largest convolution of one member and batch, up to which a GPU is filled only
@@ -71,7 +72,10 @@ def prepare(settings: Settings) -> Experiment:
             f"train.batch = {train.batch} is more than the {dataset.num_train} rows of the train pool."
         )
     shape = tuple(dataset.inputs.shape[1:])
-    measured = cost.describe(models.build(settings.model, dataset.num_classes), shape)
+    models.check_kind(settings.model.name, bool(dataset.vocabulary))
+    if dataset.vocabulary and train.keep == "best":
+        raise errors.ConfigError("train.keep = 'best' chooses by right answers of classes; for texts set it to 'last'.")
+    measured = cost.describe(models.build(settings.model, dataset.num_answers), shape)
     policy = choose_policy(settings, measured)
     task = build_task(settings, dataset, policy.conv)
     facts = {"inputs": np.asarray(dataset.inputs), "labels": dataset.labels, "train": dataset.num_train}
@@ -79,21 +83,24 @@ def prepare(settings: Settings) -> Experiment:
         facts["groups"] = np.asarray(dataset.groups)  # the second labelling decides who is forgotten
     if dataset.class_values:  # the same numbers name other classes to forget
         facts["classes"] = np.array(dataset.class_values)
+    if dataset.vocabulary:
+        facts |= {"vocabulary": dataset.vocabulary}
+        facts |= {} if dataset.prompts is None else {"prompts": np.asarray(dataset.prompts)}
     normalisation = {"scale": dataset.scale, "mean": dataset.mean, "std": dataset.std}
     return Experiment(settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, policy, measured)
 
 
 def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Task:
     """The supervised task of these settings, with its convolutions in the given form; answers are float32."""
-    trained = build_network(settings, dataset, conv)
-    evaluator = models.build(settings.model, dataset.num_classes, conv=conv, dtype="float32")
-    return population.supervised(trained.module, evaluator, trained.prepare, settings.train, trained.example)
+    trained, evaluator = build_network(settings, dataset, conv), build_evaluator(settings, dataset, conv)
+    more = {"record": tokens.recorded} if dataset.vocabulary else {}
+    return population.supervised(trained.module, evaluator, trained.prepare, settings.train, trained.example, **more)
 
 
 def in_training_mode(experiment: Experiment) -> population.Task:
     """The experiment's task with answers of a network in training mode: BatchNorm by the batch."""
     settings, dataset = experiment.settings, experiment.dataset
-    evaluator = models.build(settings.model, dataset.num_classes, conv=experiment.policy.conv, dtype="float32")
+    evaluator = build_evaluator(settings, dataset, experiment.policy.conv)
     return population.in_training_mode(
         experiment.task, evaluator, build_network(settings, dataset, experiment.policy.conv).prepare
     )
@@ -101,10 +108,28 @@ def in_training_mode(experiment: Experiment) -> population.Task:
 
 def build_network(settings: Settings, dataset: Dataset, conv: str) -> unlearn.Network:
     """The network for training, with its convolutions in the given form, and the way its inputs are prepared."""
-    module = models.build(settings.model, dataset.num_classes, conv=conv, dtype=settings.model.dtype)
+    module = models.build(settings.model, dataset.num_answers, conv=conv, dtype=settings.model.dtype)
     prepare_inputs = augment.prepare(dataset, settings.data.augment, settings.data.pad)
     example = jax.ShapeDtypeStruct(tuple(dataset.inputs.shape[1:]), jnp.dtype(dataset.inputs.dtype))
-    return unlearn.Network(module, prepare_inputs, example, dataset.num_classes)
+    return unlearn.Network(module, prepare_inputs, example, dataset.num_answers)
+
+
+def build_evaluator(settings: Settings, dataset: Dataset, conv: str) -> Any:
+    """The same network as a flax module for answering: float32, whatever training computes in."""
+    return models.build(settings.model, dataset.num_answers, conv=conv, dtype="float32")
+
+
+def require_classes(experiment: Experiment, command: str) -> None:
+    """Refuses texts where a command works on classes.
+
+    Raises:
+      ConfigError: the data set holds texts.
+    """
+    if experiment.dataset.vocabulary:
+        raise errors.ConfigError(
+            f"{command} works on classes, but {experiment.dataset.name!r} holds texts. For texts there are "
+            "launch.audit, launch.unlearn and launch.study with study.kind = methods."
+        )
 
 
 def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
@@ -147,5 +172,13 @@ def lifting(experiment: Experiment, members: int) -> population.Lifting:
 
 
 def resident(experiment: Experiment) -> population.Resident:
-    """The data set as it lives on the device."""
-    return population.Resident(np.asarray(experiment.dataset.inputs), np.asarray(experiment.dataset.labels, np.int32))
+    """The data set as it lives on the device; of texts, the labels are the next tokens."""
+    dataset = experiment.dataset
+    labels = records.next_tokens(dataset) if dataset.vocabulary else np.asarray(dataset.labels, np.int32)
+    return population.Resident(np.asarray(dataset.inputs), labels)
+
+
+def recorded_width(experiment: Experiment) -> int:
+    """How many numbers are recorded per row and model: the logits of a classifier, or the signals of next tokens."""
+    dataset = experiment.dataset
+    return tokens.width(dataset.inputs.shape[1]) if dataset.vocabulary else dataset.num_classes

@@ -104,7 +104,7 @@ def _key(experiment: experiments.Experiment) -> str:
         "devices": experiment.policy.devices,
         "model": vars(experiment.settings.model),
         "shape": experiment.dataset.inputs.shape[1:],
-        "classes": experiment.dataset.num_classes,
+        "classes": experiment.dataset.num_answers,
         "batch": experiment.settings.train.batch,
         "augment": experiment.settings.data.augment,
     }

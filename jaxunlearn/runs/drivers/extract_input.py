@@ -60,6 +60,7 @@ def prepare(chosen: Settings) -> run_input.Prepared:
     _check_roles(chosen.extract.roles)
     options.check(attack.of_settings(chosen.extract))
     experiment, reporter = experiments.prepare(chosen), progress.Reporter()
+    experiments.require_classes(experiment, "launch.extract")
     extracted.check(experiment)
     audited.check(experiment)
     asked: tuple[variants.Variant, ...] = ()

@@ -46,6 +46,7 @@ def run(chosen: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: boo
     leaks.check(chosen)
     others = None if not chosen.leaks.shadow_from else shadow_side(chosen)
     experiment = experiments.prepare(leaks.narrow(chosen))
+    experiments.require_classes(experiment, "launch.leaks")
     if chosen.leaks.defence == "top_k":
         defences.check_top_k(chosen.leaks.top_k, experiment.dataset.num_classes)
     role = leaks.describe(experiment)

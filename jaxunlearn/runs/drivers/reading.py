@@ -7,7 +7,7 @@ import numpy as np
 from jaxunlearn import errors, keys, population, progress, records, store, trees
 from jaxunlearn.analyses.base import RecordedRun, RoleLogits
 from jaxunlearn.data import forget, naming
-from jaxunlearn.runs import experiments, roles, splits
+from jaxunlearn.runs import answers, experiments, prompts, roles, splits
 from jaxunlearn.runs.drivers import external
 from jaxunlearn.runs.execution import members, recording, relearning
 from jaxunlearn.runs.roles import audited, extracted, shadow, unlearned, variants
@@ -35,6 +35,8 @@ def recorded_run(
 
     def logits(name: str, view: str = recording.CLEAN) -> RoleLogits:
         if (name, view) not in cache:
+            if view in prompts.KINDS:
+                _record_prompted(run, reporter, experiment, split, name, view)
             cache[name, view] = role_logits(run, experiment, name, view)
         return cache[name, view]
 
@@ -91,6 +93,8 @@ def planned_run(experiment: experiments.Experiment, split: records.Split) -> Rec
         external_shadows=nothing,
         relearned=nothing,
         check_relearning=lambda: relearning.check(experiment, split),
+        predicted=answers.predicted(dataset) if dataset.vocabulary else None,
+        texts=None if dataset.texts is None else np.asarray(dataset.texts),
     )
 
 
@@ -168,6 +172,20 @@ def _check_there(run_folder: store.Run, experiment: experiments.Experiment, name
         if not run_folder.path(*parts).exists():
             raise errors.StoreError(f"{run_folder.path(*parts)} is missing. {command}")
     return command
+
+
+def _record_prompted(
+    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split, name: str,
+    view: str,
+) -> None:  # fmt: skip
+    """Records a role of language models behind a prompt, where that is not there yet.
+
+    Raises:
+      StoreError: a damaged population; run the command again.
+    """
+    spec = roles.claim(run, described(experiment, split, name))
+    if not recording.record(run, reporter, spec, view)[1]:
+        raise errors.StoreError(f"models of {name} were damaged and are made again: run the same command again.")
 
 
 def _relearned(

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from jaxunlearn import errors, progress, records, store
 from jaxunlearn.analyses import ANALYSES
-from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
+from jaxunlearn.analyses.base import CLASSES, TEXTS, Analysis, Context, RecordedRun
 from jaxunlearn.report.section import Report
-from jaxunlearn.runs import experiments, opening, splits
+from jaxunlearn.runs import experiments, opening, prompts, splits
 from jaxunlearn.runs.drivers import delivery, external, plan, reading
 from jaxunlearn.runs.roles import audited, shadow, variants
 from jaxunlearn.runs.verbs import shadows, targets, unlearn
@@ -30,7 +30,7 @@ class Job(NamedTuple):
         it.
       report: (recorded run, context, utility and cost of all roles) -> report.
       joins: analyses whose sections the report takes up.
-      is_plan, needs: see `Analysis`.
+      is_plan, needs, reads: see `Analysis`.
     """
 
     narrow: Callable[[Settings], Settings]
@@ -41,6 +41,7 @@ class Job(NamedTuple):
     joins: tuple[str, ...] = ()
     is_plan: Callable[[Settings], bool] = lambda settings: False
     needs: Callable[[Settings, records.Split], list[tuple[str, str]]] = lambda settings, split: []
+    reads: tuple[str, ...] = (CLASSES,)
 
 
 class Prepared(NamedTuple):
@@ -76,6 +77,7 @@ def job_of(name: str) -> Job:
         analysis.joins,
         analysis.is_plan,
         analysis.needs,
+        analysis.reads,
     )
 
 
@@ -118,6 +120,11 @@ def prepare(job: Job, chosen: Settings) -> Prepared:
     narrowed = job.narrow(chosen)
     job.check(narrowed)
     experiment = experiments.prepare(narrowed)
+    if TEXTS not in job.reads:
+        experiments.require_classes(experiment, "this command")
+    elif CLASSES not in job.reads and not experiment.dataset.vocabulary:
+        raise errors.ConfigError(f"this command works on texts, but {experiment.dataset.name!r} holds none.")
+    prompts.check(experiment.settings)
     audited.check(experiment)
     reporter = progress.Reporter()
     asked: tuple[variants.Variant, ...] = ()

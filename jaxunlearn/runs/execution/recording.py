@@ -1,5 +1,7 @@
 """Recording logits of a role: every finished member on the rows of the split, clean or augmented, into one file.
 
+Of language models the signals of every next token are recorded in their place (`scores.tokens.recorded`).
+
 logits/ROLE.npy [M, n, C], line i = member i          logits/snapshots.npy, line i * K + k = member i, k-th snapshot
 """
 
@@ -11,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store, trees
-from jaxunlearn.runs import experiments, roles
+from jaxunlearn.runs import experiments, prompts, roles
 from jaxunlearn.runs.execution import members
 from jaxunlearn.store import chunks, logits
 
@@ -51,9 +53,9 @@ def record(
     places = _places(run, spec)
     wanted = len(spec.membership) * len(places)
     path = run.path("logits", file_name(spec.name, view))
-    classes = experiment.dataset.num_classes
+    width = experiments.recorded_width(experiment)
     file = logits.open_file(
-        path, wanted, len(rows), classes, experiment.settings.engine.logits_dtype, _fingerprint(spec, rows, view)
+        path, wanted, len(rows), width, experiment.settings.engine.logits_dtype, _fingerprint(spec, rows, view)
     )
     if file.damaged:
         reporter.say(f"{path} is damaged for {len(file.damaged)} member(s); their logits are computed again")
@@ -91,6 +93,9 @@ def _answers(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Logits of all members in a view, block by block, as `population.predict` yields them."""
     inputs, lifting = experiments.resident(experiment).inputs, experiments.lifting(experiment, trees.size(variables))
+    if view in prompts.KINDS:
+        yield from population.predict(prompts.task(experiment, view), variables, inputs, rows, lifting)
+        return
     if not view.startswith(TRAINING_MODE):
         key = None if view == CLEAN else keys.stream(keys.root(experiment.settings.seed), view)
         yield from population.predict(experiment.task, variables, inputs, rows, lifting, view_key=key)
@@ -119,9 +124,9 @@ def joint_logits(values: np.ndarray, parts: int, sets: int) -> np.ndarray:
 def open_file(run: store.Run, spec: roles.RoleSpec, view: str = CLEAN, lines: int = 0) -> logits.LogitsFile:
     """The role's file of logits on its rows, for answers that are computed elsewhere; `lines`: 0 = one per member."""
     path = run.path("logits", file_name(spec.name, view))
-    classes, dtype = spec.experiment.dataset.num_classes, spec.experiment.settings.engine.logits_dtype
+    width, dtype = experiments.recorded_width(spec.experiment), spec.experiment.settings.engine.logits_dtype
     mark = _fingerprint(spec, spec.rows, view)
-    return logits.open_file(path, lines or len(spec.membership), len(spec.rows), classes, dtype, mark)
+    return logits.open_file(path, lines or len(spec.membership), len(spec.rows), width, dtype, mark)
 
 
 def write(run: store.Run, spec: roles.RoleSpec, view: str, values: np.ndarray) -> np.ndarray:
@@ -155,7 +160,7 @@ def read(run: store.Run, spec: roles.RoleSpec, view: str = CLEAN) -> np.ndarray:
     if there < lines:
         raise errors.StoreError(f"{path} holds {there} of {lines} lines.")
     values = logits.read(path)
-    if values.shape[0] < lines or values.shape[1:] != (len(spec.rows), spec.experiment.dataset.num_classes):
+    if values.shape[0] < lines or values.shape[1:] != (len(spec.rows), experiments.recorded_width(spec.experiment)):
         raise errors.StoreError(f"{path} is damaged: its shape is {values.shape}.")
     return values[:lines]
 

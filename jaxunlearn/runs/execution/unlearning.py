@@ -74,7 +74,10 @@ def setup(
     if len(ways) > 1:
         hyper = {name: np.asarray([ways[place].chosen[name] for place in variant], np.float64) for name in first.swept}
     lifting = experiments.lifting(experiment, len(chosen))
-    by_group = settings.split.forget.kind == "subclass" and experiment.dataset.groups is not None
+    dataset = experiment.dataset
+    by_group = settings.split.forget.kind == "subclass" and dataset.groups is not None
+    # What is resident of texts are next tokens: rows are chosen by the groups that are their labels.
+    kinds = dataset.groups if by_group else dataset.labels if dataset.vocabulary else ()
     return running.Setup(
         network=experiments.build_network(settings, experiment.dataset, experiment.policy.conv),
         data=experiments.resident(experiment),
@@ -92,7 +95,7 @@ def setup(
         bn=settings.unlearn.bn,
         batch=settings.train.batch,
         augment=settings.unlearn.augment,
-        kinds=np.asarray(experiment.dataset.groups if by_group else (), np.int32),
+        kinds=np.asarray(kinds, np.int32),
         test=np.asarray(split.test),
         budget=0 if settings.engine.chunk else capacity.budget(list(lifting.mesh.devices.flat), settings.engine.memory),
     )
@@ -102,8 +105,10 @@ def trace(experiment: experiments.Experiment, split: records.Split, variant: Var
     """Traces a variant on the run's network, before anything is trained.
 
     Raises:
-      ConfigError: the network lacks what the method needs; a user's own method that does not run.
+      ConfigError: the network lacks what the method needs; it is for data of another kind; a user's own method that
+        does not run.
     """
+    unlearned.check_kind(experiment, variant)
     net = experiments.build_network(experiment.settings, experiment.dataset, experiment.policy.conv)
     params, statistics = jax.eval_shape(lambda: networks.init(net, keys.root(0)))
     one = {"params": params, **statistics}

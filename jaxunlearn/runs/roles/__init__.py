@@ -142,7 +142,7 @@ def disk_bytes(spec: RoleSpec) -> int:
     members, settings = len(spec.membership), spec.experiment.settings
     weights = members * spec.experiment.cost.parameters * 4 * (1 + len(settings.train.snapshots) + 3)
     lines = members * max(len(spec.snapshots), 1) * (1 + len(spec.views))
-    numbers = lines * len(spec.rows) * spec.experiment.dataset.num_classes
+    numbers = lines * len(spec.rows) * experiments.recorded_width(spec.experiment)
     return weights + numbers * np.dtype(settings.engine.logits_dtype).itemsize
 
 

@@ -111,7 +111,7 @@ def _facts(experiment: experiments.Experiment, name: str, begun: roles.Start | N
     found: dict[str, Any] = {
         "seed": settings.seed,
         "data": experiment.data_fingerprint,
-        "classes": experiment.dataset.num_classes,
+        "classes": experiment.dataset.num_answers,
         "shape": list(experiment.dataset.inputs.shape[1:]),
         "augment": {"kind": settings.data.augment, "pad": settings.data.pad},
         "split": splits.fingerprint(experiment),
@@ -226,7 +226,7 @@ def start(experiment: experiments.Experiment, name: str, members: int) -> roles.
     fingerprint, facts = store.read_claim(stage)
     model = {f"model.{key}": value for key, value in to_dict(experiment.settings.model).items() if key != "dtype"}
     shape = list(experiment.dataset.inputs.shape[1:])
-    for fact, value in {"classes": experiment.dataset.num_classes, "shape": shape, **model}.items():
+    for fact, value in {"classes": experiment.dataset.num_answers, "shape": shape, **model}.items():
         value = list(value) if isinstance(value, tuple) else value
         if facts.get(fact) != value:
             raise errors.ConfigError(

@@ -15,7 +15,7 @@ from jaxunlearn import checks, errors, records, unlearn
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.roles import audited, variants
 from jaxunlearn.runs.roles.variants import Variant, of_role
-from jaxunlearn.unlearn import table, wrappers
+from jaxunlearn.unlearn import entries, table, wrappers
 
 STAGE_VERSION = 2
 PARTS = ".parts"  # the models of an ensemble are a role of their own; the role itself holds their joint answers
@@ -25,8 +25,9 @@ def describe(experiment: experiments.Experiment, split: records.Split, variant: 
     """The role of a variant as others see it, one member per forget set; nothing is stored.
 
     Raises:
-      ConfigError: hyperparameters that do not build.
+      ConfigError: hyperparameters that do not build; a method for data of another kind.
     """
+    check_kind(experiment, variant)
     method = built(variant)
     exact = audited.describe(experiment, split, "retrained")
     epochs = max(1, sum(phase.epochs for phase in method.phases if phase.moves))
@@ -85,6 +86,11 @@ def _facts(
         "hyperparameters": variant.chosen,
         "source": _source(variant),
     }
+
+
+def check_kind(experiment: experiments.Experiment, variant: Variant) -> None:
+    """Raises a ConfigError for a method for texts where these have class labels, and the other way round."""
+    entries.check_fits(variant.method, variant.entry, experiment.dataset.vocabulary)
 
 
 def built(variant: Variant) -> unlearn.Method:

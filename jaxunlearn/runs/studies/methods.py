@@ -1,7 +1,8 @@
 """Studies: experiments that join several stages and end in one table.
 
 `methods`: every unlearning method on every forget set, beside the originals (nothing unlearned) and exact retraining
-(the goal): what it forgets and keeps (UA, RA, TA), what IAM-On sees of it in single samples, what it costs.
+(the goal): what it forgets and keeps (UA, RA, TA; of texts the losses), what IAM-On sees of it in single samples, what
+it costs.
 """
 
 import dataclasses
@@ -10,12 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn import records
+from jaxunlearn import records, scores
 from jaxunlearn.analyses import ANALYSES
-from jaxunlearn.analyses.audit import binui, gather
+from jaxunlearn.analyses.audit import binui, gather, text_run
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
-from jaxunlearn.analyses.base import Context, RecordedRun, require_units
+from jaxunlearn.analyses.base import CLASSES, TEXTS, Context, RecordedRun, require_units
 from jaxunlearn.metrics import closeness, headers, intervals, pooled, variance
 from jaxunlearn.report import cells, formats, words
 from jaxunlearn.report.section import Report, Section
@@ -23,9 +24,9 @@ from jaxunlearn.runs.drivers.run_input import Job
 from jaxunlearn.runs.verbs import unlearn
 from jaxunlearn.settings import Settings
 
-SCORE = "iam_on"
+SCORE = {scores.LOGITS: "iam_on", scores.TOKENS: "lm_iam"}
 STEM = "methods"
-COLUMNS = ("UA", "RA", "TA", "iam_on_forgotten", "iam_on_retained", "auc", "moved", "retain_epochs", "seconds")
+COLUMNS = ("iam_on_forgotten", "iam_on_retained", "auc", "moved", "retain_epochs", "seconds")
 
 
 class Seen(NamedTuple):
@@ -67,7 +68,7 @@ def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> 
 def narrowed(chosen: Settings) -> Settings:
     """The settings with only what IAM-On needs: no models for other scores."""
     targets = dataclasses.replace(chosen.targets, population_in=False, reference=0, snapshots=0)
-    audit = dataclasses.replace(chosen.audit, scores=(SCORE,))
+    audit = dataclasses.replace(chosen.audit, scores=tuple(SCORE.values()))
     return dataclasses.replace(chosen, targets=targets, audit=audit)
 
 
@@ -83,13 +84,14 @@ def see(
     if diverged:
         signals = audit_signals.only_sets(signals, kept)
     assert signals.forgotten is not None
-    values = binui.score_all(signals, [SCORE], audit_signals.groups(signals, settings), role)[SCORE]
+    score = SCORE[signals.kind]
+    values = binui.score_all(signals, [score], audit_signals.groups(signals, settings), role)[score]
     truth, level = ~signals.forgotten, settings.audit.interval
     means = values.mean(0)
     by_set = [np.asarray([line[mask].mean() for line, mask in zip(means, masks, strict=True)])
               for masks in (signals.forgotten, truth)]  # fmt: skip
     forgotten, retained = (
-        variance.mean(one, design._replace(sets=len(kept)), metric=f"{SCORE} {name}", of=role, level=level)
+        variance.mean(one, design._replace(sets=len(kept)), metric=f"iam_on {name}", of=role, level=level)
         for one, name in zip(by_set, ("forgotten", "retained"), strict=True)
     )
     auc = pooled.table(values, truth, level=level, of=role)["auc"]
@@ -106,13 +108,18 @@ def present(summary: unlearn.Summary, seen: dict[str, Seen]) -> Section:
         bare = [intervals.half(finding) for finding in found]
         moved = "" if np.isnan(one.moved) else f"{one.moved:.2g}"
         rows.append((unlearn.shown(name), *bare, moved, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
+    meaning = (
+        "Losses in nats per token, on texts to be forgotten, retained and held out"
+        if unlearn.of_texts(summary)
+        else "UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and held-out samples"
+    )
     caption = (
-        "UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and held-out samples; IAM-On = mean "
+        f"{meaning}; IAM-On = mean "
         "membership score (1 = looks trained on) of forgotten and of retained samples, AUC = how well it tells them "
         "apart; moved = relative change of the parameters; epochs = rows read in passes over the retained samples; "
         f"seconds for all forget sets. {words.plus_minus(summary.design)}"
     )
-    header = ("method", *headers(COLUMNS))
+    header = ("method", *headers((*summary.roles["retrained"].numbers, *COLUMNS)))
     told = "The goal is to look like the retrained models: not 0, not 1."
     baselines = ("original", "retrained", *closeness.YARDSTICKS)
     table = cells.Table("", caption, header, tuple(rows), baselines)
@@ -140,7 +147,8 @@ def in_words(summary: unlearn.Summary, seen: dict[str, Seen]) -> str:
             f"with AUC {goal.auc.value:.3f}."
         )
     found = unlearn.closest(summary)
-    said.append(words.closest(found.gaps, found.untouched, found.gains, found.behind, found.best, "UA, RA and TA"))
+    over, unit = ("the three losses", "nats") if unlearn.of_texts(summary) else ("UA, RA and TA", words.POINTS)
+    said.append(words.closest(found.gaps, found.untouched, found.gains, found.behind, found.best, over, unit))
     idle = [unlearn.shown(name) for name, part in reached.items() if part < 0.1]
     if idle and effect > 0:
         said.append(f"Less than a tenth of that effect on forgotten samples: {', '.join(idle)}.")
@@ -154,6 +162,8 @@ def in_words(summary: unlearn.Summary, seen: dict[str, Seen]) -> str:
 def check_run(run: RecordedRun) -> None:
     """Raises a ConfigError for repeated forget sets, or too few shadow models for a group."""
     require_units(run.settings)
+    if run.predicted is not None:
+        text_run.check(run)
     audit_signals.group_places(run.settings, run.settings.shadows.count, run.settings.audit.group_size or 1)
 
 
@@ -163,4 +173,4 @@ def roles(settings: Settings) -> tuple[str, ...]:
     return ("shadow", "original", "retrained", *shadow_origin, "unlearned")
 
 
-JOB = Job(narrowed, roles, ANALYSES["audit"].check, check_run, report)
+JOB = Job(narrowed, roles, ANALYSES["audit"].check, check_run, report, reads=(CLASSES, TEXTS))

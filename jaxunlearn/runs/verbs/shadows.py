@@ -14,10 +14,9 @@ from jaxunlearn.data.splits import shadow_pool
 from jaxunlearn.metrics import intervals, roc
 from jaxunlearn.population import chunked
 from jaxunlearn.report import figures, page, tables
-from jaxunlearn.runs import execution, experiments, roles, splits
+from jaxunlearn.runs import answers, execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members, recording
 from jaxunlearn.runs.roles import shadow
-from jaxunlearn.scores import signals
 from jaxunlearn.settings import Settings
 
 
@@ -41,7 +40,7 @@ class Summary(NamedTuple):
 
 
 class Exposure(NamedTuple):
-    """Log-odds of the true class on shadow rows, for the figure.
+    """Log-odds of the true class, or of whole texts, on shadow rows, for the figure.
 
     Attributes:
       log_odds: [M, n] float32 of every member on every row of the shadow pool.
@@ -88,7 +87,7 @@ def summarise(
 ) -> Summary:  # fmt: skip
     """Accuracies and leak of every member from its recorded logits [M, n, C]."""
     train = spec.experiment.settings.train
-    labels = np.asarray(spec.experiment.dataset.labels)[spec.rows]
+    dataset = spec.experiment.dataset
     held_out = np.isin(spec.rows, np.concatenate([split.test, split.population]))
     table = spec.membership[:, spec.rows]
     accuracies = np.full((2, len(table)), np.nan)
@@ -96,7 +95,7 @@ def summarise(
     for member, inside in enumerate(table):
         if member in diverged:
             continue
-        right = np.asarray(values[member]).argmax(-1) == labels
+        right = answers.right(dataset, values[member], spec.rows)
         accuracies[:, member] = right[inside].mean(), right[held_out].mean()
         aucs[member] = roc.auc(exposed.log_odds[member], exposed.member[member])
     steps = -(-table.sum(1).max() // train.batch) * train.epochs
@@ -107,10 +106,8 @@ def exposure(spec: roles.RoleSpec, values: np.ndarray, split: records.Split) -> 
     """Log-odds of every member on the shadow pool, for the figure."""
     rows = spec.rows
     wanted = np.isin(rows, shadow_pool(split, spec.experiment.settings.shadows.pool))
-    labels = np.asarray(spec.experiment.dataset.labels)[rows[wanted]]
-    log_odds = np.stack([
-        np.asarray(signals.carlini_logit(np.asarray(values[m][wanted], np.float32), labels)) for m in spec.member_ids
-    ])  # fmt: skip
+    dataset = spec.experiment.dataset
+    log_odds = np.stack([answers.log_odds(dataset, values[m][wanted], rows[wanted]) for m in spec.member_ids])
     return Exposure(log_odds, spec.membership[:, rows[wanted]], rows[wanted])
 
 

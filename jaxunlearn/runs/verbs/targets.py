@@ -15,7 +15,7 @@ from jaxunlearn import progress, records, store
 from jaxunlearn.metrics import intervals, utility, variance
 from jaxunlearn.population import chunked
 from jaxunlearn.report import formats, words
-from jaxunlearn.runs import execution, experiments, roles, splits
+from jaxunlearn.runs import answers, execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members
 from jaxunlearn.runs.roles import audited
 from jaxunlearn.runs.verbs import shadows
@@ -126,7 +126,6 @@ def summarise(
 ) -> RoleSummary:  # fmt: skip
     """Accuracies of every member from its recorded logits, of the last snapshot where there are several."""
     rows, each = spec.rows, max(len(spec.snapshots), 1)
-    labels = np.asarray(spec.experiment.dataset.labels)[rows]
     held_out = np.isin(rows, np.concatenate([split.test, split.population]))
     forget = np.asarray(split.forget)[:, rows]
     member = spec.membership[:, rows]
@@ -135,9 +134,9 @@ def summarise(
     for number, inside in enumerate(member):
         if number in diverged:
             continue
-        right = np.asarray(values[number * each + each - 1]).argmax(-1) == labels
+        right = answers.right(spec.experiment.dataset, values[number * each + each - 1], rows)
         accuracies[:, number] = right[inside].mean(), right[held_out & ~inside].mean()
-        forgotten[number] = (forget & right).sum(1) / forget.sum(1)
+        forgotten[number] = (forget * right).sum(1) / forget.sum(1)
     train = spec.experiment.settings.train
     steps = -(-int(member.sum(1).max()) // train.batch) * train.epochs
     return RoleSummary(len(member), diverged, steps, accuracies[0], accuracies[1], forgotten)

@@ -16,21 +16,21 @@ from jaxunlearn import errors, escapes, progress, records, store
 from jaxunlearn.metrics import closeness, headers, intervals, variance
 from jaxunlearn.metrics import utility as utilities
 from jaxunlearn.report import cells, formats, tables, words
-from jaxunlearn.runs import execution, experiments, roles, splits
+from jaxunlearn.runs import answers, execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members, recording, unlearning
 from jaxunlearn.runs.roles import audited, unlearned, variants
 from jaxunlearn.runs.verbs import account, targets
-from jaxunlearn.unlearn import wrappers
+from jaxunlearn.unlearn import entries, wrappers
 
 NEEDED = ("original", "retrained")
-COLUMNS = ("UA", "RA", "TA", "gap", "retain_epochs", "seconds")
+COLUMNS = ("gap", "retain_epochs", "seconds")
 
 
 class Utility(NamedTuple):
     """What a role of R models is good for, and what it cost.
 
     Attributes:
-      numbers: UA, RA and TA -> [R], see `metrics.utility`; NaN for diverged members.
+      numbers: UA, RA and TA, or losses of texts -> [R], see `metrics.utility`; NaN for diverged members.
       seconds: of making all R models, compiling included; NaN where it was not measured.
       retain_epochs: rows read, in passes over the retained rows.
       diverged: forget set -> step at which its model was frozen.
@@ -60,11 +60,12 @@ def check(
     """Refuses impossible settings before a run folder is touched; notes which methods of `all` are left out.
 
     Returns:
-      The experiment with `all` in unlearn.methods spelled out as the methods that this network can run (those left out
-      are named), and the variants asked for.
+      The experiment with `all` in unlearn.methods spelled out as the methods for this kind of data that this network
+      can run (those left out are named), and the variants asked for.
 
     Raises:
-      ConfigError: unknown methods, hyperparameters or sweeps; a method named one by one that this network cannot run.
+      ConfigError: unknown methods, hyperparameters or sweeps; a method named one by one that this network cannot run,
+        or that is for data of another kind.
     """
     audited.check(experiment)
     chosen, split = experiment.settings.unlearn, splits.draw(experiment)
@@ -73,12 +74,16 @@ def check(
     left_out: dict[str, str] = {}
     for method, group in itertools.groupby(variants.wanted(experiment.settings), key=lambda one: one.method):
         same = list(group)
+        is_named = wrappers.split(method)[0] in by_name
+        if not is_named and not entries.fits(same[0].entry, experiment.dataset.vocabulary):
+            continue
         try:
+            unlearned.check_kind(experiment, same[0])
             for variant in same:
                 unlearned.built(variant)
             unlearning.trace(experiment, split, same[0])
         except errors.ConfigError as error:
-            if wrappers.split(method)[0] in by_name:
+            if is_named:
                 raise
             left_out[method] = str(error)
             continue
@@ -213,15 +218,23 @@ def utility(
     rows: np.ndarray,
     diverged: dict[int, int],
 ) -> dict[str, np.ndarray]:
-    """UA, RA and TA of R models, each on its own forget set, from their logits [R, n, C] on the sorted `rows`."""
+    """UA, RA and TA of R models, each on its own forget set, from their logits [R, n, C] on the sorted `rows`.
+
+    Of language models their losses there, see `metrics.utility.losses`.
+    """
     labels = np.asarray(experiment.dataset.labels)
     is_subclass = experiment.settings.split.forget.kind == "subclass" and experiment.dataset.groups is not None
     parts = utilities.parts_of(split, np.asarray(experiment.dataset.groups if is_subclass else labels), rows)
-    numbers = {name: np.full(len(values), np.nan) for name in utilities.GAP}
+    dataset, of_texts = experiment.dataset, bool(experiment.dataset.vocabulary)
+    numbers = {name: np.full(len(values), np.nan) for name in (utilities.LOSSES if of_texts else utilities.GAP)}
     for member, line in enumerate(values):
         if member not in diverged:
-            right = np.asarray(line).argmax(-1) == labels[rows]
-            own = utilities.utility(right, parts.forget[member], parts.retain[member], parts.test[member])
+            own_parts = parts.forget[member], parts.retain[member], parts.test[member]
+            own = (
+                utilities.losses(answers.losses(dataset, line, rows), *own_parts)
+                if of_texts
+                else utilities.utility(answers.right(dataset, line, rows), *own_parts)
+            )
             for name, value in own.items():
                 numbers[name][member] = value
     return numbers
@@ -243,16 +256,15 @@ def plain(summary: Summary) -> dict[str, Any]:
 
 
 def gap(one: Utility, exact: Utility) -> float:
-    """Mean absolute difference to exact retraining over UA, RA and TA, as a fraction."""
-    return utilities.gap(one.numbers, exact.numbers)
+    """Mean absolute difference to exact retraining over UA, RA and TA, as a fraction; of texts over losses, in nats."""
+    return utilities.gap(one.numbers, exact.numbers, tuple(exact.numbers))
 
 
 def closest(summary: Summary) -> closeness.Closeness:
-    """Compares every method, and doing nothing, with exact retraining, in UA, RA and TA."""
+    """Compares every method, and doing nothing, with exact retraining, in UA, RA and TA, or in losses of texts."""
     methods = {shown(name): one.numbers for name, one in summary.roles.items() if name not in NEEDED}
-    return closeness.compare(
-        methods, summary.roles["retrained"].numbers, summary.roles["original"].numbers, summary.design
-    )
+    goal = summary.roles["retrained"].numbers
+    return closeness.compare(methods, goal, summary.roles["original"].numbers, summary.design, tuple(goal))
 
 
 def table(summary: Summary) -> cells.Table:
@@ -263,13 +275,23 @@ def table(summary: Summary) -> cells.Table:
         found = [intervals.half(finding) for finding in findings(name, one, summary.design)]
         apart = "" if name in NEEDED else gap(one, goal)
         rows.append((shown(name), *found, apart, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
-    caption = (
-        f"UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on test samples. "
-        f"{words.plus_minus(summary.design)} The goal is to equal the retrained models; gap = mean absolute difference "
-        "to them. "
-        "epochs = rows read, in passes over the retained samples; seconds = all forget sets together, with compiling."
+    meaning = (
+        "Losses in nats per token, on texts to be forgotten, retained and held out."
+        if of_texts(summary)
+        else "UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on test samples."
     )
-    return cells.Table("", caption, ("role", *headers(COLUMNS)), tuple(rows), (*NEEDED, *closeness.YARDSTICKS))
+    caption = (
+        f"{meaning} {words.plus_minus(summary.design)} The goal is to equal the retrained models; gap = mean absolute "
+        "difference to them. epochs = rows read, in passes over the retained samples; seconds = all forget sets "
+        "together, with compiling."
+    )
+    columns = (*goal.numbers, *COLUMNS)
+    return cells.Table("", caption, ("role", *headers(columns)), tuple(rows), (*NEEDED, *closeness.YARDSTICKS))
+
+
+def of_texts(summary: Summary) -> bool:
+    """Whether the models are language models."""
+    return utilities.LOSSES[0] in summary.roles["retrained"].numbers
 
 
 def sources(summary: Summary) -> cells.Table | None:
@@ -283,7 +305,8 @@ def sources(summary: Summary) -> cells.Table | None:
         for name, one in summary.roles.items()
     )  # fmt: skip
     caption = f"Standard deviations [{' | '.join(f'sd {name}' for name in named)}] of {words.units(summary.design)}."
-    return cells.Table("Where the ± comes from", caption, ("role", *headers(utilities.GAP)), rows)
+    columns = tuple(summary.roles["retrained"].numbers)
+    return cells.Table("Where the ± comes from", caption, ("role", *headers(columns)), rows)
 
 
 def findings(name: str, one: Utility, design: records.Design) -> tuple[records.Finding, ...]:
@@ -303,7 +326,7 @@ def text(summary: Summary) -> str:
     """The tables for the terminal."""
     diverged = [f"{name}: {len(one.diverged)} member(s) diverged and were frozen" for name, one in summary.roles.items()
                 if one.diverged]  # fmt: skip
-    made = [tables.text(table(summary), percent=True)]
+    made = [tables.text(table(summary), percent=not of_texts(summary))]
     split = sources(summary)
     made += [tables.text(split)] if split is not None else []
     return "\n".join([*made, *diverged, f"in all {progress.duration(summary.seconds)}"])
@@ -313,4 +336,4 @@ def files_text(run_folder: store.Run, asked: tuple[variants.Variant, ...]) -> st
     """Where the results are."""
     listed = "\n".join(f"  logits/{one.role}.npy  populations/{one.role}/" for one in asked[:3])
     more = f"\n  ... and {len(asked) - 3} more" if len(asked) > 3 else ""
-    return f"files in {run_folder.root}:\n{listed}{more}\n  unlearned.json  per role: UA, RA, TA, cost, hyperparameters"
+    return f"files in {run_folder.root}:\n{listed}{more}\n  unlearned.json  per role: utility, cost, hyperparameters"
