@@ -1,21 +1,21 @@
 """Metrics: numbers with intervals, from scores and truth. One definition each; published variants by argument.
 
-    roc          curve, AUC, balanced accuracy, TPR and TNR at low levels
-    balanced     the published bootstrap for unequal kinds
-    bootstrap    AUC and TPRs of audits of texts over draws, corrected or as published
-    intervals    mean, DeLong, Clopper-Pearson, bootstrap, jackknife
-    pooled       the table over forget sets and shadow groups; paired difference of AUCs
-    correlation  ScoreUI: predicted against true degree of membership
-    classes      over- and under-unlearning per class
-    decision     per-sample p-values, false discovery rate, verdicts
-    uniformity   are p-values what they claim to be, clusters of dependent ones included
-    conformal    thresholds and prediction sets of all models; `prediction_sets`: coverage, size, CR, recover ratio
-    membership   features, per-class threshold attacks, entropy attack; `svc`: the five SVC attacks; `miacr`
-    distances    JS divergence, ZRF, activation distance
-    epsilon      epsilon-hat of N retrained against N unlearned models, per sample; `attack_rules`: its kernels;
-                 `epsilon_bounds`: intervals over models, proved lower bound; `challenge`: the NeurIPS-2023 score
+    ranking      tables over forget sets and shadow groups (`pooled`), the bootstrap (`bootstrap`; `stratified_bootstrap`
+                 as published for unequal kinds), ScoreUI (`correlation`), per class (`classes`), words alone (`wording`)
+    inference    mean, DeLong, Clopper-Pearson, jackknife (`intervals`); p-values, false discovery rate (`decision`); are
+                 p-values what they claim to be, clusters of dependent ones included (`calibration_test`)
+    conformal    thresholds and prediction sets of all models; coverage, size, CR, recover ratio (`prediction_sets`)
+    membership   per-class threshold attacks, entropy attack (`membership`); the five SVC attacks (`svc`); `miacr`
+    epsilon      epsilon-hat of N retrained against N unlearned models (`epsilon`; its kernels: `attack_rules`);
+                 intervals over models, proved lower bound (`epsilon_bounds`); the NeurIPS-2023 score (`challenge`); what
+                 DP-SGD guarantees (`privacy`)
+    populations  where a deviation comes from (`variance`), which method is closest to retraining (`closeness`)
+    verdict      the verdict on one request
 
-    utility      UA, RA, TA and their gap to exact retraining; who plays which part
+    roc          curve, AUC, balanced accuracy, TPR and TNR at low levels
+    utility      UA, RA, TA, losses of texts, and their gap to exact retraining; who plays which part
+    distances    JS divergence, ZRF, activation distance
+    distribution how a class lies among the others (`kernel_density`)
 
 `METRICS` (`registry`) has a line for every metric that is printed: its title, which end is better, and for those that
 rank samples the function of (scores [n], higher = member; truth [n], True = member).

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import conformal as prediction
+from jaxunlearn.metrics.conformal import conformal as prediction
 from jaxunlearn.unlearn import network, passes
 from jaxunlearn.unlearn.method import (
     Estimate,

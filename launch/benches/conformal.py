@@ -70,7 +70,7 @@ def ways_of(sizes: Sizes, seed: int = 0) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxunlearn.metrics import conformal
+    from jaxunlearn.metrics.conformal import conformal
 
     generator = np.random.default_rng(seed)
 

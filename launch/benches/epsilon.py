@@ -97,7 +97,7 @@ def works_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], float | None]]:
     """What is timed by itself: name -> (work, most seconds)."""
     import numpy as np
 
-    from jaxunlearn.metrics import challenge, epsilon, epsilon_bounds
+    from jaxunlearn.metrics.epsilon import challenge, epsilon, epsilon_bounds
 
     retrained, approaches, labels = draw(sizes)
     pairs = [epsilon.halves(retrained), *((retrained, one) for one in approaches)]
@@ -152,7 +152,7 @@ def coverage(sizes: Sizes, shift: float, facts: dict[str, int]) -> Row:
     """
     import numpy as np
 
-    from jaxunlearn.metrics import epsilon, epsilon_bounds
+    from jaxunlearn.metrics.epsilon import epsilon, epsilon_bounds
 
     generator = np.random.default_rng(0)
 
@@ -174,7 +174,7 @@ def coverage(sizes: Sizes, shift: float, facts: dict[str, int]) -> Row:
 
 def ways_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """What is compared: name -> (ours, plain); both give the same numbers."""
-    from jaxunlearn.metrics import challenge, epsilon
+    from jaxunlearn.metrics.epsilon import challenge, epsilon
     from launch.benches import plain_epsilon as plain
 
     retrained, approaches, labels = draw(sizes)

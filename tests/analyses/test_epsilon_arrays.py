@@ -13,7 +13,7 @@ from jaxunlearn import arrays, errors, settings, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.epsilon import measures, sections, sentences
-from jaxunlearn.metrics import epsilon, epsilon_bounds
+from jaxunlearn.metrics.epsilon import epsilon, epsilon_bounds
 from jaxunlearn.runs.drivers import array_input
 from launch import _entry
 from launch import epsilon as verb

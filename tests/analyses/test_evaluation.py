@@ -10,7 +10,8 @@ from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.evaluation import measures, sections
 from jaxunlearn.analyses.evaluation.measures import Choices, Parts
-from jaxunlearn.metrics import conformal, utility
+from jaxunlearn.metrics import utility
+from jaxunlearn.metrics.conformal import conformal
 from jaxunlearn.records import Design
 from jaxunlearn.runs.drivers import array_input
 from jaxunlearn.settings import EvaluateSettings

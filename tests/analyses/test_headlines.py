@@ -10,7 +10,7 @@ from jaxunlearn import settings
 from jaxunlearn.analyses.epsilon import measures, sentences
 from jaxunlearn.analyses.epsilon import sections as epsilon_sections
 from jaxunlearn.analyses.evaluation import sections
-from jaxunlearn.metrics import epsilon_bounds
+from jaxunlearn.metrics.epsilon import epsilon_bounds
 from jaxunlearn.records import Design
 from jaxunlearn.runs.studies import conformal_loss, methods
 from jaxunlearn.runs.verbs import unlearn

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import keys, population, settings
-from jaxunlearn.metrics import uniformity
+from jaxunlearn.metrics.inference import calibration_test
 from jaxunlearn.metrics.verdict import judge, out_model
 from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
 from jaxunlearn.runs import experiments
@@ -113,7 +113,7 @@ def every(make, audited, **more):
 @pytest.mark.parametrize("audited", [RETRAINED, LARGE], ids=["of shadow size", "of twice the rows"])
 def test_p_values_of_rows_that_were_never_seen_keep_their_promise(make, audited):
     p = np.stack([one.tests.p_high for one in every(make, audited)])
-    found = uniformity.uniformity(p.reshape(-1), np.repeat(np.arange(len(p)), p.shape[1]), alpha=0.05, level=0.99)
+    found = calibration_test.uniformity(p.reshape(-1), np.repeat(np.arange(len(p)), p.shape[1]), alpha=0.05, level=0.99)
     assert found.rate.low <= 0.05 and found.rate.value < 0.09
     low = np.stack([one.tests.p_low for one in every(make, audited)])
     assert np.mean(low <= 0.05) < 0.05

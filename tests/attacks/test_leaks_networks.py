@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, keys, population, settings
-from jaxunlearn.metrics import privacy
+from jaxunlearn.metrics.epsilon import privacy
 from jaxunlearn.models import build
 from jaxunlearn.population.private import noised
 from jaxunlearn.settings import ModelSettings

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import challenge
+from jaxunlearn.metrics.epsilon import challenge
 
 FILE = np.load(Path(__file__).resolve().parents[1] / "golden" / "forget_precision" / "deepmind_metric.npz")
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import classes, roc
+from jaxunlearn.metrics import roc
+from jaxunlearn.metrics.ranking import classes
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "iam" / "class_metrics.npz"
 

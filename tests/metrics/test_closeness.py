@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.metrics import closeness, utility
+from jaxunlearn.metrics import utility
+from jaxunlearn.metrics.populations import closeness
 from jaxunlearn.records import Design
 
 SETS = Design("per_set", 8)

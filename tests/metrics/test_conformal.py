@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import conformal, prediction_sets
-from jaxunlearn.metrics.conformal import Options
+from jaxunlearn.metrics.conformal import conformal, prediction_sets
+from jaxunlearn.metrics.conformal.conformal import Options
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "conformal"
 ALPHAS = (0.05, 0.1, 0.2)

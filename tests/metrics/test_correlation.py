@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import correlation
+from jaxunlearn.metrics.ranking import correlation
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "iam" / "scoreui.npz"
 CASES = ("n60_b20", "n40_b10", "ties")

@@ -6,7 +6,7 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import decision
+from jaxunlearn.metrics.inference import decision
 
 coarse = st.lists(st.integers(-4, 4), min_size=1, max_size=30).map(lambda values: np.array(values, np.float64))
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import attack_rules, epsilon
+from jaxunlearn.metrics.epsilon import attack_rules, epsilon
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "forget_precision"
 APPROACHES = ("finetune", "prune", "poison", "activation_reset")

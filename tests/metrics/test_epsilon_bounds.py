@@ -5,7 +5,8 @@ import pytest
 import scipy.stats
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import epsilon, epsilon_bounds, intervals
+from jaxunlearn.metrics.epsilon import epsilon, epsilon_bounds
+from jaxunlearn.metrics.inference import intervals
 
 
 def drawn(generator, shift, models=24, samples=16):

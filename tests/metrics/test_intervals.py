@@ -3,7 +3,8 @@ import pytest
 import scipy.stats
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.metrics import roc
+from jaxunlearn.metrics.inference import intervals
 
 
 def normal_scores(rng, members, others, distance):

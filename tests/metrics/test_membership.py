@@ -9,7 +9,7 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import membership
+from jaxunlearn.metrics.membership import membership
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "conformal"
 LOG_FLOOR = np.log(1e-30)

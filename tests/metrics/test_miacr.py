@@ -6,7 +6,8 @@ import scipy.special
 import scipy.stats
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import conformal, membership, miacr, svc
+from jaxunlearn.metrics.conformal import conformal
+from jaxunlearn.metrics.membership import membership, miacr, svc
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "conformal"
 FIELDS = ("traditional", "miacr", "exact", "set_size", "q_hat")

@@ -3,7 +3,9 @@ import pytest
 import scipy.stats
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import METRICS, intervals, pooled, roc
+from jaxunlearn.metrics import METRICS, roc
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.ranking import pooled
 
 
 def judged(rng, groups=3, sets=4, size=60, distance=1.0, share=0.7, spread=0.0):

@@ -7,7 +7,8 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics import METRICS, balanced, roc
+from jaxunlearn.metrics import METRICS, roc
+from jaxunlearn.metrics.ranking import stratified_bootstrap
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "iam"
 CASES = ("balanced200", "imbalanced", "ties", "small")
@@ -53,7 +54,7 @@ def test_published_roc_numbers_are_reproduced(golden, case):
 @pytest.mark.parametrize("case", CASES)
 def test_the_published_balanced_bootstrap_is_reproduced(golden, case):
     scores, truth = golden[f"{case}/scores"], golden[f"{case}/labels"]
-    found = balanced.summary(scores, truth, seed=0, iterations=300, levels=tuple(golden["thresholds"]))
+    found = stratified_bootstrap.summary(scores, truth, seed=0, iterations=300, levels=tuple(golden["thresholds"]))
     published = golden[f"{case}/balanced_auc_acc_300"]
     np.testing.assert_allclose([found.auc, found.balanced_accuracy], published, atol=0.02)
     np.testing.assert_allclose(found.tpr_at_fpr, golden[f"{case}/balanced_tpr_300"], atol=0.02)
@@ -61,12 +62,12 @@ def test_the_published_balanced_bootstrap_is_reproduced(golden, case):
 
 def test_the_balanced_bootstrap_repeats_by_seed_and_needs_two_of_each_kind():
     scores, truth = np.array([0.1, 0.4, 0.35, 0.8, 0.2]), np.array([0, 0, 1, 1, 1])
-    first, again, other = (balanced.summary(scores, truth, seed=seed, iterations=5) for seed in (3, 3, 4))
+    first, again, other = (stratified_bootstrap.summary(scores, truth, seed=seed, iterations=5) for seed in (3, 3, 4))
     assert first.auc == again.auc != other.auc
     with pytest.raises(errors.DataError, match="at least 2 of each kind"):
-        balanced.summary(scores, np.arange(5) == 0, seed=0, iterations=5)
+        stratified_bootstrap.summary(scores, np.arange(5) == 0, seed=0, iterations=5)
     with pytest.raises(errors.ConfigError, match="iterations = 0"):
-        balanced.summary(scores, truth, seed=0, iterations=0)
+        stratified_bootstrap.summary(scores, truth, seed=0, iterations=0)
 
 
 @pytest.mark.parametrize("name", BINUI)

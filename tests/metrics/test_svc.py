@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import membership, svc
+from jaxunlearn.metrics.membership import membership, svc
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "conformal"
 NAMES = ("correctness", "confidence", "entropy", "modified_entropy", "probability")

@@ -5,8 +5,8 @@ import pytest
 import scipy.stats
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import intervals
-from jaxunlearn.metrics.uniformity import GRID, uniformity
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.inference.calibration_test import GRID, uniformity
 
 
 def clustered(rng, clusters, size, shift=0.0):

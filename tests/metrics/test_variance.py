@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxunlearn.metrics import intervals, variance
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Design
 
 GOLDEN = np.load(Path(__file__).resolve().parents[1] / "golden" / "populations" / "variance.npz")

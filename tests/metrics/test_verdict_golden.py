@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.metrics import decision
+from jaxunlearn.metrics.inference import decision
 from jaxunlearn.metrics.verdict import judge, out_model, rows
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "verdict"

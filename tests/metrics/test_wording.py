@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.metrics import wording
+from jaxunlearn.metrics.ranking import wording
 
 WORDS = np.array([f"word{number}" for number in range(200)])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.attacks.leaks import plan
-from jaxunlearn.metrics import privacy
+from jaxunlearn.metrics.epsilon import privacy
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.execution import scratch
 from jaxunlearn.runs.roles import leaks as leak_roles

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.metrics import intervals
-from jaxunlearn.metrics.intervals import Interval
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.inference.intervals import Interval
 from jaxunlearn.metrics.verdict import agreement
 from jaxunlearn.metrics.verdict.judge import Answers, Judgement
 from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED

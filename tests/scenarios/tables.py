@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from jaxunlearn.metrics import intervals
-from jaxunlearn.metrics.intervals import Interval
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.inference.intervals import Interval
 from tests.scenarios import lines, location, models, study, tries
 from tests.scenarios.study import CONTAINED, Facts
 from tests.scenarios.worlds import FAMILIES

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from jaxunlearn.metrics import decision
+from jaxunlearn.metrics.inference import decision
 from jaxunlearn.metrics.verdict import judge, request, rows
 from jaxunlearn.metrics.verdict.out_model import Moments, moments, robust, soft
 from jaxunlearn.metrics.verdict.rows import FORGOTTEN, SUPPRESSED

@@ -8,7 +8,8 @@ import pytest
 import scipy.stats
 
 from jaxunlearn import scores
-from jaxunlearn.metrics import bootstrap, roc
+from jaxunlearn.metrics import roc
+from jaxunlearn.metrics.ranking import bootstrap
 from jaxunlearn.scores import texts, tokens
 from jaxunlearn.scores.tokens import references
 

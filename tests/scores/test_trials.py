@@ -12,7 +12,7 @@ import pytest
 import scipy.special
 
 from jaxunlearn import errors, records, scores
-from jaxunlearn.metrics import intervals
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.scores import measured as pass_of
 
 NAMES = list(scores.names_of(("all",)))

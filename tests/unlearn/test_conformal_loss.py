@@ -12,7 +12,7 @@ import pytest
 import trial
 
 from jaxunlearn import errors, keys, trees
-from jaxunlearn.metrics import conformal as prediction
+from jaxunlearn.metrics.conformal import conformal as prediction
 from jaxunlearn.population import Batch, Clock
 from jaxunlearn.unlearn import (
     conformal,

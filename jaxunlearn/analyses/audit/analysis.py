@@ -25,7 +25,7 @@ from jaxunlearn.analyses.audit import (
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED, AuditSignals
 from jaxunlearn.analyses.base import CLASSES, PROMPTED, TEXTS, Analysis, ArrayInput, Context, RecordedRun, require_units
-from jaxunlearn.metrics import variance
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Design
 from jaxunlearn.report.cells import Table
 from jaxunlearn.report.section import Report, Section

@@ -18,7 +18,7 @@ from jaxunlearn.analyses.audit import binui
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
 from jaxunlearn.analyses.base import Context
-from jaxunlearn.metrics import classes
+from jaxunlearn.metrics.ranking import classes
 from jaxunlearn.settings import CLASS_KINDS, Settings
 
 SCORE = "iam_on"

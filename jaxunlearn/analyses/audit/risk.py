@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxunlearn.analyses.audit.requests import RoleVerdicts
 from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED
-from jaxunlearn.metrics import decision, intervals
+from jaxunlearn.metrics.inference import decision, intervals
 from jaxunlearn.records import Finding
 from jaxunlearn.report.cells import Table
 from jaxunlearn.report.section import Section

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.metrics import pooled
+from jaxunlearn.metrics.ranking import pooled
 from jaxunlearn.records import Finding
 
 PLAIN = ("confidence", "lm_loss")

@@ -13,7 +13,7 @@ from jaxunlearn import scores
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
 from jaxunlearn.analyses.base import Context
-from jaxunlearn.metrics import correlation
+from jaxunlearn.metrics.ranking import correlation
 from jaxunlearn.records import Finding
 from jaxunlearn.settings import Settings
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxunlearn.analyses.audit import class_report, plausibility, scoreui, sweeps
 from jaxunlearn.analyses.audit import scoreboard as scoreboard_records
-from jaxunlearn.metrics import headers, intervals
+from jaxunlearn.metrics import headers
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Design, Finding
 from jaxunlearn.report import bars, curves, words
 from jaxunlearn.report.cells import Cell, Table

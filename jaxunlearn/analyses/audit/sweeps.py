@@ -12,7 +12,7 @@ from jaxunlearn.analyses.audit import binui, scoreboard
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
 from jaxunlearn.analyses.base import Context
-from jaxunlearn.metrics import pooled
+from jaxunlearn.metrics.ranking import pooled
 from jaxunlearn.records import Finding
 from jaxunlearn.settings import Settings
 

@@ -11,7 +11,8 @@ import numpy as np
 from jaxunlearn import scores
 from jaxunlearn.analyses.audit.scoreboard import Scored
 from jaxunlearn.analyses.audit.signals import AuditSignals
-from jaxunlearn.metrics import bootstrap, headers, wording
+from jaxunlearn.metrics import headers
+from jaxunlearn.metrics.ranking import bootstrap, wording
 from jaxunlearn.records import Finding
 from jaxunlearn.report import formats
 from jaxunlearn.report.cells import Cell, Table

@@ -9,7 +9,7 @@ from jaxunlearn.analyses.audit import first_screen, planning, risk, verdict_sent
 from jaxunlearn.analyses.audit.requests import RoleVerdicts
 from jaxunlearn.analyses.audit.signals import RETRAINED, AuditSignals
 from jaxunlearn.analyses.audit.verdict_sentences import ORDER, WORDS
-from jaxunlearn.metrics import intervals, uniformity
+from jaxunlearn.metrics.inference import calibration_test, intervals
 from jaxunlearn.metrics.verdict.judge import Judgement
 from jaxunlearn.records import Finding
 from jaxunlearn.report import bars, formats
@@ -213,7 +213,9 @@ def trust(decided: dict[str, RoleVerdicts], signals: AuditSignals, level: float)
         p_high = retrained.tested("p_high")[retrained.requested]
         sets = np.broadcast_to(np.arange(len(retrained.requested))[:, None], retrained.requested.shape)
         clusters = sets[retrained.requested]
-        seen = uniformity.uniformity(p_high, clusters=clusters if len(np.unique(clusters)) > 1 else None, alpha=level)
+        seen = calibration_test.uniformity(
+            p_high, clusters=clusters if len(np.unique(clusters)) > 1 else None, alpha=level
+        )
         rate = Finding(*seen.rate, metric=f"rate of p <= {level:g}", n=len(p_high), of="calibration",
                        against="rows truly forgotten", method=seen.method)  # fmt: skip
         findings = (rate,)

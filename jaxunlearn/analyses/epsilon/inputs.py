@@ -9,7 +9,7 @@ from jaxunlearn import arrays, checks, errors
 from jaxunlearn.analyses.base import Context, RecordedRun
 from jaxunlearn.analyses.epsilon import measures
 from jaxunlearn.arrays import ArrayField
-from jaxunlearn.metrics import variance
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.report import words
 from jaxunlearn.settings import Settings
 

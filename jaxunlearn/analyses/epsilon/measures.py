@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.metrics import challenge, closeness, epsilon, epsilon_bounds
-from jaxunlearn.metrics.intervals import Interval
+from jaxunlearn.metrics.epsilon import challenge, epsilon, epsilon_bounds
+from jaxunlearn.metrics.inference.intervals import Interval
+from jaxunlearn.metrics.populations import closeness
 from jaxunlearn.records import Design
 from jaxunlearn.settings import EpsilonSettings
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxunlearn.analyses.epsilon import sentences
 from jaxunlearn.analyses.epsilon.measures import BASELINE, DELTAS, PLAIN, START, Found, Numbers, ranked
-from jaxunlearn.metrics import closeness, epsilon
-from jaxunlearn.metrics.intervals import Interval
+from jaxunlearn.metrics.epsilon import epsilon
+from jaxunlearn.metrics.inference.intervals import Interval
+from jaxunlearn.metrics.populations import closeness
 from jaxunlearn.records import Finding
 from jaxunlearn.report import formats, populations, words
 from jaxunlearn.report.cells import Cell, Table

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxunlearn.analyses.epsilon.measures import BASELINE, PLAIN, START, Found, Numbers, ranked
-from jaxunlearn.metrics.intervals import Interval
+from jaxunlearn.metrics.inference.intervals import Interval
 from jaxunlearn.report import formats, words
 
 

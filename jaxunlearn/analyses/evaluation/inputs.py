@@ -10,7 +10,8 @@ from jaxunlearn.analyses.base import Context, RecordedRun
 from jaxunlearn.analyses.evaluation import distributions, measures
 from jaxunlearn.analyses.evaluation.measures import Choices, Parts
 from jaxunlearn.arrays import ArrayField
-from jaxunlearn.metrics import utility, variance
+from jaxunlearn.metrics import utility
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Design
 from jaxunlearn.report import words
 from jaxunlearn.settings import Settings

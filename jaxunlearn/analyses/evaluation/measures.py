@@ -28,7 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.metrics import conformal, distances, membership, miacr, prediction_sets, svc, utility
+from jaxunlearn.metrics import distances, utility
+from jaxunlearn.metrics.conformal import conformal, prediction_sets
+from jaxunlearn.metrics.membership import membership, miacr, svc
 from jaxunlearn.scores import signals
 from jaxunlearn.settings import EvaluateSettings
 

@@ -9,7 +9,9 @@ import numpy as np
 from jaxunlearn import escapes
 from jaxunlearn.analyses.evaluation import distributions
 from jaxunlearn.analyses.evaluation.measures import Numbers
-from jaxunlearn.metrics import closeness, headers, intervals, utility, variance
+from jaxunlearn.metrics import headers, utility
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.populations import closeness, variance
 from jaxunlearn.records import Design, Finding
 from jaxunlearn.report import curves, embeddings, formats, words
 from jaxunlearn.report.cells import Cell, Table

@@ -13,7 +13,8 @@ import numpy as np
 
 from jaxunlearn.analyses.leaks.inputs import LeakInputs, Side
 from jaxunlearn.attacks.leaks import defences, degradation, features
-from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.metrics import roc
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Finding
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxunlearn.analyses.reminiscence.inputs import Attacked, Membership, Recovery, Trials
 from jaxunlearn.attacks import relearning
-from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.metrics import roc
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Finding
 
 LEVEL_OF_TPR = 0.05

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics import decision
+from jaxunlearn.metrics.inference import decision
 from jaxunlearn.metrics.verdict import power, request, rows
 from jaxunlearn.metrics.verdict.out_model import CLIP, OutModel, place, soft
 from jaxunlearn.metrics.verdict.request import GroupTests, Played

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxunlearn.metrics import decision
+from jaxunlearn.metrics.inference import decision
 from jaxunlearn.metrics.verdict import rows
 from jaxunlearn.metrics.verdict.out_model import robust, soft
 from jaxunlearn.metrics.verdict.rows import FORGOTTEN, Likeness, RowTests, Signal

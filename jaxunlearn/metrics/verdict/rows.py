@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.metrics import decision
+from jaxunlearn.metrics.inference import decision
 from jaxunlearn.metrics.verdict import out_model
 from jaxunlearn.metrics.verdict.out_model import Moments, OutModel, place, robust
 

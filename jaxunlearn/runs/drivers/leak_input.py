@@ -14,7 +14,7 @@ from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.leaks import inputs
 from jaxunlearn.attacks.leaks import defences, host_models
 from jaxunlearn.data import naming
-from jaxunlearn.metrics import privacy as accountant
+from jaxunlearn.metrics.epsilon import privacy as accountant
 from jaxunlearn.population import chunked
 from jaxunlearn.runs import execution, experiments, opening, roles
 from jaxunlearn.runs.drivers import delivery

@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxunlearn import errors, records, store
 from jaxunlearn.data.splits import shadow_members
-from jaxunlearn.metrics import variance
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.roles import shadow
 from jaxunlearn.settings import Settings, ShadowSettings, TrainSettings, to_dict

@@ -11,7 +11,8 @@ import numpy as np
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context, RecordedRun
 from jaxunlearn.analyses.evaluation import sections
-from jaxunlearn.metrics import headers, variance
+from jaxunlearn.metrics import headers
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Finding
 from jaxunlearn.report import words
 from jaxunlearn.report.cells import Cell, Table

@@ -17,7 +17,10 @@ from jaxunlearn.analyses.audit import binui, gather, text_run
 from jaxunlearn.analyses.audit import signals as audit_signals
 from jaxunlearn.analyses.audit.signals import AuditSignals
 from jaxunlearn.analyses.base import CLASSES, TEXTS, Context, RecordedRun, require_units
-from jaxunlearn.metrics import closeness, headers, intervals, pooled, variance
+from jaxunlearn.metrics import headers
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.populations import closeness, variance
+from jaxunlearn.metrics.ranking import pooled
 from jaxunlearn.report import cells, formats, words
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job

@@ -12,7 +12,8 @@ from jaxunlearn.analyses.evaluation import distributions
 from jaxunlearn.analyses.evaluation import sections as evaluation_sections
 from jaxunlearn.analyses.reminiscence import measures
 from jaxunlearn.analyses.reminiscence import sections as attack_sections
-from jaxunlearn.metrics import headers, intervals
+from jaxunlearn.metrics import headers
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Finding
 from jaxunlearn.report import formats, words
 from jaxunlearn.report.cells import Cell, Table

@@ -13,8 +13,10 @@ import numpy as np
 
 from jaxunlearn import progress, records, store
 from jaxunlearn.attacks import extraction
-from jaxunlearn.metrics import headers, intervals, variance
+from jaxunlearn.metrics import headers
 from jaxunlearn.metrics import utility as utilities
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.report import cells, tables, words
 from jaxunlearn.runs import execution, experiments, roles
 from jaxunlearn.runs.execution import members, recording

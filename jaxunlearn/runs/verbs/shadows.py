@@ -11,7 +11,8 @@ import numpy as np
 from jaxunlearn import progress, records, store
 from jaxunlearn.data import naming
 from jaxunlearn.data.splits import shadow_pool
-from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.metrics import roc
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.population import chunked
 from jaxunlearn.report import figures, page, tables
 from jaxunlearn.runs import answers, execution, experiments, roles, splits

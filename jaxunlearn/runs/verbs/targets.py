@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import progress, records, store
-from jaxunlearn.metrics import intervals, utility, variance
+from jaxunlearn.metrics import utility
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.population import chunked
 from jaxunlearn.report import formats, words
 from jaxunlearn.runs import answers, execution, experiments, roles, splits

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, escapes, progress, records, store
-from jaxunlearn.metrics import closeness, headers, intervals, variance
+from jaxunlearn.metrics import headers
 from jaxunlearn.metrics import utility as utilities
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.populations import closeness, variance
 from jaxunlearn.report import cells, formats, tables, words
 from jaxunlearn.runs import answers, execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members, recording, unlearning

@@ -20,7 +20,7 @@ import scipy.optimize
 import scipy.stats
 
 from jaxunlearn import checks
-from jaxunlearn.metrics import intervals
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Design, Finding
 
 SOURCES = ("training", "forget set", "interaction", "residual")

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics.prediction_sets import Counts, Quality, Sets, count, quality
+from jaxunlearn.metrics.conformal.prediction_sets import Counts, Quality, Sets, count, quality
 
 RANKS = ("reference", "textbook")
 SCORES = ("lac", "log", "aps", "raps")

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.stats
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics import decision, intervals
+from jaxunlearn.metrics.inference import decision, intervals
 
 # Points at which the clustered test compares distribution functions.
 GRID = np.linspace(0, 1, 1001)[1:-1]

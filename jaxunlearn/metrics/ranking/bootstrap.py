@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import checks
-from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.metrics import roc
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Finding
 
 RATES = {"tpr_at_fpr_1e-1": 0.1, "tpr_at_fpr_1e-2": 0.01}

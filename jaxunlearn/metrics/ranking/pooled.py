@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import checks
-from jaxunlearn.metrics import intervals, roc
+from jaxunlearn.metrics import roc
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Finding
 
 AGAINST = "retained against forgotten"

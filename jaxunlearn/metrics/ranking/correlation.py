@@ -11,7 +11,7 @@ import numpy as np
 import scipy.stats
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics import intervals
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Finding
 
 BINS = 20

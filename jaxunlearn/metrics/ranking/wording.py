@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxunlearn.metrics import intervals
+from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Finding
 
 FOLDS, TREES, DEPTH, LEAF = 5, 100, 2, 5

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics import attack_rules
+from jaxunlearn.metrics.epsilon import attack_rules
 
 SCORES = ("gaussian", "loss", "margin")
 COMPAT = ("corrected", "faithful")

@@ -13,7 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from jaxunlearn.metrics import intervals, utility, variance
+from jaxunlearn.metrics import utility
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Design, Finding
 
 # From this many forget sets on a gap has an interval: accuracies come in steps, and two sets may agree by chance.

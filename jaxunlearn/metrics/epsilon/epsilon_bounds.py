@@ -28,8 +28,9 @@ import numpy as np
 import scipy.stats
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics import attack_rules, epsilon, intervals
-from jaxunlearn.metrics.intervals import Interval
+from jaxunlearn.metrics.epsilon import attack_rules, epsilon
+from jaxunlearn.metrics.inference import intervals
+from jaxunlearn.metrics.inference.intervals import Interval
 
 # Simulated samples behind `equal_groups`: its median is then known to about .01.
 _SIMULATED = 4000

@@ -29,7 +29,8 @@ import numpy as np
 import scipy.special
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics import conformal, svc
+from jaxunlearn.metrics.conformal import conformal
+from jaxunlearn.metrics.membership import svc
 
 ATTACKS = ("svc", "threshold")
 COMPAT = ("corrected", "faithful")

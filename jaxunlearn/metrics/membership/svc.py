@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.metrics.membership import Features, Sigmoid, features, fit_sigmoid
+from jaxunlearn.metrics.membership.membership import Features, Sigmoid, features, fit_sigmoid
 
 FOLDS = 5
 COST = 3.0

@@ -1,0 +1,1 @@
+"""Split conformal prediction: thresholds, prediction sets, coverage."""

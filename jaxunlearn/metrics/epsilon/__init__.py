@@ -1,0 +1,1 @@
+"""Epsilon-hat: how well retrained and unlearned models can be told apart; what DP-SGD guarantees."""

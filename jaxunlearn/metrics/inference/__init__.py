@@ -1,0 +1,1 @@
+"""What numbers allow to conclude: intervals, p-values, error control, calibration tests."""

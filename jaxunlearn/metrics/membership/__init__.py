@@ -1,0 +1,1 @@
+"""Membership attacks on the outputs of one model."""
