@@ -1,14 +1,14 @@
 """Metrics: numbers with intervals, from scores and truth. One definition each; published variants by argument.
 
-    ranking      tables over forget sets and shadow groups (`pooled`), the bootstrap (`bootstrap`; `stratified_bootstrap`
-                 as published for unequal kinds), ScoreUI (`correlation`), per class (`classes`), words alone (`wording`)
-    inference    mean, DeLong, Clopper-Pearson, jackknife (`intervals`); p-values, false discovery rate (`decision`); are
-                 p-values what they claim to be, clusters of dependent ones included (`calibration_test`)
+    ranking      tables over forget sets and shadow groups (`pooled`), bootstraps (`bootstrap`, and as published for
+                 unequal kinds `stratified_bootstrap`), ScoreUI (`correlation`), per class (`classes`), `wording`
+    inference    mean, DeLong, Clopper-Pearson, jackknife (`intervals`); p-values, false discovery rate (`decision`);
+                 are p-values what they claim to be (`calibration_test`)
     conformal    thresholds and prediction sets of all models; coverage, size, CR, recover ratio (`prediction_sets`)
     membership   per-class threshold attacks, entropy attack (`membership`); the five SVC attacks (`svc`); `miacr`
     epsilon      epsilon-hat of N retrained against N unlearned models (`epsilon`; its kernels: `attack_rules`);
-                 intervals over models, proved lower bound (`epsilon_bounds`); the NeurIPS-2023 score (`challenge`); what
-                 DP-SGD guarantees (`privacy`)
+                 intervals over models, proved lower bound (`epsilon_bounds`); the NeurIPS-2023 score (`challenge`);
+                 what DP-SGD guarantees (`privacy`)
     populations  where a deviation comes from (`variance`), which method is closest to retraining (`closeness`)
     verdict      the verdict on one request
 

@@ -2,23 +2,14 @@
 
     METHODS -> builder(hyperparameters) -> Method (phases) -> run(setup) -> unlearned variables [M, ...]
 
-`method.py` says what a method is, `running.py` runs it, `transforms.py`, `losses.py` and `passes.py` are what methods
-are made of; one file per family of methods, one line each in `table.py`.
+`base/method.py` says what a method is, `engine/running.py` runs it, `blocks/` holds what methods are made of: gradient
+transforms, losses, schedules, labels, streamed passes. One file per family in `methods/` (of language models in
+`language/`, around other methods in `wrappers/`), one line each in `registry.py`.
 """
 
-from jaxunlearn.unlearn.entries import Entry
-from jaxunlearn.unlearn.method import (
-    Estimate,
-    Member,
-    Method,
-    Move,
-    Now,
-    Phase,
-    Pools,
-    Reads,
-    Samples,
-    Saved,
-)
-from jaxunlearn.unlearn.network import Network
-from jaxunlearn.unlearn.running import Checkpoint, Event, Outcome, Setup, run
-from jaxunlearn.unlearn.table import METHODS, hyperparameters, lookup
+from jaxunlearn.unlearn.base.entries import Entry
+from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Now, Phase, Pools, Reads, Samples, Saved
+from jaxunlearn.unlearn.base.network import Network
+from jaxunlearn.unlearn.blocks import labels, losses, passes, schedules, transforms
+from jaxunlearn.unlearn.engine.running import Checkpoint, Event, Outcome, Setup, run
+from jaxunlearn.unlearn.registry import METHODS, hyperparameters, lookup

@@ -22,7 +22,8 @@ from jaxunlearn import errors, keys, population, progress, settings, unlearn
 from jaxunlearn.data import splits
 from jaxunlearn.population import training
 from jaxunlearn.runs import experiments
-from jaxunlearn.unlearn import running, table
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.engine import running
 from launch import _entry
 from launch.benches import timing
 from launch.benches.timing import Row, Times, Variant
@@ -169,7 +170,7 @@ def _setup(method: str, sets: np.ndarray) -> running.Setup:
     variables = jax.vmap(lambda key: bench.task.init(key))(jax.vmap(lambda i: keys.at(keys.root(0), i))(sets))
     network = experiments.build_network(chosen, bench.dataset, bench.policy.conv)
     return running.Setup(
-        network, experiments.resident(bench), table.binder(entry, hyper), {},
+        network, experiments.resident(bench), registry.binder(entry, hyper), {},
         jax.tree.map(np.asarray, population.variables(variables)), [np.flatnonzero(forget[r]) for r in sets],
         [target[~forget[r][target]] for r in sets], np.asarray(split.population), sets.astype(np.int32),
         np.zeros(len(sets), np.int32), keys.root(1), experiments.lifting(bench, len(sets)), "frozen",

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from jaxunlearn.unlearn import Method, Move, Phase, Reads, losses, transforms
+from jaxunlearn.unlearn import Method, Move, Phase, Reads
+from jaxunlearn.unlearn.blocks import losses, transforms
 
 
 def push_and_keep(lr: float = 0.02, epochs: int = 2):

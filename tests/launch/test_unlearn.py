@@ -12,7 +12,7 @@ import pytest
 
 from jaxunlearn import unlearn
 from jaxunlearn.runs.execution import recording
-from jaxunlearn.unlearn import running
+from jaxunlearn.unlearn.engine import running
 from launch import _entry
 from launch import audit as audit_verb
 from launch import study as study_verb

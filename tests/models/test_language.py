@@ -10,7 +10,7 @@ import pytest
 from jaxunlearn import errors, models
 from jaxunlearn.models import language
 from jaxunlearn.settings import ModelSettings
-from jaxunlearn.unlearn import network
+from jaxunlearn.unlearn.base import network
 
 VOCABULARY, LENGTH = 11, 9
 TEXTS = np.random.default_rng(0).integers(0, VOCABULARY, (3, LENGTH)).astype(np.int32)

@@ -10,9 +10,9 @@ import optax
 
 from jaxunlearn import keys, population, trees
 from jaxunlearn.models import blocks
-from jaxunlearn.unlearn import running
-from jaxunlearn.unlearn.method import Reads
-from jaxunlearn.unlearn.network import Network, forward
+from jaxunlearn.unlearn.base.method import Reads
+from jaxunlearn.unlearn.base.network import Network, forward
+from jaxunlearn.unlearn.engine import running
 
 
 class Tiny(nn.Module):

@@ -18,8 +18,8 @@ import optax
 from jaxunlearn import trees
 from jaxunlearn.models import blocks
 from jaxunlearn.population import Clock
-from jaxunlearn.unlearn import running
-from jaxunlearn.unlearn.method import Method
+from jaxunlearn.unlearn.base.method import Method
+from jaxunlearn.unlearn.engine import running
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 LAYERS = {

@@ -10,8 +10,10 @@ import pytest
 
 from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.population import Resident
-from jaxunlearn.unlearn import boundary, network, running
-from jaxunlearn.unlearn.method import Member, Reads, Samples
+from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.base.method import Member, Reads, Samples
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import boundary
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}

@@ -10,8 +10,9 @@ import pytest
 
 from jaxunlearn import errors, keys
 from jaxunlearn.population import Resident, from_rows
-from jaxunlearn.unlearn import codec, network
-from jaxunlearn.unlearn.method import Member, Reads
+from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.base.method import Member, Reads
+from jaxunlearn.unlearn.methods.importance import codec
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam_methods" / "lcodec.npz"
 

@@ -14,20 +14,13 @@ import trial
 from jaxunlearn import errors, keys, trees
 from jaxunlearn.metrics.conformal import conformal as prediction
 from jaxunlearn.population import Batch, Clock
-from jaxunlearn.unlearn import (
-    conformal,
-    costs,
-    descent,
-    entries,
-    losses,
-    network,
-    running,
-    setups,
-    table,
-    tasks,
-    wrappers,
-)
-from jaxunlearn.unlearn.method import Method, Samples
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base import entries, network
+from jaxunlearn.unlearn.base.method import Method, Samples
+from jaxunlearn.unlearn.blocks import losses
+from jaxunlearn.unlearn.engine import costs, running, setups, tasks
+from jaxunlearn.unlearn.methods import descent
+from jaxunlearn.unlearn.wrappers import conformal, wrappers
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "conformal"
 
@@ -77,7 +70,7 @@ def recorded(kind, name):
     lr, epochs, delta, alpha, lamda = (float(one) for one in file["hyper_lr_epochs_delta_alpha_lamda"])
     parts = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget", "cal")]
     retain, forget = len(parts[0][1]), len(parts[1][1])
-    base = descent.finetune(lr, int(epochs)) if name == "finetune" else table.METHODS["random_label"].build(
+    base = descent.finetune(lr, int(epochs)) if name == "finetune" else registry.METHODS["random_label"].build(
         lr, int(epochs))  # fmt: skip
     if name == "RL":
         given = np.concatenate([parts[0][1], file[f"{kind}_RL_labels"]]).astype(np.int32)
@@ -158,7 +151,7 @@ SOME = ("negrad_plus", "scrub", "salun", "hybrid", "retrain")
 
 @pytest.mark.parametrize("name", SOME)
 def test_weight_zero_is_the_method_itself_and_more_pushes_labels_out(name):
-    entry, wrapped = table.METHODS[name], table.lookup(f"{name}+conformal")
+    entry, wrapped = registry.METHODS[name], registry.lookup(f"{name}+conformal")
     small = trial.chosen(name)
     plain = trial.outcome(trial.setup(entry.build(**small), name=name)).variables
     given = {**small, "conformal_alpha": 0.2, "conformal_batch": 8}
@@ -212,11 +205,11 @@ def test_pairs_are_single_samples_where_all_labels_are_the_same(same):
 def test_every_method_is_wrapped_or_refused():
     refused = set()
     for name in trial.ALL:
-        if not entries.fits(table.lookup(f"{name}+conformal"), 0):
+        if not entries.fits(registry.lookup(f"{name}+conformal"), 0):
             continue  # for texts: refused before anything is built
         given = {**trial.chosen(name), "conformal_alpha": 0.2}
         try:
-            method = table.lookup(f"{name}+conformal").build(**given)
+            method = registry.lookup(f"{name}+conformal").build(**given)
         except errors.ConfigError:
             refused.add(name)
             continue
@@ -227,7 +220,7 @@ def test_every_method_is_wrapped_or_refused():
 
 def test_probes_whose_network_is_thrown_away_are_not_guided():
     """The overfitted copies of prune_complex only tell which weights to reset; the fine-tuning is what remains."""
-    phases = table.lookup("prune_complex+conformal").build().phases
+    phases = registry.lookup("prune_complex+conformal").build().phases
     followed = [*(phase.start for phase in phases[1:]), "current"]
     guided = [conformal.STREAM in phase.reads for phase in phases]
     assert guided == [bool(phase.moves) and start == "current" for phase, start in zip(phases, followed, strict=True)]
@@ -252,20 +245,20 @@ def test_the_threshold_can_be_taken_on_test_rows_and_leaves_out_subclasses():
 
 
 def test_in_evaluation_mode_statistics_do_not_move_even_where_the_method_trains():
-    method = conformal.conformal(table.METHODS["retrain"].build(epochs=1), alpha=0.2, eval_mode=True)
+    method = conformal.conformal(registry.METHODS["retrain"].build(epochs=1), alpha=0.2, eval_mode=True)
     fresh = trial.outcome(trial.setup(method, forget=trial.FORGET[:1])).variables["batch_stats"]["BatchNorm_0"]
     assert (fresh["mean"] == 0).all() and (fresh["var"] == 1).all()
 
 
 def test_what_cannot_be_wrapped_says_so():
     with pytest.raises(errors.ConfigError, match="takes no gradient steps"):
-        table.lookup("ssd+conformal").build()
+        registry.lookup("ssd+conformal").build()
     with pytest.raises(errors.ConfigError, match="follow a recorded training"):
-        table.lookup("deltagrad+conformal").build()
+        registry.lookup("deltagrad+conformal").build()
     with pytest.raises(errors.ConfigError, match="twice"):
-        table.lookup("finetune+conformal+conformal")
+        registry.lookup("finetune+conformal+conformal")
     with pytest.raises(errors.ConfigError, match="Did you mean 'conformal'"):
-        table.lookup("finetune+conformall")
+        registry.lookup("finetune+conformall")
     with pytest.raises(errors.ConfigError, match="alpha = 1.5"):
         conformal.conformal(descent.finetune(), alpha=1.5)
     few = trial.setup(conformal.conformal(descent.finetune(0.1, 1), alpha=0.02))
@@ -283,8 +276,8 @@ def test_what_cannot_be_wrapped_says_so():
 
 
 def test_a_wrapped_builder_has_the_arguments_of_both_and_costs_more():
-    entry = table.lookup("finetune+conformal")
-    chosen = table.hyperparameters(entry)
+    entry = registry.lookup("finetune+conformal")
+    chosen = registry.hyperparameters(entry)
     assert set(inspect.signature(descent.finetune).parameters) < set(chosen)
     assert chosen["conformal_lamda"] == 0.085 and chosen["conformal_pairwise"] is False
     assert wrappers.innermost(entry.build) is descent.finetune

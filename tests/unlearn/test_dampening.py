@@ -8,7 +8,7 @@ import nets
 import numpy as np
 import pytest
 
-from jaxunlearn.unlearn import dampening
+from jaxunlearn.unlearn.methods.importance import dampening
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}

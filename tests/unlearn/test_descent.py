@@ -13,8 +13,10 @@ import recorded
 
 from jaxunlearn import trees
 from jaxunlearn.population import Clock
-from jaxunlearn.unlearn import descent, running, schedules, transforms
-from jaxunlearn.unlearn.method import Estimate, Method, Now, Samples
+from jaxunlearn.unlearn.base.method import Estimate, Method, Now, Samples
+from jaxunlearn.unlearn.blocks import schedules, transforms
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import descent
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 OUR = {"fc1": "Dense_0", "fc2": "Dense_1"}

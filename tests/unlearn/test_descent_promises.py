@@ -15,8 +15,10 @@ from jaxunlearn import errors, models, trees
 from jaxunlearn.models import blocks
 from jaxunlearn.population import Clock
 from jaxunlearn.settings import ModelSettings
-from jaxunlearn.unlearn import descent, network, running
-from jaxunlearn.unlearn.method import Now, Samples
+from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.base.method import Now, Samples
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import descent
 
 NOW = Now(None, None, None, {}, {}, {}, None, None)
 

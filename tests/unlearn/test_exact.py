@@ -10,8 +10,11 @@ import optax
 import pytest
 
 from jaxunlearn import errors, keys
-from jaxunlearn.unlearn import exact, network, running, schedules
-from jaxunlearn.unlearn.method import Pools
+from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.base.method import Pools
+from jaxunlearn.unlearn.blocks import schedules
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import exact
 
 
 def pools(forget, part=0, rows=41, total=60, seed=0):

@@ -13,7 +13,7 @@ import pytest
 
 from jaxunlearn import errors
 from jaxunlearn.models import blocks
-from jaxunlearn.unlearn import fisher
+from jaxunlearn.unlearn.methods.importance import fisher
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}

@@ -10,7 +10,9 @@ import optax
 import pytest
 
 from jaxunlearn import keys
-from jaxunlearn.unlearn import forsaken, network, running
+from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import forsaken
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam_methods"
 KINDS = [("mlp", "tanh"), ("bn", "relu")]

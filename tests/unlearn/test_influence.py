@@ -16,8 +16,9 @@ from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import errors
 from jaxunlearn.models import blocks
-from jaxunlearn.unlearn import influence, passes, transforms
-from jaxunlearn.unlearn.method import Estimate, Method, Phase, Pools, Reads
+from jaxunlearn.unlearn.base.method import Estimate, Method, Phase, Pools, Reads
+from jaxunlearn.unlearn.blocks import passes, transforms
+from jaxunlearn.unlearn.methods.importance import influence
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}

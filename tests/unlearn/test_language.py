@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.unlearn import language, losses
-from jaxunlearn.unlearn.method import Samples
+from jaxunlearn.unlearn.base.method import Samples
+from jaxunlearn.unlearn.blocks import losses
+from jaxunlearn.unlearn.language import language
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "methods_2026"
 

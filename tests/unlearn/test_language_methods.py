@@ -14,8 +14,12 @@ from test_language import golden
 from jaxunlearn import errors, keys, population, records, trees
 from jaxunlearn.models import blocks
 from jaxunlearn.population import Clock
-from jaxunlearn.unlearn import language, language_methods, network, preferences, running, schedules, transforms
-from jaxunlearn.unlearn.method import Reads, Samples
+from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.base.method import Reads, Samples
+from jaxunlearn.unlearn.blocks import schedules, transforms
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.language import language, language_methods, preferences
+from jaxunlearn.unlearn.methods import arithmetic
 
 
 class Transformer(nn.Module):
@@ -217,7 +221,7 @@ def test_task_vector_goes_the_other_way():
     """alpha 0 is the original; 1 takes away what the copy has learned."""
     found = {}
     for alpha in (0.0, 1.0):
-        method = language_methods.task_vector(lr=0.02, alpha=alpha, schedule="constant", batch=4)
+        method = arithmetic.task_vector(lr=0.02, alpha=alpha, schedule="constant", batch=4)
         prepared = trial.setup(method, [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
         found[alpha] = trial.outcome(prepared).variables
     for a, b in zip(jax.tree.leaves(found[0.0]), jax.tree.leaves(prepared.originals), strict=True):

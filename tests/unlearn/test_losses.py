@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.unlearn import losses
-from jaxunlearn.unlearn.method import Samples
+from jaxunlearn.unlearn.base.method import Samples
+from jaxunlearn.unlearn.blocks import losses
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 

@@ -12,8 +12,10 @@ import pytest
 from trial import ALL, FORGET, LABELS, build, chosen, close, members, network_of, originals, outcome, setup
 
 from jaxunlearn import trees, unlearn
-from jaxunlearn.unlearn import costs, running, table, transforms
-from jaxunlearn.unlearn.entries import NEEDS
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base.entries import NEEDS
+from jaxunlearn.unlearn.blocks import transforms
+from jaxunlearn.unlearn.engine import costs, running
 
 # Nine requests to three models: A, B, C; A, another B of as many rows, C; one sample, a whole class, everything.
 REQUESTS = [
@@ -77,9 +79,9 @@ def varied(method, is_masked, factor):
 @functools.cache
 def together(name):
     """What a method makes of all rows side by side, every hyperparameter that is a float as a traced number of each."""
-    entry, given, method = table.METHODS[name], chosen(name), build(name)
-    plain = table.binder(entry, given)
-    hyper = {one: np.full(len(ROWS), given[one]) for one in table.swept(entry, given)}
+    entry, given, method = registry.METHODS[name], chosen(name), build(name)
+    plain = registry.binder(entry, given)
+    hyper = {one: np.full(len(ROWS), given[one]) for one in registry.swept(entry, given)}
     hyper |= {"is_masked": np.zeros(len(ROWS)), "factor": np.ones(len(ROWS))}
     hyper["is_masked"][MASKED], hyper["factor"][HALF], hyper["factor"][NOTHING] = 1, 0.5, 0
 
@@ -156,10 +158,10 @@ def test_an_edit_composes_with_chain(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_line_of_the_table_tells_the_truth(name):
-    entry = table.METHODS[name]
+    entry = registry.METHODS[name]
     assert entry.about and entry.source and set(entry.needs) <= set(NEEDS)
     assert not {"tokens", "classes"} <= set(entry.needs)
-    known = table.hyperparameters(entry)
+    known = registry.hyperparameters(entry)
     for dataset, given in entry.published.items():
         assert set(given) <= set(known), dataset
         entry.build(**{**known, **given})

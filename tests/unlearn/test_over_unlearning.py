@@ -15,8 +15,10 @@ import trial
 from jaxunlearn import errors, trees
 from jaxunlearn.models import blocks
 from jaxunlearn.models.small_data_vit import SmallDataVit
-from jaxunlearn.unlearn import network as networks
-from jaxunlearn.unlearn import orthogonal, over_unlearning, running, table, wrappers
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base import network as networks
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.wrappers import orthogonal, over_unlearning, wrappers
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "our"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}
@@ -84,7 +86,7 @@ def test_amnesiac_with_our_equals_the_published_phase_1_and_then_replay():
     small = {"lr": 0.01, "batch": int(file["forget_batch"]), "our_batch": int(file["retain_batch"])}
     also = {"our_epochs": 3, "our_lr": 0.05, "our_momentum": 0.9, "our_warmup": False}
     method = with_labels(
-        table.lookup("amnesiac+our").build(**small, **also), lambda samples: jnp.asarray(relabelled)[samples.rows]
+        registry.lookup("amnesiac+our").build(**small, **also), lambda samples: jnp.asarray(relabelled)[samples.rows]
     )
     start = nets.variables(file, "init", DENSE, "__")
     (mid, whole) = (dataclasses.replace(method, phases=method.phases[:1]), method)
@@ -159,7 +161,7 @@ def test_orthogonal_unlearning_of_a_class_equals_the_published_code(tag):
     relabelled = np.concatenate([retain[1], file["relabel"]]).astype(np.int32)
     name = "amnesiac+orthogonal" + (wrappers.MID if tag.endswith("mid") else "")
     also = {} if tag.endswith("mid") else {"orthogonal_lr": float(file["lr_replay"]), "orthogonal_batch": 4}
-    method = table.lookup(name).build(lr=float(file["lr_unlearn"]), batch=128, **also, **CLASSWISE[tag])
+    method = registry.lookup(name).build(lr=float(file["lr_unlearn"]), batch=128, **also, **CLASSWISE[tag])
     method = with_labels(method, lambda samples: jnp.asarray(relabelled)[samples.rows])
     net = nets.network(Staged(), (6,))
     found = nets.outcome(nets.setup(net, method, staged(file, "init"), retain, forget))
@@ -220,7 +222,7 @@ def test_orthogonal_unlearning_of_samples_equals_the_published_code(tag):
     drawn = jnp.asarray(file["random_labels"])
     stages = REPLAYS[tag] or {"epochs": (), "factors": ()}
     also = {"lr": float(file["lr_replay"]), "l1_stages": 1, "optimizer": "adamw", "weight_decay": 1e-4, "batch": 4}
-    method = table.lookup("relabel+orthogonal").build(
+    method = registry.lookup("relabel+orthogonal").build(
         lr=float(file["lr_unlearn"]), epochs=6, batch=64, optimizer="adamw", weight_decay=1e-4, orthogonal_gamma=1.0,
         orthogonal_form="sample", orthogonal_weight=0.1,
         **{f"orthogonal_{name}": value for name, value in {**also, **stages}.items()},
@@ -266,14 +268,14 @@ SMALL = {"batch": 16, "epochs": 2, "our_epochs": 1, "orthogonal_epochs": (1, 1),
 
 
 def chosen(name, **also):
-    hyper = table.hyperparameters(table.lookup(name))
+    hyper = registry.hyperparameters(registry.lookup(name))
     return {**hyper, **{key: value for key, value in {**SMALL, **also}.items() if key in hyper}}
 
 
 def prepared(name, rows=ROWS, numbers=NUMBERS, mapping="vmap", **also):
-    entry, given = table.lookup(name), chosen(name, **also)
-    build = table.binder(entry, given)
-    hyper = {one: np.full(len(rows), given[one]) for one in table.swept(entry, given) if one != "conformal_alpha"}
+    entry, given = registry.lookup(name), chosen(name, **also)
+    build = registry.binder(entry, given)
+    hyper = {one: np.full(len(rows), given[one]) for one in registry.swept(entry, given) if one != "conformal_alpha"}
     setup = trial.setup(build({}), rows, mapping, numbers)
     return setup._replace(network=NET, build=build, hyper=hyper)
 
@@ -315,9 +317,9 @@ def test_the_first_half_is_the_model_between_over_unlearning_and_replay(name):
 
 def test_every_method_can_be_followed_by_replay():
     for name in trial.ALL:
-        known = table.hyperparameters(table.lookup(f"{name}+our"))
+        known = registry.hyperparameters(registry.lookup(f"{name}+our"))
         given = {key: value for key, value in trial.SMALL.items() if key in known}
-        method = table.lookup(f"{name}+our").build(**given)
+        method = registry.lookup(f"{name}+our").build(**given)
         assert method.phases[-1].reads["retain"].rows == "retain" and method.mid == len(method.phases) - 1
         running.trace(trial.setup(method, trial.FORGET[:1], name=name))
 
@@ -356,7 +358,7 @@ def test_features_and_labels_of_the_joint_form_reach_the_model():
 )
 def test_what_cannot_be_wrapped_is_named(name, also, match):
     with pytest.raises(errors.ConfigError, match=match):
-        table.lookup(name).build(**also)
+        registry.lookup(name).build(**also)
 
 
 def test_networks_without_named_features_and_numbers_beyond_them_are_named():
@@ -372,9 +374,11 @@ def test_networks_without_named_features_and_numbers_beyond_them_are_named():
 
 
 def test_hyperparameters_are_those_of_the_intensified_method_and_the_first_half_has_none_of_replay():
-    whole, half = (table.hyperparameters(table.lookup(name), "cifar10") for name in ("ssd+our", "ssd+our@mid"))
+    whole, half = (registry.hyperparameters(registry.lookup(name), "cifar10") for name in ("ssd+our", "ssd+our@mid"))
     assert (whole["alpha"], whole["lam"], whole["our_epochs"]) == (0.005, 0.4, 5)
     assert set(half) == {name for name in whole if not name.startswith("our_")}
-    assert table.hyperparameters(table.lookup("finetune+our"), "cifar20")["epochs"] == 10  # published for the method
-    kept = set(table.hyperparameters(table.lookup("amnesiac+orthogonal@mid")))
+    assert (
+        registry.hyperparameters(registry.lookup("finetune+our"), "cifar20")["epochs"] == 10
+    )  # published for the method
+    kept = set(registry.hyperparameters(registry.lookup("amnesiac+orthogonal@mid")))
     assert {"orthogonal_gamma", "orthogonal_form"} < kept and "orthogonal_lr" not in kept

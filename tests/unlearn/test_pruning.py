@@ -11,8 +11,10 @@ import pytest
 
 from jaxunlearn import errors, keys, trees
 from jaxunlearn.models import blocks
-from jaxunlearn.unlearn import network, pruning, transforms
-from jaxunlearn.unlearn.method import Method, Phase, Pools, Saved
+from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.base.method import Method, Phase, Pools, Saved
+from jaxunlearn.unlearn.blocks import transforms
+from jaxunlearn.unlearn.methods import pruning
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "forget_precision"
 TENSORS = ("conv1.weight", "layer.conv2.weight", "shortcut.0.weight", "linear.weight")

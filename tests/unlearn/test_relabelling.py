@@ -11,8 +11,10 @@ import pytest
 import recorded
 
 from jaxunlearn import errors, keys, trees
-from jaxunlearn.unlearn import labels, relabelling, running, transforms
-from jaxunlearn.unlearn.method import Estimate, Samples
+from jaxunlearn.unlearn.base.method import Estimate, Samples
+from jaxunlearn.unlearn.blocks import labels, transforms
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import relabelling
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}

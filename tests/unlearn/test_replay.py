@@ -11,7 +11,8 @@ import optax
 import pytest
 
 from jaxunlearn import errors, keys
-from jaxunlearn.unlearn import network, replay
+from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.methods import replay
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam_methods"
 

@@ -9,8 +9,11 @@ from trial import CONVOLVED, DENSE, FORGET, IMAGES, LABELS, build, close, outcom
 
 from jaxunlearn import errors, keys, trees, unlearn
 from jaxunlearn.population import capacity
-from jaxunlearn.unlearn import boundary, dampening, fisher, pruning, replay, running, saliency, table
-from jaxunlearn.unlearn import network as networks
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base import network as networks
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import boundary, pruning, replay, saliency
+from jaxunlearn.unlearn.methods.importance import dampening, fisher
 
 
 def test_a_checkpoint_in_any_phase_leads_to_the_same_end():
@@ -211,9 +214,9 @@ def test_tracing_finds_what_a_network_lacks_and_what_a_method_gets_wrong():
     ],
 )
 def test_impossible_hyperparameters_are_refused(name, given, message):
-    entry = table.METHODS[name]
+    entry = registry.METHODS[name]
     with pytest.raises(errors.ConfigError, match=message):
-        table.binder(entry, {**table.hyperparameters(entry), **given})
+        registry.binder(entry, {**registry.hyperparameters(entry), **given})
 
 
 def test_a_users_method_may_have_numbers_below_zero_but_no_steps_below_zero():
@@ -221,9 +224,9 @@ def test_a_users_method_may_have_numbers_below_zero_but_no_steps_below_zero():
         method = build("finetune")
         return dataclasses.replace(method, phases=(dataclasses.replace(method.phases[0], epochs=epochs),))
 
-    entry = table.Entry(mine, "", "", ())
-    assert table.binder(entry, {"strength": -1.0, "epochs": 1})({}).phases[0].epochs == 1
+    entry = registry.Entry(mine, "", "", ())
+    assert registry.binder(entry, {"strength": -1.0, "epochs": 1})({}).phases[0].epochs == 1
     with pytest.raises(errors.ConfigError, match="epochs = -1"):
-        table.binder(entry, {"strength": 1.0, "epochs": -1})
+        registry.binder(entry, {"strength": 1.0, "epochs": -1})
     with pytest.raises(errors.ConfigError, match="has the default None"):
-        table.hyperparameters(table.Entry(lambda rate=None: None, "", "", ()))
+        registry.hyperparameters(registry.Entry(lambda rate=None: None, "", "", ()))

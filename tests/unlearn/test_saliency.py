@@ -11,8 +11,12 @@ import pytest
 
 from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.population import Resident
-from jaxunlearn.unlearn import dampening, descent, running, saliency, schedules, table, transforms
-from jaxunlearn.unlearn.method import Estimate, Member, Method, Phase, Reads, Samples
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Phase, Reads, Samples
+from jaxunlearn.unlearn.blocks import schedules, transforms
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import descent, saliency
+from jaxunlearn.unlearn.methods.importance import dampening
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CONFORMAL = {"fc1": "Dense_0", "fc2": "Dense_1"}
@@ -308,8 +312,8 @@ def test_later_phases_and_edits_keep_the_mask_of_the_original(trained):
 def test_any_method_can_be_had_under_the_mask(trained, name):
     """METHOD+salient moves the salient parameters and no others, in edits, teachers and Replay alike."""
     net, start, retain, forget = trained
-    entry = table.lookup(f"{name}+salient")
-    assert table.hyperparameters(entry)["salient_fraction"] == 0.5
+    entry = registry.lookup(f"{name}+salient")
+    assert registry.hyperparameters(entry)["salient_fraction"] == 0.5
     method = entry.build(salient_fraction=0.25)
     given = nets.setup(net, method, start, retain, forget)
     found, count = nets.outcome(given)["params"], trees.count(start["params"])
@@ -323,7 +327,7 @@ def test_a_method_with_a_mask_of_its_own_gets_no_second_one():
     with pytest.raises(errors.ConfigError, match="mask of its own"):
         saliency.saliency(saliency.sfron())
     with pytest.raises(errors.ConfigError, match="mask of its own"):
-        table.lookup("salun+salient").build()
+        registry.lookup("salun+salient").build()
 
 
 @pytest.mark.parametrize("call", [lambda: saliency.salun(form="mixd"), lambda: saliency.sfron(optimizer="sgdd")])

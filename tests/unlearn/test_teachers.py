@@ -11,8 +11,10 @@ import pytest
 
 from jaxunlearn import errors, trees
 from jaxunlearn.population import Clock
-from jaxunlearn.unlearn import descent, losses, running, schedules, teachers, transforms
-from jaxunlearn.unlearn.method import Method, Phase, Pools, Samples
+from jaxunlearn.unlearn.base.method import Method, Phase, Pools, Samples
+from jaxunlearn.unlearn.blocks import losses, schedules, transforms
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import descent, teachers
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}

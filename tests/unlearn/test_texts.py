@@ -11,22 +11,15 @@ import pytest
 import trial
 
 from jaxunlearn import errors, keys, trees, unlearn
-from jaxunlearn.unlearn import (
-    dampening,
-    entries,
-    fisher,
-    influence,
-    labels,
-    network,
-    replay,
-    running,
-    table,
-    teachers,
-    transforms,
-)
-from jaxunlearn.unlearn.method import Samples
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base import entries, network
+from jaxunlearn.unlearn.base.method import Samples
+from jaxunlearn.unlearn.blocks import labels, transforms
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import replay, teachers
+from jaxunlearn.unlearn.methods.importance import dampening, fisher, influence
 
-TEXTS = [name for name in trial.ALL if "classes" not in table.METHODS[name].needs]
+TEXTS = [name for name in trial.ALL if "classes" not in registry.METHODS[name].needs]
 # What runs on texts, or does something to a random network, only with other hyperparameters.
 GIVEN = {"fisher": {"kind": "empirical"}, "lfssd": {"alpha": 1.0}}
 NEED_HEAD = ("fisher", "prune_last_layer")
@@ -34,7 +27,7 @@ NEED_HEAD = ("fisher", "prune_last_layer")
 
 @functools.cache
 def built(name):
-    return table.METHODS[name].build(**{**trial.chosen(name), **GIVEN.get(name, {})})
+    return registry.METHODS[name].build(**{**trial.chosen(name), **GIVEN.get(name, {})})
 
 
 @functools.cache
@@ -76,9 +69,9 @@ def test_methods_trace_under_a_tied_embedding(name):
         running.trace(prepared)
 
 
-@pytest.mark.parametrize("name", sorted(table.METHODS))
+@pytest.mark.parametrize("name", sorted(registry.METHODS))
 def test_methods_refuse_the_other_kind_of_data(name):
-    line = table.METHODS[name]
+    line = registry.METHODS[name]
     for vocabulary, kind in ((0, "tokens"), (11, "classes")):
         if kind in line.needs:
             with pytest.raises(
@@ -102,7 +95,7 @@ def test_wrappers_refuse_texts_where_they_rest_on_classes():
 @pytest.mark.parametrize("name", ["ascent+our", "amnesiac+our", "bad_teacher+our", "npo+salient", "ssd+salient"])
 def test_wrappers_run_on_texts(name):
     line = unlearn.lookup(name)
-    given = {one: 1 for one in ("epochs", "our_epochs") if one in table.hyperparameters(line)}
+    given = {one: 1 for one in ("epochs", "our_epochs") if one in registry.hyperparameters(line)}
     method = line.build(**given)
     outcome = trial.outcome(trial.setup(method, trial.FORGET[:1], numbers=[0], net=trial.TOKENS))
     np.testing.assert_array_equal(outcome.diverged_at, running.NEVER)
@@ -112,7 +105,7 @@ def test_wrappers_run_on_texts(name):
 
 def test_the_fisher_information_of_every_answer_is_refused_on_texts():
     with pytest.raises(errors.ConfigError, match="kind=empirical"):
-        running.trace(trial.setup(table.METHODS["fisher"].build(), net=trial.TOKENS))
+        running.trace(trial.setup(registry.METHODS["fisher"].build(), net=trial.TOKENS))
 
 
 def batch_of(is_forget):
@@ -225,7 +218,7 @@ def test_the_influence_step_of_texts_weighs_texts_alike():
 
 
 def test_deltagrad_of_exact_steps_is_training_on_the_tokens_that_remain():
-    method = table.METHODS["deltagrad"].build(lr=0.1, epochs=2, period=1, batch=60, weight_decay=0.0)
+    method = registry.METHODS["deltagrad"].build(lr=0.1, epochs=2, period=1, batch=60, weight_decay=0.0)
     found = trial.outcome(trial.setup(method, [np.arange(0, 9)], numbers=[0], net=trial.TOKENS)).variables
     params = network.init(trial.TOKENS, keys.member(keys.stream(keys.root(5), "init"), 0))[0]
     kept = np.arange(9, 60)

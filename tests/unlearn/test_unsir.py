@@ -10,8 +10,9 @@ import pytest
 from sklearn import datasets
 
 from jaxunlearn import trees
-from jaxunlearn.unlearn import descent, running, unsir
-from jaxunlearn.unlearn.method import Pools
+from jaxunlearn.unlearn.base.method import Pools
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.methods import descent, unsir
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 DENSE = {"fc1": "Dense_0", "fc2": "Dense_1"}

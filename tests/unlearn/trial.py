@@ -15,8 +15,9 @@ from sklearn.datasets import load_digits
 
 from jaxunlearn import keys, population, records, trees
 from jaxunlearn.models import blocks
-from jaxunlearn.unlearn import network as networks
-from jaxunlearn.unlearn import running, table
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base import network as networks
+from jaxunlearn.unlearn.engine import running
 
 IMAGES, LABELS = load_digits(return_X_y=True)
 IMAGES = (IMAGES.reshape(-1, 8, 8, 1) / 16).astype(np.float32)[:80]
@@ -27,7 +28,7 @@ SMALL = {
     "epochs": 2, "batch": 16, "overfit_epochs": 2, "perturbations": 24, "samples": 6, "steps": 3, "iterations": 6,
     "noise_steps": 2, "shards": 2, "slices": 2, "max_samples": 12, "n_iters": 6, "tokens": 3,
 }  # fmt: skip
-ALL = sorted(table.METHODS)
+ALL = sorted(registry.METHODS)
 
 
 class Net(nn.Module):
@@ -83,17 +84,17 @@ def originals(net, count):
 
 def chosen(name):
     """The hyperparameters of a line of the table, small."""
-    entry = table.METHODS[name]
+    entry = registry.METHODS[name]
     given = {key: value for key, value in SMALL.items() if key in inspect.signature(entry.build).parameters}
-    return {**table.hyperparameters(entry), **given}
+    return {**registry.hyperparameters(entry), **given}
 
 
 def build(name):
-    return table.METHODS[name].build(**chosen(name))
+    return registry.METHODS[name].build(**chosen(name))
 
 
 def network_of(name):
-    if name and "tokens" in table.METHODS[name].needs:
+    if name and "tokens" in registry.METHODS[name].needs:
         return TOKENS
     return CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
 

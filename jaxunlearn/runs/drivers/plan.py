@@ -17,7 +17,7 @@ from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.execution import scratch
 from jaxunlearn.runs.roles import audited, shadow, unlearned, variants
 from jaxunlearn.runs.verbs import account
-from jaxunlearn.unlearn import costs
+from jaxunlearn.unlearn.engine import costs
 
 TIMED_STEPS = 3
 

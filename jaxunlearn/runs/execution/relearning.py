@@ -20,7 +20,7 @@ from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.execution import members
 from jaxunlearn.runs.roles import audited, extracted
 from jaxunlearn.settings import to_dict
-from jaxunlearn.unlearn import network as networks
+from jaxunlearn.unlearn.base import network as networks
 
 VERSION = 1
 ROOT = "relearned"

@@ -19,8 +19,10 @@ from jaxunlearn.runs.execution import members, recording, scratch
 from jaxunlearn.runs.roles import audited, unlearned
 from jaxunlearn.runs.roles.variants import Variant
 from jaxunlearn.store import chunks
-from jaxunlearn.unlearn import network as networks
-from jaxunlearn.unlearn import running, table, wrappers
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base import network as networks
+from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.wrappers import wrappers
 
 _EPOCHS = 100_000  # a rolling checkpoint counts its epochs as phase * _EPOCHS + epoch
 
@@ -81,7 +83,7 @@ def setup(
     return running.Setup(
         network=experiments.build_network(settings, experiment.dataset, experiment.policy.conv),
         data=experiments.resident(experiment),
-        build=table.binder(first.entry, first.chosen),
+        build=registry.binder(first.entry, first.chosen),
         hyper=hyper,
         originals=originals,
         forget=[np.flatnonzero(forget[r]) for r in number],

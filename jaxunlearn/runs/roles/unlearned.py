@@ -15,7 +15,9 @@ from jaxunlearn import checks, errors, records, unlearn
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.roles import audited, variants
 from jaxunlearn.runs.roles.variants import Variant, of_role
-from jaxunlearn.unlearn import entries, table, wrappers
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.base import entries
+from jaxunlearn.unlearn.wrappers import wrappers
 
 STAGE_VERSION = 2
 PARTS = ".parts"  # the models of an ensemble are a role of their own; the role itself holds their joint answers
@@ -101,20 +103,20 @@ def built(variant: Variant) -> unlearn.Method:
     """
     with users_code(variant):
         try:
-            return table.binder(variant.entry, variant.chosen)({})
+            return registry.binder(variant.entry, variant.chosen)({})
         except errors.ConfigError as error:
             raise errors.ConfigError(f"{variant.method}: {error}") from error
 
 
 def users_code(variant: Variant) -> contextlib.AbstractContextManager[None]:
     """Turns whatever a user's own method raises into one message that names it."""
-    build = None if table.is_ours(variant.method) else wrappers.innermost(variant.entry.build)
+    build = None if registry.is_ours(variant.method) else wrappers.innermost(variant.entry.build)
     return checks.users_code(variant.method, build)
 
 
 def _source(variant: Variant) -> str:
     """A user's method is what its module says; ours has a stage version."""
-    if table.is_ours(variant.method):
+    if registry.is_ours(variant.method):
         return ""
     build = wrappers.innermost(variant.entry.build)
     module = inspect.getmodule(build)

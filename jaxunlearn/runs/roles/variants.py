@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from jaxunlearn import errors, unlearn
 from jaxunlearn.settings import Settings, to_dict
-from jaxunlearn.unlearn import table, wrappers
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.wrappers import wrappers
 
 PREFIX = "unlearned:"
 # The exact retrains are a role of their own, trained by launch.targets; `all` does not train them a second time.
@@ -78,7 +79,7 @@ def wanted(settings: Settings) -> tuple[Variant, ...]:
         )
     swept = _sweeps(settings)
     for name in swept:
-        if not any(name in table.swept(entry, chosen) for entry, chosen in (_base(settings, one) for one in asked)):
+        if not any(name in registry.swept(entry, chosen) for entry, chosen in (_base(settings, one) for one in asked)):
             raise errors.ConfigError(
                 f"sweep of {name}: none of the methods {', '.join(asked)} has a hyperparameter {name!r} that may "
                 "differ between members."
@@ -86,7 +87,7 @@ def wanted(settings: Settings) -> tuple[Variant, ...]:
     found = []
     for method in asked:
         entry, chosen = _base(settings, method)
-        own = [name for name in swept if name in table.swept(entry, chosen)]
+        own = [name for name in swept if name in registry.swept(entry, chosen)]
         for values in itertools.product(*(swept[name] for name in own)):
             given = dict(zip(own, values, strict=True))
             found.append(Variant(_role(method, given), method, entry, {**chosen, **given}, tuple(own)))
@@ -134,7 +135,7 @@ def of_role(settings: Settings, role: str) -> Variant:
     given = {}
     for part in filter(None, label.split(",")):
         name, _, text = part.partition("=")
-        given[name] = table.assigned(entry, name, text)
+        given[name] = registry.assigned(entry, name, text)
     return Variant(role, method, entry, {**chosen, **given}, tuple(given))
 
 
@@ -171,7 +172,7 @@ def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any
     for option in settings.unlearn.options:
         target, name, text = _parse(option)
         if target == method or (target in _also(method) or not target) and name in chosen:
-            chosen[name] = table.assigned(entry, name, text)
+            chosen[name] = registry.assigned(entry, name, text)
     return entry, chosen
 
 

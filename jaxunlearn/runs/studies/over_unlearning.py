@@ -21,7 +21,7 @@ from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job
 from jaxunlearn.runs.verbs import unlearn
 from jaxunlearn.settings import Settings
-from jaxunlearn.unlearn import wrappers
+from jaxunlearn.unlearn.wrappers import wrappers
 
 EVALUATION, ATTACK = ANALYSES["evaluation"], ANALYSES["reminiscence"]
 STEM = "over_unlearning"

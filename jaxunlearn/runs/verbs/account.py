@@ -5,8 +5,8 @@ import numpy as np
 
 from jaxunlearn import keys, records, unlearn
 from jaxunlearn.runs import experiments
-from jaxunlearn.unlearn import costs
-from jaxunlearn.unlearn import network as networks
+from jaxunlearn.unlearn.base import network as networks
+from jaxunlearn.unlearn.engine import costs
 
 
 def retain_epochs(experiment: experiments.Experiment, split: records.Split, method: unlearn.Method) -> float:

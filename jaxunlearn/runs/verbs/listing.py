@@ -10,7 +10,8 @@ from jaxunlearn.runs import experiments, splits
 from jaxunlearn.runs.roles import variants
 from jaxunlearn.runs.verbs import account
 from jaxunlearn.settings import Settings
-from jaxunlearn.unlearn import costs, table
+from jaxunlearn.unlearn import registry
+from jaxunlearn.unlearn.engine import costs
 
 # Without a config: forget sets of 2 % of 50,000 rows, the size of the published experiments, on a ResNet.
 NOMINAL = costs.Sizes(1_000, 49_000, 10, 128)
@@ -34,7 +35,7 @@ def text(settings: Settings, with_data: bool) -> str:
     if "all" in settings.unlearn.methods:
         names.append(variants.EXACT)
     for name in names:
-        nothing = "nothing" if table.is_ours(name) else "what it reads"
+        nothing = "nothing" if registry.is_ours(name) else "what it reads"
         entry = unlearn.lookup(name)
         chosen = variants.hyperparameters(settings, name)
         method = entry.build(**chosen)

@@ -22,7 +22,8 @@ from jaxunlearn.runs import answers, execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members, recording, unlearning
 from jaxunlearn.runs.roles import audited, unlearned, variants
 from jaxunlearn.runs.verbs import account, targets
-from jaxunlearn.unlearn import entries, wrappers
+from jaxunlearn.unlearn.base import entries
+from jaxunlearn.unlearn.wrappers import wrappers
 
 NEEDED = ("original", "retrained")
 COLUMNS = ("gap", "retain_epochs", "seconds")

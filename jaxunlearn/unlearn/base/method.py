@@ -1,0 +1,292 @@
+"""What an unlearning method is: frozen records of pure functions, written for ONE member of a population.
+
+    builder(lr=..., epochs=...) -> Method = Phases in sequence
+    Phase = estimates, then epochs of moves (objective -> gradient -> transform), or one transform alone: an edit
+
+A builder is a plain function whose arguments are the method's hyperparameters, all with defaults. Arguments that
+are floats may differ between members (forget sets, values of a sweep): inside the compiled program the builder is
+called with traced scalars, so it must not decide anything by them. Whole numbers, bools and strings are structure. The
+same builder is called on the host with each member's own plain numbers, where `Reads.rows` is worked out.
+
+    def my_method(lr: float = 0.01, epochs: int = 3):
+        def objective(outputs, batches, now):
+            keep = losses.cross_entropy(outputs["retain"], batches["retain"])
+            return keep - 0.05 * losses.cross_entropy(outputs["forget"], batches["forget"])
+        reads = {"retain": Reads("retain"), "forget": Reads("forget")}
+        return Method((Phase(transforms.sgd(lr), (Move(objective),), reads, epochs),))
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxunlearn.population import Clock, Resident, Stream
+from jaxunlearn.unlearn.base.network import Network
+
+Tree = Any
+Scalar = jax.Array | float
+
+
+class Pools(NamedTuple):
+    """The rows that ONE member may read; host side.
+
+    Attributes:
+      forget, retain, validation: int32 rows of the data set: to be forgotten, kept, and held out (population rows).
+      labels: [N_all] int32 of the data set (of texts: groups); `kinds`: what is forgotten by: subclasses where these
+        are, else the labels.
+      test: rows on which accuracies are reported; only for what published code calibrates on.
+      part: which part of an ensemble this member is (SISA), else 0.
+      rng: numpy Generator of its own, the same whenever the member is made; draw from it in `Reads.rows` only.
+    """
+
+    forget: np.ndarray
+    retain: np.ndarray
+    validation: np.ndarray
+    labels: np.ndarray
+    part: int
+    rng: np.random.Generator
+    kinds: np.ndarray = np.zeros(0, np.int32)
+    test: np.ndarray = np.zeros(0, np.int32)
+
+
+Rows = str | Callable[[Pools], np.ndarray]
+Labels = Callable[[jax.Array, "Samples", int], jax.Array]  # (key, samples, num_classes) -> labels [B] int32
+
+
+class Reads(NamedTuple):
+    """Which batches a phase or an estimate reads.
+
+    Attributes:
+      rows: "forget", "retain", "validation"; two names with a plus are read as one list in that order
+        ("retain+forget"); a tuple gives segments that follow each other without sharing a batch (("forget",
+        "retain")); a function of `Pools` returns rows of its own.
+      batch: rows per step; 0 = the run's batch size.
+      shuffle: a new order every epoch, or always the order of the rows.
+      carried_on: an accompanying stream that is exhausted goes on where it is at the next epoch, instead of starting
+        again.
+      labels: replaces the labels; None = the true ones. See `labels.py`.
+      fresh_labels: draws of `labels` are renewed every epoch instead of once.
+    """
+
+    rows: Rows | tuple[Rows, ...] = "retain"
+    batch: int = 0
+    shuffle: bool = True
+    carried_on: bool = False
+    labels: Labels | None = None
+    fresh_labels: bool = False
+
+
+class Samples(NamedTuple):
+    """One batch as objectives and estimates see it.
+
+    Attributes:
+      inputs: [B, ...] float32, normalised (and augmented): what the network takes; of texts [B, T] int32 tokens.
+      labels: [B] int32, replaced where `Reads.labels` says so; of texts [B, T], the next tokens, -1 = none counts.
+      weights: [B] float32, 0 = padding.
+      rows: [B] int32 rows of the data set.
+      is_forget: [B] bool, True = asked to be forgotten.
+    """
+
+    inputs: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+    rows: jax.Array
+    is_forget: jax.Array
+
+
+class Saved(NamedTuple):
+    """What a phase left behind under the name `Phase.keep`."""
+
+    params: Tree
+    statistics: Tree
+    optimizer: Tree
+
+
+class Features(NamedTuple):
+    """Hidden features of one stream, each [B, D] float32 ([B, T, D] of texts), shallow to deep (`feature_paths`).
+
+    Attributes:
+      current: of the model that learns.
+      original: of the original model in evaluation mode, without gradient.
+    """
+
+    current: tuple[jax.Array, ...]
+    original: tuple[jax.Array, ...]
+
+
+class Now(NamedTuple):
+    """What an objective may know beside its outputs.
+
+    Attributes:
+      network: the model as pure functions.
+      params: current parameters (differentiable); `reference`: those of the original model.
+      teachers: teacher -> stream -> logits [B, C], in evaluation mode, without gradient.
+      estimates: what the phase has estimated, by name; `memory`: Saved states of earlier phases.
+      clock: epoch, fraction, step.
+      key: of this step.
+      features: stream -> Features, of the streams of `Move.features`.
+    """
+
+    network: Network
+    params: Tree
+    reference: Tree
+    teachers: Mapping[str, Mapping[str, jax.Array]]
+    estimates: Mapping[str, Tree]
+    memory: Mapping[str, Saved]
+    clock: Clock
+    key: jax.Array
+    features: Mapping[str, Features] = {}
+
+
+# (logits by stream, samples by stream, now) -> scalar float32 to be minimised
+Objective = Callable[[Mapping[str, jax.Array], Mapping[str, Samples], Now], jax.Array]
+
+
+class Move(NamedTuple):
+    """One gradient step on one objective.
+
+    Attributes:
+      objective: one function; or {"forget": ..., "retain": ...}, whose gradients are taken one by one and reach
+        the transform as `forget_grads` and `retain_grads`, their values as `losses` (their sum is the gradient).
+      streams: names of the streams that the model answers for, in this order (BatchNorm statistics move in it); empty =
+        all of the phase but `eval_streams`.
+      every: the move is made at steps 0, every, 2 * every ... of the phase.
+      before: stateless transform of this move's gradient ahead of the phase's transform (mask, clip).
+      cost: gradient passes per row read, for the account of costs; 0 = one per objective.
+      only: objective -> (samples -> [B] bool): rows that the model sees for this objective, the others are padding
+        (BatchNorm included).
+      eval_streams: names of streams that it also answers for, in evaluation mode whatever the phase's; BatchNorm
+        statistics do not move in them.
+      features: names of streams, among those it answers for in the phase's mode, whose hidden features the objective
+        reads.
+    """
+
+    objective: Objective | Mapping[str, Objective]
+    streams: tuple[str, ...] = ()
+    every: int = 1
+    before: optax.GradientTransformation | None = None
+    cost: float = 0.0
+    only: Mapping[str, Callable[[Samples], jax.Array]] = {}
+    eval_streams: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+class Member(NamedTuple):
+    """ONE member as estimates see it; traced.
+
+    Attributes:
+      network, params, statistics: the current model (statistics: flax collections such as batch_stats).
+      reference: variables {"params", ...} of the original model.
+      memory: Saved states of earlier phases; `found`: earlier estimates of the same phase.
+      data: the resident data set; `streams`, `reads`: of this estimate (see `passes.py`).
+      forget: [N_all] bool.
+      mode: "train" (batch statistics, running ones move) or "eval".
+      key: of this estimate; `labels_key`: of label draws, which last over epochs and phases.
+      augment: whether inputs are augmented.
+    """
+
+    network: Network
+    params: Tree
+    statistics: Tree
+    reference: Tree
+    memory: Mapping[str, Saved]
+    found: Mapping[str, Tree]
+    data: Resident
+    streams: Mapping[str, Stream]
+    reads: Mapping[str, Reads]
+    forget: jax.Array
+    mode: str
+    key: jax.Array
+    labels_key: jax.Array
+    augment: bool
+
+
+class Estimate(NamedTuple):
+    """Something computed in a streamed pass before a phase: importances, Fisher, saliency, thresholds.
+
+    Attributes:
+      compute: Member -> (tree, statistics): the estimate, and the BatchNorm statistics after it (`member.statistics`
+        unless it ran the network in training mode).
+      reads: the streams it passes over, one time each.
+      cost: gradient passes per row read, for the account of costs (a forward pass alone counts 1/3); a function of
+        (rows, number of classes) gives the passes of the whole estimate.
+      augment: its inputs are augmented where the run's are; an estimate is of the rows as they are, unless a published
+        number rests on the other.
+    """
+
+    compute: Callable[[Member], tuple[Tree, Tree]]
+    reads: Mapping[str, Reads] = {}
+    cost: float | Callable[[int, int], float] = 1.0
+    augment: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One stage of a method.
+
+    Attributes:
+      transform: gradients to parameter changes, optax style; with extras (see `transforms.py`).
+      moves: what is done in every step; empty = an edit: the transform is applied once, to gradients of 0.
+      reads: streams by name; the first one drives: an epoch is one pass over it, the others are cycled.
+      epochs: passes over the driving stream; `stop`: at most so many steps in all, 0 = no limit.
+      estimates: computed in order before the phase; `every_epoch`: computed again at the start of every epoch.
+      teachers: name -> "original", "fresh" (a random network) or the name of a kept state.
+      start: "current", "original" (parameters and statistics) or "fresh" (a new random network).
+      keep: the state after the phase is remembered under this name.
+      mode: "train" or "eval" for BatchNorm and dropout; "" = the run's BatchNorm policy decides.
+      same_optimizer: goes on with the optimizer state of the phase before, and with its estimates if it has none of
+        its own.
+      first_epoch: the number that its first epoch has for schedules.
+      widen: the network gets one more output for this phase; it is dropped afterwards.
+      frozen: module paths ("Dense_1") whose parameters this phase must not touch are found by this function of the
+        network; None = everything may move.
+    """
+
+    transform: optax.GradientTransformation
+    moves: tuple[Move, ...] = ()
+    reads: Mapping[str, Reads] = dataclasses.field(default_factory=dict)
+    epochs: int = 1
+    stop: int = 0
+    estimates: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+    every_epoch: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
+    teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    start: str = "current"
+    keep: str = ""
+    mode: str = ""
+    same_optimizer: bool = False
+    first_epoch: int = 0
+    widen: bool = False
+    frozen: Callable[[Network], tuple[str, ...]] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An unlearning method.
+
+    Attributes:
+      phases: run in sequence, from the original model.
+      bn: what the policy "auto" means for it: "frozen" (running statistics are used and never move), "recalibrate"
+        (batch statistics are used; afterwards the running ones are estimated anew on the retained rows) or "faithful"
+        (as published: the running ones move with every batch).
+      ensemble: models per forget set whose probabilities are averaged (SISA).
+      augment: its training batches are augmented where the run's are; False = as published without.
+      left_training: published code returns the model in training mode, and measures accuracies on retained and forget
+        rows before anything else: with the policy "faithful" that moves the running statistics once more.
+      fixed_loss: its steps follow a recorded training; a wrapper cannot add a loss of its own.
+      mid: the model after so many phases is a result of its own, METHOD@mid; 0 = there is none.
+    """
+
+    phases: tuple[Phase, ...]
+    bn: str = "frozen"
+    ensemble: int = 1
+    augment: bool = True
+    left_training: bool = False
+    fixed_loss: bool = False
+    mid: int = 0
+
+
+Builder = Callable[..., Method]

@@ -1,0 +1,1 @@
+"""Building blocks of methods: losses, gradient transforms, schedules, labels, streamed passes."""

@@ -1,0 +1,146 @@
+"""Gradient transforms of unlearning, optax style; whatever optax has is taken from there.
+
+Beside gradients, state and parameters, every `update` is called with these extras (keyword only); a transform names the
+ones it wants and swallows the rest:
+
+    clock             Clock: epoch, fraction, step, length
+    key               PRNG key of this step
+    reference_params  parameters of the original model
+    forget_grads, retain_grads   of a move with two objectives, else None
+    losses            of such a move, by the names of its objectives; else {}
+    mask              estimates["mask"] if the phase estimated one: tree of bools or 0/1, 1 = may move; else None
+    estimates         everything the phase estimated, by name
+    memory            name -> Saved states of earlier phases
+
+One-shot edits are transforms too: `edit(fn)` turns the new parameters into the change of the old ones.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn.population import Clock
+from jaxunlearn.unlearn.blocks import schedules
+
+Tree = Any
+Scalar = jax.Array | float
+Transform: TypeAlias = optax.GradientTransformationExtraArgs
+
+
+def stateless(fn: Callable[..., Tree]) -> Transform:
+    """A transform without state from `fn(gradients, params, **extras) -> updates`."""
+
+    def update(updates: Tree, state: Any, params: Tree = None, **extras: Any) -> tuple[Tree, Any]:
+        return fn(updates, params, **extras), state
+
+    return Transform(lambda params: optax.EmptyState(), update)
+
+
+def edit(fn: Callable[..., Tree]) -> Transform:
+    """A one-shot edit from `fn(params, **extras) -> new params`; the gradients are not looked at.
+
+    Unchanged parameters stay bit for bit; composes: optax.chain(edit(fn), optax.scale(0.5)) goes half the way.
+    """
+
+    def change(updates: Tree, params: Tree, **extras: Any) -> Tree:
+        del updates
+        return jax.tree.map(lambda new, old: new - old, fn(params, **extras), params)
+
+    return stateless(change)
+
+
+def scale_by_rate(learning_rate: Scalar, schedule: schedules.Schedule = schedules.constant) -> Transform:
+    """Times -learning_rate * schedule(clock): the last link of a descent."""
+
+    def scale(updates: Tree, params: Tree, *, clock: Clock, **extras: Any) -> Tree:
+        del params, extras
+        factor = -learning_rate * schedule(clock)
+        return jax.tree.map(lambda leaf: factor * leaf, updates)
+
+    return stateless(scale)
+
+
+def sgd(
+    learning_rate: Scalar,
+    momentum: Scalar = 0.0,
+    weight_decay: Scalar = 0.0,
+    nesterov: bool = False,
+    schedule: schedules.Schedule = schedules.constant,
+) -> Transform:
+    """PyTorch's SGD: g += wd * p; b = m * b + g; p -= rate * b (Nesterov: g + m * b). Decays every parameter."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.trace(momentum, nesterov=nesterov),  # type: ignore[arg-type]
+        scale_by_rate(learning_rate, schedule),
+    )
+
+
+def adam(
+    learning_rate: Scalar, weight_decay: Scalar = 0.0, schedule: schedules.Schedule = schedules.constant
+) -> Transform:
+    """PyTorch's Adam (0.9, 0.999, 1e-8); weight decay is L2, added to the gradient."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay), optax.scale_by_adam(), scale_by_rate(learning_rate, schedule)
+    )
+
+
+def adamw(
+    learning_rate: Scalar, weight_decay: Scalar = 0.0, schedule: schedules.Schedule = schedules.constant
+) -> Transform:
+    """PyTorch's AdamW: the decay is decoupled, p -= rate * wd * p."""
+    return optax.chain(
+        optax.scale_by_adam(), optax.add_decayed_weights(weight_decay), scale_by_rate(learning_rate, schedule)
+    )
+
+
+def masked_gradients() -> Transform:
+    """Gradients times the extra `mask`: what comes behind it (momentum, decay) still moves masked-out parameters."""
+
+    def apply(updates: Tree, params: Tree, *, mask: Tree, **extras: Any) -> Tree:
+        del params, extras
+        return jax.tree.map(lambda leaf, keep: jnp.where(keep != 0, leaf, 0.0), updates, mask)
+
+    return stateless(apply)
+
+
+def protected(inner: optax.GradientTransformation) -> Transform:
+    """`inner` on masked gradients, with masked-out parameters bit-identical afterwards.
+
+    The same numbers as restoring them and clearing their momentum after every step.
+    """
+    return optax.chain(masked_gradients(), inner, masked_gradients())
+
+
+def clip_by_global_norm(limit: float) -> Transform:
+    """PyTorch's `clip_grad_norm_`: times min(1, limit / (norm + 1e-6)) over all parameters together."""
+
+    def clip(updates: Tree, params: Tree, **extras: Any) -> Tree:
+        del params, extras
+        factor = jnp.minimum(1.0, limit / (optax.tree.norm(updates) + 1e-6))
+        return jax.tree.map(lambda leaf: factor * leaf, updates)
+
+    return stateless(clip)
+
+
+def add_l1(coefficient: Scalar, schedule: schedules.Schedule = schedules.constant) -> Transform:
+    """Adds the subgradient of coefficient * schedule(clock) * sum |p| (0 at 0): L1 on every parameter."""
+
+    def add(updates: Tree, params: Tree, *, clock: Clock, **extras: Any) -> Tree:
+        del extras
+        factor = coefficient * schedule(clock)
+        return jax.tree.map(lambda leaf, value: leaf + factor * jnp.sign(value), updates, params)
+
+    return stateless(add)
+
+
+def add_l2_to_reference(coefficient: Scalar) -> Transform:
+    """Adds the gradient of coefficient / 2 * |p - p_original|^2."""
+
+    def add(updates: Tree, params: Tree, *, reference_params: Tree, **extras: Any) -> Tree:
+        del extras
+        return jax.tree.map(lambda leaf, p, q: leaf + coefficient * (p - q), updates, params, reference_params)
+
+    return stateless(add)

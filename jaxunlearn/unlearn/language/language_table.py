@@ -1,0 +1,51 @@
+"""The lines of `METHODS` that are for language models."""
+
+from jaxunlearn.unlearn.base.entries import Entry
+from jaxunlearn.unlearn.language import language_methods, preferences
+
+_BOTH = ("forget", "retain", "tokens")
+_FORGET = ("forget", "tokens")
+
+METHODS: dict[str, Entry] = {
+    "grad_diff": Entry(
+        language_methods.grad_diff, "climbs the loss of the forget set, with a term that holds retained texts",
+        "Liu et al. 2022; TOFU", _BOTH,
+    ),
+    "npo": Entry(
+        preferences.npo, "texts become less likely than under the original, up to a point", "Zhang et al. 2024",
+        (*_BOTH, "statistics"),
+    ),
+    "simnpo": Entry(
+        preferences.simnpo, "the same by the mean loss per token, without the original", "Fan et al. 2024", _BOTH
+    ),
+    "dpo": Entry(
+        preferences.dpo, "prefers another answer, \"I don't know\" or random tokens, to the true one",
+        "Rafailov et al. 2023; TOFU", (*_BOTH, "statistics"),
+    ),
+    "altpo": Entry(
+        preferences.altpo, "prefers an answer sampled from the original to the true one", "Mekala et al. 2024",
+        (*_BOTH, "statistics"),
+    ),
+    "rmu": Entry(
+        language_methods.rmu, "drives hidden activations of the forget set to a random direction", "Li et al. 2024",
+        _BOTH,
+    ),
+    "undial": Entry(
+        language_methods.undial, "learns the original's answers with the true token's logit lowered",
+        "Dong et al. 2024", _FORGET,
+    ),
+    "wga": Entry(
+        language_methods.wga, "climbs most where the model is sure, with a term that holds retained texts",
+        "Wang et al. 2025", _BOTH,
+    ),
+    "satimp": Entry(
+        language_methods.satimp, "the same with weights of saturation and importance", "Yang et al. 2025", _BOTH
+    ),
+    "ce_u": Entry(
+        language_methods.ce_u, "learns the model's own answers with the true token left out", "Yang 2025", _FORGET
+    ),
+    "pdu": Entry(
+        language_methods.pdu, "makes all tokens equally likely while the retain loss stays below a bound",
+        "Entesari et al. 2025", _BOTH,
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Methods by family: one file each, one line per method in the registry."""

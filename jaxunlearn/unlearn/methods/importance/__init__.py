@@ -1,0 +1,1 @@
+"""Methods that rest on how important each parameter is to the forget set."""

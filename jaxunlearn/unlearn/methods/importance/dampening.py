@@ -1,0 +1,109 @@
+"""Selective synaptic dampening: parameters that matter more to the forget set than to the rest are scaled down.
+
+Source: Foster, Schoepf and Brintrup, "Fast machine unlearning without retraining through selective synaptic
+dampening", 2024, and "Loss-free machine unlearning", 2024, with their repository; the IAM seed's copy clips the
+gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Phase, Reads, Samples, Scalar
+from jaxunlearn.unlearn.blocks import losses, passes, transforms
+
+Tree = Any
+
+
+def importance(
+    member: Member,
+    name: str,
+    clip: Scalar = 0.0,
+    loss: Callable[[jax.Array, Samples], jax.Array] = losses.cross_entropy,
+    measure: Callable[[jax.Array], jax.Array] = jnp.square,
+) -> tuple[Tree, Tree]:
+    """Mean over batches of the squared gradient of the batch-mean loss, and the statistics afterwards.
+
+    Args:
+      member: the member.
+      name: of the stream.
+      clip: gradients are first scaled to this global norm at most (the IAM seed: 1); 0 = not.
+      loss: (logits [B, C], samples) -> mean over the batch.
+      measure: what a gradient counts, element by element: its square or its absolute value.
+    """
+
+    def update(total: tuple[Tree, Tree], samples: Samples, key: jax.Array) -> tuple[Tree, Tree]:
+        gradients, moved = passes.loss_gradient(member, samples, total[1], key, loss)
+        factor = jnp.where(clip > 0, jnp.minimum(1.0, clip / (optax.tree.norm(gradients) + 1e-6)), 1.0)
+        return jax.tree.map(lambda a, b: a + measure(factor * b), total[0], gradients), moved
+
+    summed, statistics = passes.fold(member, name, (passes.zeros(member), member.statistics), update)
+    return jax.tree.map(lambda leaf: leaf / passes.batches(member, name), summed), statistics
+
+
+def output_norm(logits: jax.Array, samples: Samples) -> jax.Array:
+    """Mean over the batch of |logits|^2: a loss without labels."""
+    return losses.mean(jnp.sum(jnp.square(logits), -1), samples)
+
+
+def dampened(params: Tree, forget: Tree, full: Tree, alpha: Scalar, lam: Scalar, exponent: Scalar = 1.0) -> Tree:
+    """Parameters after dampening.
+
+    Where forget > alpha * full (strictly): theta * min((lam * full / forget)^exponent, 1); elsewhere unchanged.
+    """
+
+    def one(theta: jax.Array, f: jax.Array, o: jax.Array) -> jax.Array:
+        is_chosen = f > alpha * o
+        ratio = lam * o / jnp.where(is_chosen, f, 1.0)
+        return jnp.where(is_chosen, theta * jnp.minimum(ratio**exponent, 1.0), theta)
+
+    return jax.tree.map(one, params, forget, full)
+
+
+def _method(
+    measure: Callable[[Member, str], tuple[Tree, Tree]], alpha: Scalar, lam: Scalar, exponent: Scalar, batch: int,
+    mode: str = "", augment: bool = False,
+) -> Method:  # fmt: skip
+    """Importances on the forget set and on all data, by `measure` (member, stream), then the dampening."""
+
+    def estimate(name: str, rows: str) -> Estimate:
+        reads = {name: Reads(rows, batch, shuffle=False)}
+        return Estimate(lambda member: measure(member, name), reads, augment=augment)
+
+    def change(params: Tree, *, estimates: Any, **extras: Any) -> Tree:
+        del extras
+        return dampened(params, estimates["forget"], estimates["all"], alpha, lam, exponent)
+
+    found = {"forget": estimate("forget", "forget"), "all": estimate("all", "retain+forget")}
+    return Method((Phase(transforms.edit(change), estimates=found, mode=mode),))
+
+
+def ssd(alpha: float = 5.0, lam: float = 1.0, exponent: float = 1.0, clip: float = 0.0, batch: int = 0,
+        compat: str = "corrected") -> Method:  # fmt: skip
+    """Scales down parameters whose importance for the forget set is more than alpha times that for all data.
+
+    `compat="faithful"` clips batch gradients to norm 1 and augments the rows, as the IAM seed does. One pass over the
+    forget set and one over all. Importances depend on the batch size: gradients are squared after a batch's mean.
+    """
+    is_faithful = compat == "faithful"
+    limit = 1.0 if is_faithful else clip
+
+    def measure(member: Member, name: str) -> tuple[Tree, Tree]:
+        return importance(member, name, limit)
+
+    return _method(measure, alpha, lam, exponent, batch, augment=is_faithful)
+
+
+def lfssd(alpha: float = 4.0, lam: float = 1.0, exponent: float = 1.0, batch: int = 0) -> Method:
+    """SSD without labels: importance is the mean absolute gradient of the squared norm of the logits; evaluation mode.
+
+    Absolute gradients spread less than squared ones, so that a threshold alpha selects fewer parameters than in `ssd`.
+    """
+
+    def measure(member: Member, name: str) -> tuple[Tree, Tree]:
+        return importance(member, name, 0.0, output_norm, jnp.abs)
+
+    return _method(measure, alpha, lam, exponent, batch, "eval")

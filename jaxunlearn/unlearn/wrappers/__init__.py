@@ -1,0 +1,1 @@
+"""Methods around methods: METHOD+conformal, +our, +orthogonal, +salient."""
