@@ -13,37 +13,27 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import (
-    arrays,
-    embedded,
-    exclusion,
-    grammar,
-    imagenet64,
-    mobility,
-    pictures,
-    prepared,
-    published,
-    tabular,
-    text_files,
-    texts,
-)
-from jaxunlearn.data.published import import_archive
+from jaxunlearn.data import exclusion
+from jaxunlearn.data.formats import arrays
+from jaxunlearn.data.language import grammar, text_files, texts
+from jaxunlearn.data.sources import archives, builtin, image_folders, imagenet64, mobility, tabular, tfds
+from jaxunlearn.data.sources.archives import import_archive
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
 SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
-    "digits": embedded.digits,
-    "npz": embedded.npz,
-    "folder": pictures.folder,
-    "cifar10": published.cifar10,
-    "cifar100": published.cifar100,
-    "cifar20": published.cifar20,
-    "cinic10": pictures.cinic10,
-    "tiny_imagenet": pictures.tiny_imagenet,
+    "digits": builtin.digits,
+    "npz": builtin.npz,
+    "folder": image_folders.folder,
+    "cifar10": archives.cifar10,
+    "cifar100": archives.cifar100,
+    "cifar20": archives.cifar20,
+    "cinic10": image_folders.cinic10,
+    "tiny_imagenet": image_folders.tiny_imagenet,
     "imagenet64": imagenet64.imagenet64,
-    "mnist": published.mnist,
-    "fashion_mnist": published.fashion_mnist,
-    "svhn": published.svhn,
+    "mnist": archives.mnist,
+    "fashion_mnist": archives.fashion_mnist,
+    "svhn": archives.svhn,
     "location30": tabular.location30,
     "purchase100": tabular.purchase100,
     "texas100": tabular.texas100,
@@ -72,10 +62,10 @@ def load(settings: DataSettings) -> Dataset:
       DataError: missing or malformed data.
     """
     known = ":" in settings.name or settings.name in SOURCES
-    if known or not prepared.is_known(settings.name, settings):
+    if known or not tfds.is_known(settings.name, settings):
         source = checks.lookup("data source", settings.name, SOURCES)
     else:
-        source = prepared.source
+        source = tfds.source
     with checks.users_code(f"data source {settings.name}", source if ":" in settings.name else None):
         dataset = source(settings)
     validate(dataset, settings.name)

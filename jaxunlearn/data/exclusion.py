@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, naming
+from jaxunlearn.data import naming
+from jaxunlearn.data.formats import arrays
 from jaxunlearn.records import Dataset
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import checks
-from jaxunlearn.data import naming, texts
+from jaxunlearn.data import naming
+from jaxunlearn.data.language import texts
 from jaxunlearn.records import Dataset
 
 SHOWN_CHARACTERS = 80

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import data, errors, models, population, records, store, unlearn
-from jaxunlearn.data import augment
+from jaxunlearn.data.augmentation import augment
 from jaxunlearn.models import cost
 from jaxunlearn.population import lift
 from jaxunlearn.records import Dataset

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxunlearn import errors, keys, population
 from jaxunlearn.analyses.base import PROMPTED
-from jaxunlearn.data import grammar, tokenizing
+from jaxunlearn.data.language import grammar, tokenizing
 from jaxunlearn.records import Dataset
 from jaxunlearn.runs import experiments
 from jaxunlearn.scores import tokens

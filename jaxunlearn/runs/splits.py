@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors, progress, records, store
-from jaxunlearn.data import forget, naming, splits
+from jaxunlearn.data import naming
+from jaxunlearn.data.splitting import forget, splits
 from jaxunlearn.runs import experiments
 from jaxunlearn.settings import to_dict
 

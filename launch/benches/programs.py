@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 from jaxunlearn import keys, models, population, settings, trees
-from jaxunlearn.data import arrays, augment
+from jaxunlearn.data.augmentation import augment
+from jaxunlearn.data.formats import arrays
 from jaxunlearn.population import capacity, lift, streams, training
 from jaxunlearn.records import Dataset
 from jaxunlearn.runs import experiments, roles

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, settings, unlearn
-from jaxunlearn.data import splits
+from jaxunlearn.data.splitting import splits
 from jaxunlearn.population import training
 from jaxunlearn.runs import experiments
 from jaxunlearn.unlearn import registry

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, settings
-from jaxunlearn.data import augment
+from jaxunlearn.data.augmentation import augment
 
 KEY = jax.random.key(0)
 

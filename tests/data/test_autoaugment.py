@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxunlearn import errors
-from jaxunlearn.data import augment, autoaugment, policies
+from jaxunlearn.data.augmentation import augment, autoaugment, autoaugment_tables
 
 KEY = jax.random.key(0)
 # The policy as torchvision has it: operation(probability, level), "-" = no level.
@@ -23,7 +23,7 @@ Solarize(.5,2) Invert(0,-); Equalize(.2,-) AutoContrast(.6,-); Equalize(.2,-) Eq
 Equalize(.6,-); AutoContrast(.8,-) Solarize(.2,8); Brightness(.1,3) Color(.7,0); Solarize(.4,5) AutoContrast(.9,-);
 TranslateY(.9,9) TranslateY(.7,9); AutoContrast(.9,-) Solarize(.8,3); Equalize(.8,-) Invert(.1,-); TranslateY(.7,9)
 AutoContrast(.9,-)"""
-NAMES = {name.replace("_", ""): name for name in policies.OPERATIONS}
+NAMES = {name.replace("_", ""): name for name in autoaugment_tables.OPERATIONS}
 PAIRS = [
     [(NAMES[name.lower()], float(p), int(level.replace("-", "0"))) for name, p, level in found]
     for found in (re.findall(r"(\w+)\(([\d.]+),([\d-])\)", pair) for pair in PUBLISHED.split(";"))
@@ -50,7 +50,7 @@ def by_pillow(picture, operation, level, is_negative):
     """One operation on one picture [H, W, 3], by the library that torchvision calls."""
     old = Image.fromarray(picture)
     side = old.size["y" in operation]
-    size = policies.magnitude(operation, level, is_negative, side)
+    size = autoaugment_tables.magnitude(operation, level, is_negative, side)
     maps = {
         "shear_x": (1, size, 0, 0, 1, 0),
         "shear_y": (1, 0, 0, size, 1, 0),
@@ -71,11 +71,11 @@ def by_pillow(picture, operation, level, is_negative):
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (17, 24), (2, 3)], ids=str)
-@pytest.mark.parametrize("operation", policies.OPERATIONS)
+@pytest.mark.parametrize("operation", autoaugment_tables.OPERATIONS)
 def test_every_operation_gives_pillow_s_bytes_at_all_levels_and_both_signs(operation, shape):
     pictures = drawings(*shape)
-    cases = [(level, is_negative) for level in range(policies.LEVELS) for is_negative in (False, True)]
-    rows = np.repeat([policies.row(operation, *case) for case in cases], len(pictures))
+    cases = [(level, is_negative) for level in range(autoaugment_tables.LEVELS) for is_negative in (False, True)]
+    rows = np.repeat([autoaugment_tables.row(operation, *case) for case in cases], len(pictures))
     seen = apply(np.tile(pictures, (len(cases), 1, 1, 1)), rows)
     expected = [by_pillow(picture, operation, *case) for case in cases for picture in pictures]
     np.testing.assert_array_equal(seen, np.stack(expected))
@@ -87,7 +87,7 @@ def test_autocontrast_truncates_as_pillow_does_between_any_two_extremes():
     ends = np.sort(draw.integers(0, 256, (1000, 3, 2)), axis=-1)
     ramp = np.clip(np.arange(256)[:, None], ends[:, None, :, 0], ends[:, None, :, 1])
     pictures = ramp.reshape(1000, 16, 16, 3).astype(np.uint8)
-    seen = np.asarray(apply(pictures, np.full(1000, policies.row("autocontrast"))))
+    seen = np.asarray(apply(pictures, np.full(1000, autoaugment_tables.row("autocontrast"))))
     np.testing.assert_array_equal(seen, [by_pillow(picture, "autocontrast", 0, False) for picture in pictures])
     is_stretched = ends[..., 0] < ends[..., 1]
     assert 0.05 < np.mean(seen.max((1, 2))[is_stretched] == 254) < 0.25
@@ -100,7 +100,7 @@ def test_row_zero_leaves_a_picture_as_it_is():
 
 def test_magnitudes_are_those_of_torchvision():
     def levels(operation, **options):
-        return [policies.magnitude(operation, level, **options) for level in range(10)]
+        return [autoaugment_tables.magnitude(operation, level, **options) for level in range(10)]
 
     # torch.linspace(0, 0.9, 10) and (0, 30, 10), as torch 2.13 prints them.
     tenths = [0.0, 0.09999999403953552, 0.19999998807907104, 0.29999998211860657, 0.3999999761581421]
@@ -124,7 +124,7 @@ def words(count, seed=0):
 
 def test_the_table_is_the_published_one():
     assert len(PAIRS) == 25 and all(len(pair) == 2 for pair in PAIRS)
-    assert [list(pair) for pair in policies.CIFAR10] == PAIRS
+    assert [list(pair) for pair in autoaugment_tables.CIFAR10] == PAIRS
 
 
 def test_pairs_applications_and_signs_are_drawn_as_the_table_says():
@@ -135,7 +135,7 @@ def test_pairs_applications_and_signs_are_drawn_as_the_table_says():
     for index, operations in enumerate(PAIRS):
         here = rows[pair == index]
         for slot, (name, p, level) in enumerate(operations):
-            signs = [policies.row(name, level, is_negative) for is_negative in (False, True)]
+            signs = [autoaugment_tables.row(name, level, is_negative) for is_negative in (False, True)]
             assert set(here[:, slot]) <= {0, *signs}
             assert abs(np.mean(here[:, slot] > 0) - p) <= 5 * np.sqrt(p * (1 - p) / len(here))
             if p:

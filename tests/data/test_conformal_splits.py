@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, settings
-from jaxunlearn.data import splits
+from jaxunlearn.data.splitting import splits
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import ForgetSettings, ShadowSettings, SplitSettings
 

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import decoding
+from jaxunlearn.data.formats import decoding
 from jaxunlearn.settings import DataSettings
 
 RANDOM = np.random.default_rng(0)

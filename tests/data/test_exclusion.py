@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors, settings
-from jaxunlearn.data import exclusion, forget, naming, published, splits
+from jaxunlearn.data import exclusion, naming
+from jaxunlearn.data.sources import archives
+from jaxunlearn.data.splitting import forget, splits
 from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "our" / "splits.npz"
@@ -86,7 +88,7 @@ def test_published_constants_stay(tmp_path):
     pictures = RANDOM.integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
     np.savez(tmp_path / "c.npz", x=pictures, y=np.arange(40) % 10)
     dataset = data.load(DataSettings(name="cifar10", path=str(tmp_path / "c.npz"), ood_classes=("9",)))
-    assert (dataset.mean, dataset.std) == published.FACTS["cifar10"].constants and dataset.num_classes == 9
+    assert (dataset.mean, dataset.std) == archives.FACTS["cifar10"].constants and dataset.num_classes == 9
 
 
 def test_classes_to_forget_are_the_users_numbers(tmp_path):

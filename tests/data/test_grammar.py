@@ -1,7 +1,9 @@
 import numpy as np
 
 from jaxunlearn import data
-from jaxunlearn.data import augment, grammar, splits
+from jaxunlearn.data.augmentation import augment
+from jaxunlearn.data.language import grammar
+from jaxunlearn.data.splitting import splits
 from jaxunlearn.records import next_tokens
 from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import imagenet64
+from jaxunlearn.data.sources import imagenet64
 from jaxunlearn.settings import DataSettings
 
 RANDOM = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import files, permutation
+from jaxunlearn.data.formats import files, published_permutations
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
@@ -24,7 +24,7 @@ def test_digits_are_small_real_pictures_cut_by_the_fixed_permutation():
     assert (dataset.num_train, dataset.num_classes, dataset.scale) == (1437, 10, 16.0)
     assert dataset.class_names == tuple("0123456789")
     assert (dataset.labels.dtype, dataset.ids.dtype) == (np.int32, np.int64)
-    np.testing.assert_array_equal(dataset.ids, permutation.fixed(1797))
+    np.testing.assert_array_equal(dataset.ids, published_permutations.fixed(1797))
     np.testing.assert_array_equal(dataset.inputs[..., 0], raw.images[dataset.ids])
     np.testing.assert_array_equal(dataset.labels, raw.target[dataset.ids])
     scaled = dataset.inputs[:1437] / 16
@@ -88,7 +88,8 @@ def test_what_every_later_stage_relies_on_is_checked():
 
 def test_importing_the_room_stays_cheap():
     code = (
-        "import sys, jaxunlearn.data, jaxunlearn.data.splits, jaxunlearn.data.augment, jaxunlearn.data.summary;"
+        "import sys, jaxunlearn.data, jaxunlearn.data.splitting.splits, jaxunlearn.data.augmentation.augment;"
+        "import jaxunlearn.data.summary;"
         "print([m for m in ('sklearn', 'tensorflow_datasets', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors
-from jaxunlearn.data import encoding, load, mobility
+from jaxunlearn.data import load
+from jaxunlearn.data.formats import encoding
+from jaxunlearn.data.sources import mobility
 from jaxunlearn.settings import DataSettings
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "unlearning_leaks"

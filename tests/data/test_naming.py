@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import forget, naming, splits
+from jaxunlearn.data import naming
+from jaxunlearn.data.splitting import forget, splits
 from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
 
 COUNT = 200

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import permutation
+from jaxunlearn.data.formats import published_permutations
 from jaxunlearn.settings import DataSettings
 
 
@@ -77,7 +77,7 @@ def test_a_constant_feature_is_centred_and_not_divided_by_zero(saved):
 def test_one_array_is_cut_by_the_fixed_permutation(saved):
     y = np.eye(3)[np.arange(12) % 3]
     dataset = load(saved(x=COLOUR, y=y), held_out=0.3)
-    np.testing.assert_array_equal(dataset.ids, permutation.fixed(12))
+    np.testing.assert_array_equal(dataset.ids, published_permutations.fixed(12))
     np.testing.assert_array_equal(dataset.inputs, COLOUR[dataset.ids])
     np.testing.assert_array_equal(dataset.labels, dataset.ids % 3)
     assert dataset.num_train == 8
@@ -152,7 +152,7 @@ def test_folders_with_own_pools_are_read_in_sorted_order_and_decoded_once(tmp_pa
     assert dataset.labels.tolist() == [0, 0, 1, 1] and dataset.num_train == 3
     assert dataset.class_names == ("cat", "dog") and dataset.scale == 255.0
     with monkeypatch.context() as patch:
-        patch.setattr("jaxunlearn.data.decoding.read_pictures", None)
+        patch.setattr("jaxunlearn.data.formats.decoding.read_pictures", None)
         assert load(str(root), "folder", size=8).inputs.tolist() == dataset.inputs.tolist()
     paint(root, {"train/dog/3": flat(45)})
     assert len(load(str(root), "folder", size=8).labels) == 5, "a changed folder is decoded again"
@@ -167,7 +167,7 @@ def test_folders_without_pools_have_a_fraction_held_out_and_grey_gives_one_chann
         path.unlink()
     dataset = load(str(tmp_path / "p"), "folder", size=4, held_out=0.5)
     assert dataset.inputs.shape == (18, 4, 4, 1) and dataset.num_train == 9
-    np.testing.assert_array_equal(dataset.ids, permutation.fixed(18))
+    np.testing.assert_array_equal(dataset.ids, published_permutations.fixed(18))
     np.testing.assert_array_equal(dataset.labels, dataset.ids // 9)
 
 
@@ -188,16 +188,16 @@ def test_every_malformed_folder_is_refused(tmp_path):
 
 
 def test_cinic10_holds_out_valid_then_test_with_published_constants(tmp_path):
-    from jaxunlearn.data import pictures
+    from jaxunlearn.data.sources import image_folders
 
     root = tmp_path / "CINIC-10"
     parts = {"train": 10, "valid": 20, "test": 30}
     paint(root, {f"{part}/{name}/1": flat(base + i, 32) for part, base in parts.items()
-                 for i, name in enumerate(pictures.CINIC10_CLASSES)})  # fmt: skip
+                 for i, name in enumerate(image_folders.CINIC10_CLASSES)})  # fmt: skip
     dataset = load(str(root), "cinic10")
     assert dataset.inputs.shape == (30, 32, 32, 3) and dataset.num_train == 10
     assert dataset.inputs[::10, 0, 0, 0].tolist() == [10, 20, 30]
-    assert (dataset.mean, dataset.std) == pictures.CINIC10_CONSTANTS and dataset.num_classes == 10
+    assert (dataset.mean, dataset.std) == image_folders.CINIC10_CONSTANTS and dataset.num_classes == 10
     (root / "train" / "cat").rename(root / "train" / "lion")
     assert "holds the classes" in refused(str(root), "cinic10")
     (root / "valid").rename(root / "val")
@@ -216,7 +216,7 @@ def tiny(root, *layouts):
 
 
 def test_tiny_imagenet_is_read_as_downloaded(tmp_path):
-    from jaxunlearn.data import pictures
+    from jaxunlearn.data.sources import image_folders
 
     root = tiny(tmp_path / "tiny-imagenet-200")
     (root / "train" / WNIDS[0] / f"{WNIDS[0]}_boxes.txt").write_text("n01443537_0.JPEG\t0\t10\t63\t58\n")
@@ -231,7 +231,7 @@ def test_tiny_imagenet_is_read_as_downloaded(tmp_path):
     assert dataset.inputs[:, 0, 0, 0].tolist() == [10, 11, 12, 101, 103, 100, 102]
     assert dataset.labels.tolist() == [0, 1, 2, 0, 1, 2, 2] and (dataset.num_train, dataset.num_classes) == (3, 3)
     assert dataset.class_names == ("goldfish", "n01629819", "orangutan")
-    assert (dataset.mean, dataset.std) == pictures.TINY_IMAGENET_CONSTANTS
+    assert (dataset.mean, dataset.std) == image_folders.TINY_IMAGENET_CONSTANTS
     annotations.write_text("".join(lines[::-1]).replace(WNIDS[1], WNIDS[0]))
     assert load(str(root), "tiny_imagenet").labels.tolist()[3:] == [0, 0, 2, 2], "other labels are never served stale"
     annotations.write_text(lines[0] + "val_1.JPEG\tn99999999\t0\n")

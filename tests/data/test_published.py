@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import published, splits
+from jaxunlearn.data.sources import archives
+from jaxunlearn.data.splitting import splits
 from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
 
 RANDOM = np.random.default_rng(2)
@@ -34,9 +35,9 @@ def write_archive(path, members, monkeypatch):
             info = tarfile.TarInfo(f"folder/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    archive = published.ARCHIVES[path.name]
-    changed = published.dataclasses.replace(archive, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setitem(published.ARCHIVES, path.name, changed)
+    archive = archives.ARCHIVES[path.name]
+    changed = archives.dataclasses.replace(archive, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(archives.ARCHIVES, path.name, changed)
     return path
 
 
@@ -63,13 +64,13 @@ def test_an_imported_archive_is_found_without_tfds(cifar10_archive, tmp_path, mo
     path, x, y = cifar10_archive
     written = data.import_archive(str(path), str(tmp_path / "cache"))
     assert written.is_file()
-    monkeypatch.setattr(published.prepared, "read", None)
+    monkeypatch.setattr(archives.tfds, "read", None)
     dataset = load("cifar10", cache=str(tmp_path / "cache"))
     np.testing.assert_array_equal(dataset.inputs, x)
     np.testing.assert_array_equal(dataset.labels, y)
     np.testing.assert_array_equal(dataset.ids, np.arange(12))
     assert dataset.num_train == 10 and dataset.class_names[3] == "n3" and dataset.num_classes == 10
-    assert (dataset.mean, dataset.std, dataset.scale) == (*published.FACTS["cifar10"].constants, 255.0)
+    assert (dataset.mean, dataset.std, dataset.scale) == (*archives.FACTS["cifar10"].constants, 255.0)
     direct = load("cifar10", path, cache=str(tmp_path / "other"))
     np.testing.assert_array_equal(direct.inputs, x)
 
@@ -98,8 +99,8 @@ def test_a_fine_class_of_cifar20_is_forgotten_under_its_coarse_class(cifar100_ar
 
 
 def test_the_coarse_classes_partition_the_fine_ones():
-    assert sorted(sum(published.COARSE, ())) == list(range(100))
-    assert len(published.COARSE_NAMES) == len(published.COARSE) == 20
+    assert sorted(sum(archives.COARSE, ())) == list(range(100))
+    assert len(archives.COARSE_NAMES) == len(archives.COARSE) == 20
 
 
 def test_every_wrong_archive_is_refused(cifar10_archive, tmp_path, monkeypatch):
@@ -131,7 +132,7 @@ def test_an_npz_as_path_gets_the_published_constants(tmp_path):
     for name in ("mnist", "fashion_mnist"):
         dataset = load(name, tmp_path / "m.npz")
         assert dataset.inputs.shape == (12, 28, 28, 1)
-        assert (dataset.mean, dataset.std) == published.FACTS[name].constants and dataset.scale == 255.0
+        assert (dataset.mean, dataset.std) == archives.FACTS[name].constants and dataset.scale == 255.0
     assert "has 3 channel(s), but the inputs have shape" in refused("cifar10", tmp_path / "m.npz")
     np.savez(tmp_path / "f.npz", **content | {"x_train": x[:9] / 255, "x_test": x[9:] / 255})
     dataset = load("mnist", tmp_path / "f.npz")
@@ -192,9 +193,9 @@ def test_prepared_data_are_read_in_source_order_and_cached(tmp_path, monkeypatch
     assert dataset.inputs[:, 0, 0, 0].tolist() == [*range(0, 90, 3), *range(0, 21, 3)]
     assert dataset.labels.tolist() == [*(i % 10 for i in range(30)), *range(7)]
     assert dataset.ids.tolist() == list(range(37)) and dataset.num_train == 30
-    assert dataset.mean == published.FACTS["cifar10"].constants[0]
+    assert dataset.mean == archives.FACTS["cifar10"].constants[0]
     with monkeypatch.context() as patch:
-        patch.setattr(published.prepared, "_read_split", None)
+        patch.setattr(archives.tfds, "_read_split", None)
         np.testing.assert_array_equal(load("cifar10", tmp_path / "tfds").inputs, dataset.inputs)
     for shard in folder.glob("*train*"):
         shard.write_bytes(shard.read_bytes()[:100])

@@ -7,7 +7,8 @@ from hypothesis import settings as trials
 from hypothesis import strategies as st
 
 from jaxunlearn import errors
-from jaxunlearn.data import permutation, splits
+from jaxunlearn.data.formats import published_permutations
+from jaxunlearn.data.splitting import splits
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import ForgetSettings, ShadowSettings, SplitSettings
 
@@ -70,7 +71,9 @@ def test_published_shadow_parts_are_reproduced_exactly(golden, case):
         np.testing.assert_array_equal(positions[:50], golden[f"{case}/shadow{i}_train_first50"])
         assert [len(positions), num_shadow - len(positions)] == golden[f"{case}/shadow{i}_sizes"].tolist()
         assert checksum(positions) == golden[f"{case}/shadow{i}_checksums"][0]
-        rest = permutation.published(num_shadow - 200, permutation.published_stream(seed))[len(positions) - 200 :]
+        rest = published_permutations.published(num_shadow - 200, published_permutations.published_stream(seed))[
+            len(positions) - 200 :
+        ]
         assert checksum(rest) == golden[f"{case}/shadow{i}_checksums"][1]
 
 
@@ -92,13 +95,13 @@ def test_shadow_seeds_carry_only_the_low_byte():
 
 
 def test_permutation_pass_matches_a_plain_loop():
-    stream, other = permutation.published_stream(9), np.random.RandomState(9)
+    stream, other = published_permutations.published_stream(9), np.random.RandomState(9)
     for count in (0, 1, 2, 7, 30):
         order = list(range(count))
         for i in range(count - 1):
             j = i + int(other.randint(0, 2**32, dtype=np.uint32)) % (count - i)
             order[i], order[j] = order[j], order[i]
-        assert permutation.published(count, stream).tolist() == order
+        assert published_permutations.published(count, stream).tolist() == order
 
 
 @trials(max_examples=40, deadline=None)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import permutation, tabular
+from jaxunlearn.data.formats import published_permutations
+from jaxunlearn.data.sources import tabular
 from jaxunlearn.settings import DataSettings
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden" / "unlearning_leaks"
@@ -41,7 +42,7 @@ def write_tar(path, **texts):
 
 
 def same(dataset, labels=Y, num_classes=30):
-    np.testing.assert_array_equal(dataset.ids, permutation.fixed(COUNT))
+    np.testing.assert_array_equal(dataset.ids, published_permutations.fixed(COUNT))
     np.testing.assert_array_equal(dataset.inputs, X[dataset.ids])
     np.testing.assert_array_equal(dataset.labels, labels[dataset.ids])
     assert (dataset.num_train, dataset.num_classes, dataset.mean, dataset.scale) == (32, num_classes, (), 1.0)
@@ -134,7 +135,7 @@ def test_adult_is_coded_by_sorted_values_with_and_without_header(tmp_path):
     (tmp_path / "adult.csv.gz").write_bytes(gzip.compress((header + ROWS.replace(", ", ",")).encode()))
     for name in ("adult.data", "adult.csv.gz"):
         dataset = load("adult", tmp_path / name, held_out=0.25)
-        order = permutation.fixed(4)
+        order = published_permutations.fixed(4)
         np.testing.assert_array_equal(dataset.inputs, CODES[order])
         assert dataset.inputs.dtype == np.float32 and dataset.num_train == 3
         np.testing.assert_array_equal(dataset.labels, np.array([0, 1, 0, 1])[order])
@@ -165,7 +166,7 @@ def test_every_malformed_adult_file_is_refused(tmp_path):
 def test_lines_may_end_as_on_any_system(tmp_path, end):
     (tmp_path / "adult.data").write_bytes(b"\xef\xbb\xbf" + ROWS.replace("\n", end).encode())
     np.testing.assert_array_equal(
-        load("adult", tmp_path / "adult.data", held_out=0.25).inputs, CODES[permutation.fixed(4)]
+        load("adult", tmp_path / "adult.data", held_out=0.25).inputs, CODES[published_permutations.fixed(4)]
     )
     (tmp_path / "bangkok").write_bytes(table(Y, end=end).encode())
     assert same(load("location30", tmp_path / "bangkok"))

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import forget, naming, permutation, splits, summary, tokenizing
+from jaxunlearn.data import naming, summary
+from jaxunlearn.data.formats import published_permutations
+from jaxunlearn.data.language import tokenizing
+from jaxunlearn.data.splitting import forget, splits
 from jaxunlearn.records import next_tokens
 from jaxunlearn.runs import dataset as looking
 from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
@@ -91,7 +94,7 @@ def test_documents_are_cut_into_blocks_that_name_their_file(tmp_path):
     # ids count blocks in the order of the sorted files; the pools are cut by the permutation of every source.
     in_order = dataset.names[np.argsort(dataset.ids)].tolist()
     assert in_order == sorted(in_order)
-    np.testing.assert_array_equal(dataset.ids, permutation.fixed(7))
+    np.testing.assert_array_equal(dataset.ids, published_permutations.fixed(7))
     assert any("first c.jsonl:1:1" in note for note in dataset.notes)  # "5" alone is no text
     assert any("both pools hold blocks of the same document" in note for note in dataset.notes)
 

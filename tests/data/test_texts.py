@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from jaxunlearn import data, errors
-from jaxunlearn.data import arrays, exclusion, splits, texts
+from jaxunlearn.data import exclusion
+from jaxunlearn.data.formats import arrays
+from jaxunlearn.data.language import texts
+from jaxunlearn.data.splitting import splits
 from jaxunlearn.records import Dataset, next_tokens
 from jaxunlearn.settings import DataSettings, ForgetSettings, SplitSettings
 

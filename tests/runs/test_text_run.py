@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import keys
-from jaxunlearn.data import grammar
+from jaxunlearn.data.language import grammar
 from jaxunlearn.records import next_tokens
 from jaxunlearn.runs import answers, experiments, prompts, splits
 from jaxunlearn.runs.execution import members, scratch

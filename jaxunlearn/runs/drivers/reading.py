@@ -6,7 +6,8 @@ import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, records, store, trees
 from jaxunlearn.analyses.base import RecordedRun, RoleLogits
-from jaxunlearn.data import forget, naming
+from jaxunlearn.data import naming
+from jaxunlearn.data.splitting import forget
 from jaxunlearn.runs import answers, experiments, prompts, roles, splits
 from jaxunlearn.runs.drivers import external
 from jaxunlearn.runs.execution import members, recording, relearning

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors, records, store
-from jaxunlearn.data.splits import shadow_members
+from jaxunlearn.data.splitting.splits import shadow_members
 from jaxunlearn.metrics.populations import variance
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.roles import shadow

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import records, store
-from jaxunlearn.data.splits import shadow_pool
+from jaxunlearn.data.splitting.splits import shadow_pool
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.settings import Settings, to_dict
 

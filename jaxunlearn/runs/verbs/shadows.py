@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxunlearn import progress, records, store
 from jaxunlearn.data import naming
-from jaxunlearn.data.splits import shadow_pool
+from jaxunlearn.data.splitting.splits import shadow_pool
 from jaxunlearn.metrics import roc
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.population import chunked

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import data, keys, population, settings
-from jaxunlearn.data import arrays
+from jaxunlearn.data.formats import arrays
 from jaxunlearn.models import build, cost
 from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.records import Dataset

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn.data import policies
+from jaxunlearn.data.augmentation import autoaugment_tables
 
 WORDS = 3
 
@@ -52,10 +52,13 @@ def choose(words: jax.Array) -> jax.Array:
         whether it is applied, and in the last its sign.
 
     Returns:
-      [B, 2] int32 rows of the tables in `policies`; 0 where an operation is not applied.
+      [B, 2] int32 rows of the tables in `autoaugment_tables`; 0 where an operation is not applied.
     """
-    pairs = np.asarray([[policies.row(name, level) for name, _, level in pair] for pair in policies.CIFAR10], np.int32)
-    limits = np.asarray([[int(p * 2**31) for _, p, _ in pair] for pair in policies.CIFAR10], np.uint32)
+    pairs = np.asarray(
+        [[autoaugment_tables.row(name, level) for name, _, level in pair] for pair in autoaugment_tables.CIFAR10],
+        np.int32,
+    )
+    limits = np.asarray([[int(p * 2**31) for _, p, _ in pair] for pair in autoaugment_tables.CIFAR10], np.uint32)
     # The remainder of a 32-bit number is uneven by 6e-9 at most.
     pair = (words[:, 0] % jnp.uint32(len(pairs))).astype(jnp.int32)
     is_applied = (words[:, 1:] >> 1) < jnp.asarray(limits)[pair]
@@ -69,21 +72,21 @@ def apply(pictures: jax.Array, rows: jax.Array) -> jax.Array:
 
     Args:
       pictures: [B, H, W, 3] uint8.
-      rows: [B] int32, rows of the tables in `policies`.
+      rows: [B] int32, rows of the tables in `autoaugment_tables`.
 
     Returns:
       [B, H, W, 3] uint8.
     """
     height, width = pictures.shape[1:3]
-    kinds = jnp.asarray(policies.kinds())[rows]
-    moved = _moved(pictures, jnp.asarray(policies.affine(height, width))[rows])
-    looked_up = _looked_up(moved, _tables(pictures, kinds, jnp.asarray(policies.lookups())[rows]))
-    return _blended(_base(pictures, kinds), looked_up, jnp.asarray(policies.factors())[rows])
+    kinds = jnp.asarray(autoaugment_tables.kinds())[rows]
+    moved = _moved(pictures, jnp.asarray(autoaugment_tables.affine(height, width))[rows])
+    looked_up = _looked_up(moved, _tables(pictures, kinds, jnp.asarray(autoaugment_tables.lookups())[rows]))
+    return _blended(_base(pictures, kinds), looked_up, jnp.asarray(autoaugment_tables.factors())[rows])
 
 
 def _is(kinds: jax.Array, operation: str, axes: int) -> jax.Array:
     """[B, 1, ...] bool with `axes` axes after the first: is the operation this one?"""
-    return (kinds == policies.OPERATIONS.index(operation)).reshape(-1, *(1,) * axes)
+    return (kinds == autoaugment_tables.OPERATIONS.index(operation)).reshape(-1, *(1,) * axes)
 
 
 def _moved(pictures: jax.Array, affine: jax.Array) -> jax.Array:
@@ -162,7 +165,7 @@ def _autocontrast(upto: jax.Array) -> jax.Array:
     spread = high - low
     values = jnp.arange(256, dtype=jnp.int32)
     above = jnp.clip(values - low, 0, spread)
-    parts, starts, is_short = (jnp.asarray(table) for table in policies.shortfalls())
+    parts, starts, is_short = (jnp.asarray(table) for table in autoaugment_tables.shortfalls())
     g = parts[spread]
     part = _quotient(above * g, spread)
     is_whole = part * spread == above * g

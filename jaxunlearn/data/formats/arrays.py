@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import permutation
+from jaxunlearn.data.formats import published_permutations
 from jaxunlearn.records import Dataset
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
@@ -156,7 +156,7 @@ def cut(name: str, num_rows: int, held_out: float) -> tuple[np.ndarray, int]:
             f"data set {name!r} has {num_rows} row(s); with data.held_out = {held_out} one of the two pools is empty. "
             "Give more rows or another fraction."
         )
-    return permutation.fixed(num_rows), num_train
+    return published_permutations.fixed(num_rows), num_train
 
 
 def build(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import arrays, files
+from jaxunlearn.data.formats import arrays, files
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 

@@ -15,7 +15,8 @@ import tarfile
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, embedded, files, prepared
+from jaxunlearn.data.formats import arrays, files
+from jaxunlearn.data.sources import builtin, tfds
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
@@ -149,10 +150,10 @@ def _pictures(settings: DataSettings, name: str, label: str = "") -> Dataset:
         if given is None and facts.archive and imported.is_file():
             content = files.read_npz(imported)
         else:
-            content = prepared.read(settings, facts.tfds, _archive_way(facts))
-    inputs, labels = embedded.join(label, *(content[key] for key in embedded.POOLS))
+            content = tfds.read(settings, facts.tfds, _archive_way(facts))
+    inputs, labels = builtin.join(label, *(content[key] for key in builtin.POOLS))
     return arrays.build(
-        label, inputs, labels, len(content["y_train"]), ids=prepared.source_ids(content), num_classes=facts.classes,
+        label, inputs, labels, len(content["y_train"]), ids=tfds.source_ids(content), num_classes=facts.classes,
         class_names=content["class_names"].tolist() or facts.names, constants=facts.constants,
     )  # fmt: skip
 
@@ -164,10 +165,10 @@ def _from_npz(path: pathlib.Path, label: str, held_out: float, facts: Facts) -> 
     inputs = content.get("x_train", content.get("x"))
     if inputs is not None and inputs.dtype.kind == "f" and inputs.size:
         if inputs.min() < 0:
-            return embedded.from_content(content, path, label, held_out, num_classes=facts.classes)
+            return builtin.from_content(content, path, label, held_out, num_classes=facts.classes)
         scale = 255.0 if inputs.max() > 1.5 else 1.0
     names = {} if "class_names" in content else {"class_names": facts.names}
-    return embedded.from_content(
+    return builtin.from_content(
         content, path, label, held_out, num_classes=facts.classes, scale=scale, constants=constants, **names
     )
 
@@ -179,7 +180,7 @@ def _archive_way(facts: Facts) -> list[str]:
 
 
 def _ways(settings: DataSettings, facts: Facts) -> list[str]:
-    return [prepared.download_command(facts.tfds, prepared.data_dir(settings)), *_archive_way(facts)]
+    return [tfds.download_command(facts.tfds, tfds.data_dir(settings)), *_archive_way(facts)]
 
 
 def imported_copy(name: str, cache: str = "") -> pathlib.Path:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import decoding, files
+from jaxunlearn.data.formats import decoding, files
 
 SUFFIXES = (".txt", ".jsonl")
 HELD_OUT = ("test", "val", "valid")

@@ -12,8 +12,8 @@ Three ways of drawing, by `settings.rng`:
   seed; the last 100 target rows are forgotten under every seed (so only 400 of 500 vary, and forget sets of at most 100
   rows are all the same); the last 200 shadow rows are in every shadow model's training part; shadow seeds are chained
   through their low byte and always start at 42.
-* `optml`: SalUn's published splits (see `optml`): the shadow set is its validation part. Held-out rows and shadow
-  members, which that code does not have, are drawn as with `numpy`.
+* `optml`: SalUn's published splits (see `optml_splits`): the shadow set is its validation part. Held-out rows and
+  shadow members, which that code does not have, are drawn as with `numpy`.
 
 Source: IAM reference, data loader and shadow training; pinned by golden arrays.
 """
@@ -23,7 +23,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import forget, optml, permutation
+from jaxunlearn.data.formats import published_permutations
+from jaxunlearn.data.splitting import forget, optml_splits
 from jaxunlearn.records import Dataset, Split
 from jaxunlearn.settings import ShadowSettings, SplitSettings
 
@@ -103,15 +104,15 @@ def _check_pools(dataset: Dataset, settings: SplitSettings) -> None:
         )
     if settings.rng == "mt19937":
         num_target = settings.target or num_train - settings.shadow
-        if num_target < permutation.TARGET_TAIL:
+        if num_target < published_permutations.TARGET_TAIL:
             raise errors.ConfigError(
-                f"split.rng = 'mt19937' needs at least {permutation.TARGET_TAIL} target rows (published fixed tail), "
-                f"but there are {num_target}. Lower split.shadow, or use split.rng = 'numpy'."
+                f"split.rng = 'mt19937' needs at least {published_permutations.TARGET_TAIL} target rows (published "
+                f"fixed tail), but there are {num_target}. Lower split.shadow, or use split.rng = 'numpy'."
             )
-        if settings.shadow < permutation.SHADOW_TAIL:
+        if settings.shadow < published_permutations.SHADOW_TAIL:
             raise errors.ConfigError(
-                f"split.rng = 'mt19937' needs at least {permutation.SHADOW_TAIL} shadow rows (published fixed tail), "
-                f"but split.shadow = {settings.shadow}. Raise it, or use split.rng = 'numpy'."
+                f"split.rng = 'mt19937' needs at least {published_permutations.SHADOW_TAIL} shadow rows (published "
+                f"fixed tail), but split.shadow = {settings.shadow}. Raise it, or use split.rng = 'numpy'."
             )
 
 
@@ -119,7 +120,7 @@ def _random_rows(
     dataset: Dataset, settings: SplitSettings, seed: int, listed: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     num_train = dataset.num_train
-    order = permutation.generator(seed, "split").permutation(num_train)
+    order = published_permutations.generator(seed, "split").permutation(num_train)
     is_listed = np.zeros(num_train, bool)
     for rows in listed:
         is_listed[rows] = True
@@ -144,13 +145,13 @@ def _random_rows(
 
 def _random_held_out(dataset: Dataset, seed: int) -> np.ndarray:
     num_held_out = len(dataset.labels) - dataset.num_train
-    return dataset.num_train + permutation.generator(seed, "held_out").permutation(num_held_out)
+    return dataset.num_train + published_permutations.generator(seed, "held_out").permutation(num_held_out)
 
 
 def _optml_rows(dataset: Dataset, settings: SplitSettings, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.asarray(dataset.labels)[: dataset.num_train]
-    shadow = optml.validation_rows(labels, seed)
-    target = optml.training_rows(labels, shadow)
+    shadow = optml_splits.validation_rows(labels, seed)
+    target = optml_splits.training_rows(labels, shadow)
     for name, given, there in (("shadow", settings.shadow, len(shadow)), ("target", settings.target, len(target))):
         if given not in (0, there):
             raise errors.ConfigError(
@@ -168,19 +169,19 @@ def _optml_rows(dataset: Dataset, settings: SplitSettings, seed: int) -> tuple[n
 
 def _published_rows(dataset: Dataset, settings: SplitSettings, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     num_rows, num_train = len(dataset.labels), dataset.num_train
-    order = permutation.fixed(num_train)
+    order = published_permutations.fixed(num_train)
     shadow, target = order[: settings.shadow], order[settings.shadow :]
     target = target[: settings.target or None]
-    stream = permutation.published_stream(seed)
+    stream = published_permutations.published_stream(seed)
     # Drawn and thrown away: the held-out permutation continues the stream behind the one of the target rows.
-    permutation.published(len(target) - permutation.TARGET_TAIL, stream)
-    held_out = num_train + permutation.published(num_rows - num_train, stream)
+    published_permutations.published(len(target) - published_permutations.TARGET_TAIL, stream)
+    held_out = num_train + published_permutations.published(num_rows - num_train, stream)
     return shadow, target, held_out
 
 
 def shadow_seeds(count: int) -> list[int]:
     """Seeds of the first `count` shadow models of a published sequential run: s_0 = 42, s_i = (s_{i-1} mod 256) + i."""
-    seeds = [permutation.FIXED_SEED]
+    seeds = [published_permutations.FIXED_SEED]
     for i in range(1, count):
         seeds.append(seeds[-1] % 256 + i)
     return seeds[:count]
@@ -223,7 +224,7 @@ def shadow_members(
     pool = shadow_pool(split, shadows.pool)
     member_ids = np.asarray(member_ids, np.int64).reshape(-1)
     size = int(shadows.ratio * len(pool))
-    least = permutation.SHADOW_TAIL if rng == "mt19937" else 1
+    least = published_permutations.SHADOW_TAIL if rng == "mt19937" else 1
     if not least <= size <= len(pool):
         raise errors.ConfigError(
             f"shadows.ratio = {shadows.ratio} of {len(pool)} rows (pool {shadows.pool!r}) gives {size} rows per shadow "
@@ -235,7 +236,7 @@ def shadow_members(
     members = np.zeros((len(member_ids), num_rows), bool)
     if rng != "mt19937":
         for row, member_id in zip(members, member_ids.tolist(), strict=True):
-            row[permutation.generator(seed, "shadow_members", member_id).permutation(pool)[:size]] = True
+            row[published_permutations.generator(seed, "shadow_members", member_id).permutation(pool)[:size]] = True
         return members
     seeds = shadow_seeds(int(member_ids.max()) + 1 if len(member_ids) else 0)
     for row, member_id in zip(members, member_ids.tolist(), strict=True):
@@ -252,6 +253,8 @@ def published_shadow_positions(pool_size: int, ratio: float, seed: int) -> np.nd
       [int(ratio * pool_size)] int64 positions within the pool.
     """
     size = int(ratio * pool_size)
-    order = permutation.published(pool_size - permutation.SHADOW_TAIL, permutation.published_stream(seed))
-    tail = np.arange(pool_size - permutation.SHADOW_TAIL, pool_size)
-    return np.concatenate([order[: size - permutation.SHADOW_TAIL], tail])
+    order = published_permutations.published(
+        pool_size - published_permutations.SHADOW_TAIL, published_permutations.published_stream(seed)
+    )
+    tail = np.arange(pool_size - published_permutations.SHADOW_TAIL, pool_size)
+    return np.concatenate([order[: size - published_permutations.SHADOW_TAIL], tail])

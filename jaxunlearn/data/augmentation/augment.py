@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import autoaugment
+from jaxunlearn.data.augmentation import autoaugment
 from jaxunlearn.records import Dataset
 
 KINDS = ("none", "flip", "crop", "flip_crop", "flip_crop_gray", "autoaugment")

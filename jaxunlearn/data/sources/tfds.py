@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, decoding, embedded, files
+from jaxunlearn.data.formats import arrays, decoding, files
+from jaxunlearn.data.sources import builtin
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
@@ -48,7 +49,7 @@ def source(settings: DataSettings) -> Dataset:
     Pictures of unequal size are resized to `data.size`. ids are the numbers of the feature `id` where there is one.
     """
     if settings.path.endswith(".npz"):
-        return embedded.from_npz(files.existing(settings.name, settings.path), settings.name, settings.held_out)
+        return builtin.from_npz(files.existing(settings.name, settings.path), settings.name, settings.held_out)
     content = read(settings, settings.name)
     names = content["class_names"].tolist()
     if "x_test" not in content:
@@ -56,7 +57,7 @@ def source(settings: DataSettings) -> Dataset:
             settings.name, content["x_train"], content["y_train"], settings.held_out, class_names=names,
             ids=content["ids_train"],
         )  # fmt: skip
-    inputs, labels = embedded.join(settings.name, *(content[key] for key in embedded.POOLS))
+    inputs, labels = builtin.join(settings.name, *(content[key] for key in builtin.POOLS))
     ids = source_ids(content)
     return arrays.build(settings.name, inputs, labels, len(content["y_train"]), ids=ids, class_names=names)
 

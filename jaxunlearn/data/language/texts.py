@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, files
+from jaxunlearn.data.formats import arrays, files
 from jaxunlearn.records import Dataset, next_tokens
 
 PADDING = -1

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, decoding, embedded, files
+from jaxunlearn.data.formats import arrays, decoding, files
+from jaxunlearn.data.sources import builtin
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
@@ -43,7 +44,7 @@ def imagenet64(settings: DataSettings) -> Dataset:
     )
     root = files.locate(settings, ["imagenet64", "Imagenet64", "imagenet64.npz"], ways)
     if root.suffix == ".npz":
-        return embedded.from_npz(root, "imagenet64", settings.held_out, constants=((), ()))
+        return builtin.from_npz(root, "imagenet64", settings.held_out, constants=((), ()))
     train = sorted(root.glob("train_data_batch_*"), key=_number)
     if not train or not (root / "val_data").is_file():
         raise files.missing("imagenet64", f"train_data_batch_1 ... and val_data in {root}", ways)

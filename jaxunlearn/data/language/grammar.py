@@ -12,7 +12,7 @@ population; the rest is tested on.
 
 import numpy as np
 
-from jaxunlearn.data import texts
+from jaxunlearn.data.language import texts
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 

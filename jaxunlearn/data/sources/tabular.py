@@ -18,7 +18,8 @@ import zlib
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, embedded, files
+from jaxunlearn.data.formats import arrays, files
+from jaxunlearn.data.sources import builtin
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
@@ -84,7 +85,7 @@ def _binary(settings: DataSettings, name: str) -> Dataset:
         content = files.read_npz(path)
         x, y = content.get("x", content.get("features")), content.get("y", content.get("labels"))
         if x is None or y is None:
-            return embedded.from_content(content, path, name, settings.held_out, num_classes=facts.classes)
+            return builtin.from_content(content, path, name, settings.held_out, num_classes=facts.classes)
     else:
         stem = f"{name}-{files.digest(*map(files.stamp, _files_of(path)))}"
         content = files.cached(settings, stem, lambda: _read_texts(path, name, facts))

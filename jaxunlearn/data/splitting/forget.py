@@ -20,7 +20,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import files, naming, optml, permutation
+from jaxunlearn.data import naming
+from jaxunlearn.data.formats import files, published_permutations
+from jaxunlearn.data.splitting import optml_splits
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import CLASS_KINDS, SplitSettings
 
@@ -77,11 +79,11 @@ def _random_sets(target: np.ndarray, settings: SplitSettings, seed: int) -> list
         )
     if settings.rng == "numpy":
         return [
-            permutation.generator(seed + number, "forget").permutation(target)[:size]
+            published_permutations.generator(seed + number, "forget").permutation(target)[:size]
             for number in range(settings.forget.count)
         ]
     if settings.rng == "optml":
-        return [optml.forget_rows(target, size, seed + number) for number in range(settings.forget.count)]
+        return [optml_splits.forget_rows(target, size, seed + number) for number in range(settings.forget.count)]
     return [target[published_positions(len(target), seed + number)[-size:]] for number in range(settings.forget.count)]
 
 
@@ -90,8 +92,10 @@ def published_positions(num_target: int, seed: int) -> np.ndarray:
 
     The forget set is the end of this list, so the last 100 positions are forgotten under every seed.
     """
-    head = permutation.published(num_target - permutation.TARGET_TAIL, permutation.published_stream(seed))
-    return np.concatenate([head, np.arange(num_target - permutation.TARGET_TAIL, num_target)])
+    head = published_permutations.published(
+        num_target - published_permutations.TARGET_TAIL, published_permutations.published_stream(seed)
+    )
+    return np.concatenate([head, np.arange(num_target - published_permutations.TARGET_TAIL, num_target)])
 
 
 def _class_sets(dataset: Dataset, target: np.ndarray, settings: SplitSettings, seed: int) -> list[np.ndarray]:
@@ -164,9 +168,13 @@ def _part(rows: np.ndarray, settings: SplitSettings, seed: int) -> np.ndarray:
             "at all. Raise the fraction."
         )
     if settings.rng == "optml":
-        return optml.forget_rows(rows, size, seed)
+        return optml_splits.forget_rows(rows, size, seed)
     # IAM's code takes the first rows in target order, hence the same ones in every set of a class.
-    return rows[:size] if settings.rng == "mt19937" else permutation.generator(seed, "forget").permutation(rows)[:size]
+    return (
+        rows[:size]
+        if settings.rng == "mt19937"
+        else published_permutations.generator(seed, "forget").permutation(rows)[:size]
+    )
 
 
 def _listed_sets(
@@ -203,8 +211,10 @@ def listed_rows(settings: SplitSettings, dataset: Dataset) -> tuple[np.ndarray, 
             f"split.forget.size = {chosen.size}, but the train pool of {dataset.name!r} has {dataset.num_train} rows "
             "and some must be retained. Lower split.forget.size."
         )
-    streams = (permutation.published_stream(chosen.seed + number) for number in range(chosen.count))
-    return tuple(np.sort(permutation.published(dataset.num_train, stream)[: chosen.size]) for stream in streams)
+    streams = (published_permutations.published_stream(chosen.seed + number) for number in range(chosen.count))
+    return tuple(
+        np.sort(published_permutations.published(dataset.num_train, stream)[: chosen.size]) for stream in streams
+    )
 
 
 def origin(settings: SplitSettings) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.data import grammar, texts
+from jaxunlearn.data.language import grammar, texts
 from jaxunlearn.settings import DataSettings
 
 

@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, encoding, files
+from jaxunlearn.data.formats import arrays, encoding, files
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import documents, files, texts, tokenizing
-from jaxunlearn.data.documents import Document
-from jaxunlearn.data.tokenizing import BYTES, Tokenizer
+from jaxunlearn.data.formats import files
+from jaxunlearn.data.language import documents, texts, tokenizing
+from jaxunlearn.data.language.documents import Document
+from jaxunlearn.data.language.tokenizing import BYTES, Tokenizer
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import arrays, decoding, embedded, files
+from jaxunlearn.data.formats import arrays, decoding, files
+from jaxunlearn.data.sources import builtin
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
 
@@ -115,7 +116,7 @@ def cinic10(settings: DataSettings) -> Dataset:
     )
     root = files.locate(settings, ["CINIC-10", "cinic10", "cinic10.npz"], ways)
     if root.suffix == ".npz":
-        return embedded.from_npz(root, "cinic10", settings.held_out, num_classes=10, constants=CINIC10_CONSTANTS)
+        return builtin.from_npz(root, "cinic10", settings.held_out, num_classes=10, constants=CINIC10_CONSTANTS)
     absent = [part for part in ("train", "valid", "test") if not (root / part).is_dir()]
     if absent:
         raise files.missing(
@@ -150,7 +151,7 @@ def tiny_imagenet(settings: DataSettings) -> Dataset:
     )
     root = files.locate(settings, ["tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet.npz"], ways)
     if root.suffix == ".npz":
-        return embedded.from_npz(root, "tiny_imagenet", settings.held_out, constants=TINY_IMAGENET_CONSTANTS)
+        return builtin.from_npz(root, "tiny_imagenet", settings.held_out, constants=TINY_IMAGENET_CONSTANTS)
     if not (root / "train").is_dir():
         raise files.missing("tiny_imagenet", f"the folder train in {root}", ways)
     found = class_names(root / "train")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data import files
+from jaxunlearn.data.formats import files
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 

@@ -1,0 +1,1 @@
+"""What a network sees: normalised rows, flips, crops, AutoAugment."""

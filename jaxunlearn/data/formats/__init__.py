@@ -1,0 +1,1 @@
+"""Reading files: checked paths, arrays, pictures, coded columns; the published permutations."""

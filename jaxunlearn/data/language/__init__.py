@@ -1,0 +1,1 @@
+"""Texts as data sets: documents of files, tokenizers, the made corpus."""

@@ -1,0 +1,1 @@
+"""Who trains on what: splits, forget sets, the published ones included."""
