@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 
 
 class Net(nn.Module):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from jaxunlearn.report import figures, page
+from jaxunlearn.report import page
+from jaxunlearn.report.figures import figures
 
 REAL = page._settle, Figure.savefig, figures.exposure
 

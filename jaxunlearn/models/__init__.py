@@ -12,9 +12,9 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from jaxunlearn import checks, errors
-from jaxunlearn.models import airbench, cnn, dense, language, resnet, small_data_vit, vit, wide_resnet
-from jaxunlearn.models.conv import FORMS
+from jaxunlearn.models.architectures import airbench, cnn, dense, language, resnet, small_data_vit, vit, wide_resnet
 from jaxunlearn.models.cost import Cost, describe
+from jaxunlearn.models.layers.conv import FORMS
 from jaxunlearn.settings import ModelSettings
 
 __all__ = ["FORMS", "LANGUAGE", "MODELS", "Cost", "build", "check_kind", "describe"]

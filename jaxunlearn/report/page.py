@@ -20,14 +20,14 @@ import numpy as np
 
 from jaxunlearn import errors, escapes
 from jaxunlearn.records import Finding
-from jaxunlearn.report import cells, formats, script, style, stylesheet
+from jaxunlearn.report import cells, formats, script, stylesheet, theme
 from jaxunlearn.report.section import Report, Section
 
 # Longer tables scroll in a box: a page is read from the top, and per-sample tables have hundreds of rows.
 LONG = 40
 # Colours of figures that follow the page; matplotlib names what has no colour of its own black.
 _PAGE_COLORS = {
-    style.INK: "var(--ink)", "#000000": "var(--ink)", style.QUIET: "var(--quiet)", style.PAPER: "var(--paper)",
+    theme.INK: "var(--ink)", "#000000": "var(--ink)", theme.QUIET: "var(--quiet)", theme.PAPER: "var(--paper)",
 }  # fmt: skip
 
 

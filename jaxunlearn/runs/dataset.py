@@ -5,7 +5,8 @@ import numpy as np
 from jaxunlearn import data, store
 from jaxunlearn.data import summary
 from jaxunlearn.records import Dataset
-from jaxunlearn.report import figures, page, tables
+from jaxunlearn.report import page, tables
+from jaxunlearn.report.figures import figures
 from jaxunlearn.settings import DataSettings
 
 SHOWN_CLASSES = 12

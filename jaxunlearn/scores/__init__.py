@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxunlearn import checks, errors
 from jaxunlearn.records import Evidence, Scores
-from jaxunlearn.scores import entries, unleak
+from jaxunlearn.scores import entries
 from jaxunlearn.scores.evidence import FIELDS, check
+from jaxunlearn.scores.families import unleak
 from jaxunlearn.scores.measured import (
     Cases,
     Measured,

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.records import Array
-from jaxunlearn.scores import difference, emia, few_shadow, iam, lira, rmia, signals, unleak
+from jaxunlearn.scores import signals
+from jaxunlearn.scores.families import difference, emia, few_shadow, iam, lira, rmia, unleak
 from jaxunlearn.scores.measured import Cases, Signals, one_case
 from jaxunlearn.scores.options import Options, is_stale
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn.records import Array, Evidence
-from jaxunlearn.scores import signals, unleak
+from jaxunlearn.scores import signals
+from jaxunlearn.scores.families import unleak
 from jaxunlearn.scores.options import Options
 from jaxunlearn.scores.tokens.statistics import TextSignals
 

@@ -3,7 +3,8 @@
 from typing import NamedTuple
 
 from jaxunlearn import checks
-from jaxunlearn.scores import iam, lira, signals
+from jaxunlearn.scores import signals
+from jaxunlearn.scores.families import iam, lira
 from jaxunlearn.scores.tokens import TokenOptions
 from jaxunlearn.scores.tokens import check_options as check_tokens
 from jaxunlearn.sections import MAX_LEVELS

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxunlearn.models.conv import conv
+from jaxunlearn.models.layers.conv import conv
 
 Weights = tuple[jax.Array, ...]
 _STEPS = 4

@@ -146,7 +146,7 @@ def networks(sizes: Sizes, say: Callable[[str], None]) -> list[Row]:
     import numpy as np
 
     from jaxunlearn import population, settings
-    from jaxunlearn.models import dense
+    from jaxunlearn.models.architectures import dense
 
     case = draw(sizes)
     members = len(case.membership)

@@ -100,7 +100,7 @@ def draw(sizes: Sizes) -> Case:
 
     from jaxunlearn import keys, population, trees
     from jaxunlearn.attacks import relearning
-    from jaxunlearn.models import dense
+    from jaxunlearn.models.architectures import dense
 
     inputs, labels = load_digits(return_X_y=True)
     module = dense.Mlp(10, (sizes.hidden,))

@@ -114,7 +114,7 @@ def pairs(evidence: Any, options: Any) -> dict[str, tuple[Callable[[], Any], Cal
     import numpy as np
 
     from jaxunlearn import scores
-    from jaxunlearn.scores import emia, iam, lira, rmia
+    from jaxunlearn.scores.families import emia, iam, lira, rmia
     from launch.benches import plain_scores as plain
 
     labels, others = evidence.labels, evidence.population_labels

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.analyses.audit import verdict_sections, verdict_sentences
+from jaxunlearn.analyses.audit.verdicts import verdict_sections, verdict_sentences
 from jaxunlearn.metrics.verdict import judge
 from jaxunlearn.metrics.verdict.out_model import OutModel
 from jaxunlearn.metrics.verdict.request import GroupTests

@@ -12,7 +12,7 @@ from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.evaluation import distributions, sections
 from jaxunlearn.analyses.evaluation.measures import Choices, Parts, groups_of
 from jaxunlearn.metrics import distribution
-from jaxunlearn.report import embeddings
+from jaxunlearn.report.figures import embeddings
 from jaxunlearn.runs.drivers import array_input
 from jaxunlearn.settings import EvaluateSettings
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.analyses.audit import first_screen, risk
-from jaxunlearn.analyses.audit.requests import RoleVerdicts
+from jaxunlearn.analyses.audit.verdicts import first_screen, risk
+from jaxunlearn.analyses.audit.verdicts.requests import RoleVerdicts
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, NOT_FORGOTTEN, SUPPRESSED
 from tests.analyses.test_answers import CHECKS, GROUP, judgement
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import analyses, errors, records
-from jaxunlearn.analyses.audit import first_screen
+from jaxunlearn.analyses.audit.verdicts import first_screen
 from jaxunlearn.metrics import distances
 from tests.launch.test_audit_evidence import simulated
 

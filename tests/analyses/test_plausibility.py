@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import records, scores, settings
-from jaxunlearn.analyses.audit import analysis, gather, plausibility
-from jaxunlearn.analyses.audit import signals as audit_signals
+from jaxunlearn.analyses.audit import analysis
+from jaxunlearn.analyses.audit.evidence import gather, plausibility
+from jaxunlearn.analyses.audit.evidence import signals as audit_signals
 from jaxunlearn.analyses.base import Context
 
 QUIET = Context(lambda line: None, lambda *step: None, lambda name, facts, compute: compute())

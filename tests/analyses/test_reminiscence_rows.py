@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn.analyses.reminiscence import measures, rows
-from jaxunlearn.scores import lira, signals
+from jaxunlearn.scores import signals
+from jaxunlearn.scores.families import lira
 
 ROWS, SETS, SHADOWS = 200, 3, 8
 

@@ -10,7 +10,7 @@ import pytest
 from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.attacks import extraction
 from jaxunlearn.attacks.extraction import losses, options, victims
-from jaxunlearn.models import dense, generator
+from jaxunlearn.models.architectures import dense, generator
 from jaxunlearn.population import lift
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "our"

@@ -14,8 +14,10 @@ from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.attacks import relearning
 from jaxunlearn.attacks.relearning import reminiscence, running
 from jaxunlearn.metrics import roc
-from jaxunlearn.models import blocks, dense
-from jaxunlearn.scores import lira, signals
+from jaxunlearn.models.architectures import dense
+from jaxunlearn.models.layers import blocks
+from jaxunlearn.scores import signals
+from jaxunlearn.scores.families import lira
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "our"
 ALL = population.make("vmap", devices=1)

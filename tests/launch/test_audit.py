@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import store
-from jaxunlearn.analyses.audit.verdict_sentences import ORDER, WORDS
+from jaxunlearn.analyses.audit.verdicts.verdict_sentences import ORDER, WORDS
 from jaxunlearn.analyses.evaluation import sections
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, SUPPRESSED
 from jaxunlearn.records import Design

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 
 
 def ramp(shape):

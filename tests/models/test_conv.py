@@ -11,9 +11,9 @@ import pytest
 from jax import lax
 
 from jaxunlearn import errors
-from jaxunlearn.models import conv as convolution
-from jaxunlearn.models import forms
-from jaxunlearn.models.conv import FORMS, conv, conv_general_dilated
+from jaxunlearn.models.layers import conv as convolution
+from jaxunlearn.models.layers import conv_implementations
+from jaxunlearn.models.layers.conv import FORMS, conv, conv_general_dilated
 
 OTHERS = FORMS[1:]
 HEIGHT, WIDTH = 7, 5
@@ -240,7 +240,7 @@ def test_errors_name_the_form_the_channels_and_the_size():
 
 def test_the_cpu_policy_chooses_by_layer():
     def chosen(form, channels, size, kernel=3, outputs=64):
-        geometry = forms.Geometry((1, 1), ((1, 1), (1, 1)), (size, size), (kernel, kernel))
+        geometry = conv_implementations.Geometry((1, 1), ((1, 1), (1, 1)), (size, size), (kernel, kernel))
         return convolution._layer_form(form, channels, outputs, geometry)
 
     assert chosen("cpu", 1, 28) == chosen("cpu", 3, 32, outputs=16) == "shift"

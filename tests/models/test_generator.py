@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, trees
-from jaxunlearn.models import generator
+from jaxunlearn.models.architectures import generator
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "our" / "generator.npz"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, models
-from jaxunlearn.models import language
+from jaxunlearn.models.architectures import language
 from jaxunlearn.settings import ModelSettings
 from jaxunlearn.unlearn.base import network
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, trees
-from jaxunlearn.models import LANGUAGE, MODELS, airbench, blocks, build, resnet
+from jaxunlearn.models import LANGUAGE, MODELS, build
+from jaxunlearn.models.architectures import airbench, resnet
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.settings import ModelSettings
 
 CLASSES, BATCH, MEMBERS = 5, 4, 3

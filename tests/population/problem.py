@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from jaxunlearn import keys, population, settings
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 
 IMAGES, LABELS = load_digits(return_X_y=True)
 IMAGES = IMAGES.reshape(-1, 8, 8, 1).astype(np.uint8)[:600]

@@ -6,7 +6,8 @@ import sklearn.metrics
 from findings import bare, finding
 
 from jaxunlearn import errors
-from jaxunlearn.report import bars, curves, page, style
+from jaxunlearn.report import page, theme
+from jaxunlearn.report.figures import curves, verdict_bars
 
 
 def drawn(size=400, shift=1.0, seed=0):
@@ -48,7 +49,7 @@ def test_eight_curves_of_a_figure_can_be_told_apart():
     axes = curves.roc({f"score {i}": drawn(seed=i) for i in range(8)}).axes[0]
     looks = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
     assert len(looks) == 9
-    assert len({style.line(place)["color"] for place in range(8)}) == 8
+    assert len({theme.line(place)["color"] for place in range(8)}) == 8
 
 
 @pytest.mark.parametrize("figure", [curves.roc, curves.histograms])
@@ -156,7 +157,7 @@ def test_scoreui_shows_the_score_beside_the_diagonal():
 
 
 def test_verdict_bars_are_fractions_and_carry_counts():
-    figure = bars.verdicts(["retrained", "nobody"], np.array([[100, 300, 200, 400], [0, 0, 0, 0]]))
+    figure = verdict_bars.verdicts(["retrained", "nobody"], np.array([[100, 300, 200, 400], [0, 0, 0, 0]]))
     axes = figure.axes[0]
     widths = [[bar.get_width() for bar in part] for part in axes.containers]
     np.testing.assert_allclose(widths, [[0.1, 0], [0.3, 0], [0.2, 0], [0.4, 0]])
@@ -168,15 +169,15 @@ def test_verdict_bars_are_fractions_and_carry_counts():
 
 def test_bad_verdict_counts_are_errors():
     with pytest.raises(errors.ShapeError, match="counts"):
-        bars.verdicts(["a"], np.zeros((1, 3)))
+        verdict_bars.verdicts(["a"], np.zeros((1, 3)))
     with pytest.raises(errors.DataError, match="negative"):
-        bars.verdicts(["a"], np.array([[1, -1, 0, 0]]))
+        verdict_bars.verdicts(["a"], np.array([[1, -1, 0, 0]]))
     with pytest.raises(errors.DataError, match="at least one row"):
-        bars.verdicts([], np.zeros((0, 4)))
+        verdict_bars.verdicts([], np.zeros((0, 4)))
 
 
 def test_the_calibration_title_is_the_measured_rejection_rate():
-    figure = bars.calibration(np.array([0.01, 0.05, 0.2, 0.9]), 0.05)
+    figure = verdict_bars.calibration(np.array([0.01, 0.05, 0.2, 0.9]), 0.05)
     assert figure.get_suptitle() == "Truly forgotten samples: 50 % rejected at level 5 %"
     heights = [patch.get_height() * patch.get_width() for patch in figure.axes[0].patches]
     assert sum(heights) == pytest.approx(1.0)
@@ -186,17 +187,17 @@ def test_the_calibration_title_is_the_measured_rejection_rate():
 @pytest.mark.parametrize("values", [[], [1.1], [-0.1], [math.nan]])
 def test_impossible_p_values_are_errors(values):
     with pytest.raises(errors.DataError):
-        bars.calibration(np.array(values), 0.05)
+        verdict_bars.calibration(np.array(values), 0.05)
 
 
 def test_class_bars_leave_out_what_a_class_does_not_have():
     retained = np.array([[0.9, 0.1], [math.nan, math.nan]])
     forgotten = np.array([[0.2, 0.1], [0.3, math.nan]])
-    figure = bars.classes(["cat", "dog"], retained, forgotten)
+    figure = verdict_bars.classes(["cat", "dog"], retained, forgotten)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == [0.9, 0.2, 0.3]
     assert words_of(figure) == ["retained", "forgotten"]
     with pytest.raises(errors.ShapeError, match="retained"):
-        bars.classes(["cat"], retained, forgotten)
+        verdict_bars.classes(["cat"], retained, forgotten)
     with pytest.raises(errors.DataError, match="at least one class"):
-        bars.classes([], np.zeros((0, 2)), np.zeros((0, 2)))
+        verdict_bars.classes([], np.zeros((0, 2)), np.zeros((0, 2)))

@@ -14,7 +14,8 @@ from findings import finding
 from matplotlib import image
 
 from jaxunlearn import errors
-from jaxunlearn.report import bars, curves, figures, page, populations, publish, style, stylesheet, tables
+from jaxunlearn.report import page, publish, stylesheet, tables, theme
+from jaxunlearn.report.figures import curves, epsilon_figures, figures, verdict_bars
 from jaxunlearn.report.section import Report, Section
 
 NASTY = "<script>alert('x')</script> & \"a_b\" 50 % $x$"
@@ -68,7 +69,7 @@ def built():
     sections = [
         Section("first", "S" + NASTY, f"first {NASTY}\n\nsecond", table, roc()),
         Section("more", "more", "", long, roc(1)),
-        Section("verdicts", "verdicts", figure=bars.verdicts(["a"], np.array([[1, 2, 3, 4]]))),
+        Section("verdicts", "verdicts", figure=verdict_bars.verdicts(["a"], np.array([[1, 2, 3, 4]]))),
     ]
     provenance = {"config": {"seed": 42, "name": NASTY}, "devices": ["cpu", "gpu"], "time": "now", "nothing": ""}
     return page.html(Report("Title " + NASTY, "37 of 500 < all. " + NASTY, tuple(sections), provenance))
@@ -285,11 +286,11 @@ def drawn_with_names(names=NAMES):
         "roc": lambda: curves.roc({name: pair for name in names}),
         "histograms": lambda: curves.histograms({name: pair for name in names}),
         "alpha": lambda: curves.against_alpha((0.1, 0.2), alphas),
-        "verdicts": lambda: bars.verdicts(names, np.ones((6, 4), int)),
-        "classes": lambda: bars.classes(names, np.ones((6, 2)), np.ones((6, 2))),
-        "calibration": lambda: bars.calibration(rng.random(30), 0.05, samples=names[1]),
-        "delta": lambda: populations.against_delta(np.array([0.0, 0.1]), {name: np.ones(2) for name in names}),
-        "densities": lambda: populations.densities({name: (pair[0], pair[0]) for name in names}, names[3]),
+        "verdicts": lambda: verdict_bars.verdicts(names, np.ones((6, 4), int)),
+        "classes": lambda: verdict_bars.classes(names, np.ones((6, 2)), np.ones((6, 2))),
+        "calibration": lambda: verdict_bars.calibration(rng.random(30), 0.05, samples=names[1]),
+        "delta": lambda: epsilon_figures.against_delta(np.array([0.0, 0.1]), {name: np.ones(2) for name in names}),
+        "densities": lambda: epsilon_figures.densities({name: (pair[0], pair[0]) for name in names}, names[3]),
     }  # fmt: skip
 
 
@@ -345,12 +346,12 @@ def test_ink_outside_a_frame_is_found():
 
 
 def test_a_name_is_broken_between_words_then_at_marks_and_keeps_every_character():
-    assert style.wrapped("my_module:my_score", 10) == "my_module:\nmy_score"
-    assert style.wrapped("the quick brown fox", 10) == "the quick\nbrown fox"
-    assert style.wrapped("a" * 25, 10) == "aaaaaaaaaa\naaaaaaaaaa\naaaaa"
-    assert style.wrapped("short  enough", 20) == "short  enough"
+    assert theme.wrapped("my_module:my_score", 10) == "my_module:\nmy_score"
+    assert theme.wrapped("the quick brown fox", 10) == "the quick\nbrown fox"
+    assert theme.wrapped("a" * 25, 10) == "aaaaaaaaaa\naaaaaaaaaa\naaaaa"
+    assert theme.wrapped("short  enough", 20) == "short  enough"
     for name in LONG_NAMES:
-        lines = style.wrapped(name, 24).split("\n")
+        lines = theme.wrapped(name, 24).split("\n")
         assert max(map(len, lines)) <= 24 and "".join(lines).replace(" ", "") == name.replace(" ", "")
 
 
@@ -358,15 +359,15 @@ def test_a_figure_on_a_page_takes_ink_lines_and_paper_from_it_and_keeps_the_colo
     figure = curves.roc({f"score {i}": (np.arange(20.0), np.arange(20) % 3 == 0) for i in range(8)})
     page.save_figure(figure, tmp_path / "saved.svg")
     saved, inline = (tmp_path / "saved.svg").read_text(), page.figure_svg(figure)
-    for color, variable in ((style.INK, "--ink"), (style.QUIET, "--quiet"), (style.PAPER, "--paper")):
+    for color, variable in ((theme.INK, "--ink"), (theme.QUIET, "--quiet"), (theme.PAPER, "--paper")):
         assert color in saved and f": var({variable})" not in saved
         assert color not in inline and f": var({variable})" in inline
     assert "#000000" not in inline and "<style" not in inline
-    assert len(style.COLORS) == 8
-    for color in set(style.COLORS) - {"#000000"}:
+    assert len(theme.COLORS) == 8
+    for color in set(theme.COLORS) - {"#000000"}:
         assert color in inline and color in saved
-    bar = page.figure_svg(bars.verdicts(["a"], np.array([[5, 5, 5, 5]])))
-    for color in (style.RETAINED, style.FORGOTTEN, style.SUPPRESSED, style.UNCLEAR, style.ON_DARK, style.ON_LIGHT):
+    bar = page.figure_svg(verdict_bars.verdicts(["a"], np.array([[5, 5, 5, 5]])))
+    for color in (theme.RETAINED, theme.FORGOTTEN, theme.SUPPRESSED, theme.UNCLEAR, theme.ON_DARK, theme.ON_LIGHT):
         assert color in bar
 
 
@@ -388,9 +389,9 @@ def contrast(first, second):
 
 def test_colours_of_data_are_readable_on_white_and_in_the_dark():
     dark = re.search(r"dark\) \{.*?--paper: (#\w+)", stylesheet.CSS, flags=re.DOTALL)[1]
-    for color in (*style.COLORS, style.RETAINED, style.FORGOTTEN, style.SUPPRESSED):
+    for color in (*theme.COLORS, theme.RETAINED, theme.FORGOTTEN, theme.SUPPRESSED):
         if color != "#000000":  # follows the page
-            assert contrast(color, dark) >= 3 and contrast(color, style.PAPER) >= 2.2, color
-    for color in (style.RETAINED, style.FORGOTTEN, style.SUPPRESSED):
-        assert contrast(color, style.ON_DARK) >= 4.5
-    assert contrast(style.UNCLEAR, style.ON_LIGHT) >= 7
+            assert contrast(color, dark) >= 3 and contrast(color, theme.PAPER) >= 2.2, color
+    for color in (theme.RETAINED, theme.FORGOTTEN, theme.SUPPRESSED):
+        assert contrast(color, theme.ON_DARK) >= 4.5
+    assert contrast(theme.UNCLEAR, theme.ON_LIGHT) >= 7

@@ -3,7 +3,9 @@
 import pytest
 
 from jaxunlearn import progress, settings, store
-from jaxunlearn.analyses.audit import analysis, gather, requests
+from jaxunlearn.analyses.audit import analysis
+from jaxunlearn.analyses.audit.evidence import gather
+from jaxunlearn.analyses.audit.verdicts import requests
 from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.drivers import delivery, reading

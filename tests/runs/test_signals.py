@@ -5,15 +5,18 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, progress, scores, settings, store
-from jaxunlearn.analyses.audit import analysis, binui, gather, requests, scoreboard, scoreui, sections, sweeps
-from jaxunlearn.analyses.audit import signals as audit_signals
+from jaxunlearn.analyses.audit import analysis, sections
+from jaxunlearn.analyses.audit.evidence import gather
+from jaxunlearn.analyses.audit.evidence import signals as audit_signals
+from jaxunlearn.analyses.audit.scoring import binui, scoreboard, scoreui, sweeps
+from jaxunlearn.analyses.audit.verdicts import requests
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.metrics.verdict import judge, out_model
 from jaxunlearn.records import Design, Evidence
 from jaxunlearn.runs import experiments
 from jaxunlearn.runs.drivers import delivery, reading
 from jaxunlearn.runs.verbs import targets
-from jaxunlearn.scores import rmia
+from jaxunlearn.scores.families import rmia
 
 NAMES = scores.names_of(("all",))
 

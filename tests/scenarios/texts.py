@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import settings
-from jaxunlearn.analyses.audit import requests, text_gather
-from jaxunlearn.analyses.audit.signals import GIVEN
+from jaxunlearn.analyses.audit.evidence import text_gather
+from jaxunlearn.analyses.audit.evidence.signals import GIVEN
+from jaxunlearn.analyses.audit.verdicts import requests
 from tests.scenarios import study, tables
 from tests.scenarios.study import Facts
 

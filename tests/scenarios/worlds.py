@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from jaxunlearn import keys, population, settings
 from jaxunlearn.metrics.verdict import out_model
-from jaxunlearn.models.dense import Mlp
+from jaxunlearn.models.architectures.dense import Mlp
 from tests.compiling import optimised
 
 WRONG = 0.08

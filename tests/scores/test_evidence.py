@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import arrays, errors, scores
-from jaxunlearn.analyses.audit import gather
+from jaxunlearn.analyses.audit.evidence import gather
 from jaxunlearn.scores import evidence
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn.metrics import roc
-from jaxunlearn.scores import few_shadow
+from jaxunlearn.scores.families import few_shadow
 
 FILE = np.load(Path(__file__).parents[1] / "golden" / "populations" / "few_shadow.npz")
 CASES = ("real_k2", "real_k8", "k1", "k2_one_side", "k64", "constant", "saturated", "ties")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import scores
-from jaxunlearn.scores import emia, iam, lira, rmia, signals, unleak
+from jaxunlearn.scores import signals
+from jaxunlearn.scores.families import emia, iam, lira, rmia, unleak
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam"
 PUBLISHED_SIGNALS = {

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from jaxunlearn import errors
-from jaxunlearn.scores import emia, iam, lira, rmia, signals
+from jaxunlearn.scores import signals
+from jaxunlearn.scores.families import emia, iam, lira, rmia
 
 S, N, P = 3, 6, 7
 few = settings(deadline=None, max_examples=25, derandomize=True)

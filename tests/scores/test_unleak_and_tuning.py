@@ -7,7 +7,7 @@ import pytest
 
 from jaxunlearn import errors, scores
 from jaxunlearn.metrics import roc
-from jaxunlearn.scores import rmia, unleak
+from jaxunlearn.scores.families import rmia, unleak
 
 OPTIONS = scores.Options()
 

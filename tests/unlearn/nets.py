@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jaxunlearn import keys, population, trees
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.unlearn.base.method import Reads
 from jaxunlearn.unlearn.base.network import Network, forward
 from jaxunlearn.unlearn.engine import running

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from jaxunlearn import trees
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.population import Clock
 from jaxunlearn.unlearn.base.method import Method
 from jaxunlearn.unlearn.engine import running

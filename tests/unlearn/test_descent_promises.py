@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from jaxunlearn import errors, models, trees
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.population import Clock
 from jaxunlearn.settings import ModelSettings
 from jaxunlearn.unlearn.base import network

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from jaxunlearn import errors
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.unlearn.methods.importance import fisher
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

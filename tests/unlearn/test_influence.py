@@ -15,7 +15,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from jaxunlearn import errors
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.unlearn.base.method import Estimate, Method, Phase, Pools, Reads
 from jaxunlearn.unlearn.blocks import passes, transforms
 from jaxunlearn.unlearn.methods.importance import influence

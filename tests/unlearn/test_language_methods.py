@@ -12,7 +12,7 @@ import trial
 from test_language import golden
 
 from jaxunlearn import errors, keys, population, records, trees
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.population import Clock
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import Reads, Samples

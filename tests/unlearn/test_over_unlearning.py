@@ -13,8 +13,8 @@ import pytest
 import trial
 
 from jaxunlearn import errors, trees
-from jaxunlearn.models import blocks
-from jaxunlearn.models.small_data_vit import SmallDataVit
+from jaxunlearn.models.architectures.small_data_vit import SmallDataVit
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import network as networks
 from jaxunlearn.unlearn.engine import running

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, keys, trees
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import Method, Phase, Pools, Saved
 from jaxunlearn.unlearn.blocks import transforms

@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from jaxunlearn import keys, population, records, trees
-from jaxunlearn.models import blocks
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import network as networks
 from jaxunlearn.unlearn.engine import running

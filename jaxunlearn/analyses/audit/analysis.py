@@ -5,25 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, scores
-from jaxunlearn.analyses.audit import (
-    binui,
-    class_report,
-    first_screen,
-    gather,
-    planning,
-    plausibility,
-    requests,
-    scoreboard,
-    scoreui,
-    sections,
-    sweeps,
-    text_gather,
-    text_run,
-    text_sections,
-    verdict_sections,
-)
-from jaxunlearn.analyses.audit import signals as audit_signals
-from jaxunlearn.analyses.audit.signals import ORIGINAL, RETRAINED, AuditSignals
+from jaxunlearn.analyses.audit import sections, text_sections
+from jaxunlearn.analyses.audit.evidence import gather, plausibility, text_gather, text_run
+from jaxunlearn.analyses.audit.evidence import signals as audit_signals
+from jaxunlearn.analyses.audit.evidence.signals import ORIGINAL, RETRAINED, AuditSignals
+from jaxunlearn.analyses.audit.scoring import binui, class_report, scoreboard, scoreui, sweeps
+from jaxunlearn.analyses.audit.verdicts import first_screen, planning, requests, verdict_sections
 from jaxunlearn.analyses.base import CLASSES, PROMPTED, TEXTS, Analysis, ArrayInput, Context, RecordedRun, require_units
 from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Design

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.analyses.audit import class_report, plausibility, scoreui, sweeps
-from jaxunlearn.analyses.audit import scoreboard as scoreboard_records
+from jaxunlearn.analyses.audit.evidence import plausibility
+from jaxunlearn.analyses.audit.scoring import class_report, scoreui, sweeps
+from jaxunlearn.analyses.audit.scoring import scoreboard as scoreboard_records
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Design, Finding
-from jaxunlearn.report import bars, curves, words
+from jaxunlearn.report import words
 from jaxunlearn.report.cells import Cell, Table
+from jaxunlearn.report.figures import curves, verdict_bars
 from jaxunlearn.report.section import Section
 
 COLUMNS = ("auc", "balanced_accuracy", "tpr_at_fpr_1e-2", "tpr_at_fpr_1e-3", "tnr_at_fnr_1e-2", "tnr_at_fnr_1e-3")
@@ -229,7 +231,7 @@ def by_class(found: class_report.Report, design: Design) -> list[Section]:
                 f"tenth {float(gap.over_tail):+.3f})."
             )
     pooled = [one.pooled for one in found.roles.values()]
-    figure = bars.classes(
+    figure = verdict_bars.classes(
         list(found.roles),
         np.array([(row.retained.mean, row.retained.std) for row in pooled]),
         np.array([(row.forgotten.mean, row.forgotten.std) for row in pooled]),

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import scores
-from jaxunlearn.analyses.audit.scoreboard import Scored
-from jaxunlearn.analyses.audit.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.scoring.scoreboard import Scored
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.ranking import bootstrap, wording
 from jaxunlearn.records import Finding

@@ -12,8 +12,9 @@ from jaxunlearn.metrics.epsilon import epsilon
 from jaxunlearn.metrics.inference.intervals import Interval
 from jaxunlearn.metrics.populations import closeness
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats, populations, words
+from jaxunlearn.report import formats, words
 from jaxunlearn.report.cells import Cell, Table
+from jaxunlearn.report.figures import epsilon_figures
 from jaxunlearn.report.section import Section
 
 STEM = "epsilon"
@@ -213,11 +214,11 @@ def _curves(found: Found) -> list[Section]:
     kept = [name for name in ranked(found) if np.isfinite(found.numbers[name].curve).any()]
     if not kept:
         return []  # axes without a line would look like a result
-    if len(kept) > populations.MOST:
-        kept = kept[: populations.MOST - 1] + kept[-1:]
+    if len(kept) > epsilon_figures.MOST:
+        kept = kept[: epsilon_figures.MOST - 1] + kept[-1:]
     nowhere = sum(not np.isfinite(one.curve).any() for one in found.numbers.values())
     left_out = len(found.numbers) - nowhere - len(kept)
-    figure = populations.against_delta(DELTAS, {name: found.numbers[name].curve for name in kept})
+    figure = epsilon_figures.against_delta(DELTAS, {name: found.numbers[name].curve for name in kept})
     text = "Median over samples; not drawn where it is infinite, or where no rule of so many models is of use." + (
         f" {left_out} approaches between the best and the worst are left out." if left_out else ""
     )
@@ -238,7 +239,7 @@ def _margins(found: Found, samples: tuple[int, ...], names: Sequence[str]) -> Se
         told = f", epsilon-hat {formats.number(values[sample], 2)}" if len(values) else ""
         panels[f"{names[sample] if names else f'sample {sample}'}{told}"] = first[sample], second[sample]
     what = "squared errors" if found.is_regression else "margins (logit of the true class minus the largest other one)"
-    figure = populations.densities(panels, "squared error" if found.is_regression else "margin")
+    figure = epsilon_figures.densities(panels, "squared error" if found.is_regression else "margin")
     text = f"{name}: {what} of all models for single samples."
     return Section("epsilon_margins", "What the models say of single samples", text, figure=figure)
 

@@ -13,8 +13,9 @@ from jaxunlearn.metrics import headers, utility
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.metrics.populations import closeness, variance
 from jaxunlearn.records import Design, Finding
-from jaxunlearn.report import curves, embeddings, formats, words
+from jaxunlearn.report import formats, words
 from jaxunlearn.report.cells import Cell, Table
+from jaxunlearn.report.figures import curves, embeddings
 from jaxunlearn.report.section import Section
 
 STEM = "evaluation"

@@ -9,8 +9,9 @@ from jaxunlearn.analyses.leaks.measures import STATISTICS, Leaks, Measured
 from jaxunlearn.attacks.leaks import features
 from jaxunlearn.metrics import roc
 from jaxunlearn.metrics.registry import METRICS
-from jaxunlearn.report import formats, pair_figures
+from jaxunlearn.report import formats
 from jaxunlearn.report.cells import Cell, Table
+from jaxunlearn.report.figures import pair_figures
 from jaxunlearn.report.section import Section
 
 STEM = "leaks"

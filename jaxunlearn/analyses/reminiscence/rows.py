@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxunlearn.analyses.base import RecordedRun
 from jaxunlearn.analyses.reminiscence.inputs import Attacked, Membership
-from jaxunlearn.scores import lira, signals
+from jaxunlearn.scores import signals
+from jaxunlearn.scores.families import lira
 
 
 def with_membership(run: RecordedRun, name: str, found: Attacked) -> Attacked:

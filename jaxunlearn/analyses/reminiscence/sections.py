@@ -10,8 +10,9 @@ from jaxunlearn.analyses.reminiscence import measures
 from jaxunlearn.analyses.reminiscence.measures import STATISTICS, Attack
 from jaxunlearn.metrics.registry import METRICS
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats, relearning_figures
+from jaxunlearn.report import formats
 from jaxunlearn.report.cells import Cell, Table
+from jaxunlearn.report.figures import relearning_figures
 from jaxunlearn.report.section import Section
 
 STEM = "reminiscence"

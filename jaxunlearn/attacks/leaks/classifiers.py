@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxunlearn import checks, errors, keys, population
 from jaxunlearn.attacks.leaks import features, logistic
-from jaxunlearn.models import dense
+from jaxunlearn.models.architectures import dense
 from jaxunlearn.settings import TrainSettings
 
 EPOCHS = 60

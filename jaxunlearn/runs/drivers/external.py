@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, population, progress, records, scores, settings, store
-from jaxunlearn.analyses.audit import gather
+from jaxunlearn.analyses.audit.evidence import gather
 from jaxunlearn.analyses.base import RoleLogits
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.execution import members, recording

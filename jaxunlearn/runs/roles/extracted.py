@@ -13,7 +13,7 @@ import numpy as np
 from jaxunlearn import keys, models, population, records
 from jaxunlearn.attacks import extraction
 from jaxunlearn.attacks.extraction import options, victims
-from jaxunlearn.models import generator
+from jaxunlearn.models.architectures import generator
 from jaxunlearn.runs import experiments, roles
 from jaxunlearn.settings import to_dict
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from jaxunlearn import records, scores
 from jaxunlearn.analyses import ANALYSES
-from jaxunlearn.analyses.audit import binui, gather, text_run
-from jaxunlearn.analyses.audit import signals as audit_signals
-from jaxunlearn.analyses.audit.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence import gather, text_run
+from jaxunlearn.analyses.audit.evidence import signals as audit_signals
+from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.scoring import binui
 from jaxunlearn.analyses.base import CLASSES, TEXTS, Context, RecordedRun, require_units
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.inference import intervals

@@ -14,7 +14,8 @@ from jaxunlearn.data.splitting.splits import shadow_pool
 from jaxunlearn.metrics import roc
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.population import chunked
-from jaxunlearn.report import figures, page, tables
+from jaxunlearn.report import page, tables
+from jaxunlearn.report.figures import figures
 from jaxunlearn.runs import answers, execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members, recording
 from jaxunlearn.runs.roles import shadow

@@ -1,0 +1,391 @@
+"""Signals of an audit, from a user's arrays or from the recorded logits of a run folder."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from jaxunlearn import errors, records, scores
+from jaxunlearn.analyses.audit.evidence import plausibility, text_run
+from jaxunlearn.analyses.audit.evidence.signals import (
+    GIVEN,
+    ORIGINAL,
+    RETRAINED,
+    AuditSignals,
+    Changes,
+    Snapshots,
+    options_of,
+    repeated,
+)
+from jaxunlearn.analyses.base import PROMPTED, Context, RecordedRun, RoleLogits
+from jaxunlearn.arrays import ArrayField
+from jaxunlearn.metrics import distances
+from jaxunlearn.records import Evidence
+from jaxunlearn.scores import evidence
+from jaxunlearn.scores.families import rmia, unleak
+from jaxunlearn.settings import CLASS_KINDS, Settings
+
+Signals = scores.Signals
+ELSEWHERE = ("shift", "arch_shift", "incremental")  # protocols whose shadow models come from other run folders
+TUNED = -2  # audit.rmia_offline_a
+
+# What a file of arrays may hold besides the evidence of the scores.
+FIELDS = {
+    **evidence.FIELDS,
+    "retrained": ArrayField("NC"),
+    "population_retrained": ArrayField("PC", needs=("population_labels", "retrained")),
+    "snapshots": ArrayField("LKNC"),
+    "ids": ArrayField("N", "ids"),
+    "person": ArrayField("N", "ids"),
+    "shadow_saw": ArrayField("SN", "flags", needs=("shadows",)),
+    "levels": ArrayField("", "count", aliases={"INTERAPPROX": ""}),
+    # Groups of the published record files that hold results, not evidence.
+    **{f"{group}/*": ArrayField("", "ignored") for group in ("score", "eval", "fit")},
+}
+EXPECTED = (
+    "Evidence is an .npz (or a folder of .npy) with `unlearned` [n, c] logits, `labels` [n] and as many of `original` "
+    "[n, c], `shadows` [s, n, c], `forgotten` [n], `retrained` [n, c] as you have (README)."
+)
+
+
+def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSignals:
+    """Signals of one audited model, from arrays that `arrays.read` has checked.
+
+    Raises:
+      DataError, ConfigError: arrays or settings that cannot be used.
+    """
+    if settings.audit.protocol in ELSEWHERE:
+        raise errors.ConfigError(
+            f"protocol = {settings.audit.protocol!r} asks the shadow models of other run folders; here, give their "
+            "answers as `shadows`."
+        )
+    given = evidence.from_arrays(values)
+    options = options_of(settings)
+    if not settings.audit.levels and "levels" in values:
+        options = options._replace(levels=int(values["levels"]))
+        scores.check_options(options)
+    names = scores.names_of(settings.audit.scores)
+    whole = scores.measure(given, options, pairs=scores.needs_pairs(names))
+    accuracies, doubts, different = _doubts(given, whole)
+    saw = np.asarray(values["shadow_saw"], bool) if "shadow_saw" in values else None
+    if whole.shadows is not None and len(different) < len(whole.shadows.log_odds):
+        whole = scores.choose_shadows(whole, different)
+        saw = None if saw is None else saw[different]
+    person_names, person = np.unique(values["person"], return_inverse=True) if "person" in values else ((), None)
+    audited = scores.one_case(whole)
+    roles = {GIVEN: audited}
+    labels, others = np.asarray(given.labels), given.population_labels
+    if "retrained" in values:
+        population = None
+        if "population_retrained" in values and others is not None:
+            population = _one(scores.signals_of(values["population_retrained"], others, options))
+        after = _one(scores.signals_of(values["retrained"], labels, options))
+        roles[RETRAINED] = audited._replace(unlearned=after, population_unlearned=population, pairs=None, views=())
+    if audited.original is not None:
+        views = tuple(view._replace(unlearned=view.original) for view in audited.views if view.original is not None)
+        before, population = audited.original, audited.population_original
+        roles[ORIGINAL] = scores.Cases(before, before, population, population, views=views)
+    ids = np.asarray(values.get("ids", np.arange(len(labels))))
+    forgotten = None if given.forgotten is None else np.asarray(given.forgotten, bool)[None]
+    return AuditSignals(
+        options=options,
+        names={"ids": ids},
+        shown=np.array([errors.printable(str(name)) for name in ids]),
+        labels=labels,
+        forgotten=forgotten,
+        shared=whole,
+        roles=roles,
+        changes=_given_changes(given, values),
+        audited=(GIVEN,),
+        snapshots=_given_snapshots(values, labels, options, audited),
+        num_classes=np.shape(given.unlearned)[-1],
+        set_names=("forgotten",),
+        from_classes=options.forget_type == "class",
+        shadow_saw=saw,
+        person=person,
+        person_names=tuple(errors.printable(str(name)) for name in person_names),
+        accuracies=accuracies,
+        doubts=doubts,
+    )
+
+
+def _doubts(
+    given: Evidence, whole: scores.Measured
+) -> tuple[dict[str, plausibility.Accuracy], tuple[str, ...], np.ndarray]:
+    """(accuracy of every model, what is strange about the arrays, the shadows that are no copies of others)."""
+    accuracies = plausibility.accuracies(given)
+    assert whole.unlearned is not None
+    doubts = [plausibility.unchanged(whole.unlearned, whole.original), *plausibility.doubtful_labels(accuracies)]
+    doubts.append(plausibility.foreign(whole))
+    different = np.arange(0)
+    if whole.shadows is not None:
+        different = plausibility.distinct(whole.shadows, whole.population_shadows, whole.own)
+        doubts.append(plausibility.copied(len(whole.shadows.log_odds), len(different)))
+    return accuracies, tuple(filter(None, doubts)), different
+
+
+def _given_changes(given: Evidence, values: Mapping[str, np.ndarray]) -> dict[str, Changes]:
+    """Returns how far the audited and the retrained model moved from the original."""
+    if given.original is None:
+        return {}
+    pairs = {GIVEN: (given.unlearned, given.population_unlearned)}
+    if "retrained" in values:
+        pairs[RETRAINED] = (values["retrained"], values.get("population_retrained"))
+    made = {}
+    for name, (target, population) in pairs.items():
+        others = None
+        if population is not None and given.population_original is not None:
+            others = distances.largest_change(population, given.population_original)[None]
+        made[name] = Changes(distances.largest_change(target, given.original)[None], others)
+    return made
+
+
+def _one(signals: Signals) -> Signals:
+    return Signals(*(field[None] for field in signals))
+
+
+def _given_snapshots(
+    values: Mapping[str, np.ndarray], labels: np.ndarray, options: scores.Options, audited: scores.Cases
+) -> Snapshots | None:  # fmt: skip
+    if "snapshots" not in values:
+        return None
+    trainings, each, *_ = np.shape(values["snapshots"])
+    lines = np.reshape(values["snapshots"], (trainings * each, *np.shape(values["snapshots"])[2:]))
+    after = scores.signals_of(lines, labels, options)
+    before = None if audited.original is None else repeated(audited.original, len(lines))
+    return Snapshots(scores.Cases(after, before), each)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# a run folder
+
+
+def gather_whole(run: RecordedRun, context: Context) -> AuditSignals:
+    """`gather` without audited roles of which a model diverged: they have no finite answers to be judged by.
+
+    Raises:
+      ConfigError: no role is left.
+    """
+    audit = run.settings.audit
+    models = {name: ORIGINAL if name.startswith(PROMPTED) else name for name in audit.unlearned}
+    lost = {name: run.logits(role).diverged for name, role in models.items() if run.logits(role).diverged}
+    for name, diverged in lost.items():
+        sets = ", ".join(map(str, diverged))
+        context.note(f"{name} is left out of the audit: the model of forget set(s) {sets} diverged; lower its rate")
+    left = tuple(name for name in audit.unlearned if name not in lost)
+    if not left:
+        raise errors.ConfigError(
+            f"every audited role has diverged models: {', '.join(lost)}. Lower the rates by unlearn.options, e.g. "
+            "--config.unlearn.options=lr=1e-3, and delete the role by --overwrite=unlearned:METHOD."
+        )
+    settings = dataclasses.replace(run.settings, audit=dataclasses.replace(audit, unlearned=left))
+    return gather(run._replace(settings=settings), context)
+
+
+def gather(run: RecordedRun, context: Context) -> AuditSignals:
+    """Passes over the recorded logits of a run; samples are the target rows in the split's order."""
+    if run.predicted is not None:
+        return text_run.gather(run, context)
+    settings, split = run.settings, run.split
+    audit = settings.audit
+    options = options_of(settings, settings.data.name)
+    shadow = run.logits("shadow")
+    if audit.rmia_offline_a == TUNED:
+        tuned = tuned_offline_a(shadow, split, options)
+        context.note(f"RMIA: offline_a = {tuned:g}, tuned on shadow 0 as pseudo-target")
+        options = options_of(settings, settings.data.name, tuned)
+    wants_pairs = scores.needs_pairs(scores.names_of(audit.scores))
+    known = None
+    if settings.targets.shadow_origin and wants_pairs:
+        known = known_pairs(run.logits("shadow_origin"), shadow, split.shadow)
+    views = tuple(f"augmented_{view}" for view in range(min(settings.targets.views, settings.shadows.views)))
+    labels = np.asarray(run.labels, np.int32)[split.target]
+    reference, member = _reference(run, context, options) if settings.targets.reference else (None, None)
+    population_in = None
+    if settings.targets.population_in:
+        population_in = _line(_signals(run.logits("population_in"), split.population, options), 0)
+    shared = scores.Measured(
+        labels=labels,
+        shadows=_signals(shadow, split.target, options),
+        population_shadows=_signals(shadow, split.population, options),
+        population_in=population_in,
+        own=own_signals(shadow, options),
+        reference=reference,
+        reference_member=member,
+        pairs_known=None if known is None else known[0],
+        pairs_forgotten=None if known is None else known[1],
+        views=tuple(
+            scores.Measured(labels, shadows=_signals(run.logits("shadow", view), split.target, options))
+            for view in views
+        ),
+    )
+    audited = tuple(audit.unlearned)
+    original = run.logits(ORIGINAL)
+    roles = {}
+    for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL)):
+        pairs = known is not None and name != ORIGINAL
+        roles[name] = _cases(run, name, views, options, original if pairs else None)
+    signals = AuditSignals(
+        options=options,
+        names=run.names(np.asarray(split.target)),
+        shown=run.shown(np.asarray(split.target)),
+        labels=labels,
+        forgotten=np.asarray(split.forget)[:, split.target],
+        shared=shared,
+        roles=roles,
+        changes={name: _changes(run, name) for name in roles if name != ORIGINAL},
+        audited=audited,
+        num_classes=shadow.values.shape[-1],
+        class_names=run.class_names,
+        set_names=run.set_names,
+        is_run=True,
+        from_classes=settings.split.forget.kind in CLASS_KINDS,
+    )
+    if audit.protocol in ("all", "scoreui", "shift") and settings.targets.snapshots:
+        signals = signals._replace(snapshots=_snapshots(run, signals))
+    if audit.protocol in ELSEWHERE:
+        signals = signals._replace(external={
+            name: shared._replace(shadows=target, population_shadows=population, own=own, pairs_known=None,
+                                  pairs_forgotten=None, views=())
+            for name, (target, population, own) in (run.external_shadows(folder, options)
+                                                    for folder in audit.shadow_runs)
+        })  # fmt: skip
+    return signals
+
+
+def _cases(
+    run: RecordedRun, name: str, views: tuple[str, ...], options: scores.Options, original: RoleLogits | None
+) -> scores.Cases:
+    """The R models of a role, each with its original; `original`: logits for UnLeak's features, or None."""
+    split, count = run.split, len(np.asarray(run.split.forget))
+    recorded, start = run.logits(name), run.logits(ORIGINAL)
+
+    def pair(rows: records.Array, view: str = "clean") -> tuple[Signals, Signals]:
+        both = (recorded, start) if view == "clean" else (run.logits(name, view), run.logits(ORIGINAL, view))
+        after, before = (repeated(_signals(one, rows, options), count) for one in both)
+        return after, before
+
+    after, before = pair(split.target)
+    population, population_before = pair(split.population)
+    return scores.Cases(
+        unlearned=after,
+        original=before,
+        population_unlearned=population,
+        population_original=population_before,
+        pairs=None if original is None else _pairs(original, recorded, split),
+        views=tuple(scores.Cases(*pair(split.target, view)) for view in views),
+    )
+
+
+def _changes(run: RecordedRun, name: str) -> Changes:
+    """Returns how far every model of a role moved from its original."""
+    recorded, start = run.logits(name), run.logits(ORIGINAL)
+    moved = []
+    for rows in (run.split.target, run.split.population):
+        after, before = _places(recorded, rows), _places(start, rows)
+        moved.append(np.stack([
+            distances.largest_change(values[after], start.values[number if len(start.values) > 1 else 0][before])
+            for number, values in enumerate(recorded.values)
+        ]))  # fmt: skip
+    return Changes(*moved)
+
+
+def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:
+    """All snapshots as audited models [L * K, ...] against the (first) original."""
+    recorded = run.logits("snapshots")
+    after, others = (_signals(recorded, rows, signals.options) for rows in (run.split.target, run.split.population))
+    start = signals.roles[ORIGINAL]
+    before = [None if one is None else repeated(Signals(*(field[:1] for field in one)), len(recorded.values))
+              for one in (start.original, start.population_original)]  # fmt: skip
+    return Snapshots(scores.Cases(after, before[0], others, before[1]), len(recorded.snapshots))
+
+
+def _reference(run: RecordedRun, context: Context, options: scores.Options) -> tuple[Signals | None, np.ndarray | None]:
+    """Reference models on the target rows and who trained on what; nothing where a row lacks an IN or an OUT model."""
+    recorded = run.logits("reference")
+    member = recorded.member[:, _places(recorded, run.split.target)]
+    alone = int((member.all(0) | ~member.any(0)).sum())
+    if alone:
+        # A mean over no model would be a number that means nothing.
+        context.note(
+            f"score lira is left out: {alone} target row(s) are known to all or to none of the {len(member)} reference "
+            "models; raise targets.reference"
+        )
+        return None, None
+    return _signals(recorded, run.split.target, options), member
+
+
+def _places(recorded: RoleLogits, rows: records.Array) -> np.ndarray:
+    """Positions of data-set rows among the recorded rows (which are sorted)."""
+    return np.searchsorted(recorded.rows, np.asarray(rows))
+
+
+def _signals(recorded: RoleLogits, rows: records.Array, options: scores.Options) -> Signals:
+    places = _places(recorded, rows)
+    return scores.signals_of(recorded.values, recorded.labels[places], options, rows=places)
+
+
+def _line(signals: Signals, model: int) -> Signals:
+    return Signals(*(field[model] for field in signals))
+
+
+def own_signals(recorded: RoleLogits, options: scores.Options) -> Signals:
+    """Signals [S, m] of each shadow on its own training rows (as many for all: the least number)."""
+    least = int(recorded.member.sum(1).min())
+    lines = []
+    for values, member in zip(recorded.values, recorded.member, strict=False):
+        own = np.flatnonzero(member)[:least]
+        lines.append(scores.signals_of(values, recorded.labels[own], options, rows=own))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *lines)
+
+
+def known_pairs(origin: RoleLogits, recorded: RoleLogits, pool: records.Array) -> tuple[np.ndarray, np.ndarray] | None:
+    """UnLeak's training pairs: shadow-origin model against each shadow, on rows it did not see and on as many it did.
+
+    Returns:
+      ([S, q, C] features, [S, q] bool forgotten), or None where shadows see the whole pool or classes are too few.
+    """
+    inside = np.isin(recorded.rows, pool)
+    outside = (inside & ~recorded.member).sum(1).min()
+    if outside == 0 or recorded.values.shape[-1] <= unleak.KEPT:
+        return None
+    features = []
+    for values, member in zip(recorded.values, recorded.member, strict=False):
+        left = np.flatnonzero(inside & ~member)[:outside]
+        kept = np.flatnonzero(inside & member)[:outside]
+        rows = np.concatenate([left, kept])
+        features.append(np.asarray(unleak.features(np.asarray(origin.values[0][rows]), np.asarray(values[rows]))))
+    forgotten = np.repeat([True, False], [outside, len(kept)])
+    return np.stack(features), np.repeat(forgotten[None], len(features), 0)
+
+
+def _pairs(original: RoleLogits, audited: RoleLogits, split: records.Split) -> np.ndarray:
+    """[R, N, C] UnLeak features of every audited model against its original."""
+    before, after = _places(original, split.target), _places(audited, split.target)
+    return np.stack([
+        np.asarray(unleak.features(
+            np.asarray(original.values[number if len(original.values) > 1 else 0][before]), np.asarray(values[after])
+        ))
+        for number, values in enumerate(audited.values)
+    ])  # fmt: skip
+
+
+def tuned_offline_a(recorded: RoleLogits, split: records.Split, options: scores.Options) -> float:
+    """RMIA's offline_a, tuned on shadow 0 as pseudo-target with the others as its references.
+
+    Raises:
+      ConfigError: every row of the pool was seen by all other shadows.
+    """
+    tuned = rmia.tune_offline_a(
+        np.asarray(_signals(recorded, split.shadow, options).ratio),
+        recorded.member[:, _places(recorded, split.shadow)],
+        np.asarray(_signals(recorded, split.population, options).ratio),
+        options.gamma,
+    )
+    if not np.isfinite(tuned):
+        raise errors.ConfigError(
+            "audit.rmia_offline_a = -2 tunes on shadow models, but no row of the shadow set is unknown to another "
+            "shadow. Train more shadows or lower shadows.ratio, or give a value in [0, 1]."
+        )
+    return tuned

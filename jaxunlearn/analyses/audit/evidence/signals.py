@@ -1,0 +1,237 @@
+"""What an audit works on: every logit passed over once, kept as three numbers per model and sample.
+
+    arrays of a user, or recorded logits of a run -> AuditSignals -> any group of shadows, forget set and score
+
+One audited role has R models, one per forget set. From a user's arrays there is one model and one set.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxunlearn import checks, errors, scores
+from jaxunlearn.analyses.audit.evidence import plausibility
+from jaxunlearn.scores import texts
+from jaxunlearn.scores.options import PUBLISHED
+from jaxunlearn.scores.tokens import TokenOptions
+from jaxunlearn.settings import CLASS_KINDS, Settings
+
+GIVEN, ORIGINAL, RETRAINED = "given model", "original", "retrained"
+PUBLISHED_BLOCK = 64  # texts over which the published IAM takes its spread
+
+
+class Snapshots(NamedTuple):
+    """Models at several epochs of their training, as audited models: [L * K] cases, K = B + 1 of each training.
+
+    `degrees` [K] say how far the training was; None = b / B.
+    """
+
+    cases: scores.Cases
+    each: int
+    degrees: np.ndarray | None = None
+
+
+class Changes(NamedTuple):
+    """How far the answers of the R models of a role moved from the original's, over all classes.
+
+    Attributes:
+      target: [R, N] largest change of a log-probability; population: [R, P], or None without population.
+    """
+
+    target: np.ndarray
+    population: np.ndarray | None = None
+
+
+class AuditSignals(NamedTuple):
+    """Everything that an audit reads.
+
+    Attributes:
+      options: constants and choices of the scores.
+      names: arrays [N] that name the samples in files of results, at least `ids`; shown: [N] text for tables.
+      labels: [N].
+      forgotten: [R, N] bool, the requests; None where they are not known.
+      shared: what all audited models share: shadows, population, labels.
+      roles: role -> its R models, audited ones first; "original" and "retrained" stand beside them where they are
+        there.
+      audited: the roles that were asked for.
+      changes: role -> how far its answers moved from the original's; roles without original are left out.
+      external: name -> `shared` with the shadow models of another run.
+      snapshots: for ScoreUI, or None.
+      num_classes: C; class_names: may be empty; set_names: [R] what each forget set is.
+      is_run: whether they come from a run folder, with its R sets and groups of shadows.
+      from_classes: whether the forget sets are whole classes.
+      shadow_saw: [S, N] bool, which shadow was trained on which sample; None: no shadow saw any.
+      person: [N] numbers into `person_names` that group the samples; None where they are not known.
+      accuracies: array -> accuracy of its models on their labels; doubts: sentences about arrays that do not belong
+        together. Of a user's arrays only.
+      kind: of evidence, logits or tokens; written: [N] the texts themselves, where they are given.
+    """
+
+    options: scores.Options
+    names: dict[str, np.ndarray]
+    shown: np.ndarray
+    labels: np.ndarray
+    forgotten: np.ndarray | None
+    shared: scores.Measured
+    roles: dict[str, scores.Cases]
+    audited: tuple[str, ...]
+    changes: dict[str, Changes] = {}
+    external: dict[str, scores.Measured] = {}
+    snapshots: Snapshots | None = None
+    num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    set_names: tuple[str, ...] = ()
+    is_run: bool = False
+    from_classes: bool = False
+    shadow_saw: np.ndarray | None = None
+    person: np.ndarray | None = None
+    person_names: tuple[str, ...] = ()
+    accuracies: dict[str, plausibility.Accuracy] = {}
+    doubts: tuple[str, ...] = ()
+    kind: str = scores.LOGITS
+    written: np.ndarray | None = None
+
+
+def options_of(settings: Settings, dataset: str = "", offline_a: float | None = None) -> scores.Options:
+    """The scores' choices of these settings.
+
+    Args:
+      settings: see `AuditSettings`.
+      dataset: whose published constants are taken where audit.dataset is empty.
+      offline_a: a tuned one.
+
+    Raises:
+      ConfigError: audit.dataset has no published constants, or constants that do not fit together.
+    """
+    audit = settings.audit
+    if audit.dataset:
+        checks.choice("dataset", audit.dataset, PUBLISHED)
+    dataset = audit.dataset or dataset
+    constants = scores.published(dataset)
+    if audit.e1 or audit.e2:
+        e1, e2 = audit.e1 or constants.e1, audit.e2 or constants.e2
+        constants = constants._replace(e1=e1, e2=e2, offline_e1=e1, offline_e2=e2)
+    if audit.rmia_temperature:
+        constants = constants._replace(temperature=audit.rmia_temperature)
+    if audit.rmia_offline_a >= 0:
+        constants = constants._replace(offline_a=audit.rmia_offline_a)
+    if offline_a is not None:
+        constants = constants._replace(offline_a=offline_a)
+    kind = "class" if settings.split.forget.kind in CLASS_KINDS else "set_random"
+    options = scores.Options(
+        constants=constants,
+        levels=audit.levels or 100,
+        family=audit.family,
+        spread=audit.spread,
+        variance=audit.lira_variance,
+        rmia_signal=audit.rmia_signal,
+        gamma=audit.rmia_gamma,
+        compat=settings.compat.scores,
+        forget_type=kind if audit.forget_type == "auto" else audit.forget_type,
+        dataset=dataset,
+        seed=settings.seed,
+        tokens=_token_options(settings),
+    )
+    scores.check_options(options)
+    return options
+
+
+def _token_options(settings: Settings) -> TokenOptions:
+    """The choices of scores of texts; faithful: IAM in blocks, and no least number of tokens, as published."""
+    audit, plain = settings.audit, TokenOptions()
+    is_faithful = settings.compat.scores == "faithful"
+    return TokenOptions(
+        k=audit.min_k,
+        surp_k=audit.surp_k,
+        surp_entropy=audit.surp_entropy,
+        levels=audit.levels or plain.levels,
+        eps1=audit.e1 or plain.eps1,
+        eps2=audit.e2 or plain.eps2,
+        block=PUBLISHED_BLOCK if is_faithful else 0,
+        gamma=audit.rmia_gamma,
+        is_faithful=is_faithful,
+    )
+
+
+def names_of(signals: AuditSignals, settings: Settings) -> tuple[str, ...]:
+    """The scores that were asked for; `all` = every one of this kind of evidence."""
+    return scores.names_of(settings.audit.scores, signals.kind)
+
+
+def num_shadows(signals: AuditSignals) -> int:
+    """S, the number of shadow models; 0 where there are none."""
+    return 0 if signals.shared.shadows is None else len(signals.shared.shadows.log_odds)
+
+
+def groups(signals: AuditSignals, settings: Settings, size: int = 0) -> list[np.ndarray]:
+    """Disjoint groups of shadows: group j holds shadows j * size .. (j + 1) * size - 1; see `group_places`."""
+    count = num_shadows(signals)
+    if not count:
+        return [np.arange(0)]
+    size = size or settings.audit.group_size or (1 if signals.is_run else count)
+    return group_places(settings, count, size)
+
+
+def group_places(settings: Settings, count: int, size: int) -> list[np.ndarray]:
+    """Disjoint groups of `size` of `count` shadows, at most audit.groups of them.
+
+    Raises:
+      ConfigError: fewer shadows than one group needs.
+    """
+    number = min(count // size, settings.audit.groups)
+    if number == 0:
+        raise errors.ConfigError(
+            f"audit.group_size = {size}, but there are {count} shadow models. Lower it, or give more (in a run: "
+            "shadows.count)."
+        )
+    return [np.arange(group * size, (group + 1) * size) for group in range(number)]
+
+
+def available(signals: AuditSignals, role: str) -> dict[str, bool]:
+    """Which fields of an Evidence these signals can stand for, when a role is audited."""
+    shared, cases = signals.shared, signals.roles[role]
+    if signals.kind == scores.TOKENS:
+        return texts.available(scores.case(shared, jax.tree.map(lambda leaf: leaf[0], cases)))
+    has_pairs = shared.pairs_known is not None and cases.pairs is not None
+    has_views = bool(shared.views and cases.views)
+    return {
+        "original": cases.original is not None,
+        "shadows": shared.shadows is not None,
+        "shadow_train_logits": shared.own is not None,
+        "population_labels": cases.population_unlearned is not None or shared.population_shadows is not None,
+        "population_original": cases.population_original is not None,
+        "population_unlearned": cases.population_unlearned is not None,
+        "population_in": shared.population_in is not None,
+        "population_shadows": shared.population_shadows is not None,
+        **dict.fromkeys(("reference", "reference_member"), shared.reference is not None),
+        **dict.fromkeys(("pairs_original", "pairs_unlearned", "pairs_forgotten"), has_pairs),
+        "unlearned_views": has_views,
+        "original_views": has_views and cases.views[0].original is not None,
+        "shadows_views": has_views and shared.views[0].shadows is not None,
+    }
+
+
+def runnable(signals: AuditSignals, names: tuple[str, ...], role: str) -> tuple[list[str], dict[str, str]]:
+    """Scores whose inputs are there, and why others are skipped."""
+    skipped = scores.skipped_for(names, available(signals, role), signals.num_classes, signals.kind)
+    return [name for name in names if name not in skipped], skipped
+
+
+def with_shadows(signals: AuditSignals, group: np.ndarray) -> scores.Measured:
+    """What the audited models share, with some of the shadows only; an empty group = as it is."""
+    return scores.choose_shadows(signals.shared, group) if 0 < len(group) < num_shadows(signals) else signals.shared
+
+
+def repeated(signals: scores.Signals, count: int) -> scores.Signals:
+    """Signals [1 or count, n] as [count, n]."""
+    return scores.Signals(*(np.broadcast_to(field, (count, *field.shape[1:])) for field in signals))
+
+
+def only_sets(signals: AuditSignals, kept: list[int]) -> AuditSignals:
+    """The signals of some forget sets."""
+    assert signals.forgotten is not None
+    index = np.asarray(kept)
+    roles = {name: jax.tree.map(lambda leaf: leaf[index], cases) for name, cases in signals.roles.items()}
+    changes = {name: jax.tree.map(lambda leaf: leaf[index], one) for name, one in signals.changes.items()}
+    return signals._replace(forgotten=signals.forgotten[index], roles=roles, changes=changes)

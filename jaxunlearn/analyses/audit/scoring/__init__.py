@@ -1,0 +1,1 @@
+"""Scores of an audit: binary (BinUI), against the amount of training (ScoreUI), sweeps, per class."""

@@ -1,0 +1,93 @@
+"""Dense networks: logistic regression and the tanh and ReLU networks of the tabular audits.
+
+    logistic    F - C; `logistic_sigmoid` with a sigmoid behind it, as Unlearning-Leaks has it
+    mlp         F - hidden - C, ReLU; hidden 256, 128 unless told otherwise; `mlp_tanh` with tanh
+    purchase    600-1024-512-256-128-100, tanh: 1,317,348 parameters (the IAM seed's Purchase classifier)
+    texas       6169-1024-512-256-128-100, tanh: the widths that public membership-inference code uses for it. The IAM
+                seed ships none.
+    location    446-256-128-30, tanh. The IAM seed ships none.
+
+Pictures are flattened. The head is float32 even under bfloat16, so logits keep their digits.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxunlearn.models.layers import blocks, options
+
+_ACTIVATIONS = {"relu": nn.relu, "tanh": jnp.tanh}
+
+
+class Mlp(nn.Module):
+    """Dense layers with one activation between them; without hidden layers, logistic regression."""
+
+    num_classes: int
+    hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    dtype: str = "float32"
+    squashed: bool = False  # a sigmoid behind the head
+
+    @property
+    def feature_paths(self) -> tuple[str, ...]:
+        """Returns the paths of the last three hidden layers, before their activation."""
+        return tuple(f"Dense_{index}" for index in range(len(self.hidden)))[-3:]
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
+        """Inputs [B, ...] float32 (flattened), mask [B] bool (False = padding), to logits [B, C] float32."""
+        del train  # nothing here differs between training and evaluation
+        hidden = blocks.features(inputs, mask)
+        for width in self.hidden:
+            hidden = _ACTIVATIONS[self.activation](blocks.Dense(width, self.dtype)(hidden))
+        logits = blocks.Dense(self.num_classes)(hidden)
+        return nn.sigmoid(logits) if self.squashed else logits
+
+
+def logistic(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+             width: int = 0) -> nn.Module:  # fmt: skip
+    """One dense layer."""
+    options.refuse("logistic", hidden=hidden, width=width)
+    return Mlp(num_classes, (), dtype=dtype)
+
+
+def logistic_sigmoid(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+                     width: int = 0) -> nn.Module:  # fmt: skip
+    """One dense layer and a sigmoid, whose outputs are taken for logits (LRTorch of Unlearning-Leaks)."""
+    options.refuse("logistic_sigmoid", hidden=hidden, width=width)
+    return Mlp(num_classes, (), dtype=dtype, squashed=True)
+
+
+def mlp(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+        width: int = 0) -> nn.Module:  # fmt: skip
+    """ReLU network of the given hidden widths."""
+    options.refuse("mlp", width=width)
+    return Mlp(num_classes, options.widths(hidden) or (256, 128), "relu", dtype)
+
+
+def mlp_tanh(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+             width: int = 0) -> nn.Module:  # fmt: skip
+    """Tanh network of the given hidden widths."""
+    options.refuse("mlp_tanh", width=width)
+    return Mlp(num_classes, options.widths(hidden) or (256, 128), "tanh", dtype)
+
+
+def purchase(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+             width: int = 0) -> nn.Module:  # fmt: skip
+    """The classifier of Purchase-100."""
+    options.refuse("purchase", hidden=hidden, width=width)
+    return Mlp(num_classes, (1024, 512, 256, 128), "tanh", dtype)
+
+
+def texas(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+          width: int = 0) -> nn.Module:  # fmt: skip
+    """The classifier of Texas-100."""
+    options.refuse("texas", hidden=hidden, width=width)
+    return Mlp(num_classes, (1024, 512, 256, 128), "tanh", dtype)
+
+
+def location(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
+             width: int = 0) -> nn.Module:  # fmt: skip
+    """The classifier of Location-30."""
+    options.refuse("location", hidden=hidden, width=width)
+    return Mlp(num_classes, (256, 128), "tanh", dtype)
