@@ -339,7 +339,7 @@ class EngineSettings:
 
     mapping: str = field("auto", "members one after another inside one program, side by side, or a host loop",
                           choices=("auto", "map", "vmap", "loop"))  # fmt: skip
-    conv: str = field("auto", "form of the convolutions (models/conv.py)",
+    conv: str = field("auto", "form of the convolutions (models/layers/conv.py)",
                        choices=("auto", "cpu", "native", "canonical", "im2col", "shift", "unrolled",
                                 "grouped"))  # fmt: skip
     chunk: int = field(0, "members trained and checkpointed together; 0 = as many as memory holds", low=0)
