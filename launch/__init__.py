@@ -1,5 +1,6 @@
-"""Entry points: `python -m launch.<verb> --config=configs/<experiment>.py`.
+"""Entry points: `python -m launch.VERB --config=digits` in a checkout, `jaxunlearn VERB --config=digits` if installed.
 
+Installed, this folder is `jaxunlearn.launch`; imports inside it are relative, so that it is the same code either way.
 The first module of ours that a command imports: an interrupt during the imports that follow leaves no traceback.
 """
 
@@ -14,5 +15,10 @@ def _leave(signum: int, frame: object) -> None:
     os._exit(130)
 
 
-if sys.argv[:1] == ["-m"]:  # python -m launch.VERB is looking for the verb; nobody else who imports us is touched
+def leave_quietly() -> None:
+    """Lets an interrupt end this process without a traceback, until a launcher begins to work."""
     signal.signal(signal.SIGINT, _leave)
+
+
+if sys.argv[:1] == ["-m"]:  # python -m launch.VERB is looking for the verb; nobody else who imports us is touched
+    leave_quietly()

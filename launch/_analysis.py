@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from jaxunlearn import errors, progress, settings
-from launch import _entry
+
+from . import _entry
 
 ONLY_ARRAYS = ("out", "probabilities")
 

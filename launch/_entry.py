@@ -22,7 +22,12 @@ from ml_collections import config_flags
 
 from jaxunlearn import checks, errors, settings
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import _console
+
+ROOT = Path(__file__).resolve().parent.parent  # holds launch/ and configs/: the checkout, or the installed package
+PACKAGE = __package__ or ""  # "launch" in a checkout, "jaxunlearn.launch" under the command `jaxunlearn`
+# From this folder `python -m` finds PACKAGE: the checkout, or where packages are installed.
+HOME = Path(sys.modules[PACKAGE.partition(".")[0]].__file__ or "").resolve().parents[1]
 # Words, at least one comma between or behind them: names of scores, folders, my_module:my_score; no numbers or quotes.
 WORDS = re.compile(r"[A-Za-z_./~][^,'\"()\[\]]*(,[A-Za-z_./~][^,'\"()\[\]]*)*,?")
 
@@ -100,7 +105,7 @@ def guarded(work: Callable[[], None]) -> int:
             work()
         return 0
     except errors.UserError as error:
-        print(checks.printable(f"error: {error}"), file=sys.stderr)
+        print(checks.printable(as_called(f"error: {error}")), file=sys.stderr)
         return 2
     except Terminated:
         print("terminated; run the same command again to continue", file=sys.stderr)
@@ -115,6 +120,14 @@ def guarded(work: Callable[[], None]) -> int:
         traceback.print_exc()
         print("\nThis is a bug in jaxunlearn: please report it with the lines above.", file=sys.stderr)
         return 1
+
+
+def as_called(text: str) -> str:
+    """Returns a text with its commands as this process is called: `python -m launch.audit`, or `jaxunlearn audit`."""
+    if PACKAGE == "launch":
+        return text
+    text = re.sub(rf"(?:python -m )?\blaunch\.({'|'.join(_console.verbs())})\b", r"jaxunlearn \1", text)
+    return re.sub(r"--config=configs/(\w+)\.py", r"--config=\1", text)
 
 
 def prepare_process() -> None:
@@ -157,8 +170,8 @@ def parse(
     argv = _quote_words(argv)
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
-        "config", None, "config file, with an optional variant: configs/digits.py:smoke", lock_config=True,
-        flag_values=values, sys_argv=argv,
+        "config", None, "a config file, or the name of one that comes with the package, with an optional variant: "
+        "digits:smoke", lock_config=True, flag_values=values, sys_argv=argv,
     )  # fmt: skip
     flags.DEFINE_string("workdir", "", "run folder; runs/<config> if not given", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "print the plan (members, steps, memory, time, files); do nothing",
@@ -169,7 +182,7 @@ def parse(
     if define is not None:
         define(values)
     if any(argument in ("-h", "--help") for argument in argv[1:]):
-        print(f"{doc.strip()}\n\nFlags:{values.get_help()}")
+        print(as_called(f"{doc.strip()}\n\nFlags:{values.get_help()}"))
         return None
     _check_overrides(argv)
     try:
@@ -190,7 +203,7 @@ def parse(
         raise errors.ConfigError(f"unexpected argument {rest[1]!r}. Settings are given as --config.group.name=value.")
     folder = alone(values) if alone is not None else ""
     if config is None and not folder:
-        raise errors.ConfigError("no --config given. Try --config=configs/digits.py.")
+        raise errors.ConfigError("no --config given. Try --config=digits.")
     overrides = {} if config is None else dict(config_flags.get_override_values(values["config"]))
     config = settings.defaults() if config is None else config
     resolved = settings.resolve(config)
@@ -223,7 +236,7 @@ def folder_of(path: str, out: str) -> str:
 
 
 def _find_config(argv: list[str]) -> tuple[list[str], str]:
-    """Makes --config a path that exists: as given, beside the checkout, or a bare name of configs/."""
+    """Makes --config a path that exists: as given, in the checkout, or by the name of a config that comes with us."""
     found, name = list(argv), "run"
     for i, argument in enumerate(argv):
         if argument == "--config" and i + 1 < len(argv):
@@ -234,7 +247,7 @@ def _find_config(argv: list[str]) -> tuple[list[str], str]:
         candidates = [Path(given), ROOT / given, ROOT / "configs" / f"{given}.py"]
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
-            known = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+            known = _console.configs()
             raise errors.ConfigError(
                 f"config file {given!r} does not exist.{errors.nearest(Path(given).stem, known)} "
                 f"Known: {', '.join(known)}."

@@ -15,7 +15,7 @@ is --config.audit.level=0.1. Writes scores, findings.json, tables, figures and r
 
 import sys
 
-from launch import _analysis, _entry
+from . import _analysis, _entry
 
 VERB = _analysis.Verb(
     "audit",

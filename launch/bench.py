@@ -1,4 +1,4 @@
-"""Measurements, each with the baselines it is compared with.
+"""Measures speed and memory, each next to the baselines it is compared with.
 
     python -m launch.bench                                  lists the benches
     python -m launch.bench population conv                  runs two of them
@@ -26,21 +26,22 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from jaxunlearn import errors, escapes, progress
-from launch import _entry
-from launch.benches import lines
-from launch.benches.timing import number
+
+from . import _entry
+from .benches import lines
+from .benches.timing import number
 
 BENCHES = {
-    "population": "launch.benches.population:run",
-    "conv": "launch.benches.conv:run",
-    "scores": "launch.benches.scores:run",
-    "tokens": "launch.benches.tokens:run",
-    "conformal": "launch.benches.conformal:run",
-    "epsilon": "launch.benches.epsilon:run",
-    "unlearn": "launch.benches.unlearn:run",
-    "leaks": "launch.benches.leaks:run",
-    "relearning": "launch.benches.relearning:run",
-    "gpu": "launch.benches.gpu.runner:run",
+    "population": ".benches.population:run",
+    "conv": ".benches.conv:run",
+    "scores": ".benches.scores:run",
+    "tokens": ".benches.tokens:run",
+    "conformal": ".benches.conformal:run",
+    "epsilon": ".benches.epsilon:run",
+    "unlearn": ".benches.unlearn:run",
+    "leaks": ".benches.leaks:run",
+    "relearning": ".benches.relearning:run",
+    "gpu": ".benches.gpu.runner:run",
 }
 ABOUT = {
     "population": "training populations: the engine against PyTorch and naive JAX; members, devices, whole jobs",
@@ -107,7 +108,7 @@ def parse(argv: list[str]) -> Request | None:
     define(values)
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     if any(argument in ("-h", "--help") for argument in argv[1:]):
-        print(f"{(__doc__ or '').strip()}\n\n{listing()}\n\nFlags:{values.get_help()}")
+        print(_entry.as_called(f"{(__doc__ or '').strip()}\n\n{listing()}\n\nFlags:{values.get_help()}"))
         return None
     try:
         names = values(argv)[1:]
@@ -148,7 +149,7 @@ def command(request: Request) -> None:
 
 def _gpu(request: Request) -> None:
     """The bench that keeps its own file: it appends rows as they arrive and knows what is missing."""
-    from launch.benches.gpu import report, runner
+    from .benches.gpu import report, runner
 
     given = {name: request.flags[name].value for name in GPU_FLAGS}
     if given.pop("report"):
@@ -164,7 +165,7 @@ def _gpu(request: Request) -> None:
 
 def _function(place: str) -> Callable[[Any], list[Row]]:
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(module, __package__), name)
 
 
 def line(row: Row) -> str:

@@ -10,7 +10,7 @@ import sys
 
 from absl import flags
 
-from launch import _entry
+from . import _entry
 
 
 def define(values: flags.FlagValues) -> None:

@@ -1,4 +1,4 @@
-"""epsilon-hat and the challenge score of unlearning approaches, from logits of many retrained and unlearned models.
+"""Computes epsilon-hat and the challenge score of approaches, from logits of many retrained and unlearned models.
 
     python -m launch.epsilon --data=DIR --all [--delta=0.05] [--metric=epsilon|challenge|both] [--out=DIR]
     python -m launch.epsilon --data=my.npz --approach=mine,theirs --samples=0,17
@@ -17,7 +17,8 @@ import sys
 from absl import flags
 
 from jaxunlearn import errors
-from launch import _analysis, _entry
+
+from . import _analysis, _entry
 
 VERB = _analysis.Verb("epsilon", "epsilon", "data", "evaluate", "folder in the published layout, or an .npz")
 alone = _analysis.alone(VERB)

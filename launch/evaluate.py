@@ -13,7 +13,7 @@ Writes evaluation.json, tables, a figure and report/evaluation.html.
 
 import sys
 
-from launch import _analysis, _entry
+from . import _analysis, _entry
 
 VERB = _analysis.Verb(
     "evaluation", "evaluate", "logits", "evaluate", "an .npz (or folder of .npy) of logits, or of probabilities"

@@ -14,7 +14,7 @@ stopped. Prints how often clones give their model's class, and writes extract.js
 
 import sys
 
-from launch import _entry
+from . import _entry
 
 
 def command(request: _entry.Request) -> None:

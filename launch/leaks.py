@@ -17,7 +17,7 @@ HIGHER = more is revealed = worse.
 import sys
 from typing import Any
 
-from launch import _analysis, _entry
+from . import _analysis, _entry
 
 VERB = _analysis.Verb("leaks", "leaks", "posteriors", "leaks", "an .npz (or folder of .npy) of posteriors")
 define, alone = _analysis.define(VERB), _analysis.alone(VERB)

@@ -16,7 +16,7 @@ forget sets, and writes reminiscence.json, reminiscence.npz and report/reminisce
 
 import sys
 
-from launch import _analysis, _entry
+from . import _analysis, _entry
 
 VERB = _analysis.Verb(
     "reminiscence", "reminisce", "trajectories", "", "an .npz (or folder of .npy) of relearning trials"

@@ -8,7 +8,7 @@ Killed and started again with the same command, it continues where it stopped an
 
 import sys
 
-from launch import _entry
+from . import _entry
 
 
 def command(request: _entry.Request) -> None:

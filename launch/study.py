@@ -23,7 +23,7 @@ among the others. Writes report/over_unlearning.html.
 
 import sys
 
-from launch import _entry
+from . import _entry
 
 
 def command(request: _entry.Request) -> None:

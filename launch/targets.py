@@ -13,7 +13,7 @@ ends with the same numbers.
 
 import sys
 
-from launch import _entry
+from . import _entry
 
 
 def command(request: _entry.Request) -> None:

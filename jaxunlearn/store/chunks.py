@@ -56,7 +56,7 @@ def chunk_name(member_ids: np.ndarray) -> str:
 
 def save(path: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, **facts: Any) -> None:
     """Writes one checkpoint folder atomically: arrays by orbax, then the manifest, then the rename."""
-    import orbax.checkpoint as ocp  # half a second, only when something is stored
+    from orbax.checkpoint import v1 as ocp  # half a second, only when something is stored
 
     tree = trees.to_host(tree)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
@@ -65,8 +65,8 @@ def save(path: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, **fac
         files.remove(temporary)
         temporary.mkdir(parents=True)
         try:
-            with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-                checkpointer.save(temporary / "arrays", args=ocp.args.StandardSave(tree))
+            with _quiet():
+                ocp.save(temporary / "arrays", tree)
         except Exception as error:  # noqa: BLE001 - orbax and TensorStore report the disk's errors as any type
             refused = _refused(error)
             if refused is None:
@@ -136,15 +136,18 @@ def inspect(path: Path, fingerprint: str) -> Chunk | None:
 def load(chunk: Chunk, template: Tree) -> Tree:
     """Restores a checkpoint as NumPy arrays in the structure of `template` and verifies every leaf's checksum.
 
+    Checkpoints that earlier versions wrote by orbax's API before v1 are read as well.
+
     Raises:
       Damaged: unreadable, or a leaf is not what was written; the message names chunk and leaf.
     """
-    import orbax.checkpoint as ocp
+    from orbax.checkpoint import v1 as ocp
 
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), template)
+    # Leaves of NumPy are restored as such, on the host; these occupy no memory.
+    shapes = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template)
     try:
-        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            tree = checkpointer.restore(chunk.path / "arrays", args=ocp.args.StandardRestore(shapes))
+        with _quiet():
+            tree = ocp.load(chunk.path / "arrays", shapes)
     except Exception as error:  # noqa: BLE001 - orbax and TensorStore report damage as bare Exceptions
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise Damaged(chunk.path, f"cannot be read ({reason})") from error

@@ -9,8 +9,9 @@ import math
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches import timing
-from launch.benches.timing import Row, Times, Variant
+
+from . import timing
+from .timing import Row, Times, Variant
 
 TARGET = 3.0
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches import one_core, timing
-from launch.benches.one_core import Say
-from launch.benches.timing import Row
+
+from . import one_core, timing
+from .one_core import Say
+from .timing import Row
 
 ALL_SECONDS = 2.0
 
@@ -53,7 +54,7 @@ def run(quick: bool = False) -> list[Row]:
       Rows as `launch.bench` describes them.
     """
     progress.Reporter().say("epsilon-hat, in a process on one core")
-    return one_core.measured("launch.benches.epsilon", "time", quick)
+    return one_core.measured(__name__, "time", quick)
 
 
 def time_rows(sizes: Sizes, say: Say) -> list[Row]:
@@ -175,7 +176,8 @@ def coverage(sizes: Sizes, shift: float, facts: dict[str, int]) -> Row:
 def ways_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """What is compared: name -> (ours, plain); both give the same numbers."""
     from jaxunlearn.metrics.epsilon import challenge, epsilon
-    from launch.benches import plain_epsilon as plain
+
+    from . import plain_epsilon as plain
 
     retrained, approaches, labels = draw(sizes)
     few, fewer = slice(sizes.plain_samples), slice(sizes.rule_samples)

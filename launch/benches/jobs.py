@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from launch import _entry
-from launch.benches.timing import Row, value_row
+from .. import _entry
+from .timing import Row, value_row
 
 STUDY_SECONDS = 20.0
 _BYTES_PER_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -50,7 +50,7 @@ def study_rows(quick: bool, say: Say) -> list[Row]:
 def _study(folder: Path, name: str, count: int, epochs: int) -> float:
     """Seconds of one run of the launcher as a user starts it."""
     command = [
-        sys.executable, "-m", "launch.shadows", "--config=configs/digits.py", f"--config.shadows.count={count}",
+        sys.executable, "-m", f"{_entry.PACKAGE}.shadows", "--config=digits", f"--config.shadows.count={count}",
         f"--config.train.epochs={epochs}", f"--workdir={folder / name}",
     ]  # fmt: skip
     begun = time.perf_counter()
@@ -66,7 +66,7 @@ def size_rows(quick: bool, say: Say) -> list[Row]:
     rows = []
     for members in (8,) if quick else (1, 8, 64, 128):
         say(f"digits population of {members} in a process of its own")
-        command = [sys.executable, "-m", "launch.benches.jobs", str(members), "2" if quick else "5"]
+        command = [sys.executable, "-m", __name__, str(members), "2" if quick else "5"]
         measured = json.loads(_call(command, {"JAX_COMPILATION_CACHE_DIR": ""}).splitlines()[-1])
         name = f"digits CNN, N = {members}: rate in a fresh process"
         rates = measured.pop("rates")
@@ -81,7 +81,7 @@ def _call(command: list[str], environment: dict[str, str]) -> str:
       RuntimeError: it failed; the message holds what it said.
     """
     environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **environment}
-    done = subprocess.run(command, cwd=_entry.ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=_entry.HOME, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stderr}")
     return done.stdout
@@ -89,7 +89,7 @@ def _call(command: list[str], environment: dict[str, str]) -> str:
 
 def measure(members: int, rounds: int) -> dict[str, Any]:
     """One size in this process: rates per round, compile seconds, bytes of the program, peak memory of the process."""
-    from launch.benches import programs, timing
+    from . import programs, timing
 
     made = programs.engine(programs.build(programs.CASES["digits"], members), members)
 

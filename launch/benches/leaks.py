@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches import timing
-from launch.benches.timing import Row, Variant
+
+from . import timing
+from .timing import Row, Variant
 
 SECONDS, TIMES = 1.0, 5.0
 

@@ -1,6 +1,6 @@
 """Measuring on one core: a bench's module is started as a process of its own, pinned, one thread for every library.
 
-    rows = one_core.measured("launch.benches.scores", "time", quick)      the module's last line is its rows as JSON
+    rows = one_core.measured(__name__, "time", quick)      the module's last line is its rows as JSON
     if __name__ == "__main__": one_core.main({"time": time_rows}, QUICK, FULL)
 
 Ratios of such rows are those of CPU time (`cpu_rates`), which is wall time where the core is otherwise idle.
@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from launch import _entry
-from launch.benches import timing
-from launch.benches.timing import Row, Variant
+from .. import _entry
+from . import timing
+from .timing import Row, Variant
 
 THREADS = {
     "OMP_NUM_THREADS": "1",
@@ -40,7 +40,7 @@ def measured(module: str, part: str, quick: bool) -> list[Row]:
     # A quick look says nothing about times, so it may find its programs in the cache.
     own = {"XLA_FLAGS": f"{THREADS['XLA_FLAGS']} {QUICKLY_COMPILED}"} if quick else {"JAX_COMPILATION_CACHE_DIR": ""}
     environment = {**os.environ, **THREADS, **own}
-    done = subprocess.run(command, cwd=_entry.ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=_entry.HOME, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}; its own message stands above.")
     return json.loads(done.stdout.splitlines()[-1])

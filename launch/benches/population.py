@@ -14,11 +14,12 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, population, progress, trees
-from launch import _entry
-from launch.benches import jobs, programs, timing, workers
-from launch.benches.programs import Case, Engine, Problem
-from launch.benches.timing import Row, Times, Variant
-from launch.benches.workers import Worker
+
+from .. import _entry
+from . import jobs, programs, timing, workers
+from .programs import Case, Engine, Problem
+from .timing import Row, Times, Variant
+from .workers import Worker
 
 MEMBERS, FEW, MANY, QUICK_MANY = 16, 8, 128, 32
 SCAN_STEPS = 2  # the scan over native convolutions is some 60 times slower; a few steps show its rate

@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "location": Case("Location MLP", "launch.benches.programs:location_rows", "location", 768),
+    "location": Case("Location MLP", f"{__name__}:location_rows", "location", 768),
     "digits": Case("digits CNN", "digits", "cnn", 896),
 }
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches import timing
-from launch.benches.timing import Row, Variant
+
+from . import timing
+from .timing import Row, Variant
 
 TIMES = 10.0
 GROUP = 60  # members side by side: their weights stay in a core's cache

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches import one_core, timing
-from launch.benches.one_core import Say
-from launch.benches.timing import Row
+
+from . import one_core, timing
+from .one_core import Say
+from .timing import Row
 
 IAM_TARGET, RMIA_TARGET, ALL_SECONDS, MEMORY_FRACTION = 100.0, 20.0, 1.0, 0.5
 
@@ -57,7 +58,7 @@ def run(quick: bool = False) -> list[Row]:
     rows = []
     for part in ("time", "memory"):
         say(f"{part} of scores, in a process on one core")
-        rows += one_core.measured("launch.benches.scores", part, quick)
+        rows += one_core.measured(__name__, part, quick)
     return rows
 
 
@@ -115,7 +116,8 @@ def pairs(evidence: Any, options: Any) -> dict[str, tuple[Callable[[], Any], Cal
 
     from jaxunlearn import scores
     from jaxunlearn.scores.families import emia, iam, lira, rmia
-    from launch.benches import plain_scores as plain
+
+    from . import plain_scores as plain
 
     labels, others = evidence.labels, evidence.population_labels
     temperature, a, gamma = options.constants.temperature, options.constants.offline_a, options.gamma

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches import one_core
-from launch.benches.one_core import Say
-from launch.benches.timing import Row
+
+from . import one_core
+from .one_core import Say
+from .timing import Row
 
 LOOP_TARGET = 1.5  # NumPy sorts with AVX-512
 
@@ -53,7 +54,7 @@ def run(quick: bool = False) -> list[Row]:
       Rows as `launch.bench` describes them.
     """
     progress.Reporter().say("scores of texts, in a process on one core")
-    return one_core.measured("launch.benches.tokens", "time", quick)
+    return one_core.measured(__name__, "time", quick)
 
 
 def rows(sizes: Sizes, say: Say) -> list[Row]:

@@ -24,9 +24,10 @@ from jaxunlearn.population import training
 from jaxunlearn.runs import experiments
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.engine import running
-from launch import _entry
-from launch.benches import timing
-from launch.benches.timing import Row, Times, Variant
+
+from .. import _entry
+from . import timing
+from .timing import Row, Times, Variant
 
 SETS = 10
 METHODS = ("finetune", "scrub", "salun")
@@ -94,11 +95,11 @@ def timed(folder: Path, count: int, method: str, environment: dict[str, str]) ->
 def command(workdir: Path, count: int, method: str, environment: dict[str, str]) -> None:
     """`launch.unlearn` as a user starts it."""
     line = [
-        sys.executable, "-m", "launch.unlearn", "--config=configs/digits.py", f"--methods={method}",
+        sys.executable, "-m", f"{_entry.PACKAGE}.unlearn", "--config=digits", f"--methods={method}",
         "--config.shadows.count=2", "--config.targets.snapshots=0", f"--config.split.forget.count={count}",
         f"--workdir={workdir}",
     ]  # fmt: skip
-    done = subprocess.run(line, cwd=_entry.ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    done = subprocess.run(line, cwd=_entry.HOME, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(line)} failed:\n{done.stderr}")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from launch import _entry
+from .. import _entry
 
 _PATIENCE_SECONDS = 10.0
 Worker = subprocess.Popen
@@ -33,9 +33,9 @@ def installed() -> bool:
 @contextlib.contextmanager
 def started(count: int) -> Iterator[list[Worker]]:
     """`count` PyTorch processes, ended on leaving."""
-    command = [sys.executable, "-m", "launch.benches.torch_ways"]
+    command = [sys.executable, "-m", f"{__package__}.torch_ways"]
     pool = [
-        subprocess.Popen(command, cwd=_entry.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, cwd=_entry.HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
     ]
     try:

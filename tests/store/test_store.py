@@ -1,9 +1,11 @@
 """The run folder: nothing is lost, mixed, or believed unchecked."""
 
 import fcntl
+import json
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -362,11 +364,26 @@ def test_an_altered_manifest_of_a_chunk_is_noticed(run):
         assert chunks.inspect(path, "f") is None
 
 
+def test_a_checkpoint_of_the_orbax_api_before_v1_is_still_read(run):
+    import orbax.checkpoint as ocp
+
+    path, ids = run.path("chunk"), np.arange(3)
+    tree = {"a": np.random.default_rng(0).random((3, 4), np.float32), "b": {"c": np.array([1, 2, 3], np.int32)}}
+    chunks.save(path, tree, ids, "f")
+    shutil.rmtree(path / "arrays")
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        checkpointer.save(path / "arrays", args=ocp.args.StandardSave(tree))
+    manifest = json.loads((path / "manifest.json").read_text())
+    found = chunks.load(chunks.Chunk(path, ids, manifest), tree)
+    jax.tree.map(np.testing.assert_array_equal, found, tree)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+
+
 @pytest.mark.parametrize("limit", ["EFBIG", "nested"])
 def test_what_the_disk_refuses_inside_orbax_is_one_message(limit, run, monkeypatch):
     import resource
 
-    import orbax.checkpoint as ocp
+    from orbax.checkpoint import v1 as ocp
 
     tree = {"a": np.random.default_rng(0).random(50_000)}
     if limit == "nested":
@@ -377,7 +394,7 @@ def test_what_the_disk_refuses_inside_orbax_is_one_message(limit, run, monkeypat
             except OSError as error:
                 raise RuntimeError("orbax failed") from error
 
-        monkeypatch.setattr(ocp.Checkpointer, "save", refuse)
+        monkeypatch.setattr(ocp, "save", refuse)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     if limit == "EFBIG":
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from launch.benches.gpu import clock
-from launch.benches.timing import value_row
+from ..timing import value_row
+from . import clock
 
 Row = dict[str, Any]
 
@@ -29,7 +29,8 @@ def _scores(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
     import numpy as np
 
     from jaxunlearn import scores
-    from launch.benches import scores as bench
+
+    from .. import scores as bench
 
     # A few shadows are drawn and repeated: drawing them all takes longer than scoring them.
     full = bench.FULL._replace(**sizes)
@@ -66,7 +67,7 @@ def _signals(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
 
 def _sets(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
     """Seconds for threshold, coverage, size and CR of every model and level, from logits on the device."""
-    from launch.benches import conformal as bench
+    from .. import conformal as bench
 
     full = bench.FULL._replace(**sizes)
     work = bench.ways_of(full)["here"]
@@ -77,7 +78,7 @@ def _sets(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
 
 def _epsilon(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
     """Seconds from logits in host memory to epsilon-hat of all approaches."""
-    from launch.benches import epsilon as bench
+    from .. import epsilon as bench
 
     full = bench.FULL._replace(**sizes)
     work, _ = next(iter(bench.works_of(full).values()))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from launch.benches.gpu import clock, peaks
+from . import clock, peaks
 
 Row = dict[str, Any]
 Emit = Callable[[Row], None]
@@ -52,8 +52,9 @@ def machine() -> dict[str, Any]:
     import jax
 
     from jaxunlearn import store
-    from launch import _entry
-    from launch.benches import workers
+
+    from ... import _entry
+    from .. import workers
 
     device, versions = jax.local_devices()[0], store.versions()
     return {

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxunlearn.population import capacity
-from launch.benches.gpu import clock, peaks
-from launch.benches.timing import value_row
+
+from ..timing import value_row
+from . import clock, peaks
 
 Row = dict[str, Any]
 PRODUCTS = 4

@@ -20,8 +20,9 @@ from jaxunlearn.models import build, cost
 from jaxunlearn.population import capacity, lift, training
 from jaxunlearn.records import Dataset
 from jaxunlearn.runs import experiments
-from launch.benches.gpu import clock, peaks, programs
-from launch.benches.timing import value_row
+
+from ..timing import value_row
+from . import clock, peaks, programs
 
 Row = dict[str, Any]
 _FOREVER = 1_000_000

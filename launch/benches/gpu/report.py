@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxunlearn import progress
-from launch.benches.gpu import peaks, table
-from launch.benches.timing import number
+
+from ..timing import number
+from . import peaks, table
 
 Row = dict[str, Any]
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from jaxunlearn import errors, escapes, progress, settings
-from launch import _entry
-from launch.benches import lines, one_core
-from launch.benches.gpu import child, peaks, report, table
-from launch.benches.gpu.table import Measurement
+
+from ... import _entry
+from .. import lines, one_core
+from . import child, peaks, report, table
+from .table import Measurement
 
 Row = dict[str, Any]
 _PATIENCE = 2.0  # times the expected seconds, then a process is ended
@@ -221,13 +222,13 @@ def blamed(group: list[Measurement],
 def start(group: list[Measurement], quick: bool) -> Process:
     """Starts the process of a group, in a session of its own, so that its own children end with it."""
     modules = sorted({one.function.partition(":")[0] for one in group})
-    command = [sys.executable, "-m", "launch.benches.gpu.child", *modules]
+    command = [sys.executable, "-m", f"{__package__}.child", *modules]
     own = dict(group[0].environment) if group else {}
     given = [one_core.QUICKLY_COMPILED] * quick + [own.pop("XLA_FLAGS", "")]
     flags = " ".join(["--xla_force_host_platform_device_count=1", *_user_flags(), *given]).strip()
     environment = {**os.environ, "XLA_FLAGS": flags, **_cache(quick), **({} if quick else own)}
     output = tempfile.TemporaryFile()
-    popen = subprocess.Popen(command, cwd=_entry.ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    popen = subprocess.Popen(command, cwd=_entry.HOME, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              stderr=output, start_new_session=True)  # fmt: skip
     return Process(popen, output)
 

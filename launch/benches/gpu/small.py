@@ -7,9 +7,10 @@ import jax
 
 from jaxunlearn import trees
 from jaxunlearn.runs import experiments
-from launch.benches import programs as populations
-from launch.benches.gpu import clock, programs
-from launch.benches.timing import value_row
+
+from .. import programs as populations
+from ..timing import value_row
+from . import clock, programs
 
 Row = dict[str, Any]
 

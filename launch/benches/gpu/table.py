@@ -8,7 +8,7 @@ the next one with the same file. Within a pass the sections keep their order.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-NETWORKS, FOLDER = "launch.benches.gpu.networks", "launch.benches.gpu"
+NETWORKS, FOLDER = f"{__package__}.networks", __package__
 SECTIONS = {
     1: "the device",
     2: "one member: the plain jitted step (the roof of everything else)",

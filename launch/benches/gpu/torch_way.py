@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils import data
 
-from launch.benches.gpu import clock
-from launch.benches.timing import value_row
+from ..timing import value_row
+from . import clock
 
 Row = dict[str, Any]
 LOADER_WORKERS = 4

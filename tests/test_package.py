@@ -1,0 +1,217 @@
+"""The package as it is installed: what the wheel holds, the command `jaxunlearn`, and both ways to call a launcher."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxunlearn.launch import _console, _entry
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import jaxunlearn
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+VERBS = set("audit bench data epsilon evaluate extract leaks reminisce shadows study targets unlearn".split())
+
+
+def test_every_folder_of_code_is_a_package_of_the_wheel():
+    listed = PROJECT["tool"]["setuptools"]["packages"]
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "jaxunlearn").rglob("*.py")}
+    beside = {path.parent.relative_to(ROOT).parts for name in ("launch", "configs") for path in
+              (ROOT / name).rglob("*.py")}  # fmt: skip
+    there |= {".".join(["jaxunlearn", *parts]) for parts in beside}
+    assert sorted(listed) == sorted(there)  # [tool.setuptools] packages in pyproject.toml
+
+
+def test_the_version_stands_in_one_place():
+    assert "version" in PROJECT["project"]["dynamic"] and "version" not in PROJECT["project"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "jaxunlearn.__version__"}
+    assert f"## {jaxunlearn.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_lock_file_is_of_these_dependencies_and_of_no_private_index():
+    lock = tomllib.loads((ROOT / "uv.lock").read_text())
+    own = next(package for package in lock["package"] if package["name"] == "jaxunlearn")
+    locked = own["metadata"]["requires-dist"]
+    parsed = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
+    extras = {(Requirement(text).name, name) for name, texts in PROJECT["project"]["optional-dependencies"].items()
+              for text in texts}  # fmt: skip
+    base = {entry["name"]: SpecifierSet(entry.get("specifier", "")) for entry in locked if "marker" not in entry}
+    assert base == {canonicalize_name(needed.name): needed.specifier for needed in parsed}
+    of_extras = {(entry["name"], entry["marker"].split("'")[1]) for entry in locked if "marker" in entry}
+    assert of_extras == extras
+    sources = {package["source"].get("registry", "https://pypi.org/simple") for package in lock["package"]}
+    hosts = set(re.findall(r'url = "https?://([^/"]+)', (ROOT / "uv.lock").read_text()))
+    assert sources == {"https://pypi.org/simple"} and hosts == {"files.pythonhosted.org"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_without_a_verb_the_command_lists_all_verbs_with_a_sentence_each(arguments, capsys):
+    assert _console.main(arguments) == 0
+    out = capsys.readouterr().out
+    lines = dict(re.findall(r"^  (\w+) +(.+)$", out, re.MULTILINE))
+    assert set(lines) == VERBS
+    assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in lines.values())
+    assert lines["shadows"] == ast.get_docstring(ast.parse((ROOT / "launch/shadows.py").read_text())).splitlines()[0]
+    assert all(name in out for name in ("digits", "tiny_lm"))
+
+
+def test_the_version_is_printed(capsys):
+    assert _console.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jaxunlearn {jaxunlearn.__version__}\n"
+
+
+def test_an_unknown_verb_is_an_error_of_the_users_with_the_nearest_name(capsys):
+    assert _console.main(["shadow", "--config=digits"]) == 2
+    said = capsys.readouterr()
+    assert "unknown verb 'shadow'. Did you mean 'shadows'? Known: audit, bench" in said.err and not said.out
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_help_of_a_verb_gives_the_commands_as_they_are_called(verb, capsys):
+    assert _console.main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"jaxunlearn {verb}" in out
+    assert "python -m launch" not in out and "configs/digits.py" not in out
+
+
+@pytest.mark.parametrize("config", ["digits", "digits:smoke", "configs/digits.py:smoke"])
+def test_a_config_that_comes_with_the_package_is_found_by_name_from_anywhere(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert _console.main(["shadows", f"--config={config}", "--print_config"]) == 0
+    assert f"count: {4 if config.endswith('smoke') else 64}\n" in capsys.readouterr().out
+
+
+def test_a_file_is_taken_before_a_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "configs/digits.py").read_text().replace("config.shadows.count = 64", "config.shadows.count = 17")
+    (tmp_path / "digits").mkdir()  # no file: the name is still that of a config
+    (tmp_path / "mine.py").write_text(text)
+    assert _console.main(["shadows", "--config=mine.py", "--print_config"]) == 0
+    assert "count: 17\n" in capsys.readouterr().out
+    assert _console.main(["shadows", "--config=digits", "--print_config"]) == 0
+    assert "count: 64\n" in capsys.readouterr().out
+
+
+def test_an_unknown_config_names_the_nearest_and_all(capsys):
+    assert _console.main(["audit", "--config=digit"]) == 2
+    said = capsys.readouterr().err
+    assert "config file 'digit' does not exist. Did you mean 'digits'?" in said and "tiny_lm" in said
+
+
+def test_errors_advise_the_command_that_the_user_called(tmp_path, monkeypatch, capsys):
+    advice = "Run `python -m launch.targets --config=...`, or launch.unlearn --list. It is launch.benches.x."
+    called = "Run `jaxunlearn targets --config=...`, or jaxunlearn unlearn --list. It is launch.benches.x."
+    assert _entry.as_called(advice) == called
+    from launch import _entry as of_checkout
+
+    assert of_checkout.as_called(advice) == advice
+    monkeypatch.chdir(tmp_path)
+    assert _console.main(["bench", "conv", "--minutes=3"]) == 2
+    assert "Call jaxunlearn bench gpu --minutes=..." in capsys.readouterr().err
+    assert _console.main(["shadows"]) == 2
+    assert "Try --config=digits." in capsys.readouterr().err
+
+
+def test_listing_and_version_import_no_jax_and_no_flags():
+    code = ("import sys; sys.argv = ['jaxunlearn']\nfrom jaxunlearn import __main__ as command\n"
+            "assert command.main() == 0\nassert not {'jax', 'absl', 'numpy'} & set(sys.modules)")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupt_before_a_launcher_works_leaves_no_traceback():
+    code = ("import os, signal\nfrom jaxunlearn import launch\nlaunch.leave_quietly()\n"
+            "os.kill(os.getpid(), signal.SIGINT)\nprint('still here')")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def run(*command, cwd, **environment):
+    """Runs a command outside the checkout and of this process's paths; returns what it printed."""
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([*map(str, command)], cwd=cwd, env={**outside, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The source distribution of a copy of the code, and the wheel that is built of it."""
+    folder = tmp_path_factory.mktemp("built")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("jaxunlearn", "launch", "configs", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    backend = "import sys; from setuptools import build_meta as build; build.build_"
+    run(sys.executable, "-c", f"{backend}sdist(sys.argv[1])", folder, cwd=source)
+    sdist = next(folder.glob("*.tar.gz"))
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    unpacked = folder / sdist.name.removesuffix(".tar.gz")
+    run(sys.executable, "-c", f"{backend}wheel(sys.argv[1])", folder, cwd=unpacked)
+    return sdist, next(folder.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_wheel_and_source_hold_all_code_and_the_wheel_nothing_outside_the_package(built):
+    sdist, wheel = built
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    held = set(zipfile.ZipFile(wheel).namelist())
+    code = [path.relative_to(ROOT) for name in ("jaxunlearn", "launch", "configs") for path in
+            (ROOT / name).rglob("*.py")]  # fmt: skip
+    assert len(code) > 300
+    for path in code:
+        assert str(path) in packed
+        assert str(path if path.parts[0] == "jaxunlearn" else Path("jaxunlearn", path)) in held
+    tops = {name.split("/")[0] for name in held}
+    assert tops == {"jaxunlearn", f"jaxunlearn-{jaxunlearn.__version__}.dist-info"}
+
+
+@pytest.mark.slow
+def test_installed_from_the_wheel_the_command_works_from_any_folder(built, tmp_path):
+    folder, here = tmp_path / "environment", tmp_path / "here"
+    here.mkdir()
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    # The new environment sees the packages of this one, but no checkout that is installed here for development.
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=here).strip())
+    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    pip = (sys.executable, "-m", "pip", f"--python={python}", "install", "-q", "--no-deps", "--no-index")
+    run(*pip, built[1], cwd=here)
+    command = folder / "bin" / "jaxunlearn"
+
+    assert run(command, "--version", cwd=here) == f"jaxunlearn {jaxunlearn.__version__}\n"
+    listing = run(command, cwd=here)
+    assert all(f"\n  {verb}" in listing for verb in VERBS)
+    assert run(python, "-m", "jaxunlearn", cwd=here) == listing
+    where = run(python, "-c", "import jaxunlearn.launch as launch; print(launch.__file__)", cwd=here)
+    assert Path(where.strip()).is_relative_to(site)
+
+    plan = run(command, "audit", "--config=digits:smoke", "--dry_run", cwd=here)
+    assert "members" in plan and not (here / "runs").exists()
+    draw = np.random.default_rng(0)
+    arrays = {"unlearned": draw.normal(size=(40, 3)), "shadows": draw.normal(size=(4, 40, 3)),
+              "labels": draw.integers(3, size=40), "forgotten": np.arange(40) < 10}  # fmt: skip
+    np.savez(here / "my.npz", **arrays)
+    assert "In short:" in run(command, "audit", "--evidence=my.npz", cwd=here)
+    assert (here / "runs" / "my" / "report" / "report.html").is_file()
+
+    # A function of the user's is found where the command is called, as under `python -m`.
+    (here / "own.py").write_text("def score(measured, options):\n    return measured.unlearned.log_odds\n")
+    assert "\nown:score " in run(command, "audit", "--evidence=my.npz", "--scores=own:score", "--out=own", cwd=here)
