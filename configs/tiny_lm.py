@@ -9,6 +9,11 @@
 512 documents of 64 tokens are trained on, 128 of them are asked to be forgotten, 4 times over with an original each;
 every shadow model (OUT) is trained on a random half of 1,024 other documents. Transformers of 2 layers, width 64,
 rotary positions, about 100,000 parameters; AdamW.
+
+Expected (seed 42): AUC of lm_iam under exact retraining .962 [.951, .974], lm_lira .956, lm_ratio .934, lm_rmia .933,
+lm_loss .811; Spearman over the steps of a training .864, .690, .824, .925, .692. All four requests forgotten by
+retraining, 263 of its 512 rows; both prompts suppressed, all 512. The audit takes 254 s of CPU time from nothing (two
+cores of an AMD EPYC, jax 0.10.2), six minutes on cores shared with other work.
 """
 
 from jaxunlearn import settings
@@ -36,6 +41,16 @@ def get_config(variant: str = ""):
     config.targets.breaks = 11
     config.audit.unlearned = ("retrained", "prompted:refusal", "prompted:corrupted")
     config.audit.rmia_gamma = 1.2  # at 2, as published, few of 256 population texts are passed by any text
+    config.unlearn.methods = (
+        "grad_diff", "npo", "simnpo", "dpo", "altpo", "rmu", "undial", "wga", "satimp", "ce_u", "pdu", "task_vector",
+        "finetune", "ssd",
+    )  # fmt: skip
+    # Chosen on seed 1, by the losses next to exact retraining; published rates are for models 10,000 times as large.
+    config.unlearn.options = (
+        "grad_diff.lr=3e-4", "npo.lr=1e-4", "simnpo.lr=5e-4", "simnpo.delta=1.6", "dpo.lr=2e-4", "altpo.lr=1e-4",
+        "rmu.lr=3e-3", "undial.lr=3e-4", "wga.lr=3e-3", "satimp.lr=3e-3", "satimp.gamma=5.0", "ce_u.lr=1e-4",
+        "pdu.lr=2e-4", "finetune.lr=0.05",
+    )  # fmt: skip
     return settings.variant(config, variant, {
         "smoke": {"train.epochs": 2, "shadows.count": 2, "split.forget.count": 2},
         "paper": {"shadows.count": 16, "split.forget.count": 10, "model.width": 128, "model.hidden": (4, 4),

@@ -70,7 +70,7 @@ def test_trajectories_equal_the_published_ones(name):
     retained, count = len(file["retain_tokens"]), len(tokens)
     prompts = np.full(count, int(file["prompt"]), np.int32)
     dataset = records.Dataset(tokens, np.zeros(count, np.int32), np.arange(count), vocabulary=13, prompts=prompts)
-    build = trial.table.METHODS[name].build
+    build = trial.registry.METHODS[name].build
     method = build(lr=float(file["lr"]), schedule="constant", weight_decay=float(file["weight_decay"]), batch=3)
     rows = {"forget": file["forget_steps"] + retained, "retain": file["retain_steps"]}
     method = dataclasses.replace(method, phases=(by_step(method.phases[0], rows),))
@@ -241,7 +241,7 @@ OWN = {"grad_diff": {"retain": "kl", "lr": 0.1}, "npo": {"retain": "kl", "lr": 0
 @pytest.mark.parametrize("name", ["grad_diff", "npo", "simnpo", "rmu", "pdu"])
 def test_faithful_forms_run_and_differ_where_their_trap_is(name):
     """Texts of unequal answers with prompts (some of one token, which counts as none for SimNPO) and padding."""
-    build = trial.table.METHODS[name].build
+    build = trial.registry.METHODS[name].build
     given = {"epochs": 2, "batch": 4, "schedule": "constant", **OWN.get(name, {})}
     found = []
     for compat in ("corrected", "faithful"):

@@ -3,7 +3,7 @@
     conformal(finetune(...), lamda=0.085)       a method -> the same method with the loss added
     L = L_base + lamda * mean max(0, q_hat - (1 - p_y) + delta)        over samples to forget, with their true labels
 
-q_hat is the conformal threshold (`metrics/conformal/conformal.py`) of the current model on calibration rows, computed anew at the
+q_hat is the conformal threshold (`metrics/conformal`) of the current model on calibration rows, computed anew at the
 start of every epoch, in evaluation mode and without gradient: a label whose non-conformity 1 - p_y exceeds q_hat by
 delta is outside the set, and no longer pushed.
 
