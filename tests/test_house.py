@@ -206,3 +206,9 @@ def test_every_config_resolves_in_every_variant():
         assert f"--config=configs/{path.stem}.py" in module.__doc__, f"{path}: the docstring must give the command"
         sizes = [settings.resolve(module.get_config(variant)).shadows.count for variant in ("smoke", "", "paper")]
         assert sizes == sorted(sizes), path
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by their names alone: two of one name would hide each other."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

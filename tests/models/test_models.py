@@ -43,7 +43,7 @@ FEWER["vit_small_data"] = {"depth": 2, "head_width": 4, "hidden": 8}
 FEWER |= dict.fromkeys(("wrn28_2", "wrn40_2"), {"depth": 1})
 FEWER |= dict.fromkeys(("resnet34", "resnet50"), {"depths": (2, 1, 1, 1)})
 FEWER |= dict.fromkeys(("vgg16", "vgg16_bn", "vgg16_imagenet"), {"depths": (1, 1, 1, 1, 1)})
-NAMES = sorted(set(MODELS) - set(LANGUAGE))  # language models: test_language.py
+NAMES = sorted(set(MODELS) - set(LANGUAGE))  # language models: test_transformers.py
 # Whole networks on tiny pictures: compiling takes longer than running, and half as long at the lowest level.
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
