@@ -15,6 +15,7 @@ from jaxunlearn.analyses.audit.evidence.signals import (
     AuditSignals,
     Changes,
     Snapshots,
+    of_first,
     options_of,
     repeated,
 )
@@ -295,10 +296,9 @@ def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:
     """All snapshots as audited models [L * K, ...] against the (first) original."""
     recorded = run.logits("snapshots")
     after, others = (_signals(recorded, rows, signals.options) for rows in (run.split.target, run.split.population))
-    start = signals.roles[ORIGINAL]
-    before = [None if one is None else repeated(Signals(*(field[:1] for field in one)), len(recorded.values))
-              for one in (start.original, start.population_original)]  # fmt: skip
-    return Snapshots(scores.Cases(after, before[0], others, before[1]), len(recorded.snapshots))
+    start, count = signals.roles[ORIGINAL], len(recorded.values)
+    before, others_before = of_first(start.original, count), of_first(start.population_original, count)
+    return Snapshots(scores.Cases(after, before, others, others_before), len(recorded.snapshots))
 
 
 def _reference(run: RecordedRun, context: Context, options: scores.Options) -> tuple[Signals | None, np.ndarray | None]:

@@ -228,6 +228,11 @@ def repeated(signals: scores.Signals, count: int) -> scores.Signals:
     return scores.Signals(*(np.broadcast_to(field, (count, *field.shape[1:])) for field in signals))
 
 
+def of_first(signals: scores.Signals | None, count: int) -> scores.Signals | None:
+    """The signals [R, n] of the first model as [count, n]; None stays None."""
+    return None if signals is None else repeated(scores.Signals(*(field[:1] for field in signals)), count)
+
+
 def only_sets(signals: AuditSignals, kept: list[int]) -> AuditSignals:
     """The signals of some forget sets."""
     assert signals.forgotten is not None

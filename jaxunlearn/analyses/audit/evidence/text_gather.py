@@ -28,15 +28,21 @@ from jaxunlearn.settings import Settings
 PROTOCOLS = ("all", "binui", "scoreui", "shadow_sweep")
 
 
+def check_protocol(settings: Settings) -> None:
+    """Raises a ConfigError for a protocol that texts do not have."""
+    protocol = settings.audit.protocol
+    if protocol not in PROTOCOLS:
+        raise errors.ConfigError(f"protocol = {protocol!r} is not there for texts; known: {', '.join(PROTOCOLS)}.")
+
+
 def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSignals:
     """Signals of one audited language model, from arrays that `arrays.read` has checked by `tokens.FIELDS`.
 
     Raises:
       DataError, ShapeError: arrays that cannot be used. ConfigError: a protocol that texts do not have.
     """
+    check_protocol(settings)
     protocol = settings.audit.protocol
-    if protocol not in PROTOCOLS:
-        raise errors.ConfigError(f"protocol = {protocol!r} is not there for texts; known: {', '.join(PROTOCOLS)}.")
     if protocol == "scoreui" and "nll_steps" not in values:
         raise errors.ConfigError("protocol = 'scoreui' needs `nll_steps` [l, n]: the losses at l steps of a training.")
     if protocol == "shadow_sweep" and "nll_ref" not in values and "token_logp_ref" not in values:

@@ -7,6 +7,8 @@ them, and all others as they are. Nothing is unlearned there; what an audit says
 Source: "IAM", Table 7 (prompts), ScoreUI over checkpoints.
 """
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 
@@ -17,10 +19,10 @@ from jaxunlearn.analyses.audit.evidence.signals import (
     AuditSignals,
     Changes,
     Snapshots,
+    of_first,
     options_of,
-    repeated,
 )
-from jaxunlearn.analyses.audit.evidence.text_gather import PROTOCOLS
+from jaxunlearn.analyses.audit.evidence.text_gather import check_protocol
 from jaxunlearn.analyses.base import PROMPTED, Context, RecordedRun, RoleLogits
 from jaxunlearn.scores import texts, tokens
 from jaxunlearn.scores.tokens import TextSignals, TokenSignals
@@ -34,12 +36,8 @@ def check(run: RecordedRun) -> None:
     Raises:
       ConfigError: a protocol or models that texts do not have.
     """
-    settings = run.settings
-    if settings.audit.protocol not in PROTOCOLS:
-        raise errors.ConfigError(
-            f"protocol = {settings.audit.protocol!r} is not there for texts; known: {', '.join(PROTOCOLS)}."
-        )
-    targets = settings.targets
+    check_protocol(run.settings)
+    targets = run.settings.targets
     for name, nothing in {"reference": 0, "population_in": False, "shadow_origin": False, "views": 0}.items():
         if getattr(targets, name):
             raise errors.ConfigError(
@@ -60,8 +58,19 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         shadows=_signals(_losses(run, shadow, target)),
         population_shadows=_signals(_losses(run, shadow, population)),
     )
-    names = tuple(dict.fromkeys((*audited, RETRAINED, ORIGINAL)))
-    roles = {name: _cases(run, name, options) for name in names}
+    read = {name: _read(run, name, options) for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL))}
+    start, population_start = _signals(read[ORIGINAL].losses), _signals(read[ORIGINAL].unseen)
+    sizes = None if run.texts is None else np.asarray(deflated(run.texts[target]), np.float32)
+    roles = {
+        name: scores.Cases(
+            unlearned=_signals(one.losses),
+            original=start,
+            population_unlearned=_signals(one.unseen),
+            population_original=population_start,
+            texts=one.statistics._replace(deflated=None if sizes is None else np.broadcast_to(sizes, one.losses.shape)),
+        )
+        for name, one in read.items()
+    }
     signals = AuditSignals(
         options=options,
         names=run.names(target),
@@ -70,7 +79,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         forgotten=np.asarray(split.forget)[:, target],
         shared=shared,
         roles=roles,
-        changes={name: _changes(run, name) for name in names if name != ORIGINAL},
+        changes={name: one.changes for name, one in read.items() if name != ORIGINAL},
         audited=audited,
         set_names=run.set_names,
         is_run=True,
@@ -79,7 +88,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         written=None if run.texts is None else run.texts[target],
     )
     if settings.audit.protocol in ("all", "scoreui") and settings.targets.snapshots:
-        signals = signals._replace(snapshots=_snapshots(run, signals))
+        signals = signals._replace(snapshots=_snapshots(run, roles[ORIGINAL]))
     return signals
 
 
@@ -90,23 +99,17 @@ def _tokens(run: RecordedRun, recorded: RoleLogits, line: int, rows: np.ndarray)
     return tokens.unpacked(recorded.values[line][places], run.predicted[rows])
 
 
-def _answers(run: RecordedRun, name: str, rows: np.ndarray) -> list[TokenSignals]:
-    """Signals per token of the R models of a role; `prompted:KIND` has forgotten texts behind a prompt."""
-    count = len(np.asarray(run.split.forget))
+def _answer(run: RecordedRun, name: str, number: int, rows: np.ndarray) -> TokenSignals:
+    """Signals per token of the model that a role has of a forget set; `prompted:KIND` hides its forgotten texts."""
     is_prompted = name.startswith(PROMPTED)
     recorded = run.logits(ORIGINAL if is_prompted else name)
-    lines = [line if len(recorded.values) > 1 else 0 for line in range(count)]
-    plain = [_tokens(run, recorded, line, rows) for line in lines]
+    line = number if len(recorded.values) > 1 else 0
+    plain = _tokens(run, recorded, line, rows)
     if not is_prompted:
         return plain
-    hidden = run.logits(ORIGINAL, name.removeprefix(PROMPTED))
-    found = []
-    for line, one, forgotten in zip(lines, plain, np.asarray(run.split.forget)[:, rows], strict=True):
-        behind = _tokens(run, hidden, line, rows)
-        found.append(TokenSignals(*(
-            np.where(forgotten[:, None], new, old) for new, old in zip(behind, one, strict=True)
-        )))  # fmt: skip
-    return found
+    behind = _tokens(run, run.logits(ORIGINAL, name.removeprefix(PROMPTED)), line, rows)
+    forgotten = np.asarray(run.split.forget)[number, rows, None]
+    return TokenSignals(*(np.where(forgotten, new, old) for new, old in zip(behind, plain, strict=True)))
 
 
 def _losses(run: RecordedRun, recorded: RoleLogits, rows: np.ndarray) -> np.ndarray:
@@ -119,61 +122,61 @@ def _signals(losses: np.ndarray) -> scores.Signals:
     return jax.tree.map(np.asarray, texts.signals_of(losses))
 
 
-def _cases(run: RecordedRun, name: str, options: scores.Options) -> scores.Cases:
-    """The R models of a role, each with its original."""
-    split, count = run.split, len(np.asarray(run.split.forget))
-    target, population = np.asarray(split.target), np.asarray(split.population)
-    summed = [
-        tokens.summarise(
-            one.logp, one.mask, options.tokens, entropy=one.entropy, model_std=one.model_std,
-            vocab_mean=one.vocab_mean, vocab_std=one.vocab_std,
-        )
-        for one in _answers(run, name, target)
-    ]  # fmt: skip
-    after = np.stack([np.asarray(loss) for loss, _ in summed])
-    statistics: TextSignals = jax.tree.map(lambda *lines: np.stack(lines), *(one for _, one in summed))
-    if run.texts is not None:
-        sizes = np.asarray(deflated(run.texts[target]), np.float32)
-        statistics = statistics._replace(deflated=np.broadcast_to(sizes, after.shape))
-    original = run.logits(ORIGINAL)
-    unseen = np.stack([np.asarray(tokens.nll(one.logp, one.mask)) for one in _answers(run, name, population)])
-    return scores.Cases(
-        unlearned=_signals(after),
-        original=repeated(_signals(_losses(run, original, target)), count),
-        population_unlearned=_signals(unseen),
-        population_original=repeated(_signals(_losses(run, original, population)), count),
-        texts=statistics,
-    )
+class _Read(NamedTuple):
+    """What one pass over the tokens of the R models of a role leaves.
+
+    Attributes:
+      losses: [R, N] of the target rows; unseen: [R, P] of the population rows.
+      statistics: TextSignals [R, N].
+      changes: from the originals.
+    """
+
+    losses: np.ndarray
+    unseen: np.ndarray
+    statistics: TextSignals
+    changes: Changes
 
 
-def _changes(run: RecordedRun, name: str) -> Changes:
-    """Returns how far the models moved from their originals: the largest change of a token's log-probability."""
+def _read(run: RecordedRun, name: str, options: scores.Options) -> _Read:
+    """Passes once over the tokens of a role, model by model, next to those of its originals."""
+    target, population = np.asarray(run.split.target), np.asarray(run.split.population)
+    losses, unseen, statistics, moved, moved_unseen = [], [], [], [], []
+    for number in range(len(np.asarray(run.split.forget))):
+        after, others = (_answer(run, name, number, rows) for rows in (target, population))
+        loss, summed = tokens.summarise(
+            after.logp, after.mask, options.tokens, entropy=after.entropy, model_std=after.model_std,
+            vocab_mean=after.vocab_mean, vocab_std=after.vocab_std,
+        )  # fmt: skip
+        losses.append(np.asarray(loss))
+        statistics.append(summed)
+        unseen.append(np.asarray(tokens.nll(others.logp, others.mask)))
+        moved.append(_change(after, _answer(run, ORIGINAL, number, target)))
+        moved_unseen.append(_change(others, _answer(run, ORIGINAL, number, population)))
+    return _Read(
+        np.stack(losses), np.stack(unseen), jax.tree.map(lambda *lines: np.stack(lines), *statistics),
+        Changes(np.stack(moved), np.stack(moved_unseen)),
+    )  # fmt: skip
 
-    def moved(rows: np.ndarray) -> np.ndarray:
-        pairs = zip(_answers(run, name, rows), _answers(run, ORIGINAL, rows), strict=True)
-        return np.stack([np.abs(np.where(after.mask, after.logp - before.logp, 0)).max(-1) for after, before in pairs])
 
-    return Changes(moved(np.asarray(run.split.target)), moved(np.asarray(run.split.population)))
+def _change(after: TokenSignals, before: TokenSignals) -> np.ndarray:
+    """[n] largest change of a log-probability of a text's tokens."""
+    return np.abs(np.where(after.mask, after.logp - before.logp, 0)).max(-1)
 
 
-def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:
+def _snapshots(run: RecordedRun, start: scores.Cases) -> Snapshots:
     """All snapshots as audited models [L * K, ...] against the (first) original."""
-    recorded, start = run.logits("snapshots"), signals.roles[ORIGINAL]
+    recorded = run.logits("snapshots")
     count = len(recorded.values)
     target, population = np.asarray(run.split.target), np.asarray(run.split.population)
-
-    def before(role: scores.Signals | None) -> scores.Signals | None:
-        return None if role is None else repeated(scores.Signals(*(field[:1] for field in role)), count)
-
-    sizes = None if start.texts is None else start.texts.deflated
     written = None
-    if sizes is not None:
-        written = TextSignals(deflated=np.broadcast_to(np.asarray(sizes)[:1], (count, sizes.shape[-1])))
+    if start.texts is not None and start.texts.deflated is not None:
+        sizes = start.texts.deflated[0]
+        written = TextSignals(deflated=np.broadcast_to(sizes, (count, len(sizes))))
     cases = scores.Cases(
         unlearned=_signals(_losses(run, recorded, target)),
-        original=before(start.original),
+        original=of_first(start.original, count),
         population_unlearned=_signals(_losses(run, recorded, population)),
-        population_original=before(start.population_original),
+        population_original=of_first(start.population_original, count),
         texts=written,
     )
     return Snapshots(cases, len(recorded.snapshots))
