@@ -85,18 +85,22 @@ class Dataset:
         return self.vocabulary or self.num_classes
 
 
-def next_tokens(dataset: Dataset) -> np.ndarray:
+def next_tokens(dataset: Dataset, rows: Array | slice = slice(None)) -> np.ndarray:
     """Returns what a language model is to predict at every position of the texts of a data set.
+
+    Args:
+      dataset: texts.
+      rows: [N] of the data set; all if not given.
 
     Returns:
       [N, T] int32: the token after it; -1 where nothing is learned: in front of the prompt's end, before padding, and
       at the last position.
     """
-    tokens = np.asarray(dataset.inputs, np.int32)
+    tokens = np.asarray(dataset.inputs, np.int32)[rows]
     targets = np.full_like(tokens, -1)
     targets[:, :-1] = tokens[:, 1:]
     if dataset.prompts is not None:
-        given = np.arange(1, tokens.shape[1] + 1) < np.asarray(dataset.prompts)[:, None]
+        given = np.arange(1, tokens.shape[1] + 1) < np.asarray(dataset.prompts)[rows, None]
         targets[given] = -1
     return targets
 

@@ -1,6 +1,6 @@
 """What recorded answers say of single rows, whether they are logits of classes or signals of next tokens.
 
-recorded [..., n, K] of the rows [n] of a data set -> how much of each row is right, its log-odds, its loss
+recorded [n, K] of the rows [n] of a data set -> how much of each row is right, its log-odds; of texts their losses
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def right(dataset: records.Dataset, values: np.ndarray, rows: np.ndarray) -> np.
     """
     if not dataset.vocabulary:
         return np.asarray(values).argmax(-1) == np.asarray(dataset.labels)[rows]
-    found = tokens.unpacked(values, predicted(dataset)[rows])
+    found = tokens.unpacked(values, predicted(dataset, rows))
     return np.asarray(found.right.sum(-1) / found.mask.sum(-1), np.float32)
 
 
@@ -35,15 +35,11 @@ def log_odds(dataset: records.Dataset, values: np.ndarray, rows: np.ndarray) -> 
 
 
 def losses(dataset: records.Dataset, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[n] float32 mean losses in nats: of the class, or over the next tokens of a text."""
-    if not dataset.vocabulary:
-        read, labels = np.asarray(values, np.float32), np.asarray(dataset.labels)[rows]
-        shifted = read - read.max(-1, keepdims=True)
-        return np.log(np.exp(shifted).sum(-1)) - np.take_along_axis(shifted, labels[:, None], -1)[:, 0]
-    found = tokens.unpacked(values, predicted(dataset)[rows])
+    """[n] float32 mean losses of texts over their next tokens, in nats."""
+    found = tokens.unpacked(values, predicted(dataset, rows))
     return np.asarray(tokens.nll(found.logp, found.mask))
 
 
-def predicted(dataset: records.Dataset) -> np.ndarray:
-    """[N, T - 1] bool, which predictions of the texts count: the token after is real and behind the prompt."""
-    return records.next_tokens(dataset)[:, :-1] >= 0
+def predicted(dataset: records.Dataset, rows: records.Array | slice = slice(None)) -> np.ndarray:
+    """[n, T - 1] bool, which predictions of the texts count: the token after is real and behind the prompt."""
+    return records.next_tokens(dataset, rows)[:, :-1] >= 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxunlearn import checks, errors, sections
-from jaxunlearn.unlearn.base.entries import Entry
+from jaxunlearn.unlearn.base.entries import COMPATS, Entry
 from jaxunlearn.unlearn.base.method import Method
 from jaxunlearn.unlearn.language import language_table
 from jaxunlearn.unlearn.methods import (
@@ -35,7 +35,6 @@ WRAPPERS_NEED = {
     "orthogonal": ("retain", "classes"),
     "salient": (),
 }
-COMPATS = ("corrected", "faithful")
 # Hyperparameters of our methods that are parts of something; all numbers of ours are at least 0.
 SHARES = ("fraction", "quantile", "share", "sparsity", "tolerance", "momentum")
 

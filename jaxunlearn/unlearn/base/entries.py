@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jaxunlearn import errors
 from jaxunlearn.unlearn.base.method import Builder
 
+COMPATS = ("corrected", "faithful")  # values of the hyperparameter `compat`
 NEEDS = ("forget", "retain", "labels", "statistics", "validation", "tokens", "classes")
 
 

@@ -17,7 +17,6 @@ from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.engine import tasks
 
 Tree = Any
-POLICIES = ("auto", "frozen", "recalibrate", "faithful", "first_epoch")
 
 
 class Setup(NamedTuple):

@@ -21,6 +21,7 @@ import optax
 
 from jaxunlearn import checks, errors, keys
 from jaxunlearn.unlearn.base import network
+from jaxunlearn.unlearn.base.entries import COMPATS
 from jaxunlearn.unlearn.base.method import (
     Estimate,
     Member,
@@ -39,7 +40,6 @@ from jaxunlearn.unlearn.methods import descent
 
 Tree = Any
 RETAIN = ("nll", "kl", "none")
-COMPATS = ("corrected", "faithful")
 # (logits [B, T, V] of the stream "forget", its samples, now) -> float32 scalar
 ForgetTerm = Callable[[jax.Array, Samples, Now], jax.Array]
 
