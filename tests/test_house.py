@@ -1,6 +1,7 @@
 """The house rules that a machine can check: who imports whom, who opens files, how long files are."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,20 @@ def test_files_of_tests_have_names_of_their_own():
     """pytest imports them by their names alone: two of one name would hide each other."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "names"),
+    [
+        ("jaxunlearn.metrics.membership", ("features", "class_thresholds", "song_mittal")),
+        ("jaxunlearn.metrics.conformal", ("calibrate", "predict", "evaluate")),
+        ("jaxunlearn.metrics.epsilon", ("count", "epsilon_from_counts", "summarise")),
+        ("jaxunlearn.models", ("blocks", "resnet", "build")),
+        ("jaxunlearn.scores", ("iam", "lira", "rmia", "emia")),
+        ("jaxunlearn.unlearn", ("saliency", "unsir", "descent", "network", "running", "losses", "transforms")),
+    ],
+)
+def test_rooms_show_what_users_import_from_them(room, names):
+    """Files move between folders; what is imported from a room by its users stays where they look for it."""
+    module = importlib.import_module(room)
+    assert [name for name in names if not hasattr(module, name)] == []

@@ -14,6 +14,7 @@ import flax.linen as nn
 from jaxunlearn import checks, errors
 from jaxunlearn.models.architectures import airbench, cnn, dense, language, resnet, small_data_vit, vit, wide_resnet
 from jaxunlearn.models.cost import Cost, describe
+from jaxunlearn.models.layers import blocks
 from jaxunlearn.models.layers.conv import FORMS
 from jaxunlearn.settings import ModelSettings
 

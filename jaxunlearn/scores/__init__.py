@@ -17,7 +17,7 @@ from jaxunlearn import checks, errors
 from jaxunlearn.records import Evidence, Scores
 from jaxunlearn.scores import entries
 from jaxunlearn.scores.evidence import FIELDS, check
-from jaxunlearn.scores.families import unleak
+from jaxunlearn.scores.families import difference, emia, few_shadow, iam, lira, rmia, unleak
 from jaxunlearn.scores.measured import (
     Cases,
     Measured,

@@ -7,9 +7,25 @@ transforms, losses, schedules, labels, streamed passes. One file per family in `
 `language/`, around other methods in `wrappers/`), one line each in `registry.py`.
 """
 
+from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.entries import Entry
 from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Now, Phase, Pools, Reads, Samples, Saved
 from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.blocks import labels, losses, passes, schedules, transforms
+from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.engine.running import Checkpoint, Event, Outcome, Setup, run
+from jaxunlearn.unlearn.methods import (
+    arithmetic,
+    boundary,
+    descent,
+    exact,
+    forsaken,
+    pruning,
+    relabelling,
+    replay,
+    saliency,
+    teachers,
+    unsir,
+)
+from jaxunlearn.unlearn.methods.importance import codec, dampening, fisher, influence
 from jaxunlearn.unlearn.registry import METHODS, hyperparameters, lookup
