@@ -4,14 +4,59 @@ A self-overwriting line on a terminal, otherwise one line per 30 seconds; each s
 left and one number that matters. Compilation and waiting are announced, because silence reads as a hang.
 """
 
+import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from jaxunlearn import escapes
 
 Sink = Callable[[dict[str, Any]], None]
+MEMORY_SECONDS, MEMORY_UPDATES = 20.0, 4  # how far back a rate looks: the longer of the two
+
+
+class Pace(NamedTuple):
+    """How fast a stage goes: an average over its recent work, which forgets exponentially.
+
+    The first interval is slow without telling anything (programs are compiled and loaded, memory is touched for the
+    first time), so it is not averaged: until there is a second one, the time left is at most what it says.
+
+    Attributes:
+      time, done: of the last update that had moved on.
+      idle: seconds since then that are not work, known to the caller (compiling).
+      first: rate of the first interval, 0 where it was too short to tell; None = it has not ended.
+      work, seconds: of the intervals after it, older ones counting less.
+    """
+
+    time: float
+    done: float
+    idle: float = 0.0
+    first: float | None = None
+    work: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Work per second; 0 where nothing is known."""
+        return self.work / self.seconds if self.seconds > 0 else self.first or 0.0
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the rate is the first interval's, which is a lower bound."""
+        return self.seconds <= 0
+
+
+def moved(pace: Pace, now: float, done: float) -> Pace:
+    """The pace after an update: `done` work at the time `now`."""
+    step, length = done - pace.done, max(now - pace.time - pace.idle, 1e-9)
+    if step <= 0:  # nothing new; or members that ran out of memory begin again
+        return pace if step == 0 else pace._replace(time=now, done=done, idle=0.0)
+    after = pace._replace(time=now, done=done, idle=0.0)
+    if pace.first is None:
+        return after._replace(first=step / length if length > 1e-3 else 0.0)
+    kept = math.exp(-length / max(MEMORY_SECONDS, MEMORY_UPDATES * length))
+    return after._replace(work=pace.work * kept + step, seconds=pace.seconds * kept + length)
 
 
 def duration(seconds: float) -> str:
@@ -52,7 +97,8 @@ class Reporter:
         self.every_seconds = every_seconds
         self.started = time.monotonic()
         self.notes: list[str] = []
-        self._stage: tuple[str, float, float] | None = None  # name, start, work done before the start
+        self._stage = ""
+        self._pace: Pace | None = None
         self._last_line = -1e9
         self._open_line = False
 
@@ -76,25 +122,31 @@ class Reporter:
 
     def begin(self, stage: str, done: float = 0.0) -> None:
         """Starts the clock of a stage; `done` is the work an earlier run left finished."""
-        self._stage = (stage, time.monotonic(), done)
+        self._stage, self._pace = stage, Pace(time.monotonic(), done)
         self._last_line = -1e9
 
+    def idle(self, seconds: float) -> None:
+        """Tells of seconds since the last update that no later work will cost again, such as compiling."""
+        if self._pace is not None:
+            self._pace = self._pace._replace(idle=self._pace.idle + seconds)
+
     def update(self, done: float, total: float, unit: str, note: str = "", **values: Any) -> None:
-        """Reports the stage's work: `done` of `total` units, with rate and time left from this run alone."""
-        if self._stage is None:
+        """Reports the stage's work: `done` of `total` units, its recent rate, and the time left of this stage."""
+        if self._pace is None:
             self.begin("work")
-        assert self._stage is not None
-        stage, start, before = self._stage
+        assert self._pace is not None
         now = time.monotonic()
-        speed = (done - before) / max(now - start, 1e-9)
+        self._pace = pace = moved(self._pace, now, done)
+        stage, speed = self._stage, pace.rate
         self.event(stage, done=done, total=total, unit=unit, rate=round(speed, 3), **values)
         on_terminal = self.out.isatty()
-        pace = 0.2 if on_terminal else self.every_seconds
-        if now - self._last_line < pace and done < total:
+        if now - self._last_line < (0.2 if on_terminal else self.every_seconds) and done < total:
             return
         self._last_line = now
-        left = duration((total - done) / speed) if speed > 0 and done < total else "0 s"
-        line = f"{stage}: {done:,.0f} / {total:,.0f} {unit}, {rate(speed)}/s, {left} left{', ' + note if note else ''}"
+        words = [f"{stage}: {done:,.0f} / {total:,.0f} {unit}", f"{rate(speed)}/s" if speed > 0 else ""]
+        if speed > 0 and done < total:
+            words.append(f"{'at most ' * pace.is_bound}{duration((total - done) / speed)} left of this stage")
+        line = ", ".join(filter(None, (*words, note)))
         line = escapes.visible(line)
         if on_terminal:
             self.out.write("\r\x1b[K" + line[:160])

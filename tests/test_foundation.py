@@ -1,6 +1,7 @@
 """The foundation: checks, keys, settings, progress."""
 
 import io
+import re
 
 import jax
 import numpy as np
@@ -141,8 +142,79 @@ def test_progress_says_rate_and_time_left_and_records_every_event(monkeypatch):
         reporter.update(done, 500, "steps", "loss 0.5", loss=0.5)
     lines = out.getvalue().splitlines()
     assert len(lines) == 2  # the one after 40 s came too soon for a line, not for the log
-    assert lines[0] == "training: 200 / 500 steps, 5.0/s, 1 min 00 s left, loss 0.5"
+    assert lines[0] == "training: 200 / 500 steps, 5.0/s, at most 1 min 00 s left of this stage, loss 0.5"
     assert [event["done"] for event in events] == [200, 300, 400] and events[-1]["rate"] == 5.0
+
+
+def told(monkeypatch, intervals, total, idle=0.0, work=1.0):
+    """[(seconds since the start, seconds left by the report, by the truth)] of a stage with these seconds per step."""
+    clock, out = [0.0], io.StringIO()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    reporter = progress.Reporter(None, out, every_seconds=0)
+    reporter.begin("training")
+    reporter.idle(idle)
+    ends = np.cumsum(intervals)
+    for number, end in enumerate(ends, 1):
+        clock[0] = float(end)
+        reporter.update(number * work, total, "steps")
+    found = []
+    for end, line in zip(ends, out.getvalue().splitlines(), strict=True):
+        said = re.search(r"(at most )?(?:(\d+) h )?(?:(\d+) min )?(?:(\d+\.?\d*) s )?left of this stage", line)
+        hours, minutes, seconds = (float(part or 0) for part in said.groups()[1:]) if said else (0, 0, 0)
+        found.append((float(end), 3600 * hours + 60 * minutes + seconds, float(ends[-1] - end), bool(said and said[1])))
+    return found
+
+
+SLOW_START = [25.0, *[0.5] * 1199]
+
+
+@pytest.mark.parametrize("work", [1.0, 640.0])
+@pytest.mark.parametrize(
+    "intervals",
+    [
+        SLOW_START,
+        [40.0, *[6.0] * 99],
+        [3.0, *[0.01] * 40_000],
+        [25.0, *np.random.default_rng(0).uniform(0.35, 0.65, 1199)],
+    ],
+    ids=["compiling", "few steps", "many steps", "noise"],
+)
+def test_after_a_slow_start_the_time_left_is_right_within_a_minute(monkeypatch, intervals, work):
+    found = told(monkeypatch, intervals, len(intervals) * work, work=work)
+    assert found[0][3] and found[0][1] > 3 * found[0][2], "the first interval only bounds it, and says so"
+    late = [(left, truth) for time, left, truth, _ in found if 60 <= time and truth > 60]
+    assert len(late) > 40 and not any(bound for time, _, _, bound in found[1:])
+    assert all(left == pytest.approx(truth, rel=0.1) for left, truth in late)
+
+
+def test_two_speeds_are_averaged_or_followed(monkeypatch):
+    alternating = [20.0, *([0.4] * 10 + [1.2] * 10) * 40]
+    for time, left, truth, _ in told(monkeypatch, alternating, len(alternating)):
+        assert not 60 <= time or truth < 60 or left == pytest.approx(truth, rel=0.25)
+    slower = [20.0, *[0.25] * 40, *[1.0] * 800]  # from 30 s on four times as slow
+    found = told(monkeypatch, slower, len(slower))
+    at_a_minute = next(one for one in found if one[0] >= 60)
+    assert at_a_minute[1] == pytest.approx(at_a_minute[2], rel=0.25)
+
+
+def test_what_is_known_to_be_compiling_is_no_work(monkeypatch):
+    found = told(monkeypatch, [25.0, *[0.5] * 99], 100, idle=24.5)
+    assert found[0][1] == pytest.approx(found[0][2], rel=0.01)
+
+
+def test_work_that_begins_again_or_stands_still_keeps_the_rate(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    events = []
+    reporter = progress.Reporter(events.append, io.StringIO())
+    reporter.begin("training", done=10)
+    for done in (12, 14, 16, 10, 12, 12, 14):
+        clock[0] += 1
+        reporter.update(done, 100, "steps")
+    assert [event["rate"] for event in events][:5] == pytest.approx([2, 2, 2, 2, 2])
+    assert events[-2]["rate"] == pytest.approx(2) and 1 < events[-1]["rate"] < 2, "two seconds for two steps"
+    reporter.update(100, 100, "steps")
+    assert "left" not in reporter.out.getvalue().splitlines()[-1]
 
 
 def test_a_note_is_said_like_any_line_and_kept_once():

@@ -133,13 +133,15 @@ def _train_chunk(
     compiled = training.compile_seconds()  # also for finding out how many members fit
     earlier = compiled - cost.compile_seconds + (0.0 if checkpoint is None else checkpoint.seconds)
     begun = saved = time.monotonic()
-    result = None
+    told, result = cost.compile_seconds, None
     for report in training.epochs(ids, checkpoint):
         result = report.result
         if not report.epoch:
             continue
         history["loss"][:, report.epoch - 1] = report.loss
         history["accuracy"][:, report.epoch - 1] = report.accuracy
+        reporter.idle(training.compile_seconds() - told)
+        told = training.compile_seconds()
         mean = float(np.nanmean(report.loss)) if np.isfinite(report.loss).any() else float("nan")
         reporter.update(
             cost.model_steps + training.steps(ids, report.epoch - first), total, training.unit,
