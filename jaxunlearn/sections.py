@@ -33,7 +33,9 @@ CLASS_KINDS = ("one_class", "class_percentage", "classes")
 class DataSettings:
     """Which data, from where, how it is shown to the network."""
 
-    name: str = field("digits", "a source: digits, npz, folder, texts, grammar, cifar10, ..., or my_module:my_source")
+    name: str = field(
+        "digits", "a source: digits, npz, csv, folder, texts, grammar, cifar10, ..., or my_module:my_source"
+    )
     path: str = field("", "file or folder of the source; empty = its usual place")
     cache: str = field("", "folder for decoded copies; empty = the user's cache folder")
     held_out: float = field(0.2, "fraction held out where a source has no test part of its own", low=0.01, high=0.9)
@@ -42,6 +44,11 @@ class DataSettings:
     ood_classes: tuple[str, ...] = field((), "classes, by name or number, whose rows no model ever sees: they are kept "
                                          "apart as probes, and the other classes are numbered anew")  # fmt: skip
     ood_subclasses: tuple[str, ...] = field((), "the same for fine classes (cifar20, or an .npz with an array fine)")
+    label: str = field("", "csv: column of the class; empty = the one called label, target, y or class, else the last")
+    id_column: str = field("", "csv: column that names the rows and is no feature; empty = one called id whose values "
+                           "all differ, else rows are named by their lines")  # fmt: skip
+    categories: tuple[str, ...] = field((), "csv: columns whose numbers name categories (postcodes)")
+    ignore: tuple[str, ...] = field((), "csv: columns that are left out")
     size: int = field(32, "pixels per side for the sources folder and imagenet64", low=4, high=1024)
     augment: str = field("none", "training augmentation; gray = one picture in ten loses its colours",
                           choices=("none", "flip", "crop", "flip_crop", "flip_crop_gray", "autoaugment"))  # fmt: skip

@@ -16,7 +16,7 @@ from jaxunlearn import checks, errors
 from jaxunlearn.data import exclusion
 from jaxunlearn.data.formats import arrays
 from jaxunlearn.data.language import grammar, text_files, texts
-from jaxunlearn.data.sources import archives, builtin, image_folders, imagenet64, mobility, tabular, tfds
+from jaxunlearn.data.sources import archives, builtin, columns, image_folders, imagenet64, mobility, tabular, tfds
 from jaxunlearn.data.sources.archives import import_archive
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
@@ -24,6 +24,7 @@ from jaxunlearn.settings import DataSettings
 SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "digits": builtin.digits,
     "npz": builtin.npz,
+    "csv": columns.from_csv,
     "folder": image_folders.folder,
     "cifar10": archives.cifar10,
     "cifar100": archives.cifar100,

@@ -1,11 +1,16 @@
 """Codes for columns of tables: whole numbers that the Unlearning-Leaks reference gives text, numbers and gaps.
 
-Source: data preparation of Unlearning-Leaks (PreprocessAccident.transform_to_num).
+Source: data preparation of Unlearning-Leaks (PreprocessAccident.transform_to_num; `sorted_codes`: Adult).
 """
 
 import numpy as np
 
 BINS = 100
+
+
+def sorted_codes(values: np.ndarray) -> np.ndarray:
+    """Codes [N] categories by the sorted order of their distinct values, from 0; a missing value is one of its own."""
+    return np.unique(np.asarray(values), return_inverse=True)[1]
 
 
 def equal_width(values: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.data.formats import arrays, files
+from jaxunlearn.data.formats import arrays, encoding, files
 from jaxunlearn.data.sources import builtin
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
@@ -242,7 +242,7 @@ def _adult_columns(path: pathlib.Path) -> dict[str, list[str]]:
 
 def _adult_codes(values: list[str], feature: str, path: pathlib.Path) -> np.ndarray:
     if feature not in ADULT_WHOLE:
-        return np.unique(np.array(values), return_inverse=True)[1]
+        return encoding.sorted_codes(np.array(values))
     try:
         return np.array([int(value) for value in values], np.float64)
     except (ValueError, OverflowError) as error:
