@@ -83,17 +83,18 @@ def as_json(value: Any) -> bytes:
     return (_json(value, indent=1) + "\n").encode()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Reads a JSON object, or a list (`kind`).
 
     Raises:
-      StoreError: broken, something else than an object, or a folder. FileNotFoundError: nothing is there.
+      StoreError: broken, something else than that, or a folder. FileNotFoundError: nothing is there.
     """
     try:
         npy.require_regular(path)
         found = json.loads(path.read_text())
-        if not isinstance(found, dict):
-            raise npy.Malformed(f"it holds a {type(found).__name__}, expected an object")
+        if not isinstance(found, kind):
+            expected = "an object" if kind is dict else f"a {kind.__name__}"
+            raise npy.Malformed(f"it holds a {type(found).__name__}, expected {expected}")
     except FileNotFoundError:
         raise
     except (npy.Malformed, OSError, ValueError, RecursionError) as error:

@@ -141,6 +141,10 @@ def test_every_role_trains_on_its_own_rows(unbroken, experiment):
     snapshots = found["snapshots"]
     assert snapshots.snapshots == (1, 3, 5, 7) and snapshots.values.shape == (8, len(snapshots.rows), 10)
     assert set(snapshots.rows) == set(split["target"]) | set(split["population"])
+    about = json.loads((unbroken / "logits" / "index.json").read_text())["snapshots.npy"]
+    assert about["snapshots"] == [1, 3, 5, 7] and about["axes"][0] == "models x snapshots"
+    np.testing.assert_array_equal(np.load(unbroken / "logits" / about["rows"]), snapshots.rows)
+    np.testing.assert_array_equal(np.load(unbroken / "logits" / about["trained"]), snapshots.member)
     for name in NAMES[:-1]:
         assert found[name].values.shape == (len(found[name].member), everything, 10)
         assert isinstance(found[name].values, np.memmap) and not found[name].values.flags.writeable

@@ -51,6 +51,15 @@ def results(folder):
         return dict(kept)
 
 
+def test_recorded_answers_say_which_rows_of_the_users_they_are(finished):
+    spec, logits = role().spec, finished / "logits"
+    about = json.loads((logits / "index.json").read_text())["leaks.npy"]
+    ids, labels = np.asarray(spec.experiment.dataset.ids), np.asarray(spec.experiment.dataset.labels)
+    np.testing.assert_array_equal(np.load(logits / about["file_rows"]), ids[spec.rows])
+    np.testing.assert_array_equal(np.load(logits / about["labels"]), labels[spec.rows])
+    np.testing.assert_array_equal(np.load(logits / about["trained"]), spec.membership[:, spec.rows])
+
+
 def test_the_population_is_the_plan(finished):
     made = role()
     spec, plans = made

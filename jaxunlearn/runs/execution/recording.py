@@ -2,6 +2,8 @@
 
 Of language models the signals of every next token are recorded in their place (`scores.tokens.recorded`).
 
+logits/index.json says what the axes of each file are.
+
 logits/ROLE.npy [M, n, C], line i = member i          logits/snapshots.npy, line i * K + k = member i, k-th snapshot
 """
 
@@ -13,8 +15,10 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store, trees
+from jaxunlearn.data import naming
 from jaxunlearn.runs import experiments, prompts, roles
 from jaxunlearn.runs.execution import members
+from jaxunlearn.runs.roles import shadow
 from jaxunlearn.store import chunks, logits
 
 CLEAN = "clean"
@@ -57,6 +61,7 @@ def record(
     file = logits.open_file(
         path, wanted, len(rows), width, experiment.settings.engine.logits_dtype, _fingerprint(spec, rows, view)
     )
+    _describe(path, spec, view, rows)
     if file.damaged:
         reporter.say(f"{path} is damaged for {len(file.damaged)} member(s); their logits are computed again")
     for place, folder in enumerate(places):
@@ -126,7 +131,34 @@ def open_file(run: store.Run, spec: roles.RoleSpec, view: str = CLEAN, lines: in
     path = run.path("logits", file_name(spec.name, view))
     width, dtype = experiments.recorded_width(spec.experiment), spec.experiment.settings.engine.logits_dtype
     mark = _fingerprint(spec, spec.rows, view)
-    return logits.open_file(path, lines or len(spec.membership), len(spec.rows), width, dtype, mark)
+    file = logits.open_file(path, lines or len(spec.membership), len(spec.rows), width, dtype, mark)
+    _describe(path, spec, view, spec.rows)
+    return file
+
+
+def _describe(path: Path, spec: roles.RoleSpec, view: str, rows: np.ndarray) -> None:
+    """Writes beside a file of logits what its models, rows and classes are, by the user's own numbers and names."""
+    dataset = spec.experiment.dataset
+    names = naming.named(dataset, rows)
+    by_row = {"rows": rows, "file_rows": names.pop("rows"), **names, "labels": np.asarray(dataset.labels)[rows]}
+    classes: dict[str, np.ndarray] = {}
+    if dataset.class_values:
+        classes["classes"] = np.array(dataset.class_values, np.int32)
+    if dataset.class_names:
+        classes["class_names"] = np.array(dataset.class_names, np.str_)
+    models = "models x snapshots" if spec.snapshots else "models"
+    kinds = [models, "rows", "signals" if dataset.vocabulary else "classes"]
+    facts: dict[str, Any] = {"role": spec.name, "view": view, "axes": kinds}
+    facts |= {"snapshots": list(spec.snapshots)} if spec.snapshots else {}
+    store.axes.describe(
+        path,
+        spec.name if rows is spec.rows else path.stem,
+        by_row,
+        classes,
+        np.asarray(spec.membership)[:, rows],
+        facts,
+        spec.name == shadow.NAME,
+    )
 
 
 def write(run: store.Run, spec: roles.RoleSpec, view: str, values: np.ndarray) -> np.ndarray:

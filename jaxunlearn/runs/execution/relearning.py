@@ -14,7 +14,7 @@ from jaxunlearn.analyses.reminiscence.inputs import Attacked, Recovery, Trials
 from jaxunlearn.attacks import extraction, relearning
 from jaxunlearn.attacks.relearning import plan as trial_plan
 from jaxunlearn.attacks.relearning import reminiscence, running
-from jaxunlearn.data import exclusion
+from jaxunlearn.data import exclusion, naming
 from jaxunlearn.population import capacity
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.execution import members
@@ -252,7 +252,10 @@ def _recovery(
 def _answers(
     experiment: experiments.Experiment, split: records.Split, spec: roles.RoleSpec, variables: Tree
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Rows [n] and logits [R, n, C] of fine-tuned models on forgotten and held-out rows, where sets are single rows."""
+    """Rows [n], named, and logits [R, n, C] of fine-tuned models on them, where forget sets are single rows.
+
+    The rows are those that were forgotten and those held out.
+    """
     forget = np.asarray(split.forget)
     if is_class_wise(experiment, split):
         return {"rows": np.zeros(0, np.int32), "logits": np.zeros((len(forget), 0, 0), np.float32)}
@@ -261,7 +264,9 @@ def _answers(
     data, lifting = experiments.resident(experiment), experiments.lifting(spec.experiment, len(forget))
     for where, values in population.predict(spec.experiment.task, variables, data.inputs, rows, lifting):
         logits[:, where] = values
-    return {"rows": rows, "logits": logits}
+    names = naming.named(experiment.dataset, rows)
+    named = {"file_rows": names.pop("rows"), **names, "labels": np.asarray(experiment.dataset.labels)[rows]}
+    return {"rows": rows, "logits": logits, **named}
 
 
 def _accuracies(

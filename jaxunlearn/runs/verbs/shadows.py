@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import progress, records, store
-from jaxunlearn.data import naming
 from jaxunlearn.data.splitting.splits import shadow_pool
 from jaxunlearn.metrics import roc
 from jaxunlearn.metrics.inference import intervals
@@ -66,14 +65,7 @@ def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experime
     spec = roles.claim(run_folder, shadow.describe(experiment, split))
     store.files.require_space(run_folder.root, roles.missing_bytes(run_folder, spec))
     made = execution.make(run_folder, reporter, spec)
-    values, rows = made.logits[spec.name], spec.rows
-    names = naming.named(experiment.dataset, rows)
-    columns = {"rows": rows, "file_rows": names.pop("rows"), **names,
-               "labels": np.asarray(experiment.dataset.labels)[rows]}  # fmt: skip
-    if experiment.dataset.class_values:  # the user's own number of each output, where classes are excluded
-        columns["classes"] = np.array(experiment.dataset.class_values, np.int32)
-    for name, array in columns.items():
-        store.files.write_npy(run_folder.path("logits", f"{name}.npy"), array)
+    values = made.logits[spec.name]
     exposed = exposure(spec, values, split)
     summary = summarise(spec, values, split, exposed, members.diverged(run_folder, spec))
     if summary.diverged:
@@ -184,7 +176,7 @@ def summary_text(summary: Summary) -> str:
 def files_text(run_folder: store.Run, settings: Settings) -> str:
     """Where the results are."""
     rows = [
-        ("  logits/shadow.npy", "[members, rows, classes]; logits/file_rows.npy numbers rows as your own file does"),
+        ("  logits/shadow.npy", "[members, rows, classes]; logits/index.json says which rows and classes of yours"),
         *[(f"  logits/{recording.file_name(shadow.NAME, view)}", "the same through the training augmentation")
           for view in shadow.views(settings)],
         ("  populations/shadow/", "weights (orbax chunks), membership.npz"),
