@@ -11,7 +11,7 @@ from absl import flags
 
 from jaxunlearn import errors, progress, settings
 
-from . import _entry
+from . import _entry, _seeds
 
 ONLY_ARRAYS = ("out", "probabilities")
 
@@ -47,6 +47,7 @@ def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
         flags.DEFINE_integer(
             "seed", None, "seed of all random draws (default: the config's; 0 for arrays)", flag_values=values
         )
+        _seeds.define(values)
         if verb.compat:
             flags.DEFINE_string("compat", None, "corrected, or faithful to published quirks", flag_values=values)
         for field in _fields(verb):
@@ -85,7 +86,7 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
       run: what is done with a config, where its models are not those of the audit (`runs.drivers.run_input`).
     """
 
-    def work(request: _entry.Request) -> None:
+    def single(request: _entry.Request) -> None:
         flag = _given(verb, request.flags)
         path, has_config = request.flags[flag].value, request.flags["config"].value is not None
         if path and has_config:
@@ -108,6 +109,13 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
             return
         with_config = _run_of(verb) if run is None else run
         progress.show(with_config(chosen, request.workdir, request.overwrite, request.dry_run, request.overrides))
+
+    def work(request: _entry.Request) -> None:
+        if not _seeds.are_given(request):
+            single(request)
+            return
+        findings = "findings.json" if verb.name == "audit" else f"report/{verb.name}_findings.json"
+        _seeds.run(request, changed(verb, request), verb.section or verb.name, findings, single)
 
     return work
 
@@ -138,6 +146,11 @@ def changed(verb: Verb, request: _entry.Request) -> settings.Settings:
     elif not has_config:
         whole["seed"] = 0
     return settings.resolve(whole)
+
+
+def change(verb: Verb) -> Callable[[_entry.Request], settings.Settings]:
+    """Returns what gives the settings of a command line its flags; see `changed`."""
+    return functools.partial(changed, verb)
 
 
 def _section(verb: Verb) -> Any:

@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from jaxunlearn import checks, errors, settings
 
-from . import _console
+from . import _console, _settings_text
 
 ROOT = Path(__file__).resolve().parent.parent  # holds launch/ and configs/: the checkout, or the installed package
 PACKAGE = __package__ or ""  # "launch" in a checkout, "jaxunlearn.launch" under the command `jaxunlearn`
@@ -45,7 +45,8 @@ class Request(NamedTuple):
 
 def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = None,
          define: Callable[[flags.FlagValues], None] | None = None,
-         alone: Callable[[flags.FlagValues], str] | None = None) -> int:  # fmt: skip
+         alone: Callable[[flags.FlagValues], str] | None = None,
+         change: Callable[[Request], settings.Settings] | None = None) -> int:  # fmt: skip
     """Runs a launcher: parses, resolves the config, calls `command`, and returns the exit code.
 
     Args:
@@ -54,14 +55,19 @@ def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = 
       argv: the command line with the program's name; sys.argv if None.
       define: adds the verb's own flags.
       alone: of a verb that also works without a config: its run folder if these flags ask for that, else "".
+      change: of a verb whose flags are settings: the settings with these, for --print_config.
     """
     argv = list(sys.argv if argv is None else argv)
     prepare_process()
 
     def work() -> None:
         request = parse(argv, doc, define, alone)
-        if request is not None:
-            command(request)
+        if request is None:
+            return
+        if request.flags["print_config"].value:
+            print(_settings_text.yaml(request.settings if change is None else change(request)), end="")
+            return
+        command(request)
 
     return guarded(work)
 
@@ -165,7 +171,7 @@ def parse(
     define: Callable[[flags.FlagValues], None] | None,
     alone: Callable[[flags.FlagValues], str] | None = None,
 ) -> Request | None:
-    """Parses a command line into a Request; None when there is nothing to do (--help, --print_config)."""
+    """Parses a command line into a Request; None when there is nothing to do (--help)."""
     argv, name = _find_config(argv)
     argv = _quote_words(argv)
     values = flags.FlagValues()
@@ -177,12 +183,14 @@ def parse(
     flags.DEFINE_bool("dry_run", False, "print the plan (members, steps, memory, time, files); do nothing",
                       flag_values=values)  # fmt: skip
     flags.DEFINE_list("overwrite", [], "stages whose results are deleted first", flag_values=values)
-    flags.DEFINE_bool("print_config", False, "print the resolved settings; do nothing", flag_values=values)
+    flags.DEFINE_bool(
+        "print_config", False, "print all settings as YAML, each with a sentence; do nothing", flag_values=values
+    )
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     if define is not None:
         define(values)
     if any(argument in ("-h", "--help") for argument in argv[1:]):
-        print(as_called(f"{doc.strip()}\n\nFlags:{values.get_help()}"))
+        print(as_called(f"{doc.strip()}\n\nFlags:{values.get_help()}\n{_settings_text.listing()}"))
         return None
     _check_overrides(argv)
     try:
@@ -207,9 +215,6 @@ def parse(
     overrides = {} if config is None else dict(config_flags.get_override_values(values["config"]))
     config = settings.defaults() if config is None else config
     resolved = settings.resolve(config)
-    if values["print_config"].value:
-        print(config)
-        return None
     return Request(
         settings=resolved,
         workdir=values["workdir"].value or folder or f"runs/{name}",

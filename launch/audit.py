@@ -1,6 +1,7 @@
 """Audits forgetting: every score, its quality against exact retraining, and a verdict for every single sample.
 
     python -m launch.audit --config=configs/digits.py
+    python -m launch.audit --config=configs/digits.py --seeds=1,2,3
     python -m launch.audit --config=configs/digits.py --protocol=shadow_sweep
     python -m launch.audit --config=configs/cifar10.py --protocol=shift --shadow_runs=runs/cinic10
     python -m launch.audit --evidence=my.npz --out=DIR [--dataset=cifar10] [--scores=iam_on,lira_off]
@@ -26,6 +27,7 @@ VERB = _analysis.Verb(
     (("tokens", "an .npz (or folder of .npy, or of published loss files) of language models' log-probabilities"),),
 )
 define, alone, command = _analysis.define(VERB), _analysis.alone(VERB), _analysis.command(VERB)
+change = _analysis.change(VERB)
 
 if __name__ == "__main__":
-    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone, change=change))

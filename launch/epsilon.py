@@ -21,7 +21,7 @@ from jaxunlearn import errors
 from . import _analysis, _entry
 
 VERB = _analysis.Verb("epsilon", "epsilon", "data", "evaluate", "folder in the published layout, or an .npz")
-alone = _analysis.alone(VERB)
+alone, change = _analysis.alone(VERB), _analysis.change(VERB)
 
 
 def define(values: flags.FlagValues) -> None:
@@ -38,4 +38,4 @@ def command(request: _entry.Request) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone, change=change))

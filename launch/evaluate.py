@@ -1,6 +1,7 @@
 """Evaluates unlearned models: utility, membership attacks, distances, and conformal numbers (CR, MIACR).
 
     python -m launch.evaluate --config=configs/digits.py
+    python -m launch.evaluate --config=configs/digits.py --seeds=1,2,3
     python -m launch.evaluate --config=configs/digits.py --config.unlearn.methods=finetune,finetune+conformal
     python -m launch.evaluate --logits=my.npz --out=DIR [--alphas=0.05,0.1] [--score=aps]
 
@@ -19,6 +20,7 @@ VERB = _analysis.Verb(
     "evaluation", "evaluate", "logits", "evaluate", "an .npz (or folder of .npy) of logits, or of probabilities"
 )
 define, alone, command = _analysis.define(VERB), _analysis.alone(VERB), _analysis.command(VERB)
+change = _analysis.change(VERB)
 
 if __name__ == "__main__":
-    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone, change=change))

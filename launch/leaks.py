@@ -20,7 +20,7 @@ from typing import Any
 from . import _analysis, _entry
 
 VERB = _analysis.Verb("leaks", "leaks", "posteriors", "leaks", "an .npz (or folder of .npy) of posteriors")
-define, alone = _analysis.define(VERB), _analysis.alone(VERB)
+define, alone, change = _analysis.define(VERB), _analysis.alone(VERB), _analysis.change(VERB)
 
 
 def run(*request: Any) -> str:
@@ -33,4 +33,4 @@ def run(*request: Any) -> str:
 command = _analysis.command(VERB, run)
 
 if __name__ == "__main__":
-    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone, change=change))

@@ -22,6 +22,7 @@ VERB = _analysis.Verb(
     "reminiscence", "reminisce", "trajectories", "", "an .npz (or folder of .npy) of relearning trials"
 )
 define, alone, command = _analysis.define(VERB), _analysis.alone(VERB), _analysis.command(VERB)
+change = _analysis.change(VERB)
 
 if __name__ == "__main__":
-    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone, change=change))

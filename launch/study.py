@@ -4,6 +4,7 @@
     python -m launch.study --config=configs/digits.py --config.study.kind=methods --config.unlearn.methods=ssd,scrub
     python -m launch.study --config=configs/digits.py --config.study.kind=conformal --config.unlearn.conformal.lamda=0,1
     python -m launch.study --config=configs/forget_precision.py
+    python -m launch.study --config=configs/digits.py --seeds=1,2,3
     python -m launch.study --config=configs/our_digits.py
 
 methods: shadows, originals, exact retrains and every unlearning method (all that is missing), then one row per method:
@@ -23,11 +24,23 @@ among the others. Writes report/over_unlearning.html.
 
 import sys
 
-from . import _entry
+from . import _entry, _seeds
+
+STEMS = {"conformal": "conformal_loss"}  # of reports that are not called as study.kind
+
+define = _seeds.define
 
 
 def command(request: _entry.Request) -> None:
-    """Plans or runs the study, then prints its table and where the files are."""
+    """Plans or runs the study, once or once per seed, then prints its table and where the files are."""
+    if _seeds.are_given(request):
+        kind = request.settings.study.kind
+        _seeds.run(request, request.settings, "study", f"report/{STEMS.get(kind, kind)}_findings.json", _single)
+    else:
+        _single(request)
+
+
+def _single(request: _entry.Request) -> None:
     from jaxunlearn import progress
     from jaxunlearn.runs.drivers import run_input
     from jaxunlearn.runs.studies import STUDIES
@@ -39,4 +52,4 @@ def command(request: _entry.Request) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_entry.main(command, __doc__ or ""))
+    sys.exit(_entry.main(command, __doc__ or "", define=define))

@@ -17,13 +17,16 @@ import sys
 
 from absl import flags
 
-from . import _entry
+from jaxunlearn.settings import Settings
+
+from . import _entry, _seeds
 
 
 def define(values: flags.FlagValues) -> None:
     """Adds the verb's own flags."""
     flags.DEFINE_list("methods", [], "names of the table, my_module:my_method, or all (as unlearn.methods)",
                       flag_values=values)  # fmt: skip
+    _seeds.define(values)
     flags.DEFINE_bool("list", False, "list the methods with their defaults; do nothing", flag_values=values)
 
 
@@ -32,23 +35,33 @@ def alone(values: flags.FlagValues) -> str:
     return "list" if values["list"].value else ""
 
 
+def change(request: _entry.Request) -> Settings:
+    """The settings with the methods that were given as a flag."""
+    methods = tuple(request.flags["methods"].value) or request.settings.unlearn.methods
+    return dataclasses.replace(request.settings, unlearn=dataclasses.replace(request.settings.unlearn, methods=methods))
+
+
 def command(request: _entry.Request) -> None:
-    """Lists, plans or unlearns, then prints the table."""
-    chosen = request.settings
-    if request.flags["methods"].value:
-        methods = tuple(request.flags["methods"].value)
-        chosen = dataclasses.replace(chosen, unlearn=dataclasses.replace(chosen.unlearn, methods=methods))
+    """Lists, plans or unlearns, once or once per seed, then prints the table."""
+    chosen = change(request)
     if request.flags["list"].value:
         from jaxunlearn import progress
         from jaxunlearn.runs.verbs import listing
 
         progress.show(listing.text(chosen, with_data=request.flags["config"].value is not None))
-        return
+    elif _seeds.are_given(request):
+        _seeds.run(request, chosen, "unlearn", "unlearned.json", _single)
+    else:
+        _single(request)
+
+
+def _single(request: _entry.Request) -> None:
     from jaxunlearn import progress
     from jaxunlearn.runs import experiments, opening
     from jaxunlearn.runs.drivers import plan
     from jaxunlearn.runs.verbs import unlearn
 
+    chosen = change(request)
     experiment, asked = unlearn.check(experiments.prepare(chosen))
     if request.dry_run:
         progress.show(plan.text(plan.make(experiment, unlearn.NEEDED, asked)))
@@ -60,4 +73,4 @@ def command(request: _entry.Request) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone))
+    sys.exit(_entry.main(command, __doc__ or "", define=define, alone=alone, change=change))

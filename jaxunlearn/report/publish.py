@@ -36,7 +36,7 @@ def publish(output: Callable[..., Path], report: Report, settings: Mapping[str, 
     page.save_html(output("report", f"{report.stem}.html"), report)
     page.save_text(output("report", f"{report.stem}.md"), _markdown(report))
     numbers = ("findings.json",) if report.stem == "report" else ("report", f"{report.stem}_findings.json")
-    _save_json(output(*numbers), [vars(finding) for finding in report.findings])
+    _save_json(output(*numbers), _findings(report))
     facts = {
         "summary": [{"question": question, "answer": answer} for question, answer in report.summary],
         "answer": report.answer,
@@ -101,6 +101,13 @@ def _markdown(report: Report) -> str:
             lines.append(f"## {escapes.markdown(section.title)}\n\n{escapes.markdown(section.text)}")
             lines.append(tables.markdown(section.table))
     return "\n\n".join(lines) + "\n"
+
+
+def _findings(report: Report) -> list[dict[str, Any]]:
+    """Every finding with the section that shows it ("" = none): the same score of two roles stands in two sections."""
+    pairs = [("", finding) for finding in report.more_findings]
+    pairs += [(section.name, finding) for section in report.sections for finding in section.findings]
+    return [{**vars(finding), "section": name} for name, finding in pairs]
 
 
 def _save_json(path: Path, value: Any) -> None:

@@ -121,6 +121,9 @@ def test_training_mode_normalises_by_batches_of_forgotten_rows_in_order(finished
     forgotten = np.flatnonzero(store.files.read_npz(workdir / "split.npz")["forget"][0])
     stored = np.load(workdir / "logits" / f"retrained.{recording.training_mode(20)}.npy")
     assert stored.shape == (MODELS, 50, 10)
+    about = json.loads((workdir / "logits" / "index.json").read_text())[f"retrained.{recording.training_mode(20)}.npy"]
+    rows = np.load(workdir / "logits" / about["file_rows"])
+    np.testing.assert_array_equal(rows, np.asarray(experiment.dataset.ids)[forgotten])
     network = build(experiment.settings.model, 10)
     inputs = experiments.build_network(experiment.settings, experiment.dataset, "native").prepare(
         jnp.asarray(experiment.dataset.inputs[forgotten]), None, False
