@@ -7,7 +7,7 @@ from jaxunlearn.scores import signals
 from jaxunlearn.scores.families import iam, lira
 from jaxunlearn.scores.tokens import TokenOptions
 from jaxunlearn.scores.tokens import check_options as check_tokens
-from jaxunlearn.sections import MAX_LEVELS
+from jaxunlearn.settings import MAX_LEVELS
 
 
 class Constants(NamedTuple):

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxunlearn import checks, errors, sections
+from jaxunlearn import checks, errors, settings
 from jaxunlearn.unlearn.base.entries import COMPATS, Entry
 from jaxunlearn.unlearn.base.method import Method
 from jaxunlearn.unlearn.language import language_table
@@ -305,7 +305,7 @@ def _check_values(entry: Entry, chosen: Mapping[str, Any]) -> None:
             if not math.isfinite(number):
                 raise errors.ConfigError(f"hyperparameter {name} = {number}: expected a finite number.")
             if in_table:
-                high = 1 if name in SHARES else sections.MAX_EPOCHS if "epochs" in name else None
+                high = 1 if name in SHARES else settings.MAX_EPOCHS if "epochs" in name else None
                 checks.in_range(f"hyperparameter {name}", number, 0, high)
 
 

@@ -1,8 +1,8 @@
-"""The groups of settings of attacks; see `sections`."""
+"""Groups of settings of attacks."""
 
 import dataclasses
 
-from jaxunlearn.sections import MAX_MODELS, field
+from jaxunlearn.settings.fields import MAX_MODELS, field
 
 
 @dataclasses.dataclass(frozen=True)
