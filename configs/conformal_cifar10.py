@@ -21,7 +21,7 @@ fine-tuning 58.3 %, random labels 45.5 %; coverage of forgotten pictures after r
 conformal loss with lambda 0.5 adds 3.93 points of UA (mean of these three) for 1.0 point of TA.
 
 Published for `small` (public reproduction; original: train accuracy 1.00, TA .483; evaluated at alpha 0.1; the loss is
-that of --config.unlearn.conformal.pairwise=True --config.unlearn.conformal.lamda=0.5):
+that of --config.unlearn.conformal.pairwise=True --config.unlearn.conformal.lam=0.5):
 
     method                    UA %     set size, CR forgotten    set size, CR test
     retraining                53.5     4.32   .206               4.20   .214

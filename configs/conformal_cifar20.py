@@ -25,5 +25,5 @@ def get_config(variant: str = ""):
     return settings.variant(config, variant, {
         "smoke": {"data.train_rows": 3000, "data.test_rows": 600, "split.test": 0, "model.width": 8,
                   "train.epochs": 2},
-        "paper": settings.RECIPES["conformal_paper"] | {"unlearn.conformal.calibration": 200},
+        "paper": settings.RECIPES["conformal_paper"] | {"unlearn.conformal.calibration_rows": 200},
     })  # fmt: skip

@@ -182,7 +182,8 @@ class Evidence:
       shadow_train_logits: [S, m, C]; shadow_train_labels: [S, m]: each shadow on its own training rows.
       reference: [K, N, C], reference_member: [K, N] bool: models that trained on parts of the audited samples, for the
         standard online LiRA.
-      pairs_original, pairs_unlearned: [S, q, C], pairs_forgotten: [S, q] bool: outputs of a model before and after
+      posterior_pairs_original, posterior_pairs_unlearned: [S, q, C], posterior_pairs_forgotten: [S, q] bool: outputs
+        of a model before and after
         forgetting on samples whose state is known, for UnLeak (per shadow, so that groups of shadows can be chosen).
       original_views, unlearned_views: [K, N, C], shadows_views: [K, S, N, C]: the same samples under K augmentations,
         for multi-query scores.
@@ -202,9 +203,9 @@ class Evidence:
     shadow_train_labels: Array | None = None
     reference: Array | None = None
     reference_member: Array | None = None
-    pairs_original: Array | None = None
-    pairs_unlearned: Array | None = None
-    pairs_forgotten: Array | None = None
+    posterior_pairs_original: Array | None = None
+    posterior_pairs_unlearned: Array | None = None
+    posterior_pairs_forgotten: Array | None = None
     original_views: Array | None = None
     unlearned_views: Array | None = None
     shadows_views: Array | None = None
@@ -227,8 +228,8 @@ class Finding:
     """One number with its interval: everything a report prints is one.
 
     Attributes:
-      value, low, high: the number and its interval at `level`; low = high = NaN where none is defined.
-      spread: standard deviation over repetitions (shadow groups, seeds), NaN where there is one.
+      value, low, high: the number and its interval at `confidence_level`; low = high = NaN where none is defined.
+      std: standard deviation over repetitions (shadow groups, seeds), NaN where there is one.
       metric: its name; `n`: how many observations it rests on; `of`, `against`: what was measured, on what.
       method: how the interval was made.
       retrained: the same metric of the retrained model, the goal of unlearning (None where it does not apply).
@@ -237,10 +238,10 @@ class Finding:
     value: float
     low: float = float("nan")
     high: float = float("nan")
-    spread: float = float("nan")
+    std: float = float("nan")
     metric: str = flax.struct.field(pytree_node=False, default="")
     n: int = flax.struct.field(pytree_node=False, default=0)
-    level: float = flax.struct.field(pytree_node=False, default=0.95)
+    confidence_level: float = flax.struct.field(pytree_node=False, default=0.95)
     of: str = flax.struct.field(pytree_node=False, default="")
     against: str = flax.struct.field(pytree_node=False, default="")
     method: str = flax.struct.field(pytree_node=False, default="")

@@ -127,7 +127,7 @@ def _run_of(verb: Verb) -> Run:
 
 
 def changed(verb: Verb, request: _entry.Request) -> settings.Settings:
-    """The settings with those that were given as flags: --level=0.1 is short for --config.audit.level=0.1.
+    """The settings with those that were given as flags: --fdr=0.1 is short for --config.audit.fdr=0.1.
 
     Raises:
       ConfigError: a value of the wrong type or out of range.
@@ -135,8 +135,8 @@ def changed(verb: Verb, request: _entry.Request) -> settings.Settings:
     given = {field.name: request.flags[field.name] for field in _fields(verb)}
     own = {name: _value(verb, name, flag.value) for name, flag in given.items() if flag.present}
     whole, has_config = settings.to_dict(request.settings), request.flags["config"].value is not None
-    if "alphas" in own and "headline" not in own:
-        own["headline"] = 0.0  # as it fits the levels given
+    if "alphas" in own and "report_alpha" not in own:
+        own["report_alpha"] = 0.0  # as it fits the levels given
     if verb.section:
         whole[verb.section] = {**whole[verb.section], **own}
     if verb.compat and request.flags["compat"].present:

@@ -199,12 +199,15 @@ def parse(
     except errors.UserError:
         raise
     except flags.UnrecognizedFlagError as error:
+        now = settings.renamed(error.flagname, list(values)).rsplit(".", 1)[-1]
+        if now:
+            raise errors.ConfigError(f"--{error.flagname} is now called --{now}.") from error
         # absl suggests what is spelled alike; a word of a longer name is as likely meant (--attack: --miacr_attack).
         longer = [f"--{name}" for name in values if error.flagname in name.split("_")]
         hint = f". Did you mean {' or '.join(longer)}?" if longer and "Did you mean" not in str(error) else ""
         raise errors.ConfigError(_first_line(error) + hint) from error
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        raise errors.ConfigError(_first_line(error)) from error
+        raise errors.ConfigError(_first_line(error) + _renamed_in(str(error))) from error
     except (Exception, SystemExit) as error:  # whatever a config file of the user's does while it is read
         raise errors.ConfigError(f"the config file cannot be read: {checks.said(error)}.") from error
     if len(rest) > 1:
@@ -288,6 +291,14 @@ def _check_overrides(argv: list[str]) -> None:
                     raise settings.unknown_setting(name)
 
 
+def _renamed_in(message: str) -> str:
+    """A config file that sets a setting by its former name fails inside ml_collections, which quotes the name."""
+    key = re.search(r'Key "(\w+)" does not exist', message)
+    return "".join(f" {old} is now called {new}." for old, new in settings.RENAMED.items()
+                   if key and old.rsplit(".", 1)[-1] == key[1])  # fmt: skip
+
+
 def _first_line(error: Exception) -> str:
     text = str(error.args[0]) if error.args else str(error)
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    text = text.partition(" Other fields present")[0].strip(" '")  # ml_collections lists a whole section
+    return text.splitlines()[0] if text else type(error).__name__

@@ -10,8 +10,8 @@
 With a config, shadows, originals and retrains that are missing are trained first; finished ones are reused. With
 --evidence, an .npz of logits from any framework is enough: `unlearned` [n, c], `labels` [n] and as many of `original`
 [n, c], `shadows` [s, n, c], `forgotten` [n], `retrained` [n, c], `ids` [n] ... as there are (README). --tokens takes
-log-probabilities per token, or losses per text, of language models. Every setting of the audit is a flag: --level=0.1
-is --config.audit.level=0.1. Writes scores, findings.json, tables, figures and report/report.html.
+log-probabilities per token, or losses per text, of language models. Every setting of the audit is a flag: --fdr=0.1
+is --config.audit.fdr=0.1. Writes scores, findings.json, tables, figures and report/report.html.
 """
 
 import sys

@@ -24,7 +24,7 @@ def command(request: _entry.Request) -> None:
     if request.dry_run:
         progress.show(plan.text(plan.make(experiment)))
         return
-    with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
+    with opening.open_experiment(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
         summary = shadows.run(opened.run, opened.reporter, opened.experiment)
         progress.show(shadows.summary_text(summary))
         progress.show(f"\n{shadows.files_text(opened.run, chosen)}")

@@ -2,7 +2,7 @@
 
     python -m launch.study --config=configs/digits.py --config.study.kind=methods
     python -m launch.study --config=configs/digits.py --config.study.kind=methods --config.unlearn.methods=ssd,scrub
-    python -m launch.study --config=configs/digits.py --config.study.kind=conformal --config.unlearn.conformal.lamda=0,1
+    python -m launch.study --config=configs/digits.py --config.study.kind=conformal --config.unlearn.conformal.lam=0,1
     python -m launch.study --config=configs/forget_precision.py
     python -m launch.study --config=configs/digits.py --seeds=1,2,3
     python -m launch.study --config=configs/our_digits.py

@@ -30,7 +30,7 @@ def command(request: _entry.Request) -> None:
     if request.dry_run:
         progress.show(plan.text(plan.make(experiment, audited.NAMES)))
         return
-    with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
+    with opening.open_experiment(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
         summary = targets.run(opened.run, opened.reporter, opened.experiment)
         progress.show(targets.text(summary))
         progress.show(f"\n{targets.files_text(opened.run, chosen)}")

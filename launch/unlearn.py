@@ -66,7 +66,7 @@ def _single(request: _entry.Request) -> None:
     if request.dry_run:
         progress.show(plan.text(plan.make(experiment, unlearn.NEEDED, asked)))
         return
-    with opening.opened(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
+    with opening.open_experiment(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
         summary = unlearn.run(opened.run, opened.reporter, opened.experiment, asked)
         progress.show(unlearn.text(summary))
         progress.show(f"\n{unlearn.files_text(opened.run, asked)}")

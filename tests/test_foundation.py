@@ -115,7 +115,10 @@ def flat(groups, prefix=""):
         ({"train": {"nesterov": 1}}, "train.nesterov = 1: expected bool, got int"),
         ({"train": {"epochs": True}}, "train.epochs = True: expected int, got bool"),
         ({"train": {"momentum": float("nan")}}, "train.momentum = nan: must be between"),
-        ({"audit": {"levels": 10**8}}, "audit.levels = 100000000: must be between 0 and 10000"),
+        (
+            {"audit": {"interpolation_steps": 10**8}},
+            "audit.interpolation_steps = 100000000: must be between 0 and 10000",
+        ),
         ({"shadows": {"count": 10**9}}, "shadows.count = 1000000000: must be between"),
         ({"epsilon": {"bootstrap": 10**9}}, "epsilon.bootstrap = 1000000000: must be between"),
         ({"model": {"hidden": (8, 10**9)}}, "model.hidden = 1000000000: must be between"),

@@ -1,4 +1,4 @@
-"""The package as it is installed: what the wheel holds, the command `jaxunlearn`, and both ways to call a launcher."""
+"""What users get: the wheel, the command `jaxunlearn`, both ways to call a launcher, and pages that keep to them."""
 
 import ast
 import os
@@ -21,9 +21,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import jaxunlearn
+from jaxunlearn import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").glob("*.md"))]
 VERBS = set("audit bench data epsilon evaluate extract leaks reminisce shadows study targets unlearn".split())
 
 
@@ -143,6 +145,54 @@ def test_an_interrupt_before_a_launcher_works_leaves_no_traceback():
             "os.kill(os.getpid(), signal.SIGINT)\nprint('still here')")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def anchors(page):
+    """The names under which a page's headings can be linked to, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    for link in (link for link in links if not link.startswith("https://")):
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists() and target.is_relative_to(ROOT), f"{page.name}: {link}"
+        assert not heading or heading in anchors(target), f"{page.name}: {link}; there are {sorted(anchors(target))}"
+
+
+def test_the_readme_is_short_and_links_to_every_page():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 180
+    assert [page.name for page in PAGES[1:] if f"({page.relative_to(ROOT)})" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_verbs_and_configs_that_a_page_names_exist(page):
+    text = page.read_text()
+    verbs = re.findall(r"\blaunch\.([a-z]\w*)", text) + re.findall(r"\bjaxunlearn ([a-z]\w*) --", text)
+    assert set(verbs) <= VERBS | {"benches"}
+    configs = re.findall(r"\bconfigs/([a-z]\w*)\.py", text) + re.findall(r"--config=([a-z]\w*)(?=[\s:`])", text)
+    assert [name for name in configs if not (ROOT / "configs" / f"{name}.py").is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_a_page_names_exist(page):
+    for name in re.findall(r"--config\.([a-z]\w*(?:\.[a-z]\w*)*)", page.read_text()):
+        *groups, last = name.split(".")
+        known = settings.to_dict(settings.Settings())
+        for group in groups:
+            known = known.get(group, {})
+        assert last in known, f"{page.name}: --config.{name}"
+
+
+def test_a_method_as_the_docs_write_it_is_one():
+    page = ROOT / "docs" / "add_a_method.md"
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)[1], names)
+    assert isinstance(names["my_method"](), names["Method"])
 
 
 def run(*command, cwd, **environment):

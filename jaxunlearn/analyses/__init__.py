@@ -34,7 +34,7 @@ def audit(evidence: Evidence | Mapping[str, Any], **choices: Any) -> Report:
         `labels` [n], and as many of `original` [n, c], `shadows` [s, n, c], `forgotten` [n], `population_labels` [p],
         `population_unlearned` [p, c], `population_original`, `population_shadows` [s, p, c], `ids` [n], `person` [n],
         `shadow_saw` [s, n], `retrained` [n, c] as there are.
-      **choices: settings of the audit by name (`level=0.1`, `strict=True`, `scores=("iam_on",)`), `probabilities=True`,
+      **choices: settings of the audit by name (`fdr=0.1`, `strict=True`, `scores=("iam_on",)`), `probabilities=True`,
         `seed=0`, `compat="faithful"`.
 
     Returns:

@@ -31,7 +31,7 @@ def run(
       seed: of all random draws.
       compat: corrected, or faithful to published quirks.
       flag: which kind of arrays, by the launcher's flag; empty = the analysis' own.
-      **choices: settings of the analysis by name, e.g. level=0.1.
+      **choices: settings of the analysis by name, e.g. fdr=0.1.
 
     Raises:
       UserError: arrays or choices that cannot be used.

@@ -67,7 +67,7 @@ class Distribution(NamedTuple):
     overlap: Overlap
 
 
-def measure(points: Any, labels: Any, is_forgotten: Any) -> Distribution:
+def measure_distribution(points: Any, labels: Any, is_forgotten: Any) -> Distribution:
     """Measures how forgotten samples lie among the others.
 
     Args:

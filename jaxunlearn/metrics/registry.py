@@ -60,7 +60,7 @@ METRICS: dict[str, Metric] = {
         f"{rate}_at_{fixed}_1e-{power}": _ranking(
             f"{rate.upper()}@{fixed.upper()} 1e-{power}",
             f"{rate.upper()} at {fixed.upper()} 1e-{power}",
-            partial(compute, level=10.0**-power),
+            partial(compute, error_rate=10.0**-power),
         )
         for rate, fixed, compute in (("tpr", "fpr", roc.tpr_at_fpr), ("tnr", "fnr", roc.tnr_at_fnr))
         for power in (2, 3)

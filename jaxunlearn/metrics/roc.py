@@ -74,13 +74,14 @@ class Summary(NamedTuple):
 
     Attributes:
       auc, balanced_accuracy: in [0, 1], higher = the score separates members better.
-      levels: the false rates read at; `tpr_at_fpr`, `tnr_at_fnr`: [L] float64 in [0, 1], higher = separates better.
+      error_rates: the false rates read at; `tpr_at_fpr`, `tnr_at_fnr`: [L] float64 in [0, 1], higher = separates
+        better.
       positives, negatives: how many samples of each kind.
     """
 
     auc: float
     balanced_accuracy: float
-    levels: tuple[float, ...]
+    error_rates: tuple[float, ...]
     tpr_at_fpr: np.ndarray
     tnr_at_fnr: np.ndarray
     positives: int
@@ -179,60 +180,60 @@ def best_balanced(points: Curve) -> float:
     return float(np.max(1 - (points.fpr + points.fnr) / 2))
 
 
-def read(rising: np.ndarray, values: np.ndarray, level: float, interpolation: str = "linear") -> float:
+def read(rising: np.ndarray, values: np.ndarray, error_rate: float, interpolation: str = "linear") -> float:
     """Reads `values` where `rising` (a false rate, ascending) meets a level; at a repeated rate the last value counts.
 
     Raises:
       ConfigError: level outside [0, 1], or an unknown interpolation.
     """
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("error_rate", error_rate, 0, 1)
     checks.choice("interpolation", interpolation, INTERPOLATIONS)
     if interpolation == "linear":
-        return float(np.interp(level, rising, values))
-    return float(values[np.searchsorted(rising, level, side="right") - 1])
+        return float(np.interp(error_rate, rising, values))
+    return float(values[np.searchsorted(rising, error_rate, side="right") - 1])
 
 
-def member_rate(points: Curve, level: float, interpolation: str = "linear") -> float:
-    """TPR of a curve where its FPR is `level`; see `tpr_at_fpr`."""
-    return read(points.fpr, points.tpr, level, interpolation)
+def member_rate(points: Curve, error_rate: float, interpolation: str = "linear") -> float:
+    """TPR of a curve where its FPR is `error_rate`; see `tpr_at_fpr`."""
+    return read(points.fpr, points.tpr, error_rate, interpolation)
 
 
-def forgotten_rate(points: Curve, level: float, interpolation: str = "linear") -> float:
-    """TNR of a curve where its FNR is `level`; see `tnr_at_fnr`."""
+def forgotten_rate(points: Curve, error_rate: float, interpolation: str = "linear") -> float:
+    """TNR of a curve where its FNR is `error_rate`; see `tnr_at_fnr`."""
     # The published rate is 1 - TPR, whose rounding decides on which side of a level a point falls (1 - 0.99 > 0.01).
     # The linear form keeps that, so that published numbers come out; the step form compares exact fractions.
     fnr = 1 - points.tpr if interpolation == "linear" else points.fnr
-    return read(fnr[::-1], points.tnr[::-1], level, interpolation)
+    return read(fnr[::-1], points.tnr[::-1], error_rate, interpolation)
 
 
-def summarise(points: Curve, levels: tuple[float, ...] = LEVELS, interpolation: str = "linear") -> Summary:
+def summarise(points: Curve, error_rates: tuple[float, ...] = LEVELS, interpolation: str = "linear") -> Summary:
     """All numbers of a curve; see `summary`."""
     return Summary(
         auc=area(points),
         balanced_accuracy=best_balanced(points),
-        levels=tuple(levels),
-        tpr_at_fpr=np.array([member_rate(points, level, interpolation) for level in levels]),
-        tnr_at_fnr=np.array([forgotten_rate(points, level, interpolation) for level in levels]),
+        error_rates=tuple(error_rates),
+        tpr_at_fpr=np.array([member_rate(points, error_rate, interpolation) for error_rate in error_rates]),
+        tnr_at_fnr=np.array([forgotten_rate(points, error_rate, interpolation) for error_rate in error_rates]),
         positives=int(points.true_positives[-1]),
         negatives=int(points.false_positives[-1]),
     )
 
 
 def summary(
-    scores: np.ndarray, truth: np.ndarray, levels: tuple[float, ...] = LEVELS, interpolation: str = "linear"
+    scores: np.ndarray, truth: np.ndarray, error_rates: tuple[float, ...] = LEVELS, interpolation: str = "linear"
 ) -> Summary:
     """AUC, balanced accuracy, TPR at low FPR and TNR at low FNR from one sort.
 
     Args:
       scores: [n] higher = member.
       truth: [n] True = member.
-      levels: the false rates to read at, each in [0, 1].
+      error_rates: the false rates to read at, each in [0, 1].
       interpolation: see `tpr_at_fpr`.
 
     Raises:
       ShapeError, DataError: as `check`. ConfigError: a level out of range.
     """
-    return summarise(curve(scores, truth), levels, interpolation)
+    return summarise(curve(scores, truth), error_rates, interpolation)
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -264,13 +265,13 @@ def balanced_accuracy(scores: np.ndarray, truth: np.ndarray) -> float:
     return best_balanced(curve(scores, truth))
 
 
-def tpr_at_fpr(scores: np.ndarray, truth: np.ndarray, level: float, interpolation: str = "linear") -> float:
-    """True positive rate where the false positive rate is `level`, in [0, 1]; higher = separates members better.
+def tpr_at_fpr(scores: np.ndarray, truth: np.ndarray, error_rate: float, interpolation: str = "linear") -> float:
+    """True positive rate where the false positive rate is `error_rate`, in [0, 1]; higher = separates members better.
 
     Args:
       scores: [n] higher = member.
       truth: [n] True = member.
-      level: the false positive rate, in [0, 1].
+      error_rate: the false positive rate, in [0, 1].
       interpolation: "linear" between the points of the raw curve (published); "step" is the last point whose FPR is
         not above the level, a rate that a threshold really reaches.
 
@@ -279,15 +280,15 @@ def tpr_at_fpr(scores: np.ndarray, truth: np.ndarray, level: float, interpolatio
 
     Source: IAM; Carlini et al., Membership inference attacks from first principles ("step").
     """
-    return member_rate(curve(scores, truth), level, interpolation)
+    return member_rate(curve(scores, truth), error_rate, interpolation)
 
 
-def tnr_at_fnr(scores: np.ndarray, truth: np.ndarray, level: float, interpolation: str = "linear") -> float:
-    """True negative rate where the false negative rate is `level`, in [0, 1]; higher = separates members better.
+def tnr_at_fnr(scores: np.ndarray, truth: np.ndarray, error_rate: float, interpolation: str = "linear") -> float:
+    """True negative rate where the false negative rate is `error_rate`, in [0, 1]; higher = separates members better.
 
     At a repeated FNR the largest TNR counts. Differs from the published code, which sorts the FNR unstably before
     interpolating, so that among equal FNR an arbitrary TNR is taken (often 0). The linear form keeps the published
     rounding, FNR = 1 - TPR: where a point lies exactly on the level it may count as just above it. The step form is
     exact. Arguments and errors as `tpr_at_fpr`.
     """
-    return forgotten_rate(curve(scores, truth), level, interpolation)
+    return forgotten_rate(curve(scores, truth), error_rate, interpolation)

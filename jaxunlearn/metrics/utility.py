@@ -15,7 +15,7 @@ GAP = ("UA", "RA", "TA")
 LOSSES = ("forget_loss", "retain_loss", "test_loss")  # of language models, in their place
 
 
-class Parts(NamedTuple):
+class Subsets(NamedTuple):
     """Which rows play which part for each of R forget sets, [R, n] bool each.
 
     Attributes:
@@ -32,7 +32,7 @@ class Parts(NamedTuple):
     population_forget: np.ndarray
 
 
-def parts_of(split: Split, kinds: np.ndarray, rows: np.ndarray) -> Parts:
+def parts_of(split: Split, kinds: np.ndarray, rows: np.ndarray) -> Subsets:
     """The parts of a split.
 
     Args:
@@ -47,7 +47,7 @@ def parts_of(split: Split, kinds: np.ndarray, rows: np.ndarray) -> Parts:
     gone = np.stack([
         np.isin(kinds, np.setdiff1d(kinds[own], kinds[kept])) for own, kept in zip(forget, retain, strict=True)
     ])  # fmt: skip
-    return Parts(forget, retain, test & ~gone, population & ~gone, test & gone, population & gone)
+    return Subsets(forget, retain, test & ~gone, population & ~gone, test & gone, population & gone)
 
 
 def utility(right: np.ndarray, forget: np.ndarray, retain: np.ndarray, test: np.ndarray) -> dict[str, float]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import keys, trees
-from jaxunlearn.population import lift
+from jaxunlearn.population import executor
 from jaxunlearn.population.task import Task
 
 Tree = Any
@@ -23,7 +23,7 @@ def predict(
     variables: Tree,
     inputs: jax.Array | np.ndarray,
     rows: np.ndarray,
-    lifting: lift.Lifting,
+    mapping: executor.MemberMapping,
     *,
     batch: int = 256,
     block: int = 4096,
@@ -36,7 +36,7 @@ def predict(
       variables: flax variables with leading M.
       inputs: [N_all, ...] the resident raw inputs.
       rows: [N] int32 rows to answer for.
-      lifting: how members are mapped.
+      mapping: how members are mapped.
       batch: rows per forward pass of one member.
       block: rows per program call (bounds device memory).
       view_key: None for the clean view; a key for one augmented view. All members see the same augmented row.
@@ -60,17 +60,19 @@ def predict(
 
         return jax.lax.scan(one, None, (chosen.reshape(steps, batch), jnp.arange(steps)))[1]
 
-    members = lift.place(lift.pad(variables, lifting), lifting)
-    data = lift.place(inputs, lifting, shared=True)
+    members = executor.place(executor.pad(variables, mapping), mapping)
+    data = executor.place(inputs, mapping, shared=True)
     key = view_key if view_key is not None else keys.root(0)
     padded = np.concatenate([rows, np.full(-len(rows) % block, rows[0], np.int32)])
     program = None
     for start in range(0, len(padded), block):
-        shared = lift.place((data, padded[start : start + block], np.int32(start // batch), key), lifting, shared=True)
+        shared = executor.place(
+            (data, padded[start : start + block], np.int32(start // batch), key), mapping, shared=True
+        )
         if program is None:
             # Shadow statistics live in the tails: a GPU's default of TF32 products would blur them.
             with jax.default_matmul_precision("float32"):
-                program = lift.compile_lifted(answer, lifting, None, members, shared)
+                program = executor.compile_mapped(answer, mapping, None, members, shared)
         logits = np.asarray(program.call(None, members, shared))[:num_members]
         stop = min(start + block, len(rows))
         yield slice(start, stop), logits.reshape(num_members, block, -1)[:, : stop - start]

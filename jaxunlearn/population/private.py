@@ -20,7 +20,7 @@ import optax
 
 from jaxunlearn import errors, keys, settings
 from jaxunlearn.population import recipe
-from jaxunlearn.population.task import Batch, Clock, Metrics, State, Task, cross_entropy, supervised, weighted_mean
+from jaxunlearn.population.task import Batch, Metrics, State, StepInfo, Task, cross_entropy, supervised, weighted_mean
 
 Tree = Any
 
@@ -49,14 +49,14 @@ def private(
       ConfigError: a network with statistics over batches.
     """
     plain = supervised(module, evaluator, prepare, train, example)
-    if jax.eval_shape(plain.init, keys.root(0)).statistics:
+    if jax.eval_shape(plain.init, keys.root(0)).model_state:
         raise errors.ConfigError(
             "differential privacy needs a network without statistics over batches (BatchNorm): one row's gradient "
             "would depend on the others. Choose model.name = mlp, cnn or scnn."
         )
 
     def step(
-        state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Tree
+        state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Tree
     ) -> tuple[State, Metrics]:
         batch = batches["train"]
         inputs = prepare(batch.inputs, keys.stream(key, "augment"), True)
@@ -69,12 +69,12 @@ def private(
         each = jax.vmap(jax.value_and_grad(objective, has_aux=True), in_axes=(None, 0, 0, 0))
         (losses, logits), gradients = each(state.params, inputs, batch.labels, jnp.arange(len(inputs)))
         mean = noised(gradients, batch.weights, keys.stream(key, "noise"), clip, noise)
-        rate = constants["learning_rate"] * recipe.rate(train, clock.epoch, clock.fraction)
+        rate = constants["learning_rate"] * recipe.rate(train, step_info.epoch, step_info.fraction)
         transform = recipe.transform(train, rate, constants["weight_decay"])
         updates, optimizer = transform.update(mean, state.optimizer, state.params)
         correct = jnp.sum(jnp.where(jnp.argmax(logits, -1) == batch.labels, batch.weights, 0.0))
         metrics = Metrics(weighted_mean(losses, batch.weights), correct, jnp.sum(batch.weights))
-        return State(optax.apply_updates(state.params, updates), state.statistics, optimizer), metrics
+        return State(optax.apply_updates(state.params, updates), state.model_state, optimizer), metrics
 
     return plain._replace(step=step)
 

@@ -1,8 +1,9 @@
 """What one member of a population is: how it starts, takes one step, and answers.
 
-A `Task` is written for ONE member, undecorated; the executor (`lift.py`, `training.py`) maps it over members. Anything
-trainable fits: a task is four functions, and `supervised` builds the usual one from a flax module, a `prepare` function
-(augmentation and normalisation) and a recipe. Unlearning methods build theirs from several streams and constants.
+A `Task` is written for ONE member, undecorated; the executor (`executor.py`, `training.py`) maps it over members.
+Anything trainable fits: a task is four functions, and `supervised` builds the usual one from a flax module, a `prepare`
+function (augmentation and normalisation) and a recipe. Unlearning methods build theirs from several streams and
+constants.
 
     state, metrics = task.step(state, batches, clock, key, constants)
 """
@@ -34,11 +35,11 @@ class State(NamedTuple):
     """Everything of one member that training changes."""
 
     params: Tree
-    statistics: Tree  # the other flax collections, e.g. {"batch_stats": ...}; {} where there are none
+    model_state: Tree  # the other flax collections, e.g. {"batch_stats": ...}; {} where there are none
     optimizer: Tree
 
 
-class Clock(NamedTuple):
+class StepInfo(NamedTuple):
     """When a step happens, for schedules."""
 
     epoch: jax.Array  # int32, from 0
@@ -59,7 +60,7 @@ class Task(NamedTuple):
     """One member as pure functions."""
 
     init: Callable[[jax.Array], State]  # key -> state
-    step: Callable[[State, Mapping[str, Batch], Clock, jax.Array, Tree], tuple[State, Metrics]]
+    step: Callable[[State, Mapping[str, Batch], StepInfo, jax.Array, Tree], tuple[State, Metrics]]
     # (variables, raw inputs [B, ...]) -> [B, K] float32: logits, or what of them is recorded
     predict: Callable[[Tree, jax.Array], jax.Array]
     view: Callable[[Tree, jax.Array, jax.Array], jax.Array]  # the same through the training augmentation, with a key
@@ -70,7 +71,7 @@ class Task(NamedTuple):
 
 def variables(state: State) -> dict[str, Tree]:
     """The flax variables of a state: parameters and statistics."""
-    return {"params": state.params, **state.statistics}
+    return {"params": state.params, **state.model_state}
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -79,7 +80,7 @@ def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(weights > 0, values * weights, 0.0)) / jnp.where(total > 0, total, 1.0)
 
 
-def counted(labels: jax.Array, weights: jax.Array) -> jax.Array:
+def answer_weights(labels: jax.Array, weights: jax.Array) -> jax.Array:
     """Weights of answers: those of rows [B] for labels [B]; for next tokens [B, T] the row's, 0 where there is none."""
     return weights if labels.ndim == 1 else jnp.where(labels >= 0, weights[:, None], 0.0)
 
@@ -101,7 +102,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
 def right_answers(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Weighted number of right answers in a batch, and the sum of their weights."""
-    weights = counted(labels, weights)
+    weights = answer_weights(labels, weights)
     return jnp.sum(jnp.where(jnp.argmax(logits, -1) == labels, weights, 0.0)), jnp.sum(weights)
 
 
@@ -132,29 +133,29 @@ def supervised(
         return State(params, collections, recipe.transform(train, 0.0, 0.0).init(params))
 
     def step(
-        state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Tree
+        state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Tree
     ) -> tuple[State, Metrics]:
         batch = batches["train"]
         inputs = prepare(batch.inputs, keys.stream(key, "augment"), True)
 
         def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
-            logits, statistics = module.apply(
-                {"params": params, **state.statistics},
+            logits, model_state = module.apply(
+                {"params": params, **state.model_state},
                 inputs,
                 train=True,
                 mask=batch.weights > 0,
-                mutable=list(state.statistics),
+                mutable=list(state.model_state),
                 rngs={"dropout": keys.stream(key, "dropout")},
             )
             losses = cross_entropy(logits, batch.labels, train.label_smoothing)
-            return weighted_mean(losses, counted(batch.labels, batch.weights)), (dict(statistics), logits)
+            return weighted_mean(losses, answer_weights(batch.labels, batch.weights)), (dict(model_state), logits)
 
-        (loss, (statistics, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-        rate = constants["learning_rate"] * recipe.rate(train, clock.epoch, clock.fraction)
+        (loss, (model_state, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        rate = constants["learning_rate"] * recipe.rate(train, step_info.epoch, step_info.fraction)
         transform = recipe.transform(train, rate, constants["weight_decay"])
         updates, optimizer = transform.update(gradients, state.optimizer, state.params)
         metrics = Metrics(loss, *right_answers(logits, batch.labels, batch.weights))
-        return State(optax.apply_updates(state.params, updates), statistics, optimizer), metrics
+        return State(optax.apply_updates(state.params, updates), model_state, optimizer), metrics
 
     def predict(collections: Tree, inputs: jax.Array) -> jax.Array:
         logits = evaluator.apply(collections, prepare(inputs, keys.root(0), False), train=False)

@@ -1,6 +1,6 @@
 """Training a population: one compiled program per epoch, a generator that yields after each.
 
-    for progress in train(job, data, epochs, lifting):     # the caller reports, checkpoints, keeps snapshots
+    for progress in train(job, data, epochs, mapping):     # the caller reports, checkpoints, keeps snapshots
         ...
 
 Within the program every member scans over its own steps: gather its batch from the resident data, take the task's
@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import keys, trees
-from jaxunlearn.population import lift, streams
-from jaxunlearn.population.task import Batch, Clock, Metrics, State, Task, variables
+from jaxunlearn.population import executor, streams
+from jaxunlearn.population.task import Batch, Metrics, State, StepInfo, Task, variables
 
 Tree = Any
-NEVER = -1
+NOT_DIVERGED = -1
 
 
-class Resident(NamedTuple):
+class DeviceDataset(NamedTuple):
     """The data set on the device, shared by all members."""
 
     inputs: jax.Array | np.ndarray  # [N, ...] uint8 or float32
@@ -78,11 +78,12 @@ class Job(NamedTuple):
       held_out: stream on which the best epoch is chosen, or None to keep the last one; `held_out_batch`: rows per step
         of it, 0 = as the driver's.
       initial: State with leading M to start from, or None for `task.init`.
-      fixed: names of streams that are read in their own order instead of a new one every epoch.
-      carried_on: names of accompanying streams that go on where the last epoch left them; others start again.
-      stop: no steps are taken from this one on (counted over all epochs); 0 = never.
-      prologue: computes something at the start of every epoch, merged into the step's constants (a dict): (state, data,
-        constants, key) -> dict; None = nothing.
+      unshuffled: names of streams that are read in their own order instead of a new one every epoch.
+      continue_across_epochs: names of accompanying streams that go on where the last epoch left them; others start
+        again.
+      max_steps: no steps are taken from this one on (counted over all epochs); 0 = never.
+      on_epoch_start: computes something at the start of every epoch, merged into the step's constants (a dict): (state,
+        data, constants, key) -> dict; None = nothing.
     """
 
     task: Task
@@ -95,26 +96,30 @@ class Job(NamedTuple):
     held_out: streams.Stream | None = None
     held_out_batch: int = 0
     initial: State | None = None
-    fixed: tuple[str, ...] = ()
-    carried_on: tuple[str, ...] = ()
-    stop: int = 0
-    prologue: Callable[[State, Resident, Tree, jax.Array], dict[str, Tree]] | None = None
+    unshuffled: tuple[str, ...] = ()
+    continue_across_epochs: tuple[str, ...] = ()
+    max_steps: int = 0
+    on_epoch_start: Callable[[State, DeviceDataset, Tree, jax.Array], dict[str, Tree]] | None = None
 
 
 def _start(job: Job, given: State | None, member_id: jax.Array, key: jax.Array) -> Carry:
     """The carry of ONE member before its first epoch."""
     state = given if given is not None else job.task.init(keys.member(keys.stream(key, "init"), member_id))
     best = (variables(state), jnp.float32(-1.0)) if job.held_out is not None else (None, None)
-    return Carry(state, jnp.int32(NEVER), *best)
+    return Carry(state, jnp.int32(NOT_DIVERGED), *best)
 
 
-def init_carry(job: Job, lifting: lift.Lifting) -> Carry:
+def init_carry(job: Job, mapping: executor.MemberMapping) -> Carry:
     """The padded carry of epoch 0 on the devices: each member initialised from its own key, or as given."""
-    given, ids = lift.pad((job.initial, np.asarray(job.member_ids, np.int32)), lifting)
+    given, ids = executor.pad((job.initial, np.asarray(job.member_ids, np.int32)), mapping)
     # A loop on the host is for training; its initialisation is the same program as that of a map.
-    mapped = lifting._replace(mapping="map") if lifting.mapping == "loop" else lifting
-    program = jax.jit(lift.lift(lambda given, member_id, key: _start(job, given, member_id, key), mapped))
-    arguments = lift.place(given, lifting), lift.place(ids, lifting), lift.place(job.key, lifting, shared=True)
+    mapped = mapping._replace(kind="map") if mapping.kind == "loop" else mapping
+    program = jax.jit(executor.map_members(lambda given, member_id, key: _start(job, given, member_id, key), mapped))
+    arguments = (
+        executor.place(given, mapping),
+        executor.place(ids, mapping),
+        executor.place(job.key, mapping, shared=True),
+    )
     # It runs once: on a CPU, optimising its random draws would take longer than everything it does.
     options: dict[str, str | bool] = {"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else {}
     return program.lower(*arguments).compile(compiler_options=options)(*arguments)
@@ -128,9 +133,9 @@ def carry_shapes(job: Job, members: int = 0) -> Carry:
     return jax.eval_shape(start, given, ids, job.key)
 
 
-def place_carry(carry: Carry, lifting: lift.Lifting) -> Carry:
+def place_carry(carry: Carry, mapping: executor.MemberMapping) -> Carry:
     """A carry from a checkpoint (host, unpadded) back onto the devices."""
-    return lift.place(lift.pad(carry, lifting), lifting)
+    return executor.place(executor.pad(carry, mapping), mapping)
 
 
 def host(progress: Progress) -> Carry:
@@ -143,7 +148,7 @@ def kept_variables(carry: Carry) -> Tree:
     return variables(carry.state) if carry.best is None else carry.best
 
 
-class Fixed(NamedTuple):
+class MemberInputs(NamedTuple):
     """Per-member inputs of the epoch program that do not change."""
 
     member_id: jax.Array | np.ndarray
@@ -152,7 +157,7 @@ class Fixed(NamedTuple):
     constants: Tree
 
 
-def _epoch_of_one_member(job: Job, carry: Carry, fixed: Fixed, shared: tuple) -> tuple[Carry, Metrics]:
+def _epoch_of_one_member(job: Job, carry: Carry, fixed: MemberInputs, shared: tuple) -> tuple[Carry, Metrics]:
     """One epoch of ONE member; pure, mapped by the executor. `shared` = (data, epoch number, role key)."""
     data, epoch, role_key = shared
     key = keys.at(keys.member(keys.stream(role_key, "train"), fixed.member_id), epoch)
@@ -160,27 +165,27 @@ def _epoch_of_one_member(job: Job, carry: Carry, fixed: Fixed, shared: tuple) ->
     own_steps = jnp.maximum(-(-fixed.streams[driver].num_rows // job.batches[driver]), 1)
     batches = {
         name: streams.epoch_batches(
-            stream, keys.stream(key, name), job.batches[name], job.steps, shuffle=name not in job.fixed,
-            cycle=name != driver, done=epoch * own_steps if name in job.carried_on else 0,
+            stream, keys.stream(key, name), job.batches[name], job.steps, shuffle=name not in job.unshuffled,
+            cycle=name != driver, done=epoch * own_steps if name in job.continue_across_epochs else 0,
         )
         for name, stream in fixed.streams.items()
     }  # fmt: skip
     constants = fixed.constants
-    if job.prologue is not None:
-        constants = {**constants, **job.prologue(carry.state, data, constants, keys.stream(key, "prologue"))}
+    if job.on_epoch_start is not None:
+        constants = {**constants, **job.on_epoch_start(carry.state, data, constants, keys.stream(key, "prologue"))}
 
     def step(carry: Carry, now: tuple) -> tuple[Carry, Metrics]:
         number, read = now
         taken = {
             name: Batch(data.inputs[rows], data.labels[rows], weights, rows) for name, (rows, weights) in read.items()
         }
-        clock = Clock(epoch, number / own_steps, epoch * own_steps + number, own_steps)
-        state, metrics = job.task.step(carry.state, taken, clock, keys.at(key, number), constants)
-        active = (jnp.sum(taken[driver].weights) > 0) & (carry.diverged_at == NEVER)
-        if job.stop:
-            active &= clock.step < job.stop
+        step_info = StepInfo(epoch, number / own_steps, epoch * own_steps + number, own_steps)
+        state, metrics = job.task.step(carry.state, taken, step_info, keys.at(key, number), constants)
+        active = (jnp.sum(taken[driver].weights) > 0) & (carry.diverged_at == NOT_DIVERGED)
+        if job.max_steps:
+            active &= step_info.step < job.max_steps
         finite = jnp.isfinite(metrics.loss)
-        diverged_at = jnp.where(active & ~finite, clock.step, carry.diverged_at)
+        diverged_at = jnp.where(active & ~finite, step_info.step, carry.diverged_at)
         state = trees.where(active & finite, state, carry.state)
         counted = jax.tree.map(lambda value: jnp.where(active, value, 0.0), metrics)
         sums = Metrics(counted.loss * counted.weight, counted.correct, counted.weight)
@@ -198,10 +203,10 @@ def _freeze_if_overflown(carry: Carry, step: jax.Array) -> Carry:
     finite = jnp.array(True)
     for leaf in jax.tree.leaves(carry.state.params):
         finite &= jnp.all(jnp.isfinite(leaf))
-    return carry._replace(diverged_at=jnp.where(finite | (carry.diverged_at != NEVER), carry.diverged_at, step))
+    return carry._replace(diverged_at=jnp.where(finite | (carry.diverged_at != NOT_DIVERGED), carry.diverged_at, step))
 
 
-def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: Resident, constants: Tree) -> Carry:
+def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: DeviceDataset, constants: Tree) -> Carry:
     """Keeps the variables of the epoch with the highest accuracy on the member's held-out rows (first one wins)."""
     batch = job.held_out_batch or next(iter(job.batches.values()))
     steps = -(-held_out.rows.shape[0] // batch)
@@ -225,30 +230,30 @@ def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: Resident,
     )
 
 
-def _fixed(job: Job, lifting: lift.Lifting) -> Fixed:
-    host_side = Fixed(np.asarray(job.member_ids, np.int32), dict(job.streams), job.held_out, job.constants)
-    return lift.pad(jax.tree.map(np.asarray, host_side), lifting)
+def _member_inputs(job: Job, mapping: executor.MemberMapping) -> MemberInputs:
+    host_side = MemberInputs(np.asarray(job.member_ids, np.int32), dict(job.streams), job.held_out, job.constants)
+    return executor.pad(jax.tree.map(np.asarray, host_side), mapping)
 
 
-def compile_epoch(job: Job, data: Resident, lifting: lift.Lifting) -> lift.Compiled:
+def compile_epoch(job: Job, data: DeviceDataset, mapping: executor.MemberMapping) -> executor.Compiled:
     """Compiles the epoch program of a job without running anything; `memory` says what it needs."""
-    fixed = _fixed(job, lifting)
+    fixed = _member_inputs(job, mapping)
     carry = carry_shapes(job, trees.size(fixed))
     shared = (data, jax.ShapeDtypeStruct((), jnp.int32), job.key)
 
-    def fn(carry: Carry, fixed: Fixed, shared: tuple) -> tuple[Carry, Metrics]:
+    def fn(carry: Carry, fixed: MemberInputs, shared: tuple) -> tuple[Carry, Metrics]:
         return _epoch_of_one_member(job, carry, fixed, shared)
 
-    return lift.compile_lifted(fn, lifting, carry, fixed, shared, donate=True)
+    return executor.compile_mapped(fn, mapping, carry, fixed, shared, donate=True)
 
 
 def train(
     job: Job,
-    data: Resident,
+    data: DeviceDataset,
     epochs: int,
-    lifting: lift.Lifting,
+    mapping: executor.MemberMapping,
     *,
-    program: lift.Compiled | None = None,
+    program: executor.Compiled | None = None,
     carry: Carry | None = None,
     done: int = 0,
 ) -> Iterator[Progress]:
@@ -258,7 +263,7 @@ def train(
       job: the population.
       data: the resident data set (placed here if it is not yet).
       epochs: total number of epochs; training resumes after `done`.
-      lifting: how members are mapped; does not change the numbers beyond float rounding.
+      mapping: how members are mapped; does not change the numbers beyond float rounding.
       program: the compiled epoch, if the caller has it already.
       carry: host carry of a checkpoint taken after `done` epochs; None starts afresh.
       done: epochs that the checkpoint has behind it.
@@ -266,14 +271,14 @@ def train(
     Yields:
       Progress after epochs done+1 .. epochs. Its device carry is donated to the next epoch: copy with `host` first.
     """
-    data = lift.place(data, lifting, shared=True)
-    program = program or compile_epoch(job, data, lifting)
-    fixed = lift.place(_fixed(job, lifting), lifting)
-    current = place_carry(carry, lifting) if carry is not None else init_carry(job, lifting)
-    key = lift.place(job.key, lifting, shared=True)
+    data = executor.place(data, mapping, shared=True)
+    program = program or compile_epoch(job, data, mapping)
+    fixed = executor.place(_member_inputs(job, mapping), mapping)
+    current = place_carry(carry, mapping) if carry is not None else init_carry(job, mapping)
+    key = executor.place(job.key, mapping, shared=True)
     num_members = len(np.asarray(job.member_ids))
     for epoch in range(done, epochs):
-        shared = (data, lift.place(np.int32(epoch), lifting, shared=True), key)
+        shared = (data, executor.place(np.int32(epoch), mapping, shared=True), key)
         current, sums = program.call(current, fixed, shared)
         sums = jax.tree.map(lambda leaf: np.asarray(leaf)[:num_members], sums)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jaxunlearn import errors, escapes
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 
 Cell = str | int | float | Finding
 
@@ -61,13 +61,13 @@ def string(cell: Cell, *, percent: bool = False, digits: int | None = None) -> s
     """One cell in full. Whole numbers are counts: they get thousands separators and are never per cent."""
     digits = places(digits, percent)
     if isinstance(cell, Finding):
-        return formats.long(cell, digits, percent=percent)
+        return number_format.long(cell, digits, percent=percent)
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, numbers.Integral):
-        return formats.count(int(cell))
+        return number_format.count(int(cell))
     if isinstance(cell, numbers.Real):
-        return formats.number(float(cell), digits, percent=percent)
+        return number_format.number(float(cell), digits, percent=percent)
     return escapes.visible(" ".join(str(cell).split()))
 
 
@@ -86,8 +86,8 @@ def best(table: Table, *, percent: bool = False, digits: int | None = None) -> s
         }  # fmt: skip
         if choose is None or not known:
             continue
-        printed = {row: formats.number(value, digits, percent=percent) for row, value in known.items()}
-        top = formats.number(choose(known.values()), digits, percent=percent)
+        printed = {row: number_format.number(value, digits, percent=percent) for row, value in known.items()}
+        top = number_format.number(choose(known.values()), digits, percent=percent)
         marked |= {(row, column) for row, shown in printed.items() if shown == top}
     return marked
 

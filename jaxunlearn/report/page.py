@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxunlearn import errors, escapes
 from jaxunlearn.records import Finding
-from jaxunlearn.report import cells, formats, script, stylesheet, theme
+from jaxunlearn.report import cells, number_format, script, stylesheet, theme
 from jaxunlearn.report.section import Report, Section
 
 # Longer tables scroll in a box: a page is read from the top, and per-sample tables have hundreds of rows.
@@ -240,7 +240,7 @@ def _cell(cell: cells.Cell, percent: bool, is_best: bool) -> str:
     if not isinstance(cell, Finding):
         shown, beside = _escape(cells.string(cell, percent=percent)), ""
     else:
-        parts = formats.parts(cell, cells.places(None, percent), percent=percent)
+        parts = number_format.parts(cell, cells.places(None, percent), percent=percent)
         shown = _escape(" ".join(part for part in parts[:2] if part))
         beside = "".join(f"<small>{_escape(part)}</small>" for part in parts[2:] if part)
     return f"<b>{shown}</b>{beside}" if is_best else f"{shown}{beside}"
@@ -261,10 +261,10 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
 
 def _lines(value: Any) -> list[str]:
     if isinstance(value, Mapping):
-        return [f"{name} = {part}" for name, part in value.items()] or [formats.MISSING]
+        return [f"{name} = {part}" for name, part in value.items()] or [number_format.MISSING]
     if isinstance(value, list | tuple):
-        return [str(part) for part in value] or [formats.MISSING]
-    return str(value).splitlines() or [formats.MISSING]
+        return [str(part) for part in value] or [number_format.MISSING]
+    return str(value).splitlines() or [number_format.MISSING]
 
 
 def _settle(figure: Any) -> Any:

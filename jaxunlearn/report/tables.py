@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from jaxunlearn import escapes
 from jaxunlearn.records import Finding
-from jaxunlearn.report import cells, formats
+from jaxunlearn.report import cells, number_format
 from jaxunlearn.report.cells import Cell, Table
 
 __all__ = ["Table", "csv", "latex", "markdown", "pairs", "text"]
@@ -130,7 +130,7 @@ def csv(table: Table) -> str:
         columns.append((title, [_plain(cell.value if isinstance(cell, Finding) else cell) for cell in held]))
         if not cells.has_findings(table, column):
             continue
-        names = ["spread", "low", "high", "n", "method"]
+        names = ["std", "low", "high", "n", "method"]
         if any(isinstance(cell, Finding) and cell.retrained is not None for cell in held):
             names.append("retrained")
         for name in names:
@@ -155,7 +155,7 @@ def _layout(table: Table, form: dict[str, set[int]], percent: bool, digits: int)
     """The lines of the table proper: broken titles, a rule, the rows."""
     columns = []
     for column, title in enumerate(cells.titles(table, percent)):
-        shown = [part for part in formats.Parts._fields if column in form.get(part, set())]
+        shown = [part for part in number_format.NumberParts._fields if column in form.get(part, set())]
         printed = _aligned([row[column] for row in table.rows], shown, percent, digits)
         # What qualifies a word must not stand alone on a line: (%) and arrows stay with the last word.
         words = re.sub(r" (?=[↑↓]|\(%\))", "\0", title)
@@ -176,7 +176,7 @@ def _aligned(column: list[Cell], shown: list[str], percent: bool, digits: int) -
         row: [parts.value, *(getattr(parts, name) for name in shown)]
         for row, cell in enumerate(column)
         if isinstance(cell, Finding)
-        for parts in [formats.parts(cell, digits, percent=percent)]
+        for parts in [number_format.parts(cell, digits, percent=percent)]
     }
     rooms = [max(map(len, part)) for part in zip(*split.values(), strict=True)]
     printed = []

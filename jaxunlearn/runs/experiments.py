@@ -14,7 +14,7 @@ import numpy as np
 from jaxunlearn import data, errors, models, population, records, store, unlearn
 from jaxunlearn.data.augmentation import augment
 from jaxunlearn.models import cost
-from jaxunlearn.population import lift
+from jaxunlearn.population import executor
 from jaxunlearn.records import Dataset
 from jaxunlearn.scores import tokens
 from jaxunlearn.settings import Settings
@@ -25,7 +25,7 @@ SMALL_CONV_FLOPS = 0.1e9
 GPU_GROUP = 8
 
 
-class Policy(NamedTuple):
+class MappingPolicy(NamedTuple):
     """How members are mapped here, before their number is known.
 
     Attributes:
@@ -47,7 +47,7 @@ class Experiment(NamedTuple):
       settings: checked.
       dataset: host arrays; `data_fingerprint` of its content.
       task: one member's functions.
-      policy: how members are mapped; `lifting(experiment, members)` makes it concrete.
+      mapping_policy: how members are mapped; `lifting(experiment, members)` makes it concrete.
       cost: parameters, FLOPs and convolution sizes of the network.
     """
 
@@ -55,7 +55,7 @@ class Experiment(NamedTuple):
     dataset: Dataset
     data_fingerprint: str
     task: population.Task
-    policy: Policy
+    mapping_policy: MappingPolicy
     cost: cost.Cost
 
 
@@ -76,8 +76,8 @@ def prepare(settings: Settings) -> Experiment:
     if dataset.vocabulary and train.keep == "best":
         raise errors.ConfigError("train.keep = 'best' chooses by right answers of classes; for texts set it to 'last'.")
     measured = cost.describe(models.build(settings.model, dataset.num_answers), shape)
-    policy = choose_policy(settings, measured)
-    task = build_task(settings, dataset, policy.conv)
+    mapping_policy = choose_policy(settings, measured)
+    task = build_task(settings, dataset, mapping_policy.conv)
     facts = {"inputs": np.asarray(dataset.inputs), "labels": dataset.labels, "train": dataset.num_train}
     if settings.split.forget.kind == "subclass" and dataset.groups is not None:
         facts["groups"] = np.asarray(dataset.groups)  # the second labelling decides who is forgotten
@@ -87,7 +87,9 @@ def prepare(settings: Settings) -> Experiment:
         facts |= {"vocabulary": dataset.vocabulary}
         facts |= {} if dataset.prompts is None else {"prompts": np.asarray(dataset.prompts)}
     normalisation = {"scale": dataset.scale, "mean": dataset.mean, "std": dataset.std}
-    return Experiment(settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, policy, measured)
+    return Experiment(
+        settings, dataset, store.files.fingerprint({**facts, **normalisation}), task, mapping_policy, measured
+    )
 
 
 def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Task:
@@ -100,9 +102,9 @@ def build_task(settings: Settings, dataset: Dataset, conv: str) -> population.Ta
 def in_training_mode(experiment: Experiment) -> population.Task:
     """The experiment's task with answers of a network in training mode: BatchNorm by the batch."""
     settings, dataset = experiment.settings, experiment.dataset
-    evaluator = build_evaluator(settings, dataset, experiment.policy.conv)
+    evaluator = build_evaluator(settings, dataset, experiment.mapping_policy.conv)
     return population.in_training_mode(
-        experiment.task, evaluator, build_network(settings, dataset, experiment.policy.conv).prepare
+        experiment.task, evaluator, build_network(settings, dataset, experiment.mapping_policy.conv).prepare
     )
 
 
@@ -132,7 +134,7 @@ def require_classes(experiment: Experiment, command: str) -> None:
         )
 
 
-def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
+def choose_policy(settings: Settings, measured: cost.Cost) -> MappingPolicy:
     """Mapping, group and convolution form: the user's where given, else the platform's default.
 
     CPU: one member after another on one host device per core, canonical gradients. GPU: everything side by side where
@@ -145,13 +147,13 @@ def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
     engine = settings.engine
     flops = measured.largest_conv_flops * settings.train.batch
     if jax.local_devices()[0].platform == "cpu":
-        chosen = Policy("map", 1, "cpu", 0)
+        chosen = MappingPolicy("map", 1, "cpu", 0)
     elif flops <= SMALL_CONV_FLOPS:
-        chosen = Policy("vmap", 1, "im2col", 0)
+        chosen = MappingPolicy("vmap", 1, "im2col", 0)
     else:
-        chosen = Policy("map", GPU_GROUP, "unrolled", 0)
-    devices = lift.make(devices=engine.devices).mesh.size
-    return Policy(
+        chosen = MappingPolicy("map", GPU_GROUP, "unrolled", 0)
+    devices = executor.make_mapping(devices=engine.devices).mesh.size
+    return MappingPolicy(
         mapping=engine.mapping if engine.mapping != "auto" else chosen.mapping,
         group=engine.group or chosen.group,
         conv=engine.conv if engine.conv != "auto" else chosen.conv,
@@ -159,23 +161,25 @@ def choose_policy(settings: Settings, measured: cost.Cost) -> Policy:
     )
 
 
-def with_policy(experiment: Experiment, policy: Policy) -> Experiment:
+def with_policy(experiment: Experiment, mapping_policy: MappingPolicy) -> Experiment:
     """The same experiment with another policy."""
-    return experiment._replace(policy=policy, task=build_task(experiment.settings, experiment.dataset, policy.conv))
+    return experiment._replace(
+        mapping_policy=mapping_policy, task=build_task(experiment.settings, experiment.dataset, mapping_policy.conv)
+    )
 
 
-def lifting(experiment: Experiment, members: int) -> population.Lifting:
+def member_mapping(experiment: Experiment, members: int) -> population.MemberMapping:
     """The executor for so many members: never more devices, nor larger groups, than there are members for."""
-    policy = experiment.policy
-    devices = min(policy.devices, members)
-    return lift.make(policy.mapping, min(policy.group, -(-members // devices)), devices)
+    mapping_policy = experiment.mapping_policy
+    devices = min(mapping_policy.devices, members)
+    return executor.make_mapping(mapping_policy.mapping, min(mapping_policy.group, -(-members // devices)), devices)
 
 
-def resident(experiment: Experiment) -> population.Resident:
+def device_dataset(experiment: Experiment) -> population.DeviceDataset:
     """The data set as it lives on the device; of texts, the labels are the next tokens."""
     dataset = experiment.dataset
     labels = records.next_tokens(dataset) if dataset.vocabulary else np.asarray(dataset.labels, np.int32)
-    return population.Resident(np.asarray(dataset.inputs), labels)
+    return population.DeviceDataset(np.asarray(dataset.inputs), labels)
 
 
 def recorded_width(experiment: Experiment) -> int:

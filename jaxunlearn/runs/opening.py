@@ -9,7 +9,7 @@ from jaxunlearn import analyses, progress, settings, store
 from jaxunlearn.runs import experiments, splits, tuning
 
 
-class Opened(NamedTuple):
+class OpenRun(NamedTuple):
     """What every stage works with.
 
     Attributes:
@@ -26,10 +26,10 @@ class Opened(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(
+def open_experiment(
     experiment: experiments.Experiment, chosen: settings.Settings, workdir: str, overwrite: tuple[str, ...],
     overrides: Mapping[str, Any],
-) -> Iterator[Opened]:  # fmt: skip
+) -> Iterator[OpenRun]:  # fmt: skip
     """Holds the run folder while the block runs, and records how it ends.
 
     Args:
@@ -47,4 +47,4 @@ def opened(
         begun = time.monotonic()
         reporter = progress.Reporter(run.log)
         splits.tell(reporter, experiment)
-        yield Opened(run, reporter, tuning.obtain(experiment, reporter), plain, begun)
+        yield OpenRun(run, reporter, tuning.obtain(experiment, reporter), plain, begun)

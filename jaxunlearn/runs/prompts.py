@@ -48,8 +48,8 @@ def check(settings: Settings) -> None:
 def task(experiment: experiments.Experiment, kind: str) -> population.Task:
     """The experiment's task, answering for every text behind a prompt of a kind."""
     dataset, settings = experiment.dataset, experiment.settings
-    net = experiments.build_network(settings, dataset, experiment.policy.conv)
-    evaluator = experiments.build_evaluator(settings, dataset, experiment.policy.conv)
+    net = experiments.build_network(settings, dataset, experiment.mapping_policy.conv)
+    evaluator = experiments.build_evaluator(settings, dataset, experiment.mapping_policy.conv)
     refusal = jnp.asarray(_refusal(settings, dataset))
 
     def predict(collections: population.task.Tree, inputs: jax.Array) -> jax.Array:

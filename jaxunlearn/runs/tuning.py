@@ -21,7 +21,7 @@ STEPS = 20
 MEMBERS = 16
 
 
-def candidates(platform: str, has_convolutions: bool) -> list[experiments.Policy]:
+def candidates(platform: str, has_convolutions: bool) -> list[experiments.MappingPolicy]:
     """What is worth timing on a platform; the first is its default for mid-sized networks."""
     if platform == "cpu":
         forms = [("map", 1, "cpu"), ("map", 1, "im2col"), ("map", 4, "im2col"), ("vmap", 1, "im2col")]
@@ -35,7 +35,7 @@ def candidates(platform: str, has_convolutions: bool) -> list[experiments.Policy
         ]
     if not has_convolutions:
         forms = [("map", 1, "native"), ("map", 8, "native"), ("vmap", 1, "native")]
-    return [experiments.Policy(mapping, group, conv, 0) for mapping, group, conv in forms]
+    return [experiments.MappingPolicy(mapping, group, conv, 0) for mapping, group, conv in forms]
 
 
 def tuned(experiment: experiments.Experiment, say: Callable[[str], None]) -> experiments.Experiment:
@@ -43,15 +43,17 @@ def tuned(experiment: experiments.Experiment, say: Callable[[str], None]) -> exp
     key = _key(experiment)
     found = tuning.recall(key)
     if found is not None:
-        best = experiments.Policy(found["mapping"], found["group"], found["conv"], experiment.policy.devices)
+        best = experiments.MappingPolicy(
+            found["mapping"], found["group"], found["conv"], experiment.mapping_policy.devices
+        )
         say(f"tuning remembered: {describe(best)}, {progress.rate(found['rate'])} model-steps/s")
         return experiments.with_policy(experiment, best)
     platform = jax.local_devices()[0].platform
-    rates: dict[experiments.Policy, float] = {}
+    rates: dict[experiments.MappingPolicy, float] = {}
     for candidate in candidates(platform, experiment.cost.largest_conv_flops > 0):
-        policy = candidate._replace(devices=experiment.policy.devices)
+        policy = candidate._replace(devices=experiment.mapping_policy.devices)
         try:
-            rates[policy] = measure(experiments.with_policy(experiment, policy))
+            rates[policy] = measure_mappings(experiments.with_policy(experiment, policy))
         except (jax.errors.JaxRuntimeError, errors.UserError) as error:
             say(f"tuning: {describe(policy)} fails here ({str(error).splitlines()[0][:100]})")
             continue
@@ -63,7 +65,7 @@ def tuned(experiment: experiments.Experiment, say: Callable[[str], None]) -> exp
     return experiments.with_policy(experiment, best)
 
 
-def measure(experiment: experiments.Experiment) -> float:
+def measure_mappings(experiment: experiments.Experiment) -> float:
     """Model-steps per second of up to 16 members over 20 steps, after one warm-up call."""
     settings = experiment.settings
     members = min(MEMBERS, settings.shadows.count)
@@ -81,18 +83,18 @@ def measure(experiment: experiments.Experiment) -> float:
         constants={"learning_rate": 1e-3 * ones, "weight_decay": 0.0 * ones},
         steps=population.steps_per_epoch(stream, settings.train.batch),
     )
-    lifting = experiments.lifting(experiment, members)
-    data = experiments.resident(experiment)
-    program = training.compile_epoch(job, data, lifting)
+    member_mapping = experiments.member_mapping(experiment, members)
+    data = experiments.device_dataset(experiment)
+    program = training.compile_epoch(job, data, member_mapping)
     seconds, last = [], time.monotonic()
-    for _ in population.train(job, data, 4, lifting, program=program):
+    for _ in population.train(job, data, 4, member_mapping, program=program):
         now = time.monotonic()
         seconds.append(now - last)
         last = now
     return members * job.steps / float(np.median(seconds[1:]))
 
 
-def describe(policy: experiments.Policy) -> str:
+def describe(policy: experiments.MappingPolicy) -> str:
     """`map in groups of 8, conv unrolled`."""
     group = f" in groups of {policy.group}" if policy.group > 1 else ""
     return f"{policy.mapping}{group}, conv {policy.conv}"
@@ -101,7 +103,7 @@ def describe(policy: experiments.Policy) -> str:
 def _key(experiment: experiments.Experiment) -> str:
     device = jax.local_devices()[0]
     facts = {
-        "devices": experiment.policy.devices,
+        "devices": experiment.mapping_policy.devices,
         "model": vars(experiment.settings.model),
         "shape": experiment.dataset.inputs.shape[1:],
         "classes": experiment.dataset.num_answers,

@@ -1,6 +1,6 @@
 """Scores: one number per sample from the logits of several models. Higher = the sample still looks trained on.
 
-    evidence -> check -> one pass over the logits (`measured`) -> any of SCORES
+    evidence -> check -> one pass over the logits (`audit_signals`) -> any of SCORES
 
 To add one: a function (measured, options) -> [N] in `entries.py`, a line in SCORES, a golden array or a naive twin; the
 trials of tests/scores run over every line. `my_module:my_score` works wherever a name does.
@@ -16,18 +16,18 @@ import numpy as np
 from jaxunlearn import checks, errors
 from jaxunlearn.records import Evidence, Scores
 from jaxunlearn.scores import entries
+from jaxunlearn.scores.audit_signals import (
+    AuditedModels,
+    AuditSignals,
+    Signals,
+    choose_shadows,
+    select_model,
+    signals_of,
+    signals_pass,
+    single_model,
+)
 from jaxunlearn.scores.evidence import FIELDS, check
 from jaxunlearn.scores.families import difference, emia, few_shadow, iam, lira, rmia, unleak
-from jaxunlearn.scores.measured import (
-    Cases,
-    Measured,
-    Signals,
-    case,
-    choose_shadows,
-    measure,
-    one_case,
-    signals_of,
-)
 from jaxunlearn.scores.options import Constants, Options, published
 from jaxunlearn.scores.options import check as check_options
 from jaxunlearn.scores.tokens import entries as lm
@@ -60,7 +60,7 @@ class Score(NamedTuple):
     is_variant: bool = False
     least_classes: int = 2
     entry_of_cases: Callable[..., np.ndarray] | None = None
-    reads: tuple[str, ...] = (LOGITS,)
+    kinds: tuple[str, ...] = (LOGITS,)
 
 
 def _always(options: Options) -> bool:
@@ -84,11 +84,11 @@ _ALONE: dict[str, Any] = {"reads_shadows": False}
 _OVER_VIEWS: dict[str, Any] = {"clean_only": False}
 
 
-def _change(signal: entries.Reading, about: str) -> Score:
+def _change(signal: entries.SignalFn, about: str) -> Score:
     return Score(partial(entries.change, signal), ("original",), about, **_ALONE)
 
 
-def _gauss(signal: entries.Reading, about: str) -> Score:
+def _gauss(signal: entries.SignalFn, about: str) -> Score:
     return Score(partial(entries.iam_gauss, signal, False), _ON, about)
 
 
@@ -100,7 +100,7 @@ def _family(name: str, entry: entries.Entry) -> Score:
 
 def _text(entry: entries.Entry, needs: tuple[str, ...], about: str, clean_only: bool = True) -> Score:
     reads_shadows = "nll_ref" in needs
-    return Score(entry, needs, about, clean_only=clean_only, reads_shadows=reads_shadows, reads=(TOKENS,))
+    return Score(entry, needs, about, clean_only=clean_only, reads_shadows=reads_shadows, kinds=(TOKENS,))
 
 
 _TOKENS = ("token_logp_target",)
@@ -130,7 +130,7 @@ SCORES: dict[str, Score] = {
     "update": Score(entries.update, _ON, "update attack: fall of the LiRA tail", _faithful),
     "unleak": Score(
         entries.unleak_score,
-        ("original", "pairs_original", "pairs_unlearned", "pairs_forgotten"),
+        ("original", "posterior_pairs_original", "posterior_pairs_unlearned", "posterior_pairs_forgotten"),
         "UnLeak: classifier on the change of the posterior",
         _always,
         clean_only=False,
@@ -203,7 +203,7 @@ SCORES: dict[str, Score] = {
     ),
     "lm_iam": _text(lm.iam, _FIT_REF, "IAM-On of texts, from IN to OUT")._replace(on_host=_always),
     # Its seed takes in what the shadows answer: every audit and group of shadows has its own noise.
-    "random": Score(entries.random, (), "uniform noise, the baseline", _always, reads=(LOGITS, TOKENS)),
+    "random": Score(entries.random, (), "uniform noise, the baseline", _always, kinds=(LOGITS, TOKENS)),
 }  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def names_of(wanted: Iterable[str], kind: str = LOGITS) -> tuple[str, ...]:
     Raises:
       ConfigError: unknown name, with the nearest one.
     """
-    every = [name for name, score in SCORES.items() if kind in score.reads]
+    every = [name for name, score in SCORES.items() if kind in score.kinds]
     names = [name for given in wanted for name in (every if given == "all" else (given,))]
     for name in names:
         find(name)
@@ -248,7 +248,7 @@ def find(name: str) -> Score:
     if name in SCORES:
         return SCORES[name]
     entry = checks.lookup("score", name, {known: score.entry for known, score in SCORES.items()})
-    return Score(entry, (), "a score of the user's own", _always, reads=(LOGITS, TOKENS))
+    return Score(entry, (), "a score of the user's own", _always, kinds=(LOGITS, TOKENS))
 
 
 def needs(name: str) -> tuple[str, ...]:
@@ -273,8 +273,8 @@ def skipped_for(
     skipped = {}
     for name in names:
         fields, least = missing(name, available), find(name).least_classes
-        if kind not in find(name).reads:
-            skipped[name] = f"is defined on {find(name).reads[0]}, not on {kind}"
+        if kind not in find(name).kinds:
+            skipped[name] = f"is defined on {find(name).kinds[0]}, not on {kind}"
         elif fields:
             skipped[name] = f"needs {', '.join(fields)}"
         elif kind == LOGITS and num_classes is not None and num_classes < least:
@@ -283,7 +283,11 @@ def skipped_for(
 
 
 def run(
-    wanted: Iterable[str], evidence: Evidence, options: Options = DEFAULT_OPTIONS, *, measured: Measured | None = None
+    wanted: Iterable[str],
+    evidence: Evidence,
+    options: Options = DEFAULT_OPTIONS,
+    *,
+    audit_signals: AuditSignals | None = None,
 ) -> Result:
     """Scores of one audit, from one pass over the logits.
 
@@ -291,7 +295,7 @@ def run(
       wanted: names of SCORES, `all`, or `my_module:my_score`.
       evidence: the arrays; checked here.
       options: see `options.Options`.
-      measured: the pass, if the caller has made it.
+      audit_signals: the pass, if the caller has made it.
 
     Returns:
       Scores for every name whose inputs are there; the others with what they lack, or why they have no finite number
@@ -303,19 +307,21 @@ def run(
     names = names_of(wanted)
     evidence, _ = check(evidence)
     check_options(options)
-    return run_checked(names, evidence, options, measured)
+    return run_checked(names, evidence, options, audit_signals)
 
 
-def run_checked(names: Iterable[str], evidence: Evidence, options: Options, measured: Measured | None = None) -> Result:
+def run_checked(
+    names: Iterable[str], evidence: Evidence, options: Options, audit_signals: AuditSignals | None = None
+) -> Result:
     """`run` for names, evidence and options that have passed their checks: large arrays are not read again for them."""
     skipped = skipped_for(names, evidence, np.shape(evidence.unlearned)[-1])
     todo = [name for name in names if name not in skipped]
-    if measured is None:
-        measured = measure(evidence, options, pairs=needs_pairs(todo))
+    if audit_signals is None:
+        audit_signals = signals_pass(evidence, options, pairs=needs_pairs(todo))
     found = {}
     for name in todo:
         try:
-            found[name] = compute(name, measured, options)
+            found[name] = compute(name, audit_signals, options)
         except errors.DataError as error:  # the others are worth having without it
             skipped[name] = str(error).rstrip(".")
     if todo and not found:
@@ -325,18 +331,18 @@ def run_checked(names: Iterable[str], evidence: Evidence, options: Options, meas
 
 def needs_pairs(names: Iterable[str]) -> bool:
     """Whether any of these scores reads UnLeak's features, which the pass keeps only where they are wanted."""
-    return any("pairs_forgotten" in needs(name) for name in names)
+    return any("posterior_pairs_forgotten" in needs(name) for name in names)
 
 
-def compute(name: str, measured: Measured, options: Options) -> Scores:
-    """One score of the table for the audited model of `measured`; raises as `compute_cases`."""
-    values = compute_cases(name, measured, one_case(measured), options)[0]
+def compute(name: str, audit_signals: AuditSignals, options: Options) -> Scores:
+    """One score of the table for the audited model of `audit_signals`; raises as `compute_cases`."""
+    values = compute_models(name, audit_signals, single_model(audit_signals), options)[0]
     given = {"compat": options.compat, "constants": tuple(options.constants)}
     return Scores(values, name=name, parameters=tuple(given.items()))
 
 
-def compute_cases(name: str, measured: Measured, cases: Cases, options: Options) -> np.ndarray:
-    """[K, N] one score for K audited models that share shadows and everything else of `measured`, in one program.
+def compute_models(name: str, audit_signals: AuditSignals, cases: AuditedModels, options: Options) -> np.ndarray:
+    """[K, N] one score for K audited models that share shadows and everything else of `audit_signals`, in one program.
 
     Raises:
       DataError: the score is not one finite number per sample. ConfigError: a user's own score that does not run.
@@ -344,30 +350,30 @@ def compute_cases(name: str, measured: Measured, cases: Cases, options: Options)
     score = find(name)
     entry = score.entry
     if score.entry_of_cases is not None:
-        values = score.entry_of_cases(measured, cases, options)
+        values = score.entry_of_cases(audit_signals, cases, options)
     elif score.on_host(options):
         count = len(cases.unlearned.log_odds)
-        picked = [case(measured, jax.tree.map(lambda leaf, k=k: leaf[k], cases)) for k in range(count)]
+        picked = [select_model(audit_signals, jax.tree.map(lambda leaf, k=k: leaf[k], cases)) for k in range(count)]
         with checks.users_code(f"score {name}", None if name in SCORES else entry):
             values = np.stack([np.asarray(entry(one, options)) for one in picked])
     else:
-        values = np.asarray(_mapped(measured, cases, entry, options))
-    sizes = {"K": len(cases.unlearned.log_odds), "N": len(measured.labels)}
+        values = np.asarray(_mapped(audit_signals, cases, entry, options))
+    sizes = {"K": len(cases.unlearned.log_odds), "N": len(audit_signals.labels)}
     checks.shape("KN", sizes, **{f"score {name} (one line per audited model)": values})
     if values.dtype.kind in "OSUc":
         raise errors.DataError(f"score {name} has dtype {values.dtype}, expected one number per sample.")
     # The table's own float64 scores need its range or resolution; everything else is float32.
     values = values if name in SCORES and values.dtype == np.float64 else values.astype(np.float32)
-    _require_finite(name, values, measured, cases)
+    _require_finite(name, values, audit_signals, cases)
     return values
 
 
-def _require_finite(name: str, values: np.ndarray, measured: Measured, cases: Cases) -> None:
+def _require_finite(name: str, values: np.ndarray, audit_signals: AuditSignals, cases: AuditedModels) -> None:
     """Raises a DataError that names the array with the largest log-odds, where those have overflowed the score."""
     broken = ~np.isfinite(values)
     if not broken.any():
         return
-    parts = {key: getattr(measured, key) for key in Measured._fields} | cases._asdict()
+    parts = {key: getattr(audit_signals, key) for key in AuditSignals._fields} | cases._asdict()
     largest = {
         key: float(np.abs(part.log_odds).max())
         for key, part in parts.items()
@@ -383,6 +389,6 @@ def _require_finite(name: str, values: np.ndarray, measured: Measured, cases: Ca
 
 
 @partial(jax.jit, static_argnames=("entry", "options"))
-def _mapped(measured: Measured, cases: Cases, entry: entries.Entry, options: Options) -> jax.Array:
+def _mapped(audit_signals: AuditSignals, cases: AuditedModels, entry: entries.Entry, options: Options) -> jax.Array:
     # One after another inside one program: a score may need [S, N] of working memory.
-    return jax.lax.map(lambda one: entry(case(measured, one), options), cases)
+    return jax.lax.map(lambda one: entry(select_model(audit_signals, one), options), cases)

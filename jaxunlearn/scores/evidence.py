@@ -25,9 +25,13 @@ FIELDS: dict[str, ArrayField] = {
     "shadow_train_labels": ArrayField("Sm", "labels"),
     "reference": ArrayField("RNC", needs=("reference_member",)),
     "reference_member": ArrayField("RN", "flags"),
-    "pairs_original": ArrayField("SqC", needs=("pairs_unlearned",)),
-    "pairs_unlearned": ArrayField("SqC", needs=("pairs_forgotten",)),
-    "pairs_forgotten": ArrayField("Sq", "flags"),
+    "posterior_pairs_original": ArrayField(
+        "SqC", needs=("posterior_pairs_unlearned",), aliases={"pairs_original": "SqC"}
+    ),
+    "posterior_pairs_unlearned": ArrayField(
+        "SqC", needs=("posterior_pairs_forgotten",), aliases={"pairs_unlearned": "SqC"}
+    ),
+    "posterior_pairs_forgotten": ArrayField("Sq", "flags", aliases={"pairs_forgotten": "Sq"}),
     "unlearned_views": ArrayField("KNC"),
     "original_views": ArrayField("KNC"),
     "shadows_views": ArrayField("KSNC"),

@@ -50,7 +50,7 @@ class Options(NamedTuple):
 
     Attributes:
       constants: of the data set, or the user's own.
-      levels, family, spread: of IAM.
+      interpolation_steps, family, std: of IAM.
       variance: of LiRA and the update attack (auto, global, per_sample).
       rmia_signal: a name of signals.RMIA_SIGNALS; `gamma`: RMIA's ratio.
       compat: corrected or faithful; `forget_type`: set_random or class, which faithful LiRA-Off distinguishes.
@@ -60,9 +60,9 @@ class Options(NamedTuple):
     """
 
     constants: Constants = DEFAULT
-    levels: int = 100
+    interpolation_steps: int = 100
     family: str = "gumbel"
-    spread: str = "pooled"
+    std: str = "pooled"
     variance: str = "auto"
     rmia_signal: str = "taylor_soft_margin"
     gamma: float = 2.0
@@ -81,12 +81,12 @@ def published(dataset: str) -> Constants:
 def check(options: Options) -> None:
     """Raises a ConfigError for a choice that does not exist or lies out of range."""
     checks.choice("IAM family", options.family, iam.FAMILIES)
-    checks.choice("IAM spread", options.spread, iam.SPREADS)
+    checks.choice("IAM std", options.std, iam.STDS)
     checks.choice("LiRA variance", options.variance, lira.VARIANCES)
     checks.choice("RMIA signal", options.rmia_signal, signals.RMIA_SIGNALS)
     checks.choice("compat", options.compat, ("corrected", "faithful"))
     checks.choice("forget_type", options.forget_type, ("set_random", "class"))
-    checks.in_range("IAM levels", options.levels, 2, MAX_LEVELS)
+    checks.in_range("IAM interpolation_steps", options.interpolation_steps, 2, MAX_LEVELS)
     checks.in_range("RMIA offline_a", options.constants.offline_a, 0.0, 1.0)
     checks.in_range("RMIA temperature", options.constants.temperature, 1e-6)
     checks.in_range("RMIA gamma", options.gamma, 0.0)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxunlearn import arrays, scores
 from jaxunlearn.records import Array
 from jaxunlearn.scores import tokens
-from jaxunlearn.scores.measured import Measured, Signals
+from jaxunlearn.scores.audit_signals import AuditSignals, Signals
 from jaxunlearn.scores.options import Options
 from jaxunlearn.scores.tokens import entries
 
@@ -39,21 +39,21 @@ def signals_of(nll: Array | None) -> Any:
     return Signals(-nll, tokens.log_odds(nll), probability, probability)
 
 
-def measured_of(evidence: tokens.TokenEvidence) -> Measured:
+def measured_of(evidence: tokens.TokenEvidence) -> AuditSignals:
     """What scores and verdicts read, as of logits; IN stands for the original, OUT models for the shadows."""
     answers = jax.tree.map(np.asarray, {
         "unlearned": signals_of(evidence.target), "original": signals_of(evidence.fit),
         "shadows": signals_of(evidence.ref), "population_unlearned": signals_of(evidence.pop_target),
         "population_original": signals_of(evidence.pop_fit), "population_shadows": signals_of(evidence.pop_ref),
     })  # fmt: skip
-    return Measured(np.zeros(len(evidence.target), np.int32), texts=evidence.signals, **answers)
+    return AuditSignals(np.zeros(len(evidence.target), np.int32), texts=evidence.signals, **answers)
 
 
-def available(measured: Any) -> dict[str, bool]:
-    """Which names of tokens.FIELDS stand behind a Measured, or a case of one."""
-    there = {name: getattr(measured, model) is not None for name, model in _MODELS.items()}
+def available(audit_signals: Any) -> dict[str, bool]:
+    """Which names of tokens.FIELDS stand behind AuditSignals, or a case of one."""
+    there = {name: getattr(audit_signals, model) is not None for name, model in _MODELS.items()}
     for name, statistic in _STATISTICS.items():
-        there[name] = measured.texts is not None and getattr(measured.texts, statistic) is not None
+        there[name] = audit_signals.texts is not None and getattr(audit_signals.texts, statistic) is not None
     return there
 
 
@@ -80,9 +80,9 @@ def run(
     names = scores.names_of(wanted, scores.TOKENS)
     scores.check_options(options)
     read = arrays.read(values, tokens.FIELDS, tokens.EXPECTED)
-    measured = measured_of(tokens.from_arrays(read, options.tokens))
-    skipped = scores.skipped_for(names, available(measured), kind=scores.TOKENS)
-    computed = {name: scores.compute(name, measured, options) for name in names if name not in skipped}
+    audit_signals = measured_of(tokens.from_arrays(read, options.tokens))
+    skipped = scores.skipped_for(names, available(audit_signals), kind=scores.TOKENS)
+    computed = {name: scores.compute(name, audit_signals, options) for name in names if name not in skipped}
     return scores.Result(computed, skipped)
 
 
@@ -106,11 +106,13 @@ def score_arrays(values: Mapping[str, jax.Array], options: Options = scores.DEFA
         statistics = statistics._replace(nll_neighbours=jnp.mean(values["nll_neighbours"], 0))
     answers = {model: signals_of(values.get(name)) for name, model in _MODELS.items()}
     labels: Any = jnp.zeros(nll.shape, jnp.int32)
-    measured: Any = Measured(labels, signals_of(nll), texts=statistics, **answers)
-    there = available(measured)
+    audit_signals: Any = AuditSignals(labels, signals_of(nll), texts=statistics, **answers)
+    there = available(audit_signals)
     traced: dict[str, Any] = {
-        name: score.entry for name, score in scores.SCORES.items() if score.reads == (scores.TOKENS,)
+        name: score.entry for name, score in scores.SCORES.items() if score.kinds == (scores.TOKENS,)
     }
     traced["lm_iam"] = entries.iam_traced
     names = [name for name in scores.names_of(("all",), scores.TOKENS) if not scores.find(name).on_host(options)]
-    return {name: traced[name](measured, options) for name in (*names, "lm_iam") if not scores.missing(name, there)}
+    return {
+        name: traced[name](audit_signals, options) for name in (*names, "lm_iam") if not scores.missing(name, there)
+    }

@@ -36,11 +36,13 @@ class AuditSettings:
     group_size: int = field(0, "shadow models per group, of which scores see one at a time; 0 = 1 in a run folder, all "
                              "of a file of arrays", low=0)  # fmt: skip
     groups: int = field(10, "at most so many groups of shadow models", low=1)
-    levels: int = field(0, "IAM: interpolation levels; 0 = 100, or what a file of arrays says", low=0, high=MAX_LEVELS)
+    interpolation_steps: int = field(
+        0, "IAM: interpolation levels; 0 = 100, or what a file of arrays says", low=0, high=MAX_LEVELS
+    )
     e1: float = field(0.0, "log-log signal: e1; 0 = the published constant", low=0.0)
     e2: float = field(0.0, "log-log signal: e2; 0 = the published constant", low=0.0)
     family: str = field("gumbel", "IAM: distribution", choices=("gumbel", "norm", "ecdf", "beta", "kde"))
-    spread: str = field("pooled", "IAM: spread over shadows and samples, or per sample over shadows",
+    std: str = field("pooled", "IAM: spread over shadows and samples, or per sample over shadows",
                          choices=("pooled", "per_sample"))  # fmt: skip
     lira_variance: str = field("auto", "LiRA: auto = global with fewer than 128 shadows, else per sample",
                                 choices=("auto", "global", "per_sample"))  # fmt: skip
@@ -57,11 +59,11 @@ class AuditSettings:
     surp_k: float = field(40.0, "texts: per cent of the tokens that SURP looks at", low=0.01, high=100.0)
     surp_entropy: float = field(2.0, "texts: entropy (nats) below which SURP counts a token", low=0.0)
     draws: int = field(1000, "texts: draws of the bootstrap table; 0 = no such table", low=0, high=MAX_RESAMPLES)
-    interval: float = field(0.95, "level of all intervals", low=0.5, high=0.9999)
+    confidence_level: float = field(0.95, "level of all intervals", low=0.5, high=0.9999)
     decision: str = field("auto", "the score that is named first, before any is computed: auto = iam_on (texts: "
                            "lm_iam), or the first of iam_off, lira_off, confidence (lm_ratio, lm_loss) that can "
                            "be computed")  # fmt: skip
-    level: float = field(0.05, "verdicts: part of each kind of verdict that may be wrong", low=1e-6, high=0.5)
+    fdr: float = field(0.05, "verdicts: part of each kind of verdict that may be wrong", low=1e-6, high=0.5)
     strict: bool = field(False, "verdicts: FORGOTTEN only where less than half of what training left is still there")
     plan_shadows: bool = field(False, "only say which models and rows a verdict needs, and what they would show")
     shadow_runs: tuple[str, ...] = field((), "run folders whose shadows are used instead (shift, arch_shift, "
@@ -71,7 +73,7 @@ class AuditSettings:
     counts: tuple[int, ...] = field((1, 2, 4, 8, 16, 32, 64, 128), "shadow_sweep: group sizes", low=1)
     sweep_e1: tuple[float, ...] = field((0.1, 0.01, 0.001), "sensitivity: values of e1", low=1e-9)
     sweep_e2: tuple[float, ...] = field((1e-3, 1e-5), "sensitivity: values of e2", low=1e-12)
-    sweep_levels: tuple[int, ...] = field(
+    sweep_interpolation_steps: tuple[int, ...] = field(
         (2, 4, 8, 16, 32, 64, 128, 256), "sensitivity: interpolation levels", low=2, high=MAX_LEVELS
     )
 
@@ -83,12 +85,12 @@ class EvaluateSettings:
     metrics: tuple[str, ...] = field(("all",), "groups: svc, thresholds, entropy, distances, conformal, miacr; all "
                                     "of these; distribution, which takes seconds per model")  # fmt: skip
     alphas: tuple[float, ...] = field((0.05, 0.1, 0.15, 0.2), "levels of the prediction sets, each in (0, 1)")
-    headline: float = field(0.0, "the level of tables and sentences, one of alphas; 0 = 0.1, or the first", low=0.0,
+    report_alpha: float = field(0.0, "the level of tables and sentences, one of alphas; 0 = 0.1, or the first", low=0.0,
                             high=0.9999)  # fmt: skip
     score: str = field("lac", "non-conformity: lac = 1 - p, log = -log p, aps, raps",
                         choices=("lac", "log", "aps", "raps"))  # fmt: skip
-    rank: str = field("reference", "of the threshold: reference = as published, one above the textbook's",
-                       choices=("reference", "textbook"))  # fmt: skip
+    quantile_rule: str = field("published", "of the threshold: as published, which is one above the textbook's",
+                       choices=("published", "textbook"))  # fmt: skip
     raps_lam: float = field(0.01, "raps: penalty per label behind place raps_k_reg", low=0.0)
     raps_k_reg: int = field(5, "raps: labels without penalty", low=0)
     qhat: str = field("retain", "whole classes forgotten: threshold of their samples from calibration rows of retained "
@@ -115,7 +117,7 @@ class EpsilonSettings:
     bootstrap: int = field(
         200, "resamples of the models for the intervals; 0 = no intervals", low=0, high=MAX_RESAMPLES
     )
-    level: float = field(0.95, "level of intervals and of the proved lower bound", low=0.5, high=0.9999)
+    confidence_level: float = field(0.95, "level of intervals and of the proved lower bound", low=0.5, high=0.9999)
     histograms: int = field(
         3, "samples whose margins are drawn: from the hardest to the easiest to tell", low=0, high=8
     )

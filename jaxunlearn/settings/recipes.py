@@ -47,7 +47,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "evaluate.svc_rows": 0,
         "unlearn.bn": "first_epoch",
         "unlearn.conformal.batch": 13,
-        "unlearn.conformal.calibration": 1000,
+        "unlearn.conformal.calibration_rows": 1000,
         "unlearn.options": (
             "retrain.epochs=200",
             "retrain.lr=0.01",

@@ -22,6 +22,7 @@ from jaxunlearn.settings.attacks import ExtractSettings, LeaksSettings, Reminisc
 from jaxunlearn.settings.fields import field as setting
 from jaxunlearn.settings.fields import section
 from jaxunlearn.settings.recipes import RECIPES
+from jaxunlearn.settings.renamed import RENAMED
 from jaxunlearn.settings.training import (
     DataSettings,
     EngineSettings,
@@ -123,9 +124,9 @@ def resolve(config: Any) -> Settings:
 def _completed(settings: Settings) -> Settings:
     """The settings with values that depend on others filled in."""
     evaluate = settings.evaluate
-    if evaluate.headline == 0 and evaluate.alphas:
-        headline = 0.1 if 0.1 in evaluate.alphas else evaluate.alphas[0]
-        return dataclasses.replace(settings, evaluate=dataclasses.replace(evaluate, headline=headline))
+    if evaluate.report_alpha == 0 and evaluate.alphas:
+        report_alpha = 0.1 if 0.1 in evaluate.alphas else evaluate.alphas[0]
+        return dataclasses.replace(settings, evaluate=dataclasses.replace(evaluate, report_alpha=report_alpha))
     return settings
 
 
@@ -151,7 +152,9 @@ def _build(cls: type, values: Any, prefix: str) -> Any:
 
 
 def unknown_setting(name: str) -> errors.ConfigError:
-    """The error for a setting that does not exist, with the nearest dotted name that does."""
+    """Returns the error for a setting that does not exist: with its name of today, or the nearest name there is."""
+    if name in RENAMED:
+        return errors.ConfigError(f"the setting {name} is now called {RENAMED[name]}.")
     known = field_names()
     # A right leaf in the wrong group is the most frequent slip, so leaves count before whole names.
     same_leaf = [other for other in known if other.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
@@ -195,9 +198,10 @@ def _check_together(settings: Settings) -> None:
         )
     if train.schedule == "step" and not train.milestones:
         raise errors.ConfigError("train.schedule = 'step' needs train.milestones, e.g. (60, 120, 160).")
-    if settings.evaluate.headline not in settings.evaluate.alphas:
+    if settings.evaluate.report_alpha not in settings.evaluate.alphas:
         raise errors.ConfigError(
-            f"evaluate.headline = {settings.evaluate.headline} is none of evaluate.alphas {settings.evaluate.alphas}."
+            f"evaluate.report_alpha = {settings.evaluate.report_alpha} is none of evaluate.alphas "
+            f"{settings.evaluate.alphas}."
         )
     if settings.epsilon.bootstrap == 1:
         raise errors.ConfigError("epsilon.bootstrap = 1: one resample makes no interval; give 0, or some hundred.")

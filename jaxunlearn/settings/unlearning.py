@@ -24,13 +24,16 @@ class ConformalSettings:
     """The conformal-guided loss around unlearning methods (METHOD+conformal)."""
 
     enable: bool = field(False, "every method of unlearn.methods is wrapped; or name single ones METHOD+conformal")
-    lamda: tuple[float, ...] = field((), "weight of the loss, several = a sweep; empty = 0.085, pairwise 0.5", low=0.0)
+    lam: tuple[float, ...] = field((), "weight of the loss, several = a sweep; empty = 0.085, pairwise 0.5", low=0.0)
     delta: float = field(0.01, "margin beyond the threshold", low=0.0)
     alpha: float = field(0.05, "level of the threshold", low=1e-4, high=0.9999)
     pairwise: bool = field(False, "each row with the labels of all rows, as published; compat.unlearn=faithful sets it")
     batch: int = field(16, "rows to forget per step; 0 = the run's batch", low=0)
-    calibration: int = field(0, "the threshold of the loss is taken on so many test rows (published 1000, of a class "
-                                 "200); 0 = on the population rows", low=0)  # fmt: skip
+    calibration_rows: int = field(
+        0, "test rows on which the threshold of the loss is taken (published 1000, of a class 200); 0 = the population "
+        "rows",
+        low=0,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ def claim(root: Path) -> None:
     """
     with files.writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        if is_ours(root):
+        if is_own_output(root):
             return
         foreign = sorted(path.name for path in root.iterdir() if path.name != ".lock")
         if foreign:
@@ -39,7 +39,7 @@ def claim(root: Path) -> None:
         (root / files.OUTPUTS).touch()
 
 
-def is_ours(root: Path) -> bool:
+def is_own_output(root: Path) -> bool:
     """Tells whether a folder is a run folder, of this version or of one that kept no list of its outputs."""
     if (root / files.OUTPUTS).is_file():
         return True

@@ -8,12 +8,23 @@ transforms, losses, schedules, labels, streamed passes. One file per family in `
 """
 
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.entries import Entry
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Now, Phase, Pools, Reads, Samples, Saved
+from jaxunlearn.unlearn.base.entries import MethodEntry
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    GradientStep,
+    MemberRows,
+    Method,
+    Phase,
+    Samples,
+    SavedState,
+    StepContext,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.blocks import labels, losses, passes, schedules, transforms
 from jaxunlearn.unlearn.engine import running
-from jaxunlearn.unlearn.engine.running import Checkpoint, Event, Outcome, Setup, run
+from jaxunlearn.unlearn.engine.running import Checkpoint, Event, Outcome, UnlearningJob, run
 from jaxunlearn.unlearn.methods import (
     arithmetic,
     boundary,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxunlearn import checks, errors, settings
-from jaxunlearn.unlearn.base.entries import COMPATS, Entry
+from jaxunlearn.unlearn.base.entries import COMPATS, MethodEntry
 from jaxunlearn.unlearn.base.method import Method
 from jaxunlearn.unlearn.language import language_table
 from jaxunlearn.unlearn.methods import (
@@ -23,6 +23,7 @@ from jaxunlearn.unlearn.methods import (
     relabelling,
     replay,
     saliency,
+    sparsity,
     teachers,
     unsir,
 )
@@ -41,79 +42,81 @@ SHARES = ("fraction", "quantile", "share", "sparsity", "tolerance", "momentum")
 
 _BOTH = ("forget", "retain")
 
-METHODS: dict[str, Entry] = {
-    "retrain": Entry(exact.retrain, "a new network on the retained samples: the exact answer", "exact", ("retain",)),
-    "sisa": Entry(
+METHODS: dict[str, MethodEntry] = {
+    "retrain": MethodEntry(
+        exact.retrain, "a new network on the retained samples: the exact answer", "exact", ("retain",)
+    ),
+    "sisa": MethodEntry(
         exact.sisa, "one new network per shard of the data, slice by slice; probabilities are averaged",
         "Bourtoule et al. 2021", ("retain", "classes"),
     ),
-    "finetune": Entry(
+    "finetune": MethodEntry(
         descent.finetune, "trains on the retained samples alone", "IAM; conformal FT", ("retain",),
         {"cifar20": {"lr": 0.025, "epochs": 10, "schedule": "overshooting", "milestones": (6,), "factor": 0.8}},
     ),
-    "cf_k": Entry(
+    "cf_k": MethodEntry(
         descent.cf_k, "trains the last k layers on the retained samples, the others frozen", "Goel et al. 2022",
         ("retain",),
     ),
-    "eu_k": Entry(
+    "eu_k": MethodEntry(
         descent.eu_k, "draws the last k layers anew and trains them on the retained samples", "Goel et al. 2022",
         ("retain",),
     ),
-    "ascent": Entry(
+    "ascent": MethodEntry(
         descent.ascent, "climbs the loss of the forget set", "IAM; conformal GA", ("forget",),
         {"digits": {"lr": 0.03}},  # the published 0.01 hardly moves so small a network; 0.03 destroys larger ones
     ),
-    "negrad_plus": Entry(
+    "negrad_plus": MethodEntry(
         descent.negrad_plus, "descends on retained samples and climbs on those to forget", "Over-Unlearning and Replay",
         _BOTH,
         {"cifar10": {"lr": 0.04, "epochs": 8, "alpha": 0.7, "l2": 0.07}, "cifar100": {"lr": 0.005, "l2": 0.095},
          "cifar20": {"lr": 0.01, "epochs": 2}},
     ),
-    "random_label": Entry(
+    "random_label": MethodEntry(
         relabelling.random_label, "trains on the forget set with random wrong labels, and on the retained samples",
         "conformal RL; SalUn's baseline", (*_BOTH, "labels"),
         {"cifar10": {"lr": 0.01, "epochs": 10, "order": "sequential", "fresh": True}},
     ),
-    "amnesiac": Entry(
+    "amnesiac": MethodEntry(
         relabelling.amnesiac, "random wrong labels, drawn once, with Adam", "Graves et al. 2021", (*_BOTH, "labels"),
         {name: {"lr": 1e-4, "batch": 128} for name in ("cifar10", "cifar20", "cifar100")},
     ),
-    "relabel": Entry(
+    "relabel": MethodEntry(
         relabelling.relabel, "new random labels every epoch, forget set first, then the retained, with Adam",
         "Over-Unlearning and Replay", (*_BOTH, "labels"),
         {"cifar10": {"lr": 6.5e-4, "batch": 256}, "cifar20": {"lr": 8.5e-4, "epochs": 8, "batch": 256}},
     ),
-    "poison": Entry(
+    "poison": MethodEntry(
         relabelling.poison, "trains on the forget set alone with labels drawn from all classes",
         "Forget with precision", ("forget", "labels"), {"cifar10": {"lr": 7e-4, "batch": 128}},
     ),
-    "poison_full": Entry(
+    "poison_full": MethodEntry(
         relabelling.poison_full, "trains on retained samples followed by the poisoned forget set",
         "Forget with precision", (*_BOTH, "labels"), {"cifar10": {"lr": 2e-3, "batch": 128}},
     ),
-    "hybrid": Entry(
+    "hybrid": MethodEntry(
         relabelling.hybrid, "poisons, then fine-tunes on the retained samples", "Forget with precision",
         (*_BOTH, "labels"), {"cifar10": {"lr": 1e-2, "lr_repair": 1e-3, "batch": 128}},
     ),
-    "bad_teacher": Entry(
+    "bad_teacher": MethodEntry(
         teachers.bad_teacher, "a random network teaches the forget set, the original the retained samples",
         "Chundawat et al. 2023", _BOTH,
         {"cifar10": {"lr": 1e-4, "share": 0.0}, "cifar20": {"lr": 1e-4, "batch": 256}, "cifar100": {"lr": 1e-4}},
     ),
-    "scrub": Entry(
+    "scrub": MethodEntry(
         teachers.scrub, "away from the original on the forget set, towards it on the retained", "Kurmanji et al. 2023",
         _BOTH,
         {"cifar10": {"lr": 4e-4, "epochs": 7, "msteps": 2, "milestones": (3, 5, 9), "batch": 256},
          "cifar20": {"lr": 4e-4, "epochs": 10, "msteps": 2, "milestones": (3, 5, 9), "batch": 256},
          "cifar100": {"lr": 1e-4, "epochs": 9, "msteps": 2, "milestones": (3, 5, 9), "batch": 64}},
     ),
-    "unsir": Entry(
+    "unsir": MethodEntry(
         unsir.unsir, "impairs the forgotten classes by learned noise, then repairs", "Tarun et al. 2023",
         (*_BOTH, "statistics", "classes"),
         {name: {"lr": 1e-4, "lr_repair": 1e-4, "batch": 32, "batch_repair": 128}
          for name in ("cifar10", "cifar20", "cifar100")},
     ),
-    "boundary_shrink": Entry(
+    "boundary_shrink": MethodEntry(
         boundary.boundary_shrink, "moves the forget set to the nearest wrong class", "Chen et al. 2023",
         ("forget", "labels", "statistics", "classes"),
         {"cifar10": {"lr": 1e-5, "epochs": 10, "bound": 0.1, "mean": (0.4914, 0.4822, 0.4465),
@@ -121,99 +124,99 @@ METHODS: dict[str, Entry] = {
          "cifar100": {"lr": 1e-5, "epochs": 10, "bound": 0.01, "mean": (0.5071, 0.4866, 0.4409),
                       "std": (0.2673, 0.2564, 0.2762)}},
     ),
-    "boundary_expand": Entry(
+    "boundary_expand": MethodEntry(
         boundary.boundary_expand, "moves the forget set to an additional class that is then dropped",
         "Chen et al. 2023", ("forget", "labels", "classes"),
         {name: {"lr": 1e-5, "epochs": 10} for name in ("cifar10", "cifar100", "cinic10", "purchase100")},
     ),
-    "l1_sparse": Entry(
-        descent.l1_sparse, "fine-tunes with a falling L1 penalty", "Jia et al. 2023", ("retain",),
+    "l1_sparse": MethodEntry(
+        sparsity.l1_sparse, "fine-tunes with a falling L1 penalty", "Jia et al. 2023", ("retain",),
         {"cifar10": {"epochs": 10}},
     ),
-    "ft_prune": Entry(
-        descent.ft_prune, "prunes small weights (if asked to), then fine-tunes with a falling L1 penalty",
+    "ft_prune": MethodEntry(
+        sparsity.ft_prune, "prunes small weights (if asked to), then fine-tunes with a falling L1 penalty",
         "Over-Unlearning and Replay; Jia et al. 2023", ("retain",),
         {"cifar10": {"lr": 0.008, "epochs": 10, "warmup": 6}, "cifar100": {"lr": 0.005, "epochs": 10},
          "cifar20": {"lr": 0.01, "epochs": 10}},
     ),
-    "influence": Entry(
+    "influence": MethodEntry(
         influence.influence, "one Newton step by the Fisher information of the retained samples (IU, WoodFisher)",
         "Izzo et al. 2021; OPTML wfisher", (*_BOTH, "statistics"),
         {"cifar20": {"alpha": 50.0, "recursion": "rank_one"}, "cifar10": {"alpha": 130.0, "recursion": "rank_one"}},
     ),
-    "fisher": Entry(
+    "fisher": MethodEntry(
         fisher.fisher, "noise where the retained samples do not need the weights; wipes removed classes",
         "Golatkar et al. 2020", (*_BOTH, "statistics"),
         {name: {"alpha": 1e-9, "kind": "empirical"} for name in ("cifar10", "cifar100", "cinic10", "purchase100")},
     ),
-    "ntk": Entry(
+    "ntk": MethodEntry(
         influence.ntk, "scrubs by the linearised difference of trainings with and without the forget set",
         "Golatkar et al. 2020", (*_BOTH, "statistics", "classes"),
         {"cifar20": {"alpha": 1.0}},
     ),
-    "ssd": Entry(
+    "ssd": MethodEntry(
         dampening.ssd, "scales down parameters that matter more to the forget set than to all data",
         "Foster et al. 2024", (*_BOTH, "statistics"),
         {name: {"alpha": alpha, "clip": 1.0, "batch": 128}
          for name, alpha in {"cifar10": 60.0, "cifar100": 60.0, "cinic10": 10.0, "purchase100": 10.0}.items()},
     ),
-    "lfssd": Entry(
+    "lfssd": MethodEntry(
         dampening.lfssd, "the same without labels: by the gradient of the squared logits", "Foster et al. 2024",
         (*_BOTH, "statistics"),
     ),
-    "salun": Entry(
+    "salun": MethodEntry(
         saliency.salun, "random labels, moving only the weights that matter most to the forget set", "Fan et al. 2024",
         (*_BOTH, "labels", "statistics"),
         {"cifar10": {"form": "sequential", "lr": 0.013, "epochs": 10},
          "cifar100": {"form": "adam", "lr": 4e-4, "epochs": 3}, "cifar20": {"form": "adam", "lr": 2.8e-4}},
     ),
-    "sfron": Entry(
+    "sfron": MethodEntry(
         saliency.sfron, "masked, weighted ascent on the forget set in turn with descent on the retained",
         "Huang et al. 2024", (*_BOTH, "statistics"), {"cifar10": {"iterations": 3000, "epochs": 20, "clip": 7.0}},
     ),
-    "sfron_plain": Entry(
+    "sfron_plain": MethodEntry(
         saliency.sfron_plain, "the same as plain SGD under a saliency mask, without weights, cosine and clipping",
         "Over-Unlearning and Replay", (*_BOTH, "statistics"),
         {"cifar10": {"lr": 0.035, "epochs": 8, "every": 5}, "cifar100": {"lr": 0.001, "epochs": 8, "every": 5}},
     ),
-    "rum": Entry(
+    "rum": MethodEntry(
         saliency.rum, "fine-tunes, then SalUn on the third of the forget set that is memorised most",
         "Zhao et al. 2024", (*_BOTH, "labels", "statistics", "classes"),
         {"cifar10": {"lr": 0.12, "lr_relabel": 5e-4}, "cifar100": {"lr_relabel": 3e-4}},
     ),
-    "l_codec": Entry(
+    "l_codec": MethodEntry(
         codec.l_codec, "Newton removal step on the channels that explain the forget set's loss", "Mehta et al. 2022",
         (*_BOTH, "statistics", "classes"),
     ),
-    "forsaken": Entry(
+    "forsaken": MethodEntry(
         forsaken.forsaken, "a learned step that makes the forget set answer as strangers do", "Ma et al. 2022",
         ("forget", "validation", "statistics", "classes"),
     ),
-    "random_perturb": Entry(
+    "random_perturb": MethodEntry(
         forsaken.random_perturb, "adds noise to every parameter, whatever is to be forgotten: a control",
         "IAM's Forsaken as coded", (),
     ),
-    "deltagrad": Entry(
+    "deltagrad": MethodEntry(
         replay.deltagrad, "replays a training of its own without the forget set, by L-BFGS corrections",
         "Wu et al. 2020", _BOTH,
     ),
-    "task_vector": Entry(
+    "task_vector": MethodEntry(
         arithmetic.task_vector, "fine-tunes a copy on the forget set and goes the other way",
         "Ilharco et al. 2023", ("forget",),
     ),
-    "prune": Entry(
+    "prune": MethodEntry(
         pruning.prune, "draws anew the weights that the forget set moved least, then fine-tunes",
         "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3, "batch": 128}},
     ),
-    "prune_last_layer": Entry(
+    "prune_last_layer": MethodEntry(
         pruning.prune_last_layer, "the same in the last layer alone", "Forget with precision", _BOTH,
         {"cifar10": {"lr": 1e-3, "batch": 128}},
     ),
-    "prune_complex": Entry(
+    "prune_complex": MethodEntry(
         pruning.prune_complex, "draws anew what neither the forget set nor a part of the retained moved",
         "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3, "fraction": 0.02, "batch": 128}},
     ),
-    "activation_reset": Entry(
+    "activation_reset": MethodEntry(
         pruning.activation_reset, "draws anew the kernels that the forget set excites most, then fine-tunes",
         "Forget with precision", (*_BOTH, "statistics", "classes"),
         {"cifar10": {"lr": 1e-3, "fraction": 0.02, "batch": 128}},
@@ -222,7 +225,7 @@ METHODS: dict[str, Entry] = {
 }  # fmt: skip
 
 
-def lookup(name: str) -> Entry:
+def lookup(name: str) -> MethodEntry:
     """The entry of a name, or of a user's own builder given as `my_module:my_method`; wrappers wrap either.
 
     Raises:
@@ -236,7 +239,7 @@ def lookup(name: str) -> Entry:
     else:
         build = checks.lookup("unlearning method", base, {})
         about = (inspect.getdoc(build) or base).splitlines()[0]
-        entry = Entry(build, about, "yours", ())
+        entry = MethodEntry(build, about, "yours", ())
     for one in chain:
         about = f"{entry.about}; wrapped: {(inspect.getdoc(wrappers.WRAPPERS[one]) or one).splitlines()[0]}"
         needs = tuple(dict.fromkeys((*entry.needs, "forget", *WRAPPERS_NEED[one])))
@@ -249,12 +252,12 @@ def lookup(name: str) -> Entry:
     return entry
 
 
-def is_ours(name: str) -> bool:
+def is_builtin(name: str) -> bool:
     """Whether the method behind a name, wrapped or not, stands in the table."""
     return wrappers.split(name)[0] in METHODS
 
 
-def hyperparameters(entry: Entry, dataset: str = "") -> dict[str, Any]:
+def hyperparameters(entry: MethodEntry, dataset: str = "") -> dict[str, Any]:
     """Names and default values of a builder's arguments, with the data set's own values in place.
 
     Raises:
@@ -275,7 +278,7 @@ def hyperparameters(entry: Entry, dataset: str = "") -> dict[str, Any]:
     return {**found, **entry.published.get(dataset, {})}
 
 
-def binder(entry: Entry, chosen: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Method]:
+def bind_hyperparameters(entry: MethodEntry, chosen: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Method]:
     """{name: number} -> Method, with all other hyperparameters as chosen.
 
     Raises:
@@ -294,7 +297,7 @@ def binder(entry: Entry, chosen: Mapping[str, Any]) -> Callable[[Mapping[str, An
     return build
 
 
-def _check_values(entry: Entry, chosen: Mapping[str, Any]) -> None:
+def _check_values(entry: MethodEntry, chosen: Mapping[str, Any]) -> None:
     in_table = any(wrappers.innermost(entry.build) is one.build for one in METHODS.values())
     if in_table and "compat" in chosen:
         checks.choice("compat", chosen["compat"], COMPATS)
@@ -309,7 +312,7 @@ def _check_values(entry: Entry, chosen: Mapping[str, Any]) -> None:
                 checks.in_range(f"hyperparameter {name}", number, 0, high)
 
 
-def _check_phases(entry: Entry, method: Method) -> None:
+def _check_phases(entry: MethodEntry, method: Method) -> None:
     def need(what: str, value: int, low: int) -> None:
         if value < low:
             raise errors.ConfigError(f"{entry.build.__name__} asks for {what} = {value}; at least {low} is possible.")
@@ -318,22 +321,22 @@ def _check_phases(entry: Entry, method: Method) -> None:
     need("phases", len(method.phases), 1)
     for phase in method.phases:
         need("epochs", phase.epochs, 0)
-        need("stop", phase.stop, 0)
-        for move in phase.moves:
-            need("every", move.every, 1)
+        need("stop", phase.max_steps, 0)
+        for move in phase.gradient_steps:
+            need("every", move.interval, 1)
         estimates = (*phase.estimates.values(), *phase.every_epoch.values())
-        for reads in (phase.reads, *(one.reads for one in estimates)):
+        for reads in (phase.stream_specs, *(one.stream_specs for one in estimates)):
             for one in reads.values():
                 need("rows per batch", one.batch, 0)
 
 
-def swept(entry: Entry, chosen: Mapping[str, Any]) -> tuple[str, ...]:
+def swept(entry: MethodEntry, chosen: Mapping[str, Any]) -> tuple[str, ...]:
     """Hyperparameters that may differ between members: those whose default is a float."""
     defaults = hyperparameters(entry)
     return tuple(name for name in chosen if isinstance(defaults.get(name), float))
 
 
-def assigned(entry: Entry, name: str, text: str) -> Any:
+def parse_hyperparameter(entry: MethodEntry, name: str, text: str) -> Any:
     """The value of hyperparameter `name` from the text of a command line, with the type of its default.
 
     Raises:

@@ -67,7 +67,7 @@ def draw(sizes: Sizes) -> Case:
     inputs = generator.normal(size=(sizes.rows, sizes.features)).astype(np.float32)
     slope = generator.normal(size=sizes.features)
     labels = (inputs @ slope + generator.normal(0, 2, sizes.rows) > 1).astype(np.int32)
-    pool = plan.Pools(np.arange(sizes.rows), np.arange(2), np.arange(2))
+    pool = plan.SideRows(np.arange(sizes.rows), np.arange(2), np.arange(2))
     wanted = plan.Sizes(sizes.originals, sizes.set_size, sizes.deletions)
     drawn = plan.draw(pool, wanted, np.random.RandomState(0), np.random.RandomState(1))
     return Case(inputs, labels, plan.membership(drawn, 0, sizes.rows)[0])
@@ -87,11 +87,11 @@ def trained(case: Case, task: Any, batch: int, epochs: int) -> Callable[[], Any]
         key=keys.root(0), steps=population.steps_per_epoch(stream, batch),
         constants={"learning_rate": np.full(members, 0.01, np.float32), "weight_decay": np.zeros(members, np.float32)},
     )  # fmt: skip
-    lifting, data = population.make("map"), population.Resident(case.inputs, case.labels)
-    program = training.compile_epoch(job, data, lifting)
+    mapping, data = population.make_mapping("map"), population.DeviceDataset(case.inputs, case.labels)
+    program = training.compile_epoch(job, data, mapping)
 
     def work() -> Any:
-        *_, latest = population.train(job, data, epochs, lifting, program=program)
+        *_, latest = population.train(job, data, epochs, mapping, program=program)
         return population.variables(population.host(latest).state)
 
     return work

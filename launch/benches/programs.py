@@ -19,7 +19,7 @@ import optax
 from jaxunlearn import keys, models, population, settings, trees
 from jaxunlearn.data.augmentation import augment
 from jaxunlearn.data.formats import arrays
-from jaxunlearn.population import capacity, lift, streams, training
+from jaxunlearn.population import capacity, executor, streams, training
 from jaxunlearn.records import Dataset
 from jaxunlearn.runs import experiments, roles
 from jaxunlearn.runs.execution import scratch
@@ -69,7 +69,7 @@ class Engine(NamedTuple):
     """
 
     epochs: Iterator[population.Progress]
-    program: lift.Compiled
+    program: executor.Compiled
     compile_seconds: float
     model_steps: int
 
@@ -103,22 +103,22 @@ def build(case: Case, members: int) -> Problem:
         line[np.random.default_rng(member).choice(pool, case.rows, replace=False)] = True
     role = roles.RoleSpec("bench", bench, table, np.zeros(rows, bool), np.arange(0), {}, 1, "bench")
     job = scratch.make_job(role, role.member_ids)
-    initial = trees.to_host(training.init_carry(job, lift.make("vmap", 1, 1)))
+    initial = trees.to_host(training.init_carry(job, executor.make_mapping("vmap", 1, 1)))
     return Problem(role, job, initial)
 
 
 def engine(problem: Problem, members: int, devices: int = 0) -> Engine:
     """The engine on the first `members` members; devices 0 = what the settings choose on this machine."""
-    lifting = experiments.lifting(problem.role.experiment, members)
+    mapping = experiments.member_mapping(problem.role.experiment, members)
     if devices:
-        lifting = lift.make(lifting.mapping, lifting.group, devices)
+        mapping = executor.make_mapping(mapping.kind, mapping.group, devices)
     job = scratch.make_job(problem.role, problem.role.member_ids[:members])
-    data = lift.place(experiments.resident(problem.role.experiment), lifting, shared=True)
+    data = executor.place(experiments.device_dataset(problem.role.experiment), mapping, shared=True)
     begun = time.perf_counter()
-    program = training.compile_epoch(job, data, lifting)
+    program = training.compile_epoch(job, data, mapping)
     seconds = time.perf_counter() - begun
     carry = trees.take(problem.initial, slice(members))
-    epochs = training.train(job, data, _FOREVER, lifting, program=program, carry=carry)
+    epochs = training.train(job, data, _FOREVER, mapping, program=program, carry=carry)
     return Engine(epochs, program, seconds, members * job.steps)
 
 

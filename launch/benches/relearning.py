@@ -111,7 +111,7 @@ def draw(sizes: Sizes) -> Case:
         rows[0], rows[10 - sizes.unseen :], np.concatenate(rows[1 : 10 - sizes.unseen]), 0, size=sizes.probes,
         repeats=sizes.repeats, companions=sizes.companions,
     )  # fmt: skip
-    data = population.Resident((inputs / 16).astype(np.float32), labels.astype(np.int32))
+    data = population.DeviceDataset((inputs / 16).astype(np.float32), labels.astype(np.int32))
     return Case(module, victims, data, relearning.crossed(drawn, [0], sizes.rates))
 
 
@@ -123,13 +123,13 @@ def together(case: Case) -> Callable[[], Any]:
     from jaxunlearn.attacks.relearning import running
     from jaxunlearn.population import training
 
-    lifting = population.make("map", GROUP)
+    mapping = population.make_mapping("map", GROUP)
     own = running.task(case.module, lambda inputs, key, is_train: inputs, MOMENTUM)
     begun = trees.take(case.victims, case.trials.victim)
     members = running.members_of(case.trials, begun, running.no_momentum(begun), np.arange(len(case.trials.victim)))
     job = running.job_of(own, members, keys.root(0))
-    program = training.compile_epoch(job, case.data, lifting)
-    return lambda: running.run(job, 1, case.data, lifting, program).accuracy
+    program = training.compile_epoch(job, case.data, mapping)
+    return lambda: running.run(job, 1, case.data, mapping, program).accuracy
 
 
 def _plain(case: Case) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -67,7 +67,7 @@ def time_rows(sizes: Sizes, say: Say) -> list[Row]:
     from jaxunlearn import scores
 
     evidence = draw(sizes)
-    options = scores.Options(levels=sizes.levels)
+    options = scores.Options(interpolation_steps=sizes.levels)
     rows = []
     for name, (here, plain, target) in pairs(evidence, options).items():
         say(name)
@@ -121,7 +121,7 @@ def pairs(evidence: Any, options: Any) -> dict[str, tuple[Callable[[], Any], Cal
 
     labels, others = evidence.labels, evidence.population_labels
     temperature, a, gamma = options.constants.temperature, options.constants.offline_a, options.gamma
-    measured = scores.measure(evidence, options)
+    measured = scores.signals_pass(evidence, options)
     u, o, s = measured.unlearned, measured.original, measured.shadows
     z, zs = measured.population_unlearned, measured.population_shadows
     odds, level = (u.log_odds, o.log_odds, s.log_odds), options.levels
@@ -130,7 +130,9 @@ def pairs(evidence: Any, options: Any) -> dict[str, tuple[Callable[[], Any], Cal
         ("gumbel", "pooled", IAM_TARGET), ("gumbel", "per_sample", None), ("norm", "pooled", None),
         ("norm", "per_sample", None), ("ecdf", "pooled", None), ("kde", "pooled", None),
     ):  # fmt: skip
-        ours = functools.partial(iam.interpolate, odds[1], odds[0], odds[2], levels=level, family=family, spread=spread)
+        ours = functools.partial(
+            iam.interpolate, odds[1], odds[0], odds[2], interpolation_steps=level, family=family, std=spread
+        )
         found[f"IAM {family} {spread.replace('_', ' ')}"] = (
             ours, functools.partial(plain.iam, odds[1], odds[0], odds[2], level, family, spread), target,
         )  # fmt: skip
@@ -224,7 +226,7 @@ def memory_rows(sizes: Sizes, say: Say) -> list[Row]:
             shadow_train_labels=small.shadow_train_labels[:shadows],
         )  # fmt: skip
         say("scoring them")
-        peak = peak_anonymous_bytes(lambda: _all(evidence, scores.Options(levels=sizes.levels)))
+        peak = peak_anonymous_bytes(lambda: _all(evidence, scores.Options(interpolation_steps=sizes.levels)))
     size = shadows * one
     name = f"anonymous memory at its peak while scoring, over the input ({progress.size(size)}, memory-mapped)"
     facts = {**_facts(sizes), "samples": rows, "shadows": shadows, "peak_bytes": peak, "input_bytes": size}

@@ -113,7 +113,7 @@ def ways_of(sizes: Sizes) -> dict[str, Callable[[], dict[str, Any]]]:
     from jaxunlearn.scores import texts
 
     given = draw(sizes)
-    options = scores.Options(tokens=scores.Options().tokens._replace(levels=sizes.levels))
+    options = scores.Options(tokens=scores.Options().tokens._replace(interpolation_steps=sizes.levels))
     names = list(jax.eval_shape(lambda values: texts.score_arrays(values, options), given))
     # What a program does not hand out, its compiler leaves out: each reads the tokens for its own score only.
     alone = [jax.jit(lambda values, name=name: texts.score_arrays(values, options)[name]) for name in names]

@@ -120,7 +120,7 @@ def warm_rows(method: str, quick: bool, say: Say) -> list[Row]:
 def _variant(method: str, members: int) -> Variant:
     """Training epochs of all ten forget sets, `members` at a time, by a program compiled once."""
     prepared = [_setup(method, np.arange(first, first + members)) for first in range(0, SETS, members)]
-    index = next(i for i, (phase, _) in enumerate(running.phases(prepared[0])) if phase.moves)
+    index = next(i for i, (phase, _) in enumerate(running.phases(prepared[0])) if phase.gradient_steps)
     jobs = []
     for one in prepared:
         # The start of the first training phase, estimates included, is made once: the epochs are what is timed.
@@ -129,11 +129,11 @@ def _variant(method: str, members: int) -> Variant:
         jobs.append(running.job_of(one, index, _initial(one, index), point["memory"], point["estimates"]))
     # The carry of a population that begins is given: making it would compile a program in every call.
     carries = [
-        training.Carry(job.initial, np.full(len(one.numbers), running.NEVER, np.int32))
+        training.Carry(job.initial, np.full(len(one.member_ids), running.NOT_DIVERGED, np.int32))
         for job, one in zip(jobs, prepared, strict=True)
     ]
-    lifting = prepared[0].lifting
-    program = training.compile_epoch(jobs[0], prepared[0].data, lifting)
+    member_mapping = prepared[0].mapping
+    program = training.compile_epoch(jobs[0], prepared[0].data, member_mapping)
     epochs = running.phases(prepared[0])[index][0].epochs
     steps = sum(
         population.model_steps(np.asarray(next(iter(job.streams.values())).num_rows), next(iter(job.batches.values())))
@@ -142,14 +142,14 @@ def _variant(method: str, members: int) -> Variant:
 
     def call() -> float:
         for job, one, carry in zip(jobs, prepared, carries, strict=True):
-            for report in population.train(job, one.data, epochs, lifting, program=program, carry=carry):
+            for report in population.train(job, one.data, epochs, member_mapping, program=program, carry=carry):
                 jax.block_until_ready(report.carry)
         return 0.0
 
     return Variant(f"{members} at a time", call, float(steps * epochs))
 
 
-def _initial(one: running.Setup, index: int) -> population.State:
+def _initial(one: running.UnlearningJob, index: int) -> population.State:
     """The state before the first step of a phase that starts from the original."""
     variables: dict[str, Any] = dict(one.originals)
     params = variables.pop("params")
@@ -158,7 +158,7 @@ def _initial(one: running.Setup, index: int) -> population.State:
     return jax.tree.map(np.asarray, population.State(params, variables, optimizer))
 
 
-def _setup(method: str, sets: np.ndarray) -> running.Setup:
+def _setup(method: str, sets: np.ndarray) -> running.UnlearningJob:
     """The digits study's forget sets `sets` with random originals: speed does not depend on the weights."""
     config = settings.defaults()
     config.train.learning_rate = 0.05
@@ -169,11 +169,11 @@ def _setup(method: str, sets: np.ndarray) -> running.Setup:
     hyper = unlearn.hyperparameters(entry, "digits")
     target, forget = np.asarray(split.target), np.asarray(split.forget)
     variables = jax.vmap(lambda key: bench.task.init(key))(jax.vmap(lambda i: keys.at(keys.root(0), i))(sets))
-    network = experiments.build_network(chosen, bench.dataset, bench.policy.conv)
-    return running.Setup(
-        network, experiments.resident(bench), registry.binder(entry, hyper), {},
+    network = experiments.build_network(chosen, bench.dataset, bench.mapping_policy.conv)
+    return running.UnlearningJob(
+        network, experiments.device_dataset(bench), registry.bind_hyperparameters(entry, hyper), {},
         jax.tree.map(np.asarray, population.variables(variables)), [np.flatnonzero(forget[r]) for r in sets],
         [target[~forget[r][target]] for r in sets], np.asarray(split.population), sets.astype(np.int32),
-        np.zeros(len(sets), np.int32), keys.root(1), experiments.lifting(bench, len(sets)), "frozen",
+        np.zeros(len(sets), np.int32), keys.root(1), experiments.member_mapping(bench, len(sets)), "frozen",
         chosen.train.batch,
     )  # fmt: skip

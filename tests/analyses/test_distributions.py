@@ -10,7 +10,7 @@ from jaxunlearn import arrays, errors, settings
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.evaluation import distributions, sections
-from jaxunlearn.analyses.evaluation.measures import Choices, Parts, groups_of
+from jaxunlearn.analyses.evaluation.measures import EvaluationOptions, Subsets, groups_of
 from jaxunlearn.metrics import distribution
 from jaxunlearn.report.figures import embeddings
 from jaxunlearn.runs.drivers import array_input
@@ -57,7 +57,9 @@ def test_a_clump_is_told_from_a_scattered_class_and_features_count_where_they_ar
     # The numbers are those of the kernels on the logits of forgotten, then retained samples.
     raw = given_arrays()
     points = distribution.embed(np.concatenate([raw["forget"], raw["retain"]]))
-    alone = distribution.measure(points, np.r_[raw["forget_labels"], raw["retain_labels"]], np.arange(200) < 40)
+    alone = distribution.measure_distribution(
+        points, np.r_[raw["forget_labels"], raw["retain_labels"]], np.arange(200) < 40
+    )
     assert unlearned["overlap_sum"][0] == pytest.approx(alone.overlap.sum, rel=1e-6)
     assert unlearned["distribution_variance"][0] == pytest.approx(alone.variance)
 
@@ -78,9 +80,9 @@ def test_a_clump_is_told_from_a_scattered_class_and_features_count_where_they_ar
 
 
 def test_a_bounded_draw_is_the_same_for_all_roles_and_keeps_enough_forgotten_samples():
-    parts = Parts(*np.zeros((len(Parts._fields), 2, 5000), bool))
+    parts = Subsets(*np.zeros((len(Subsets._fields), 2, 5000), bool))
     parts.forget[:, :100], parts.retain[:, 100:4100] = True, True
-    choices = Choices(EvaluateSettings(tsne_rows=500), ("distribution",), seed=3)
+    choices = EvaluationOptions(EvaluateSettings(tsne_rows=500), ("distribution",), seed=3)
     rows = distributions.rows_of(parts, 0, choices)
     assert len(np.unique(rows)) == 500 and (rows < 100).sum() == 50 and (np.diff(rows) > 0).all()
     np.testing.assert_array_equal(rows, distributions.rows_of(parts, 0, choices))
@@ -91,15 +93,15 @@ def test_a_bounded_draw_is_the_same_for_all_roles_and_keeps_enough_forgotten_sam
 
 def test_models_that_diverged_have_no_numbers():
     rng = np.random.default_rng(0)
-    parts = Parts(*np.zeros((len(Parts._fields), 2, 40), bool))
+    parts = Subsets(*np.zeros((len(Subsets._fields), 2, 40), bool))
     parts.forget[:, :10], parts.retain[:, 10:] = True, True
     features = rng.normal(size=(2, 40, 3))
     features[0] = np.nan
-    choices = Choices(EvaluateSettings(), ("distribution",))
-    found = distributions.measure(features, np.arange(40) % 3, parts, choices, np.array([False, True]))
+    choices = EvaluationOptions(EvaluateSettings(), ("distribution",))
+    found = distributions.measure_distributions(features, np.arange(40) % 3, parts, choices, np.array([False, True]))
     assert np.isnan(found["silhouette"][0]) and np.isfinite([found[name][1] for name in distributions.NUMBERS]).all()
     assert len(found["points"]) == 40
-    nobody = distributions.measure(features, np.arange(40) % 3, parts, choices, np.zeros(2, bool))
+    nobody = distributions.measure_distributions(features, np.arange(40) % 3, parts, choices, np.zeros(2, bool))
     assert len(nobody["points"]) == 0 and np.isnan(nobody["overlap_sum"]).all()
 
 

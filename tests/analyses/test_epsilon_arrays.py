@@ -12,7 +12,7 @@ from absl import flags
 from jaxunlearn import arrays, errors, settings, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
-from jaxunlearn.analyses.epsilon import measures, sections, sentences
+from jaxunlearn.analyses.epsilon import measures, sections, wording
 from jaxunlearn.metrics.epsilon import epsilon, epsilon_bounds
 from jaxunlearn.runs.drivers import array_input
 from launch import _entry
@@ -99,16 +99,16 @@ def test_a_published_folder_gives_the_published_numbers_in_order(folder):
     reference = np.load(GOLDEN / "real_epsilon.npz")
     given = opened(str(folder), bootstrap=20)
     found = measured(given)
-    assert list(found.numbers) == ["baseline", *sorted(APPROACHES)]
+    assert list(found.approaches) == ["baseline", *sorted(APPROACHES)]
     for name in APPROACHES:
-        one = found.numbers[name]
+        one = found.approaches[name]
         np.testing.assert_allclose(one.epsilon, reference[f"{name}__eps"][rows["rows"]], atol=1e-9)
         np.testing.assert_allclose(one.challenge.epsilon, reference[f"{name}__challenge_eps"][rows["rows"]], atol=1e-5)
         ratio = reference[f"{name}__challenge_final_score"] / reference[f"{name}__challenge_forget_score"]
         np.testing.assert_allclose(one.challenge.final, one.challenge.forget * ratio, rtol=1e-9)
         assert one.interval.low < one.summary.median < one.interval.high
         np.testing.assert_allclose(one.curve[5], one.summary.median)
-        assert (one.bound <= one.bound_ceiling).all() and np.median(one.bound) <= one.summary.median
+        assert (one.bound <= one.max_bound).all() and np.median(one.bound) <= one.summary.median
     assert found.order == ("prune", "activation_reset", "finetune", "poison")
     main = sections.sections(found)[0]
     for name in ("baseline", *APPROACHES):
@@ -120,10 +120,10 @@ def test_a_published_folder_gives_the_published_numbers_in_order(folder):
             np.testing.assert_allclose(
                 [told.value, told.low, told.high], 100 * np.array([mean, mean - half, mean + half])
             )
-    assert found.beyond["prune"].high < 0 < found.beyond["poison"].low
-    assert found.numbers["baseline"].sizes == (40, 40)
+    assert found.gap_to_finetuning["prune"].high < 0 < found.gap_to_finetuning["poison"].low
+    assert found.approaches["baseline"].sizes == (40, 40)
     kept = sections.arrays(found, {"ids": rows["rows"]})
-    np.testing.assert_array_equal(kept["prune__epsilon"], found.numbers["prune"].epsilon)
+    np.testing.assert_array_equal(kept["prune__epsilon"], found.approaches["prune"].epsilon)
     assert {"labels", "deltas", "prune__proved", "prune__challenge", "prune__median_by_delta"} <= set(kept)
 
 
@@ -140,7 +140,7 @@ def test_an_archive_gives_the_same_as_a_folder(folder, tmp_path):
     path = saved(tmp_path / "a.npz", labels=labels, retain=rows["retain"],
                  **{name: rows[name] for name in APPROACHES}, **named)  # fmt: skip
     first, second = (opened(str(one), **QUICK) for one in (folder, path))
-    assert first.asked == second.asked
+    assert first.options == second.options
     first, second = first.modes["running"], second.modes["running"]
     np.testing.assert_array_equal(first.retrained, second.retrained)
     np.testing.assert_array_equal(first.labels, second.labels)
@@ -165,8 +165,8 @@ def test_a_baseline_that_is_given_is_ignored_and_the_real_one_can_be_had_alone(f
     assert approaches(opened(path)).keys() == {"mine"}
     alone = opened(str(folder), approach=("baseline",), **QUICK)
     found = measured(alone)
-    assert list(found.numbers) == ["baseline"] and np.isfinite(found.numbers["baseline"].summary.median)
-    assert sentences.in_words(found).startswith("Halves of the retrained models")
+    assert list(found.approaches) == ["baseline"] and np.isfinite(found.approaches["baseline"].summary.median)
+    assert wording.in_words(found).startswith("Halves of the retrained models")
     assert "sample" in sections.sections(found, (3,))[-1].figure.axes[0].get_title(loc="left")
 
 
@@ -176,7 +176,7 @@ def test_a_regression_is_judged_by_its_squared_error(tmp_path):
                  mine=golden["age0__preds_unlearn"])  # fmt: skip
     given = opened(path, bootstrap=5)
     found = measured(given)
-    one = found.numbers["mine"]
+    one = found.approaches["mine"]
     np.testing.assert_allclose(one.epsilon, golden["age0__per_sample_d0.05"], atol=1e-5)
     assert one.challenge is None and found.is_regression
     errors_made = np.abs(golden["age0__preds_unlearn"] - golden["age0__labels"][:, None])
@@ -191,7 +191,7 @@ def test_a_chosen_score_and_samples_reach_table_and_figure(tmp_path):
     given = opened(path, samples=(4, 1), **QUICK | {"score": "margin", "delta": 0.2})
     found = measured(given)
     expected = epsilon.epsilon_hat(made["retrained"], made["mine"], made["labels"], 0.2, score="margin")
-    np.testing.assert_array_equal(found.numbers["mine"].epsilon, expected)
+    np.testing.assert_array_equal(found.approaches["mine"].epsilon, expected)
     figure = sections.sections(found, given.samples)[-1].figure
     assert [axes.get_title(loc="left").split(",")[0] for axes in figure.axes] == ["sample 4", "sample 1"]
     assert len(figure.axes[0].patches) == 4  # each group filled and outlined
@@ -203,7 +203,7 @@ def test_the_loss_with_the_label_row_is_the_published_one(tmp_path):
     given = opened(path, compat="faithful", **QUICK | {"score": "loss"})
     found = measured(given)
     reference = np.load(GOLDEN / "real_epsilon.npz")["poison__eps_loss"][rows["rows"]]
-    np.testing.assert_allclose(found.numbers["poison"].epsilon, reference, atol=1e-6)
+    np.testing.assert_allclose(found.approaches["poison"].epsilon, reference, atol=1e-6)
     assert found.margins["poison"][0].shape == (63, 80)  # figures show margins, of real models only
 
 
@@ -214,14 +214,14 @@ def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path
     found = measured(given)
     assert any("the baseline's halves: 2 + 2 models" in note for note in measures.notes(found))
     assert any("mine: 5 + 5 models" in note for note in measures.notes(found))
-    assert found.behind["copy"].value == 0 == found.behind["mine"].value
-    assert "might put these before" in sentences.in_words(found)
+    assert found.gap_to_best["copy"].value == 0 == found.gap_to_best["mine"].value
+    assert "might put these before" in wording.in_words(found)
 
 
 def test_a_delta_at_which_no_rule_is_of_use_is_said(tmp_path):
     path = saved(tmp_path / "a.npz", **small())
     found = measured(opened(path, **QUICK | {"delta": 0.999}))
-    assert sentences.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
+    assert wording.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
     assert "show no finite epsilon-hat at this delta" in sections.sections(found)[0].text
 
 
@@ -229,12 +229,12 @@ def test_models_that_are_told_apart_without_error_are_not_called_hard_to_tell(tm
     made = small(models=5)
     far = made["retrained"] + 50 * np.eye(3, dtype="f4")[made["labels"]][:, None]
     found = measured(opened(saved(tmp_path / "a.npz", **made | {"mine": far}), **QUICK))
-    said = sentences.in_words(found)
+    said = wording.in_words(found)
     assert "hardest" not in said and "Easiest" not in said
     assert said.startswith("Told apart from retraining without error, on most samples: mine.")
     only = {"mine": far, "mine2": made["mine"]}
     found = measured(opened(saved(tmp_path / "b.npz", **made | only), **QUICK))
-    assert sentences.in_words(found).startswith(
+    assert wording.in_words(found).startswith(
         "Smallest of 2 approaches, chosen after looking: mine2, median epsilon-hat "
     )
     main = sections.sections(found)[0].table
@@ -246,9 +246,10 @@ def test_what_has_no_finite_number_gets_no_plot_and_no_empty_promise(tmp_path):
     made["mine"] = made["retrained"] + 50 * np.eye(3, dtype="f4")[made["labels"]][:, None]
     found = measured(opened(saved(tmp_path / "a.npz", **made), **QUICK | {"sweep": True, "delta": 0.55}))
     numbers = {
-        name: one._replace(curve=np.full_like(one.curve, np.inf), ceiling=-0.105) for name, one in found.numbers.items()
+        name: one._replace(curve=np.full_like(one.curve, np.inf), max_finite=-0.105)
+        for name, one in found.approaches.items()
     }
-    made = {one.name: one for one in sections.sections(found._replace(numbers=numbers))}
+    made = {one.name: one for one in sections.sections(found._replace(approaches=numbers))}
     assert "epsilon_delta" not in made and "above -" not in made["epsilon"].text
     assert made["epsilon"].text.startswith(
         "2 + 2 models are too few to show a difference at this delta: epsilon-hat is at most -0.105, or infinite"

@@ -9,7 +9,7 @@ from jaxunlearn import arrays, errors, settings, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.analyses.evaluation import measures, sections
-from jaxunlearn.analyses.evaluation.measures import Choices, Parts
+from jaxunlearn.analyses.evaluation.measures import EvaluationOptions, Subsets
 from jaxunlearn.metrics import utility
 from jaxunlearn.metrics.conformal import conformal
 from jaxunlearn.records import Design
@@ -19,7 +19,7 @@ from launch import _entry, evaluate
 
 EVALUATION = ANALYSES["evaluation"]
 QUIET = Context(lambda line: None, lambda *step: None, lambda name, facts, compute: compute())
-CHOICES = Choices(EvaluateSettings(), measures.GROUPS)
+CHOICES = EvaluationOptions(EvaluateSettings(), measures.GROUPS)
 SIZES = {"forget": 60, "retain": 300, "test": 120, "calibration": 80}
 
 
@@ -43,7 +43,7 @@ def whole(models):
     owner = np.repeat(names, [SIZES[name] for name in names])
     masks = {name: np.repeat((owner == name)[None], len(models), 0) for name in names}
     nothing = np.zeros_like(masks["forget"])
-    return values, labels, Parts(**masks, test_forget=nothing, calibration_forget=nothing)
+    return values, labels, Subsets(**masks, test_forget=nothing, calibration_forget=nothing)
 
 
 def trained_and_retrained():
@@ -61,7 +61,7 @@ def test_numbers_of_a_trained_and_of_a_retrained_model():
     trained, retrained = trained_and_retrained()
     values, labels, parts = whole([trained, retrained])
     goal = np.stack([values[1], values[1]])
-    found = measures.measure(values, labels, parts, CHOICES, goal, np.zeros_like(values[0]))
+    found = measures.measure_models(values, labels, parts, CHOICES, goal, np.zeros_like(values[0]))
     for model, one in enumerate((trained, retrained)):
         accuracy = {name: (logits.argmax(-1) == known).mean() for name, (logits, known) in one.items()}
         numbers = found["UA"][model], found["RA"][model], found["TA"][model]
@@ -92,8 +92,8 @@ def test_a_diverged_model_has_no_numbers_and_changes_no_others():
     broken = values.copy()
     broken[0] = np.nan
     choices = CHOICES._replace(groups=("conformal", "thresholds"))
-    alone = measures.measure(values[1:], labels, Parts(*(part[1:] for part in parts)), choices)
-    found = measures.measure(broken, labels, parts, choices, is_alive=np.array([False, True]))
+    alone = measures.measure_models(values[1:], labels, Subsets(*(part[1:] for part in parts)), choices)
+    found = measures.measure_models(broken, labels, parts, choices, is_alive=np.array([False, True]))
     for name, numbers in alone.items():
         assert np.isnan(found[name][0]).all()
         np.testing.assert_allclose(found[name][1], numbers[0])
@@ -105,7 +105,7 @@ def test_what_only_some_forget_sets_have_is_missing_for_the_others():
     test, gone = parts.test.copy(), np.zeros_like(parts.test)
     for model in (0, 2):  # for these, class 0 is a class that vanished
         gone[model] = test[model] & (labels == 0)
-    found = measures.measure(values, labels, parts._replace(test=test & ~gone, test_forget=gone), CHOICES)
+    found = measures.measure_models(values, labels, parts._replace(test=test & ~gone, test_forget=gone), CHOICES)
     for name in ("UA_test", "miacr_test_excluded", "cr_test_forget"):
         is_there = np.isfinite(found[name]).reshape(3, -1).all(1)
         np.testing.assert_array_equal(is_there, [True, False, True], err_msg=name)
@@ -121,11 +121,11 @@ def test_thresholds_of_a_forgotten_class_from_its_own_or_from_retained_classes()
     place = np.arange(600) % 4
     masks = [(labels == 2) & (place == 0), (labels != 2) & (place == 0), (labels != 2) & (place == 1),
              (labels != 2) & (place > 1), (labels == 2) & (place == 1), (labels == 2) & (place > 1)]  # fmt: skip
-    parts = Parts(*(mask[None] for mask in masks))
+    parts = Subsets(*(mask[None] for mask in masks))
     found = {}
     for source in ("retain", "own"):
-        choices = Choices(EvaluateSettings(qhat=source), ("conformal",))
-        found[source] = measures.measure(logits[None], labels, parts, choices)
+        choices = EvaluationOptions(EvaluateSettings(qhat=source), ("conformal",))
+        found[source] = measures.measure_models(logits[None], labels, parts, choices)
         sets = measures.sets_of(logits[None], labels, parts, choices, found[source])
         for part in ("forget", "test", "test_forget"):
             inside = getattr(parts, part)[0]
@@ -138,8 +138,8 @@ def test_thresholds_of_a_forgotten_class_from_its_own_or_from_retained_classes()
 
 def test_sizes_of_sets_of_many_classes_are_counted_in_full():
     values, labels = np.zeros((1, 2, 40_000), "f4"), np.zeros(2, int)
-    parts = Parts(*np.zeros((len(Parts._fields), 1, 2), bool))
-    choices = Choices(EvaluateSettings(alphas=(0.1,)), ("conformal",))
+    parts = Subsets(*np.zeros((len(Subsets._fields), 1, 2), bool))
+    choices = EvaluationOptions(EvaluateSettings(alphas=(0.1,)), ("conformal",))
     sets = measures.sets_of(values, labels, parts, choices, {"q_hat": np.array([[1.0]])})
     assert sets["size"].tolist() == [[[40_000, 40_000]]]
 
@@ -192,7 +192,7 @@ def test_the_door_gives_the_numbers_of_the_arrays_logits_or_probabilities(tmp_pa
     found = evaluated(opened(write(tmp_path / "a.npz")))
     values, labels, parts = whole([trained])
     goal = whole([retrained])[0]
-    wanted = measures.measure(values, labels, parts, CHOICES, goal, np.zeros_like(values[0]))
+    wanted = measures.measure_models(values, labels, parts, CHOICES, goal, np.zeros_like(values[0]))
     for name in ("UA", "TA", "cr_forget", "coverage_test", "activation_distance", "zrf", "entropy_mia"):
         np.testing.assert_allclose(found.roles["unlearned"][name], wanted[name], err_msg=name)
     outputs_only = [name for part in SIZES for name in (part, f"retrained_{part}")] + ["untrained_forget"]
@@ -263,7 +263,7 @@ def without_class(part):
         ({}, (), {"alphas": (1.0,)}, errors.ConfigError, "alpha = 1.0"),
         ({}, (), {"metrics": ("crr",)}, errors.ConfigError, "unknown group of metrics 'crr'"),
         ({}, (), {"score": "laac"}, errors.ConfigError, "Did you mean 'lac'"),
-        ({}, (), {"headline": 0.3}, errors.ConfigError, "is none of evaluate.alphas"),
+        ({}, (), {"report_alpha": 0.3}, errors.ConfigError, "is none of evaluate.alphas"),
         ({"forget": np.zeros((60, 5), "V2")}, (), {}, errors.DataError, "dtype .V2, .*do not keep bfloat16"),
         ({"retain_labels": np.full(300, 0.5)}, (), {}, errors.DataError, "retain_labels has dtype float64"),
         ({}, (), {"compat": "faithfull"}, errors.ConfigError, "Did you mean 'faithful'"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import settings
-from jaxunlearn.analyses.epsilon import measures, sentences
+from jaxunlearn.analyses.epsilon import measures, wording
 from jaxunlearn.analyses.epsilon import sections as epsilon_sections
 from jaxunlearn.analyses.evaluation import sections
 from jaxunlearn.metrics.epsilon import epsilon_bounds
@@ -90,10 +90,10 @@ def test_the_study_of_methods_speaks_of_the_same_comparison():
     nothing = methods.records.Finding(math.nan)
     known = [methods.records.Finding(value) for value in (0.6, 0.6, 0.5)]
     named = {"original": role(0.0, 1), "retrained": role(0.2, 2), "unlearned:near": role(0.19, 3)}
-    seen = {name: methods.Seen(*known) for name in named}
+    seen = {name: methods.MembershipSummary(*known) for name in named}
     said = clean(methods.in_words(unlearn.Summary(named, 0.0, Design("per_set", 6)), seen))
     assert "near is closer to retraining in UA, RA and TA than doing nothing" in said
-    seen["retrained"] = methods.Seen(nothing, nothing, nothing)
+    seen["retrained"] = methods.MembershipSummary(nothing, nothing, nothing)
     said = clean(methods.in_words(unlearn.Summary(named, 0.0, Design("per_set", 6)), seen))
     assert said.startswith("The retrained models diverged")
 
@@ -130,20 +130,20 @@ def told(samples=12, count=24, bootstrap=40, **shifts):
     chosen = settings.resolve({"epsilon": {"metric": "epsilon", "sweep": False, "bootstrap": bootstrap}}).epsilon
     approaches = {name: models(shift, seed, count, samples) for seed, (name, shift) in enumerate(shifts.items(), 1)}
     retrained = models(0.0, 0, count, samples)
-    return measures.measure(retrained, approaches, LABELS[:samples], measures.Asked(chosen), {})
+    return measures.measure_approaches(retrained, approaches, LABELS[:samples], measures.EpsilonOptions(chosen), {})
 
 
 def test_an_approach_is_named_only_where_it_beats_doing_nothing():
-    said = clean(sentences.in_words(told(original=2.0, near=0.1, far=1.9)))
+    said = clean(wording.in_words(told(original=2.0, near=0.1, far=1.9)))
     assert said.startswith(
         "Hardest to tell from retraining, and harder than doing nothing, is near: median epsilon-hat"
     )
     assert "Smallest of 2 approaches, chosen after looking." in said
-    said = clean(sentences.in_words(told(original=0.1, a=1.8, b=1.9)))
+    said = clean(wording.in_words(told(original=0.1, a=1.8, b=1.9)))
     assert said.startswith("No approach is closer to retraining than doing nothing (median epsilon-hat ")
-    tie = clean(sentences.in_words(told(original=1.0, a=1.0, b=1.0)))
+    tie = clean(wording.in_words(told(original=1.0, a=1.0, b=1.0)))
     assert tie.startswith("No approach is closer") and "might put these before" in tie
-    said = clean(sentences.in_words(told(bootstrap=0, original=2.0, near=0.1)))
+    said = clean(wording.in_words(told(bootstrap=0, original=2.0, near=0.1)))
     assert said.startswith("Without intervals no approach is called closer")
 
 
@@ -152,35 +152,35 @@ def test_doing_nothing_and_the_baseline_are_never_the_best():
     assert found.order == ("a", "b") and measures.ranked(found) == ["baseline", "original", "a", "b"]
     table = epsilon_sections.sections(found)[0].table
     assert {"baseline", "original"} <= set(table.baselines) and [row[0] for row in table.rows][1] == "original"
-    unknown = clean(sentences.in_words(told(a=1.0, b=2.0)))
+    unknown = clean(wording.in_words(told(a=1.0, b=2.0)))
     assert unknown.startswith("Smallest of 2 approaches, chosen after looking: a, median epsilon-hat ")
     assert "Doing nothing was not measured" in unknown
 
 
 def test_infinite_medians_have_sentences_instead_of_numbers():
-    every = clean(sentences.in_words(told(a=60.0, b=70.0)))
+    every = clean(wording.in_words(told(a=60.0, b=70.0)))
     assert every.startswith("Every approach (a, b) is told apart from retraining without error on most samples")
-    one = clean(sentences.in_words(told(a=60.0)))
+    one = clean(wording.in_words(told(a=60.0)))
     assert one.startswith("Told apart from retraining without error, on most samples: a.")
-    mixed = clean(sentences.in_words(told(original=60.0, a=0.1, b=70.0)))
+    mixed = clean(wording.in_words(told(original=60.0, a=0.1, b=70.0)))
     assert "where doing nothing is told apart without error" in mixed and "samples: b." in mixed
-    few = clean(sentences.in_words(told(count=2, bootstrap=0, a=60.0)))
+    few = clean(wording.in_words(told(count=2, bootstrap=0, a=60.0)))
     assert "Even halves of the retrained models are told apart without error" in few
 
 
 def test_one_approach_one_sample_and_equal_samples_have_sentences():
-    alone = clean(sentences.in_words(told(original=2.0, mine=0.1)))
+    alone = clean(wording.in_words(told(original=2.0, mine=0.1)))
     assert alone.startswith("mine is harder to tell from retraining than doing nothing: ") and "of 1" not in alone
-    single = clean(sentences.in_words(told(samples=1, a=1.0)))
+    single = clean(wording.in_words(told(samples=1, a=1.0)))
     assert single.startswith("There is one sample: its epsilon-hat stands for the median. a: epsilon-hat ")
     found = told(a=1.0)
-    equal = found.numbers["a"]._replace(epsilon=np.zeros(12))
-    said = clean(sentences.in_words(found._replace(numbers={**found.numbers, "a": equal})))
+    equal = found.approaches["a"]._replace(epsilon=np.zeros(12))
+    said = clean(wording.in_words(found._replace(approaches={**found.approaches, "a": equal})))
     assert "the same on every sample" in said
 
 
 def test_what_no_difference_shows_is_said_without_infinity():
     found = told(a=1.0)
-    infinite = {name: one._replace(equal=math.inf) for name, one in found.numbers.items()}
-    said = clean(sentences.limits(found._replace(numbers=infinite)))
+    infinite = {name: one._replace(null_median=math.inf) for name, one in found.approaches.items()}
+    said = clean(wording.limits(found._replace(approaches=infinite)))
     assert "told apart without error on most samples even where there is no difference" in said

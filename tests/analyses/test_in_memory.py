@@ -1,5 +1,8 @@
 """An audit without a launcher, a file or a folder; and what can be said where no row can be judged."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -34,13 +37,35 @@ def test_arrays_in_memory_get_the_verdicts_of_the_launcher(tmp_path):
 
 def test_evidence_and_mappings_are_the_same_and_choices_are_settings():
     arrays = {name: value for name, value in simulated().items() if name != "person"}
-    first = analyses.audit(records.Evidence(**arrays), scores=("confidence",), level=0.2)
-    second = analyses.audit(arrays, scores=("confidence",), level=0.2)
+    first = analyses.audit(records.Evidence(**arrays), scores=("confidence",), fdr=0.2)
+    second = analyses.audit(arrays, scores=("confidence",), fdr=0.2)
     assert first.answer == second.answer and "about 1 in 5 is wrong" in first.answer
 
 
+def test_the_lines_of_the_docs_write_arrays_and_audit_them(tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    text = (Path(__file__).resolve().parents[2] / "docs/own_outputs.md").read_text()
+    write, audit = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    torch.manual_seed(0)
+    original, unlearned, *shadows = (torch.nn.Linear(5, 3) for _ in range(6))
+    batches = [[(torch.randn(20, 5), None) for _ in range(2)] for _ in range(2)]
+    given = {
+        "labels": np.arange(40) % 3, "forgotten": np.arange(40) < 10, "p_labels": np.arange(40) % 3, "device": "cpu",
+        "audited": batches[0], "others": batches[1], "original": original, "unlearned": unlearned, "shadows": shadows,
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    exec(compile(write, "docs/own_outputs.md", "exec"), given)
+    with np.load("my.npz") as file:
+        evidence = dict(file)
+    assert evidence["shadows"].shape == evidence["population_shadows"].shape == (4, 40, 3)
+    one_score = audit.replace("level=0.05", "level=0.05, scores=('confidence',)")
+    assert one_score != audit
+    exec(compile(one_score, "docs/own_outputs.md", "exec"), {"evidence": evidence})
+    assert "NOT FORGOTTEN" in capsys.readouterr().out and Path("runs/mine/report/report.html").is_file()
+
+
 @pytest.mark.parametrize(("choices", "message"), [
-    ({"levle": 0.1}, "unknown setting 'audit.levle'"), ({"level": 2.0}, "audit.level"), ({"scores": ("nope",)}, "nope"),
+    ({"levle": 0.1}, "unknown setting 'audit.levle'"), ({"fdr": 2.0}, "audit.fdr"), ({"scores": ("nope",)}, "nope"),
 ])  # fmt: skip
 def test_bad_choices_are_named(choices, message):
     with pytest.raises(errors.ConfigError, match=message):

@@ -65,7 +65,7 @@ def test_published_posteriors_under_their_published_names_give_the_published_num
         table = content["DT_table"]
     measured = found(published())
     for name, row in zip(ORDER, table, strict=True):
-        numbers = measured.features[name].numbers
+        numbers = measured.features[name].metrics
         assert measured.features[name].shadow_auc == pytest.approx(row[1], abs=1e-12)
         for statistic, expected in zip(("accuracy", "auc", "deg_rate", "deg_count"), row[2:], strict=True):
             assert numbers[statistic].value == pytest.approx(expected, abs=1e-12), (name, statistic)
@@ -90,18 +90,18 @@ def test_the_feature_named_first_is_the_one_chosen_beforehand():
     only = found(pairs(), features=("l2_distance",), feature="l2_distance").features
     assert list(only) == ["l2_distance", "basic_mia"]  # the classical attack is always measured
     by_distance = found(pairs(), attack="threshold", feature="l2_distance").features
-    assert list(by_distance) == ["l2_distance", "basic_mia"] and by_distance["l2_distance"].numbers["auc"].value > 0.9
+    assert list(by_distance) == ["l2_distance", "basic_mia"] and by_distance["l2_distance"].metrics["auc"].value > 0.9
 
 
 def test_records_of_one_set_are_no_independent_evidence():
     """Every record ten times in one set: the interval must not become shorter."""
     once = pairs(number=80, signal=0.012)
     often = {name: np.repeat(array, 10, axis=0) if name.startswith("target") else array for name, array in once.items()}
-    intervals = [found(given, feature="l2_distance").features["l2_distance"].numbers["auc"] for given in (once, often)]
+    intervals = [found(given, feature="l2_distance").features["l2_distance"].metrics["auc"] for given in (once, often)]
     lengths = [one.high - one.low for one in intervals]
     assert lengths[0] == pytest.approx(lengths[1], rel=0.05) and intervals[0].n == 10
     del often["target_set"]
-    free = found(often, feature="l2_distance").features["l2_distance"].numbers["auc"]
+    free = found(often, feature="l2_distance").features["l2_distance"].metrics["auc"]
     assert free.high - free.low < 0.6 * lengths[0]
     assert "intervals take records for independent" in dict(report(often).summary)["What could not be found"]
 
@@ -111,7 +111,7 @@ def test_null_data_are_called_null_in_nineteen_of_twenty_cases():
     covered = 0
     for seed in range(40):
         given = pairs(signal=0.005, number=120, seed=seed, sets=12)
-        finding = found(given, feature="l2_distance", features=("l2_distance",)).features["l2_distance"].numbers["auc"]
+        finding = found(given, feature="l2_distance", features=("l2_distance",)).features["l2_distance"].metrics["auc"]
         covered += finding.low <= 0.5 <= finding.high
     assert covered >= 34
 
@@ -120,16 +120,16 @@ def test_repeats_are_attacked_apart_and_their_deviation_is_shown():
     first, second = pairs(seed=1), pairs(seed=2, signal=0.02)
     joined = {name: np.concatenate([first[name], second[name]]) for name in first}
     repeats = np.repeat(["a", "b"], 200)
-    both = found({**joined, "shadow_repeat": repeats, "target_repeat": repeats}).features["sorted_diff"].numbers["auc"]
-    single = [found(one).features["sorted_diff"].numbers["auc"].value for one in (first, second)]
+    both = found({**joined, "shadow_repeat": repeats, "target_repeat": repeats}).features["sorted_diff"].metrics["auc"]
+    single = [found(one).features["sorted_diff"].metrics["auc"].value for one in (first, second)]
     assert both.value == pytest.approx(np.mean(single), abs=1e-12) and both.n == 20
-    assert both.spread == pytest.approx(np.std(single), abs=1e-12)
+    assert both.std == pytest.approx(np.std(single), abs=1e-12)
 
 
 def test_what_is_published_decides_what_is_revealed():
     given = pairs(classes=4)
     plain, label = found(given), found(given, defence="label")
-    assert label.features["sorted_diff"].numbers["auc"].value < plain.features["sorted_diff"].numbers["auc"].value - 0.2
+    assert label.features["sorted_diff"].metrics["auc"].value < plain.features["sorted_diff"].metrics["auc"].value - 0.2
     assert np.isin(label.inputs.target.original, (0.0, 1.0)).all()
     same = found(given, defence="top_k", top_k=4)
     np.testing.assert_array_equal(same.features["sorted_diff"].score, plain.features["sorted_diff"].score)

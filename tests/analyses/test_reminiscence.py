@@ -111,8 +111,8 @@ def test_a_class_that_is_easy_for_retrained_models_too_is_no_residual():
     first = relearning.first_steps(values["accuracy"], 0.9)
     values["accuracy"] = trajectories(np.where(easy, np.minimum(first, 1 + first // 10), first))
     measured = found(values)
-    assert measured.roles["ssd"].numbers["auc"].low > 0.7  # against unseen classes it is relearned far sooner
-    assert sections.verdict(measured.roles["ssd"].numbers["rea_excess"]) == "nothing shown"
+    assert measured.roles["ssd"].metrics["auc"].low > 0.7  # against unseen classes it is relearned far sooner
+    assert sections.verdict(measured.roles["ssd"].metrics["rea_excess"]) == "nothing shown"
     alone = verdicts(without(values, "retrained"))
     assert alone == {"ssd": "residual"}  # what the control is for
 
@@ -138,7 +138,7 @@ def test_against_equals_a_loop_over_pairs():
         wins = [float(a > b) + 0.5 * float(a == b) for a in masks[0] for b in masks[1]]
         wanted.append(sum(wins) / len(wins))
     np.testing.assert_allclose(own.excess, wanted, atol=1e-12)
-    assert own.numbers["rea_excess"].value == pytest.approx(np.mean(wanted), abs=1e-12)
+    assert own.metrics["rea_excess"].value == pytest.approx(np.mean(wanted), abs=1e-12)
 
 
 def test_scores_are_deviations_from_the_unseen_classes_of_the_same_model_and_rate():
@@ -183,11 +183,11 @@ def test_ranking_numbers_are_those_of_the_metrics():
         ("rea_published", roc.balanced_accuracy),
     ):
         wanted = np.mean([number(*one) for one in by_set])
-        assert attack.numbers[name].value == pytest.approx(wanted, abs=1e-12), name
+        assert attack.metrics[name].value == pytest.approx(wanted, abs=1e-12), name
     steps = relearning.first_steps(part.accuracy, 0.9)
     for name, kind in (("steps_forgotten", part.forgotten), ("steps_unseen", ~part.forgotten)):
         medians = [np.median(steps[kind & (part.unit == unit)]) for unit in range(3)]
-        assert attack.numbers[name].value == pytest.approx(np.mean(medians), abs=1e-12)
+        assert attack.metrics[name].value == pytest.approx(np.mean(medians), abs=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -238,8 +238,8 @@ def test_trials_that_all_end_alike_say_nothing(step):
     values = given(sets=7)
     values["accuracy"] = trajectories(np.full(len(values["set"]), float(step)))
     attack = found(values).roles["ssd"]
-    assert attack.numbers["auc"].value == attack.numbers["rea_excess"].value == 0.5
-    assert not attack.numbers["rea_accuracy"].low > 0.5
+    assert attack.metrics["auc"].value == attack.metrics["rea_excess"].value == 0.5
+    assert not attack.metrics["rea_accuracy"].low > 0.5
     assert "residual" not in verdicts(values).values()
     assert "because they all agree, of ssd (.500)" in report(values).answer
 
@@ -248,8 +248,8 @@ def test_more_methods_make_every_interval_longer():
     models = {"retrained": (0.0, 1.0), "ssd": (2.0, 1.0), "amnesiac": (0.0, 1.0), "original": (9.0, 1.0)}
     values = trials(np.random.default_rng(0), models, sets=9)
     three, two = found(values), found(without(values, "amnesiac"))
-    lengths = [one.roles["ssd"].numbers["rea_excess"] for one in (three, two)]
-    assert lengths[0].level == pytest.approx(0.975) and lengths[1].level == pytest.approx(0.95)
+    lengths = [one.roles["ssd"].metrics["rea_excess"] for one in (three, two)]
+    assert lengths[0].confidence_level == pytest.approx(0.975) and lengths[1].confidence_level == pytest.approx(0.95)
     assert lengths[0].high - lengths[0].low > lengths[1].high - lengths[1].low
     assert list(sections.judged(three)) == ["ssd", "amnesiac"]  # nothing is said of originals
 
@@ -257,7 +257,7 @@ def test_more_methods_make_every_interval_longer():
 def test_one_set_has_nothing_to_fit_a_decision_on():
     made = report(given(sooner=6.0, sets=1), learning_rates=(0.1,))
     attack = found(given(sooner=6.0, sets=1)).roles["ssd"]
-    assert np.isnan(attack.numbers["rea_accuracy"].value) and attack.numbers["auc"].value > 0.9
+    assert np.isnan(attack.metrics["rea_accuracy"].value) and attack.metrics["auc"].value > 0.9
     assert not attack.decided.any()
     assert "with one there is no other model to fit a decision on" in dict(made.summary)["What could not be found"]
     assert "Attack models of several forget sets" in dict(made.summary)["What to do"]
@@ -267,14 +267,14 @@ def test_sets_of_one_side_only_are_left_out():
     values = given(sooner=6.0, sets=8)
     kept = ~((values["model"] == "retrained") & (values["set"] == 3))
     attack = found({name: array[kept] for name, array in values.items()}).roles["ssd"]
-    assert np.flatnonzero(np.isnan(attack.excess)).tolist() == [3] and attack.numbers["rea_excess"].n == 7
+    assert np.flatnonzero(np.isnan(attack.excess)).tolist() == [3] and attack.metrics["rea_excess"].n == 7
     models = {"retrained": (0.0, 1.0), "ssd": (6.0, 1.0), "amnesiac": (0.0, 1.0)}
     values = trials(np.random.default_rng(0), models)
     kept = (values["model"] == "amnesiac") | (values["set"] != 3)
     both = found({name: array[kept] for name, array in values.items()}).roles
     assert len(both["ssd"].excess) == len(both["amnesiac"].excess) == 8  # they can be compared in pairs
     none = found(without(values, "retrained")).roles["ssd"]
-    assert "rea_excess" not in none.numbers and len(none.excess) == 0
+    assert "rea_excess" not in none.metrics and len(none.excess) == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ def test_without_retrained_models_unseen_classes_are_the_yardstick_and_the_limit
 
 def test_a_class_that_is_relearned_later_than_unseen_ones_is_no_residual():
     values = without(given(sooner=-8.0, ease=1.0, sets=8), "retrained")
-    numbers = found(values).roles["ssd"].numbers
+    numbers = found(values).roles["ssd"].metrics
     assert numbers["rea_accuracy"].low > 0.5 > numbers["auc"].high  # the attack is right, by calling what comes late
     assert verdicts(values) == {"ssd": "nothing shown"}
 

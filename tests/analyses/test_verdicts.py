@@ -68,11 +68,11 @@ def worlds(count, wrong, hidden, epochs, seed=0):
         bench.task, {"train": stream}, {"train": 50}, ids, keys.root(seed), constants,
         population.steps_per_epoch(stream, 50),
     )  # fmt: skip
-    lifting, resident = experiments.lifting(bench, len(ids)), experiments.resident(bench)
-    for latest in population.train(job, resident, epochs, lifting):
+    mapping, resident = experiments.member_mapping(bench, len(ids)), experiments.device_dataset(bench)
+    for latest in population.train(job, resident, epochs, mapping):
         carry = latest
     variables = population.kept_variables(population.host(carry))
-    blocks = population.predict(bench.task, variables, resident.inputs, np.arange(len(labels)), lifting)
+    blocks = population.predict(bench.task, variables, resident.inputs, np.arange(len(labels)), mapping)
     logits = np.concatenate([block for _, block in blocks], axis=1)
     return Worlds(
         labels, forget, never, np.stack(member).reshape(count, -1, len(labels)),
@@ -113,7 +113,9 @@ def every(make, audited, **more):
 @pytest.mark.parametrize("audited", [RETRAINED, LARGE], ids=["of shadow size", "of twice the rows"])
 def test_p_values_of_rows_that_were_never_seen_keep_their_promise(make, audited):
     p = np.stack([one.tests.p_high for one in every(make, audited)])
-    found = calibration_test.uniformity(p.reshape(-1), np.repeat(np.arange(len(p)), p.shape[1]), alpha=0.05, level=0.99)
+    found = calibration_test.calibration_test(
+        p.reshape(-1), np.repeat(np.arange(len(p)), p.shape[1]), alpha=0.05, confidence_level=0.99
+    )
     assert found.rate.low <= 0.05 and found.rate.value < 0.09
     low = np.stack([one.tests.p_low for one in every(make, audited)])
     assert np.mean(low <= 0.05) < 0.05

@@ -11,7 +11,7 @@ from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.attacks import extraction
 from jaxunlearn.attacks.extraction import losses, options, victims
 from jaxunlearn.models.architectures import dense, generator
-from jaxunlearn.population import lift
+from jaxunlearn.population import executor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "our"
 FEATURES, CLASSES = 6, 3
@@ -123,7 +123,7 @@ def weights(count):
 def data_of(kernels, rows=60):
     inputs = np.random.default_rng(1).uniform(-1, 1, (rows, FEATURES)).astype(np.float32)
     answers = np.einsum("nf,vfc->vnc", inputs, kernels["kernel"]).argmax(-1)
-    return population.Resident(inputs, np.zeros(rows, np.int32)), answers
+    return population.DeviceDataset(inputs, np.zeros(rows, np.int32)), answers
 
 
 def trained(count, chosen=SMALL, ids=None, epochs=0, mapping="map", **resumed):
@@ -134,14 +134,15 @@ def trained(count, chosen=SMALL, ids=None, epochs=0, mapping="map", **resumed):
     job = extraction.job(made(chosen), ids, keys.root(3), chosen, victims=own, answers=answers[ids], rows=np.arange(60))
     epochs = epochs or options.epochs(chosen)
     steps = [(seen.epoch, population.host(seen), seen.loss, seen.accuracy)
-             for seen in population.train(job, data, epochs, lift.make(mapping, devices=1), **resumed)]  # fmt: skip
+             for seen in population.train(job, data, epochs, executor.make_mapping(mapping, devices=1), **resumed)
+             ]  # fmt: skip
     return steps
 
 
 def naive_iteration(state, chosen, kernel, key):
     """One iteration, one input, direction and array at a time: no scan, no optax."""
     net, made_by = dense.Mlp(CLASSES, (8,)), generator.build((FEATURES,), chosen.width)
-    params, stats = dict(state.params), dict(state.statistics)
+    params, stats = dict(state.params), dict(state.model_state)
     assert chosen.generator_steps == 1 and chosen.loss == "l1"
     own = keys.at(keys.stream(key, "generator"), 0)
     latents = jax.random.normal(keys.stream(own, "latents"), (chosen.batch, chosen.latents))
@@ -194,11 +195,11 @@ def test_one_iteration_is_that_of_a_naive_twin():
     chosen = SMALL._replace(directions=2, generator_optimizer="sgd")  # Adam is optax's own
     task, kernel = made(chosen), weights(1)["kernel"][0]
     state = task.init(keys.root(5))
-    clock = population.Clock(jnp.int32(0), jnp.float32(0), jnp.int32(0))
+    step_info = population.StepInfo(jnp.int32(0), jnp.float32(0), jnp.int32(0))
     key = keys.root(9)
-    found, metrics = jax.jit(lambda state: task.step(state, {}, clock, key, {"victim": {"kernel": kernel}}))(state)
+    found, metrics = jax.jit(lambda state: task.step(state, {}, step_info, key, {"victim": {"kernel": kernel}}))(state)
     params, stats = naive_iteration(state, chosen, kernel, key)
-    for mine, wanted, begun in ((found.params, params, state.params), (found.statistics, stats, state.statistics)):
+    for mine, wanted, begun in ((found.params, params, state.params), (found.model_state, stats, state.model_state)):
         wanted, begun = dict(trees.named_leaves(wanted)), dict(trees.named_leaves(begun))
         for path, leaf in trees.named_leaves(mine):
             np.testing.assert_allclose(leaf, wanted[path], atol=2e-5, err_msg=path)
@@ -262,19 +263,19 @@ def test_a_victim_outside_jax_is_asked_alike():
         logits = 3 * inputs @ kernel
         return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
-    clock = population.Clock(jnp.int32(0), jnp.float32(0), jnp.int32(0))
+    step_info = population.StepInfo(jnp.int32(0), jnp.float32(0), jnp.int32(0))
     outside, inside = made(victim=victims.host(answer, CLASSES)), made()
     state = outside.init(keys.root(5))
     known = {"victim": {"kernel": kernel}}
-    found, _ = jax.jit(lambda state: outside.step(state, {}, clock, keys.root(1), {}))(state)
-    wanted, _ = jax.jit(lambda state: inside.step(state, {}, clock, keys.root(1), known))(state)
+    found, _ = jax.jit(lambda state: outside.step(state, {}, step_info, keys.root(1), {}))(state)
+    wanted, _ = jax.jit(lambda state: inside.step(state, {}, step_info, keys.root(1), known))(state)
     pairs = zip(*(jax.tree.leaves(one.params["clone"]) for one in (found, wanted)), strict=True)
     for mine, other in pairs:
         np.testing.assert_allclose(mine, other, atol=1e-3)
     assert sum(asked) == options.queries_per_iteration(SMALL)
     with pytest.raises(Exception, match=r"answers with shape \(32, 4\)"):
         wrong = made(victim=victims.host(lambda inputs: np.zeros((len(inputs), 4)), CLASSES))
-        jax.block_until_ready(jax.jit(lambda state: wrong.step(state, {}, clock, keys.root(1), {}))(state))
+        jax.block_until_ready(jax.jit(lambda state: wrong.step(state, {}, step_info, keys.root(1), {}))(state))
 
 
 def test_pictures_and_flax_victims():
@@ -284,8 +285,8 @@ def test_pictures_and_flax_victims():
     task = extraction.task(net, generator.build(shape, 2, "cpu"), victims.network(net), shape, chosen)
     weights_of_victim = net.init(keys.root(1), jnp.zeros((1, *shape)))
     state = task.init(keys.root(0))
-    clock = population.Clock(jnp.int32(0), jnp.float32(0), jnp.int32(0))
-    found, metrics = jax.jit(lambda s: task.step(s, {}, clock, keys.root(1), {"victim": weights_of_victim}))(state)
+    step_info = population.StepInfo(jnp.int32(0), jnp.float32(0), jnp.int32(0))
+    found, metrics = jax.jit(lambda s: task.step(s, {}, step_info, keys.root(1), {"victim": weights_of_victim}))(state)
     assert np.isfinite(metrics.loss)
     for path, leaf in trees.named_leaves(found.params["generator"]):
         assert np.isfinite(leaf).all() and not np.array_equal(leaf, dict(trees.named_leaves(state.params["generator"]))[

@@ -65,7 +65,7 @@ def test_record_split():
     arrays = golden("record_split_a")
     for number in (1000, 5010, 32561):
         for side, pool in zip(("shadow", "target"), plan.pools(number), strict=True):
-            for name in plan.Pools._fields:
+            for name in plan.SideRows._fields:
                 np.testing.assert_array_equal(getattr(pool, name), arrays[f"N{number}_{side}_{name}"])
 
 

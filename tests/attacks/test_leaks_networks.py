@@ -49,12 +49,12 @@ def test_one_pass_of_training_is_the_published_one(name, model, hidden, optimize
     state = task.init(keys.root(0))._replace(params=start)
     job = population.Job(
         task=task, streams={"train": population.from_membership(np.ones((1, rows), bool))}, batches={"train": batch},
-        member_ids=np.arange(1), key=keys.root(0), steps=-(-rows // batch), fixed=("train",),
+        member_ids=np.arange(1), key=keys.root(0), steps=-(-rows // batch), unshuffled=("train",),
         constants={"learning_rate": np.full(1, rate, np.float32), "weight_decay": np.zeros(1, np.float32)},
         initial=jax.tree.map(lambda leaf: np.asarray(leaf)[None], state),
     )  # fmt: skip
-    data = population.Resident(arrays["X"], arrays["y"].astype(np.int32))
-    *_, latest = population.train(job, data, 1, population.make("vmap", devices=1))
+    data = population.DeviceDataset(arrays["X"], arrays["y"].astype(np.int32))
+    *_, latest = population.train(job, data, 1, population.make_mapping("vmap", devices=1))
     params = jax.tree.map(lambda leaf: leaf[0], latest.carry.state.params)
     expected = dense(arrays, "final")
     jax.tree.map(lambda one, other: np.testing.assert_allclose(np.asarray(one), other, rtol=0, atol=tolerance),
@@ -131,9 +131,9 @@ def test_without_noise_and_clipping_it_is_the_plain_step():
     batch = population.Batch(jnp.asarray(draw.normal(size=(7, 5)), jnp.float32), jnp.arange(7) % 3,
                              jnp.asarray([1.0] * 6 + [0.0]), jnp.arange(7))  # fmt: skip
     constants = {"learning_rate": 0.1, "weight_decay": 0.0}
-    clock = population.Clock(jnp.int32(0), jnp.float32(0), jnp.int32(0))
+    step_info = population.StepInfo(jnp.int32(0), jnp.float32(0), jnp.int32(0))
     state = plain.init(keys.root(3))
-    one, other = (task.step(state, {"train": batch}, clock, keys.root(4), constants) for task in (plain, private))
+    one, other = (task.step(state, {"train": batch}, step_info, keys.root(4), constants) for task in (plain, private))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
 
 

@@ -20,7 +20,7 @@ from jaxunlearn.scores import signals
 from jaxunlearn.scores.families import lira
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "our"
-ALL = population.make("vmap", devices=1)
+ALL = population.make_mapping("vmap", devices=1)
 
 
 @functools.cache
@@ -68,7 +68,7 @@ def published():
         np.zeros(3, int), probes, probes, np.full(3, file["label"], np.int32), np.repeat(stream[None], 3, 0),
         np.full(3, file["relearn_lr"], np.float32), np.array([True, False, False]), np.arange(3), np.zeros(3, int),
     )  # fmt: skip
-    return dense.Mlp(4, (8,), "tanh"), {"params": params}, population.Resident(inputs, labels), trials
+    return dense.Mlp(4, (8,), "tanh"), {"params": params}, population.DeviceDataset(inputs, labels), trials
 
 
 def test_trajectories_with_fresh_optimizers_equal_the_corrected_published_ones():
@@ -164,7 +164,7 @@ def problem():
     trials = relearning.draw(
         rows[3], rows[4:], np.concatenate(rows[:3]), 3, size=10, repeats=2, companions=4, steps=7, seed=3
     )
-    data = population.Resident(inputs, np.minimum(labels, 3))
+    data = population.DeviceDataset(inputs, np.minimum(labels, 3))
     module = Normed()
     return module, victims_of(module, 2), data, relearning.crossed(trials, [0, 1], [0.05, 0.3])
 
@@ -225,10 +225,10 @@ def test_the_population_equals_one_trial_after_another():
 @pytest.mark.parametrize("how", ["map", "chunks", "alone"])
 def test_a_trial_does_not_notice_the_others(how):
     module, victims, data, trials = problem()
-    lifting = population.make("map", 3, devices=1) if how == "map" else ALL
+    mapping = population.make_mapping("map", 3, devices=1) if how == "map" else ALL
     own = relearning.plan.take(trials, np.arange(9, 10)) if how == "alone" else trials
     found = running.relearn(
-        module, plain, victims, data, own, lifting, key=keys.root(0), chunk=7 if how == "chunks" else 0
+        module, plain, victims, data, own, mapping, key=keys.root(0), chunk=7 if how == "chunks" else 0
     )
     wanted = trees.take(relearned(), slice(9, 10)) if how == "alone" else relearned()
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):

@@ -203,8 +203,8 @@ def test_settings_are_flags_with_arrays_and_with_a_config(answer, capsys):
     assert answer("audit", made("audit"), "--group_size=1", "--family=norm", "--protocol=shadow_sweep")[0] == 0
     code, said = answer("audit", made("audit"), "--family=normal")
     assert code == 2 and "audit.family" in said
-    argv = ["x", "--config=configs/digits.py", "--level=0.9", "--dry_run"]
+    argv = ["x", "--config=configs/digits.py", "--fdr=0.9", "--dry_run"]
     assert _entry.main(audit.command, "", argv, define=audit.define, alone=audit.alone) == 2
-    assert "audit.level = 0.9" in capsys.readouterr().err
+    assert "audit.fdr = 0.9" in capsys.readouterr().err
     code, said = answer("evaluate", made("evaluate"), "--attack=svc")
     assert code == 2 and "Did you mean --miacr_attack?" in said

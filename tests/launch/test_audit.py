@@ -33,7 +33,7 @@ GIVEN = {
     "targets.shadow_origin": False,
     "targets.snapshots": 2,
     "targets.breaks": 2,
-    "audit.levels": 10,
+    "audit.interpolation_steps": 10,
     "audit.group_size": 2,
     "audit.counts": (2,),
     "audit.scores": ("iam_on", "iam_off", "lira_off", "confidence", "random"),
@@ -211,7 +211,7 @@ def test_a_second_run_trains_nothing_and_writes_the_same_bytes(first, capsys):
 
 def test_another_question_to_the_same_models_trains_nothing(again, capsys):
     scores = ("emia_r", "lira_off")
-    asked = arguments(audit__protocol="binui", audit__scores=scores, audit__level=0.2, audit__decision="lira_off")
+    asked = arguments(audit__protocol="binui", audit__scores=scores, audit__fdr=0.2, audit__decision="lira_off")
     assert launch(*asked, workdir=again) == 0
     printed = capsys.readouterr()
     said = " ".join(printed.out.split())
@@ -386,7 +386,7 @@ CLASSES = {"split__forget__kind": "one_class", "split__forget__classes": (1,)}
         ({"audit__unlearned": "retraind,"}, "Did you mean 'retrained'"),
         ({"audit__decision": "none"}, "unknown score 'none'"),
         ({"audit__strict": 2}, "audit.strict"),
-        ({"audit__level": 0.9}, "audit.level = 0.9"),
+        ({"audit__fdr": 0.9}, "audit.fdr = 0.9"),
         ({"audit__e1": 0.01, "audit__e2": 0.5}, "e2"),
         ({"targets__snapshots": 9}, "targets.snapshots"),
     ],

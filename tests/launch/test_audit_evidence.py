@@ -97,7 +97,9 @@ def test_the_answer_comes_first_and_all_files_are_there(faithful):
     for name in ("report/report.html", "findings.json", "verdicts.npz", "verdicts.csv", "arrays_audit.json",
                  "report/tables/scores.csv"):  # fmt: skip
         assert (out / name).stat().st_size > 20
-    assert "unleak needs pairs_original" in " ".join(said.split()) and "lira needs reference" in " ".join(said.split())
+    assert "unleak needs posterior_pairs_original" in " ".join(said.split()) and "lira needs reference" in " ".join(
+        said.split()
+    )
     with np.load(out / "verdicts.npz") as file:
         assert set(file.files) == {"ids", "verdict", "p_high", "p_low", "p_in", "z", "trace"}
         forgotten = published()["target_unlearn_flags"].astype(bool)
@@ -122,7 +124,7 @@ def test_our_names_and_a_folder_of_arrays_give_the_same_scores(faithful, tmp_pat
     levels = int(published()["INTERAPPROX"])
     for path in (save(tmp_path / "ours.npz", ours()), folder):
         out = tmp_path / f"out_{path.stem}"
-        chosen = (FEW, "--dataset=cifar10", "--compat=faithful", f"--levels={levels}")
+        chosen = (FEW, "--dataset=cifar10", "--compat=faithful", f"--interpolation_steps={levels}")
         assert launch(f"--evidence={path}", f"--out={out}", *chosen) == 0
         for name, values in scores_of(out).items():
             np.testing.assert_allclose(values, scores_of(faithful[0])[name], atol=1e-6, err_msg=name)
@@ -239,7 +241,7 @@ def test_level_and_strict_are_settings_of_the_verdicts(tmp_path, capsys):
     _, out = run(tmp_path, capsys, ours())
     plain = dict(np.load(out / "verdicts.npz"))
     (tmp_path / "strict").mkdir()
-    said, out = run(tmp_path / "strict", capsys, ours(), FEW, "--strict", "--level=0.1")
+    said, out = run(tmp_path / "strict", capsys, ours(), FEW, "--strict", "--fdr=0.1")
     strict = dict(np.load(out / "verdicts.npz"))
     asked = plain["verdict"] >= 0
     assert "of each kind at most about 1 in 10 is wrong" in said
@@ -446,9 +448,9 @@ def test_bad_arrays_are_one_message_and_nothing_is_written(make, message, tmp_pa
         (["--compat=true"], "faithful"),
         (["--decision=none"], "unknown score 'none'"),
         (["--strict=2"], "strict"),
-        (["--level=2"], "level = 2"),
-        (["--levels=1"], "levels"),
-        (["--levels=100000000"], "audit.levels = 100000000: must be between 0 and 10000"),
+        (["--fdr=2"], "fdr = 2"),
+        (["--interpolation_steps=1"], "interpolation_steps"),
+        (["--interpolation_steps=100000000"], "audit.interpolation_steps = 100000000: must be between 0 and 10000"),
         (["--forget_type=random"], "set_random"),
         (["--config=configs/digits.py:smoke"], "--config (a run) or --evidence (arrays), not both"),
     ],

@@ -1,4 +1,4 @@
-"""launch.audit --tokens: files in, report out; verdicts only where there is a null; the README's lines."""
+"""launch.audit --tokens: files in, report out; verdicts only where there is a null; the lines of the docs."""
 
 import re
 import types
@@ -197,7 +197,7 @@ def test_steps_of_a_training_are_followed_with_the_published_spearman():
         (("--tokens={path}", "--protocol=class_report"), "is not there for texts"),
         (("--tokens={path}", "--protocol=scoreui"), "needs `nll_steps`"),
         (("--tokens={path}", "--min_k=101"), "must be between 0.01 and 100"),
-        (("--tokens={path}", "--levels=1"), "IAM levels = 1"),
+        (("--tokens={path}", "--interpolation_steps=1"), "IAM interpolation_steps = 1"),
         (("--tokens={path}", "--scores=lm_iamm"), "Did you mean 'lm_iam'"),
         (("--tokens={path}", "--decision=lm_zlib"), "needs texts"),
         (("--tokens={path}", "--scores=iam_on"), "is defined on logits, not on tokens"),
@@ -213,7 +213,7 @@ def test_wrong_calls_are_one_clear_error(arguments, message, logged, tmp_path, c
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the README's lines
+# the lines of docs/language_models.md
 
 
 class Words:
@@ -246,8 +246,8 @@ def tiny_llama(seed):
 
 
 @pytest.mark.parametrize("make", [plain_model, tiny_llama])
-def test_the_readmes_lines_write_a_file_that_the_launcher_reads(make, tmp_path, monkeypatch, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def test_the_lines_of_the_docs_write_a_file_that_the_launcher_reads(make, tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/language_models.md").read_text(), re.S)
     lines = next(block for block in blocks if "def signals(model, tokenizer, texts)" in block)
     monkeypatch.chdir(tmp_path)
     written = [" ".join(np.random.default_rng(seed).choice(list("abcdefgh"), 4 + seed % 9)) for seed in range(24)]
@@ -255,7 +255,7 @@ def test_the_readmes_lines_write_a_file_that_the_launcher_reads(make, tmp_path, 
         "target": make(0), "original": make(1), "other": make(2), "tokenizer": Words(), "other_tokenizer": Words(),
         "texts": written, "forgotten": np.arange(24) % 3 == 0,
     }  # fmt: skip
-    exec(compile(lines, "README.md", "exec"), given)
+    exec(compile(lines, "docs/language_models.md", "exec"), given)
     with np.load("tokens.npz") as file:
         logp, mask = file["token_logp_target"], file["mask"]
         assert mask.sum(1).tolist() == [len(text.split()) - 1 for text in written]

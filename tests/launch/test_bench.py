@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors
-from jaxunlearn.population import lift
+from jaxunlearn.population import executor
 from launch import _entry, bench
 from launch.benches import jobs, population, programs, timing, workers
 
@@ -217,8 +217,8 @@ def test_a_comparison_on_the_cpu_says_how_to_run_it_elsewhere(monkeypatch, capsy
 
 
 def test_the_search_for_collectives_finds_them():
-    mesh, spec = lift.make(devices=2).mesh, jax.sharding.PartitionSpec(lift.AXIS)
-    summed = jax.shard_map(lambda x: jax.lax.psum(x, lift.AXIS), mesh=mesh, in_specs=spec, out_specs=spec)
+    mesh, spec = executor.make_mapping(devices=2).mesh, jax.sharding.PartitionSpec(executor.AXIS)
+    summed = jax.shard_map(lambda x: jax.lax.psum(x, executor.AXIS), mesh=mesh, in_specs=spec, out_specs=spec)
     text = jax.jit(summed).lower(np.ones(2, np.float32)).compile().as_text()
     assert population.collectives(text) > 0
 

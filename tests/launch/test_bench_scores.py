@@ -20,7 +20,7 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def compared():
-    return bench_scores.pairs(bench_scores.draw(SIZES), scores.Options(levels=SIZES.levels))
+    return bench_scores.pairs(bench_scores.draw(SIZES), scores.Options(interpolation_steps=SIZES.levels))
 
 
 def test_every_comparison_is_there(compared):

@@ -88,13 +88,13 @@ def test_numbers_survive_the_round_trip(value):
 
 
 def test_flags_that_are_settings_are_among_the_printed(capsys):
-    assert launch(audit, "--config=digits", "--level=0.1", "--seed=7", "--print_config") == 0
+    assert launch(audit, "--config=digits", "--fdr=0.1", "--seed=7", "--print_config") == 0
     read = yaml.safe_load(capsys.readouterr().out)
-    assert read["audit"]["level"] == 0.1 and read["seed"] == 7
+    assert read["audit"]["fdr"] == 0.1 and read["seed"] == 7
     assert launch(unlearn, "--config=digits", "--methods=ssd,scrub", "--print_config") == 0
     assert yaml.safe_load(capsys.readouterr().out)["unlearn"]["methods"] == ["ssd", "scrub"]
-    assert launch(audit, "--config=digits", "--level=0.9", "--print_config") == 2
-    assert "audit.level = 0.9" in capsys.readouterr().err
+    assert launch(audit, "--config=digits", "--fdr=0.9", "--print_config") == 2
+    assert "audit.fdr = 0.9" in capsys.readouterr().err
 
 
 def test_settings_are_printed_without_importing_jax():

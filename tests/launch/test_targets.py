@@ -175,13 +175,13 @@ def test_a_retrained_model_is_the_one_that_its_rows_alone_would_give(unbroken, e
     with store.open_run(str(unbroken)) as run:
         spec = roles.claim(run, audited.describe(experiment, splits.obtain(run, experiment), "retrained"))
     job = scratch.make_job(spec, np.asarray([1]))
-    lifting = experiments.lifting(spec.experiment, 1)
-    for latest in population.train(job, experiments.resident(experiment), 12, lifting):
+    mapping = experiments.member_mapping(spec.experiment, 1)
+    for latest in population.train(job, experiments.device_dataset(experiment), 12, mapping):
         carry = population.host(latest)
     kept = population.kept_variables(carry)
-    inputs = experiments.resident(experiment).inputs
+    inputs = experiments.device_dataset(experiment).inputs
     alone = np.concatenate(
-        [block for _, block in population.predict(experiment.task, kept, inputs, spec.rows, lifting)], axis=1
+        [block for _, block in population.predict(experiment.task, kept, inputs, spec.rows, mapping)], axis=1
     )
     np.testing.assert_allclose(values(unbroken, "retrained")[1], alone[0], atol=2e-3)
 
@@ -250,9 +250,9 @@ def test_all_roles_see_the_same_augmented_pictures(again, experiment, monkeypatc
     seen = []
     inner = population.predict
 
-    def spy(task, variables, inputs, rows, lifting, *, view_key):
+    def spy(task, variables, inputs, rows, mapping, *, view_key):
         seen.append((jax.random.key_data(view_key).tolist(), rows.tolist()))
-        return inner(task, variables, inputs, rows, lifting, view_key=view_key)
+        return inner(task, variables, inputs, rows, mapping, view_key=view_key)
 
     monkeypatch.setattr(population, "predict", spy)
     with store.open_run(str(again)) as run:

@@ -53,8 +53,8 @@ def test_rows_of_a_report_are_those_of_its_classes_and_of_all_samples():
         np.testing.assert_array_equal([field[index] for field in found.classes.retained], one.retained)
     assert found.pooled.retained.mean == pytest.approx(membership[truth].mean())
     assert found.pooled.auc == pytest.approx(roc.auc(membership.ravel(), truth.ravel()))
-    assert found.spread["forgotten"] == pytest.approx(np.std(found.classes.forgotten.mean))
-    assert found.spread["weighted_bce"] == pytest.approx(np.std(found.classes.weighted_bce))
+    assert found.std["forgotten"] == pytest.approx(np.std(found.classes.forgotten.mean))
+    assert found.std["weighted_bce"] == pytest.approx(np.std(found.classes.weighted_bce))
 
 
 def test_the_weighted_cross_entropy_equals_a_plain_loop_and_is_clamped():

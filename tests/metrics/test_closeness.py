@@ -22,11 +22,11 @@ def test_gaps_are_those_of_the_tables_and_differences_are_paired():
     for name, own in methods.items():
         assert found.gaps[name].value == pytest.approx(utility.gap(own, retrained))
         gain = utility.gap(original, retrained) - utility.gap(own, retrained)
-        assert found.gains[name].value == pytest.approx(gain)
+        assert found.gap_to_original[name].value == pytest.approx(gain)
         assert found.gaps[name].n == 8 and found.gaps[name].low >= 0
     assert found.untouched.value == pytest.approx(utility.gap(original, retrained))
     best = min(found.gaps, key=lambda name: found.gaps[name].value)
-    assert found.best == best and best not in found.behind
+    assert found.best == best and best not in found.gap_to_best
     shifted = {name: {metric: values + 0.1 for metric, values in own.items()} for name, own in methods.items()}
     moved = [{metric: values + 0.1 for metric, values in own.items()} for own in (retrained, original)]
     again = closeness.compare(shifted, *moved, SETS)
@@ -42,7 +42,9 @@ def test_forget_sets_without_a_model_are_left_out_of_every_side():
     for broken in (own, retrained):
         broken["UA"] = np.where(np.arange(8) == (0 if broken is own else 1), np.nan, broken["UA"])
     found = closeness.compare({"a": own}, retrained, original, SETS)
-    assert found.gains["a"].n == 6 and found.gains["a"].low == pytest.approx(whole.gains["a"].low)
+    assert found.gap_to_original["a"].n == 6 and found.gap_to_original["a"].low == pytest.approx(
+        whole.gap_to_original["a"].low
+    )
     missing = closeness.compare({"a": own}, retrained, original, SETS, (*utility.GAP, "svc_confidence"))
     assert np.isnan(missing.gaps["a"].value) and not missing.best
 
@@ -51,7 +53,7 @@ def test_two_forget_sets_name_nobody():
     generator = np.random.default_rng(2)
     sides = [numbers(generator, ua, sets=2) for ua in (0.2, 0.2, 0.0)]
     found = closeness.compare({"a": sides[0]}, sides[1], sides[2], Design("per_set", 2))
-    assert not found.best and np.isnan(found.gains["a"].low) and found.gaps["a"].value < found.untouched.value
+    assert not found.best and np.isnan(found.gap_to_original["a"].low) and found.gaps["a"].value < found.untouched.value
 
 
 def test_methods_that_do_nothing_are_hardly_ever_named():
@@ -71,14 +73,16 @@ def test_repeated_models_are_no_further_units_and_crossed_originals_are():
     once = closeness.compare({"a": sides[0]}, *sides[1:], SETS)
     repeated = [{name: np.repeat(values, 3) for name, values in one.items()} for one in sides]
     thrice = closeness.compare({"a": repeated[0]}, *repeated[1:], Design("shared", 8, 3))
-    assert thrice.gains["a"].low == pytest.approx(once.gains["a"].low)
+    assert thrice.gap_to_original["a"].low == pytest.approx(once.gap_to_original["a"].low)
     shifts = np.tile([-0.05, 0.0, 0.05], 8)
     moved = {**repeated[0], "UA": repeated[0]["UA"] + shifts}
     crossed, shared = (
         closeness.compare({"a": moved}, *repeated[1:], Design(kind, 8, 3)) for kind in ("crossed", "shared")
     )
-    widths = [one.gains["a"].high - one.gains["a"].low for one in (crossed, shared)]
-    assert widths[0] > 2 * widths[1] and crossed.gains["a"].value == pytest.approx(shared.gains["a"].value)
+    widths = [one.gap_to_original["a"].high - one.gap_to_original["a"].low for one in (crossed, shared)]
+    assert widths[0] > 2 * widths[1] and crossed.gap_to_original["a"].value == pytest.approx(
+        shared.gap_to_original["a"].value
+    )
 
 
 def test_a_method_whose_models_all_diverged_has_no_gap_and_changes_no_other():
@@ -86,7 +90,11 @@ def test_a_method_whose_models_all_diverged_has_no_gap_and_changes_no_other():
     own, retrained, original = (numbers(generator, ua) for ua in (0.2, 0.2, 0.0))
     found = closeness.compare({"a": own, "lost": {}}, retrained, original, SETS)
     alone = closeness.compare({"a": own}, retrained, original, SETS)
-    assert np.isnan(found.gaps["lost"].value) and found.gaps["lost"].n == 0 and np.isnan(found.gains["lost"].value)
+    assert (
+        np.isnan(found.gaps["lost"].value)
+        and found.gaps["lost"].n == 0
+        and np.isnan(found.gap_to_original["lost"].value)
+    )
     assert found.best == alone.best == "a" and found.gaps["a"] == alone.gaps["a"]
     nobody = closeness.compare({"lost": {}}, retrained, original, SETS)
     assert nobody.best == "" and np.isnan(nobody.gaps["lost"].value)

@@ -101,10 +101,10 @@ def naive_scores(logits, options):
 
 
 @pytest.mark.parametrize("score", conformal.SCORES)
-@pytest.mark.parametrize("rank", conformal.RANKS)
-def test_a_population_equals_the_naive_loop_over_models_and_alphas(score, rank):
+@pytest.mark.parametrize("quantile_rule", conformal.QUANTILE_RULES)
+def test_a_population_equals_the_naive_loop_over_models_and_alphas(score, quantile_rule):
     rng = np.random.default_rng(3)
-    options = Options(score, rank, lam=0.05, k_reg=2)
+    options = Options(score, quantile_rule, lam=0.05, k_reg=2)
     known, logits = rng.normal(0, 2, (3, 57, 6)).astype("f4"), rng.normal(0, 2, (3, 40, 6)).astype("f4")
     known_labels, labels = rng.integers(0, 6, 57), rng.integers(0, 6, 40)
     found = conformal.evaluate(known, known_labels, logits, labels, ALPHAS, options)
@@ -113,7 +113,7 @@ def test_a_population_equals_the_naive_loop_over_models_and_alphas(score, rank):
         own = np.sort(scores[np.arange(57), known_labels])
         for place, alpha in enumerate(ALPHAS):
             k = math.ceil(58 * (1 - alpha))
-            q_hat = own[k - 1] if rank == "textbook" else own[min(k, 56)]
+            q_hat = own[k - 1] if quantile_rule == "textbook" else own[min(k, 56)]
             assert found.q_hat[model, place] == pytest.approx(q_hat, abs=1e-6)
             inside = every <= q_hat + 1e-9
             right = inside[np.arange(40), labels]
@@ -167,7 +167,7 @@ def real_logits(name):
 @pytest.mark.parametrize("score", conformal.SCORES)
 @pytest.mark.parametrize("alpha", [0.1, 0.2])
 def test_the_guarantee_on_real_logits(name, score, alpha):
-    """Over random splits, covered test samples are beta-binomial: mean k / (n + 1), one rank more by "reference"."""
+    """Over random splits, covered test samples are beta-binomial: mean k / (n + 1), one rank more by "published"."""
     logits, labels = real_logits(name)
     own = np.asarray(conformal.own_scores(logits, labels, Options(score)), np.float64)
     own = own + np.random.default_rng(1).uniform(0, 1e-9, len(own))  # ties would only add coverage
@@ -175,9 +175,9 @@ def test_the_guarantee_on_real_logits(name, score, alpha):
     m = len(own) - n
     rng = np.random.default_rng(2)
     orders = [rng.permutation(len(own)) for _ in range(splits)]
-    for rank, extra in (("textbook", 0), ("reference", 1)):
+    for quantile_rule, extra in (("textbook", 0), ("published", 1)):
         covered = np.array(
-            [(own[order[n:]] <= conformal.threshold(own[order[:n]], alpha, rank)).sum() for order in orders]
+            [(own[order[n:]] <= conformal.threshold(own[order[:n]], alpha, quantile_rule)).sum() for order in orders]
         )
         k = math.ceil((n + 1) * (1 - alpha)) + extra
         law = stats.betabinom(m, k, n + 1 - k)
@@ -186,7 +186,7 @@ def test_the_guarantee_on_real_logits(name, score, alpha):
         low, high = law.ppf([0.005, 0.995])
         outside = int(((covered < low) | (covered > high)).sum())
         assert outside <= stats.binom(splits, 0.01).ppf(0.999)
-        if rank == "textbook":
+        if quantile_rule == "textbook":
             assert law.mean() / m >= 1 - alpha
 
 
@@ -196,7 +196,7 @@ def test_the_jitted_sets_keep_the_guarantee_too():
     orders = [rng.permutation(len(labels)) for _ in range(40)]
     found = [
         conformal.evaluate(logits[o[:100]], labels[o[:100]], logits[o[100:]], labels[o[100:]], [0.1],
-                           Options(rank="textbook")).quality.coverage[0]
+                           Options(quantile_rule="textbook")).quality.coverage[0]
         for o in orders
     ]  # fmt: skip
     law = stats.betabinom(len(labels) - 100, 91, 10)
@@ -206,10 +206,10 @@ def test_the_jitted_sets_keep_the_guarantee_too():
 @given(st.integers(1, 400), st.floats(0.001, 0.999))
 @settings(max_examples=200, deadline=None)
 def test_ranks_are_the_textbook_order_statistic_or_one_more(n, alpha):
-    textbook, reference = (conformal.rank_of(n, alpha, rank) for rank in ("textbook", "reference"))
-    assert textbook <= reference <= textbook + 1
+    textbook, published = (conformal.rank_of(n, alpha, rule) for rule in ("textbook", "published"))
+    assert textbook <= published <= textbook + 1
     if textbook < n:
-        assert textbook + 1 >= (n + 1) * (1 - alpha) and reference < n
+        assert textbook + 1 >= (n + 1) * (1 - alpha) and published < n
     else:
         assert math.ceil((n + 1) * (1 - alpha)) > n
     assert conformal.rank_of(conformal.smallest_calibration(alpha), alpha) < conformal.smallest_calibration(alpha)
@@ -267,7 +267,7 @@ def test_the_log_score_tells_confidences_apart_that_float32_rounds_to_one():
         ({"alphas": [0.0]}, errors.ConfigError, "alpha = 0.0"),
         ({"alphas": []}, errors.ConfigError, "no alpha"),
         ({"options": Options("lacc")}, errors.ConfigError, "Did you mean 'lac'"),
-        ({"options": Options(rank="higher")}, errors.ConfigError, "unknown rank"),
+        ({"options": Options(quantile_rule="higher")}, errors.ConfigError, "unknown quantile rule"),
         ({"logits": np.full((5, 3), np.nan, "f4")}, errors.DataError, "15 value"),
         ({"labels": np.array([0, 1, 2, 3, 0])}, errors.DataError, r"must lie in \[0, 2\]"),
         ({"labels": np.zeros(4, int)}, errors.ShapeError, "axis N"),

@@ -68,14 +68,14 @@ def test_the_table_averages_as_published_and_takes_its_interval_over_starting_mo
     each = np.array([[correlation.agreement(m).spearman for m in group] for group in membership])
     finding = found["spearman"]
     assert finding.value == pytest.approx(each.mean())
-    assert finding.spread == pytest.approx(each.mean(1).std())
+    assert finding.std == pytest.approx(each.mean(1).std())
     starts = each.mean(0)
     half = scipy.stats.t.ppf(0.95, 3) * starts.std(ddof=1) / 2
     np.testing.assert_allclose([finding.low, finding.high], [each.mean() - half, each.mean() + half])
     assert (finding.n, finding.of, finding.method) == (600, "iam_on", "t over 4 starting models")
     assert list(found) == ["mse", "kl", "pearson", "spearman"]
     single = correlation.table(membership[:1, :1])["mse"]
-    assert np.isnan([single.low, single.high, single.spread]).all()
+    assert np.isnan([single.low, single.high, single.std]).all()
 
 
 @pytest.mark.parametrize(

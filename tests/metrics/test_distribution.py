@@ -51,7 +51,7 @@ def test_overlaps_are_as_published(golden):
     # Far in the tails of all classes: 6e-39, below what float32 holds.
     everywhere = distribution.overlap_of_classes(points, labels, golden["classes"])
     np.testing.assert_allclose(everywhere, golden["overlap_all_classes"], rtol=1e-5)
-    whole = distribution.measure(points, labels, forgotten)
+    whole = distribution.measure_distribution(points, labels, forgotten)
     assert (whole.overlap.sum, whole.silhouette.value) == (found.sum, golden["silhouette"])
     np.testing.assert_allclose(whole.variance, golden["intra_class_variance"][int(golden["forget_class"])])
 
@@ -99,7 +99,7 @@ def test_scattering_a_class_moves_all_numbers_towards_retraining():
     rng = np.random.default_rng(5)
     scattered = points.copy()
     scattered[labels == 2] = rng.permutation(points[labels != 2])[:60] + rng.normal(size=(60, 2))
-    clump, spread = (distribution.measure(some, labels, labels == 2) for some in (points, scattered))
+    clump, spread = (distribution.measure_distribution(some, labels, labels == 2) for some in (points, scattered))
     assert spread.variance > clump.variance and spread.silhouette.value < clump.silhouette.value
     assert spread.overlap.integral > clump.overlap.integral
 
@@ -108,8 +108,8 @@ def test_a_forgotten_subclass_is_told_apart_from_its_own_class():
     points, labels = blobs()
     forgotten = labels == 2
     np.testing.assert_allclose(
-        distribution.measure(points, np.where(forgotten, 1, labels), forgotten).silhouette.value,
-        distribution.measure(points, labels, forgotten).silhouette.value,
+        distribution.measure_distribution(points, np.where(forgotten, 1, labels), forgotten).silhouette.value,
+        distribution.measure_distribution(points, labels, forgotten).silhouette.value,
     )
 
 
@@ -138,9 +138,9 @@ def test_impossible_input_is_refused():
     with pytest.raises(errors.DataError, match="class 9 has no points; there are the classes 0, 1, 2"):
         distribution.silhouette(points, labels, 9)
     with pytest.raises(errors.DataError, match="0 of 180 samples are forgotten"):
-        distribution.measure(points, labels, labels == 9)
+        distribution.measure_distribution(points, labels, labels == 9)
     with pytest.raises(errors.ShapeError):
-        distribution.measure(points, labels[:-1], labels == 1)
+        distribution.measure_distribution(points, labels[:-1], labels == 1)
     with pytest.raises(errors.DataError, match="points"):
         distribution.intra_class_variance(np.where(points > 1, np.nan, points), labels, [0])
 

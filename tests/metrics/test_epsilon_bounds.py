@@ -83,7 +83,7 @@ def test_separated_groups_have_an_open_interval_from_the_ceiling_on():
     _, near = drawn(generator, 0.5)
     found = epsilon_bounds.bootstrap({"far": (retrained, far), "near": (retrained, near)}, iterations=20)
     one = epsilon_bounds.interval(found, "far")
-    assert (one.value, one.high) == (np.inf, np.inf) and one.low == pytest.approx(epsilon.ceiling((24, 24)))
+    assert (one.value, one.high) == (np.inf, np.inf) and one.low == pytest.approx(epsilon.max_finite((24, 24)))
     apart = epsilon_bounds.differences(found, ("far", "near"), "near")["far"]
     assert apart.value == np.inf and apart.high == np.inf and 0 < apart.low < np.inf
     other = epsilon_bounds.differences(found, ("far", "near"), "far")["near"]
@@ -107,7 +107,7 @@ def test_the_table_is_made_of_clopper_pearson_limits():
     first, second = (intervals.clopper_pearson(2, 20, 0.9).high, intervals.clopper_pearson(5, 30, 0.9).high)
     expected = max(np.log((0.95 - first) / second), np.log((0.95 - second) / first), 0)
     assert table[2, 5] == pytest.approx(expected, abs=1e-12)
-    assert table[20, 30] == 0 and table[0, 0] == table.max() == epsilon_bounds.bound_ceiling((40, 60), 0.05, 0.9)
+    assert table[20, 30] == 0 and table[0, 0] == table.max() == epsilon_bounds.max_bound((40, 60), 0.05, 0.9)
     assert (np.diff(table, axis=0) <= 1e-12).all() and (np.diff(table, axis=1) <= 1e-12).all()
 
 
@@ -136,7 +136,7 @@ def test_more_models_prove_more_and_separation_is_never_infinity():
     for models in (8, 40, 200):
         first, second = generator.normal(size=(2, 16, models))
         found = epsilon_bounds.lower_bound(first, second + 40)
-        np.testing.assert_allclose(found, epsilon_bounds.bound_ceiling((models, models)))
+        np.testing.assert_allclose(found, epsilon_bounds.max_bound((models, models)))
         proved.append(found[0])
     assert np.isfinite(proved).all() and (np.diff(proved) > 1).all()
     limit = scipy.stats.beta.ppf(0.975, 1, 100)

@@ -159,9 +159,9 @@ def test_hard_calls_of_both_attacks_are_equally_good():
     assert telling[1] == pytest.approx(telling[0], abs=0.1) and min(telling) > 0.15
 
 
-@pytest.mark.parametrize("rank", conformal.RANKS)
+@pytest.mark.parametrize("quantile_rule", conformal.QUANTILE_RULES)
 @pytest.mark.parametrize("n", [60, 500])
-def test_unseen_samples_lose_the_member_label_at_the_rate_alpha(n, rank):
+def test_unseen_samples_lose_the_member_label_at_the_rate_alpha(n, quantile_rule):
     """Of n + 1 exchangeable scores the new one is above the k-th with chance (n - k) / (n + 1)."""
     alpha, repetitions, judged = 0.1, 400, 200
     sizes = {"shadow_member": 50, "shadow_non_member": 50, "calibration": n, "forget": judged}
@@ -169,8 +169,8 @@ def test_unseen_samples_lose_the_member_label_at_the_rate_alpha(n, rank):
         drawn(repetitions, size, member=name == "shadow_member", seed=seed)
         for seed, (name, size) in enumerate(sizes.items())
     ]
-    found = miacr.miacr(*arrays, alpha=alpha, attack="threshold", rank=rank)
-    above = n - conformal.rank_of(n, alpha, rank)
+    found = miacr.miacr(*arrays, alpha=alpha, attack="threshold", quantile_rule=quantile_rule)
+    above = n - conformal.rank_of(n, alpha, quantile_rule)
     law = scipy.stats.betabinom(judged, above, n + 1 - above)
     error = law.std() / judged / np.sqrt(repetitions)
     assert found.miacr.mean() == pytest.approx(above / (n + 1), abs=4 * error)
@@ -242,8 +242,8 @@ def test_wrong_input_gets_one_clear_error(attack):
     for alpha in (0, 1, -0.1, np.nan):
         with pytest.raises(errors.ConfigError, match="alpha"):
             miacr.miacr(*arrays, alpha=alpha, attack=attack)
-    with pytest.raises(errors.ConfigError, match="rank"):
-        miacr.miacr(*arrays, rank="textbok", attack=attack)
+    with pytest.raises(errors.ConfigError, match="quantile rule"):
+        miacr.miacr(*arrays, quantile_rule="textbok", attack=attack)
     with pytest.raises(errors.ConfigError, match="compat"):
         miacr.miacr(*arrays, compat="exact", attack=attack)
 

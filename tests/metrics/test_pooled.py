@@ -32,8 +32,8 @@ def test_values_spread_and_intervals_equal_a_plain_loop():
         expected = intervals.clip(intervals.jackknife(np.mean(per_group), np.array(deleted), 0.9))
         finding = found[name]
         np.testing.assert_allclose([finding.value, finding.low, finding.high], expected, atol=1e-12, err_msg=name)
-        assert finding.spread == pytest.approx(np.std(per_group), abs=1e-12)
-        assert (finding.n, finding.level, finding.of) == (240, 0.9, "iam_on")
+        assert finding.std == pytest.approx(np.std(per_group), abs=1e-12)
+        assert (finding.n, finding.confidence_level, finding.of) == (240, 0.9, "iam_on")
         assert finding.method == "jackknife over 4 forget sets"
     assert found["auc"].metric == "AUC"
 
@@ -51,7 +51,7 @@ def test_few_forget_sets_get_intervals_over_samples():
     delong = intervals.delong(*flat)
     finding = found["auc"]
     np.testing.assert_allclose([finding.value, finding.low, finding.high], delong, atol=1e-12)
-    assert np.isnan(finding.spread)
+    assert np.isnan(finding.std)
     assert finding.method == "DeLong"
     for name, kind in (("tpr_at_fpr_1e-2", True), ("tnr_at_fnr_1e-2", False)):
         n, finding = int((truth == kind).sum()), found[name]
@@ -71,7 +71,7 @@ def test_groups_that_judge_the_same_samples_do_not_shrink_the_interval_as_if_ind
     one = pooled.table(scores, truth)["auc"]
     copies = pooled.table(np.repeat(scores, 8, 0), truth)["auc"]
     np.testing.assert_allclose([copies.low, copies.high], [one.low, one.high], atol=1e-12)
-    assert copies.spread == 0.0
+    assert copies.std == 0.0
 
 
 def test_perfect_separation_keeps_an_honest_interval():

@@ -54,7 +54,7 @@ def test_published_roc_numbers_are_reproduced(golden, case):
 @pytest.mark.parametrize("case", CASES)
 def test_the_published_balanced_bootstrap_is_reproduced(golden, case):
     scores, truth = golden[f"{case}/scores"], golden[f"{case}/labels"]
-    found = stratified_bootstrap.summary(scores, truth, seed=0, iterations=300, levels=tuple(golden["thresholds"]))
+    found = stratified_bootstrap.summary(scores, truth, seed=0, iterations=300, error_rates=tuple(golden["thresholds"]))
     published = golden[f"{case}/balanced_auc_acc_300"]
     np.testing.assert_allclose([found.auc, found.balanced_accuracy], published, atol=0.02)
     np.testing.assert_allclose(found.tpr_at_fpr, golden[f"{case}/balanced_tpr_300"], atol=0.02)
@@ -79,7 +79,7 @@ def test_published_evaluations_of_whole_audits_are_reproduced(name):
     assert len(keys) >= 10
     for key in keys:
         unlearned, expected = golden[f"score/{key}"], golden[f"eval/{key}"]
-        found = roc.summary(1 - unlearned, retained, levels=(0.0, 1e-5, 1e-2))
+        found = roc.summary(1 - unlearned, retained, error_rates=(0.0, 1e-5, 1e-2))
         np.testing.assert_allclose([found.auc, found.balanced_accuracy], expected[:2], atol=1e-9, err_msg=key)
         np.testing.assert_allclose(found.tpr_at_fpr, expected[2:5], atol=1e-9, err_msg=key)
 
@@ -174,7 +174,7 @@ def test_a_false_negative_rate_exactly_on_the_level_counts_in_the_step_form():
 
 def test_constant_scores_carry_no_information():
     scores, truth = np.full(10, 0.3), np.arange(10) < 4
-    found = roc.summary(scores, truth, levels=(0.25,))
+    found = roc.summary(scores, truth, error_rates=(0.25,))
     assert (found.auc, found.balanced_accuracy, roc.auc(scores, truth)) == (0.5, 0.5, 0.5)
     np.testing.assert_allclose([found.tpr_at_fpr[0], found.tnr_at_fnr[0]], 0.25)
 

@@ -86,8 +86,8 @@ def test_one_model_per_forget_set_gives_students_interval(kind):
     found = variance.mean(values, Design(kind, 9), metric="UA", of="m")
     plain = intervals.mean(values, metric="UA", of="m")
     np.testing.assert_allclose([found.value, found.low, found.high], [plain.value, plain.low, plain.high])
-    assert found.n == 8 and found.spread == pytest.approx(np.nanstd(values))
-    assert intervals.half(found).spread == pytest.approx(found.high - found.value)
+    assert found.n == 8 and found.std == pytest.approx(np.nanstd(values))
+    assert intervals.half(found).std == pytest.approx(found.high - found.value)
     assert variance.component_findings(values, Design(kind, 9), metric="UA", of="m") == ()
 
 
@@ -107,7 +107,7 @@ def test_no_model_one_model_and_equal_models_have_no_false_interval():
 )  # fmt: skip
 def test_only_what_a_design_tells_apart_gets_a_number(kind, named):
     design = Design(kind, 4, 3)
-    original, forget_set = variance.levels(design)
+    original, forget_set = variance.design_factors(design)
     assert len(original) == 12 and forget_set[:4].tolist() == [0, 0, 0, 1]
     assert len(set(original)) == {"per_set": 4, "shared": 1, "crossed": 3, "given": 4}[kind]
     generator = np.random.default_rng(3)

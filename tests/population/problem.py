@@ -68,10 +68,10 @@ def make_job(ids, task=None, member=None, batch=32, rate=0.1, held_out=None, pos
     )
 
 
-def fit(job, lifting=None, epochs=3, inputs=IMAGES, **kwargs):
+def fit(job, mapping=None, epochs=3, inputs=IMAGES, **kwargs):
     """The host carry after training, and the last report."""
-    data = population.Resident(inputs, LABELS)
-    *_, report = population.train(job, data, epochs, lifting or population.make("map"), **kwargs)
+    data = population.DeviceDataset(inputs, LABELS)
+    *_, report = population.train(job, data, epochs, mapping or population.make_mapping("map"), **kwargs)
     return population.host(report), report
 
 

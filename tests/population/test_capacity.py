@@ -45,11 +45,11 @@ def test_a_member_that_does_not_fit_is_a_clear_error():
 
 
 def test_the_compilers_account_grows_with_the_members():
-    data = population.Resident(problem.IMAGES, problem.LABELS)
-    lifting = population.make("vmap", 1, 1)
+    data = population.DeviceDataset(problem.IMAGES, problem.LABELS)
+    mapping = population.make_mapping("vmap", 1, 1)
 
     def need(members):
-        program = training.compile_epoch(problem.make_job(range(members)), data, lifting)
+        program = training.compile_epoch(problem.make_job(range(members)), data, mapping)
         return capacity.program_bytes(program.memory)
 
     one, two, eight = need(1), need(2), need(8)

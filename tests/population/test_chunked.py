@@ -10,14 +10,14 @@ from jaxunlearn.population import chunked
 
 def test_compiling_between_chunks_is_no_work(monkeypatch):
     """Two chunks of two members and four epochs of 10 s; each compiles for 100 s first."""
-    clock, compiled, events = [0.0], [0.0], []
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    step_info, compiled, events = [0.0], [0.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: step_info[0])
 
     def epochs(ids, checkpoint):
-        clock[0] += 100
+        step_info[0] += 100
         compiled[0] += 100
         for epoch in range(1, 5):
-            clock[0] += 10
+            step_info[0] += 10
             yield chunked.EpochReport(epoch, np.ones(2), np.ones(2), dict, None)
 
     training = chunked.ChunkedTraining(

@@ -15,9 +15,9 @@ def trained():
 
 def answers(trained, rows, **kwargs):
     task, variables = trained
-    lifting = kwargs.pop("lifting", population.make("map"))
+    mapping = kwargs.pop("mapping", population.make_mapping("map"))
     out = None
-    for where, logits in population.predict(task, variables, problem.IMAGES, rows, lifting, **kwargs):
+    for where, logits in population.predict(task, variables, problem.IMAGES, rows, mapping, **kwargs):
         out = np.full((logits.shape[0], len(rows), logits.shape[2]), np.nan, np.float32) if out is None else out
         out[:, where] = logits
     return out
@@ -25,10 +25,10 @@ def answers(trained, rows, **kwargs):
 
 def test_blocks_batches_and_mappings_do_not_change_the_answers(trained):
     rows = np.random.default_rng(0).permutation(600)[:301]
-    whole = answers(trained, rows, batch=301, block=301, lifting=population.make("map", 1, 1))
+    whole = answers(trained, rows, batch=301, block=301, mapping=population.make_mapping("map", 1, 1))
     assert np.isfinite(whole).all()
-    for batch, block, lifting in ((32, 64, population.make("vmap")), (7, 49, population.make("map"))):
-        np.testing.assert_allclose(answers(trained, rows, batch=batch, block=block, lifting=lifting), whole, atol=2e-5)
+    for batch, block, mapping in ((32, 64, population.make_mapping("vmap")), (7, 49, population.make_mapping("map"))):
+        np.testing.assert_allclose(answers(trained, rows, batch=batch, block=block, mapping=mapping), whole, atol=2e-5)
 
 
 def test_answers_equal_the_module_alone(trained):

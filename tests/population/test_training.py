@@ -13,41 +13,41 @@ from jaxunlearn.population import recipe, streams, training
 @pytest.fixture(scope="module")
 def reference():
     """All 40 members, one after another, on one device."""
-    carry, _ = problem.fit(problem.make_job(range(40)), population.make("map", 1, 1))
+    carry, _ = problem.fit(problem.make_job(range(40)), population.make_mapping("map", 1, 1))
     return carry
 
 
 def test_two_devices_give_the_same_members(reference):
-    carry, _ = problem.fit(problem.make_job(range(40)), population.make("map", 1, 2))
+    carry, _ = problem.fit(problem.make_job(range(40)), population.make_mapping("map", 1, 2))
     assert problem.largest_difference(carry.state, reference.state) < 1e-5
 
 
 def test_two_devices_give_bitwise_the_same_members_where_reductions_leave_no_choice():
     # The compiler may order BatchNorm's sums differently in the two programs; matrix products it does not touch.
     job = problem.make_job(range(10), problem.make_task(norm=False))
-    one, _ = problem.fit(job, population.make("map", 1, 1))
-    two, _ = problem.fit(job, population.make("map", 1, 2))
+    one, _ = problem.fit(job, population.make_mapping("map", 1, 1))
+    two, _ = problem.fit(job, population.make_mapping("map", 1, 2))
     problem.assert_identical(one, two)
 
 
 @pytest.mark.parametrize("mapping, group", [("vmap", 1), ("map", 4), ("loop", 1)])
 def test_every_mapping_gives_the_same_members(mapping, group):
     job = problem.make_job(range(5))
-    expected, _ = problem.fit(job, population.make("map", 1, 1), epochs=1)
-    carry, _ = problem.fit(job, population.make(mapping, group), epochs=1)
+    expected, _ = problem.fit(job, population.make_mapping("map", 1, 1), epochs=1)
+    carry, _ = problem.fit(job, population.make_mapping(mapping, group), epochs=1)
     assert problem.largest_difference(carry.state, expected.state) < 1e-5
 
 
 def test_a_member_alone_equals_itself_in_the_population(reference):
     for member in (0, 23):
-        carry, _ = problem.fit(problem.make_job([member]), population.make("map", 1, 1))
+        carry, _ = problem.fit(problem.make_job([member]), population.make_mapping("map", 1, 1))
         assert problem.largest_difference(carry.state, trees.take(reference.state, slice(member, member + 1))) < 1e-5
 
 
 def test_chunks_of_seven_equal_the_whole(reference):
     for start in (0, 7, 35):
         ids = np.arange(start, min(start + 7, 40))
-        carry, _ = problem.fit(problem.make_job(ids), population.make("map", 1, 2))
+        carry, _ = problem.fit(problem.make_job(ids), population.make_mapping("map", 1, 2))
         assert problem.largest_difference(carry.state, trees.take(reference.state, ids)) < 1e-5
 
 
@@ -72,18 +72,18 @@ def test_rows_outside_a_membership_cannot_influence_a_member():
         poisoned[~member[i]] = np.nan
         carry, _ = problem.fit(job, inputs=poisoned)
         problem.assert_identical(trees.take(carry.state, i), trees.take(expected.state, i))
-        assert carry.diverged_at[i] == training.NEVER
+        assert carry.diverged_at[i] == training.NOT_DIVERGED
         # The others did read poisoned rows, so the trial could have failed.
         assert (np.delete(carry.diverged_at, i) == 0).any()
 
 
 @pytest.mark.parametrize("mapping", ["map", "vmap"])
 def test_a_diverging_member_is_frozen_and_its_neighbours_are_untouched(mapping):
-    lifting = population.make(mapping)
+    member_mapping = population.make_mapping(mapping)
     rates = np.full(6, 0.1, np.float32)
-    calm, _ = problem.fit(problem.make_job(range(6), rate=rates), lifting)
+    calm, _ = problem.fit(problem.make_job(range(6), rate=rates), member_mapping)
     rates[2] = 1e38
-    wild, report = problem.fit(problem.make_job(range(6), rate=rates), lifting)
+    wild, report = problem.fit(problem.make_job(range(6), rate=rates), member_mapping)
     assert wild.diverged_at[2] >= 0
     assert np.isnan(report.loss[2])
     others = np.array([0, 1, 3, 4, 5])
@@ -103,8 +103,8 @@ def test_parameters_that_overflow_in_the_last_step_are_flagged_too():
 
 def test_resuming_from_a_checkpoint_gives_identical_members(reference):
     job = problem.make_job(range(40))
-    half, _ = problem.fit(job, population.make("map", 1, 1), epochs=2)
-    carry, report = problem.fit(job, population.make("map", 1, 1), carry=half, done=2)
+    half, _ = problem.fit(job, population.make_mapping("map", 1, 1), epochs=2)
+    carry, report = problem.fit(job, population.make_mapping("map", 1, 1), carry=half, done=2)
     assert report.epoch == 3
     problem.assert_identical(carry, reference)
 
@@ -133,11 +133,13 @@ def test_the_best_epoch_is_kept_when_asked_for():
     held_out = streams.from_membership(~table)
     job = problem.make_job(range(3), rate=0.5, held_out=held_out)
     accuracies, seen = [], []
-    for report in population.train(job, population.Resident(problem.IMAGES, problem.LABELS), 6, population.make("map")):
+    for report in population.train(
+        job, population.DeviceDataset(problem.IMAGES, problem.LABELS), 6, population.make_mapping("map")
+    ):
         carry = population.host(report)
         rows = np.arange(len(problem.LABELS))
         blocks = population.predict(
-            job.task, population.variables(carry.state), problem.IMAGES, rows, population.make("map")
+            job.task, population.variables(carry.state), problem.IMAGES, rows, population.make_mapping("map")
         )
         logits = np.concatenate([block for _, block in blocks], axis=1)
         right = logits.argmax(-1) == problem.LABELS
@@ -152,8 +154,8 @@ def test_the_best_epoch_is_kept_when_asked_for():
 
 def test_the_epoch_program_needs_no_communication_between_devices():
     job = problem.make_job(range(4))
-    data = population.Resident(problem.IMAGES, problem.LABELS)
-    program = training.compile_epoch(job, data, population.make("map", 1, 2))
+    data = population.DeviceDataset(problem.IMAGES, problem.LABELS)
+    program = training.compile_epoch(job, data, population.make_mapping("map", 1, 2))
     text = program.call.as_text()
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert collective not in text
@@ -161,7 +163,7 @@ def test_the_epoch_program_needs_no_communication_between_devices():
 
 def test_more_devices_than_present_is_a_clear_error():
     with pytest.raises(Exception, match=r"engine.devices = 99, but this process sees 2 cpu device"):
-        population.make("map", 1, 99)
+        population.make_mapping("map", 1, 99)
 
 
 def reference_sgd(params, batches, rates, decay, momentum):
@@ -193,7 +195,7 @@ def test_sgd_with_momentum_decay_and_cosine_equals_a_numpy_twin():
     job = problem.make_job([11], task)
     carry, _ = problem.fit(job, epochs=4)
     start = population.host(
-        population.Progress(0, training.init_carry(job, population.make("map", 1, 1)), None, None, 1)
+        population.Progress(0, training.init_carry(job, population.make_mapping("map", 1, 1)), None, None, 1)
     )
     params = jax.tree.map(lambda leaf: leaf[0].astype(np.float64), start.state.params)
     stream = trees.take(job.streams["train"], 0)

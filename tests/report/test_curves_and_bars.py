@@ -124,8 +124,8 @@ def band(axes):
 
 
 def test_the_band_is_the_spread_or_else_the_interval():
-    spread = [finding(0.7, 0.5, 0.9, spread=0.05)] * 2
-    interval = [finding(0.7, 0.5, 0.9, spread=math.nan)] * 2
+    spread = [finding(0.7, 0.5, 0.9, std=0.05)] * 2
+    interval = [finding(0.7, 0.5, 0.9, std=math.nan)] * 2
     assert band(curves.against_shadows((1, 2), {"a": spread}).axes[0]) == pytest.approx((0.65, 0.75))
     assert band(curves.against_shadows((1, 2), {"a": interval}).axes[0]) == pytest.approx((0.5, 0.9))
     assert not curves.against_shadows((1, 2), {"a": [bare(0.7)] * 2}).axes[0].collections

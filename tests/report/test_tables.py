@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaxunlearn import errors
-from jaxunlearn.report import cells, formats, tables
+from jaxunlearn.report import cells, number_format, tables
 
 TABLE = tables.Table(
     "Scores",
@@ -39,7 +39,7 @@ TABLE = tables.Table(
     ],
 )
 def test_a_number_is_printed_with_the_digits_it_deserves(value, options, shown):
-    assert formats.number(value, **options) == shown
+    assert number_format.number(value, **options) == shown
 
 
 @given(st.floats(1e-12, 1e12))
@@ -47,7 +47,7 @@ def test_a_number_is_printed_with_the_digits_it_deserves(value, options, shown):
 @example(0.00065)
 @example(0.000499)
 def test_no_positive_number_is_printed_as_zero_or_further_off_than_rounding_allows(value):
-    text = formats.number(value).replace(",", "")
+    text = number_format.number(value).replace(",", "")
     shown = float(text)
     assert shown > 0
     if "e" in text:  # one significant digit
@@ -61,17 +61,17 @@ def test_no_positive_number_is_printed_as_zero_or_further_off_than_rounding_allo
     "value, shown", [(0.05, "5 %"), (0.001, "0.1 %"), (1 / 3, "33.3 %"), (1.0, "100 %"), (0, "0 %")]
 )
 def test_a_rate_is_printed_in_per_cent(value, shown):
-    assert formats.rate(value) == shown
+    assert number_format.rate(value) == shown
 
 
 def test_a_finding_is_printed_in_full_and_without_what_it_lacks():
-    assert formats.long(finding()) == "0.912 ± .003 [.905, .919]"
-    assert formats.long(finding(retrained=0.5)) == "0.912 ± .003 [.905, .919]; retrained .500"
-    assert formats.long(finding(spread=math.nan)) == "0.912 [.905, .919]"
-    assert formats.long(finding(low=math.nan, high=math.nan)) == "0.912 ± .003"
-    assert formats.long(bare(0.912)) == "0.912"
-    assert formats.long(bare(math.nan)) == "–"
-    assert formats.long(finding(), 1, percent=True) == "91.2 ± 0.3 [90.5, 91.9]"
+    assert number_format.long(finding()) == "0.912 ± .003 [.905, .919]"
+    assert number_format.long(finding(retrained=0.5)) == "0.912 ± .003 [.905, .919]; retrained .500"
+    assert number_format.long(finding(std=math.nan)) == "0.912 [.905, .919]"
+    assert number_format.long(finding(low=math.nan, high=math.nan)) == "0.912 ± .003"
+    assert number_format.long(bare(0.912)) == "0.912"
+    assert number_format.long(bare(math.nan)) == "–"
+    assert number_format.long(finding(), 1, percent=True) == "91.2 ± 0.3 [90.5, 91.9]"
 
 
 def test_the_terminal_table_is_aligned_and_complete_where_it_fits():
@@ -168,7 +168,7 @@ def test_csv_is_unrounded_and_gives_every_part_of_a_finding_a_column():
     value = 0.9123456789012345
     table = tables.Table("", "", ("score", "AUC ↑", "p"), (('a,"b"', finding(value), 0.1), ("c", "skipped", math.nan)))
     rows = list(csv.reader(io.StringIO(tables.csv(table))))
-    assert rows[0] == ["score", "AUC ↑", "AUC ↑ spread", "AUC ↑ low", "AUC ↑ high", "AUC ↑ n", "AUC ↑ method", "p"]
+    assert rows[0] == ["score", "AUC ↑", "AUC ↑ std", "AUC ↑ low", "AUC ↑ high", "AUC ↑ n", "AUC ↑ method", "p"]
     assert rows[1] == ['a,"b"', repr(value), "0.003", "0.905", "0.919", "5000", "DeLong", "0.1"]
     assert rows[2] == ["c", "skipped", "", "", "", "", "", ""]
 

@@ -3,45 +3,45 @@ import math
 import pytest
 from findings import bare, finding
 
-from jaxunlearn.report import words
+from jaxunlearn.report import sentences
 
 
 def test_the_best_score_is_named_with_its_interval():
     findings = {"confidence": finding(0.6, 0.58, 0.62), "iam_on": finding(0.671, 0.66, 0.682), "update": bare(math.nan)}
-    assert words.best_score(findings) == (
+    assert sentences.best_score(findings) == (
         "Largest of 2 scores, chosen after looking: iam_on, AUC .671 [.660, .682]."
     )  # fmt: skip
-    assert words.best_score(findings, chosen="confidence") == (
+    assert sentences.best_score(findings, chosen="confidence") == (
         "confidence, chosen beforehand, separates retained from forgotten: AUC .600 [.580, .620]. Largest of 2 "
         "scores, chosen after looking: iam_on, AUC .671 [.660, .682]."
     )
-    assert words.best_score(findings, chosen="iam_on") == (
+    assert sentences.best_score(findings, chosen="iam_on") == (
         "iam_on, chosen beforehand, separates retained from forgotten: AUC .671 [.660, .682]. It is also the largest "
         "of 2 scores."
     )
     noise = {"random": finding(0.7, 0.6, 0.8), "iam_on": finding(0.6, 0.58, 0.62)}
-    assert words.best_score(noise, chosen="iam_on").startswith("iam_on separates")
-    assert "random" not in words.best_score(noise)
-    alone = words.best_score({"iam_on": finding(0.52, 0.48, 0.56)})
+    assert sentences.best_score(noise, chosen="iam_on").startswith("iam_on separates")
+    assert "random" not in sentences.best_score(noise)
+    alone = sentences.best_score({"iam_on": finding(0.52, 0.48, 0.56)})
     assert alone == (
         "iam_on separates retained from forgotten: AUC .520 [.480, .560], not distinguishable from guessing (.500)."
     )
-    assert words.best_score({"a": finding(0.4, 0.38, 0.42)}).endswith("[.380, .420], below guessing (.500).")
-    assert words.best_score({"a": bare(0.7, metric="AUC")}).endswith("AUC .700, without an interval.")
-    assert words.best_score({"a": bare(math.nan)}).startswith("No score could be computed")
-    assert words.best_score({}).startswith("No score could be computed")
+    assert sentences.best_score({"a": finding(0.4, 0.38, 0.42)}).endswith("[.380, .420], below guessing (.500).")
+    assert sentences.best_score({"a": bare(0.7, metric="AUC")}).endswith("AUC .700, without an interval.")
+    assert sentences.best_score({"a": bare(math.nan)}).startswith("No score could be computed")
+    assert sentences.best_score({}).startswith("No score could be computed")
 
 
 def test_rates_below_one_sample_are_to_be_read_with_care():
-    assert words.resolution(37, 5000) == (
+    assert sentences.resolution(37, 5000) == (
         "Read with care: with 37 forgotten samples the FPR has steps of 1/37, and TPR@FPR 1e-2 and TPR@FPR 1e-3 lie "
         "below the first."
     )
-    assert words.resolution(100, 500) == (
+    assert sentences.resolution(100, 500) == (
         "Read with care: with 100 forgotten samples the FPR has steps of 1/100, and TPR@FPR 1e-3 lies below the first; "
         "with 500 retained samples the FNR has steps of 1/500, and TNR@FNR 1e-3 lies below the first."
     )
-    assert not words.resolution(1000, 1000)
+    assert not sentences.resolution(1000, 1000)
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_rates_below_one_sample_are_to_be_read_with_care():
     ],
 )
 def test_two_scores_are_compared_by_the_interval_of_their_difference(value, low, high, relation):
-    assert words.compare("a", "b", finding(value, low, high)) == relation
+    assert sentences.compare("a", "b", finding(value, low, high)) == relation

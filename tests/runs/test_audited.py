@@ -142,11 +142,11 @@ def test_a_fresh_state_keeps_parameters_and_statistics_and_forgets_the_optimizer
     random = np.random.default_rng(0)
     given = jax.tree.map(
         lambda leaf: random.normal(size=(3, *leaf.shape)).astype(leaf.dtype),
-        {"params": shapes.params, **shapes.statistics},
+        {"params": shapes.params, **shapes.model_state},
     )
     state = scratch.fresh_state(experiment, given)
     jax.tree.map(np.testing.assert_array_equal, state.params, given["params"])
-    jax.tree.map(np.testing.assert_array_equal, state.statistics["batch_stats"], given["batch_stats"])
+    jax.tree.map(np.testing.assert_array_equal, state.model_state["batch_stats"], given["batch_stats"])
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(state.optimizer))
     one = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), state)
     assert one == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes)

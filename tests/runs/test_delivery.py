@@ -17,7 +17,7 @@ def test_what_is_kept_is_taken_up_or_made_again(damage, tmp_path):
         return {"values": np.arange(3.0)}
 
     with store.open_run(str(tmp_path)) as folder:
-        keep = delivery.context(folder, progress.Reporter()).keep
+        keep = delivery.context(folder, progress.Reporter()).cached
         path = folder.path("evaluation", "sets_retrained.npz")
         first = keep("evaluation/sets_retrained.npz", {"facts": 1}, compute)
         if damage is None:

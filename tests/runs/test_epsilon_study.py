@@ -101,12 +101,14 @@ def test_exported_logits_are_those_of_the_run_and_give_the_same_numbers(finished
             stored = np.load(workdir / "logits" / "unlearned:finetune.npy")[:, np.searchsorted(rows, forgotten)]
             np.testing.assert_array_equal(unlearned, stored.swapaxes(0, 1))
         found = EPSILON.analyse(given, quick, QUIET).modes["running"]
-        for name, one in found.numbers.items():
+        for name, one in found.approaches.items():
             # JSON knows no infinity; `float` reads the word for it.
             assert float(told[mode]["approaches"][name]["median"]) == pytest.approx(one.summary.median), name
         # Accuracies are of the run's own logits in use: in that mode they agree, sample by sample.
         if mode == "running":
-            np.testing.assert_allclose(group.accuracies["finetune"]["forget"], found.numbers["finetune"].own_accuracy)
+            np.testing.assert_allclose(
+                group.accuracies["finetune"]["forget"], found.approaches["finetune"].own_accuracy
+            )
     both = [np.load(workdir / "epsilon" / mode / "logits_retain.npy") for mode in ("running", "batch")]
     np.testing.assert_array_equal(both[0][:, 0], both[1][:, 0])
     assert np.abs(both[0] - both[1]).max() > 0.01

@@ -47,7 +47,7 @@ def test_gains_are_over_the_same_method_with_the_same_other_values():
     roles, lines = {}, []
     for rate, start in ((0.1, 0.1), (0.01, 0.4)):
         for weight, gain in ((0.0, 0.0), (1.0, 0.2)):
-            role = f"m@lr={rate},lamda={weight}"
+            role = f"m@lr={rate},lam={weight}"
             roles[role] = {"UA": np.array([start + gain]), "TA": np.array([0.9 - gain / 10])}
             lines.append(conformal_loss.Line(role, f"m@lr={rate}", weight))
     section = conformal_loss.present(sections.Evaluation(roles, (0.1,), 0.1, 1, {}, {}, Design("given", 1)), lines)
@@ -65,11 +65,11 @@ def test_evaluating_digits_and_again_and_studying_the_loss(tmp_path):
     """Every role gets every number; a second run measures nothing again; the sections can be read back."""
     folder = shutil.copytree(finished.folder(), tmp_path / "copy")
     common = [finished.TWO_EPOCHS, "--config.unlearn.methods=finetune,finetune+conformal",
-              "--config.unlearn.conformal.lamda=0,5"]  # fmt: skip
+              "--config.unlearn.conformal.lam=0,5"]  # fmt: skip
     with figures.drawn():
         first, _ = launched(evaluate, folder, *common)
     stored = json.loads((folder / "evaluation.json").read_text())
-    swept = [f"finetune+conformal@conformal_lamda={value}" for value in (0.0, 5.0)]
+    swept = [f"finetune+conformal@conformal_lam={value}" for value in (0.0, 5.0)]
     assert list(stored["roles"]) == ["original", "retrained", "finetune", *swept]
     names = {"UA", "RA", "TA", "confidence_forget", "confidence_test", "svc_confidence", "threshold_entropy",
              "entropy_mia", "zrf", "activation_distance", "cr_forget", "cr_test", "coverage_retain", "recover_ratio",
@@ -134,7 +134,7 @@ def test_crossed_originals_say_where_the_interval_comes_from(tmp_path):
         (["--config.split.forget.kind=one_class", "--config.evaluate.qhat=own", "--config.evaluate.alphas=(0.1,0.02)"],
          "too few for alpha = 0.02"),
         (["--config.unlearn.methods=ssd+conformal"], "ssd+conformal: it takes no gradient steps"),
-        (["--config.unlearn.conformal.lamda=1"], "no method is wrapped"),
+        (["--config.unlearn.conformal.lam=1"], "no method is wrapped"),
         (["--out=o"], "--out belongs to --logits"),
     ],
 )  # fmt: skip

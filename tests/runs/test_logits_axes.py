@@ -60,8 +60,8 @@ def test_roles_with_the_same_rows_share_their_files(index):
     assert len({about["trained"] for about in index.values()}) == len(index)
 
 
-def test_the_lines_of_the_readme_run_and_say_the_accuracy(logits):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def test_the_lines_of_the_docs_run_and_say_the_accuracy(logits):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/reading.md").read_text(), flags=re.DOTALL)
     code = next(block for block in blocks if "index.json" in block)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(code.replace("runs/digits/logits/", f"{logits}/"), {})  # noqa: S102

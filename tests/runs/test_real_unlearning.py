@@ -32,23 +32,23 @@ def found(tmp_path_factory):
 
 
 def test_exact_retraining_never_answers_the_forgotten_class_and_the_original_does(found):
-    assert (found["retrained"].numbers["UA"] == 1).all()
-    assert (found["original"].numbers["UA"] < 0.02).all()
+    assert (found["retrained"].metrics["UA"] == 1).all()
+    assert (found["original"].metrics["UA"] < 0.02).all()
 
 
 @pytest.mark.parametrize("name", ["random_label", "ssd", "boundary_shrink", "scrub"])
 def test_class_forgetting_methods_forget_the_class_and_keep_the_rest(found, name):
     one = found[f"unlearned:{name}"]
-    assert (one.numbers["UA"] > 0.9).all(), one.numbers["UA"]
-    assert (one.numbers["RA"] > 0.85).all(), one.numbers["RA"]
-    assert (one.numbers["TA"] > 0.8).all(), one.numbers["TA"]
+    assert (one.metrics["UA"] > 0.9).all(), one.metrics["UA"]
+    assert (one.metrics["RA"] > 0.85).all(), one.metrics["RA"]
+    assert (one.metrics["TA"] > 0.8).all(), one.metrics["TA"]
     assert one.moved > 1e-3
 
 
 def test_fine_tuning_keeps_what_was_to_be_forgotten(found):
     one = found["unlearned:finetune"]
-    assert (one.numbers["UA"] < 0.2).all()
-    assert (one.numbers["RA"] > 0.98).all()
+    assert (one.metrics["UA"] < 0.2).all()
+    assert (one.metrics["RA"] > 0.98).all()
     assert 0 < one.moved < 0.1
 
 

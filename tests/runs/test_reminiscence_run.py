@@ -51,9 +51,9 @@ def relearned(monkeypatch):
     calls = []
     real = relearning.running.relearn_by_chunk
 
-    def counted(module, prepare, variables, data, trials, lifting, **more):
+    def counted(module, prepare, variables, data, trials, mapping, **more):
         calls.append((len(trials.victim), list(more["skip"])))
-        return real(module, prepare, variables, data, trials, lifting, **more)
+        return real(module, prepare, variables, data, trials, mapping, **more)
 
     monkeypatch.setattr(relearning.running, "relearn_by_chunk", counted)
     return calls

@@ -48,7 +48,7 @@ def test_numbers_over_seeds_are_mean_deviation_and_students_t(tmp_path):
     first, second, third = numbers(tmp_path / "run")
     values = np.array(list(VALUES.values()))
     half = scipy.stats.t.ppf(0.975, 2) * values.std(ddof=1) / math.sqrt(3)
-    assert first["value"] == pytest.approx(values.mean()) and first["spread"] == pytest.approx(values.std(ddof=1))
+    assert first["value"] == pytest.approx(values.mean()) and first["std"] == pytest.approx(values.std(ddof=1))
     assert (first["low"], first["high"]) == pytest.approx((values.mean() - half, values.mean() + half))
     assert first["by_seed"] == {"1": 0.5, "2": 0.7, "5": 0.75} and first["n"] == 3
     assert second["value"] == pytest.approx(2 * values.mean()) and second["place"] == 1
@@ -74,7 +74,7 @@ def test_finished_seeds_are_not_repeated_and_a_killed_one_is(tmp_path):
     assert calls == [1, 2, 2, 5] and numbers(tmp_path / "run")[0]["by_seed"] == {"5": 0.75, "1": 0.5}
     driver.run(fake(calls), (2,), settings.Settings(seed=9), str(tmp_path / "run"))
     assert len(calls) == 4, "their own seed is not read"
-    assert numbers(tmp_path / "run")[0]["low"] is None and numbers(tmp_path / "run")[0]["spread"] is None
+    assert numbers(tmp_path / "run")[0]["low"] is None and numbers(tmp_path / "run")[0]["std"] is None
 
 
 @pytest.mark.parametrize("what", ["settings", "overwrite", "data", "report", "own code"])

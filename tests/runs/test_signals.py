@@ -37,7 +37,7 @@ GIVEN = {
     "targets.breaks": 2,
     "targets.views": 2,
     "audit.group_size": 3,
-    "audit.levels": 20,
+    "audit.interpolation_steps": 20,
 }
 FEW = ("iam_on", "lira_off", "random", "confidence")
 QUIET = Context(lambda line: None, lambda *step: None, lambda name, facts, compute: compute())
@@ -125,9 +125,9 @@ def by_hand(recorded, number, group):
         shadow_train_labels=recorded.labels[np.stack(own)],
         reference=recorded.whole("reference")[:, target],
         reference_member=half,
-        pairs_original=recorded.whole("shadow_origin")[0][pairs],
-        pairs_unlearned=np.stack([shadows[place][rows] for place, rows in enumerate(pairs)]),
-        pairs_forgotten=np.tile(np.repeat([True, False], few), (len(group), 1)),
+        posterior_pairs_original=recorded.whole("shadow_origin")[0][pairs],
+        posterior_pairs_unlearned=np.stack([shadows[place][rows] for place, rows in enumerate(pairs)]),
+        posterior_pairs_forgotten=np.tile(np.repeat([True, False], few), (len(group), 1)),
         original_views=np.stack([recorded.whole(f"original.{view}")[number][target] for view in views]),
         unlearned_views=np.stack([recorded.whole(f"retrained.{view}")[number][target] for view in views]),
         shadows_views=np.stack([recorded.whole(f"shadow.{view}")[group][:, target] for view in views]),
@@ -146,10 +146,10 @@ def test_the_pass_gives_what_an_evidence_put_together_by_hand_gives(signals, rec
     names, skipped = audit_signals.runnable(signals, NAMES, "retrained")
     assert not skipped and set(names) == set(NAMES)
     one = jax.tree.map(lambda leaf: leaf[number], signals.roles["retrained"])
-    found = scores.case(audit_signals.with_shadows(signals, np.asarray(group)), one)
+    found = scores.select_model(audit_signals.with_shadows(signals, np.asarray(group)), one)
     evidence = by_hand(recorded, number, group)
     scores.check(evidence)
-    expected = scores.measure(evidence, signals.options)
+    expected = scores.signals_pass(evidence, signals.options)
     assert jax.tree.structure(found) == jax.tree.structure(expected)  # nothing is missing on either side
     jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), found, expected)
 
@@ -218,15 +218,15 @@ def test_unleak_learns_from_rows_that_the_shadow_did_not_see(folder, recorded):
 
 def test_scores_without_their_inputs_are_skipped_with_what_they_lack(signals):
     shared = signals.shared._replace(
-        reference=None, reference_member=None, population_in=None, views=(), own=None, pairs_known=None
+        reference=None, reference_member=None, population_in=None, views=(), own=None, posterior_pairs_known=None
     )  # fmt: skip
-    roles = {name: cases._replace(pairs=None, views=()) for name, cases in signals.roles.items()}
+    roles = {name: cases._replace(posterior_pairs=None, views=()) for name, cases in signals.roles.items()}
     asked = ("lira", "rmia_on", "unleak", "lira_on_views", "iam_off", "iam_on")
     names, skipped = audit_signals.runnable(signals._replace(shared=shared, roles=roles), asked, "retrained")
     assert names == ["iam_on"]
     assert skipped["lira"] == "needs reference, reference_member"
     assert skipped["rmia_on"] == "needs population_in" and skipped["iam_off"] == "needs shadow_train_logits"
-    assert "pairs_original" in skipped["unleak"] and "unlearned_views" in skipped["lira_on_views"]
+    assert "posterior_pairs_original" in skipped["unleak"] and "unlearned_views" in skipped["lira_on_views"]
 
 
 @pytest.mark.parametrize(
@@ -249,19 +249,19 @@ def test_a_group_larger_than_the_shadows_is_refused(signals):
 
 def test_settings_overrule_the_published_constants(signals):
     plain, published = audit_signals.options_of(make_settings(audit__dataset="cifar10")), scores.published("cifar10")
-    assert plain.constants == published and plain.dataset == "cifar10" and plain.levels == 20
+    assert plain.constants == published and plain.dataset == "cifar10" and plain.interpolation_steps == 20
     assert audit_signals.options_of(make_settings(), "digits").dataset == "digits" == signals.options.dataset
     assert audit_signals.options_of(make_settings(audit__dataset="cifar10"), "digits") == plain
     given = audit_signals.options_of(make_settings(
         audit__dataset="cifar10", audit__e1=0.3, audit__rmia_temperature=3.0, audit__rmia_offline_a=0.25,
-        audit__family="norm", audit__spread="per_sample", audit__lira_variance="global", audit__rmia_gamma=1.5,
+        audit__family="norm", audit__std="per_sample", audit__lira_variance="global", audit__rmia_gamma=1.5,
         compat__scores="faithful",
     ))  # fmt: skip
     constants = given.constants
     assert (constants.e1, constants.e2) == (0.3, published.e2)
     assert (constants.offline_e1, constants.offline_e2) == (0.3, published.e2)
     assert (constants.temperature, constants.offline_a) == (3.0, 0.25)
-    assert (given.family, given.spread, given.variance, given.gamma, given.compat) == (
+    assert (given.family, given.std, given.variance, given.gamma, given.compat) == (
         "norm", "per_sample", "global", 1.5, "faithful",
     )  # fmt: skip
     assert audit_signals.options_of(make_settings(audit__rmia_offline_a=0.0)).constants.offline_a == 0.0
@@ -303,12 +303,12 @@ def test_the_shadow_sweep_is_the_pooled_auc_of_that_many_shadows(signals, monkey
     assert found.values == (1, 2, 4) and found.groups == (4, 2, 1)  # 8 are not there
     assert set(found.lines) == {"lira_off", "emia_r"}
     scored = binui.score_all(signals, ["lira_off"], audit_signals.groups(signals, chosen, 2), "retrained")
-    board = scoreboard.judge(scoreboard.Scored(scored, ~signals.forgotten, {}), chosen.audit.interval)
+    board = scoreboard.judge(scoreboard.Scored(scored, ~signals.forgotten, {}), chosen.audit.confidence_level)
     assert found.lines["lira_off"][1].value == pytest.approx(board.table["lira_off"]["auc"].value)
 
 
 def test_a_sweep_leaves_out_the_score_that_is_not_finite_and_says_so(signals, monkeypatch):
-    real = scores.compute_cases
+    real = scores.compute_models
 
     def broken(name, *rest):
         if name == "lira_off":
@@ -330,7 +330,9 @@ def test_sensitivity_keeps_the_levels_and_constants_of_each_line(signals):
     found = sweeps.sensitivity(signals, chosen, "retrained", QUIET)
     # e2 = 0.05 is too large for e1 = 0.01.
     assert set(found.lines) == {"iam_on e1=0.01 e2=0.001", "iam_off e1=0.01 e2=0.001"}
-    options = audit_signals.options_of(make_settings(audit__e1=0.01, audit__e2=1e-3, audit__levels=2), "digits")
+    options = audit_signals.options_of(
+        make_settings(audit__e1=0.01, audit__e2=1e-3, audit__interpolation_steps=2), "digits"
+    )
     scored = binui.score_all(
         signals._replace(options=options), ["iam_on"], audit_signals.groups(signals, chosen), "retrained"
     )["iam_on"]  # fmt: skip

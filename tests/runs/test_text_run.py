@@ -103,7 +103,7 @@ def test_members_learn_their_own_texts_alone(finished):
 
 def test_a_job_learns_next_tokens(finished):
     experiment, split, spec, _ = member(finished, "original", 0)
-    resident = experiments.resident(experiment)
+    resident = experiments.device_dataset(experiment)
     np.testing.assert_array_equal(resident.labels, next_tokens(experiment.dataset))
     job = scratch.make_job(spec, np.arange(2))
     assert (

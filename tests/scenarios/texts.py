@@ -116,7 +116,7 @@ def drawn(world: Texts, model: str, seed: int) -> tuple[dict[str, np.ndarray], n
 
 def audited(world: Texts, model: str, seeds: Sequence[int], level: float = study.LEVEL) -> Facts:
     """Judges one model for every seed, as `launch.audit --tokens` does."""
-    chosen = settings.resolve({"audit": {"level": level}})
+    chosen = settings.resolve({"audit": {"fdr": level}})
     audits = []
     for seed in seeds:
         arrays, contained = drawn(world, model, seed)

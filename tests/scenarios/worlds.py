@@ -162,10 +162,10 @@ def fit(
         epochs = -(-moves.steps // steps)
     job = population.Job(
         task, {"train": stream}, {"train": batch}, ids, keys.root(0), constants, steps, initial=initial,
-        stop=moves.steps if moves else 0,
+        max_steps=moves.steps if moves else 0,
     )  # fmt: skip
-    resident = population.Resident(data.inputs.reshape(-1, data.inputs.shape[-1]), data.labels.reshape(-1))
-    for latest in population.train(job, resident, epochs, population.make("map")):
+    resident = population.DeviceDataset(data.inputs.reshape(-1, data.inputs.shape[-1]), data.labels.reshape(-1))
+    for latest in population.train(job, resident, epochs, population.make_mapping("map")):
         carry = latest
     return population.kept_variables(population.host(carry))
 

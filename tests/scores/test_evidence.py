@@ -33,7 +33,9 @@ def test_published_names_become_ours_and_shadows_come_first():
         published = dict(file)
     named = arrays.read(published, gather.FIELDS, "")
     found = evidence.from_arrays(named)
-    theirs = {alias: ours for ours, field in evidence.FIELDS.items() for alias in field.aliases}
+    known = {alias: ours for ours, field in evidence.FIELDS.items() for alias in field.aliases}
+    theirs = {alias: ours for alias, ours in known.items() if alias in published}
+    assert len(theirs) == 10
     for name, ours in theirs.items():
         expected = published[name].swapaxes(0, 1) if published[name].ndim == 3 else published[name]
         np.testing.assert_array_equal(getattr(found, ours), expected)
@@ -126,7 +128,10 @@ def no_model():
         ),
         (lambda: {"shadows": good().shadows[..., :5]}, r"shadows has shape .*axis C is 5, but unlearned has C = 6"),
         (lambda: {"population_shadows": good().population_shadows[:3]}, r"axis S is 3, but shadows has S = 4"),
-        (lambda: {"pairs_unlearned": good().pairs_unlearned[:, :3]}, r"axis q is 3, but pairs_original has q = 6"),
+        (
+            lambda: {"posterior_pairs_unlearned": good().posterior_pairs_unlearned[:, :3]},
+            r"axis q is 3, but posterior_pairs_original has q = 6",
+        ),
         (lambda: {"shadows": good().shadows[:0]}, "population_shadows .* axis S is 4, but shadows has S = 0"),
         (lambda: changed("labels", 2, 6), r"labels must lie in \[0, 5\] for 6 classes, but row 2 is 6"),
         (lambda: changed("labels", 0, -1), "labels must lie in"),
@@ -145,8 +150,14 @@ def no_model():
         (lambda: {"population_labels": None}, "'population_original' is given without 'population_labels'"),
         (lambda: {"shadow_train_labels": None}, "'shadow_train_logits' is given without 'shadow_train_labels'"),
         (lambda: {"reference_member": None}, "'reference' is given without 'reference_member'"),
-        (lambda: {"pairs_unlearned": None}, "'pairs_original' is given without 'pairs_unlearned'"),
-        (lambda: {"pairs_forgotten": None}, "'pairs_unlearned' is given without 'pairs_forgotten'"),
+        (
+            lambda: {"posterior_pairs_unlearned": None},
+            "'posterior_pairs_original' is given without 'posterior_pairs_unlearned'",
+        ),
+        (
+            lambda: {"posterior_pairs_forgotten": None},
+            "'posterior_pairs_unlearned' is given without 'posterior_pairs_forgotten'",
+        ),
     ],
 )
 def test_evidence_that_does_not_fit_together_is_refused(change, message):

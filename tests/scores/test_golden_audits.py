@@ -72,11 +72,11 @@ def audit(name):
     ))  # fmt: skip
     scores.check(named)
     options = scores.Options(
-        constants=scores.published(dataset), levels=int(arrays.get("INTERAPPROX", 100)), compat="faithful",
+        constants=scores.published(dataset), interpolation_steps=int(arrays.get("INTERAPPROX", 100)), compat="faithful",
         forget_type=forget_type,
         dataset=dataset,
     )  # fmt: skip
-    return arrays, options, scores.measure(named, options)
+    return arrays, options, scores.signals_pass(named, options)
 
 
 def scored(name, measured, options):

@@ -85,14 +85,19 @@ def test_rmia_signals_of_published_logits(given, name, temperature):
 
 @pick("iam", "s1_n60_i100", "s2_n80_i100", "s10_n100_i100", "s128_n60_i100", "s10_n60_i2", "s10_n60_i10",
       "unbounded", "mixed_scales")  # fmt: skip
-@pytest.mark.parametrize("spread", iam.SPREADS)
+@pytest.mark.parametrize("spread", iam.STDS)
 @pytest.mark.parametrize("family", iam.FAMILIES)
 def test_iam_of_published_signals(given, family, spread):
     key = f"{family}_fix{int(spread == 'pooled')}"
     if key not in given:
         pytest.skip("not in the golden file")
     found = iam.interpolate(
-        given["ori"], given["unl"], given["shadow"], levels=int(given["inter"]), family=family, spread=spread
+        given["ori"],
+        given["unl"],
+        given["shadow"],
+        interpolation_steps=int(given["inter"]),
+        family=family,
+        std=spread,
     )
     apart = np.abs(1 - np.asarray(found) - given[key])
     if family == "ecdf":  # a comparison of equal numbers may differ by one level

@@ -27,18 +27,18 @@ def probabilities(*shape):
 
 @pytest.mark.parametrize("family", iam.FAMILIES)
 @few
-@given(o=probabilities(N), u=probabilities(N), s=probabilities(S, N), spread=st.sampled_from(iam.SPREADS))
+@given(o=probabilities(N), u=probabilities(N), s=probabilities(S, N), spread=st.sampled_from(iam.STDS))
 def test_iam_lies_between_0_and_1_even_where_nothing_varies(family, o, u, s, spread):
     for shadows in (s, np.broadcast_to(s[:1], s.shape)):
-        found = np.asarray(iam.interpolate(o, u, shadows, levels=4, family=family, spread=spread))
+        found = np.asarray(iam.interpolate(o, u, shadows, interpolation_steps=4, family=family, std=spread))
         assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
 
 
 @pytest.mark.parametrize("family", ["gumbel", "norm", "ecdf", "kde"])
 @few
-@given(o=floats(N), u=floats(N), s=floats(S, N), more=floats(N, low=0.0), spread=st.sampled_from(iam.SPREADS))
+@given(o=floats(N), u=floats(N), s=floats(S, N), more=floats(N, low=0.0), spread=st.sampled_from(iam.STDS))
 def test_iam_does_not_fall_when_the_unlearned_signal_rises(family, o, u, s, more, spread):
-    how = {"levels": 4, "family": family, "spread": spread}
+    how = {"interpolation_steps": 4, "family": family, "std": spread}
     risen = np.asarray(iam.interpolate(o, u + more, s, **how)) - np.asarray(iam.interpolate(o, u, s, **how))
     assert risen.min() >= -2e-6
 
@@ -46,22 +46,22 @@ def test_iam_does_not_fall_when_the_unlearned_signal_rises(family, o, u, s, more
 @pytest.mark.parametrize("family", ["gumbel", "norm"])
 @few
 @given(seed=st.integers(0, 10**6), slope=st.floats(0.125, 8, width=32), shift=st.floats(-5, 5, width=32),
-       spread=st.sampled_from(iam.SPREADS))  # fmt: skip
+       spread=st.sampled_from(iam.STDS))  # fmt: skip
 def test_iam_does_not_depend_on_unit_and_zero_of_the_signal(family, seed, slope, shift, spread):
     draw = np.random.default_rng(seed)
     o, u, s = draw.normal(size=N), draw.normal(size=N), draw.normal(size=(S, N))
-    how = {"levels": 4, "family": family, "spread": spread}
+    how = {"interpolation_steps": 4, "family": family, "std": spread}
     found = iam.interpolate(*(slope * x + shift for x in (o, u, s)), **how)
     np.testing.assert_allclose(found, iam.interpolate(o, u, s, **how), atol=1e-4)
 
 
-@pytest.mark.parametrize("spread", iam.SPREADS)
+@pytest.mark.parametrize("spread", iam.STDS)
 @pytest.mark.parametrize("family", iam.FAMILIES)
 def test_iam_is_the_published_loop_over_levels(family, spread):
     draw = np.random.default_rng(0)
     o, u, s = (draw.uniform(size=shape).astype(np.float32) for shape in (N, N, (S, N)))
     for levels in (2, 11):
-        found = iam.interpolate(o, u, s, levels=levels, family=family, spread=spread)
+        found = iam.interpolate(o, u, s, interpolation_steps=levels, family=family, std=spread)
         np.testing.assert_allclose(found, naive.iam(o, u, s, levels, family, spread), atol=2e-6)
 
 

@@ -10,7 +10,7 @@ import pytest
 from jaxunlearn import errors, scores
 from jaxunlearn.scores import entries
 
-OPTIONS = scores.Options(levels=5)
+OPTIONS = scores.Options(interpolation_steps=5)
 NAMES = scores.names_of(("all",))
 # Scores that have a published form of their own; everything else is the same in both modes for pictures.
 COMPAT = {"bavaria_t", "bavaria_n", "lira_on", "lira_off", "update", "lira_on_views", "lira_off_views"} | {
@@ -25,7 +25,7 @@ def small():
 
 @functools.cache
 def measured(pairs=False):
-    return scores.measure(small(), OPTIONS, pairs=pairs)
+    return scores.signals_pass(small(), OPTIONS, pairs=pairs)
 
 
 def alone(name, measured, options=OPTIONS):
@@ -58,12 +58,12 @@ def test_names_that_mean_nothing_are_refused(wanted, message):
     "change, message",
     [
         ({"family": "gumble"}, "unknown IAM family 'gumble'. Did you mean 'gumbel'"),
-        ({"spread": "all"}, "unknown IAM spread"),
+        ({"std": "all"}, "unknown IAM std"),
         ({"variance": "none"}, "unknown LiRA variance"),
         ({"rmia_signal": "tsm"}, "unknown RMIA signal"),
         ({"compat": "fast"}, "unknown compat"),
         ({"forget_type": "classes"}, "unknown forget_type"),
-        ({"levels": 1}, "IAM levels = 1: must be between 2 and 10000"),
+        ({"interpolation_steps": 1}, "IAM interpolation_steps = 1: must be between 2 and 10000"),
         ({"gamma": -1.0}, "RMIA gamma"),
         ({"constants": scores.Constants(1.5, 2.0)}, "RMIA offline_a = 1.5"),
         ({"constants": scores.Constants(0.5, 0.0)}, "RMIA temperature"),
@@ -79,12 +79,18 @@ def test_impossible_options_are_refused(change, message):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_score_is_computed_from_what_it_needs_and_skipped_without_any_of_it(name):
     needs = scores.SCORES[name].needs
-    support = {"population_labels", "shadow_train_labels", "pairs_unlearned", "pairs_forgotten", "reference_member"}
+    support = {
+        "population_labels",
+        "shadow_train_labels",
+        "posterior_pairs_unlearned",
+        "posterior_pairs_forgotten",
+        "reference_member",
+    }
     kept = {"unlearned", "labels", *needs, *support}
     # Arrays come with their companions, and nothing that is not needed is there.
     only = {field: getattr(small(), field) for field in kept}
     assert scores.missing(name, scores.Evidence(**only)) == []
-    assert alone(name, scores.measure(scores.Evidence(**only), OPTIONS, pairs=name == "unleak")).shape == (60,)
+    assert alone(name, scores.signals_pass(scores.Evidence(**only), OPTIONS, pairs=name == "unleak")).shape == (60,)
     for lacking in set(needs) - support:
         result = scores.run((name,), scores.Evidence(**{**only, lacking: None}), OPTIONS)
         assert result.scores == {} and result.skipped == {name: f"needs {lacking}"}
@@ -169,9 +175,9 @@ def test_the_family_of_the_main_score_can_be_chosen(family):
 @pytest.mark.parametrize("name", ["iam_off", "rmia_off", "lira_on", "emia_r", "update", "iam_beta_off", "random"])
 def test_several_audits_together_are_the_audits_one_by_one(name):
     seeds = (1, 2)
-    apart = [scores.measure(_same_shadows(seed), OPTIONS, pairs=False) for seed in seeds]
-    cases = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(scores.one_case(one) for one in apart))
-    together = scores.compute_cases(name, apart[0], cases, OPTIONS)
+    apart = [scores.signals_pass(_same_shadows(seed), OPTIONS, pairs=False) for seed in seeds]
+    cases = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(scores.single_model(one) for one in apart))
+    together = scores.compute_models(name, apart[0], cases, OPTIONS)
     for values, one in zip(together, apart, strict=True):
         np.testing.assert_allclose(values, scores.compute(name, one, OPTIONS).values, rtol=1e-5, atol=1e-5)
 
@@ -179,22 +185,22 @@ def test_several_audits_together_are_the_audits_one_by_one(name):
 def _same_shadows(seed):
     """Evidence that shares all but the audited pair of models with `small`."""
     other = audit_case.make(seed=seed)
-    own = {name: getattr(other, name) for name in scores.Cases._fields[:4]}
+    own = {name: getattr(other, name) for name in scores.AuditedModels._fields[:4]}
     return small().replace(**own)
 
 
 def test_chosen_shadows_are_the_evidence_of_those_shadows():
     chosen = [2, 0]
-    fields = ("shadows", "population_shadows", "shadow_train_logits", "shadow_train_labels", "pairs_original",
-              "pairs_unlearned", "pairs_forgotten")  # fmt: skip
+    fields = ("shadows", "population_shadows", "shadow_train_logits", "shadow_train_labels", "posterior_pairs_original",
+              "posterior_pairs_unlearned", "posterior_pairs_forgotten")  # fmt: skip
     evidence = small().replace(**{name: getattr(small(), name)[chosen] for name in fields},
                                shadows_views=small().shadows_views[:, chosen])  # fmt: skip
-    expected, found = scores.measure(evidence, OPTIONS), scores.choose_shadows(measured(pairs=True), chosen)
+    expected, found = scores.signals_pass(evidence, OPTIONS), scores.choose_shadows(measured(pairs=True), chosen)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
 def test_noise_differs_between_audited_models_and_repeats_for_one():
-    first, second = (entries.random(scores.measure(_same_shadows(seed), OPTIONS), OPTIONS) for seed in (1, 2))
-    again = entries.random(scores.measure(_same_shadows(1), OPTIONS), OPTIONS)
+    first, second = (entries.random(scores.signals_pass(_same_shadows(seed), OPTIONS), OPTIONS) for seed in (1, 2))
+    again = entries.random(scores.signals_pass(_same_shadows(1), OPTIONS), OPTIONS)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - second).min() > 0 and first.min() >= 0 and first.max() < 1

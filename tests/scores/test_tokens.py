@@ -148,7 +148,7 @@ def test_losses_near_zero_and_beyond_float32s_exponents_keep_their_order():
     beaten = references.rmia(nll, inside, out, pop, pop * 0 + 1, pop[None] * 0 + 3)
     assert (np.diff(beaten) <= 0).all() and beaten[0] > beaten[-1] == 0
     for levels in (2, 50):
-        found = np.asarray(references.iam(nll, inside, out, levels=levels))
+        found = np.asarray(references.iam(nll, inside, out, interpolation_steps=levels))
         assert ((found >= 0) & (found <= 1)).all() and (np.diff(found) <= 1e-6).all()
 
 
@@ -287,7 +287,7 @@ def test_padding_may_hold_anything_and_rounding_above_zero_is_forgiven():
     [
         ({"k": 0.0}, "tokens k"),
         ({"eps1": 1e-6}, "must be above"),
-        ({"levels": 1}, "IAM levels"),
+        ({"interpolation_steps": 1}, "IAM interpolation_steps"),
         ({"gamma": -1.0}, "gamma"),
     ],
 )

@@ -66,8 +66,8 @@ def test_scores_from_three_losses(name, is_double, tolerance):
         pops = given["pop_nll"], given["pop_nll_fit"], given["pop_nll_ref"][None]
         found = {
             "iam": references.iam(nll, inside, out),
-            "iam_steps10": references.iam(nll, inside, out, levels=10),
-            "iam_eps": references.iam(nll, inside, out, levels=100, eps1=0.01),
+            "iam_steps10": references.iam(nll, inside, out, interpolation_steps=10),
+            "iam_eps": references.iam(nll, inside, out, interpolation_steps=100, eps1=0.01),
             "iam_batched": references.iam(nll, inside, out, block=int(given["batch"])),
             "lira_scaled": references.lira(*map(references.log_odds, (nll, inside, out))),
             "ratio": references.ratio(nll, out),
@@ -129,7 +129,7 @@ def test_the_published_bootstrap():
     np.testing.assert_allclose(draws.auc, given["auc_each"], rtol=1e-12)
     np.testing.assert_allclose(draws.tpr, given["tpr_each"], rtol=1e-12)
     rows = bootstrap.table({"s": given["score"]}, truth, mode="legacy", seed=21, iterations=50)["s"]
-    reported = [[round(rows[name].value, 4), round(rows[name].spread, 4)] for name in bootstrap.COLUMNS]
+    reported = [[round(rows[name].value, 4), round(rows[name].std, 4)] for name in bootstrap.COLUMNS]
     np.testing.assert_array_equal(reported, given["reported"])
 
 

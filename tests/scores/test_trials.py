@@ -13,11 +13,11 @@ import scipy.special
 
 from jaxunlearn import errors, records, scores
 from jaxunlearn.metrics.inference import intervals
-from jaxunlearn.scores import measured as pass_of
+from jaxunlearn.scores import audit_signals as pass_of
 
 NAMES = list(scores.names_of(("all",)))
 # Five levels of IAM instead of 100: shorter programs to compile. Golden arrays and its own twin have the full number.
-OPTIONS = scores.Options(levels=naive.LEVELS)
+OPTIONS = scores.Options(interpolation_steps=naive.LEVELS)
 OF_SAMPLES = {"unlearned": 0, "labels": 0, "original": 0, "shadows": 1, "forgotten": 0, "reference": 1,
               "reference_member": 1, "unlearned_views": 1, "original_views": 1, "shadows_views": 2}  # fmt: skip
 OF_SHADOWS = {"shadows": 0, "population_shadows": 0, "shadow_train_logits": 0, "shadow_train_labels": 0,
@@ -113,7 +113,7 @@ def measured(variant, pairs=False):
     evidence = VARIANTS[variant]()
     _, sizes = scores.check(evidence)
     assert sizes["N"] == len(evidence.labels)
-    return scores.measure(evidence, OPTIONS, pairs=pairs)
+    return scores.signals_pass(evidence, OPTIONS, pairs=pairs)
 
 
 @functools.cache
@@ -250,7 +250,7 @@ def test_the_pass_in_small_blocks_equals_the_whole(monkeypatch):
     whole = measured("base", pairs=True)
     monkeypatch.setattr(pass_of, "BLOCK_BYTES", 4 * 6 * 7)  # seven rows of six classes
     assert len(list(pass_of._places((4, 60), 6))) == 4 * 9
-    short = scores.measure(base(), OPTIONS)
+    short = scores.signals_pass(base(), OPTIONS)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), short, whole)
 
 
@@ -285,7 +285,7 @@ def test_a_second_audit_of_the_same_shapes_compiles_nothing(name, caplog):
     values(name, "base")
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         caplog.clear()
-        scores.compute(name, scores.measure(VARIANTS["other"](), OPTIONS, pairs=name == "unleak"), OPTIONS)
+        scores.compute(name, scores.signals_pass(VARIANTS["other"](), OPTIONS, pairs=name == "unleak"), OPTIONS)
         assert not [record for record in caplog.records if "ompiling" in record.getMessage()]
         jax.block_until_ready(jax.jit(lambda x: x + len(name))(1.0))  # the log does show a compilation
         assert any("ompiling" in record.getMessage() for record in caplog.records)
@@ -293,5 +293,5 @@ def test_a_second_audit_of_the_same_shapes_compiles_nothing(name, caplog):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_audit_gives_the_same_scores(name):
-    fresh = scores.measure(audit_case.make(), OPTIONS, pairs=name == "unleak")
+    fresh = scores.signals_pass(audit_case.make(), OPTIONS, pairs=name == "unleak")
     np.testing.assert_array_equal(scores.compute(name, fresh, OPTIONS).values, values(name, "base"))

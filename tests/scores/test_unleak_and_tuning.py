@@ -20,8 +20,10 @@ def flat(evidence):
     """The same where forgetting leaves a flat posterior: forgotten answers shrunk to a fifth of the original ones."""
     return evidence.replace(
         unlearned=np.where(evidence.forgotten[:, None], evidence.original / 5, evidence.original),
-        pairs_unlearned=np.where(
-            evidence.pairs_forgotten[..., None], evidence.pairs_original / 5, evidence.pairs_original
+        posterior_pairs_unlearned=np.where(
+            evidence.posterior_pairs_forgotten[..., None],
+            evidence.posterior_pairs_original / 5,
+            evidence.posterior_pairs_original,
         ),
     )
 
@@ -73,15 +75,15 @@ def test_too_few_pairs_are_refused(forgotten, message):
 
 def test_several_audited_models_share_one_classifier():
     first, second = leaking(0), leaking(1)
-    measured = [scores.measure(evidence, OPTIONS) for evidence in (first, second)]
-    both = scores.Cases(
+    measured = [scores.signals_pass(evidence, OPTIONS) for evidence in (first, second)]
+    both = scores.AuditedModels(
         *(scores.Signals(*(np.stack(pair) for pair in zip(*(getattr(one, name) for one in measured), strict=True)))
-          for name in scores.Cases._fields[:4]),
-        pairs=np.stack([one.pairs for one in measured]),
+          for name in scores.AuditedModels._fields[:4]),
+        posterior_pairs=np.stack([one.posterior_pairs for one in measured]),
     )  # fmt: skip
-    found = scores.compute_cases("unleak", measured[0], both, OPTIONS)
+    found = scores.compute_models("unleak", measured[0], both, OPTIONS)
     for values, one in zip(found, measured, strict=True):
-        alone = scores.compute("unleak", measured[0]._replace(pairs=one.pairs), OPTIONS).values
+        alone = scores.compute("unleak", measured[0]._replace(posterior_pairs=one.posterior_pairs), OPTIONS).values
         np.testing.assert_allclose(values, alone, atol=1e-6)
 
 

@@ -10,7 +10,7 @@ import optax
 
 from jaxunlearn import keys, population, trees
 from jaxunlearn.models.layers import blocks
-from jaxunlearn.unlearn.base.method import Reads
+from jaxunlearn.unlearn.base.method import StreamSpec
 from jaxunlearn.unlearn.base.network import Network, forward
 from jaxunlearn.unlearn.engine import running
 
@@ -100,9 +100,10 @@ def variables(file, prefix, names, separator="."):
     return {"params": params, **({"batch_stats": stats} if stats else {})}
 
 
-def setup(net, method, originals, retain, forget, *, validation=(), bn="auto", batch=64, mapping="map", hyper=None,
+def make_job(net, method, originals, retain, forget, *, validation=(), bn="auto", batch=64, mapping="map", hyper=None,
           numbers=None, members=1):  # fmt: skip
-    """A Setup whose data is (retain rows, then forget rows, then validation rows); `method` is a Method or a builder.
+    """An UnlearningJob whose data is (retain rows, then forget rows, then validation rows); `method` is a Method or a
+    builder.
 
     Args:
       originals: variables of ONE model, from which all members start.
@@ -115,10 +116,10 @@ def setup(net, method, originals, retain, forget, *, validation=(), bn="auto", b
     build = method if callable(method) else (lambda hyper: method)
     stacked = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], members, 0), originals)
     ids = np.arange(members, dtype=np.int32) if numbers is None else np.asarray(numbers, np.int32)
-    return running.Setup(
-        net, population.Resident(x, y), build, hyper or {}, stacked,
+    return running.UnlearningJob(
+        net, population.DeviceDataset(x, y), build, hyper or {}, stacked,
         [np.arange(r, r + f)] * members, [np.arange(r)] * members, np.arange(r + f, len(y)),
-        ids, np.zeros(members, np.int32), keys.root(3), population.make(mapping, devices=1), bn, batch, False,
+        ids, np.zeros(members, np.int32), keys.root(3), population.make_mapping(mapping, devices=1), bn, batch, False,
     )  # fmt: skip
 
 
@@ -128,11 +129,13 @@ def outcome(prepared):
     return trees.take(last.outcome.variables, 0)
 
 
-def begun(prepared, memory=None, member=0):
+def begun(prepared, saved_states=None, member=0):
     """A member before the first step of the first phase (behind it, if that is an edit): (variables, estimates)."""
     rest = {name: leaf for name, leaf in prepared.originals.items() if name != "params"}
-    state, found, _ = running._begin(prepared, 0, running.State(prepared.originals["params"], rest, ()), memory or {})
-    return trees.take(({"params": state.params, **state.statistics}, found), member)
+    state, found, _ = running._begin(
+        prepared, 0, running.State(prepared.originals["params"], rest, ()), saved_states or {}
+    )
+    return trees.take(({"params": state.params, **state.model_state}, found), member)
 
 
 def estimated(prepared):
@@ -143,13 +146,13 @@ def estimated(prepared):
 def after(event):
     """Variables of member 0 after the epoch that an event of `running.run` tells of."""
     state = event.checkpoint()["carry"].state
-    return trees.take({"params": state.params, **state.statistics}, 0)
+    return trees.take({"params": state.params, **state.model_state}, 0)
 
 
 def accuracy(net, variables, x, y):
     """Part of the rows that are classified right, in evaluation mode."""
-    statistics = {name: leaf for name, leaf in variables.items() if name != "params"}
-    logits, _ = forward(net, variables["params"], statistics, jnp.asarray(x))
+    model_state = {name: leaf for name, leaf in variables.items() if name != "params"}
+    logits, _ = forward(net, variables["params"], model_state, jnp.asarray(x))
     return float(np.mean(np.argmax(logits, -1) == y))
 
 
@@ -169,8 +172,10 @@ def in_order(method, **also):
 
     phases = tuple(
         dataclasses.replace(
-            phase, reads=fixed(phase.reads),
-            estimates={name: one._replace(reads=fixed(one.reads)) for name, one in phase.estimates.items()},
+            phase, stream_specs=fixed(phase.stream_specs),
+            estimates={
+                name: one._replace(stream_specs=fixed(one.stream_specs)) for name, one in phase.estimates.items()
+            },
         )
         for phase in method.phases
     )  # fmt: skip
@@ -183,19 +188,19 @@ def by_step(phase, rows, batch):
     The stream accompanies one of a single row, for which nothing answers, and goes on at the next epoch where it was.
     The transform's clock still counts the epochs of the phase.
     """
-    ((name, read),) = phase.reads.items()
+    ((name, read),) = phase.stream_specs.items()
     steps = -(-len(rows) // batch)
     length = steps // phase.epochs
     inner = optax.with_extra_args_support(phase.transform)
 
-    def update(updates, state, params=None, *, clock, **extras):
-        published = clock._replace(epoch=clock.epoch // length, length=length)
-        return inner.update(updates, state, params, clock=published, **extras)
+    def update(updates, state, params=None, *, step_info, **extras):
+        published = step_info._replace(epoch=step_info.epoch // length, length=length)
+        return inner.update(updates, state, params, step_info=published, **extras)
 
     reads = {
-        "step": Reads(lambda pools: rows[:1], batch),
-        name: read._replace(rows=lambda pools: rows, batch=batch, shuffle=False, carried_on=True),
+        "step": StreamSpec(lambda member_rows: rows[:1], batch),
+        name: read._replace(rows=lambda member_rows: rows, batch=batch, shuffle=False, continue_across_epochs=True),
     }
-    moves = tuple(move._replace(streams=(name,)) for move in phase.moves)
+    moves = tuple(move._replace(streams=(name,)) for move in phase.gradient_steps)
     transform = optax.GradientTransformationExtraArgs(inner.init, update)
-    return dataclasses.replace(phase, transform=transform, moves=moves, reads=reads, epochs=steps)
+    return dataclasses.replace(phase, transform=transform, gradient_steps=moves, stream_specs=reads, epochs=steps)

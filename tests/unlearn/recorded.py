@@ -17,7 +17,7 @@ import optax
 
 from jaxunlearn import trees
 from jaxunlearn.models.layers import blocks
-from jaxunlearn.population import Clock
+from jaxunlearn.population import StepInfo
 from jaxunlearn.unlearn.base.method import Method
 from jaxunlearn.unlearn.engine import running
 
@@ -59,8 +59,8 @@ def with_labels(phase, labels):
     def rule(key, samples, num_classes):
         return jnp.where(samples.is_forget, jnp.asarray(labels)[samples.rows], samples.labels)
 
-    ((name, read),) = phase.reads.items()
-    return phase if read.labels is None else dataclasses.replace(phase, reads={name: read._replace(labels=rule)})
+    ((name, read),) = phase.stream_specs.items()
+    return phase if read.labels is None else dataclasses.replace(phase, stream_specs={name: read._replace(labels=rule)})
 
 
 def rows_of(file, pictures):
@@ -69,10 +69,10 @@ def rows_of(file, pictures):
     return np.asarray([np.flatnonzero((x == one).all((1, 2, 3)))[0] for one in pictures.reshape(-1, *x.shape[1:])])
 
 
-def assert_reads(phase, rows, pools):
+def assert_reads(phase, rows, member_rows):
     """Every epoch of recorded rows is what the phase itself reads, in the phase's order unless it is shuffled."""
-    ((_, read),) = phase.reads.items()
-    own = np.concatenate([pools[name] for name in read.rows.split("+")])
+    ((_, read),) = phase.stream_specs.items()
+    own = np.concatenate([member_rows[name] for name in read.rows.split("+")])
     for epoch in rows.reshape(phase.epochs, -1):
         np.testing.assert_array_equal(np.sort(epoch) if read.shuffle else epoch, own)
 
@@ -83,8 +83,8 @@ def rates(phase, length):
     transform = optax.with_extra_args_support(phase.transform)
 
     def moved(epoch):
-        clock = Clock(epoch, jnp.float32(0), epoch * length, length)
-        return transform.update(one, transform.init(zero), zero, clock=clock, reference_params=zero)[0]
+        step_info = StepInfo(epoch, jnp.float32(0), epoch * length, length)
+        return transform.update(one, transform.init(zero), zero, step_info=step_info, reference_params=zero)[0]
 
     return np.repeat(jax.vmap(moved)(jnp.arange(phase.epochs)) / -1.9, length)
 
@@ -95,8 +95,8 @@ def assert_steps(name, method):
     given = file["X"], file["y"], file.get(f"{name}__label_draws", file["y"])
     x, y, labels = (array[file["order"]] for array in given)
     count = len(y) - len(file["forget_indices"])
-    pools = {"retain": np.arange(count), "forget": np.arange(count, len(y))}
-    data = [(x[rows], y[rows]) for rows in pools.values()]
+    member_rows = {"retain": np.arange(count), "forget": np.arange(count, len(y))}
+    data = [(x[rows], y[rows]) for rows in member_rows.values()]
     recorded = [rows_of(file, file[f"{name}__x_s{stage}"]) for stage in range(len(method.phases))]
     phases = tuple(
         nets.by_step(with_labels(phase, labels), rows, batch)
@@ -104,11 +104,11 @@ def assert_steps(name, method):
     )
     start, net = nets.variables(file, f"{name}__p0", LAYERS, "__"), nets.network(Residual(10), x.shape[1:])
     steps, outcome = [], None
-    for event in running.run(nets.setup(net, Method(phases, "faithful"), start, *data)):
+    for event in running.run(nets.make_job(net, Method(phases, "faithful"), start, *data)):
         outcome = event.outcome
         steps += [] if outcome else [(event, nets.after(event))]
     for stage, phase in enumerate(method.phases):
-        assert_reads(phase, recorded[stage], pools)
+        assert_reads(phase, recorded[stage], member_rows)
         events, states = zip(*(step for step in steps if step[0].phase == stage), strict=True)
         wanted = {key: file[f"{name}__{key}_s{stage}"] for key in ("lr", "loss")}
         np.testing.assert_allclose(rates(phase, len(events) // phase.epochs), wanted["lr"], rtol=1e-6)
@@ -133,7 +133,7 @@ def conformal(kind):
 def assert_epochs(kind, name, method, trained_on=None):
     """Runs a method on batches in order and compares modes of epochs, variables and accuracies with the file."""
     file, names, net, start, data = conformal(kind)
-    prepared = nets.setup(
+    prepared = nets.make_job(
         net, method, start, data["retain"], data["forget"], bn="first_epoch", batch=int(file["batch_size"])
     )
     variables = [start, *(nets.after(event) for event in running.run(prepared) if event.outcome is None)]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, keys, population, trees
-from jaxunlearn.population import Resident
+from jaxunlearn.population import DeviceDataset
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Member, Reads, Samples
+from jaxunlearn.unlearn.base.method import EstimateContext, Samples, StreamSpec
 from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.methods import boundary
 
@@ -38,8 +38,8 @@ def our():
 def optml():
     file = np.load(GOLDEN / "conformal" / "optml_methods.npz")
     net = nets.network(nets.Tiny(4, 8), (6,))
-    pools = [(file[f"x_{one}"], file[f"y_{one}"]) for one in ("retain", "forget")]
-    return file, net, nets.variables(file, "init", DENSE), *pools
+    member_rows = [(file[f"x_{one}"], file[f"y_{one}"]) for one in ("retain", "forget")]
+    return file, net, nets.variables(file, "init", DENSE), *member_rows
 
 
 def samples(pool):
@@ -53,10 +53,10 @@ def member(net, variables, pool, batch=3):
     given = samples(pool)
     stream = trees.take(population.from_rows([[np.arange(len(given.labels))]], batch), 0)
     variables = jax.tree.map(jnp.asarray, variables)
-    data, reads = Resident(given.inputs, given.labels), {"forget": Reads("forget", batch, shuffle=False)}
+    data, reads = DeviceDataset(given.inputs, given.labels), {"forget": StreamSpec("forget", batch, shuffle=False)}
     key = keys.root(0)
-    return Member(net, variables["params"], {}, variables, {}, {}, data, {"forget": stream}, reads, given.is_forget,
-                  "eval", key, key, False)  # fmt: skip
+    return EstimateContext(net, variables["params"], {}, variables, {}, {}, data, {"forget": stream}, reads,
+                           given.is_forget, "eval", key, key, False)  # fmt: skip
 
 
 def fresh_pool(rows=5, classes=4):
@@ -114,7 +114,7 @@ def test_the_nearest_label_is_a_wrong_one_unless_asked_otherwise():
 def test_shrinking_equals_orthogonal_unlearning():
     file, net, start, forget = our()
     method = boundary.boundary_shrink(1e-5, int(file["epochs"]), float(file["bound"]), mean=MEAN, std=STD, batch=3)
-    found = nets.outcome(nets.setup(net, nets.in_order(method), start, (forget[0][:1], forget[1][:1]), forget))
+    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, (forget[0][:1], forget[1][:1]), forget))
     wanted = nets.variables(file, "delta", DENSE, "__")["params"]
     steps = int(file["epochs"]) * 2
 
@@ -130,7 +130,7 @@ def test_shrinking_equals_the_saliency_code():
     file, net, start, retain, forget = optml()
     space = {"mean": (0.0,), "std": (1.0,), "compat": "faithful"}
     method = boundary.boundary_shrink(0.05, 2, 0.1, weight_decay=5e-4, batch=8, **space)
-    found = nets.outcome(nets.setup(net, nets.in_order(method), start, retain, forget))
+    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
     nets.assert_close(found, nets.variables(file, "BS_final", DENSE), 1e-5)
 
 
@@ -157,7 +157,7 @@ def test_expanding_equals_the_saliency_code(monkeypatch):
     file, net, start, retain, forget = optml()
     given_row(monkeypatch, file["BE_init.fc2.weight"][-1], file["BE_init.fc2.bias"][-1])
     method = nets.in_order(boundary.boundary_expand(0.05, 2, batch=8))
-    *epochs, last = running.run(nets.setup(net, method, start, retain, forget))
+    *epochs, last = running.run(nets.make_job(net, method, start, retain, forget))
     wanted = nets.variables(file, "BE_final", DENSE)
     nets.assert_close(nets.after(epochs[-1]), wanted, 1e-5)
     # The published code keeps the additional class; here it is dropped in the end.
@@ -173,7 +173,7 @@ def test_expanding_equals_the_iam_seed(name, keep_backbone, monkeypatch):
     forget = tuple(np.concatenate([file[f"forget{i}_{part}"] for i in range(2)]) for part in "xy")
     given_row(monkeypatch, file["extra_w"], file["extra_b"])
     method = boundary.boundary_expand(float(file["lr"]), int(file["epochs"]), keep_backbone=keep_backbone, batch=3)
-    prepared = nets.setup(net, nets.in_order(method), start, (forget[0][:1], forget[1][:1]), forget)
+    prepared = nets.make_job(net, nets.in_order(method), start, (forget[0][:1], forget[1][:1]), forget)
     *epochs, last = running.run(prepared)
     found, wide = trees.take(last.outcome.variables, 0), nets.variables(file, "wide_after", names)
     nets.assert_close(nets.after(epochs[-1]), wide, 1e-6)
@@ -189,7 +189,7 @@ def test_one_forget_row_and_no_retained_ones(build):
     start, nobody = fresh(net), (np.zeros((0, 6), np.float32), np.zeros(0, np.int32))
     x, _ = fresh_pool(1)
     y = np.argmax(net.module.apply(start, x), -1)
-    found = nets.outcome(nets.setup(net, build(lr=0.5, epochs=8), start, nobody, (x, y)))
+    found = nets.outcome(nets.make_job(net, build(lr=0.5, epochs=8), start, nobody, (x, y)))
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
     assert [leaf.shape for leaf in jax.tree.leaves(found)] == [leaf.shape for leaf in jax.tree.leaves(start)]
     before, after = (jax.nn.softmax(net.module.apply(one, x))[0, y[0]] for one in (start, found))
@@ -199,7 +199,7 @@ def test_one_forget_row_and_no_retained_ones(build):
 def test_zero_epochs_change_nothing():
     net = nets.network(nets.Tiny(4, 8), (6,))
     start, pool = fresh(net), fresh_pool()
-    found = nets.outcome(nets.setup(net, boundary.boundary_expand(epochs=0, keep_backbone=False), start, pool, pool))
+    found = nets.outcome(nets.make_job(net, boundary.boundary_expand(epochs=0, keep_backbone=False), start, pool, pool))
     jax.tree.map(np.testing.assert_array_equal, found["params"], jax.tree.map(np.asarray, start["params"]))
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, keys
-from jaxunlearn.population import Resident, from_rows
+from jaxunlearn.population import DeviceDataset, from_rows
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Member, Reads
+from jaxunlearn.unlearn.base.method import EstimateContext, StreamSpec
 from jaxunlearn.unlearn.methods.importance import codec
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam_methods" / "lcodec.npz"
@@ -122,7 +122,7 @@ def forget_loss(net, found, x, y):
 def test_removal_raises_the_forget_loss_in_few_slices(trained):
     net, start, x, y = trained
     method = codec.l_codec(l2=0.01, perturbations=40, columns=3, rows=8)
-    found = nets.outcome(nets.setup(net, method, start, (x[8:], y[8:]), (x[:8], y[:8]), batch=16))
+    found = nets.outcome(nets.make_job(net, method, start, (x[8:], y[8:]), (x[:8], y[:8]), batch=16))
     assert forget_loss(net, found, x[:8], y[:8]) > forget_loss(net, start, x[:8], y[:8]) + 1e-3
     channels = 0
     for layer in ("Dense_0", "Dense_1"):
@@ -135,8 +135,9 @@ def test_removal_raises_the_forget_loss_in_few_slices(trained):
 
 def member_of(net, start, x, y, batch):
     stream = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], from_rows([[np.arange(len(y))]], batch))
-    return Member(net, start["params"], {}, start, {}, {}, Resident(jnp.asarray(x), jnp.asarray(y)), {"first": stream},
-                  {"first": Reads("forget", batch, shuffle=False)}, jnp.ones(len(y), bool), "eval", keys.root(0),
+    data = DeviceDataset(jnp.asarray(x), jnp.asarray(y))
+    return EstimateContext(net, start["params"], {}, start, {}, {}, data, {"first": stream},
+                  {"first": StreamSpec("forget", batch, shuffle=False)}, jnp.ones(len(y), bool), "eval", keys.root(0),
                   keys.root(1), False)  # fmt: skip
 
 
@@ -157,7 +158,7 @@ def test_one_forget_row_and_no_retained_row_stay_finite(trained, forget, retain)
     net, start, x, y = trained
     method = codec.l_codec(perturbations=5, columns=2, noise=True)
     data = (x[:retain], y[:retain]), (x[70 : 70 + forget], y[70 : 70 + forget])
-    found = nets.outcome(nets.setup(net, method, start, *data, batch=16))
+    found = nets.outcome(nets.make_job(net, method, start, *data, batch=16))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 

@@ -13,12 +13,12 @@ import trial
 
 from jaxunlearn import errors, keys, trees
 from jaxunlearn.metrics.conformal import conformal as prediction
-from jaxunlearn.population import Batch, Clock
+from jaxunlearn.population import Batch, StepInfo
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import entries, network
 from jaxunlearn.unlearn.base.method import Method, Samples
 from jaxunlearn.unlearn.blocks import losses
-from jaxunlearn.unlearn.engine import costs, running, setups, tasks
+from jaxunlearn.unlearn.engine import costs, jobs, running, tasks
 from jaxunlearn.unlearn.methods import descent
 from jaxunlearn.unlearn.wrappers import conformal, wrappers
 
@@ -38,14 +38,14 @@ def test_the_loss_equals_the_published_code(case, pairwise):
     with np.load(GOLDEN / "cpu_loss.npz") as loaded:
         file = {name.removeprefix(case): array for name, array in loaded.items() if name.startswith(case)}
     flagged = np.asarray(file["is_forget"], bool)
-    q_hat, delta, lamda = (float(file[name]) for name in ("qhat", "delta", "lamda"))
+    q_hat, delta, lam = (float(file[name]) for name in ("qhat", "delta", "lamda"))
     base, forget = (samples(file["labels"], flagged, weights) for weights in (~flagged, flagged))
 
     def hinge(logits):
         return conformal.hinge(logits, forget, q_hat, delta, pairwise)
 
     def loss(logits):
-        return losses.cross_entropy(logits, base) + lamda * hinge(logits)
+        return losses.cross_entropy(logits, base) + lam * hinge(logits)
 
     @jax.jit
     def found(logits):
@@ -67,7 +67,7 @@ def recorded(kind, name):
     width, hidden, classes = (int(size) for size in file["dims"])
     net = nets.network(nets.Tiny(classes, hidden, kind == "bn"), (width,))
     start = nets.variables(file, f"{kind}_init", names)
-    lr, epochs, delta, alpha, lamda = (float(one) for one in file["hyper_lr_epochs_delta_alpha_lamda"])
+    lr, epochs, delta, alpha, lam = (float(one) for one in file["hyper_lr_epochs_delta_alpha_lamda"])
     parts = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget", "cal")]
     retain, forget = len(parts[0][1]), len(parts[1][1])
     base = descent.finetune(lr, int(epochs)) if name == "finetune" else registry.METHODS["random_label"].build(
@@ -75,72 +75,74 @@ def recorded(kind, name):
     if name == "RL":
         given = np.concatenate([parts[0][1], file[f"{kind}_RL_labels"]]).astype(np.int32)
         (phase,) = base.phases
-        reads = {"both": phase.reads["both"]._replace(labels=lambda key, batch, count: jnp.asarray(given)[batch.rows])}
-        base = dataclasses.replace(base, phases=(dataclasses.replace(phase, reads=reads),))
+        reads = {
+            "both": phase.stream_specs["both"]._replace(labels=lambda key, batch, count: jnp.asarray(given)[batch.rows])
+        }
+        base = dataclasses.replace(base, phases=(dataclasses.replace(phase, stream_specs=reads),))
     size = int(file["batch_size"])
-    method = conformal.conformal(base, lamda, delta, alpha, pairwise=True, batch=size)
-    setup = nets.setup(net, method, start, parts[0], parts[1], validation=parts[2], bn="frozen", batch=size)
+    method = conformal.conformal(base, lam, delta, alpha, pairwise=True, batch=size)
+    job = nets.make_job(net, method, start, parts[0], parts[1], validation=parts[2], bn="frozen", batch=size)
     # Published: one stream of flagged samples to forget, then the base method's.
     own = np.arange(retain, retain + forget)
     stream = np.concatenate([own, np.arange(retain) if name == "finetune" else np.append(own, np.arange(retain))])
     perm = file[f"perm_{name}"]
-    return file, names, setup, stream, forget, [perm] * int(epochs)
+    return file, names, job, stream, forget, [perm] * int(epochs)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "bn"])
 @pytest.mark.parametrize("name", ["finetune", "RL"])
 def test_training_equals_the_published_code(kind, name):
-    file, names, setup, stream, forget, perms = recorded(kind, name)
-    stage = setups.stage_of(setup, 0)
-    phase = setups.structure(setup).phases[0]
-    driver, size = next(iter(phase.reads)), setup.batch
-    constants = trees.take(jax.tree.map(np.asarray, setups.constants_of(setup, 0, {}, {})), 0)
-    originals = trees.take(setup.originals, 0)
-    statistics = {key: leaf for key, leaf in originals.items() if key != "params"}
-    state = tasks.State(originals["params"], statistics, phase.transform.init(originals["params"]))
-    data = jax.tree.map(jnp.asarray, setup.data)
-    prologue = jax.jit(running._prologue(stage, phase))
+    file, names, job, stream, forget, perms = recorded(kind, name)
+    stage = jobs.traced_phase(job, 0)
+    phase = jobs.template(job).phases[0]
+    driver, size = next(iter(phase.stream_specs)), job.batch
+    constants = trees.take(jax.tree.map(np.asarray, jobs.constants_of(job, 0, {}, {})), 0)
+    originals = trees.take(job.originals, 0)
+    model_state = {key: leaf for key, leaf in originals.items() if key != "params"}
+    state = tasks.State(originals["params"], model_state, phase.transform.init(originals["params"]))
+    data = jax.tree.map(jnp.asarray, job.data)
+    on_epoch_start = jax.jit(running._on_epoch_start(stage, phase))
     step = jax.jit(tasks.task(stage).step)
     thresholds, count = [], 0
     for epoch, perm in enumerate(perms):
-        now = {**constants, **prologue(state, data, constants, keys.root(0))}
-        thresholds.append(float(now["estimates"][conformal.THRESHOLD]))
+        context = {**constants, **on_epoch_start(state, data, constants, keys.root(0))}
+        thresholds.append(float(context["estimates"][conformal.THRESHOLD]))
         length = -(-len(perm) // size)
         for k in range(length):
             chosen = perm[k * size : (k + 1) * size]
             batches = {
-                part: batch_of(setup, stream[chosen[flag]], size)
+                part: batch_of(job, stream[chosen[flag]], size)
                 for part, flag in ((conformal.STREAM, chosen < forget), (driver, chosen >= forget))
             }
-            clock = Clock(jnp.int32(epoch), jnp.float32(k / length), jnp.int32(count), jnp.int32(length))
-            state, _ = step(state, batches, clock, keys.root(1), now)
+            step_info = StepInfo(jnp.int32(epoch), jnp.float32(k / length), jnp.int32(count), jnp.int32(length))
+            state, _ = step(state, batches, step_info, keys.root(1), context)
             count += 1
     np.testing.assert_allclose(thresholds, file[f"{kind}_{name}_qhat_per_epoch"], rtol=1e-5)
-    found = {"params": state.params, **state.statistics}
+    found = {"params": state.params, **state.model_state}
     nets.assert_close(found, nets.variables(file, f"{kind}_{name}_final", names), 1e-5)
 
 
-def batch_of(setup, rows, size):
+def batch_of(job, rows, size):
     padded = np.concatenate([rows, np.zeros(size - len(rows), np.int64)]).astype(np.int32)
     weights = (np.arange(size) < len(rows)).astype(np.float32)
-    return Batch(setup.data.inputs[padded], setup.data.labels[padded], weights, padded)
+    return Batch(job.data.inputs[padded], job.data.labels[padded], weights, padded)
 
 
 def test_the_threshold_is_that_of_the_metrics_for_each_members_classes():
     """Rows are padded and passed over in batches; a class that is forgotten wholly does not calibrate."""
     method = conformal.conformal(descent.finetune(0.0, 1), alpha=0.2)
     whole = np.flatnonzero(trial.LABELS[:60] == 1)
-    setup = trial.setup(method, forget=[trial.FORGET[0], whole])
-    stage, constants = setups.stage_of(setup, 0), setups.constants_of(setup, 0, {}, {})
-    data = jax.tree.map(jnp.asarray, setup.data)
-    prologue = jax.jit(running._prologue(stage, setups.structure(setup).phases[0]))
+    job = trial.make_job(method, forget=[trial.FORGET[0], whole])
+    stage, constants = jobs.traced_phase(job, 0), jobs.constants_of(job, 0, {}, {})
+    data = jax.tree.map(jnp.asarray, job.data)
+    on_epoch_start = jax.jit(running._on_epoch_start(stage, jobs.template(job).phases[0]))
     for member in range(2):
-        variables = trees.take(setup.originals, member)
-        params, statistics = variables["params"], {"batch_stats": variables["batch_stats"]}
+        variables = trees.take(job.originals, member)
+        params, model_state = variables["params"], {"batch_stats": variables["batch_stats"]}
         own = trees.take(jax.tree.map(np.asarray, constants), member)
-        found = prologue(tasks.State(params, statistics, ()), data, own, keys.root(0))
+        found = on_epoch_start(tasks.State(params, model_state, ()), data, own, keys.root(0))
         rows = trial.VALIDATION if member == 0 else trial.VALIDATION[trial.LABELS[trial.VALIDATION] != 1]
-        logits, _ = network.forward(trial.DENSE, params, statistics, trial.IMAGES[rows])
+        logits, _ = network.forward(trial.DENSE, params, model_state, trial.IMAGES[rows])
         wanted = prediction.calibrate(logits, trial.LABELS[rows], [0.2])
         np.testing.assert_allclose(found["estimates"][conformal.THRESHOLD], wanted[0], rtol=1e-6)
 
@@ -153,16 +155,16 @@ SOME = ("negrad_plus", "scrub", "salun", "hybrid", "retrain")
 def test_weight_zero_is_the_method_itself_and_more_pushes_labels_out(name):
     entry, wrapped = registry.METHODS[name], registry.lookup(f"{name}+conformal")
     small = trial.chosen(name)
-    plain = trial.outcome(trial.setup(entry.build(**small), name=name)).variables
+    plain = trial.outcome(trial.make_job(entry.build(**small), name=name)).variables
     given = {**small, "conformal_alpha": 0.2, "conformal_batch": 8}
 
     def build(hyper):
         return wrapped.build(**given, **hyper)
 
     # Both weights as members of one population.
-    setup = trial.setup(build({}), forget=trial.FORGET * 2, numbers=[0, 1, 2] * 2, name=name)
-    lamda = np.repeat([0.0, 3.0], 3)
-    found = trial.outcome(setup._replace(build=build, hyper={"conformal_lamda": lamda})).variables
+    job = trial.make_job(build({}), forget=trial.FORGET * 2, numbers=[0, 1, 2] * 2, name=name)
+    lam = np.repeat([0.0, 3.0], 3)
+    found = trial.outcome(job._replace(build=build, hyper={"conformal_lam": lam})).variables
     trial.close(trees.take(found, slice(0, 3)), plain, 1e-5)
     assert true_label(trees.take(found, slice(3, 6))) < true_label(plain) - 0.005
 
@@ -213,7 +215,7 @@ def test_every_method_is_wrapped_or_refused():
         except errors.ConfigError:
             refused.add(name)
             continue
-        running.trace(trial.setup(method, forget=trial.FORGET[:1], name=name))
+        running.trace(trial.make_job(method, forget=trial.FORGET[:1], name=name))
     edits = {"ssd", "lfssd", "fisher", "influence", "ntk", "random_perturb", "l_codec"}
     assert refused == edits | {"deltagrad"}
 
@@ -222,31 +224,33 @@ def test_probes_whose_network_is_thrown_away_are_not_guided():
     """The overfitted copies of prune_complex only tell which weights to reset; the fine-tuning is what remains."""
     phases = registry.lookup("prune_complex+conformal").build().phases
     followed = [*(phase.start for phase in phases[1:]), "current"]
-    guided = [conformal.STREAM in phase.reads for phase in phases]
-    assert guided == [bool(phase.moves) and start == "current" for phase, start in zip(phases, followed, strict=True)]
-    assert any(guided) and any(phase.moves and not one for phase, one in zip(phases, guided, strict=True))
+    guided = [conformal.STREAM in phase.stream_specs for phase in phases]
+    assert guided == [
+        bool(phase.gradient_steps) and start == "current" for phase, start in zip(phases, followed, strict=True)
+    ]
+    assert any(guided) and any(phase.gradient_steps and not one for phase, one in zip(phases, guided, strict=True))
 
 
 def test_the_threshold_can_be_taken_on_test_rows_and_leaves_out_subclasses():
     method = conformal.conformal(descent.finetune(0.0, 1), alpha=0.2, calibration=10)
     rows = conformal.calibration_rows(0.2, 10).rows
-    setup = trial.setup(method)._replace(test=np.arange(26, 60), kinds=trial.LABELS)
-    pools = setups.pools_of(setup, 0, 0, "x")
-    found = rows(pools)
+    job = trial.make_job(method)._replace(test=np.arange(26, 60), kinds=trial.LABELS)
+    rows_of_member = jobs.member_rows(job, 0, 0, "x")
+    found = rows(rows_of_member)
     assert len(set(found.tolist())) == 10 and set(found.tolist()) <= set(range(26, 60))
-    again = rows(setups.pools_of(setup, 0, 0, "x"))
+    again = rows(jobs.member_rows(job, 0, 0, "x"))
     np.testing.assert_array_equal(found, again)
     with pytest.raises(errors.ConfigError, match="but there are 34 test rows"):
-        conformal.calibration_rows(0.2, 100).rows(pools)
+        conformal.calibration_rows(0.2, 100).rows(rows_of_member)
     # A subclass: rows 60.. 69 are of a kind that is forgotten wholly, whatever their label.
     kinds = np.where(np.isin(np.arange(80), np.r_[trial.FORGET[0], 60:70]), 7, 0).astype(np.int32)
-    of_subclass = setups.pools_of(trial.setup(method)._replace(kinds=kinds), 0, 0, "x")
+    of_subclass = jobs.member_rows(trial.make_job(method)._replace(kinds=kinds), 0, 0, "x")
     np.testing.assert_array_equal(conformal.calibration_rows(0.2).rows(of_subclass), np.arange(70, 80))
 
 
 def test_in_evaluation_mode_statistics_do_not_move_even_where_the_method_trains():
     method = conformal.conformal(registry.METHODS["retrain"].build(epochs=1), alpha=0.2, eval_mode=True)
-    fresh = trial.outcome(trial.setup(method, forget=trial.FORGET[:1])).variables["batch_stats"]["BatchNorm_0"]
+    fresh = trial.outcome(trial.make_job(method, forget=trial.FORGET[:1])).variables["batch_stats"]["BatchNorm_0"]
     assert (fresh["mean"] == 0).all() and (fresh["var"] == 1).all()
 
 
@@ -261,14 +265,14 @@ def test_what_cannot_be_wrapped_says_so():
         registry.lookup("finetune+conformall")
     with pytest.raises(errors.ConfigError, match="alpha = 1.5"):
         conformal.conformal(descent.finetune(), alpha=1.5)
-    few = trial.setup(conformal.conformal(descent.finetune(0.1, 1), alpha=0.02))
+    few = trial.make_job(conformal.conformal(descent.finetune(0.1, 1), alpha=0.02))
     with pytest.raises(errors.ConfigError, match="at least 49 calibration rows of retained classes; there are 20"):
         running.trace(few)
 
     def build(hyper):
         return conformal.conformal(descent.finetune(0.05, 1), **hyper)
 
-    swept = trial.setup(build({}), forget=trial.FORGET[:2])._replace(
+    swept = trial.make_job(build({}), forget=trial.FORGET[:2])._replace(
         build=build, hyper={"alpha": np.asarray([0.1, 0.2])}
     )
     with pytest.raises(errors.ConfigError, match="cannot be swept"):
@@ -279,7 +283,7 @@ def test_a_wrapped_builder_has_the_arguments_of_both_and_costs_more():
     entry = registry.lookup("finetune+conformal")
     chosen = registry.hyperparameters(entry)
     assert set(inspect.signature(descent.finetune).parameters) < set(chosen)
-    assert chosen["conformal_lamda"] == 0.085 and chosen["conformal_pairwise"] is False
+    assert chosen["conformal_lam"] == 0.085 and chosen["conformal_pairwise"] is False
     assert wrappers.innermost(entry.build) is descent.finetune
     sizes = costs.Sizes(100, 900, 10, 64)
     plain, wrapped = (costs.retain_epochs(one, sizes) for one in (descent.finetune(), entry.build()))

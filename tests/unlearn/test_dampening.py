@@ -56,7 +56,7 @@ def test_ssd_equals_the_iam_seed(kind):
     file, names, net, start, data = iam(kind)
     alpha, lam = float(file["alpha"]), float(file["lambda"])
     method = dampening.ssd(alpha, lam, batch=int(file["batch_size"]), compat="faithful")
-    prepared = nets.setup(net, method, start, *data, bn="faithful")
+    prepared = nets.make_job(net, method, start, *data, bn="faithful")
     importances = assert_importances(prepared, file, "", names)
     found, wanted = nets.outcome(prepared), nets.variables(file, "after", names)
     if kind == "bn":
@@ -79,7 +79,7 @@ def test_ssd_equals_the_ssd_repository(kind, setting):
     file, names, net, start, data = conformal(kind)
     alpha, lam = (float(part[1:]) for part in setting.split("_"))
     method = dampening.ssd(alpha=alpha, lam=lam, batch=int(file["batch_size"]))
-    found = nets.outcome(nets.setup(net, method, start, *data))
+    found = nets.outcome(nets.make_job(net, method, start, *data))
     wanted = nets.variables(file, f"{kind}_{setting}_final", names)
     nets.assert_close(found, wanted, 1e-5, ("params",))
     for name, leaf in start.get("batch_stats", {}).get("BatchNorm_0", {}).items():
@@ -89,14 +89,14 @@ def test_ssd_equals_the_ssd_repository(kind, setting):
 @pytest.mark.parametrize("kind", ["mlp", "bn"])
 def test_importances_equal_those_of_the_ssd_repository(kind):
     file, names, net, start, data = conformal(kind)
-    prepared = nets.setup(net, dampening.ssd(batch=int(file["batch_size"])), start, *data)
+    prepared = nets.make_job(net, dampening.ssd(batch=int(file["batch_size"])), start, *data)
     assert_importances(prepared, file, f"{kind}_", names)
 
 
 def test_ssd_equals_over_unlearning_and_replay():
     file, names, net, start, data = our()
     hyper = {name: np.float32(file[name]) for name in ("alpha", "lam")}
-    prepared = nets.setup(
+    prepared = nets.make_job(
         net, lambda chosen: dampening.ssd(**chosen, batch=int(file["batch"])), start, *data, hyper=hyper, members=3
     )
     assert_importances(prepared, file, "", names, "__")
@@ -170,7 +170,7 @@ def test_importances_without_labels_equal_a_loop():
     other = (retain[0], (retain[1] + 1) % 3)
     method = dampening.lfssd(1.0, 0.7, batch=3)
     for labelled in (retain, other):
-        found = nets.outcome(nets.setup(net, method, start, labelled, forget))
+        found = nets.outcome(nets.make_job(net, method, start, labelled, forget))
         nets.assert_close(found, {"params": wanted}, 1e-6)
     assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(start["params"]), strict=True))
 
@@ -178,18 +178,18 @@ def test_importances_without_labels_equal_a_loop():
 @pytest.mark.parametrize("build", [dampening.ssd, dampening.lfssd])
 def test_one_forget_sample_and_an_empty_retain_set_are_harmless(build):
     net, start, retain, forget = digits()
-    prepared = nets.setup(net, build(alpha=0.5), start, retain, forget, members=2)
+    prepared = nets.make_job(net, build(alpha=0.5), start, retain, forget, members=2)
     prepared = prepared._replace(retain=[np.arange(0), np.arange(8)], forget=[np.arange(12), np.arange(8, 9)])
     *_, last = nets.running.run(prepared)
-    assert (last.outcome.diverged_at == nets.running.NEVER).all()
+    assert (last.outcome.diverged_at == nets.running.NOT_DIVERGED).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.outcome.variables))
 
 
 def test_thresholds_and_clipping_may_differ_between_members():
     net, start, retain, forget = digits()
     hyper = {"alpha": np.asarray([0.5, 3.0], np.float32), "clip": np.asarray([0.0, 0.1], np.float32)}
-    prepared = nets.setup(net, lambda hyper: dampening.ssd(**hyper), start, retain, forget, hyper=hyper, members=2)
+    prepared = nets.make_job(net, lambda hyper: dampening.ssd(**hyper), start, retain, forget, hyper=hyper, members=2)
     *_, last = nets.running.run(prepared)
     for member, (alpha, clip) in enumerate([(0.5, 0.0), (3.0, 0.1)]):
-        alone = nets.outcome(nets.setup(net, dampening.ssd(alpha, clip=clip), start, retain, forget))
+        alone = nets.outcome(nets.make_job(net, dampening.ssd(alpha, clip=clip), start, retain, forget))
         nets.assert_close(nets.trees.take(last.outcome.variables, member), alone, 1e-6)

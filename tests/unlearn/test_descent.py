@@ -12,15 +12,15 @@ import pytest
 import recorded
 
 from jaxunlearn import trees
-from jaxunlearn.population import Clock
-from jaxunlearn.unlearn.base.method import Estimate, Method, Now, Samples
+from jaxunlearn.population import StepInfo
+from jaxunlearn.unlearn.base.method import Estimate, Method, Samples, StepContext
 from jaxunlearn.unlearn.blocks import schedules, transforms
 from jaxunlearn.unlearn.engine import running
-from jaxunlearn.unlearn.methods import descent
+from jaxunlearn.unlearn.methods import descent, sparsity
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 OUR = {"fc1": "Dense_0", "fc2": "Dense_1"}
-NOW = Now(None, None, None, {}, {}, {}, None, None)
+NOW = StepContext(None, None, None, {}, {}, {}, None, None)
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def masked(method, mask):
         dataclasses.replace(
             phase,
             transform=transforms.protected(phase.transform),
-            estimates={"mask": Estimate(lambda one: (mask, one.statistics))},
+            estimates={"mask": Estimate(lambda one: (mask, one.model_state))},
         )
         for phase in method.phases
     )
@@ -68,7 +68,7 @@ def concatenated(*methods):
 def outcomes(prepared):
     """Variables of all members."""
     *_, last = running.run(prepared)
-    return [trees.take(last.outcome.variables, member) for member in range(len(prepared.numbers))]
+    return [trees.take(last.outcome.variables, member) for member in range(len(prepared.member_ids))]
 
 
 # The IAM seed
@@ -88,7 +88,7 @@ def test_finetune_equals_the_iam_seed(kind, activation, tag):
     start, ((x, y), epochs) = nets.variables(file, "init", names), first_or_all(file, "retain", tag)
     net = tiny(start, x, kind == "bn", activation)
     method = descent.finetune(float(file["lr"]), epochs, batch=len(file["retain0_x"]))
-    found = nets.outcome(nets.setup(net, nets.in_order(method), start, (x, y), (x[:1], y[:1]), bn="faithful"))
+    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, (x, y), (x[:1], y[:1]), bn="faithful"))
     nets.assert_close(found, nets.variables(file, tag, names), 1e-6)
 
 
@@ -101,7 +101,7 @@ def test_ascent_equals_the_iam_seed(compat, tag):
     net = tiny(start, x, activation="tanh")
     net = net._replace(module=nets.Given(net.module, nets.variables(file, "fresh", names)))
     method = descent.ascent(lr=float(file["lr"]), epochs=epochs, batch=len(file["forget0_x"]), compat=compat)
-    *events, last = running.run(nets.setup(net, nets.in_order(method), start, (x[:2], y[:2]), (x, y)))
+    *events, last = running.run(nets.make_job(net, nets.in_order(method), start, (x[:2], y[:2]), (x, y)))
     nets.assert_close(trees.take(last.outcome.variables, 0), nets.variables(file, tag, names), 1e-6)
     if compat == "faithful":
         nets.assert_close(nets.after(events[-1]), nets.variables(file, f"fresh_{tag}", names), 1e-6)
@@ -130,7 +130,7 @@ def test_optml_methods_equal_the_published_code(names):
     lr, epochs = float(lr), int(epochs)
     method = {
         "FT": lambda: descent.finetune(lr, epochs, schedule="constant"),
-        "FT_l1": lambda: descent.l1_sparse(lr, epochs, float(alpha), int(without)),
+        "FT_l1": lambda: sparsity.l1_sparse(lr, epochs, float(alpha), int(without)),
         "GA": lambda: descent.ascent(lr, epochs, 0.9, 5e-4, schedule="constant"),
     }[names[0]]()
     mask = nets.variables(file, "mask", OUR)["params"]
@@ -138,7 +138,7 @@ def test_optml_methods_equal_the_published_code(names):
     build = functools.partial(perhaps_masked, method, mask) if hyper else lambda: method
     start = nets.variables(file, "init", OUR)
     retain, forget = ((file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget"))
-    prepared = nets.setup(
+    prepared = nets.make_job(
         tiny(start, retain[0]), lambda chosen: nets.in_order(build(**chosen)), start, retain, forget,
         batch=int(file["batch_size"]), members=len(names), hyper=hyper,
     )  # fmt: skip
@@ -193,8 +193,8 @@ OURS = {
     lambda l1: concatenated(*(fitted(e, 0.05 * part, l1=l1) for e, part in ((3, 1.0), (2, 0.5), (1, 0.2)))): {
         "replay_v2_full": {"l1": 5e-5},
     },
-    functools.partial(descent.ft_prune, 0.05, 3): {"ft_prune": {"alpha": 5e-5}},
-    functools.partial(descent.ft_prune, 0.05, 3, warmup=6): {"ft_prune_samplewise": {"alpha": 5e-5}},
+    functools.partial(sparsity.ft_prune, 0.05, 3): {"ft_prune": {"alpha": 5e-5}},
+    functools.partial(sparsity.ft_prune, 0.05, 3, warmup=6): {"ft_prune_samplewise": {"alpha": 5e-5}},
 }  # fmt: skip
 
 
@@ -203,7 +203,9 @@ def as_ours(method):
     file = golden("our", "descent")
     sizes = {"retain": int(file["retain_batch"]), "forget": int(file["forget_batch"])}
     return dataclasses.replace(method, phases=tuple(
-        dataclasses.replace(phase, reads={name: one._replace(batch=sizes[name]) for name, one in phase.reads.items()})
+        dataclasses.replace(phase, stream_specs={
+            name: spec._replace(batch=sizes[name]) for name, spec in phase.stream_specs.items()
+        })
         for phase in nets.in_order(method).phases
     ))  # fmt: skip
 
@@ -214,7 +216,7 @@ def test_over_unlearning_and_replay_methods_equal_the_published_code(build):
     start = nets.variables(file, "init", OUR, "__")
     retain, forget = ((file[f"X_{part}"], file[f"y_{part}"]) for part in ("retain", "forget"))
     hyper = {name: np.float32([one[name] for one in members.values()]) for name in next(iter(members.values()))}
-    prepared = nets.setup(
+    prepared = nets.make_job(
         tiny(start, retain[0], activation="tanh"), lambda chosen: as_ours(build(**chosen)), start, retain, forget,
         hyper=hyper, members=len(members),
     )  # fmt: skip
@@ -231,8 +233,8 @@ def rates(schedule, epochs, length):
     """[epochs * length] factors of a schedule, step by step."""
     steps = np.arange(epochs * length)
     epoch, place = np.divmod(steps, length)
-    clocks = Clock(np.int32(epoch), np.float32(place / length), np.int32(steps), np.full(len(steps), length))
-    return np.asarray(jax.jit(jax.vmap(lambda clock: jnp.float32(schedule(clock))))(clocks), np.float64)
+    clocks = StepInfo(np.int32(epoch), np.float32(place / length), np.int32(steps), np.full(len(steps), length))
+    return np.asarray(jax.jit(jax.vmap(lambda step_info: jnp.float32(schedule(step_info))))(clocks), np.float64)
 
 
 def test_rates_equal_the_published_ones():
@@ -240,18 +242,20 @@ def test_rates_equal_the_published_ones():
     base, marks, length = float(file["base_lr"]), tuple(map(int, file["milestones"])), int(file["steps_per_epoch"])
     for factor, names in {0.2: ("shadow_train_gamma0p2_epochs_from_0", "fit_one_cycle_gamma0p2"),
                           0.8: ("fit_one_cycle_gamma0p8",)}.items():  # fmt: skip
-        found = base * rates(descent.rate("overshooting", 12, marks, factor), 12, length)
+        found = base * rates(descent.make_schedule("overshooting", 12, marks, factor), 12, length)
         for name in names:
             np.testing.assert_allclose(found, file[name], rtol=0, atol=1e-7, err_msg=name)
     marks = tuple(int(mark) - 1 for mark in file["dfme_steps"])  # that schedule steps ahead of the epoch
-    found = 0.02 * rates(descent.rate("milestones", 0, marks, 0.3), 1117, 1)
+    found = 0.02 * rates(descent.make_schedule("milestones", 0, marks, 0.3), 1117, 1)
     np.testing.assert_allclose(found, file["dfme_student_lr_by_epoch"], rtol=1e-5)
     file = golden("our", "descent")
     for tag, factor in (("fit_v1_milestone3", 0.8), ("fit_v2_milestone3_l1", 0.2)):
-        found = 0.05 * rates(descent.rate("overshooting", 5, (3,), factor), 5, 3)
+        found = 0.05 * rates(descent.make_schedule("overshooting", 5, (3,), factor), 5, 3)
         np.testing.assert_allclose(found, file[f"{tag}_lrs"], rtol=0, atol=1e-7)
     for tag in ("fit_v1_const", "replay_v2_stage"):
-        np.testing.assert_allclose(0.05 * rates(descent.rate("constant", 3), 3, 3), file[f"{tag}_lrs"], rtol=1e-6)
+        np.testing.assert_allclose(
+            0.05 * rates(descent.make_schedule("constant", 3), 3, 3), file[f"{tag}_lrs"], rtol=1e-6
+        )
 
 
 # Forget precision
@@ -273,9 +277,9 @@ def test_every_step_of_finetune_equals_forget_precision(name):
 def test_rates_and_ascent_of_forget_precision():
     file = golden("forget_precision", "schedules_losses_misc")
     for name, base, schedule in (
-        ("lr_retrain_multistep", 0.1, descent.rate("milestones", 100, (35, 70, 90), 0.1)),
-        ("lr_train_cfg_cosine", 0.1, descent.rate("cosine", 200)),
-        ("lr_poison_full_cosine", 2e-3, descent.rate("cosine", 5)),
+        ("lr_retrain_multistep", 0.1, descent.make_schedule("milestones", 100, (35, 70, 90), 0.1)),
+        ("lr_train_cfg_cosine", 0.1, descent.make_schedule("cosine", 200)),
+        ("lr_poison_full_cosine", 2e-3, descent.make_schedule("cosine", 5)),
         ("lr_poly_power0.9", 0.01, schedules.polynomial(10, 0.9)),
         ("lr_poly_power2", 0.01, schedules.polynomial(10, 2.0)),
     ):

@@ -13,14 +13,14 @@ import pytest
 
 from jaxunlearn import errors, models, trees
 from jaxunlearn.models.layers import blocks
-from jaxunlearn.population import Clock
+from jaxunlearn.population import StepInfo
 from jaxunlearn.settings import ModelSettings
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Now, Samples
+from jaxunlearn.unlearn.base.method import Samples, StepContext
 from jaxunlearn.unlearn.engine import running
-from jaxunlearn.unlearn.methods import descent
+from jaxunlearn.unlearn.methods import descent, sparsity
 
-NOW = Now(None, None, None, {}, {}, {}, None, None)
+NOW = StepContext(None, None, None, {}, {}, {}, None, None)
 
 
 def plain_batch(labels):
@@ -30,7 +30,7 @@ def plain_batch(labels):
 def outcomes(prepared):
     """Variables of all members."""
     *_, last = running.run(prepared)
-    return [trees.take(last.outcome.variables, member) for member in range(len(prepared.numbers))]
+    return [trees.take(last.outcome.variables, member) for member in range(len(prepared.member_ids))]
 
 
 def leaves_equal(found, wanted):
@@ -71,16 +71,16 @@ NET = nets.network(nets.Tiny(4, 8, norm=True), (6,))
 RETAIN, FORGET = slice(6, None), slice(0, 6)
 
 
-def setup(method, start, **also):
+def make_job(method, start, **also):
     x, y = blobs()
-    return nets.setup(NET, method, start, (x[RETAIN], y[RETAIN]), (x[FORGET], y[FORGET]), batch=8, **also)
+    return nets.make_job(NET, method, start, (x[RETAIN], y[RETAIN]), (x[FORGET], y[FORGET]), batch=8, **also)
 
 
 @functools.cache
 def trained():
     """A network trained on all rows, as flax variables."""
     params, rest = network.init(NET, jax.random.key(1))
-    everything = setup(descent.finetune(0.1, 20), {"params": params, **rest})
+    everything = make_job(descent.finetune(0.1, 20), {"params": params, **rest})
     return nets.outcome(everything._replace(retain=[np.arange(24)]))
 
 
@@ -92,8 +92,8 @@ ALL = {
     "ascent_fresh": functools.partial(descent.ascent, source="fresh", lr=0.03),
     "negrad_paired": functools.partial(descent.negrad_plus, alpha=0.8),
     "negrad_mixed": functools.partial(descent.negrad_plus, form="mixed", lam=0.1),
-    "l1_sparse": descent.l1_sparse,
-    "ft_prune": functools.partial(descent.ft_prune, sparsity=0.4, warmup=2),
+    "l1_sparse": sparsity.l1_sparse,
+    "ft_prune": functools.partial(sparsity.ft_prune, sparsity=0.4, warmup=2),
 }
 CASES = ("plain", "one_forget_sample", "nothing_retained")
 
@@ -101,7 +101,7 @@ CASES = ("plain", "one_forget_sample", "nothing_retained")
 @functools.cache
 def unlearned(name):
     """Case -> variables after a method of ALL, from the trained network; the cases are members of one population."""
-    prepared = setup(ALL[name](epochs=5), trained(), members=3)
+    prepared = make_job(ALL[name](epochs=5), trained(), members=3)
     retain, forget = prepared.retain[0], prepared.forget[0]
     prepared = prepared._replace(retain=[retain, np.arange(23), retain[:0]], forget=[forget, np.array([23]), forget])
     return dict(zip(CASES, outcomes(prepared), strict=True))
@@ -131,11 +131,11 @@ def test_every_method_moves_and_survives_small_sets(name):
 
 @pytest.mark.parametrize("name", ["finetune", "cf_k", "ascent_fresh", "negrad_mixed"])
 def test_no_epochs_change_nothing(name):
-    assert all(leaves_equal(nets.outcome(setup(ALL[name](epochs=0), trained())), trained()))
+    assert all(leaves_equal(nets.outcome(make_job(ALL[name](epochs=0), trained())), trained()))
 
 
 def test_no_epochs_and_no_sparsity_change_nothing():
-    assert all(leaves_equal(nets.outcome(setup(descent.ft_prune(epochs=0), trained())), trained()))
+    assert all(leaves_equal(nets.outcome(make_job(sparsity.ft_prune(epochs=0), trained())), trained()))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -146,11 +146,11 @@ def test_builders_take_traced_hyperparameters(name):
     params = trained()["params"]
 
     def change(hyper):
-        *_, phase = (phase for phase in ALL[name](**hyper).phases if phase.moves)
-        clock = Clock(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
+        *_, phase = (phase for phase in ALL[name](**hyper).phases if phase.gradient_steps)
+        step_info = StepInfo(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
         mask = jax.tree.map(jnp.ones_like, params)
         state = phase.transform.init(params)
-        return phase.transform.update(params, state, params, clock=clock, reference_params=params, mask=mask)[0]
+        return phase.transform.update(params, state, params, step_info=step_info, reference_params=params, mask=mask)[0]
 
     for found, leaf in zip(jax.tree.leaves(jax.eval_shape(change, floats)), jax.tree.leaves(params), strict=True):
         assert found.shape == leaf.shape
@@ -169,7 +169,7 @@ def test_ascent_forgets_the_unrelated_one_hardly_and_finetuning_keeps():
 
 def test_negrad_forgets_more_with_a_smaller_alpha_and_keeps_the_rest():
     # Batches of six rows are too few for statistics of their own: the running ones are used.
-    prepared = setup(
+    prepared = make_job(
         lambda hyper: descent.negrad_plus(**hyper), trained(), bn="frozen", members=2,
         hyper={"alpha": np.float32([0.95, 0.5])},
     )  # fmt: skip
@@ -196,7 +196,7 @@ def test_only_the_last_layer_moves(name):
 
 def test_eu_k_draws_the_last_layers_with_their_statistics():
     start = trained()
-    head, everything = (nets.outcome(setup(descent.eu_k(epochs=0, k=k), start, bn="frozen")) for k in (1, 2))
+    head, everything = (nets.outcome(make_job(descent.eu_k(epochs=0, k=k), start, bn="frozen")) for k in (1, 2))
     kernel, old = head["params"]["Dense_1"]["kernel"], trained()["params"]["Dense_1"]["kernel"]
     assert np.abs(kernel).max() <= 8**-0.5 and not np.isclose(kernel, old).any()
     assert all(leaves_equal(head["batch_stats"], trained()["batch_stats"]))
@@ -258,21 +258,21 @@ def kernels(params):
     return np.concatenate([np.ravel(leaf) for path, leaf in trees.named_leaves(params) if path.endswith("kernel")])
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 1.0])
-def test_pruning_takes_the_smallest_entries_of_all_kernels_together(sparsity):
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_pruning_takes_the_smallest_entries_of_all_kernels_together(share):
     params = trained()["params"]
-    prune, keep = jax.jit(descent.pruned), jax.jit(descent.unpruned)
-    found = prune(params, sparsity)
+    prune, keep = jax.jit(sparsity.pruned), jax.jit(sparsity.prune_mask)
+    found = prune(params, share)
     before, after = kernels(params), kernels(found)
-    order, count = np.argsort(np.abs(before)), round(sparsity * len(before))
+    order, count = np.argsort(np.abs(before)), round(share * len(before))
     assert np.all(after[order[:count]] == 0) and np.array_equal(after[order[count:]], before[order[count:]])
     for layer, name in (("Dense_0", "bias"), ("BatchNorm_0", "scale"), ("BatchNorm_0", "bias")):
         np.testing.assert_array_equal(found[layer][name], params[layer][name])
-    assert all(leaves_equal(keep(found, sparsity), keep(params, sparsity)))
+    assert all(leaves_equal(keep(found, share), keep(params, share)))
 
 
 def test_pruned_entries_stay_zero_while_the_others_are_trained():
-    after, cut = kernels(unlearned("ft_prune")["plain"]["params"]), kernels(descent.pruned(trained()["params"], 0.4))
+    after, cut = kernels(unlearned("ft_prune")["plain"]["params"]), kernels(sparsity.pruned(trained()["params"], 0.4))
     np.testing.assert_array_equal(after == 0, cut == 0)
     assert np.sum(cut == 0) == round(0.4 * len(cut))
     assert not np.any(after[cut != 0] == cut[cut != 0])
@@ -282,10 +282,10 @@ def test_the_l1_penalty_falls_and_ends_where_it_is_told_to():
     params = trained()["params"]
 
     def change(epoch, no_l1_epochs):
-        (phase,) = descent.l1_sparse(1.0, 4, 0.5, no_l1_epochs, 0.0, 0.0).phases
-        clock = Clock(jnp.int32(epoch), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
+        (phase,) = sparsity.l1_sparse(1.0, 4, 0.5, no_l1_epochs, 0.0, 0.0).phases
+        step_info = StepInfo(jnp.int32(epoch), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
         nothing = jax.tree.map(jnp.zeros_like, params)
-        return phase.transform.update(nothing, phase.transform.init(params), params, clock=clock)[0]
+        return phase.transform.update(nothing, phase.transform.init(params), params, step_info=step_info)[0]
 
     for no_l1_epochs, wanted in ((0, (0.5, 0.375, 0.25, 0.125)), (2, (0.5, 0.25, 0.0, 0.0)), (4, (0.0,) * 4)):
         for epoch, coefficient in enumerate(wanted):

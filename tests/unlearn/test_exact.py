@@ -11,16 +11,16 @@ import pytest
 
 from jaxunlearn import errors, keys
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Pools
+from jaxunlearn.unlearn.base.method import MemberRows
 from jaxunlearn.unlearn.blocks import schedules
 from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.methods import exact
 
 
-def pools(forget, part=0, rows=41, total=60, seed=0):
+def member_rows(forget, part=0, rows=41, total=60, seed=0):
     every = np.random.default_rng(7).permutation(total)[:rows]
     chosen = np.sort(every)[np.asarray(forget, int)]
-    return Pools(chosen, np.setdiff1d(every, chosen), np.arange(0), np.zeros(total, np.int32), part,
+    return MemberRows(chosen, np.setdiff1d(every, chosen), np.arange(0), np.zeros(total, np.int32), part,
                  np.random.default_rng(seed))  # fmt: skip
 
 
@@ -33,12 +33,12 @@ def blobs(rows=60):
 @pytest.fixture(scope="module")
 def start():
     net = nets.network(nets.Tiny(3, 16, True), (3,))
-    params, statistics = network.init(net, keys.root(1))
-    return net, {"params": params, **statistics}
+    params, model_state = network.init(net, keys.root(1))
+    return net, {"params": params, **model_state}
 
 
 def test_shards_and_slices_are_even_and_cover_every_row():
-    rows, shard, number = exact.assignment(pools([3]), 4, 3)
+    rows, shard, number = exact.assignment(member_rows([3]), 4, 3)
     assert len(rows) == 41 and set(zip(shard, number, strict=True)) == {(i, j) for i in range(4) for j in range(3)}
     counts = np.bincount(shard)
     assert counts.max() - counts.min() <= 1
@@ -48,7 +48,7 @@ def test_shards_and_slices_are_even_and_cover_every_row():
 
 
 def test_every_forget_set_finds_the_same_shards():
-    one, two = (exact.assignment(pools(forget, seed=seed), 4, 2) for seed, forget in ((0, [3]), (5, [1, 30, 40])))
+    one, two = (exact.assignment(member_rows(forget, seed=seed), 4, 2) for seed, forget in ((0, [3]), (5, [1, 30, 40])))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -57,18 +57,18 @@ def test_slices_grow_and_hold_retained_rows_of_their_shard_only():
     forget = [0, 1, 2, 3, 4, 5, 6, 7]
     seen = []
     for part in range(4):
-        own = pools(forget, part)
+        own = member_rows(forget, part)
         first, both = (exact.slices_up_to(last, 4, 2)(own) for last in (0, 1))
         assert set(first) < set(both) and not set(both) & set(own.forget)
         seen += list(both)
-    np.testing.assert_array_equal(np.sort(seen), np.sort(pools(forget).retain))
+    np.testing.assert_array_equal(np.sort(seen), np.sort(member_rows(forget).retain))
 
 
 def test_a_shard_without_forgotten_rows_reads_the_same_rows():
-    rows, shard, _ = exact.assignment(pools([0]), 4, 2)
+    rows, shard, _ = exact.assignment(member_rows([0]), 4, 2)
     gone = int(shard[0])
     for part in range(4):
-        same = np.array_equal(exact.slices_up_to(1, 4, 2)(pools([0], part)), rows[shard == part])
+        same = np.array_equal(exact.slices_up_to(1, 4, 2)(member_rows([0], part)), rows[shard == part])
         assert same == (part != gone)
 
 
@@ -76,11 +76,11 @@ def test_retraining_starts_anew_and_never_reads_the_forget_set(start):
     net, original = start
     x, y = blobs()
     method = exact.retrain(epochs=15)
-    found = nets.outcome(nets.setup(net, method, original, (x[12:], y[12:]), (x[:12], y[:12]), batch=16))
+    found = nets.outcome(nets.make_job(net, method, original, (x[12:], y[12:]), (x[:12], y[:12]), batch=16))
     poisoned = x.copy()
     poisoned[:12] = np.nan
     other = jax.tree.map(lambda leaf: leaf + 1.0, original)
-    again = nets.outcome(nets.setup(net, method, other, (x[12:], y[12:]), (poisoned[:12], y[:12]), batch=16))
+    again = nets.outcome(nets.make_job(net, method, other, (x[12:], y[12:]), (poisoned[:12], y[:12]), batch=16))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
     logits, _ = network.forward(net, found["params"], {"batch_stats": found["batch_stats"]}, x[12:])
@@ -92,7 +92,7 @@ def test_retraining_is_sgd_with_a_cosine_per_epoch():
     params, _ = network.init(net, keys.root(1))
     x, y = blobs(24)
     method = nets.in_order(exact.retrain(lr=0.2, epochs=3, momentum=0.8, weight_decay=0.01))
-    found = nets.outcome(nets.setup(net, method, {"params": params}, (x[:20], y[:20]), (x[20:], y[20:]), batch=8))
+    found = nets.outcome(nets.make_job(net, method, {"params": params}, (x[:20], y[:20]), (x[20:], y[20:]), batch=8))
     wanted, _ = network.init(net, keys.member(keys.stream(keys.root(3), "init"), 0))
     trace = jax.tree.map(jnp.zeros_like, wanted)
 
@@ -119,7 +119,7 @@ def test_retraining_equals_the_saliency_code(monkeypatch):
     data = [(file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget")]
     method = nets.in_order(exact.retrain(float(lr), int(epochs), batch=int(file["batch_size"])))
     other = jax.tree.map(lambda leaf: leaf + 1.0, start)
-    found = nets.outcome(nets.setup(net, method, other, *data))
+    found = nets.outcome(nets.make_job(net, method, other, *data))
     nets.assert_close(found, nets.variables(file, "retrain_final", layers), 1e-5)
 
 
@@ -129,11 +129,13 @@ def test_a_sisa_model_depends_on_its_own_shard_only(start):
     method = exact.sisa(epochs=6, shards=2)
 
     def models(inputs):
-        prepared = nets.setup(net, method, original, (inputs[6:], y[6:]), (inputs[:6], y[:6]), batch=16, members=2)
-        *_, last = running.run(prepared._replace(part=np.asarray([0, 1], np.int32)))
+        prepared = nets.make_job(net, method, original, (inputs[6:], y[6:]), (inputs[:6], y[:6]), batch=16, members=2)
+        *_, last = running.run(prepared._replace(submodel=np.asarray([0, 1], np.int32)))
         return last.outcome.variables["params"]["Dense_1"]["kernel"]
 
-    own = Pools(np.arange(54, 60), np.arange(54), np.arange(0), np.zeros(60, np.int32), 0, np.random.default_rng(0))
+    own = MemberRows(
+        np.arange(54, 60), np.arange(54), np.arange(0), np.zeros(60, np.int32), 0, np.random.default_rng(0)
+    )
     mine = exact.slices_up_to(1, 2, 2)(own)
     changed = x.copy()
     changed[np.r_[6:60, 0:6][mine]] += 1.0  # the setup puts retained rows in front
@@ -146,7 +148,7 @@ def test_empty_retain_sets_give_the_random_network(start):
     net, original = start
     x, y = blobs(6)
     for method in (exact.retrain(epochs=1), exact.sisa(epochs=1, shards=2)):
-        found = nets.outcome(nets.setup(net, method, original, (x[:0], y[:0]), (x, y), batch=4))
+        found = nets.outcome(nets.make_job(net, method, original, (x[:0], y[:0]), (x, y), batch=4))
         fresh, _ = network.init(net, keys.member(keys.stream(keys.root(3), "init"), 0))
         nets.assert_close(found, {"params": fresh}, 1e-6, ("params",))
 

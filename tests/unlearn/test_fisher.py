@@ -63,7 +63,7 @@ def test_the_iam_seed(suffix, monkeypatch):
     given(monkeypatch, nets.variables(file, "noise", names)["params"])
     for kind, tag in (("empirical", "ewc"), ("expected", "expected")):
         method = fisher.fisher(float(file["alpha"]), kind, batch=4, compat="faithful")
-        after, found = nets.begun(nets.setup(net, method, start, retain, forget))
+        after, found = nets.begun(nets.make_job(net, method, start, retain, forget))
         assert_relative(found["information"], nets.variables(file, f"fisher_{tag}", names)["params"], 1e-5)
         mean, variance = found["noise"]
         assert_relative(mean, nets.variables(file, f"mu_{tag}", names)["params"], 0)
@@ -102,7 +102,7 @@ def test_the_conformal_unlearning_code(split, monkeypatch):
     x, y = file[f"{split}_x"].transpose(0, 2, 3, 1), file[f"{split}_y"]
     given(monkeypatch, nets.variables(file, f"{split}_eps", SMALL)["params"], 1 if split == "class" else None)
     method = fisher.fisher(1e-6, variant="conformal", batch=4)
-    after, found = nets.begun(nets.setup(net, method, start, (x, y), (x[:1], y[:1])))
+    after, found = nets.begun(nets.make_job(net, method, start, (x, y), (x[:1], y[:1])))
     assert_relative(found["information"], nets.variables(file, f"{split}_grad2", SMALL)["params"], 1e-5, 1e-6)
     nets.assert_close(after, nets.variables(file, f"{split}_final", SMALL), 1e-5, ("params",))
     nets.assert_close(after, start, 0.0, ("batch_stats",))
@@ -116,7 +116,7 @@ def test_over_unlearning_and_replay(split, monkeypatch):
     gone = int(file["forget_class"]) if split == "classwise" else None
     given(monkeypatch, nets.variables(file, "noise", DENSE, "__")["params"], gone)
     method = fisher.fisher(float(file["fisher_alpha"]), variant="conformal", batch=2)
-    after, found = nets.begun(nets.setup(net, method, start, retain, forget))
+    after, found = nets.begun(nets.make_job(net, method, start, retain, forget))
     # The file's fisher_gradacc, the gradients themselves summed up, is of no method here.
     assert_relative(found["information"], nets.variables(file, "fisher_diag", DENSE, "__")["params"], 0, 1e-5)
     nets.assert_close(after, nets.variables(file, f"fisher_{split}", DENSE, "__"), 1e-5)
@@ -128,7 +128,7 @@ def test_optml(monkeypatch):
     retain, forget = ((file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget"))
     given(monkeypatch, nets.variables(file, "fisher_eps", DENSE)["params"])
     faithful, corrected = (
-        nets.begun(nets.setup(net, fisher.fisher(1e-9, "empirical", "optml", compat=compat), start, retain, forget))
+        nets.begun(nets.make_job(net, fisher.fisher(1e-9, "empirical", "optml", compat=compat), start, retain, forget))
         for compat in ("faithful", "corrected")
     )
     assert_relative(faithful[1]["information"], nets.variables(file, "fisher_info", DENSE)["params"], 1e-5, 1e-6)
@@ -160,7 +160,7 @@ def test_information_by_batches_equals_a_loop():
             own = jax.tree.map(lambda g, weight=weight: weight * g**2 / 2, jax.grad(value)(start["params"]))
             total = own if total is None else jax.tree.map(jnp.add, total, own)
     method = fisher.fisher(kind="batch", batch=4)
-    prepared = nets.setup(net, method, start, (x[:8], y[:8]), (x[8:], y[8:]))
+    prepared = nets.make_job(net, method, start, (x[:8], y[:8]), (x[8:], y[8:]))
     assert_relative(nets.estimated(prepared)["information"], total, 1e-4)
 
 
@@ -170,7 +170,7 @@ def test_information_does_not_depend_on_batches_nor_on_their_cuts(monkeypatch):
     for batch, at_once in ((5, 5), (64, 3)):
         monkeypatch.setattr(fisher, "rows_at_once", lambda params, size, at_once=at_once: at_once)
         method = fisher.fisher(batch=batch)
-        found.append(nets.estimated(nets.setup(net, method, start, (x[3:], y[3:]), (x[:3], y[:3])))["information"])
+        found.append(nets.estimated(nets.make_job(net, method, start, (x[3:], y[3:]), (x[:3], y[:3])))["information"])
     assert_relative(found[1], found[0], 1e-5)
 
 
@@ -186,7 +186,7 @@ def moved_heads(wipe):
     """Head kernels, |after - before|, of two members: all rows of class 1 forgotten, and six rows of all classes."""
     net, start, x, y = problem(rows=60)
     gone, few = np.flatnonzero(y == 1), np.arange(6)
-    prepared = nets.setup(
+    prepared = nets.make_job(
         net, fisher.fisher(1e-9, wipe_removed_class=wipe), start, (x[1:], y[1:]), (x[:1], y[:1]), members=2
     )
     data = prepared.data._replace(inputs=x, labels=y)
@@ -222,10 +222,10 @@ def test_a_hidden_layer_as_wide_as_the_head_counts_as_head_only_when_faithful():
 def test_an_empty_retain_set_and_one_forget_sample_are_finite(kind, variant):
     net, start, x, y = problem()
     method = fisher.fisher(kind=kind, variant=variant)
-    prepared = nets.setup(net, method, start, (x[1:], y[1:]), (x[:1], y[:1]), members=2)
+    prepared = nets.make_job(net, method, start, (x[1:], y[1:]), (x[:1], y[:1]), members=2)
     prepared = prepared._replace(retain=[np.arange(0), np.arange(10)], forget=[np.arange(11), np.arange(10, 11)])
     *_, last = nets.running.run(prepared)
-    assert (last.outcome.diverged_at == nets.running.NEVER).all()
+    assert (last.outcome.diverged_at == nets.running.NOT_DIVERGED).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.outcome.variables))
 
 
@@ -233,7 +233,7 @@ def test_noise_differs_between_members_and_grows_with_alpha():
     net, start, x, y = problem()
     build = lambda hyper: fisher.fisher(**hyper)  # noqa: E731
     hyper = {"alpha": np.asarray([1e-9, 1e-9, 1e-5], np.float32)}
-    prepared = nets.setup(net, build, start, (x[3:], y[3:]), (x[:3], y[:3]), hyper=hyper, members=3)
+    prepared = nets.make_job(net, build, start, (x[3:], y[3:]), (x[:3], y[:3]), hyper=hyper, members=3)
     *_, last = nets.running.run(prepared)
     kernel = last.outcome.variables["params"]["Dense_0"]["kernel"]
     moved = np.abs(kernel - start["params"]["Dense_0"]["kernel"]).mean((1, 2))

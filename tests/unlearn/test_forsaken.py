@@ -38,14 +38,14 @@ def loaded(kind, activation):
 @pytest.mark.parametrize("kind, activation", KINDS)
 def test_kernels_equal_the_published_ones(kind, activation):
     file, net, start, u, after = loaded(kind, activation)
-    statistics = {name: leaf for name, leaf in start.items() if name != "params"}
-    logits, statistics = network.forward(net, start["params"], statistics, file["nonmem_x"], mode="train")
+    model_state = {name: leaf for name, leaf in start.items() if name != "params"}
+    logits, model_state = network.forward(net, start["params"], model_state, file["nonmem_x"], mode="train")
     target = forsaken.published_target(logits, jnp.asarray(file["nonmem_y"]), net.num_classes)
     np.testing.assert_allclose(target, file["P"], rtol=0, atol=1e-5)
-    _, statistics = network.forward(net, start["params"], statistics, file["forget_x"], mode="train")
+    _, model_state = network.forward(net, start["params"], model_state, file["forget_x"], mode="train")
     params = forsaken.applied(start["params"], u, 0.01)
     nets.assert_close({"params": params}, {"params": after["params"]}, 1e-6)
-    logits, _ = network.forward(net, params, statistics, file["forget_x"], mode="train")
+    logits, _ = network.forward(net, params, model_state, file["forget_x"], mode="train")
     mean = logits.mean(0)
     np.testing.assert_allclose(jax.nn.log_softmax(mean), file["log_V"], rtol=0, atol=1e-5)
     divergence = forsaken.divergence(target, mean) / net.num_classes
@@ -58,7 +58,7 @@ def test_whole_method_with_the_recorded_generator_equals_the_seed(kind, activati
     file, net, start, u, after = loaded(kind, activation)
     method = forsaken.as_published(0.01, 64, lambda params, logits, key: u)
     forget, retain, held_out = ((file[f"{name}_x"], file[f"{name}_y"]) for name in ("forget", "retain", "nonmem"))
-    prepared = nets.setup(net, method, start, retain, forget, validation=held_out, bn="faithful")
+    prepared = nets.make_job(net, method, start, retain, forget, validation=held_out, bn="faithful")
     logits = nets.estimated(prepared)["logits"]
     np.testing.assert_allclose(logits, file["gen_probs_in"], rtol=0, atol=1e-5)
     nets.assert_close(nets.outcome(prepared), after, 1e-5)
@@ -124,7 +124,7 @@ def test_a_class_is_made_to_look_like_held_out_samples(trained):
     retain, forget = ~is_forget & ~held_out, is_forget
     method = forsaken.forsaken(eta=0.1)
     data = [(x[part], y[part]) for part in (retain, forget)]
-    found = nets.outcome(nets.setup(net, method, start, *data, validation=(x[held_out], y[held_out]), batch=32))
+    found = nets.outcome(nets.make_job(net, method, start, *data, validation=(x[held_out], y[held_out]), batch=32))
 
     def confidence(model, part):
         probabilities = jax.nn.softmax(network.forward(net, model["params"], {}, x[part])[0])
@@ -139,7 +139,7 @@ def test_one_forget_row_without_retained_and_held_out_rows_stays_finite(trained,
     net, start = trained
     x, y = blobs()
     found = nets.outcome(
-        nets.setup(net, forsaken.forsaken(compat=compat), start, (x[:0], y[:0]), (x[:1], y[:1]), batch=4)
+        nets.make_job(net, forsaken.forsaken(compat=compat), start, (x[:0], y[:0]), (x[:1], y[:1]), batch=4)
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     assert (found["params"]["Dense_0"]["kernel"] != start["params"]["Dense_0"]["kernel"]).any()
@@ -148,7 +148,7 @@ def test_one_forget_row_without_retained_and_held_out_rows_stays_finite(trained,
 def test_no_epochs_change_nothing(trained):
     net, start = trained
     x, y = blobs()
-    found = nets.outcome(nets.setup(net, forsaken.forsaken(epochs=0), start, (x[9:], y[9:]), (x[:9], y[:9])))
+    found = nets.outcome(nets.make_job(net, forsaken.forsaken(epochs=0), start, (x[9:], y[9:]), (x[:9], y[:9])))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(start), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -156,7 +156,7 @@ def test_no_epochs_change_nothing(trained):
 def test_random_noise_has_its_scale_and_differs_between_members(trained):
     net, start = trained
     x, y = blobs()
-    prepared = nets.setup(net, forsaken.random_perturb(scale=0.5), start, (x[9:], y[9:]), (x[:9], y[:9]), members=2)
+    prepared = nets.make_job(net, forsaken.random_perturb(scale=0.5), start, (x[9:], y[9:]), (x[:9], y[:9]), members=2)
     *_, last = running.run(prepared)
     change = last.outcome.variables["params"]["Dense_0"]["kernel"] - start["params"]["Dense_0"]["kernel"]
     assert 0.4 < np.abs(change).max() <= 0.5001 and (change[0] != change[1]).all()

@@ -13,9 +13,9 @@ from test_language import golden
 
 from jaxunlearn import errors, keys, population, records, trees
 from jaxunlearn.models.layers import blocks
-from jaxunlearn.population import Clock
+from jaxunlearn.population import StepInfo
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Reads, Samples
+from jaxunlearn.unlearn.base.method import Samples, StreamSpec
 from jaxunlearn.unlearn.blocks import schedules, transforms
 from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.language import language, language_methods, preferences
@@ -55,11 +55,13 @@ def parameters(file, prefix):
 def by_step(phase, rows):
     """A phase whose streams read given rows [steps, batch] in their order, an epoch per step."""
     names = tuple(rows)
-    reads = {"step": Reads(lambda pools: pools.forget[:1], 1)}
+    reads = {"step": StreamSpec(lambda member_rows: member_rows.forget[:1], 1)}
     for name, steps in rows.items():
-        reads[name] = Reads(lambda pools, own=steps: own.ravel(), steps.shape[1], shuffle=False, carried_on=True)
-    moves = tuple(move._replace(streams=names) for move in phase.moves)
-    return dataclasses.replace(phase, reads=reads, moves=moves, epochs=len(rows[names[0]]))
+        reads[name] = StreamSpec(
+            lambda member_rows, own=steps: own.ravel(), steps.shape[1], shuffle=False, continue_across_epochs=True
+        )
+    moves = tuple(move._replace(streams=names) for move in phase.gradient_steps)
+    return dataclasses.replace(phase, stream_specs=reads, gradient_steps=moves, epochs=len(rows[names[0]]))
 
 
 @pytest.mark.parametrize("name", ["grad_diff", "npo", "simnpo", "wga"])
@@ -75,11 +77,11 @@ def test_trajectories_equal_the_published_ones(name):
     rows = {"forget": file["forget_steps"] + retained, "retain": file["retain_steps"]}
     method = dataclasses.replace(method, phases=(by_step(method.phases[0], rows),))
     originals = trees.stack([{"params": parameters(file, "init")}])
-    prepared = running.Setup(
+    prepared = running.UnlearningJob(
         nets.network(Transformer(13, int(file["heads"])), tokens.shape[1:], jnp.int32),
-        population.Resident(tokens, records.next_tokens(dataset)), lambda hyper: method, {}, originals,
+        population.DeviceDataset(tokens, records.next_tokens(dataset)), lambda hyper: method, {}, originals,
         [np.arange(retained, count)], [np.arange(retained)], np.zeros(0, np.int32), np.zeros(1, np.int32),
-        np.zeros(1, np.int32), keys.root(0), population.make("map", devices=1), "auto", 3, False,
+        np.zeros(1, np.int32), keys.root(0), population.make_mapping("map", devices=1), "auto", 3, False,
     )  # fmt: skip
     *events, last = running.run(prepared)
     losses = [float(event.loss[0]) for event in events]
@@ -102,9 +104,9 @@ def test_the_multiplier_follows_the_retain_loss_as_published():
 
     def update(state, number, epoch):
         losses = {"forget": rows[number, 0], "retain": rows[number, 1]}
-        clock = Clock(jnp.int32(epoch), jnp.float32(0), jnp.int32(0))
+        step_info = StepInfo(jnp.int32(epoch), jnp.float32(0), jnp.int32(0))
         return transform.update(None, state, params, forget_grads=forget, retain_grads=retain, losses=losses,
-                                clock=clock)  # fmt: skip
+                                step_info=step_info)  # fmt: skip
 
     state = transform.init(params)
     changes, state = update(state, 0, epoch=0)
@@ -121,7 +123,7 @@ def test_pdu_in_the_engine_raises_its_multiplier_where_the_retain_loss_is_too_hi
     """The transform is given the losses by name: above eps the multiplier climbs, epoch after epoch."""
     method = language_methods.pdu(epochs=3, eps=0.1, step=0.5, warmup=1, batch=16)
     found = []
-    for event in running.run(trial.setup(method, [trial.FORGET[0]], numbers=[0], net=trial.TOKENS)):
+    for event in running.run(trial.make_job(method, [trial.FORGET[0]], numbers=[0], net=trial.TOKENS)):
         if event.outcome is None:
             found.append(float(event.checkpoint()["carry"].state.optimizer.multiplier[0]))
     assert found[0] == 1.0 and found[1] > 1.5 and found[2] > found[1] + 0.5
@@ -129,12 +131,12 @@ def test_pdu_in_the_engine_raises_its_multiplier_where_the_retain_loss_is_too_hi
 
 def test_linear_schedule():
     def factor(step):
-        clock = Clock(jnp.int32(step // 4), jnp.float32(step % 4 / 4), jnp.int32(step), jnp.int32(4))
-        return float(schedules.linear(3)(clock))
+        step_info = StepInfo(jnp.int32(step // 4), jnp.float32(step % 4 / 4), jnp.int32(step), jnp.int32(4))
+        return float(schedules.linear(3)(step_info))
 
     np.testing.assert_allclose([factor(step) for step in range(5)], [0.25, 0.5, 0.75, 1.0, 1.0])
     np.testing.assert_allclose([factor(step) for step in (8, 11)], [0.5, 0.125])
-    short = schedules.linear(1)(Clock(jnp.int32(0), jnp.float32(0), jnp.int32(1), jnp.int32(4)))
+    short = schedules.linear(1)(StepInfo(jnp.int32(0), jnp.float32(0), jnp.int32(1), jnp.int32(4)))
     np.testing.assert_allclose(short, 0.5)
 
 
@@ -157,7 +159,7 @@ def test_alternatives_replace_what_follows_the_prompt():
 
 def made(method, name="alternatives"):
     """The estimate of member 0 of a method on the trial's texts; forget rows 9 to 13."""
-    prepared = trial.setup(method, [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
+    prepared = trial.make_job(method, [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
     return nets.estimated(prepared)[name], prepared
 
 
@@ -222,7 +224,7 @@ def test_task_vector_goes_the_other_way():
     found = {}
     for alpha in (0.0, 1.0):
         method = arithmetic.task_vector(lr=0.02, alpha=alpha, schedule="constant", batch=4)
-        prepared = trial.setup(method, [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
+        prepared = trial.make_job(method, [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
         found[alpha] = trial.outcome(prepared).variables
     for a, b in zip(jax.tree.leaves(found[0.0]), jax.tree.leaves(prepared.originals), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-7)
@@ -245,7 +247,7 @@ def test_faithful_forms_run_and_differ_where_their_trap_is(name):
     given = {"epochs": 2, "batch": 4, "schedule": "constant", **OWN.get(name, {})}
     found = []
     for compat in ("corrected", "faithful"):
-        prepared = trial.setup(build(**given, compat=compat), [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
+        prepared = trial.make_job(build(**given, compat=compat), [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
         found.append([event.loss[0] for event in running.run(prepared) if event.outcome is None][-1])
     assert abs(found[0] - found[1]) > 1e-3
 
@@ -253,7 +255,7 @@ def test_faithful_forms_run_and_differ_where_their_trap_is(name):
 def test_undial_as_published_needs_a_hundred_tokens():
     method = language_methods.undial(compat="faithful")
     with pytest.raises(errors.ConfigError, match="V - 100"):
-        running.trace(trial.setup(method, net=trial.TOKENS))
+        running.trace(trial.make_job(method, net=trial.TOKENS))
 
 
 def test_what_a_network_or_vocabulary_does_not_have_is_refused():
@@ -262,7 +264,7 @@ def test_what_a_network_or_vocabulary_does_not_have_is_refused():
         (preferences.dpo(idk=(3, 11)), "vocabulary has 11"),
     ):
         with pytest.raises(errors.ConfigError, match=match):
-            running.trace(trial.setup(method, net=trial.TOKENS))
+            running.trace(trial.make_job(method, net=trial.TOKENS))
     for build in (preferences.npo, preferences.simnpo, preferences.dpo, preferences.altpo):
         with pytest.raises(errors.ConfigError, match="beta = 0.0"):
             build(beta=0.0)

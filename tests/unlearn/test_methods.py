@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trial import ALL, FORGET, LABELS, build, chosen, close, members, network_of, originals, outcome, setup
+from trial import ALL, FORGET, LABELS, build, chosen, close, make_job, members, network_of, originals, outcome
 
 from jaxunlearn import trees, unlearn
 from jaxunlearn.unlearn import registry
@@ -49,20 +49,20 @@ def guarded(phase, is_masked):
         return safe.update(updates, state, params, mask=keep, own=mask, **extras)
 
     seen = optax.GradientTransformationExtraArgs(inner.init, inside)
-    safe = transforms.protected(seen) if phase.moves else optax.chain(seen, transforms.masked_gradients())
+    safe = transforms.protected(seen) if phase.gradient_steps else optax.chain(seen, transforms.masked_gradients())
     return optax.GradientTransformationExtraArgs(safe.init, outside)
 
 
 def masked(phase, is_masked):
     """The phase under half a mask where `is_masked` is 1, under its own or none where it is 0; may be traced."""
     is_continued = phase.same_optimizer and not phase.estimates  # it keeps the mask of the phase before
-    own = phase.estimates.get("mask", unlearn.Estimate(lambda member: (None, member.statistics)))
+    own = phase.estimates.get("mask", unlearn.Estimate(lambda member: (None, member.model_state)))
 
     def compute(member):
-        mask, statistics = own.compute(member)
+        mask, model_state = own.compute(member)
         mask = jax.tree.map(jnp.ones_like, member.params) if mask is None else mask
         half = half_mask(member.params)
-        return jax.tree.map(lambda one, other: jnp.where(is_masked, one, other), half, mask), statistics
+        return jax.tree.map(lambda one, other: jnp.where(is_masked, one, other), half, mask), model_state
 
     mask = {} if is_continued else {"mask": own._replace(compute=compute)}
     return dataclasses.replace(phase, transform=guarded(phase, is_masked), estimates={**phase.estimates, **mask})
@@ -71,7 +71,7 @@ def masked(phase, is_masked):
 def varied(method, is_masked, factor):
     """The method where `is_masked` is 0 and `factor` 1; see `masked`, and `factor` times its last edit."""
     *first, last = [masked(phase, is_masked) for phase in method.phases] if can_be_masked(method) else method.phases
-    if not last.moves:
+    if not last.gradient_steps:
         last = dataclasses.replace(last, transform=optax.chain(last.transform, optax.scale(factor)))
     return dataclasses.replace(method, phases=(*first, last))
 
@@ -80,7 +80,7 @@ def varied(method, is_masked, factor):
 def together(name):
     """What a method makes of all rows side by side, every hyperparameter that is a float as a traced number of each."""
     entry, given, method = registry.METHODS[name], chosen(name), build(name)
-    plain = registry.binder(entry, given)
+    plain = registry.bind_hyperparameters(entry, given)
     hyper = {one: np.full(len(ROWS), given[one]) for one in registry.swept(entry, given)}
     hyper |= {"is_masked": np.zeros(len(ROWS)), "factor": np.ones(len(ROWS))}
     hyper["is_masked"][MASKED], hyper["factor"][HALF], hyper["factor"][NOTHING] = 1, 0.5, 0
@@ -90,7 +90,7 @@ def together(name):
         return varied(is_masked=floats.pop("is_masked"), factor=floats.pop("factor"), method=plain(floats))
 
     hyper = {one: np.repeat(values, method.ensemble) for one, values in hyper.items()}
-    prepared = setup(method, ROWS, "vmap", NUMBERS, name=name)
+    prepared = make_job(method, ROWS, "vmap", NUMBERS, name=name)
     return outcome(prepared._replace(build=bind, hyper=hyper))
 
 
@@ -98,7 +98,7 @@ def together(name):
 def test_a_population_equals_its_members_alone(name):
     """Alone, as it is, with plain numbers, in a map instead of side by side: the same to rounding."""
     method = build(name)
-    alone = outcome(setup(method, [FORGET[1]], numbers=[1], name=name)).variables
+    alone = outcome(make_job(method, [FORGET[1]], numbers=[1], name=name)).variables
     close(members(together(name).variables, method, 1), alone)
 
 
@@ -115,7 +115,7 @@ def test_nothing_leaks_between_rows(name):
 @pytest.mark.parametrize("name", ALL)
 def test_extreme_requests_end_in_finite_models(name):
     """Rows 6 to 8 among all: one sample, a whole class, nothing is retained; an undone step counts as divergence."""
-    np.testing.assert_array_equal(together(name).diverged_at, running.NEVER)
+    np.testing.assert_array_equal(together(name).diverged_at, running.NOT_DIVERGED)
     for path, leaf in trees.named_leaves(together(name).variables):
         assert np.isfinite(leaf).all(), path
 
@@ -125,12 +125,12 @@ def test_no_steps_and_no_edits_change_nothing(name):
     method = build(name)
     idle = tuple(
         dataclasses.replace(phase, epochs=0, start="current", same_optimizer=False, estimates={}, widen=False)
-        for phase in method.phases if phase.moves
+        for phase in method.phases if phase.gradient_steps
     )  # fmt: skip
     if not idle:
         pytest.skip("an edit has no steps")
     still = dataclasses.replace(method, phases=idle, ensemble=1)
-    prepared = setup(still, name=name)
+    prepared = make_job(still, name=name)
     for a, b in zip(jax.tree.leaves(outcome(prepared).variables), jax.tree.leaves(prepared.originals), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -146,7 +146,7 @@ def test_parameters_that_a_mask_protects_stay_bit_for_bit(name):
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(whole), strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if not build(name).phases[-1].moves])
+@pytest.mark.parametrize("name", [name for name in ALL if not build(name).phases[-1].gradient_steps])
 def test_an_edit_composes_with_chain(name):
     method, found = build(name), together(name).variables["params"]
     is_first = len(method.phases) == 1 or method.phases[-1].start == "original"
@@ -171,10 +171,12 @@ def test_every_line_of_the_table_tells_the_truth(name):
     method = entry.build()
     used = {
         one for phase in method.phases
-        for reads in (phase.reads, *(e.reads for e in (*phase.estimates.values(), *phase.every_epoch.values())))
+        for reads in (
+            phase.stream_specs, *(e.stream_specs for e in (*phase.estimates.values(), *phase.every_epoch.values()))
+        )
         for read in reads.values() for segment in (read.rows if isinstance(read.rows, tuple) else (read.rows,))
         if isinstance(segment, str) for one in segment.split("+")
     }  # fmt: skip
     assert used <= set(entry.needs), f"reads {used}"
     estimates = [one for phase in method.phases for one in (*phase.estimates.values(), *phase.every_epoch.values())]
-    assert ("statistics" in entry.needs) == any(one.reads for one in estimates)
+    assert ("statistics" in entry.needs) == any(one.stream_specs for one in estimates)

@@ -33,13 +33,13 @@ def built(name):
 @functools.cache
 def unlearned(name):
     """What a method makes of two members with other forget sets."""
-    return trial.outcome(trial.setup(built(name), trial.FORGET[:2], numbers=[0, 1], net=trial.TOKENS))
+    return trial.outcome(trial.make_job(built(name), trial.FORGET[:2], numbers=[0, 1], net=trial.TOKENS))
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_methods_run_on_texts(name):
     found = unlearned(name)
-    np.testing.assert_array_equal(found.diverged_at, running.NEVER)
+    np.testing.assert_array_equal(found.diverged_at, running.NOT_DIVERGED)
     before = trial.originals(trial.TOKENS, 2)
     for number in range(2):
         pairs = zip(
@@ -54,14 +54,14 @@ def test_methods_run_on_texts(name):
 @pytest.mark.parametrize("name", ["random_label", "bad_teacher", "salun", "influence"])
 def test_a_member_alone_is_the_member_among_others(name):
     """Of methods for both kinds of data; those for texts alone are in all trials of test_methods.py."""
-    alone = trial.outcome(trial.setup(built(name), [trial.FORGET[1]], "vmap", numbers=[1], net=trial.TOKENS))
+    alone = trial.outcome(trial.make_job(built(name), [trial.FORGET[1]], "vmap", numbers=[1], net=trial.TOKENS))
     trial.close(trees.take(unlearned(name).variables, slice(1, 2)), alone.variables)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_methods_trace_under_a_tied_embedding(name):
     """A head that is the embedding is no dense layer: methods that change the head refuse, all others run."""
-    prepared = trial.setup(built(name), trial.FORGET[:2], numbers=[0, 1], net=trial.TIED)
+    prepared = trial.make_job(built(name), trial.FORGET[:2], numbers=[0, 1], net=trial.TIED)
     if name in NEED_HEAD:
         with pytest.raises(errors.ConfigError, match="does not end in one"):
             running.trace(prepared)
@@ -97,15 +97,15 @@ def test_wrappers_run_on_texts(name):
     line = unlearn.lookup(name)
     given = {one: 1 for one in ("epochs", "our_epochs") if one in registry.hyperparameters(line)}
     method = line.build(**given)
-    outcome = trial.outcome(trial.setup(method, trial.FORGET[:1], numbers=[0], net=trial.TOKENS))
-    np.testing.assert_array_equal(outcome.diverged_at, running.NEVER)
+    outcome = trial.outcome(trial.make_job(method, trial.FORGET[:1], numbers=[0], net=trial.TOKENS))
+    np.testing.assert_array_equal(outcome.diverged_at, running.NOT_DIVERGED)
     before = trial.originals(trial.TOKENS, 1)
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(outcome.variables), jax.tree.leaves(before), strict=True))
 
 
 def test_the_fisher_information_of_every_answer_is_refused_on_texts():
     with pytest.raises(errors.ConfigError, match="kind=empirical"):
-        running.trace(trial.setup(registry.METHODS["fisher"].build(), net=trial.TOKENS))
+        running.trace(trial.make_job(registry.METHODS["fisher"].build(), net=trial.TOKENS))
 
 
 def batch_of(is_forget):
@@ -153,16 +153,16 @@ def test_a_class_label_draws_as_it_did():
 def test_scrub_rewinds_on_texts():
     """Errors are those of tokens; held-out texts are chosen by group."""
     method = teachers.scrub(epochs=2, msteps=1, batch=8, rewind=True)
-    outcome = trial.outcome(trial.setup(method, trial.FORGET[:1], numbers=[0], net=trial.TOKENS))
+    outcome = trial.outcome(trial.make_job(method, trial.FORGET[:1], numbers=[0], net=trial.TOKENS))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outcome.variables))
 
 
 def view(rows, compute):
     """What `compute` of the view that an estimate gets of one member is, on a stream "rows" of the trial's texts."""
-    reads = {"rows": unlearn.Reads(lambda pools: rows, 4, shuffle=False)}
-    estimate = unlearn.Estimate(lambda member: (compute(member), member.statistics), reads)
-    phase = unlearn.Phase(transforms.edit(lambda params, **extras: params), estimates={"found": estimate})
-    prepared = trial.setup(unlearn.Method((phase,)), trial.FORGET[:1], numbers=[0], net=trial.TOKENS)
+    reads = {"rows": unlearn.StreamSpec(lambda member_rows: rows, 4, shuffle=False)}
+    estimate = unlearn.Estimate(lambda member: (compute(member), member.model_state), reads)
+    phase = unlearn.Phase(transforms.one_shot(lambda params, **extras: params), estimates={"found": estimate})
+    prepared = trial.make_job(unlearn.Method((phase,)), trial.FORGET[:1], numbers=[0], net=trial.TOKENS)
     return nets.estimated(prepared)["found"], trees.take(prepared.originals, 0)["params"]
 
 
@@ -219,7 +219,7 @@ def test_the_influence_step_of_texts_weighs_texts_alike():
 
 def test_deltagrad_of_exact_steps_is_training_on_the_tokens_that_remain():
     method = registry.METHODS["deltagrad"].build(lr=0.1, epochs=2, period=1, batch=60, weight_decay=0.0)
-    found = trial.outcome(trial.setup(method, [np.arange(0, 9)], numbers=[0], net=trial.TOKENS)).variables
+    found = trial.outcome(trial.make_job(method, [np.arange(0, 9)], numbers=[0], net=trial.TOKENS)).variables
     params = network.init(trial.TOKENS, keys.member(keys.stream(keys.root(5), "init"), 0))[0]
     kept = np.arange(9, 60)
     number = np.sum(trial.texts()[1][kept] >= 0)

@@ -36,9 +36,9 @@ def with_labels(method, rule):
     def given(phase):
         reads = {
             name: one if one.labels is None else one._replace(labels=lambda key, samples, classes: rule(samples))
-            for name, one in phase.reads.items()
+            for name, one in phase.stream_specs.items()
         }
-        return dataclasses.replace(phase, reads=reads)
+        return dataclasses.replace(phase, stream_specs=reads)
 
     return nets.in_order(dataclasses.replace(method, phases=tuple(map(given, method.phases))))
 
@@ -90,11 +90,11 @@ def test_amnesiac_with_our_equals_the_published_phase_1_and_then_replay():
     )
     start = nets.variables(file, "init", DENSE, "__")
     (mid, whole) = (dataclasses.replace(method, phases=method.phases[:1]), method)
-    found = nets.outcome(nets.setup(net, mid, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, mid, start, retain, forget))
     nets.assert_close(found, nets.variables(file, "amnesiac_our_phase1", DENSE, "__"), 5e-6)
     # Replay from the published start equals the published stage: the constant rate and L1.
     again = dataclasses.replace(whole, phases=whole.phases[1:])
-    found = nets.outcome(nets.setup(net, again, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, again, start, retain, forget))
     nets.assert_close(found, nets.variables(file, "replay_v2_stage", DENSE, "__"), 5e-6)
 
 
@@ -106,7 +106,7 @@ def test_the_warm_up_of_replay_is_the_published_one():
         over_unlearning.pure_ascent(epochs=0), 0.05, 5, batch=int(file["retain_batch"]), milestones=(3,), factor=0.2
     )
     start = nets.variables(file, "init", DENSE, "__")
-    found = nets.outcome(nets.setup(net, nets.in_order(method), start, retain, forget))
+    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
     nets.assert_close(found, nets.variables(file, "fit_v2_milestone3_l1", DENSE, "__"), 5e-6)
 
 
@@ -164,7 +164,7 @@ def test_orthogonal_unlearning_of_a_class_equals_the_published_code(tag):
     method = registry.lookup(name).build(lr=float(file["lr_unlearn"]), batch=128, **also, **CLASSWISE[tag])
     method = with_labels(method, lambda samples: jnp.asarray(relabelled)[samples.rows])
     net = nets.network(Staged(), (6,))
-    found = nets.outcome(nets.setup(net, method, staged(file, "init"), retain, forget))
+    found = nets.outcome(nets.make_job(net, method, staged(file, "init"), retain, forget))
     nets.assert_close(found, staged(file, tag), 5e-6)
 
 
@@ -228,17 +228,17 @@ def test_orthogonal_unlearning_of_samples_equals_the_published_code(tag):
         **{f"orthogonal_{name}": value for name, value in {**also, **stages}.items()},
     )  # fmt: skip
     phase = method.phases[0]
-    (move,) = phase.moves
+    (move,) = phase.gradient_steps
 
-    def objective(outputs, batches, now):
-        given = drawn[now.clock.epoch][batches["forget"].rows - len(file["y_retain"])]
-        return move.objective(outputs, {"forget": batches["forget"]._replace(labels=given)}, now)
+    def objective(outputs, batches, context):
+        given = drawn[context.step_info.epoch][batches["forget"].rows - len(file["y_retain"])]
+        return move.objective(outputs, {"forget": batches["forget"]._replace(labels=given)}, context)
 
-    first = dataclasses.replace(phase, moves=(move._replace(objective=objective),))
+    first = dataclasses.replace(phase, gradient_steps=(move._replace(objective=objective),))
     method = nets.in_order(dataclasses.replace(method, phases=(first, *method.phases[1:])))
     net = nets.network(VIT, (8, 8, 3))
     retain, forget = ((np.moveaxis(file[f"X_{part}"], 1, -1), file[f"y_{part}"]) for part in ("retain", "forget"))
-    found = nets.outcome(nets.setup(net, method, small_vit(file, "init"), retain, forget))
+    found = nets.outcome(nets.make_job(net, method, small_vit(file, "init"), retain, forget))
     nets.assert_close(found, small_vit(file, tag), 2e-5)
 
 
@@ -274,16 +274,16 @@ def chosen(name, **also):
 
 def prepared(name, rows=ROWS, numbers=NUMBERS, mapping="vmap", **also):
     entry, given = registry.lookup(name), chosen(name, **also)
-    build = registry.binder(entry, given)
+    build = registry.bind_hyperparameters(entry, given)
     hyper = {one: np.full(len(rows), given[one]) for one in registry.swept(entry, given) if one != "conformal_alpha"}
-    setup = trial.setup(build({}), rows, mapping, numbers)
-    return setup._replace(network=NET, build=build, hyper=hyper)
+    job = trial.make_job(build({}), rows, mapping, numbers)
+    return job._replace(network=NET, build=build, hyper=hyper)
 
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_nothing_leaks_between_rows_and_a_population_equals_its_members(name):
     together = trial.outcome(prepared(name))
-    np.testing.assert_array_equal(together.diverged_at, running.NEVER)
+    np.testing.assert_array_equal(together.diverged_at, running.NOT_DIVERGED)
     for path, leaf in trees.named_leaves(together.variables):
         assert np.isfinite(leaf).all(), path
         np.testing.assert_array_equal(leaf[0], leaf[3])
@@ -320,19 +320,22 @@ def test_every_method_can_be_followed_by_replay():
         known = registry.hyperparameters(registry.lookup(f"{name}+our"))
         given = {key: value for key, value in trial.SMALL.items() if key in known}
         method = registry.lookup(f"{name}+our").build(**given)
-        assert method.phases[-1].reads["retain"].rows == "retain" and method.mid == len(method.phases) - 1
-        running.trace(trial.setup(method, trial.FORGET[:1], name=name))
+        assert method.phases[-1].stream_specs["retain"].rows == "retain" and method.mid == len(method.phases) - 1
+        running.trace(trial.make_job(method, trial.FORGET[:1], name=name))
 
 
 def test_features_and_labels_of_the_joint_form_reach_the_model():
     """Features that count pull the forget rows' hidden answers apart; without names there is a message."""
-    for form, loss in (("class", lambda now, before: orthogonal.gram(now, np.ones(len(now)))),
-                       ("sample", lambda now, before: orthogonal.pair(now, before, np.ones(len(now))))):  # fmt: skip
+    forms = {
+        "class": lambda after, before: orthogonal.gram(after, np.ones(len(after))),
+        "sample": lambda after, before: orthogonal.pair(after, before, np.ones(len(after))),
+    }
+    for form, loss in forms.items():
         found = []
         for gamma in (0.0, 5.0):
-            setup = prepared("amnesiac+orthogonal@mid", trial.FORGET[2:], [2], epochs=8, lr=0.02,
+            job = prepared("amnesiac+orthogonal@mid", trial.FORGET[2:], [2], epochs=8, lr=0.02,
                              orthogonal_gamma=gamma, orthogonal_form=form, orthogonal_features=(1, 2))  # fmt: skip
-            after, before = trees.take((trial.outcome(setup).variables, setup.originals), 0)
+            after, before = trees.take((trial.outcome(job).variables, job.originals), 0)
             rows = [
                 networks.with_features(NET, one["params"], {"batch_stats": one["batch_stats"]}, trial.IMAGES[14:26])[2][
                     0

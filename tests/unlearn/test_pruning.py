@@ -12,7 +12,7 @@ import pytest
 from jaxunlearn import errors, keys, trees
 from jaxunlearn.models.layers import blocks
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Method, Phase, Pools, Saved
+from jaxunlearn.unlearn.base.method import MemberRows, Method, Phase, SavedState
 from jaxunlearn.unlearn.blocks import transforms
 from jaxunlearn.unlearn.methods import pruning
 
@@ -38,8 +38,8 @@ class Residual(nn.Module):
 @pytest.fixture(scope="module")
 def dense():
     net = nets.network(nets.Tiny(3, 40, True), (5, 5, 2))
-    params, statistics = network.init(net, keys.root(1))
-    return net, {"params": params, **statistics}
+    params, model_state = network.init(net, keys.root(1))
+    return net, {"params": params, **model_state}
 
 
 def pictures(rows, seed=0, classes=3):
@@ -51,8 +51,8 @@ def pictures(rows, seed=0, classes=3):
 @pytest.fixture(scope="module")
 def residual():
     net = nets.network(Residual(3), (5, 5, 2))
-    params, statistics = network.init(net, keys.root(1))
-    return net, {"params": params, **statistics}
+    params, model_state = network.init(net, keys.root(1))
+    return net, {"params": params, **model_state}
 
 
 class Tensors(nn.Module):
@@ -96,16 +96,16 @@ def groups(file, kind):
     return sorted(found.items(), reverse=True)
 
 
-def pruned(build, shapes, start, quantile, memory):
+def pruned(build, shapes, start, quantile, saved_states):
     """Parameters after the reset of `build` and its masks, of all cases as members, from given overfitted copies."""
     x, y = np.zeros((1, 5, 5, shapes[0][1]), np.float32), np.zeros(1, np.int32)
-    prepared = nets.setup(
+    prepared = nets.make_job(
         nets.network(Tensors(shapes[3][0], shapes), x.shape[1:]),
         lambda chosen: Method((build(**chosen).phases[-2],)), {"params": trees.take(start, 0)}, (x, y), (x, y),
         members=len(quantile), hyper={"quantile": quantile},
     )._replace(originals={"params": start})  # fmt: skip
-    memory = {name: Saved(copy, {}, ()) for name, copy in memory.items()}
-    variables, estimates = nets.begun(prepared, memory, slice(None))
+    saved_states = {name: SavedState(copy, {}, ()) for name, copy in saved_states.items()}
+    variables, estimates = nets.begun(prepared, saved_states, slice(None))
     return variables["params"], estimates["reset"]
 
 
@@ -180,8 +180,11 @@ def excitement(file, case):
 
     def estimate(mean, compute=None):
         found = pruning.activation_reset(epochs=0, retain_mean=mean, batch=5, **options).phases[0].estimates["reset"]
-        reads = {**found.reads, "subset": found.reads["subset"]._replace(rows=lambda pools: pools.retain[:read])}
-        return found._replace(compute=compute or found.compute, reads=reads)
+        reads = {
+            **found.stream_specs,
+            "subset": found.stream_specs["subset"]._replace(rows=lambda member_rows: member_rows.retain[:read]),
+        }
+        return found._replace(compute=compute or found.compute, stream_specs=reads)
 
     estimates = {
         "forget": estimate("subset", lambda member: pruning.mean_activations(member, "forget")),
@@ -189,9 +192,9 @@ def excitement(file, case):
         "reset_rows": estimate("full"),
         "reset_rows_corrected": estimate("subset"),
     }
-    method = Method((Phase(transforms.edit(lambda params, **extras: params), estimates=estimates, mode="eval"),))
+    method = Method((Phase(transforms.one_shot(lambda params, **extras: params), estimates=estimates, mode="eval"),))
     net, start, *data = echo(forget, retain, int(file[f"{case}__n_retain"]) - read)
-    return nets.estimated(nets.setup(net, method, start, *data))
+    return nets.estimated(nets.make_job(net, method, start, *data))
 
 
 def assert_reset(file, key, mask):
@@ -254,7 +257,7 @@ def test_one_forget_row_and_no_retained_row_stay_finite(build, dense):
     net, start = dense
     x, y = pictures(1)
     method = build(epochs=1, **({} if build is pruning.activation_reset else {"overfit_epochs": 1}))
-    found = nets.outcome(nets.setup(net, method, start, (x[:0], y[:0]), (x, y), batch=2))
+    found = nets.outcome(nets.make_job(net, method, start, (x[:0], y[:0]), (x, y), batch=2))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     moved = any((a != b).any() for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(start), strict=True))
     # Without retained rows the second copy stays where it is, and nothing moved less than nothing.
@@ -263,7 +266,7 @@ def test_one_forget_row_and_no_retained_row_stay_finite(build, dense):
 
 def reset_shares(net, start, method, retain, forget):
     """Path -> share of elements that differ from the original, without repair (epochs=0)."""
-    found = nets.outcome(nets.setup(net, method, start, retain, forget, bn="frozen", batch=8))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget, bn="frozen", batch=8))
     return {
         f"{layer}/{name}": float(np.mean(np.asarray(found["params"][layer][name]) != np.asarray(leaf)))
         for layer, leaves in start["params"].items()
@@ -289,7 +292,7 @@ def test_activation_reset_compares_exact_means_over_all_retained_rows(residual):
     net, start = residual
     x, y = pictures(40)
     method = pruning.activation_reset(epochs=0, tolerance=0.5, fraction=1.0, reset_mlp=True)
-    found = nets.outcome(nets.setup(net, method, start, (x[11:], y[11:]), (x[:11], y[:11]), bn="frozen", batch=8))
+    found = nets.outcome(nets.make_job(net, method, start, (x[11:], y[11:]), (x[:11], y[:11]), bn="frozen", batch=8))
     assert (found["params"]["head"]["kernel"] != start["params"]["head"]["kernel"]).all()
     np.testing.assert_array_equal(found["params"]["head"]["bias"], start["params"]["head"]["bias"])
     outputs = jax.lax.conv_general_dilated(
@@ -309,7 +312,7 @@ def test_the_published_division_by_all_retained_rows_makes_the_rule_one_of_signs
     x, y = pictures(40)
     x[:11] = np.abs(x[:11])
     full = pruning.activation_reset(epochs=0, tolerance=0.5, fraction=0.04, retain_mean="full", reset_mlp=False)
-    found = nets.outcome(nets.setup(net, full, start, (x[11:], y[11:]), (x[:11], y[:11]), bn="frozen", batch=8))
+    found = nets.outcome(nets.make_job(net, full, start, (x[11:], y[11:]), (x[:11], y[:11]), bn="frozen", batch=8))
     outputs = jax.lax.conv_general_dilated(
         x, start["params"]["conv_stem"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -325,18 +328,18 @@ def test_networks_that_cannot_work_are_named():
     x, y = np.ones((4, 2), np.float32), np.zeros(4, np.int32)
     method = pruning.activation_reset(epochs=0, reset_mlp=False)
     with pytest.raises(errors.ConfigError, match="no convolution"):
-        nets.outcome(nets.setup(net, method, {"params": params}, (x, y), (x, y)))
+        nets.outcome(nets.make_job(net, method, {"params": params}, (x, y), (x, y)))
     with pytest.raises(errors.ConfigError, match="compat"):
         pruning.prune_complex(compat="publshed")
 
 
 def test_subsets_are_distinct_retained_rows_and_repeat():
-    def pools(retain):
-        return Pools(np.arange(3), retain, np.arange(0), np.zeros(200, np.int32), 0, np.random.default_rng(5))
+    def member_rows(retain):
+        return MemberRows(np.arange(3), retain, np.arange(0), np.zeros(200, np.int32), 0, np.random.default_rng(5))
 
     retain = np.arange(50, 150)
-    rows = pruning.subset(0.25)(pools(retain))
+    rows = pruning.subset(0.25)(member_rows(retain))
     assert len(set(rows)) == 25 and set(rows) <= set(retain)
-    np.testing.assert_array_equal(rows, pruning.subset(0.25)(pools(retain)))
-    assert len(pruning.subset(0.001)(pools(retain))) == 1
-    assert len(pruning.subset(0.5)(pools(retain[:0]))) == 0
+    np.testing.assert_array_equal(rows, pruning.subset(0.25)(member_rows(retain)))
+    assert len(pruning.subset(0.001)(member_rows(retain))) == 1
+    assert len(pruning.subset(0.5)(member_rows(retain[:0]))) == 0

@@ -40,9 +40,10 @@ def given(method, drawn, retained=0):
 
     def with_rule(phase):
         reads = {
-            name: one._replace(labels=rule) if one.labels is not None else one for name, one in phase.reads.items()
+            name: one._replace(labels=rule) if one.labels is not None else one
+            for name, one in phase.stream_specs.items()
         }
-        return dataclasses.replace(phase, reads=reads)
+        return dataclasses.replace(phase, stream_specs=reads)
 
     return dataclasses.replace(fixed, phases=tuple(map(with_rule, fixed.phases)))
 
@@ -51,7 +52,7 @@ def masked(method, mask, params):
     """The method with masked-out parameters protected."""
     (phase,) = method.phases
     bools = jax.tree.map(lambda leaf, _: jnp.asarray(leaf), mask, params)
-    found = {"mask": Estimate(lambda member: (bools, member.statistics))}
+    found = {"mask": Estimate(lambda member: (bools, member.model_state))}
     changed = dataclasses.replace(phase, transform=transforms.protected(phase.transform), estimates=found)
     return dataclasses.replace(method, phases=(changed,))
 
@@ -82,7 +83,7 @@ def test_sequential_random_label_equals_salun_code(tag):
     if tag == "RL_mask":
         mask = nets.variables(file, "mask", DENSE)["params"]
         method = masked(method, mask, start["params"])
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     nets.assert_close(found, nets.variables(file, f"{tag}_final", DENSE), 1e-5)
     if tag == "RL_mask":
         for new, old, keep in zip(*map(jax.tree.leaves, (found["params"], start["params"], mask)), strict=True):
@@ -105,9 +106,9 @@ def test_amnesiac_equals_over_unlearning_and_replay(tag):
         method = masked(method, nets.variables(file, "mask", DENSE, "__")["params"], start["params"])
     if only_forget:
         (phase,) = method.phases
-        reads = {name: one._replace(rows="forget") for name, one in phase.reads.items()}
-        method = dataclasses.replace(method, phases=(dataclasses.replace(phase, reads=reads),))
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+        reads = {name: one._replace(rows="forget") for name, one in phase.stream_specs.items()}
+        method = dataclasses.replace(method, phases=(dataclasses.replace(phase, stream_specs=reads),))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     nets.assert_close(found, nets.variables(file, tag, DENSE, "__"), 5e-6)
 
 
@@ -119,7 +120,7 @@ def test_relabel_with_a_mask_equals_salun_of_our():
     net = nets.network(nets.Tiny(classes, hidden, activation="tanh"), retain[0].shape[1:])
     method = given(relabelling.relabel(lr=0.01, epochs=2, batch=3), file["salun_random_labels"], len(retain[1]))
     method = masked(method, nets.variables(file, "mask_0.5", DENSE, "__")["params"], start["params"])
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     nets.assert_close(found, nets.variables(file, "salun", DENSE, "__"), 5e-6)
 
 
@@ -143,7 +144,7 @@ def test_the_uniform_rule_equals_published_poisoned_labels(monkeypatch):
     (phase,) = relabelling.poison().phases
     rows = np.arange(len(y), dtype=np.int32)
     samples = Samples(jnp.zeros((len(y), 1)), jnp.asarray(y), jnp.ones(len(y)), rows, np.isin(rows, forget))
-    found = phase.reads["forget"].labels(keys.root(0), samples, int(file["relabel__num_classes"]))
+    found = phase.stream_specs["forget"].labels(keys.root(0), samples, int(file["relabel__num_classes"]))
     np.testing.assert_array_equal(found, file["relabel__y_after"])
 
 
@@ -160,9 +161,11 @@ def learned(net, retain, forget, seed=1):
     params = net.module.init(jax.random.key(seed), jnp.zeros((1, 5)))
     both = tuple(np.concatenate([a, b]) for a, b in zip(retain, forget, strict=True))
     (phase,) = relabelling.random_label(lr=0.1, epochs=30).phases
-    phase = dataclasses.replace(phase, reads={"both": phase.reads["both"]._replace(rows="retain", labels=None)})
+    phase = dataclasses.replace(
+        phase, stream_specs={"both": phase.stream_specs["both"]._replace(rows="retain", labels=None)}
+    )
     method = dataclasses.replace(relabelling.random_label(), phases=(phase,))
-    return nets.outcome(nets.setup(net, method, params, both, (forget[0][:1], forget[1][:1]), batch=16))
+    return nets.outcome(nets.make_job(net, method, params, both, (forget[0][:1], forget[1][:1]), batch=16))
 
 
 def confidence(net, variables, rows):
@@ -191,11 +194,11 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_forget_samples_lose_confidence_and_the_smallest_sets_stay_finite(original, name):
     net, start, retain, forget = original
-    setup = nets.setup(net, METHODS[name](), start, retain, forget, batch=16, members=3)
-    rows, first = setup.retain[0], len(setup.retain[0])
+    job = nets.make_job(net, METHODS[name](), start, retain, forget, batch=16, members=3)
+    rows, first = job.retain[0], len(job.retain[0])
     one = np.array([first])
-    setup = setup._replace(retain=[rows, rows[:0], rows[:7]], forget=[setup.forget[0], one, one])
-    *_, last = running.run(setup)
+    job = job._replace(retain=[rows, rows[:0], rows[:7]], forget=[job.forget[0], one, one])
+    *_, last = running.run(job)
     found = last.outcome.variables
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
     for member in range(3):
@@ -215,7 +218,7 @@ def test_forget_samples_lose_confidence_and_the_smallest_sets_stay_finite(origin
 )  # fmt: skip
 def test_zero_epochs_change_nothing(original, method):
     net, start, retain, forget = original
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     for a, b in zip(*map(jax.tree.leaves, (found, start)), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -226,7 +229,7 @@ def test_what_labels_are_drawn_from_and_how_often():
     samples = Samples(true, true, jnp.ones(4000), rows, rows < 3000)
 
     def drawn(method, key=0):
-        (reads,) = method.phases[0].reads.values()
+        (reads,) = method.phases[0].stream_specs.values()
         return reads, np.asarray(reads.labels(keys.root(key), samples, 4))
 
     reads, found = drawn(relabelling.random_label())

@@ -72,7 +72,7 @@ def run(method, retain, forget, batch=12, shuffled=False):
     net = network_of()
     params, _ = network.init(net, keys.root(1))
     method = method if shuffled else nets.in_order(method)
-    found = nets.outcome(nets.setup(net, method, {"params": params}, retain, forget, batch=batch))
+    found = nets.outcome(nets.make_job(net, method, {"params": params}, retain, forget, batch=batch))
     return jax.flatten_util.ravel_pytree(found["params"])[0]
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from trial import CONVOLVED, DENSE, FORGET, IMAGES, LABELS, build, close, outcome, setup
+from trial import CONVOLVED, DENSE, FORGET, IMAGES, LABELS, build, close, make_job, outcome
 
 from jaxunlearn import errors, keys, trees, unlearn
 from jaxunlearn.population import capacity
@@ -18,8 +18,10 @@ from jaxunlearn.unlearn.methods.importance import dampening, fisher
 
 def test_a_checkpoint_in_any_phase_leads_to_the_same_end():
     method = unlearn.lookup("finetune").build(epochs=3, batch=16)
-    longer = dataclasses.replace(method, phases=(dataclasses.replace(method.phases[0], keep="first"), *method.phases))
-    prepared = setup(longer)
+    longer = dataclasses.replace(
+        method, phases=(dataclasses.replace(method.phases[0], save_as="first"), *method.phases)
+    )
+    prepared = make_job(longer)
     kept, straight = [], None
     for number, event in enumerate(running.run(prepared)):
         straight = event.outcome
@@ -37,13 +39,13 @@ def test_a_checkpoint_in_any_phase_leads_to_the_same_end():
 
 def test_recalibrated_statistics_are_means_over_the_retained_rows():
     method = build("finetune")
-    prepared = setup(method, name="activation_reset")._replace(bn="recalibrate", batch=64)
+    prepared = make_job(method, name="activation_reset")._replace(bn="recalibrate", batch=64)
     found = trees.take(outcome(prepared).variables, 0)
     retained = prepared.retain[0]
 
     @jax.jit
-    def maps(params, statistics):
-        return networks.activations(CONVOLVED, params, statistics, IMAGES[retained], None)[0][("Conv_0",)]
+    def maps(params, model_state):
+        return networks.activations(CONVOLVED, params, model_state, IMAGES[retained], None)[0][("Conv_0",)]
 
     convolved = np.asarray(maps(found["params"], {"batch_stats": found["batch_stats"]}))
     own = found["batch_stats"]["BatchNorm_0"]
@@ -58,10 +60,10 @@ def test_layers_come_in_the_order_of_calls():
 
 
 def test_a_wider_network_answers_as_before_on_the_old_classes():
-    params, statistics = networks.init(DENSE, keys.root(0))
+    params, model_state = networks.init(DENSE, keys.root(0))
     wide = networks.widen(DENSE, params, keys.root(1))
-    narrow, _ = networks.forward(DENSE, params, statistics, IMAGES[:5])
-    wider, _ = networks.forward(networks.widened(DENSE), wide, statistics, IMAGES[:5])
+    narrow, _ = networks.forward(DENSE, params, model_state, IMAGES[:5])
+    wider, _ = networks.forward(networks.widened(DENSE), wide, model_state, IMAGES[:5])
     assert wider.shape == (5, 5)
     np.testing.assert_allclose(wider[:, :4], narrow, atol=1e-6)
     for a, b in zip(jax.tree.leaves(networks.narrow(DENSE, wide)), jax.tree.leaves(params), strict=True):
@@ -70,9 +72,9 @@ def test_a_wider_network_answers_as_before_on_the_old_classes():
 
 def test_unknown_rows_are_refused():
     method = build("finetune")
-    broken = dataclasses.replace(method.phases[0], reads={"retain": unlearn.Reads("retian")})
+    broken = dataclasses.replace(method.phases[0], stream_specs={"retain": unlearn.StreamSpec("retian")})
     with pytest.raises(errors.ConfigError, match="retain"):
-        outcome(setup(dataclasses.replace(method, phases=(broken,))))
+        outcome(make_job(dataclasses.replace(method, phases=(broken,))))
 
 
 def cut_off(prepared, places):
@@ -94,7 +96,7 @@ def outcome_of(events):
 def test_a_member_that_diverges_is_frozen_alone_and_stays_flagged_wherever_the_run_is_cut_off():
     build_one = unlearn.lookup("hybrid").build
     hyper = {"lr": np.asarray([0.01, 1e20, 0.01], np.float32)}
-    prepared = setup(build_one())._replace(build=lambda hyper: build_one(epochs=2, batch=16, **hyper), hyper=hyper)
+    prepared = make_job(build_one())._replace(build=lambda hyper: build_one(epochs=2, batch=16, **hyper), hyper=hyper)
     straight, cut = cut_off(prepared, (0, 1, 2))
     for found in (straight, *cut):
         assert (found.diverged_at >= 0).tolist() == [False, True, False]
@@ -102,20 +104,20 @@ def test_a_member_that_diverges_is_frozen_alone_and_stays_flagged_wherever_the_r
 
 
 def test_a_phase_that_stops_early_goes_on_from_its_last_epoch():
-    prepared = setup(saliency.sfron(epochs=5, iterations=4, batch=16), FORGET[:1])
+    prepared = make_job(saliency.sfron(epochs=5, iterations=4, batch=16), FORGET[:1])
     assert running.epochs_of(prepared, 0) == 1
     straight, (cut,) = cut_off(prepared, (0,))
     for a, b in zip(jax.tree.leaves(straight.variables), jax.tree.leaves(cut.variables), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def statistics(prepared):
+def model_state(prepared):
     return trees.take(outcome(prepared).variables["batch_stats"], 0)
 
 
 def beside_other_forget_rows(method, policy):
     """Both members of a population that differ in the pictures of the rows to forget, and in nothing else."""
-    prepared = setup(method, FORGET[:1] * 2, numbers=[0, 0])._replace(bn=policy)
+    prepared = make_job(method, FORGET[:1] * 2, numbers=[0, 0])._replace(bn=policy)
     images = np.concatenate([IMAGES, IMAGES[FORGET[0]][:, ::-1] + 1.0])
     data = prepared.data._replace(inputs=images, labels=np.append(LABELS, LABELS[FORGET[0]]))
     forget = [FORGET[0], np.arange(len(IMAGES), len(images))]
@@ -136,7 +138,7 @@ def test_recalibrated_edits_forget_what_their_passes_did_to_the_statistics():
 def test_training_mode_in_the_first_epoch_alone():
     def after(epochs, policy):
         method = unlearn.lookup("finetune").build(epochs=epochs, batch=16)
-        return outcome(setup(method, FORGET[:1])._replace(bn=policy)).variables
+        return outcome(make_job(method, FORGET[:1])._replace(bn=policy)).variables
 
     one, three = after(1, "faithful"), after(3, "first_epoch")
     close(three["batch_stats"], one["batch_stats"], 1e-5)
@@ -145,14 +147,16 @@ def test_training_mode_in_the_first_epoch_alone():
 
 def test_edits_keep_their_own_mode_under_the_policy_of_the_first_epoch():
     method = unlearn.lookup("influence").build(iterations=3, samples=8)
-    frozen, first = (outcome(setup(method, FORGET[:1])._replace(bn=bn)).variables for bn in ("frozen", "first_epoch"))
+    frozen, first = (
+        outcome(make_job(method, FORGET[:1])._replace(bn=bn)).variables for bn in ("frozen", "first_epoch")
+    )
     assert not differ(frozen, first)
 
 
 @pytest.mark.parametrize("method", [fisher.fisher(kind="batch"), boundary.boundary_expand(epochs=1, batch=16)])
 def test_models_left_in_training_mode_take_in_the_forget_rows_only_where_published_code_does(method):
-    prepared = setup(method, FORGET[:1])
-    assert method.left_training and not differ(statistics(prepared), trees.take(prepared.originals["batch_stats"], 0))
+    prepared = make_job(method, FORGET[:1])
+    assert method.left_training and not differ(model_state(prepared), trees.take(prepared.originals["batch_stats"], 0))
     one, other = beside_other_forget_rows(method, "faithful")
     assert differ(one["batch_stats"], other["batch_stats"])
 
@@ -169,7 +173,7 @@ def jittered(inputs, key, is_train):
 def test_estimates_are_of_the_rows_as_they_are_unless_published_otherwise():
     def after(compat, augment):
         net = DENSE._replace(prepare=jittered)
-        prepared = setup(dampening.ssd(alpha=1.0, batch=16, compat=compat), FORGET[:1])
+        prepared = make_job(dampening.ssd(alpha=1.0, batch=16, compat=compat), FORGET[:1])
         return outcome(prepared._replace(network=net, augment=augment)).variables["params"]
 
     assert not differ(after("corrected", True), after("corrected", False))
@@ -179,7 +183,9 @@ def test_estimates_are_of_the_rows_as_they_are_unless_published_otherwise():
 def test_methods_published_without_augmentation_train_without():
     def after(name, augment):
         net = DENSE._replace(prepare=jittered)
-        prepared = setup(unlearn.lookup(name).build(epochs=1, batch=16), FORGET[:1])._replace(network=net, bn="frozen")
+        prepared = make_job(unlearn.lookup(name).build(epochs=1, batch=16), FORGET[:1])._replace(
+            network=net, bn="frozen"
+        )
         return outcome(prepared._replace(augment=augment)).variables["params"]
 
     assert not differ(after("poison", True), after("poison", False))
@@ -188,19 +194,21 @@ def test_methods_published_without_augmentation_train_without():
 
 def test_a_program_that_does_not_fit_is_not_run():
     with pytest.raises(capacity.DoesNotFit, match="needs .* per device"):
-        outcome(setup(build("finetune"))._replace(budget=1000))
+        outcome(make_job(build("finetune"))._replace(budget=1000))
     with pytest.raises(capacity.DoesNotFit):
-        outcome(setup(build("ssd"))._replace(budget=1000))
+        outcome(make_job(build("ssd"))._replace(budget=1000))
 
 
 def test_tracing_finds_what_a_network_lacks_and_what_a_method_gets_wrong():
-    running.trace(setup(build("salun")))
+    running.trace(make_job(build("salun")))
     with pytest.raises(errors.ConfigError, match="no convolution"):
-        running.trace(setup(pruning.activation_reset(reset_mlp=False)))
+        running.trace(make_job(pruning.activation_reset(reset_mlp=False)))
     phase = build("finetune").phases[0]
-    wrong = dataclasses.replace(phase, moves=(unlearn.Move(lambda outputs, batches, now: outputs["forget"]),))
+    wrong = dataclasses.replace(
+        phase, gradient_steps=(unlearn.GradientStep(lambda outputs, batches, context: outputs["forget"]),)
+    )
     with pytest.raises(KeyError):
-        running.trace(setup(unlearn.Method((wrong,))))
+        running.trace(make_job(unlearn.Method((wrong,))))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +224,7 @@ def test_tracing_finds_what_a_network_lacks_and_what_a_method_gets_wrong():
 def test_impossible_hyperparameters_are_refused(name, given, message):
     entry = registry.METHODS[name]
     with pytest.raises(errors.ConfigError, match=message):
-        registry.binder(entry, {**registry.hyperparameters(entry), **given})
+        registry.bind_hyperparameters(entry, {**registry.hyperparameters(entry), **given})
 
 
 def test_a_users_method_may_have_numbers_below_zero_but_no_steps_below_zero():
@@ -224,9 +232,9 @@ def test_a_users_method_may_have_numbers_below_zero_but_no_steps_below_zero():
         method = build("finetune")
         return dataclasses.replace(method, phases=(dataclasses.replace(method.phases[0], epochs=epochs),))
 
-    entry = registry.Entry(mine, "", "", ())
-    assert registry.binder(entry, {"strength": -1.0, "epochs": 1})({}).phases[0].epochs == 1
+    entry = registry.MethodEntry(mine, "", "", ())
+    assert registry.bind_hyperparameters(entry, {"strength": -1.0, "epochs": 1})({}).phases[0].epochs == 1
     with pytest.raises(errors.ConfigError, match="epochs = -1"):
-        registry.binder(entry, {"strength": 1.0, "epochs": -1})
+        registry.bind_hyperparameters(entry, {"strength": 1.0, "epochs": -1})
     with pytest.raises(errors.ConfigError, match="has the default None"):
-        registry.hyperparameters(registry.Entry(lambda rate=None: None, "", "", ()))
+        registry.hyperparameters(registry.MethodEntry(lambda rate=None: None, "", "", ()))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, keys, population, trees
-from jaxunlearn.population import Resident
+from jaxunlearn.population import DeviceDataset
 from jaxunlearn.unlearn import registry
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Phase, Reads, Samples
+from jaxunlearn.unlearn.base.method import Estimate, EstimateContext, Method, Phase, Samples, StreamSpec
 from jaxunlearn.unlearn.blocks import schedules, transforms
 from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.methods import descent, saliency
@@ -27,16 +27,16 @@ def conformal(name):
     """(file, network, start, retain, forget) of a conformal golden file with the small dense network."""
     file = np.load(GOLDEN / "conformal" / f"{name}.npz")
     _, hidden, classes = file["dims"]
-    pools = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget")]
+    member_rows = [(file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget")]
     net = nets.network(nets.Tiny(int(classes), int(hidden)), (6,))
-    return file, net, nets.variables(file, "init", CONFORMAL), *pools
+    return file, net, nets.variables(file, "init", CONFORMAL), *member_rows
 
 
 def our():
     file = np.load(GOLDEN / "our" / "salun.npz")
-    pools = [(file[f"X_{part}"], file[f"y_{part}"]) for part in ("retain", "forget")]
+    member_rows = [(file[f"X_{part}"], file[f"y_{part}"]) for part in ("retain", "forget")]
     start = nets.variables(file, "init", CONFORMAL, "__")
-    return file, nets.network(nets.Tiny(4, 5, activation="tanh"), (6,)), start, *pools
+    return file, nets.network(nets.Tiny(4, 5, activation="tanh"), (6,)), start, *member_rows
 
 
 def member(net, variables, retain, forget, batch, names=("forget", "retain")):
@@ -44,12 +44,12 @@ def member(net, variables, retain, forget, batch, names=("forget", "retain")):
     x = jnp.asarray(np.concatenate([retain[0], forget[0]]), jnp.float32)
     y = jnp.asarray(np.concatenate([retain[1], forget[1]]), jnp.int32)
     r = len(retain[1])
-    pools = {"retain": np.arange(r), "forget": np.arange(r, len(y))}
-    streams = {name: trees.take(population.from_rows([[pools[name]]], batch), 0) for name in names}
-    reads = {name: Reads(name, batch, shuffle=False) for name in names}
+    member_rows = {"retain": np.arange(r), "forget": np.arange(r, len(y))}
+    streams = {name: trees.take(population.from_rows([[member_rows[name]]], batch), 0) for name in names}
+    reads = {name: StreamSpec(name, batch, shuffle=False) for name in names}
     variables = jax.tree.map(jnp.asarray, variables)
     rest = {name: leaf for name, leaf in variables.items() if name != "params"}
-    return Member(net, variables["params"], rest, variables, {}, {}, Resident(x, y), streams, reads,
+    return EstimateContext(net, variables["params"], rest, variables, {}, {}, DeviceDataset(x, y), streams, reads,
                   jnp.arange(len(y)) >= r, "eval", KEY, KEY, False)  # fmt: skip
 
 
@@ -63,9 +63,9 @@ def with_tables(method, tables, retain):
         def labels(key, samples, classes, known=known):
             return known[samples.rows]
 
-        reads = {name: one._replace(labels=labels, fresh_labels=False) for name, one in phase.reads.items()}
+        reads = {name: one._replace(labels=labels, fresh_labels=False) for name, one in phase.stream_specs.items()}
         more = {} if number == 0 else {"same_optimizer": True, "estimates": {}}
-        phases.append(dataclasses.replace(phase, reads=reads, epochs=1, first_epoch=number, **more))
+        phases.append(dataclasses.replace(phase, stream_specs=reads, epochs=1, first_epoch=number, **more))
     return dataclasses.replace(method, phases=tuple(phases))
 
 
@@ -74,7 +74,7 @@ def with_mask(method, given):
     flags = jax.tree.map(lambda leaf: jnp.asarray(leaf) != 0, given)
 
     def compute(member):
-        return flags, member.statistics
+        return flags, member.model_state
 
     given = {"mask": Estimate(compute)}
     return dataclasses.replace(method, phases=tuple(dataclasses.replace(one, estimates=given) for one in method.phases))
@@ -117,7 +117,7 @@ def test_salun_mixed_equals_the_conformal_code(fraction, name):
     lr, epochs = file["salun_hyper_lr_epochs"]
     method = saliency.salun(float(lr), int(epochs), fraction, restore_masked=False, batch=8)
     method = with_tables(nets.in_order(method), [file[f"{name}_labels"]] * int(epochs), retain)
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     nets.assert_close(found, nets.variables(file, f"{name}_final", CONFORMAL), 1e-6)
 
 
@@ -127,7 +127,7 @@ def test_salun_sequential_equals_the_authors_code():
     method = nets.in_order(saliency.salun(0.05, 2, form="sequential", batch=8))
     given = nets.variables(file, "mask", CONFORMAL)["params"]
     method = with_tables(with_mask(method, given), tables, retain)
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     nets.assert_close(found, nets.variables(file, "RL_mask_final", CONFORMAL), 1e-5)
     before, after = start["params"], found["params"]
     held = jax.tree.map(lambda keep, a, b: np.array_equal(a[keep == 0], b[keep == 0]), given, before, after)
@@ -138,7 +138,7 @@ def test_finetuning_under_a_mask_equals_the_authors_code():
     file, net, start, retain, forget = conformal("optml_methods")
     base = descent.finetune(0.05, 2, batch=8, schedule="milestones")
     method = with_mask(saliency.saliency(base), nets.variables(file, "mask", CONFORMAL)["params"])
-    found = nets.outcome(nets.setup(net, nets.in_order(method), start, retain, forget))
+    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
     nets.assert_close(found, nets.variables(file, "FT_mask_final", CONFORMAL), 1e-5)
 
 
@@ -146,14 +146,14 @@ def test_salun_with_adam_equals_orthogonal_unlearning():
     file, net, start, retain, forget = our()
     method = nets.in_order(saliency.salun(0.01, 2, form="adam", batch=3))
     method = with_tables(method, file["salun_random_labels"], retain)
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     nets.assert_close(found, nets.variables(file, "salun", CONFORMAL, "__"), 5e-6)
 
 
 def test_plain_sfron_equals_orthogonal_unlearning():
     file, net, start, retain, forget = our()
     method = nets.in_order(saliency.sfron_plain(0.05, 2, 5, 0.5, batch=3, compat="faithful"))
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     nets.assert_close(found, nets.variables(file, "sfron", CONFORMAL, "__"), 5e-6)
 
 
@@ -211,17 +211,17 @@ def test_sfron_equals_the_published_code(kind):
         # package has no option for that, so that its batches are put in their place here.
         (phase,) = method.phases
         cuts = [slice(8), slice(8), slice(8, None), slice(8, None)]
-        parts = tuple(lambda pools, cut=cut: pools.forget[cut] for cut in cuts)
-        reads = {**phase.reads, "forget": phase.reads["forget"]._replace(rows=parts)}
-        method = dataclasses.replace(method, phases=(dataclasses.replace(phase, reads=reads),))
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+        parts = tuple(lambda member_rows, cut=cut: member_rows.forget[cut] for cut in cuts)
+        reads = {**phase.stream_specs, "forget": phase.stream_specs["forget"]._replace(rows=parts)}
+        method = dataclasses.replace(method, phases=(dataclasses.replace(phase, stream_specs=reads),))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     nets.assert_close(found, nets.variables(file, f"{kind}_final", CONFORMAL), 1e-5)
 
 
 def test_sfrons_weight_of_the_ascent_falls_as_published():
     file = np.load(GOLDEN / "conformal" / "sfron.npz")
-    clocks = [population.Clock(jnp.int32(0), jnp.float32(0), jnp.int32(step)) for step in range(10)]
-    found = [40.0 * schedules.cosine_to(10)(clock) for clock in clocks]
+    clocks = [population.StepInfo(jnp.int32(0), jnp.float32(0), jnp.int32(step)) for step in range(10)]
+    found = [40.0 * schedules.cosine_to(10)(step_info) for step_info in clocks]
     np.testing.assert_allclose(found, file["cosine_alpha"], rtol=1e-6, atol=1e-6)
 
 
@@ -277,14 +277,14 @@ def trained():
     start = net.module.init(jax.random.key(1), jnp.zeros((1, 6)))
     both = tuple(np.concatenate(pair) for pair in zip(retain, forget, strict=True))
     method = descent.finetune(0.1, 30, batch=16)
-    return net, nets.outcome(nets.setup(net, method, start, both, (both[0][:1], both[1][:1]))), retain, forget
+    return net, nets.outcome(nets.make_job(net, method, start, both, (both[0][:1], both[1][:1]))), retain, forget
 
 
 @pytest.mark.parametrize("form", ["mixed", "adam"])
 def test_parameters_outside_the_mask_stay_bit_identical(trained, form):
     net, start, retain, forget = trained
     method = saliency.salun(0.05 if form != "adam" else 0.005, 2, 0.3, form, batch=16)
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     count = trees.count(start["params"])
     same = exactly(found["params"], start["params"])
     assert count - int(count * 0.3) <= same < count
@@ -293,17 +293,17 @@ def test_parameters_outside_the_mask_stay_bit_identical(trained, form):
 def test_without_restoring_weight_decay_moves_what_the_mask_protects(trained):
     net, start, retain, forget = trained
     method = saliency.salun(0.05, 2, 0.3, restore_masked=False, batch=16)
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     assert exactly(found["params"], start["params"]) < 0.2 * trees.count(start["params"])
 
 
 def test_later_phases_and_edits_keep_the_mask_of_the_original(trained):
     net, start, retain, forget = trained
     tune = descent.finetune(0.05, 1, batch=16).phases[0]
-    shift = Phase(transforms.edit(lambda params, **extras: jax.tree.map(lambda leaf: leaf + 1.0, params)))
+    shift = Phase(transforms.one_shot(lambda params, **extras: jax.tree.map(lambda leaf: leaf + 1.0, params)))
     again = dataclasses.replace(tune, same_optimizer=True)
     method = saliency.saliency(Method((tune, again, shift, tune)), 0.25)
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     count = trees.count(start["params"])
     assert exactly(found["params"], start["params"]) == count - int(count * 0.25)
 
@@ -315,7 +315,7 @@ def test_any_method_can_be_had_under_the_mask(trained, name):
     entry = registry.lookup(f"{name}+salient")
     assert registry.hyperparameters(entry)["salient_fraction"] == 0.5
     method = entry.build(salient_fraction=0.25)
-    given = nets.setup(net, method, start, retain, forget)
+    given = nets.make_job(net, method, start, retain, forget)
     found, count = nets.outcome(given)["params"], trees.count(start["params"])
     mask = nets.estimated(given)["mask"]
     kept = jax.tree.map(lambda may, a, b: np.array_equal(a[~may], b[~may]), mask, found, start["params"])
@@ -349,7 +349,7 @@ def test_a_class_is_forgotten_and_without_retained_rows_or_with_one_forget_row_a
     net, start, retain, forget = trained
     x, y = (np.concatenate(pair) for pair in zip(retain, forget, strict=True))
     rows = np.arange(61, dtype=np.int32)
-    prepared = nets.setup(net, BUILDERS[name](), start, retain, forget, members=3)
+    prepared = nets.make_job(net, BUILDERS[name](), start, retain, forget, members=3)
     prepared = prepared._replace(
         forget=[rows[y == 1], rows[48:], rows[60:]], retain=[rows[y != 1], rows[:0], rows[:48]]
     )
@@ -366,7 +366,7 @@ def test_a_class_is_forgotten_and_without_retained_rows_or_with_one_forget_row_a
 
 def test_no_epochs_change_nothing(trained):
     net, start, retain, forget = trained
-    found = nets.outcome(nets.setup(net, BUILDERS["salun"](epochs=0), start, retain, forget))
+    found = nets.outcome(nets.make_job(net, BUILDERS["salun"](epochs=0), start, retain, forget))
     assert exactly(found["params"], start["params"]) == trees.count(start["params"])
 
 
@@ -383,11 +383,11 @@ def test_rum_relabels_the_most_memorised_third_only(trained):
             return jnp.where(chosen[samples.rows], 0, others % classes)
 
         last = saliency.rum(directions=3, batch=16).phases[-1]
-        reads = {key: one._replace(labels=labels) for key, one in last.reads.items()}
-        return Method((dataclasses.replace(last, reads=reads),))
+        reads = {key: one._replace(labels=labels) for key, one in last.stream_specs.items()}
+        return Method((dataclasses.replace(last, stream_specs=reads),))
 
     hyper = {"shift": np.asarray([0, 1], np.float32)}
-    *_, end = running.run(nets.setup(net, build, start, retain, forget, hyper=hyper, numbers=[0, 0], members=2))
+    *_, end = running.run(nets.make_job(net, build, start, retain, forget, hyper=hyper, numbers=[0, 0], members=2))
     first, second = (trees.take(end.outcome.variables["params"], number) for number in range(2))
     assert exactly(first, second) == trees.count(start["params"])
     assert exactly(first, start["params"]) < trees.count(start["params"])

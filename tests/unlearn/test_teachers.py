@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors, trees
-from jaxunlearn.population import Clock
-from jaxunlearn.unlearn.base.method import Method, Phase, Pools, Samples
+from jaxunlearn.population import StepInfo
+from jaxunlearn.unlearn.base.method import MemberRows, Method, Phase, Samples
 from jaxunlearn.unlearn.blocks import losses, schedules, transforms
 from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.methods import descent, teachers
@@ -28,14 +28,16 @@ def batch_of(is_forget):
 
 def placed(params, keep=""):
     """A phase that puts these parameters in place."""
-    return Phase(transforms.edit(lambda old, **extras: jax.tree.map(jnp.asarray, params)), keep=keep)
+    return Phase(transforms.one_shot(lambda old, **extras: jax.tree.map(jnp.asarray, params)), save_as=keep)
 
 
 def reading(method, rows):
     """The method with every stream of its phases reading these rows in their order."""
     fixed = nets.in_order(method)
     phases = tuple(
-        dataclasses.replace(phase, reads={name: one._replace(rows=rows) for name, one in phase.reads.items()})
+        dataclasses.replace(
+            phase, stream_specs={name: one._replace(rows=rows) for name, one in phase.stream_specs.items()}
+        )
         for phase in fixed.phases
     )
     return dataclasses.replace(fixed, phases=phases)
@@ -91,10 +93,12 @@ def test_bad_teacher_equals_conformal_unlearning():
     net = nets.network(nets.Tiny(classes, hidden), (6,))
     lr, epochs = file["hyper_lr_epochs"]
     method = teachers.bad_teacher(lr=float(lr), epochs=int(epochs), share=0.0, batch=int(file["batch_size"]))
-    method = reading(method, lambda pools: np.concatenate([pools.forget, pools.retain[: len(pools.forget)]]))
+    method = reading(
+        method, lambda member_rows: np.concatenate([member_rows.forget, member_rows.retain[: len(member_rows.forget)]])
+    )
     method = with_bad_teacher(method, nets.variables(file, "bad_teacher", DENSE)["params"])
     retain, forget = ((file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget"))
-    found = nets.outcome(nets.setup(net, method, nets.variables(file, "init", DENSE), retain, forget))
+    found = nets.outcome(nets.make_job(net, method, nets.variables(file, "init", DENSE), retain, forget))
     nets.assert_close(found, nets.variables(file, "final", DENSE), 1e-5)
 
 
@@ -112,8 +116,8 @@ def test_bad_teacher_equals_over_unlearning_and_replay():
     retain, forget = (
         (file["bt_X"][chosen], np.zeros(int(chosen.sum()), np.int32)) for chosen in (~is_forget, is_forget)
     )
-    setup = nets.setup(net, method, nets.variables(file, "init", DENSE, "__"), retain, forget)
-    *steps, last = running.run(setup)
+    job = nets.make_job(net, method, nets.variables(file, "init", DENSE, "__"), retain, forget)
+    *steps, last = running.run(job)
     found = trees.take(last.outcome.variables, 0)
     nets.assert_close(found, nets.variables(file, "badteacher", DENSE, "__"), 5e-6)
     # The published mean is over batches, of 4, 4, 4 and 3 rows.
@@ -125,11 +129,12 @@ def by_pass(method):
     """SCRUB with the passes of a phase of one epoch as phases of their own: each tells its loss and accuracy."""
 
     def passes(phase):
-        rows = phase.reads["both"].rows
+        rows = phase.stream_specs["both"].rows
         if phase.epochs > 1 or isinstance(rows, str):
             return (phase,)
         first, second = (
-            dataclasses.replace(phase, reads={"both": phase.reads["both"]._replace(rows=one)}) for one in rows
+            dataclasses.replace(phase, stream_specs={"both": phase.stream_specs["both"]._replace(rows=one)})
+            for one in rows
         )
         return first, dataclasses.replace(second, same_optimizer=True)
 
@@ -148,7 +153,7 @@ def test_scrub_equals_conformal_unlearning(case):
     retain, forget = ((file[f"c5_x_{name}"], file[f"c5_y_{name}"]) for name in ("retain", "forget"))
     net = nets.network(nets.Tiny(5, hidden), (6,))
     method = by_pass(nets.in_order(method))
-    *epochs, last = running.run(nets.setup(net, method, nets.variables(file, "c5_init", DENSE), retain, forget))
+    *epochs, last = running.run(nets.make_job(net, method, nets.variables(file, "c5_init", DENSE), retain, forget))
     found = trees.take(last.outcome.variables, 0)
     nets.assert_close(found, nets.variables(file, f"c5_final_{case}", DENSE), 1e-5)
     # Of the retained rows, in percent, while it trains on them for the last time; of the others in the end.
@@ -168,7 +173,7 @@ def test_scrub_with_adam_equals_over_unlearning_and_replay():
     )  # fmt: skip
     method = Method((placed(start["params"]), *by_pass(nets.in_order(method)).phases), method.bn)
     retain, forget = ((file[f"X_{name}"], file[f"y_{name}"]) for name in ("retain", "forget"))
-    away, near, _ = running.run(nets.setup(net, method, teacher, retain, forget))
+    away, near, _ = running.run(nets.make_job(net, method, teacher, retain, forget))
     for event, name in ((away, "max"), (near, "min")):
         nets.assert_close(nets.after(event), nets.variables(file, f"after_{name}", DENSE, "__"), 5e-6)
         np.testing.assert_allclose(event.loss[0], file[f"{name}_loss"], rtol=0, atol=5e-6)
@@ -178,8 +183,10 @@ def test_scrub_with_adam_equals_over_unlearning_and_replay():
 def test_the_steps_of_the_rate_equal_over_unlearning_and_replay():
     file = np.load(GOLDEN / "our" / "scrub.npz")
     schedule = schedules.milestones((3, 5, 9), 0.1)
-    clocks = [Clock(jnp.int32(epoch), jnp.float32(0), jnp.int32(epoch), jnp.int32(1)) for epoch in range(12)]
-    np.testing.assert_allclose([0.01 * schedule(clock) for clock in clocks], file["lr_epoch_1_to_12"], rtol=1e-5)
+    clocks = [StepInfo(jnp.int32(epoch), jnp.float32(0), jnp.int32(epoch), jnp.int32(1)) for epoch in range(12)]
+    np.testing.assert_allclose(
+        [0.01 * schedule(step_info) for step_info in clocks], file["lr_epoch_1_to_12"], rtol=1e-5
+    )
 
 
 def rows(count, seed, spread=1.0):
@@ -194,7 +201,7 @@ def learned(net, samples):
     """Variables of a network that has learned these samples."""
     start = net.module.init(jax.random.key(1), jnp.zeros((1, 5)))
     method = descent.finetune(lr=0.1, epochs=30)
-    return nets.outcome(nets.setup(net, method, start, samples, tuple(part[:1] for part in samples), batch=16))
+    return nets.outcome(nets.make_job(net, method, start, samples, tuple(part[:1] for part in samples), batch=16))
 
 
 def answers(net, variables, samples):
@@ -230,13 +237,13 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_forget_samples_lose_confidence_and_the_smallest_sets_stay_finite(original, name):
     net, start, retain, forget, held_out = original
-    setup = nets.setup(net, METHODS[name](), start, retain, forget, validation=held_out, batch=16, members=3)
-    kept, one = setup.retain[0], np.array([len(retain[1])])
-    setup = setup._replace(retain=[kept, kept[:0], kept[:7]], forget=[setup.forget[0], one, one])
-    *_, last = running.run(setup)
+    job = nets.make_job(net, METHODS[name](), start, retain, forget, validation=held_out, batch=16, members=3)
+    kept, one = job.retain[0], np.array([len(retain[1])])
+    job = job._replace(retain=[kept, kept[:0], kept[:7]], forget=[job.forget[0], one, one])
+    *_, last = running.run(job)
     found = last.outcome.variables
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-    assert (last.outcome.diverged_at == running.NEVER).all()
+    assert (last.outcome.diverged_at == running.NOT_DIVERGED).all()
     member = trees.take(found, 0)
     lost = [confidence(net, start, samples) - confidence(net, member, samples) for samples in (forget, retain)]
     # The rewound model forgets as much as the held-out rows ask for: a test of its own.
@@ -247,7 +254,7 @@ def test_bad_teacher_pulls_forget_rows_to_the_random_network_and_retained_ones_t
     net, start, retain, forget, _ = original
     bad = net.module.init(jax.random.key(7), jnp.zeros((1, 5)))["params"]
     method = with_bad_teacher(teachers.bad_teacher(lr=0.02, epochs=20, share=1.0), bad)
-    found = nets.outcome(nets.setup(net, method, start, retain, forget, bn="frozen"))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget, bn="frozen"))
     # As `with_bad_teacher` keeps it: the random parameters with the statistics of the original.
     random = {"params": bad, "batch_stats": start["batch_stats"]}
 
@@ -263,51 +270,51 @@ def test_bad_teacher_pulls_forget_rows_to_the_random_network_and_retained_ones_t
                                     teachers.scrub(epochs=0, rewind=True)])  # fmt: skip
 def test_zero_epochs_change_nothing(original, method):
     net, start, retain, forget, _ = original
-    found = nets.outcome(nets.setup(net, method, start, retain, forget))
+    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
     for a, b in zip(*map(jax.tree.leaves, (found, start)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_without_forget_passes_scrub_only_trains_on_retained_rows():
     def read(method):
-        return [(phase.reads["both"].rows, phase.epochs, phase.first_epoch) for phase in method.phases]
+        return [(phase.stream_specs["both"].rows, phase.epochs, phase.first_epoch) for phase in method.phases]
 
     assert read(teachers.scrub(epochs=5, msteps=0)) == [("retain", 5, 0)]
     assert read(teachers.scrub(epochs=5, msteps=2)) == [(("forget", "retain"), 2, 0), ("retain", 3, 2)]
     assert read(teachers.scrub(epochs=5, msteps=2, compat="faithful"))[0][1] == 3
     assert read(teachers.scrub(epochs=2, msteps=7)) == [(("forget", "retain"), 2, 0)]
     rewound = teachers.scrub(epochs=3, msteps=1, rewind=True).phases
-    assert [phase.keep for phase in rewound] == ["epoch_0", "epoch_1", "epoch_2", ""]
+    assert [phase.save_as for phase in rewound] == ["epoch_0", "epoch_1", "epoch_2", ""]
     assert [phase.same_optimizer for phase in rewound] == [False, True, True, False]
 
 
-def pools(forget, retain, validation, labels):
+def member_rows(forget, retain, validation, labels):
     arrays = (np.asarray(one, np.int32) for one in (forget, retain, validation, labels))
-    return Pools(*arrays, 0, np.random.default_rng(0))
+    return MemberRows(*arrays, 0, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("share, wanted", [(0.0, 3), (0.3, 6), (1.0, 20), (0.01, 0)])
 def test_the_share_of_retained_rows(share, wanted):
     retain = np.arange(10, 30)
-    found = teachers.forget_and_share(share)(pools([1, 4, 7], retain, [], np.zeros(30)))
+    found = teachers.forget_and_share(share)(member_rows([1, 4, 7], retain, [], np.zeros(30)))
     np.testing.assert_array_equal(found[:3], [1, 4, 7])
     assert len(found) == 3 + wanted == len(set(found)) and set(found[3:]) <= set(retain)
 
 
 def test_as_many_retained_rows_as_there_are_at_most():
-    found = teachers.forget_and_share(0.0)(pools([0, 1, 2], [5], [], np.zeros(6)))
+    found = teachers.forget_and_share(0.0)(member_rows([0, 1, 2], [5], [], np.zeros(6)))
     np.testing.assert_array_equal(found, [0, 1, 2, 5])
 
 
 def test_held_out_rows_have_the_classes_of_the_forget_set():
     labels = np.array([0, 0, 1, 2, 0, 0, 0, 1, 3, 3])
-    found = teachers.held_out_alike(pools([0, 1, 2, 3], [], [4, 5, 6, 7, 8, 9], labels))
+    found = teachers.held_out_alike(member_rows([0, 1, 2, 3], [], [4, 5, 6, 7, 8, 9], labels))
     np.testing.assert_array_equal(np.sort(labels[found]), [0, 0, 1])
     assert set(found) <= {4, 5, 6, 7}
-    anything = teachers.held_out_alike(pools([3], [], [4, 5, 6], labels))
+    anything = teachers.held_out_alike(member_rows([3], [], [4, 5, 6], labels))
     assert len(anything) == 1 and anything[0] in {4, 5, 6}
     with pytest.raises(errors.ConfigError, match="held-out rows, and there are none"):
-        teachers.held_out_alike(pools([0], [], [], labels))
+        teachers.held_out_alike(member_rows([0], [], [], labels))
 
 
 def test_rewinding_takes_the_epoch_whose_forget_error_is_closest_to_the_held_out_error(original):
@@ -316,7 +323,7 @@ def test_rewinding_takes_the_epoch_whose_forget_error_is_closest_to_the_held_out
 
     def run(held_out, **more):
         method = nets.in_order(teachers.scrub(lr=0.03, epochs=4, msteps=3, batch=16, **more))
-        return running.run(nets.setup(net, method, start, retain, forget, validation=held_out, bn="faithful"))
+        return running.run(nets.make_job(net, method, start, retain, forget, validation=held_out, bn="faithful"))
 
     states = [nets.after(event) for event in run(retain) if event.outcome is None]
     wrong = np.array([error(net, state, forget) for state in states])

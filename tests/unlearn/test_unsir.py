@@ -10,7 +10,7 @@ import pytest
 from sklearn import datasets
 
 from jaxunlearn import trees
-from jaxunlearn.unlearn.base.method import Pools
+from jaxunlearn.unlearn.base.method import MemberRows
 from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.methods import descent, unsir
 
@@ -40,9 +40,9 @@ def test_classes_that_occur_take_turns():
 def test_at_most_so_many_rows_of_every_class_are_read():
     labels = np.array([0, 1, 0, 0, 2, 1, 0, 1])
     nobody = np.zeros(0, np.int32)
-    pools = Pools(nobody, np.array([0, 1, 2, 3, 5, 6, 7]), nobody, labels, 0, np.random.default_rng(0))
-    np.testing.assert_array_equal(unsir.first_of_each_class(2)(pools), [0, 1, 2, 5])
-    assert len(unsir.first_of_each_class(2)(pools._replace(retain=nobody))) == 0
+    member_rows = MemberRows(nobody, np.array([0, 1, 2, 3, 5, 6, 7]), nobody, labels, 0, np.random.default_rng(0))
+    np.testing.assert_array_equal(unsir.first_of_each_class(2)(member_rows), [0, 1, 2, 5])
+    assert len(unsir.first_of_each_class(2)(member_rows._replace(retain=nobody))) == 0
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "batchnorm"])
@@ -53,14 +53,14 @@ def trained(request):
     net = nets.network(nets.Tiny(10, 32, request.param), (64,))
     start = net.module.init(jax.random.key(1), jnp.zeros((1, 64)))
     method = descent.finetune(0.05, 10, batch=64)
-    return net, nets.outcome(nets.setup(net, method, start, (x, y), (x[:1], y[:1]))), (x, y)
+    return net, nets.outcome(nets.make_job(net, method, start, (x, y), (x[:1], y[:1]))), (x, y)
 
 
 def test_a_class_is_impaired_and_the_others_are_kept(trained):
     net, start, (x, y) = trained
     gone = y == 3
     method = unsir.unsir(lr=0.02, lr_repair=0.01, batch=64)
-    found = nets.outcome(nets.setup(net, method, start, (x[~gone], y[~gone]), (x[gone], y[gone])))
+    found = nets.outcome(nets.make_job(net, method, start, (x[~gone], y[~gone]), (x[gone], y[gone])))
     assert nets.accuracy(net, start, x[gone], y[gone]) > 0.9
     assert nets.accuracy(net, found, x[gone], y[gone]) < 0.3
     assert nets.accuracy(net, found, x[~gone], y[~gone]) > 0.9
@@ -68,7 +68,7 @@ def test_a_class_is_impaired_and_the_others_are_kept(trained):
 
 def test_odd_members_stay_finite_and_the_noise_of_a_single_row_becomes_its_class(trained):
     net, start, (x, y) = trained
-    prepared = nets.setup(net, unsir.unsir(lr=0.01, batch=64), start, (x, y), (x[:1], y[:1]), members=3)
+    prepared = nets.make_job(net, unsir.unsir(lr=0.01, batch=64), start, (x, y), (x[:1], y[:1]), members=3)
     rows = np.arange(641, dtype=np.int32)
     prepared = prepared._replace(forget=[rows[:20], rows[640:], rows], retain=[rows[20:640], rows[:640], rows[:0]])
     first, *_, last = running.run(prepared)

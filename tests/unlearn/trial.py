@@ -76,8 +76,8 @@ def originals(net, count):
     """Random networks with statistics that are not those of a fresh one."""
 
     def draw(number):
-        params, statistics = networks.init(net, keys.root(number))
-        return {"params": params, **jax.tree.map(lambda leaf: leaf + 0.1 * (number + 1), statistics)}
+        params, model_state = networks.init(net, keys.root(number))
+        return {"params": params, **jax.tree.map(lambda leaf: leaf + 0.1 * (number + 1), model_state)}
 
     return trees.to_host(jax.jit(jax.vmap(draw))(jnp.arange(count)))
 
@@ -99,19 +99,19 @@ def network_of(name):
     return CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
 
 
-def setup(method, forget=FORGET, mapping="map", numbers=None, retain=None, name="", net=None):
+def make_job(method, forget=FORGET, mapping="map", numbers=None, retain=None, name="", net=None):
     net = net or network_of(name)
     data = texts() if isinstance(net.module, nets.Tokens) else (IMAGES, LABELS)
     numbers = np.arange(len(forget)) if numbers is None else np.asarray(numbers)
     retain = [np.setdiff1d(np.arange(60), rows) for rows in forget] if retain is None else retain
     parts = method.ensemble
-    return running.Setup(
-        net, population.Resident(*data), lambda hyper: method, {},
+    return running.UnlearningJob(
+        net, population.DeviceDataset(*data), lambda hyper: method, {},
         trees.take(originals(net, 3), np.repeat(numbers, parts)), [rows for rows in forget for _ in range(parts)],
         [rows for rows in retain for _ in range(parts)], VALIDATION,
         (np.repeat(numbers, parts) * parts + np.tile(np.arange(parts), len(numbers))).astype(np.int32),
         np.tile(np.arange(parts), len(numbers)).astype(np.int32), keys.root(5),
-        population.make(mapping, devices=1), "auto", 16, False,
+        population.make_mapping(mapping, devices=1), "auto", 16, False,
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class Audit(NamedTuple):
       signals: what it rests on.
       decisions: per-sample verdicts.
       scored: role -> all scores; boards: role -> their metrics (empty where the truth is not known).
-      levels: ScoreUI; counts, sensitivity: sweeps; by_class: the class report.
+      scoreui_levels: ScoreUI; counts, sensitivity: sweeps; by_class: the class report.
       sources: source of shadow models -> scoreboard; source_levels: likewise ScoreUI.
       warnings: about constant and duplicated scores; texts: what only audits of texts have.
     """
@@ -55,7 +55,7 @@ class Audit(NamedTuple):
     decisions: Decisions | None = None
     scored: dict[str, scoreboard.Scored] = {}
     boards: dict[str, scoreboard.Scoreboard] = {}
-    levels: scoreui.Levels | None = None
+    scoreui_levels: scoreui.Levels | None = None
     counts: sweeps.Sweep | None = None
     sensitivity: sweeps.Sweep | None = None
     by_class: class_report.Report | None = None
@@ -71,7 +71,7 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
     Raises:
       ConfigError: a protocol that these signals do not allow. DataError: a score that is not finite.
     """
-    protocol, role, level = settings.audit.protocol, signals.audited[0], settings.audit.interval
+    protocol, role, level = settings.audit.protocol, signals.audited[0], settings.audit.confidence_level
     _check_protocol(signals, protocol)
     audit = Audit(signals)
     if protocol in ("all", "binui"):
@@ -82,7 +82,7 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
                                warnings=() if signals.is_run else tuple(scoreboard.warnings(scored[role])),
                                texts=text_sections.judge(signals, scored[role], settings))  # fmt: skip
     if protocol in ("all", "scoreui") and signals.snapshots is not None:
-        audit = audit._replace(levels=scoreui.run(signals, settings, context))
+        audit = audit._replace(scoreui_levels=scoreui.run(signals, settings, context))
     if protocol == "shadow_sweep" or (protocol == "all" and signals.is_run):
         audit = audit._replace(counts=sweeps.shadow_counts(signals, settings, role, context))
     if protocol == "sensitivity":
@@ -125,7 +125,7 @@ def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decis
     for role in dict.fromkeys((*signals.audited, *beside)):
         if role in signals.roles and not requests.obstacle(signals, role):
             context.say(f"verdicts on {role}")
-            decided[role] = requests.judged(signals, role, audit.level, audit.strict)
+            decided[role] = requests.judged(signals, role, audit.fdr, audit.strict)
     return Decisions(first_score, decided)
 
 
@@ -160,15 +160,13 @@ def compose(audit: Audit, settings: Settings) -> Report:
     design = variance.design_of(kind, len(signals.roles[signals.audited[0]].unlearned.log_odds))
     if audit.decisions is not None:
         decisions = audit.decisions
-        summary, judged = verdict_sections.compose(
-            decisions.verdicts, decisions.obstacle, signals, settings.audit.level
-        )
+        summary, judged = verdict_sections.compose(decisions.verdicts, decisions.obstacle, signals, settings.audit.fdr)
         made += judged
         for role in signals.audited:
             made += _scores(audit, role, design, decisions.first_score)
         made += text_sections.section(audit.texts, settings)
-    if audit.levels is not None:
-        made += sections.levels(audit.levels, signals.kind == scores.TOKENS)
+    if audit.scoreui_levels is not None:
+        made += sections.scoreui_sections(audit.scoreui_levels, signals.kind == scores.TOKENS)
     if audit.counts is not None:
         made += sections.counts(audit.counts, design)
     if audit.sensitivity is not None:
@@ -180,7 +178,7 @@ def compose(audit: Audit, settings: Settings) -> Report:
     if signals.accuracies:
         made.append(sections.models(signals.accuracies, signals.doubts))
     doubts = _unchanged(signals) if signals.is_run else signals.doubts
-    answer = first_screen.paragraph(summary, signals.audited[0]) or verdict_sections.headline(made)
+    answer = first_screen.paragraph(summary, signals.audited[0]) or verdict_sections.first_sentence(made)
     if first_screen.is_unchanged(signals):  # the summary says so by itself
         doubts = tuple(doubt for doubt in doubts if doubt not in _unchanged(signals))
     has_verdicts = audit.decisions is not None and bool(audit.decisions.verdicts)
@@ -227,7 +225,7 @@ def _sources(audit: Audit, design: Design) -> list[Section]:
         if source != "own":
             made += sections.scoreboard(board, f"{role}, shadows of {source}", f"binui_{role}_{source}", design)
             if source in audit.source_levels:
-                made += sections.levels(audit.source_levels[source])
+                made += sections.scoreui_sections(audit.source_levels[source])
     return made
 
 
@@ -279,7 +277,7 @@ def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
         "protocol": settings.audit.protocol,
         "constants": constants,
         "compat": options.compat,
-        "IAM": f"{options.levels} levels, {options.family}, {options.spread} spread",
+        "IAM": f"{options.interpolation_steps} levels, {options.family}, {options.std} spread",
     }
 
 
@@ -379,7 +377,7 @@ AUDIT = Analysis(
     ),
     joins=("evaluation",),
     further=(ArrayInput("tokens", tokens.FIELDS, tokens.EXPECTED, text_gather.from_arrays),),
-    reads=(CLASSES, TEXTS),
+    kinds=(CLASSES, TEXTS),
     is_plan=lambda settings: settings.audit.plan_shadows,
     needs=planning.of_run,
 )

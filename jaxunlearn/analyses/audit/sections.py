@@ -12,7 +12,7 @@ from jaxunlearn.analyses.audit.scoring import scoreboard as scoreboard_records
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Design, Finding
-from jaxunlearn.report import words
+from jaxunlearn.report import sentences
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.figures import curves, verdict_bars
 from jaxunlearn.report.section import Section
@@ -46,11 +46,11 @@ def scoreboard(
     said = [
         f"{sets} forget set(s), {forgotten:,} forgotten and {truth.size - forgotten:,} retained samples pooled, "
         f"{groups} group(s) of shadow models. Positive = retained.",
-        words.best_score({score: row["auc"] for score, row in board.table.items()}, chosen=chosen),
-        words.resolution(forgotten, truth.size - forgotten),
+        sentences.best_score({score: row["auc"] for score, row in board.table.items()}, chosen=chosen),
+        sentences.resolution(forgotten, truth.size - forgotten),
     ]
     said = list(filter(None, said))
-    said += [words.compare(score, board.plain, gain) for score, gain in board.gains.items() if score in FIRST]
+    said += [sentences.compare(score, board.plain, gain) for score, gain in board.gains.items() if score in FIRST]
     if board.scored.skipped:
         said.append("Skipped: " + "; ".join(f"{score} {why}" for score, why in board.scored.skipped.items()) + ".")
     table = Table(
@@ -81,10 +81,10 @@ def scoreboard(
 def _over_groups(board: scoreboard_records.Scoreboard, design: Design) -> str:
     """What ± and [ ] are in a table of scores."""
     first = next(iter(board.table.values()))["auc"]
-    return words.over_groups(design, first.level, first.method)
+    return sentences.over_groups(design, first.confidence_level, first.method)
 
 
-def levels(found: scoreui.Levels, is_texts: bool = False) -> list[Section]:
+def scoreui_sections(found: scoreui.Levels, is_texts: bool = False) -> list[Section]:
     """Table and curves of ScoreUI: of trainings of classifiers, or of the steps of one training on texts."""
     if not found.table:
         return []
@@ -109,7 +109,7 @@ def levels(found: scoreui.Levels, is_texts: bool = False) -> list[Section]:
         if score in CURVES and score != "random"
     }
     first = next((score for score in FIRST if score in found.table), "")
-    told = words.largest_correlation({score: row["spearman"] for score, row in found.table.items()}, first)
+    told = sentences.largest_correlation({score: row["spearman"] for score, row in found.table.items()}, first)
     text = f"{told} A score should rise with the steps for every text." if is_texts else (
         f"{told} Snapshots of training from weights that never saw the samples; a score should rise with the epochs "
         "for every sample."
@@ -146,7 +146,7 @@ def _left_out(found: sweeps.Sweep) -> str:
 
 def _of_sweep(found: sweeps.Sweep, design: Design) -> str:
     first = next((line[0] for line in found.lines.values() if line), Finding(0.0))
-    return words.over_groups(design, first.level, first.method)
+    return sentences.over_groups(design, first.confidence_level, first.method)
 
 
 def sensitivity(found: sweeps.Sweep, design: Design) -> list[Section]:
@@ -219,7 +219,7 @@ def by_class(found: class_report.Report, design: Design) -> list[Section]:
     ]
     caption = (
         f"Membership by IAM-On, mean over {found.groups} group(s) of shadow models. [ ] 95 % interval over "
-        f"{words.units(design)}. Compare with the row of exact retraining."
+        f"{sentences.units(design)}. Compare with the row of exact retraining."
     )
     baselines = ("retrained", "original", "random")
     table = Table("Membership by forgotten class", caption, header, tuple(rows), baselines)

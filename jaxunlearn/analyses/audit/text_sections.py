@@ -14,7 +14,7 @@ from jaxunlearn.analyses.audit.scoring.scoreboard import Scored
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.ranking import bootstrap, wording
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Section
 from jaxunlearn.settings import Settings
@@ -55,7 +55,9 @@ def judge(signals: AuditSignals, scored: Scored, settings: Settings) -> TextFind
         return TextFindings()
     words = None
     if signals.written is not None and signals.forgotten is not None:
-        words = wording.shift(signals.written, ~signals.forgotten[0], seed=settings.seed, level=settings.audit.interval)
+        words = wording.shift(
+            signals.written, ~signals.forgotten[0], seed=settings.seed, confidence_level=settings.audit.confidence_level
+        )
     return TextFindings(_resampled(signals, scored, settings), words, _ties(signals, scored))
 
 
@@ -67,7 +69,7 @@ def _resampled(signals: AuditSignals, scored: Scored, settings: Settings) -> dic
     values = {name: lines[0].ravel() for name, lines in scored.values.items()}
     table = bootstrap.table(
         values, scored.truth.ravel(), mode=mode, seed=settings.seed, iterations=max(audit.draws, 2),
-        level=audit.interval,
+        confidence_level=audit.confidence_level,
     )  # fmt: skip
     return dict(sorted(table.items(), key=lambda item: -item[1]["auc"].value))
 
@@ -84,7 +86,7 @@ def _ties(signals: AuditSignals, scored: Scored) -> tuple[str, ...]:
     gamma = signals.options.tokens.gamma
     said = (
         f"{RMIA} has {len(values):,} different values on {counts.sum():,} texts ({population.log_odds.shape[1]:,} "
-        f"population texts); {formats.rate(share)} of the texts have the value {most:.3g}"
+        f"population texts); {number_format.rate(share)} of the texts have the value {most:.3g}"
     )
     if most == 0:
         return (
@@ -107,29 +109,32 @@ def _words(found: Finding | None) -> list[Section]:
         "words say nothing. A score that does no better has not been shown to notice membership."
     )
     table = Table(
-        "Forgotten and kept texts by their words alone", f"[ ] {formats.rate(found.level)} interval (DeLong).",
+        "Forgotten and kept texts by their words alone",
+        f"[ ] {number_format.rate(found.confidence_level)} interval (DeLong).",
         ("", *headers(("auc",))), (("bag of words", found),),
     )  # fmt: skip
     return [Section("words", "Are forgotten and kept texts alike?", text, table, findings=(found,))]
 
 
 def _words_separate(found: Finding) -> str:
-    return f"The words alone tell kept from forgotten texts, with an AUC of {formats.long(found)}."
+    return f"The words alone tell kept from forgotten texts, with an AUC of {number_format.long(found)}."
 
 
 def _draws(found: Mapping[str, Mapping[str, Finding]], settings: Settings) -> list[Section]:
     if not found:
         return []
     first = next(iter(found.values()))["auc"]
-    draws = formats.count(settings.audit.draws)
+    draws = number_format.count(settings.audit.draws)
     if np.isnan(first.low):
         caption = (
-            f"As published: mean ± deviation over {draws} draws of {formats.count(first.n // 2)} texts of each kind "
+            f"As published: mean ± deviation over {draws} draws of {number_format.count(first.n // 2)} texts of each "
+            "kind "
             "with replacement; TPR at the corner of the curve whose FPR is nearest. ± is no interval."
         )
     else:
         caption = (
-            f"[ ] {formats.rate(first.level)} interval over {draws} draws of as many texts of each kind with "
+            f"[ ] {number_format.rate(first.confidence_level)} interval over {draws} draws of as many texts of each "
+            "kind with "
             "replacement; of this model: other models may differ."
         )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
@@ -161,7 +166,7 @@ def provenance(signals: AuditSignals) -> dict[str, str]:
     chosen = signals.options.tokens
     spread = f"blocks of {chosen.block} texts" if chosen.block else "all texts"
     return {
-        "IAM": f"{chosen.levels} levels, e1 {chosen.eps1:g}, e2 {chosen.eps2:g}, spread over {spread}",
+        "IAM": f"{chosen.interpolation_steps} levels, e1 {chosen.eps1:g}, e2 {chosen.eps2:g}, spread over {spread}",
         "tokens": f"Min-K {chosen.k:g} %, SURP {chosen.surp_k:g} % below {chosen.surp_entropy:g} nats",
         "RMIA": f"gamma {chosen.gamma:g}",
     }

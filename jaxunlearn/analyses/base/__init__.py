@@ -35,7 +35,7 @@ class Context(NamedTuple):
 
     say: Callable[[str], None]
     progress: Callable[[int, int, str, str], None]
-    keep: Callable[[str, Any, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
+    cached: Callable[[str, Any, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
     note: Callable[[str], None] = lambda text: None
 
 
@@ -174,7 +174,7 @@ class Analysis(NamedTuple):
     is_plan: Callable[[Settings], bool] = lambda settings: False
     needs: Callable[[Settings, records.Split], list[tuple[str, str]]] = lambda settings, split: []
     narrow: Callable[[Settings], Settings] = lambda settings: settings
-    reads: tuple[str, ...] = (CLASSES,)
+    kinds: tuple[str, ...] = (CLASSES,)
     sections_of: Callable[[Any], list[Section]] | None = None
 
 

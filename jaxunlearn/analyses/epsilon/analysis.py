@@ -8,9 +8,9 @@ import numpy as np
 
 from jaxunlearn import errors
 from jaxunlearn.analyses.base import Analysis, Context, RecordedRun
-from jaxunlearn.analyses.epsilon import inputs, measures, sections, sentences
+from jaxunlearn.analyses.epsilon import inputs, measures, sections, wording
 from jaxunlearn.analyses.epsilon.inputs import BATCH, GOAL, RUNNING, EpsilonInputs
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.settings import Settings
@@ -19,14 +19,16 @@ from jaxunlearn.settings import Settings
 class Epsilon(NamedTuple):
     """What was found: mode of BatchNorm -> numbers of all approaches; the inputs they rest on."""
 
-    modes: dict[str, measures.Found]
+    modes: dict[str, measures.EpsilonReport]
     inputs: EpsilonInputs
 
 
 def analyse(given: EpsilonInputs, settings: Settings, context: Context) -> Epsilon:
     """Measures every approach in every mode."""
     found = {
-        mode: measures.measure(group.retrained, group.approaches, group.labels, given.asked, group.accuracies)
+        mode: measures.measure_approaches(
+            group.retrained, group.approaches, group.labels, given.options, group.accuracies
+        )
         for mode, group in given.modes.items()
     }
     return Epsilon(found, given)
@@ -52,7 +54,7 @@ def compose(epsilon: Epsilon, settings: Settings) -> Report:
     kept = tuple((f"{folder}/", f"logits in the published layout, for --data=.../{folder}") for folder in published)
     return Report(
         title="epsilon-hat of unlearning methods" if is_run else "epsilon-hat of given logits",
-        answer=sentences.in_words(main),
+        answer=wording.in_words(main),
         sections=tuple(made),
         provenance={**given.about, **sections.provenance(main)},
         stem=sections.STEM,
@@ -65,14 +67,14 @@ def compose(epsilon: Epsilon, settings: Settings) -> Report:
     )
 
 
-def costs(given: EpsilonInputs, found: measures.Found) -> Section:
+def costs(given: EpsilonInputs, found: measures.EpsilonReport) -> Section:
     """What every approach costs next to exact retraining; the paper allows 5 % of it."""
     seconds, epochs = given.costs[GOAL]
-    rows: list[tuple[Cell, ...]] = [("retraining", formats.cost(epochs), "", formats.cost(seconds))]
+    rows: list[tuple[Cell, ...]] = [("retraining", number_format.cost(epochs), "", number_format.cost(seconds))]
     for name in (name for name in measures.ranked(found) if name in given.costs):
         own_seconds, own_epochs = given.costs[name]
         share = "" if math.isnan(own_epochs / epochs) else f"{100 * own_epochs / epochs:.1f}"
-        rows.append((name, formats.cost(own_epochs), share, formats.cost(own_seconds)))
+        rows.append((name, number_format.cost(own_epochs), share, number_format.cost(own_seconds)))
     caption = (
         "retain-epochs = rows read per model, in passes over the retained rows (those for batch statistics included); "
         "share = of exact retraining; seconds of all models together, with compiling."

@@ -10,7 +10,7 @@ from jaxunlearn.analyses.base import Context, RecordedRun
 from jaxunlearn.analyses.epsilon import measures
 from jaxunlearn.arrays import ArrayField
 from jaxunlearn.metrics.populations import variance
-from jaxunlearn.report import words
+from jaxunlearn.report import sentences
 from jaxunlearn.settings import Settings
 
 RUNNING, BATCH = "running", "batch"
@@ -57,23 +57,23 @@ class EpsilonInputs(NamedTuple):
 
     Attributes:
       modes: mode of BatchNorm -> models; a user's files have one.
-      asked: what is measured; samples: whose margins are drawn, empty = chosen by how easy they are to tell apart.
+      options: what is measured; samples: whose margins are drawn, empty = chosen by how easy they are to tell apart.
       notes: what the user should know.
       costs: approach, or "retrained" -> (seconds, retain-epochs); empty for a user's files.
       about: provenance of the inputs, empty for a user's files.
     """
 
     modes: dict[str, Group]
-    asked: measures.Asked
+    options: measures.EpsilonOptions
     samples: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     costs: dict[str, tuple[float, float]] = {}
     about: dict[str, str] = {}
 
 
-def asked_of(settings: Settings) -> measures.Asked:
+def options_of(settings: Settings) -> measures.EpsilonOptions:
     """What is measured, and how."""
-    return measures.Asked(settings.epsilon, settings.compat.evaluate, settings.seed)
+    return measures.EpsilonOptions(settings.epsilon, settings.compat.evaluate, settings.seed)
 
 
 def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> EpsilonInputs:
@@ -140,7 +140,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Epsilon
     notes += _modes(retrained, approaches, labels, accuracies)
     names = {name: np.asarray(values[name]) for name in NAMES if name in values}
     group = Group(retrained, approaches, labels, names, accuracies)
-    return EpsilonInputs({RUNNING: group}, asked_of(settings), chosen.samples, tuple(notes))
+    return EpsilonInputs({RUNNING: group}, options_of(settings), chosen.samples, tuple(notes))
 
 
 def _is_binary(labels: np.ndarray) -> bool:
@@ -253,11 +253,11 @@ def gather(run: RecordedRun, context: Context) -> EpsilonInputs:
     repeats = settings.split.forget.repeats
     return EpsilonInputs(
         groups,
-        asked_of(settings)._replace(design=design),
+        options_of(settings)._replace(design=design),
         settings.epsilon.samples,
         tuple(notes),
         {run.title(role): run.cost(role) for role in run.roles if role not in beside},
-        {"models": f"{repeats} retrained; of every approach {words.units(design)}",
+        {"models": f"{repeats} retrained; of every approach {sentences.units(design)}",
          **({"left out": "; ".join(notes)} if notes else {})},
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-class Asked(NamedTuple):
+class EpsilonOptions(NamedTuple):
     """What is measured.
 
     Attributes:
@@ -56,7 +56,7 @@ class Challenge(NamedTuple):
     final: float
 
 
-class Numbers(NamedTuple):
+class ApproachMetrics(NamedTuple):
     """What is known of one approach.
 
     Attributes:
@@ -77,17 +77,17 @@ class Numbers(NamedTuple):
     epsilon: np.ndarray
     summary: epsilon.Summary
     interval: Interval
-    ceiling: float
-    equal: float
+    max_finite: float
+    null_median: float
     bound: np.ndarray
-    bound_ceiling: float
+    max_bound: float
     curve: np.ndarray
     challenge: Challenge | None
     accuracies: dict[str, np.ndarray]
     own_accuracy: np.ndarray
 
 
-class Found(NamedTuple):
+class EpsilonReport(NamedTuple):
     """All approaches; the baseline, halves of the retrained models against each other, first.
 
     Attributes:
@@ -104,21 +104,21 @@ class Found(NamedTuple):
       asked: what was measured.
     """
 
-    numbers: dict[str, Numbers]
+    approaches: dict[str, ApproachMetrics]
     order: tuple[str, ...]
-    behind: dict[str, Interval]
-    beyond: dict[str, Interval]
-    gains: dict[str, Interval]
+    gap_to_best: dict[str, Interval]
+    gap_to_finetuning: dict[str, Interval]
+    gap_to_original: dict[str, Interval]
     margins: dict[str, Pair]
     labels: np.ndarray
     is_regression: bool
-    asked: Asked
+    options: EpsilonOptions
 
 
-def measure(
-    retrained: np.ndarray, approaches: Mapping[str, np.ndarray], labels: np.ndarray, asked: Asked,
+def measure_approaches(
+    retrained: np.ndarray, approaches: Mapping[str, np.ndarray], labels: np.ndarray, asked: EpsilonOptions,
     accuracies: Mapping[str, Mapping[str, np.ndarray]],
-) -> Found:  # fmt: skip
+) -> EpsilonReport:  # fmt: skip
     """Measures every approach, and the retrained models against each other.
 
     Args:
@@ -134,14 +134,14 @@ def measure(
     pairs = {name: (retrained, values) for name, values in approaches.items()}
     if retrained.shape[1] > 1:
         pairs = {BASELINE: epsilon.halves(retrained), **pairs}
-    form = form_of(asked, retrained.ndim == 2)
+    form = statistic_of(asked, retrained.ndim == 2)
     statistics = {name: _statistics(pair, labels, form) for name, pair in pairs.items()}
     chosen = asked.settings
     resampled = None
     if chosen.metric != "challenge" and chosen.bootstrap and not form.has_label_row:
         resampled = epsilon_bounds.bootstrap(
-            statistics, chosen.delta, score=form.score, slack=form.slack, iterations=chosen.bootstrap,
-            level=chosen.level, seed=asked.seed,
+            statistics, chosen.delta, score=form.score, slack=form.smoothing, iterations=chosen.bootstrap,
+            confidence_level=chosen.confidence_level, seed=asked.seed,
         )  # fmt: skip
     numbers, confidences = {}, {}
     if form.is_challenged:
@@ -152,7 +152,7 @@ def measure(
     sizes_of = {name: (first.shape[1], second.shape[1]) for name, (first, second) in statistics.items()}
     equal = {}  # what no difference shows, by numbers of models
     if chosen.metric != "challenge":
-        equal = {sizes: epsilon_bounds.equal_groups(sizes, chosen.delta, score=form.score, slack=form.slack)
+        equal = {sizes: epsilon_bounds.equal_groups(sizes, chosen.delta, score=form.score, slack=form.smoothing)
                  for sizes in set(sizes_of.values())}  # fmt: skip
     for name, pair in pairs.items():
         known = {part: np.asarray(values) for part, values in accuracies.get(name, {}).items()}
@@ -160,7 +160,7 @@ def measure(
         one = _numbers(statistics[name], asked, form)
         numbers[name] = one._replace(
             sizes=(pair[0].shape[1], pair[1].shape[1]),
-            equal=equal.get(sizes_of[name], float("nan")),
+            null_median=equal.get(sizes_of[name], float("nan")),
             interval=UNKNOWN if resampled is None else epsilon_bounds.interval(resampled, name),
             challenge=_challenge(confidences[name], known, reference) if form.is_challenged else None,
             accuracies=known,
@@ -182,15 +182,15 @@ def measure(
     margins = statistics
     if form.score == "loss":
         margins = {name: epsilon.statistics_of(*pair, labels) for name, pair in pairs.items()}
-    return Found(numbers, order, behind, beyond, gains, margins, labels, form.is_regression, asked)
+    return EpsilonReport(numbers, order, behind, beyond, gains, margins, labels, form.is_regression, asked)
 
 
-def ranked(found: Found) -> list[str]:
+def ranked(found: EpsilonReport) -> list[str]:
     """Everything that was measured, as tables list it: what is compared with first, then the approaches, best first."""
-    return [*(name for name in found.numbers if name not in found.order), *found.order]
+    return [*(name for name in found.approaches if name not in found.order), *found.order]
 
 
-class Form(NamedTuple):
+class Statistic(NamedTuple):
     """How models are compared.
 
     Attributes:
@@ -201,22 +201,22 @@ class Form(NamedTuple):
 
     score: str
     compat: str
-    slack: float
+    smoothing: float
     is_regression: bool
     is_challenged: bool
     has_label_row: bool
 
 
-def form_of(asked: Asked, is_regression: bool) -> Form:
+def statistic_of(asked: EpsilonOptions, is_regression: bool) -> Statistic:
     """How models are compared, as asked."""
     if is_regression:
-        return Form("error", asked.compat, 0.0, True, False, False)
+        return Statistic("error", asked.compat, 0.0, True, False, False)
     score = asked.settings.score
     has_label_row = score == "loss" and asked.compat == "faithful"
-    return Form(score, asked.compat, epsilon.SLACK, False, asked.settings.metric != "epsilon", has_label_row)
+    return Statistic(score, asked.compat, epsilon.SLACK, False, asked.settings.metric != "epsilon", has_label_row)
 
 
-def _rank(one: Numbers) -> tuple[float, float]:
+def _rank(one: ApproachMetrics) -> tuple[float, float]:
     """Order of approaches, smallest first: by median and mean of epsilon-hat, or by the challenge's score."""
     if not len(one.epsilon) and one.challenge is not None:
         told = one.challenge
@@ -226,7 +226,7 @@ def _rank(one: Numbers) -> tuple[float, float]:
     return float(found[0]), float(found[1])
 
 
-def _statistics(pair: Pair, labels: np.ndarray, form: Form) -> Pair:
+def _statistics(pair: Pair, labels: np.ndarray, form: Statistic) -> Pair:
     if form.is_regression:
         return epsilon.squared_errors(*pair, labels)
     return epsilon.statistics_of(*pair, labels, form.score, form.compat)
@@ -238,29 +238,32 @@ def _own(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return (np.argmax(values, -1) == labels[:, None]).mean(0)
 
 
-def _numbers(statistics: Pair, asked: Asked, form: Form) -> Numbers:
+def _numbers(statistics: Pair, asked: EpsilonOptions, form: Statistic) -> ApproachMetrics:
     """All that the statistics of one approach say by themselves."""
     chosen, nothing = asked.settings, float("nan")
     sizes = statistics[0].shape[1], statistics[1].shape[1]
     empty = np.zeros(0)
-    found = Numbers(sizes, empty, epsilon.summarise(empty), UNKNOWN, nothing, nothing, empty, nothing, empty, None, {},
-                    empty)  # fmt: skip
+    found = ApproachMetrics(
+        sizes, empty, epsilon.summarise(empty), UNKNOWN, nothing, nothing, empty, nothing, empty, None, {}, empty
+    )
     if chosen.metric == "challenge":
         return found
     counts = epsilon.count(*statistics, form.score)
-    values = epsilon.epsilon_from_counts(counts, chosen.delta, form.slack)
+    values = epsilon.epsilon_from_counts(counts, chosen.delta, form.smoothing)
     found = found._replace(
         epsilon=values,
         summary=epsilon.summarise(values),
-        ceiling=epsilon.ceiling(sizes, chosen.delta, form.slack),
+        max_finite=epsilon.max_finite(sizes, chosen.delta, form.smoothing),
     )
     if min(sizes) > 1 and not form.has_label_row:
-        bound = epsilon_bounds.lower_bound(*statistics, chosen.delta, score=form.score, level=chosen.level)
+        bound = epsilon_bounds.lower_bound(
+            *statistics, chosen.delta, score=form.score, confidence_level=chosen.confidence_level
+        )
         found = found._replace(
-            bound=bound, bound_ceiling=epsilon_bounds.bound_ceiling(sizes, chosen.delta, chosen.level)
+            bound=bound, max_bound=epsilon_bounds.max_bound(sizes, chosen.delta, chosen.confidence_level)
         )
     if chosen.sweep:
-        lines = epsilon.epsilon_sweep(counts, DELTAS, form.slack)
+        lines = epsilon.epsilon_sweep(counts, DELTAS, form.smoothing)
         found = found._replace(curve=np.asarray([epsilon.summarise(line).median for line in lines]))
     return found
 
@@ -282,15 +285,15 @@ def _challenge(
     return Challenge(values, int((values >= challenge.CAP).sum()), forget, ratios[0], ratios[1], final)
 
 
-def notes(found: Found) -> list[str]:
+def notes(found: EpsilonReport) -> list[str]:
     """What a reader should know of the numbers of models."""
     said = []
-    for name, one in found.numbers.items():
+    for name, one in found.approaches.items():
         if min(one.sizes) < epsilon.FEW_MODELS:
             whose = "the baseline's halves" if name == BASELINE else name
             said.append(f"{whose}: {one.sizes[0]} + {one.sizes[1]} models; below {epsilon.FEW_MODELS} in a group "
                         "epsilon-hat hardly means anything")  # fmt: skip
-    if len({found.numbers[name].sizes for name in ranked(found) if name != BASELINE}) > 1:
+    if len({found.approaches[name].sizes for name in ranked(found) if name != BASELINE}) > 1:
         said.append(
             "approaches have different numbers of models: epsilon-hat grows as they fall, so they do not compare"
         )

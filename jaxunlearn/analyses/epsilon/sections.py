@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.analyses.epsilon import sentences
-from jaxunlearn.analyses.epsilon.measures import BASELINE, DELTAS, PLAIN, START, Found, Numbers, ranked
+from jaxunlearn.analyses.epsilon import wording
+from jaxunlearn.analyses.epsilon.measures import BASELINE, DELTAS, PLAIN, START, ApproachMetrics, EpsilonReport, ranked
 from jaxunlearn.metrics.epsilon import epsilon
 from jaxunlearn.metrics.inference.intervals import Interval
 from jaxunlearn.metrics.populations import closeness
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats, words
+from jaxunlearn.report import number_format, sentences
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.figures import epsilon_figures
 from jaxunlearn.report.section import Section
@@ -29,10 +29,10 @@ BASELINES = (BASELINE, START, *closeness.YARDSTICKS)
 PUBLISHED_Z = 1.96
 
 
-def arrays(found: Found, names: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def arrays(found: EpsilonReport, names: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What epsilon.npz holds: NAME__epsilon, NAME__proved, NAME__challenge [S], NAME__median_by_delta [D]."""
     kept: dict[str, np.ndarray] = {**names, "labels": found.labels}
-    for name, one in found.numbers.items():
+    for name, one in found.approaches.items():
         parts = {"epsilon": one.epsilon, "proved": one.bound, "median_by_delta": one.curve}
         if one.challenge is not None:
             parts["challenge"] = one.challenge.epsilon
@@ -42,22 +42,22 @@ def arrays(found: Found, names: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return kept
 
 
-def plain(found: Found) -> dict[str, Any]:
+def plain(found: EpsilonReport) -> dict[str, Any]:
     """What epsilon.json holds: all but the values per sample; null = not known, "inf" = infinite."""
     told: dict[str, Any] = {}
-    for name, one in found.numbers.items():
+    for name, one in found.approaches.items():
         own: dict[str, Any] = {
             "models": one.sizes, **one.summary._asdict(), "interval": [one.interval.low, one.interval.high],
-            "ceiling": one.ceiling, "equal_groups": one.equal, "proved_median": _median(one.bound),
-            "proved_share": _share(one.bound), "proved_ceiling": one.bound_ceiling,
+            "ceiling": one.max_finite, "equal_groups": one.null_median, "proved_median": _median(one.bound),
+            "proved_share": _share(one.bound), "proved_ceiling": one.max_bound,
             "accuracies": {part: list(_accuracy(values)) for part, values in one.accuracies.items()},
             "forget_error_of_logits" if not found.is_regression else "mean_absolute_error":
                 float((one.own_accuracy if found.is_regression else 1 - one.own_accuracy).mean()),
         }  # fmt: skip
         differences = (
-            ("behind_best", found.behind),
-            (f"beyond_{PLAIN}", found.beyond),
-            (f"beyond_{START}", found.gains),
+            ("behind_best", found.gap_to_best),
+            (f"beyond_{PLAIN}", found.gap_to_finetuning),
+            (f"beyond_{START}", found.gap_to_original),
         )
         for key, apart in differences:
             if name in apart:
@@ -65,61 +65,63 @@ def plain(found: Found) -> dict[str, Any]:
         if one.challenge is not None:
             own["challenge"] = {key: value for key, value in one.challenge._asdict().items() if key != "epsilon"}
         told[name] = own
-    whole = {"settings": vars(found.asked.settings), "compat": found.asked.compat, "order": found.order}
+    whole = {"settings": vars(found.options.settings), "compat": found.options.compat, "order": found.order}
     return {**whole, "approaches": told}
 
 
-def provenance(found: Found) -> dict[str, str]:
+def provenance(found: EpsilonReport) -> dict[str, str]:
     """What was measured, for the foot of the page."""
-    chosen = found.asked.settings
+    chosen = found.options.settings
     return {
         "samples": f"{len(found.labels):,}",
         "epsilon-hat": f"score {'squared error' if found.is_regression else chosen.score}, delta {chosen.delta:g}, "
         f"{chosen.bootstrap} resamples of the models",
-        "compat": found.asked.compat,
+        "compat": found.options.compat,
     }
 
 
-def sections(found: Found, samples: tuple[int, ...] = (), names: Sequence[str] = ()) -> list[Section]:
+def sections(found: EpsilonReport, samples: tuple[int, ...] = (), names: Sequence[str] = ()) -> list[Section]:
     """Tables and figures; `samples`: whose margins are drawn, empty = from the hardest to the easiest to tell apart.
 
     `names` are what the user calls all samples; empty = their numbers.
     """
-    wanted = found.asked.settings.metric
+    wanted = found.options.settings.metric
     made = []
     if wanted != "challenge":
         made.append(_main(found))
-        if any(len(one.bound) for one in found.numbers.values()):
+        if any(len(one.bound) for one in found.approaches.values()):
             made.append(_proved(found))
-    if any(one.challenge is not None for one in found.numbers.values()):
+    if any(one.challenge is not None for one in found.approaches.values()):
         made.append(_challenge(found))
-    if wanted != "challenge" and found.asked.settings.sweep:
+    if wanted != "challenge" and found.options.settings.sweep:
         made += _curves(found)
     chosen = samples or typical(found)
     return made + [_margins(found, chosen, names)] if chosen else made
 
 
-def _main(found: Found) -> Section:
+def _main(found: EpsilonReport) -> Section:
     rows: list[tuple[Cell, ...]] = []
     every: list[Finding] = []
     for name in ranked(found):
-        one = found.numbers[name]
+        one = found.approaches[name]
         told = one.summary
         median = _finding(
             one.interval._replace(value=told.median), "median epsilon-hat", name, "retrained models", found
         )
         behind = (
-            _finding(found.behind[name], "behind the best", name, found.order[0], found) if name in found.behind else ""
+            _finding(found.gap_to_best[name], "behind the best", name, found.order[0], found)
+            if name in found.gap_to_best
+            else ""
         )
         utility = _utility(found, one, name)
         beyond = [
             _finding(apart[name], f"beyond {other}", name, other, found)
-            for other, apart in ((PLAIN, found.beyond), (START, found.gains)) if name in apart
+            for other, apart in ((PLAIN, found.gap_to_finetuning), (START, found.gap_to_original)) if name in apart
         ]  # fmt: skip
         every += [cell for cell in (median, behind, *utility, *beyond) if isinstance(cell, Finding)]
         rows.append((name, f"{one.sizes[0]} + {one.sizes[1]}", median, behind, told.finite_mean, told.low_quartile,
                      told.high_quartile, told.inf, told.nan, told.negative, *utility))  # fmt: skip
-    chosen = found.asked.settings
+    chosen = found.options.settings
     caption = (
         f"epsilon-hat at delta = {chosen.delta:g} over {len(found.labels):,} forgotten samples, of so many retrained + "
         f"unlearned models; higher = easier to tell apart. {_of_intervals(found)}{BASELINE} = one half of the "
@@ -133,18 +135,19 @@ def _main(found: Found) -> Section:
     header = ("approach", "models", "epsilon-hat ↓", "behind", "mean", "25 %", "75 %", "inf", "nan", "neg", *utility)
     table = Table("", caption, header, tuple(rows), BASELINES)
     title = "How well can unlearned and retrained models be told apart?"
-    return Section(STEM, title, sentences.limits(found), table, None, tuple(every))
+    return Section(STEM, title, wording.limits(found), table, None, tuple(every))
 
 
-def _of_intervals(found: Found) -> str:
-    if not found.behind:
+def _of_intervals(found: EpsilonReport) -> str:
+    if not found.gap_to_best:
         return ""
-    chosen = found.asked.settings
+    chosen = found.options.settings
     over = "models (those that start from one original say nothing about another)"
-    if found.asked.design.kind != "given":
-        over = words.units(found.asked.design)
+    if found.options.design.kind != "given":
+        over = sentences.units(found.options.design)
     return (
-        f"[ ] = {formats.rate(chosen.level)} interval over {over}; {chosen.bootstrap} resamples of the models, value ± "
+        f"[ ] = {number_format.rate(chosen.confidence_level)} interval over {over}; {chosen.bootstrap} resamples of "
+        "the models, value ± "
         "z deviations. behind = median minus that of "
         "the best approach, intervals of all pairs together. "
     )
@@ -157,7 +160,7 @@ def _accuracy(values: np.ndarray) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def _utility(found: Found, one: Numbers, name: str) -> tuple[Cell, ...]:
+def _utility(found: EpsilonReport, one: ApproachMetrics, name: str) -> tuple[Cell, ...]:
     """RA, UA and TA in per cent, or the error of a regression."""
     if found.is_regression:
         return (float(one.own_accuracy.mean()),)
@@ -174,17 +177,19 @@ def _utility(found: Found, one: Numbers, name: str) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _proved(found: Found) -> Section:
+def _proved(found: EpsilonReport) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for name in ranked(found):
-        one = found.numbers[name]
-        rows.append((name, _median(one.bound), _share(one.bound), one.bound_ceiling, one.ceiling))
-    level = formats.rate(found.asked.settings.level)
+        one = found.approaches[name]
+        rows.append((name, _median(one.bound), _share(one.bound), one.max_bound, one.max_finite))
+    confidence_level = number_format.rate(found.options.settings.confidence_level)
     caption = (
         "Half of the models choose the rule, the other half count its errors, whose rates are bounded after Clopper "
-        f"and Pearson: for each sample the bound holds with probability {level}, for models made from the same "
+        f"and Pearson: for each sample the bound holds with probability {confidence_level}, for models made from the "
+        "same "
         "original. share = samples with a bound above 0; without any difference at most "
-        f"{formats.rate(1 - found.asked.settings.level)} are expected. Not comparable with epsilon-hat, which is an "
+        f"{number_format.rate(1 - found.options.settings.confidence_level)} are expected. Not comparable with "
+        "epsilon-hat, which is an "
         "estimate without guarantee."
     )
     header = ("approach", "proved epsilon, median", "share above 0", "largest provable", "largest finite epsilon-hat")
@@ -192,10 +197,10 @@ def _proved(found: Found) -> Section:
     return Section("epsilon_proved", "What is proved?", text, Table("", caption, header, tuple(rows)))
 
 
-def _challenge(found: Found) -> Section:
+def _challenge(found: EpsilonReport) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for name in ranked(found):
-        told = found.numbers[name].challenge
+        told = found.approaches[name].challenge
         if told is not None:
             rows.append((name, float(np.median(told.epsilon)), told.capped, told.forget, told.retain_ratio,
                          told.test_ratio, told.final))  # fmt: skip
@@ -210,15 +215,15 @@ def _challenge(found: Found) -> Section:
                    Table("", caption, header, tuple(rows), BASELINES))  # fmt: skip
 
 
-def _curves(found: Found) -> list[Section]:
-    kept = [name for name in ranked(found) if np.isfinite(found.numbers[name].curve).any()]
+def _curves(found: EpsilonReport) -> list[Section]:
+    kept = [name for name in ranked(found) if np.isfinite(found.approaches[name].curve).any()]
     if not kept:
         return []  # axes without a line would look like a result
     if len(kept) > epsilon_figures.MOST:
         kept = kept[: epsilon_figures.MOST - 1] + kept[-1:]
-    nowhere = sum(not np.isfinite(one.curve).any() for one in found.numbers.values())
-    left_out = len(found.numbers) - nowhere - len(kept)
-    figure = epsilon_figures.against_delta(DELTAS, {name: found.numbers[name].curve for name in kept})
+    nowhere = sum(not np.isfinite(one.curve).any() for one in found.approaches.values())
+    left_out = len(found.approaches) - nowhere - len(kept)
+    figure = epsilon_figures.against_delta(DELTAS, {name: found.approaches[name].curve for name in kept})
     text = "Median over samples; not drawn where it is infinite, or where no rule of so many models is of use." + (
         f" {left_out} approaches between the best and the worst are left out." if left_out else ""
     )
@@ -226,17 +231,17 @@ def _curves(found: Found) -> list[Section]:
     return [Section("epsilon_delta", "epsilon-hat against delta", text, figure=figure)]
 
 
-def _best(found: Found) -> str:
+def _best(found: EpsilonReport) -> str:
     return found.order[0] if found.order else BASELINE
 
 
-def _margins(found: Found, samples: tuple[int, ...], names: Sequence[str]) -> Section:
+def _margins(found: EpsilonReport, samples: tuple[int, ...], names: Sequence[str]) -> Section:
     name = _best(found)
     first, second = found.margins[name]
-    values = found.numbers[name].epsilon
+    values = found.approaches[name].epsilon
     panels = {}
     for sample in samples:
-        told = f", epsilon-hat {formats.number(values[sample], 2)}" if len(values) else ""
+        told = f", epsilon-hat {number_format.number(values[sample], 2)}" if len(values) else ""
         panels[f"{names[sample] if names else f'sample {sample}'}{told}"] = first[sample], second[sample]
     what = "squared errors" if found.is_regression else "margins (logit of the true class minus the largest other one)"
     figure = epsilon_figures.densities(panels, "squared error" if found.is_regression else "margin")
@@ -244,10 +249,10 @@ def _margins(found: Found, samples: tuple[int, ...], names: Sequence[str]) -> Se
     return Section("epsilon_margins", "What the models say of single samples", text, figure=figure)
 
 
-def typical(found: Found) -> tuple[int, ...]:
+def typical(found: EpsilonReport) -> tuple[int, ...]:
     """Samples from the hardest to the easiest to tell apart, of the best approach."""
-    wanted = found.asked.settings.histograms
-    values = found.numbers[_best(found)].epsilon
+    wanted = found.options.settings.histograms
+    values = found.approaches[_best(found)].epsilon
     if not wanted:
         return ()
     if not len(values):
@@ -257,13 +262,13 @@ def typical(found: Found) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(order[round(place)]) for place in places))
 
 
-def modes(running: Found, batch: Found) -> Section:
+def modes(running: EpsilonReport, batch: EpsilonReport) -> Section:
     """epsilon-hat of the same models answering with running statistics and, as published, by batches."""
     rows: list[tuple[Cell, ...]] = []
     for name in ranked(running):
         cells: list[Cell] = []
         for found in (running, batch):
-            one = found.numbers.get(name)
+            one = found.approaches.get(name)
             if one is None:
                 cells += ["", ""]
                 continue
@@ -275,7 +280,7 @@ def modes(running: Found, batch: Found) -> Section:
         rows.append((name, *cells))
     caption = (
         "running = BatchNorm uses its running statistics, as a model in use does; batch = it normalises by batches of "
-        f"{min(running.asked.settings.bn_batch, len(running.labels))} forgotten samples, in order, as the published "
+        f"{min(running.options.settings.bn_batch, len(running.labels))} forgotten samples, in order, as the published "
         "logits were recorded. UA of the logits themselves."
     )
     header = ("approach", "running ↓", "UA % running", "batch ↓", "UA % batch")
@@ -283,12 +288,12 @@ def modes(running: Found, batch: Found) -> Section:
     return Section("epsilon_modes", "Both modes of BatchNorm", text, Table("", caption, header, tuple(rows)))
 
 
-def _finding(interval: Interval, metric: str, of: str, against: str, found: Found) -> Finding:
-    chosen = found.asked.settings
+def _finding(interval: Interval, metric: str, of: str, against: str, found: EpsilonReport) -> Finding:
+    chosen = found.options.settings
     method = "" if math.isnan(interval.low) else f"bootstrap over models, {chosen.bootstrap} resamples, normal"
     return Finding(
-        interval.value, interval.low, interval.high, metric=metric, n=len(found.labels), level=chosen.level, of=of,
-        against=against, method=method,
+        interval.value, interval.low, interval.high, metric=metric, n=len(found.labels),
+        confidence_level=chosen.confidence_level, of=of, against=against, method=method,
     )  # fmt: skip
 
 

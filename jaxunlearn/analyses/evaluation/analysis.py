@@ -32,25 +32,25 @@ def analyse(given: EvaluationInputs, settings: Settings, context: Context) -> Ev
             context.say(f"measuring {title}")  # what is kept from before is not measured again
             return _measured(given, outputs, retrained)
 
-        roles[title] = context.keep(f"evaluation/{title}.npz", facts, measured)
+        roles[title] = context.cached(f"evaluation/{title}.npz", facts, measured)
         if "q_hat" in roles[title]:
             sets = functools.partial(_sets, given, outputs, roles[title])
-            context.keep(f"evaluation/sets_{title}.npz", facts, sets)
+            context.cached(f"evaluation/sets_{title}.npz", facts, sets)
         if distributions.GROUP in choices.groups:
             context.say(f"embedding the samples of {title}")
-            points = context.keep(f"evaluation/points_{title}.npz", facts, functools.partial(_points, given, outputs))
+            points = context.cached(f"evaluation/points_{title}.npz", facts, functools.partial(_points, given, outputs))
             roles[title] = {**roles[title], **{name: points[name] for name in distributions.NUMBERS}}
             embedded[title] = (points["points"], points["is_forgotten"])
     evaluate = choices.settings
     return Evaluation(
-        roles, evaluate.alphas, evaluate.headline, len(given.parts.forget), given.costs, given.diverged,
+        roles, evaluate.alphas, evaluate.report_alpha, len(given.parts.forget), given.costs, given.diverged,
         given.design or Design("given", len(given.parts.forget)), given.class_names, given.notes, given.about,
         embedded,
     )  # fmt: skip
 
 
 def _measured(given: EvaluationInputs, outputs: Outputs, retrained: np.ndarray | None) -> dict[str, np.ndarray]:
-    return measures.measure(
+    return measures.measure_models(
         outputs.values, given.labels, given.parts, given.choices, retrained, given.untrained, outputs.alive
     )
 
@@ -65,7 +65,7 @@ def _sets(given: EvaluationInputs, outputs: Outputs, numbers: Mapping[str, Any])
 def _points(given: EvaluationInputs, outputs: Outputs) -> dict[str, np.ndarray]:
     """Embedded samples, and how the forgotten ones lie among them."""
     features = outputs.values if outputs.features is None else outputs.features
-    found = distributions.measure(features, given.labels, given.parts, given.choices, outputs.alive)
+    found = distributions.measure_distributions(features, given.labels, given.parts, given.choices, outputs.alive)
     names = {name: values[found["samples"]] for name, values in given.names.items()}
     return {**names, "labels": given.labels[found["samples"]], **found}
 
@@ -85,7 +85,7 @@ def compose(found: Evaluation, settings: Settings) -> Report:
         sections=tuple(sections.sections(found)),
         provenance={
             **found.about,
-            "non-conformity": f"{evaluate.score}, rank {evaluate.rank}",
+            "non-conformity": f"{evaluate.score}, rank {evaluate.quantile_rule}",
             "MIACR": f"{evaluate.miacr_attack}, alpha {evaluate.miacr_alpha:g}",
             "compat": settings.compat.evaluate,
             **({"t-SNE": f"{evaluate.tsne_rows or 'all'} samples per model, seed 42"} if found.embedded else {}),
@@ -105,7 +105,7 @@ def sections_of(record: Any) -> list[Section]:
 
 def describe(given: EvaluationInputs, settings: Settings) -> list[tuple[str, str]]:
     """What an evaluation of these outputs would do."""
-    named = zip(measures.Parts._fields, given.parts, strict=True)
+    named = zip(measures.Subsets._fields, given.parts, strict=True)
     return [
         ("models", f"{len(given.parts.forget)} per role: {', '.join(given.roles)}"),
         *[(name, f"{int(part[0].sum()):,} samples") for name, part in named],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import errors
-from jaxunlearn.analyses.evaluation.measures import Choices, Parts
+from jaxunlearn.analyses.evaluation.measures import EvaluationOptions, Subsets
 from jaxunlearn.metrics import distribution
 
 GROUP = "distribution"
@@ -20,7 +20,7 @@ NUMBERS = ("distribution_variance", "silhouette", "overlap_sum", "overlap_integr
 LEAST_FORGOTTEN = 50  # of the samples that are embedded, where there are as many
 
 
-def check(parts: Parts, choices: Choices) -> list[str]:
+def check(parts: Subsets, choices: EvaluationOptions) -> list[str]:
     """Returns what a reader must know about the samples, as sentences.
 
     Raises:
@@ -41,7 +41,7 @@ def check(parts: Parts, choices: Choices) -> list[str]:
     return []
 
 
-def rows_of(parts: Parts, model: int, choices: Choices) -> np.ndarray:
+def rows_of(parts: Subsets, model: int, choices: EvaluationOptions) -> np.ndarray:
     """Draws the samples that are embedded: forgotten first, then retained, [n] in their order.
 
     At most tsne_rows of them in their true proportion, but 50 forgotten ones where there are as many.
@@ -57,8 +57,8 @@ def rows_of(parts: Parts, model: int, choices: Choices) -> np.ndarray:
     return np.concatenate([np.sort(rows) for rows in drawn])
 
 
-def measure(
-    features: np.ndarray, labels: np.ndarray, parts: Parts, choices: Choices, is_alive: np.ndarray
+def measure_distributions(
+    features: np.ndarray, labels: np.ndarray, parts: Subsets, choices: EvaluationOptions, is_alive: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Embeds and measures M models of one role.
 
@@ -82,7 +82,7 @@ def measure(
         if points is None:
             continue
         forgotten = parts.forget[model][rows]
-        numbers = distribution.measure(points, labels[rows], forgotten)
+        numbers = distribution.measure_distribution(points, labels[rows], forgotten)
         values = (numbers.variance, numbers.silhouette.value, numbers.overlap.sum, numbers.overlap.integral)
         for name, value in zip(NUMBERS, values, strict=True):
             found[name][model] = value

@@ -8,12 +8,12 @@ import numpy as np
 from jaxunlearn import checks, errors, records
 from jaxunlearn.analyses.base import Context, RecordedRun
 from jaxunlearn.analyses.evaluation import distributions, measures
-from jaxunlearn.analyses.evaluation.measures import Choices, Parts
+from jaxunlearn.analyses.evaluation.measures import EvaluationOptions, Subsets
 from jaxunlearn.arrays import ArrayField
 from jaxunlearn.metrics import utility
 from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Design
-from jaxunlearn.report import words
+from jaxunlearn.report import sentences
 from jaxunlearn.settings import Settings
 
 REQUIRED = ("calibration", "forget", "test")
@@ -84,9 +84,9 @@ class EvaluationInputs(NamedTuple):
     roles: Mapping[str, Callable[[], Outputs]]
     labels: np.ndarray
     names: dict[str, np.ndarray]
-    parts: Parts
+    parts: Subsets
     untrained: np.ndarray | None
-    choices: Choices
+    choices: EvaluationOptions
     notes: tuple[str, ...]
     facts: Any
     costs: dict[str, tuple[float, float]] = {}
@@ -96,10 +96,10 @@ class EvaluationInputs(NamedTuple):
     design: Design | None = None
 
 
-def choices_of(settings: Settings) -> Choices:
+def choices_of(settings: Settings) -> EvaluationOptions:
     """What is measured, and how."""
     groups = measures.groups_of(settings.evaluate.metrics)
-    return Choices(settings.evaluate, groups, settings.compat.evaluate, settings.seed)
+    return EvaluationOptions(settings.evaluate, groups, settings.compat.evaluate, settings.seed)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def _models(values: np.ndarray) -> np.ndarray:
 
 
 def _features(
-    values: Mapping[str, np.ndarray], roles: Mapping[str, np.ndarray], parts: Parts, choices: Choices
+    values: Mapping[str, np.ndarray], roles: Mapping[str, np.ndarray], parts: Subsets, choices: EvaluationOptions
 ) -> dict[str, np.ndarray] | None:
     """Features [M, N, F] of every role, 0 where they are not needed; None where none are given.
 
@@ -216,7 +216,7 @@ def _features(
     return found
 
 
-def _check_amounts(parts: dict[str, np.ndarray], choices: Choices) -> None:
+def _check_amounts(parts: dict[str, np.ndarray], choices: EvaluationOptions) -> None:
     """Raises a DataError for too few samples for the attacks."""
     attacks = set(choices.groups) & {"svc", "thresholds", "entropy", "miacr"}
     for name in ("retain", "test") if attacks and "retain" in parts else ():
@@ -242,9 +242,9 @@ def _joined(parts: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(list(parts.values()), axis=1)
 
 
-def _parts(names: list[str], labels: dict[str, np.ndarray], models: int) -> Parts:
+def _parts(names: list[str], labels: dict[str, np.ndarray], models: int) -> Subsets:
     owner = np.repeat(names, [len(labels[name]) for name in names])
-    return Parts(*(np.repeat((owner == name)[None], models, 0) for name in Parts._fields))
+    return Subsets(*(np.repeat((owner == name)[None], models, 0) for name in Subsets._fields))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -253,14 +253,14 @@ def _parts(names: list[str], labels: dict[str, np.ndarray], models: int) -> Part
 
 def parts_of(
     settings: Settings, split: records.Split, labels: np.ndarray, groups: np.ndarray | None, rows: np.ndarray
-) -> Parts:
+) -> Subsets:
     """Who plays which part for each forget set, [R, n] on the sorted `rows`.
 
     Held-out rows of a class (or subclass) of which no row is retained are judged apart.
     """
     kinds = groups if settings.split.forget.kind == "subclass" and groups is not None else labels
     known = utility.parts_of(split, np.asarray(kinds), rows)
-    return Parts(known.forget, known.retain, known.test, known.population, known.test_forget, known.population_forget)
+    return Subsets(known.forget, known.retain, known.test, known.population, known.test_forget, known.population_forget)
 
 
 def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
@@ -273,7 +273,7 @@ def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
     rows = run.logits("original").rows
     parts = parts_of(settings, split, run.labels, run.groups, rows)
     columns = np.flatnonzero(np.any([part.any(0) for part in parts], axis=0))
-    parts = Parts(*(part[:, columns] for part in parts))
+    parts = Subsets(*(part[:, columns] for part in parts))
     labels = np.asarray(run.labels, np.int64)[rows[columns]]
     untrained = None
     if "distances" in choices.groups:
@@ -302,7 +302,7 @@ def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
         costs={run.title(name): run.cost(name) for name in names},
         diverged={run.title(name): sets for name, sets in diverged.items() if sets},
         class_names=run.class_names,
-        about={"forget sets": f"{design.sets} ({settings.split.forget.kind})", "models": words.units(design)},
+        about={"forget sets": f"{design.sets} ({settings.split.forget.kind})", "models": sentences.units(design)},
         design=design,
     )
 
@@ -311,7 +311,7 @@ def _facts_of(settings: Settings) -> dict[str, Any]:
     return {"compat": settings.compat.evaluate, "evaluate": vars(settings.evaluate), "seed": settings.seed}
 
 
-def _outputs(run: RecordedRun, name: str, columns: np.ndarray, parts: Parts, design: Design) -> Outputs:
+def _outputs(run: RecordedRun, name: str, columns: np.ndarray, parts: Subsets, design: Design) -> Outputs:
     """Outputs of a role on the columns that have a part; an original that serves several models is repeated."""
     recorded = run.logits(name)
     values = recorded.values[:, columns].astype(np.float32)
@@ -327,6 +327,6 @@ def _outputs(run: RecordedRun, name: str, columns: np.ndarray, parts: Parts, des
                 "diverge. Delete the folder logits/ of the run and run the same command again."
             )
     if name == "original":
-        own = variance.levels(design)[0]
+        own = variance.design_factors(design)[0]
         values, alive = values[own], alive[own]
     return Outputs(values, alive, recorded.facts)

@@ -36,10 +36,10 @@ from jaxunlearn.settings import EvaluateSettings
 
 GROUPS = ("svc", "thresholds", "entropy", "distances", "conformal", "miacr")
 APART = ("distribution",)  # takes seconds per model: `all` leaves it out (see `distributions`)
-Numbers = dict[str, Any]
+ModelMetrics = dict[str, Any]
 
 
-class Parts(NamedTuple):
+class Subsets(NamedTuple):
     """Which samples play which part for each of M models, [M, N] bool each.
 
     Attributes:
@@ -56,7 +56,7 @@ class Parts(NamedTuple):
     calibration_forget: np.ndarray
 
 
-class Choices(NamedTuple):
+class EvaluationOptions(NamedTuple):
     """How it is measured.
 
     Attributes:
@@ -86,7 +86,7 @@ def groups_of(asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def options_of(settings: EvaluateSettings) -> conformal.Options:
     """How labels are scored and thresholds chosen."""
-    return conformal.Options(settings.score, settings.rank, settings.raps_lam, settings.raps_k_reg)
+    return conformal.Options(settings.score, settings.quantile_rule, settings.raps_lam, settings.raps_k_reg)
 
 
 def check_choices(settings: EvaluateSettings) -> None:
@@ -97,7 +97,7 @@ def check_choices(settings: EvaluateSettings) -> None:
     groups_of(settings.metrics)
 
 
-def check_calibration(labels: np.ndarray, parts: Parts, choices: Choices) -> list[str]:
+def check_calibration(labels: np.ndarray, parts: Subsets, choices: EvaluationOptions) -> list[str]:
     """What is wrong with the calibration samples, as sentences, for settings that are not strict.
 
     Raises:
@@ -136,15 +136,15 @@ def check_calibration(labels: np.ndarray, parts: Parts, choices: Choices) -> lis
     return said
 
 
-def measure(
+def measure_models(
     values: np.ndarray,
     labels: np.ndarray,
-    parts: Parts,
-    choices: Choices,
+    parts: Subsets,
+    choices: EvaluationOptions,
     retrained: np.ndarray | None = None,
     untrained: np.ndarray | None = None,
     is_alive: np.ndarray | None = None,
-) -> Numbers:
+) -> ModelMetrics:
     """Everything asked for, of M models of one role.
 
     Args:
@@ -160,9 +160,9 @@ def measure(
       name -> [M] or [M, A] float64, see the module.
     """
     kept = np.ones(len(values), bool) if is_alive is None else is_alive
-    each: list[Numbers] = []
+    each: list[ModelMetrics] = []
     for model in np.flatnonzero(kept):
-        one = _View(np.asarray(values[model], np.float32), labels, Parts(*(part[model] for part in parts)))
+        one = _View(np.asarray(values[model], np.float32), labels, Subsets(*(part[model] for part in parts)))
         numbers = _utility(one)
         for name, attack in _ATTACKS.items():
             if name in choices.groups and one.parts.retain.any():
@@ -174,11 +174,13 @@ def measure(
     names = dict.fromkeys(name for numbers in each for name in numbers)
     whole = {name: np.stack([np.float64(numbers.get(name, np.nan)) for numbers in each]) for name in names}
     if "conformal" in choices.groups and kept.any():
-        whole |= _conformal(values[kept], labels, Parts(*(part[kept] for part in parts)), choices)
+        whole |= _conformal(values[kept], labels, Subsets(*(part[kept] for part in parts)), choices)
     return {name: _spread_out(np.asarray(lines, np.float64), kept) for name, lines in whole.items()}
 
 
-def sets_of(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Choices, numbers: Numbers) -> Numbers:
+def sets_of(
+    values: np.ndarray, labels: np.ndarray, parts: Subsets, choices: EvaluationOptions, numbers: ModelMetrics
+) -> ModelMetrics:
     """Prediction sets sample by sample: covered [M, A, N] bool and size [M, A, N] int32; models without numbers: 0.
 
     Args:
@@ -207,7 +209,7 @@ class _View(NamedTuple):
 
     logits: np.ndarray
     labels: np.ndarray
-    parts: Parts
+    parts: Subsets
 
 
 def _spread_out(lines: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -220,11 +222,11 @@ def _pair(one: _View, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return one.logits[part], one.labels[part]
 
 
-def _utility(one: _View) -> Numbers:
+def _utility(one: _View) -> ModelMetrics:
     right = one.logits.argmax(-1) == one.labels
     confidence = np.asarray(membership.features(one.logits, one.labels).confidence).ravel()
 
-    found: Numbers = {
+    found: ModelMetrics = {
         **utility.utility(right, one.parts.forget, one.parts.retain, one.parts.test),
         "confidence_forget": utility.accuracy(confidence, one.parts.forget),
         "confidence_test": utility.accuracy(confidence, one.parts.test),
@@ -234,7 +236,7 @@ def _utility(one: _View) -> Numbers:
     return found
 
 
-def _conformal(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Choices) -> Numbers:
+def _conformal(values: np.ndarray, labels: np.ndarray, parts: Subsets, choices: EvaluationOptions) -> ModelMetrics:
     """Thresholds, and what prediction sets are worth on every part; all models in one call."""
     settings, options = choices.settings, options_of(choices.settings)
 
@@ -243,7 +245,7 @@ def _conformal(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Ch
         return conformal.calibrate(values[:, some], labels[some], settings.alphas, options, known[:, some])
 
     q_hat = of_forgotten = threshold(parts.calibration)
-    found: Numbers = {"q_hat": q_hat}
+    found: ModelMetrics = {"q_hat": q_hat}
     if parts.test_forget.any() and settings.qhat == "own":
         of_forgotten = found["q_hat_forget"] = threshold(parts.calibration_forget)
     # Parts under one threshold are judged in one call.
@@ -269,26 +271,26 @@ def _conformal(values: np.ndarray, labels: np.ndarray, parts: Parts, choices: Ch
     return found
 
 
-def _svc(one: _View, choices: Choices, model: int) -> Numbers:
+def _svc(one: _View, choices: EvaluationOptions, model: int) -> ModelMetrics:
     pairs = (_pair(one, part) for part in (one.parts.retain, one.parts.test, one.parts.forget))
     arrays = [array for pair in pairs for array in pair]
     found = svc.svc_mia(*arrays, compat=choices.compat, most=choices.settings.svc_rows, seed=choices.seed)
     return {f"svc_{name}": np.float64(value) for name, value in found.items()}
 
 
-def _thresholds(one: _View, choices: Choices, model: int) -> Numbers:
+def _thresholds(one: _View, choices: EvaluationOptions, model: int) -> ModelMetrics:
     retain, test, forget = (_pair(one, part) for part in (one.parts.retain, one.parts.test, one.parts.forget))
     found = membership.song_mittal(retain, test, None, forget, compat=choices.compat)
     return {f"threshold_{name}": np.float64(rates.non_member) for name, rates in found.items()}
 
 
-def _entropy(one: _View, choices: Choices, model: int) -> Numbers:
+def _entropy(one: _View, choices: EvaluationOptions, model: int) -> ModelMetrics:
     retain, test, forget = (one.logits[part] for part in (one.parts.retain, one.parts.test, one.parts.forget))
     attack = membership.entropy_attack(retain, test, forget)
     return {"entropy_mia": np.float64(attack.member_rate)}
 
 
-def _miacr(one: _View, choices: Choices, model: int) -> Numbers:
+def _miacr(one: _View, choices: EvaluationOptions, model: int) -> ModelMetrics:
     settings = choices.settings
     fast = settings.miacr_attack == "threshold"
 
@@ -304,7 +306,7 @@ def _miacr(one: _View, choices: Choices, model: int) -> Numbers:
     drawn = rng.choice(retained, min(int(one.parts.test.sum()), len(retained)), replace=False)
     found = miacr.miacr(
         evidence(drawn), evidence(one.parts.test), evidence(one.parts.calibration), evidence(one.parts.forget),
-        alpha=settings.miacr_alpha, attack=settings.miacr_attack, rank=settings.rank,
+        alpha=settings.miacr_alpha, attack=settings.miacr_attack, quantile_rule=settings.quantile_rule,
         test_forget=evidence(one.parts.test_forget) if one.parts.test_forget.any() else None, compat=choices.compat,
         seed=choices.seed, most=settings.svc_rows,
     )  # fmt: skip
@@ -316,8 +318,10 @@ def _miacr(one: _View, choices: Choices, model: int) -> Numbers:
     return numbers
 
 
-def _distances(one: _View, choices: Choices, retrained: np.ndarray | None, untrained: np.ndarray | None) -> Numbers:
-    found: Numbers = {}
+def _distances(
+    one: _View, choices: EvaluationOptions, retrained: np.ndarray | None, untrained: np.ndarray | None
+) -> ModelMetrics:
+    found: ModelMetrics = {}
     own = one.logits[one.parts.forget]
     if untrained is not None:
         fresh = np.asarray(untrained)[one.parts.forget]
@@ -331,6 +335,6 @@ def _distances(one: _View, choices: Choices, retrained: np.ndarray | None, untra
     return found
 
 
-_ATTACKS: dict[str, Callable[[_View, Choices, int], Numbers]] = {
+_ATTACKS: dict[str, Callable[[_View, EvaluationOptions, int], ModelMetrics]] = {
     "svc": _svc, "thresholds": _thresholds, "entropy": _entropy, "miacr": _miacr,
 }  # fmt: skip

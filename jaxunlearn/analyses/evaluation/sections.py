@@ -8,12 +8,12 @@ import numpy as np
 
 from jaxunlearn import escapes
 from jaxunlearn.analyses.evaluation import distributions
-from jaxunlearn.analyses.evaluation.measures import Numbers
+from jaxunlearn.analyses.evaluation.measures import ModelMetrics
 from jaxunlearn.metrics import headers, utility
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.metrics.populations import closeness, variance
 from jaxunlearn.records import Design, Finding
-from jaxunlearn.report import formats, words
+from jaxunlearn.report import number_format, sentences
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.figures import curves, embeddings
 from jaxunlearn.report.section import Section
@@ -43,7 +43,7 @@ class Evaluation(NamedTuple):
     Attributes:
       roles: role -> name -> [R], [R, A] or (by class) [R, C, A]; "retrained" is the goal, "original" the
         start, where they are known.
-      alphas: A levels; `headline`: the one that tables and sentences speak of.
+      alphas: A levels; `report_alpha`: the one that tables and sentences speak of.
       sets: R models of forget sets, see `design`.
       costs: role -> (seconds, retain-epochs), NaN where unknown.
       diverged: role -> forget sets whose model diverged; their numbers are NaN.
@@ -53,9 +53,9 @@ class Evaluation(NamedTuple):
       embedded: role -> (points [n, 2], is_forgotten [n]) of its first model; not in evaluation.json.
     """
 
-    roles: dict[str, Numbers]
+    roles: dict[str, ModelMetrics]
     alphas: tuple[float, ...]
-    headline: float
+    report_alpha: float
     sets: int
     costs: dict[str, tuple[float, float]]
     diverged: dict[str, list[int]]
@@ -78,15 +78,15 @@ def from_plain(stored: Mapping[str, Any]) -> Evaluation:
              for role, numbers in stored["roles"].items()}  # fmt: skip
     costs = {role: (escapes.number(cost[0]), escapes.number(cost[1])) for role, cost in stored["costs"].items()}
     return Evaluation(
-        roles, tuple(stored["alphas"]), stored["headline"], stored["sets"], costs, stored["diverged"],
+        roles, tuple(stored["alphas"]), stored["report_alpha"], stored["sets"], costs, stored["diverged"],
         Design(*stored.get("design", ("given", stored["sets"]))), tuple(stored["classes"]),
     )  # fmt: skip
 
 
 def value_of(found: Evaluation, role: str, name: str, alpha: float | None = None) -> np.ndarray:
-    """[R] numbers of one role, at the headline level or another."""
+    """[R] numbers of one role, at `report_alpha` or another."""
     values = np.asarray(found.roles[role].get(name, np.full(found.sets, np.nan)), np.float64)
-    return values if values.ndim == 1 else values[:, found.alphas.index(found.headline if alpha is None else alpha)]
+    return values if values.ndim == 1 else values[:, found.alphas.index(found.report_alpha if alpha is None else alpha)]
 
 
 def mean_of(found: Evaluation, role: str, name: str, alpha: float | None = None) -> float:
@@ -105,7 +105,7 @@ def finding(found: Evaluation, role: str, name: str, alpha: float | None = None)
     """A number with the interval of its design and its deviation, beside the retrained model's."""
     values = value_of(found, role, name, alpha)
     is_level = np.ndim(found.roles[role].get(name, ())) == 2
-    label = f"{name} at alpha {found.headline if alpha is None else alpha:g}" if is_level else name
+    label = f"{name} at alpha {found.report_alpha if alpha is None else alpha:g}" if is_level else name
     made = variance.mean(values, found.design, metric=label, of=role, against="forget sets")
     goal = mean_of(found, GOAL, name, alpha) if GOAL in found.roles else math.nan
     return made if math.isnan(goal) else made.replace(retrained=goal)  # type: ignore[attr-defined]
@@ -120,7 +120,7 @@ def gap(found: Evaluation, role: str, names: tuple[str, ...] = WITH_MIA) -> floa
 
 def sections(found: Evaluation) -> list[Section]:
     """Sections of the report."""
-    over = words.plus_minus(found.design)
+    over = sentences.plus_minus(found.design)
     made = [
         _piece(found, "utility", "Utility", UTILITY,
                f"{over} UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and test samples, MIA = "
@@ -132,7 +132,7 @@ def sections(found: Evaluation) -> list[Section]:
                f"{over} SVC and thr(eshold per class): share of forgotten samples called non-members; entropy MIA: "
                "share called members; ZRF: likeness to an untrained network; act. distance: to the retrained model.",
                "Attacks are fitted to retained (members) and test samples (non-members) of the same model."),
-        _piece(found, "conformal", f"Prediction sets at alpha = {found.headline:g}", CONFORMAL,
+        _piece(found, "conformal", f"Prediction sets at alpha = {found.report_alpha:g}", CONFORMAL,
                f"{over} D_f forgotten, D_r retained, D_t test samples; CR = coverage / set size; recover ratio = of "
                "the misclassified forgotten samples, the share whose label is in the set; MIACR = share of forgotten "
                "samples whose conformal attack set lacks 'member', after exact retraining about its alpha for random "
@@ -205,7 +205,7 @@ def _piece(
             apart = [gap(found, role, names) for names in gaps.values()]
             costs += ["" if math.isnan(one) else one for one in apart]
             seconds, epochs = found.costs.get(role, (math.nan, math.nan))
-            costs += [formats.cost(epochs), formats.cost(seconds)]
+            costs += [number_format.cost(epochs), number_format.cost(seconds)]
         rows.append((role, *shown, *costs))
     if with_costs and any(math.isnan(found.costs.get(role, (math.nan, 0))[0]) for role in found.roles):
         header, rows = _without_blank(header, rows)
@@ -239,10 +239,10 @@ def _sources(found: Evaluation) -> Section:
         for key in known:
             values = value_of(found, role, key)
             sds = variance.deviations(variance.fit(values, found.design), found.design)
-            cells.append(words.split(sds))
+            cells.append(sentences.split(sds))
             every += variance.component_findings(values, found.design, metric=key, of=role)
         rows.append((role, *cells))
-    caption = f"Standard deviations [{' | '.join(f'sd {name}' for name in named)}] of {words.units(found.design)}."
+    caption = f"Standard deviations [{' | '.join(f'sd {name}' for name in named)}] of {sentences.units(found.design)}."
     header = ("role", *headers([{"svc_confidence": "MIA"}.get(key, key) for key in known]))
     text = "Estimates below 0 are printed as 0; the files have their signs, and intervals."
     return Section(
@@ -270,10 +270,10 @@ def _levels(found: Evaluation, over: str) -> Section:
 def _by_class(found: Evaluation, over: str) -> Section:
     """Coverage and set size of each class: only their mean over classes is promised."""
     shown = _closest(found, "class_coverage_test")
-    level = found.alphas.index(found.headline)
+    confidence_level = found.alphas.index(found.report_alpha)
     means = {}
     for role in shown:
-        pair = (found.roles[role][f"class_{name}_test"][..., level] for name in ("coverage", "size"))
+        pair = (found.roles[role][f"class_{name}_test"][..., confidence_level] for name in ("coverage", "size"))
         means[role] = [_mean_over_models(values) for values in pair]
     count = len(next(iter(means.values()))[0]) if means else 0
     rows = []
@@ -281,7 +281,7 @@ def _by_class(found: Evaluation, over: str) -> Section:
         pairs = [(cover[place], size[place]) for cover, size in means.values()]
         cells = [f"{cover:.3f} in {size:.2f}" if np.isfinite(cover) else "" for cover, size in pairs]
         rows.append((found.classes[place] if found.classes else str(place), *cells))
-    title = f"Coverage and set size by class at alpha = {found.headline:g}"
+    title = f"Coverage and set size by class at alpha = {found.report_alpha:g}"
     caption = f"{over} Test samples: share whose label is in the set, and labels per set."
     table = Table(title, caption, ("class", *shown), tuple(rows)) if rows else None
     text = "The guarantee is for all classes together; a class may lie far below it."
@@ -341,7 +341,9 @@ def in_words(found: Evaluation) -> str:
     apart = closest(found)
     if apart is not None:
         over = "UA, RA, TA and MIA" if apart.metrics == WITH_MIA else "UA, RA and TA"
-        said.append(words.closest(apart.gaps, apart.untouched, apart.gains, apart.behind, apart.best, over))
+        said.append(
+            sentences.closest(apart.gaps, apart.untouched, apart.gap_to_original, apart.gap_to_best, apart.best, over)
+        )
     else:
         said.append("No retrained models were given, so how close these models come to retraining cannot be said.")
         said += [_alone(found, role) for role in found.roles]
@@ -375,7 +377,7 @@ def _effect(found: Evaluation) -> list[str]:
     if not math.isnan(cr):
         held = f", and of those that it misclassifies {100 * ratio:.0f} % have their label in the set"
         held = "" if math.isnan(ratio) else held
-        said.append(f"At alpha {found.headline:g} its CR on forgotten samples is {cr:.3f}{held}.")
+        said.append(f"At alpha {found.report_alpha:g} its CR on forgotten samples is {cr:.3f}{held}.")
     return said
 
 
@@ -385,6 +387,7 @@ def _alone(found: Evaluation, role: str) -> str:
                                                                       "cr_forget"))  # fmt: skip
     if math.isnan(error):
         return f"{role}: nothing could be measured."
-    held = f"; at alpha {found.headline:g} {100 * cover:.0f} % of them have their label in the set of {size:.2f} labels"
+    held = f"; at alpha {found.report_alpha:g} {100 * cover:.0f} % of them have their label in the set of "
+    held += f"{size:.2f} labels"
     held = "" if math.isnan(cover) else held + ("" if math.isnan(cr) else f" (CR {cr:.3f})")
     return f"{role}: error on forgotten samples {100 * error:.1f} %{held}."

@@ -25,9 +25,9 @@ def analyse(given: LeakInputs, settings: Settings, context: Context) -> Leaks:
     names = inputs.wanted(settings)
     context.say(f"attacking {len(target.deleted):,} records by {len(names)} features ({chosen.attack})")
     answers, fitted = measures.attack(seen, names, chosen.attack, settings.seed, settings.compat.leaks == "faithful")
-    numbers = measures.measure(answers, target, chosen.confidence_level)
+    numbers = measures.measure_features(answers, target, chosen.confidence_level)
     found = {
-        name: measures.Measured(name, numbers[name], fitted[name], one.score, one.probability)
+        name: measures.FeatureMetrics(name, numbers[name], fitted[name], one.score, one.probability)
         for name, one in answers.items()
     }
     distance = features.compute(target.original, target.unlearned, "l2_distance")[:, 0]

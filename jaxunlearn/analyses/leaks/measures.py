@@ -27,7 +27,7 @@ RANGES = {"auc": (0.0, 1.0), "accuracy": (0.0, 1.0), "tpr_at_fpr_1e-2": (0.0, 1.
 STATISTICS = tuple(RANGES)
 
 
-class Measured(NamedTuple):
+class FeatureMetrics(NamedTuple):
     """What one feature gives away.
 
     Attributes:
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
     """
 
     name: str
-    numbers: dict[str, Finding]
+    metrics: dict[str, Finding]
     shadow_auc: float
     score: np.ndarray
     probability: np.ndarray
@@ -55,14 +55,14 @@ class Leaks(NamedTuple):
       chosen: the feature that was chosen beforehand.
     """
 
-    features: dict[str, Measured]
+    features: dict[str, FeatureMetrics]
     distance: np.ndarray
     given: LeakInputs
     inputs: LeakInputs
     attack: str
     defence: str
-    level: float
-    chosen: str
+    confidence_level: float
+    report_feature: str
 
 
 def published(side: Side, defence: str, top_k: int, temperature: float) -> Side:
@@ -103,13 +103,15 @@ def attack(
     return answers, {name: float(np.mean(values)) for name, values in fitted.items()}
 
 
-def measure(answers: Mapping[str, "classifiers.Answers"], side: Side, level: float) -> dict[str, dict[str, Finding]]:
+def measure_features(
+    answers: Mapping[str, "classifiers.Answers"], side: Side, confidence_level: float
+) -> dict[str, dict[str, Finding]]:
     """Numbers of every feature against the classical attack.
 
     Args:
       answers: feature -> on the target records; must hold the classical attack.
       side: the target side.
-      level: of the intervals.
+      confidence_level: of the intervals.
 
     Returns:
       feature -> statistic -> Finding; NaN intervals with a single unit.
@@ -128,11 +130,11 @@ def measure(answers: Mapping[str, "classifiers.Answers"], side: Side, level: flo
         for column, statistic in enumerate(STATISTICS):
             value = float(whole[place, column])
             own = intervals.jackknife_within(
-                value, np.asarray([one[place, column] for one in without]), level, RANGES[statistic]
+                value, np.asarray([one[place, column] for one in without]), confidence_level, RANGES[statistic]
             )
             found[name][statistic] = Finding(
-                value, own.low, own.high, intervals.spread(np.asarray([one[place, column] for one in apart])),
-                metric=statistic, n=len(units), level=level, of=name, against=features.CLASSICAL,
+                value, own.low, own.high, intervals.std(np.asarray([one[place, column] for one in apart])),
+                metric=statistic, n=len(units), confidence_level=confidence_level, of=name, against=features.CLASSICAL,
                 method=f"delete-one jackknife over {len(units)} {what}",
             )  # fmt: skip
     return found

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.analyses.leaks.measures import STATISTICS, Leaks, Measured
+from jaxunlearn.analyses.leaks.measures import STATISTICS, FeatureMetrics, Leaks
 from jaxunlearn.attacks.leaks import features
 from jaxunlearn.metrics import roc
 from jaxunlearn.metrics.registry import METRICS
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.figures import pair_figures
 from jaxunlearn.report.section import Section
@@ -27,9 +27,9 @@ FILES = (
 )
 
 
-def headline(found: Leaks) -> Measured:
+def report_metrics(found: Leaks) -> FeatureMetrics:
     """The feature chosen beforehand; of a threshold attack, which does not know all, the distance."""
-    return found.features.get(found.chosen) or next(iter(found.features.values()))
+    return found.features.get(found.report_feature) or next(iter(found.features.values()))
 
 
 def summary(found: Leaks) -> tuple[tuple[str, str], ...]:
@@ -39,28 +39,28 @@ def summary(found: Leaks) -> tuple[tuple[str, str], ...]:
 
 def asked(found: Leaks) -> str:
     """What the attacker knows and wants."""
-    target, main = found.inputs.target, headline(found)
+    target, main = found.inputs.target, report_metrics(found)
     deleted, known = int(target.deleted.sum()), len(found.inputs.shadow.deleted)
-    others = formats.count(len(target.deleted) - deleted)
+    others = number_format.count(len(target.deleted) - deleted)
     shown = "" if found.defence == "none" else f" What is published of them is defended ({found.defence})."
     private = found.inputs.about.get("privacy", "")
     shown += f" The models are trained with differential privacy: {private}." if private else ""
     foreign = "other models" if "shadow side" in found.inputs.about else "models of its own"
     return (
         f"Someone sees the answers of a model before and after records were deleted from it.{shown} Can this person "
-        f"tell {formats.count(deleted)} deleted records from {others} that nobody trained on? The attack is a "
-        f"{ATTACKS[found.attack]} trained on {formats.count(known)} records of {foreign}; the feature "
+        f"tell {number_format.count(deleted)} deleted records from {others} that nobody trained on? The attack is a "
+        f"{ATTACKS[found.attack]} trained on {number_format.count(known)} records of {foreign}; the feature "
         f"{main.name} was chosen before any number was seen."
     )
 
 
 def in_words(found: Leaks) -> str:
     """The answer: the pair against the original alone."""
-    main, base = headline(found), found.features[features.CLASSICAL]
-    gain = main.numbers["gain"]
-    first = f"AUC {formats.bare(base.numbers['auc'])} from the original alone"
-    second = f"{formats.bare(main.numbers['auc'])} from both versions ({main.name})"
-    units = f"{formats.rate(found.level)} intervals, {gain.method}"
+    main, base = report_metrics(found), found.features[features.CLASSICAL]
+    gain = main.metrics["gain"]
+    first = f"AUC {number_format.bare(base.metrics['auc'])} from the original alone"
+    second = f"{number_format.bare(main.metrics['auc'])} from both versions ({main.name})"
+    units = f"{number_format.rate(found.confidence_level)} intervals, {gain.method}"
     if math.isnan(gain.low):
         return f"The attack has {first} and {second}, without intervals: give the record sets of more than one model."
     if gain.low > 0:
@@ -69,18 +69,19 @@ def in_words(found: Leaks) -> str:
         verb = "Seeing both versions is worth less than the original alone"
     else:
         verb = "Seeing both versions is not distinguishable from seeing the original alone"
-    sentences = [f"{verb}: {first}, {second}, a difference of {formats.bare(gain, signed=True)} ({units})."]
-    rate = main.numbers["tpr_at_fpr_1e-2"]
+    sentences = [f"{verb}: {first}, {second}, a difference of {number_format.bare(gain, signed=True)} ({units})."]
+    rate = main.metrics["tpr_at_fpr_1e-2"]
     sentences.append(
-        f"With one false alarm in a hundred it recognises {formats.rate(rate.value)} of the deleted records. For "
-        f"{formats.rate(main.numbers['deg_count'].value)} of all records the attacker is surer of the truth than with "
+        f"With one false alarm in a hundred it recognises {number_format.rate(rate.value)} of the deleted records. For "
+        f"{number_format.rate(main.metrics['deg_count'].value)} of all records the attacker is surer of the truth "
+        "than with "
         f"the original alone."
     )
     others = {name: one for name, one in found.features.items() if name not in (main.name, features.CLASSICAL)}
     if others:
-        best = max(others, key=lambda name: others[name].numbers["auc"].value)
-        if others[best].numbers["auc"].value > main.numbers["auc"].value:
-            shown = formats.bare(others[best].numbers["auc"])
+        best = max(others, key=lambda name: others[name].metrics["auc"].value)
+        if others[best].metrics["auc"].value > main.metrics["auc"].value:
+            shown = number_format.bare(others[best].metrics["auc"])
             sentences.append(f"The best of {len(others) + 1} features, a maximum that flatters: {best}, AUC {shown}.")
     return " ".join(sentences)
 
@@ -91,8 +92,8 @@ def not_found(found: Leaks) -> str:
     negatives = int((~target.deleted).sum())
     if negatives < 1000:
         said.append(
-            f"{formats.count(negatives)} records that nobody trained on show false alarm rates in steps of "
-            f"1/{formats.count(negatives)}: nothing is known of rarer ones."
+            f"{number_format.count(negatives)} records that nobody trained on show false alarm rates in steps of "
+            f"1/{number_format.count(negatives)}: nothing is known of rarer ones."
         )
     if target.unit is None:
         said.append(
@@ -113,7 +114,7 @@ def not_found(found: Leaks) -> str:
 
 def action(found: Leaks) -> str:
     """What follows for the owner of the model."""
-    gain, auc = (headline(found).numbers[name] for name in ("gain", "auc"))
+    gain, auc = (report_metrics(found).metrics[name] for name in ("gain", "auc"))
     leaks = auc.low > 0.5 and gain.low > 0
     if math.isnan(gain.low):
         return "Measure several record sets (target_set), so that the difference has an interval."
@@ -127,8 +128,9 @@ def action(found: Leaks) -> str:
     if auc.low > 0.5:
         return "Not the deletion, but the original alone gives records away: look at its overfitting first."
     return (
-        f"This attack shows no leak: its AUC is at most {formats.number(auc.high, bare=True)} "
-        f"({formats.rate(found.level)} interval). That is no proof that nothing leaks: try other attacks (--attack=rf, "
+        f"This attack shows no leak: its AUC is at most {number_format.number(auc.high, bare=True)} "
+        f"({number_format.rate(found.confidence_level)} interval). That is no proof that nothing leaks: try other "
+        "attacks (--attack=rf, "
         "lr, mlp, threshold) and more records before relying on it."
     )
 
@@ -145,7 +147,7 @@ def sections(found: Leaks) -> list[Section]:
 def _features(found: Leaks) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for name, one in found.features.items():
-        numbers = one.numbers
+        numbers = one.metrics
         rows.append((
             name, numbers["auc"], numbers["gain"] if name != features.CLASSICAL else "", numbers["accuracy"],
             numbers["tpr_at_fpr_1e-2"], numbers["deg_count"] if name != features.CLASSICAL else "",
@@ -153,7 +155,7 @@ def _features(found: Leaks) -> Section:
         ))  # fmt: skip
     repeats = len(np.unique(found.inputs.target.repeat))
     spread = f"± standard deviation over {repeats} repeats; " if repeats > 1 else ""
-    units = f"{formats.rate(found.level)} interval over {headline(found).numbers['auc'].n} units"
+    units = f"{number_format.rate(found.confidence_level)} interval over {report_metrics(found).metrics['auc'].n} units"
     caption = (
         f"Target records; {spread}[{units}]. "
         f"{features.CLASSICAL} sees the original alone; gain = AUC minus its AUC. DegCount = share of records of whose "
@@ -169,7 +171,7 @@ def _features(found: Leaks) -> Section:
         points = roc.curve(one.score[first], target.deleted[first])
         curves[name] = (points.fpr, points.tpr, roc.area(points))
     floor = min(0.1, 1 / max(int((~target.deleted[first]).sum()), 1))
-    findings = tuple(finding for one in found.features.values() for finding in one.numbers.values())
+    findings = tuple(finding for one in found.features.values() for finding in one.metrics.values())
     text = f"The attack is a {ATTACKS[found.attack]} per feature, trained on shadow records."
     return Section("leaks_features", "What do both versions together reveal?", text, table,
                    pair_figures.roc(curves, floor), findings)  # fmt: skip
@@ -203,7 +205,7 @@ def _overfitting(found: Leaks) -> Section:
 
 def records_table(found: Leaks, most: int = 0) -> Table:
     """Target records by how sure the attacker is that they were deleted; `most` of them, 0 = all."""
-    target, main, base = found.inputs.target, headline(found), found.features[features.CLASSICAL]
+    target, main, base = found.inputs.target, report_metrics(found), found.features[features.CLASSICAL]
     names = target.ids if target.ids is not None else np.arange(len(target.deleted))
     unit = target.unit if target.unit is not None else np.full(len(names), -1)
     order = np.argsort(-main.score, kind="stable")
@@ -219,7 +221,7 @@ def records_table(found: Leaks, most: int = 0) -> Table:
 
 
 def _records(found: Leaks) -> Section:
-    main, target = headline(found), found.inputs.target
+    main, target = report_metrics(found), found.inputs.target
     order = np.argsort(-main.score, kind="stable")[:SHOWN]
     right = int(target.deleted[order].sum())
     text = f"Of the {len(order)} records that the attacker is surest of, {right} were deleted. All are in leaks.csv."
@@ -231,11 +233,11 @@ def _records(found: Leaks) -> Section:
 def plain(found: Leaks) -> dict[str, Any]:
     """What leaks.json holds."""
     return {
-        "attack": found.attack, "defence": found.defence, "chosen": headline(found).name,
+        "attack": found.attack, "defence": found.defence, "chosen": report_metrics(found).name,
         "records": {"shadow": len(found.inputs.shadow.deleted), "target": len(found.inputs.target.deleted)},
         "features": {
             name: {
-                **{key: [one.numbers[key].value, one.numbers[key].low, one.numbers[key].high, one.numbers[key].spread]
+                **{key: [one.metrics[key].value, one.metrics[key].low, one.metrics[key].high, one.metrics[key].std]
                    for key in STATISTICS},
                 "shadow_auc": one.shadow_auc,
             }

@@ -24,18 +24,21 @@ def analyse(given: ReminiscenceInputs, settings: Settings, context: Context) -> 
         trials[title] = load()
         attacks[title] = measures.attack(
             trials[title], title, threshold=chosen.threshold, break_ties=chosen.break_ties,
-            first_rate=chosen.learning_rates[0], level=chosen.confidence_level,
+            first_rate=chosen.learning_rates[0], confidence_level=chosen.confidence_level,
         )  # fmt: skip
     control = trials[given.control].trials if given.control else None
     if control is not None:
         others = {name: one.trials for name, one in trials.items() if name != given.control and one.trials is not None}
         judged = sum(name != "original" for name in others)
         units = np.unique(np.concatenate([control.unit, *(own.unit for own in others.values())]))
-        level = 1 - (1 - chosen.confidence_level) / max(judged, 1)  # for all together, by Bonferroni
+        confidence_level = 1 - (1 - chosen.confidence_level) / max(judged, 1)  # for all together, by Bonferroni
         for name, own in others.items():
             values = measures.against(attacks[name], own, attacks[given.control], control, units)
-            numbers = {**attacks[name].numbers, "rea_excess": measures.excess(values, level, name, given.control)}
-            attacks[name] = attacks[name]._replace(numbers=numbers, excess=values)
+            numbers = {
+                **attacks[name].metrics,
+                "rea_excess": measures.excess(values, confidence_level, name, given.control),
+            }
+            attacks[name] = attacks[name]._replace(metrics=numbers, excess=values)
     return Reminiscence(
         attacks, given.control, trials, chosen.threshold, chosen.confidence_level, dict(given.about)
     )  # fmt: skip

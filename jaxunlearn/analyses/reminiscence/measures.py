@@ -51,7 +51,7 @@ class Attack(NamedTuple):
       membership: sample-wise, before and after -> AUC; empty where there is none.
     """
 
-    numbers: dict[str, Finding]
+    metrics: dict[str, Finding]
     scores: np.ndarray
     whole: np.ndarray
     called: np.ndarray
@@ -130,7 +130,7 @@ def judge(trials: Trials, scores: np.ndarray, steps: np.ndarray, units: np.ndarr
 
 
 def attack(
-    found: Attacked, of: str, *, threshold: float, break_ties: bool, first_rate: float, level: float
+    found: Attacked, of: str, *, threshold: float, break_ties: bool, first_rate: float, confidence_level: float
 ) -> Attack:  # fmt: skip
     """Numbers of one role with intervals over forget sets.
 
@@ -140,9 +140,9 @@ def attack(
       threshold: accuracy at which probes count as learned.
       break_ties: whether mean accuracies decide between trials of the same step.
       first_rate: see `judge`.
-      level: of the intervals.
+      confidence_level: of the intervals.
     """
-    extra = {} if found.membership is None else membership(found.membership, of, level)
+    extra = {} if found.membership is None else membership(found.membership, of, confidence_level)
     trials = found.trials
     if trials is None:
         none = np.zeros(0, bool)
@@ -158,7 +158,8 @@ def attack(
         means += [judge(trials, scores, steps, units[units != unit], first_rate).table.mean(0) for unit in units]
     stacked = np.asarray(means)
     numbers = {
-        name: _finding(name, stacked[:, column], of, level, len(units)) for column, name in enumerate(STATISTICS)
+        name: _finding(name, stacked[:, column], of, confidence_level, len(units))
+        for column, name in enumerate(STATISTICS)
     }
     values, counts = np.unique(whole.rates, return_counts=True)
     rate = float(values[counts.argmax()])
@@ -199,45 +200,45 @@ def against(own: Attack, trials: Trials, control: Attack, reference: Trials, uni
     return values
 
 
-def least_sets(level: float) -> int:
-    """Returns the number of forget sets from which on a comparison with the control may be decided at `level`.
+def least_sets(confidence_level: float) -> int:
+    """Returns the fewest forget sets that can decide a comparison with the control at `confidence_level`.
 
     A model as good as the control is above it in all of R sets with probability 2**-R. Where a class takes to one model
     more than to another by chance, the AUCs of a set are close to 0 or 1, and a few that agree have next to no spread:
     with fewer sets an interval by Student's t would exclude 0.5 several times too often.
     """
-    return 1 + math.ceil(-math.log2(1 - level) - 1e-9)
+    return 1 + math.ceil(-math.log2(1 - confidence_level) - 1e-9)
 
 
-def excess(values: np.ndarray, level: float, of: str, control: str) -> Finding:
+def excess(values: np.ndarray, confidence_level: float, of: str, control: str) -> Finding:
     """The mean of `against` over forget sets, with its interval; NaN ends of fewer than `least_sets`."""
     known = values[np.isfinite(values)]
     without = [np.delete(known, place).mean() for place in range(len(known))] if len(known) > 1 else []
     stacked = np.asarray([known.mean() if len(known) else np.nan, *without])
-    found = _finding("rea_excess", stacked, of, level, len(known), control)
-    if len(known) < least_sets(level):
+    found = _finding("rea_excess", stacked, of, confidence_level, len(known), control)
+    if len(known) < least_sets(confidence_level):
         found = dataclasses.replace(found, low=float("nan"), high=float("nan"))
     return found
 
 
-def _finding(name: str, values: np.ndarray, of: str, level: float, count: int, control: str = "") -> Finding:
+def _finding(name: str, values: np.ndarray, of: str, confidence_level: float, count: int, control: str = "") -> Finding:
     """`values`: [1 + R] the statistic of all sets, and without each."""
     value, without = float(values[0]), values[1:]
-    found = intervals.jackknife_within(value, without, level, RANGES[name])
+    found = intervals.jackknife_within(value, without, confidence_level, RANGES[name])
     return Finding(
-        value, found.low, found.high, metric=name, n=count, level=level, of=of, against=control,
+        value, found.low, found.high, metric=name, n=count, confidence_level=confidence_level, of=of, against=control,
         method=f"delete-one jackknife over {count} forget sets",
     )  # fmt: skip
 
 
-def membership(found: Membership, of: str, level: float) -> dict[str, Finding]:
+def membership(found: Membership, of: str, confidence_level: float) -> dict[str, Finding]:
     """AUC of LiRA on single rows, mean over forget sets: the model as it is, and fine-tuned on retained rows."""
     numbers = {}
     for name, scores in (("auc_before", found.before), ("auc_after", found.after)):
         values = [
             roc.auc(scores[found.unit == unit], found.forgotten[found.unit == unit]) for unit in np.unique(found.unit)
         ]
-        numbers[name] = intervals.mean(np.asarray(values), metric=name, of=of, level=level)
+        numbers[name] = intervals.mean(np.asarray(values), metric=name, of=of, confidence_level=confidence_level)
     return numbers
 
 

@@ -10,7 +10,7 @@ from jaxunlearn.analyses.reminiscence import measures
 from jaxunlearn.analyses.reminiscence.measures import STATISTICS, Attack
 from jaxunlearn.metrics.registry import METRICS
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.figures import relearning_figures
 from jaxunlearn.report.section import Section
@@ -32,14 +32,14 @@ class Reminiscence(NamedTuple):
       roles: title -> Attack, in the order of the tables; control: title of the retrained models, or "".
       trials: title -> what was attacked, for the file of results.
       threshold: accuracy at which a probe set counts as learned.
-      level: of intervals; about: provenance, empty for a user's arrays.
+      confidence_level: of intervals; about: provenance, empty for a user's arrays.
     """
 
     roles: dict[str, Attack]
     control: str
     trials: dict[str, Any]
     threshold: float
-    level: float
+    confidence_level: float
     about: dict[str, str]
 
 
@@ -52,7 +52,7 @@ def judged(found: Reminiscence) -> dict[str, Finding]:
     for name, attack in found.roles.items():
         if name in (*KNOWN, found.control):
             continue
-        number = attack.numbers.get("rea_excess") or attack.numbers.get("auc")
+        number = attack.metrics.get("rea_excess") or attack.metrics.get("auc")
         if number is not None:
             shown[name] = number
     return shown
@@ -60,7 +60,7 @@ def judged(found: Reminiscence) -> dict[str, Finding]:
 
 def least_sets(found: Reminiscence) -> int:
     """The number of forget sets that a comparison with the control needs; 0 without comparisons."""
-    levels = [number.level for number in judged(found).values() if number.metric == "rea_excess"]
+    levels = [number.confidence_level for number in judged(found).values() if number.metric == "rea_excess"]
     return measures.least_sets(max(levels)) if levels else 0
 
 
@@ -104,10 +104,10 @@ def _class_wise(found: Reminiscence) -> list[str]:
     shown = judged(found)
     sentences = []
     control = found.roles.get(found.control)
-    if control is not None and "rea_accuracy" in control.numbers:
+    if control is not None and "rea_accuracy" in control.metrics:
         sentences.append(
             f"On retrained models, which never saw the class, the attack is right in "
-            f"{formats.bare(control.numbers['rea_accuracy'])} of trials (balanced; guessing: .5)."
+            f"{number_format.bare(control.metrics['rea_accuracy'])} of trials (balanced; guessing: .5)."
         )
     groups = {kind: [name for name, number in shown.items() if verdict(number) == kind]
               for kind in ("residual", "nothing shown", "not known")}  # fmt: skip
@@ -126,16 +126,16 @@ def _class_wise(found: Reminiscence) -> list[str]:
 
 
 def _of(found: Reminiscence, name: str) -> str:
-    return formats.bare(judged(found)[name])
+    return number_format.bare(judged(found)[name])
 
 
 def _meaning(found: Reminiscence, count: int, has_control: bool) -> str:
     """What the numbers in brackets are."""
-    level = formats.rate(found.level)
+    confidence_level = number_format.rate(found.confidence_level)
     if not has_control:
-        return f"In brackets the AUC against unseen classes, .5 = no sooner ({level} intervals)."
+        return f"In brackets the AUC against unseen classes, .5 = no sooner ({confidence_level} intervals)."
     for_all = f", for all {count} together" if count > 1 else ""
-    return f"In brackets the AUC against retrained models, .5 = no sooner ({level} intervals{for_all})."
+    return f"In brackets the AUC against retrained models, .5 = no sooner ({confidence_level} intervals{for_all})."
 
 
 def _sample_wise(found: Reminiscence) -> list[str]:
@@ -143,7 +143,8 @@ def _sample_wise(found: Reminiscence) -> list[str]:
     if not rows:
         return []
     each = [
-        f"{name} {formats.bare(numbers['auc_before'])} as it is, {formats.bare(numbers['auc_after'])} after fine-tuning"
+        f"{name} {number_format.bare(numbers['auc_before'])} as it is, {number_format.bare(numbers['auc_after'])} "
+        "after fine-tuning"
         for name, numbers in rows.items()
     ]
     return [f"AUC with which LiRA tells forgotten rows from rows nobody trained on: {'; '.join(each)}."]
@@ -153,7 +154,7 @@ def not_found(found: Reminiscence) -> str:
     """The limits of these trials and of this attacker."""
     sentences = []
     if any(attack.curve is not None for attack in found.roles.values()):
-        sets = max((number.n or 0) for attack in found.roles.values() for number in attack.numbers.values())
+        sets = max((number.n or 0) for attack in found.roles.values() for number in attack.metrics.values())
         sentences.append(
             f"Intervals are over {sets} forget set{'s' if sets != 1 else ''}"
             + (": with one there is no other model to fit a decision on." if sets == 1 else ".")
@@ -223,21 +224,22 @@ def _attacks(found: Reminiscence) -> Section:
     names = [name for name, attack in found.roles.items() if attack.curve is not None]
     rows: list[tuple[Cell, ...]] = []
     for name in names:
-        numbers = found.roles[name].numbers
+        numbers = found.roles[name].metrics
         rows.append((name, numbers.get("rea_excess", ""), *(numbers[one] for one in STATISTICS)))
-    count = max(found.roles[name].numbers["auc"].n or 0 for name in names)
+    count = max(found.roles[name].metrics["auc"].n or 0 for name in names)
     caption = (
-        f"[{formats.rate(found.level)} interval over {count} forget sets]. AUC vs retrained = trials of the forgotten "
+        f"[{number_format.rate(found.confidence_level)} interval over {count} forget sets]. AUC vs retrained = "
+        "trials of the forgotten "
         "class against the same trials on the retrained model of the same set, each measured from the unseen "
         "classes on its own model; intervals for all models together. ReA accuracy = forgotten against unseen "
         "classes, balanced, decision fitted on other sets' models; published = best threshold and rate on these very "
         "trials; steps = mean over sets of the median step at which "
-        f"{formats.rate(found.threshold)} of the probes are recognised. High = more is left; .5 = nothing."
+        f"{number_format.rate(found.threshold)} of the probes are recognised. High = more is left; .5 = nothing."
     )
     header = ("models", *(METRICS[name].title for name in ("rea_excess", *STATISTICS)))
     table = Table("", caption, header, tuple(rows), baselines=(*KNOWN, found.control))
     curves = {name: found.roles[name].curve for name in names}
-    findings = tuple(number for name in names for number in found.roles[name].numbers.values())
+    findings = tuple(number for name in names for number in found.roles[name].metrics.values())
     text = "What was forgotten in name only is recognised after fewer steps than a class that no model ever saw."
     return Section("reminiscence_attack", "Is the forgotten class relearned too soon?", text, table,
                    relearning_figures.trajectories(curves), findings)  # fmt: skip
@@ -255,7 +257,8 @@ def _recovery(found: Reminiscence) -> Section:
     header = ("models", "before", "after", "highest", "half came back in", "median steps")
     steps = max(recovery.accuracy.shape[1] for recovery in lines.values())
     caption = (
-        f"Accuracy on forgotten rows while the model is fine-tuned for {formats.count(int(steps))} steps on retained "
+        f"Accuracy on forgotten rows while the model is fine-tuned for {number_format.count(int(steps))} steps on "
+        "retained "
         "rows alone; means over forget sets; steps until half of the forgotten rows are recognised, of the sets where "
         "that happened."
     )
@@ -280,7 +283,8 @@ def _membership(found: Reminiscence) -> Section:
             rows.append((name, attack.membership["auc_before"], attack.membership["auc_after"]))
             findings += attack.membership.values()
     caption = (
-        f"AUC of LiRA, forgotten rows against rows that nobody trained on; [{formats.rate(found.level)} interval over "
+        "AUC of LiRA, forgotten rows against rows that nobody trained on; "
+        f"[{number_format.rate(found.confidence_level)} interval over "
         "forget sets]. Retrained models never saw the forgotten rows: .5 is expected there."
     )
     header = ("models", *(METRICS[name].title for name in ("auc_before", "auc_after")))
@@ -296,11 +300,11 @@ def plain(found: Reminiscence) -> dict[str, Any]:
         return {name: [one.value, one.low, one.high] for name, one in findings}
 
     return {
-        "control": found.control, "level": found.level, "threshold": found.threshold,
+        "control": found.control, "confidence_level": found.confidence_level, "threshold": found.threshold,
         "roles": {
             name: {
                 "trials": list(attack.trials),
-                **numbers(list(attack.numbers.items())), **numbers(list(attack.membership.items())),
+                **numbers(list(attack.metrics.items())), **numbers(list(attack.membership.items())),
                 **({} if attack.curve is None else {"rate": attack.curve.rate}),
                 **({} if attack.recovery is None else {"steps_until_back": measures.returned_after(attack.recovery)
                                                        .tolist()}),

@@ -23,7 +23,7 @@ from jaxunlearn.attacks.extraction import losses
 from jaxunlearn.attacks.extraction import options as option
 from jaxunlearn.attacks.extraction.options import PUBLISHED, Options
 from jaxunlearn.attacks.extraction.victims import Victim
-from jaxunlearn.population import Batch, Clock, Metrics, State, Task, recipe
+from jaxunlearn.population import Batch, Metrics, State, StepInfo, Task, recipe
 
 Tree = Any
 Inputs = Callable[[jax.Array], jax.Array]
@@ -57,10 +57,10 @@ def task(
     option.check(options)
     of_clone, of_generator = option.clone_recipe(options), option.generator_recipe(options)
 
-    def make(params: Tree, statistics: Tree, latents: jax.Array) -> tuple[jax.Array, Tree]:
+    def make_task(params: Tree, model_state: Tree, latents: jax.Array) -> tuple[jax.Array, Tree]:
         """Inputs before the tanh, and the generator's statistics afterwards."""
-        variables = {"params": params, **statistics}
-        made, moved = generator.apply(variables, latents, train=True, mutable=list(statistics))
+        variables = {"params": params, **model_state}
+        made, moved = generator.apply(variables, latents, train=True, mutable=list(model_state))
         return jnp.asarray(made), dict(moved)
 
     def noise(key: jax.Array) -> jax.Array:
@@ -81,10 +81,10 @@ def task(
 
     def generator_step(state: State, key: jax.Array, factor: jax.Array, constants: Tree) -> State:
         def run(params: Tree) -> tuple[jax.Array, Tree]:
-            return make(params, state.statistics["generator"], noise(keys.stream(key, "latents")))
+            return make_task(params, state.model_state["generator"], noise(keys.stream(key, "latents")))
 
-        raw, pull_back, statistics = jax.vjp(run, state.params["generator"], has_aux=True)
-        known = {"params": state.params["clone"], **state.statistics["clone"]}
+        raw, pull_back, model_state = jax.vjp(run, state.params["generator"], has_aux=True)
+        known = {"params": state.params["clone"], **state.model_state["clone"]}
 
         def objective(values: jax.Array) -> jax.Array:
             inputs = to_inputs(jnp.tanh(values))
@@ -96,18 +96,18 @@ def task(
         classes = jax.eval_shape(victim, constants, raw).shape[-1]
         gradient = gradient * losses.published_factor(options.loss, options.batch, classes)
         (gradients,) = pull_back(gradient)
-        return _moved(state, "generator", gradients, statistics, of_generator, factor)
+        return _moved(state, "generator", gradients, model_state, of_generator, factor)
 
     def clone_step(
         state: State, key: jax.Array, factor: jax.Array, constants: Tree
     ) -> tuple[State, tuple[jax.Array, jax.Array]]:
-        raw, statistics = make(state.params["generator"], state.statistics["generator"], noise(key))
+        raw, model_state = make_task(state.params["generator"], state.model_state["generator"], noise(key))
         inputs = jax.lax.stop_gradient(to_inputs(jnp.tanh(raw)))
         answers = victim(constants, inputs)
-        state = state._replace(statistics={**state.statistics, "generator": statistics})
+        state = state._replace(model_state={**state.model_state, "generator": model_state})
 
         def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
-            own = state.statistics["clone"]
+            own = state.model_state["clone"]
             logits, moved = clone.apply(
                 {"params": params, **own}, inputs, train=True, mutable=list(own),
                 rngs={"dropout": keys.stream(key, "dropout")},
@@ -120,10 +120,10 @@ def task(
         return _moved(state, "clone", gradients, moved, of_clone, factor), (loss, agreed)
 
     def step(
-        state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Tree
+        state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Tree
     ) -> tuple[State, Metrics]:
         del batches  # they only count the iterations
-        factor = recipe.rate(of_clone, clock.epoch, clock.fraction)
+        factor = recipe.rate(of_clone, step_info.epoch, step_info.fraction)
         with jax.default_matmul_precision("highest"):
 
             def improve(state: State, number: jax.Array) -> tuple[State, None]:
@@ -149,14 +149,14 @@ def task(
     return Task(init, step, predict, view, is_right)
 
 
-def _moved(state: State, name: str, gradients: Tree, statistics: Tree, train: Any, factor: jax.Array) -> State:
+def _moved(state: State, name: str, gradients: Tree, model_state: Tree, train: Any, factor: jax.Array) -> State:
     """The state after one optimizer step of one of its two networks."""
     transform = recipe.transform(train, train.learning_rate * factor, train.weight_decay)
     updates, optimizer = transform.update(gradients, state.optimizer[name], state.params[name])
     params = jax.tree.map(lambda value, update: value + update, state.params[name], updates)
     return State(
         {**state.params, name: params},
-        {**state.statistics, name: statistics},
+        {**state.model_state, name: model_state},
         {**state.optimizer, name: optimizer},
     )
 
@@ -216,7 +216,7 @@ def job(
         steps=len(steps),
         held_out=held_out,
         held_out_batch=options.batch,
-        fixed=("steps",),
+        unshuffled=("steps",),
     )
 
 

@@ -187,8 +187,8 @@ def _network(shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, fai
         constants={"learning_rate": np.full(attacks, 0.01, np.float32), "weight_decay": np.zeros(attacks, np.float32)},
         steps=population.steps_per_epoch(stream, 200), held_out=population.from_membership(best),
     )  # fmt: skip
-    lifting = population.make("vmap", devices=1)
-    *_, latest = population.train(job, population.Resident(data, labels), EPOCHS, lifting)
+    mapping = population.make_mapping("vmap", devices=1)
+    *_, latest = population.train(job, population.DeviceDataset(data, labels), EPOCHS, mapping)
     variables = latest.carry.best
     answers = jax.vmap(lambda own, queries: jax.nn.softmax(task.predict(own, queries))[:, 1])
     known_p, asked_p = (np.asarray(answers(variables, jnp.asarray(table))) for table in (known, asked))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.population import Batch, Clock, Metrics, State, Task
+from jaxunlearn.population import Batch, Metrics, State, StepInfo, Task
 
 STEPS = 40
 PRODUCTS = 60  # of conjugate gradients in one step
@@ -188,9 +188,9 @@ def task(num_classes: int, example: jax.ShapeDtypeStruct) -> Task:
         return State(zeros._asdict(), {}, {})
 
     def step(
-        state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Any
+        state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Any
     ) -> tuple[State, Metrics]:
-        del clock, key, constants
+        del step_info, key, constants
         batch = batches["train"]
         inputs = batch.inputs.astype(jnp.float32)
         model = fit(inputs, batch.labels, batch.weights, num_classes)

@@ -21,7 +21,7 @@ from jaxunlearn import checks, errors
 CASES = ("in_out", "in_in", "multi_version")
 
 
-class Pools(NamedTuple):
+class SideRows(NamedTuple):
     """Row numbers of one side: positive [P], negative [n], replace [r]; disjoint."""
 
     positive: np.ndarray
@@ -72,19 +72,19 @@ def split(rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.
     return rows[order[taken:]], rows[order[:taken]]
 
 
-def pools(num_rows: int) -> tuple[Pools, Pools]:
+def pools(num_rows: int) -> tuple[SideRows, SideRows]:
     """Returns the pools of the shadow and of the target side; a function of the number of rows alone."""
 
-    def of_side(rows: np.ndarray) -> Pools:
+    def of_side(rows: np.ndarray) -> SideRows:
         positive, rest = split(rows, 0.2, 100)
         negative, replace = split(rest, 0.15, 0)
-        return Pools(positive, negative, replace)
+        return SideRows(positive, negative, replace)
 
     shadow, target = split(np.arange(num_rows), 0.5, 100)
     return of_side(shadow), of_side(target)
 
 
-def check(sizes: Sizes, pool: Pools, case: str = "in_out", online: bool = False, side: str = "shadow") -> None:
+def check(sizes: Sizes, pool: SideRows, case: str = "in_out", online: bool = False, side: str = "shadow") -> None:
     """Refuses sizes that a side cannot have.
 
     Raises:
@@ -137,7 +137,7 @@ def _check_sisa(sizes: Sizes, case: str, online: bool) -> None:
 
 
 def draw(
-    pool: Pools, sizes: Sizes, generator: np.random.RandomState, later: np.random.RandomState, *,
+    pool: SideRows, sizes: Sizes, generator: np.random.RandomState, later: np.random.RandomState, *,
     case: str = "in_out", online: bool = False,
 ) -> SidePlan:  # fmt: skip
     """Draws the plan of one side.

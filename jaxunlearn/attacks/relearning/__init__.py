@@ -12,7 +12,7 @@ What trains is imported by its own name (`running`, `reminiscence`), so that jud
 Source: "Reminiscence Attack on Residuals", ICCV 2025, repositories OUR (`rea.py`) and Over-unlearningAndReplay.
 """
 
-from jaxunlearn.attacks.relearning.deciding import Decision, Judged, choose, decide, judge
+from jaxunlearn.attacks.relearning.deciding import Decision, JudgedTrials, choose, decide, judge
 from jaxunlearn.attacks.relearning.plan import Trials, crossed, draw
 from jaxunlearn.attacks.relearning.scoring import first_steps, scores, smoothed
 

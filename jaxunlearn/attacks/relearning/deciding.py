@@ -28,7 +28,7 @@ class Decision(NamedTuple):
     shadow_accuracy: float
 
 
-class Judged(NamedTuple):
+class JudgedTrials(NamedTuple):
     """How a decision does on trials that it was not fitted on: each a fraction in [0, 1]."""
 
     balanced_accuracy: float
@@ -80,7 +80,7 @@ def decide(decision: Decision, scores: np.ndarray) -> np.ndarray:
     return decision.direction * np.asarray(scores, np.float64) > decision.direction * decision.threshold
 
 
-def judge(decision: Decision, scores: np.ndarray, truth: np.ndarray) -> Judged:
+def judge(decision: Decision, scores: np.ndarray, truth: np.ndarray) -> JudgedTrials:
     """Returns how a decision does on other trials at its learning rate; `truth` [n] bool, True = forgotten.
 
     Raises:
@@ -91,4 +91,4 @@ def judge(decision: Decision, scores: np.ndarray, truth: np.ndarray) -> Judged:
     if truth.all() or not truth.any():
         raise errors.DataError("the trials are all of one kind; a balanced accuracy needs both.")
     hits, alarms = float(called[truth].mean()), float(called[~truth].mean())
-    return Judged((hits + 1 - alarms) / 2, hits, alarms)
+    return JudgedTrials((hits + 1 - alarms) / 2, hits, alarms)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.attacks.relearning import running
-from jaxunlearn.population import Lifting, Resident
+from jaxunlearn.population import DeviceDataset, MemberMapping
 
 Tree = Any
 
@@ -21,10 +21,10 @@ def reminisce(
     module: running.Module,
     prepare: running.Prepare,
     victims: Tree,
-    data: Resident,
+    data: DeviceDataset,
     retain: Sequence[np.ndarray],
     watched: Sequence[np.ndarray],
-    lifting: Lifting,
+    mapping: MemberMapping,
     *,
     key: jax.Array,
     stages: Sequence[tuple[float, int]] = ((0.01, 3), (0.005, 3)),
@@ -44,7 +44,7 @@ def reminisce(
       data: the resident data set.
       retain: [V] rows that each victim kept.
       watched: [V] rows to be watched under their own labels, say the forgotten ones.
-      lifting: how members are mapped.
+      mapping: how members are mapped.
       key: for the order of rows, and dropout.
       stages: (learning rate, epochs). Published for ResNet-18: the default.
       batch: rows per step.
@@ -72,12 +72,12 @@ def reminisce(
             "learning_rate": np.full(count, rate, np.float32), "probe_label": np.zeros(count, np.int32),
             "watched_rows": rows, "watched_labels": labels,
         }  # fmt: skip
-        members = running.Members(
+        members = running.TrialMembers(
             start, streams, {"retain": batch}, constants, running.no_momentum(start),
             np.arange(count, dtype=np.int32), epochs, (),
         )  # fmt: skip
         job = running.job_of(own, members, keys.at(keys.stream(key, "reminisce"), number))
-        found.append(running.run(job, epochs, data, lifting))
+        found.append(running.run(job, epochs, data, mapping))
     loss, accuracy = (np.concatenate([getattr(one, name) for one in found], 1) for name in ("loss", "accuracy"))
     frozen = np.max([one.diverged_at for one in found], 0)
     return found[-1]._replace(loss=loss, accuracy=accuracy, diverged_at=frozen)

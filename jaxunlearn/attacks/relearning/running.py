@@ -18,7 +18,17 @@ import numpy as np
 
 from jaxunlearn import checks, errors, keys, population, trees
 from jaxunlearn.attacks.relearning import plan
-from jaxunlearn.population import Batch, Clock, Lifting, Metrics, Resident, State, Task, lift, training
+from jaxunlearn.population import (
+    Batch,
+    DeviceDataset,
+    MemberMapping,
+    Metrics,
+    State,
+    StepInfo,
+    Task,
+    executor,
+    training,
+)
 
 Tree = Any
 Module = Any  # a flax linen module
@@ -69,7 +79,7 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
         raise RuntimeError("relearning starts from given weights")
 
     def step(
-        state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Tree
+        state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Tree
     ) -> tuple[State, Metrics]:
         shown = [
             batch._replace(labels=jnp.full_like(batch.labels, constants["probe_label"])) if name == "probe" else batch
@@ -80,29 +90,29 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
 
         def objective(params: Tree) -> tuple[jax.Array, Tree]:
             logits, moved = module.apply(
-                {"params": params, **state.statistics}, inputs, train=True, mask=weights > 0,
-                mutable=list(state.statistics), rngs={"dropout": keys.stream(key, "dropout")},
+                {"params": params, **state.model_state}, inputs, train=True, mask=weights > 0,
+                mutable=list(state.model_state), rngs={"dropout": keys.stream(key, "dropout")},
             )  # fmt: skip
             losses, _ = _answered(logits, labels)
             return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0)) / jnp.sum(weights), dict(moved)
 
-        (loss, statistics), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (loss, model_state), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         if weight_decay:
             gradients = jax.tree.map(lambda g, p: g + weight_decay * p, gradients, state.params)
         trace = jax.tree.map(lambda b, g: momentum * b + g, state.optimizer["momentum"], gradients)
         rate = constants["learning_rate"]
         params = jax.tree.map(lambda p, b: p - rate * b, state.params, trace)
         watched = constants["watched"]
-        answers = predict({"params": params, **statistics}, watched.inputs)
+        answers = predict({"params": params, **model_state}, watched.inputs)
         shares = watched.weights / jnp.maximum(jnp.sum(watched.weights), 1.0)
         losses, is_right = _answered(answers, watched.labels)
         lost, right = jnp.sum(shares * losses), jnp.sum(shares * is_right)
         noted = {
             "momentum": trace,
-            "loss": state.optimizer["loss"].at[clock.step].set(lost),
-            "accuracy": state.optimizer["accuracy"].at[clock.step].set(right),
+            "loss": state.optimizer["loss"].at[step_info.step].set(lost),
+            "accuracy": state.optimizer["accuracy"].at[step_info.step].set(right),
         }
-        return State(params, statistics, noted), Metrics(loss, jnp.float32(0.0), jnp.sum(weights))
+        return State(params, model_state, noted), Metrics(loss, jnp.float32(0.0), jnp.sum(weights))
 
     def predict(variables: Tree, inputs: jax.Array) -> jax.Array:
         return jnp.asarray(module.apply(variables, prepare(inputs, keys.root(0), False), train=False))
@@ -128,7 +138,7 @@ def _answered(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Arra
     return losses, (own == top[:, 0]) & ~is_beaten
 
 
-class Members(NamedTuple):
+class TrialMembers(NamedTuple):
     """Everything of M members that a run is made of; every leaf with a leading M but `batches` and `epochs`."""
 
     start: Tree
@@ -141,7 +151,7 @@ class Members(NamedTuple):
     unshuffled: tuple[str, ...]
 
 
-def _watch(state: State, data: Resident, constants: Tree, key: jax.Array) -> dict[str, Watched]:
+def _watch(state: State, data: DeviceDataset, constants: Tree, key: jax.Array) -> dict[str, Watched]:
     """Gathers the watched rows of a member."""
     del state, key
     rows = constants["watched_rows"]
@@ -149,7 +159,7 @@ def _watch(state: State, data: Resident, constants: Tree, key: jax.Array) -> dic
     return {"watched": Watched(jnp.asarray(data.inputs)[jnp.maximum(rows, 0)], constants["watched_labels"], weights)}
 
 
-def job_of(own: Task, members: Members, key: jax.Array) -> population.Job:
+def job_of(own: Task, members: TrialMembers, key: jax.Array) -> population.Job:
     """Returns the engine's job of a population; all steps are epochs of its first stream."""
     driver = next(iter(members.streams))
     per_epoch = population.steps_per_epoch(members.streams[driver], members.batches[driver])
@@ -159,15 +169,19 @@ def job_of(own: Task, members: Members, key: jax.Array) -> population.Job:
     return population.Job(
         task=own, streams=members.streams, batches=members.batches, member_ids=members.ids, key=key,
         constants=members.constants, steps=per_epoch, initial=State(members.start["params"], rest, noted),
-        fixed=members.unshuffled, prologue=_watch,
+        unshuffled=members.unshuffled, on_epoch_start=_watch,
     )  # fmt: skip
 
 
 def run(
-    job: population.Job, epochs: int, data: Resident, lifting: Lifting, program: lift.Compiled | None = None
+    job: population.Job,
+    epochs: int,
+    data: DeviceDataset,
+    mapping: MemberMapping,
+    program: executor.Compiled | None = None,
 ) -> Trajectories:
     """Runs one population to its end; `program` is that of the job, or of another of the same shapes."""
-    *_, last = population.train(job, data, epochs, lifting, program=program)
+    *_, last = population.train(job, data, epochs, mapping, program=program)
     carry = population.host(last)
     found = carry.state.optimizer
     return Trajectories(
@@ -191,9 +205,9 @@ def relearn(
     module: Module,
     prepare: Prepare,
     victims: Tree,
-    data: Resident,
+    data: DeviceDataset,
     trials: plan.Trials,
-    lifting: Lifting,
+    mapping: MemberMapping,
     *,
     key: jax.Array,
     momentum: float = 0.9,
@@ -209,7 +223,7 @@ def relearn(
       victims: flax variables [V, ...] of the unlearned models.
       data: the resident data set.
       trials: from `plan`.
-      lifting: how members are mapped (`population.make`); small networks want groups side by side.
+      mapping: how members are mapped (`population.make`); small networks want groups side by side.
       key: for dropout alone; everything else follows from the trials.
       momentum: of SGD.
       chunk: members that run together; 0 = all.
@@ -222,7 +236,7 @@ def relearn(
     if not len(trials.victim):
         raise errors.DataError("there are no trials to run.")
     chunks = relearn_by_chunk(
-        module, prepare, victims, data, trials, lifting, key=key, momentum=momentum, chunk=chunk, start=start,
+        module, prepare, victims, data, trials, mapping, key=key, momentum=momentum, chunk=chunk, start=start,
         trace=trace,
     )  # fmt: skip
     return jax.tree.map(lambda *parts: np.concatenate(parts), *(found for _, found in chunks))
@@ -232,9 +246,9 @@ def relearn_by_chunk(
     module: Module,
     prepare: Prepare,
     victims: Tree,
-    data: Resident,
+    data: DeviceDataset,
     trials: plan.Trials,
-    lifting: Lifting,
+    mapping: MemberMapping,
     *,
     key: jax.Array,
     momentum: float = 0.9,
@@ -259,12 +273,12 @@ def relearn_by_chunk(
         begun = trees.take(victims, cut.victim) if start is None else trees.take(start, places)
         given = no_momentum(begun) if trace is None else trees.take(trace, places)
         job = job_of(own, members_of(cut, begun, given, places), key)
-        program = program or training.compile_epoch(job, data, lifting)
-        made = run(job, 1, data, lifting, program)
+        program = program or training.compile_epoch(job, data, mapping)
+        made = run(job, 1, data, mapping, program)
         yield number, trees.take(made, slice(0, count - first))
 
 
-def members_of(trials: plan.Trials, start: Tree, trace: Tree, ids: np.ndarray) -> Members:
+def members_of(trials: plan.Trials, start: Tree, trace: Tree, ids: np.ndarray) -> TrialMembers:
     """The population of some trials; a member's number is its place, so that dropout differs between members."""
     labels = np.repeat(np.asarray(trials.label, np.int32)[:, None], trials.probes.shape[1], 1)
     constants = {
@@ -277,7 +291,7 @@ def members_of(trials: plan.Trials, start: Tree, trace: Tree, ids: np.ndarray) -
     if trials.retained.shape[-1]:
         streams["retain"] = _stream(trials.retained.reshape(len(ids), -1))
         batches["retain"] = trials.retained.shape[-1]
-    return Members(start, streams, batches, constants, trace, np.asarray(ids, np.int32), 1, tuple(streams))
+    return TrialMembers(start, streams, batches, constants, trace, np.asarray(ids, np.int32), 1, tuple(streams))
 
 
 def _stream(rows: np.ndarray) -> population.Stream:
@@ -291,9 +305,9 @@ def relearn_carried(
     module: Module,
     prepare: Prepare,
     victims: Tree,
-    data: Resident,
+    data: DeviceDataset,
     trials: plan.Trials,
-    lifting: Lifting,
+    mapping: MemberMapping,
     *,
     key: jax.Array,
     momentum: float = 0.9,
@@ -307,7 +321,7 @@ def relearn_carried(
       victims: flax variables [V, ...].
       data: the resident data set.
       trials: from `plan`; of a sequence the first is the forget trial.
-      lifting: how members are mapped.
+      mapping: how members are mapped.
       key: for dropout.
       momentum: of SGD.
       carried: "optimizer": all others go on with the momentum that the first one leaves (second version, which runs one
@@ -332,7 +346,7 @@ def relearn_carried(
             start = trees.take(found[-1].variables, before) if turn > 1 else None
         own = plan.take(trials, places)
         found.append(
-            relearn(module, prepare, victims, data, own, lifting, key=key, momentum=momentum, start=start, trace=trace)
+            relearn(module, prepare, victims, data, own, mapping, key=key, momentum=momentum, start=start, trace=trace)
         )
         order.append(places)
     back = np.argsort(np.concatenate(order), kind="stable")

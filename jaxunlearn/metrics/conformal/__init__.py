@@ -1,7 +1,7 @@
 """Split conformal prediction: thresholds, prediction sets, coverage."""
 
 from jaxunlearn.metrics.conformal.conformal import (
-    RANKS,
+    QUANTILE_RULES,
     SCORES,
     STANDARD,
     Options,

@@ -31,7 +31,7 @@ import numpy as np
 from jaxunlearn import checks, errors
 from jaxunlearn.metrics.conformal.prediction_sets import Counts, Quality, Sets, count, quality
 
-RANKS = ("reference", "textbook")
+QUANTILE_RULES = ("published", "textbook")
 SCORES = ("lac", "log", "aps", "raps")
 
 
@@ -41,13 +41,13 @@ class Options(NamedTuple):
     Attributes:
       score: one of `SCORES`.
       rank: of the calibration scores, ascending, the threshold is the k-th for k = ceil((n + 1) (1 - alpha)) by
-        "textbook"; by "reference" (the published code: a quantile call that rounds up) the next one, so that coverage
+        "textbook"; by "published" (the published code: a quantile call that rounds up) the next one, so that coverage
         is up to 1 / (n + 1) higher.
       lam, k_reg: of raps.
     """
 
     score: str = "lac"
-    rank: str = "reference"
+    quantile_rule: str = "published"
     lam: float = 0.01
     k_reg: int = 5
 
@@ -81,23 +81,23 @@ def check_alphas(alphas: Any) -> tuple[float, ...]:
 
 
 def check_options(options: Options) -> None:
-    """Raises a ConfigError for an unknown score or rank, or values of raps out of range."""
+    """Raises a ConfigError for an unknown score or quantile rule, or values of raps out of range."""
     checks.choice("conformal score", options.score, SCORES)
-    checks.choice("rank", options.rank, RANKS)
+    checks.choice("quantile rule", options.quantile_rule, QUANTILE_RULES)
     checks.in_range("raps lam", options.lam, 0.0)
     checks.in_range("raps k_reg", options.k_reg, 0)
 
 
-def rank_of(n: int, alpha: float, rank: str = "reference") -> int:
+def rank_of(n: int, alpha: float, quantile_rule: str = "published") -> int:
     """The place (from 0) of the threshold among n ascending scores; n where no finite threshold keeps the guarantee.
 
-    With k = ceil((n + 1) (1 - alpha)): k - 1 by "textbook", min(k, n - 1) by "reference"; n where k > n (the published
+    With k = ceil((n + 1) (1 - alpha)): k - 1 by "textbook", min(k, n - 1) by "published"; n where k > n (the published
     code raises there): the sets are then full.
     """
     k = math.ceil((n + 1) * (1 - alpha))
     if k > n:
         return n
-    return k - 1 if rank == "textbook" else min(k, n - 1)
+    return k - 1 if quantile_rule == "textbook" else min(k, n - 1)
 
 
 def smallest_calibration(alpha: float) -> int:
@@ -108,18 +108,18 @@ def smallest_calibration(alpha: float) -> int:
     return n
 
 
-def threshold(scores: Any, alpha: float, rank: str = "reference") -> float:
+def threshold(scores: Any, alpha: float, quantile_rule: str = "published") -> float:
     """q_hat of calibration scores [n] on the host, in their own precision; inf where n is too small for alpha.
 
     Raises:
-      ConfigError: alpha outside (0, 1), unknown rank. DataError: no score, or NaN among them.
+      ConfigError: alpha outside (0, 1), unknown quantile rule. DataError: no score, or NaN among them.
     """
     (alpha,) = check_alphas(alpha)
-    checks.choice("rank", rank, RANKS)
+    checks.choice("quantile rule", quantile_rule, QUANTILE_RULES)
     values = np.asarray(scores).ravel()
     if not len(values) or np.isnan(values).any():
         raise errors.DataError("calibration scores must be at least one number and no NaN.")
-    place = rank_of(len(values), alpha, rank)
+    place = rank_of(len(values), alpha, quantile_rule)
     return float(np.sort(values)[place]) if place < len(values) else math.inf
 
 
@@ -164,7 +164,7 @@ def calibrate(logits: Any, labels: Any, alphas: Any, options: Options = STANDARD
       logits: [n, C] or [M, n, C] float, of calibration samples: like the data the sets are for, and not trained on.
       labels: [n] int.
       alphas: A levels in (0, 1).
-      options: score and rank.
+      options: score and quantile rule.
       where: [n] or [M, n] bool, the samples that count; None = all.
 
     Returns:
@@ -188,7 +188,7 @@ def predict(logits: Any, labels: Any, q_hat: Any, options: Options = STANDARD) -
       logits: [N, C] or [M, N, C] float; `labels`: [N] int.
       labels: see above.
       q_hat: [A] or [M, A], of `calibrate` with the same options.
-      options: score and rank.
+      options: score and quantile rule.
 
     Raises:
       ConfigError, ShapeError, DataError: as `calibrate`; q_hat that does not fit or is NaN.
@@ -227,7 +227,7 @@ def evaluate(
       logits: [N, C] or [M, N, C]; `labels` [N].
       labels: see above.
       alphas: A levels.
-      options: score and rank.
+      options: score and quantile rule.
 
     Returns:
       `Report`, with the axes [A] or [M, A].
@@ -272,7 +272,7 @@ def _places(kept: np.ndarray, alphas: tuple[float, ...], options: Options) -> np
     total = kept.shape[1]
     found = []
     for n in kept.sum(1).tolist():
-        own = [rank_of(n, alpha, options.rank) for alpha in alphas]
+        own = [rank_of(n, alpha, options.quantile_rule) for alpha in alphas]
         found.append([place if place < n else total for place in own])
     return np.asarray(found, np.int32)
 

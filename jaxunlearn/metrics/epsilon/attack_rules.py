@@ -27,7 +27,7 @@ class Fit(NamedTuple):
     """A Gaussian per sample: mean and standard deviation (ddof 0) [S, 1] float32."""
 
     mean: jax.Array
-    spread: jax.Array
+    std: jax.Array
 
 
 @jax.jit
@@ -88,7 +88,7 @@ def log_ratio(values: jax.Array, retrained: Fit, unlearned: Fit) -> jax.Array:
     """Log of the unlearned over the retrained density at values [S, N]; higher = looks unlearned."""
 
     def log_density(own: Fit) -> jax.Array:
-        return -0.5 * ((values - own.mean) / own.spread) ** 2 - jnp.log(own.spread)
+        return -0.5 * ((values - own.mean) / own.std) ** 2 - jnp.log(own.std)
 
     return log_density(unlearned) - log_density(retrained)
 
@@ -144,7 +144,7 @@ def rules(retrained: jax.Array, unlearned: jax.Array, is_log: bool) -> tuple[jax
 
 
 @partial(jax.jit, static_argnames="score")
-def counted(retrained: jax.Array, unlearned: jax.Array, score: str) -> tuple[jax.Array, ...]:
+def error_counts(retrained: jax.Array, unlearned: jax.Array, score: str) -> tuple[jax.Array, ...]:
     """Errors of the rules of a statistic [S, Nr], [S, Nu]: the arrays of `epsilon.Counts`, all but sizes."""
     value = retrained[:, :1]
     is_same = jnp.all(retrained == value, -1) & jnp.all(unlearned == value, -1)

@@ -88,7 +88,7 @@ def count(retrained: np.ndarray, unlearned: np.ndarray, score: str = "gaussian")
       score: "gaussian": rules on the fitted log ratio of densities; anything else: on the statistic itself.
     """
     first, second = jnp.asarray(retrained, jnp.float32), jnp.asarray(unlearned, jnp.float32)
-    wrong, wrong_too, is_positive, is_same = map(np.asarray, attack_rules.counted(first, second, score))
+    wrong, wrong_too, is_positive, is_same = map(np.asarray, attack_rules.error_counts(first, second, score))
     return Counts(wrong, wrong_too, (first.shape[1], second.shape[1]), is_positive, is_same)
 
 
@@ -243,7 +243,7 @@ def halves(retrained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return retrained[:, :half], retrained[:, half : 2 * half]
 
 
-def ceiling(sizes: tuple[int, int], delta: float = DELTA, slack: float = SLACK) -> float:
+def max_finite(sizes: tuple[int, int], delta: float = DELTA, slack: float = SLACK) -> float:
     """The largest finite epsilon-hat that (Nr, Nu) models can show; NaN where they can show none."""
     table = epsilon_table(sizes, delta, slack)
     finite = table[np.isfinite(table)]

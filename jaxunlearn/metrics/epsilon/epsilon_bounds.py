@@ -43,18 +43,18 @@ class Bootstrap(NamedTuple):
       medians: approach -> [B] float64, the retrained models resampled alike for all approaches.
       values: approach -> the median of the models themselves.
       ceilings: approach -> the largest finite epsilon-hat of so many models.
-      level: of the intervals.
+      confidence_level: of the intervals.
     """
 
     medians: dict[str, np.ndarray]
     values: dict[str, float]
     ceilings: dict[str, float]
-    level: float
+    confidence_level: float
 
 
 def bootstrap(
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], delta: float = epsilon.DELTA, *, score: str = "gaussian",
-    slack: float = epsilon.SLACK, iterations: int = 200, level: float = 0.95, seed: int = 0,
+    slack: float = epsilon.SLACK, iterations: int = 200, confidence_level: float = 0.95, seed: int = 0,
 ) -> Bootstrap:  # fmt: skip
     """Resamples the models of every approach.
 
@@ -65,14 +65,14 @@ def bootstrap(
       score: as for `epsilon.count`.
       slack: as for `epsilon.epsilon_from_counts`.
       iterations: B, at least 2.
-      level: of the intervals, in [0, 1].
+      confidence_level: of the intervals, in [0, 1].
       seed: of the draws.
 
     Raises:
       ConfigError: iterations, level or delta out of range.
     """
     checks.in_range("iterations", iterations, 2)
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("confidence_level", confidence_level, 0, 1)
     medians, values, ceilings = {}, {}, {}
     for name, (retrained, unlearned) in pairs.items():
         sizes = retrained.shape[1], unlearned.shape[1]
@@ -85,8 +85,8 @@ def bootstrap(
         medians[name] = np.asarray(found, np.float64)
         counts = epsilon.count(retrained, unlearned, score)
         values[name] = epsilon.summarise(epsilon.epsilon_from_counts(counts, delta, slack)).median
-        ceilings[name] = epsilon.ceiling(sizes, delta, slack)
-    return Bootstrap(medians, values, ceilings, level)
+        ceilings[name] = epsilon.max_finite(sizes, delta, slack)
+    return Bootstrap(medians, values, ceilings, confidence_level)
 
 
 @partial(jax.jit, static_argnames="score")
@@ -94,7 +94,9 @@ def _medians(
     retrained: jax.Array, unlearned: jax.Array, first: jax.Array, second: jax.Array, table: jax.Array, score: str
 ) -> jax.Array:
     def one(chosen: tuple[jax.Array, jax.Array]) -> jax.Array:
-        wrong, wrong_too, _, is_same = attack_rules.counted(retrained[:, chosen[0]], unlearned[:, chosen[1]], score)
+        wrong, wrong_too, _, is_same = attack_rules.error_counts(
+            retrained[:, chosen[0]], unlearned[:, chosen[1]], score
+        )
         found = jnp.max(table[wrong, wrong_too], -1)
         found = jnp.where(is_same, 0.0, jnp.where(jnp.isneginf(found), jnp.nan, found))
         return jnp.nanmedian(found)
@@ -109,7 +111,7 @@ def interval(found: Bootstrap, name: str) -> Interval:
     the upper end is then inf. NaN ends where resampled medians are undefined.
     """
     value, drawn = _limited(found, name)
-    half = float(scipy.stats.norm.ppf((1 + found.level) / 2) * np.std(drawn, ddof=1))
+    half = float(scipy.stats.norm.ppf((1 + found.confidence_level) / 2) * np.std(drawn, ddof=1))
     if math.isnan(half):
         return Interval(found.values[name], half, half)
     return Interval(found.values[name], value - half, value + half if _is_finite(found, name) else float("inf"))
@@ -133,7 +135,7 @@ def differences(found: Bootstrap, names: Sequence[str], against: str) -> dict[st
     """
     limited = {name: _limited(found, name) for name in names}
     pairs = max(1, len(names) * (len(names) - 1) // 2)
-    critical = float(scipy.stats.norm.ppf(1 - (1 - found.level) / (2 * pairs)))
+    critical = float(scipy.stats.norm.ppf(1 - (1 - found.confidence_level) / (2 * pairs)))
     told = {}
     for name, (value, drawn) in limited.items():
         other, drawn_too = limited[against]
@@ -179,22 +181,23 @@ def _is_finite(found: Bootstrap, name: str) -> bool:
     return bool(np.isfinite(found.values[name]) and np.isfinite(found.medians[name]).all())
 
 
-def bound_table(sizes: tuple[int, int], delta: float, level: float = 0.95) -> np.ndarray:
+def bound_table(sizes: tuple[int, int], delta: float, confidence_level: float = 0.95) -> np.ndarray:
     """Lower bound on epsilon of a rule by its two error counts, for a rule that these models did not choose.
 
     Args:
       sizes: (Nr, Nu).
       delta: in [0, 1).
-      level: confidence; half of what is missing to 1 goes to each rate.
+      confidence_level: confidence; half of what is missing to 1 goes to each rate.
 
     Returns:
       [Nr + 1, Nu + 1] float64 >= 0, finite: log((1 - delta - FPR) / FNR) or the other way round, whichever is larger,
       with both rates at their upper Clopper-Pearson limits.
     """
     checks.in_range("delta", delta, 0, np.nextafter(1.0, 0.0))
-    checks.in_range("level", level, 0, np.nextafter(1.0, 0.0))
+    checks.in_range("confidence_level", confidence_level, 0, np.nextafter(1.0, 0.0))
     first, second = (
-        np.asarray([intervals.clopper_pearson(wrong, size, level).high for wrong in range(size + 1)]) for size in sizes
+        np.asarray([intervals.clopper_pearson(wrong, size, confidence_level).high for wrong in range(size + 1)])
+        for size in sizes
     )
     return _bound(first[:, None], second[None], delta)
 
@@ -209,9 +212,9 @@ def _bound(first: np.ndarray, second: np.ndarray, delta: float) -> np.ndarray:
 
 def lower_bound(
     retrained: np.ndarray, unlearned: np.ndarray, delta: float = epsilon.DELTA, *, score: str = "gaussian",
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> np.ndarray:  # fmt: skip
-    """A lower bound on epsilon per sample that holds with probability `level`; HIGHER = proved worse unlearning.
+    """Computes a lower bound on epsilon per sample, valid with probability `confidence_level`; HIGHER = proved worse.
 
     It depends on which models are even and which odd, as every split does; the order must not come from the numbers.
 
@@ -221,8 +224,8 @@ def lower_bound(
       unlearned: [S, Nu] likewise.
       delta: in [0, 1).
       score: as for `epsilon.count`.
-      level: confidence, for each sample by itself: of S samples without any difference at most (1 - level) S are
-        expected above 0.
+      confidence_level: confidence, for each sample by itself: of S samples without any difference at most (1 - level)
+        S are expected above 0.
 
     Returns:
       [S] float64 >= 0, at most `bound_ceiling`.
@@ -239,9 +242,9 @@ def lower_bound(
         jnp.asarray(retrained, jnp.float32), jnp.asarray(unlearned, jnp.float32), score
     )  # fmt: skip
     even, odd = _half_sizes(retrained.shape[1], unlearned.shape[1])
-    best = np.argmax(bound_table(even, delta, level)[chosen], axis=-1)[:, None]
+    best = np.argmax(bound_table(even, delta, confidence_level)[chosen], axis=-1)[:, None]
     wrong, wrong_too = (np.take_along_axis(np.asarray(one), best, -1)[:, 0] for one in counted)
-    return bound_table(odd, delta, level)[wrong, wrong_too]
+    return bound_table(odd, delta, confidence_level)[wrong, wrong_too]
 
 
 def _half_sizes(*sizes: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -249,9 +252,11 @@ def _half_sizes(*sizes: int) -> tuple[tuple[int, int], tuple[int, int]]:
     return ((first + 1) // 2, (second + 1) // 2), (first // 2, second // 2)
 
 
-def bound_ceiling(sizes: tuple[int, int], delta: float = epsilon.DELTA, level: float = 0.95) -> float:
+def max_bound(sizes: tuple[int, int], delta: float = epsilon.DELTA, confidence_level: float = 0.95) -> float:
     """The largest lower bound that (Nr, Nu) models can show, half of them choosing the rule."""
-    first, second = (np.asarray(intervals.clopper_pearson(0, size, level).high) for size in _half_sizes(*sizes)[1])
+    first, second = (
+        np.asarray(intervals.clopper_pearson(0, size, confidence_level).high) for size in _half_sizes(*sizes)[1]
+    )
     return float(_bound(first, second, delta))
 
 

@@ -22,7 +22,7 @@ GRID = np.linspace(0, 1, 1001)[1:-1]
 ENUMERATED = 12
 
 
-class Uniformity(NamedTuple):
+class CalibrationTest(NamedTuple):
     """How p-values depart from uniform.
 
     Attributes:
@@ -38,15 +38,15 @@ class Uniformity(NamedTuple):
     method: str
 
 
-def uniformity(
+def calibration_test(
     p: np.ndarray,
     clusters: np.ndarray | None = None,
     *,
     alpha: float = 0.05,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     iterations: int = 4000,
     seed: int = 0,
-) -> Uniformity:
+) -> CalibrationTest:
     """Tests p-values for uniformity.
 
     Args:
@@ -55,7 +55,7 @@ def uniformity(
         clusters must not. None: all samples independent. P-values ranked in one shared null are dependent across
         clusters too, noticeably once n is not small against the null; neither form accounts for that.
       alpha: where the rejection rate is taken, in [0, 1].
-      level: of the rate's interval, in [0, 1].
+      confidence_level: of the rate's interval, in [0, 1].
       iterations: sign patterns drawn when there are more than 12 clusters.
       seed: of these.
 
@@ -69,25 +69,25 @@ def uniformity(
       ConfigError: alpha, level or iterations out of range.
     """
     checks.in_range("alpha", alpha, 0, 1)
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("confidence_level", confidence_level, 0, 1)
     checks.in_range("iterations", iterations, 1)
     p = decision.check(p)
     if not len(p):
         raise errors.DataError("no p-values to test for uniformity.")
     test = scipy.stats.kstest(p, "uniform")
     if clusters is None:
-        rate = intervals.clopper_pearson(int((p <= alpha).sum()), len(p), level)
-        return Uniformity(float(test.statistic), float(test.pvalue), rate, "Kolmogorov-Smirnov, Clopper-Pearson")
+        rate = intervals.clopper_pearson(int((p <= alpha).sum()), len(p), confidence_level)
+        return CalibrationTest(float(test.statistic), float(test.pvalue), rate, "Kolmogorov-Smirnov, Clopper-Pearson")
     checks.shape("N", p=p, clusters=clusters)
     names, owner = np.unique(clusters, return_inverse=True)
     sizes = np.bincount(owner)
     deviations = np.stack([_deviation(p[owner == cluster]) for cluster in range(len(names))])
     p_value = _sign_flips(deviations, iterations, seed) if len(names) > 1 else float("nan")
     rates = np.bincount(owner, p <= alpha) / sizes
-    found = intervals.mean(rates, metric="rejection rate", of="p-values", level=level)
+    found = intervals.mean(rates, metric="rejection rate", of="p-values", confidence_level=confidence_level)
     rate = intervals.Interval(found.value, found.low, found.high)
     method = f"sign flips of {len(names)} clusters, t over clusters"
-    return Uniformity(float(test.statistic), p_value, intervals.clip(rate), method)
+    return CalibrationTest(float(test.statistic), p_value, intervals.clip(rate), method)
 
 
 def _deviation(p: np.ndarray) -> np.ndarray:

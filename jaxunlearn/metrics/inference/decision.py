@@ -91,14 +91,14 @@ def _p_values(statistic: np.ndarray, null: np.ndarray, side: str, uniform: np.nd
     return (beyond + share * (1 + not_above - below)) / (len(null) + 1)
 
 
-def benjamini_hochberg(p: np.ndarray, level: float = 0.05) -> Rejections:
-    """Rejects as many nulls as possible with an expected false fraction of at most `level`.
+def benjamini_hochberg(p: np.ndarray, fdr: float = 0.05) -> Rejections:
+    """Rejects as many nulls as possible with an expected false fraction of at most `fdr`.
 
     Holds for independent p-values, and for conservative conformal ones sharing a null (positively dependent).
 
     Args:
       p: [n] p-values in [0, 1].
-      level: of the false discovery rate, in [0, 1].
+      fdr: of the false discovery rate, in [0, 1].
 
     Returns:
       Rejections: adjusted = min over larger ranks of n p / rank, rejected where it is at most the level.
@@ -108,13 +108,13 @@ def benjamini_hochberg(p: np.ndarray, level: float = 0.05) -> Rejections:
 
     Source: Benjamini and Hochberg 1995.
     """
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("fdr", fdr, 0, 1)
     p = check(p)
     order = np.argsort(p)
     scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return Rejections(adjusted <= level, adjusted)
+    return Rejections(adjusted <= fdr, adjusted)
 
 
 def check(p: np.ndarray) -> np.ndarray:

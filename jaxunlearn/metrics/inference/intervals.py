@@ -37,7 +37,7 @@ class Placements(NamedTuple):
     negative: np.ndarray
 
 
-def mean(values: np.ndarray, *, metric: str, of: str, against: str = "", level: float = 0.95) -> Finding:
+def mean(values: np.ndarray, *, metric: str, of: str, against: str = "", confidence_level: float = 0.95) -> Finding:
     """Mean over independent models with Student's t interval.
 
     Args:
@@ -45,7 +45,7 @@ def mean(values: np.ndarray, *, metric: str, of: str, against: str = "", level: 
       metric: what is measured.
       of: of whom.
       against: on what.
-      level: of the interval.
+      confidence_level: of the interval.
 
     Returns:
       A Finding; low = high = NaN for n < 2, value NaN for n = 0.
@@ -54,15 +54,24 @@ def mean(values: np.ndarray, *, metric: str, of: str, against: str = "", level: 
     values = values[np.isfinite(values)]
     n = len(values)
     if n == 0:
-        return Finding(float("nan"), metric=metric, n=0, level=level, of=of, against=against)
+        return Finding(float("nan"), metric=metric, n=0, confidence_level=confidence_level, of=of, against=against)
     center = float(values.mean())
     if n == 1:
-        return Finding(center, metric=metric, n=1, level=level, of=of, against=against)
-    half = float(scipy.stats.t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return Finding(center, center - half, center + half, metric=metric, n=n, level=level, of=of, against=against)
+        return Finding(center, metric=metric, n=1, confidence_level=confidence_level, of=of, against=against)
+    half = float(scipy.stats.t.ppf((1 + confidence_level) / 2, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return Finding(
+        center,
+        center - half,
+        center + half,
+        metric=metric,
+        n=n,
+        confidence_level=confidence_level,
+        of=of,
+        against=against,
+    )
 
 
-def spread(values: np.ndarray) -> float:
+def std(values: np.ndarray) -> float:
     """Population standard deviation over repetitions: NaN for one, exactly 0 where all agree (no rounding noise)."""
     if len(values) < 2:
         return float("nan")
@@ -71,7 +80,7 @@ def spread(values: np.ndarray) -> float:
 
 def half(finding: Finding) -> Finding:
     """The finding for a table whose ± is half of the interval."""
-    return dataclasses.replace(finding, low=float("nan"), high=float("nan"), spread=(finding.high - finding.low) / 2)
+    return dataclasses.replace(finding, low=float("nan"), high=float("nan"), std=(finding.high - finding.low) / 2)
 
 
 def clip(interval: Interval, low: float = 0.0, high: float = 1.0) -> Interval:
@@ -79,23 +88,23 @@ def clip(interval: Interval, low: float = 0.0, high: float = 1.0) -> Interval:
     return Interval(interval.value, float(np.clip(interval.low, low, high)), float(np.clip(interval.high, low, high)))
 
 
-def clopper_pearson(successes: float, n: float, level: float = 0.95) -> Interval:
-    """Exact interval of a proportion in [0, 1]: covers the truth at least `level` of the time, whatever it is.
+def clopper_pearson(successes: float, n: float, confidence_level: float = 0.95) -> Interval:
+    """Computes the exact interval of a proportion in [0, 1], which covers it with at least `confidence_level`.
 
     Args:
       successes: how many of `n`, 0 <= successes <= n; need not be whole (a rate interpolated between two counts).
       n: independent trials, > 0.
-      level: of the interval, in [0, 1].
+      confidence_level: of the interval, in [0, 1].
 
     Raises:
       ConfigError: a count or the level out of range.
 
     Source: Clopper and Pearson 1934.
     """
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("confidence_level", confidence_level, 0, 1)
     checks.in_range("n", n, np.finfo(np.float64).tiny)
     checks.in_range("successes", successes, 0, n)
-    tail = (1 - level) / 2
+    tail = (1 - confidence_level) / 2
     low = scipy.stats.beta.ppf(tail, successes, n - successes + 1) if successes > 0 else 0.0
     high = scipy.stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
     return Interval(float(successes / n), float(low), float(high))
@@ -112,17 +121,17 @@ def placements(scores: np.ndarray, truth: np.ndarray) -> Placements:
     return Placements(fraction_below(scores[truth], others), 1 - fraction_below(scores[~truth], members))
 
 
-def delong_from(parts: Placements, level: float = 0.95) -> Interval:
+def delong_from(parts: Placements, confidence_level: float = 0.95) -> Interval:
     """Normal interval of the mean of placements: an AUC, a mean of AUCs, or a difference (components subtracted)."""
     value = float(parts.positive.mean())
     if min(len(parts.positive), len(parts.negative)) < 2:
         return Interval(value, float("nan"), float("nan"))
     variance = sum(part.var(ddof=1) / len(part) for part in parts)
-    half = float(scipy.stats.norm.ppf((1 + level) / 2) * np.sqrt(variance))
+    half = float(scipy.stats.norm.ppf((1 + confidence_level) / 2) * np.sqrt(variance))
     return Interval(value, value - half, value + half)
 
 
-def delong(scores: np.ndarray, truth: np.ndarray, level: float = 0.95) -> Interval:
+def delong(scores: np.ndarray, truth: np.ndarray, confidence_level: float = 0.95) -> Interval:
     """AUC with DeLong's interval, for independent samples.
 
     At an AUC of exactly 0 or 1 the estimated variance is 0; there the interval is Clopper and Pearson's for
@@ -131,7 +140,7 @@ def delong(scores: np.ndarray, truth: np.ndarray, level: float = 0.95) -> Interv
     Args:
       scores: [n] higher = member.
       truth: [n] True = member.
-      level: of the interval, in [0, 1].
+      confidence_level: of the interval, in [0, 1].
 
     Returns:
       The AUC and its interval within [0, 1]; NaN ends when a kind has only one sample and the AUC is neither 0 nor 1.
@@ -141,21 +150,21 @@ def delong(scores: np.ndarray, truth: np.ndarray, level: float = 0.95) -> Interv
 
     Source: DeLong, DeLong and Clarke-Pearson 1988.
     """
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("confidence_level", confidence_level, 0, 1)
     parts = placements(*roc.check(scores, truth))
-    return proportion_delong(parts, level)
+    return proportion_delong(parts, confidence_level)
 
 
-def proportion_delong(parts: Placements, level: float = 0.95) -> Interval:
+def proportion_delong(parts: Placements, confidence_level: float = 0.95) -> Interval:
     """`delong` from placements: within [0, 1], and with an honest end where the samples are separated."""
     value = float(parts.positive.mean())
     if value in (0.0, 1.0):
         pairs = min(len(parts.positive), len(parts.negative))
-        return clopper_pearson(value * pairs, pairs, level)
-    return clip(delong_from(parts, level))
+        return clopper_pearson(value * pairs, pairs, confidence_level)
+    return clip(delong_from(parts, confidence_level))
 
 
-def jackknife(value: float, deleted: np.ndarray, level: float = 0.95) -> Interval:
+def jackknife(value: float, deleted: np.ndarray, confidence_level: float = 0.95) -> Interval:
     """Delete-one jackknife over independent units with Student's t.
 
     Standard error: sqrt((R - 1) / R * sum of squared deviations of the deleted values from their mean).
@@ -163,7 +172,7 @@ def jackknife(value: float, deleted: np.ndarray, level: float = 0.95) -> Interva
     Args:
       value: the statistic of all R units.
       deleted: [R] the statistic without each unit.
-      level: of the interval, in [0, 1].
+      confidence_level: of the interval, in [0, 1].
 
     Returns:
       The value and its interval with R - 1 degrees of freedom, not clipped; NaN ends for R < 2 or undefined values.
@@ -173,17 +182,17 @@ def jackknife(value: float, deleted: np.ndarray, level: float = 0.95) -> Interva
 
     Source: Tukey 1958; Efron and Stein 1981.
     """
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("confidence_level", confidence_level, 0, 1)
     deleted = np.asarray(deleted, np.float64)
     units = len(deleted)
     if units < 2 or not np.isfinite(deleted).all():
         return Interval(float(value), float("nan"), float("nan"))
     error = np.sqrt((units - 1) / units * np.sum((deleted - deleted.mean()) ** 2))
-    half = scipy.stats.t.ppf((1 + level) / 2, units - 1) * error
+    half = scipy.stats.t.ppf((1 + confidence_level) / 2, units - 1) * error
     return Interval(float(value), float(value - half), float(value + half))
 
 
-def jackknife_within(value: float, deleted: np.ndarray, level: float, ends: tuple[float, float]) -> Interval:
+def jackknife_within(value: float, deleted: np.ndarray, confidence_level: float, ends: tuple[float, float]) -> Interval:
     """Returns the jackknife interval within a statistic's range, and an honest one where no unit makes a difference.
 
     Units that all agree have no spread. Where they agree on an end of the range [0, 1], the interval is that of as many
@@ -192,14 +201,14 @@ def jackknife_within(value: float, deleted: np.ndarray, level: float, ends: tupl
     Args:
       value: the statistic of all R units.
       deleted: [R] the statistic without each unit.
-      level: of the interval.
+      confidence_level: of the interval.
       ends: smallest and largest possible value.
     """
-    found = clip(jackknife(value, deleted, level), *ends)
+    found = clip(jackknife(value, deleted, confidence_level), *ends)
     if not len(deleted) or found.low < found.high or np.isnan(found.low):
         return found
     if ends == (0.0, 1.0) and value in ends:
-        return clopper_pearson(value * len(deleted), len(deleted), level)
+        return clopper_pearson(value * len(deleted), len(deleted), confidence_level)
     return Interval(value, float("nan"), float("nan"))
 
 
@@ -207,7 +216,7 @@ def bootstrap(
     statistic: Callable[..., float],
     *samples: np.ndarray,
     generator: np.random.Generator,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     iterations: int = 1000,
     kind: str = "percentile",
 ) -> Interval:
@@ -217,7 +226,7 @@ def bootstrap(
       statistic: called as statistic(*samples) with arrays of the given shapes, returns one number.
       *samples: arrays [n_i, ...]; each is resampled on its own along its first axis, so several samples are strata.
       generator: NumPy generator that the draws come from.
-      level: of the interval, in [0, 1].
+      confidence_level: of the interval, in [0, 1].
       iterations: how many draws, at least 2.
       kind: see `resampled`.
 
@@ -235,16 +244,18 @@ def bootstrap(
         statistic(*(sample[generator.integers(len(sample), size=len(sample))] for sample in samples))
         for _ in range(iterations)
     ]
-    return resampled(statistic(*samples), drawn, level, kind)
+    return resampled(statistic(*samples), drawn, confidence_level, kind)
 
 
-def resampled(value: float, drawn: np.ndarray | list[float], level: float = 0.95, kind: str = "percentile") -> Interval:
+def resampled(
+    value: float, drawn: np.ndarray | list[float], confidence_level: float = 0.95, kind: str = "percentile"
+) -> Interval:
     """The interval that resampled values imply.
 
     Args:
       value: the statistic of the samples themselves.
       drawn: [iterations] the statistic of resampled ones.
-      level: of the interval, in [0, 1].
+      confidence_level: of the interval, in [0, 1].
       kind: "percentile" takes the outer quantiles of `drawn`; "basic" reflects them at the value, for statistics that
         resampling pushes further the way they already lean (a maximum over thresholds).
 
@@ -253,9 +264,9 @@ def resampled(value: float, drawn: np.ndarray | list[float], level: float = 0.95
 
     Source: Efron and Tibshirani, An introduction to the bootstrap, chapter 13; Davison and Hinkley, section 5.2.
     """
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("confidence_level", confidence_level, 0, 1)
     checks.choice("bootstrap kind", kind, ("percentile", "basic"))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(drawn, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     if kind == "basic":
         low, high = 2 * value - high, 2 * value - low
     return Interval(float(value), float(low), float(high))

@@ -93,7 +93,7 @@ class Miacr(NamedTuple):
 
 
 def attack_sets(
-    calibration: np.ndarray, target: np.ndarray, *, alpha: float = 0.05, rank: str = "reference"
+    calibration: np.ndarray, target: np.ndarray, *, alpha: float = 0.05, quantile_rule: str = "published"
 ) -> AttackSets:
     """Conformal sets from the probabilities of any attack.
 
@@ -101,7 +101,7 @@ def attack_sets(
       calibration: [n, 2] float, columns P(non-member) and P(member), of calibration samples, which are non-members.
       target: [N, 2] of the samples to be judged.
       alpha: share of unseen samples whose set may lack "member", in (0, 1).
-      rank: see `conformal.rank_of`.
+      quantile_rule: see `conformal.rank_of`.
 
     Raises:
       ShapeError: not [n, 2]. DataError: no sample, or rows that are not probabilities. ConfigError: alpha or rank.
@@ -114,7 +114,7 @@ def attack_sets(
         checks.finite(name, values, "NK")
         if not len(values) or values.min() < 0 or np.abs(values.sum(1) - 1).max() > 1e-3:
             raise errors.DataError(f"{name} must hold at least one row of P(non-member), P(member) with sum 1.")
-    q_hat = conformal.threshold(1 - calibration[:, 1], alpha, rank)
+    q_hat = conformal.threshold(1 - calibration[:, 1], alpha, quantile_rule)
     sets = 1 - target <= q_hat
     exact = sets[:, 0] & ~sets[:, 1]
     lacking = (~sets).mean(0)
@@ -129,7 +129,7 @@ def miacr(
     *,
     alpha: float = 0.05,
     attack: str = "svc",
-    rank: str = "reference",
+    quantile_rule: str = "published",
     test_forget: np.ndarray | None = None,
     compat: str = "corrected",
     seed: int = 0,
@@ -146,7 +146,7 @@ def miacr(
       forget: [f] or [M, f], of forgotten samples.
       alpha: share of unseen samples whose set may lack "member", in (0, 1).
       attack: "svc" (published) or "threshold" (fast, float32), see the module.
-      rank: of the quantile, see `conformal.rank_of`.
+      quantile_rule: of the quantile, see `conformal.rank_of`.
       test_forget: [t] or [M, t], of test samples of the forgotten class: fills `test`.
       compat: "corrected" judges them; "faithful" judges the forgotten samples in their place, as the published code.
       seed: of the folds of Platt scaling, the same for every model.
@@ -163,7 +163,7 @@ def miacr(
     """
     checks.choice("attack", attack, ATTACKS)
     checks.choice("compat", compat, COMPAT)
-    checks.choice("rank", rank, conformal.RANKS)
+    checks.choice("quantile rule", quantile_rule, conformal.QUANTILE_RULES)
     checks.in_range("most", most, 0)
     (alpha,) = conformal.check_alphas(alpha)
     given: dict[str, Any] = {
@@ -177,13 +177,16 @@ def miacr(
     single = np.ndim(shadow_member) == 1
     arrays = _checked(given, single, np.float64 if attack == "svc" else np.float32)
     if attack == "svc":
-        each = [_by_svc(*model, alpha=alpha, rank=rank, seed=seed, most=most) for model in zip(*arrays, strict=True)]
+        each = [
+            _by_svc(*model, alpha=alpha, quantile_rule=quantile_rule, seed=seed, most=most)
+            for model in zip(*arrays, strict=True)
+        ]
         q_hat = np.array([found[0] for found in each])
         answers = [
             _Answers(*map(np.stack, zip(*one, strict=True))) for one in zip(*(found[1] for found in each), strict=True)
         ]
     else:
-        place = conformal.rank_of(arrays[2].shape[1], alpha, rank)
+        place = conformal.rank_of(arrays[2].shape[1], alpha, quantile_rule)
         q_hat, answers = jax.tree.map(np.asarray, _by_threshold(*arrays[:3], tuple(arrays[3:]), place))
     forgotten, unseen = answers[0], answers[-1 if compat == "corrected" else 0]
     exact = forgotten.sets[..., 0] & ~forgotten.sets[..., 1]
@@ -233,7 +236,7 @@ def _by_svc(
     calibration: np.ndarray,
     *targets: np.ndarray,
     alpha: float,
-    rank: str,
+    quantile_rule: str,
     seed: int,
     most: int,
 ) -> tuple[float, list[_Answers]]:
@@ -248,7 +251,7 @@ def _by_svc(
     answers = []
     for target in targets:
         decisions = decide(target)
-        found = attack_sets(known, probabilities(decisions), alpha=alpha, rank=rank)
+        found = attack_sets(known, probabilities(decisions), alpha=alpha, quantile_rule=quantile_rule)
         answers.append(_Answers(decisions > 0, found.sets))
     return found.q_hat, answers
 

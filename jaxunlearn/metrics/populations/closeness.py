@@ -41,8 +41,8 @@ class Closeness(NamedTuple):
 
     gaps: dict[str, Finding]
     untouched: Finding | None
-    gains: dict[str, Finding]
-    behind: dict[str, Finding]
+    gap_to_original: dict[str, Finding]
+    gap_to_best: dict[str, Finding]
     best: str
     metrics: tuple[str, ...]
 
@@ -58,7 +58,7 @@ def compare(
     untouched: Numbers | None,
     design: Design,
     metrics: Sequence[str] = utility.GAP,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> Closeness:
     """Compares every method, and doing nothing, with exact retraining.
 
@@ -68,7 +68,7 @@ def compare(
       untouched: of the original models, or None.
       design: of the models, the same for all.
       metrics: what the gap is taken over, chosen before any number is seen.
-      level: of the intervals.
+      confidence_level: of the intervals.
 
     Returns:
       See `Closeness`. Intervals are NaN for fewer than 3 forget sets that all compared models have.
@@ -79,12 +79,12 @@ def compare(
     tables = {method: _table(numbers, names, models) for method, numbers in methods.items() if is_candidate(method)}
     start = None if untouched is None else _table(untouched, names, models)
     gaps = {
-        method: _finding(_difference(table, goal, goal, units), level, "gap", method)
+        method: _finding(_difference(table, goal, goal, units), confidence_level, "gap", method)
         for method, table in tables.items()
     }
     gains: dict[str, Finding] = {}
     if start is not None:
-        each = 1 - (1 - level) / max(len(tables), 1)
+        each = 1 - (1 - confidence_level) / max(len(tables), 1)
         gains = {
             method: _finding(
                 _difference(start, table, goal, units), each, "gain over doing nothing", method, "original"
@@ -95,20 +95,22 @@ def compare(
     best = min(closer, key=lambda method: gaps[method].value, default="")
     behind: dict[str, Finding] = {}
     if best:
-        each = 1 - (1 - level) / max(len(tables) * (len(tables) - 1) // 2, 1)
+        each = 1 - (1 - confidence_level) / max(len(tables) * (len(tables) - 1) // 2, 1)
         behind = {
             method: _finding(_difference(table, tables[best], goal, units), each, "gap difference", method, best)
             for method, table in tables.items()
             if method != best
         }
-    known = None if start is None else _finding(_difference(start, goal, goal, units), level, "gap", "original")
+    known = (
+        None if start is None else _finding(_difference(start, goal, goal, units), confidence_level, "gap", "original")
+    )
     return Closeness(gaps, known, gains, behind, best, names)
 
 
 def findings(found: Closeness) -> tuple[Finding, ...]:
     """Returns every number of a comparison, for the files."""
     start = () if found.untouched is None else (found.untouched,)
-    return (*found.gaps.values(), *start, *found.gains.values(), *found.behind.values())
+    return (*found.gaps.values(), *start, *found.gap_to_original.values(), *found.gap_to_best.values())
 
 
 def _table(numbers: Numbers, metrics: Sequence[str], models: int) -> np.ndarray:
@@ -123,7 +125,7 @@ class _Units(NamedTuple):
 
 
 def _units(design: Design) -> _Units:
-    original, forget_set = variance.levels(design)
+    original, forget_set = variance.design_factors(design)
     varying = [one for one in (forget_set, original) if one.max(initial=0) > 0]
     if len(varying) == 2 and np.array_equal(varying[0], varying[1]):
         varying = varying[:1]
@@ -159,7 +161,7 @@ def _difference(first: np.ndarray, second: np.ndarray, goal: np.ndarray, units: 
         levels = np.unique(label[kept])
         counts.append(len(levels))
         if len(levels) >= FEWEST_SETS:
-            deleted = np.asarray([apart(kept & (label != level)) for level in levels])
+            deleted = np.asarray([apart(kept & (label != confidence_level)) for confidence_level in levels])
             variances.append((len(levels) - 1) / len(levels) * float(np.square(deleted - deleted.mean()).sum()))
     if len(variances) < len(counts):
         return _Estimate(apart(kept), nothing, nothing, counts[0])
@@ -169,11 +171,13 @@ def _difference(first: np.ndarray, second: np.ndarray, goal: np.ndarray, units: 
 
 
 def _finding(
-    found: _Estimate, level: float, metric: str, of: str, against: str = "retrained models"
+    found: _Estimate, confidence_level: float, metric: str, of: str, against: str = "retrained models"
 ) -> Finding:  # fmt: skip
-    half = 0.0 if found.error == 0 else float(scipy.stats.t.ppf((1 + level) / 2, found.df) * found.error)
+    half = 0.0 if found.error == 0 else float(scipy.stats.t.ppf((1 + confidence_level) / 2, found.df) * found.error)
     interval = intervals.Interval(found.value, found.value - half, found.value + half)
     if metric == "gap":
         interval = intervals.clip(interval, 0.0, np.inf)
     method = "" if np.isnan(half) else f"jackknife over {found.n} forget sets"
-    return Finding(*interval, metric=metric, n=found.n, level=level, of=of, against=against, method=method)
+    return Finding(
+        *interval, metric=metric, n=found.n, confidence_level=confidence_level, of=of, against=against, method=method
+    )

@@ -55,7 +55,7 @@ def design_of(kind: str, models: int, repeats: int = 1) -> Design:
     return Design(kind, models // repeats, repeats)
 
 
-def levels(design: Design) -> tuple[np.ndarray, np.ndarray]:
+def design_factors(design: Design) -> tuple[np.ndarray, np.ndarray]:
     """Returns which original and which forget set every model is of, [M] int each."""
     forget_set = np.repeat(np.arange(design.sets), design.repeats)
     original = {"shared": np.zeros_like(forget_set), "crossed": np.tile(np.arange(design.repeats), design.sets)}
@@ -64,7 +64,7 @@ def levels(design: Design) -> tuple[np.ndarray, np.ndarray]:
 
 def fit(y: np.ndarray, design: Design) -> Fit:
     """Fits the values [M] of a role's models; those that are not finite (diverged) are left out."""
-    return fit_levels(y, *levels(design))
+    return fit_levels(y, *design_factors(design))
 
 
 def fit_levels(y: np.ndarray, original: np.ndarray, forget_set: np.ndarray) -> Fit:
@@ -219,11 +219,11 @@ def _kernels(original: np.ndarray, forget_set: np.ndarray) -> dict[int, np.ndarr
     """Place in SOURCES -> [M, M] whether two models share its level; what cannot be told apart is left out."""
     cell = original * (forget_set.max() + 1) + forget_set
     kept: dict[int, np.ndarray] = {}
-    for place, level in enumerate((original, forget_set, cell)):
-        count = len(np.unique(level))
-        same = (level[:, None] == level[None]).astype(np.float64)
+    for place, confidence_level in enumerate((original, forget_set, cell)):
+        count = len(np.unique(confidence_level))
+        same = (confidence_level[:, None] == confidence_level[None]).astype(np.float64)
         is_known = any(np.array_equal(same, other) for other in kept.values())
-        if 1 < count < len(level) and not is_known:
+        if 1 < count < len(confidence_level) and not is_known:
             kept[place] = same
     return kept
 
@@ -265,7 +265,7 @@ def _of_the_mean(theta: np.ndarray, y: np.ndarray, matrices: np.ndarray) -> tupl
 
 
 def mean(
-    values: np.ndarray, design: Design, *, metric: str, of: str, against: str = "", level: float = 0.95
+    values: np.ndarray, design: Design, *, metric: str, of: str, against: str = "", confidence_level: float = 0.95
 ) -> Finding:
     """The mean of a role's models with Student's t interval for its design, and their deviation as spread.
 
@@ -275,17 +275,17 @@ def mean(
       metric: what is measured.
       of: of whom.
       against: on what.
-      level: of the interval.
+      confidence_level: of the interval.
     """
     found = fit(values, design)
     known = np.asarray(values, np.float64)[np.isfinite(values)]
     half = NAN
     if found.df_mean > 0 and not math.isnan(found.se_mean):
-        half = float(scipy.stats.t.ppf((1 + level) / 2, found.df_mean) * found.se_mean)
+        half = float(scipy.stats.t.ppf((1 + confidence_level) / 2, found.df_mean) * found.se_mean)
     method = "" if math.isnan(half) else f"{found.method}, originals {design.kind}"
     return Finding(
-        found.mean, found.mean - half, found.mean + half, intervals.spread(known), metric=metric, n=len(known),
-        level=level, of=of, against=against, method=method,
+        found.mean, found.mean - half, found.mean + half, intervals.std(known), metric=metric, n=len(known),
+        confidence_level=confidence_level, of=of, against=against, method=method,
     )  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def told_apart(design: Design) -> dict[str, str]:
 
 
 def component_findings(
-    values: np.ndarray, design: Design, *, metric: str, of: str, level: float = 0.95, seed: int = 0
+    values: np.ndarray, design: Design, *, metric: str, of: str, confidence_level: float = 0.95, seed: int = 0
 ) -> tuple[Finding, ...]:
     """The variance of every source that the design tells apart, with its interval by a parametric bootstrap.
 
@@ -312,7 +312,7 @@ def component_findings(
       design: of the models.
       metric: what is measured.
       of: of whom.
-      level: of the intervals.
+      confidence_level: of the intervals.
       seed: of the bootstrap.
 
     Returns:
@@ -323,21 +323,21 @@ def component_findings(
     if not named:
         return ()
     found = fit(values, design)
-    ends = bootstrap(found, values, design, level, seed)
+    ends = bootstrap(found, values, design, confidence_level, seed)
     made = []
     for source, text in named.items():
         place = SOURCES.index(source)
         low, high = (float(end) for end in ends[place])
         made.append(Finding(
             float(found.components[place]), low, high, metric=f"variance of {metric}: {text}",
-            n=int(np.isfinite(values).sum()), level=level, of=of,
+            n=int(np.isfinite(values).sum()), confidence_level=confidence_level, of=of,
             method=f"{found.method}; parametric bootstrap, {DRAWS} draws",
         ))  # fmt: skip
     return tuple(made)
 
 
 def bootstrap(
-    found: Fit, values: np.ndarray, design: Design, level: float = 0.95, seed: int = 0, draws: int = DRAWS
+    found: Fit, values: np.ndarray, design: Design, confidence_level: float = 0.95, seed: int = 0, draws: int = DRAWS
 ) -> np.ndarray:
     """Intervals of the components [4, 2]: quantiles of the components of tables drawn from the fit.
 
@@ -347,14 +347,14 @@ def bootstrap(
       found: the fit of the values.
       values: [M] one number per model.
       design: of the models.
-      level: of the intervals.
+      confidence_level: of the intervals.
       seed: of the draws.
       draws: tables.
 
     Returns:
       NaN where a component is not identifiable, or where models are missing (REML of so many tables takes too long).
     """
-    original, forget_set = levels(design)
+    original, forget_set = design_factors(design)
     values = np.asarray(values, np.float64)
     table = _balanced(values, original, forget_set) if np.isfinite(values).all() else None
     if table is None:
@@ -368,7 +368,7 @@ def bootstrap(
     components = _components(np.where(freedom > 0, expected * drawn, NAN), table.shape)
     ends = np.full((4, 2), NAN)
     for place in np.flatnonzero(np.isfinite(found.components)):
-        ends[place] = np.quantile(components[:, place], [(1 - level) / 2, (1 + level) / 2])
+        ends[place] = np.quantile(components[:, place], [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     return ends
 
 

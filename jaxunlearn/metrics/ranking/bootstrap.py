@@ -88,7 +88,7 @@ def _numbers(points: roc.Curve) -> list[float]:
 
 def table(
     scores: dict[str, np.ndarray], truth: np.ndarray, *, mode: str = "corrected", seed: int = 0, iterations: int = 1000,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> dict[str, dict[str, Finding]]:  # fmt: skip
     """Computes AUC and TPRs of several scores over the same draws.
 
@@ -98,7 +98,7 @@ def table(
       mode: one of MODES.
       seed: of the draws.
       iterations: how many draws, at least 2.
-      level: of the percentile intervals (corrected).
+      confidence_level: of the percentile intervals (corrected).
 
     Returns:
       name -> column of COLUMNS -> Finding; higher = separates better.
@@ -113,12 +113,12 @@ def table(
     index = legacy_index(truth, seed, iterations) if mode == "legacy" else None
     found = {}
     for name, values in scores.items():
-        given: dict[str, Any] = {"of": name, "against": "kept against forgotten", "level": level}
+        given: dict[str, Any] = {"of": name, "against": "kept against forgotten", "confidence_level": confidence_level}
         if index is not None:
             draws = legacy(values, truth, index)
             columns = zip(COLUMNS, (draws.auc, *draws.tpr.T), strict=True)
             found[name] = {
-                column: Finding(float(line.mean()), spread=float(line.std()), metric=column, n=2 * smaller,
+                column: Finding(float(line.mean()), std=float(line.std()), metric=column, n=2 * smaller,
                                 method="published bootstrap", **given)
                 for column, line in columns
             }  # fmt: skip
@@ -127,12 +127,12 @@ def table(
         whole = _numbers(roc.curve(values, truth))
         found[name] = {}
         for column, value, line in zip(COLUMNS, whole, (draws.auc, *draws.tpr.T), strict=True):
-            interval = intervals.resampled(value, line, level)
+            interval = intervals.resampled(value, line, confidence_level)
             if np.ptp(line) == 0:  # separated: every draw says the same, however few texts there are
                 members = int(truth.sum())
                 interval = (
-                    intervals.delong(values, truth, level) if column == "auc" else
-                    intervals.clopper_pearson(value * members, members, level)
+                    intervals.delong(values, truth, confidence_level) if column == "auc" else
+                    intervals.clopper_pearson(value * members, members, confidence_level)
                 )  # fmt: skip
             found[name][column] = Finding(*interval, metric=column, n=len(truth), method="bootstrap over texts",
                                           **given)  # fmt: skip

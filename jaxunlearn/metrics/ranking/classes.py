@@ -59,7 +59,7 @@ class Report(NamedTuple):
 
     classes: Row
     pooled: Row
-    spread: dict[str, float]
+    std: dict[str, float]
 
 
 class Gap(NamedTuple):

@@ -81,13 +81,13 @@ def agreement(membership: np.ndarray, truth: np.ndarray | None = None) -> Agreem
 
 
 def table(
-    membership: np.ndarray, level: float = 0.95, of: str = "", truth: np.ndarray | None = None
+    membership: np.ndarray, confidence_level: float = 0.95, of: str = "", truth: np.ndarray | None = None
 ) -> dict[str, Finding]:  # fmt: skip
     """The published ScoreUI row: means over starting models and shadow groups.
 
     Args:
       membership: [G, L, N, B + 1] of G shadow groups, L starting models.
-      level: of the intervals, in [0, 1].
+      confidence_level: of the intervals, in [0, 1].
       of: whose scores these are.
       truth: [B + 1] true degrees; None = b / B.
 
@@ -99,15 +99,17 @@ def table(
     Raises:
       ShapeError: not four axes. DataError: NaN or infinite entries. ConfigError: the level.
     """
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("confidence_level", confidence_level, 0, 1)
     groups, starts, samples, columns = np.shape(check(membership, "membership [G, L, N, B + 1]", 4))
     numbers = agreement(membership, truth)._asdict()
     found = {}
     for name, title in TITLES.items():
         values = numbers[name]
-        finding = intervals.mean(values.mean(0), metric=title, of=of, against="true degree of membership", level=level)
+        finding = intervals.mean(
+            values.mean(0), metric=title, of=of, against="true degree of membership", confidence_level=confidence_level
+        )
         found[name] = finding.replace(  # type: ignore[attr-defined]
-            spread=intervals.spread(values.mean(1)),
+            std=intervals.std(values.mean(1)),
             n=starts * samples * columns,
             method=f"t over {finding.n} starting models",
         )

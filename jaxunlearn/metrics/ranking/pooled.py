@@ -25,7 +25,7 @@ FEWEST_SETS = 3
 RESAMPLES = 400
 
 
-class Reading(NamedTuple):
+class PooledCurve(NamedTuple):
     """One row of the table: how a number is read from a curve and what is known about its sampling.
 
     Attributes:
@@ -39,22 +39,30 @@ class Reading(NamedTuple):
     trials: str = ""
 
 
-def readings(interpolation: str) -> dict[str, Reading]:
+def readings(interpolation: str) -> dict[str, PooledCurve]:
     """The published columns, by their names in METRICS."""
     return {
-        "auc": Reading("AUC", roc.area),
-        "balanced_accuracy": Reading("balanced accuracy", roc.best_balanced),
-        "tpr_at_fpr_1e-2": Reading("TPR at FPR 1e-2", lambda c: roc.member_rate(c, 1e-2, interpolation), "positive"),
-        "tpr_at_fpr_1e-3": Reading("TPR at FPR 1e-3", lambda c: roc.member_rate(c, 1e-3, interpolation), "positive"),
-        "tnr_at_fnr_1e-2": Reading("TNR at FNR 1e-2", lambda c: roc.forgotten_rate(c, 1e-2, interpolation), "negative"),
-        "tnr_at_fnr_1e-3": Reading("TNR at FNR 1e-3", lambda c: roc.forgotten_rate(c, 1e-3, interpolation), "negative"),
+        "auc": PooledCurve("AUC", roc.area),
+        "balanced_accuracy": PooledCurve("balanced accuracy", roc.best_balanced),
+        "tpr_at_fpr_1e-2": PooledCurve(
+            "TPR at FPR 1e-2", lambda c: roc.member_rate(c, 1e-2, interpolation), "positive"
+        ),
+        "tpr_at_fpr_1e-3": PooledCurve(
+            "TPR at FPR 1e-3", lambda c: roc.member_rate(c, 1e-3, interpolation), "positive"
+        ),
+        "tnr_at_fnr_1e-2": PooledCurve(
+            "TNR at FNR 1e-2", lambda c: roc.forgotten_rate(c, 1e-2, interpolation), "negative"
+        ),
+        "tnr_at_fnr_1e-3": PooledCurve(
+            "TNR at FNR 1e-3", lambda c: roc.forgotten_rate(c, 1e-3, interpolation), "negative"
+        ),
     }
 
 
 def table(
     scores: np.ndarray,
     truth: np.ndarray,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     of: str = "",
     *,
     interpolation: str = "linear",
@@ -72,7 +80,7 @@ def table(
     Args:
       scores: [G, R, N] of G shadow groups on R forget sets of N samples, higher = member.
       truth: [R, N] bool, True = member (retained), False = forgotten.
-      level: of the intervals, in [0, 1].
+      confidence_level: of the intervals, in [0, 1].
       of: whose scores these are.
       interpolation: see `roc.tpr_at_fpr`.
       seed: of the bootstrap.
@@ -86,7 +94,7 @@ def table(
       ShapeError: arrays do not fit together. DataError: non-finite scores, truth with one kind only.
       ConfigError: level or interpolation.
     """
-    scores, truth = check(scores, truth, level)
+    scores, truth = check(scores, truth, confidence_level)
     checks.choice("interpolation", interpolation, roc.INTERPOLATIONS)
     columns, extra = readings(interpolation), dict(extra or {})
     groups, sets, _ = scores.shape
@@ -106,21 +114,21 @@ def table(
             )
     found = {}
     for row, name in enumerate([*columns, *extra]):
-        interval = intervals.jackknife(whole[row].mean(), deleted[row].mean(0), level)
+        interval = intervals.jackknife(whole[row].mean(), deleted[row].mean(0), confidence_level)
         method = f"jackknife over {sets} forget sets"
         separated = interval.value in (0.0, 1.0) and interval.low == interval.high
         if name in columns:
             if not deletable or separated:
-                interval, method = _within(name, columns[name], interval.value, scores, truth, level, seed)
+                interval, method = _within(name, columns[name], interval.value, scores, truth, confidence_level, seed)
             interval = intervals.clip(interval)
         elif not deletable:
             method = f"none: fewer than {FEWEST_SETS} forget sets of both kinds"
         found[name] = Finding(
             *interval,
-            spread=intervals.spread(whole[row]),
+            std=intervals.std(whole[row]),
             metric=columns[name].title if name in columns else name,
             n=truth.size,
-            level=level,
+            confidence_level=confidence_level,
             of=of,
             against=AGAINST,
             method=method,
@@ -129,7 +137,12 @@ def table(
 
 
 def paired_auc(
-    scores_a: np.ndarray, scores_b: np.ndarray, truth: np.ndarray, level: float = 0.95, of: str = "", against: str = ""
+    scores_a: np.ndarray,
+    scores_b: np.ndarray,
+    truth: np.ndarray,
+    confidence_level: float = 0.95,
+    of: str = "",
+    against: str = "",
 ) -> Finding:
     """AUC of scores a minus AUC of scores b on the same samples, in [-1, 1]; above 0 = a separates members better.
 
@@ -140,7 +153,7 @@ def paired_auc(
       scores_a: [n], or [G, R, N] as in `table`.
       scores_b: the same shape.
       truth: [n], or [R, N].
-      level: of the interval, in [0, 1].
+      confidence_level: of the interval, in [0, 1].
       of: name of a.
       against: name of b.
 
@@ -160,8 +173,8 @@ def paired_auc(
             np.asarray(truth)[None],
         )
     checks.shape("GRN", scores_a=scores_a, scores_b=scores_b)
-    scores_a, truth = check(scores_a, truth, level)
-    scores_b, _ = check(scores_b, truth, level)
+    scores_a, truth = check(scores_a, truth, confidence_level)
+    scores_b, _ = check(scores_b, truth, confidence_level)
     groups, sets, size = scores_a.shape
     flat_truth = truth.ravel()
     differences = np.empty(groups)
@@ -174,27 +187,27 @@ def paired_auc(
             kept = np.repeat(np.arange(sets) != left_out, size)
             deleted[group, left_out] = roc.area(roc.count(pair[0], kept)) - roc.area(roc.count(pair[1], kept))
     if deletable:
-        interval = intervals.jackknife(differences.mean(), deleted.mean(0), level)
+        interval = intervals.jackknife(differences.mean(), deleted.mean(0), confidence_level)
         method = f"jackknife over {sets} forget sets"
     else:
         a, b = mean_placements(scores_a, flat_truth), mean_placements(scores_b, flat_truth)
         parts = intervals.Placements(a.positive - b.positive, a.negative - b.negative)
-        interval, method = intervals.delong_from(parts, level), "DeLong"
+        interval, method = intervals.delong_from(parts, confidence_level), "DeLong"
     return Finding(
         *intervals.clip(interval, -1.0, 1.0),
-        spread=intervals.spread(differences),
+        std=intervals.std(differences),
         metric="AUC difference",
         n=truth.size,
-        level=level,
+        confidence_level=confidence_level,
         of=of,
         against=against,
         method=method,
     )
 
 
-def check(scores: np.ndarray, truth: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+def check(scores: np.ndarray, truth: np.ndarray, confidence_level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Scores [G, R, N] and truth [R, N] as arrays that can be pooled; raises as `table` does."""
-    checks.in_range("level", level, 0, 1)
+    checks.in_range("confidence_level", confidence_level, 0, 1)
     checks.shape("GRN RN", scores=scores, truth=truth)
     return roc.finite_scores(scores), roc.both_kinds(truth)
 
@@ -215,7 +228,7 @@ def _every_deletion_keeps_both_kinds(truth: np.ndarray) -> bool:
 
 
 def _numbers(
-    columns: Mapping[str, Reading],
+    columns: Mapping[str, PooledCurve],
     extra: Mapping[str, Callable],
     curve: roc.Curve,
     scores: np.ndarray,
@@ -226,26 +239,32 @@ def _numbers(
 
 
 def _within(
-    name: str, column: Reading, value: float, scores: np.ndarray, truth: np.ndarray, level: float, seed: int
+    name: str,
+    column: PooledCurve,
+    value: float,
+    scores: np.ndarray,
+    truth: np.ndarray,
+    confidence_level: float,
+    seed: int,
 ) -> tuple[intervals.Interval, str]:
     """The interval of a mean over groups when samples are taken as independent, and its name."""
     flat = truth.ravel()
     trials = {"positive": int(flat.sum()), "negative": int((~flat).sum())}
     if column.trials:
         n = trials[column.trials]
-        return intervals.clopper_pearson(value * n, n, level)._replace(value=value), "Clopper-Pearson"
+        return intervals.clopper_pearson(value * n, n, confidence_level)._replace(value=value), "Clopper-Pearson"
     if name == "auc":
         parts = mean_placements(scores, flat)
-        return intervals.proportion_delong(parts, level)._replace(value=value), "DeLong"
+        return intervals.proportion_delong(parts, confidence_level)._replace(value=value), "DeLong"
     if value == 1.0:
         # A resampled perfect separation stays perfect: bound both rates instead, each at half the error.
-        ends = [intervals.clopper_pearson(n, n, (1 + level) / 2) for n in trials.values()]
+        ends = [intervals.clopper_pearson(n, n, (1 + confidence_level) / 2) for n in trials.values()]
         return intervals.Interval(1.0, float(np.mean([end.low for end in ends])), 1.0), "Clopper-Pearson"
-    return _bootstrap(column, value, scores, flat, level, seed), "bootstrap"
+    return _bootstrap(column, value, scores, flat, confidence_level, seed), "bootstrap"
 
 
 def _bootstrap(
-    column: Reading, value: float, scores: np.ndarray, truth: np.ndarray, level: float, seed: int
+    column: PooledCurve, value: float, scores: np.ndarray, truth: np.ndarray, confidence_level: float, seed: int
 ) -> intervals.Interval:
     """Stratified basic bootstrap; every group meets the same draws, because groups share samples."""
     generator = np.random.default_rng(seed)
@@ -256,4 +275,4 @@ def _bootstrap(
         rows = np.concatenate([generator.choice(kind, len(kind)) for kind in kinds])
         weights = np.bincount(rows, minlength=len(truth))
         drawn[i] = np.mean([column.read(roc.count(one, weights)) for one in ranked])
-    return intervals.resampled(value, drawn, level, "basic")
+    return intervals.resampled(value, drawn, confidence_level, "basic")

@@ -15,7 +15,7 @@ def summary(
     *,
     seed: int,
     iterations: int = 5000,
-    levels: tuple[float, ...] = roc.LEVELS,
+    error_rates: tuple[float, ...] = roc.LEVELS,
     interpolation: str = "linear",
 ) -> roc.Summary:
     """The published bootstrap for unequal classes: means over draws of as many members as non-members.
@@ -28,7 +28,7 @@ def summary(
       truth: [n] True = member.
       seed: of the draws (the published code uses NumPy's global state).
       iterations: how many draws, at least 1.
-      levels: see `roc.summary`.
+      error_rates: see `roc.summary`.
       interpolation: see `roc.tpr_at_fpr`.
 
     Raises:
@@ -48,8 +48,8 @@ def summary(
     draws = []
     for _ in range(iterations):
         drawn = np.concatenate([generator.choice(kind, size) for kind in kinds])
-        one = roc.summarise(roc.count(roc.rank(drawn, drawn_truth)), levels, interpolation)
+        one = roc.summarise(roc.count(roc.rank(drawn, drawn_truth)), error_rates, interpolation)
         draws.append(np.concatenate([[one.auc, one.balanced_accuracy], one.tpr_at_fpr, one.tnr_at_fnr]))
     means = np.mean(draws, 0)
-    half = 2 + len(levels)
-    return roc.Summary(float(means[0]), float(means[1]), tuple(levels), means[2:half], means[half:], size, size)
+    half = 2 + len(error_rates)
+    return roc.Summary(float(means[0]), float(means[1]), tuple(error_rates), means[2:half], means[half:], size, size)

@@ -46,7 +46,7 @@ def out_of_fold(texts: Sequence[str] | np.ndarray, truth: np.ndarray, seed: int 
 
 
 def shift(
-    texts: Sequence[str] | np.ndarray, truth: np.ndarray, *, seed: int = 0, level: float = 0.95
+    texts: Sequence[str] | np.ndarray, truth: np.ndarray, *, seed: int = 0, confidence_level: float = 0.95
 ) -> Finding | None:
     """Computes how well the words alone tell two kinds of texts apart; .5 = not at all.
 
@@ -54,7 +54,7 @@ def shift(
       texts: [N].
       truth: [N] True = the first kind.
       seed: of everything that is drawn.
-      level: of the interval.
+      confidence_level: of the interval.
 
     Returns:
       AUC with DeLong's interval, which takes the five forests for one: on texts of one kind, 60 and 140, its lower end
@@ -71,8 +71,11 @@ def shift(
     found = out_of_fold(np.asarray(texts)[kept], truth, seed)
     if found is None:
         return None
-    return Finding(*intervals.delong(found, truth, level), metric="auc", n=len(truth), level=level, of="words alone",
-                   against="kept against forgotten", method="DeLong, out of fold")  # fmt: skip
+    return Finding(
+        *intervals.delong(found, truth, confidence_level), metric="auc", n=len(truth),
+        confidence_level=confidence_level, of="words alone", against="kept against forgotten",
+        method="DeLong, out of fold",
+    )  # fmt: skip
 
 
 def is_different(finding: Finding | None) -> bool:

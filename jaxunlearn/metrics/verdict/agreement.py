@@ -15,7 +15,7 @@ MOST_GROUPS = 5
 FEWEST_SHADOWS, ENOUGH_SHADOWS = 2, 10  # in a group: for verdicts on rows at all; with which they are sharp
 
 
-def judged(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Judgement:
+def judged(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judgement:
     """Returns `judge.judge` with the agreement of groups of shadows; rows on which they disagree are CANNOT TELL.
 
     What does not depend on shadows stays: identical or edited answers, and a request that is suppressed as a whole.
@@ -25,16 +25,16 @@ def judged(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Ju
     Args, Raises: see `judge.judge`.
     """
     answers = judge.check(answers)
-    found = judge.judge(answers, level, is_strict)
+    found = judge.judge(answers, fdr, is_strict)
     parts = [_of(answers, group) for group in groups(len(answers.shadows))]
     if found.checks.refused or not parts:
         return found
-    each = [codes for part in parts if (codes := judge.row_codes(part, level, is_strict)) is not None]
+    each = [codes for part in parts if (codes := judge.row_codes(part, fdr, is_strict)) is not None]
     if len(each) < 2:
         return found
-    rows_alone = rows.decide(found.tests, level)
+    rows_alone = rows.decide(found.tests, fdr)
     share = np.mean(np.stack(each) == rows_alone, axis=0)
-    found = found._replace(power_not=_caught(answers, parts, level), groups=len(each))
+    found = found._replace(power_not=_caught(answers, parts, fdr), groups=len(each))
     if found.is_identical or found.is_edited:
         return found._replace(agreement=np.ones(len(share)), disputed=np.zeros(len(share), bool))
     by_rows = found.codes == rows_alone
@@ -66,10 +66,10 @@ def _of(answers: Answers, group: np.ndarray) -> Answers:
     )
 
 
-def _caught(answers: Answers, parts: list[Answers], level: float) -> int | None:
+def _caught(answers: Answers, parts: list[Answers], fdr: float) -> int | None:
     """Returns how many rows are caught when nothing was forgotten, by all shadows and by enough of the groups."""
-    whole = judge.caught_untouched(answers, level)
-    each = [judge.caught_untouched(part, level) for part in parts]
+    whole = judge.caught_untouched(answers, fdr)
+    each = [judge.caught_untouched(part, fdr) for part in parts]
     if whole is None:
         return None
     share = np.mean([flags for flags in each if flags is not None], axis=0)

@@ -105,7 +105,7 @@ class Judgement(NamedTuple):
     model: OutModel
     power_not: int | None
     power_forgotten: float | None
-    level: float
+    fdr: float
     is_strict: bool
     agreement: np.ndarray | None = None
     disputed: np.ndarray | None = None
@@ -113,12 +113,12 @@ class Judgement(NamedTuple):
     replaced: np.ndarray | None = None
 
 
-def judge(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Judgement:
+def judge(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judgement:
     """Judges one request; no randomness, and nothing depends on other audited models or requests.
 
     Args:
       answers: see `Answers`.
-      level: of each kind of false verdict among the rows so called.
+      fdr: of each kind of false verdict among the rows so called.
       is_strict: FORGOTTEN only where less than half of what training left is still there.
 
     Raises:
@@ -128,11 +128,11 @@ def judge(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Jud
     keep = HALF if is_strict else 1.0
     raw, smooth, likeness, found, tests = _tested(answers, keep)
     asked = answers.requested
-    codes = rows.decide(tests, level)
+    codes = rows.decide(tests, fdr)
     group = GroupTests()
     persons: dict[int, tuple[GroupTests, bool]] = {}
     if not found.refused:
-        group, persons = _groups(answers, raw, smooth, tests, found, level)
+        group, persons = _groups(answers, raw, smooth, tests, found, fdr)
     identical, edited, changes = _changed(answers)
     if group.is_suppressed:
         codes = np.where(codes == FORGOTTEN, SUPPRESSED, codes)
@@ -143,24 +143,24 @@ def judge(answers: Answers, level: float = 0.05, is_strict: bool = False) -> Jud
         codes = np.where(_moved(answers)[0][asked] > IDENTICAL_TO, SUPPRESSED, NOT_FORGOTTEN)
     caught, confirmed = None, None
     if not found.refused:
-        flagged = caught_untouched(answers, level)
+        flagged = caught_untouched(answers, fdr)
         caught = None if flagged is None else int(flagged.sum())
         if not found.refused_in and answers.shadow_saw is None and len(answers.shadows) > 1:
-            confirmed = power.forgotten(smooth, answers.shadows, answers.population_shadows, likeness, level, keep)
+            confirmed = power.forgotten(smooth, answers.shadows, answers.population_shadows, likeness, fdr, keep)
     return Judgement(codes.astype(np.int8), tests, group, persons, identical, edited, changes, found, smooth.model,
-                     caught, confirmed, level, is_strict)  # fmt: skip
+                     caught, confirmed, fdr, is_strict)  # fmt: skip
 
 
-def row_codes(answers: Answers, level: float, is_strict: bool = False) -> np.ndarray | None:
+def row_codes(answers: Answers, fdr: float, is_strict: bool = False) -> np.ndarray | None:
     """Returns the [|F|] verdicts that the row tests give by themselves; None where these shadows are refused.
 
     Args:
       answers: as `check` returns them.
-      level: see `judge`.
+      fdr: see `judge`.
       is_strict: see `judge`.
     """
     *_, found, tests = _tested(answers, HALF if is_strict else 1.0)
-    return None if found.refused else rows.decide(tests, level)
+    return None if found.refused else rows.decide(tests, fdr)
 
 
 def _tested(answers: Answers, keep: float) -> tuple[Signal, Signal, Likeness, Checks, RowTests]:
@@ -253,7 +253,7 @@ def _checks(answers: Answers, smooth: Signal, original: np.ndarray | None) -> Ch
 
 
 def _groups(
-    answers: Answers, raw: Signal, smooth: Signal, tests: RowTests, found: Checks, level: float
+    answers: Answers, raw: Signal, smooth: Signal, tests: RowTests, found: Checks, fdr: float
 ) -> tuple[GroupTests, dict[int, tuple[GroupTests, bool]]]:
     """Tests all requested rows together, and those of each person."""
     asked = answers.requested
@@ -276,7 +276,7 @@ def _groups(
         return whole, {}
     numbers = np.unique(answers.person)
     each = [of(answers.person == number) for number in numbers]
-    still_in = decision.benjamini_hochberg(np.array([one.p_high for one in each]), level).rejected
+    still_in = decision.benjamini_hochberg(np.array([one.p_high for one in each]), fdr).rejected
     return whole, {int(n): (one, bool(flag)) for n, one, flag in zip(numbers, each, still_in, strict=True)}
 
 
@@ -311,16 +311,16 @@ def _changed(answers: Answers) -> tuple[bool, bool, tuple[float, float]]:
     return False, bool(is_edited), medians
 
 
-def caught_untouched(answers: Answers, level: float) -> np.ndarray | None:
+def caught_untouched(answers: Answers, fdr: float) -> np.ndarray | None:
     """Returns [|F|] bool: rows that are caught when the original plays the unlearned model; None without original.
 
     Args:
       answers: as `check` returns them.
-      level: false discovery rate.
+      fdr: false discovery rate.
     """
     if answers.original is None or answers.population_original is None:
         return None
     unseen = None if answers.shadow_saw is None else ~answers.shadow_saw
     played = rows.signal(soft(answers.original), soft(answers.shadows), soft(answers.population_original),
                          soft(answers.population_shadows), unseen)  # fmt: skip
-    return power.not_forgotten(played, answers.requested, level)
+    return power.not_forgotten(played, answers.requested, fdr)

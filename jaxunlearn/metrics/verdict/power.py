@@ -10,20 +10,20 @@ from jaxunlearn.metrics.verdict.rows import FORGOTTEN, Likeness, RowTests, Signa
 MOST_SHADOWS = 10
 
 
-def not_forgotten(original: Signal, requested: np.ndarray, level: float) -> np.ndarray:
+def not_forgotten(original: Signal, requested: np.ndarray, fdr: float) -> np.ndarray:
     """Returns [F] bool: the requested rows that are caught when the original plays the unlearned model.
 
     Args:
       original: soft signal of the original model.
       requested: [N] bool.
-      level: false discovery rate.
+      fdr: false discovery rate.
     """
     p_high = rows.p_high(original.z[requested], original.population_z)
-    return decision.benjamini_hochberg(p_high, level).rejected
+    return decision.benjamini_hochberg(p_high, fdr).rejected
 
 
 def forgotten(
-    smooth: Signal, shadows: np.ndarray, population_shadows: np.ndarray, likeness: Likeness, level: float, keep: float
+    smooth: Signal, shadows: np.ndarray, population_shadows: np.ndarray, likeness: Likeness, fdr: float, keep: float
 ) -> float:
     """Returns about how many requested rows are confirmed when models that never saw them play their answers.
 
@@ -36,7 +36,7 @@ def forgotten(
       shadows: [S, N] raw log-odds, S >= 2, of models that saw no requested row.
       population_shadows: [S, P] likewise, of the population.
       likeness: see `rows.Likeness`.
-      level: false discovery rate.
+      fdr: false discovery rate.
       keep: see `rows.trained`.
     """
     asked = likeness.requested
@@ -54,5 +54,5 @@ def forgotten(
         p_in, trace = rows.trained(own, centre, like, keep)
         never = np.ones(len(own))
         tests = RowTests(never, never, p_in, z, centre, deviation, trace, own < centre + trace / 2)
-        confirmed.append(int((rows.decide(tests, level) == FORGOTTEN).sum()))
+        confirmed.append(int((rows.decide(tests, fdr) == FORGOTTEN).sum()))
     return float(np.mean(confirmed))

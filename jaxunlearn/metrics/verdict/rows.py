@@ -193,14 +193,14 @@ def tests(raw: Signal, smooth: Signal, likeness: Likeness, keep: float) -> RowTe
     )  # fmt: skip
 
 
-def decide(tests: RowTests, level: float) -> np.ndarray:
+def decide(tests: RowTests, fdr: float) -> np.ndarray:
     """Returns [F] codes: NOT FORGOTTEN, SUPPRESSED, FORGOTTEN in this order of precedence, or CANNOT TELL.
 
     A p-value that is set to 1 stays valid, so each of the three families keeps its false discovery rate.
     """
 
     def rejected(p: np.ndarray) -> np.ndarray:
-        return decision.benjamini_hochberg(p, level).rejected
+        return decision.benjamini_hochberg(p, fdr).rejected
 
     is_caught = rejected(tests.p_high)
     is_low = rejected(np.where(is_caught, 1.0, tests.p_low))

@@ -122,5 +122,5 @@ class Airbench(nn.Module):
 def airbench(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """The airbench94-like network; `width` = channels of the first group, 64."""
-    options.refuse("airbench", hidden=hidden)
+    options.reject_unused_options("airbench", hidden=hidden)
     return Airbench(num_classes, width or 64, conv, dtype)

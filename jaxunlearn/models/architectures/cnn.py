@@ -151,47 +151,47 @@ class Vgg(nn.Module):
 def cnn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
         width: int = 0) -> nn.Module:  # fmt: skip
     """The digits / MNIST network; `width` = channels of the first convolution."""
-    options.refuse("cnn", hidden=hidden)
+    options.reject_unused_options("cnn", hidden=hidden)
     return Cnn(num_classes, width or 16, conv, dtype)
 
 
 def scnn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
          width: int = 0) -> nn.Module:  # fmt: skip
     """The small network of Unlearning-Leaks; `width` = channels of the first convolution."""
-    options.refuse("scnn", hidden=hidden)
+    options.reject_unused_options("scnn", hidden=hidden)
     return SimpleCnn(num_classes, width or 32, conv, dtype)
 
 
 def cnn_bn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
            width: int = 0) -> nn.Module:  # fmt: skip
     """The digits / MNIST network with batch norm; `width` = channels of the first convolution."""
-    options.refuse("cnn_bn", hidden=hidden)
+    options.reject_unused_options("cnn_bn", hidden=hidden)
     return Cnn(num_classes, width or 16, conv, dtype, True)
 
 
 def vgg11(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
           width: int = 0) -> nn.Module:  # fmt: skip
     """VGG with 8 convolutions; `width` = channels of the first."""
-    options.refuse("vgg11", hidden=hidden)
+    options.reject_unused_options("vgg11", hidden=hidden)
     return Vgg(num_classes, (1, 1, 2, 2, 2), width or 64, conv, dtype)
 
 
 def vgg16(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
           width: int = 0) -> nn.Module:  # fmt: skip
     """VGG with 13 convolutions; `width` = channels of the first."""
-    options.refuse("vgg16", hidden=hidden)
+    options.reject_unused_options("vgg16", hidden=hidden)
     return Vgg(num_classes, (2, 2, 3, 3, 3), width or 64, conv, dtype)
 
 
 def vgg16_imagenet(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
                    width: int = 0) -> nn.Module:  # fmt: skip
     """VGG-16 with the dense layers of ImageNet, no batch norm; `width` = channels of the first convolution."""
-    options.refuse("vgg16_imagenet", hidden=hidden)
+    options.reject_unused_options("vgg16_imagenet", hidden=hidden)
     return Vgg(num_classes, (2, 2, 3, 3, 3), width or 64, conv, dtype, (64, 64), 7, use_bias=False, dropout=0.0)
 
 
 def vgg16_bn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """VGG-16 with batch norm and two small dense layers; `width` = channels of the first convolution."""
-    options.refuse("vgg16_bn", hidden=hidden)
+    options.reject_unused_options("vgg16_bn", hidden=hidden)
     return Vgg(num_classes, (2, 2, 3, 3, 3), width or 64, conv, dtype, (4, 4), 2, True, False, 0.0)

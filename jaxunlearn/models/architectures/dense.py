@@ -47,47 +47,47 @@ class Mlp(nn.Module):
 def logistic(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """One dense layer."""
-    options.refuse("logistic", hidden=hidden, width=width)
+    options.reject_unused_options("logistic", hidden=hidden, width=width)
     return Mlp(num_classes, (), dtype=dtype)
 
 
 def logistic_sigmoid(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
                      width: int = 0) -> nn.Module:  # fmt: skip
     """One dense layer and a sigmoid, whose outputs are taken for logits (LRTorch of Unlearning-Leaks)."""
-    options.refuse("logistic_sigmoid", hidden=hidden, width=width)
+    options.reject_unused_options("logistic_sigmoid", hidden=hidden, width=width)
     return Mlp(num_classes, (), dtype=dtype, squashed=True)
 
 
 def mlp(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
         width: int = 0) -> nn.Module:  # fmt: skip
     """ReLU network of the given hidden widths."""
-    options.refuse("mlp", width=width)
+    options.reject_unused_options("mlp", width=width)
     return Mlp(num_classes, options.widths(hidden) or (256, 128), "relu", dtype)
 
 
 def mlp_tanh(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """Tanh network of the given hidden widths."""
-    options.refuse("mlp_tanh", width=width)
+    options.reject_unused_options("mlp_tanh", width=width)
     return Mlp(num_classes, options.widths(hidden) or (256, 128), "tanh", dtype)
 
 
 def purchase(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """The classifier of Purchase-100."""
-    options.refuse("purchase", hidden=hidden, width=width)
+    options.reject_unused_options("purchase", hidden=hidden, width=width)
     return Mlp(num_classes, (1024, 512, 256, 128), "tanh", dtype)
 
 
 def texas(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
           width: int = 0) -> nn.Module:  # fmt: skip
     """The classifier of Texas-100."""
-    options.refuse("texas", hidden=hidden, width=width)
+    options.reject_unused_options("texas", hidden=hidden, width=width)
     return Mlp(num_classes, (1024, 512, 256, 128), "tanh", dtype)
 
 
 def location(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """The classifier of Location-30."""
-    options.refuse("location", hidden=hidden, width=width)
+    options.reject_unused_options("location", hidden=hidden, width=width)
     return Mlp(num_classes, (256, 128), "tanh", dtype)

@@ -100,19 +100,19 @@ class ResNet(nn.Module):
 def resnet18(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """ResNet-18; `width` = base width, 64."""
-    options.refuse("resnet18", hidden=hidden)
+    options.reject_unused_options("resnet18", hidden=hidden)
     return ResNet(num_classes, (2, 2, 2, 2), False, width or 64, conv, dtype)
 
 
 def resnet34(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """ResNet-34; `width` = base width, 64."""
-    options.refuse("resnet34", hidden=hidden)
+    options.reject_unused_options("resnet34", hidden=hidden)
     return ResNet(num_classes, (3, 4, 6, 3), False, width or 64, conv, dtype)
 
 
 def resnet50(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
     """ResNet-50 (bottleneck blocks); `width` = base width, 64."""
-    options.refuse("resnet50", hidden=hidden)
+    options.reject_unused_options("resnet50", hidden=hidden)
     return ResNet(num_classes, (3, 4, 6, 3), True, width or 64, conv, dtype)

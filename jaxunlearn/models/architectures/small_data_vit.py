@@ -105,5 +105,5 @@ def _patches(inputs: jax.Array, patch: int) -> jax.Array:
 def vit_small_data(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
                    width: int = 0) -> nn.Module:  # fmt: skip
     """The published network; `width` = width of the tokens, 512."""
-    options.refuse("vit_small_data", hidden=hidden)
+    options.reject_unused_options("vit_small_data", hidden=hidden)
     return SmallDataVit(num_classes, width or 512, dtype=dtype)

@@ -132,7 +132,7 @@ def vit(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: 
     Raises:
       ConfigError: `width` is not a multiple of the 3 heads.
     """
-    options.refuse("vit", hidden=hidden)
+    options.reject_unused_options("vit", hidden=hidden)
     _check_width(width, 3)
     return VisionTransformer(num_classes, width or 192, dtype=dtype)
 
@@ -144,7 +144,7 @@ def vit_s16(num_classes: int, conv: str = "native", dtype: str = "float32", hidd
     Raises:
       ConfigError: `width` is not a multiple of the 6 heads.
     """
-    options.refuse("vit_s16", hidden=hidden)
+    options.reject_unused_options("vit_s16", hidden=hidden)
     _check_width(width, 6)
     return VisionTransformer(num_classes, width or 384, 12, 6, dtype, patch=16, size=224, epsilon=1e-6)
 

@@ -89,12 +89,12 @@ class WideResNet(nn.Module):
 def wrn28_2(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
             width: int = 0) -> nn.Module:  # fmt: skip
     """WRN-28-2; `width` = channels of the stem, 16."""
-    options.refuse("wrn28_2", hidden=hidden)
+    options.reject_unused_options("wrn28_2", hidden=hidden)
     return WideResNet(num_classes, 4, 2, width or STEM, conv, dtype)
 
 
 def wrn40_2(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
             width: int = 0) -> nn.Module:  # fmt: skip
     """WRN-40-2; `width` = channels of the stem, 16."""
-    options.refuse("wrn40_2", hidden=hidden)
+    options.reject_unused_options("wrn40_2", hidden=hidden)
     return WideResNet(num_classes, 6, 2, width or STEM, conv, dtype)

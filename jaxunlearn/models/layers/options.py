@@ -3,7 +3,7 @@
 from jaxunlearn import errors
 
 
-def refuse(architecture: str, **given: tuple[int, ...] | int) -> None:
+def reject_unused_options(architecture: str, **given: tuple[int, ...] | int) -> None:
     """Raises a ConfigError naming the first option that was set although the architecture does not use it.
 
     Args:

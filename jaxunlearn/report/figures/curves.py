@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxunlearn import checks, errors
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats, theme
+from jaxunlearn.report import number_format, theme
 
 Pair = tuple[np.ndarray, np.ndarray]
 Band = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -38,7 +38,7 @@ def roc(curves: Mapping[str, Pair]) -> Any:
         fpr, tpr, area = _roc(scores, truth)
         # Below one false positive (one true positive) there is no data: the axes end there.
         floor = min([floor, *(1.0 / count for count in (truth.sum(), (~truth).sum()) if count)])
-        axes.plot(fpr, tpr, label=f"{name}  AUC {formats.number(area, bare=True)}", **theme.line(place))
+        axes.plot(fpr, tpr, label=f"{name}  AUC {number_format.number(area, bare=True)}", **theme.line(place))
     floor = min(floor, 0.1)
     diagonal = np.geomspace(floor, 1.0, 50)
     axes.plot(diagonal, diagonal, color=theme.QUIET, lw=1, ls=":", label="guessing")
@@ -222,7 +222,7 @@ def _doubling(title: str, counts: Sequence[int], lines: Mapping[str, Sequence[Fi
         _banded(axes, places, mean, low, high, name, place, markers=True)
     axes.axhline(0.5, color=theme.QUIET, lw=1, ls=":")
     axes.set_xscale("log", base=2)
-    axes.set_xticks(places, [formats.count(int(count)) for count in counts])
+    axes.set_xticks(places, [number_format.count(int(count)) for count in counts])
     axes.xaxis.set_minor_locator(NullLocator())
     if len(places) == 1:
         axes.set_xlim(places[0] / 2, places[0] * 2)
@@ -231,9 +231,9 @@ def _doubling(title: str, counts: Sequence[int], lines: Mapping[str, Sequence[Fi
 
 
 def _edges(finding: Finding) -> tuple[float, float]:
-    if math.isnan(finding.spread):
+    if math.isnan(finding.std):
         return finding.low, finding.high
-    return finding.value - finding.spread, finding.value + finding.spread
+    return finding.value - finding.std, finding.value + finding.std
 
 
 def _banded(

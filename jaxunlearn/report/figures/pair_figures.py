@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.report import formats, theme
+from jaxunlearn.report import number_format, theme
 
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -19,7 +19,7 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]], floor: float
     """
     figure, axes = theme.plot("Deleted records recognised, against false alarms", height=4.6)
     for place, (name, (fpr, tpr, area)) in enumerate(curves.items()):
-        axes.plot(fpr, tpr, label=f"{name}  AUC {formats.number(area, bare=True)}", **theme.line(place))
+        axes.plot(fpr, tpr, label=f"{name}  AUC {number_format.number(area, bare=True)}", **theme.line(place))
     diagonal = np.geomspace(floor, 1.0, 50)
     axes.plot(diagonal, diagonal, color=theme.QUIET, lw=1, ls=":", label="guessing")
     axes.set(xscale="log", yscale="log", xlim=(floor, 1.0), ylim=(floor, 1.05))
@@ -47,7 +47,7 @@ def distances(values: np.ndarray, deleted: np.ndarray) -> Any:
     edges = np.linspace(low - 0.05, max(high, low + 0.1) + 0.05, 41)
     for kind, color, name in ((deleted, theme.FORGOTTEN, "deleted"), (~deleted, theme.RETAINED, "never trained on")):
         own = values[kind]
-        still = f", {formats.count(int((own == 0).sum()))} of {formats.count(len(own))} unmoved"
+        still = f", {number_format.count(int((own == 0).sum()))} of {number_format.count(len(own))} unmoved"
         shown = np.where(own > 0, np.log10(np.maximum(own, 1e-300)), edges[0])
         theme.histogram(axes, np.clip(shown, edges[0], edges[-1]), edges, color, f"{name}{still}")
     axes.set(xlabel="log10 of the distance between the two posteriors", ylabel="density")

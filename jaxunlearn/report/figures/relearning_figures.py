@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn.report import formats, theme
+from jaxunlearn.report import number_format, theme
 
 MOST = 12  # panels
 
@@ -49,7 +49,7 @@ def recovery(lines: Mapping[str, np.ndarray], per_epoch: int) -> Any:
     figure, axes = theme.plot("Forgotten rows during fine-tuning on retained rows", height=3.6)
     for place, (name, values) in enumerate(list(lines.items())[:8]):
         axes.plot(np.arange(1, len(values) + 1), values, label=name, **theme.line(place))
-    axes.set(ylim=(-0.02, 1.02), xlabel=f"steps ({formats.count(per_epoch)} are one pass)",
+    axes.set(ylim=(-0.02, 1.02), xlabel=f"steps ({number_format.count(per_epoch)} are one pass)",
              ylabel="accuracy on forgotten rows")  # fmt: skip
     axes.grid(color=theme.QUIET, alpha=0.25, lw=0.6)
     theme.legend(axes)

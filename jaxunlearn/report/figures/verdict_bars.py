@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxunlearn import checks, errors
-from jaxunlearn.report import formats, theme
+from jaxunlearn.report import number_format, theme
 
 VERDICTS = ("not forgotten", "forgotten", "suppressed", "cannot tell")
 
@@ -27,7 +27,7 @@ def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
     if not len(names) or counts.min() < 0:
         raise errors.DataError("counts of verdicts: expected at least one row and no negative count.")
     total = counts.sum(1)
-    shown, more = theme.bar_names([f"{name} ({formats.count(n)})" for name, n in zip(names, total, strict=True)])
+    shown, more = theme.bar_names([f"{name} ({number_format.count(n)})" for name, n in zip(names, total, strict=True)])
     figure, axes = theme.plot("Verdicts per sample", height=1.5 + 0.42 * len(names) + more)
     fractions = counts / np.maximum(total, 1)[:, None]
     rows, left = np.arange(len(names)), np.zeros(len(names))
@@ -36,7 +36,7 @@ def verdicts(names: Sequence[str], counts: np.ndarray) -> Any:
         axes.barh(rows, fractions[:, part], left=left, color=color, label=name, height=0.72, ec=theme.PAPER, lw=0.8)
         ink = theme.ON_LIGHT if color == theme.UNCLEAR else theme.ON_DARK
         for row in rows:
-            text = formats.count(counts[row, part])
+            text = number_format.count(counts[row, part])
             # A number wider than its piece of the bar would run into its neighbours.
             if fractions[row, part] > 0.02 + 0.02 * len(text):
                 middle = left[row] + fractions[row, part] / 2
@@ -67,15 +67,15 @@ def calibration(p_values: np.ndarray, level: float, bins: int = 20, samples: str
     if not len(values) or values.min() < 0 or values.max() > 1:
         raise errors.DataError("p_values: expected at least one value, all of them between 0 and 1.")
     measured = float(np.mean(values <= level))
-    title = f"{samples}: {formats.rate(measured)} rejected at level {formats.rate(level)}"
+    title = f"{samples}: {number_format.rate(measured)} rejected at level {number_format.rate(level)}"
     figure, axes = theme.plot(title, height=3.3)
     weights = np.full(len(values), bins / len(values))
     axes.hist(
         values, np.linspace(0, 1, bins + 1), weights=weights, color=theme.FORGOTTEN, alpha=0.55, ec=theme.PAPER, lw=0.6
     )
     axes.axhline(1.0, color=theme.INK, lw=1.2, ls="--", label="uniform: as promised")
-    axes.axvline(level, color=theme.RETAINED, lw=1.2, label=f"level {formats.rate(level)}")
-    axes.set(xlim=(0, 1), xlabel=f"p-value ({formats.count(len(values))} samples)", ylabel="density")
+    axes.axvline(level, color=theme.RETAINED, lw=1.2, label=f"level {number_format.rate(level)}")
+    axes.set(xlim=(0, 1), xlabel=f"p-value ({number_format.count(len(values))} samples)", ylabel="density")
     axes.set_ylim(0, 1.3 * max(axes.get_ylim()[1], 1.05))  # room for the legend above the bars
     theme.legend(axes, place="upper right")
     return figure

@@ -41,6 +41,11 @@ def settings_of(folder: str) -> settings.Settings:
         return settings.resolve(store.files.read_json(root / "run.json")["settings"])
     except KeyError as error:
         raise store.files.damaged(root / "run.json", "it holds no settings") from error
+    except errors.ConfigError as error:
+        raise errors.ConfigError(
+            f"audit.shadow_runs names {folder!r}, whose settings are those of another version of jaxunlearn ({error}) "
+            "Train its shadows again with this one."
+        ) from error
 
 
 def check(experiment: experiments.Experiment) -> None:
@@ -114,9 +119,9 @@ def _answers(
         for where, values in population.predict(
             experiment.task,
             variables,
-            experiments.resident(experiment).inputs,
+            experiments.device_dataset(experiment).inputs,
             rows,
-            experiments.lifting(experiment, count),
+            experiments.member_mapping(experiment, count),
         )
     ]
     return scores.Signals(*(np.concatenate(parts, -1) for parts in zip(*blocks, strict=True)))

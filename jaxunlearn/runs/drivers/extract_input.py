@@ -38,7 +38,7 @@ def run(
     if dry_run:
         split = splits.draw(prepared.experiment)
         return _plan_text(prepared, split, _victims(prepared, split, reporter))
-    with opening.opened(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
+    with opening.open_experiment(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
         folder, reporter, experiment, _, _ = opened
         prepared = prepared._replace(experiment=experiment)
         split = splits.obtain(folder, experiment)
@@ -63,7 +63,7 @@ def prepare(chosen: Settings) -> run_input.Prepared:
     experiments.require_classes(experiment, "launch.extract")
     extracted.check(experiment)
     audited.check(experiment)
-    asked: tuple[variants.Variant, ...] = ()
+    asked: tuple[variants.MethodConfig, ...] = ()
     wants_all = run_input.ALL_METHODS in chosen.extract.roles
     if wants_all:
         experiment, asked = unlearn.check(experiment, reporter)

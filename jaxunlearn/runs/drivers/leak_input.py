@@ -52,7 +52,7 @@ def run(chosen: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: boo
     role = leaks.describe(experiment)
     if dry_run:
         return described(role)
-    with opening.opened(experiment, chosen, workdir, overwrite, overrides) as opened:
+    with opening.open_experiment(experiment, chosen, workdir, overwrite, overrides) as opened:
         folder, reporter, experiment, plain, begun = opened
         role = leaks.describe(experiment)  # the mapping may be tuned
         role = role._replace(spec=roles.claim(folder, role.spec))
@@ -110,7 +110,7 @@ def gather(
     answers = posteriors(logits, spec.rows)
     faithful = settings.compat.leaks == "faithful"
     shadow, target = inputs.from_models(answers, role.plans, inputs.sizes_of(settings), faithful)
-    keep = delivery.context(run, reporter).keep
+    keep = delivery.context(run, reporter).cached
     facts = {"role": spec.fingerprint, "repeats": settings.leaks.repeats, "version": leaks.STAGE_VERSION}
     kept = keep("leaks/utility.npz", facts, lambda: utility(run, role))
     sides = {name: inputs.Utility(kept[f"{name}_train"], kept[f"{name}_test"]) for name in inputs.SIDES}
@@ -184,8 +184,8 @@ def _predictions(
             answers[place] = fitted(inputs_of_all[rows])
     else:
         variables = members.load(experiment, members.folder_of(run, spec), spec.fingerprint, originals)
-        lifting = experiments.lifting(experiment, len(originals))
-        for where, values in population.predict(experiment.task, variables, inputs_of_all, rows, lifting):
+        mapping = experiments.member_mapping(experiment, len(originals))
+        for where, values in population.predict(experiment.task, variables, inputs_of_all, rows, mapping):
             answers[:, where] = _softmax(values)
     return answers.reshape(-1, shards, *shape[1:]).mean(1).argmax(-1)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import population, progress, records
-from jaxunlearn.population import capacity, lift, training
+from jaxunlearn.population import capacity, executor, training
 from jaxunlearn.report import tables
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.execution import scratch
@@ -64,7 +64,7 @@ class Plan(NamedTuple):
 
 
 def make(
-    experiment: experiments.Experiment, names: tuple[str, ...] = (), asked: tuple[variants.Variant, ...] = ()
+    experiment: experiments.Experiment, names: tuple[str, ...] = (), asked: tuple[variants.MethodConfig, ...] = ()
 ) -> Plan:  # fmt: skip
     """The plan of the shadow models, further roles and unlearning methods.
 
@@ -103,13 +103,13 @@ def of_roles(
       DeviceError: not even one member fits into memory.
     """
     experiment = specs[0].experiment
-    fitted, lifting = _fit(max(specs, key=lambda spec: len(spec.membership)), make_job)
+    fitted, member_mapping = _fit(max(specs, key=lambda spec: len(spec.membership)), make_job)
     rate = _measured_rate(specs[typical], make_job)
     found = [*(_planned(spec, rate) for spec in specs), *more(rate)]
     return Plan(
         tuple(found),
         experiment.cost.parameters,
-        f"{lifting.mapping}, conv {experiment.policy.conv}, {lifting.mesh.size} device(s)",
+        f"{member_mapping.kind}, conv {experiment.mapping_policy.conv}, {member_mapping.mesh.size} device(s)",
         fitted.chunk,
         fitted.program_bytes,
         fitted.budget_bytes,
@@ -151,31 +151,33 @@ def _unlearning(spec: roles.RoleSpec, split: records.Split, rate: _Rate) -> Role
     return RolePlan(spec.name, count, epochs, sizes.retain, steps, roles.disk_bytes(trained), seconds)
 
 
-def _fit(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> tuple[capacity.Fit, population.Lifting]:
+def _fit(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> tuple[capacity.Fit, population.MemberMapping]:
     """How many members go at once, and what their program takes."""
     experiment, count = spec.experiment, len(spec.membership)
     engine = experiment.settings.engine
-    lifting = experiments.lifting(experiment, min(count, engine.chunk or count))
+    member_mapping = experiments.member_mapping(experiment, min(count, engine.chunk or count))
 
     def need(members: int) -> int:
         job = make_job(spec, np.resize(spec.member_ids, members), (0, 0))
-        return capacity.program_bytes(training.compile_epoch(job, experiments.resident(experiment), lifting).memory)
+        return capacity.program_bytes(
+            training.compile_epoch(job, experiments.device_dataset(experiment), member_mapping).memory
+        )
 
-    budget = capacity.budget(list(lifting.mesh.devices.flat), engine.memory)
+    budget = capacity.budget(list(member_mapping.mesh.devices.flat), engine.memory)
     if engine.chunk:
         chunk = min(engine.chunk, count)
-        return capacity.Fit(chunk, need(chunk), budget), lifting
-    return capacity.fit(need, count, lift.multiple(lifting), budget), lifting
+        return capacity.Fit(chunk, need(chunk), budget), member_mapping
+    return capacity.fit(need, count, executor.multiple(member_mapping), budget), member_mapping
 
 
 def _measured_rate(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> _Rate:
     """The rate of one group on every device, from a few steps after a warm-up."""
-    lifting = experiments.lifting(spec.experiment, len(spec.membership))
-    ids = np.resize(spec.member_ids, lift.multiple(lifting))
+    member_mapping = experiments.member_mapping(spec.experiment, len(spec.membership))
+    ids = np.resize(spec.member_ids, executor.multiple(member_mapping))
     job = make_job(spec, ids, (0, 0))._replace(steps=TIMED_STEPS)
-    data = lift.place(experiments.resident(spec.experiment), lifting, shared=True)
+    data = executor.place(experiments.device_dataset(spec.experiment), member_mapping, shared=True)
     began = elapsed = 0.0
-    for report in population.train(job, data, 2, lifting):
+    for report in population.train(job, data, 2, member_mapping):
         elapsed, began = time.monotonic() - began, time.monotonic()
         del report
     return _Rate(TIMED_STEPS * len(ids) / elapsed, len(ids))

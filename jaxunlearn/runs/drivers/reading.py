@@ -228,10 +228,12 @@ def _check_relearning(
 def _untrained(experiment: experiments.Experiment, rows: np.ndarray) -> np.ndarray:
     """Logits [n, C] of one untrained network."""
     state = experiment.task.init(keys.stream(keys.root(experiment.settings.seed), "evaluate: untrained"))
-    one = trees.stack([{"params": state.params, **state.statistics}])
+    one = trees.stack([{"params": state.params, **state.model_state}])
     answers = np.full((len(rows), experiment.dataset.num_classes), np.nan, np.float32)
-    inputs = experiments.resident(experiment).inputs
-    for where, values in population.predict(experiment.task, one, inputs, rows, experiments.lifting(experiment, 1)):
+    inputs = experiments.device_dataset(experiment).inputs
+    for where, values in population.predict(
+        experiment.task, one, inputs, rows, experiments.member_mapping(experiment, 1)
+    ):
         answers[where] = values[0]
     return answers
 

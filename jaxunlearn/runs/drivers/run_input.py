@@ -55,7 +55,7 @@ class Prepared(NamedTuple):
 
     experiment: experiments.Experiment
     roles: tuple[str, ...]
-    variants: tuple[variants.Variant, ...]
+    variants: tuple[variants.MethodConfig, ...]
     costs_are_wanted: bool
     notes: tuple[str, ...] = ()
 
@@ -77,7 +77,7 @@ def job_of(name: str) -> Job:
         analysis.joins,
         analysis.is_plan,
         analysis.needs,
-        analysis.reads,
+        analysis.kinds,
     )
 
 
@@ -93,7 +93,7 @@ def run(
     if dry_run or job.is_plan(chosen):
         needs = job.needs(chosen, splits.draw(prepared.experiment)) if job.is_plan(chosen) else []
         return "\n\n".join([*([delivery.described(needs)] if needs else []), plan_text(prepared)])
-    with opening.opened(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
+    with opening.open_experiment(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
         folder, reporter, experiment, plain, begun = opened
         # What only the folder can tell is asked before anything is trained in it.
         job.check_run(reading.recorded_run(folder, reporter, experiment, prepared.roles, None))
@@ -127,7 +127,7 @@ def prepare(job: Job, chosen: Settings) -> Prepared:
     prompts.check(experiment.settings)
     audited.check(experiment)
     reporter = progress.Reporter()
-    asked: tuple[variants.Variant, ...] = ()
+    asked: tuple[variants.MethodConfig, ...] = ()
     wanted = job.roles(narrowed)
     wants_all = ALL_METHODS in wanted or f"{variants.PREFIX}all" in wanted
     if wants_all:

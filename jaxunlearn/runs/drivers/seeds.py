@@ -17,7 +17,7 @@ from jaxunlearn import errors, escapes, progress, records, store
 from jaxunlearn.data.formats import files as data_files
 from jaxunlearn.metrics import METRICS
 from jaxunlearn.metrics.inference import intervals
-from jaxunlearn.report import cells, formats
+from jaxunlearn.report import cells, number_format
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers import delivery
 from jaxunlearn.settings import Settings, to_dict
@@ -167,18 +167,18 @@ def _over_seeds(seeds: list[str], finished: dict[str, Any]) -> list[dict[str, An
     found = []
     for key, values in by_key.items():
         one = _finding(key, np.array(list(values.values())))
-        numbers = {"value": one.value, "low": one.low, "high": one.high, "spread": one.spread, "n": one.n}
-        found.append({**dict(zip(KEY, key, strict=True)), **numbers, "level": LEVEL, "by_seed": values})
+        numbers = {"value": one.value, "low": one.low, "high": one.high, "std": one.std, "n": one.n}
+        found.append({**dict(zip(KEY, key, strict=True)), **numbers, "confidence_level": LEVEL, "by_seed": values})
     return found
 
 
 def _finding(key: tuple[Any, ...], values: np.ndarray) -> records.Finding:
     """Mean over seeds with Student's t interval; the deviation is that of a sample, NaN for one seed."""
     _, of, metric, against, _ = key
-    mean = intervals.mean(values, metric=metric, of=of, against=against, level=LEVEL)
+    mean = intervals.mean(values, metric=metric, of=of, against=against, confidence_level=LEVEL)
     known = values[np.isfinite(values)]
     deviation = float(known.std(ddof=1)) if len(known) > 1 else float("nan")
-    return mean.replace(spread=deviation, method="Student's t over seeds")  # type: ignore[attr-defined]
+    return mean.replace(std=deviation, method="Student's t over seeds")  # type: ignore[attr-defined]
 
 
 def _report(told: dict[str, Any], name: str, settings: Settings) -> Report:
@@ -223,7 +223,7 @@ def _sections(name: str, told: dict[str, Any], is_printed: bool) -> list[Section
             findings.append(_finding(tuple(one[part] for part in KEY), np.array(values)))
             title = METRICS[one["metric"]].title if one["metric"] in METRICS else one["metric"]
             metric = title + f" ({one['place'] + 1})" * bool(one["place"])
-            rows.append((one["of"], metric, findings[-1], " ".join(map(formats.number, values))))
+            rows.append((one["of"], metric, findings[-1], " ".join(map(number_format.number, values))))
         heading = f"launch.{name}, {section.replace('_', ' ') or 'shadow models'}"
         heads = ("of", "metric", "over seeds", f"seeds {', '.join(seeds)}")
         made.append(
@@ -246,7 +246,7 @@ def _list(told: dict[str, Any]) -> cells.Table:
     rows = tuple(
         (
             *(str(one[part]) for part in KEY[:-1]), one["place"] + 1,
-            *(escapes.number(one[part]) for part in ("value", "spread", "low", "high")), one["n"],
+            *(escapes.number(one[part]) for part in ("value", "std", "low", "high")), one["n"],
             *(escapes.number(one["by_seed"].get(seed)) for seed in seeds),
         )
         for one in told["findings"]
@@ -260,7 +260,8 @@ def words_of(count: int) -> str:
     if count == 1:
         return "One seed: no deviation and no interval."
     return (
-        f"Mean over {count} seeds ± their sample deviation, [ ] {formats.rate(LEVEL)} interval of the mean (Student's "
+        f"Mean over {count} seeds ± their sample deviation, [ ] {number_format.rate(LEVEL)} interval of the mean "
+        "(Student's "
         "t). Every seed draws split, forget sets, weights and batches anew, as far as the settings leave them to it; "
         "the data set is the same, so the intervals are of other draws from these data."
     )

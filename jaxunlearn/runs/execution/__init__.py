@@ -42,7 +42,7 @@ def extract(run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, v
     )
 
 
-def unlearn(world: unlearning.World, specs: Sequence[roles.RoleSpec]) -> Made:
+def unlearn(world: unlearning.UnlearningRun, specs: Sequence[roles.RoleSpec]) -> Made:
     """Makes and records what is missing of all variants of one method."""
     return _until_whole(
         specs,

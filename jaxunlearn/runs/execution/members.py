@@ -72,7 +72,9 @@ def store_chunk(
 ) -> None:
     """Stores members after `epoch` epochs; every leaf with a leading [m], `facts` go into the chunk's manifest."""
     tree = {"variables": variables, "diverged_at": diverged_at, "history": history}
-    frozen = {int(member): int(step) for member, step in zip(ids, diverged_at, strict=True) if step != training.NEVER}
+    frozen = {
+        int(member): int(step) for member, step in zip(ids, diverged_at, strict=True) if step != training.NOT_DIVERGED
+    }
     name = f"chunk_{chunks.chunk_name(ids)}"
     chunks.save(folder / name, tree, ids, fingerprint, epoch=epoch, diverged=frozen, **facts)
 

@@ -97,13 +97,16 @@ def _answers(
     experiment: experiments.Experiment, variables: Any, rows: np.ndarray, view: str
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Logits of all members in a view, block by block, as `population.predict` yields them."""
-    inputs, lifting = experiments.resident(experiment).inputs, experiments.lifting(experiment, trees.size(variables))
+    inputs, mapping = (
+        experiments.device_dataset(experiment).inputs,
+        experiments.member_mapping(experiment, trees.size(variables)),
+    )
     if view in prompts.KINDS:
-        yield from population.predict(prompts.task(experiment, view), variables, inputs, rows, lifting)
+        yield from population.predict(prompts.task(experiment, view), variables, inputs, rows, mapping)
         return
     if not view.startswith(TRAINING_MODE):
         key = None if view == CLEAN else keys.stream(keys.root(experiment.settings.seed), view)
-        yield from population.predict(experiment.task, variables, inputs, rows, lifting, view_key=key)
+        yield from population.predict(experiment.task, variables, inputs, rows, mapping, view_key=key)
         return
     batch, task = int(view.removeprefix(TRAINING_MODE)), experiments.in_training_mode(experiment)
     whole = len(rows) // batch * batch
@@ -112,7 +115,7 @@ def _answers(
         if len(part):
             size = min(batch, len(part))
             block = max(1, 4096 // size) * size
-            for where, values in population.predict(task, variables, inputs, part, lifting, batch=size, block=block):
+            for where, values in population.predict(task, variables, inputs, part, mapping, batch=size, block=block):
                 yield slice(start + where.start, start + where.stop), values
 
 

@@ -183,12 +183,12 @@ def _relearned(experiment: experiments.Experiment, plan: Plan, variables: Tree, 
     """Yields (forget set, its trajectories); one program for all sets, chunks as large as memory holds."""
     network, data, key = _network(experiment), _resident(experiment), keys.root(experiment.settings.seed)
     first = plan.trials[0]
-    lifting = _lifting(experiment, len(first.victim))
+    member_mapping = _trial_mapping(experiment, len(first.victim))
     if experiment.settings.reminisce.carried != "fresh":
         for number in missing:
             own = trees.take(variables, np.asarray([number]))
             found = running.relearn_carried(
-                network.module, network.prepare, own, data, plan.trials[number], lifting, key=key,
+                network.module, network.prepare, own, data, plan.trials[number], member_mapping, key=key,
                 carried=experiment.settings.reminisce.carried,
             )  # fmt: skip
             yield number, {"accuracy": found.accuracy, "loss": found.loss}
@@ -203,7 +203,7 @@ def _relearned(experiment: experiments.Experiment, plan: Plan, variables: Tree, 
     skip = [chunk for chunk in range(len(padded) * per_set) if chunk // per_set not in missing]
     halves: list[running.Trajectories] = []
     for chunk, found in running.relearn_by_chunk(
-        network.module, network.prepare, variables, data, joined, lifting, key=key, chunk=size, skip=skip
+        network.module, network.prepare, variables, data, joined, member_mapping, key=key, chunk=size, skip=skip
     ):
         halves.append(found._replace(variables=None, momentum=None))
         if len(halves) == per_set:
@@ -235,7 +235,7 @@ def _recovery(
         stages = ((chosen.recovery_rate, chosen.recovery_epochs), (chosen.recovery_rate / 2, chosen.recovery_epochs))
         found = reminiscence.reminisce(
             network.module, network.prepare, variables, data, retain, forgotten,
-            experiments.lifting(experiment, len(forget)), key=keys.root(experiment.settings.seed), stages=stages,
+            experiments.member_mapping(experiment, len(forget)), key=keys.root(experiment.settings.seed), stages=stages,
             batch=chosen.recovery_batch,
         )  # fmt: skip
         made = {
@@ -261,8 +261,11 @@ def _answers(
         return {"rows": np.zeros(0, np.int32), "logits": np.zeros((len(forget), 0, 0), np.float32)}
     rows = np.union1d(np.flatnonzero(forget.any(0)), np.asarray(split.test)).astype(np.int32)
     logits = np.empty((len(forget), len(rows), experiment.dataset.num_classes), np.float32)
-    data, lifting = experiments.resident(experiment), experiments.lifting(spec.experiment, len(forget))
-    for where, values in population.predict(spec.experiment.task, variables, data.inputs, rows, lifting):
+    data, member_mapping = (
+        experiments.device_dataset(experiment),
+        experiments.member_mapping(spec.experiment, len(forget)),
+    )
+    for where, values in population.predict(spec.experiment.task, variables, data.inputs, rows, member_mapping):
         logits[:, where] = values
     names = naming.named(experiment.dataset, rows)
     named = {"file_rows": names.pop("rows"), **names, "labels": np.asarray(experiment.dataset.labels)[rows]}
@@ -270,13 +273,13 @@ def _answers(
 
 
 def _accuracies(
-    experiment: experiments.Experiment, variables: Tree, data: population.Resident, forgotten: list[np.ndarray]
+    experiment: experiments.Experiment, variables: Tree, data: population.DeviceDataset, forgotten: list[np.ndarray]
 ) -> np.ndarray:  # fmt: skip
     """[R] accuracy of each model on the rows of its own forget set."""
     rows = np.unique(np.concatenate(forgotten)).astype(np.int32)
     right = np.zeros((len(forgotten), len(rows)), bool)
-    lifting = experiments.lifting(experiment, len(forgotten))
-    for where, values in population.predict(experiment.task, variables, data.inputs, rows, lifting):
+    member_mapping = experiments.member_mapping(experiment, len(forgotten))
+    for where, values in population.predict(experiment.task, variables, data.inputs, rows, member_mapping):
         right[:, where] = values.argmax(-1) == np.asarray(data.labels)[rows[where]]
     return np.asarray([
         right[number][np.searchsorted(rows, own)].mean() for number, own in enumerate(forgotten)
@@ -285,34 +288,34 @@ def _accuracies(
 
 def _network(experiment: experiments.Experiment) -> Any:
     settings = experiment.settings
-    return experiments.build_network(settings, experiment.dataset, experiment.policy.conv)
+    return experiments.build_network(settings, experiment.dataset, experiment.mapping_policy.conv)
 
 
-def _resident(experiment: experiments.Experiment) -> population.Resident:
+def _resident(experiment: experiments.Experiment) -> population.DeviceDataset:
     """The data set followed by the excluded rows, whose labels nobody reads."""
-    data, ood = experiments.resident(experiment), experiment.dataset.ood
+    data, ood = experiments.device_dataset(experiment), experiment.dataset.ood
     if ood is None:
         return data
     labels = np.zeros(len(ood.labels), np.int32)
-    return population.Resident(np.concatenate([data.inputs, np.asarray(ood.inputs)]),
+    return population.DeviceDataset(np.concatenate([data.inputs, np.asarray(ood.inputs)]),
                                np.concatenate([data.labels, labels]))  # fmt: skip
 
 
-def _lifting(experiment: experiments.Experiment, count: int) -> population.Lifting:
+def _trial_mapping(experiment: experiments.Experiment, count: int) -> population.MemberMapping:
     """The run's own; on a CPU dense networks side by side in small groups."""
-    policy = experiment.policy
+    policy = experiment.mapping_policy
     is_dense = all(layer.kind != "conv" for layer in networks.layers(_network(experiment)))
     if policy.mapping == "map" and policy.group == 1 and is_dense:
         policy = policy._replace(group=GROUP)
-    return experiments.lifting(experiments.with_policy(experiment, policy), count)
+    return experiments.member_mapping(experiments.with_policy(experiment, policy), count)
 
 
 def _largest_chunk(experiment: experiments.Experiment) -> int:
     """Members that memory holds."""
     if experiment.settings.engine.chunk:
         return experiment.settings.engine.chunk
-    lifting = experiments.lifting(experiment, 1)
-    room = capacity.budget(list(lifting.mesh.devices.flat), experiment.settings.engine.memory)
+    member_mapping = experiments.member_mapping(experiment, 1)
+    room = capacity.budget(list(member_mapping.mesh.devices.flat), experiment.settings.engine.memory)
     return max(1, int(room // (COPIES * 4 * experiment.cost.parameters)))
 
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, store, trees
-from jaxunlearn.population import capacity, chunked, lift, recipe, training
+from jaxunlearn.population import capacity, chunked, executor, recipe, training
 from jaxunlearn.runs import experiments, roles
 from jaxunlearn.runs.execution import members
 from jaxunlearn.store import chunks
@@ -26,17 +26,17 @@ MakeJob = Callable[[roles.RoleSpec, np.ndarray, tuple[int, int]], population.Job
 class Program(NamedTuple):
     """A compiled epoch and the time that compiling took."""
 
-    compiled: lift.Compiled
+    compiled: executor.Compiled
     seconds: float
 
 
-class Work(NamedTuple):
+class RoleTraining(NamedTuple):
     """One role being trained: constants of the loop, and the compiled epochs by number of members."""
 
     run: store.Run
     reporter: progress.Reporter
     spec: roles.RoleSpec
-    lifting: lift.Lifting
+    mapping: executor.MemberMapping
     make_job: MakeJob
     lengths: tuple[int, int]  # most rows of a member in its two streams: all chunks are padded to share programs
     programs: dict[int, Program]
@@ -53,7 +53,7 @@ def make_job(spec: roles.RoleSpec, member_ids: np.ndarray, lengths: tuple[int, i
         if shared is None
         else population.from_coupled(own, spec.membership[shared], lengths[0])
     )
-    factors = np.ones(len(ids), np.float32) if spec.factors is None else spec.factors[ids]
+    factors = np.ones(len(ids), np.float32) if spec.learning_rate_scale is None else spec.learning_rate_scale[ids]
     decays = np.full(len(ids), settings.train.weight_decay, np.float32)
     best = population.from_membership(_held_out(spec, ids), lengths[1]) if settings.train.keep == "best" else None
     return population.Job(
@@ -99,13 +99,13 @@ def train_missing(
     if spec.coupling is not None:  # a member keeps the places of the rows that it lacks
         rows = np.maximum(rows, spec.membership[spec.coupling[missing]].sum(1))
     held_out = _held_out(spec, missing).sum(1) if settings.train.keep == "best" else np.zeros(1)
-    lifting = experiments.lifting(spec.experiment, min(len(rows), settings.engine.chunk or len(rows)))
-    work = Work(run, reporter, spec, lifting, make_job, (int(rows.max()), int(held_out.max())), {})
+    mapping = experiments.member_mapping(spec.experiment, min(len(rows), settings.engine.chunk or len(rows)))
+    work = RoleTraining(run, reporter, spec, mapping, make_job, (int(rows.max()), int(held_out.max())), {})
     reporter.begin(f"training {spec.name}")
     return chunked.train(_chunked(work, queue), [(ids, checkpoint is not None) for ids, checkpoint in queue], reporter)
 
 
-def _chunked(work: Work, queue: list[tuple[np.ndarray, chunks.Chunk | None]]) -> chunked.ChunkedTraining:
+def _chunked(work: RoleTraining, queue: list[tuple[np.ndarray, chunks.Chunk | None]]) -> chunked.ChunkedTraining:
     """A role as the restartable loop wants it."""
     spec, folder = work.spec, members.folder_of(work.run, work.spec)
     settings = spec.experiment.settings
@@ -117,9 +117,9 @@ def _chunked(work: Work, queue: list[tuple[np.ndarray, chunks.Chunk | None]]) ->
         carry, done = (None, 0) if checkpoint is None else (checkpoint.state, checkpoint.epoch)
         if carry is None and spec.start is not None:
             job = job._replace(initial=started(work.run, spec, spec.start, ids))
-        data = experiments.resident(spec.experiment)
+        data = experiments.device_dataset(spec.experiment)
         for latest in population.train(
-            job, data, settings.train.epochs, work.lifting, program=program, carry=carry, done=done
+            job, data, settings.train.epochs, work.mapping, program=program, carry=carry, done=done
         ):
             state = functools.partial(population.host, latest)
             yield chunked.EpochReport(latest.epoch, latest.loss, latest.accuracy, state, latest)
@@ -197,28 +197,28 @@ def trained(run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec) -
             train_missing(run, reporter, spec)
 
 
-def _program(work: Work, count: int) -> lift.Compiled:
+def _program(work: RoleTraining, count: int) -> executor.Compiled:
     """The compiled epoch for so many members, made once."""
     if count not in work.programs:
         work.reporter.say(f"compiling the epoch of {count} {work.spec.name} member(s)")
         job = work.make_job(work.spec, np.resize(work.spec.member_ids, count), work.lengths)
         begun = time.monotonic()
-        program = training.compile_epoch(job, experiments.resident(work.spec.experiment), work.lifting)
+        program = training.compile_epoch(job, experiments.device_dataset(work.spec.experiment), work.mapping)
         work.programs[count] = Program(program, time.monotonic() - begun)
     return work.programs[count].compiled
 
 
-def _fit(work: Work, ids: np.ndarray) -> int:
+def _fit(work: RoleTraining, ids: np.ndarray) -> int:
     """Members per chunk: the user's number, or what memory holds."""
-    engine, lifting = work.spec.experiment.settings.engine, work.lifting
+    engine, mapping = work.spec.experiment.settings.engine, work.mapping
     if engine.chunk:
         return min(engine.chunk, len(ids))
-    budget = capacity.budget(list(lifting.mesh.devices.flat), engine.memory)
+    budget = capacity.budget(list(mapping.mesh.devices.flat), engine.memory)
 
     def need(count: int) -> int:
         return capacity.program_bytes(_program(work, count).memory)
 
-    fitted = capacity.fit(need, len(ids), lift.multiple(lifting), budget)
+    fitted = capacity.fit(need, len(ids), executor.multiple(mapping), budget)
     if fitted.chunk < len(ids):
         work.reporter.say(
             f"{len(ids)} members do not fit at once; {fitted.chunk} at a time "
@@ -227,7 +227,7 @@ def _fit(work: Work, ids: np.ndarray) -> int:
     return fitted.chunk
 
 
-def _resume(work: Work, ids: np.ndarray, checkpoint: chunks.Chunk | None) -> chunked.Checkpoint | None:
+def _resume(work: RoleTraining, ids: np.ndarray, checkpoint: chunks.Chunk | None) -> chunked.Checkpoint | None:
     """A stored checkpoint; None, a fresh start, where there is none or it is damaged."""
     if checkpoint is None:
         return None

@@ -17,7 +17,7 @@ from jaxunlearn.population import capacity, chunked
 from jaxunlearn.runs import experiments, roles
 from jaxunlearn.runs.execution import members, recording, scratch
 from jaxunlearn.runs.roles import audited, unlearned
-from jaxunlearn.runs.roles.variants import Variant
+from jaxunlearn.runs.roles.variants import MethodConfig
 from jaxunlearn.store import chunks
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import network as networks
@@ -27,7 +27,7 @@ from jaxunlearn.unlearn.wrappers import wrappers
 _EPOCHS = 100_000  # a rolling checkpoint counts its epochs as phase * _EPOCHS + epoch
 
 
-class World(NamedTuple):
+class UnlearningRun(NamedTuple):
     """What all methods of a run start from.
 
     Attributes:
@@ -42,25 +42,25 @@ class World(NamedTuple):
     originals: Any
 
 
-def world(
+def load_originals(
     run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split
-) -> World:  # fmt: skip
+) -> UnlearningRun:  # fmt: skip
     """Loads the trained originals; damaged ones are trained again.
 
     Raises:
       StoreError: they are not trained yet, or by other settings.
     """
     original = roles.claim(run, audited.describe(experiment, split, "original"))
-    return World(run, reporter, experiment, split, scratch.trained(run, reporter, original))
+    return UnlearningRun(run, reporter, experiment, split, scratch.trained(run, reporter, original))
 
 
-def setup(
+def unlearning_job(
     experiment: experiments.Experiment,
     split: records.Split,
     originals: Any,
-    ways: Sequence[Variant],
+    ways: Sequence[MethodConfig],
     chosen: np.ndarray,
-) -> running.Setup:
+) -> running.UnlearningJob:
     """The members at places `chosen` of all variants of ONE method: place = (variant * R + forget set) * parts + part.
 
     The variants differ by their swept hyperparameters only. `originals`: variables (or their shapes) [members, ...].
@@ -75,35 +75,37 @@ def setup(
     hyper = {}
     if len(ways) > 1:
         hyper = {name: np.asarray([ways[place].chosen[name] for place in variant], np.float64) for name in first.swept}
-    lifting = experiments.lifting(experiment, len(chosen))
+    member_mapping = experiments.member_mapping(experiment, len(chosen))
     dataset = experiment.dataset
     by_group = settings.split.forget.kind == "subclass" and dataset.groups is not None
     # What is resident of texts are next tokens: rows are chosen by the groups that are their labels.
     kinds = dataset.groups if by_group else dataset.labels if dataset.vocabulary else ()
-    return running.Setup(
-        network=experiments.build_network(settings, experiment.dataset, experiment.policy.conv),
-        data=experiments.resident(experiment),
-        build=registry.binder(first.entry, first.chosen),
+    return running.UnlearningJob(
+        network=experiments.build_network(settings, experiment.dataset, experiment.mapping_policy.conv),
+        data=experiments.device_dataset(experiment),
+        build=registry.bind_hyperparameters(first.entry, first.hyperparameters),
         hyper=hyper,
         originals=originals,
         forget=[np.flatnonzero(forget[r]) for r in number],
         retain=[target[~forget[r][target]] for r in number],
         validation=np.asarray(split.population),
-        numbers=rest.astype(np.int32),
-        part=part.astype(np.int32),
+        member_ids=rest.astype(np.int32),
+        submodel=part.astype(np.int32),
         # A wrapped method draws as the method itself, so that the two differ by the wrapper alone.
         key=keys.stream(keys.root(settings.seed), f"unlearned:{wrappers.split(first.method)[0]}"),
-        lifting=lifting,
+        mapping=member_mapping,
         bn=settings.unlearn.bn,
         batch=settings.train.batch,
         augment=settings.unlearn.augment,
         kinds=np.asarray(kinds, np.int32),
         test=np.asarray(split.test),
-        budget=0 if settings.engine.chunk else capacity.budget(list(lifting.mesh.devices.flat), settings.engine.memory),
+        budget=0
+        if settings.engine.chunk
+        else capacity.budget(list(member_mapping.mesh.devices.flat), settings.engine.memory),
     )
 
 
-def trace(experiment: experiments.Experiment, split: records.Split, variant: Variant) -> None:
+def trace(experiment: experiments.Experiment, split: records.Split, variant: MethodConfig) -> None:
     """Traces a variant on the run's network, before anything is trained.
 
     Raises:
@@ -111,18 +113,18 @@ def trace(experiment: experiments.Experiment, split: records.Split, variant: Var
         does not run.
     """
     unlearned.check_kind(experiment, variant)
-    net = experiments.build_network(experiment.settings, experiment.dataset, experiment.policy.conv)
+    net = experiments.build_network(experiment.settings, experiment.dataset, experiment.mapping_policy.conv)
     params, statistics = jax.eval_shape(lambda: networks.init(net, keys.root(0)))
     one = {"params": params, **statistics}
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), one)
     with unlearned.users_code(variant):
         try:
-            running.trace(setup(experiment, split, shapes, [variant], np.zeros(1, np.int64)))
+            running.trace(unlearning_job(experiment, split, shapes, [variant], np.zeros(1, np.int64)))
         except errors.UserError as error:
             raise errors.ConfigError(f"{variant.method} cannot run here: {error}") from error
 
 
-def train_missing(world: World, specs: Sequence[roles.RoleSpec]) -> chunked.TrainingCost:
+def train_missing(world: UnlearningRun, specs: Sequence[roles.RoleSpec]) -> chunked.TrainingCost:
     """Makes the members of all variants of one method that no finished chunk holds; returns what that cost."""
     trained = [unlearned.parts(spec) for spec in specs]
     missing = np.concatenate([_missing(world, spec, place) for place, spec in enumerate(trained)])
@@ -136,7 +138,7 @@ def train_missing(world: World, specs: Sequence[roles.RoleSpec]) -> chunked.Trai
     return cost
 
 
-def _chunked(world: World, trained: Sequence[roles.RoleSpec]) -> chunked.ChunkedTraining:
+def _chunked(world: UnlearningRun, trained: Sequence[roles.RoleSpec]) -> chunked.ChunkedTraining:
     """All variants of one method as the restartable loop wants them; an id is a member's place among all of them."""
     method, folder = trained[0].method, _work(world, trained)
     assert method is not None
@@ -144,10 +146,10 @@ def _chunked(world: World, trained: Sequence[roles.RoleSpec]) -> chunked.Chunked
     each = len(trained[0].membership)
     num_epochs = max(1, trained[0].experiment.settings.train.epochs)
 
-    def prepared(ids: np.ndarray) -> running.Setup:
-        return setup(world.experiment, world.split, _originals(world, method.ensemble, ids), ways, ids)
+    def prepared(ids: np.ndarray) -> running.UnlearningJob:
+        return unlearning_job(world.experiment, world.split, _originals(world, method.ensemble, ids), ways, ids)
 
-    def planned(job: running.Setup) -> list[int]:
+    def planned(job: running.UnlearningJob) -> list[int]:
         return [running.epochs_of(job, index) for index in range(len(method.phases))]
 
     def mark(ids: np.ndarray) -> str:
@@ -200,31 +202,31 @@ def _chunked(world: World, trained: Sequence[roles.RoleSpec]) -> chunked.Chunked
     )
 
 
-def _variant(spec: roles.RoleSpec) -> Variant:
+def _variant(spec: roles.RoleSpec) -> MethodConfig:
     assert spec.variant is not None
     return spec.variant
 
 
-def _missing(world: World, spec: roles.RoleSpec, place: int) -> np.ndarray:
+def _missing(world: UnlearningRun, spec: roles.RoleSpec, place: int) -> np.ndarray:
     """Places of the members of a variant that are not finished; damaged chunks are removed."""
     covered = members.finished(members.folder_of(world.run, spec), world.reporter, spec)
     ids = [member for member in spec.member_ids.tolist() if member not in covered]
     return np.asarray(ids, np.int64) + place * len(spec.membership)
 
 
-def _work(world: World, trained: Sequence[roles.RoleSpec]) -> Path:
+def _work(world: UnlearningRun, trained: Sequence[roles.RoleSpec]) -> Path:
     """Where rolling checkpoints of a method live: all its variants train together."""
     return world.run.path("populations", f"{_variant(trained[0]).role.partition('@')[0]}.work")
 
 
-def _originals(world: World, parts: int, ids: np.ndarray) -> Any:
+def _originals(world: UnlearningRun, parts: int, ids: np.ndarray) -> Any:
     """What each member starts from: its forget set's original, or the one of all."""
     sets = len(np.asarray(world.split.forget))
     return trees.take(world.originals, audited.original_of(world.experiment.settings, sets)[ids // parts % sets])
 
 
 def _resume(
-    world: World, job: running.Setup, folder: Any, mark: str, planned: list[int], num_epochs: int
+    world: UnlearningRun, job: running.UnlearningJob, folder: Any, mark: str, planned: list[int], num_epochs: int
 ) -> chunked.Checkpoint | None:
     """The newest rolling checkpoint of these members; None where there is none."""
     whole, damaged = chunks.partial(folder, mark)
@@ -233,7 +235,7 @@ def _resume(
     if not whole:
         return None
     phase, epoch = divmod(whole[-1].manifest["epoch"], _EPOCHS)
-    history = chunked.blank_history(len(job.numbers), num_epochs)
+    history = chunked.blank_history(len(job.member_ids), num_epochs)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), history)
     try:
         tree = chunks.load(whole[-1], {"point": running.templates(job, phase), "history": shapes})
@@ -248,8 +250,8 @@ def _resume(
 
 
 def _store(
-    world: World, spec: roles.RoleSpec, ids: np.ndarray, outcome: running.Outcome, history: dict[str, np.ndarray],
-    own: np.ndarray, seconds: float,
+    world: UnlearningRun, spec: roles.RoleSpec, ids: np.ndarray, outcome: running.Outcome,
+    history: dict[str, np.ndarray], own: np.ndarray, seconds: float,
 ) -> None:  # fmt: skip
     """Stores finished members of one variant, and what they cost."""
     assert spec.method is not None
@@ -263,8 +265,8 @@ def _store(
 
 
 def _store_missing(
-    world: World, half: roles.RoleSpec, ids: np.ndarray, outcome: running.Outcome, history: dict[str, np.ndarray],
-    own: np.ndarray, share: float,
+    world: UnlearningRun, half: roles.RoleSpec, ids: np.ndarray, outcome: running.Outcome,
+    history: dict[str, np.ndarray], own: np.ndarray, share: float,
 ) -> None:  # fmt: skip
     """Stores the members of METHOD@mid that a run of the whole method came by, and that are not there yet."""
     covered = members.finished(members.folder_of(world.run, half), world.reporter, half)
@@ -274,7 +276,7 @@ def _store_missing(
         _store(world, half, ids[new], outcome, cut, own[new], outcome.seconds * share)
 
 
-def _moved(world: World, outcome: running.Outcome, own: np.ndarray, sets: np.ndarray) -> list[float]:
+def _moved(world: UnlearningRun, outcome: running.Outcome, own: np.ndarray, sets: np.ndarray) -> list[float]:
     """|theta - theta_original| / |theta_original| of every member, over all parameters together."""
     found = []
     original_of = audited.original_of(world.experiment.settings, len(np.asarray(world.split.forget)))
@@ -288,7 +290,7 @@ def _moved(world: World, outcome: running.Outcome, own: np.ndarray, sets: np.nda
     return found
 
 
-def record(world: World, spec: roles.RoleSpec, view: str) -> tuple[np.ndarray, bool]:
+def record(world: UnlearningRun, spec: roles.RoleSpec, view: str) -> tuple[np.ndarray, bool]:
     """Records a role in a view, of an ensemble its parts and their joint answers; see `recording.record`."""
     assert spec.method is not None
     values, whole = recording.record(world.run, world.reporter, unlearned.parts(spec), view)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxunlearn import population, store, unlearn
 from jaxunlearn.runs import experiments
-from jaxunlearn.runs.roles.variants import Variant
+from jaxunlearn.runs.roles.variants import MethodConfig
 from jaxunlearn.settings import TrainSettings, to_dict
 
 
@@ -61,15 +61,15 @@ class RoleSpec(NamedTuple):
     rows: np.ndarray
     facts: Mapping[str, Any]
     version: int
-    stage: str
+    run_stage: str
     views: tuple[str, ...] = ()
     snapshots: tuple[int, ...] = ()
-    factors: np.ndarray | None = None
+    learning_rate_scale: np.ndarray | None = None
     drawn: Mapping[str, Any] | None = None
     start: Start | None = None
     coupling: np.ndarray | None = None
     steps: int = 0
-    variant: Variant | None = None
+    variant: MethodConfig | None = None
     method: unlearn.Method | None = None
 
     @property
@@ -114,7 +114,7 @@ def claim(run: store.Run, spec: RoleSpec) -> RoleSpec:
     """
     if spec.drawn is not None:
         spec = spec._replace(membership=_kept_membership(run, spec, spec.drawn))
-    store.claim(run, spec.stage, run.path("populations", spec.name, "stage.json"), spec.facts, spec.version)
+    store.claim(run, spec.run_stage, run.path("populations", spec.name, "stage.json"), spec.facts, spec.version)
     return spec
 
 
@@ -124,7 +124,7 @@ def _kept_membership(run: store.Run, spec: RoleSpec, drawn: Mapping[str, Any]) -
     Raises:
       StoreError: the stored rows were drawn by other facts; the message names the stage for --overwrite.
     """
-    store.claim(run, spec.stage, run.path("populations", spec.name, "membership.json"), drawn, spec.version)
+    store.claim(run, spec.run_stage, run.path("populations", spec.name, "membership.json"), drawn, spec.version)
     path = run.path("populations", spec.name, "membership.npz")
     count = spec.membership.shape[1]
     arrays = store.stored(run, path, ("packed",))

@@ -79,7 +79,8 @@ def describe(experiment: experiments.Experiment, split: records.Split, name: str
     train = train_settings(settings, name)
     own_settings = dataclasses.replace(settings, train=train)
     own = experiment._replace(
-        settings=own_settings, task=experiments.build_task(own_settings, experiment.dataset, experiment.policy.conv)
+        settings=own_settings,
+        task=experiments.build_task(own_settings, experiment.dataset, experiment.mapping_policy.conv),
     )
     views: tuple[str, ...] = ()
     if name in PER_SET:
@@ -97,7 +98,7 @@ def describe(experiment: experiments.Experiment, split: records.Split, name: str
         rows=rows,
         facts=_facts(own, name, begun),
         version=STAGE_VERSION,
-        stage=name,
+        run_stage=name,
         views=views,
         snapshots=train.snapshots,
         drawn=None if name != "reference" else _drawn(experiment),
@@ -152,7 +153,7 @@ def original_of(settings: Settings, models: int) -> np.ndarray:
     With repeats n model r is of forget set r // n; all of a set come from the original of that set, from ONE original
     (shared), or the u-th of every set from original u (crossed).
     """
-    return variance.levels(design(settings, models))[0]
+    return variance.design_factors(design(settings, models))[0]
 
 
 def _members(experiment: experiments.Experiment, split: records.Split, name: str) -> np.ndarray:

@@ -60,7 +60,7 @@ def describe(experiment: experiments.Experiment, split: records.Split, victim: r
         rows=victim.rows,
         facts={"victim": victim.fingerprint, "seed": settings.seed, "extract": asked},
         version=STAGE_VERSION,
-        stage=PREFIX + victim.name,
+        run_stage=PREFIX + victim.name,
         steps=options.iterations(chosen),
     )
 
@@ -89,13 +89,13 @@ def to_inputs(experiment: experiments.Experiment) -> Callable[[jax.Array], jax.A
 
 def _prepare(experiment: experiments.Experiment) -> Callable[[jax.Array], jax.Array]:
     settings = experiment.settings
-    prepare = experiments.build_network(settings, experiment.dataset, experiment.policy.conv).prepare
+    prepare = experiments.build_network(settings, experiment.dataset, experiment.mapping_policy.conv).prepare
     return lambda raw: prepare(raw, None, False)
 
 
 def _task(experiment: experiments.Experiment, chosen: extraction.Options) -> population.Task:
     """One extraction; in float32 throughout, because the differences of answers are small."""
-    settings, conv = experiment.settings, experiment.policy.conv
+    settings, conv = experiment.settings, experiment.mapping_policy.conv
     network = models.build(settings.model, experiment.dataset.num_classes, conv=conv, dtype="float32")
     shape = _shape(experiment)
     return extraction.task(

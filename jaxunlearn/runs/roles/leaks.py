@@ -68,7 +68,7 @@ def describe(experiment: experiments.Experiment) -> LeakRole:
         rows=plan.evaluated_rows([side for both in plans for side in both]).astype(np.int32),
         facts=_facts(experiment),
         version=STAGE_VERSION,
-        stage=NAME,
+        run_stage=NAME,
         coupling=np.concatenate(sources) if settings.leaks.coupling == "shared" else None,
     )
     return LeakRole(spec, plans)
@@ -79,8 +79,10 @@ def _own(experiment: experiments.Experiment, most: int) -> experiments.Experimen
     settings, dataset = experiment.settings, experiment.dataset
     chosen = settings.leaks
     if chosen.private:
-        network = experiments.build_network(settings, dataset, experiment.policy.conv)
-        evaluator = models.build(settings.model, dataset.num_classes, conv=experiment.policy.conv, dtype="float32")
+        network = experiments.build_network(settings, dataset, experiment.mapping_policy.conv)
+        evaluator = models.build(
+            settings.model, dataset.num_classes, conv=experiment.mapping_policy.conv, dtype="float32"
+        )
         return experiment._replace(
             task=population.private(
                 network.module, evaluator, network.prepare, settings.train, network.example, chosen.clip, chosen.noise

@@ -32,9 +32,9 @@ def describe(experiment: experiments.Experiment, split: records.Split) -> roles.
         rows=splits.recorded_rows(split),
         facts=facts(experiment),
         version=STAGE_VERSION,
-        stage="shadows",
+        run_stage="shadows",
         views=views(settings),
-        factors=factors[ids % len(factors)],
+        learning_rate_scale=factors[ids % len(factors)],
         drawn=drawn,
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxunlearn import checks, errors, records, unlearn
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.roles import audited, variants
-from jaxunlearn.runs.roles.variants import Variant, of_role
+from jaxunlearn.runs.roles.variants import MethodConfig, of_role
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import entries
 from jaxunlearn.unlearn.wrappers import wrappers
@@ -23,7 +23,7 @@ STAGE_VERSION = 2
 PARTS = ".parts"  # the models of an ensemble are a role of their own; the role itself holds their joint answers
 
 
-def describe(experiment: experiments.Experiment, split: records.Split, variant: Variant) -> roles.RoleSpec:
+def describe(experiment: experiments.Experiment, split: records.Split, variant: MethodConfig) -> roles.RoleSpec:
     """The role of a variant as others see it, one member per forget set; nothing is stored.
 
     Raises:
@@ -32,7 +32,7 @@ def describe(experiment: experiments.Experiment, split: records.Split, variant: 
     check_kind(experiment, variant)
     method = built(variant)
     exact = audited.describe(experiment, split, "retrained")
-    epochs = max(1, sum(phase.epochs for phase in method.phases if phase.moves))
+    epochs = max(1, sum(phase.epochs for phase in method.phases if phase.gradient_steps))
     train = dataclasses.replace(exact.experiment.settings.train, epochs=epochs)
     own = exact.experiment._replace(settings=dataclasses.replace(exact.experiment.settings, train=train))
     original = audited.describe(experiment, split, "original").fingerprint
@@ -41,7 +41,7 @@ def describe(experiment: experiments.Experiment, split: records.Split, variant: 
         experiment=own,
         facts=_facts(experiment, original, audited.original_of(experiment.settings, len(exact.membership)), variant),
         version=STAGE_VERSION,
-        stage=variant.role,
+        run_stage=variant.role,
         start=roles.Start("original", original),
         variant=variant,
         method=method,
@@ -68,7 +68,7 @@ def parts(spec: roles.RoleSpec) -> roles.RoleSpec:
 
 
 def _facts(
-    experiment: experiments.Experiment, original: str, original_of: np.ndarray, variant: Variant
+    experiment: experiments.Experiment, original: str, original_of: np.ndarray, variant: MethodConfig
 ) -> dict[str, Any]:
     """What decides about the numbers of an unlearned role; `original_of`: which original every member starts from."""
     settings = experiment.settings
@@ -85,17 +85,17 @@ def _facts(
         "batch": settings.train.batch,
         "dtype": settings.model.dtype,
         "method": variant.method,
-        "hyperparameters": variant.chosen,
+        "hyperparameters": variant.hyperparameters,
         "source": _source(variant),
     }
 
 
-def check_kind(experiment: experiments.Experiment, variant: Variant) -> None:
+def check_kind(experiment: experiments.Experiment, variant: MethodConfig) -> None:
     """Raises a ConfigError for a method for texts where these have class labels, and the other way round."""
     entries.check_fits(variant.method, variant.entry, experiment.dataset.vocabulary)
 
 
-def built(variant: Variant) -> unlearn.Method:
+def built(variant: MethodConfig) -> unlearn.Method:
     """The method with its hyperparameters.
 
     Raises:
@@ -103,20 +103,20 @@ def built(variant: Variant) -> unlearn.Method:
     """
     with users_code(variant):
         try:
-            return registry.binder(variant.entry, variant.chosen)({})
+            return registry.bind_hyperparameters(variant.entry, variant.hyperparameters)({})
         except errors.ConfigError as error:
             raise errors.ConfigError(f"{variant.method}: {error}") from error
 
 
-def users_code(variant: Variant) -> contextlib.AbstractContextManager[None]:
+def users_code(variant: MethodConfig) -> contextlib.AbstractContextManager[None]:
     """Turns whatever a user's own method raises into one message that names it."""
-    build = None if registry.is_ours(variant.method) else wrappers.innermost(variant.entry.build)
+    build = None if registry.is_builtin(variant.method) else wrappers.innermost(variant.entry.build)
     return checks.users_code(variant.method, build)
 
 
-def _source(variant: Variant) -> str:
+def _source(variant: MethodConfig) -> str:
     """A user's method is what its module says; ours has a stage version."""
-    if registry.is_ours(variant.method):
+    if registry.is_builtin(variant.method):
         return ""
     build = wrappers.innermost(variant.entry.build)
     module = inspect.getmodule(build)

@@ -22,7 +22,7 @@ EXACT = "retrain"
 CONFORMAL = "conformal"
 
 
-class Variant(NamedTuple):
+class MethodConfig(NamedTuple):
     """One method with its hyperparameters.
 
     Attributes:
@@ -34,8 +34,8 @@ class Variant(NamedTuple):
 
     role: str
     method: str
-    entry: unlearn.Entry
-    chosen: dict[str, Any]
+    entry: unlearn.MethodEntry
+    hyperparameters: dict[str, Any]
     swept: tuple[str, ...] = ()
 
 
@@ -64,7 +64,7 @@ def _mid(settings: Settings, name: str) -> tuple[str, ...]:
     return (name + wrappers.MID,) if _base(settings, name)[1].get("orthogonal_replay", True) else ()
 
 
-def wanted(settings: Settings) -> tuple[Variant, ...]:
+def wanted(settings: Settings) -> tuple[MethodConfig, ...]:
     """Every variant that the settings ask for, sweeps spelled out.
 
     Raises:
@@ -72,9 +72,9 @@ def wanted(settings: Settings) -> tuple[Variant, ...]:
     """
     asked = names(settings)
     check_options(settings)
-    if settings.unlearn.conformal.lamda and not any(CONFORMAL in wrappers.split(name)[1] for name in asked):
+    if settings.unlearn.conformal.lam and not any(CONFORMAL in wrappers.split(name)[1] for name in asked):
         raise errors.ConfigError(
-            "unlearn.conformal.lamda is set, but no method is wrapped in the conformal loss. Name one "
+            "unlearn.conformal.lam is set, but no method is wrapped in the conformal loss. Name one "
             "METHOD+conformal, or set --config.unlearn.conformal.enable=True."
         )
     swept = _sweeps(settings)
@@ -90,7 +90,7 @@ def wanted(settings: Settings) -> tuple[Variant, ...]:
         own = [name for name in swept if name in registry.swept(entry, chosen)]
         for values in itertools.product(*(swept[name] for name in own)):
             given = dict(zip(own, values, strict=True))
-            found.append(Variant(_role(method, given), method, entry, {**chosen, **given}, tuple(own)))
+            found.append(MethodConfig(_role(method, given), method, entry, {**chosen, **given}, tuple(own)))
     return tuple(found)
 
 
@@ -101,9 +101,9 @@ def _sweeps(settings: Settings) -> dict[str, tuple[float, ...]]:
       ConfigError: not of the form name=0.1;0.2, or a name given twice.
     """
     found = {name: values for name, values in to_dict(settings.unlearn.sweep).items() if values}
-    weights = tuple(dict.fromkeys(settings.unlearn.conformal.lamda))
+    weights = tuple(dict.fromkeys(settings.unlearn.conformal.lam))
     if len(weights) > 1:
-        found[f"{CONFORMAL}_lamda"] = weights
+        found[f"{CONFORMAL}_lam"] = weights
     for sweep in settings.unlearn.sweeps:
         name, equals, text = sweep.partition("=")
         try:
@@ -118,7 +118,7 @@ def _sweeps(settings: Settings) -> dict[str, tuple[float, ...]]:
     return found
 
 
-def of_role(settings: Settings, role: str) -> Variant:
+def of_role(settings: Settings, role: str) -> MethodConfig:
     """The variant behind a role's name.
 
     Raises:
@@ -135,17 +135,17 @@ def of_role(settings: Settings, role: str) -> Variant:
     given = {}
     for part in filter(None, label.split(",")):
         name, _, text = part.partition("=")
-        given[name] = registry.assigned(entry, name, text)
-    return Variant(role, method, entry, {**chosen, **given}, tuple(given))
+        given[name] = registry.parse_hyperparameter(entry, name, text)
+    return MethodConfig(role, method, entry, {**chosen, **given}, tuple(given))
 
 
-def mid_of(settings: Settings, variant: Variant) -> Variant:
+def mid_of(settings: Settings, variant: MethodConfig) -> MethodConfig:
     """The variant METHOD@mid whose models a method comes by, with the hyperparameters that decide about them."""
     method = variant.method + wrappers.MID
     entry, chosen = _base(settings, method)
     swept = tuple(name for name in variant.swept if name in chosen)
-    chosen |= {name: variant.chosen[name] for name in swept}
-    return Variant(_role(method, {name: chosen[name] for name in swept}), method, entry, chosen, swept)
+    chosen |= {name: variant.hyperparameters[name] for name in swept}
+    return MethodConfig(_role(method, {name: chosen[name] for name in swept}), method, entry, chosen, swept)
 
 
 def _role(method: str, swept: dict[str, Any]) -> str:
@@ -161,7 +161,7 @@ def roles_of(settings: Settings, asked: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any]]:
+def _base(settings: Settings, method: str) -> tuple[unlearn.MethodEntry, dict[str, Any]]:
     """A method's line of the table and its hyperparameters without a sweep."""
     entry = unlearn.lookup(method)
     chosen = unlearn.hyperparameters(entry, settings.unlearn.dataset or settings.data.name)
@@ -172,7 +172,7 @@ def _base(settings: Settings, method: str) -> tuple[unlearn.Entry, dict[str, Any
     for option in settings.unlearn.options:
         target, name, text = _parse(option)
         if target == method or (target in _also(method) or not target) and name in chosen:
-            chosen[name] = registry.assigned(entry, name, text)
+            chosen[name] = registry.parse_hyperparameter(entry, name, text)
     return entry, chosen
 
 
@@ -192,7 +192,7 @@ def is_pairwise(settings: Settings) -> bool:
     return settings.unlearn.conformal.pairwise or settings.compat.unlearn == "faithful"
 
 
-def usual_lamda(settings: Settings) -> float:
+def usual_lam(settings: Settings) -> float:
     """The weight of the conformal loss where none is given."""
     return 0.5 if is_pairwise(settings) else 0.085
 
@@ -200,9 +200,9 @@ def usual_lamda(settings: Settings) -> float:
 def _conformal(settings: Settings) -> dict[str, Any]:
     """Hyperparameters of the wrapper as unlearn.conformal has them."""
     own, pairwise = settings.unlearn.conformal, is_pairwise(settings)
-    lamda = own.lamda[0] if own.lamda else usual_lamda(settings)
-    given = {"lamda": lamda, "delta": own.delta, "alpha": own.alpha, "pairwise": pairwise, "batch": own.batch,
-             "calibration": own.calibration, "eval_mode": settings.compat.unlearn == "faithful"}  # fmt: skip
+    lam = own.lam[0] if own.lam else usual_lam(settings)
+    given = {"lam": lam, "delta": own.delta, "alpha": own.alpha, "pairwise": pairwise, "batch": own.batch,
+             "calibration": own.calibration_rows, "eval_mode": settings.compat.unlearn == "faithful"}  # fmt: skip
     return {f"{CONFORMAL}_{name}": value for name, value in given.items()}
 
 

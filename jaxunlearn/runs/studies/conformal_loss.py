@@ -1,6 +1,6 @@
 """The study of the conformal-guided loss: every method with and without it, weights side by side in one population.
 
-METHOD+conformal at lamda = 0 (the method itself), ... -> UA, RA, TA, prediction sets, gain of UA over lamda = 0
+METHOD+conformal at lam = 0 (the method itself), ... -> UA, RA, TA, prediction sets, gain of UA over lam = 0
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from jaxunlearn.analyses.evaluation import sections
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Finding
-from jaxunlearn.report import words
+from jaxunlearn.report import sentences
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job
@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
     role: str
     method: str
-    lamda: float
+    lam: float
 
 
 def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> Report:
@@ -64,29 +64,29 @@ def narrowed(chosen: Settings) -> Settings:
     `all` stands for the methods that the published code wraps.
     """
     given = chosen.unlearn.conformal
-    usual = variants.usual_lamda(chosen)
-    weights = tuple(dict.fromkeys(given.lamda or (0.0, usual)))
+    usual = variants.usual_lam(chosen)
+    weights = tuple(dict.fromkeys(given.lam or (0.0, usual)))
     if len(weights) == 1:
         weights = (0.0, usual) if weights[0] == 0 else (0.0, *weights)
     methods = PUBLISHED if "all" in chosen.unlearn.methods else chosen.unlearn.methods
-    conformal = dataclasses.replace(given, enable=True, lamda=weights)
+    conformal = dataclasses.replace(given, enable=True, lam=weights)
     unlearn = dataclasses.replace(chosen.unlearn, methods=methods, conformal=conformal)
     evaluate = dataclasses.replace(chosen.evaluate, metrics=("conformal",))
     targets = dataclasses.replace(chosen.targets, population_in=False, reference=0, snapshots=0)
     return dataclasses.replace(chosen, unlearn=unlearn, evaluate=evaluate, targets=targets)
 
 
-def line_of(variant: variants.Variant) -> Line:
+def line_of(variant: variants.MethodConfig) -> Line:
     """The row of a wrapped method."""
-    weight = f"{variants.CONFORMAL}_lamda"
-    others = [f"{name}={variant.chosen[name]:g}" for name in variant.swept if name != weight]
+    weight = f"{variants.CONFORMAL}_lam"
+    others = [f"{name}={variant.hyperparameters[name]:g}" for name in variant.swept if name != weight]
     method = variant.method.partition("+")[0] + ("@" + ",".join(others) if others else "")
-    return Line(unlearn.shown(variant.role), method, float(variant.chosen[weight]))
+    return Line(unlearn.shown(variant.role), method, float(variant.hyperparameters[weight]))
 
 
 def present(found: sections.Evaluation, lines: list[Line]) -> Section:
     """The table, with what the loss adds to UA and takes from TA over the smallest weight of the same method."""
-    smallest = {one.method: min((two for two in lines if two.method == one.method), key=lambda two: two.lamda)
+    smallest = {one.method: min((two for two in lines if two.method == one.method), key=lambda two: two.lam)
                 for one in lines}  # fmt: skip
     rows: list[tuple[Cell, ...]] = []
     every: list[Finding] = []
@@ -97,15 +97,16 @@ def present(found: sections.Evaluation, lines: list[Line]) -> Section:
         every += cells
         gain: list[Cell] = ["", ""]
         start = smallest.get(line.method)
-        if start is not None and line.lamda > start.lamda:
+        if start is not None and line.lam > start.lam:
             apart = [_difference(found, line.role, start.role, name) for name in ("UA", "TA")]
             every += apart
             gain = [sections.bare(one) for one in apart]
-            gains.setdefault(line.lamda, []).append((apart[0].value, apart[1].value))
-        weight = "" if np.isnan(line.lamda) else f"{line.lamda:g}"
+            gains.setdefault(line.lam, []).append((apart[0].value, apart[1].value))
+        weight = "" if np.isnan(line.lam) else f"{line.lam:g}"
         rows.append((line.method, weight, *(sections.bare(cell) for cell in cells), *gain))
     caption = (
-        f"{words.plus_minus(found.design)} Sets at alpha = {found.headline:g}; D_f forgotten, D_t test samples. Gains "
+        f"{sentences.plus_minus(found.design)} Sets at alpha = {found.report_alpha:g}; D_f forgotten, D_t test "
+        "samples. Gains "
         "are over the smallest weight of the same method, paired by forget set."
     )
     header = ("method", "lambda", *headers(COLUMNS), "gain of UA", "gain of TA")

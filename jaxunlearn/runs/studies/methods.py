@@ -22,7 +22,7 @@ from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.metrics.populations import closeness, variance
 from jaxunlearn.metrics.ranking import pooled
-from jaxunlearn.report import cells, formats, words
+from jaxunlearn.report import cells, number_format, sentences
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job
 from jaxunlearn.runs.verbs import unlearn
@@ -33,7 +33,7 @@ STEM = "methods"
 COLUMNS = ("iam_on_forgotten", "iam_on_retained", "auc", "moved", "retain_epochs", "seconds")
 
 
-class Seen(NamedTuple):
+class MembershipSummary(NamedTuple):
     """What IAM-On sees of one role: Findings over forget sets.
 
     Attributes:
@@ -61,7 +61,7 @@ def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> 
         sections=(section,),
         provenance={
             "forget sets": f"{len(signals.set_names)} ({settings.split.forget.kind})",
-            "models": words.units(made.design),
+            "models": sentences.units(made.design),
             "shadow models": f"{settings.shadows.count}, {settings.audit.group_size or 1} per group",
         },
         stem=STEM,
@@ -78,31 +78,33 @@ def narrowed(chosen: Settings) -> Settings:
 
 def see(
     signals: AuditSignals, settings: Settings, role: str, diverged: dict[int, int], design: records.Design
-) -> Seen:  # fmt: skip
+) -> MembershipSummary:  # fmt: skip
     """IAM-On's view of one role, mean over groups of shadow models; forget sets whose model diverged are left out."""
     assert signals.forgotten is not None
     kept = [number for number in range(len(signals.forgotten)) if number not in diverged]
     if not kept:
         nothing = records.Finding(float("nan"), of=role)
-        return Seen(nothing, nothing, nothing)
+        return MembershipSummary(nothing, nothing, nothing)
     if diverged:
         signals = audit_signals.only_sets(signals, kept)
     assert signals.forgotten is not None
     score = SCORE[signals.kind]
     values = binui.score_all(signals, [score], audit_signals.groups(signals, settings), role)[score]
-    truth, level = ~signals.forgotten, settings.audit.interval
+    truth, confidence_level = ~signals.forgotten, settings.audit.confidence_level
     means = values.mean(0)
     by_set = [np.asarray([line[mask].mean() for line, mask in zip(means, masks, strict=True)])
               for masks in (signals.forgotten, truth)]  # fmt: skip
     forgotten, retained = (
-        variance.mean(one, design._replace(sets=len(kept)), metric=f"iam_on {name}", of=role, level=level)
+        variance.mean(
+            one, design._replace(sets=len(kept)), metric=f"iam_on {name}", of=role, confidence_level=confidence_level
+        )
         for one, name in zip(by_set, ("forgotten", "retained"), strict=True)
     )
-    auc = pooled.table(values, truth, level=level, of=role)["auc"]
-    return Seen(forgotten, retained, auc)
+    auc = pooled.table(values, truth, confidence_level=confidence_level, of=role)["auc"]
+    return MembershipSummary(forgotten, retained, auc)
 
 
-def present(summary: unlearn.Summary, seen: dict[str, Seen]) -> Section:
+def present(summary: unlearn.Summary, seen: dict[str, MembershipSummary]) -> Section:
     """The table of the study."""
     rows: list[tuple[cells.Cell, ...]] = []
     every: list[records.Finding] = []
@@ -111,7 +113,9 @@ def present(summary: unlearn.Summary, seen: dict[str, Seen]) -> Section:
         every += found
         bare = [intervals.half(finding) for finding in found]
         moved = "" if np.isnan(one.moved) else f"{one.moved:.2g}"
-        rows.append((unlearn.shown(name), *bare, moved, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
+        rows.append(
+            (unlearn.shown(name), *bare, moved, number_format.cost(one.retain_epochs), number_format.cost(one.seconds))
+        )
     meaning = (
         "Losses in nats per token, on texts to be forgotten, retained and held out"
         if unlearn.of_texts(summary)
@@ -121,9 +125,9 @@ def present(summary: unlearn.Summary, seen: dict[str, Seen]) -> Section:
         f"{meaning}; IAM-On = mean "
         "membership score (1 = looks trained on) of forgotten and of retained samples, AUC = how well it tells them "
         "apart; moved = relative change of the parameters; epochs = rows read in passes over the retained samples; "
-        f"seconds for all forget sets. {words.plus_minus(summary.design)}"
+        f"seconds for all forget sets. {sentences.plus_minus(summary.design)}"
     )
-    header = ("method", *headers((*summary.roles["retrained"].numbers, *COLUMNS)))
+    header = ("method", *headers((*summary.roles["retrained"].metrics, *COLUMNS)))
     told = "The goal is to look like the retrained models: not 0, not 1."
     baselines = ("original", "retrained", *closeness.YARDSTICKS)
     table = cells.Table("", caption, header, tuple(rows), baselines)
@@ -131,7 +135,7 @@ def present(summary: unlearn.Summary, seen: dict[str, Seen]) -> Section:
     return Section(STEM, "Methods beside exact retraining", told, table, None, tuple(every))
 
 
-def in_words(summary: unlearn.Summary, seen: dict[str, Seen]) -> str:
+def in_words(summary: unlearn.Summary, seen: dict[str, MembershipSummary]) -> str:
     """Whether a method is closest to retraining, and which did next to nothing or too much, in a few sentences."""
     goal, start = seen["retrained"], seen["original"]
     names = [name for name in summary.roles if name not in unlearn.NEEDED]
@@ -151,8 +155,10 @@ def in_words(summary: unlearn.Summary, seen: dict[str, Seen]) -> str:
             f"with AUC {goal.auc.value:.3f}."
         )
     found = unlearn.closest(summary)
-    over, unit = ("the three losses", "nats") if unlearn.of_texts(summary) else ("UA, RA and TA", words.POINTS)
-    said.append(words.closest(found.gaps, found.untouched, found.gains, found.behind, found.best, over, unit))
+    over, unit = ("the three losses", "nats") if unlearn.of_texts(summary) else ("UA, RA and TA", sentences.POINTS)
+    said.append(
+        sentences.closest(found.gaps, found.untouched, found.gap_to_original, found.gap_to_best, found.best, over, unit)
+    )
     idle = [unlearn.shown(name) for name, part in reached.items() if part < 0.1]
     if idle and effect > 0:
         said.append(f"Less than a tenth of that effect on forgotten samples: {', '.join(idle)}.")

@@ -15,7 +15,7 @@ from jaxunlearn.analyses.reminiscence import sections as attack_sections
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats, words
+from jaxunlearn.report import number_format, sentences
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.runs.drivers.run_input import Job
@@ -73,13 +73,14 @@ def present(evaluation: evaluation_sections.Evaluation, attack: attack_sections.
     every: list[Finding] = []
     for name in evaluation.roles:
         shown = [evaluation_sections.finding(evaluation, name, one) for one in (*UTILITY, *DISTRIBUTION)]
-        numbers = attack.roles[name].numbers
+        numbers = attack.roles[name].metrics
         attacked: list[Cell] = [numbers.get(one, "") for one in UNDER_ATTACK]
         every += [*shown, *(one for one in attacked if isinstance(one, Finding))]
         bare = [evaluation_sections.bare(one) for one in shown]
         rows.append((name, *bare[: len(UTILITY)], *attacked, *bare[len(UTILITY) :]))
     caption = (
-        f"{words.plus_minus(evaluation.design)} AUC vs retrained, ReA accuracy: [{formats.rate(attack.level)} interval "
+        f"{sentences.plus_minus(evaluation.design)} AUC vs retrained, ReA accuracy: "
+        f"[{number_format.rate(attack.confidence_level)} interval "
         "over forget sets], see below; variance, silhouette, overlap of the forgotten class after t-SNE. The goal is "
         "the line of the retrained models."
     )
@@ -97,21 +98,25 @@ def in_words(attack: attack_sections.Reminiscence) -> str:
     if not pairs:
         return "No method was measured with and without Over-Unlearning and Replay."
     each = "; ".join(_pair(attack, name, name + suffix, len(pairs)) for name in pairs)
-    level = formats.rate(attack.level)
+    confidence_level = number_format.rate(attack.confidence_level)
     return (
         "How much sooner than by retrained models the forgotten class is relearned, without and with Over-Unlearning "
-        f"and Replay (an AUC, .5 = no sooner): {each}. Intervals are for all pairs together, {level}."
+        f"and Replay (an AUC, .5 = no sooner): {each}. Intervals are for all pairs together, {confidence_level}."
     )
 
 
 def _pair(attack: attack_sections.Reminiscence, name: str, wrapped: str, pairs: int) -> str:
     """What becomes of one method: both numbers, their difference, and whether anything is left."""
     judged = attack_sections.judged(attack)
-    values = f"{name} {formats.number(judged[name].value, bare=True)} and " + (
-        formats.number(judged[wrapped].value, bare=True)
+    values = f"{name} {number_format.number(judged[name].value, bare=True)} and " + (
+        number_format.number(judged[wrapped].value, bare=True)
     )
     apart = drop(attack, name, wrapped, pairs)
-    change = f"lower by {formats.bare(apart)}" if apart.value >= 0 else f"higher by {formats.bare(_negative(apart))}"
+    change = (
+        f"lower by {number_format.bare(apart)}"
+        if apart.value >= 0
+        else f"higher by {number_format.bare(_negative(apart))}"
+    )
     if math.isnan(apart.low):
         return f"{values} (too few forget sets to compare)"
     is_shown = apart.low > 0 or apart.high < 0
@@ -126,9 +131,9 @@ def _pair(attack: attack_sections.Reminiscence, name: str, wrapped: str, pairs: 
 def drop(attack: attack_sections.Reminiscence, name: str, wrapped: str, pairs: int) -> Finding:
     """AUC against retrained models of a method minus that of its wrapped form, forget sets in pairs."""
     values = attack.roles[name].excess - attack.roles[wrapped].excess
-    level = 1 - (1 - attack.level) / pairs
-    found = intervals.mean(values, metric="rea_drop", of=name, against=wrapped, level=level)
-    if (found.n or 0) < measures.least_sets(level):
+    confidence_level = 1 - (1 - attack.confidence_level) / pairs
+    found = intervals.mean(values, metric="rea_drop", of=name, against=wrapped, confidence_level=confidence_level)
+    if (found.n or 0) < measures.least_sets(confidence_level):
         found = dataclasses.replace(found, low=math.nan, high=math.nan)
     return found
 

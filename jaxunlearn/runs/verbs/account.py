@@ -19,7 +19,7 @@ def retain_epochs(experiment: experiments.Experiment, split: records.Split, meth
 
 def has_statistics(experiment: experiments.Experiment) -> bool:
     """Whether the network has statistics of its inputs (BatchNorm)."""
-    net = experiments.build_network(experiment.settings, experiment.dataset, experiment.policy.conv)
+    net = experiments.build_network(experiment.settings, experiment.dataset, experiment.mapping_policy.conv)
     return bool(jax.tree.leaves(jax.eval_shape(lambda: networks.init(net, keys.root(0)))[1]))
 
 

@@ -17,7 +17,7 @@ from jaxunlearn.metrics import headers
 from jaxunlearn.metrics import utility as utilities
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.metrics.populations import variance
-from jaxunlearn.report import cells, tables, words
+from jaxunlearn.report import cells, sentences, tables
 from jaxunlearn.runs import execution, experiments, roles
 from jaxunlearn.runs.execution import members, recording
 from jaxunlearn.runs.roles import audited, extracted
@@ -37,7 +37,7 @@ class Clones(NamedTuple):
       diverged: clone -> step at which it was frozen.
     """
 
-    numbers: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]
     victim: dict[str, np.ndarray]
     clone: dict[str, np.ndarray]
     seconds: float
@@ -135,13 +135,14 @@ def table(summary: Summary) -> cells.Table:
     """One row per role: how like its models the clones are."""
     rows: list[tuple[cells.Cell, ...]] = []
     for name, one in summary.roles.items():
-        named = [*one.numbers.items(), *(pair for metric in COMPARED for pair in _pair(one, metric))]
+        named = [*one.metrics.items(), *(pair for metric in COMPARED for pair in _pair(one, metric))]
         findings = [variance.mean(values, summary.design, metric=metric, of=name) for metric, values in named]
         rows.append((unlearn.shown(name), *map(intervals.half, findings), f"{one.seconds:.1f}"))
     caption = (
         f"{summary.queries:,} queries to each model. agreement = share of test samples (D_f: of the samples to be "
         "forgotten) on which a clone gives its model's class. UA = 1 - accuracy on the samples to be forgotten, TA = "
-        f"accuracy on test samples of classes that are kept. {words.plus_minus(summary.design)} seconds = all clones "
+        f"accuracy on test samples of classes that are kept. {sentences.plus_minus(summary.design)} seconds = all "
+        "clones "
         "together, with compiling."
     )
     compared = [title for metric in COMPARED for title in (f"{metric} model", f"{metric} clone")]

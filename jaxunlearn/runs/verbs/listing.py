@@ -35,7 +35,7 @@ def text(settings: Settings, with_data: bool) -> str:
     if "all" in settings.unlearn.methods:
         names.append(variants.EXACT)
     for name in names:
-        nothing = "nothing" if registry.is_ours(name) else "what it reads"
+        nothing = "nothing" if registry.is_builtin(name) else "what it reads"
         entry = unlearn.lookup(name)
         chosen = variants.hyperparameters(settings, name)
         method = entry.build(**chosen)

@@ -16,7 +16,7 @@ from jaxunlearn.metrics import utility
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.metrics.populations import variance
 from jaxunlearn.population import chunked
-from jaxunlearn.report import formats, words
+from jaxunlearn.report import number_format, sentences
 from jaxunlearn.runs import answers, execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members
 from jaxunlearn.runs.roles import audited
@@ -152,7 +152,7 @@ def own_forget_accuracy(summary: Summary, name: str) -> np.ndarray:
     found = summary.roles[name]
     sets = found.forget_accuracy.shape[1]
     if name in audited.PER_SET:
-        own = variance.levels(summary.design)[0] if name == "original" else np.arange(sets)
+        own = variance.design_factors(summary.design)[0] if name == "original" else np.arange(sets)
         return found.forget_accuracy[own, np.arange(sets)]
     return np.asarray([utility.finite_mean(one) for one in found.forget_accuracy.T])
 
@@ -182,7 +182,7 @@ def text(summary: Summary) -> str:
         effect = intervals.half(variance.mean(gap, summary.design, metric="effect of forgetting", of="retrained"))
         table.append(
             "\neffect of forgetting: accuracy on forgotten rows, original minus retrained: "
-            f"{formats.long(effect, 4)}. {words.plus_minus(summary.design)}"
+            f"{number_format.long(effect, 4)}. {sentences.plus_minus(summary.design)}"
         )
     for name, found in summary.roles.items():
         table += [f"diverged, frozen: {name} member {number} at step {step}" for number, step in found.diverged.items()]

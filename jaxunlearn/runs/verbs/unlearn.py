@@ -17,7 +17,7 @@ from jaxunlearn.metrics import headers
 from jaxunlearn.metrics import utility as utilities
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.metrics.populations import closeness, variance
-from jaxunlearn.report import cells, formats, tables, words
+from jaxunlearn.report import cells, number_format, sentences, tables
 from jaxunlearn.runs import answers, execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members, recording, unlearning
 from jaxunlearn.runs.roles import audited, unlearned, variants
@@ -41,7 +41,7 @@ class Utility(NamedTuple):
       moved: relative change of the parameters, mean over members: 0 = the original model.
     """
 
-    numbers: dict[str, np.ndarray]
+    metrics: dict[str, np.ndarray]
     seconds: float = float("nan")
     retain_epochs: float = float("nan")
     diverged: dict[int, int] = {}
@@ -59,7 +59,7 @@ class Summary(NamedTuple):
 
 def check(
     experiment: experiments.Experiment, reporter: progress.Reporter | None = None
-) -> tuple[experiments.Experiment, tuple[variants.Variant, ...]]:
+) -> tuple[experiments.Experiment, tuple[variants.MethodConfig, ...]]:
     """Refuses impossible settings before a run folder is touched; notes which methods of `all` are left out.
 
     Returns:
@@ -73,7 +73,7 @@ def check(
     audited.check(experiment)
     chosen, split = experiment.settings.unlearn, splits.draw(experiment)
     by_name = {wrappers.split(name)[0] for name in chosen.methods}
-    kept: list[variants.Variant] = []
+    kept: list[variants.MethodConfig] = []
     left_out: dict[str, str] = {}
     for method, group in itertools.groupby(variants.wanted(experiment.settings), key=lambda one: one.method):
         same = list(group)
@@ -98,7 +98,7 @@ def check(
     return experiment._replace(settings=settings), tuple(kept)
 
 
-def trace(experiment: experiments.Experiment, asked: tuple[variants.Variant, ...]) -> None:
+def trace(experiment: experiments.Experiment, asked: tuple[variants.MethodConfig, ...]) -> None:
     """Raises a ConfigError for a method that this network cannot run."""
     split = splits.draw(experiment)
     for variant in {one.method: one for one in asked}.values():
@@ -109,7 +109,7 @@ def run(
     run_folder: store.Run,
     reporter: progress.Reporter,
     experiment: experiments.Experiment,
-    asked: tuple[variants.Variant, ...],
+    asked: tuple[variants.MethodConfig, ...],
 ) -> Summary:
     """Trains what is missing of shadows, originals and retrains, then makes every variant (`make`)."""
     begun = time.monotonic()
@@ -119,7 +119,7 @@ def run(
 
 
 def claim(
-    run_folder: store.Run, experiment: experiments.Experiment, asked: tuple[variants.Variant, ...]
+    run_folder: store.Run, experiment: experiments.Experiment, asked: tuple[variants.MethodConfig, ...]
 ) -> list[roles.RoleSpec]:
     """Claims the stages of all variants, before anything is trained that they would not fit to.
 
@@ -137,7 +137,7 @@ def make(
     run_folder: store.Run,
     reporter: progress.Reporter,
     experiment: experiments.Experiment,
-    asked: tuple[variants.Variant, ...],
+    asked: tuple[variants.MethodConfig, ...],
     begun: float | None = None,
 ) -> Summary:
     """Unlearns and records every variant that is missing, in a folder whose originals and retrains are trained.
@@ -149,7 +149,7 @@ def make(
     """
     begun = time.monotonic() if begun is None else begun
     split = splits.obtain(run_folder, experiment)
-    world = unlearning.world(run_folder, reporter, experiment, split)
+    world = unlearning.load_originals(run_folder, reporter, experiment, split)
     specs = claim(run_folder, experiment, asked)
     trained = [unlearned.parts(spec) for spec in specs]
     store.files.require_space(run_folder.root, sum(roles.missing_bytes(run_folder, spec) for spec in trained))
@@ -177,11 +177,11 @@ def _summarise(
         reporter.note(f"{spec.name}: {'; '.join(frozen)}")
     whole, _ = store.chunks.finished(members.folder_of(run_folder, trained), spec.fingerprint)
     return Utility(
-        numbers=utility(spec.experiment, split, values, spec.rows, diverged),
+        metrics=utility(spec.experiment, split, values, spec.rows, diverged),
         diverged=diverged,
         seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
         retain_epochs=account.retain_epochs(spec.experiment, split, spec.method),
-        chosen=spec.variant.chosen,
+        chosen=spec.variant.hyperparameters,
         moved=float(np.mean([escapes.number(value) for chunk in whole for value in chunk.manifest["moved"]])),
     )
 
@@ -260,14 +260,14 @@ def plain(summary: Summary) -> dict[str, Any]:
 
 def gap(one: Utility, exact: Utility) -> float:
     """Mean absolute difference to exact retraining over UA, RA and TA, as a fraction; of texts over losses, in nats."""
-    return utilities.gap(one.numbers, exact.numbers, tuple(exact.numbers))
+    return utilities.gap(one.metrics, exact.metrics, tuple(exact.metrics))
 
 
 def closest(summary: Summary) -> closeness.Closeness:
     """Compares every method, and doing nothing, with exact retraining, in UA, RA and TA, or in losses of texts."""
-    methods = {shown(name): one.numbers for name, one in summary.roles.items() if name not in NEEDED}
-    goal = summary.roles["retrained"].numbers
-    return closeness.compare(methods, goal, summary.roles["original"].numbers, summary.design, tuple(goal))
+    methods = {shown(name): one.metrics for name, one in summary.roles.items() if name not in NEEDED}
+    goal = summary.roles["retrained"].metrics
+    return closeness.compare(methods, goal, summary.roles["original"].metrics, summary.design, tuple(goal))
 
 
 def table(summary: Summary) -> cells.Table:
@@ -277,24 +277,27 @@ def table(summary: Summary) -> cells.Table:
     for name, one in summary.roles.items():
         found = [intervals.half(finding) for finding in findings(name, one, summary.design)]
         apart = "" if name in NEEDED else gap(one, goal)
-        rows.append((shown(name), *found, apart, formats.cost(one.retain_epochs), formats.cost(one.seconds)))
+        rows.append(
+            (shown(name), *found, apart, number_format.cost(one.retain_epochs), number_format.cost(one.seconds))
+        )
     meaning = (
         "Losses in nats per token, on texts to be forgotten, retained and held out."
         if of_texts(summary)
         else "UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on test samples."
     )
     caption = (
-        f"{meaning} {words.plus_minus(summary.design)} The goal is to equal the retrained models; gap = mean absolute "
+        f"{meaning} {sentences.plus_minus(summary.design)} The goal is to equal the retrained models; gap = mean "
+        "absolute "
         "difference to them. epochs = rows read, in passes over the retained samples; seconds = all forget sets "
         "together, with compiling."
     )
-    columns = (*goal.numbers, *COLUMNS)
+    columns = (*goal.metrics, *COLUMNS)
     return cells.Table("", caption, ("role", *headers(columns)), tuple(rows), (*NEEDED, *closeness.YARDSTICKS))
 
 
 def of_texts(summary: Summary) -> bool:
     """Whether the models are language models."""
-    return utilities.LOSSES[0] in summary.roles["retrained"].numbers
+    return utilities.LOSSES[0] in summary.roles["retrained"].metrics
 
 
 def sources(summary: Summary) -> cells.Table | None:
@@ -303,12 +306,14 @@ def sources(summary: Summary) -> cells.Table | None:
     if not named:
         return None
     rows = tuple(
-        (shown(name), *(words.split(variance.deviations(variance.fit(values, summary.design), summary.design))
-                        for values in one.numbers.values()))
+        (shown(name), *(sentences.split(variance.deviations(variance.fit(values, summary.design), summary.design))
+                        for values in one.metrics.values()))
         for name, one in summary.roles.items()
     )  # fmt: skip
-    caption = f"Standard deviations [{' | '.join(f'sd {name}' for name in named)}] of {words.units(summary.design)}."
-    columns = tuple(summary.roles["retrained"].numbers)
+    caption = (
+        f"Standard deviations [{' | '.join(f'sd {name}' for name in named)}] of {sentences.units(summary.design)}."
+    )
+    columns = tuple(summary.roles["retrained"].metrics)
     return cells.Table("Where the ± comes from", caption, ("role", *headers(columns)), rows)
 
 
@@ -316,7 +321,7 @@ def findings(name: str, one: Utility, design: records.Design) -> tuple[records.F
     """UA, RA and TA of a role with the interval of their design."""
     return tuple(
         variance.mean(values, design, metric=metric, of=name, against="forget sets")
-        for metric, values in one.numbers.items()
+        for metric, values in one.metrics.items()
     )
 
 
@@ -335,7 +340,7 @@ def text(summary: Summary) -> str:
     return "\n".join([*made, *diverged, f"in all {progress.duration(summary.seconds)}"])
 
 
-def files_text(run_folder: store.Run, asked: tuple[variants.Variant, ...]) -> str:
+def files_text(run_folder: store.Run, asked: tuple[variants.MethodConfig, ...]) -> str:
     """Where the results are."""
     listed = "\n".join(f"  logits/{one.role}.npy  populations/{one.role}/" for one in asked[:3])
     more = f"\n  ... and {len(asked) - 3} more" if len(asked) > 3 else ""

@@ -15,7 +15,7 @@ A pooled spread includes the spread between samples, so a score depends on the o
 set in one call (moments of parts would be others).
 
 Source: IAM, section on interpolated approximate measurement (reference: interpolate_appro; `fix_variance` True is
-spread="pooled"). Differs: a pooled spread of 0 counts as 1e-10 (published: NaN), more than 128 shadows are all used.
+std="pooled"). Differs: a pooled spread of 0 counts as 1e-10 (published: NaN), more than 128 shadows are all used.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ from jax.scipy.special import erf
 from jaxunlearn.records import Array
 
 FAMILIES = ("gumbel", "norm", "ecdf", "beta", "kde")
-SPREADS = ("pooled", "per_sample")
+STDS = ("pooled", "per_sample")
 EULER = 0.5772  # four digits, as published
 SMALL = 1e-10
 
@@ -39,9 +39,9 @@ def interpolate(
     unlearned: Array,
     shadows: Array,
     *,
-    levels: int = 100,
+    interpolation_steps: int = 100,
     family: str = "gumbel",
-    spread: str = "pooled",
+    std: str = "pooled",
 ) -> Array:
     """Membership score in [0, 1]; higher = the sample still looks trained on. Completeness of unlearning = 1 - score.
 
@@ -49,24 +49,28 @@ def interpolate(
       fitting: [N] float32 IN level o: the original model's signal (IAM-On), or one number repeated (IAM-Off).
       unlearned: [N] float32 signal u of the audited model.
       shadows: [S, N] float32 OUT signals.
-      levels: I >= 2; 2 means no interpolation.
+      interpolation_steps: I >= 2; 2 means no interpolation.
       family: gumbel, norm, ecdf, beta (signals in [0, 1]) or kde.
-      spread: pooled = one standard deviation per level over shadows and samples; per_sample = over shadows. With one
+      std: pooled = one standard deviation per level over shadows and samples; per_sample = over shadows. With one
         shadow always pooled.
 
     Returns:
       [N] float32. All families but beta are one jitted kernel; beta's incomplete integrals, with parameters up to 1e9
       where a spread vanishes, need float64 and run in SciPy on the host.
     """
-    spread = "pooled" if shadows.shape[0] == 1 else spread
+    std = "pooled" if shadows.shape[0] == 1 else std
     if family == "beta":
-        return _interpolate_beta(np.asarray(fitting), np.asarray(unlearned), np.asarray(shadows), levels, spread)
-    return _interpolate(jnp.asarray(fitting), jnp.asarray(unlearned), jnp.asarray(shadows), levels, family, spread)
+        return _interpolate_beta(
+            np.asarray(fitting), np.asarray(unlearned), np.asarray(shadows), interpolation_steps, std
+        )
+    return _interpolate(
+        jnp.asarray(fitting), jnp.asarray(unlearned), jnp.asarray(shadows), interpolation_steps, family, std
+    )
 
 
-@partial(jax.jit, static_argnames=("levels", "family", "spread"))
+@partial(jax.jit, static_argnames=("interpolation_steps", "family", "std"))
 def _interpolate(
-    fitting: jax.Array, unlearned: jax.Array, shadows: jax.Array, levels: int, family: str, spread: str
+    fitting: jax.Array, unlearned: jax.Array, shadows: jax.Array, interpolation_steps: int, family: str, std: str
 ) -> jax.Array:
     shadows = shadows.astype(jnp.float32)
     fitting, unlearned = fitting.astype(jnp.float32), unlearned.astype(jnp.float32)
@@ -81,11 +85,11 @@ def _interpolate(
     var_fitting, covariance = jnp.mean(fitted**2), jnp.mean(fitted * apart)
 
     def at_level(total: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
-        a, weight = k / (levels - 1), (k + 1) / (levels - 1)
+        a, weight = k / (interpolation_steps - 1), (k + 1) / (interpolation_steps - 1)
         variance = (1 - a) ** 2 * var_shadow + a**2 * var_fitting + 2 * a * (1 - a) * covariance
         # float32 moments may leave a variance a hair below zero.
         pooled = jnp.sqrt(jnp.maximum(variance, 0.0))
-        deviation = jnp.maximum((1 - a) * own, 0.0) if spread == "per_sample" else pooled
+        deviation = jnp.maximum((1 - a) * own, 0.0) if std == "per_sample" else pooled
         center_k = (1 - a) * mean + a * fitting
         if family == "gumbel":
             value = _gumbel(unlearned, center_k, jnp.maximum(deviation, SMALL))
@@ -99,12 +103,12 @@ def _interpolate(
                 value = jnp.mean(_normal((unlearned - placed) / jnp.maximum(deviation, SMALL)), 0)
         return total + weight * value, None
 
-    steps = jnp.arange(levels - 1, dtype=jnp.float32)
+    steps = jnp.arange(interpolation_steps - 1, dtype=jnp.float32)
     start = jnp.zeros_like(unlearned)
     # Nine steps per kernel save launches on a GPU; on a CPU they only lengthen compiling.
-    unroll = 1 if jax.default_backend() == "cpu" else min(9, levels - 1)
+    unroll = 1 if jax.default_backend() == "cpu" else min(9, interpolation_steps - 1)
     total, _ = jax.lax.scan(at_level, start, steps, unroll=unroll)
-    return jnp.clip(total / jnp.sum((steps + 1) / (levels - 1)), 0.0, 1.0)
+    return jnp.clip(total / jnp.sum((steps + 1) / (interpolation_steps - 1)), 0.0, 1.0)
 
 
 def _gumbel(u: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:
@@ -117,18 +121,18 @@ def _normal(z: jax.Array) -> jax.Array:
 
 
 def _interpolate_beta(
-    fitting: np.ndarray, unlearned: np.ndarray, shadows: np.ndarray, levels: int, spread: str
+    fitting: np.ndarray, unlearned: np.ndarray, shadows: np.ndarray, interpolation_steps: int, std: str
 ) -> np.ndarray:
     """The same in float64 with Beta distributions matched to mean and variance; [N] at a time."""
     fitting, unlearned, shadows = (values.astype(np.float64) for values in (fitting, unlearned, shadows))
     mean, own = shadows.mean(0), shadows.std(0)
     covariance = np.cov(mean, fitting, ddof=0) if len(mean) > 1 else np.zeros((2, 2))
     total, weights = np.zeros_like(unlearned), 0.0
-    for k in range(levels - 1):
-        a, weight = k / (levels - 1), (k + 1) / (levels - 1)
+    for k in range(interpolation_steps - 1):
+        a, weight = k / (interpolation_steps - 1), (k + 1) / (interpolation_steps - 1)
         variance = (1 - a) ** 2 * (np.mean(own**2) + covariance[0, 0]) + a**2 * covariance[1, 1]
         variance = np.maximum(variance + 2 * a * (1 - a) * covariance[0, 1], 0.0)
-        value = _beta(unlearned, (1 - a) * mean + a * fitting, variance if spread == "pooled" else ((1 - a) * own) ** 2)
+        value = _beta(unlearned, (1 - a) * mean + a * fitting, variance if std == "pooled" else ((1 - a) * own) ** 2)
         total, weights = total + weight * value, weights + weight
     return np.clip(total / weights, 0.0, 1.0).astype(np.float32)
 

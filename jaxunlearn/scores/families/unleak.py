@@ -62,7 +62,7 @@ def fit_and_score(train: np.ndarray, forgotten: np.ndarray, audited: np.ndarray,
     if len(forgotten) < 20 or forgotten.all() or not forgotten.any():
         raise errors.DataError(
             f"unleak has {int(forgotten.sum())} forgotten and {int((~forgotten).sum())} retained training pairs; it "
-            "needs some of both and at least 20. Give larger pairs_* arrays, or leave unleak out."
+            "needs some of both and at least 20. Give larger posterior_pairs_* arrays, or leave unleak out."
         )
     classifier = MLPClassifier(
         hidden_layer_sizes=(100,), learning_rate_init=0.01, alpha=1e-4, early_stopping=True, max_iter=1000,

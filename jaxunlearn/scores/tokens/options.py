@@ -14,7 +14,7 @@ class TokenOptions(NamedTuple):
       k: Min-K % and Min-K++: per cent of the tokens that count, the least likely ones.
       surp_k, surp_entropy: SURP: per cent of the tokens, and the entropy (nats) below which they count.
       pac_low, pac_high: PAC: fractions of least and most likely tokens.
-      levels, eps1, eps2: IAM: interpolation levels, and constants of its signal.
+      interpolation_steps, eps1, eps2: IAM: interpolation levels, and constants of its signal.
       block: IAM: the spread is taken over consecutive blocks of as many texts; 0 = over all.
       gamma: RMIA: ratio above which a population text is dominated.
       is_faithful: counts of tokens may be 0 (NaN), and PAC counts padding as tokens of log-probability 0, as published.
@@ -25,7 +25,7 @@ class TokenOptions(NamedTuple):
     surp_entropy: float = 2.0
     pac_low: float = 0.3
     pac_high: float = 0.05
-    levels: int = 1000
+    interpolation_steps: int = 1000
     eps1: float = 0.1
     eps2: float = 1e-5
     block: int = 0
@@ -40,7 +40,7 @@ def check(options: TokenOptions) -> None:
     checks.in_range("tokens surp_entropy", options.surp_entropy, 0.0)
     for name in ("pac_low", "pac_high"):
         checks.in_range(f"tokens {name}", getattr(options, name), 0.0, 1.0)
-    checks.in_range("IAM levels", options.levels, 2, MAX_LEVELS)
+    checks.in_range("IAM interpolation_steps", options.interpolation_steps, 2, MAX_LEVELS)
     checks.in_range("IAM block", options.block, 0)
     checks.in_range("RMIA gamma", options.gamma, 0.0)
     checks.in_range("IAM e2", options.eps2, 1e-30)

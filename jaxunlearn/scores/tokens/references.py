@@ -85,9 +85,10 @@ def iam(nll: Array, nll_in: Array, nll_out: Array, **choices: Any) -> jax.Array:
     return 1 - iam_unlearned(nll, nll_in, nll_out, **choices)
 
 
-@partial(jax.jit, static_argnames=("levels", "eps1", "eps2", "block"))
+@partial(jax.jit, static_argnames=("interpolation_steps", "eps1", "eps2", "block"))
 def iam_unlearned(
-    nll: Array, nll_in: Array, nll_out: Array, *, levels: int = 1000, eps1: float = 0.1, eps2: float = 1e-5,
+    nll: Array, nll_in: Array, nll_out: Array, *, interpolation_steps: int = 1000, eps1: float = 0.1, eps2: float =
+      1e-5,
     block: int = 0,
 ) -> jax.Array:  # fmt: skip
     """Completeness of unlearning by IAM-On of texts, in [0, 1]; LOWER = member, with all digits near 0.
@@ -101,7 +102,7 @@ def iam_unlearned(
       nll: [N] of the audited model.
       nll_in: [N] of the IN model.
       nll_out: [S, N] of OUT models; r is the mean of their signals.
-      levels: K >= 2, the last one (OUT itself) left out.
+      interpolation_steps: K >= 2, the last one (OUT itself) left out.
       eps1: constant of the signal, above eps2.
       eps2: constant of the signal.
       block: > 0: spread over consecutive blocks of so many texts and the rest (published: 64); a score depends then on
@@ -114,25 +115,25 @@ def iam_unlearned(
     x, f, r = signal(nll), signal(nll_in), jnp.mean(signal(nll_out), 0)
     count = x.shape[0]
     if not block or block >= count:
-        return _interpolate(x, f, r, levels)
+        return _interpolate(x, f, r, interpolation_steps)
     whole = count // block * block
     blocks = [one[:whole].reshape(-1, block) for one in (x, f, r)]
-    found = jax.vmap(partial(_interpolate, levels=levels))(*blocks).reshape(-1)
+    found = jax.vmap(partial(_interpolate, interpolation_steps=interpolation_steps))(*blocks).reshape(-1)
     if whole == count:
         return found
-    return jnp.concatenate([found, _interpolate(x[whole:], f[whole:], r[whole:], levels)])
+    return jnp.concatenate([found, _interpolate(x[whole:], f[whole:], r[whole:], interpolation_steps)])
 
 
-def _interpolate(x: jax.Array, f: jax.Array, r: jax.Array, levels: int) -> jax.Array:
+def _interpolate(x: jax.Array, f: jax.Array, r: jax.Array, interpolation_steps: int) -> jax.Array:
     f_apart, r_apart = f - jnp.mean(f), r - jnp.mean(r)
     var_f, var_r, covariance = jnp.mean(f_apart**2), jnp.mean(r_apart**2), jnp.mean(f_apart * r_apart)
 
     def at_level(total: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
-        a = k / (levels - 1)
+        a = k / (interpolation_steps - 1)
         variance = (1 - a) ** 2 * var_f + a**2 * var_r + 2 * a * (1 - a) * covariance
         beta = jnp.sqrt(6.0) / jnp.pi * (jnp.sqrt(jnp.maximum(variance, 0.0)) + 1e-9)
         return total + (k + 1) * jnp.exp(-jnp.exp(-(x - f - a * (r - f)) / beta - EULER)), None
 
-    steps = jnp.arange(levels - 1, dtype=x.dtype)
+    steps = jnp.arange(interpolation_steps - 1, dtype=x.dtype)
     total, _ = jax.lax.scan(at_level, jnp.zeros_like(x), steps)
     return jnp.clip(total / jnp.sum(steps + 1), 0.0, 1.0)

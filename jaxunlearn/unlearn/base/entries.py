@@ -10,7 +10,7 @@ COMPATS = ("corrected", "faithful")  # values of the hyperparameter `compat`
 NEEDS = ("forget", "retain", "labels", "statistics", "validation", "tokens", "classes")
 
 
-class Entry(NamedTuple):
+class MethodEntry(NamedTuple):
     """One line of the table.
 
     Attributes:
@@ -29,12 +29,12 @@ class Entry(NamedTuple):
     published: Mapping[str, Mapping[str, Any]] = {}
 
 
-def fits(entry: Entry, vocabulary: int) -> bool:
+def fits(entry: MethodEntry, vocabulary: int) -> bool:
     """Whether a method is for data of this kind: texts (a vocabulary above 0) or rows with class labels."""
     return ("classes" if vocabulary else "tokens") not in entry.needs
 
 
-def check_fits(name: str, entry: Entry, vocabulary: int) -> None:
+def check_fits(name: str, entry: MethodEntry, vocabulary: int) -> None:
     """Refuses a method for data of the other kind.
 
     Raises:

@@ -1,19 +1,20 @@
 """What an unlearning method is: frozen records of pure functions, written for ONE member of a population.
 
     builder(lr=..., epochs=...) -> Method = Phases in sequence
-    Phase = estimates, then epochs of moves (objective -> gradient -> transform), or one transform alone: an edit
+    Phase = estimates, then epochs of gradient steps (objective -> gradient -> transform), or one transform alone: a
+    one-shot change
 
 A builder is a plain function whose arguments are the method's hyperparameters, all with defaults. Arguments that
 are floats may differ between members (forget sets, values of a sweep): inside the compiled program the builder is
 called with traced scalars, so it must not decide anything by them. Whole numbers, bools and strings are structure. The
-same builder is called on the host with each member's own plain numbers, where `Reads.rows` is worked out.
+same builder is called on the host with each member's own plain numbers, where `StreamSpec.rows` is worked out.
 
     def my_method(lr: float = 0.01, epochs: int = 3):
-        def objective(outputs, batches, now):
+        def objective(outputs, batches, context):
             keep = losses.cross_entropy(outputs["retain"], batches["retain"])
             return keep - 0.05 * losses.cross_entropy(outputs["forget"], batches["forget"])
-        reads = {"retain": Reads("retain"), "forget": Reads("forget")}
-        return Method((Phase(transforms.sgd(lr), (Move(objective),), reads, epochs),))
+        reads = {"retain": StreamSpec("retain"), "forget": StreamSpec("forget")}
+        return Method((Phase(transforms.sgd(lr), (GradientStep(objective),), reads, epochs),))
 """
 
 import dataclasses
@@ -24,14 +25,14 @@ import jax
 import numpy as np
 import optax
 
-from jaxunlearn.population import Clock, Resident, Stream
+from jaxunlearn.population import DeviceDataset, StepInfo, Stream
 from jaxunlearn.unlearn.base.network import Network
 
 Tree = Any
 Scalar = jax.Array | float
 
 
-class Pools(NamedTuple):
+class MemberRows(NamedTuple):
     """The rows that ONE member may read; host side.
 
     Attributes:
@@ -39,35 +40,35 @@ class Pools(NamedTuple):
       labels: [N_all] int32 of the data set (of texts: groups); `kinds`: what is forgotten by: subclasses where these
         are, else the labels.
       test: rows on which accuracies are reported; only for what published code calibrates on.
-      part: which part of an ensemble this member is (SISA), else 0.
-      rng: numpy Generator of its own, the same whenever the member is made; draw from it in `Reads.rows` only.
+      submodel: which model of an ensemble this member is (SISA), else 0.
+      rng: numpy Generator of its own, the same whenever the member is made; draw from it in `StreamSpec.rows` only.
     """
 
     forget: np.ndarray
     retain: np.ndarray
     validation: np.ndarray
     labels: np.ndarray
-    part: int
+    submodel: int
     rng: np.random.Generator
     kinds: np.ndarray = np.zeros(0, np.int32)
     test: np.ndarray = np.zeros(0, np.int32)
 
 
-Rows = str | Callable[[Pools], np.ndarray]
+Rows = str | Callable[[MemberRows], np.ndarray]
 Labels = Callable[[jax.Array, "Samples", int], jax.Array]  # (key, samples, num_classes) -> labels [B] int32
 
 
-class Reads(NamedTuple):
+class StreamSpec(NamedTuple):
     """Which batches a phase or an estimate reads.
 
     Attributes:
       rows: "forget", "retain", "validation"; two names with a plus are read as one list in that order
         ("retain+forget"); a tuple gives segments that follow each other without sharing a batch (("forget",
-        "retain")); a function of `Pools` returns rows of its own.
+        "retain")); a function of `MemberRows` returns rows of its own.
       batch: rows per step; 0 = the run's batch size.
       shuffle: a new order every epoch, or always the order of the rows.
-      carried_on: an accompanying stream that is exhausted goes on where it is at the next epoch, instead of starting
-        again.
+      continue_across_epochs: an accompanying stream that is exhausted goes on where it is at the next epoch, instead of
+        starting again.
       labels: replaces the labels; None = the true ones. See `labels.py`.
       fresh_labels: draws of `labels` are renewed every epoch instead of once.
     """
@@ -75,7 +76,7 @@ class Reads(NamedTuple):
     rows: Rows | tuple[Rows, ...] = "retain"
     batch: int = 0
     shuffle: bool = True
-    carried_on: bool = False
+    continue_across_epochs: bool = False
     labels: Labels | None = None
     fresh_labels: bool = False
 
@@ -85,7 +86,7 @@ class Samples(NamedTuple):
 
     Attributes:
       inputs: [B, ...] float32, normalised (and augmented): what the network takes; of texts [B, T] int32 tokens.
-      labels: [B] int32, replaced where `Reads.labels` says so; of texts [B, T], the next tokens, -1 = none counts.
+      labels: [B] int32, replaced where `StreamSpec.labels` says so; of texts [B, T], the next tokens, -1 = none counts.
       weights: [B] float32, 0 = padding.
       rows: [B] int32 rows of the data set.
       is_forget: [B] bool, True = asked to be forgotten.
@@ -98,11 +99,11 @@ class Samples(NamedTuple):
     is_forget: jax.Array
 
 
-class Saved(NamedTuple):
-    """What a phase left behind under the name `Phase.keep`."""
+class SavedState(NamedTuple):
+    """What a phase left behind under the name `Phase.save_as`."""
 
     params: Tree
-    statistics: Tree
+    model_state: Tree
     optimizer: Tree
 
 
@@ -118,17 +119,17 @@ class Features(NamedTuple):
     original: tuple[jax.Array, ...]
 
 
-class Now(NamedTuple):
+class StepContext(NamedTuple):
     """What an objective may know beside its outputs.
 
     Attributes:
       network: the model as pure functions.
       params: current parameters (differentiable); `reference`: those of the original model.
       teachers: teacher -> stream -> logits [B, C], in evaluation mode, without gradient.
-      estimates: what the phase has estimated, by name; `memory`: Saved states of earlier phases.
-      clock: epoch, fraction, step.
+      estimates: what the phase has estimated, by name; `saved_states`: SavedStates of earlier phases.
+      step_info: epoch, fraction, step.
       key: of this step.
-      features: stream -> Features, of the streams of `Move.features`.
+      features: stream -> Features, of the streams of `GradientStep.features`.
     """
 
     network: Network
@@ -136,17 +137,17 @@ class Now(NamedTuple):
     reference: Tree
     teachers: Mapping[str, Mapping[str, jax.Array]]
     estimates: Mapping[str, Tree]
-    memory: Mapping[str, Saved]
-    clock: Clock
+    saved_states: Mapping[str, SavedState]
+    step_info: StepInfo
     key: jax.Array
     features: Mapping[str, Features] = {}
 
 
 # (logits by stream, samples by stream, now) -> scalar float32 to be minimised
-Objective = Callable[[Mapping[str, jax.Array], Mapping[str, Samples], Now], jax.Array]
+Objective = Callable[[Mapping[str, jax.Array], Mapping[str, Samples], StepContext], jax.Array]
 
 
-class Move(NamedTuple):
+class GradientStep(NamedTuple):
     """One gradient step on one objective.
 
     Attributes:
@@ -154,11 +155,11 @@ class Move(NamedTuple):
         the transform as `forget_grads` and `retain_grads`, their values as `losses` (their sum is the gradient).
       streams: names of the streams that the model answers for, in this order (BatchNorm statistics move in it); empty =
         all of the phase but `eval_streams`.
-      every: the move is made at steps 0, every, 2 * every ... of the phase.
-      before: stateless transform of this move's gradient ahead of the phase's transform (mask, clip).
+      interval: the step is taken at steps 0, interval, 2 * interval ... of the phase.
+      pre_transform: stateless transform of this move's gradient ahead of the phase's transform (mask, clip).
       cost: gradient passes per row read, for the account of costs; 0 = one per objective.
-      only: objective -> (samples -> [B] bool): rows that the model sees for this objective, the others are padding
-        (BatchNorm included).
+      row_filter: objective -> (samples -> [B] bool): rows that the model sees for this objective, the others are
+        padding (BatchNorm included).
       eval_streams: names of streams that it also answers for, in evaluation mode whatever the phase's; BatchNorm
         statistics do not move in them.
       features: names of streams, among those it answers for in the phase's mode, whose hidden features the objective
@@ -167,22 +168,22 @@ class Move(NamedTuple):
 
     objective: Objective | Mapping[str, Objective]
     streams: tuple[str, ...] = ()
-    every: int = 1
-    before: optax.GradientTransformation | None = None
+    interval: int = 1
+    pre_transform: optax.GradientTransformation | None = None
     cost: float = 0.0
-    only: Mapping[str, Callable[[Samples], jax.Array]] = {}
+    row_filter: Mapping[str, Callable[[Samples], jax.Array]] = {}
     eval_streams: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
 
 
-class Member(NamedTuple):
+class EstimateContext(NamedTuple):
     """ONE member as estimates see it; traced.
 
     Attributes:
-      network, params, statistics: the current model (statistics: flax collections such as batch_stats).
+      network, params, model_state: the current model (model_state: flax collections such as batch_stats).
       reference: variables {"params", ...} of the original model.
-      memory: Saved states of earlier phases; `found`: earlier estimates of the same phase.
-      data: the resident data set; `streams`, `reads`: of this estimate (see `passes.py`).
+      saved_states: SavedStates of earlier phases; `estimates`: earlier estimates of the same phase.
+      data: the resident data set; `streams`, `stream_specs`: of this estimate (see `passes.py`).
       forget: [N_all] bool.
       mode: "train" (batch statistics, running ones move) or "eval".
       key: of this estimate; `labels_key`: of label draws, which last over epochs and phases.
@@ -191,13 +192,13 @@ class Member(NamedTuple):
 
     network: Network
     params: Tree
-    statistics: Tree
+    model_state: Tree
     reference: Tree
-    memory: Mapping[str, Saved]
-    found: Mapping[str, Tree]
-    data: Resident
+    saved_states: Mapping[str, SavedState]
+    estimates: Mapping[str, Tree]
+    data: DeviceDataset
     streams: Mapping[str, Stream]
-    reads: Mapping[str, Reads]
+    stream_specs: Mapping[str, StreamSpec]
     forget: jax.Array
     mode: str
     key: jax.Array
@@ -209,17 +210,17 @@ class Estimate(NamedTuple):
     """Something computed in a streamed pass before a phase: importances, Fisher, saliency, thresholds.
 
     Attributes:
-      compute: Member -> (tree, statistics): the estimate, and the BatchNorm statistics after it (`member.statistics`
-        unless it ran the network in training mode).
-      reads: the streams it passes over, one time each.
+      compute: EstimateContext -> (tree, model_state): the estimate, and the BatchNorm statistics after it
+        (`member.model_state` unless it ran the network in training mode).
+      stream_specs: the streams it passes over, one time each.
       cost: gradient passes per row read, for the account of costs (a forward pass alone counts 1/3); a function of
         (rows, number of classes) gives the passes of the whole estimate.
       augment: its inputs are augmented where the run's are; an estimate is of the rows as they are, unless a published
         number rests on the other.
     """
 
-    compute: Callable[[Member], tuple[Tree, Tree]]
-    reads: Mapping[str, Reads] = {}
+    compute: Callable[[EstimateContext], tuple[Tree, Tree]]
+    stream_specs: Mapping[str, StreamSpec] = {}
     cost: float | Callable[[int, int], float] = 1.0
     augment: bool = False
 
@@ -230,13 +231,13 @@ class Phase:
 
     Attributes:
       transform: gradients to parameter changes, optax style; with extras (see `transforms.py`).
-      moves: what is done in every step; empty = an edit: the transform is applied once, to gradients of 0.
-      reads: streams by name; the first one drives: an epoch is one pass over it, the others are cycled.
-      epochs: passes over the driving stream; `stop`: at most so many steps in all, 0 = no limit.
+      gradient_steps: what is done in every step; empty = an edit: the transform is applied once, to gradients of 0.
+      stream_specs: streams by name; the first one drives: an epoch is one pass over it, the others are cycled.
+      epochs: passes over the driving stream; `max_steps`: at most so many steps in all, 0 = no limit.
       estimates: computed in order before the phase; `every_epoch`: computed again at the start of every epoch.
       teachers: name -> "original", "fresh" (a random network) or the name of a kept state.
       start: "current", "original" (parameters and statistics) or "fresh" (a new random network).
-      keep: the state after the phase is remembered under this name.
+      save_as: the state after the phase is remembered under this name.
       mode: "train" or "eval" for BatchNorm and dropout; "" = the run's BatchNorm policy decides.
       same_optimizer: goes on with the optimizer state of the phase before, and with its estimates if it has none of
         its own.
@@ -247,15 +248,15 @@ class Phase:
     """
 
     transform: optax.GradientTransformation
-    moves: tuple[Move, ...] = ()
-    reads: Mapping[str, Reads] = dataclasses.field(default_factory=dict)
+    gradient_steps: tuple[GradientStep, ...] = ()
+    stream_specs: Mapping[str, StreamSpec] = dataclasses.field(default_factory=dict)
     epochs: int = 1
-    stop: int = 0
+    max_steps: int = 0
     estimates: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
     every_epoch: Mapping[str, Estimate] = dataclasses.field(default_factory=dict)
     teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     start: str = "current"
-    keep: str = ""
+    save_as: str = ""
     mode: str = ""
     same_optimizer: bool = False
     first_epoch: int = 0

@@ -55,7 +55,7 @@ def init(network: Network, key: jax.Array) -> tuple[Tree, Tree]:
 def forward(
     network: Network,
     params: Tree,
-    statistics: Tree,
+    model_state: Tree,
     inputs: jax.Array,
     weights: jax.Array | None = None,
     mode: str = "eval",
@@ -66,24 +66,24 @@ def forward(
     `weights` [B] marks padding by 0 (None = no padding); `key` is for dropout, needed in mode "train".
     """
     mask = None if weights is None else weights > 0
-    collections = {"params": params, **statistics}
+    collections = {"params": params, **model_state}
     if mode == "eval":
-        return jnp.asarray(network.module.apply(collections, inputs, train=False, mask=mask)), statistics
+        return jnp.asarray(network.module.apply(collections, inputs, train=False, mask=mask)), model_state
     rngs = {"dropout": key if key is not None else keys.root(0)}
     logits, moved = network.module.apply(
-        collections, inputs, train=True, mask=mask, mutable=list(statistics), rngs=rngs
+        collections, inputs, train=True, mask=mask, mutable=list(model_state), rngs=rngs
     )
     return jnp.asarray(logits), dict(moved)
 
 
 def activations(
-    network: Network, params: Tree, statistics: Tree, inputs: jax.Array, weights: jax.Array | None, mode: str = "eval"
+    network: Network, params: Tree, model_state: Tree, inputs: jax.Array, weights: jax.Array | None, mode: str = "eval"
 ) -> tuple[dict[tuple[str, ...], jax.Array], Tree]:
     """Outputs of every layer with a kernel (before normalisation and activation), by path, and the moved statistics."""
     wanted = {layer.path for layer in layers(network) if layer.kind != "norm"}
     seen: dict[tuple[str, ...], jax.Array] = {}
     with nn.intercept_methods(_noting(wanted, seen)):
-        _, moved = forward(network, params, statistics, inputs, weights, mode)
+        _, moved = forward(network, params, model_state, inputs, weights, mode)
     return seen, moved
 
 
@@ -117,7 +117,7 @@ def feature_paths(network: Network) -> tuple[tuple[str, ...], ...]:
 def with_features(
     network: Network,
     params: Tree,
-    statistics: Tree,
+    model_state: Tree,
     inputs: jax.Array,
     weights: jax.Array | None = None,
     mode: str = "eval",
@@ -134,7 +134,7 @@ def with_features(
     paths = feature_paths(network)
     seen: dict[tuple[str, ...], jax.Array] = {}
     with nn.intercept_methods(_noting(paths, seen)):
-        logits, moved = forward(network, params, statistics, inputs, weights, mode, key)
+        logits, moved = forward(network, params, model_state, inputs, weights, mode, key)
     for path in paths:
         if path not in seen:
             raise errors.ConfigError(

@@ -1,4 +1,4 @@
-"""Labels that replace the true ones of samples to be forgotten: functions for `Reads.labels`.
+"""Labels that replace the true ones of samples to be forgotten: functions for `StreamSpec.labels`.
 
 Draws are keyed by (member, row), so that a row keeps its label over epochs (or, with `fresh_labels`, gets a new one
 every epoch) whatever batch it comes in. Rows to be retained keep their own labels. Of texts, every next token is drawn

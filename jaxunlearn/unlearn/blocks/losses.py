@@ -26,7 +26,7 @@ def mean(values: jax.Array, batch: Samples, where: jax.Array | None = None) -> j
       where: [B] bool, or None for all.
     """
     weights = batch.weights if where is None else jnp.where(where, batch.weights, 0.0)
-    return task.weighted_mean(values, weights if values.ndim == 1 else task.counted(batch.labels, weights))
+    return task.weighted_mean(values, weights if values.ndim == 1 else task.answer_weights(batch.labels, weights))
 
 
 def cross_entropy(logits: jax.Array, batch: Samples, where: jax.Array | None = None) -> jax.Array:
@@ -50,7 +50,7 @@ def row_weights(batch: Samples) -> jax.Array:
 
 def cross_entropy_on(stream: str, sign: float = 1.0) -> Objective:
     """The objective that is the mean cross entropy on one stream, with the labels it shows; -1 = its ascent."""
-    return lambda outputs, batches, now: sign * cross_entropy(outputs[stream], batches[stream])
+    return lambda outputs, batches, context: sign * cross_entropy(outputs[stream], batches[stream])
 
 
 def divergence(student: jax.Array, teacher: jax.Array, temperature: float | jax.Array = 1.0) -> jax.Array:

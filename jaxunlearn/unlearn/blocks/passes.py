@@ -15,14 +15,19 @@ import jax.numpy as jnp
 from jaxunlearn import keys
 from jaxunlearn.population import streams
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Member, Reads, Samples
+from jaxunlearn.unlearn.base.method import EstimateContext, Samples, StreamSpec
 from jaxunlearn.unlearn.blocks import losses
 
 Tree = Any
 
 
 def samples_of(
-    member: Member, reads: Reads, rows: jax.Array, weights: jax.Array, key: jax.Array, epoch: jax.Array | int = 0
+    member: EstimateContext,
+    reads: StreamSpec,
+    rows: jax.Array,
+    weights: jax.Array,
+    key: jax.Array,
+    epoch: jax.Array | int = 0,
 ) -> Samples:
     """A batch of rows as objectives and estimates see it: prepared inputs, replaced labels, flags."""
     inputs = member.network.prepare(member.data.inputs[rows], keys.stream(key, "augment"), member.augment)
@@ -30,7 +35,7 @@ def samples_of(
     return relabelled(member, reads, found, epoch)
 
 
-def relabelled(member: Member, reads: Reads, samples: Samples, epoch: jax.Array | int = 0) -> Samples:
+def relabelled(member: EstimateContext, reads: StreamSpec, samples: Samples, epoch: jax.Array | int = 0) -> Samples:
     """The batch with its labels replaced where the stream says so."""
     if reads.labels is None:
         return samples
@@ -38,15 +43,15 @@ def relabelled(member: Member, reads: Reads, samples: Samples, epoch: jax.Array 
     return samples._replace(labels=reads.labels(draws, samples, member.network.num_classes))
 
 
-def fold(member: Member, name: str, start: Tree, update: Callable[[Tree, Samples, jax.Array], Tree]) -> Tree:
+def fold(member: EstimateContext, name: str, start: Tree, update: Callable[[Tree, Samples, jax.Array], Tree]) -> Tree:
     """Folds `update(total, samples, key)` over the batches of one pass of a stream; empty batches leave the total."""
-    stream, reads = member.streams[name], member.reads[name]
+    stream, reads = member.streams[name], member.stream_specs[name]
     steps = max(1, -(-stream.rows.shape[0] // reads.batch))
     rows, weights = streams.epoch_batches(stream, keys.stream(member.key, name), reads.batch, steps,
                                           shuffle=reads.shuffle)  # fmt: skip
 
-    def step(total: Tree, now: tuple) -> tuple[Tree, None]:
-        number, chosen, weight = now
+    def step(total: Tree, context: tuple) -> tuple[Tree, None]:
+        number, chosen, weight = context
         key = keys.at(keys.stream(member.key, name), number)
         new = update(total, samples_of(member, reads, chosen, weight, key), key)
         is_read = jnp.sum(weight) > 0
@@ -55,26 +60,26 @@ def fold(member: Member, name: str, start: Tree, update: Callable[[Tree, Samples
     return jax.lax.scan(step, start, (jnp.arange(steps), rows, weights))[0]
 
 
-def batches(member: Member, name: str) -> jax.Array:
+def batches(member: EstimateContext, name: str) -> jax.Array:
     """Number of batches of one pass of a stream, float32, at least 1 (a short last one counts)."""
-    stream, reads = member.streams[name], member.reads[name]
+    stream, reads = member.streams[name], member.stream_specs[name]
     return jnp.maximum(-(-jnp.asarray(stream.num_rows) // reads.batch), 1).astype(jnp.float32)
 
 
-def count(member: Member, name: str) -> jax.Array:
+def count(member: EstimateContext, name: str) -> jax.Array:
     """Number of rows of a stream, float32, at least 1."""
     return jnp.maximum(jnp.sum(jnp.asarray(member.streams[name].weights) > 0), 1).astype(jnp.float32)
 
 
-def zeros(member: Member) -> Tree:
+def zeros(member: EstimateContext) -> Tree:
     """A tree of zeros shaped like the parameters."""
     return jax.tree.map(jnp.zeros_like, member.params)
 
 
 def loss_gradient(
-    member: Member,
+    member: EstimateContext,
     samples: Samples,
-    statistics: Tree,
+    model_state: Tree,
     key: jax.Array | None = None,
     loss: Callable[[jax.Array, Samples], jax.Array] = losses.cross_entropy,
 ) -> tuple[Tree, Tree]:
@@ -82,20 +87,20 @@ def loss_gradient(
 
     def objective(params: Tree) -> tuple[jax.Array, Tree]:
         logits, moved = network.forward(
-            member.network, params, statistics, samples.inputs, samples.weights, member.mode, key
+            member.network, params, model_state, samples.inputs, samples.weights, member.mode, key
         )
         return loss(logits, samples), moved
 
     return jax.grad(objective, has_aux=True)(member.params)
 
 
-def recalibrated(member: Member, name: str) -> Tree:
+def recalibrated(member: EstimateContext, name: str) -> Tree:
     """Statistics estimated anew: means of the batches' own statistics over one pass, weighted by rows.
 
     A running statistic moves by new = m * old + (1 - m) * batch; started from 0 and from 1 it gives m and the batch's.
     """
     net = member.network
-    blank = jax.tree.map(jnp.zeros_like, member.statistics)
+    blank = jax.tree.map(jnp.zeros_like, member.model_state)
 
     def after(start: Tree, inputs: jax.Array, weights: jax.Array | None, key: jax.Array) -> Tree:
         return network.forward(net, member.params, start, inputs, weights, "train", key)[1]
@@ -113,13 +118,13 @@ def recalibrated(member: Member, name: str) -> Tree:
 
     summed, rows = fold(member, name, (blank, jnp.float32(0.0)), update)
     mean = jax.tree.map(lambda leaf: leaf / jnp.maximum(rows, 1.0), summed)
-    return jax.tree.map(lambda new, old: jnp.where(rows > 0, new, old), mean, member.statistics)
+    return jax.tree.map(lambda new, old: jnp.where(rows > 0, new, old), mean, member.model_state)
 
 
-def moved(member: Member, name: str) -> Tree:
+def moved(member: EstimateContext, name: str) -> Tree:
     """Statistics after one pass in training mode, from the member's own."""
 
     def update(total: Tree, samples: Samples, key: jax.Array) -> Tree:
         return network.forward(member.network, member.params, total, samples.inputs, samples.weights, "train", key)[1]
 
-    return fold(member, name, member.statistics, update)
+    return fold(member, name, member.model_state, update)

@@ -3,16 +3,16 @@
 Beside gradients, state and parameters, every `update` is called with these extras (keyword only); a transform names the
 ones it wants and swallows the rest:
 
-    clock             Clock: epoch, fraction, step, length
+    step_info         StepInfo: epoch, fraction, step, length
     key               PRNG key of this step
     reference_params  parameters of the original model
     forget_grads, retain_grads   of a move with two objectives, else None
     losses            of such a move, by the names of its objectives; else {}
     mask              estimates["mask"] if the phase estimated one: tree of bools or 0/1, 1 = may move; else None
     estimates         everything the phase estimated, by name
-    memory            name -> Saved states of earlier phases
+    saved_states      name -> SavedStates of earlier phases
 
-One-shot edits are transforms too: `edit(fn)` turns the new parameters into the change of the old ones.
+One-shot edits are transforms too: `one_shot(fn)` turns the new parameters into the change of the old ones.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.population import Clock
+from jaxunlearn.population import StepInfo
 from jaxunlearn.unlearn.blocks import schedules
 
 Tree = Any
@@ -39,7 +39,7 @@ def stateless(fn: Callable[..., Tree]) -> Transform:
     return Transform(lambda params: optax.EmptyState(), update)
 
 
-def edit(fn: Callable[..., Tree]) -> Transform:
+def one_shot(fn: Callable[..., Tree]) -> Transform:
     """A one-shot edit from `fn(params, **extras) -> new params`; the gradients are not looked at.
 
     Unchanged parameters stay bit for bit; composes: optax.chain(edit(fn), optax.scale(0.5)) goes half the way.
@@ -55,9 +55,9 @@ def edit(fn: Callable[..., Tree]) -> Transform:
 def scale_by_rate(learning_rate: Scalar, schedule: schedules.Schedule = schedules.constant) -> Transform:
     """Times -learning_rate * schedule(clock): the last link of a descent."""
 
-    def scale(updates: Tree, params: Tree, *, clock: Clock, **extras: Any) -> Tree:
+    def scale(updates: Tree, params: Tree, *, step_info: StepInfo, **extras: Any) -> Tree:
         del params, extras
-        factor = -learning_rate * schedule(clock)
+        factor = -learning_rate * schedule(step_info)
         return jax.tree.map(lambda leaf: factor * leaf, updates)
 
     return stateless(scale)
@@ -128,9 +128,9 @@ def clip_by_global_norm(limit: float) -> Transform:
 def add_l1(coefficient: Scalar, schedule: schedules.Schedule = schedules.constant) -> Transform:
     """Adds the subgradient of coefficient * schedule(clock) * sum |p| (0 at 0): L1 on every parameter."""
 
-    def add(updates: Tree, params: Tree, *, clock: Clock, **extras: Any) -> Tree:
+    def add(updates: Tree, params: Tree, *, step_info: StepInfo, **extras: Any) -> Tree:
         del extras
-        factor = coefficient * schedule(clock)
+        factor = coefficient * schedule(step_info)
         return jax.tree.map(lambda leaf, value: leaf + factor * jnp.sign(value), updates, params)
 
     return stateless(add)

@@ -1,7 +1,7 @@
 """A phase of a method as the engine's task: what ONE member does before its first step, in a step, and in an edit.
 
 Constants of a member (a dict): `number` int32, `hyper` {name: float32}, `forget` [N_all] bool, `reference` variables of
-the original, `memory` {name: Saved}, `estimates` {name: tree}.
+the original, `saved_states` {name: SavedState}, `estimates` {name: tree}.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,9 +12,19 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import keys, population, trees
-from jaxunlearn.population import Batch, Clock, Metrics, Resident, State, Stream
+from jaxunlearn.population import Batch, DeviceDataset, Metrics, State, StepInfo, Stream
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Features, Member, Method, Move, Now, Phase, Reads, Samples
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    Features,
+    GradientStep,
+    Method,
+    Phase,
+    Samples,
+    StepContext,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.blocks import passes
 
@@ -22,7 +32,7 @@ Tree = Any
 Constants = Mapping[str, Any]
 
 
-class Stage(NamedTuple):
+class TracedPhase(NamedTuple):
     """One phase ready to run.
 
     Attributes:
@@ -43,44 +53,44 @@ class Stage(NamedTuple):
     augment: bool
 
 
-def phase_of(stage: Stage, constants: Constants) -> Phase:
+def phase_of(stage: TracedPhase, constants: Constants) -> Phase:
     """The phase with this member's hyperparameters."""
     return stage.build(constants["hyper"]).phases[stage.position]
 
 
-def sized(reads: Mapping[str, Reads], batch: int) -> dict[str, Reads]:
+def sized(reads: Mapping[str, StreamSpec], batch: int) -> dict[str, StreamSpec]:
     """Reads with their batch sizes filled in."""
     return {name: one._replace(batch=one.batch or batch) for name, one in reads.items()}
 
 
 def member_of(
-    stage: Stage,
+    stage: TracedPhase,
     state: State,
-    data: Resident,
+    data: DeviceDataset,
     streams: Mapping[str, Stream],
-    reads: Mapping[str, Reads],
+    reads: Mapping[str, StreamSpec],
     constants: Constants,
     found: Mapping[str, Tree],
     key: jax.Array,
-) -> Member:
+) -> EstimateContext:
     """The view that an estimate gets."""
-    return Member(
-        stage.network, state.params, state.statistics, constants["reference"], constants["memory"], found, data,
+    return EstimateContext(
+        stage.network, state.params, state.model_state, constants["reference"], constants["saved_states"], found, data,
         streams, sized(reads, stage.batch), constants["forget"], "eval" if stage.mode == "eval" else "train", key,
         labels_key(stage, constants), stage.augment,
     )  # fmt: skip
 
 
-def labels_key(stage: Stage, constants: Constants) -> jax.Array:
+def labels_key(stage: TracedPhase, constants: Constants) -> jax.Array:
     """The key of label draws that last over epochs and phases."""
     return keys.member(keys.stream(stage.key, "labels"), constants["number"])
 
 
 def estimate_all(
-    stage: Stage,
+    stage: TracedPhase,
     estimates: Mapping[str, Estimate],
     state: State,
-    data: Resident,
+    data: DeviceDataset,
     streams: Mapping[str, Mapping[str, Stream]],
     constants: Constants,
     key: jax.Array,
@@ -89,18 +99,18 @@ def estimate_all(
     found: dict[str, Tree] = {}
     for name, estimate in estimates.items():
         member = member_of(
-            stage, state, data, streams.get(name, {}), estimate.reads, constants, found, keys.stream(key, name)
+            stage, state, data, streams.get(name, {}), estimate.stream_specs, constants, found, keys.stream(key, name)
         )
         found[name], moved = estimate.compute(member._replace(augment=member.augment and estimate.augment))
-        state = state._replace(statistics=moved)
-    return found, state.statistics
+        state = state._replace(model_state=moved)
+    return found, state.model_state
 
 
-def extras(stage: Stage, constants: Constants, clock: Clock, key: jax.Array) -> dict[str, Any]:
+def extras(stage: TracedPhase, constants: Constants, step_info: StepInfo, key: jax.Array) -> dict[str, Any]:
     """The extras of every transform's update."""
     estimates = constants["estimates"]
     return {
-        "clock": clock,
+        "step_info": step_info,
         "key": key,
         "reference_params": constants["reference"]["params"],
         "forget_grads": None,
@@ -108,12 +118,16 @@ def extras(stage: Stage, constants: Constants, clock: Clock, key: jax.Array) -> 
         "losses": {},
         "mask": estimates.get("mask"),
         "estimates": estimates,
-        "memory": constants["memory"],
+        "saved_states": constants["saved_states"],
     }
 
 
 def begin(
-    stage: Stage, given: State, data: Resident, streams: Mapping[str, Mapping[str, Stream]], constants: Constants
+    stage: TracedPhase,
+    given: State,
+    data: DeviceDataset,
+    streams: Mapping[str, Mapping[str, Stream]],
+    constants: Constants,
 ) -> tuple[State, dict[str, Tree], jax.Array]:
     """What ONE member does before the first step of a phase; an edit is done here altogether.
 
@@ -122,13 +136,13 @@ def begin(
     """
     phase = phase_of(stage, constants)
     key = keys.at(keys.member(keys.stream(stage.key, "begin"), constants["number"]), stage.position)
-    params, statistics = given.params, given.statistics
+    params, model_state = given.params, given.model_state
     reference = constants["reference"]
     if phase.start == "original":
-        params, statistics = reference["params"], {name: leaf for name, leaf in reference.items() if name != "params"}
+        params, model_state = reference["params"], {name: leaf for name, leaf in reference.items() if name != "params"}
     elif phase.start == "fresh":
         # One draw per member number and not per phase, so that a part of an ensemble always starts alike.
-        params, statistics = network.init(
+        params, model_state = network.init(
             stage.network, keys.member(keys.stream(stage.key, "init"), constants["number"])
         )
     if phase.widen:
@@ -139,26 +153,27 @@ def begin(
         params = network.widen(base, params, keys.stream(key, "widen"))
     transform = optax.with_extra_args_support(phase.transform)
     optimizer = given.optimizer if phase.same_optimizer else transform.init(params)
-    state = State(params, statistics, optimizer)
-    found, statistics = estimate_all(stage, phase.estimates, state, data, streams, constants, key)
+    state = State(params, model_state, optimizer)
+    found, model_state = estimate_all(stage, phase.estimates, state, data, streams, constants, key)
     found |= _fresh_teachers(stage, phase, constants)
-    state = state._replace(statistics=statistics)
-    if not phase.moves:
-        clock = Clock(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
+    state = state._replace(model_state=model_state)
+    if not phase.gradient_steps:
+        step_info = StepInfo(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
         nothing = jax.tree.map(jnp.zeros_like, params)
-        now = extras(stage, {**constants, "estimates": found}, clock, keys.stream(key, "edit"))
+        now = extras(stage, {**constants, "estimates": found}, step_info, keys.stream(key, "edit"))
         updates, optimizer = transform.update(nothing, optimizer, params, **now)
-        state = State(optax.apply_updates(params, protect(stage, phase, updates)), statistics, optimizer)
+        state = State(optax.apply_updates(params, protect(stage, phase, updates)), model_state, optimizer)
     finite = jnp.array(True)
-    for leaf in jax.tree.leaves((state.params, state.statistics)):
+    for leaf in jax.tree.leaves((state.params, state.model_state)):
         finite &= jnp.all(jnp.isfinite(leaf))
     safe = state._replace(
-        params=trees.where(finite, state.params, params), statistics=trees.where(finite, state.statistics, statistics)
+        params=trees.where(finite, state.params, params),
+        model_state=trees.where(finite, state.model_state, model_state),
     )
     return safe, found, finite
 
 
-def protect(stage: Stage, phase: Phase, updates: Tree) -> Tree:
+def protect(stage: TracedPhase, phase: Phase, updates: Tree) -> Tree:
     """Updates of 0 in layers that the phase must not touch."""
     if phase.frozen is None:
         return updates
@@ -167,40 +182,44 @@ def protect(stage: Stage, phase: Phase, updates: Tree) -> Tree:
     return jax.tree.map(lambda leaf, keep: jnp.zeros_like(leaf) if keep else leaf, updates, kept)
 
 
-def task(stage: Stage) -> population.Task:
+def task(stage: TracedPhase) -> population.Task:
     """The engine's task of a phase with moves."""
 
     def init(key: jax.Array) -> State:
-        params, statistics = network.init(stage.network, key)
-        return State(params, statistics, ())
+        params, model_state = network.init(stage.network, key)
+        return State(params, model_state, ())
 
     def step(
-        state: State, batches: Mapping[str, Batch], clock: Clock, key: jax.Array, constants: Constants
+        state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Constants
     ) -> tuple[State, Metrics]:
         phase = phase_of(stage, constants)
         skipped = phase.first_epoch
-        clock = clock._replace(epoch=clock.epoch + skipped, step=clock.step + skipped * clock.length)
-        view = member_of(stage, state, Resident(jnp.zeros(0), jnp.zeros(0)), {}, {}, constants, {}, key)
+        step_info = step_info._replace(
+            epoch=step_info.epoch + skipped, step=step_info.step + skipped * step_info.length
+        )
+        view = member_of(stage, state, DeviceDataset(jnp.zeros(0), jnp.zeros(0)), {}, {}, constants, {}, key)
         samples = {
-            name: _samples(view, phase.reads[name], batch, keys.stream(key, name), clock)
+            name: _samples(view, phase.stream_specs[name], batch, keys.stream(key, name), step_info)
             for name, batch in batches.items()
         }
         teachers = _teachers(stage, phase, samples, constants)
         transform = optax.with_extra_args_support(phase.transform)
-        driver = next(iter(phase.reads))
+        driver = next(iter(phase.stream_specs))
         loss, logits = jnp.float32(0.0), None
-        for number, move in enumerate(phase.moves):
+        for number, move in enumerate(phase.gradient_steps):
 
-            def make(state: State, move: Move = move, number: int = number) -> tuple[State, jax.Array, jax.Array]:
-                return _move(stage, phase, move, transform, state, samples, teachers, clock, keys.at(key, number),
+            def make(
+                state: State, move: GradientStep = move, number: int = number
+            ) -> tuple[State, jax.Array, jax.Array]:
+                return _move(stage, phase, move, transform, state, samples, teachers, step_info, keys.at(key, number),
                              constants, driver)  # fmt: skip
 
             def skip(state: State) -> tuple[State, jax.Array, jax.Array]:
                 shape = (*samples[driver].labels.shape, stage.network.num_classes)
                 return state, jnp.float32(0.0), jnp.zeros(shape)
 
-            if move.every > 1:
-                state, own, answers = jax.lax.cond(clock.step % move.every == 0, make, skip, state)
+            if move.interval > 1:
+                state, own, answers = jax.lax.cond(step_info.step % move.interval == 0, make, skip, state)
             else:
                 state, own, answers = make(state)
             loss = loss + own
@@ -223,25 +242,25 @@ def task(stage: Stage) -> population.Task:
     return population.Task(init, step, predict, view)
 
 
-def _samples(view: Member, reads: Reads, batch: Batch, key: jax.Array, clock: Clock) -> Samples:
+def _samples(view: EstimateContext, reads: StreamSpec, batch: Batch, key: jax.Array, step_info: StepInfo) -> Samples:
     inputs = view.network.prepare(batch.inputs, keys.stream(key, "augment"), view.augment)
     found = Samples(inputs, batch.labels, batch.weights, batch.rows, view.forget[batch.rows])
-    return passes.relabelled(view, reads, found, clock.epoch)
+    return passes.relabelled(view, reads, found, step_info.epoch)
 
 
-def _fresh_teachers(stage: Stage, phase: Phase, constants: Constants) -> dict[str, Tree]:
+def _fresh_teachers(stage: TracedPhase, phase: Phase, constants: Constants) -> dict[str, Tree]:
     """Variables of the phase's random networks, drawn once for all its steps."""
     found = {}
     for name, source in phase.teachers.items():
         if source == "fresh":
             key = keys.member(keys.stream(stage.key, "teacher"), constants["number"])
-            params, statistics = network.init(stage.network, key)
-            found[f"teacher {name}"] = {"params": params, **statistics}
+            params, model_state = network.init(stage.network, key)
+            found[f"teacher {name}"] = {"params": params, **model_state}
     return found
 
 
 def _teachers(
-    stage: Stage, phase: Phase, samples: Mapping[str, Samples], constants: Constants
+    stage: TracedPhase, phase: Phase, samples: Mapping[str, Samples], constants: Constants
 ) -> dict[str, dict[str, jax.Array]]:
     """Logits of every teacher on every stream, in evaluation mode."""
     found = {}
@@ -251,8 +270,8 @@ def _teachers(
         elif source == "fresh":
             variables = constants["estimates"][f"teacher {name}"]
         else:
-            saved = constants["memory"][source]
-            variables = {"params": saved.params, **saved.statistics}
+            saved = constants["saved_states"][source]
+            variables = {"params": saved.params, **saved.model_state}
         rest = {key: leaf for key, leaf in variables.items() if key != "params"}
         found[name] = {
             stream: jax.lax.stop_gradient(
@@ -263,7 +282,7 @@ def _teachers(
     return found
 
 
-def _original_features(stage: Stage, batch: Samples, constants: Constants) -> tuple[jax.Array, ...]:
+def _original_features(stage: TracedPhase, batch: Samples, constants: Constants) -> tuple[jax.Array, ...]:
     """Features of a batch in the original model; what no objective reads the compiler leaves out."""
     params, rest = (
         constants["reference"]["params"],
@@ -272,20 +291,20 @@ def _original_features(stage: Stage, batch: Samples, constants: Constants) -> tu
     return jax.lax.stop_gradient(network.with_features(stage.network, params, rest, batch.inputs, batch.weights)[2])
 
 
-def answered(move: Move, phase: Phase) -> tuple[str, ...]:
+def answered(move: GradientStep, phase: Phase) -> tuple[str, ...]:
     """The streams that the model answers for in the phase's own mode."""
-    return move.streams or tuple(name for name in phase.reads if name not in move.eval_streams)
+    return move.streams or tuple(name for name in phase.stream_specs if name not in move.eval_streams)
 
 
 def _move(
-    stage: Stage,
+    stage: TracedPhase,
     phase: Phase,
-    move: Move,
+    move: GradientStep,
     transform: optax.GradientTransformationExtraArgs,
     state: State,
     samples: Mapping[str, Samples],
     teachers: Mapping[str, Mapping[str, jax.Array]],
-    clock: Clock,
+    step_info: StepInfo,
     key: jax.Array,
     constants: Constants,
     driver: str,
@@ -295,26 +314,26 @@ def _move(
 
     def evaluate(params: Tree, part: str, mode: str) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
         objective = move.objective[part] if isinstance(move.objective, Mapping) else move.objective
-        outputs, statistics, seen = {}, state.statistics, dict(samples)
+        outputs, model_state, seen = {}, state.model_state, dict(samples)
         features: dict[str, Features] = {}
         for name in chosen:
-            if part in move.only:
-                is_seen = move.only[part](samples[name])
+            if part in move.row_filter:
+                is_seen = move.row_filter[part](samples[name])
                 seen[name] = samples[name]._replace(weights=jnp.where(is_seen, samples[name].weights, 0.0))
             batch = seen[name]
-            asked = stage.network, params, statistics, batch.inputs, batch.weights, mode, keys.stream(key, name)
+            asked = stage.network, params, model_state, batch.inputs, batch.weights, mode, keys.stream(key, name)
             if name in move.features:
-                outputs[name], statistics, current = network.with_features(*asked)
+                outputs[name], model_state, current = network.with_features(*asked)
                 features[name] = Features(current, _original_features(stage, batch, constants))
             else:
-                outputs[name], statistics = network.forward(*asked)
+                outputs[name], model_state = network.forward(*asked)
         for name in move.eval_streams:
             batch = seen[name]
-            outputs[name], _ = network.forward(stage.network, params, state.statistics, batch.inputs, batch.weights)
-        now = Now(stage.network, params, constants["reference"]["params"], teachers, constants["estimates"],
-                  constants["memory"], clock, key, features)  # fmt: skip
+            outputs[name], _ = network.forward(stage.network, params, state.model_state, batch.inputs, batch.weights)
+        now = StepContext(stage.network, params, constants["reference"]["params"], teachers, constants["estimates"],
+                  constants["saved_states"], step_info, key, features)  # fmt: skip
         shown = outputs.get(driver, next(iter(outputs.values())))
-        return objective(outputs, seen, now), (statistics, shown)
+        return objective(outputs, seen, now), (model_state, shown)
 
     def differentiate(part: str = "") -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
         def run(mode: str) -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
@@ -322,23 +341,23 @@ def _move(
 
         if stage.mode != "first_epoch":
             return run(stage.mode)
-        return jax.lax.cond(clock.epoch == 0, lambda: run("train"), lambda: run("eval"))
+        return jax.lax.cond(step_info.epoch == 0, lambda: run("train"), lambda: run("eval"))
 
-    given = extras(stage, constants, clock, key)
+    given = extras(stage, constants, step_info, key)
     if isinstance(move.objective, Mapping):
         losses, gradients = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, state.params)
-        statistics, shown = state.statistics, None
+        model_state, shown = state.model_state, None
         for name in move.objective:
-            (loss, (statistics, shown)), own = differentiate(name)
+            (loss, (model_state, shown)), own = differentiate(name)
             given[f"{name}_grads"] = own
             given["losses"] = {**given["losses"], name: loss}
             gradients, losses = jax.tree.map(jnp.add, gradients, own), losses + loss
     else:
-        (losses, (statistics, shown)), gradients = differentiate()
-    if move.before is not None:
-        before = optax.with_extra_args_support(move.before)
+        (losses, (model_state, shown)), gradients = differentiate()
+    if move.pre_transform is not None:
+        before = optax.with_extra_args_support(move.pre_transform)
         gradients = before.update(gradients, before.init(state.params), state.params, **given)[0]
     updates, optimizer = transform.update(gradients, state.optimizer, state.params, **given)
     params = optax.apply_updates(state.params, protect(stage, phase, updates))
     assert shown is not None  # every move answers for at least one stream
-    return State(params, statistics, optimizer), losses, jax.lax.stop_gradient(shown)
+    return State(params, model_state, optimizer), losses, jax.lax.stop_gradient(shown)

@@ -24,15 +24,15 @@ from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.entries import COMPATS
 from jaxunlearn.unlearn.base.method import (
     Estimate,
-    Member,
+    EstimateContext,
+    GradientStep,
     Method,
-    Move,
-    Now,
     Objective,
     Phase,
-    Reads,
     Samples,
     Scalar,
+    StepContext,
+    StreamSpec,
 )
 from jaxunlearn.unlearn.blocks import losses, transforms
 from jaxunlearn.unlearn.language import language
@@ -41,7 +41,7 @@ from jaxunlearn.unlearn.methods import descent
 Tree = Any
 RETAIN = ("nll", "kl", "none")
 # (logits [B, T, V] of the stream "forget", its samples, now) -> float32 scalar
-ForgetTerm = Callable[[jax.Array, Samples, Now], jax.Array]
+ForgetTerm = Callable[[jax.Array, Samples, StepContext], jax.Array]
 
 
 def objective_of(
@@ -57,14 +57,14 @@ def objective_of(
       faithful: KL is averaged over all positions, prompt and padding included.
     """
 
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        loss = gamma * forget_term(outputs["forget"], batches["forget"], now)
+    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
+        loss = gamma * forget_term(outputs["forget"], batches["forget"], context)
         if retain == "none":
             return loss
         logits, batch = outputs["retain"], batches["retain"]
         if retain == "nll":
             return loss + alpha * losses.cross_entropy(logits, batch)
-        original = now.teachers["original"]["retain"]
+        original = context.teachers["original"]["retain"]
         return loss + alpha * language.divergence(logits, original, batch, faithful)
 
     return objective
@@ -81,13 +81,13 @@ class Descent(NamedTuple):
 
     def transform(self) -> transforms.Transform:
         """Returns AdamW with the schedule."""
-        return transforms.adamw(self.lr, self.weight_decay, descent.rate(self.schedule, self.epochs))
+        return transforms.adamw(self.lr, self.weight_decay, descent.make_schedule(self.schedule, self.epochs))
 
-    def reads(self, retain: str = "nll") -> dict[str, Reads]:
+    def reads(self, retain: str = "nll") -> dict[str, StreamSpec]:
         """Returns the forget set as the driving stream, and the retained texts unless `retain` is "none"."""
-        reads = {"forget": Reads("forget", self.batch)}
+        reads = {"forget": StreamSpec("forget", self.batch)}
         if retain != "none":
-            reads["retain"] = Reads("retain", self.batch, carried_on=True)
+            reads["retain"] = StreamSpec("retain", self.batch, continue_across_epochs=True)
         return reads
 
 
@@ -113,7 +113,7 @@ def method_of(
       compat: one of COMPATS.
       estimates: made before the phase.
       teaches: the forget term reads the logits of the teacher "original".
-      cost: see `Move`.
+      cost: see `GradientStep`.
 
     Raises:
       ConfigError: an unknown retain term, compat or schedule.
@@ -123,7 +123,7 @@ def method_of(
     objective = objective_of(forget_term, gamma, alpha, retain, compat == "faithful")
     teachers = {"original": "original"} if teaches or retain == "kl" else {}
     phase = Phase(
-        steps.transform(), (Move(objective, cost=cost),), steps.reads(retain), steps.epochs,
+        steps.transform(), (GradientStep(objective, cost=cost),), steps.reads(retain), steps.epochs,
         estimates=estimates or {}, teachers=teachers,
     )  # fmt: skip
     return Method((phase,))
@@ -142,7 +142,7 @@ def grad_diff(
       ConfigError: an unknown retain term, compat or schedule.
     """
 
-    def forget_term(logits: jax.Array, batch: Samples, now: Now) -> jax.Array:
+    def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
         return -losses.cross_entropy(logits, batch)
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
@@ -163,7 +163,7 @@ def wga(
       ConfigError: an unknown retain term, compat or schedule.
     """
 
-    def forget_term(logits: jax.Array, batch: Samples, now: Now) -> jax.Array:
+    def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
         return language.reweighted(logits, batch, beta)
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
@@ -185,7 +185,7 @@ def satimp(
       ConfigError: an unknown retain term, compat or schedule.
     """
 
-    def forget_term(logits: jax.Array, batch: Samples, now: Now) -> jax.Array:
+    def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
         return language.reweighted(logits, batch, beta1, beta2)
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
@@ -206,7 +206,7 @@ def ce_u(
       ConfigError: an unknown schedule.
     """
 
-    def forget_term(logits: jax.Array, batch: Samples, now: Now) -> jax.Array:
+    def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
         return language.ce_u(logits, batch, skip)
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
@@ -229,13 +229,13 @@ def undial(
       ConfigError: an unknown retain term, compat or schedule; the faithful form with fewer than 100 tokens.
     """
 
-    def forget_term(logits: jax.Array, batch: Samples, now: Now) -> jax.Array:
+    def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
         if compat == "faithful" and logits.shape[-1] < language.PUBLISHED_IGNORE:
             raise errors.ConfigError(
                 f"undial as published lowers entry V - 100 of the vocabulary, which has {logits.shape[-1]} entries. "
                 "Set compat=corrected."
             )
-        return language.undial(logits, now.teachers["original"]["forget"], batch, beta, compat == "faithful")
+        return language.undial(logits, context.teachers["original"]["forget"], batch, beta, compat == "faithful")
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
     return method_of(forget_term, steps, gamma, alpha, retain, compat, teaches=True)
@@ -273,7 +273,7 @@ def dual(
         joint = jax.tree.map(lambda forget, retain: gamma * forget + mu * retain, *grads)
         changes, after = descends.update(joint, state.inner, params, **extras)
         climbed = jnp.maximum(mu + step * (extras["losses"]["retain"] - eps), 0.0)
-        return changes, DualState(jnp.where(extras["clock"].epoch >= warmup, climbed, mu), after)
+        return changes, DualState(jnp.where(extras["step_info"].epoch >= warmup, climbed, mu), after)
 
     return transforms.Transform(init, update)
 
@@ -305,11 +305,13 @@ def pdu(
     """
     checks.choice("compat", compat, COMPATS)
 
-    def forget_term(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
+    def forget_term(
+        outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext
+    ) -> jax.Array:
         return language.spread(outputs["forget"], batches["forget"], compat == "faithful")
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
-    move = Move({"forget": forget_term, "retain": descent.retain_loss}, cost=1.0)
+    move = GradientStep({"forget": forget_term, "retain": descent.retain_loss}, cost=1.0)
     transform = dual(steps.transform(), gamma, alpha, step, eps, warmup)
     return Method((Phase(transform, (move,), steps.reads(), epochs),))
 
@@ -328,13 +330,13 @@ def feature_index(layer: int, count: int) -> int:
 def control_vector(layer: int, length: Scalar) -> Estimate:
     """Draws [D] a direction once per member, uniform in [0, 1] per coordinate, and scales it to a length."""
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
         net = member.network
         blank = net.prepare(jnp.zeros((1, *net.example.shape), net.example.dtype), member.key, False)
-        features = jax.eval_shape(lambda: network.with_features(net, member.params, member.statistics, blank)[2])
+        features = jax.eval_shape(lambda: network.with_features(net, member.params, member.model_state, blank)[2])
         width = features[feature_index(layer, len(features))].shape[-1]
         uniform = jax.random.uniform(keys.stream(member.labels_key, "control"), (width,))
-        return language.direction(uniform, length), member.statistics
+        return language.direction(uniform, length), member.model_state
 
     return Estimate(compute, cost=0.0)
 
@@ -366,14 +368,16 @@ def rmu(
     checks.choice("compat", compat, COMPATS)
     is_faithful = compat == "faithful"
 
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        forget, retain = now.features["forget"], now.features["retain"]
+    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
+        forget, retain = context.features["forget"], context.features["retain"]
         place = feature_index(layer, len(forget.current))
-        away = language.misdirection(forget.current[place], now.estimates["control"], batches["forget"], is_faithful)
+        away = language.misdirection(
+            forget.current[place], context.estimates["control"], batches["forget"], is_faithful
+        )
         near = language.misdirection(retain.current[place], retain.original[place], batches["retain"], is_faithful)
         return gamma * away + alpha * near
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
-    move = Move(objective, features=("forget", "retain"))
+    move = GradientStep(objective, features=("forget", "retain"))
     estimates = {"control": control_vector(layer, length)}
     return Method((Phase(steps.transform(), (move,), steps.reads(), epochs, estimates=estimates),))

@@ -1,50 +1,50 @@
 """The lines of `METHODS` that are for language models."""
 
-from jaxunlearn.unlearn.base.entries import Entry
+from jaxunlearn.unlearn.base.entries import MethodEntry
 from jaxunlearn.unlearn.language import language_methods, preferences
 
 _BOTH = ("forget", "retain", "tokens")
 _FORGET = ("forget", "tokens")
 
-METHODS: dict[str, Entry] = {
-    "grad_diff": Entry(
+METHODS: dict[str, MethodEntry] = {
+    "grad_diff": MethodEntry(
         language_methods.grad_diff, "climbs the loss of the forget set, with a term that holds retained texts",
         "Liu et al. 2022; TOFU", _BOTH,
     ),
-    "npo": Entry(
+    "npo": MethodEntry(
         preferences.npo, "texts become less likely than under the original, up to a point", "Zhang et al. 2024",
         (*_BOTH, "statistics"),
     ),
-    "simnpo": Entry(
+    "simnpo": MethodEntry(
         preferences.simnpo, "the same by the mean loss per token, without the original", "Fan et al. 2024", _BOTH
     ),
-    "dpo": Entry(
+    "dpo": MethodEntry(
         preferences.dpo, "prefers another answer, \"I don't know\" or random tokens, to the true one",
         "Rafailov et al. 2023; TOFU", (*_BOTH, "statistics"),
     ),
-    "altpo": Entry(
+    "altpo": MethodEntry(
         preferences.altpo, "prefers an answer sampled from the original to the true one", "Mekala et al. 2024",
         (*_BOTH, "statistics"),
     ),
-    "rmu": Entry(
+    "rmu": MethodEntry(
         language_methods.rmu, "drives hidden activations of the forget set to a random direction", "Li et al. 2024",
         _BOTH,
     ),
-    "undial": Entry(
+    "undial": MethodEntry(
         language_methods.undial, "learns the original's answers with the true token's logit lowered",
         "Dong et al. 2024", _FORGET,
     ),
-    "wga": Entry(
+    "wga": MethodEntry(
         language_methods.wga, "climbs most where the model is sure, with a term that holds retained texts",
         "Wang et al. 2025", _BOTH,
     ),
-    "satimp": Entry(
+    "satimp": MethodEntry(
         language_methods.satimp, "the same with weights of saturation and importance", "Yang et al. 2025", _BOTH
     ),
-    "ce_u": Entry(
+    "ce_u": MethodEntry(
         language_methods.ce_u, "learns the model's own answers with the true token left out", "Yang 2025", _FORGET
     ),
-    "pdu": Entry(
+    "pdu": MethodEntry(
         language_methods.pdu, "makes all tokens equally likely while the retain loss stays below a bound",
         "Entesari et al. 2025", _BOTH,
     ),

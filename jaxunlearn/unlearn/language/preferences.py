@@ -17,14 +17,14 @@ import jax.numpy as jnp
 
 from jaxunlearn import checks, errors, keys
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Now, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import Estimate, EstimateContext, Method, Samples, Scalar, StepContext, StreamSpec
 from jaxunlearn.unlearn.blocks import passes
 from jaxunlearn.unlearn.language import language
 from jaxunlearn.unlearn.language.language_methods import Descent, ForgetTerm, method_of
 
 Tree = Any
 # (member, samples) -> the texts [B, T] with other answers
-Alternative = Callable[[Member, Samples], jax.Array]
+Alternative = Callable[[EstimateContext, Samples], jax.Array]
 
 
 def check_beta(beta: Scalar) -> None:
@@ -33,7 +33,7 @@ def check_beta(beta: Scalar) -> None:
         raise errors.ConfigError(f"beta = {beta}: must be above 0. A small one is nearly gradient ascent.")
 
 
-def original_logits(member: Member, inputs: jax.Array, weights: jax.Array) -> jax.Array:
+def original_logits(member: EstimateContext, inputs: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns [B, T, V] logits of the original model in evaluation mode."""
     variables = dict(member.reference)
     params = variables.pop("params")
@@ -43,16 +43,16 @@ def original_logits(member: Member, inputs: jax.Array, weights: jax.Array) -> ja
 def original_losses(batch: int) -> Estimate:
     """Estimates [N_all] `language.row_losses` of the original on every text to forget; 0 elsewhere."""
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
         def update(table: jax.Array, samples: Samples, key: jax.Array) -> jax.Array:
             del key
             logits = original_logits(member, samples.inputs, samples.weights)
             rows = language.row_losses(logits, samples.labels)
             return table.at[samples.rows].add(jnp.where(samples.weights > 0, rows, 0.0))
 
-        return passes.fold(member, "forget", jnp.zeros(member.forget.shape), update), member.statistics
+        return passes.fold(member, "forget", jnp.zeros(member.forget.shape), update), member.model_state
 
-    return Estimate(compute, {"forget": Reads("forget", batch, shuffle=False)}, 1 / 3)
+    return Estimate(compute, {"forget": StreamSpec("forget", batch, shuffle=False)}, 1 / 3)
 
 
 def npo(
@@ -71,8 +71,8 @@ def npo(
     """
     check_beta(beta)
 
-    def forget_term(logits: jax.Array, batch: Samples, now: Now) -> jax.Array:
-        return language.npo(logits, now.estimates["original"][batch.rows], batch, beta)
+    def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
+        return language.npo(logits, context.estimates["original"][batch.rows], batch, beta)
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
     return method_of(forget_term, steps, gamma, alpha, retain, compat, {"original": original_losses(batch)})
@@ -94,7 +94,7 @@ def simnpo(
     """
     check_beta(beta)
 
-    def forget_term(logits: jax.Array, batch: Samples, now: Now) -> jax.Array:
+    def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
         return language.simnpo(logits, batch, beta, delta, compat == "faithful")
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
@@ -129,7 +129,7 @@ def answer_labels(inputs: jax.Array, start: jax.Array) -> jax.Array:
     return jnp.where(places + 1 >= start[:, None], following, -1)
 
 
-def random_answers(member: Member, samples: Samples) -> jax.Array:
+def random_answers(member: EstimateContext, samples: Samples) -> jax.Array:
     """Writes uniformly random answers, as long as the true ones; a row's draws are its own for good."""
     key, length = keys.stream(member.labels_key, "alternative"), samples.inputs.shape[1]
 
@@ -142,7 +142,7 @@ def random_answers(member: Member, samples: Samples) -> jax.Array:
 def fixed_answer(tokens: tuple[int, ...]) -> Alternative:
     """Writes the same answer into every text."""
 
-    def make(member: Member, samples: Samples) -> jax.Array:
+    def make(member: EstimateContext, samples: Samples) -> jax.Array:
         if max(tokens) >= member.network.num_classes:
             raise errors.ConfigError(
                 f"idk has token {max(tokens)}, but the vocabulary has {member.network.num_classes} tokens, from 0."
@@ -155,7 +155,7 @@ def fixed_answer(tokens: tuple[int, ...]) -> Alternative:
 def sampled_answers(temperature: Scalar, most: int) -> Alternative:
     """Samples answers from the original token by token, as long as the true ones, at most `most` tokens."""
 
-    def make(member: Member, samples: Samples) -> jax.Array:
+    def make(member: EstimateContext, samples: Samples) -> jax.Array:
         start, key = answer_start(samples.labels), keys.stream(member.labels_key, "alternative")
         lengths = jnp.minimum(jnp.sum(samples.labels >= 0, -1), most)
         places = jnp.arange(samples.inputs.shape[1])
@@ -190,8 +190,8 @@ def alternatives(make: Alternative, batch: int, cost: float = 0.0) -> Estimate:
       cost: gradient passes per row of `make`.
     """
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
-        size, count = member.reads["forget"].batch, member.streams["forget"].rows.shape[0]
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
+        size, count = member.stream_specs["forget"].batch, member.streams["forget"].rows.shape[0]
         length, width = -(-count // size) * size, member.data.inputs.shape[1]
         texts = jnp.full((length, width), -1, jnp.int32)
         blank = {"rows": texts[:, 0], "inputs": texts, "labels": texts, "losses": jnp.zeros(length)}
@@ -208,21 +208,21 @@ def alternatives(make: Alternative, batch: int, cost: float = 0.0) -> Estimate:
             return table, place + size
 
         table, _ = passes.fold(member, "forget", (blank, jnp.int32(0)), update)
-        return {**table, "statistics": member.statistics}, member.statistics
+        return {**table, "statistics": member.model_state}, member.model_state
 
-    return Estimate(compute, {"forget": Reads("forget", batch, shuffle=False)}, cost + 1 / 3)
+    return Estimate(compute, {"forget": StreamSpec("forget", batch, shuffle=False)}, cost + 1 / 3)
 
 
 def preferring(beta: Scalar) -> ForgetTerm:
     """Returns the forget term of DPO: the answers of the estimate "alternatives" over the true ones."""
 
-    def forget_term(logits: jax.Array, batch: Samples, now: Now) -> jax.Array:
-        table = now.estimates["alternatives"]
+    def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
+        table = context.estimates["alternatives"]
         place = jnp.argmax(table["rows"] == batch.rows[:, None], -1)
         inputs, labels, reference = (table[name][place] for name in ("inputs", "labels", "losses"))
-        answers, _ = network.forward(now.network, now.params, table["statistics"], inputs, batch.weights)
+        answers, _ = network.forward(context.network, context.params, table["statistics"], inputs, batch.weights)
         chosen = language.row_losses(answers, labels) - reference
-        rejected = language.row_losses(logits, batch.labels) - now.estimates["original"][batch.rows]
+        rejected = language.row_losses(logits, batch.labels) - context.estimates["original"][batch.rows]
         return language.dpo(rejected, chosen, batch, beta)
 
     return forget_term

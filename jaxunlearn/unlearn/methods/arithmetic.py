@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from jaxunlearn.unlearn.base.method import Method, Move, Phase, Reads
+from jaxunlearn.unlearn.base.method import GradientStep, Method, Phase, StreamSpec
 from jaxunlearn.unlearn.blocks import losses, transforms
 from jaxunlearn.unlearn.methods import descent
 
@@ -24,11 +24,13 @@ def task_vector(
     Raises:
       ConfigError: an unknown optimizer or schedule.
     """
-    transform = descent.stepper(optimizer, lr, 0.9, weight_decay, descent.rate(schedule, epochs))
-    reinforce = Phase(transform, (Move(losses.cross_entropy_on("forget")),), {"forget": Reads("forget", batch)}, epochs)
+    transform = descent.make_optimizer(optimizer, lr, 0.9, weight_decay, descent.make_schedule(schedule, epochs))
+    reinforce = Phase(
+        transform, (GradientStep(losses.cross_entropy_on("forget")),), {"forget": StreamSpec("forget", batch)}, epochs
+    )
 
     def negated(params: Tree, *, reference_params: Tree, **extras: Any) -> Tree:
         del extras
         return jax.tree.map(lambda old, new: old - alpha * (new - old), reference_params, params)
 
-    return Method((reinforce, Phase(transforms.edit(negated))))
+    return Method((reinforce, Phase(transforms.one_shot(negated))))

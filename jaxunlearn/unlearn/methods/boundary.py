@@ -17,7 +17,18 @@ import optax
 
 from jaxunlearn import errors
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Now, Phase, Reads, Samples, Saved, Scalar
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    GradientStep,
+    Method,
+    Phase,
+    Samples,
+    SavedState,
+    Scalar,
+    StepContext,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.blocks import labels, losses, passes, transforms
 from jaxunlearn.unlearn.methods import relabelling
 
@@ -25,7 +36,7 @@ Tree = Any
 
 
 def adversarial(
-    member: Member, samples: Samples, bound: Scalar, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()
+    member: EstimateContext, samples: Samples, bound: Scalar, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()
 ) -> jax.Array:
     """[B, ...] inputs moved by the sign of the gradient of their own loss, at the original model in evaluation mode.
 
@@ -38,10 +49,10 @@ def adversarial(
         rounded to 1/255 and normalised again.
       std: as many as `mean`.
     """
-    statistics = {name: leaf for name, leaf in member.reference.items() if name != "params"}
+    model_state = {name: leaf for name, leaf in member.reference.items() if name != "params"}
 
     def total(inputs: jax.Array) -> jax.Array:
-        logits, _ = network.forward(member.network, member.reference["params"], statistics, inputs)
+        logits, _ = network.forward(member.network, member.reference["params"], model_state, inputs)
         return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, samples.labels))
 
     # The sum has the sign of the published mean, and no row's sign is lost by dividing.
@@ -61,21 +72,21 @@ def nearest(
     With `only_wrong` the true class is not an answer: its runner-up is taken where the step was too short.
     """
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
-        statistics = {name: leaf for name, leaf in member.reference.items() if name != "params"}
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
+        model_state = {name: leaf for name, leaf in member.reference.items() if name != "params"}
 
         def update(table: jax.Array, samples: Samples, key: jax.Array) -> jax.Array:
             del key
             moved = adversarial(member, samples, bound, mean, std)
-            logits, _ = network.forward(member.network, member.reference["params"], statistics, moved)
+            logits, _ = network.forward(member.network, member.reference["params"], model_state, moved)
             if only_wrong:
                 logits = jnp.where(jax.nn.one_hot(samples.labels, logits.shape[-1]) > 0, -jnp.inf, logits)
             found = jnp.argmax(logits, -1).astype(jnp.int32)
             return table.at[samples.rows].add(jnp.where(samples.weights > 0, found, 0))
 
-        return passes.fold(member, "forget", jnp.zeros(member.forget.shape, jnp.int32), update), member.statistics
+        return passes.fold(member, "forget", jnp.zeros(member.forget.shape, jnp.int32), update), member.model_state
 
-    return Estimate(compute, {"forget": Reads("forget", batch, shuffle=False)}, cost=4 / 3)
+    return Estimate(compute, {"forget": StreamSpec("forget", batch, shuffle=False)}, cost=4 / 3)
 
 
 def boundary_shrink(
@@ -102,24 +113,24 @@ def boundary_shrink(
     if bool(mean) != bool(std):
         raise errors.ConfigError("boundary_shrink: give both mean and std (pixel units), or neither (input units).")
 
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
+    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         batch = batches["forget"]
-        return losses.cross_entropy(outputs["forget"], batch._replace(labels=now.estimates["nearest"][batch.rows]))
+        return losses.cross_entropy(outputs["forget"], batch._replace(labels=context.estimates["nearest"][batch.rows]))
 
     found = {"nearest": nearest(bound, mean, std, compat != "faithful", batch)}
-    reads = {"forget": Reads("forget", batch)}
+    reads = {"forget": StreamSpec("forget", batch)}
     transform = transforms.sgd(lr, momentum, weight_decay)
-    return Method((Phase(transform, (Move(objective),), reads, epochs, estimates=found),))
+    return Method((Phase(transform, (GradientStep(objective),), reads, epochs, estimates=found),))
 
 
-def in_head(member: Member) -> tuple[Tree, Tree]:
+def in_head(member: EstimateContext) -> tuple[Tree, Tree]:
     """Tree of bools shaped like the parameters: does it belong to the last dense layer?
 
     Raises:
       ConfigError: the network does not end in a dense layer with one output per class.
     """
     flags = network.belongs(member.network, (network.head(member.network).path,), member.params)
-    return jax.tree.map(lambda flag, leaf: jnp.full(leaf.shape, flag), flags, member.params), member.statistics
+    return jax.tree.map(lambda flag, leaf: jnp.full(leaf.shape, flag), flags, member.params), member.model_state
 
 
 def boundary_expand(lr: float = 0.001, epochs: int = 5, momentum: float = 0.9, weight_decay: float = 5e-4,
@@ -140,22 +151,24 @@ def boundary_expand(lr: float = 0.001, epochs: int = 5, momentum: float = 0.9, w
       ConfigError: a network that cannot be widened.
     """
     keep_backbone = keep_backbone and compat != "faithful"
-    reads = Reads("forget", batch, labels=labels.extra)
+    reads = StreamSpec("forget", batch, labels=labels.extra)
     descent = transforms.sgd(lr, momentum, weight_decay)
     trained = relabelling.training(descent, reads, epochs, "forget")
-    expand = dataclasses.replace(trained, widen=True, keep="" if keep_backbone else "expanded")
+    expand = dataclasses.replace(trained, widen=True, save_as="" if keep_backbone else "expanded")
     if keep_backbone:
         return Method((expand,), left_training=True)
 
-    def take_head(params: Tree, *, estimates: Mapping[str, Tree], memory: Mapping[str, Saved], **extras: Any) -> Tree:
+    def take_head(
+        params: Tree, *, estimates: Mapping[str, Tree], saved_states: Mapping[str, SavedState], **extras: Any
+    ) -> Tree:
         del extras
 
         def one(is_head: jax.Array, own: jax.Array, wide: jax.Array) -> jax.Array:
             return jnp.where(is_head, wide[..., : own.shape[-1]], own)
 
-        return jax.tree.map(one, estimates["head"], params, memory["expanded"].params)
+        return jax.tree.map(one, estimates["head"], params, saved_states["expanded"].params)
 
     # From the original, so that the lower layers stay bit-identical.
     found = {"head": Estimate(in_head, cost=0.0)}
-    edit = Phase(transforms.edit(take_head), estimates=found, start="original")
+    edit = Phase(transforms.one_shot(take_head), estimates=found, start="original")
     return Method((expand, edit), left_training=True)

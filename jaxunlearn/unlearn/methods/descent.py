@@ -20,15 +20,15 @@ from jaxunlearn import checks, keys, trees
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import (
     Estimate,
-    Member,
+    EstimateContext,
+    GradientStep,
     Method,
-    Move,
-    Now,
     Objective,
     Phase,
-    Reads,
     Samples,
     Scalar,
+    StepContext,
+    StreamSpec,
 )
 from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.blocks import losses, schedules, transforms
@@ -42,7 +42,7 @@ retain_loss = losses.cross_entropy_on("retain")
 forget_ascent = losses.cross_entropy_on("forget", -1.0)
 
 
-def rate(name: str, epochs: int, milestones: tuple[int, ...] = (), factor: Scalar = 0.1) -> schedules.Schedule:
+def make_schedule(name: str, epochs: int, milestones: tuple[int, ...] = (), factor: Scalar = 0.1) -> schedules.Schedule:
     """The schedule of a name.
 
     Args:
@@ -66,7 +66,7 @@ def rate(name: str, epochs: int, milestones: tuple[int, ...] = (), factor: Scala
     return schedules.overshooting(milestones, factor) if name == "overshooting" else schedules.constant  # type: ignore[arg-type]
 
 
-def stepper(
+def make_optimizer(
     optimizer: str,
     lr: Scalar,
     momentum: Scalar,
@@ -105,9 +105,14 @@ def finetune(
     Source: IAM (5 epochs at 0.01); conformal unlearning and OPTML "FT"; OUR `fit_one_cycle`; forget precision (constant
     1e-3, Nesterov).
     """
-    descent = stepper(optimizer, lr, momentum, weight_decay, rate(schedule, epochs, milestones, factor), nesterov)
+    descent = make_optimizer(
+        optimizer, lr, momentum, weight_decay, make_schedule(schedule, epochs, milestones, factor), nesterov
+    )
     transform = optax.chain(transforms.add_l1(l1), descent)
-    return Method((Phase(transform, (Move(retain_loss),), {"retain": Reads("retain", batch)}, epochs),), "recalibrate")
+    return Method(
+        (Phase(transform, (GradientStep(retain_loss),), {"retain": StreamSpec("retain", batch)}, epochs),),
+        "recalibrate",
+    )
 
 
 def last_layers(net: Network, k: int) -> tuple[tuple[str, ...], ...]:
@@ -152,22 +157,22 @@ def cf_k(
       ConfigError: k below 1.
     """
     checks.in_range("k", k, 1)
-    descent = transforms.sgd(lr, momentum, weight_decay, schedule=rate(schedule, epochs))
-    reads = {"retain": Reads("retain", batch)}
-    phase = Phase(descent, (Move(retain_loss),), reads, epochs, frozen=lambda net: all_but_last(net, k))
+    descent = transforms.sgd(lr, momentum, weight_decay, schedule=make_schedule(schedule, epochs))
+    reads = {"retain": StreamSpec("retain", batch)}
+    phase = Phase(descent, (GradientStep(retain_loss),), reads, epochs, frozen=lambda net: all_but_last(net, k))
     return Method((phase,), "recalibrate")
 
 
-def renewed(member: Member, k: int) -> tuple[Tree, Tree]:
+def reinitialised(member: EstimateContext, k: int) -> tuple[Tree, Tree]:
     """Parameters and statistics with those of the last k layers drawn anew."""
     paths = last_layers(member.network, k)
-    params, statistics = network.init(member.network, keys.stream(member.key, "renewed"))
+    params, model_state = network.init(member.network, keys.stream(member.key, "renewed"))
 
     def choose(fresh: Tree, current: Tree) -> Tree:
         chosen = network.belongs(member.network, paths, current)
         return jax.tree.map(lambda is_last, new, old: new if is_last else old, chosen, fresh, current)
 
-    moved = {name: choose(statistics[name], current) for name, current in member.statistics.items()}
+    moved = {name: choose(model_state[name], current) for name, current in member.model_state.items()}
     return choose(params, member.params), moved
 
 
@@ -190,17 +195,17 @@ def eu_k(
       ConfigError: k below 1.
     """
     training = cf_k(lr, epochs, k, momentum, weight_decay, batch, schedule)
-    draw = transforms.edit(lambda params, *, estimates, **extras: estimates["renewed"])
-    start = Phase(draw, estimates={"renewed": Estimate(lambda member: renewed(member, k), cost=0.0)})
+    draw = transforms.one_shot(lambda params, *, estimates, **extras: estimates["renewed"])
+    start = Phase(draw, estimates={"renewed": Estimate(lambda member: reinitialised(member, k), cost=0.0)})
     return Method((start, *training.phases), training.bn)
 
 
 def total_step(lr: Scalar, schedule: schedules.Schedule) -> optax.GradientTransformationExtraArgs:
     """Passes gradients on unchanged; its state is the sum of lr * schedule * gradient so far, like the parameters."""
 
-    def update(updates: Tree, state: Tree, params: Tree = None, *, clock: Any, **extras: Any) -> tuple[Tree, Tree]:
+    def update(updates: Tree, state: Tree, params: Tree = None, *, step_info: Any, **extras: Any) -> tuple[Tree, Tree]:
         del params, extras
-        factor = lr * schedule(clock)
+        factor = lr * schedule(step_info)
         return updates, jax.tree.map(lambda total, leaf: total + factor * leaf, state, updates)
 
     return optax.GradientTransformationExtraArgs(lambda params: jax.tree.map(jnp.zeros_like, params), update)
@@ -213,18 +218,20 @@ def unrelated_ascent(lr: Scalar, epochs: int, batch: int, schedule: str) -> Meth
     0.9, weight decay 5e-4) along g. As theta is never evaluated, phi runs alone and the steps are added afterwards.
     """
 
-    def forget_loss(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        return -forget_ascent(outputs, batches, now)
+    def forget_loss(
+        outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext
+    ) -> jax.Array:
+        return -forget_ascent(outputs, batches, context)
 
-    def climb(params: Tree, *, memory: Mapping[str, Any], **extras: Any) -> Tree:
+    def ascend(params: Tree, *, saved_states: Mapping[str, Any], **extras: Any) -> Tree:
         del extras
-        return jax.tree.map(jnp.add, params, memory["unrelated"].optimizer[0])
+        return jax.tree.map(jnp.add, params, saved_states["unrelated"].optimizer[0])
 
-    change = rate(schedule, epochs)
+    change = make_schedule(schedule, epochs)
     both = optax.chain(total_step(lr, change), transforms.sgd(lr, 0.9, 5e-4, schedule=change))
-    reads = {"forget": Reads("forget", batch)}
-    phi = Phase(both, (Move(forget_loss),), reads, epochs, start="fresh", keep="unrelated", mode="train")
-    return Method((phi, Phase(transforms.edit(climb), start="original")))
+    reads = {"forget": StreamSpec("forget", batch)}
+    phi = Phase(both, (GradientStep(forget_loss),), reads, epochs, start="fresh", save_as="unrelated", mode="train")
+    return Method((phi, Phase(transforms.one_shot(ascend), start="original")))
 
 
 def ascent(
@@ -254,16 +261,16 @@ def ascent(
     checks.choice("compat", compat, ("corrected", "faithful"))
     if source == "fresh" or compat == "faithful":
         return unrelated_ascent(lr, epochs, batch, schedule)
-    descent = transforms.sgd(lr, momentum, weight_decay, schedule=rate(schedule, epochs))
+    descent = transforms.sgd(lr, momentum, weight_decay, schedule=make_schedule(schedule, epochs))
     transform = optax.chain(transforms.add_l2_to_reference(l2), descent)
-    return Method((Phase(transform, (Move(forget_ascent),), {"forget": Reads("forget", batch)}, epochs),))
+    return Method((Phase(transform, (GradientStep(forget_ascent),), {"forget": StreamSpec("forget", batch)}, epochs),))
 
 
 def paired(alpha: Scalar) -> Objective:
     """Objective alpha * CE(stream "retain") - (1 - alpha) * CE(stream "forget")."""
 
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        return alpha * retain_loss(outputs, batches, now) + (1.0 - alpha) * forget_ascent(outputs, batches, now)
+    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
+        return alpha * retain_loss(outputs, batches, context) + (1.0 - alpha) * forget_ascent(outputs, batches, context)
 
     return objective
 
@@ -271,8 +278,8 @@ def paired(alpha: Scalar) -> Objective:
 def mixed(lam: Scalar) -> Objective:
     """Objective CE(retained rows) - lam * CE(rows to forget) of the stream "all": means over the parts of a batch."""
 
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        del now
+    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
+        del context
         logits, batch = outputs["all"], batches["all"]
         keep = losses.cross_entropy(logits, batch, ~batch.is_forget)
         return keep - lam * losses.cross_entropy(logits, batch, batch.is_forget)
@@ -308,91 +315,12 @@ def negrad_plus(
     """
     checks.choice("form", form, ("paired", "mixed"))
     if form == "mixed":
-        move, reads = Move(mixed(lam)), {"all": Reads("forget+retain", batch)}
+        move, reads = GradientStep(mixed(lam)), {"all": StreamSpec("forget+retain", batch)}
     else:
-        move, reads = Move(paired(alpha)), {"retain": Reads("retain", batch), "forget": Reads("forget", batch)}
-    descent = stepper(optimizer, lr, momentum, weight_decay, rate(schedule, epochs))
+        move, reads = (
+            GradientStep(paired(alpha)),
+            {"retain": StreamSpec("retain", batch), "forget": StreamSpec("forget", batch)},
+        )
+    descent = make_optimizer(optimizer, lr, momentum, weight_decay, make_schedule(schedule, epochs))
     transform = optax.chain(transforms.add_l1(l1), transforms.add_l2_to_reference(l2), descent)
     return Method((Phase(transform, (move,), reads, epochs),), "recalibrate")
-
-
-def l1_sparse(
-    lr: float = 0.01,
-    epochs: int = 5,
-    alpha: float = 5e-4,
-    no_l1_epochs: int = 0,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    batch: int = 0,
-    schedule: str = "constant",
-) -> Method:
-    """Fine-tunes on the retained samples with CE + a_e |p|_1, a_e = alpha * (1 - e / (epochs - no_l1_epochs)), then 0.
-
-    L1 falls on all parameters, biases and normalisation included. Small coefficients: 1e-6 to 1e-3.
-    Source: Jia et al., "Model sparsity can simplify machine unlearning", 2023; OPTML `FT_l1` (there also under the name
-    FT_prune, although nothing is pruned).
-    """
-    active = epochs - no_l1_epochs
-    coefficient = transforms.add_l1(alpha, schedules.falling(active)) if active > 0 else optax.identity()
-    descent = transforms.sgd(lr, momentum, weight_decay, schedule=rate(schedule, epochs))
-    transform = optax.chain(coefficient, descent)
-    return Method((Phase(transform, (Move(retain_loss),), {"retain": Reads("retain", batch)}, epochs),), "recalibrate")
-
-
-def unpruned(params: Tree, sparsity: Scalar) -> Tree:
-    """Tree of bools like `params`: False where a kernel entry is among the smallest `sparsity` of all kernels together.
-
-    Biases and normalisation are never pruned; ties at the threshold stay. Asked again of the pruned parameters, it
-    answers the same. `sparsity` may be traced; it counts as within 0..1.
-    """
-    kernels = [jnp.abs(leaf).ravel() for path, leaf in trees.named_leaves(params) if path.endswith("kernel")]
-    sizes = jnp.sort(jnp.concatenate([*kernels, jnp.full(1, jnp.inf)]))
-    count = jnp.round(jnp.clip(sparsity, 0.0, 1.0) * (sizes.size - 1)).astype(jnp.int32)
-
-    def keep(path: Any, leaf: jax.Array) -> jax.Array:
-        is_kernel = getattr(path[-1], "key", "") == "kernel"
-        return jnp.abs(leaf) >= sizes[count] if is_kernel else jnp.ones(leaf.shape, bool)
-
-    return jax.tree_util.tree_map_with_path(keep, params)
-
-
-def pruned(params: Tree, sparsity: Scalar) -> Tree:
-    """Parameters with the smallest kernel entries, `sparsity` of all of them, set to 0."""
-    return jax.tree.map(lambda keep, leaf: jnp.where(keep, leaf, 0.0), unpruned(params, sparsity), params)
-
-
-def ft_prune(
-    lr: float = 0.01,
-    epochs: int = 5,
-    alpha: float = 5e-5,
-    sparsity: float = 0.0,
-    warmup: int = 0,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    batch: int = 0,
-    optimizer: str = "sgd",
-) -> Method:
-    """Prunes the smallest kernel entries, then fine-tunes the rest on the retained samples with a falling L1 penalty.
-
-    First the `sparsity` smallest entries of all kernels together are set to 0, and they stay there. Then constant rate
-    and CE + a_e |p|_1 with a_e = alpha * (1 - e / epochs), over all parameters. `warmup`: the rate climbs linearly over
-    so many epochs. Published code prunes nothing (sparsity 0).
-    Source: OUR v1 and v2 `FT_prune`; v2 on samples warms up over 6 epochs. Pruning first: Jia et al. 2023, "prune
-    first, then unlearn".
-
-    Raises:
-      ConfigError: an unknown optimizer.
-    """
-    climb = schedules.warmup(warmup) if warmup else schedules.constant
-    descent = stepper(optimizer, lr, momentum, weight_decay, climb)
-    penalty = transforms.add_l1(alpha, schedules.falling(epochs))
-    cut = Phase(transforms.edit(lambda params, **extras: pruned(params, sparsity)))
-    mask = Estimate(lambda member: (unpruned(member.params, sparsity), member.statistics), cost=0.0)
-    training = Phase(
-        transforms.protected(optax.chain(penalty, descent)),
-        (Move(retain_loss),),
-        {"retain": Reads("retain", batch)},
-        epochs,
-        estimates={"mask": mask},
-    )
-    return Method((cut, training), "recalibrate")

@@ -11,47 +11,47 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxunlearn import checks
-from jaxunlearn.unlearn.base.method import Method, Move, Phase, Pools, Reads, Scalar
+from jaxunlearn.unlearn.base.method import GradientStep, MemberRows, Method, Phase, Scalar, StreamSpec
 from jaxunlearn.unlearn.blocks import schedules, transforms
 from jaxunlearn.unlearn.methods import descent
 
 SHARD_SEED = 20211  # fixed, so that every forget set finds the same shards
 
 
-def _trained(lr: Scalar, epochs: int, momentum: Scalar, weight_decay: Scalar, reads: Reads, start: str) -> Phase:
+def _trained(lr: Scalar, epochs: int, momentum: Scalar, weight_decay: Scalar, reads: StreamSpec, start: str) -> Phase:
     """Ordinary training; the rate falls as a cosine, once per epoch. BatchNorm learns as in any training."""
     step = transforms.sgd(lr, momentum, weight_decay, schedule=schedules.cosine(max(epochs, 1)))
-    return Phase(step, (Move(descent.retain_loss),), {"retain": reads}, epochs, start=start, mode="train")
+    return Phase(step, (GradientStep(descent.retain_loss),), {"retain": reads}, epochs, start=start, mode="train")
 
 
 def retrain(
     lr: float = 0.05, epochs: int = 20, momentum: float = 0.9, weight_decay: float = 5e-4, batch: int = 0
 ) -> Method:
     """Trains a new network on the retained samples alone: the answer that all other methods approximate."""
-    return Method((_trained(lr, epochs, momentum, weight_decay, Reads("retain", batch), "fresh"),), "faithful")
+    return Method((_trained(lr, epochs, momentum, weight_decay, StreamSpec("retain", batch), "fresh"),), "faithful")
 
 
-def assignment(pools: Pools, shards: int, slices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def assignment(member_rows: MemberRows, shards: int, slices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The training rows in ascending order, the shard and the slice of each (within its shard).
 
     By the places of the rows in a permutation that does not depend on what is forgotten: sizes differ by one at most,
     and every forget set of one original model finds the same shards.
     """
-    rows = np.sort(np.concatenate([pools.retain, pools.forget]))
-    order = np.random.default_rng(SHARD_SEED).permutation(len(pools.labels))
+    rows = np.sort(np.concatenate([member_rows.retain, member_rows.forget]))
+    order = np.random.default_rng(SHARD_SEED).permutation(len(member_rows.labels))
     place = np.argsort(np.argsort(order[rows]))
     shard, within = place % shards, place // shards
     size = np.bincount(shard, minlength=shards)[shard]
     return rows, shard, within * slices // np.maximum(size, 1)
 
 
-def slices_up_to(last: int, shards: int, slices: int) -> Callable[[Pools], np.ndarray]:
+def slices_up_to(last: int, shards: int, slices: int) -> Callable[[MemberRows], np.ndarray]:
     """Rows: what is retained of slices 0..last of the member's shard."""
 
-    def rows(pools: Pools) -> np.ndarray:
-        every, shard, number = assignment(pools, shards, slices)
-        own = every[(shard == pools.part) & (number <= last)]
-        return own[np.isin(own, pools.retain)]
+    def rows(member_rows: MemberRows) -> np.ndarray:
+        every, shard, number = assignment(member_rows, shards, slices)
+        own = every[(shard == member_rows.submodel) & (number <= last)]
+        return own[np.isin(own, member_rows.retain)]
 
     return rows
 
@@ -72,7 +72,7 @@ def sisa(lr: float = 0.05, epochs: int = 40, shards: int = 4, slices: int = 2, m
     each = max(round(2 * epochs / (slices + 1)), min(epochs, 1))
 
     def slice_of(number: int) -> Phase:
-        reads = Reads(slices_up_to(number, shards, slices), batch)
+        reads = StreamSpec(slices_up_to(number, shards, slices), batch)
         return _trained(lr, each, momentum, weight_decay, reads, "current" if number else "fresh")
 
     return Method(tuple(slice_of(number) for number in range(slices)), "faithful", shards)

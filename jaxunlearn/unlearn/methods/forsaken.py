@@ -16,14 +16,24 @@ import optax
 
 from jaxunlearn import checks, keys, trees
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Now, Phase, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    GradientStep,
+    Method,
+    Phase,
+    Samples,
+    Scalar,
+    StepContext,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.blocks import passes, transforms
 
 Tree = Any
 HIDDEN = 64  # of the published generator
 
 
-def answers(member: Member, name: str) -> tuple[jax.Array, Tree]:
+def answers(member: EstimateContext, name: str) -> tuple[jax.Array, Tree]:
     """[C] mean softmax output over a stream, uniform for an empty one, and the statistics after it."""
     classes = member.network.num_classes
 
@@ -32,23 +42,25 @@ def answers(member: Member, name: str) -> tuple[jax.Array, Tree]:
         probabilities = jnp.where(samples.weights[:, None] > 0, jax.nn.softmax(logits), 0.0)
         return total[0] + jnp.sum(probabilities, 0), moved
 
-    summed, moved = passes.fold(member, name, (jnp.zeros(classes), member.statistics), update)
+    summed, moved = passes.fold(member, name, (jnp.zeros(classes), member.model_state), update)
     total = jnp.sum(summed)
     return jnp.where(total > 0, summed / jnp.where(total > 0, total, 1.0), 1.0 / classes), moved
 
 
-def _forward(member: Member, statistics: Tree, samples: Samples, key: jax.Array) -> tuple[jax.Array, Tree]:
-    return network.forward(member.network, member.params, statistics, samples.inputs, samples.weights, member.mode, key)
+def _forward(member: EstimateContext, model_state: Tree, samples: Samples, key: jax.Array) -> tuple[jax.Array, Tree]:
+    return network.forward(
+        member.network, member.params, model_state, samples.inputs, samples.weights, member.mode, key
+    )
 
 
-def mean_logits(member: Member, name: str) -> tuple[jax.Array, Tree]:
+def mean_logits(member: EstimateContext, name: str) -> tuple[jax.Array, Tree]:
     """[C] mean logits over a stream (0 for an empty one), and the statistics after it."""
 
     def update(total: tuple[jax.Array, Tree], samples: Samples, key: jax.Array) -> tuple[jax.Array, Tree]:
         logits, moved = _forward(member, total[1], samples, key)
         return total[0] + jnp.sum(jnp.where(samples.weights[:, None] > 0, logits, 0.0), 0), moved
 
-    start = (jnp.zeros(member.network.num_classes), member.statistics)
+    start = (jnp.zeros(member.network.num_classes), member.model_state)
     summed, moved = passes.fold(member, name, start, update)
     return summed / passes.count(member, name), moved
 
@@ -141,12 +153,12 @@ def learned_mask(lr: Scalar, eta: Scalar, penalty: Scalar) -> transforms.Transfo
     return transforms.Transform(init, update)
 
 
-def _objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
+def _objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
     """KL(non-members' mean answer || softmax of the batch's mean logits)."""
     weights = batches["forget"].weights[:, None]
     total = jnp.maximum(jnp.sum(weights > 0), 1)
     mean = jnp.sum(jnp.where(weights > 0, outputs["forget"], 0.0), 0) / total
-    return divergence(now.estimates["target"], mean)
+    return divergence(context.estimates["target"], mean)
 
 
 def as_published(eta: Scalar, batch: int, generate: Callable[[Tree, jax.Array, jax.Array], Tree] = generated) -> Method:
@@ -160,11 +172,11 @@ def as_published(eta: Scalar, batch: int, generate: Callable[[Tree, jax.Array, j
         return applied(params, generate(params, estimates["logits"], key), eta)
 
     def reading(name: str) -> Estimate:
-        return Estimate(lambda member: mean_logits(member, name), {name: Reads(name, batch, shuffle=False)}, 1 / 3)
+        return Estimate(lambda member: mean_logits(member, name), {name: StreamSpec(name, batch, shuffle=False)}, 1 / 3)
 
     first = {"target": reading("validation"), "logits": reading("forget")}
     again = {"forget": reading("forget"), "retain": reading("retain")}
-    phases = Phase(transforms.edit(step), estimates=first), Phase(transforms.edit(_unchanged), estimates=again)
+    phases = Phase(transforms.one_shot(step), estimates=first), Phase(transforms.one_shot(_unchanged), estimates=again)
     return Method(phases)
 
 
@@ -186,9 +198,11 @@ def forsaken(lr: float = 0.1, eta: float = 0.01, epochs: int = 20, penalty: floa
     checks.choice("compat", compat, ("corrected", "faithful"))
     if compat == "faithful":
         return as_published(eta, batch)
-    target = Estimate(lambda member: answers(member, "validation"), {"validation": Reads("validation", batch)}, 1 / 3)
+    target = Estimate(
+        lambda member: answers(member, "validation"), {"validation": StreamSpec("validation", batch)}, 1 / 3
+    )
     phase = Phase(
-        learned_mask(lr, eta, penalty), (Move(_objective),), {"forget": Reads("forget", batch)}, epochs,
+        learned_mask(lr, eta, penalty), (GradientStep(_objective),), {"forget": StreamSpec("forget", batch)}, epochs,
         estimates={"target": target},
     )  # fmt: skip
     return Method((phase,))
@@ -208,4 +222,4 @@ def random_perturb(scale: float = 1.25e-3) -> Method:
         ]
         return jax.tree.unflatten(jax.tree.structure(params), drawn)
 
-    return Method((Phase(transforms.edit(change)),))
+    return Method((Phase(transforms.one_shot(change)),))

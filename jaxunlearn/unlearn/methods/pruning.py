@@ -18,7 +18,17 @@ import numpy as np
 
 from jaxunlearn import checks, errors, keys, trees
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Phase, Pools, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    GradientStep,
+    MemberRows,
+    Method,
+    Phase,
+    Samples,
+    Scalar,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.blocks import losses, passes, transforms
 from jaxunlearn.unlearn.methods import descent
@@ -108,28 +118,30 @@ def _redraw(params: Tree, *, estimates: Any, key: jax.Array, **extras: Any) -> T
 def _overfitted(rows: Any, lr: Scalar, epochs: int, batch: int, keep: str) -> Phase:
     """A copy of the original model is trained on a few rows and remembered."""
     descent_of = transforms.sgd(lr, 0.9, 5e-4, nesterov=True)
-    reads = {"rows": Reads(rows, batch)}
-    return Phase(descent_of, (Move(losses.cross_entropy_on("rows")),), reads, epochs, start="original", keep=keep)
+    reads = {"rows": StreamSpec(rows, batch)}
+    return Phase(
+        descent_of, (GradientStep(losses.cross_entropy_on("rows")),), reads, epochs, start="original", save_as=keep
+    )
 
 
 def _repaired(lr: Scalar, epochs: int, batch: int, momentum: Scalar, weight_decay: Scalar, compat: str = "") -> Phase:
     """Fine-tuning on the retained rows."""
-    reads = {"retain": Reads("retain", batch, shuffle=compat != "faithful")}
+    reads = {"retain": StreamSpec("retain", batch, shuffle=compat != "faithful")}
     repair = transforms.sgd(lr, momentum, weight_decay, nesterov=True)
-    return Phase(repair, (Move(descent.retain_loss),), reads, epochs)
+    return Phase(repair, (GradientStep(descent.retain_loss),), reads, epochs)
 
 
 def _selected(quantile: Scalar, chosen: Callable[[Network, Tree], Tree], both: bool = False) -> Phase:
     """From the original model, resets what moved least in the remembered copies."""
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
-        other = member.memory["overfit_retain"].params if both else None
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
+        other = member.saved_states["overfit_retain"].params if both else None
         mask = reset_mask_quantile(
-            member.params, member.memory["overfit"].params, quantile, other, chosen(member.network, member.params)
+            member.params, member.saved_states["overfit"].params, quantile, other, chosen(member.network, member.params)
         )
-        return mask, member.statistics
+        return mask, member.model_state
 
-    return Phase(transforms.edit(_redraw), estimates={"reset": Estimate(compute)}, start="original")
+    return Phase(transforms.one_shot(_redraw), estimates={"reset": Estimate(compute)}, start="original")
 
 
 def _every_weight(net: Network, params: Tree) -> Tree:
@@ -142,12 +154,12 @@ def _head_weight(net: Network, params: Tree) -> Tree:
     return jax.tree.map(lambda a, b: a and b, weights(params), inside)
 
 
-def subset(fraction: float) -> Callable[[Pools], np.ndarray]:
+def subset(fraction: float) -> Callable[[MemberRows], np.ndarray]:
     """Rows: a random part of the retained ones, rounded down, at least one where there is one."""
 
-    def rows(pools: Pools) -> np.ndarray:
-        count = max(int(fraction * len(pools.retain)), min(1, len(pools.retain)))
-        return np.sort(pools.rng.permutation(pools.retain)[:count])
+    def rows(member_rows: MemberRows) -> np.ndarray:
+        count = max(int(fraction * len(member_rows.retain)), min(1, len(member_rows.retain)))
+        return np.sort(member_rows.rng.permutation(member_rows.retain)[:count])
 
     return rows
 
@@ -224,13 +236,13 @@ def convolutions(net: Network) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def mean_activations(member: Member, name: str) -> tuple[Means, Tree]:
+def mean_activations(member: EstimateContext, name: str) -> tuple[Means, Tree]:
     """Path of convolution -> [H, W, C] mean of its outputs over a stream (0 if empty), and the statistics after it."""
     paths = convolutions(member.network)
 
-    def maps(samples: Samples, statistics: Tree) -> tuple[Means, Tree]:
+    def maps(samples: Samples, model_state: Tree) -> tuple[Means, Tree]:
         seen, moved = network.activations(
-            member.network, member.params, statistics, samples.inputs, samples.weights, member.mode
+            member.network, member.params, model_state, samples.inputs, samples.weights, member.mode
         )
         flags = samples.weights > 0
         return {path: jnp.sum(jnp.where(flags[:, None, None, None], seen[path], 0.0), 0) for path in paths}, moved
@@ -246,19 +258,19 @@ def mean_activations(member: Member, name: str) -> tuple[Means, Tree]:
         def probe(raw: jax.Array) -> Means:
             inputs = member.network.prepare(raw, member.key, False)
             one = jnp.zeros(1, jnp.int32)
-            return maps(Samples(inputs, one, jnp.ones(1), one, one > 0), member.statistics)[0]
+            return maps(Samples(inputs, one, jnp.ones(1), one, one > 0), member.model_state)[0]
 
         return {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in jax.eval_shape(probe, shape).items()}
 
-    summed, statistics = passes.fold(member, name, (blank(), member.statistics), update)
+    summed, model_state = passes.fold(member, name, (blank(), member.model_state), update)
     rows = passes.count(member, name)
-    return {path: leaf / rows for path, leaf in summed.items()}, statistics
+    return {path: leaf / rows for path, leaf in summed.items()}, model_state
 
 
-def _excited(tolerance: Scalar, retain_mean: str, reset_mlp: bool) -> Callable[[Member], tuple[Tree, Tree]]:
+def _excited(tolerance: Scalar, retain_mean: str, reset_mlp: bool) -> Callable[[EstimateContext], tuple[Tree, Tree]]:
     """Computes the mask of activation reset from streams "forget", "subset" and, for the published rule, "retain"."""
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
         paths = convolutions(member.network)
         if not paths and not reset_mlp:
             raise errors.ConfigError(
@@ -266,7 +278,7 @@ def _excited(tolerance: Scalar, retain_mean: str, reset_mlp: bool) -> Callable[[
                 "Set reset_mlp=true to draw the weights of its last layer anew, or choose prune."
             )
         forget, moved = mean_activations(member, "forget")
-        retain, moved = mean_activations(member._replace(statistics=moved), "subset")
+        retain, moved = mean_activations(member._replace(model_state=moved), "subset")
         share: Scalar = 1.0
         if retain_mean == "full":
             share = passes.count(member, "subset") / passes.count(member, "retain")
@@ -305,9 +317,12 @@ def activation_reset(
     checks.choice("retain_mean", retain_mean, ("subset", "full"))
     published = compat == "faithful"
     mean = "full" if published else retain_mean
-    reads = {"forget": Reads("forget", batch, shuffle=False), "subset": Reads(subset(fraction), batch, shuffle=False)}
+    reads = {
+        "forget": StreamSpec("forget", batch, shuffle=False),
+        "subset": StreamSpec(subset(fraction), batch, shuffle=False),
+    }
     if mean == "full":
-        reads["retain"] = Reads("retain", batch, shuffle=False)  # only its number of rows is looked at
+        reads["retain"] = StreamSpec("retain", batch, shuffle=False)  # only its number of rows is looked at
     excited = Estimate(_excited(tolerance, mean, reset_mlp), reads, 1 / 3)
-    edit = Phase(transforms.edit(_redraw), estimates={"reset": excited}, mode="train" if published else "eval")
+    edit = Phase(transforms.one_shot(_redraw), estimates={"reset": excited}, mode="train" if published else "eval")
     return Method((edit, _repaired(lr, epochs, batch, momentum, weight_decay, compat)), "recalibrate", augment=False)

@@ -1,7 +1,8 @@
 """Methods that train on false labels of the samples to be forgotten: random labels, amnesiac unlearning, poisoning.
 
-All minimise the cross entropy of one stream in which `Reads.labels` replaces the labels of forget rows (`labels.py`).
-They differ in what a label is drawn from and how often, in whether retained samples come along, and in the order:
+All minimise the cross entropy of one stream in which `StreamSpec.labels` replaces the labels of forget rows
+(`labels.py`). They differ in what a label is drawn from and how often, in whether retained samples come along, and in
+the order:
 
     mixed        forget and retain rows shuffled together
     sequential   in every epoch all forget batches, then all retain batches
@@ -10,22 +11,22 @@ They differ in what a label is drawn from and how often, in whether retained sam
 import optax
 
 from jaxunlearn import checks
-from jaxunlearn.unlearn.base.method import Method, Move, Phase, Reads
+from jaxunlearn.unlearn.base.method import GradientStep, Method, Phase, StreamSpec
 from jaxunlearn.unlearn.blocks import labels, losses, schedules, transforms
 
 ORDERS = ("mixed", "sequential")
 
 
-def training(transform: optax.GradientTransformation, reads: Reads, epochs: int, stream: str = "both") -> Phase:
+def training(transform: optax.GradientTransformation, reads: StreamSpec, epochs: int, stream: str = "both") -> Phase:
     """A phase that minimises the cross entropy of one stream, named `stream`."""
-    return Phase(transform, (Move(losses.cross_entropy_on(stream)),), {stream: reads}, epochs)
+    return Phase(transform, (GradientStep(losses.cross_entropy_on(stream)),), {stream: reads}, epochs)
 
 
-def _ordered(order: str, batch: int, fresh: bool) -> Reads:
+def _ordered(order: str, batch: int, fresh: bool) -> StreamSpec:
     """Forget and retain rows in one of ORDERS; fresh labels come from all classes, lasting ones from the wrong ones."""
     checks.choice("order", order, ORDERS)
     rows = ("forget", "retain") if order == "sequential" else "forget+retain"
-    return Reads(rows, batch, labels=labels.uniform if fresh else labels.wrong, fresh_labels=fresh)
+    return StreamSpec(rows, batch, labels=labels.uniform if fresh else labels.wrong, fresh_labels=fresh)
 
 
 def random_label(
@@ -79,8 +80,8 @@ def relabel(lr: float = 1e-3, epochs: int = 3, batch: int = 0) -> Method:
     return Method((training(transforms.adam(lr), _ordered("sequential", batch, True), epochs),), "recalibrate")
 
 
-def _poisoned(rows: str, batch: int, shuffle: bool) -> Reads:
-    return Reads(rows, batch, shuffle, labels=labels.uniform)
+def _poisoned(rows: str, batch: int, shuffle: bool) -> StreamSpec:
+    return StreamSpec(rows, batch, shuffle, labels=labels.uniform)
 
 
 def poison(
@@ -131,5 +132,5 @@ def hybrid(
     first = transforms.sgd(lr, momentum, weight_decay, nesterov=True)
     second = transforms.sgd(lr_repair, momentum, weight_decay, nesterov=True)
     poisoning = training(first, _poisoned("forget", batch, True), poison_epochs, "forget")
-    repair = training(second, Reads("retain", batch, shuffle=False), epochs, "retain")
+    repair = training(second, StreamSpec("retain", batch, shuffle=False), epochs, "retain")
     return Method((poisoning, repair), "recalibrate", augment=False)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxunlearn import checks
 from jaxunlearn.population import task
-from jaxunlearn.unlearn.base.method import Method, Move, Now, Phase, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import GradientStep, Method, Phase, Samples, Scalar, StepContext, StreamSpec
 from jaxunlearn.unlearn.blocks import losses, transforms
 
 Tree = Any
@@ -160,22 +160,22 @@ def replaying(lr: Scalar, weight_decay: Scalar, period: int, exact: int, pairs: 
             )
             new = state._replace(removed=removed, remaining=remaining, rows=counts[0], gone=counts[1])
             return unflatten(new.w - flat), new
-        new = back(state, jax.flatten_util.ravel_pytree(updates)[0], extras["clock"].step)
+        new = back(state, jax.flatten_util.ravel_pytree(updates)[0], extras["step_info"].step)
         return unflatten(new.theta - flat), new
 
     return transforms.Transform(init, update)
 
 
-def _rows(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
+def _rows(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
     """0, with the numbers of rows and of removed rows (of texts: of their tokens) as gradient at two parameters.
 
     A transform sees gradients and not the batch, and the correction needs to know how many rows went.
     """
     del outputs
     batch = batches["all"]
-    read = jnp.sum((task.counted(batch.labels, batch.weights) > 0).reshape(len(batch.weights), -1), -1)
+    read = jnp.sum((task.answer_weights(batch.labels, batch.weights) > 0).reshape(len(batch.weights), -1), -1)
     counts = jnp.stack([jnp.sum(read), jnp.sum(jnp.where(batch.is_forget, read, 0))]).astype(jnp.float32)
-    first = jax.flatten_util.ravel_pytree(now.params)[0][:2]
+    first = jax.flatten_util.ravel_pytree(context.params)[0][:2]
     return jnp.sum(counts * (first - jax.lax.stop_gradient(first)))
 
 
@@ -197,10 +197,10 @@ def deltagrad(
     """
     checks.in_range("period", period, 1)
     checks.in_range("pairs", pairs, 1)
-    reads = {"all": Reads("retain+forget", batch)}
+    reads = {"all": StreamSpec("retain+forget", batch)}
     whole = losses.cross_entropy_on("all")
     only = {"forget": lambda samples: samples.is_forget, "retain": lambda samples: ~samples.is_forget}
-    at_theta = Move({"rows": _rows, "forget": whole, "retain": whole}, cost=1.0, only=only)
+    at_theta = GradientStep({"rows": _rows, "forget": whole, "retain": whole}, cost=1.0, row_filter=only)
     transform = replaying(lr, weight_decay, period, exact, pairs)
-    phase = Phase(transform, (at_theta, Move(whole)), reads, epochs, start="fresh")
+    phase = Phase(transform, (at_theta, GradientStep(whole)), reads, epochs, start="fresh")
     return Method((phase,), "recalibrate", fixed_loss=True)

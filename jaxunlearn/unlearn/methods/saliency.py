@@ -19,7 +19,17 @@ import optax
 
 from jaxunlearn import checks, errors, keys
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Now, Phase, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    GradientStep,
+    Method,
+    Phase,
+    Samples,
+    Scalar,
+    StepContext,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.blocks import losses, passes, schedules, transforms
 from jaxunlearn.unlearn.methods import descent, relabelling
 from jaxunlearn.unlearn.methods.importance import dampening
@@ -29,26 +39,26 @@ FORMS = ("mixed", "sequential", "adam")
 OPTIMIZERS = ("sgd", "adamw")
 
 
-def at_original(member: Member) -> Member:
+def at_original(member: EstimateContext) -> EstimateContext:
     """The member as the original model, in evaluation mode.
 
     The same in all phases, whatever they have done to the model. A widened network has no original: there it is the
     current model.
     """
     params = member.reference["params"]
-    statistics = {name: leaf for name, leaf in member.reference.items() if name != "params"}
+    model_state = {name: leaf for name, leaf in member.reference.items() if name != "params"}
     shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (params, member.params)]
     if shapes[0] != shapes[1]:
-        params, statistics = member.params, member.statistics
-    return member._replace(params=params, statistics=statistics, mode="eval")
+        params, model_state = member.params, member.model_state
+    return member._replace(params=params, model_state=model_state, mode="eval")
 
 
-def absolute_gradient(member: Member, name: str) -> Tree:
+def absolute_gradient(member: EstimateContext, name: str) -> Tree:
     """|Sum over the batches of a stream of the gradient of the batch-mean cross entropy| of the original model."""
     original = at_original(member)
 
     def update(total: Tree, samples: Samples, key: jax.Array) -> Tree:
-        gradients, _ = passes.loss_gradient(original, samples, original.statistics, key)
+        gradients, _ = passes.loss_gradient(original, samples, original.model_state, key)
         return jax.tree.map(jnp.add, total, gradients)
 
     return jax.tree.map(jnp.abs, passes.fold(original, name, passes.zeros(original), update))
@@ -76,10 +86,10 @@ def mask(fraction: Scalar, batch: int = 0) -> Estimate:
     Source: SalUn, `generate_mask`: evaluation mode, all parameters ranked together.
     """
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
-        return largest(absolute_gradient(member, "forget"), fraction), member.statistics
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
+        return largest(absolute_gradient(member, "forget"), fraction), member.model_state
 
-    return Estimate(compute, {"forget": Reads("forget", batch, shuffle=False)})
+    return Estimate(compute, {"forget": StreamSpec("forget", batch, shuffle=False)})
 
 
 def saliency(method: Method, fraction: Scalar = 0.5, restore: bool = True, batch: int = 0) -> Method:
@@ -165,12 +175,12 @@ def more_important(forget: Tree, retain: Tree) -> Tree:
 def importance_mask(batch: int = 0) -> Estimate:
     """`more_important` of the mean squared batch gradients of forget and retained set, in evaluation mode."""
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
         fixed = member._replace(mode="eval")
         forget, retain = (dampening.importance(fixed, name)[0] for name in ("forget", "retain"))
-        return more_important(forget, retain), member.statistics
+        return more_important(forget, retain), member.model_state
 
-    return Estimate(compute, {name: Reads(name, batch, shuffle=False) for name in ("forget", "retain")})
+    return Estimate(compute, {name: StreamSpec(name, batch, shuffle=False) for name in ("forget", "retain")})
 
 
 def sfron(lr: float = 0.01, epochs: int = 5, iterations: int = 0, every: int = 1, alpha: float = 40.0,
@@ -208,15 +218,15 @@ def sfron(lr: float = 0.01, epochs: int = 5, iterations: int = 0, every: int = 1
         transform = transforms.adamw(lr, weight_decay, falling)
     floor = 0.0 if compat == "faithful" else 1e-4
 
-    def ascent(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
+    def ascent(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         batch = batches["forget"]
         values = losses.row_cross_entropy(outputs["forget"], batch.labels)
         batch = batch._replace(weights=losses.row_weights(batch))
-        return -alpha * falling(now.clock) * adaptive(values, batch, floor=floor)
+        return -alpha * falling(context.step_info) * adaptive(values, batch, floor=floor)
 
     limited = optax.chain(transforms.masked_gradients(), transforms.clip_by_global_norm(clip))
-    moves = (Move(ascent, ("forget",), every, limited), Move(descent.retain_loss, ("retain",)))
-    reads = {"retain": Reads("retain", batch), "forget": Reads("forget", batch, carried_on=True)}
+    moves = (GradientStep(ascent, ("forget",), every, limited), GradientStep(descent.retain_loss, ("retain",)))
+    reads = {"retain": StreamSpec("retain", batch), "forget": StreamSpec("forget", batch, continue_across_epochs=True)}
     found = {"mask": importance_mask(batch)}
     return Method((Phase(transform, moves, reads, epochs, iterations, found),), "recalibrate")
 
@@ -230,16 +240,19 @@ def sfron_plain(lr: float = 0.01, epochs: int = 5, every: int = 1, fraction: flo
     ascent has no limit: on digits twice the default rate costs 6 points of accuracy; to forget a class takes 0.05.
     Published: every = 5.
     """
-    moves = (Move(descent.forget_ascent, ("forget",), every), Move(descent.retain_loss, ("retain",)))
+    moves = (GradientStep(descent.forget_ascent, ("forget",), every), GradientStep(descent.retain_loss, ("retain",)))
     is_faithful = compat == "faithful"
-    reads = {"retain": Reads("retain", batch), "forget": Reads("forget", batch, carried_on=not is_faithful)}
+    reads = {
+        "retain": StreamSpec("retain", batch),
+        "forget": StreamSpec("forget", batch, continue_across_epochs=not is_faithful),
+    }
     phase = Phase(transforms.sgd(lr), moves, reads, min(epochs, 1) if is_faithful else epochs)
     later = dataclasses.replace(phase, same_optimizer=True)
     phases = (phase, *[later] * (epochs - 1)) if is_faithful else (phase,)
     return saliency(Method(phases, "recalibrate"), fraction, batch=batch)
 
 
-def curvature(member: Member, samples: Samples, directions: int = 10, step: float = 1e-3) -> jax.Array:
+def curvature(member: EstimateContext, samples: Samples, directions: int = 10, step: float = 1e-3) -> jax.Array:
     """[B] curvature of the loss around every input: a proxy of memorisation, higher = more memorised.
 
     Mean over random directions v of signs of |gradient(x + step v) - gradient(x)|^2 / step^2, gradients by the input,
@@ -248,7 +261,7 @@ def curvature(member: Member, samples: Samples, directions: int = 10, step: floa
 
     def gradient(inputs: jax.Array) -> jax.Array:
         def total(inputs: jax.Array) -> jax.Array:
-            logits, _ = network.forward(member.network, member.params, member.statistics, inputs)
+            logits, _ = network.forward(member.network, member.params, member.model_state, inputs)
             return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, samples.labels))
 
         return jax.grad(total)(inputs)
@@ -282,7 +295,7 @@ def thirds(scores: jax.Array, is_own: jax.Array) -> jax.Array:
 def most_memorised(directions: int = 10, step: float = 1e-3) -> Estimate:
     """[N_all] bool: the third of the forget rows with the highest curvature of the original model."""
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
         original, stream = at_original(member), member.streams["forget"]
 
         def update(total: jax.Array, samples: Samples, key: jax.Array) -> jax.Array:
@@ -293,9 +306,9 @@ def most_memorised(directions: int = 10, step: float = 1e-3) -> Estimate:
         table = passes.fold(original, "forget", jnp.zeros(member.forget.shape), update)
         rows = jnp.asarray(stream.rows)
         part = thirds(table[rows], jnp.asarray(stream.weights) > 0)
-        return jnp.zeros(member.forget.shape, bool).at[rows].max(part == 2), member.statistics
+        return jnp.zeros(member.forget.shape, bool).at[rows].max(part == 2), member.model_state
 
-    return Estimate(compute, {"forget": Reads("forget", shuffle=False)}, cost=directions + 1.0)
+    return Estimate(compute, {"forget": StreamSpec("forget", shuffle=False)}, cost=directions + 1.0)
 
 
 def rum(lr: float = 0.01, epochs: int = 5, lr_relabel: float = 1e-3, epochs_relabel: int = 3, fraction: float = 0.5,
@@ -316,13 +329,13 @@ def rum(lr: float = 0.01, epochs: int = 5, lr_relabel: float = 1e-3, epochs_rela
     """
     tuned = descent.finetune(lr, epochs, batch=batch).phases
     (forgets,) = salun(lr_relabel, epochs_relabel, fraction, "adam", batch=batch).phases
-    (stream,) = forgets.reads
+    (stream,) = forgets.stream_specs
 
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
+    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         batch = batches[stream]
-        where = ~batch.is_forget | now.estimates["chosen"][batch.rows]
+        where = ~batch.is_forget | context.estimates["chosen"][batch.rows]
         return losses.cross_entropy(outputs[stream], batch, where)
 
     found = {"chosen": most_memorised(directions), **forgets.estimates}
-    last = dataclasses.replace(forgets, moves=(Move(objective),), estimates=found)
+    last = dataclasses.replace(forgets, gradient_steps=(GradientStep(objective),), estimates=found)
     return Method((*tuned, last), "recalibrate")

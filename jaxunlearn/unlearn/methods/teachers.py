@@ -17,16 +17,16 @@ from jaxunlearn import checks, errors, population, trees
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import (
     Estimate,
-    Member,
+    EstimateContext,
+    GradientStep,
+    MemberRows,
     Method,
-    Move,
-    Now,
     Phase,
-    Pools,
-    Reads,
     Samples,
-    Saved,
+    SavedState,
     Scalar,
+    StepContext,
+    StreamSpec,
 )
 from jaxunlearn.unlearn.blocks import losses, passes, schedules, transforms
 
@@ -57,12 +57,12 @@ def two_teachers(
     return loss / student.shape[-1] if per_class else loss
 
 
-def forget_and_share(share: float) -> Callable[[Pools], np.ndarray]:
+def forget_and_share(share: float) -> Callable[[MemberRows], np.ndarray]:
     """Rows: the forget set, and a random share of the retained ones; share 0 = as many as there are to forget."""
 
-    def rows(pools: Pools) -> np.ndarray:
-        wanted = round(share * len(pools.retain)) if share else len(pools.forget)
-        return np.concatenate([pools.forget, pools.rng.permutation(pools.retain)[:wanted]])
+    def rows(member_rows: MemberRows) -> np.ndarray:
+        wanted = round(share * len(member_rows.retain)) if share else len(member_rows.forget)
+        return np.concatenate([member_rows.forget, member_rows.rng.permutation(member_rows.retain)[:wanted]])
 
     return rows
 
@@ -89,13 +89,13 @@ def bad_teacher(
     share 0, 1e-4.
     """
 
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        bad, good = now.teachers["bad"]["both"], now.teachers["good"]["both"]
+    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
+        bad, good = context.teachers["bad"]["both"], context.teachers["good"]["both"]
         return two_teachers(outputs["both"], bad, good, batches["both"], temperature, per_class)
 
-    reads = {"both": Reads(forget_and_share(share), batch)}
+    reads = {"both": StreamSpec(forget_and_share(share), batch)}
     teachers = {"bad": "fresh", "good": "original"}
-    phase = Phase(transforms.adam(lr), (Move(objective),), reads, epochs, teachers=teachers)
+    phase = Phase(transforms.adam(lr), (GradientStep(objective),), reads, epochs, teachers=teachers)
     return Method((phase,), "recalibrate")
 
 
@@ -162,9 +162,9 @@ def scrub(
     else:
         descent = transforms.adam(lr, weight_decay, schedule)
 
-    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
+    def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         student, samples = outputs["both"], batches["both"]
-        teacher, is_retain = now.teachers["original"]["both"], ~samples.is_forget
+        teacher, is_retain = context.teachers["original"]["both"], ~samples.is_forget
         away = distillation(student, teacher, samples, temperature, samples.is_forget)
         near = distillation(student, teacher, samples, temperature, is_retain)
         return gamma * losses.cross_entropy(student, samples, is_retain) + beta * near - away
@@ -173,11 +173,11 @@ def scrub(
         rows = ("forget", "retain") if first < passes_away else "retain"
         return Phase(
             descent,
-            (Move(objective),),
-            {"both": Reads(rows, batch)},
+            (GradientStep(objective),),
+            {"both": StreamSpec(rows, batch)},
             count,
             teachers={"original": "original"},
-            keep=keep,
+            save_as=keep,
             same_optimizer=first > 0,
             first_epoch=first,
         )
@@ -192,7 +192,7 @@ def scrub(
     return Method(stages, "recalibrate")
 
 
-def held_out_alike(pools: Pools) -> np.ndarray:
+def held_out_alike(member_rows: MemberRows) -> np.ndarray:
     """Held-out rows, of each class as many as are to be forgotten if there are so many; of any class if none has one.
 
     Of texts, a class is a group (author, document).
@@ -200,27 +200,27 @@ def held_out_alike(pools: Pools) -> np.ndarray:
     Raises:
       ConfigError: no held-out rows.
     """
-    if not len(pools.validation):
+    if not len(member_rows.validation):
         raise errors.ConfigError(
             "rewinding compares the error on the forget set with that on held-out rows, and there are none. "
             "Give the run population rows, or set rewind = false."
         )
-    shuffled = pools.rng.permutation(pools.validation)
-    of_class = pools.labels[shuffled]
+    shuffled = member_rows.rng.permutation(member_rows.validation)
+    of_class = member_rows.labels[shuffled]
     found = [
         shuffled[of_class == label][:count]
-        for label, count in zip(*np.unique(pools.labels[pools.forget], return_counts=True), strict=True)
+        for label, count in zip(*np.unique(member_rows.labels[member_rows.forget], return_counts=True), strict=True)
     ]
     rows = np.concatenate(found) if found else shuffled[:0]
-    return rows if len(rows) else shuffled[: len(pools.forget)]
+    return rows if len(rows) else shuffled[: len(member_rows.forget)]
 
 
-def error(member: Member, saved: Saved, name: str) -> jax.Array:
+def error(member: EstimateContext, saved: SavedState, name: str) -> jax.Array:
     """Share of wrong answers of a saved state on one stream, in evaluation mode."""
 
     def update(total: tuple[jax.Array, jax.Array], samples: Samples, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         del key
-        logits, _ = network.forward(member.network, saved.params, saved.statistics, samples.inputs, samples.weights)
+        logits, _ = network.forward(member.network, saved.params, saved.model_state, samples.inputs, samples.weights)
         right, number = population.right_answers(logits, samples.labels, samples.weights)
         return total[0] + number - right, total[1] + number
 
@@ -237,18 +237,21 @@ def rewinding(kept: tuple[str, ...], batch: int = 0) -> Phase:
     Source: Kurmanji et al. 2023, section 3.2 (SCRUB+R).
     """
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
-        saved = [member.memory[name] for name in kept]
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
+        saved = [member.saved_states[name] for name in kept]
         wanted = error(member, saved[-1], "held_out")
-        states = trees.stack([(one.params, one.statistics) for one in saved])
-        found = jax.lax.map(lambda state: error(member, Saved(state[0], state[1], None), "forget"), states)
+        states = trees.stack([(one.params, one.model_state) for one in saved])
+        found = jax.lax.map(lambda state: error(member, SavedState(state[0], state[1], None), "forget"), states)
         return trees.take(states, jnp.argmin(jnp.abs(found - wanted)))
 
     def change(params: Tree, *, estimates: Mapping[str, Tree], **extras: Any) -> Tree:
         del params, extras
         return estimates["chosen"]
 
-    reads = {"forget": Reads("forget", batch, shuffle=False), "held_out": Reads(held_out_alike, batch, shuffle=False)}
+    reads = {
+        "forget": StreamSpec("forget", batch, shuffle=False),
+        "held_out": StreamSpec(held_out_alike, batch, shuffle=False),
+    }
     # Forward passes: as many as states over the forget set, one over as many held-out rows.
     estimate = Estimate(compute, reads, cost=(len(kept) + 1) / 6)
-    return Phase(transforms.edit(change), estimates={"chosen": estimate})
+    return Phase(transforms.one_shot(change), estimates={"chosen": estimate})

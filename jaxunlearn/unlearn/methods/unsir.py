@@ -16,7 +16,18 @@ import optax
 
 from jaxunlearn import keys
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Now, Phase, Pools, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    GradientStep,
+    MemberRows,
+    Method,
+    Phase,
+    Samples,
+    Scalar,
+    StepContext,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.blocks import losses, transforms
 from jaxunlearn.unlearn.methods import descent
@@ -25,16 +36,16 @@ Tree = Any
 
 
 def noise_loss(
-    net: Network, params: Tree, statistics: Tree, noise: jax.Array, classes: jax.Array, penalty: Scalar = 0.1
+    net: Network, params: Tree, model_state: Tree, noise: jax.Array, classes: jax.Array, penalty: Scalar = 0.1
 ) -> jax.Array:
     """-CE(noise [n, ...], classes [n]) + penalty * mean over n of the sum of squares; evaluation mode."""
-    logits, _ = network.forward(net, params, statistics, noise)
+    logits, _ = network.forward(net, params, model_state, noise)
     error = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, classes))
     return penalty * jnp.mean(jnp.sum(jnp.square(noise).reshape(len(noise), -1), 1)) - error
 
 
 def learned_noise(
-    net: Network, params: Tree, statistics: Tree, start: jax.Array, classes: jax.Array, steps: int = 25,
+    net: Network, params: Tree, model_state: Tree, start: jax.Array, classes: jax.Array, steps: int = 25,
     rate: Scalar = 0.1, penalty: Scalar = 0.1,
 ) -> jax.Array:  # fmt: skip
     """[n, ...] images after so many steps of Adam on `noise_loss` from `start`, with the model fixed."""
@@ -42,7 +53,7 @@ def learned_noise(
 
     def move(carry: tuple[jax.Array, Tree], _: None) -> tuple[tuple[jax.Array, Tree], None]:
         noise, state = carry
-        gradient = jax.grad(lambda noise: noise_loss(net, params, statistics, noise, classes, penalty))(noise)
+        gradient = jax.grad(lambda noise: noise_loss(net, params, model_state, noise, classes, penalty))(noise)
         change, state = optimizer.update(gradient, state)
         return (optax.apply_updates(noise, change), state), None
 
@@ -59,10 +70,10 @@ def noise(images: int = 32, steps: int = 25, rate: Scalar = 0.1, penalty: Scalar
     """{"inputs": [images, ...], "labels": [images], "statistics"}: noise for the classes of the forget rows.
 
     The classes take turns over the images, so that each has at least one if there are enough images; a forgotten class
-    gets them all, as published. `statistics` are the model's own: with them the noise is read in evaluation mode.
+    gets them all, as published. `model_state` are the model's own: with them the noise is read in evaluation mode.
     """
 
-    def compute(member: Member) -> tuple[Tree, Tree]:
+    def compute(member: EstimateContext) -> tuple[Tree, Tree]:
         stream, net = member.streams["forget"], member.network
         labels = member.data.labels[jnp.asarray(stream.rows)]
         own = jnp.asarray(stream.weights) > 0
@@ -71,32 +82,32 @@ def noise(images: int = 32, steps: int = 25, rate: Scalar = 0.1, penalty: Scalar
         blank = jnp.zeros((images, *net.example.shape), net.example.dtype)
         shape = jax.eval_shape(lambda: net.prepare(blank, member.key, False)).shape
         start = jax.random.normal(keys.stream(member.key, "noise"), shape)
-        found = learned_noise(net, member.params, member.statistics, start, classes, steps, rate, penalty)
-        return {"inputs": found, "labels": classes, "statistics": member.statistics}, member.statistics
+        found = learned_noise(net, member.params, member.model_state, start, classes, steps, rate, penalty)
+        return {"inputs": found, "labels": classes, "statistics": member.model_state}, member.model_state
 
     # The forget rows are read for their labels alone; gradients are those of the noise.
-    return Estimate(compute, {"forget": Reads("forget", shuffle=False)}, cost=lambda rows, classes: steps * images)
+    return Estimate(compute, {"forget": StreamSpec("forget", shuffle=False)}, cost=lambda rows, classes: steps * images)
 
 
-def impair_loss(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
+def impair_loss(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
     """Mean cross entropy over the rows of "retain" and all noise images together.
 
     The noise is read in evaluation mode with the statistics it was made with: a batch of noise has none that matter.
     """
-    made, batch = now.estimates["noise"], batches["retain"]
-    logits, _ = network.forward(now.network, now.params, made["statistics"], made["inputs"])
+    made, batch = context.estimates["noise"], batches["retain"]
+    logits, _ = network.forward(context.network, context.params, made["statistics"], made["inputs"])
     on_noise = jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, made["labels"]))
     images, rows = len(made["labels"]), jnp.sum(batch.weights)
     return (rows * losses.cross_entropy(outputs["retain"], batch) + on_noise) / (rows + images)
 
 
 def first_of_each_class(count: int) -> Any:
-    """Rows for `Reads`: at most `count` retained rows of every class, the first ones."""
+    """Rows for `StreamSpec`: at most `count` retained rows of every class, the first ones."""
 
-    def rows(pools: Pools) -> np.ndarray:
-        labels = pools.labels[pools.retain]
+    def rows(member_rows: MemberRows) -> np.ndarray:
+        labels = member_rows.labels[member_rows.retain]
         chosen = [np.flatnonzero(labels == one)[:count] for one in np.unique(labels)]
-        return pools.retain[np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))]
+        return member_rows.retain[np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))]
 
     return rows
 
@@ -126,8 +137,8 @@ def unsir(lr: float = 3e-3, lr_repair: float = 3e-3, epochs: int = 1, steps: int
     Without retained rows nothing is done.
     """
     rows = first_of_each_class(per_class)
-    reads, later = {"retain": Reads(rows, batch)}, {"retain": Reads(rows, batch_repair)}
+    reads, later = {"retain": StreamSpec(rows, batch)}, {"retain": StreamSpec(rows, batch_repair)}
     found = {"noise": noise(images, steps, rate, penalty)}
-    impair = Phase(transforms.adam(lr), (Move(impair_loss),), reads, epochs, estimates=found)
-    repair = Phase(transforms.adam(lr_repair), (Move(descent.retain_loss),), later, epochs)
+    impair = Phase(transforms.adam(lr), (GradientStep(impair_loss),), reads, epochs, estimates=found)
+    repair = Phase(transforms.adam(lr_repair), (GradientStep(descent.retain_loss),), later, epochs)
     return Method((impair, repair), "recalibrate")

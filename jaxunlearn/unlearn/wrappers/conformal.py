@@ -1,7 +1,7 @@
 """The conformal-guided loss: pushes the true label of samples to forget out of the model's prediction set.
 
-    conformal(finetune(...), lamda=0.085)       a method -> the same method with the loss added
-    L = L_base + lamda * mean max(0, q_hat - (1 - p_y) + delta)        over samples to forget, with their true labels
+    conformal(finetune(...), lam=0.085)       a method -> the same method with the loss added
+    L = L_base + lam * mean max(0, q_hat - (1 - p_y) + delta)        over samples to forget, with their true labels
 
 q_hat is the conformal threshold (`metrics/conformal`) of the current model on calibration rows, computed anew at the
 start of every epoch, in evaluation mode and without gradient: a label whose non-conformity 1 - p_y exceeds q_hat by
@@ -30,16 +30,16 @@ from jaxunlearn.metrics.conformal import conformal as prediction
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import (
     Estimate,
-    Member,
+    EstimateContext,
+    GradientStep,
+    MemberRows,
     Method,
-    Move,
-    Now,
     Objective,
     Phase,
-    Pools,
-    Reads,
     Samples,
     Scalar,
+    StepContext,
+    StreamSpec,
 )
 from jaxunlearn.unlearn.blocks import passes
 
@@ -77,7 +77,7 @@ def hinge(logits: jax.Array, batch: Samples, q_hat: Scalar, delta: Scalar = 0.01
 
 def conformal(
     method: Method,
-    lamda: float = 0.085,
+    lam: float = 0.085,
     delta: float = 0.01,
     alpha: float = 0.05,
     pairwise: bool = False,
@@ -92,7 +92,7 @@ def conformal(
 
     Args:
       method: any method with gradient steps.
-      lamda: weight of the loss; 0 = the method as it is. Published: 0.5, pairwise; per sample 0.085 is of about the
+      lam: weight of the loss; 0 = the method as it is. Published: 0.5, pairwise; per sample 0.085 is of about the
         same strength for 10 classes and 13 rows to forget per step.
       delta: margin beyond the threshold.
       alpha: level of the threshold.
@@ -112,7 +112,9 @@ def conformal(
         raise errors.ConfigError("the alpha of the conformal loss decides about a rank; it cannot be swept.")
     (alpha,) = prediction.check_alphas(alpha)
     following = [*(phase.start for phase in method.phases[1:]), "current"]
-    guided = [bool(phase.moves) and start == "current" for phase, start in zip(method.phases, following, strict=True)]
+    guided = [
+        bool(phase.gradient_steps) and start == "current" for phase, start in zip(method.phases, following, strict=True)
+    ]
     if not any(guided):
         raise errors.ConfigError(
             "it takes no gradient steps: there is no loss to which the conformal one could be added."
@@ -124,13 +126,13 @@ def conformal(
 
     def wrapped(phase: Phase) -> Phase:
         # A move that names no streams answers for all of the phase: not for the added one.
-        moves = [move._replace(streams=move.streams or tuple(phase.reads)) for move in phase.moves]
-        moves[-1] = _joined(moves[-1], lamda, delta, pairwise)
+        moves = [move._replace(streams=move.streams or tuple(phase.stream_specs)) for move in phase.gradient_steps]
+        moves[-1] = _joined(moves[-1], lam, delta, pairwise)
         return dataclasses.replace(
             phase,
-            moves=tuple(moves),
+            gradient_steps=tuple(moves),
             mode="eval" if eval_mode else phase.mode,
-            reads={**phase.reads, STREAM: Reads("forget", batch)},
+            stream_specs={**phase.stream_specs, STREAM: StreamSpec("forget", batch)},
             every_epoch={**phase.every_epoch, THRESHOLD: estimate},
         )
 
@@ -138,23 +140,24 @@ def conformal(
     return dataclasses.replace(method, phases=tuple(wrapped(phase) if is_one else phase for phase, is_one in pairs))
 
 
-def calibration_rows(alpha: float, count: int = 0) -> Reads:
+def calibration_rows(alpha: float, count: int = 0) -> StreamSpec:
     """The held-out rows that the threshold is computed on: those of (sub)classes that are still trained on.
 
     `count` test rows, or for 0 all population rows. Reading them raises a ConfigError where they are too few for alpha.
     """
 
-    def rows(pools: Pools) -> np.ndarray:
-        source = pools.test if count else pools.validation
-        kinds = pools.kinds if len(pools.kinds) else pools.labels
-        found = source[np.isin(kinds[source], np.unique(kinds[pools.retain]))]
+    def rows(member_rows: MemberRows) -> np.ndarray:
+        source = member_rows.test if count else member_rows.validation
+        kinds = member_rows.kinds if len(member_rows.kinds) else member_rows.labels
+        found = source[np.isin(kinds[source], np.unique(kinds[member_rows.retain]))]
         if count > len(found):
             raise errors.ConfigError(
-                f"unlearn.conformal.calibration = {count}, but there are {len(found)} test rows of retained classes. "
+                f"unlearn.conformal.calibration_rows = {count}, but there are {len(found)} test rows of retained "
+                "classes. "
                 "Lower it, or set 0 for the population rows."
             )
         if count:
-            found = pools.rng.permutation(found)[:count]
+            found = member_rows.rng.permutation(found)[:count]
         if len(found) < prediction.smallest_calibration(alpha):
             raise errors.ConfigError(
                 f"the conformal loss with alpha = {alpha} needs at least {prediction.smallest_calibration(alpha)} "
@@ -162,18 +165,18 @@ def calibration_rows(alpha: float, count: int = 0) -> Reads:
             )
         return found
 
-    return Reads(rows, _ROWS, shuffle=False)
+    return StreamSpec(rows, _ROWS, shuffle=False)
 
 
-def _threshold(member: Member, alpha: float) -> tuple[jax.Array, Tree]:
+def _threshold(member: EstimateContext, alpha: float) -> tuple[jax.Array, Tree]:
     """q_hat of one member, float32 scalar."""
-    reads, stream = member.reads[STREAM], member.streams[STREAM]
+    reads, stream = member.stream_specs[STREAM], member.streams[STREAM]
     length = -(-stream.rows.shape[0] // reads.batch) * reads.batch
 
     def update(total: tuple[jax.Array, jax.Array], samples: Samples, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         scores, place = total
         logits, _ = network.forward(
-            member.network, member.params, member.statistics, samples.inputs, samples.weights, "eval"
+            member.network, member.params, member.model_state, samples.inputs, samples.weights, "eval"
         )
         own = jnp.where(samples.weights > 0, prediction.own_scores(logits, samples.labels), jnp.inf)
         return jax.lax.dynamic_update_slice(scores, own, (place,)), place + reads.batch
@@ -182,16 +185,16 @@ def _threshold(member: Member, alpha: float) -> tuple[jax.Array, Tree]:
     # Ranks are whole numbers worked out on the host for every possible number of rows.
     places = jnp.asarray([prediction.rank_of(n, alpha) if n else 0 for n in range(length + 1)], jnp.int32)
     read = passes.count(member, STREAM).astype(jnp.int32)
-    return prediction.quantiles(scores, places[read]), member.statistics
+    return prediction.quantiles(scores, places[read]), member.model_state
 
 
-def _joined(move: Move, lamda: Scalar, delta: Scalar, pairwise: bool) -> Move:
+def _joined(move: GradientStep, lam: Scalar, delta: Scalar, pairwise: bool) -> GradientStep:
     """The move with the loss added to its objective, or to the part of it that forgets."""
 
     def added(objective: Objective) -> Objective:
-        def both(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-            own = hinge(outputs[STREAM], batches[STREAM], now.estimates[THRESHOLD], delta, pairwise)
-            return objective(outputs, batches, now) + lamda * own
+        def both(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
+            own = hinge(outputs[STREAM], batches[STREAM], context.estimates[THRESHOLD], delta, pairwise)
+            return objective(outputs, batches, context) + lam * own
 
         return both
 

@@ -19,7 +19,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import checks, errors
-from jaxunlearn.unlearn.base.method import Method, Move, Now, Objective, Phase, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import (
+    GradientStep,
+    Method,
+    Objective,
+    Phase,
+    Samples,
+    Scalar,
+    StepContext,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.blocks import transforms
 from jaxunlearn.unlearn.methods import descent
 from jaxunlearn.unlearn.wrappers import over_unlearning
@@ -84,8 +93,14 @@ def chosen_features(features: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def with_orthogonality(
-    move: Move, stream: str, form: str, places: tuple[int, ...], gamma: Scalar, weight: Scalar, factor: Scalar = 1.0
-) -> Move:
+    move: GradientStep,
+    stream: str,
+    form: str,
+    places: tuple[int, ...],
+    gamma: Scalar,
+    weight: Scalar,
+    factor: Scalar = 1.0,
+) -> GradientStep:
     """The move with its objective times `weight`, and gamma times the orthogonality of a stream's features, added.
 
     Args:
@@ -99,15 +114,15 @@ def with_orthogonality(
     """
     objective: Objective = move.objective  # type: ignore[assignment]
 
-    def both(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        batch, features = batches[stream], now.features[stream]
+    def both(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
+        batch, features = batches[stream], context.features[stream]
         weights = jnp.where(batch.is_forget, batch.weights, 0.0)
         _check_places(places, len(features.current))
         if form == "class":
             apart = [gram(features.current[place], weights) for place in places]
         else:
             apart = [pair(features.current[place], features.original[place], weights) for place in places]
-        return factor * (weight * objective(outputs, batches, now) + gamma * sum(apart))
+        return factor * (weight * objective(outputs, batches, context) + gamma * sum(apart))
 
     return move._replace(objective=both, features=(*move.features, stream))
 
@@ -170,21 +185,21 @@ def orthogonal(
     places = chosen_features(features)
     if len(epochs) != len(factors):
         raise errors.ConfigError(f"epochs {epochs} and factors {factors} of the stages of Replay differ in number.")
-    steps = [bool(phase.moves) for phase in method.phases]
+    steps = [bool(phase.gradient_steps) for phase in method.phases]
     if not any(steps) or method.fixed_loss:
         raise errors.ConfigError("it takes no gradient steps of its own, to whose loss orthogonality could be added.")
 
     def driven_apart(phase: Phase) -> Phase:
-        move, stream = phase.moves[-1], next(iter(phase.reads))
+        move, stream = phase.gradient_steps[-1], next(iter(phase.stream_specs))
         if isinstance(move.objective, Mapping):
             raise errors.ConfigError("it takes gradients of several losses one by one; orthogonality joins one loss.")
-        streams = move.streams or tuple(phase.reads)
+        streams = move.streams or tuple(phase.stream_specs)
         move = with_orthogonality(
             move._replace(streams=streams), stream, form, places, gamma, weight, 1.0 if replay else JOINT
         )
         if replay:
-            return dataclasses.replace(phase, moves=(*phase.moves[:-1], move))
-        return _joint(dataclasses.replace(phase, moves=(*phase.moves[:-1], move)), l1, batch)
+            return dataclasses.replace(phase, gradient_steps=(*phase.gradient_steps[:-1], move))
+        return _joint(dataclasses.replace(phase, gradient_steps=(*phase.gradient_steps[:-1], move)), l1, batch)
 
     phases = tuple(driven_apart(phase) if is_one else phase for phase, is_one in zip(method.phases, steps, strict=True))
     method = dataclasses.replace(method, phases=phases)
@@ -202,16 +217,16 @@ def orthogonal(
 
 def _joint(phase: Phase, l1: Scalar, batch: int) -> Phase:
     """The phase with the cross entropy of retained batches and an L1 penalty in the last move's loss."""
-    move = phase.moves[-1]
+    move = phase.gradient_steps[-1]
     objective: Objective = move.objective  # type: ignore[assignment]
 
-    def all_of_it(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], now: Now) -> jax.Array:
-        return objective(outputs, batches, now) + JOINT * descent.retain_loss(outputs, batches, now)
+    def all_of_it(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
+        return objective(outputs, batches, context) + JOINT * descent.retain_loss(outputs, batches, context)
 
     move = move._replace(objective=all_of_it, streams=(*move.streams, "retain"))
     return dataclasses.replace(
         phase,
-        moves=(*phase.moves[:-1], move),
-        reads={**phase.reads, "retain": Reads("retain", batch)},
+        gradient_steps=(*phase.gradient_steps[:-1], move),
+        stream_specs={**phase.stream_specs, "retain": StreamSpec("retain", batch)},
         transform=optax.chain(transforms.add_l1(JOINT * l1), phase.transform),
     )

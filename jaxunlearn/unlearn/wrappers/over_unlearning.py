@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from jaxunlearn.unlearn.base.method import Builder, Method, Move, Phase, Reads, Scalar
+from jaxunlearn.unlearn.base.method import Builder, GradientStep, Method, Phase, Scalar, StreamSpec
 from jaxunlearn.unlearn.blocks import labels, schedules, transforms
 from jaxunlearn.unlearn.methods import descent, relabelling, teachers
 from jaxunlearn.unlearn.methods.importance import dampening, influence
@@ -56,9 +56,9 @@ def replay(
       schedule: factors on the rate.
       optimizer: one of `descent.OPTIMIZERS`.
     """
-    stepper = descent.stepper(optimizer, lr, momentum, weight_decay, schedule)
+    stepper = descent.make_optimizer(optimizer, lr, momentum, weight_decay, schedule)
     transform = optax.chain(transforms.add_l1(l1), stepper)
-    return Phase(transform, (Move(descent.retain_loss),), {"retain": Reads("retain", batch)}, epochs)
+    return Phase(transform, (GradientStep(descent.retain_loss),), {"retain": StreamSpec("retain", batch)}, epochs)
 
 
 def followed(method: Method, phases: tuple[Phase, ...]) -> Method:
@@ -66,7 +66,7 @@ def followed(method: Method, phases: tuple[Phase, ...]) -> Method:
 
     def in_own_mode(phase: Phase) -> Phase:
         # Edits of methods that leave BatchNorm alone are computed in evaluation mode, whatever the policy of the whole.
-        is_own = method.bn == "frozen" and not phase.moves
+        is_own = method.bn == "frozen" and not phase.gradient_steps
         return dataclasses.replace(phase, mode="eval") if is_own and not phase.mode else phase
 
     first = tuple(in_own_mode(phase) for phase in method.phases)
@@ -130,8 +130,8 @@ def false_labels(
 
     Source: OUR v1 `amnesiac_our`; the first phase of v2's `orthogonality`.
     """
-    stepper = descent.stepper(optimizer, lr, 0.0, weight_decay, schedules.constant)
-    reads = Reads("forget", batch, labels=labels.uniform if fresh else labels.wrong, fresh_labels=fresh)
+    stepper = descent.make_optimizer(optimizer, lr, 0.0, weight_decay, schedules.constant)
+    reads = StreamSpec("forget", batch, labels=labels.uniform if fresh else labels.wrong, fresh_labels=fresh)
     return Method((relabelling.training(stepper, reads, epochs, "forget"),), "recalibrate")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxunlearn import data, keys, population, settings
 from jaxunlearn.data.formats import arrays
 from jaxunlearn.models import build, cost
-from jaxunlearn.population import capacity, lift, training
+from jaxunlearn.population import capacity, executor, training
 from jaxunlearn.records import Dataset
 from jaxunlearn.runs import experiments
 
@@ -149,7 +149,7 @@ def _member(made: Network, conv: str) -> tuple[Callable[[Any, Any], Any], Any, A
     constants = {"learning_rate": jnp.float32(1e-3), "weight_decay": jnp.float32(0.0)}
 
     def step(state: Any, batch: population.Batch) -> Any:
-        now = population.Clock(jnp.int32(0), jnp.float32(0.0), jnp.int32(0))
+        now = population.StepInfo(jnp.int32(0), jnp.float32(0.0), jnp.int32(0))
         return task.step(state, {"train": batch}, now, keys.root(0), constants)[0]
 
     return step, jax.jit(task.init)(keys.root(0)), batch
@@ -192,12 +192,12 @@ def epoch(
     made = make_network(**network)
     arithmetic, batch = network["arithmetic"], made.settings.train.batch
     with precision(arithmetic):
-        job, resident, lifting = _job(made, steps, members, mapping, conv)
+        job, resident, member_mapping = _job(made, steps, members, mapping, conv)
         begun = time.perf_counter()
-        program = training.compile_epoch(job, resident, lifting)
+        program = training.compile_epoch(job, resident, member_mapping)
         compile_seconds = time.perf_counter() - begun
     before = peak_bytes()
-    epochs = training.train(job, resident, _FOREVER, lifting, program=program)
+    epochs = training.train(job, resident, _FOREVER, member_mapping, program=program)
     times = clock.windows(lambda: next(epochs), pace, _nothing)
     counts = programs.step_of(program.call.as_text())  # type: ignore[attr-defined]
     facts = {"members": members, "mapping": mapping, "conv": conv, "kernels": counts.kernels,
@@ -224,17 +224,17 @@ def peak_bytes() -> int | None:
 
 
 def _job(made: Network, steps: int, members: int, mapping: str,
-         conv: str) -> tuple[population.Job, population.Resident, population.Lifting]:  # fmt: skip
+         conv: str) -> tuple[population.Job, population.DeviceDataset, population.MemberMapping]:  # fmt: skip
     """A population in which every member passes over `steps` batches per epoch."""
     batch, total = made.settings.train.batch, len(made.dataset.labels)
     task = experiments.build_task(made.settings, made.dataset, conv)
     job, resident = _population(task, made.dataset, members, total, steps * batch, batch, 1e-3, 0.0)
-    return job, resident, lift.make(mapping, members, 1)
+    return job, resident, executor.make_mapping(mapping, members, 1)
 
 
 def _population(
     task: Any, dataset: Dataset, members: int, pool: int, rows: int, batch: int, rate: float, decay: float
-) -> tuple[population.Job, population.Resident]:
+) -> tuple[population.Job, population.DeviceDataset]:
     """Members that train on `rows` random rows of the first `pool`, and the data set on the device."""
     member = np.zeros((members, len(dataset.labels)), bool)
     for i, line in enumerate(member):
@@ -246,7 +246,7 @@ def _population(
         constants={"learning_rate": rate * ones, "weight_decay": decay * ones},
         steps=population.steps_per_epoch(stream, batch),
     )  # fmt: skip
-    return job, population.Resident(np.asarray(dataset.inputs), np.asarray(dataset.labels, np.int32))
+    return job, population.DeviceDataset(np.asarray(dataset.inputs), np.asarray(dataset.labels, np.int32))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -275,19 +275,19 @@ def fast_accuracy(
     own = min(rows, pool)
     on_cpu = jax.default_backend() == "cpu"
     task = experiments.build_task(chosen, dataset, "cpu" if on_cpu else "unrolled")
-    lifting = lift.make("map", 1 if on_cpu else members, 1)
+    member_mapping = executor.make_mapping("map", 1 if on_cpu else members, 1)
     train = chosen.train
     job, resident = _population(task, dataset, members, pool, own, train.batch, train.learning_rate, train.weight_decay)
-    program = training.compile_epoch(job, resident, lifting)
+    program = training.compile_epoch(job, resident, member_mapping)
     ends = []
-    for progress in training.train(job, resident, chosen.train.epochs, lifting, program=program):
+    for progress in training.train(job, resident, chosen.train.epochs, member_mapping, program=program):
         ends.append(time.perf_counter())
         last = progress
     # The first epoch holds the initialisation and its compiling.
     seconds = (ends[-1] - ends[0]) * len(ends) / max(len(ends) - 1, 1)
     variables = training.kept_variables(training.host(last))
     held_out = np.arange(dataset.num_train, len(dataset.labels), dtype=np.int32)
-    answers = population.predict(task, variables, resident.inputs, held_out, lifting)
+    answers = population.predict(task, variables, resident.inputs, held_out, member_mapping)
     right = np.concatenate([logits.argmax(-1) == dataset.labels[held_out[place]] for place, logits in answers], axis=1)
     facts = {"members": members, "rows_per_member": own, "epochs": chosen.train.epochs,
              "train_accuracy": float(last.accuracy.mean())}  # fmt: skip

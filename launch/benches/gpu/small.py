@@ -22,7 +22,7 @@ def members(names: Sequence[str], *, pace: clock.Pace, case: str, cells: dict[st
         if conv == "unrolled" and jax.default_backend() == "cpu":
             conv = "cpu"  # gradients of native convolutions in a loop take minutes there
         problem = populations.build(populations.CASES[case], count)
-        policy = experiments.Policy(mapping, 1, conv, 1)
+        policy = experiments.MappingPolicy(mapping, 1, conv, 1)
         chosen = experiments.with_policy(problem.role.experiment, policy)
         engine = populations.engine(problem._replace(role=problem.role._replace(experiment=chosen)), count)
         seconds = clock.windows(lambda engine=engine: next(engine.epochs), pace, lambda result: None)  # type: ignore[misc]

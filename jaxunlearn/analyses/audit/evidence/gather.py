@@ -63,18 +63,18 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         )
     given = evidence.from_arrays(values)
     options = options_of(settings)
-    if not settings.audit.levels and "levels" in values:
-        options = options._replace(levels=int(values["levels"]))
+    if not settings.audit.interpolation_steps and "levels" in values:
+        options = options._replace(interpolation_steps=int(values["levels"]))
         scores.check_options(options)
     names = scores.names_of(settings.audit.scores)
-    whole = scores.measure(given, options, pairs=scores.needs_pairs(names))
+    whole = scores.signals_pass(given, options, pairs=scores.needs_pairs(names))
     accuracies, doubts, different = _doubts(given, whole)
     saw = np.asarray(values["shadow_saw"], bool) if "shadow_saw" in values else None
     if whole.shadows is not None and len(different) < len(whole.shadows.log_odds):
         whole = scores.choose_shadows(whole, different)
         saw = None if saw is None else saw[different]
     person_names, person = np.unique(values["person"], return_inverse=True) if "person" in values else ((), None)
-    audited = scores.one_case(whole)
+    audited = scores.single_model(whole)
     roles = {GIVEN: audited}
     labels, others = np.asarray(given.labels), given.population_labels
     if "retrained" in values:
@@ -82,11 +82,13 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         if "population_retrained" in values and others is not None:
             population = _one(scores.signals_of(values["population_retrained"], others, options))
         after = _one(scores.signals_of(values["retrained"], labels, options))
-        roles[RETRAINED] = audited._replace(unlearned=after, population_unlearned=population, pairs=None, views=())
+        roles[RETRAINED] = audited._replace(
+            unlearned=after, population_unlearned=population, posterior_pairs=None, views=()
+        )
     if audited.original is not None:
         views = tuple(view._replace(unlearned=view.original) for view in audited.views if view.original is not None)
         before, population = audited.original, audited.population_original
-        roles[ORIGINAL] = scores.Cases(before, before, population, population, views=views)
+        roles[ORIGINAL] = scores.AuditedModels(before, before, population, population, views=views)
     ids = np.asarray(values.get("ids", np.arange(len(labels))))
     forgotten = None if given.forgotten is None else np.asarray(given.forgotten, bool)[None]
     return AuditSignals(
@@ -112,7 +114,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
 
 
 def _doubts(
-    given: Evidence, whole: scores.Measured
+    given: Evidence, whole: scores.AuditSignals
 ) -> tuple[dict[str, plausibility.Accuracy], tuple[str, ...], np.ndarray]:
     """(accuracy of every model, what is strange about the arrays, the shadows that are no copies of others)."""
     accuracies = plausibility.accuracies(given)
@@ -147,7 +149,7 @@ def _one(signals: Signals) -> Signals:
 
 
 def _given_snapshots(
-    values: Mapping[str, np.ndarray], labels: np.ndarray, options: scores.Options, audited: scores.Cases
+    values: Mapping[str, np.ndarray], labels: np.ndarray, options: scores.Options, audited: scores.AuditedModels
 ) -> Snapshots | None:  # fmt: skip
     if "snapshots" not in values:
         return None
@@ -155,7 +157,7 @@ def _given_snapshots(
     lines = np.reshape(values["snapshots"], (trainings * each, *np.shape(values["snapshots"])[2:]))
     after = scores.signals_of(lines, labels, options)
     before = None if audited.original is None else repeated(audited.original, len(lines))
-    return Snapshots(scores.Cases(after, before), each)
+    return Snapshots(scores.AuditedModels(after, before), each)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -206,7 +208,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     population_in = None
     if settings.targets.population_in:
         population_in = _line(_signals(run.logits("population_in"), split.population, options), 0)
-    shared = scores.Measured(
+    shared = scores.AuditSignals(
         labels=labels,
         shadows=_signals(shadow, split.target, options),
         population_shadows=_signals(shadow, split.population, options),
@@ -214,10 +216,10 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         own=own_signals(shadow, options),
         reference=reference,
         reference_member=member,
-        pairs_known=None if known is None else known[0],
-        pairs_forgotten=None if known is None else known[1],
+        posterior_pairs_known=None if known is None else known[0],
+        posterior_pairs_forgotten=None if known is None else known[1],
         views=tuple(
-            scores.Measured(labels, shadows=_signals(run.logits("shadow", view), split.target, options))
+            scores.AuditSignals(labels, shadows=_signals(run.logits("shadow", view), split.target, options))
             for view in views
         ),
     )
@@ -247,8 +249,8 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         signals = signals._replace(snapshots=_snapshots(run, signals))
     if audit.protocol in ELSEWHERE:
         signals = signals._replace(external={
-            name: shared._replace(shadows=target, population_shadows=population, own=own, pairs_known=None,
-                                  pairs_forgotten=None, views=())
+            name: shared._replace(shadows=target, population_shadows=population, own=own, posterior_pairs_known=None,
+                                  posterior_pairs_forgotten=None, views=())
             for name, (target, population, own) in (run.external_shadows(folder, options)
                                                     for folder in audit.shadow_runs)
         })  # fmt: skip
@@ -257,7 +259,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
 
 def _cases(
     run: RecordedRun, name: str, views: tuple[str, ...], options: scores.Options, original: RoleLogits | None
-) -> scores.Cases:
+) -> scores.AuditedModels:
     """The R models of a role, each with its original; `original`: logits for UnLeak's features, or None."""
     split, count = run.split, len(np.asarray(run.split.forget))
     recorded, start = run.logits(name), run.logits(ORIGINAL)
@@ -269,13 +271,13 @@ def _cases(
 
     after, before = pair(split.target)
     population, population_before = pair(split.population)
-    return scores.Cases(
+    return scores.AuditedModels(
         unlearned=after,
         original=before,
         population_unlearned=population,
         population_original=population_before,
-        pairs=None if original is None else _pairs(original, recorded, split),
-        views=tuple(scores.Cases(*pair(split.target, view)) for view in views),
+        posterior_pairs=None if original is None else _pairs(original, recorded, split),
+        views=tuple(scores.AuditedModels(*pair(split.target, view)) for view in views),
     )
 
 
@@ -298,7 +300,7 @@ def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:
     after, others = (_signals(recorded, rows, signals.options) for rows in (run.split.target, run.split.population))
     start, count = signals.roles[ORIGINAL], len(recorded.values)
     before, others_before = of_first(start.original, count), of_first(start.population_original, count)
-    return Snapshots(scores.Cases(after, before, others, others_before), len(recorded.snapshots))
+    return Snapshots(scores.AuditedModels(after, before, others, others_before), len(recorded.snapshots))
 
 
 def _reference(run: RecordedRun, context: Context, options: scores.Options) -> tuple[Signals | None, np.ndarray | None]:

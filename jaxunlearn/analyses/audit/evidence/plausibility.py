@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxunlearn import scores
 from jaxunlearn.records import Evidence
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 
 # Answers that differ by less, relative to 1 + |log-odds|, on every sample are one model's: float16 rounds this far.
 ROUNDING = 1e-3
@@ -75,12 +75,14 @@ def copied(given: int, kept: int, called: str = "shadow") -> str:
     return f"The {given} {called} models are copies of {left}: copies say nothing new and are left out."
 
 
-def foreign(measured: scores.Measured, called: str = "shadow") -> str:
+def foreign(audit_signals: scores.AuditSignals, called: str = "shadow") -> str:
     """The sentence for a shadow, or OUT model, that is the original or the audited model; empty without one."""
     for name in ("original", "unlearned"):
-        model = getattr(measured, name)
-        for number in range(0 if model is None or measured.shadows is None else len(measured.shadows.log_odds)):
-            if apart(_model(measured.shadows, number), model) < ROUNDING:
+        model = getattr(audit_signals, name)
+        for number in range(
+            0 if model is None or audit_signals.shadows is None else len(audit_signals.shadows.log_odds)
+        ):
+            if apart(_model(audit_signals.shadows, number), model) < ROUNDING:
                 return (
                     f"{called[0].upper()}{called[1:]} model {number} answers as `{name}` does, but {called} models "
                     "must never have seen the audited samples: the null is not that of unseen samples."
@@ -111,11 +113,11 @@ def replaced(asked: np.ndarray, outside: np.ndarray) -> np.ndarray:
     return (counts >= FEWEST_ALIKE) & (counts > TIMES_ALIKE * usual)
 
 
-def same_losses(measured: scores.Measured, forgotten: np.ndarray | None) -> str:
+def same_losses(audit_signals: scores.AuditSignals, forgotten: np.ndarray | None) -> str:
     """The sentence for requested texts whose answers were replaced by one value; empty where there are none."""
-    if forgotten is None or measured.shadows is None or measured.unlearned is None:
+    if forgotten is None or audit_signals.shadows is None or audit_signals.unlearned is None:
         return ""
-    asked, outside = np.asarray(measured.unlearned.log_odds), np.asarray(measured.shadows.log_odds)
+    asked, outside = np.asarray(audit_signals.unlearned.log_odds), np.asarray(audit_signals.shadows.log_odds)
     number = int(replaced(asked[forgotten], outside[:, forgotten]).sum())
     if not number:
         return ""
@@ -143,7 +145,7 @@ def doubtful_labels(found: dict[str, Accuracy]) -> list[str]:
         if not groups or any(_fits(one) for one in groups):
             continue
         best = max(groups, key=lambda one: one.each[:, 0].mean())
-        found_rate, any_order = formats.rate(best.each[:, 0].mean()), formats.rate(best.shuffled)
+        found_rate, any_order = number_format.rate(best.each[:, 0].mean()), number_format.rate(best.shuffled)
         said.append(
             f"`{labels}` fit no model: accuracy {found_rate} at best, and labels in any order would give {any_order}. "
             "Are they those of these samples, in this order? Scores read the logit of the true class."

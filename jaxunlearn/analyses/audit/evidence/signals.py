@@ -27,7 +27,7 @@ class Snapshots(NamedTuple):
     `degrees` [K] say how far the training was; None = b / B.
     """
 
-    cases: scores.Cases
+    cases: scores.AuditedModels
     each: int
     degrees: np.ndarray | None = None
 
@@ -73,11 +73,11 @@ class AuditSignals(NamedTuple):
     shown: np.ndarray
     labels: np.ndarray
     forgotten: np.ndarray | None
-    shared: scores.Measured
-    roles: dict[str, scores.Cases]
+    shared: scores.AuditSignals
+    roles: dict[str, scores.AuditedModels]
     audited: tuple[str, ...]
     changes: dict[str, Changes] = {}
-    external: dict[str, scores.Measured] = {}
+    external: dict[str, scores.AuditSignals] = {}
     snapshots: Snapshots | None = None
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
@@ -121,9 +121,9 @@ def options_of(settings: Settings, dataset: str = "", offline_a: float | None = 
     kind = "class" if settings.split.forget.kind in CLASS_KINDS else "set_random"
     options = scores.Options(
         constants=constants,
-        levels=audit.levels or 100,
+        interpolation_steps=audit.interpolation_steps or 100,
         family=audit.family,
-        spread=audit.spread,
+        std=audit.std,
         variance=audit.lira_variance,
         rmia_signal=audit.rmia_signal,
         gamma=audit.rmia_gamma,
@@ -145,7 +145,7 @@ def _token_options(settings: Settings) -> TokenOptions:
         k=audit.min_k,
         surp_k=audit.surp_k,
         surp_entropy=audit.surp_entropy,
-        levels=audit.levels or plain.levels,
+        interpolation_steps=audit.interpolation_steps or plain.interpolation_steps,
         eps1=audit.e1 or plain.eps1,
         eps2=audit.e2 or plain.eps2,
         block=PUBLISHED_BLOCK if is_faithful else 0,
@@ -192,8 +192,8 @@ def available(signals: AuditSignals, role: str) -> dict[str, bool]:
     """Which fields of an Evidence these signals can stand for, when a role is audited."""
     shared, cases = signals.shared, signals.roles[role]
     if signals.kind == scores.TOKENS:
-        return texts.available(scores.case(shared, jax.tree.map(lambda leaf: leaf[0], cases)))
-    has_pairs = shared.pairs_known is not None and cases.pairs is not None
+        return texts.available(scores.select_model(shared, jax.tree.map(lambda leaf: leaf[0], cases)))
+    has_pairs = shared.posterior_pairs_known is not None and cases.posterior_pairs is not None
     has_views = bool(shared.views and cases.views)
     return {
         "original": cases.original is not None,
@@ -205,7 +205,9 @@ def available(signals: AuditSignals, role: str) -> dict[str, bool]:
         "population_in": shared.population_in is not None,
         "population_shadows": shared.population_shadows is not None,
         **dict.fromkeys(("reference", "reference_member"), shared.reference is not None),
-        **dict.fromkeys(("pairs_original", "pairs_unlearned", "pairs_forgotten"), has_pairs),
+        **dict.fromkeys(
+            ("posterior_pairs_original", "posterior_pairs_unlearned", "posterior_pairs_forgotten"), has_pairs
+        ),
         "unlearned_views": has_views,
         "original_views": has_views and cases.views[0].original is not None,
         "shadows_views": has_views and shared.views[0].shadows is not None,
@@ -218,7 +220,7 @@ def runnable(signals: AuditSignals, names: tuple[str, ...], role: str) -> tuple[
     return [name for name in names if name not in skipped], skipped
 
 
-def with_shadows(signals: AuditSignals, group: np.ndarray) -> scores.Measured:
+def with_shadows(signals: AuditSignals, group: np.ndarray) -> scores.AuditSignals:
     """What the audited models share, with some of the shadows only; an empty group = as it is."""
     return scores.choose_shadows(signals.shared, group) if 0 < len(group) < num_shadows(signals) else signals.shared
 

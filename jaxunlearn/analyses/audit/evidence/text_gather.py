@@ -21,7 +21,7 @@ from jaxunlearn.analyses.audit.evidence.signals import (
     options_of,
     repeated,
 )
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 from jaxunlearn.scores import texts, tokens
 from jaxunlearn.settings import Settings
 
@@ -58,7 +58,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         doubts.append(plausibility.same_losses(whole, evidence.forgotten))
         if len(different) < len(whole.shadows.log_odds):
             whole = scores.choose_shadows(whole, different)
-    audited = scores.one_case(whole)
+    audited = scores.single_model(whole)
     roles = {GIVEN: audited}
     if evidence.retrained is not None:
         population = None if evidence.pop_retrained is None else _one(evidence.pop_retrained)
@@ -66,7 +66,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         roles[RETRAINED] = audited._replace(unlearned=after, population_unlearned=population, texts=None)
     if audited.original is not None:
         before, population = audited.original, audited.population_original
-        roles[ORIGINAL] = scores.Cases(before, before, population, population)
+        roles[ORIGINAL] = scores.AuditedModels(before, before, population, population)
     person_names, person = np.unique(values["person"], return_inverse=True) if "person" in values else ((), None)
     ids = np.asarray(values.get("ids", np.arange(len(evidence.target))))
     return AuditSignals(
@@ -80,7 +80,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         changes=_changes(values, evidence),
         audited=(GIVEN,),
         snapshots=_snapshots(evidence, audited),
-        class_names=(formats.MISSING,),  # texts have no class
+        class_names=(number_format.MISSING,),  # texts have no class
         set_names=("forgotten",),
         person=person,
         person_names=tuple(errors.printable(str(name)) for name in person_names),
@@ -128,7 +128,7 @@ def _moved(
     return moved
 
 
-def _snapshots(evidence: tokens.TokenEvidence, audited: scores.Cases) -> Snapshots | None:
+def _snapshots(evidence: tokens.TokenEvidence, audited: scores.AuditedModels) -> Snapshots | None:
     """The steps of one training as audited models, against the one IN model."""
     if evidence.steps is None:
         return None
@@ -137,4 +137,4 @@ def _snapshots(evidence: tokens.TokenEvidence, audited: scores.Cases) -> Snapsho
     before = None if audited.original is None else repeated(audited.original, count)
     sizes = evidence.signals.deflated
     written = None if sizes is None else tokens.TextSignals(deflated=np.broadcast_to(sizes, (count, len(sizes))))
-    return Snapshots(scores.Cases(after, before, texts=written), count, evidence.degrees)
+    return Snapshots(scores.AuditedModels(after, before, texts=written), count, evidence.degrees)

@@ -53,7 +53,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     shadow = run.logits("shadow")
     audited = tuple(settings.audit.unlearned)
     context.say("passing over the tokens of every model")
-    shared = scores.Measured(
+    shared = scores.AuditSignals(
         labels=np.zeros(len(target), np.int32),
         shadows=_signals(_losses(run, shadow, target)),
         population_shadows=_signals(_losses(run, shadow, population)),
@@ -62,7 +62,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     start, population_start = _signals(read[ORIGINAL].losses), _signals(read[ORIGINAL].unseen)
     sizes = None if run.texts is None else np.asarray(deflated(run.texts[target]), np.float32)
     roles = {
-        name: scores.Cases(
+        name: scores.AuditedModels(
             unlearned=_signals(one.losses),
             original=start,
             population_unlearned=_signals(one.unseen),
@@ -163,7 +163,7 @@ def _change(after: TokenSignals, before: TokenSignals) -> np.ndarray:
     return np.abs(np.where(after.mask, after.logp - before.logp, 0)).max(-1)
 
 
-def _snapshots(run: RecordedRun, start: scores.Cases) -> Snapshots:
+def _snapshots(run: RecordedRun, start: scores.AuditedModels) -> Snapshots:
     """All snapshots as audited models [L * K, ...] against the (first) original."""
     recorded = run.logits("snapshots")
     count = len(recorded.values)
@@ -172,7 +172,7 @@ def _snapshots(run: RecordedRun, start: scores.Cases) -> Snapshots:
     if start.texts is not None and start.texts.deflated is not None:
         sizes = start.texts.deflated[0]
         written = TextSignals(deflated=np.broadcast_to(sizes, (count, len(sizes))))
-    cases = scores.Cases(
+    cases = scores.AuditedModels(
         unlearned=_signals(_losses(run, recorded, target)),
         original=of_first(start.original, count),
         population_unlearned=_signals(_losses(run, recorded, population)),

@@ -49,7 +49,7 @@ def score_all(
             if lost is not None and name in lost:
                 continue
             try:
-                values[name].append(scores.compute_cases(name, shared, cases, signals.options))
+                values[name].append(scores.compute_models(name, shared, cases, signals.options))
             except errors.DataError as error:
                 if lost is None:
                     raise

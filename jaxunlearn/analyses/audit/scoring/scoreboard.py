@@ -43,17 +43,25 @@ class Scoreboard(NamedTuple):
     plain: str = PLAIN[0]
 
 
-def judge(scored: Scored, level: float) -> Scoreboard:
+def judge(scored: Scored, confidence_level: float) -> Scoreboard:
     """Metrics with intervals for every score, and AUC gains over the plain confidence."""
     assert scored.truth is not None
-    table = {name: pooled.table(values, scored.truth, level=level, of=name) for name, values in scored.values.items()}
+    table = {
+        name: pooled.table(values, scored.truth, confidence_level=confidence_level, of=name)
+        for name, values in scored.values.items()
+    }
     order = sorted(table, key=lambda name: -table[name]["auc"].value)
     gains = {}
     plain = next((name for name in PLAIN if name in scored.values), "")
     for name in order if plain else ():
         if name not in (plain, "random"):
             gains[name] = pooled.paired_auc(
-                scored.values[name], scored.values[plain], scored.truth, level=level, of=name, against=plain
+                scored.values[name],
+                scored.values[plain],
+                scored.truth,
+                confidence_level=confidence_level,
+                of=name,
+                against=plain,
             )
     return Scoreboard(scored, {name: table[name] for name in order}, gains, plain)
 

@@ -57,11 +57,11 @@ def run(signals: AuditSignals, settings: Settings, context: Context) -> Levels:
     for place, name in enumerate(names):
         # Lines are training * K + snapshot; a matrix has samples in lines and snapshots in columns.
         matrices = np.stack([
-            scores.compute_cases(name, audit_signals.with_shadows(signals, group), cases, signals.options)
+            scores.compute_models(name, audit_signals.with_shadows(signals, group), cases, signals.options)
             .reshape(-1, each, len(signals.labels)).swapaxes(1, 2)
             for group in groups
         ])  # fmt: skip
-        table[name] = correlation.table(matrices, settings.audit.interval, name, truth)
+        table[name] = correlation.table(matrices, settings.audit.confidence_level, name, truth)
         curves[name] = correlation.normalise(matrices[0]).mean(1)
         context.progress(place + 1, len(names), "scores", name)
     order = sorted(table, key=lambda name: -np.nan_to_num(table[name]["spearman"].value, nan=-2.0))

@@ -39,7 +39,7 @@ class Sweep(NamedTuple):
 
 def auc(values: np.ndarray, truth: np.ndarray, settings: Settings, of: str) -> Finding:
     """The pooled AUC of [G, R, N] scores with its interval."""
-    return pooled.table(values, truth, level=settings.audit.interval, of=of)["auc"]
+    return pooled.table(values, truth, confidence_level=settings.audit.confidence_level, of=of)["auc"]
 
 
 def shadow_counts(signals: AuditSignals, settings: Settings, role: str, context: Context) -> Sweep:
@@ -78,15 +78,19 @@ def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: C
         for name in names:
             line = f"{name} e1={e1:g} e2={e2:g}"
             lines[line] = []
-            for levels in audit.sweep_levels:
-                changed = signals._replace(options=signals.options._replace(constants=constants, levels=levels))
+            for levels in audit.sweep_interpolation_steps:
+                changed = signals._replace(
+                    options=signals.options._replace(constants=constants, interpolation_steps=levels)
+                )
                 own: dict[str, str] = {}
                 values = binui.score_all(changed, [name], groups, role, lost=own)
                 if name in own:
                     lost[line] = own[name]
                 lines[line] += [auc(one, ~signals.forgotten, settings, line) for one in values.values()]
-        context.say(f"e1 = {e1:g}, e2 = {e2:g}: {len(audit.sweep_levels)} numbers of levels")
-    return _swept(tuple(audit.sweep_levels), lines, (len(groups),) * len(audit.sweep_levels), lost)
+        context.say(f"e1 = {e1:g}, e2 = {e2:g}: {len(audit.sweep_interpolation_steps)} numbers of levels")
+    return _swept(
+        tuple(audit.sweep_interpolation_steps), lines, (len(groups),) * len(audit.sweep_interpolation_steps), lost
+    )
 
 
 def _swept(
@@ -111,14 +115,14 @@ def shadow_sources(
     own = {} if settings.audit.protocol == "incremental" else {"own": signals.shared}
     return {
         source: scoreboard.judge(binui.run(with_source(signals, shared), settings, role, context),
-                                 settings.audit.interval)
+                                 settings.audit.confidence_level)
         for source, shared in {**own, **signals.external}.items()
     }  # fmt: skip
 
 
-def with_source(signals: AuditSignals, shared: scores.Measured) -> AuditSignals:
+def with_source(signals: AuditSignals, shared: scores.AuditSignals) -> AuditSignals:
     """The signals with other shadow models, without what only the own ones have recorded."""
     if shared is signals.shared:
         return signals
-    roles = {name: cases._replace(pairs=None, views=()) for name, cases in signals.roles.items()}
+    roles = {name: cases._replace(posterior_pairs=None, views=()) for name, cases in signals.roles.items()}
     return signals._replace(shared=shared, roles=roles)

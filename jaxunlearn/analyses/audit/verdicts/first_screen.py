@@ -52,18 +52,18 @@ def paragraph(summary: Summary, role: str) -> str:
     return " ".join([*lead, *(text for question, text in summary if question in IN_THE_ANSWER)])
 
 
-def single(found: Judgement, level: float, named: Named) -> Summary:
+def single(found: Judgement, fdr: float, named: Named) -> Summary:
     """Returns the summary of one request.
 
     Args:
       found: the verdict.
-      level: of each kind of false verdict.
+      fdr: of each kind of false verdict.
       named: what its rows and persons are called.
     """
     shadows, population, retained = found.checks.sizes
     changed = verdict_sentences.changed(found, population + retained)
     pairs = [
-        (SHORT, in_short(found, level)),
+        (SHORT, in_short(found, fdr)),
         (ASKED, f"{_asked(named)} Compared with {_count(shadows, 'model')} that never saw them, {population:,} rows "
                 f"that no model saw, and {retained:,} rows that the model was allowed to keep."),
     ]  # fmt: skip
@@ -74,10 +74,10 @@ def single(found: Judgement, level: float, named: Named) -> Summary:
     pairs += [
         (POWER, verdict_sentences.power(found)),
         (CHANGED, changed),
-        (REQUEST, verdict_sentences.request(found.group, level) if is_moved else ""),
+        (REQUEST, verdict_sentences.request(found.group, fdr) if is_moved else ""),
         (ROWS, verdict_sentences.counts(found)),
         (PERSONS, _persons(found, named)),
-        (ACTION, action(found, level, named)),
+        (ACTION, action(found, fdr, named)),
     ]
     return tuple((question, text) for question, text in pairs if text)
 
@@ -92,7 +92,7 @@ def _asked(named: Named) -> str:
     )
 
 
-def in_short(found: Judgement, level: float) -> str:
+def in_short(found: Judgement, fdr: float) -> str:
     """Returns the verdict on one request in one line, without any number."""
     group = found.group
     if found.checks.refused:
@@ -107,7 +107,7 @@ def in_short(found: Judgement, level: float) -> str:
     if group.models < 2:
         first = "Some rows are NOT FORGOTTEN. " if some else ""
         return f"{first}The request as a whole CANNOT be judged: fewer than two shadow models saw none of its rows."
-    is_in, is_out = group.p_high <= level, group.p_in <= level
+    is_in, is_out = group.p_high <= fdr, group.p_in <= fdr
     if is_in:
         left = "Part of the request" if is_out else "The request"
         return f"NOT FORGOTTEN. {left} is still in the model."
@@ -118,10 +118,10 @@ def in_short(found: Judgement, level: float) -> str:
     return "CANNOT TELL for the request as a whole; some rows are NOT FORGOTTEN." if some else "CANNOT TELL."
 
 
-def action(found: Judgement, level: float, named: Named) -> str:
+def action(found: Judgement, fdr: float, named: Named) -> str:
     """Returns who should look at which rows, and what would help."""
     group, said = found.group, []
-    is_in = found.is_identical or (group.models > 1 and group.p_high <= level)
+    is_in = found.is_identical or (group.models > 1 and group.p_high <= fdr)
     order = np.argsort(-found.tests.z, kind="stable")  # those that stand out most first
     caught = named.rows[order][found.codes[order] == NOT_FORGOTTEN]
     if found.is_identical:
@@ -142,7 +142,7 @@ def action(found: Judgement, level: float, named: Named) -> str:
             "answers to slightly changed copies of the rows, can show what lies behind."
         )
     unsure = int((found.codes == CANNOT_TELL).sum())
-    if unsure and group.p_in <= level and not is_in and not group.is_suppressed:
+    if unsure and group.p_in <= fdr and not is_in and not group.is_suppressed:
         said.append(
             "Rows marked CANNOT TELL are vouched for by the request as a whole only, not one by one; if one of them "
             "matters by itself, only the record of how the model was trained can tell."
@@ -154,7 +154,7 @@ def action(found: Judgement, level: float, named: Named) -> str:
     return " ".join(said)
 
 
-def several(found: RoleVerdicts, level: float, role: str) -> Summary:
+def several(found: RoleVerdicts, fdr: float, role: str) -> Summary:
     """Returns the summary of all requests of a run, each to a model of its own."""
     each = found.judgements
     rows, count = int(found.requested.sum()), len(each)
@@ -165,7 +165,7 @@ def several(found: RoleVerdicts, level: float, role: str) -> Summary:
         f"with {_count(shadows, 'model')} that never saw them, {population:,} rows that no model saw, and the rows "
         f"that were kept.{retrained}"
     )
-    states = _states(found, level)
+    states = _states(found, fdr)
     told = ", ".join(f"{number} {name}" for name, number in states.items() if number)
     numbers = ", ".join(f"{int((found.codes == code).sum()):,} {WORDS[code]}" for code in ORDER)
     pairs = [
@@ -174,7 +174,7 @@ def several(found: RoleVerdicts, level: float, role: str) -> Summary:
         (POWER, _power_of_many(found, rows, count)),
         (CHANGED, _changed_of_many(found, count)),
         (REQUEST, f"Requests as a whole: {told}."),
-        (ROWS, f"Rows: {numbers}; of each kind at most about 1 in {round(1 / level)} is wrong."),
+        (ROWS, f"Rows: {numbers}; of each kind at most about 1 in {round(1 / fdr)} is wrong."),
         (ACTION, "The table of requests says which are still in; verdicts.csv lists every row with its reason."),
     ]
     return tuple((question, text) for question, text in pairs if text)
@@ -264,7 +264,7 @@ def _changed_of_many(found: RoleVerdicts, count: int) -> str:
     return " ".join(said)
 
 
-def state(found: Judgement, level: float) -> str:
+def state(found: Judgement, fdr: float) -> str:
     """Returns the state of one request, a name of EVERY_REQUEST."""
     if found.is_identical:
         return "not changed"
@@ -272,14 +272,14 @@ def state(found: Judgement, level: float) -> str:
         return "edited"
     if found.group.is_suppressed:
         return "suppressed"
-    if found.group.p_high <= level:
+    if found.group.p_high <= fdr:
         return "still in the model"
-    return "forgotten" if found.group.p_in <= level else "cannot be told"
+    return "forgotten" if found.group.p_in <= fdr else "cannot be told"
 
 
-def _states(found: RoleVerdicts, level: float) -> dict[str, int]:
+def _states(found: RoleVerdicts, fdr: float) -> dict[str, int]:
     """Returns how many requests are in which state; every request is in one."""
-    each = [state(one, level) for one in found.judgements]
+    each = [state(one, fdr) for one in found.judgements]
     return {name: each.count(name) for name in EVERY_REQUEST}
 
 

@@ -75,7 +75,7 @@ def obstacle(signals: AuditSignals, role: str) -> str:
     )
 
 
-def judged(signals: AuditSignals, role: str, level: float, is_strict: bool) -> RoleVerdicts:
+def judged(signals: AuditSignals, role: str, fdr: float, is_strict: bool) -> RoleVerdicts:
     """Judges every forget set of a role.
 
     Raises:
@@ -86,7 +86,7 @@ def judged(signals: AuditSignals, role: str, level: float, is_strict: bool) -> R
     made = []
     for number in range(count):
         given = answers(signals, role, number, requested[number])
-        found = agreement.judged(given, level, is_strict)
+        found = agreement.judged(given, fdr, is_strict)
         made.append(_of_texts(found, given) if signals.kind == scores.TOKENS else found)
     return RoleVerdicts(tuple(made), requested)
 

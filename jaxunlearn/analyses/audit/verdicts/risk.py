@@ -14,7 +14,7 @@ from jaxunlearn.report.section import Section
 PRIORS = (0.01, 0.1, 0.5)
 
 
-def section(decided: dict[str, RoleVerdicts], level: float) -> Section | None:
+def section(decided: dict[str, RoleVerdicts], fdr: float) -> Section | None:
     """Returns the positive predictive value of the flag p (never seen) <= level; None without the original.
 
     The threshold is a rank among rows that no model saw, so no answer of the audited model to a requested row sets it.
@@ -23,18 +23,18 @@ def section(decided: dict[str, RoleVerdicts], level: float) -> Section | None:
 
     Args:
       decided: role -> verdicts.
-      level: of the flag.
+      fdr: of the flag.
     """
     if ORIGINAL not in decided or any(one.checks.refused for one in decided[ORIGINAL].judgements):
         return None
-    caught = _share(decided[ORIGINAL], level)
+    caught = _share(decided[ORIGINAL], fdr)
     has_retrained = RETRAINED in decided
-    false = _share(decided[RETRAINED], level) if has_retrained else intervals.Interval(level, level, level)
+    false = _share(decided[RETRAINED], fdr) if has_retrained else intervals.Interval(fdr, fdr, fdr)
     if caught.value == 0:
         return Section(
             "risk", "What does it mean if a single row is flagged?",
             "Nothing can be said: on the original model, which saw every row, no row has a p-value of at most "
-            f"{level:g}.",
+            f"{fdr:g}.",
         )  # fmt: skip
     found = [_finding(caught, false, prior) for prior in PRIORS]
     first = found[0]
@@ -42,7 +42,7 @@ def section(decided: dict[str, RoleVerdicts], level: float) -> Section | None:
     value = first.low if false.value == 0 else first.value
     source = "on exact retrains" if has_retrained else "by the level of the test"
     text = (
-        f"A row is flagged if its p-value (never seen) is at most {level:g}, before any control for many rows. That "
+        f"A row is flagged if its p-value (never seen) is at most {fdr:g}, before any control for many rows. That "
         f"flags {100 * caught.value:.1f} % of rows that are in the model (the original) and "
         f"{100 * false.value:.1f} % of rows that are not ({source}). Of 100 rows so flagged, {at_least}"
         f"{math.floor(100 * value):d} would be right if 1 % of the rows asked about were still in the model. The "
@@ -56,9 +56,9 @@ def section(decided: dict[str, RoleVerdicts], level: float) -> Section | None:
     return Section("risk", "What does it mean if a single row is flagged?", text, table, None, tuple(found))
 
 
-def _share(found: RoleVerdicts, level: float) -> intervals.Interval:
+def _share(found: RoleVerdicts, fdr: float) -> intervals.Interval:
     p_high = found.tested("p_high")[found.requested]
-    return intervals.clopper_pearson(float((p_high <= level).sum()), float(len(p_high)))
+    return intervals.clopper_pearson(float((p_high <= fdr).sum()), float(len(p_high)))
 
 
 def _finding(caught: intervals.Interval, false: intervals.Interval, prior: float) -> Finding:

@@ -12,7 +12,7 @@ from jaxunlearn.analyses.audit.verdicts.verdict_sentences import ORDER, WORDS
 from jaxunlearn.metrics.inference import calibration_test, intervals
 from jaxunlearn.metrics.verdict.judge import Judgement
 from jaxunlearn.records import Finding
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.figures import verdict_bars
 from jaxunlearn.report.section import Section
@@ -21,7 +21,7 @@ FIRST_ROWS, PRINTED_ROWS = 200, 40  # of the page, of the terminal; verdicts.csv
 
 
 def compose(
-    decided: dict[str, RoleVerdicts], obstacle: str, signals: AuditSignals, level: float
+    decided: dict[str, RoleVerdicts], obstacle: str, signals: AuditSignals, fdr: float
 ) -> tuple[first_screen.Summary, list[Section]]:
     """Returns what is read first, and the sections, in the order of the procedure.
 
@@ -29,7 +29,7 @@ def compose(
       decided: role -> verdicts, the first audited role first; empty where there are none.
       obstacle: why there are none.
       signals: what the verdicts rest on.
-      level: of each kind of false verdict.
+      fdr: of each kind of false verdict.
     """
     if not decided:
         return first_screen.unjudged(signals, obstacle), [needs(signals)]
@@ -40,14 +40,14 @@ def compose(
         named = first_screen.Named(
             signals.shown[found.requested[0]], signals.person_names, signals.forgotten is not None
         )
-        summary = first_screen.single(alone, level, named)
+        summary = first_screen.single(alone, fdr, named)
     else:
-        summary = first_screen.several(found, level, role)
-    sections = [overview(decided, signals), requests_table(found, signals, level)]
+        summary = first_screen.several(found, fdr, role)
+    sections = [overview(decided, signals), requests_table(found, signals, fdr)]
     if alone is not None and alone.persons:
         sections.append(persons(alone, signals))
-    sections += [rows_table(found, signals), trust(decided, signals, level)]
-    meaning = risk.section(decided, level)
+    sections += [rows_table(found, signals), trust(decided, signals, fdr)]
+    meaning = risk.section(decided, fdr)
     sections += [] if meaning is None else [meaning]
     return summary, sections
 
@@ -92,18 +92,18 @@ def overview(decided: dict[str, RoleVerdicts], signals: AuditSignals) -> Section
 
 def _power(found: RoleVerdicts, name: str) -> Cell:
     each = [getattr(one, name) for one in found.judgements]
-    return formats.MISSING if any(one is None for one in each) else int(sum(each))
+    return number_format.MISSING if any(one is None for one in each) else int(sum(each))
 
 
-def requests_table(found: RoleVerdicts, signals: AuditSignals, level: float) -> Section:
+def requests_table(found: RoleVerdicts, signals: AuditSignals, fdr: float) -> Section:
     """Returns what is left of each request as a whole."""
     rows: list[tuple[Cell, ...]] = []
     for number, one in enumerate(found.judgements):
         group = one.group
-        kept = formats.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
+        kept = number_format.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
         name = f"{number}: {signals.set_names[number]}" if signals.from_classes and signals.is_run else str(number)
         rows.append((name, len(one.codes), kept, _p(group.p_high), _p(group.p_in), _p(group.p_low),
-                     _p(group.p_narrow), first_screen.state(one, level)))  # fmt: skip
+                     _p(group.p_narrow), first_screen.state(one, fdr)))  # fmt: skip
     table = Table(
         "Requests as a whole",
         "Left = share of what training left on these rows that is still there, with its 95 % interval: 100 % = as if "
@@ -120,7 +120,7 @@ def persons(found: Judgement, signals: AuditSignals) -> Section:
     names = signals.person_names
     rows: list[tuple[Cell, ...]] = []
     for number, (group, is_in) in found.persons.items():
-        kept = formats.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
+        kept = number_format.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
         verdict = "answers edited" if found.is_edited else "still in the model" if is_in else "not shown"
         rows.append((str(names[number]), kept, _p(group.p_high), verdict))
     table = Table("Persons", "At most about 5 % of those so called are wrong.",
@@ -202,7 +202,7 @@ def listed_rows(found: RoleVerdicts, signals: AuditSignals) -> list[RowVerdict]:
     return listed
 
 
-def trust(decided: dict[str, RoleVerdicts], signals: AuditSignals, level: float) -> Section:
+def trust(decided: dict[str, RoleVerdicts], signals: AuditSignals, fdr: float) -> Section:
     """Returns what the verdicts rest on, measured where exact retrains are there."""
     found = next(iter(decided.values()))
     is_one = len(found.judgements) == 1
@@ -214,16 +214,16 @@ def trust(decided: dict[str, RoleVerdicts], signals: AuditSignals, level: float)
         p_high = retrained.tested("p_high")[retrained.requested]
         sets = np.broadcast_to(np.arange(len(retrained.requested))[:, None], retrained.requested.shape)
         clusters = sets[retrained.requested]
-        seen = calibration_test.uniformity(
-            p_high, clusters=clusters if len(np.unique(clusters)) > 1 else None, alpha=level
+        seen = calibration_test.calibration_test(
+            p_high, clusters=clusters if len(np.unique(clusters)) > 1 else None, alpha=fdr
         )
-        rate = Finding(*seen.rate, metric=f"rate of p <= {level:g}", n=len(p_high), of="calibration",
+        rate = Finding(*seen.rate, metric=f"rate of p <= {fdr:g}", n=len(p_high), of="calibration",
                        against="rows truly forgotten", method=seen.method)  # fmt: skip
         findings = (rate,)
-        figure = verdict_bars.calibration(p_high, level)
+        figure = verdict_bars.calibration(p_high, fdr)
         said.append(
             f"Of {len(p_high):,} rows that truly were forgotten, {100 * rate.value:.1f} % have a p-value of at most "
-            f"{100 * level:g} % (should be {100 * level:g})."
+            f"{100 * fdr:g} % (should be {100 * fdr:g})."
         )
     if signals.forgotten is not None and _whole_classes(signals.labels, signals.forgotten):
         said.append(
@@ -260,7 +260,7 @@ def _foundations(found: RoleVerdicts) -> Table:
 
 
 def _known(value: float) -> Cell:
-    return formats.MISSING if np.isnan(value) else value
+    return number_format.MISSING if np.isnan(value) else value
 
 
 def _common(found: RoleVerdicts) -> list[str]:
@@ -302,6 +302,6 @@ def _p(value: float) -> str:
     return f"{value:.2g}"
 
 
-def headline(sections: list[Section]) -> str:
+def first_sentence(sections: list[Section]) -> str:
     """Returns the first line of a report without verdicts: the text of its first section."""
     return sections[0].text if sections else "Nothing was measured."

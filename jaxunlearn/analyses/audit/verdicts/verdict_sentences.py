@@ -73,7 +73,7 @@ def share(group: GroupTests) -> str:
     return f"{value:d} % (from {low:d} to {high:d})"
 
 
-def request(group: GroupTests, level: float) -> str:
+def request(group: GroupTests, fdr: float) -> str:
     """Returns the sentence about all requested rows together, the first that applies."""
     if group.models < 2:
         return "The request as a whole needs at least two shadow models that saw none of its rows."
@@ -83,7 +83,7 @@ def request(group: GroupTests, level: float) -> str:
             f"As a group these rows are answered unlike any model that never saw them ({how}). That is suppression, "
             "not forgetting."
         )
-    is_in, is_out = group.p_high <= level, group.p_in <= level
+    is_in, is_out = group.p_high <= fdr, group.p_in <= fdr
     if np.isnan(group.dose):
         state = "The request is still in the model" if is_in else "As a whole it cannot be told"
         return f"{state}; how much of it is left shows only beside retained rows."
@@ -116,7 +116,7 @@ def counts(found: Judgement) -> str:
     text = ", ".join(f"{numbers[code]:,} {WORDS[code]}" for code in ORDER)
     if found.is_identical or found.is_edited:
         return f"{text}."
-    text += f"; of each kind at most about 1 in {round(1 / found.level)} is wrong."
+    text += f"; of each kind at most about 1 in {round(1 / found.fdr)} is wrong."
     easy = int(np.sum(reasons(found) == EASY))
     if numbers[CANNOT_TELL] and found.checks.refused_in and not found.checks.refused:
         text += f" None can be called FORGOTTEN. {found.checks.refused_in}"
@@ -158,7 +158,7 @@ def reasons(found: Judgement) -> np.ndarray:
     for code, reason in REASONS.items():
         made = np.where(found.codes == code, reason, made)
     if found.group.is_suppressed:
-        low = (found.codes == SUPPRESSED) & (tests.p_low > found.level)
+        low = (found.codes == SUPPRESSED) & (tests.p_low > found.fdr)
         made = np.where(low, "the request as a whole is answered unlike by any model that never saw it", made)
     if found.replaced is not None:
         made = np.where(found.replaced, "exactly the loss of many other texts: its answer was replaced", made)

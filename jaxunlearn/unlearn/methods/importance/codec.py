@@ -19,7 +19,17 @@ import numpy as np
 
 from jaxunlearn import checks, keys
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Move, Phase, Pools, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    GradientStep,
+    MemberRows,
+    Method,
+    Phase,
+    Samples,
+    Scalar,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.blocks import losses, passes, transforms
 
 Tree = Any
@@ -163,16 +173,16 @@ def removal_sigma(
     return gamma / epsilon * jnp.sqrt(2.0 * jnp.log(1.25 / delta))
 
 
-def first_rows(limit: int) -> Callable[[Pools], np.ndarray]:
+def first_rows(limit: int) -> Callable[[MemberRows], np.ndarray]:
     """Rows: the first so many of the forget set."""
 
-    def rows(pools: Pools) -> np.ndarray:
-        return pools.forget[:limit]
+    def rows(member_rows: MemberRows) -> np.ndarray:
+        return member_rows.forget[:limit]
 
     return rows
 
 
-def perturbed(member: Member, name: str, perturbations: int, scale: Scalar) -> tuple[jax.Array, jax.Array]:
+def perturbed(member: EstimateContext, name: str, perturbations: int, scale: Scalar) -> tuple[jax.Array, jax.Array]:
     """Mean activations and loss of a stream under so many draws of noise on its inputs, in evaluation mode.
 
     Returns:
@@ -184,7 +194,9 @@ def perturbed(member: Member, name: str, perturbations: int, scale: Scalar) -> t
     def one(draw: jax.Array, samples: Samples, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         noise = scale * jax.random.normal(keys.at(key, draw), samples.inputs.shape)
         weights = samples.weights
-        seen, _ = network.activations(member.network, member.params, member.statistics, samples.inputs + noise, weights)
+        seen, _ = network.activations(
+            member.network, member.params, member.model_state, samples.inputs + noise, weights
+        )
         logits = seen[network.head(member.network).path]
         total = jnp.sum(weights > 0)
 
@@ -204,7 +216,7 @@ def perturbed(member: Member, name: str, perturbations: int, scale: Scalar) -> t
     return x / rows, y / rows
 
 
-def slices(member: Member, order: jax.Array) -> Tree:
+def slices(member: EstimateContext, order: jax.Array) -> Tree:
     """Tree of bools shaped like the parameters: kernel and bias entries of the chosen channels (-1 = none)."""
     mask, start = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), member.params), 0
     for layer in network.layers(member.network):
@@ -218,22 +230,22 @@ def slices(member: Member, order: jax.Array) -> Tree:
     return mask
 
 
-def _gradient(member: Member, name: str) -> Tree:
+def _gradient(member: EstimateContext, name: str) -> Tree:
     """Gradient of the mean loss over a stream, in evaluation mode; 0 for an empty one."""
 
     def update(total: Tree, samples: Samples, key: jax.Array) -> Tree:
-        found, _ = passes.loss_gradient(member._replace(mode="eval"), samples, member.statistics, key)
+        found, _ = passes.loss_gradient(member._replace(mode="eval"), samples, member.model_state, key)
         return jax.tree.map(lambda a, b: a + jnp.sum(samples.weights > 0) * b, total, found)
 
     summed = passes.fold(member, name, passes.zeros(member), update)
     return jax.tree.map(lambda leaf: leaf / passes.count(member, name), summed)
 
 
-def _at_both(member: Member, name: str) -> tuple[Tree, Tree]:
+def _at_both(member: EstimateContext, name: str) -> tuple[Tree, Tree]:
     """Gradients over a stream at the original parameters and at those of the copy, and its number of rows."""
-    there = member._replace(params=member.memory["copy"].params)
+    there = member._replace(params=member.saved_states["copy"].params)
     found = {"here": _gradient(member, name), "there": _gradient(there, name), "rows": passes.count(member, name)}
-    return found, member.statistics
+    return found, member.model_state
 
 
 def _removed(
@@ -283,22 +295,22 @@ def l_codec(
     checks.in_range("columns", columns, 1)
     checks.in_range("rows", rows, 1)
 
-    def explain(member: Member) -> tuple[Tree, Tree]:
+    def explain(member: EstimateContext) -> tuple[Tree, Tree]:
         x, y = perturbed(member, "first", perturbations, scale)
-        return slices(member, foci(x, y, columns)[0]), member.statistics
+        return slices(member, foci(x, y, columns)[0]), member.model_state
 
-    def change(params: Tree, *, estimates: Any, memory: Any, key: jax.Array, **extras: Any) -> Tree:
+    def change(params: Tree, *, estimates: Any, saved_states: Any, key: jax.Array, **extras: Any) -> Tree:
         del extras
-        return _removed(params, estimates["slices"], memory["copy"].params, estimates["full"], estimates["sample"], l2,
-                        noise, key)  # fmt: skip
+        copy = saved_states["copy"].params
+        return _removed(params, estimates["slices"], copy, estimates["full"], estimates["sample"], l2, noise, key)
 
     estimates = {
-        "slices": Estimate(explain, {"first": Reads(first_rows(rows), rows, shuffle=False)}, perturbations / 3),
-        "full": Estimate(lambda member: _at_both(member, "all"), {"all": Reads("retain+forget", batch)}, 2.0),
-        "sample": Estimate(lambda member: _at_both(member, "forget"), {"forget": Reads("forget", batch)}, 2.0),
+        "slices": Estimate(explain, {"first": StreamSpec(first_rows(rows), rows, shuffle=False)}, perturbations / 3),
+        "full": Estimate(lambda member: _at_both(member, "all"), {"all": StreamSpec("retain+forget", batch)}, 2.0),
+        "sample": Estimate(lambda member: _at_both(member, "forget"), {"forget": StreamSpec("forget", batch)}, 2.0),
     }
-    reads = {"all": Reads("retain+forget", batch)}
-    moves = (Move(losses.cross_entropy_on("all")),)
-    copy = Phase(transforms.sgd(copy_lr), moves, reads, copy_epochs, keep="copy")
-    step = Phase(transforms.edit(change), estimates=estimates, start="original", mode="eval")
+    reads = {"all": StreamSpec("retain+forget", batch)}
+    moves = (GradientStep(losses.cross_entropy_on("all")),)
+    copy = Phase(transforms.sgd(copy_lr), moves, reads, copy_epochs, save_as="copy")
+    step = Phase(transforms.one_shot(change), estimates=estimates, start="original", mode="eval")
     return Method((copy, step), left_training=True)

@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Phase, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import Estimate, EstimateContext, Method, Phase, Samples, Scalar, StreamSpec
 from jaxunlearn.unlearn.blocks import losses, passes, transforms
 
 Tree = Any
 
 
 def importance(
-    member: Member,
+    member: EstimateContext,
     name: str,
     clip: Scalar = 0.0,
     loss: Callable[[jax.Array, Samples], jax.Array] = losses.cross_entropy,
@@ -40,8 +40,8 @@ def importance(
         factor = jnp.where(clip > 0, jnp.minimum(1.0, clip / (optax.tree.norm(gradients) + 1e-6)), 1.0)
         return jax.tree.map(lambda a, b: a + measure(factor * b), total[0], gradients), moved
 
-    summed, statistics = passes.fold(member, name, (passes.zeros(member), member.statistics), update)
-    return jax.tree.map(lambda leaf: leaf / passes.batches(member, name), summed), statistics
+    summed, model_state = passes.fold(member, name, (passes.zeros(member), member.model_state), update)
+    return jax.tree.map(lambda leaf: leaf / passes.batches(member, name), summed), model_state
 
 
 def output_norm(logits: jax.Array, samples: Samples) -> jax.Array:
@@ -64,13 +64,13 @@ def dampened(params: Tree, forget: Tree, full: Tree, alpha: Scalar, lam: Scalar,
 
 
 def _method(
-    measure: Callable[[Member, str], tuple[Tree, Tree]], alpha: Scalar, lam: Scalar, exponent: Scalar, batch: int,
-    mode: str = "", augment: bool = False,
+    measure: Callable[[EstimateContext, str], tuple[Tree, Tree]], alpha: Scalar, lam: Scalar, exponent: Scalar,
+    batch: int, mode: str = "", augment: bool = False,
 ) -> Method:  # fmt: skip
     """Importances on the forget set and on all data, by `measure` (member, stream), then the dampening."""
 
     def estimate(name: str, rows: str) -> Estimate:
-        reads = {name: Reads(rows, batch, shuffle=False)}
+        reads = {name: StreamSpec(rows, batch, shuffle=False)}
         return Estimate(lambda member: measure(member, name), reads, augment=augment)
 
     def change(params: Tree, *, estimates: Any, **extras: Any) -> Tree:
@@ -78,7 +78,7 @@ def _method(
         return dampened(params, estimates["forget"], estimates["all"], alpha, lam, exponent)
 
     found = {"forget": estimate("forget", "forget"), "all": estimate("all", "retain+forget")}
-    return Method((Phase(transforms.edit(change), estimates=found, mode=mode),))
+    return Method((Phase(transforms.one_shot(change), estimates=found, mode=mode),))
 
 
 def ssd(alpha: float = 5.0, lam: float = 1.0, exponent: float = 1.0, clip: float = 0.0, batch: int = 0,
@@ -91,7 +91,7 @@ def ssd(alpha: float = 5.0, lam: float = 1.0, exponent: float = 1.0, clip: float
     is_faithful = compat == "faithful"
     limit = 1.0 if is_faithful else clip
 
-    def measure(member: Member, name: str) -> tuple[Tree, Tree]:
+    def measure(member: EstimateContext, name: str) -> tuple[Tree, Tree]:
         return importance(member, name, limit)
 
     return _method(measure, alpha, lam, exponent, batch, augment=is_faithful)
@@ -103,7 +103,7 @@ def lfssd(alpha: float = 4.0, lam: float = 1.0, exponent: float = 1.0, batch: in
     Absolute gradients spread less than squared ones, so that a threshold alpha selects fewer parameters than in `ssd`.
     """
 
-    def measure(member: Member, name: str) -> tuple[Tree, Tree]:
+    def measure(member: EstimateContext, name: str) -> tuple[Tree, Tree]:
         return importance(member, name, 0.0, output_norm, jnp.abs)
 
     return _method(measure, alpha, lam, exponent, batch, "eval")

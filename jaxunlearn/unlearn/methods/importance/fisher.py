@@ -16,7 +16,7 @@ import optax
 
 from jaxunlearn import checks, errors
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Phase, Reads, Samples, Scalar
+from jaxunlearn.unlearn.base.method import Estimate, EstimateContext, Method, Phase, Samples, Scalar, StreamSpec
 from jaxunlearn.unlearn.blocks import passes, transforms
 
 Tree = Any
@@ -39,8 +39,8 @@ def weighted_squares(fn: Callable[[Tree], tuple[jax.Array, jax.Array]], params: 
     """
     values, pull, weights = jax.vjp(fn, params, has_aux=True)
 
-    def add(total: Tree, now: tuple[jax.Array, jax.Array]) -> tuple[Tree, None]:
-        cotangent, weight = now
+    def add(total: Tree, context: tuple[jax.Array, jax.Array]) -> tuple[Tree, None]:
+        cotangent, weight = context
         (gradient,) = pull(cotangent)
         return jax.tree.map(lambda old, leaf: old + weight * jnp.square(leaf), total, gradient), None
 
@@ -74,7 +74,7 @@ def sum_over_rows(one: Callable[[jax.Array, jax.Array], Tree], samples: Samples,
     return jax.lax.scan(add, start, (cut(samples.inputs), cut(samples.labels), cut(samples.weights)))[0]
 
 
-def information(member: Member, name: str, kind: str = "expected") -> Tree:
+def information(member: EstimateContext, name: str, kind: str = "expected") -> Tree:
     """Diagonal Fisher information on a stream, shaped like the parameters; evaluation mode.
 
     "expected": mean over rows of sum_c p(c|x) (gradient of log p(c|x))^2, C backward passes per row.
@@ -94,7 +94,7 @@ def information(member: Member, name: str, kind: str = "expected") -> Tree:
         )
 
     def log_probabilities(params: Tree, inputs: jax.Array, weights: jax.Array | None = None) -> jax.Array:
-        logits, _ = network.forward(member.network, params, member.statistics, inputs, weights)
+        logits, _ = network.forward(member.network, params, member.model_state, inputs, weights)
         return jax.nn.log_softmax(logits)
 
     def of_row(inputs: jax.Array, label: jax.Array) -> Tree:
@@ -116,7 +116,7 @@ def information(member: Member, name: str, kind: str = "expected") -> Tree:
 
         return weighted_squares(fn, member.params)
 
-    size = rows_at_once(member.params, member.reads[name].batch)
+    size = rows_at_once(member.params, member.stream_specs[name].batch)
 
     def update(total: Tree, samples: Samples, key: jax.Array) -> Tree:
         del key
@@ -129,7 +129,7 @@ def information(member: Member, name: str, kind: str = "expected") -> Tree:
     return jax.tree.map(lambda leaf: leaf / number, summed)
 
 
-def removed_classes(member: Member) -> jax.Array:
+def removed_classes(member: EstimateContext) -> jax.Array:
     """[C] bool: classes of the stream "forget" without any row in the stream "retain"; of texts, none."""
     if member.data.labels.ndim > 1:
         return jnp.zeros(member.network.num_classes, bool)
@@ -177,7 +177,7 @@ def noise_of(
     return mean, variance
 
 
-def heads(member: Member, variant: str, compat: str) -> Tree:
+def heads(member: EstimateContext, variant: str, compat: str) -> Tree:
     """Tree of bools shaped like the parameters: is this tensor the head's?
 
     Corrected: it belongs to the last dense layer. Faithful: its number of outputs happens to be that of the classes; in
@@ -195,7 +195,7 @@ def heads(member: Member, variant: str, compat: str) -> Tree:
 
 
 def noise(
-    member: Member, fisher: Tree, alpha: Scalar, variant: str = "golatkar", wipe_removed_class: bool = True,
+    member: EstimateContext, fisher: Tree, alpha: Scalar, variant: str = "golatkar", wipe_removed_class: bool = True,
     compat: str = "corrected",
 ) -> tuple[Tree, Tree]:  # fmt: skip
     """Mean and variance of all parameters after Fisher forgetting, by `noise_of`.
@@ -236,19 +236,19 @@ def fisher(alpha: float = 1e-6, kind: str = "expected", variant: str = "golatkar
     checks.choice("kind", kind, KINDS)
     checks.choice("variant", variant, VARIANTS)
 
-    def measure(member: Member) -> tuple[Tree, Tree]:
-        return information(member, "retain", kind), member.statistics
+    def measure(member: EstimateContext) -> tuple[Tree, Tree]:
+        return information(member, "retain", kind), member.model_state
 
-    def spread(member: Member) -> tuple[Tree, Tree]:
-        found = noise(member, member.found["information"], alpha, variant, wipe_removed_class, compat)
-        return found, member.statistics
+    def spread(member: EstimateContext) -> tuple[Tree, Tree]:
+        found = noise(member, member.estimates["information"], alpha, variant, wipe_removed_class, compat)
+        return found, member.model_state
 
     def change(params: Tree, *, estimates: Any, key: jax.Array, **extras: Any) -> Tree:
         del extras
         mean, variance = estimates["noise"]
         return perturbed(mean, variance, optax.tree.random_like(key, params))
 
-    retain, forget = Reads("retain", batch, shuffle=False), Reads("forget", batch, shuffle=False)
+    retain, forget = StreamSpec("retain", batch, shuffle=False), StreamSpec("forget", batch, shuffle=False)
     found = {
         "information": Estimate(
             measure,
@@ -260,4 +260,4 @@ def fisher(alpha: float = 1e-6, kind: str = "expected", variant: str = "golatkar
     }
     # The IAM seed returns the model in training mode, the other sources do not.
     left = variant == "golatkar"
-    return Method((Phase(transforms.edit(change), estimates=found, mode="eval"),), left_training=left)
+    return Method((Phase(transforms.one_shot(change), estimates=found, mode="eval"),), left_training=left)

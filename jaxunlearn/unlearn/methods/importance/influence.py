@@ -14,7 +14,17 @@ import optax
 
 from jaxunlearn import checks
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import Estimate, Member, Method, Phase, Pools, Reads, Rows, Samples, Scalar
+from jaxunlearn.unlearn.base.method import (
+    Estimate,
+    EstimateContext,
+    MemberRows,
+    Method,
+    Phase,
+    Rows,
+    Samples,
+    Scalar,
+    StreamSpec,
+)
 from jaxunlearn.unlearn.blocks import losses, passes, transforms
 
 Tree = Any
@@ -24,13 +34,13 @@ KERNEL = 8192  # largest side of a neural tangent kernel: 256 MB
 BLOCK = 2**25  # floats of the Jacobians held together, 128 MB
 
 
-def difference(member: Member) -> Tree:
+def difference(member: EstimateContext) -> Tree:
     """n_f / (n_f + n_r) * (mean gradient on "forget" - mean gradient on "retain") of the rows' cross entropies."""
 
     def summed(name: str) -> Tree:
         def update(total: Tree, samples: Samples, key: jax.Array) -> Tree:
             rows = jnp.sum(samples.weights)
-            gradients, _ = passes.loss_gradient(member, samples, member.statistics, key, _row_mean)
+            gradients, _ = passes.loss_gradient(member, samples, member.model_state, key, _row_mean)
             return jax.tree.map(lambda old, leaf: old + rows * leaf, total, gradients)
 
         return passes.fold(member, name, passes.zeros(member), update)
@@ -45,7 +55,7 @@ def _row_mean(logits: jax.Array, samples: Samples) -> jax.Array:
     return losses.mean(losses.row_cross_entropy(logits, samples.labels), samples)
 
 
-def row_products(member: Member, samples: Samples, direction: Tree) -> tuple[jax.Array, Any]:
+def row_products(member: EstimateContext, samples: Samples, direction: Tree) -> tuple[jax.Array, Any]:
     """[B] inner products of each row's gradient of the cross entropy with a direction, 0 in padding.
 
     Also returns the function [B] -> (sum of the rows' gradients, weighted by these,).
@@ -56,7 +66,7 @@ def row_products(member: Member, samples: Samples, direction: Tree) -> tuple[jax
 
     def rows(params: Tree) -> jax.Array:
         logits, _ = network.forward(
-            member.network, params, member.statistics, samples.inputs, samples.weights, member.mode
+            member.network, params, member.model_state, samples.inputs, samples.weights, member.mode
         )
         found = losses.row_cross_entropy(logits, samples.labels)
         return jnp.where(samples.weights > 0, found, 0.0)
@@ -65,7 +75,7 @@ def row_products(member: Member, samples: Samples, direction: Tree) -> tuple[jax
     return jax.grad(lambda weights: optax.tree.vdot(pull(weights)[0], direction))(jnp.zeros_like(values)), pull
 
 
-def newton(member: Member, name: str, target: Tree, iterations: int = 20) -> Tree:
+def newton(member: EstimateContext, name: str, target: Tree, iterations: int = 20) -> Tree:
     """(I + F)^-1 target, F = mean over a stream of gradient times gradient^T: what the WoodFisher recursion approaches.
 
     By conjugate gradients, at most `iterations` passes; memory for a handful of parameter trees, however many rows.
@@ -92,19 +102,19 @@ class Rank(NamedTuple):
     rows: jax.Array
 
 
-def rank_one(member: Member, name: str, target: Tree) -> Tree:
+def rank_one(member: EstimateContext, name: str, target: Tree) -> Tree:
     """The published recursion over the rows of a stream, in its order.
 
     o = g_0, k = target; then for each row's gradient g: s = o.g, k -= (k.g) / (N + s) * o, o -= s / (N + s) * o, with
     N = 1000. WoodFisher would carry the inverse along; here o never leaves the line of g_0, so that two numbers stand
     for the whole state and two inner products per row suffice.
     """
-    stream, reads = member.streams[name], member.reads[name]
+    stream, reads = member.streams[name], member.stream_specs[name]
     head = passes.samples_of(member, reads, jnp.asarray(stream.rows)[:1], jnp.asarray(stream.weights)[:1], member.key)
-    first, _ = passes.loss_gradient(member, head, member.statistics)
+    first, _ = passes.loss_gradient(member, head, member.model_state)
 
-    def row(state: Rank, now: tuple[jax.Array, ...]) -> tuple[Rank, None]:
-        along, on_target, weight = now
+    def row(state: Rank, context: tuple[jax.Array, ...]) -> tuple[Rank, None]:
+        along, on_target, weight = context
         s = state.scale * along
         taken = state.taken + (on_target - state.taken * along) / (ROWS + s) * state.scale
         later = Rank(state.scale * ROWS / (ROWS + s), taken, state.rows + 1)
@@ -124,9 +134,9 @@ def rank_one(member: Member, name: str, target: Tree) -> Tree:
 def some(name: str, most: int, is_first: bool = False) -> Rows:
     """Rows of a pool, at most `most` (0 = all): drawn at random, or the first ones in order."""
 
-    def choose(pools: Pools) -> np.ndarray:
-        rows = np.asarray(getattr(pools, name))
-        rows = rows if is_first else pools.rng.permutation(rows)
+    def choose(member_rows: MemberRows) -> np.ndarray:
+        rows = np.asarray(getattr(member_rows, name))
+        rows = rows if is_first else member_rows.rng.permutation(rows)
         return rows[:most] if most else rows
 
     return choose
@@ -150,28 +160,28 @@ def influence(alpha: float = 10.0, recursion: str = "exact", samples: int = 1002
     is_faithful = compat == "faithful"
     is_exact = recursion == "exact" and not is_faithful
 
-    def target(member: Member) -> tuple[Tree, Tree]:
-        return difference(member), member.statistics
+    def target(member: EstimateContext) -> tuple[Tree, Tree]:
+        return difference(member), member.model_state
 
-    def solve(member: Member) -> tuple[Tree, Tree]:
-        given = member.found["target"]
+    def solve(member: EstimateContext) -> tuple[Tree, Tree]:
+        given = member.estimates["target"]
         found = newton(member, "chosen", given, iterations) if is_exact else rank_one(member, "chosen", given)
-        return found, member.statistics
+        return found, member.model_state
 
     def change(params: Tree, *, estimates: Any, **extras: Any) -> Tree:
         del extras
         return jax.tree.map(lambda theta, k: theta + alpha * k, params, estimates["step"])
 
-    whole = {name: Reads(name, batch, shuffle=False) for name in ("forget", "retain")}
-    chosen = {"chosen": Reads(some("retain", samples, is_faithful), batch, shuffle=False)}
+    whole = {name: StreamSpec(name, batch, shuffle=False) for name in ("forget", "retain")}
+    chosen = {"chosen": StreamSpec(some("retain", samples, is_faithful), batch, shuffle=False)}
     found = {
         "target": Estimate(target, whole),
         "step": Estimate(solve, chosen, 3.0 * iterations if is_exact else 4.0),
     }
-    return Method((Phase(transforms.edit(change), estimates=found, mode="eval"),))
+    return Method((Phase(transforms.one_shot(change), estimates=found, mode="eval"),))
 
 
-def tangent_kernel(member: Member, samples: Samples) -> jax.Array:
+def tangent_kernel(member: EstimateContext, samples: Samples) -> jax.Array:
     """[B C, B C] inner products of the gradients of all logits of all rows (row-major), 0 for padding; evaluation mode.
 
     By blocks of rows, whose Jacobians take 128 MB or are of one row; those of earlier blocks are computed again.
@@ -187,7 +197,7 @@ def tangent_kernel(member: Member, samples: Samples) -> jax.Array:
     def jacobian(number: jax.Array) -> list[jax.Array]:
         def of_row(row: jax.Array, weight: jax.Array) -> Tree:
             def logits(params: Tree) -> jax.Array:
-                return network.forward(member.network, params, member.statistics, row[None])[0][0]
+                return network.forward(member.network, params, member.model_state, row[None])[0][0]
 
             found = jax.jacrev(logits)(member.params)
             return jax.tree.map(lambda leaf: jnp.where(weight > 0, leaf, 0.0), found)
@@ -213,7 +223,7 @@ def tangent_kernel(member: Member, samples: Samples) -> jax.Array:
     return full[: batch * classes, : batch * classes]
 
 
-def scrub_step(member: Member, samples: Samples, weight_decay: Scalar) -> Tree:
+def scrub_step(member: EstimateContext, samples: Samples, weight_decay: Scalar) -> Tree:
     """Change of the parameters from training on all given rows to training on those that are not to be forgotten.
 
     With J the gradients of all logits as columns, r = softmax - one-hot and n rows, training ends at
@@ -222,7 +232,7 @@ def scrub_step(member: Member, samples: Samples, weight_decay: Scalar) -> Tree:
     """
 
     def logits(params: Tree) -> jax.Array:
-        found, _ = network.forward(member.network, params, member.statistics, samples.inputs, samples.weights)
+        found, _ = network.forward(member.network, params, member.model_state, samples.inputs, samples.weights)
         return jnp.where(samples.weights[:, None] > 0, found, 0.0)
 
     values, pull = jax.vjp(logits, member.params)
@@ -256,19 +266,21 @@ def ntk(alpha: float = 50.0, weight_decay: float = 0.1, samples: int = 128) -> M
     weight decay 0.1).
     """
 
-    def rows(pools: Pools) -> np.ndarray:
-        most = min(samples, max(1, KERNEL // (2 * int(pools.labels.max() + 1)))) if samples else 0
-        return np.concatenate([some(name, most)(pools) for name in ("retain", "forget")])  # type: ignore[operator]
+    def rows(member_rows: MemberRows) -> np.ndarray:
+        most = min(samples, max(1, KERNEL // (2 * int(member_rows.labels.max() + 1)))) if samples else 0
+        return np.concatenate([some(name, most)(member_rows) for name in ("retain", "forget")])  # type: ignore[operator]
 
-    def step(member: Member) -> tuple[Tree, Tree]:
-        stream, reads = member.streams["chosen"], member.reads["chosen"]
+    def step(member: EstimateContext) -> tuple[Tree, Tree]:
+        stream, reads = member.streams["chosen"], member.stream_specs["chosen"]
         rows, weights = jnp.asarray(stream.rows), jnp.asarray(stream.weights)
         batch = passes.samples_of(member, reads, rows, weights, member.key)
-        return scrub_step(member, batch, weight_decay), member.statistics
+        return scrub_step(member, batch, weight_decay), member.model_state
 
     def change(params: Tree, *, estimates: Any, **extras: Any) -> Tree:
         del extras
         return jax.tree.map(lambda theta, move: theta + alpha * move, params, estimates["step"])
 
-    found = {"step": Estimate(step, {"chosen": Reads(rows, shuffle=False)}, lambda rows, classes: 3.0 * rows * classes)}
-    return Method((Phase(transforms.edit(change), estimates=found, mode="eval"),))
+    found = {
+        "step": Estimate(step, {"chosen": StreamSpec(rows, shuffle=False)}, lambda rows, classes: 3.0 * rows * classes)
+    }
+    return Method((Phase(transforms.one_shot(change), estimates=found, mode="eval"),))

@@ -22,7 +22,7 @@ Tree = Any
 AXIS = "models"
 
 
-class Lifting(NamedTuple):
+class MemberMapping(NamedTuple):
     """How members are mapped.
 
     Attributes:
@@ -31,13 +31,13 @@ class Lifting(NamedTuple):
       mesh: one mesh axis "models" over the devices that share the members.
     """
 
-    mapping: str
+    kind: str
     group: int
     mesh: Mesh
 
 
-def make(mapping: str = "map", group: int = 1, devices: int = 0) -> Lifting:
-    """A `Lifting` over the first `devices` local devices (0 = all).
+def make_mapping(kind: str = "map", group: int = 1, devices: int = 0) -> MemberMapping:
+    """A `MemberMapping` over the first `devices` local devices (0 = all).
 
     Raises:
       DeviceError: more devices asked for than there are.
@@ -49,40 +49,40 @@ def make(mapping: str = "map", group: int = 1, devices: int = 0) -> Lifting:
             "Ask for at most that many, or 0 for all."
         )
     chosen = np.asarray(present[: devices or len(present)])
-    if mapping == "loop":
+    if kind == "loop":
         chosen = chosen[:1]
-    return Lifting(mapping, max(group, 1), Mesh(chosen, (AXIS,), axis_types=(AxisType.Auto,)))
+    return MemberMapping(kind, max(group, 1), Mesh(chosen, (AXIS,), axis_types=(AxisType.Auto,)))
 
 
-def multiple(lifting: Lifting) -> int:
+def multiple(mapping: MemberMapping) -> int:
     """Member counts must be a multiple of this: devices times group."""
-    return lifting.mesh.size * (lifting.group if lifting.mapping == "map" else 1)
+    return mapping.mesh.size * (mapping.group if mapping.kind == "map" else 1)
 
 
-def pad(tree: Tree, lifting: Lifting) -> Tree:
+def pad(tree: Tree, mapping: MemberMapping) -> Tree:
     """Pads the model axis with copies of the last member up to the next `multiple`."""
-    missing = -trees.size(tree) % multiple(lifting)
+    missing = -trees.size(tree) % multiple(mapping)
     if not missing:
         return tree
     return jax.tree.map(lambda leaf: np.concatenate([leaf, np.repeat(leaf[-1:], missing, 0)]), tree)
 
 
-def place(tree: Tree, lifting: Lifting, shared: bool = False) -> Tree:
+def place(tree: Tree, mapping: MemberMapping, shared: bool = False) -> Tree:
     """Puts a tree on the devices: members spread over the mesh axis, or (shared) a copy on each."""
-    sharding = NamedSharding(lifting.mesh, PartitionSpec() if shared else PartitionSpec(AXIS))
+    sharding = NamedSharding(mapping.mesh, PartitionSpec() if shared else PartitionSpec(AXIS))
     return jax.device_put(tree, sharding)
 
 
-def abstract(tree: Tree, lifting: Lifting, shared: bool = False) -> Tree:
+def abstract(tree: Tree, mapping: MemberMapping, shared: bool = False) -> Tree:
     """Shapes, dtypes and placement of a tree, for compiling without data."""
-    sharding = NamedSharding(lifting.mesh, PartitionSpec() if shared else PartitionSpec(AXIS))
+    sharding = NamedSharding(mapping.mesh, PartitionSpec() if shared else PartitionSpec(AXIS))
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-Member = Callable[[Tree, Tree, Tree], Tree]  # (changing, fixed, shared) -> result, for ONE member
+MemberFn = Callable[[Tree, Tree, Tree], Tree]  # (changing, fixed, shared) -> result, for ONE member
 
 
-def lift(fn: Member, lifting: Lifting) -> Member:
+def map_members(fn: MemberFn, mapping: MemberMapping) -> MemberFn:
     """Lifts `fn(changing, fixed, shared)` of one member to trees with a leading model axis, ready to be jitted.
 
     `changing` and `fixed` both carry the model axis; only the first may be donated. `shared` is seen by all members.
@@ -90,14 +90,14 @@ def lift(fn: Member, lifting: Lifting) -> Member:
     """
 
     def over_members(changing: Tree, fixed: Tree, shared: Tree) -> Tree:
-        if lifting.mapping == "vmap":
+        if mapping.kind == "vmap":
             return jax.vmap(fn, in_axes=(0, 0, None))(changing, fixed, shared)
-        group = lifting.group if lifting.group > 1 else None
+        group = mapping.group if mapping.group > 1 else None
         return jax.lax.map(lambda member: fn(member[0], member[1], shared), (changing, fixed), batch_size=group)
 
     return jax.shard_map(
         over_members,
-        mesh=lifting.mesh,
+        mesh=mapping.mesh,
         in_specs=(PartitionSpec(AXIS), PartitionSpec(AXIS), PartitionSpec()),
         out_specs=PartitionSpec(AXIS),
         check_vma=False,
@@ -107,19 +107,19 @@ def lift(fn: Member, lifting: Lifting) -> Member:
 class Compiled(NamedTuple):
     """A lifted, compiled function with what the compiler says of its memory (None where it does not say)."""
 
-    call: Member
+    call: MemberFn
     memory: Any
 
 
-def compile_lifted(
-    fn: Member, lifting: Lifting, changing: Tree, fixed: Tree, shared: Tree, donate: bool = False
+def compile_mapped(
+    fn: MemberFn, mapping: MemberMapping, changing: Tree, fixed: Tree, shared: Tree, donate: bool = False
 ) -> Compiled:
     """Compiles the lifted `fn` for the shapes of its arguments (arrays or ShapeDtypeStructs).
 
     `donate` gives the buffers of `changing` away: the caller must not use them after the call.
     """
     donated = (0,) if donate else ()
-    if lifting.mapping == "loop":
+    if mapping.kind == "loop":
         first = jax.eval_shape(lambda tree: trees.take(tree, 0), (changing, fixed))
         single = jax.jit(fn, donate_argnums=donated).lower(*first, shared).compile()
 
@@ -128,7 +128,7 @@ def compile_lifted(
             return trees.stack([single(*trees.take((changing, fixed), i), shared) for i in members])
 
         return Compiled(loop, single.memory_analysis())
-    program = jax.jit(lift(fn, lifting), donate_argnums=donated)
-    shapes = abstract(changing, lifting), abstract(fixed, lifting), abstract(shared, lifting, shared=True)
+    program = jax.jit(map_members(fn, mapping), donate_argnums=donated)
+    shapes = abstract(changing, mapping), abstract(fixed, mapping), abstract(shared, mapping, shared=True)
     compiled = program.lower(*shapes).compile()
     return Compiled(compiled, compiled.memory_analysis())

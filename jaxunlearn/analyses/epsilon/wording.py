@@ -9,21 +9,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxunlearn.analyses.epsilon.measures import BASELINE, PLAIN, START, Found, Numbers, ranked
+from jaxunlearn.analyses.epsilon.measures import BASELINE, PLAIN, START, ApproachMetrics, EpsilonReport, ranked
 from jaxunlearn.metrics.inference.intervals import Interval
-from jaxunlearn.report import formats, words
+from jaxunlearn.report import number_format, sentences
 
 
-def in_words(found: Found) -> str:
+def in_words(found: EpsilonReport) -> str:
     """Whether an approach is hard to tell from retraining, and whether that is better than doing nothing."""
-    if found.asked.settings.metric == "challenge":
+    if found.options.settings.metric == "challenge":
         return _challenge(found)
-    if all(math.isnan(one.summary.median) for one in found.numbers.values()):
+    if all(math.isnan(one.summary.median) for one in found.approaches.values()):
         return (
-            f"At delta = {found.asked.settings.delta:g} no rule of so many models is of use: take more models, or a "
+            f"At delta = {found.options.settings.delta:g} no rule of so many models is of use: take more models, or a "
             "smaller delta."
         )
-    medians = {name: found.numbers[name].summary.median for name in found.order}
+    medians = {name: found.approaches[name].summary.median for name in found.order}
     finite = [name for name, median in medians.items() if math.isfinite(median)]
     without_error = [name for name, median in medians.items() if median == math.inf]
     unknown = [name for name, median in medians.items() if math.isnan(median)]
@@ -40,44 +40,44 @@ def in_words(found: Found) -> str:
     return " ".join(said)
 
 
-def _closest(found: Found, finite: Sequence[str]) -> list[str]:
+def _closest(found: EpsilonReport, finite: Sequence[str]) -> list[str]:
     """The approach that is hardest to tell from retraining, if it is closer to it than doing nothing."""
     best = finite[0]
-    one = found.numbers[best]
+    one = found.approaches[best]
     what = _what(found)
     same = ", the same on every sample" if len(one.epsilon) > 1 and np.ptp(one.epsilon) == 0 else ""
     shown = f"{what} {_shown(one)}{same}"
     which = f"{best}, {shown}"
     if len(found.order) > 1:
-        which = f"{words.largest(len(found.order), 'approaches', 'smallest').lower()}: {which}"
-    if START not in found.numbers:
+        which = f"{sentences.largest(len(found.order), 'approaches', 'smallest').lower()}: {which}"
+    if START not in found.approaches:
         said = f"{best}: {shown}." if len(found.order) == 1 else f"{which[0].upper()}{which[1:]}."
         return [
             f"{said} Doing nothing was not measured (no approach `{START}`), so none is called closer to retraining "
             "than that."
         ]
-    nothing = found.numbers[START]
+    nothing = found.approaches[START]
     start = f"{what} {_shown(nothing)}" if math.isfinite(nothing.summary.median) else "told apart without error"
-    closer = [name for name in finite if name in found.gains and found.gains[name].high < 0]
-    if not found.gains:
+    closer = [name for name in finite if name in found.gap_to_original and found.gap_to_original[name].high < 0]
+    if not found.gap_to_original:
         return [f"Without intervals no approach is called closer to retraining than doing nothing ({start}): {which}."]
     if not closer:
         return [f"No approach is closer to retraining than doing nothing ({start}), by the intervals; {which}."]
-    name, gain = closer[0], found.gains[closer[0]]
+    name, gain = closer[0], found.gap_to_original[closer[0]]
     against = ", where doing nothing is told apart without error"
     if math.isfinite(nothing.summary.median):
         against = f" against {_shown(nothing)}"
-    shown = f"{what} {_shown(found.numbers[name])}{against}"
+    shown = f"{what} {_shown(found.approaches[name])}{against}"
     by = f" (difference {interval(gain)})" if math.isfinite(gain.value) else ""
     if len(found.order) == 1:
         return [f"{name} is harder to tell from retraining than doing nothing: {shown}{by}."]
     return [
         f"Hardest to tell from retraining, and harder than doing nothing, is {name}: {shown}{by}. "
-        f"{words.largest(len(found.order), 'approaches', 'smallest')}."
+        f"{sentences.largest(len(found.order), 'approaches', 'smallest')}."
     ]
 
 
-def _without_error(found: Found, names: Sequence[str]) -> str:
+def _without_error(found: EpsilonReport, names: Sequence[str]) -> str:
     if len(names) == len(found.order) > 1:
         return (
             f"Every approach ({_listed(names)}) is told apart from retraining without error on most samples, so there "
@@ -86,9 +86,9 @@ def _without_error(found: Found, names: Sequence[str]) -> str:
     return f"Told apart from retraining without error, on most samples: {_listed(names)}."
 
 
-def _references(found: Found) -> list[str]:
+def _references(found: EpsilonReport) -> list[str]:
     """What halves of the retrained models show against each other."""
-    floor = found.numbers.get(BASELINE)
+    floor = found.approaches.get(BASELINE)
     if floor is None or math.isnan(floor.summary.median):
         return []
     halves = "alves of the retrained models"
@@ -97,56 +97,56 @@ def _references(found: Found) -> list[str]:
     return [f"H{halves} against each other: {_shown(floor)}."]
 
 
-def _others(found: Found) -> list[str]:
+def _others(found: EpsilonReport) -> list[str]:
     """What chance may turn round, what beats fine-tuning, and what is easiest to tell."""
     said = []
-    equal = [name for name in found.order[1:] if name in found.behind and found.behind[name].low <= 0]
+    equal = [name for name in found.order[1:] if name in found.gap_to_best and found.gap_to_best[name].low <= 0]
     if equal:
         said.append(f"Other models might put these before {found.order[0]}: {', '.join(equal)}.")
-    if found.beyond:
-        better = [f"{name} ({interval(found.beyond[name])})" for name in found.order
-                  if name in found.beyond and found.beyond[name].high < 0]  # fmt: skip
+    if found.gap_to_finetuning:
+        better = [f"{name} ({interval(found.gap_to_finetuning[name])})" for name in found.order
+                  if name in found.gap_to_finetuning and found.gap_to_finetuning[name].high < 0]  # fmt: skip
         said.append(f"Better than {PLAIN}, by the interval: {', '.join(better) or 'none'}.")
     last = found.order[-1]
-    if math.isfinite(found.numbers[last].summary.median):
-        said.append(f"Easiest to tell: {last}, {_shown(found.numbers[last])}.")
+    if math.isfinite(found.approaches[last].summary.median):
+        said.append(f"Easiest to tell: {last}, {_shown(found.approaches[last])}.")
     return said
 
 
-def _challenge(found: Found) -> str:
+def _challenge(found: EpsilonReport) -> str:
     """The challenge score alone: higher = better."""
-    told = {name: one.challenge for name, one in found.numbers.items() if one.challenge is not None}
+    told = {name: one.challenge for name, one in found.approaches.items() if one.challenge is not None}
     name = found.order[0] if found.order else BASELINE
     is_final = not math.isnan(told[name].final)
-    value = formats.number(told[name].final if is_final else told[name].forget, 4)
+    value = number_format.number(told[name].final if is_final else told[name].forget, 4)
     what = "final score" if is_final else "forget score"
     if len(found.order) < 2:
         return f"{name} has a {what} of the challenge of {value} (higher = better)."
     return (
-        f"{name} has the highest {what} of the challenge, {value}. {words.largest(len(found.order), 'approaches')}."
+        f"{name} has the highest {what} of the challenge, {value}. {sentences.largest(len(found.order), 'approaches')}."
     )  # fmt: skip
 
 
-def limits(found: Found) -> str:
+def limits(found: EpsilonReport) -> str:
     """The finite-N note: what no difference shows, and the most that can be shown."""
     said: list[str] = []
     for name in reversed(ranked(found)):
-        one = found.numbers[name]
+        one = found.approaches[name]
         both = f"{one.sizes[0]} + {one.sizes[1]} models"
-        if math.isnan(one.ceiling):
+        if math.isnan(one.max_finite):
             text = f"{both} show no finite epsilon-hat at this delta"
-        elif one.ceiling <= 0:
+        elif one.max_finite <= 0:
             text = (
                 f"{both} are too few to show a difference at this delta: epsilon-hat is at most "
-                f"{formats.number(one.ceiling)}, or infinite where they are told apart without error"
+                f"{number_format.number(one.max_finite)}, or infinite where they are told apart without error"
             )
         else:
-            equal = f"show a median of about {formats.number(one.equal, 2)} where there is no difference"
-            if math.isnan(one.equal):
+            equal = f"show a median of about {number_format.number(one.null_median, 2)} where there is no difference"
+            if math.isnan(one.null_median):
                 equal = "show nothing of use where there is no difference"
-            elif math.isinf(one.equal):
+            elif math.isinf(one.null_median):
                 equal = "are told apart without error on most samples even where there is no difference"
-            text = f"{both} {equal}, and no finite epsilon-hat above {formats.number(one.ceiling)}"
+            text = f"{both} {equal}, and no finite epsilon-hat above {number_format.number(one.max_finite)}"
         if text not in said:
             said.append(text)
     return ". ".join(said) + "."
@@ -154,8 +154,8 @@ def limits(found: Found) -> str:
 
 def interval(one: Interval) -> str:
     """A finite number with its interval; an end that is open is said, an interval that is not known left out."""
-    value = formats.number(one.value)
-    low, high = (formats.number(end) for end in (one.low, one.high))
+    value = number_format.number(one.value)
+    low, high = (number_format.number(end) for end in (one.low, one.high))
     if math.isnan(one.low) or math.isnan(one.high) or (math.isinf(one.low) and math.isinf(one.high)):
         return value
     if math.isinf(one.high):
@@ -163,11 +163,11 @@ def interval(one: Interval) -> str:
     return f"{value} [{high} or less]" if math.isinf(one.low) else f"{value} [{low}, {high}]"
 
 
-def _shown(one: Numbers) -> str:
+def _shown(one: ApproachMetrics) -> str:
     return interval(one.interval._replace(value=one.summary.median))
 
 
-def _what(found: Found) -> str:
+def _what(found: EpsilonReport) -> str:
     return "epsilon-hat" if len(found.labels) == 1 else "median epsilon-hat"
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from jaxunlearn.records import Design, Finding
-from jaxunlearn.report import formats
+from jaxunlearn.report import number_format
 
 _BEFOREHAND = ", chosen beforehand,"
 
@@ -34,7 +34,7 @@ def best_score(findings: Mapping[str, Finding], reference: float = 0.5, chosen: 
     best = known[name]
     if name == chosen:
         return f"{_separates(name, best, reference, _BEFOREHAND)} It is also the largest of {len(known)} scores."
-    maximum = f"{largest(len(known), 'scores')}: {name}, {best.metric or 'AUC'} {formats.bare(best)}."
+    maximum = f"{largest(len(known), 'scores')}: {name}, {best.metric or 'AUC'} {number_format.bare(best)}."
     if chosen not in known:
         return maximum
     return f"{_separates(chosen, known[chosen], reference, _BEFOREHAND)} {maximum}"
@@ -52,18 +52,23 @@ def largest_correlation(findings: Mapping[str, Finding], chosen: str) -> str:
         return "No score's correlation with the amount of training could be computed."
     name = max(known, key=lambda name: known[name].value)
     said = [] if chosen not in known else [
-        f"{chosen}, chosen beforehand, follows the amount of training with Spearman {formats.bare(known[chosen])}."
+        f"{chosen}, chosen beforehand, follows the amount of training with Spearman "
+        f"{number_format.bare(known[chosen])}."
     ]  # fmt: skip
     if len(known) == 1:
-        return said[0] if said else f"{name} follows the amount of training with Spearman {formats.bare(known[name])}."
+        return (
+            said[0]
+            if said
+            else f"{name} follows the amount of training with Spearman {number_format.bare(known[name])}."
+        )
     if name != chosen:
-        said.append(f"{largest(len(known), 'scores')}: {name}, {formats.bare(known[name])}.")
+        said.append(f"{largest(len(known), 'scores')}: {name}, {number_format.bare(known[name])}.")
     return " ".join(said)
 
 
 def largest(count: int, what: str, end: str = "largest") -> str:
     """How a maximum (or minimum) over several candidates is announced; every report uses these words."""
-    return f"{end.capitalize()} of {formats.count(count)} {what}, chosen after looking"
+    return f"{end.capitalize()} of {number_format.count(count)} {what}, chosen after looking"
 
 
 POINTS = "points"  # per cent points
@@ -97,7 +102,7 @@ def closest(
         return f"How close {names} comes to retraining in {over} is not known: not all of these numbers were measured."
     nothing = None if untouched is None or math.isnan(untouched.value) else _apart(untouched, unit)
     if best:
-        level = formats.rate(gaps[best].level)
+        level = number_format.rate(gaps[best].confidence_level)
         away, less = _apart(gaps[best], unit), _apart(gains[best], unit)
         shown = f"{away} {unit} away, {less} less than doing nothing ({nothing})"
         if len(known) == 1:
@@ -130,7 +135,7 @@ def closest(
 def _together(names: list[str], most: int = 5) -> str:
     """Names as a sentence lists them, those beyond `most` counted."""
     if len(names) > most:
-        return f"{', '.join(names[:most])} and {formats.count(len(names) - most)} more"
+        return f"{', '.join(names[:most])} and {number_format.count(len(names) - most)} more"
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
@@ -138,7 +143,7 @@ def _apart(finding: Finding, unit: str) -> str:
     """A gap in its unit, with its interval where it has one."""
 
     def shown(value: float) -> str:
-        return formats.number(value, 1, percent=True) if unit == POINTS else formats.number(value)
+        return number_format.number(value, 1, percent=True) if unit == POINTS else number_format.number(value)
 
     if math.isnan(finding.low) or math.isnan(finding.high):
         return shown(finding.value)
@@ -148,7 +153,7 @@ def _apart(finding: Finding, unit: str) -> str:
 def units(design: Design) -> str:
     """What a mean over models, or its interval, is over: "5 forget sets, each with an original of its own"."""
     sets, repeats = design.sets, design.repeats
-    each = f", {formats.count(repeats)} unlearned models each," if repeats > 1 else ""
+    each = f", {number_format.count(repeats)} unlearned models each," if repeats > 1 else ""
     if design.kind == "given":
         return f"{_number_of(sets, 'model')} given, taken as independent"
     if sets * repeats == 1:
@@ -160,8 +165,8 @@ def units(design: Design) -> str:
     if sets == 1:
         return f"{repeats} unlearned models of ONE forget set and ONE trained original: holds for these only"
     if design.kind == "per_set":
-        return f"{formats.count(sets)} forget sets, each with an original of its own" + each.rstrip(",")
-    return f"{formats.count(sets)} forget sets{each} of ONE trained original: holds for this model only"
+        return f"{number_format.count(sets)} forget sets, each with an original of its own" + each.rstrip(",")
+    return f"{number_format.count(sets)} forget sets{each} of ONE trained original: holds for this model only"
 
 
 def plus_minus(design: Design, level: float = 0.95) -> str:
@@ -171,7 +176,7 @@ def plus_minus(design: Design, level: float = 0.95) -> str:
     """
     if design.sets * design.repeats == 1:
         return "One model: no interval."
-    said = f"± {formats.rate(level)} interval over {units(design)}."
+    said = f"± {number_format.rate(level)} interval over {units(design)}."
     if design.kind == "per_set" and design.sets > 1:
         lacking = (
             "training seed and forget set" if design.repeats > 1 else "training seed, forget set and unlearning seed"
@@ -192,14 +197,14 @@ def over_groups(design: Design, level: float, method: str) -> str:
     if not method:
         return f"{said}."
     if "forget sets" in method:
-        return f"{said}; [ ] {formats.rate(level)} interval over {units(design)} ({method})."
-    interval = f"[ ] {formats.rate(level)} interval over samples ({method}) of {units(design)}"
+        return f"{said}; [ ] {number_format.rate(level)} interval over {units(design)} ({method})."
+    interval = f"[ ] {number_format.rate(level)} interval over samples ({method}) of {units(design)}"
     return f"{said}; {interval}; other models may differ."
 
 
 def split(deviations: Mapping[str, float]) -> str:
     """Standard deviations by source as one cell: "[.012 | .030 | .004]"; empty where nothing is known."""
-    known = [formats.number(value, bare=True) for value in deviations.values()]
+    known = [number_format.number(value, bare=True) for value in deviations.values()]
     return f"[{' | '.join(known)}]" if known else ""
 
 
@@ -211,7 +216,7 @@ def resolution(forgotten: int, retained: int) -> str:
         if below:
             columns = " and ".join(f"{rate}@{error} {level}" for level in below)
             verb = "lie" if len(below) > 1 else "lies"
-            step = f"1/{formats.count(count)}"
+            step = f"1/{number_format.count(count)}"
             said.append(
                 f"with {_number_of(count, f'{kind} sample')} the {error} has steps of {step}, and {columns} {verb} "
                 "below the first"
@@ -233,7 +238,8 @@ def compare(first: str, second: str, difference: Finding) -> str:
     by = f"{metric} difference {_signed(difference.value)}"
     if math.isnan(difference.low) or math.isnan(difference.high):
         return f"{first} against {second}: {by}, without an interval."
-    by += f" [{_signed(difference.low)}, {_signed(difference.high)}], {formats.rate(difference.level)} interval"
+    level = number_format.rate(difference.confidence_level)
+    by += f" [{_signed(difference.low)}, {_signed(difference.high)}], {level} interval"
     if difference.low > 0:
         return f"{first} is significantly above {second}: {by}."
     if difference.high < 0:
@@ -242,19 +248,19 @@ def compare(first: str, second: str, difference: Finding) -> str:
 
 
 def _number_of(number: int, what: str) -> str:
-    return f"{formats.count(number)} {what}{'' if number == 1 else 's'}"
+    return f"{number_format.count(number)} {what}{'' if number == 1 else 's'}"
 
 
 def _separates(name: str, finding: Finding, reference: float, how: str = "") -> str:
     """One score's number, and whether it is better than guessing."""
-    sentence = f"{name}{how} separates retained from forgotten: {finding.metric or 'AUC'} {formats.bare(finding)}"
+    sentence = f"{name}{how} separates retained from forgotten: {finding.metric or 'AUC'} {number_format.bare(finding)}"
     if math.isnan(finding.low) or math.isnan(finding.high):
         return f"{sentence}, without an interval."
-    guessing = f"guessing ({formats.number(reference, bare=True)})"
+    guessing = f"guessing ({number_format.number(reference, bare=True)})"
     if finding.high < reference:
         return f"{sentence}, below {guessing}."
     return f"{sentence}." if finding.low > reference else f"{sentence}, not distinguishable from {guessing}."
 
 
 def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else ''}{formats.number(value, bare=True)}"
+    return f"{'+' if value > 0 else ''}{number_format.number(value, bare=True)}"

@@ -13,7 +13,7 @@ from jaxunlearn.records import Finding
 MISSING = "–"
 
 
-class Parts(NamedTuple):
+class NumberParts(NamedTuple):
     """A finding, printed: the estimate and its three qualifications; empty strings where there is none."""
 
     value: str
@@ -81,7 +81,7 @@ def bare(finding: Finding, signed: bool = False) -> str:
     return f"{sign}{number(finding.value, bare=True)} {parts(finding).interval}".rstrip()
 
 
-def parts(finding: Finding, digits: int = 3, *, percent: bool = False) -> Parts:
+def parts(finding: Finding, digits: int = 3, *, percent: bool = False) -> NumberParts:
     """A finding's value, spread, interval and retrained value, all rounded to the same place.
 
     Args:
@@ -94,11 +94,11 @@ def parts(finding: Finding, digits: int = 3, *, percent: bool = False) -> Parts:
     def beside(value: float) -> str:
         return number(value, percent=percent, bare=not percent, places=places)
 
-    spread = "" if math.isnan(finding.spread) else f"± {beside(finding.spread)}"
+    spread = "" if math.isnan(finding.std) else f"± {beside(finding.std)}"
     unknown = math.isnan(finding.low) or math.isnan(finding.high)
     interval = "" if unknown else f"[{beside(finding.low)}, {beside(finding.high)}]"
     retrained = "" if finding.retrained is None else f"retrained {beside(finding.retrained)}"
-    return Parts(number(finding.value, percent=percent, places=places), spread, interval, retrained)
+    return NumberParts(number(finding.value, percent=percent, places=places), spread, interval, retrained)
 
 
 def long(finding: Finding, digits: int = 3, *, percent: bool = False) -> str:

@@ -37,7 +37,7 @@ class Signals(NamedTuple):
     ratio: Array
 
 
-class Measured(NamedTuple):
+class AuditSignals(NamedTuple):
     """The evidence of one audit after the pass; None where the evidence has no such array.
 
     Attributes:
@@ -46,9 +46,10 @@ class Measured(NamedTuple):
       population_original, population_unlearned, population_in: Signals [P]; population_shadows: Signals [S, P].
       own: Signals [S, m] of every shadow on its own training rows.
       reference: Signals [K, N]; reference_member: [K, N] bool.
-      pairs: [N, C] UnLeak features of the audited pair; pairs_known: [S, q, C]; pairs_forgotten: [S, q] bool.
+      posterior_pairs: [N, C] UnLeak features of the audited pair; posterior_pairs_known: [S, q, C];
+        posterior_pairs_forgotten: [S, q] bool.
       texts: statistics of the audited model's tokens, where samples are texts.
-      views: one Measured per augmented view (original, unlearned and shadows only).
+      views: AuditSignals per augmented view (original, unlearned and shadows only).
     """
 
     labels: np.ndarray
@@ -62,11 +63,11 @@ class Measured(NamedTuple):
     own: Signals | None = None
     reference: Signals | None = None
     reference_member: np.ndarray | None = None
-    pairs: np.ndarray | None = None
-    pairs_known: np.ndarray | None = None
-    pairs_forgotten: np.ndarray | None = None
+    posterior_pairs: np.ndarray | None = None
+    posterior_pairs_known: np.ndarray | None = None
+    posterior_pairs_forgotten: np.ndarray | None = None
     texts: TextSignals | None = None
-    views: tuple["Measured", ...] = ()
+    views: tuple["AuditSignals", ...] = ()
 
 
 @partial(jax.jit, static_argnames=("signal", "compat"))
@@ -124,7 +125,7 @@ def _fetch(out: Signals, done: tuple[tuple, Signals] | None) -> None:
             target[place] = np.asarray(value)
 
 
-def measure(evidence: Evidence, options: Options, *, pairs: bool = True) -> Measured:
+def signals_pass(evidence: Evidence, options: Options, *, pairs: bool = True) -> AuditSignals:
     """The one pass: signals of every array of the evidence, and UnLeak's features where `pairs`.
 
     The evidence must have been checked (`scores.check`). Nothing of [.., C] is kept but UnLeak's features.
@@ -135,12 +136,16 @@ def measure(evidence: Evidence, options: Options, *, pairs: bool = True) -> Meas
 
     labels, others = np.asarray(evidence.labels), evidence.population_labels
     known = None
-    if pairs and evidence.pairs_original is not None and evidence.pairs_unlearned is not None:
-        known = np.asarray(unleak.features(np.asarray(evidence.pairs_original), np.asarray(evidence.pairs_unlearned)))
+    if pairs and evidence.posterior_pairs_original is not None and evidence.posterior_pairs_unlearned is not None:
+        known = np.asarray(
+            unleak.features(
+                np.asarray(evidence.posterior_pairs_original), np.asarray(evidence.posterior_pairs_unlearned)
+            )
+        )
     audited = None
     if known is not None and evidence.original is not None:
         audited = np.asarray(unleak.features(np.asarray(evidence.original), np.asarray(evidence.unlearned)))
-    return Measured(
+    return AuditSignals(
         labels=labels,
         unlearned=of(evidence.unlearned, labels),
         original=of(evidence.original, labels),
@@ -152,14 +157,16 @@ def measure(evidence: Evidence, options: Options, *, pairs: bool = True) -> Meas
         own=of(evidence.shadow_train_logits, evidence.shadow_train_labels),
         reference=of(evidence.reference, labels),
         reference_member=None if evidence.reference_member is None else np.asarray(evidence.reference_member, bool),
-        pairs=audited,
-        pairs_known=known,
-        pairs_forgotten=None if evidence.pairs_forgotten is None else np.asarray(evidence.pairs_forgotten, bool),
+        posterior_pairs=audited,
+        posterior_pairs_known=known,
+        posterior_pairs_forgotten=None
+        if evidence.posterior_pairs_forgotten is None
+        else np.asarray(evidence.posterior_pairs_forgotten, bool),
         views=_views(evidence, labels, options),
     )
 
 
-def _views(evidence: Evidence, labels: np.ndarray, options: Options) -> tuple[Measured, ...]:
+def _views(evidence: Evidence, labels: np.ndarray, options: Options) -> tuple[AuditSignals, ...]:
     wanted = evidence.unlearned_views
     if wanted is None:
         return ()
@@ -168,7 +175,7 @@ def _views(evidence: Evidence, labels: np.ndarray, options: Options) -> tuple[Me
         return None if values is None else signals_of(values[view], labels, options)
 
     return tuple(
-        Measured(
+        AuditSignals(
             labels,
             unlearned=of(wanted, view),
             original=of(evidence.original_views, view),
@@ -178,50 +185,54 @@ def _views(evidence: Evidence, labels: np.ndarray, options: Options) -> tuple[Me
     )
 
 
-class Cases(NamedTuple):
-    """The parts of a Measured that differ between K audited models scored together; every field with a leading K.
+class AuditedModels(NamedTuple):
+    """The parts of AuditSignals that differ between K audited models scored together; every field with a leading K.
 
     Attributes:
       unlearned, original: Signals [K, N]; population_unlearned, population_original: Signals [K, P].
-      pairs: [K, N, C] UnLeak features.
+      posterior_pairs: [K, N, C] UnLeak features.
       texts: TextSignals [K, N].
-      views: one Cases per augmented view.
+      views: one AuditedModels per augmented view.
     """
 
     unlearned: Signals
     original: Signals | None = None
     population_unlearned: Signals | None = None
     population_original: Signals | None = None
-    pairs: np.ndarray | None = None
+    posterior_pairs: np.ndarray | None = None
     texts: TextSignals | None = None
-    views: tuple["Cases", ...] = ()
+    views: tuple["AuditedModels", ...] = ()
 
 
-def one_case(measured: Measured) -> Cases:
-    """The audited model of a Measured as a single case."""
-    own = Cases(*(getattr(measured, name) for name in Cases._fields[:-1]))
-    views = tuple(one_case(view) for view in measured.views)
+def single_model(audit_signals: AuditSignals) -> AuditedModels:
+    """The audited model of AuditSignals as a single case."""
+    own = AuditedModels(*(getattr(audit_signals, name) for name in AuditedModels._fields[:-1]))
+    views = tuple(single_model(view) for view in audit_signals.views)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], own)._replace(views=views)
 
 
-def case(measured: Measured, chosen: Cases) -> Measured:
-    """A Measured with the parts of one case (leaves without the leading K)."""
-    views = tuple(case(view, part) for view, part in zip(measured.views, chosen.views, strict=True))
-    return measured._replace(**{**chosen._asdict(), "views": views})
+def select_model(audit_signals: AuditSignals, chosen: AuditedModels) -> AuditSignals:
+    """AuditSignals with the parts of one case (leaves without the leading K)."""
+    views = tuple(select_model(view, part) for view, part in zip(audit_signals.views, chosen.views, strict=True))
+    return audit_signals._replace(**{**chosen._asdict(), "views": views})
 
 
-def choose_shadows(measured: Measured, shadows: np.ndarray | list[int]) -> Measured:
+def choose_shadows(audit_signals: AuditSignals, shadows: np.ndarray | list[int]) -> AuditSignals:
     """The same evidence with some of its shadows only."""
     index = np.asarray(shadows)
 
     def pick(value: Signals | None) -> Signals | None:
         return None if value is None else Signals(*(field[index] for field in value))
 
-    return measured._replace(
-        shadows=pick(measured.shadows),
-        population_shadows=pick(measured.population_shadows),
-        own=pick(measured.own),
-        pairs_known=None if measured.pairs_known is None else measured.pairs_known[index],
-        pairs_forgotten=None if measured.pairs_forgotten is None else measured.pairs_forgotten[index],
-        views=tuple(view._replace(shadows=pick(view.shadows)) for view in measured.views),
+    return audit_signals._replace(
+        shadows=pick(audit_signals.shadows),
+        population_shadows=pick(audit_signals.population_shadows),
+        own=pick(audit_signals.own),
+        posterior_pairs_known=None
+        if audit_signals.posterior_pairs_known is None
+        else audit_signals.posterior_pairs_known[index],
+        posterior_pairs_forgotten=None
+        if audit_signals.posterior_pairs_forgotten is None
+        else audit_signals.posterior_pairs_forgotten[index],
+        views=tuple(view._replace(shadows=pick(view.shadows)) for view in audit_signals.views),
     )
