@@ -10,15 +10,15 @@ r"""CIFAR-10 as published for conformal unlearning: ResNet-18, 5,000 of the trai
     python -m launch.unlearn --config=configs/conformal_cifar10.py:paper        seed 10, with the published quirks
 
 SGD 0.1, momentum 0.9, weight decay 5e-4 on every parameter, batch 64, cosine over 200 epochs; flip, crop, one picture
-in ten grey. 8,000 held-out pictures test, the other 2,000 calibrate. The published model trains on all 50,000; here
-two rows, the fewest possible, stay with a token shadow model, so that 49,998 are trained on. The audit's membership
-scores need real shadow models: configs/cifar10.py. Exact retraining repeats the recipe; the published one runs at 0.01.
-Nothing is published for VGG-16; at rate 0.1 it has no batch norm to hold it, so it trains at 0.01.
+in ten grey. Of the held-out pictures, 8,000 are for testing, the other 2,000 for calibration. The published model
+trains on all 50,000; here the minimum of two rows goes to a token shadow model, so that 49,998 remain. The audit's
+membership scores need real shadow models: configs/cifar10.py. Exact retraining repeats the recipe; the published one
+uses 0.01. Nothing is published for VGG-16; without batch norm it is unstable at rate 0.1, so it trains at 0.01.
 
-Published (quoted from public summaries of the paper, not read off its tables): original TA 91.8 %; UA of fine-tuning
-3.84 %; forgotten but still in the prediction set, of the misclassified forgotten pictures: retraining 30.6 %,
-fine-tuning 58.3 %, random labels 45.5 %; coverage of forgotten pictures after retraining about 0.94 at alpha 0.05. The
-conformal loss with lambda 0.5 adds 3.93 points of UA (mean of these three) for 1.0 point of TA.
+Published (from public summaries of the paper, not from its tables): original TA 91.8 %; UA of fine-tuning 3.84 %;
+forgotten but still in the prediction set, of the misclassified forgotten pictures: retraining 30.6 %, fine-tuning 58.3
+%, random labels 45.5 %; coverage of forgotten pictures after retraining about 0.94 at alpha 0.05. The conformal loss
+with lambda 0.5 adds 3.93 points of UA (mean of these three) for 1.0 point of TA.
 
 Published for `small` (public reproduction; original: train accuracy 1.00, TA .483; evaluated at alpha 0.1; the loss is
 that of --config.unlearn.conformal.pairwise=True --config.unlearn.conformal.lam=0.5):
@@ -57,11 +57,11 @@ Measured with `cnn` (JPEG re-encoded pictures, seed 42, 5 forget sets, 8,000 tes
     conformal fine-tuning      1.4 -> 20.7; CR forgotten .252 -> .248, test .172 -> .172, TA .432 -> .430
     conformal random labels   69.7 -> 82.1; CR forgotten .105 -> .105, test .140 -> .140, TA .395 -> .392
 
-What agrees with the reproduction: UA of retraining, fine-tuning, random labels, ascent and SSD to some points; CR on
+Agreement with the reproduction: UA of retraining, fine-tuning, random labels, ascent and SSD to a few points; CR on
 forgotten pictures falls from SSD, ascent and fine-tuning over retraining to random labels, SalUn and the bad teacher,
 which lowers it most on test pictures too; coverage of test pictures .896 to .902; recover ratio fine-tuning > random
 labels > retraining; MIACR of retraining about its alpha of .05; the loss raises UA by 12 to 28 points and costs half a
-point of TA at most. What does not: all sets are larger (the CNN is surer of itself and less often right), the loss
+point of TA at most. Disagreement: all sets are larger (the CNN is more confident and less accurate), the loss
 hardly lowers CR on forgotten pictures; rates and epochs of the reproduction's methods are not known.
 """
 
@@ -69,7 +69,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke, small, cnn, vgg16 or paper."""
+    """Returns the config of a variant: default, smoke, small, cnn, vgg16 or paper."""
     config = settings.defaults("conformal")
     config.data.name = "cifar10"
     config.split.forget.size = 5000
@@ -79,8 +79,8 @@ def get_config(variant: str = ""):
         # 2,000 target rows and the two of the shadow set.
         "small": {"data.train_rows": 2002, "data.augment": "flip", "split.forget.size": 200,
                   "train.learning_rate": 0.05, "train.epochs": 40, "train.batch": 32},
-        # The same pictures and a small CNN, for a CPU: five forget sets, rates that do not destroy it; as
-        # measured above, all from one original.
+        # The same pictures and a small CNN, for a CPU: five forget sets, rates that do not destroy the model, all
+        # from one original, as measured above.
         "cnn": {"data.train_rows": 2002, "data.augment": "flip", "split.forget.size": 200, "split.forget.count": 5,
                 "targets.originals": "shared", "model.name": "cnn", "train.learning_rate": 0.05, "train.epochs": 40,
                 "train.batch": 32,

@@ -1,4 +1,4 @@
-r"""CIFAR-20 (CIFAR-100 under its 20 coarse classes): ResNet-18 forgets the fine class 69, rocket, out of vehicles_2.
+r"""CIFAR-20 (CIFAR-100 with its 20 coarse classes): ResNet-18 forgets the fine class 69, rocket, of vehicles_2.
 
     python -m launch.targets --config=configs/conformal_cifar20.py              the original and an exact retrain
     python -m launch.unlearn --config=configs/conformal_cifar20.py --methods=finetune,ssd,finetune+conformal
@@ -9,7 +9,7 @@ r"""CIFAR-20 (CIFAR-100 under its 20 coarse classes): ResNet-18 forgets the fine
         --config.split.forget.count=5                       the five subclasses of the SSD code, one retrain for each
 
 The recipe is that of configs/conformal_cifar10.py. The fine classes come with the data (not with an .npz that holds
-coarse labels only); 500 training pictures are rockets; the 100 held-out ones are judged apart from test and
+coarse labels only); 500 training pictures are rockets; the 100 held-out ones are evaluated separately from test and
 calibration sets, as in the published code. No number is published for this setting.
 """
 
@@ -17,7 +17,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults("conformal")
     config.data.name = "cifar20"
     config.split.forget.kind = "subclass"

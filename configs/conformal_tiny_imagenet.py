@@ -8,13 +8,13 @@ r"""Tiny-ImageNet as published for conformal unlearning: ViT-S/16 at 224x224, 10
     python -m launch.unlearn --config=configs/conformal_tiny_imagenet.py:resnet18 --config.data.path=...
     python -m launch.unlearn --config=configs/conformal_tiny_imagenet.py:paper --config.data.path=...
 
-The folder may be as downloaded, or rearranged into train, val and cal; the 10,000 held-out pictures are split at random
-into 8,000 that test and 2,000 that calibrate, whichever folder they lie in. The recipe is that of
+The folder may be as downloaded, or rearranged into train, val and cal; the 10,000 held-out pictures of all its folders
+are split at random into 8,000 for testing and 2,000 for calibration. The recipe is that of
 configs/conformal_cifar10.py. Published runs crop after the resize, with a border of 4 pixels of 224; here pictures are
 resized inside the network, and a border of 1 pixel of 64 comes closest. Published runs start from ImageNet weights,
 this package from random ones.
 
-Published (quoted from public summaries of the paper, not read off its tables): the conformal loss with lambda 0.5 adds
+Published (from public summaries of the paper, not from its tables): the conformal loss with lambda 0.5 adds
 9.23 points of UA (mean of retraining, fine-tuning and random labels) for 0.57 points of TA.
 """
 
@@ -22,7 +22,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke, resnet18 or paper."""
+    """Returns the config of a variant: default, smoke, resnet18 or paper."""
     config = settings.defaults("conformal")
     config.data.name = "tiny_imagenet"
     config.data.pad = 1

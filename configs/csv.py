@@ -1,19 +1,19 @@
 """Your own table: a CSV with a header, one column of which is the label; or a folder with train.csv and test.csv.
 
-    python -m launch.data --config=configs/csv.py --config.data.path=mine.csv              looks at it first
+    python -m launch.data --config=configs/csv.py --config.data.path=mine.csv              inspects it first
     python -m launch.audit --config=configs/csv.py --config.data.path=mine.csv --config.data.label=outcome
     python -m launch.shadows --config=configs/csv.py:smoke --config.data.path=mine.csv
 
 Numbers are standardised; words are categories, coded by the sorted order of their values. Columns whose numbers name
 categories: --config.data.categories=postcode; columns to leave out: --config.data.ignore=comment,name. The recipe is
-for some thousand rows; `paper` is the tabular recipe published for IAM.
+for a few thousand rows; `paper` is the tabular recipe published for IAM.
 """
 
 from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults()
     config.data.name = "csv"
     config.split.shadow = 500

@@ -1,6 +1,6 @@
 """Your own pictures: root/train/CLASS/*.png and root/test/CLASS/*.png, or root/CLASS/*.png.
 
-    python -m launch.data --config=configs/folder.py --config.data.path=pictures           looks at them first
+    python -m launch.data --config=configs/folder.py --config.data.path=pictures           inspects them first
     python -m launch.shadows --config=configs/folder.py --config.data.path=pictures --config.split.shadow=2000
     python -m launch.shadows --config=configs/folder.py:smoke --config.data.path=pictures
 
@@ -12,7 +12,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults()
     config.data.name = "folder"
     config.data.augment = "flip_crop"

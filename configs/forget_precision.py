@@ -6,9 +6,9 @@
     python -m launch.study --config=configs/forget_precision.py:paper      CIFAR-10, ResNet-18, 80 models each
     python -m launch.epsilon --data=runs/forget_precision/epsilon/running  the table again, from the logits alone
 
-Median epsilon-hat at delta 0.05 (in brackets the samples that are told apart without error); seed 42, jax 0.10.2, two
-cores of an AMD EPYC; digits 2 min 12 s, `small` 26 min beside other work. Published: the paper's table, 1,000 samples,
-80 models, ResNet-18 on CIFAR-10, BatchNorm in training mode.
+Median epsilon-hat at delta 0.05 (in brackets the number of samples that are distinguished without error); seed 42, jax
+0.10.2, two cores of an AMD EPYC; digits 2 min 12 s, `small` 26 min on a busy machine. Published: the paper's table,
+1,000 samples, 80 models, ResNet-18 on CIFAR-10, BatchNorm in training mode.
 
                        published      digits               small (JPEG re-encoded pictures)
     no difference      0.51           0.62                 1.16       simulated, groups of the same size
@@ -23,17 +23,17 @@ cores of an AMD EPYC; digits 2 min 12 s, `small` 26 min beside other work. Publi
     poison_full        4.20 (168)     inf  (43)            2.65 (17)
     ceiling            4.32           4.09                 2.65
 
-What agrees: the approaches that reset weights are hardest to tell from retraining, fine-tuning and poisoning easiest;
-batch norm's mode changes little here (report/epsilon.html). What does not: `small` is undertrained (test accuracy .54)
-and its rates are those of a ResNet with ten times the steps; activation_reset, which draws the last layer anew, has
-lost it (retain accuracy .46), and hybrid's poison, at 14 times the rate of `poison`, is seen in every sample.
+Agreement: approaches that reset weights are hardest to distinguish from retraining, fine-tuning and poisoning easiest;
+the mode of batch norm changes little here (report/epsilon.html). Disagreement: `small` is undertrained (test accuracy
+.54) and its rates are those of a ResNet with ten times the steps; activation_reset, which reinitialises the last layer,
+does not recover (retain accuracy .46), and hybrid's poison, at 14 times the rate of `poison`, shows in every sample.
 """
 
 from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default (digits), smoke, small or paper."""
+    """Returns the config of a variant: default (digits), smoke, small or paper."""
     config = settings.defaults("forget_precision")
     return settings.variant(config, variant, {
         "smoke": {"split.forget.repeats": 4, "train.epochs": 2, "unlearn.methods": ("finetune", "prune_last_layer"),

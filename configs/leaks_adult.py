@@ -9,8 +9,8 @@
     ... --defence=label                   only predicted labels are published
     ... --model=network --coupling=shared networks of model.*, train.* (standardised), from the same start and batches
 
-Expected: AUC, mean ± sd over --repeats=20 (seeds 0 to 19; of rf one seed, half of its 95 % interval), attack dt, and
-one run of the released code with its errors mended (rf: 2 + 2 sets). 8 s for one seed of trees from nothing, 10 s of
+Expected: AUC, mean ± sd over --repeats=20 (seeds 0 to 19; for rf one seed, ± half of its 95 % interval), attack dt, and
+one run of the released code with its errors fixed (rf: 2 + 2 sets). One seed from nothing takes 8 s for trees, 10 s for
 regressions (two cores of an AMD EPYC, jax 0.10.2, CPU); a forest of 500 trees for each of 420 models takes 14 min.
 
     models, case               direct_diff    sorted_diff    original alone   DegCount  DegRate   released
@@ -29,26 +29,26 @@ regressions (two cores of an AMD EPYC, jax 0.10.2, CPU); a forest of 500 trees f
     lr, labels only            .500 ± .001    .500 ± .001    .502 ± .019         .50      .00     .500, .500; .52
     rf, one seed               .571 ± .023    .597 ± .041    .483 ± .041         .60     +.04     .607, .553; .507
 
-Single runs scatter by the ±, and released numbers lie within two of them but for two of 39: the original alone under
-dt, sisa (3.1) and direct_diff of regressions' records that stay (2.5).
+Single runs vary by the ±. Released numbers lie within two of them, except two of 39: the original alone with dt, sisa
+(3.1) and direct_diff of regressions' records that stay (2.5).
 
 Location-30 (--config.data.name=location30 --config.data.path=location30.npz --set_size=1000), AUC by direct_diff,
 sorted_diff, l2_distance; original alone, and released: trees (--sets=5) .851, .872, .888; .555, released .795, .885,
 .934; .486. Regressions (--sets=3 --model=lr) .757, .900, .944; .620, released .735, .917, .875; .652.
 
-Networks (--model=network, seed 0, 95 % intervals over sets; 12 to 36 s): sorted_diff .440 [.373, .507] with starts and
-batches of their own, .675 [.634, .716] with shared ones: training noise hides a record, not unlearning. By DP-SGD
+Networks (--model=network, seed 0, 95 % intervals over sets; 12 to 36 s): sorted_diff .440 [.373, .507] with their
+own starts and batches, .675 [.634, .716] with shared ones: training noise hides a record, not unlearning. With DP-SGD
 (--private, epsilon 7.53 at delta 1e-5, own starts) .473 [.412, .533], at .839 instead of .834 test accuracy.
 
 The distance of the pair needs no training (--attack=threshold --feature=l2_distance): .880 ± .008 (dt), .770 ± .018
-(lr). A forest as attacker (--attack=rf) finds no more than a tree: .839 ± .025 by sorted_diff, .883 by l2_distance.
+(lr). A forest as attacker (--attack=rf) is no better than a tree: .839 ± .025 by sorted_diff, .883 by l2_distance.
 """
 
 from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults("leaks")
     config.data.name = "adult"
     config.seed = 0

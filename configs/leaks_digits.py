@@ -14,7 +14,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults("leaks")
     config.data.name = "digits"
     config.train.epochs = 20

@@ -5,7 +5,7 @@
     python -m launch.shadows --config=configs/location.py:smoke --config.data.path=location30.npz
     python -m launch.shadows --config=configs/location.py:paper --config.data.path=location30.npz
 
-Split as published for IAM (1,000 shadow rows, 800 per member), which ships no classifier for it: 446-256-128-30 tanh.
+Split as published for IAM (1,000 shadow rows, 800 per member), which has no classifier for it: 446-256-128-30 tanh.
 
 Expected (default with --config.shadows.count=128, seed 42): train accuracy 1.000, held-out 0.592 ± 0.012 (sd over 128
 members), AUC of confidence 0.906 ± 0.017. Time: 19 s on two cores of an AMD EPYC (jax 0.10.2, CPU).
@@ -54,7 +54,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults()
     config.data.name = "location30"
     config.split.shadow = 1000

@@ -1,6 +1,6 @@
 """Your own arrays: an .npz with x_train, y_train, x_test, y_test, or x and y (20 % are then held out).
 
-    python -m launch.data --config=configs/npz.py --config.data.path=mine.npz              looks at them first
+    python -m launch.data --config=configs/npz.py --config.data.path=mine.npz              inspects them first
     python -m launch.shadows --config=configs/npz.py --config.data.path=mine.npz --config.split.shadow=2000
     python -m launch.shadows --config=configs/npz.py:smoke --config.data.path=mine.npz
 
@@ -12,7 +12,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults()
     config.data.name = "npz"
     config.split.shadow = 500

@@ -12,17 +12,17 @@ r"""CIFAR-20 without five classes (Over-Unlearning and Replay): ResNet-18 forget
     python -m launch.targets --config=configs/our_cifar20.py --config.data.name=cifar10 --config.data.ood_classes=8,9
     python -m launch.reminisce --config=configs/our_cifar20.py --config.unlearn.methods=ssd,ssd+our
 
-Classes 12, 16, 17, 18 and 19 are never seen by any model; they are the probes of the Reminiscence Attack. 37,500
-pictures are left to train on, 2,500 of them to forget. The recipe is the published one: SGD 0.1, one epoch of warm-up,
-decay by 0.2 at epochs 15, 30 and 35 of 40, batch 64, no augmentation, the epoch with the best test accuracy.
-Published accuracies of the retrained model: TA 64.62, UA 0, RA 99.99.
+No model sees classes 12, 16, 17, 18 and 19; they are the probes of the Reminiscence Attack. 37,500 training pictures
+remain, 2,500 of them to forget. The recipe is the published one: SGD 0.1, one epoch of warm-up, decay by 0.2 at epochs
+15, 30 and 35 of 40, batch 64, no augmentation, the epoch with the best test accuracy. Published accuracies of the
+retrained model: TA 64.62, UA 0, RA 99.99.
 """
 
 from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults("over_unlearning")
     config.data.name = "cifar20"
     return settings.variant(config, variant, {

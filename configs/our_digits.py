@@ -1,25 +1,25 @@
 """Over-Unlearning and Replay on scikit-learn's digits (embedded): an MLP forgets one digit of seven, three are unseen.
 
     python -m launch.study --config=configs/our_digits.py                 methods with and without +our, under attack
-    python -m launch.reminisce --config=configs/our_digits.py             the attack alone, on models before Replay too
+    python -m launch.reminisce --config=configs/our_digits.py             the attack alone, also on models before Replay
     python -m launch.unlearn --config=configs/our_digits.py --methods=ssd+our,influence+our
-    python -m launch.extract --config=configs/our_digits.py               clones from answers alone, 89,600 queries each
+    python -m launch.extract --config=configs/our_digits.py               copies from outputs alone, 89,600 queries each
     python -m launch.reminisce --config=configs/our_digits.py --target=extracted
     python -m launch.study --config=configs/our_digits.py:smoke            2 forget sets, 4 trials
 
-14 forget sets: each of the digits 0 to 6 twice, each set with an original of its own (a decision may be fitted on the
-other set of the same digit; intervals hold for these digits). The strengths of the methods were
-chosen on seed 42 by looking at the attack; README shows seed 1. Expected (seed 42, ReA accuracy with 95 % intervals
-over sets): retrained .490 [.292, .689], ssd .793 [.663, .923], ssd+our .539 [.356, .721], bad_teacher .774 [.632,
-.915], bad_teacher+our .751 [.577, .926], amnesiac .721 [.564, .877], amnesiac+our .748 [.648, .848]. The study takes
-4 min 20 s on two cores of an AMD EPYC shared with other work (jax 0.10.2, CPU), half of it t-SNE.
+14 forget sets: each of the digits 0 to 6 twice, each set with its own original (a decision may be fitted on the other
+set of the same digit; intervals hold for these digits). The strengths of the methods were chosen by the attack on seed
+42; docs/reminiscence.md shows seed 1. Expected (seed 42, ReA accuracy with 95 % intervals over sets): retrained .490
+[.292, .689], ssd .793 [.663, .923], ssd+our .539 [.356, .721], bad_teacher .774 [.632, .915], bad_teacher+our .751
+[.577, .926], amnesiac .721 [.564, .877], amnesiac+our .748 [.648, .848]. The study takes 4 min 20 s on two cores of an
+AMD EPYC shared with other work (jax 0.10.2, CPU), half of it t-SNE.
 """
 
 from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults()
     config.data.name = "digits"
     config.data.ood_classes = ("7", "8", "9")
@@ -49,7 +49,7 @@ def get_config(variant: str = ""):
     config.study.kind = "over_unlearning"
     config.reminisce.trials = 40
     config.reminisce.learning_rates = (0.01, 0.05)
-    # A clone of so small a network needs no wide generator, and 100,000 queries where 50 million are published.
+    # A copy of such a small network needs no wide generator, and 100,000 queries (published: 50 million).
     config.extract.budget = 100_000
     config.extract.batch = 32
     config.extract.width = 8

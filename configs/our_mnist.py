@@ -1,18 +1,18 @@
-"""Over-Unlearning and Replay on MNIST: a small CNN forgets one digit of seven, three are never seen.
+"""Over-Unlearning and Replay on MNIST: a small CNN forgets one digit of seven, three are unseen.
 
     python -m launch.study --config=configs/our_mnist.py                  methods with and without +our, under attack
     python -m launch.reminisce --config=configs/our_mnist.py
     python -m launch.study --config=configs/our_mnist.py:smoke            2,000 rows, one epoch
 
-Seven forget sets, one per digit, each with an original of its own; 10,000 rows of the train pool. The smoke variant
-takes 1 min 45 s on two cores of an AMD EPYC (jax 0.10.2); the others want an accelerator and were not run.
+Seven forget sets, one per digit, each with its own original; 10,000 rows of the train pool. The smoke variant takes
+1 min 45 s on two cores of an AMD EPYC (jax 0.10.2); the others need an accelerator and have not been run.
 """
 
 from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults()
     config.data.name = "mnist"
     config.data.train_rows = 10_000

@@ -11,7 +11,7 @@ from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults("iam_tabular")
     config.data.name = "purchase100"
     config.split.shadow = 40_000

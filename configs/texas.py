@@ -4,14 +4,14 @@
     python -m launch.shadows --config=configs/texas.py:smoke --config.data.path=dataset_texas.tgz
     python -m launch.shadows --config=configs/texas.py:paper --config.data.path=dataset_texas.tgz
 
-Split and recipe as published for IAM, which ships no classifier for it; `texas` of the model table stands in.
+Split and recipe as published for IAM, which has no classifier for it; the model is `texas` of the model table.
 """
 
 from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults("iam_tabular")
     config.data.name = "texas100"
     config.split.shadow = 20_000

@@ -1,26 +1,26 @@
-"""Small language models on texts of one fixed random grammar (embedded): are the documents asked for still in?
+"""Small language models on texts of one fixed random grammar (embedded): are requested documents forgotten?
 
     python -m launch.audit --config=configs/tiny_lm.py              exact retraining and two prompts, scores, verdicts
     python -m launch.unlearn --config=configs/tiny_lm.py --methods=npo,simnpo,grad_diff,rmu
-    python -m launch.study --config=configs/tiny_lm.py              the objectives beside exact retraining, in one table
+    python -m launch.study --config=configs/tiny_lm.py              all objectives and exact retraining in one table
     python -m launch.audit --config=configs/tiny_lm.py:smoke        2 shadows, 2 epochs
     python -m launch.audit --config=configs/tiny_lm.py:paper        16 shadows, 10 forget sets, 4 layers of width 128
 
-512 documents of 64 tokens are trained on, 128 of them are asked to be forgotten, 4 times over with an original each;
-every shadow model (OUT) is trained on a random half of 1,024 other documents. Transformers of 2 layers, width 64,
-rotary positions, about 100,000 parameters; AdamW.
+Originals train on 512 documents of 64 tokens. 4 forget sets of 128 of them, each with its own original; every shadow
+model (OUT) trains on a random half of 1,024 other documents. Transformers of 2 layers, width 64, rotary positions,
+about 100,000 parameters; AdamW.
 
 Expected (seed 42): AUC of lm_iam under exact retraining .962 [.951, .974], lm_lira .956, lm_ratio .934, lm_rmia .933,
-lm_loss .811; Spearman over the steps of a training .864, .690, .824, .925, .692. All four requests forgotten by
-retraining, 263 of its 512 rows; both prompts suppressed, all 512. The audit takes 254 s of CPU time from nothing (two
-cores of an AMD EPYC, jax 0.10.2), six minutes on cores shared with other work.
+lm_loss .811; Spearman over the steps of a training .864, .690, .824, .925, .692. Retraining: all four requests
+forgotten, and 263 of their 512 rows; both prompts: suppressed, all 512 rows. The audit takes 254 s of CPU time from
+nothing (two cores of an AMD EPYC, jax 0.10.2), six minutes on cores shared with other work.
 """
 
 from jaxunlearn import settings
 
 
 def get_config(variant: str = ""):
-    """The config of a variant: default, smoke or paper."""
+    """Returns the config of a variant: default, smoke or paper."""
     config = settings.defaults()
     config.data.name = "grammar"
     config.split.shadow = 1024
@@ -40,12 +40,12 @@ def get_config(variant: str = ""):
     config.targets.snapshots = 1
     config.targets.breaks = 11
     config.audit.unlearned = ("retrained", "prompted:refusal", "prompted:corrupted")
-    config.audit.rmia_gamma = 1.2  # at 2, as published, few of 256 population texts are passed by any text
+    config.audit.rmia_gamma = 1.2  # at 2, as published, no text exceeds more than a few of 256 population texts
     config.unlearn.methods = (
         "grad_diff", "npo", "simnpo", "dpo", "altpo", "rmu", "undial", "wga", "satimp", "ce_u", "pdu", "task_vector",
         "finetune", "ssd",
     )  # fmt: skip
-    # Chosen on seed 1, by the losses next to exact retraining; published rates are for models 10,000 times as large.
+    # Chosen on seed 1 by losses compared with exact retraining; published rates are for models 10,000 times as large.
     config.unlearn.options = (
         "grad_diff.lr=3e-4", "npo.lr=1e-4", "simnpo.lr=5e-4", "simnpo.delta=1.6", "dpo.lr=2e-4", "altpo.lr=1e-4",
         "rmu.lr=3e-3", "undial.lr=3e-4", "wga.lr=3e-3", "satimp.lr=3e-3", "satimp.gamma=5.0", "ce_u.lr=1e-4",

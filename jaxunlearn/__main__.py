@@ -1,4 +1,4 @@
-"""The command `jaxunlearn`, also as `python -m jaxunlearn`: the first word is a verb, the rest its flags."""
+"""The command `jaxunlearn`, also `python -m jaxunlearn`: a verb, then its flags."""
 
 import sys
 
@@ -8,7 +8,7 @@ from jaxunlearn.launch import leave_quietly
 def main() -> int:
     """Runs this process's command line and returns its exit code."""
     leave_quietly()
-    sys.path.insert(0, "")  # as `python -m` does: my_module:my_method lies where the command is called
+    sys.path.insert(0, "")  # as `python -m` does: finds my_module:my_method in the working directory
     from jaxunlearn.launch import _console
 
     return _console.main(sys.argv[1:])

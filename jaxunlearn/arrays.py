@@ -1,8 +1,8 @@
-"""The ONE reader of arrays that a user brings: field table in, checked arrays by our names out.
+"""The ONE reader of user-given arrays: checks them against a table of fields and returns them by our names.
 
     names, ours or published -> kinds: labels, flags, ids, logits, probabilities, sigmoid outputs -> axes -> companions
 
-Every analysis declares its arrays as `ArrayField`s, so that the same file gets the same answer wherever it is given.
+Every analysis declares its arrays as `ArrayField`s, so that all analyses treat the same file alike.
 """
 
 import fnmatch
@@ -13,23 +13,22 @@ import numpy as np
 
 from jaxunlearn import checks, errors
 
-SMALLEST_PROBABILITY = np.float32(1e-37)  # what is 0 stays negligible, and its logarithm finite
-ROWS_LOOKED_AT = 1000
-CLASSES = "CDEU"  # letters of axes of classes
+SMALLEST_PROBABILITY = np.float32(1e-37)  # replaces 0: negligible, with a finite logarithm
+ROWS_INSPECTED = 1000
+CLASSES = "CDEU"  # letters of class axes
 
 
 class ArrayField(NamedTuple):
-    """One array that an analysis takes from a user.
+    """One array that an analysis accepts from a user.
 
     Attributes:
-      axes: a letter per axis, "NC|MNC" = either; equal letters are equal sizes, "?" is of any size. C, D, E and U are
-        axes of classes.
+      axes: a letter per axis, "NC|MNC" = either; equal letters have equal sizes, "?" has any size. C, D, E and U are
+        class axes.
       kind: "logits" (float, finite, not probabilities), "labels" (class indices), "targets" (class indices, or true
-        values of a regression), "flags" (0 or 1), "ids" (anything),
-        "fractions" (0 to 1), "numbers" (finite), "count" (one whole number), "posteriors" (probabilities over classes,
-        kept as they are) or "ignored".
-      required: whether there is nothing to do without it.
-      needs: arrays without which this one means nothing.
+        values of a regression), "flags" (0 or 1), "ids" (anything), "fractions" (0 to 1), "numbers" (finite), "count"
+        (one whole number), "posteriors" (probabilities over classes, not converted) or "ignored".
+      required: whether the analysis needs it.
+      needs: arrays that must be given together with it.
       aliases: published name -> its axes in the published order.
       finite: whether infinite values are refused (logits), and NaN as well (numbers).
     """
@@ -52,34 +51,46 @@ def read(
     become two classes. Everything else keeps its type, and may be a memory map.
 
     Args:
-      arrays: name -> array, as they stand in the file.
-      fields: what is known; a name with * is a pattern, tried after the others.
-      expected: a sentence: what the file should hold.
-      probabilities: the logits fields hold probabilities, of which the logarithm is taken.
+      arrays: name -> array, as stored in the file.
+      fields: the accepted arrays by name; a name with * is a pattern, tried after the others.
+      expected: a sentence for error messages: what the file should contain.
+      probabilities: the logits fields contain probabilities; their logarithm is taken.
 
     Returns:
       our name -> array.
 
     Raises:
-      DataError: unknown (with the nearest name), missing or contradictory arrays, wrong types, NaN, probabilities in
-        the place of logits or the other way round. ShapeError: arrays that do not fit together.
+      DataError: unknown (with the nearest name), missing or contradictory arrays, wrong types, NaN, probabilities
+        instead of logits or vice versa. ShapeError: arrays whose shapes do not agree.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import arrays
+      >>> fields = {"logits": arrays.ArrayField("NC"), "labels": arrays.ArrayField("N", "labels", aliases={"y": "N"})}
+      >>> logits = np.array([[2.5, -1.0], [0.5, 3.0]], np.float32)
+      >>> checked = arrays.read({"logits": logits, "y": np.eye(2)}, fields, "Expected logits and labels.")
+      >>> checked["labels"]
+      array([0, 1], dtype=int32)
     """
-    return check(_named(arrays, fields, expected), fields, probabilities=probabilities)[0]
+    return check(_rename(arrays, fields, expected), fields, probabilities=probabilities)[0]
 
 
 def check(
-    named: Mapping[str, np.ndarray], fields: Mapping[str, ArrayField], *, probabilities: bool = False
+    by_name: Mapping[str, np.ndarray], fields: Mapping[str, ArrayField], *, probabilities: bool = False
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:  # fmt: skip
-    """Checks arrays that have our names already; returns them as `read` does, and the sizes by axis letter.
+    """Checks arrays that already have our names.
+
+    Returns:
+      The arrays as in `read`, and the sizes by axis letter.
 
     Raises:
       DataError, ShapeError: as `read`.
     """
     axes: dict[str, str] = {}
     values: dict[str, Any] = {}
-    order = list(fields)  # of the table, not of the file: the same arrays get the same message
-    for name, array in sorted(named.items(), key=lambda item: order.index(_key(item[0], fields))):
-        values[name], axes[name] = _converted(name, array, field_of(name, fields), probabilities)
+    order = list(fields)  # of the table, not of the file: error messages do not depend on the file's order
+    for name, array in sorted(by_name.items(), key=lambda item: order.index(_key(item[0], fields))):
+        values[name], axes[name] = _convert(name, array, field_of(name, fields), probabilities)
         axes[name] = axes[name].replace("?", chr(ord("\u03b1") + len(axes) % 24 + 24 * (len(axes) // 24)))
     sizes = checks.shape(" ".join(axes[name] for name in values if axes[name]),
                          **{name: value for name, value in values.items() if axes[name]})  # fmt: skip
@@ -93,12 +104,12 @@ def check(
                 raise errors.DataError(f"{name!r} is given without {companion!r}; both are needed together.")
         kind = field_of(name, fields).kind
         if kind == "labels" and "C" in sizes:
-            # Models beside the first may know fewer classes.
-            beside = [sizes[axes[other][-1]] for other in values
+            # Other models may have fewer classes than the first.
+            class_counts = [sizes[axes[other][-1]] for other in values
                       if set(axes[name]) < set(axes[other]) and axes[other][-1] in CLASSES]  # fmt: skip
-            for model, line in enumerate(np.atleast_2d(array)):
+            for model, model_labels in enumerate(np.atleast_2d(array)):
                 where = f"{name}[{model}]" if array.ndim > 1 else name
-                checks.labels(where, line, min(beside, default=sizes["C"]))
+                checks.labels(where, model_labels, min(class_counts, default=sizes["C"]))
         if kind == "posteriors":
             _check_posteriors(name, array, axes[name])
         if kind == "fractions" or (kind == "numbers" and field_of(name, fields).finite):
@@ -116,7 +127,7 @@ def check(
 
 
 def field_of(name: str, fields: Mapping[str, ArrayField]) -> ArrayField:
-    """The field of one of our names, patterns included."""
+    """Returns the field of one of our names, patterns included."""
     return fields[_key(name, fields)]
 
 
@@ -125,7 +136,12 @@ def _key(name: str, fields: Mapping[str, ArrayField]) -> str:
 
 
 def class_labels(name: str, array: np.ndarray, axes: int = 1) -> np.ndarray:
-    """Class indices as int32: whole numbers of any type, with a last axis of 1, or one-hot.
+    """Converts class labels to int32 indices.
+
+    Args:
+      name: of the array, for messages.
+      array: whole numbers of any type, optionally with a last axis of size 1, or one-hot.
+      axes: number of axes of the result.
 
     Raises:
       DataError: anything else.
@@ -150,35 +166,35 @@ def _is_one_hot(values: np.ndarray) -> bool:
 
 
 def looks_like_probabilities(values: np.ndarray) -> bool:
-    """Whether rows are non-negative and sum to 1 up to the rounding of low-precision types; judged on 1,000 rows."""
-    rows = np.asarray(values).reshape(-1, values.shape[-1])[:ROWS_LOOKED_AT].astype(np.float32)
-    slack = max(1e-2, 5e-4 * rows.shape[-1])  # three decimals
-    return bool(rows.min() >= 0 and rows.max() <= 1 + slack and np.abs(rows.sum(-1) - 1).max() < slack)
+    """Returns whether rows are non-negative and sum to 1 up to low-precision rounding; checks 1,000 rows."""
+    rows = np.asarray(values).reshape(-1, values.shape[-1])[:ROWS_INSPECTED].astype(np.float32)
+    tolerance = max(1e-2, 5e-4 * rows.shape[-1])  # three decimals
+    return bool(rows.min() >= 0 and rows.max() <= 1 + tolerance and np.abs(rows.sum(-1) - 1).max() < tolerance)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # names
 
 
-def _named(
+def _rename(
     arrays: Mapping[str, np.ndarray], fields: Mapping[str, ArrayField], expected: str
 ) -> dict[str, np.ndarray]:  # fmt: skip
     published = {alias: (name, axes) for name, field in fields.items() for alias, axes in field.aliases.items()}
-    named: dict[str, np.ndarray] = {}
+    by_name: dict[str, np.ndarray] = {}
     unknown = []
-    for given, array in arrays.items():
-        name, order = published.get(given, (given, ""))
+    for stored_name, array in arrays.items():
+        name, order = published.get(stored_name, (stored_name, ""))
         pattern = name if name in fields else _pattern(name, fields, np.ndim(array))
         if not pattern:
-            unknown.append(given)
+            unknown.append(stored_name)
             continue
         if fields[pattern].kind == "ignored":
             continue
-        if name in named:
+        if name in by_name:
             raise errors.DataError(f"{name!r} is given twice, also under its published name; remove one.")
-        named[name] = _reordered(array, order, fields[pattern].axes) if order else array
+        by_name[name] = _reorder(array, order, fields[pattern].axes) if order else array
     for name, field in fields.items():
-        if field.required and name not in named:
+        if field.required and name not in by_name:
             raise errors.DataError(f"there is no array {name!r}.{errors.nearest(name, unknown)} {expected}")
     if unknown:
         plain_names = [*(name for name in fields if "*" not in name), *published]
@@ -186,22 +202,27 @@ def _named(
             f"the array {unknown[0]!r} of shape {np.shape(arrays[unknown[0]])} is not known here."
             f"{errors.nearest(unknown[0], plain_names)} Rename it, or leave it out. {expected}"
         )
-    return named
+    return by_name
 
 
 def _pattern(name: str, fields: Mapping[str, ArrayField], axes: int | None = None) -> str:
-    """The pattern that a name matches, of a fitting number of axes; "" where none does."""
+    """Returns the pattern that matches a name and number of axes; "" if none does."""
     for pattern, field in fields.items():
         if "*" not in pattern or not fnmatch.fnmatchcase(name, pattern):
             continue
-        numbers = {len(one) for one in field.axes.split("|")}
-        if axes is None or field.kind == "ignored" or axes in numbers or (field.kind != "logits" and pattern != "*"):
+        axis_counts = {len(letters) for letters in field.axes.split("|")}
+        if (
+            axes is None
+            or field.kind == "ignored"
+            or axes in axis_counts
+            or (field.kind != "logits" and pattern != "*")
+        ):
             return pattern
     return ""
 
 
-def _reordered(array: np.ndarray, order: str, axes: str) -> np.ndarray:
-    """An array of published axes in our order."""
+def _reorder(array: np.ndarray, order: str, axes: str) -> np.ndarray:
+    """Transposes an array from the published order of axes to ours."""
     if np.ndim(array) != len(order) or sorted(order) != sorted(axes):
         return array
     return np.transpose(array, [order.index(letter) for letter in axes])
@@ -211,21 +232,21 @@ def _reordered(array: np.ndarray, order: str, axes: str) -> np.ndarray:
 # kinds
 
 
-def _converted(name: str, array: np.ndarray, field: ArrayField, probabilities: bool) -> tuple[Any, str]:
-    """(array of the field's kind, its axes)."""
-    choices = field.axes.split("|")
+def _convert(name: str, array: np.ndarray, field: ArrayField, probabilities: bool) -> tuple[Any, str]:
+    """Returns the array converted to the field's kind, and its axes."""
+    layouts = field.axes.split("|")
     if field.kind == "count":
         if np.ndim(array) or np.asarray(array).dtype.kind not in "iu":
             raise errors.DataError(f"{name} must be one whole number, not an array of shape {np.shape(array)}.")
         return np.asarray(array), ""
     if field.kind == "labels":
-        return class_labels(name, array, len(choices[0])), choices[0]
+        return class_labels(name, array, len(layouts[0])), layouts[0]
     if field.kind == "targets":
-        return _targets(array), choices[0]
+        return _targets(array), layouts[0]
     if field.kind == "flags":
-        return _flags(name, array, len(choices[0])), choices[0]
+        return _flags(name, array, len(layouts[0])), layouts[0]
     if field.kind == "ids":
-        return checks.ids(array, np.shape(array)[0] if np.ndim(array) else 0, name), choices[0]
+        return checks.ids(array, np.shape(array)[0] if np.ndim(array) else 0, name), layouts[0]
     dtype = np.asarray(array).dtype
     is_float = dtype.kind == "f" or dtype.name == "bfloat16"
     if not is_float and (field.kind in ("logits", "posteriors") or dtype.kind not in "iu"):
@@ -235,13 +256,13 @@ def _converted(name: str, array: np.ndarray, field: ArrayField, probabilities: b
             + " NumPy files do not keep bfloat16: convert to float32 before saving."
         )
     if field.kind in ("logits", "posteriors"):
-        array = _widened(array, choices, probabilities or field.kind == "posteriors")
-    fitting = [axes for axes in choices if len(axes) == np.ndim(array)]
-    return array, (fitting or choices)[0]
+        array = _widen(array, layouts, probabilities or field.kind == "posteriors")
+    matches = [axes for axes in layouts if len(axes) == np.ndim(array)]
+    return array, (matches or layouts)[0]
 
 
 def _targets(array: np.ndarray) -> np.ndarray:
-    """Class indices or true values: [n, 1] and one-hot as [n], everything else as it is."""
+    """Converts [n, 1] and one-hot targets to [n]; returns anything else unchanged."""
     values = np.asarray(array)
     if values.ndim == 2 and values.shape[1] == 1:
         return values[:, 0]
@@ -260,21 +281,29 @@ def _flags(name: str, array: np.ndarray, axes: int) -> np.ndarray:
     return values.astype(bool)
 
 
-def _widened(array: np.ndarray, choices: Iterable[str], probabilities: bool) -> np.ndarray:
-    """Outputs of a binary model, [n] or [n, 1], as two classes; anything else as it is."""
-    by_number = {len(axes): axes for axes in choices}
-    axes = by_number.get(np.ndim(array), "")
+def _widen(array: np.ndarray, layouts: Iterable[str], probabilities: bool) -> np.ndarray:
+    """Converts outputs of a binary model, [n] or [n, 1], to two classes; returns anything else unchanged."""
+    by_ndim = {len(axes): axes for axes in layouts}
+    axes = by_ndim.get(np.ndim(array), "")
     has_classes = bool(axes) and axes[-1] in CLASSES
     if has_classes and np.shape(array)[-1] == 1:
         return two_classes(np.asarray(array)[..., 0], probabilities)
-    if not has_classes and np.ndim(array) + 1 in by_number and (not axes or probabilities):
+    if not has_classes and np.ndim(array) + 1 in by_ndim and (not axes or probabilities):
         return two_classes(np.asarray(array), probabilities)
     return array
 
 
-def two_classes(one: np.ndarray, probabilities: bool) -> np.ndarray:
-    """[..., 2] outputs from those of class 1: logits [0, z], or probabilities [1 - p, p]."""
-    return np.stack([1 - one if probabilities else np.zeros_like(one), one], -1)
+def two_classes(positive: np.ndarray, probabilities: bool) -> np.ndarray:
+    """Returns two-class outputs [..., 2] from those of class 1: logits [0, z], or probabilities [1 - p, p].
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import arrays
+      >>> arrays.two_classes(np.array([0.25, 1.0]), probabilities=True)
+      array([[0.75, 0.25],
+             [0.  , 1.  ]])
+    """
+    return np.stack([1 - positive if probabilities else np.zeros_like(positive), positive], -1)
 
 
 def _check_logits(name: str, array: np.ndarray, axes: str, field: ArrayField, probabilities: bool) -> None:
@@ -285,9 +314,9 @@ def _check_logits(name: str, array: np.ndarray, axes: str, field: ArrayField, pr
     for model, values in enumerate(models):  # one after another: memory maps may be larger than memory
         where = f"{name}[{model}]" if array.ndim > 2 else name
         (checks.finite if field.finite else checks.not_nan)(where, values, axes[-values.ndim :])
-    shaped = looks_like_probabilities(models[0])
-    binary = array.shape[-1] == 2 and not probabilities and _is_widened_sigmoid(models[0])
-    if probabilities and not shaped:
+    is_softmax = looks_like_probabilities(models[0])
+    is_sigmoid = array.shape[-1] == 2 and not probabilities and _is_widened_sigmoid(models[0])
+    if probabilities and not is_softmax:
         rows = np.asarray(models[0], np.float32).reshape(-1, array.shape[-1])
         sums = rows.sum(-1)
         worst = int(np.abs(sums - 1).argmax())
@@ -295,11 +324,12 @@ def _check_logits(name: str, array: np.ndarray, axes: str, field: ArrayField, pr
             f"{name} are no probabilities: values from {rows.min():.4g} to {rows.max():.4g}, and row {worst} sums to "
             f"{sums[worst]:.4g} instead of 1. Give softmax outputs, or drop --probabilities if these are logits."
         )
-    if not probabilities and (shaped or binary):
+    if not probabilities and (is_softmax or is_sigmoid):
         raise errors.DataError(
-            f"{name} looks like probabilities ({'all between 0 and 1' if binary else 'no value below 0, rows sum to 1'}"
-            "), not logits. Pass --probabilities to use them as log-probabilities; better, save the network's outputs "
-            "before the softmax: a softmax in float32 has lost what tells members apart."
+            f"{name} looks like probabilities ("
+            f"{'all between 0 and 1' if is_sigmoid else 'no value below 0, rows sum to 1'}), not logits. "
+            "Pass --probabilities to use them as log-probabilities; better, save the network's outputs "
+            "before the softmax: a softmax in float32 loses the precision that distinguishes members."
         )
 
 
@@ -308,9 +338,9 @@ def _check_posteriors(name: str, array: np.ndarray, axes: str) -> None:
         raise errors.ShapeError(f"{name} has {array.shape[-1]} class; a classifier has at least 2.")
     checks.finite(name, array, axes)
     rows = np.asarray(array, np.float64).reshape(-1, array.shape[-1])
-    off = np.abs(rows.sum(-1) - 1)
-    if rows.min() < 0 or off.max() > max(1e-2, 5e-4 * rows.shape[-1]):  # three decimals
-        worst = int(off.argmax() if rows.min() >= 0 else rows.min(-1).argmin())
+    deviation = np.abs(rows.sum(-1) - 1)
+    if rows.min() < 0 or deviation.max() > max(1e-2, 5e-4 * rows.shape[-1]):  # three decimals
+        worst = int(deviation.argmax() if rows.min() >= 0 else rows.min(-1).argmin())
         raise errors.DataError(
             f"{name} holds no probabilities: values from {rows.min():.4g} to {rows.max():.4g}, and row {worst} sums to "
             f"{rows[worst].sum():.4g}. Give softmax outputs (of logits: scipy.special.softmax(logits, -1))."
@@ -318,6 +348,6 @@ def _check_posteriors(name: str, array: np.ndarray, axes: str) -> None:
 
 
 def _is_widened_sigmoid(values: np.ndarray) -> bool:
-    """Whether outputs [0, p] of a widened binary model all lie between 0 and 1."""
-    rows = np.asarray(values).reshape(-1, 2)[:ROWS_LOOKED_AT]
+    """Returns whether two-class outputs [0, p] of a binary model all lie between 0 and 1."""
+    rows = np.asarray(values).reshape(-1, 2)[:ROWS_INSPECTED]
     return bool((rows[:, 0] == 0).all() and rows[:, 1].min() >= 0 and rows[:, 1].max() <= 1)

@@ -1,9 +1,9 @@
-"""Checks for the public borders: shapes by axis letters, finiteness, ranges, names.
+"""Input validation: shapes by axis letters, finiteness, ranges, names.
 
 `shape("MNC", logits=logits)` reads as documentation and raises a `ShapeError` that names the argument, its shape
 and the letters. Axis letters: M models, N samples, C classes, S shadows, B batch, F features, K views, P population,
 T steps.
-All checks run on the host, on shapes or on concrete arrays; none belongs inside `jit`.
+All checks run on the host, on shapes or concrete arrays; none may be called inside `jit`.
 """
 
 import contextlib
@@ -19,25 +19,31 @@ from jaxunlearn import errors
 
 
 def shape(letters: str, sizes: Mapping[str, int] | None = None, **arrays: Any) -> dict[str, int]:
-    """Binds axis letters to sizes and raises where arrays disagree.
+    """Binds axis letters to sizes and raises a ShapeError where arrays disagree.
 
     Args:
       letters: one pattern for all arrays ("MNC"), or several separated by spaces, one per array ("MNC N"). A `*` at
         the end of a pattern allows further axes.
       sizes: letters already bound, from an earlier call.
-      **arrays: anything with a `shape`, by the name the user knows it by.
+      **arrays: arrays (anything with a `shape`), by the name that the user knows.
 
     Returns:
       letter -> size for every letter bound.
 
     Raises:
       ShapeError: wrong number of axes, or one letter with two sizes; the message names argument and shapes.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import checks
+      >>> checks.shape("MNC N", logits=np.zeros((3, 5, 2)), labels=np.zeros(5))
+      {'M': 3, 'N': 5, 'C': 2}
     """
     patterns = letters.split()
     if len(patterns) == 1:
         patterns *= len(arrays)
-    bound = dict(sizes or {})
-    owner = dict.fromkeys(bound, "the caller")
+    bindings = dict(sizes or {})
+    owner = dict.fromkeys(bindings, "the caller")
     for pattern, (name, array) in zip(patterns, arrays.items(), strict=True):
         actual = tuple(np.shape(array))
         axes = pattern.rstrip("*")
@@ -47,13 +53,13 @@ def shape(letters: str, sizes: Mapping[str, int] | None = None, **arrays: Any) -
                 f"{' or more' if pattern.endswith('*') else ''}."
             )
         for letter, size in zip(axes, actual, strict=False):
-            if bound.setdefault(letter, size) != size:
+            if bindings.setdefault(letter, size) != size:
                 raise errors.ShapeError(
                     f"{name} has shape {actual}: axis {letter} is {size}, but {owner[letter]} has {letter} = "
-                    f"{bound[letter]}. Both must describe the same {letter}."
+                    f"{bindings[letter]}. Both must describe the same {letter}."
                 )
             owner.setdefault(letter, name)
-    return bound
+    return bindings
 
 
 def finite(name: str, array: Any, axes: str = "") -> None:
@@ -61,38 +67,38 @@ def finite(name: str, array: Any, axes: str = "") -> None:
     values = np.asarray(array)
     if not np.issubdtype(values.dtype, np.inexact) and values.dtype.name != "bfloat16":
         return
-    # A sum is one pass without a temporary; only a bad array pays for the search of the places.
+    # A sum is one pass without a temporary; only an invalid array pays for locating the entries.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(np.sum(values, dtype=np.float64)):
             return
     bad = np.argwhere(~np.isfinite(values.astype(np.float32)))
     if len(bad) == 0:
         return
-    places = ", ".join(str(tuple(int(i) for i in place)) for place in bad[:3])
+    indices = ", ".join(str(tuple(int(i) for i in index)) for index in bad[:3])
     letters = f" (axes {', '.join(axes)})" if axes else ""
     raise errors.DataError(
-        f"{name} holds {len(bad)} value(s) that are NaN or infinite, first at {places}{letters}. "
+        f"{name} holds {len(bad)} value(s) that are NaN or infinite, first at {indices}{letters}. "
         "Remove or repair those entries; they are never replaced silently."
     )
 
 
 def not_nan(name: str, array: Any, axes: str = "") -> None:
-    """Raises a DataError with count and first place where a float array holds NaN; infinite values may stay."""
+    """Raises a DataError with count and first index where a float array holds NaN; infinite values are allowed."""
     values = np.asarray(array)
     with np.errstate(over="ignore", invalid="ignore"):
         if not np.isnan(np.sum(values, dtype=np.float64)):
             return
     bad = np.argwhere(np.isnan(values.astype(np.float32)))
     if len(bad):
-        place = tuple(int(i) for i in bad[0])
+        index = tuple(int(i) for i in bad[0])
         letters = f" (axes {', '.join(axes)})" if axes else ""
         raise errors.DataError(
-            f"{name} holds {len(bad)} NaN(s), first at {place}{letters}. Leave out models that diverged."
+            f"{name} holds {len(bad)} NaN(s), first at {index}{letters}. Leave out models that diverged."
         )
 
 
 def float_type(name: str, array: Any) -> None:
-    """Raises a DataError unless an array that a user brings holds numbers that NumPy knows."""
+    """Raises a DataError unless a user's array has a standard numeric dtype."""
     dtype = np.asarray(array).dtype
     if dtype.kind not in "fiu":
         raise errors.DataError(
@@ -115,7 +121,7 @@ def labels(name: str, values: Any, num_classes: int) -> None:
 
 
 def ids(array: Any, count: int, name: str = "ids") -> np.ndarray:
-    """Returns [count] whole numbers or text that a user calls samples by; raises a DataError for anything else."""
+    """Returns [count] sample ids, whole numbers or text; raises a DataError for anything else."""
     values = np.asarray(array)
     if values.shape != (count,) or values.dtype.kind not in "iuUS":
         raise errors.DataError(
@@ -126,7 +132,14 @@ def ids(array: Any, count: int, name: str = "ids") -> np.ndarray:
 
 
 def in_range(name: str, value: float, low: float | None = None, high: float | None = None) -> None:
-    """Raises a ConfigError unless low <= value <= high (either end may be open)."""
+    """Raises a ConfigError unless low <= value <= high.
+
+    Args:
+      name: of the setting, for the message.
+      value: NaN is always refused.
+      low: inclusive lower bound; None = unbounded.
+      high: inclusive upper bound; None = unbounded.
+    """
     if (low is not None and value < low) or (high is not None and value > high) or value != value:
         if low is None and high is None:
             raise errors.ConfigError(f"{name} = {value}: must be a number.")
@@ -134,15 +147,15 @@ def in_range(name: str, value: float, low: float | None = None, high: float | No
         raise errors.ConfigError(f"{name} = {value}: must be {ends}.")
 
 
-def choice(kind: str, value: str, known: Iterable[str]) -> None:
-    """Raises a ConfigError with the nearest known name unless `value` is one of `known`."""
-    known = list(known)
-    if value not in known:
-        raise errors.unknown(kind, value, known)
+def choice(kind: str, value: str, names: Iterable[str]) -> None:
+    """Raises a ConfigError with the nearest known name unless `value` is among `names`."""
+    names = list(names)
+    if value not in names:
+        raise errors.unknown(kind, value, names)
 
 
 def lookup(kind: str, name: str, table: Mapping[str, Callable]) -> Callable:
-    """Finds a table entry, or imports a user's own function given as `my_module:my_function`.
+    """Returns a table entry, or imports a user's own function given as `my_module:my_function`.
 
     Raises:
       ConfigError: no such entry (with the nearest one), no such module, one that fails while it is imported, or no such
@@ -153,8 +166,8 @@ def lookup(kind: str, name: str, table: Mapping[str, Callable]) -> Callable:
             raise errors.unknown(kind, name, table)
         return table[name]
     module_name, _, attribute = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), attribute)):
-        raise errors.ConfigError(f"{kind} {name!r}: expected my_module:my_function, two names of Python.")
+    if not all(name_part.isidentifier() for name_part in (*module_name.split("."), attribute)):
+        raise errors.ConfigError(f"{kind} {name!r}: expected my_module:my_function, two Python names.")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -162,9 +175,9 @@ def lookup(kind: str, name: str, table: Mapping[str, Callable]) -> Callable:
             f"{kind} {name!r}: cannot import module {module_name!r} ({error}). "
             "It must lie in the working directory or be installed."
         ) from error
-    except (Exception, SystemExit) as error:  # whatever the user's file does while it is read
+    except (Exception, SystemExit) as error:  # any error that the user's file raises on import
         raise errors.ConfigError(
-            f"{kind} {name!r}: module {module_name!r} fails while it is imported: {said(error)}."
+            f"{kind} {name!r}: module {module_name!r} fails while it is imported: {describe_error(error)}."
         ) from error
     if not callable(getattr(module, attribute, None)):
         raise errors.ConfigError(
@@ -176,12 +189,12 @@ def lookup(kind: str, name: str, table: Mapping[str, Callable]) -> Callable:
 
 @contextlib.contextmanager
 def users_code(what: str, function: Any) -> Iterator[None]:
-    """Turns whatever a user's own function raises into a ConfigError that names it; our own errors pass.
+    """Turns any exception of a user's own function into a ConfigError that names it; `UserError`s pass through.
 
     Args:
       what: the function in words, e.g. "score my_module:my_score".
-      function: the function itself; the message names the last line of its file that was reached. None for a function
-        of ours, whose exceptions are bugs and pass.
+      function: the function itself; the message names the last line reached in its file. None for a built-in function,
+        whose exceptions are bugs and pass through.
     """
     try:
         yield
@@ -190,21 +203,23 @@ def users_code(what: str, function: Any) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if function is None:
             raise
-        raise errors.ConfigError(f"{what} does not run: {said(error, function)}.") from error
+        raise errors.ConfigError(f"{what} does not run: {describe_error(error, function)}.") from error
 
 
-def said(error: BaseException, function: Any = None) -> str:
-    """Returns type, first line and place of an error: the last line reached of the function's file, else of all."""
+def describe_error(error: BaseException, function: Any = None) -> str:
+    """Describes an error: type, first line and location: the last line reached in the function's file, else of all."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
-    own = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "") if callable(function) else ""
-    place = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1] if frames else None)
-    if isinstance(error, SyntaxError) or place is None:  # it names file and line by itself
+    file_name = (
+        getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "") if callable(function) else ""
+    )
+    frame = next((entry for entry in reversed(frames) if entry.filename == file_name), frames[-1] if frames else None)
+    if isinstance(error, SyntaxError) or frame is None:  # the message has file and line already
         return text
-    return f"{text} ({place.filename}, line {place.lineno})"
+    return f"{text} ({frame.filename}, line {frame.lineno})"
 
 
 def printable(text: str) -> str:
-    """Returns a name or message with control characters escaped: what a file holds must not steer the terminal."""
+    """Returns text with control characters escaped, so that file contents cannot control the terminal."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

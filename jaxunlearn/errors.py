@@ -1,7 +1,7 @@
-"""Errors that are the user's to mend, and the sentence that helps to mend them.
+"""User-facing errors. Every message names the wrong value, what was expected, and how to fix it.
 
-Every `UserError` says what was wrong (with the value), what was expected, and what to do. The launchers print it
-without a traceback and leave with exit code 2; any other exception is a bug and keeps its traceback.
+Launchers print a `UserError` without a traceback and exit with code 2; any other exception is a bug and keeps its
+traceback.
 """
 
 import difflib
@@ -11,10 +11,10 @@ from jaxunlearn import escapes
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what was wrong and what to do."""
+    """An error that the user can fix: the message says what is wrong and what to do."""
 
     def __str__(self) -> str:
-        """The message, fit for a terminal whatever names it repeats."""
+        """Returns the message with control characters of user-given names escaped, safe to print in a terminal."""
         return escapes.visible(super().__str__())
 
 
@@ -27,7 +27,7 @@ class DataError(UserError):
 
 
 class ShapeError(UserError):
-    """Arrays do not have the shapes they must have together."""
+    """Array shapes are wrong or do not agree with each other."""
 
 
 class StoreError(UserError):
@@ -35,21 +35,39 @@ class StoreError(UserError):
 
 
 class DeviceError(UserError):
-    """More devices or more memory were asked for than this machine has."""
+    """More devices or memory were requested than this machine has."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns ` Did you mean 'x'?` for the closest known name, or an empty string when none is close."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns ` Did you mean 'x'?` for the closest known name, or an empty string when none is close.
+
+    Example:
+      >>> from jaxunlearn import errors
+      >>> errors.nearest("shadow", ["shadows", "targets"])
+      " Did you mean 'shadows'?"
+    """
+    matches = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], error: type[UserError] = ConfigError) -> UserError:
-    """Builds the error for a name that stands in no table: nearest known name first, then all of them."""
-    known = sorted(known)
-    return error(f"unknown {kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+def unknown(kind: str, name: str, names: Iterable[str], error: type[UserError] = ConfigError) -> UserError:
+    """Returns the error for a name that is not in a table; the message suggests the nearest name and lists all.
+
+    Args:
+      kind: what is named, e.g. "method".
+      name: the unknown name.
+      names: of the entries of the table.
+      error: class of the error.
+
+    Example:
+      >>> from jaxunlearn import errors
+      >>> print(errors.unknown("score", "iamon", ["iam_on", "lira_on"]))
+      unknown score 'iamon'. Did you mean 'iam_on'? Known: iam_on, lira_on.
+    """
+    names = sorted(names)
+    return error(f"unknown {kind} {name!r}.{nearest(name, names)} Known: {', '.join(names)}.")
 
 
 def printable(text: str) -> str:
-    """Returns a user's text without the characters that a terminal would obey."""
+    """Returns a user's text with unprintable characters replaced by `?`, safe to print in a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,7 +1,7 @@
-"""What names, texts and numbers become where a format would read more into them than they say.
+"""Escapes user-given text and numbers for terminals, spreadsheets, Markdown and JSON.
 
-A user's names stand in every report: of classes, arrays, approaches, folders. None of them may move a terminal's
-cursor, run as a formula, start a tag or a formula of mathematics; and no number may make a file of JSON unreadable.
+Reports contain names that users chose (classes, arrays, approaches, folders). None of them may move a terminal's
+cursor, run as a spreadsheet formula, or start a tag or a math formula; and NaN or infinity must not break JSON.
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-# Controls but tab and newline, marks and overrides of the writing direction, line separators, halves of characters.
+# Control characters except tab and newline, marks of the writing direction, line separators, lone surrogates.
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# What a spreadsheet takes for the start of a formula, the wide forms included.
+# Characters that start a formula in spreadsheets, including their full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-# A plain number with at most a unit behind it (-10 %, +1.5e-3, -1,234 MiB), which no spreadsheet runs.
+# A plain number, optionally with a unit (-10 %, +1.5e-3, -1,234 MiB): no spreadsheet runs it.
 _NUMBER = re.compile(
     r"[+-]?(?:inf|(?:\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?: ?(?:%|m?s|min|h|B|[KMGT]iB))?)",
     re.ASCII,
@@ -22,32 +22,55 @@ _NUMBER = re.compile(
 
 
 def visible(text: str) -> str:
-    r"""Replaces characters that nobody sees, or that steer a terminal, by their codes: ESC becomes \x1b."""
-    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    r"""Replaces invisible characters and terminal controls by their codes: ESC becomes \x1b.
+
+    Example:
+      >>> from jaxunlearn import escapes
+      >>> print(escapes.visible("cat" + chr(27)))
+      cat\x1b
+    """
+    return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def spreadsheet(text: str) -> str:
-    """Text for a cell of CSV: what a spreadsheet would run as a formula gets an apostrophe in front; numbers do not."""
+    """Escapes text for a CSV cell: puts an apostrophe before anything that a spreadsheet would run as a formula.
+
+    Example:
+      >>> from jaxunlearn import escapes
+      >>> escapes.spreadsheet("=1+1"), escapes.spreadsheet("-0.5")
+      ("'=1+1", '-0.5')
+    """
     is_harmless = not text.startswith(_FORMULA) or _NUMBER.fullmatch(text)
     return visible(text) if is_harmless else f"'{visible(text)}"
 
 
 def markdown(text: str) -> str:
-    """Text for Markdown as GitHub reads it: tags, emphasis, code, links, table bars and formulas are plain text."""
+    """Escapes text for GitHub's Markdown: tags, emphasis, code, links, table bars and formulas become plain text.
+
+    Example:
+      >>> from jaxunlearn import escapes
+      >>> escapes.markdown("a|b") == "a" + chr(92) + "|b"
+      True
+    """
     text = re.sub(r"([\\|*`<&$])", r"\\\1", visible(text)).replace("](", r"]\(")
     # An underscore inside a word (iam_on) is plain text; at its edge it would start or end emphasis.
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)
 
 
 def strict_json(value: Any) -> Any:
-    """The same value in what JSON has: no NaN (null), no infinity ("inf", "-inf"), no arrays, scalars or tuples.
+    """Converts nested values to strict JSON types: NaN to null, infinity to "inf" or "-inf", arrays to lists.
 
-    `number` reads these back.
+    `number` reads numbers back.
+
+    Example:
+      >>> from jaxunlearn import escapes
+      >>> escapes.strict_json({"auc": float("nan"), "epsilon": (1.5, float("inf"))})
+      {'auc': None, 'epsilon': [1.5, 'inf']}
     """
     if isinstance(value, dict):
-        return {key: strict_json(part) for key, part in value.items()}
+        return {key: strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [strict_json(part) for part in value]
+        return [strict_json(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
         return strict_json(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
@@ -56,5 +79,11 @@ def strict_json(value: Any) -> Any:
 
 
 def number(value: float | str | None) -> float:
-    """A number that `strict_json` has written."""
+    """Reads a number that `strict_json` wrote.
+
+    Example:
+      >>> from jaxunlearn import escapes
+      >>> [escapes.number(value) for value in (None, "inf", 2)]
+      [nan, inf, 2.0]
+    """
     return math.nan if value is None else float(value)

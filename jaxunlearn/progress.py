@@ -1,7 +1,7 @@
-"""Progress for people (stderr) and for programs (one JSON object per event, through a sink the store provides).
+"""Progress for people (stderr) and for programs (one JSON object per event, to a sink from the store).
 
-A self-overwriting line on a terminal, otherwise one line per 30 seconds; each says stage, done of total, rate, time
-left and one number that matters. Compilation and waiting are announced, because silence reads as a hang.
+A self-overwriting line on a terminal, otherwise one line per 30 seconds: stage, done of total, rate, time left and one
+key number. Compilation and waiting are announced, because silence looks like a hang.
 """
 
 import math
@@ -13,20 +13,20 @@ from typing import Any, NamedTuple, TextIO
 from jaxunlearn import escapes
 
 Sink = Callable[[dict[str, Any]], None]
-MEMORY_SECONDS, MEMORY_UPDATES = 20.0, 4  # how far back a rate looks: the longer of the two
+MEMORY_SECONDS, MEMORY_UPDATES = 20.0, 4  # averaging window of rates: the longer of the two
 
 
 class Pace(NamedTuple):
-    """How fast a stage goes: an average over its recent work, which forgets exponentially.
+    """The recent speed of a stage, as an exponentially weighted average.
 
-    The first interval is slow without telling anything (programs are compiled and loaded, memory is touched for the
-    first time), so it is not averaged: until there is a second one, the time left is at most what it says.
+    The first interval is unrepresentatively slow (programs are compiled and loaded, memory is touched for the first
+    time), so it is not averaged: until there is a second one, the time left is an upper bound.
 
     Attributes:
-      time, done: of the last update that had moved on.
-      idle: seconds since then that are not work, known to the caller (compiling).
-      first: rate of the first interval, 0 where it was too short to tell; None = it has not ended.
-      work, seconds: of the intervals after it, older ones counting less.
+      time, done: of the last update with progress.
+      idle: seconds since then that were no work (compiling).
+      first: rate of the first interval, 0 if it was too short to measure; None = it has not ended.
+      work, seconds: of the intervals after it, with exponentially decaying weights.
     """
 
     time: float
@@ -38,7 +38,7 @@ class Pace(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Work per second; 0 where nothing is known."""
+        """Work per second; 0 if unknown."""
         return self.work / self.seconds if self.seconds > 0 else self.first or 0.0
 
     @property
@@ -47,20 +47,26 @@ class Pace(NamedTuple):
         return self.seconds <= 0
 
 
-def moved(pace: Pace, now: float, done: float) -> Pace:
-    """The pace after an update: `done` work at the time `now`."""
-    step, length = done - pace.done, max(now - pace.time - pace.idle, 1e-9)
-    if step <= 0:  # nothing new; or members that ran out of memory begin again
+def advance(pace: Pace, now: float, done: float) -> Pace:
+    """Returns the pace after an update: `done` work at the time `now`."""
+    step, duration_s = done - pace.done, max(now - pace.time - pace.idle, 1e-9)
+    if step <= 0:  # no progress; or members that ran out of memory restart
         return pace if step == 0 else pace._replace(time=now, done=done, idle=0.0)
-    after = pace._replace(time=now, done=done, idle=0.0)
+    next_pace = pace._replace(time=now, done=done, idle=0.0)
     if pace.first is None:
-        return after._replace(first=step / length if length > 1e-3 else 0.0)
-    kept = math.exp(-length / max(MEMORY_SECONDS, MEMORY_UPDATES * length))
-    return after._replace(work=pace.work * kept + step, seconds=pace.seconds * kept + length)
+        return next_pace._replace(first=step / duration_s if duration_s > 1e-3 else 0.0)
+    decay = math.exp(-duration_s / max(MEMORY_SECONDS, MEMORY_UPDATES * duration_s))
+    return next_pace._replace(work=pace.work * decay + step, seconds=pace.seconds * decay + duration_s)
 
 
 def duration(seconds: float) -> str:
-    """`8.2 s`, `3 min 05 s` or `2 h 10 min`."""
+    """Formats a duration: `8.2 s`, `3 min 05 s` or `2 h 10 min`.
+
+    Example:
+      >>> from jaxunlearn import progress
+      >>> progress.duration(185), progress.size(640), progress.rate(1628.4)
+      ('3 min 05 s', '640 B', '1,628')
+    """
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:
@@ -69,7 +75,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """`640 B`, `12.3 MiB`, `1.4 GiB`."""
+    """Formats a number of bytes: `640 B`, `12.3 MiB`, `1.4 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if num_bytes < 1024 or unit == "GiB":
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
@@ -78,20 +84,26 @@ def size(num_bytes: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """`1,628`, `4.2` or `0.40` per second: three digits where they matter."""
+    """Formats a rate per second with up to three significant digits: `1,628`, `4.2` or `0.40`."""
     return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2f}"
 
 
 def show(text: str, out: TextIO | None = None) -> None:
-    """Prints text with a user's names in it: the one way to a terminal, which nothing but this package may steer."""
+    """Prints text that may contain user-given names, with control characters escaped. All output goes through here."""
     print(escapes.visible(text), file=out or sys.stdout, flush=True)
 
 
 class Reporter:
-    """Writes progress lines and events. Keeps the start time, the terminal's line, and notes for the report."""
+    """Writes progress lines and events, and collects notes for the report."""
 
     def __init__(self, sink: Sink | None = None, out: TextIO | None = None, every_seconds: float = 30.0):
-        """`sink` receives every event; `out` is stderr unless given; `every_seconds` paces non-terminal output."""
+        """Starts the clock. `sink` receives every event; `out` defaults to stderr.
+
+        Args:
+          sink: receives every event, or None.
+          out: where lines are written; stderr by default.
+          every_seconds: least seconds between lines if `out` is no terminal.
+        """
         self.sink = sink
         self.out = out or sys.stderr
         self.every_seconds = every_seconds
@@ -115,7 +127,7 @@ class Reporter:
         self.event("message", text=text, **values)
 
     def note(self, text: str) -> None:
-        """Says what a reader of the results must know, and keeps it for the report."""
+        """Prints what readers of the results must know, and keeps it for the report."""
         self.say(text)
         if text not in self.notes:
             self.notes.append(text)
@@ -126,27 +138,35 @@ class Reporter:
         self._last_line = -1e9
 
     def idle(self, seconds: float) -> None:
-        """Tells of seconds since the last update that no later work will cost again, such as compiling."""
+        """Excludes seconds since the last update from the rate: one-off costs such as compiling."""
         if self._pace is not None:
             self._pace = self._pace._replace(idle=self._pace.idle + seconds)
 
     def update(self, done: float, total: float, unit: str, note: str = "", **values: Any) -> None:
-        """Reports the stage's work: `done` of `total` units, its recent rate, and the time left of this stage."""
+        """Reports the stage's progress, its recent rate and the time left.
+
+        Args:
+          done: finished work, in `unit`s.
+          total: all work.
+          unit: e.g. "steps".
+          note: appended to the line, e.g. "loss 0.5".
+          **values: recorded with the event only.
+        """
         if self._pace is None:
             self.begin("work")
         assert self._pace is not None
         now = time.monotonic()
-        self._pace = pace = moved(self._pace, now, done)
+        self._pace = pace = advance(self._pace, now, done)
         stage, speed = self._stage, pace.rate
         self.event(stage, done=done, total=total, unit=unit, rate=round(speed, 3), **values)
         on_terminal = self.out.isatty()
         if now - self._last_line < (0.2 if on_terminal else self.every_seconds) and done < total:
             return
         self._last_line = now
-        words = [f"{stage}: {done:,.0f} / {total:,.0f} {unit}", f"{rate(speed)}/s" if speed > 0 else ""]
+        fields = [f"{stage}: {done:,.0f} / {total:,.0f} {unit}", f"{rate(speed)}/s" if speed > 0 else ""]
         if speed > 0 and done < total:
-            words.append(f"{'at most ' * pace.is_bound}{duration((total - done) / speed)} left of this stage")
-        line = ", ".join(filter(None, (*words, note)))
+            fields.append(f"{'at most ' * pace.is_bound}{duration((total - done) / speed)} left of this stage")
+        line = ", ".join(filter(None, (*fields, note)))
         line = escapes.visible(line)
         if on_terminal:
             self.out.write("\r\x1b[K" + line[:160])

@@ -1,4 +1,4 @@
-"""The records that flow between rooms: frozen, named, with shapes in the docstring.
+"""The records that rooms exchange: frozen, named, with shapes in the docstring.
 
     Dataset -> Split -> Population -> Logits -> Evidence -> Scores -> Finding
 
@@ -16,13 +16,13 @@ Array = jax.Array | np.ndarray
 
 
 class Design(NamedTuple):
-    """What the models of a role are, as draws: model r is of forget set r // repeats.
+    """How the models of a role were sampled: model r belongs to forget set r // repeats.
 
     Attributes:
-      kind: "per_set", an original of its own for every forget set; "shared", ONE original for all; "crossed", original
-        u for the u-th model of every forget set; "given", a user's models, of which nothing is known.
-      sets: F forget sets (models, where they are given).
-      repeats: U models of each forget set.
+      kind: "per_set", a separate original for every forget set; "shared", ONE original for all; "crossed", original u
+        for the u-th model of every forget set; "given", a user's models, about which nothing is known.
+      sets: F forget sets; for "given", the number of models.
+      repeats: U models per forget set.
     """
 
     kind: str
@@ -38,22 +38,22 @@ class Dataset:
       inputs: [N, ...] uint8 or float32. Images are NHWC. A network sees (inputs / scale - mean) / std. Of texts: [N, T]
         int32 token ids, padding at the end is -1.
       labels: [N] int32 class indices from 0; of texts: which group (document, author, topic) a text belongs to.
-      ids: [N] int64, each row's number in the user's own file, from 0; held-out rows of a file of their own go on
-        counting after the train rows. Positions in this record are not the file's where the pools were cut at random:
-        whatever names a row to a user names it by `ids` (see `data.naming`).
+      ids: [N] int64, each row's number in the user's own file, from 0; held-out rows from a separate file are numbered
+        after the train rows. Where the pools were split at random, positions in this record differ from the file's:
+        messages to users name rows by `ids` (see `data.naming`).
       groups: [N] int32 or None: a second labelling (fine classes under coarse labels, demographic groups).
-      ood: None, or the rows of excluded classes as a data set of their own (see `data.exclusion`), of the same kind and
-        constants. No split draws from it, so no model trains, calibrates or is evaluated on it.
+      ood: None, or the rows of excluded classes as a separate data set of the same kind and constants (see
+        `data.exclusion`). No split draws from it, so no model trains, calibrates or is evaluated on it.
       name: the source's name; `num_train`, `num_classes`, `class_names` (may be empty).
-      class_values: the user's own number of each class, empty where it is the label itself. Whatever names a class to a
-        user goes through `data.naming`.
+      class_values: the user's own number of each class, empty where it equals the label. Messages to users name classes
+        by `data.naming`.
       group_names: names of the values of `groups`, may be empty.
       scale: divisor of raw inputs (255 for 8-bit pictures, 16 for digits, 1 for tabular data).
       mean, std: per channel or per feature after scaling; empty tuples mean no normalisation. `is_pool_scaled`: they
         were computed from the train pool (and are not published constants).
-      names: [N] or None: what the user's file calls its rows (its array `ids`, or the paths of pictures).
+      names: [N] or None: names of the rows in the user's file (its array `ids`, or the paths of pictures).
       vocabulary: V, the number of token ids, where the rows are texts; 0 = they are not.
-      prompts: [N] int32 or None: so many tokens at the start of a text are given and never learned.
+      prompts: [N] int32 or None: number of tokens at the start of a text that are given and never learned.
       texts: [N] str or None: the texts themselves, for scores that read characters.
       notes: sentences about the source that a user must know (files that are left out).
     """
@@ -86,28 +86,34 @@ class Dataset:
 
 
 def next_tokens(dataset: Dataset, rows: Array | slice = slice(None)) -> np.ndarray:
-    """Returns what a language model is to predict at every position of the texts of a data set.
+    """Returns the next-token targets of the texts of a data set.
 
     Args:
       dataset: texts.
-      rows: [N] of the data set; all if not given.
+      rows: [N] of the data set; all by default.
 
     Returns:
-      [N, T] int32: the token after it; -1 where nothing is learned: in front of the prompt's end, before padding, and
-      at the last position.
+      [N, T] int32: the next token; -1 where nothing is learned: within the prompt, before padding, and at the last
+      position.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.records import Dataset, next_tokens
+      >>> next_tokens(Dataset(np.array([[5, 6, 7, -1]]), np.zeros(1), np.zeros(1), vocabulary=10))
+      array([[ 6,  7, -1, -1]], dtype=int32)
     """
     tokens = np.asarray(dataset.inputs, np.int32)[rows]
     targets = np.full_like(tokens, -1)
     targets[:, :-1] = tokens[:, 1:]
     if dataset.prompts is not None:
-        given = np.arange(1, tokens.shape[1] + 1) < np.asarray(dataset.prompts)[rows, None]
-        targets[given] = -1
+        is_prompt = np.arange(1, tokens.shape[1] + 1) < np.asarray(dataset.prompts)[rows, None]
+        targets[is_prompt] = -1
     return targets
 
 
 @flax.struct.dataclass
 class Split:
-    """Who plays which part: index arrays into the rows of a `Dataset`, all disjoint but for `forget` in `target`.
+    """The roles of rows: index arrays into a `Dataset`, disjoint except for `forget` within `target`.
 
     Attributes:
       shadow: [n] int32 rows that only shadow models train on.
@@ -116,7 +122,7 @@ class Split:
       test: [n] int32 held-out rows on which accuracy is reported.
       forget: [R, N] bool, one row per forget set; a subset of `target`. Retain = target and not forget.
       kind: set_random, one_class, class_percentage, classes, subclass, index_file or randperm.
-      seed: the seed everything was drawn with.
+      seed: of all random draws.
     """
 
     shadow: Array
@@ -138,7 +144,7 @@ class Population:
       diverged_at: [M] int32 step at which a member's loss stopped being finite and it was frozen; -1 = never.
       optimizer_state: optional, leading M.
       model: name of the architecture; `role`: shadow, original, retrained or unlearned:METHOD.
-      fingerprint: of the stage that made it.
+      fingerprint: of the stage that produced it.
     """
 
     variables: Any
@@ -171,20 +177,20 @@ class Logits:
 
 @flax.struct.dataclass
 class Evidence:
-    """What one audit needs, as arrays (the door for logits from any framework).
+    """The arrays of one audit: the input for logits from any framework.
 
     Attributes:
-      unlearned: [N, C] logits of the audited model; labels: [N] int32. Everything else may be None.
+      unlearned: [N, C] logits of the audited model; labels: [N] int32. All others may be None.
       original: [N, C]; shadows: [S, N, C], every shadow OUT for every sample.
-      forgotten: [N] bool or None (the truth, never seen by a score).
+      forgotten: [N] bool or None (the ground truth; scores never see it).
       population_original, population_unlearned, population_in: [P, C]; population_shadows: [S, P, C];
       population_labels: [P].
       shadow_train_logits: [S, m, C]; shadow_train_labels: [S, m]: each shadow on its own training rows.
-      reference: [K, N, C], reference_member: [K, N] bool: models that trained on parts of the audited samples, for the
+      reference: [K, N, C], reference_member: [K, N] bool: models trained on subsets of the audited samples, for the
         standard online LiRA.
       posterior_pairs_original, posterior_pairs_unlearned: [S, q, C], posterior_pairs_forgotten: [S, q] bool: outputs
-        of a model before and after
-        forgetting on samples whose state is known, for UnLeak (per shadow, so that groups of shadows can be chosen).
+        of a model before and after forgetting, on samples whose state is known, for UnLeak (per shadow, so that groups
+        of shadows can be selected).
       original_views, unlearned_views: [K, N, C], shadows_views: [K, S, N, C]: the same samples under K augmentations,
         for multi-query scores.
     """
@@ -215,7 +221,7 @@ class Evidence:
 class Scores:
     """One membership score per sample: [N] float32, higher = the sample still looks trained on.
 
-    Faithful LiRA needs float64 for its range, confidence and loss for their resolution; everything else is float32.
+    float64 where float32 lacks the range (faithful LiRA) or the resolution (confidence, loss).
     """
 
     values: Array
@@ -225,13 +231,13 @@ class Scores:
 
 @flax.struct.dataclass
 class Finding:
-    """One number with its interval: everything a report prints is one.
+    """One number with its interval: the unit of every report.
 
     Attributes:
-      value, low, high: the number and its interval at `confidence_level`; low = high = NaN where none is defined.
-      std: standard deviation over repetitions (shadow groups, seeds), NaN where there is one.
-      metric: its name; `n`: how many observations it rests on; `of`, `against`: what was measured, on what.
-      method: how the interval was made.
+      value, low, high: the number and its interval at `confidence_level`; low = high = NaN without an interval.
+      std: standard deviation over repetitions (shadow groups, seeds); NaN for a single one.
+      metric: its name; `n`: number of observations; `of`, `against`: what was measured, on what.
+      method: of the interval.
       retrained: the same metric of the retrained model, the goal of unlearning (None where it does not apply).
     """
 

@@ -1,4 +1,4 @@
-"""Pytrees whose leaves carry a leading model axis M: taking, joining, padding and comparing members."""
+"""Pytrees whose leaves carry a leading model axis M: selecting, stacking and counting."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,38 +11,46 @@ Tree = Any
 
 
 def size(tree: Tree) -> int:
-    """The number of members M: the length of the first leaf's leading axis."""
+    """Returns the number of members M: the length of the first leaf's leading axis."""
     return int(jax.tree.leaves(tree)[0].shape[0])
 
 
 def take(tree: Tree, rows: Any) -> Tree:
-    """Members at positions `rows` (int, slice or index array) of every leaf; an int drops the model axis."""
+    """Selects members at positions `rows` (int, slice or index array) of every leaf; an int drops the model axis."""
     return jax.tree.map(lambda leaf: leaf[rows], tree)
 
 
 def stack(members: Sequence[Tree]) -> Tree:
-    """Single members to one tree with a leading model axis."""
+    """Stacks single members into one tree with a leading model axis.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import trees
+      >>> population = trees.stack([{"w": np.zeros(3)}, {"w": np.ones(3)}])
+      >>> trees.size(population), trees.take(population, 1)["w"].tolist()
+      (2, [1.0, 1.0, 1.0])
+    """
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
 def where(flag: jax.Array, new: Tree, old: Tree) -> Tree:
-    """`new` where the scalar flag of ONE member is true, else `old`; both trees of equal structure."""
+    """Returns `new` where the scalar flag of ONE member is true, else `old`; both trees have the same structure."""
     return jax.tree.map(lambda a, b: jnp.where(flag, a, b), new, old)
 
 
 def count(tree: Tree) -> int:
-    """Number of scalars in all leaves (the parameter count of a `params` tree)."""
+    """Returns the number of scalars in all leaves (the parameter count of a `params` tree)."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
 def named_leaves(tree: Tree) -> list[tuple[str, Any]]:
-    """(path, leaf) pairs with readable paths such as `params/Dense_0/kernel`."""
+    """Returns (path, leaf) pairs with readable paths such as `params/Dense_0/kernel`."""
     return [
-        ("/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path), leaf)
+        ("/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
 
 
 def to_host(tree: Tree) -> Tree:
-    """Every leaf as a NumPy array (waits for the device)."""
+    """Converts every leaf to a NumPy array (waits for the device)."""
     return jax.tree.map(np.asarray, jax.device_get(tree))

@@ -1,4 +1,4 @@
-"""The launcher of every analysis: flags from its settings, a run folder or a file of arrays in, the answer out."""
+"""The launcher of every analysis: flags from its settings; input is a run or a file of arrays, output the answer."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ ONLY_ARRAYS = ("out", "probabilities")
 
 
 class Verb(NamedTuple):
-    """What a launcher needs to know of its analysis before jax is imported; `Analysis` has the same.
+    """Facts of an analysis that its launcher needs before jax is imported; `Analysis` has the same.
 
     Attributes:
       name: of ANALYSES; section: of its settings, "" = it has none.
@@ -35,12 +35,12 @@ class Verb(NamedTuple):
 
 
 def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
-    """Returns what adds the flags of an analysis: its file of arrays, and every setting of its section."""
+    """Returns a function that adds the flags of an analysis: its file of arrays, and every setting of its section."""
 
     def add(values: flags.FlagValues) -> None:
         for flag, about in ((verb.flag, verb.about), *verb.further):
             flags.DEFINE_string(flag, "", f"{about}; needs no config", flag_values=values)
-        flags.DEFINE_string("out", "", f"folder for the results of --{verb.flag}; runs/<its name> if not given",
+        flags.DEFINE_string("out", "", f"folder for the results of --{verb.flag} (default: runs/<its name>)",
                             flag_values=values)  # fmt: skip
         flags.DEFINE_bool("probabilities", False, f"the outputs in --{verb.flag} are softmax or sigmoid probabilities",
                           flag_values=values)  # fmt: skip
@@ -51,30 +51,30 @@ def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
         if verb.compat:
             flags.DEFINE_string("compat", None, "corrected, or faithful to published quirks", flag_values=values)
         for field in _fields(verb):
-            about = f"{field.metadata['help']} (default: {_shown(field.default)})"
+            about = f"{field.metadata['help']} (default: {_default_text(field.default)})"
             _definer(_kind(verb, field.name))(field.name, None, about, flag_values=values)
 
     return add
 
 
 def alone(verb: Verb) -> Callable[[flags.FlagValues], str]:
-    """Returns what names the run folder of a file of arrays; empty for a call with a config."""
-    return lambda values: _entry.folder_of(values[_given(verb, values)].value, values["out"].value)
+    """Returns a function that names the run folder of a file of arrays; "" for a call with a config."""
+    return lambda values: _entry.folder_of(values[_arrays_flag(verb, values)].value, values["out"].value)
 
 
-def _given(verb: Verb, values: Any) -> str:
-    """The flag of the arrays that were given; the verb's own where there are none.
+def _arrays_flag(verb: Verb, values: Any) -> str:
+    """Returns the flag that gives arrays; without arrays the verb's main one.
 
     Raises:
       ConfigError: two kinds of arrays.
     """
-    given = [flag for flag in (verb.flag, *(flag for flag, _ in verb.further)) if values[flag].value]
-    if len(given) > 1:
-        raise errors.ConfigError(f"give --{given[0]} or --{given[1]}, not both.")
-    return given[0] if given else verb.flag
+    flags_with_value = [flag for flag in (verb.flag, *(flag for flag, _ in verb.further)) if values[flag].value]
+    if len(flags_with_value) > 1:
+        raise errors.ConfigError(f"give --{flags_with_value[0]} or --{flags_with_value[1]}, not both.")
+    return flags_with_value[0] if flags_with_value else verb.flag
 
 
-# (settings, workdir, stages to overwrite, whether it is a dry run, settings of the command line) -> what is printed.
+# (settings, workdir, stages to overwrite, whether it is a dry run, settings of the command line) -> text to print.
 Run = Callable[[settings.Settings, str, tuple[str, ...], bool, Any], str]
 
 
@@ -83,11 +83,11 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
 
     Args:
       verb: the analysis.
-      run: what is done with a config, where its models are not those of the audit (`runs.drivers.run_input`).
+      run: runs the analysis of a config whose models are not those of the audit (default: `runs.drivers.run_input`).
     """
 
     def single(request: _entry.Request) -> None:
-        flag = _given(verb, request.flags)
+        flag = _arrays_flag(verb, request.flags)
         path, has_config = request.flags[flag].value, request.flags["config"].value is not None
         if path and has_config:
             raise errors.ConfigError(f"give --config (a run) or --{flag} (arrays), not both.")
@@ -100,22 +100,32 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
                     if path
                     else f"--{name} belongs to --{verb.flag}. With a config, results go to --workdir."
                 )
-        chosen = changed(verb, request)
+        run_settings = with_flags(verb, request)
         if path:
             from jaxunlearn.runs.drivers import array_input
 
-            progress.show(array_input.run(verb.name, path, chosen, request.workdir, request.overwrite, request.dry_run,
-                                  request.flags["probabilities"].value, flag))  # fmt: skip
+            progress.show(
+                array_input.run(
+                    verb.name,
+                    path,
+                    run_settings,
+                    request.workdir,
+                    request.overwrite,
+                    request.dry_run,
+                    request.flags["probabilities"].value,
+                    flag,
+                )
+            )
             return
         with_config = _run_of(verb) if run is None else run
-        progress.show(with_config(chosen, request.workdir, request.overwrite, request.dry_run, request.overrides))
+        progress.show(with_config(run_settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
 
     def work(request: _entry.Request) -> None:
         if not _seeds.are_given(request):
             single(request)
             return
         findings = "findings.json" if verb.name == "audit" else f"report/{verb.name}_findings.json"
-        _seeds.run(request, changed(verb, request), verb.section or verb.name, findings, single)
+        _seeds.run(request, with_flags(verb, request), verb.section or verb.name, findings, single)
 
     return work
 
@@ -126,31 +136,31 @@ def _run_of(verb: Verb) -> Run:
     return functools.partial(run_input.run, run_input.job_of(verb.name))
 
 
-def changed(verb: Verb, request: _entry.Request) -> settings.Settings:
-    """The settings with those that were given as flags: --fdr=0.1 is short for --config.audit.fdr=0.1.
+def with_flags(verb: Verb, request: _entry.Request) -> settings.Settings:
+    """Returns the settings with those given as flags: --fdr=0.1 is short for --config.audit.fdr=0.1.
 
     Raises:
       ConfigError: a value of the wrong type or out of range.
     """
-    given = {field.name: request.flags[field.name] for field in _fields(verb)}
-    own = {name: _value(verb, name, flag.value) for name, flag in given.items() if flag.present}
-    whole, has_config = settings.to_dict(request.settings), request.flags["config"].value is not None
-    if "alphas" in own and "report_alpha" not in own:
-        own["report_alpha"] = 0.0  # as it fits the levels given
+    flag_values = {field.name: request.flags[field.name] for field in _fields(verb)}
+    changes = {name: _value(verb, name, flag.value) for name, flag in flag_values.items() if flag.present}
+    values, has_config = settings.to_dict(request.settings), request.flags["config"].value is not None
+    if "alphas" in changes and "report_alpha" not in changes:
+        changes["report_alpha"] = 0.0  # as it fits the levels given
     if verb.section:
-        whole[verb.section] = {**whole[verb.section], **own}
+        values[verb.section] = {**values[verb.section], **changes}
     if verb.compat and request.flags["compat"].present:
-        whole["compat"][verb.compat] = request.flags["compat"].value
+        values["compat"][verb.compat] = request.flags["compat"].value
     if request.flags["seed"].present:
-        whole["seed"] = request.flags["seed"].value
+        values["seed"] = request.flags["seed"].value
     elif not has_config:
-        whole["seed"] = 0
-    return settings.resolve(whole)
+        values["seed"] = 0
+    return settings.resolve(values)
 
 
 def change(verb: Verb) -> Callable[[_entry.Request], settings.Settings]:
-    """Returns what gives the settings of a command line its flags; see `changed`."""
-    return functools.partial(changed, verb)
+    """Returns a function that applies a command line's flags to its settings; see `changed`."""
+    return functools.partial(with_flags, verb)
 
 
 def _section(verb: Verb) -> Any:
@@ -169,14 +179,14 @@ def _definer(kind: Any) -> Callable[..., Any]:
     if typing.get_origin(kind) is tuple:
         return flags.DEFINE_list
     if isinstance(kind, types.UnionType):
-        kind = next(part for part in typing.get_args(kind) if part is not type(None))
+        kind = next(member for member in typing.get_args(kind) if member is not type(None))
     return {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}.get(
         kind, flags.DEFINE_string
     )
 
 
 def _value(verb: Verb, name: str, value: Any) -> Any:
-    """A flag's value as the setting has it: words of a list as numbers where it holds numbers."""
+    """Converts a flag's value to the type of its setting: words of a list to numbers if it holds numbers."""
     kind = _kind(verb, name)
     if typing.get_origin(kind) is not tuple:
         return value
@@ -187,7 +197,7 @@ def _value(verb: Verb, name: str, value: Any) -> Any:
         raise errors.ConfigError(f"--{name}={','.join(value)}: expected numbers, separated by commas.") from error
 
 
-def _shown(value: Any) -> str:
+def _default_text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return str(value) if value != "" else "none"

@@ -43,7 +43,7 @@ def _refuse(verb: str) -> None:
 
 
 def verbs() -> dict[str, str]:
-    """Returns every verb with its sentence, the first line of its launcher; reads the files, imports none of them."""
+    """Returns every verb with its sentence, the first line of its launcher; reads the files without importing them."""
     files = sorted(FOLDER.glob("[a-z]*.py"))
     return {file.stem: (ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "").partition("\n")[0]
             for file in files}  # fmt: skip
@@ -55,7 +55,7 @@ def configs() -> list[str]:
 
 
 def listing() -> str:
-    """Returns what the command says when no verb is given: how it is called, the verbs, the configs that are there."""
+    """Returns the text of a call without a verb: usage, the verbs, the available configs."""
     about = verbs()
     width = max(map(len, about))
     lines = [f"  {verb:{width}}  {sentence}" for verb, sentence in about.items()]

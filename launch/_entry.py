@@ -1,4 +1,4 @@
-"""What every launcher shares: flags, config files, errors in one line, exit codes. Imports no jax.
+"""Shared code of all launchers: flags, config files, errors in one line, exit codes. Imports no jax.
 
 Exit codes: 0 done, 1 bug (with traceback), 2 user error (one message), 130 interrupted, 143 terminated. stdout carries
 results, stderr progress.
@@ -26,9 +26,9 @@ from . import _console, _settings_text
 
 ROOT = Path(__file__).resolve().parent.parent  # holds launch/ and configs/: the checkout, or the installed package
 PACKAGE = __package__ or ""  # "launch" in a checkout, "jaxunlearn.launch" under the command `jaxunlearn`
-# From this folder `python -m` finds PACKAGE: the checkout, or where packages are installed.
+# `python -m` finds PACKAGE from this folder: the checkout, or the folder of installed packages.
 HOME = Path(sys.modules[PACKAGE.partition(".")[0]].__file__ or "").resolve().parents[1]
-# Words, at least one comma between or behind them: names of scores, folders, my_module:my_score; no numbers or quotes.
+# Words separated (or followed) by commas: names of scores, folders, my_module:my_score; no numbers or quotes.
 WORDS = re.compile(r"[A-Za-z_./~][^,'\"()\[\]]*(,[A-Za-z_./~][^,'\"()\[\]]*)*,?")
 
 
@@ -50,12 +50,12 @@ def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = 
     """Runs a launcher: parses, resolves the config, calls `command`, and returns the exit code.
 
     Args:
-      command: does the work; raises UserError for what the user can mend.
+      command: does the work; raises UserError for errors that the user can fix.
       doc: the launcher's help text.
       argv: the command line with the program's name; sys.argv if None.
       define: adds the verb's own flags.
-      alone: of a verb that also works without a config: its run folder if these flags ask for that, else "".
-      change: of a verb whose flags are settings: the settings with these, for --print_config.
+      alone: for a verb that also works without a config: returns its run folder if the flags ask for that, else "".
+      change: for a verb whose flags are settings: returns the settings with these, for --print_config.
     """
     argv = list(sys.argv if argv is None else argv)
     prepare_process()
@@ -78,7 +78,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Lets SIGINT and SIGTERM raise while the block runs; afterwards what was there before."""
+    """Lets SIGINT and SIGTERM raise while the block runs; restores the previous handlers afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -86,21 +86,21 @@ def _signals() -> Iterator[None]:
     def terminate(signum: int, frame: object) -> None:
         raise Terminated
 
-    def swallowed(event: Any) -> None:
-        # Raised inside a destructor or a callback of the garbage collector, it would be printed and forgotten.
+    def on_unraisable(event: Any) -> None:
+        # An interrupt raised inside a destructor or a callback of the garbage collector would be printed and lost.
         if not issubclass(event.exc_type, KeyboardInterrupt):
             return hook(event)
         number = signal.SIGTERM if issubclass(event.exc_type, Terminated) else signal.SIGINT
         threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
-    hook, sys.unraisablehook = sys.unraisablehook, swallowed
-    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+    hook, sys.unraisablehook = sys.unraisablehook, on_unraisable
+    handlers = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
               signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}  # fmt: skip
     try:
         yield
     finally:
         sys.unraisablehook = hook
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -129,7 +129,7 @@ def guarded(work: Callable[[], None]) -> int:
 
 
 def as_called(text: str) -> str:
-    """Returns a text with its commands as this process is called: `python -m launch.audit`, or `jaxunlearn audit`."""
+    """Returns a text with commands written as the user calls them: `python -m launch.audit` or `jaxunlearn audit`."""
     if PACKAGE == "launch":
         return text
     text = re.sub(rf"(?:python -m )?\blaunch\.({'|'.join(_console.verbs())})\b", r"jaxunlearn \1", text)
@@ -139,24 +139,24 @@ def as_called(text: str) -> str:
 def prepare_process() -> None:
     """Sets what must be set before jax is imported: one CPU device per core, and the compilation cache.
 
-    Both are left alone where the user has set them (XLA_FLAGS, JAX_COMPILATION_CACHE_DIR; an empty value of the latter
-    turns the cache off).
+    A user's own values take precedence (XLA_FLAGS, JAX_COMPILATION_CACHE_DIR; an empty value of the latter turns the
+    cache off).
     """
-    given = os.environ.get("XLA_FLAGS", "")
-    if "xla_force_host_platform_device_count" not in given:
-        os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={cores()}".strip()
+    xla_flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_force_host_platform_device_count" not in xla_flags:
+        os.environ["XLA_FLAGS"] = f"{xla_flags} --xla_force_host_platform_device_count={cores()}".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(settings.cache_folder() / "xla" / _processor())
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:
-    """Names this kind of processor: a home folder shared by several must not mix code compiled for one with another."""
+    """Returns a name of this kind of processor: machines that share a home folder must not mix compiled code."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         features = next(line for line in lines if line.startswith(("flags", "Features")))
@@ -171,7 +171,14 @@ def parse(
     define: Callable[[flags.FlagValues], None] | None,
     alone: Callable[[flags.FlagValues], str] | None = None,
 ) -> Request | None:
-    """Parses a command line into a Request; None when there is nothing to do (--help)."""
+    """Parses a command line into a Request; None if there is nothing to do (--help).
+
+    Args:
+      argv: the command line with the program's name.
+      doc: the launcher's help text.
+      define: adds the verb's own flags, or None.
+      alone: returns the run folder of a call without a config, else ""; None if the verb needs one.
+    """
     argv, name = _find_config(argv)
     argv = _quote_words(argv)
     values = flags.FlagValues()
@@ -179,7 +186,7 @@ def parse(
         "config", None, "a config file, or the name of one that comes with the package, with an optional variant: "
         "digits:smoke", lock_config=True, flag_values=values, sys_argv=argv,
     )  # fmt: skip
-    flags.DEFINE_string("workdir", "", "run folder; runs/<config> if not given", flag_values=values)
+    flags.DEFINE_string("workdir", "", "run folder (default: runs/<config>)", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "print the plan (members, steps, memory, time, files); do nothing",
                       flag_values=values)  # fmt: skip
     flags.DEFINE_list("overwrite", [], "stages whose results are deleted first", flag_values=values)
@@ -194,24 +201,26 @@ def parse(
         return None
     _check_overrides(argv)
     try:
-        rest = values(argv)
+        positional = values(argv)
         config = values["config"].value
     except errors.UserError:
         raise
     except flags.UnrecognizedFlagError as error:
-        now = settings.renamed(error.flagname, list(values)).rsplit(".", 1)[-1]
-        if now:
-            raise errors.ConfigError(f"--{error.flagname} is now called --{now}.") from error
-        # absl suggests what is spelled alike; a word of a longer name is as likely meant (--attack: --miacr_attack).
+        new_name = settings.current_name(error.flagname, list(values)).rsplit(".", 1)[-1]
+        if new_name:
+            raise errors.ConfigError(f"--{error.flagname} is now called --{new_name}.") from error
+        # absl suggests similar spellings; a word of a longer name is just as likely (--attack: --miacr_attack).
         longer = [f"--{name}" for name in values if error.flagname in name.split("_")]
         hint = f". Did you mean {' or '.join(longer)}?" if longer and "Did you mean" not in str(error) else ""
         raise errors.ConfigError(_first_line(error) + hint) from error
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         raise errors.ConfigError(_first_line(error) + _renamed_in(str(error))) from error
-    except (Exception, SystemExit) as error:  # whatever a config file of the user's does while it is read
-        raise errors.ConfigError(f"the config file cannot be read: {checks.said(error)}.") from error
-    if len(rest) > 1:
-        raise errors.ConfigError(f"unexpected argument {rest[1]!r}. Settings are given as --config.group.name=value.")
+    except (Exception, SystemExit) as error:  # a user's config file may raise anything
+        raise errors.ConfigError(f"the config file cannot be read: {checks.describe_error(error)}.") from error
+    if len(positional) > 1:
+        raise errors.ConfigError(
+            f"unexpected argument {positional[1]!r}. Settings are given as --config.group.name=value."
+        )
     folder = alone(values) if alone is not None else ""
     if config is None and not folder:
         raise errors.ConfigError("no --config given. Try --config=digits.")
@@ -229,56 +238,56 @@ def parse(
 
 
 def folder_of(path: str, out: str) -> str:
-    """The run folder for arrays that a user brings: `out`, else runs/<name of the file or folder>; empty without one.
+    """Returns the run folder for a user's arrays: `out`, else runs/<name of the file or folder>; "" without a path.
 
-    A folder inside a run folder (RUN/epsilon/MODE) has the names from the run's on.
+    For a folder inside a run folder (RUN/epsilon/MODE), the name is RUN-epsilon-MODE.
     """
     if not path or out:
         return out if path else ""
     try:
         parts = Path(path).expanduser().resolve().parts
     except (OSError, ValueError, RuntimeError) as error:  # a loop of links, a NUL, the home of an unknown user
-        raise errors.DataError(f"{path!r} is no path ({error}).") from error
-    place = len(parts) - 3 if len(parts) > 3 and parts[-2] == "epsilon" else len(parts) - 1
-    return f"runs/{'-'.join(parts[place:]).removesuffix('.npz')}"
+        raise errors.DataError(f"{path!r} is not a path ({error}).") from error
+    start = len(parts) - 3 if len(parts) > 3 and parts[-2] == "epsilon" else len(parts) - 1
+    return f"runs/{'-'.join(parts[start:]).removesuffix('.npz')}"
 
 
 def _find_config(argv: list[str]) -> tuple[list[str], str]:
-    """Makes --config a path that exists: as given, in the checkout, or by the name of a config that comes with us."""
-    found, name = list(argv), "run"
+    """Resolves --config to an existing path: as given, in the checkout, or a config that comes with the package."""
+    arguments, name = list(argv), "run"
     for i, argument in enumerate(argv):
         if argument == "--config" and i + 1 < len(argv):
             raise errors.ConfigError(f"write --config={argv[i + 1]} (with an equals sign).")
         if not argument.startswith("--config="):
             continue
-        given, _, variant = argument.removeprefix("--config=").partition(":")
-        candidates = [Path(given), ROOT / given, ROOT / "configs" / f"{given}.py"]
+        reference, _, variant = argument.removeprefix("--config=").partition(":")
+        candidates = [Path(reference), ROOT / reference, ROOT / "configs" / f"{reference}.py"]
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
-            known = _console.configs()
+            names = _console.configs()
             raise errors.ConfigError(
-                f"config file {given!r} does not exist.{errors.nearest(Path(given).stem, known)} "
-                f"Known: {', '.join(known)}."
+                f"config file {reference!r} does not exist.{errors.nearest(Path(reference).stem, names)} "
+                f"Known: {', '.join(names)}."
             )
-        found[i] = f"--config={path}" + (f":{variant}" if variant else "")
+        arguments[i] = f"--config={path}" + (f":{variant}" if variant else "")
         name = path.stem + (f"-{variant}" if variant else "")
-    return found, name
+    return arguments, name
 
 
 def _quote_words(argv: list[str]) -> list[str]:
-    """Writes a,b as ('a', 'b') where a setting is a list: as it stands, the parser of flags would make it one word."""
+    """Writes a,b as ('a', 'b') if a setting is a list: otherwise the parser of flags would read one word."""
     defaults = settings.to_dict(settings.Settings())
-    found = list(argv)
+    arguments = list(argv)
     for i, argument in enumerate(argv):
         name, _, value = argument.removeprefix("--config.").partition("=")
         if not argument.startswith("--config.") or not WORDS.fullmatch(value):
             continue
         setting: Any = defaults
-        for part in name.split("."):
-            setting = setting.get(part) if isinstance(setting, dict) else None
+        for word_of_name in name.split("."):
+            setting = setting.get(word_of_name) if isinstance(setting, dict) else None
         if isinstance(setting, tuple):
-            found[i] = f"--config.{name}={tuple(word for word in value.split(',') if word)!r}"
-    return found
+            arguments[i] = f"--config.{name}={tuple(word for word in value.split(',') if word)!r}"
+    return arguments
 
 
 def _check_overrides(argv: list[str]) -> None:
@@ -292,7 +301,7 @@ def _check_overrides(argv: list[str]) -> None:
 
 
 def _renamed_in(message: str) -> str:
-    """A config file that sets a setting by its former name fails inside ml_collections, which quotes the name."""
+    """Returns a hint if ml_collections' message quotes a former name of a setting, which a config file set."""
     key = re.search(r'Key "(\w+)" does not exist', message)
     return "".join(f" {old} is now called {new}." for old, new in settings.RENAMED.items()
                    if key and old.rsplit(".", 1)[-1] == key[1])  # fmt: skip

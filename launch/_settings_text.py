@@ -1,6 +1,6 @@
-"""Settings for people: the list that --help shows, and --print_config as YAML with a sentence for every setting.
+"""Settings as text: the list in --help, and --print_config as YAML with a sentence for every setting.
 
-Both are generated from the fields of `jaxunlearn.settings`; nothing here is written twice. Imports no jax.
+Both are generated from the fields of `jaxunlearn.settings`. Imports no jax.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxunlearn import settings
 
-WIDTH, COLUMN = 120, 40  # of a line; where the sentences of --help begin
+WIDTH, COLUMN = 120, 40  # of a line; column in which the sentences of --help begin
 
 
 def listing() -> str:
@@ -31,12 +31,12 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def yaml(chosen: settings.Settings) -> str:
+def yaml(run_settings: settings.Settings) -> str:
     """Returns settings as YAML that reads back as `settings.to_dict` (tuples as lists), with a comment above each.
 
     A value other than the default is followed by the default.
     """
-    return "\n".join(_yaml_lines(chosen, "")) + "\n"
+    return "\n".join(_yaml_lines(run_settings, "")) + "\n"
 
 
 def _yaml_lines(group: Any, indent: str) -> Iterator[str]:
@@ -56,12 +56,12 @@ def _comment(text: str, indent: str) -> list[str]:
 
 
 def _groups(cls: Any, prefix: str) -> Iterator[tuple[str, str, list[Any]]]:
-    """Yields (dotted name, sentence, its own settings) of a group, then of the groups within it."""
+    """Yields (dotted name, sentence, fields) of a group, then of the groups in it."""
     kinds = typing.get_type_hints(cls)
-    inner = [one for one in dataclasses.fields(cls) if dataclasses.is_dataclass(kinds[one.name])]
-    own = [one for one in dataclasses.fields(cls) if one not in inner]
-    yield prefix, _about(cls), own
-    for group in inner:
+    groups = [field for field in dataclasses.fields(cls) if dataclasses.is_dataclass(kinds[field.name])]
+    fields = [field for field in dataclasses.fields(cls) if field not in groups]
+    yield prefix, _about(cls), fields
+    for group in groups:
         yield from _groups(kinds[group.name], f"{prefix}.{group.name}" if prefix else group.name)
 
 
@@ -70,7 +70,7 @@ def _about(cls: Any) -> str:
 
 
 def _sentence(setting: Any) -> str:
-    """The setting's help, with its range or choices."""
+    """Returns the setting's help with its range or choices."""
     low, high, choices = (setting.metadata[name] for name in ("low", "high", "choices"))
     if choices:
         return f"{setting.metadata['help']} [{' | '.join(choices)}]"
@@ -90,7 +90,7 @@ def _plain(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """A value as YAML 1.1 and 1.2 read it: strings quoted as in JSON, floats always with a point."""
+    """Returns a value in YAML 1.1 and 1.2: strings quoted as in JSON, floats always with a point."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_scalar, value))}]"
     if isinstance(value, float):

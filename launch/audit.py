@@ -7,11 +7,11 @@
     python -m launch.audit --evidence=my.npz --out=DIR [--dataset=cifar10] [--scores=iam_on,lira_off]
     python -m launch.audit --tokens=tokens.npz --out=DIR [--scores=lm_iam,lm_min_k]
 
-With a config, shadows, originals and retrains that are missing are trained first; finished ones are reused. With
---evidence, an .npz of logits from any framework is enough: `unlearned` [n, c], `labels` [n] and as many of `original`
-[n, c], `shadows` [s, n, c], `forgotten` [n], `retrained` [n, c], `ids` [n] ... as there are (README). --tokens takes
-log-probabilities per token, or losses per text, of language models. Every setting of the audit is a flag: --fdr=0.1
-is --config.audit.fdr=0.1. Writes scores, findings.json, tables, figures and report/report.html.
+With a config, missing shadows, originals and retrains are trained first; finished ones are reused. With --evidence, an
+.npz of logits from any framework is enough: `unlearned` [n, c], `labels` [n], and any of `original` [n, c], `shadows`
+[s, n, c], `forgotten` [n], `retrained` [n, c], `ids` [n] ... (docs/own_outputs.md). --tokens takes log-probabilities
+per token, or losses per text, of language models. Every setting of the audit is a flag: --fdr=0.1 is
+--config.audit.fdr=0.1. Writes scores, findings.json, tables, figures and report/report.html.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Measures speed and memory, each next to the baselines it is compared with.
+"""Measures speed and memory, and compares them with baselines.
 
     python -m launch.bench                                  lists the benches
     python -m launch.bench population conv                  runs two of them
@@ -8,13 +8,13 @@
 
 Prints one line per row, the ratio (or value) first: median over rounds, then min and max, then the target and whether
 it was met. With --out, appends one JSON object per row, with versions and device, to a file. `gpu` runs on any device,
-appends each row at once, stops when its minutes are used, and goes on where it stopped when called with the same file.
+appends each row at once, stops when its minutes are used, and continues there when called with the same file.
 """
 
-# A bench is a function run(quick: bool) -> list of rows. A row is a dict with `name` and either `ratio` (how many times
-# as fast as, or as long as, the baseline) or `value` and `unit`; where they apply: `low`, `high` (over rounds), `goal`,
+# A bench is a function run(quick: bool) -> list of rows. A row is a dict with `name` and either `ratio` (speed, or
+# time, relative to the baseline) or `value` and `unit`; where they apply: `low`, `high` (over rounds), `goal`,
 # `sense`, `target`, `met`, `rate`, `baseline_rate`, `rate_unit`, `seconds`, `baseline_seconds`, `compile_seconds`,
-# `program_bytes`, `peak_process_bytes`. Anything else is kept in the JSON line.
+# `program_bytes`, `peak_process_bytes`. The JSON line keeps all other keys.
 
 import importlib
 import json
@@ -70,13 +70,14 @@ class Request(NamedTuple):
 
 def define(values: flags.FlagValues) -> None:
     """Adds this launcher's own flags."""
-    flags.DEFINE_bool("quick", False, "small sizes and few rounds: does it run, not how fast", flag_values=values)
+    flags.DEFINE_bool("quick", False, "small sizes and few rounds: a check that it runs, no measurement",
+                      flag_values=values)  # fmt: skip
     flags.DEFINE_string("out", "", "file to which one JSON object per row is appended", flag_values=values)
     flags.DEFINE_float("minutes", 8.0, "gpu: deadline", 0.1, 1440.0, flag_values=values)
     flags.DEFINE_string("data", "", "gpu: CIFAR-10 as .npz, for the accuracy of the fast recipe", flag_values=values)
     flags.DEFINE_string("rows", "", "gpu: measure only rows whose name contains this", flag_values=values)
     flags.DEFINE_bool(
-        "again", False, "gpu: measure rows that --out holds already once more; best with --rows", flag_values=values
+        "again", False, "gpu: repeat rows that are in --out already; best with --rows", flag_values=values
     )
     flags.DEFINE_bool("report", False, "gpu: print the table of --out and a proposal of defaults; measure nothing",
                       flag_values=values)  # fmt: skip
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the launcher with the exit codes of all launchers: 0 done, 1 bug, 2 user error, 130 interrupted."""
     argv = list(sys.argv if argv is None else argv)
     if "--quick" not in argv:
-        # Compile times are measured too, so the compilation cache is off unless the user has chosen one.
+        # Compile times are measured too, so the compilation cache is off unless the user has set one.
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", "")
     _entry.prepare_process()
 
@@ -99,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str]) -> Request | None:
-    """Parses a command line; None when only help was asked for.
+    """Parses a command line; returns None for --help.
 
     Raises:
       ConfigError: unknown flag or bench.
@@ -117,25 +118,27 @@ def parse(argv: list[str]) -> Request | None:
     for name in names:
         if name not in BENCHES:
             raise errors.unknown("bench", name, BENCHES)
-    own = [name for name in GPU_FLAGS if values[name].present]
-    if own and "gpu" not in names:
-        raise errors.ConfigError(f"--{own[0]} belongs to the bench gpu. Call python -m launch.bench gpu --{own[0]}=...")
+    gpu_flags = [name for name in GPU_FLAGS if values[name].present]
+    if gpu_flags and "gpu" not in names:
+        raise errors.ConfigError(
+            f"--{gpu_flags[0]} belongs to the bench gpu. Call python -m launch.bench gpu --{gpu_flags[0]}=..."
+        )
     return Request(tuple(names), values["quick"].value, values["out"].value, values)
 
 
 def listing() -> str:
-    """The benches with one line each."""
+    """Returns the benches with one line each."""
     width = max(map(len, BENCHES))
     return "\n".join(f"{name:{width}}  {ABOUT.get(name, '')}".rstrip() for name in BENCHES)
 
 
 def command(request: Request) -> None:
-    """Runs the benches, or lists them where none is named."""
+    """Runs the benches, or lists them if none is named."""
     if not request.names:
         print(listing())
         return
     if request.out and not request.flags["report"].value:
-        lines.append(request.out, [])  # a file that cannot be written must not cost ten minutes of measuring
+        lines.append(request.out, [])  # fails before, not after, ten minutes of measuring if it cannot be written
     for name in request.names:
         if name == "gpu":
             _gpu(request)
@@ -148,28 +151,28 @@ def command(request: Request) -> None:
 
 
 def _gpu(request: Request) -> None:
-    """The bench that keeps its own file: it appends rows as they arrive and knows what is missing."""
+    """Runs the gpu bench, which appends rows to its file as they arrive and measures only missing ones."""
     from .benches.gpu import report, runner
 
-    given = {name: request.flags[name].value for name in GPU_FLAGS}
-    if given.pop("report"):
+    options = {name: request.flags[name].value for name in GPU_FLAGS}
+    if options.pop("report"):
         machines = report.by_machine(runner.read(request.out), request.quick)
         if not machines:
             raise errors.ConfigError("--report needs --out=FILE with rows of this bench" + " (--quick)" * request.quick)
         for rows in machines:
             print(report.markdown(rows), report.proposal(rows), sep="\n\n", end="\n\n")
         return
-    rows = _function(BENCHES["gpu"])(runner.Options(request.quick, request.out, **given))
+    rows = _function(BENCHES["gpu"])(runner.Options(request.quick, request.out, **options))
     print("\ngpu\n" + report.text(rows), flush=True)
 
 
-def _function(place: str) -> Callable[[Any], list[Row]]:
-    module, _, name = place.partition(":")
+def _function(location: str) -> Callable[[Any], list[Row]]:
+    module, _, name = location.partition(":")
     return getattr(importlib.import_module(module, __package__), name)
 
 
 def line(row: Row) -> str:
-    """A row for people: ratio or value, its spread over rounds, the target, what was measured, and both sides."""
+    """Returns a row as text: ratio or value, min and max over rounds, target, name, and both sides."""
     value, unit = (row["ratio"], "x") if "ratio" in row else (row["value"], "")
     spread = f"({number(row['low'])} .. {number(row['high'])})" if row.get("rounds", 1) > 1 and "low" in row else ""
     target = ""
@@ -180,21 +183,21 @@ def line(row: Row) -> str:
 
 
 def _sides(row: Row, value: float) -> str:
-    """What stands behind the number: rates or seconds of both sides, compile time, memory."""
-    said = [f"{row['unit']}"] if row.get("unit") else []
+    """Returns details of a row as text: rates or seconds of both sides, compile time, memory."""
+    notes = [f"{row['unit']}"] if row.get("unit") else []
     if "rate" in row:
-        said.append(f"{row['rate']:,.0f} against {row['baseline_rate']:,.0f} {row['rate_unit']}")
+        notes.append(f"{row['rate']:,.0f} against {row['baseline_rate']:,.0f} {row['rate_unit']}")
     elif "seconds" in row:
         baseline = row.get("baseline_seconds", row["seconds"] / value)
-        said.append(f"{_seconds(row['seconds'])} against {_seconds(baseline)}")
+        notes.append(f"{_seconds(row['seconds'])} against {_seconds(baseline)}")
     if "cpu_ratio" in row:
-        said.append(f"CPU time {number(row['cpu_ratio'])}x")
+        notes.append(f"CPU time {number(row['cpu_ratio'])}x")
     if row.get("compile_seconds") is not None and "seconds" not in row:
-        said.append(f"compiling {row['compile_seconds']:.1f} s")
+        notes.append(f"compiling {row['compile_seconds']:.1f} s")
     for key, name in (("program_bytes", "program"), ("peak_process_bytes", "process")):
         if key in row:
-            said.append(f"{name} {progress.size(row[key])}")
-    return f"  [{'; '.join(said)}]" if said else ""
+            notes.append(f"{name} {progress.size(row[key])}")
+    return f"  [{'; '.join(notes)}]" if notes else ""
 
 
 def _seconds(seconds: float) -> str:
@@ -205,7 +208,7 @@ def _seconds(seconds: float) -> str:
 
 
 def as_json(bench: str, quick: bool, row: Row) -> str:
-    """A row as one line of JSON, with versions and device."""
+    """Returns a row as one line of JSON, with versions and device."""
     from jaxunlearn import store
 
     versions = store.versions()

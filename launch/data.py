@@ -1,9 +1,9 @@
-"""Checks a data set: counts, shapes, class balance, repeated rows, a contact sheet; or how to get what is missing.
+"""Checks a data set: counts, shapes, class balance, repeated rows, a contact sheet; or explains how to get it.
 
     python -m launch.data --config=configs/digits.py
-    python -m launch.data --config=configs/cifar100.py --import=cifar-100-binary.tar.gz    official archive, once
+    python -m launch.data --config=configs/cifar100.py --import=cifar-100-binary.tar.gz    imports an official archive
 
-Nothing is trained and no run folder is claimed; the contact sheet lies under --workdir.
+Trains nothing and does not use the run folder, except that it writes the contact sheet there (--workdir).
 """
 
 import sys
@@ -14,7 +14,7 @@ from . import _entry
 
 
 def define(values: flags.FlagValues) -> None:
-    """The verb's own flags."""
+    """Adds the verb's own flags."""
     flags.DEFINE_string("import", "", "an official CIFAR archive to read into the cache first", flag_values=values)
 
 

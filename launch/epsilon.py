@@ -1,15 +1,15 @@
-"""Computes epsilon-hat and the challenge score of approaches, from logits of many retrained and unlearned models.
+"""Computes epsilon-hat and the challenge score of approaches from logits of many retrained and unlearned models.
 
     python -m launch.epsilon --data=DIR --all [--delta=0.05] [--metric=epsilon|challenge|both] [--out=DIR]
     python -m launch.epsilon --data=my.npz --approach=mine,theirs --samples=0,17
     python -m launch.epsilon --config=configs/forget_precision.py
 
-DIR in the published layout (logits_retain.npy, APPROACH/logits_unlearn.npy with the one-hot label in slot 0,
-metrics.csv), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach; predictions [S, N]
-for a regression (README). With a config, many models of one request are trained and unlearned first. Prints one table
-of all approaches: median, quartiles, infinite, undefined and negative samples, accuracies, with intervals over models;
-what is proved; the challenge score. Writes epsilon.npz (per sample, in the order given), curves against delta,
-histograms of single samples, report/epsilon.html. HIGHER epsilon = easier to tell apart = worse.
+--data is a folder in the published layout (logits_retain.npy, APPROACH/logits_unlearn.npy with the one-hot label in
+slot 0, metrics.csv), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach; predictions
+[S, N] for a regression (docs/own_outputs.md). With a config, many models of one request are trained and unlearned
+first. Prints one table of all approaches: median, quartiles, infinite, undefined and negative samples, accuracies, with
+intervals over models; proved bounds; the challenge score. Writes epsilon.npz (per sample, in input order), curves
+against delta, histograms of single samples, report/epsilon.html. HIGHER epsilon = easier to tell apart = worse.
 """
 
 import sys
@@ -31,7 +31,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def command(request: _entry.Request) -> None:
-    """Measures, then prints the answer, the tables and where the files are."""
+    """Computes epsilon-hat, then prints the answer, the tables and the paths of the files."""
     if request.flags["all"].value and request.flags["approach"].value:
         raise errors.ConfigError("give --all or --approach, not both.")
     _analysis.command(VERB)(request)

@@ -5,11 +5,11 @@
     python -m launch.evaluate --config=configs/digits.py --config.unlearn.methods=finetune,finetune+conformal
     python -m launch.evaluate --logits=my.npz --out=DIR [--alphas=0.05,0.1] [--score=aps]
 
-With a config, shadows, originals, exact retrains and methods that are missing are made first; finished ones are reused.
-With --logits, an .npz (or folder of .npy) of outputs from any framework is enough: `calibration`, `forget`, `test` and
-`retain` [n, c] (or [m, n, c] of m models) with `calibration_labels` ... [n]; `retrained_forget` ... and `original_...`
-stand next to it (README). Every setting of the evaluation is a flag: --alphas=0.1 is --config.evaluate.alphas=0.1.
-Writes evaluation.json, tables, a figure and report/evaluation.html.
+With a config, missing shadows, originals, exact retrains and unlearned models are trained first; finished ones are
+reused. With --logits, an .npz (or folder of .npy) of outputs from any framework is enough: `calibration`, `forget`,
+`test` and `retain` [n, c] (or [m, n, c] of m models) with `calibration_labels` ... [n]; optionally `retrained_forget`
+... and `original_forget` ... for comparison (docs/own_outputs.md). Every setting of the evaluation is a flag:
+--alphas=0.1 is --config.evaluate.alphas=0.1. Writes evaluation.json, tables, a figure and report/evaluation.html.
 """
 
 import sys

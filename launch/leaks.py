@@ -6,12 +6,12 @@
 
 An .npz (or folder of .npy) of posteriors from any framework is enough: `shadow_original`, `shadow_unlearned` [n, c] and
 `shadow_deleted` [n] of models that the attacker trained, `target_original`, `target_unlearned` [t, c] and
-`target_deleted` [t] of the models under attack; 1 = the record was trained on and then deleted, 0 = nobody trained on
-it. `target_set` [t] says which records share a model (README). With a config, originals and unlearned models of both
-sides are trained first, as one population; finished ones are reused, and leaks/posteriors.npz keeps their answers for
-other attacks. Prints AUC, accuracy, TPR at a low FPR, DegCount and DegRate of every feature next to the attack on the
-original alone, with intervals over record sets, and writes leaks.npz, leaks.csv, leaks.json and report/leaks.html.
-HIGHER = more is revealed = worse.
+`target_deleted` [t] of the models under attack; 1 = the record was trained on and then deleted, 0 = no model was
+trained on it. `target_set` [t] identifies records that share a model (docs/own_outputs.md). With a config, originals
+and unlearned models of both sides are trained first, as one population; finished ones are reused, and
+leaks/posteriors.npz keeps their posteriors for other attacks. Prints AUC, accuracy, TPR at a low FPR, DegCount and
+DegRate of every feature, compared with the attack on the original alone, with intervals over record sets. Writes
+leaks.npz, leaks.csv, leaks.json and report/leaks.html. HIGHER = more is revealed = worse.
 """
 
 import sys

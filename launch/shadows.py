@@ -1,9 +1,9 @@
-"""Trains the shadow population of a config and records its logits: the main job.
+"""Trains the shadow models of a config as one population and records their logits.
 
     python -m launch.shadows --config=configs/digits.py
     python -m launch.shadows --config=configs/cifar100.py --config.shadows.count=128 --workdir=runs/c100
 
-Killed and started again with the same command, it continues where it stopped and ends with the same numbers.
+If it is killed, the same command continues where it stopped and ends with the same numbers.
 """
 
 import sys
@@ -18,16 +18,18 @@ def command(request: _entry.Request) -> None:
     from jaxunlearn.runs.drivers import plan
     from jaxunlearn.runs.verbs import shadows
 
-    chosen = request.settings
-    experiment = experiments.prepare(chosen)
+    run_settings = request.settings
+    experiment = experiments.prepare(run_settings)
     splits.check(experiment)
     if request.dry_run:
         progress.show(plan.text(plan.make(experiment)))
         return
-    with opening.open_experiment(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
-        summary = shadows.run(opened.run, opened.reporter, opened.experiment)
+    with opening.open_experiment(
+        experiment, run_settings, request.workdir, request.overwrite, request.overrides
+    ) as opened:
+        summary = shadows.run(opened.run_folder, opened.reporter, opened.experiment)
         progress.show(shadows.summary_text(summary))
-        progress.show(f"\n{shadows.files_text(opened.run, chosen)}")
+        progress.show(f"\n{shadows.files_text(opened.run_folder, run_settings)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs an experiment of several stages to its finished table.
+"""Runs a whole study: several stages and a table of their results.
 
     python -m launch.study --config=configs/digits.py --config.study.kind=methods
     python -m launch.study --config=configs/digits.py --config.study.kind=methods --config.unlearn.methods=ssd,scrub
@@ -7,9 +7,9 @@
     python -m launch.study --config=configs/digits.py --seeds=1,2,3
     python -m launch.study --config=configs/our_digits.py
 
-methods: shadows, originals, exact retrains and every unlearning method (all that is missing), then one row per method:
-accuracies on forgotten, retained and held-out samples, what IAM-On sees of single samples, seconds and
-retain-epoch equivalents, with exact retraining as the reference row. Writes report/methods.html and tables.
+methods: trains missing shadows, originals, exact retrains and all unlearned models, then prints one row per method:
+accuracies on forgotten, retained and held-out samples, IAM-On's detection of single samples, seconds and retain-epoch
+equivalents, with exact retraining as the reference row. Writes report/methods.html and tables.
 
 conformal: retraining, fine-tuning, random labels and SalUn (or unlearn.methods) with the conformal-guided loss at
 several weights, one population per method: accuracies, prediction sets, gain of UA. Writes report/conformal_loss.html.
@@ -17,22 +17,22 @@ several weights, one population per method: accuracies, prediction sets, gain of
 epsilon: many retrained and unlearned models of one request (configs/forget_precision.py), epsilon-hat of every approach
 with intervals over models, in both modes of BatchNorm. Writes report/epsilon.html, and logits in the published layout.
 
-over_unlearning: every method of unlearn.methods without and with Over-Unlearning and Replay (METHOD+our), a class
-forgotten (configs/our_digits.py): accuracies, the Reminiscence Attack against each, and how the forgotten class lies
-among the others. Writes report/over_unlearning.html.
+over_unlearning: every method of unlearn.methods without and with Over-Unlearning and Replay (METHOD+our), forgetting a
+class (configs/our_digits.py): accuracies, the Reminiscence Attack against each, and the distribution of the forgotten
+class among the others. Writes report/over_unlearning.html.
 """
 
 import sys
 
 from . import _entry, _seeds
 
-STEMS = {"conformal": "conformal_loss"}  # of reports that are not called as study.kind
+STEMS = {"conformal": "conformal_loss"}  # study.kind -> name of its report, if it differs
 
 define = _seeds.define
 
 
 def command(request: _entry.Request) -> None:
-    """Plans or runs the study, once or once per seed, then prints its table and where the files are."""
+    """Plans or runs the study, once or once per seed, then prints its table and the paths of the files."""
     if _seeds.are_given(request):
         kind = request.settings.study.kind
         _seeds.run(request, request.settings, "study", f"report/{STEMS.get(kind, kind)}_findings.json", _single)

@@ -7,9 +7,9 @@
     python -m launch.unlearn --config=configs/digits.py --methods=my_module:my_method
     python -m launch.audit --config=configs/digits.py --config.audit.unlearned=unlearned:ssd
 
-Shadows, originals and exact retrains are trained first where they are missing. Every method is one population: a
-member per forget set (and value of a sweep). Killed and started again with the same command, it continues where it
-stopped. --overwrite=unlearned deletes all methods' results, --overwrite=unlearned:ssd those of one.
+Missing shadows, originals and exact retrains are trained first. Every method is one population: a member per forget set
+(and value of a sweep). If it is killed, the same command continues where it stopped. --overwrite=unlearned deletes the
+results of all methods, --overwrite=unlearned:ssd those of one.
 """
 
 import dataclasses
@@ -24,33 +24,33 @@ from . import _entry, _seeds
 
 def define(values: flags.FlagValues) -> None:
     """Adds the verb's own flags."""
-    flags.DEFINE_list("methods", [], "names of the table, my_module:my_method, or all (as unlearn.methods)",
+    flags.DEFINE_list("methods", [], "names from --list, my_module:my_method, or all (as unlearn.methods)",
                       flag_values=values)  # fmt: skip
     _seeds.define(values)
     flags.DEFINE_bool("list", False, "list the methods with their defaults; do nothing", flag_values=values)
 
 
 def alone(values: flags.FlagValues) -> str:
-    """A folder's name where no config is needed: --list."""
+    """Returns a run folder if no config is needed: --list."""
     return "list" if values["list"].value else ""
 
 
 def change(request: _entry.Request) -> Settings:
-    """The settings with the methods that were given as a flag."""
+    """Returns the settings with the methods that were given as a flag."""
     methods = tuple(request.flags["methods"].value) or request.settings.unlearn.methods
     return dataclasses.replace(request.settings, unlearn=dataclasses.replace(request.settings.unlearn, methods=methods))
 
 
 def command(request: _entry.Request) -> None:
     """Lists, plans or unlearns, once or once per seed, then prints the table."""
-    chosen = change(request)
+    run_settings = change(request)
     if request.flags["list"].value:
         from jaxunlearn import progress
         from jaxunlearn.runs.verbs import listing
 
-        progress.show(listing.text(chosen, with_data=request.flags["config"].value is not None))
+        progress.show(listing.text(run_settings, with_data=request.flags["config"].value is not None))
     elif _seeds.are_given(request):
-        _seeds.run(request, chosen, "unlearn", "unlearned.json", _single)
+        _seeds.run(request, run_settings, "unlearn", "unlearned.json", _single)
     else:
         _single(request)
 
@@ -61,15 +61,17 @@ def _single(request: _entry.Request) -> None:
     from jaxunlearn.runs.drivers import plan
     from jaxunlearn.runs.verbs import unlearn
 
-    chosen = change(request)
-    experiment, asked = unlearn.check(experiments.prepare(chosen))
+    run_settings = change(request)
+    experiment, methods = unlearn.check(experiments.prepare(run_settings))
     if request.dry_run:
-        progress.show(plan.text(plan.make(experiment, unlearn.NEEDED, asked)))
+        progress.show(plan.text(plan.make(experiment, unlearn.REFERENCE_ROLES, methods)))
         return
-    with opening.open_experiment(experiment, chosen, request.workdir, request.overwrite, request.overrides) as opened:
-        summary = unlearn.run(opened.run, opened.reporter, opened.experiment, asked)
+    with opening.open_experiment(
+        experiment, run_settings, request.workdir, request.overwrite, request.overrides
+    ) as opened:
+        summary = unlearn.run(opened.run_folder, opened.reporter, opened.experiment, methods)
         progress.show(unlearn.text(summary))
-        progress.show(f"\n{unlearn.files_text(opened.run, asked)}")
+        progress.show(f"\n{unlearn.files_text(opened.run_folder, methods)}")
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import tempfile
 
 import pytest
 
-# Compiling is most of what the tests do, and none of what they test: no optimisation, and the code generator that is
-# three times as fast as XLA's fusion emitters (a compiler that no longer has it passes over that option). The slow
-# tests train for real, so they compile as users do; workers hear of it by the environment.
+# Compiling takes most of the tests' time and is not what they test: no optimisation, and the code generator that is
+# three times as fast as XLA's fusion emitters (compilers without that option ignore it). The slow tests train for real,
+# so they compile as users do; worker processes learn this from the environment.
 AS_USERS = "JAXUNLEARN_TESTS_COMPILE_AS_USERS"
 DEVICES = "--xla_force_host_platform_device_count=2"
 QUICK = "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
@@ -21,36 +21,36 @@ else:
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault("XLA_FLAGS", f"{DEVICES} {QUICK}")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Subprocesses of the tests share it; a private folder, so that a stale cache of the user's plays no part.
+# Shared with subprocesses of the tests; a private folder, so that a stale cache of the user has no effect.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxunlearn-test-cache-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
-# Whole files go to a worker, those that take longest first: otherwise one worker ends long after the other.
+# Workers get whole files, the slowest first: otherwise one worker finishes long after the others.
 LONGEST_FIRST = ("launch", "unlearn", "runs", "models", "population", "scores")
 
 
 def pytest_collection_modifyitems(items):
-    def place(item):
+    def rank(item):
         folder = item.path.parent.name
         return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
-    items.sort(key=place)
+    items.sort(key=rank)
 
 
 def pytest_collection_finish():
-    """What is there by now stays: the collector need not look through it again and again (a tenth of all time)."""
+    """Freezes the objects that exist by now: otherwise garbage collection takes a tenth of all time."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def programs():
-    """Lets go of a file's compiled programs after its last test: a worker would grow by gigabytes."""
+    """Frees a file's compiled programs after its last test: otherwise a worker grows by gigabytes."""
     yield
     import jax
 
     jax.clear_caches()
     gc.collect()
-    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps what is freed in many small pieces
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc does not return small freed blocks by itself
     if give_back is not None:
         give_back(0)

@@ -35,5 +35,5 @@ def _saved_by(settle, savefig, exposure):
 
 
 def _save_blank(figure, target, **options):
-    empty = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
-    target.write_text(empty) if isinstance(target, Path) else target.write(empty)
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"></svg>'
+    target.write_text(svg) if isinstance(target, Path) else target.write(svg)

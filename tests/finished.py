@@ -1,4 +1,4 @@
-"""One finished run of two unlearning methods on three forget sets, made once per process; tests change copies of it."""
+"""A finished run of two unlearning methods on three forget sets, made once per process; tests modify copies of it."""
 
 import atexit
 import contextlib
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from launch import _entry, unlearn
 
-# Whoever works in a copy gives these settings, and none of them again with another value.
-GIVEN = ["--config=configs/digits.py:smoke", "--config.model.name=mlp", "--config.model.hidden=16,",
+# Tests that work in a copy pass these flags, and none of them again with another value.
+FLAGS = ["--config=configs/digits.py:smoke", "--config.model.name=mlp", "--config.model.hidden=16,",
          "--config.split.forget.count=3", "--config.targets.snapshots=0"]  # fmt: skip
 TWO_EPOCHS = "--config.unlearn.options=epochs=2"
 
@@ -30,6 +30,6 @@ def folder():
     """The run folder, for reading only."""
     path = Path(tempfile.mkdtemp(prefix="jaxunlearn-test-run-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
-    code, _, err = launch(unlearn, *GIVEN, TWO_EPOCHS, "--methods=finetune,ssd", workdir=path)
+    code, _, err = launch(unlearn, *FLAGS, TWO_EPOCHS, "--methods=finetune,ssd", workdir=path)
     assert code == 0, err
     return path

@@ -1,4 +1,4 @@
-"""Names of users stay text, and numbers stay JSON, whatever reads them."""
+"""User-given names stay text, and numbers stay valid JSON, in every format."""
 
 import io
 import json
@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jaxunlearn import errors, escapes, progress
@@ -17,8 +17,8 @@ HOSTILE = "\x1b[2J\x1b]0;owned\x07mine\u202e\x9b31m\r"
 
 
 def test_nothing_a_user_names_steers_a_terminal():
-    shown = escapes.visible(HOSTILE)
-    assert shown == r"\x1b[2J\x1b]0;owned\x07mine\u202e\x9b31m\r"
+    escaped = escapes.visible(HOSTILE)
+    assert escaped == r"\x1b[2J\x1b]0;owned\x07mine\u202e\x9b31m\r"
     assert escapes.visible("tab\tand\nline, Ärger, 猫, ↑ ± –") == "tab\tand\nline, Ärger, 猫, ↑ ± –"
     assert escapes.visible("\ud800").encode()  # half a character could not even be written
     out = io.StringIO()
@@ -28,7 +28,7 @@ def test_nothing_a_user_names_steers_a_terminal():
     reporter.begin(HOSTILE)
     reporter.update(1, 1, "steps", HOSTILE)
     assert "\x1b" not in out.getvalue() and out.getvalue().count("owned") == 4
-    assert str(errors.DataError(f"no array {HOSTILE}")) == f"no array {shown}"
+    assert str(errors.DataError(f"no array {HOSTILE}")) == f"no array {escaped}"
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,13 @@ NUMBER_AND_UNIT = st.builds(
 )  # fmt: skip
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(NUMBER_AND_UNIT)
 def test_no_number_is_written_as_text(text):
     assert escapes.spreadsheet(text) == text
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.text() | st.builds(lambda start, rest: start + rest, st.sampled_from("=+-@\t\r\n"), st.text())
        | st.builds(lambda number, rest: number + rest, NUMBER_AND_UNIT, st.text(max_size=4)))  # fmt: skip
 @example("-1e5")
@@ -85,5 +87,5 @@ def test_json_holds_no_nan_and_no_infinity_and_is_read_back(tmp_path):
     files.append_json_line(tmp_path / "x.jsonl", value)
     for name in ("x.json", "x.jsonl"):
         assert json.loads((tmp_path / name).read_text(), parse_constant=pytest.fail) == expected
-    numbers = [escapes.number(part) for part in (None, "inf", "-inf", 2)]
-    np.testing.assert_array_equal(numbers, [math.nan, math.inf, -math.inf, 2])
+    values = [escapes.number(part) for part in (None, "inf", "-inf", 2)]
+    np.testing.assert_array_equal(values, [math.nan, math.inf, -math.inf, 2])

@@ -79,9 +79,9 @@ def test_a_users_function_that_raises_is_named_with_its_line(tmp_path, monkeypat
 def test_keys_depend_on_name_and_number_only():
     root = keys.root(7)
     ids = np.array([5, 2, 40])
-    drawn = jax.vmap(jax.random.bits)(keys.members(keys.stream(root, "init"), ids))
-    alone = [int(jax.random.bits(keys.member(keys.stream(root, "init"), i))) for i in ids]
-    assert drawn.tolist() == alone
+    bits = jax.vmap(jax.random.bits)(keys.members(keys.stream(root, "init"), ids))
+    single_bits = [int(jax.random.bits(keys.member(keys.stream(root, "init"), i))) for i in ids]
+    assert bits.tolist() == single_bits
     names = ["init", "train", "view", "augment", "dropout"]
     assert len({int(jax.random.bits(keys.stream(root, name))) for name in names}) == len(names)
     # pinned: another number here would silently change every published result
@@ -104,6 +104,22 @@ def flat(groups, prefix=""):
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+@pytest.mark.parametrize(
+    "name, term",
+    [
+        ("audit.fdr", "false discovery rate (FDR)"), ("audit.decision", "primary score"),
+        ("audit.confidence_level", "confidence level"), ("evaluate.alphas", "miscoverage"),
+        ("leaks.clip", "gradient norm"),
+    ],
+)  # fmt: skip
+def test_help_texts_contain_the_standard_terms(name, term):
+    group = settings.Settings()
+    *path, leaf = name.split(".")
+    for part in path:
+        group = getattr(group, part)
+    assert term in type(group).__dataclass_fields__[leaf].metadata["help"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +165,7 @@ def test_progress_says_rate_and_time_left_and_records_every_event(monkeypatch):
     assert [event["done"] for event in events] == [200, 300, 400] and events[-1]["rate"] == 5.0
 
 
-def told(monkeypatch, intervals, total, idle=0.0, work=1.0):
+def estimates_of_stage(monkeypatch, intervals, total, idle=0.0, work=1.0):
     """[(seconds since the start, seconds left by the report, by the truth)] of a stage with these seconds per step."""
     clock, out = [0.0], io.StringIO()
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
@@ -160,12 +176,14 @@ def told(monkeypatch, intervals, total, idle=0.0, work=1.0):
     for number, end in enumerate(ends, 1):
         clock[0] = float(end)
         reporter.update(number * work, total, "steps")
-    found = []
-    for end, line in zip(ends, out.getvalue().splitlines(), strict=True):
-        said = re.search(r"(at most )?(?:(\d+) h )?(?:(\d+) min )?(?:(\d+\.?\d*) s )?left of this stage", line)
-        hours, minutes, seconds = (float(part or 0) for part in said.groups()[1:]) if said else (0, 0, 0)
-        found.append((float(end), 3600 * hours + 60 * minutes + seconds, float(ends[-1] - end), bool(said and said[1])))
-    return found
+    estimates = []
+    for end, row in zip(ends, out.getvalue().splitlines(), strict=True):
+        match = re.search(r"(at most )?(?:(\d+) h )?(?:(\d+) min )?(?:(\d+\.?\d*) s )?left of this stage", row)
+        hours, minutes, seconds = (float(group or 0) for group in match.groups()[1:]) if match else (0, 0, 0)
+        estimates.append(
+            (float(end), 3600 * hours + 60 * minutes + seconds, float(ends[-1] - end), bool(match and match[1]))
+        )
+    return estimates
 
 
 SLOW_START = [25.0, *[0.5] * 1199]
@@ -183,26 +201,26 @@ SLOW_START = [25.0, *[0.5] * 1199]
     ids=["compiling", "few steps", "many steps", "noise"],
 )
 def test_after_a_slow_start_the_time_left_is_right_within_a_minute(monkeypatch, intervals, work):
-    found = told(monkeypatch, intervals, len(intervals) * work, work=work)
-    assert found[0][3] and found[0][1] > 3 * found[0][2], "the first interval only bounds it, and says so"
-    late = [(left, truth) for time, left, truth, _ in found if 60 <= time and truth > 60]
-    assert len(late) > 40 and not any(bound for time, _, _, bound in found[1:])
+    estimates = estimates_of_stage(monkeypatch, intervals, len(intervals) * work, work=work)
+    assert estimates[0][3] and estimates[0][1] > 3 * estimates[0][2], "the first interval only bounds it, and says so"
+    late = [(left, truth) for time, left, truth, _ in estimates if 60 <= time and truth > 60]
+    assert len(late) > 40 and not any(bound for time, _, _, bound in estimates[1:])
     assert all(left == pytest.approx(truth, rel=0.1) for left, truth in late)
 
 
 def test_two_speeds_are_averaged_or_followed(monkeypatch):
     alternating = [20.0, *([0.4] * 10 + [1.2] * 10) * 40]
-    for time, left, truth, _ in told(monkeypatch, alternating, len(alternating)):
+    for time, left, truth, _ in estimates_of_stage(monkeypatch, alternating, len(alternating)):
         assert not 60 <= time or truth < 60 or left == pytest.approx(truth, rel=0.25)
     slower = [20.0, *[0.25] * 40, *[1.0] * 800]  # from 30 s on four times as slow
-    found = told(monkeypatch, slower, len(slower))
-    at_a_minute = next(one for one in found if one[0] >= 60)
+    estimates = estimates_of_stage(monkeypatch, slower, len(slower))
+    at_a_minute = next(estimate for estimate in estimates if estimate[0] >= 60)
     assert at_a_minute[1] == pytest.approx(at_a_minute[2], rel=0.25)
 
 
 def test_what_is_known_to_be_compiling_is_no_work(monkeypatch):
-    found = told(monkeypatch, [25.0, *[0.5] * 99], 100, idle=24.5)
-    assert found[0][1] == pytest.approx(found[0][2], rel=0.01)
+    estimates = estimates_of_stage(monkeypatch, [25.0, *[0.5] * 99], 100, idle=24.5)
+    assert estimates[0][1] == pytest.approx(estimates[0][2], rel=0.01)
 
 
 def test_work_that_begins_again_or_stands_still_keeps_the_rate(monkeypatch):

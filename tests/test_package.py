@@ -1,4 +1,4 @@
-"""What users get: the wheel, the command `jaxunlearn`, both ways to call a launcher, and pages that keep to them."""
+"""What users get: the wheel, the command `jaxunlearn`, both ways to call a launcher, and documentation that agrees."""
 
 import ast
 import os
@@ -31,11 +31,11 @@ VERBS = set("audit bench data epsilon evaluate extract leaks reminisce shadows s
 
 def test_every_folder_of_code_is_a_package_of_the_wheel():
     listed = PROJECT["tool"]["setuptools"]["packages"]
-    there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "jaxunlearn").rglob("*.py")}
-    beside = {path.parent.relative_to(ROOT).parts for name in ("launch", "configs") for path in
+    packages = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "jaxunlearn").rglob("*.py")}
+    folders = {path.parent.relative_to(ROOT).parts for name in ("launch", "configs") for path in
               (ROOT / name).rglob("*.py")}  # fmt: skip
-    there |= {".".join(["jaxunlearn", *parts]) for parts in beside}
-    assert sorted(listed) == sorted(there)  # [tool.setuptools] packages in pyproject.toml
+    packages |= {".".join(["jaxunlearn", *names]) for names in folders}
+    assert sorted(listed) == sorted(packages)  # [tool.setuptools] packages in pyproject.toml
 
 
 def test_the_version_stands_in_one_place():
@@ -46,8 +46,8 @@ def test_the_version_stands_in_one_place():
 
 def test_the_lock_file_is_of_these_dependencies_and_of_no_private_index():
     lock = tomllib.loads((ROOT / "uv.lock").read_text())
-    own = next(package for package in lock["package"] if package["name"] == "jaxunlearn")
-    locked = own["metadata"]["requires-dist"]
+    locked_package = next(package for package in lock["package"] if package["name"] == "jaxunlearn")
+    locked = locked_package["metadata"]["requires-dist"]
     parsed = [Requirement(text) for text in PROJECT["project"]["dependencies"]]
     extras = {(Requirement(text).name, name) for name, texts in PROJECT["project"]["optional-dependencies"].items()
               for text in texts}  # fmt: skip
@@ -78,8 +78,8 @@ def test_the_version_is_printed(capsys):
 
 def test_an_unknown_verb_is_an_error_of_the_users_with_the_nearest_name(capsys):
     assert _console.main(["shadow", "--config=digits"]) == 2
-    said = capsys.readouterr()
-    assert "unknown verb 'shadow'. Did you mean 'shadows'? Known: audit, bench" in said.err and not said.out
+    streams = capsys.readouterr()
+    assert "unknown verb 'shadow'. Did you mean 'shadows'? Known: audit, bench" in streams.err and not streams.out
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
@@ -115,8 +115,8 @@ def test_a_file_is_taken_before_a_name(tmp_path, monkeypatch, capsys):
 
 def test_an_unknown_config_names_the_nearest_and_all(capsys):
     assert _console.main(["audit", "--config=digit"]) == 2
-    said = capsys.readouterr().err
-    assert "config file 'digit' does not exist. Did you mean 'digits'?" in said and "tiny_lm" in said
+    message = capsys.readouterr().err
+    assert "config file 'digit' does not exist. Did you mean 'digits'?" in message and "tiny_lm" in message
 
 
 def test_errors_advise_the_command_that_the_user_called(tmp_path, monkeypatch, capsys):
@@ -198,14 +198,16 @@ def test_a_method_as_the_docs_write_it_is_one():
 def run(*command, cwd, **environment):
     """Runs a command outside the checkout and of this process's paths; returns what it printed."""
     outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([*map(str, command)], cwd=cwd, env={**outside, **environment}, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
-    return done.stdout
+    process = subprocess.run(
+        [*map(str, command)], cwd=cwd, env={**outside, **environment}, capture_output=True, text=True
+    )
+    assert process.returncode == 0, f"{command}:\n{process.stdout}{process.stderr}"
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The source distribution of a copy of the code, and the wheel that is built of it."""
+def distributions(tmp_path_factory):
+    """The source distribution of a copy of the code, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
     source.mkdir()
@@ -224,23 +226,23 @@ def built(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_wheel_and_source_hold_all_code_and_the_wheel_nothing_outside_the_package(built):
-    sdist, wheel = built
+def test_wheel_and_source_hold_all_code_and_the_wheel_nothing_outside_the_package(distributions):
+    sdist, wheel = distributions
     with tarfile.open(sdist) as archive:
-        packed = {name.partition("/")[2] for name in archive.getnames()}
-    held = set(zipfile.ZipFile(wheel).namelist())
+        sdist_names = {name.partition("/")[2] for name in archive.getnames()}
+    names = set(zipfile.ZipFile(wheel).namelist())
     code = [path.relative_to(ROOT) for name in ("jaxunlearn", "launch", "configs") for path in
             (ROOT / name).rglob("*.py")]  # fmt: skip
     assert len(code) > 300
     for path in code:
-        assert str(path) in packed
-        assert str(path if path.parts[0] == "jaxunlearn" else Path("jaxunlearn", path)) in held
-    tops = {name.split("/")[0] for name in held}
+        assert str(path) in sdist_names
+        assert str(path if path.parts[0] == "jaxunlearn" else Path("jaxunlearn", path)) in names
+    tops = {name.split("/")[0] for name in names}
     assert tops == {"jaxunlearn", f"jaxunlearn-{jaxunlearn.__version__}.dist-info"}
 
 
 @pytest.mark.slow
-def test_installed_from_the_wheel_the_command_works_from_any_folder(built, tmp_path):
+def test_installed_from_the_wheel_the_command_works_from_any_folder(distributions, tmp_path):
     folder, here = tmp_path / "environment", tmp_path / "here"
     here.mkdir()
     venv.create(folder, with_pip=False, symlinks=True)
@@ -249,7 +251,7 @@ def test_installed_from_the_wheel_the_command_works_from_any_folder(built, tmp_p
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=here).strip())
     (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
     pip = (sys.executable, "-m", "pip", f"--python={python}", "install", "-q", "--no-deps", "--no-index")
-    run(*pip, built[1], cwd=here)
+    run(*pip, distributions[1], cwd=here)
     command = folder / "bin" / "jaxunlearn"
 
     assert run(command, "--version", cwd=here) == f"jaxunlearn {jaxunlearn.__version__}\n"
@@ -268,6 +270,6 @@ def test_installed_from_the_wheel_the_command_works_from_any_folder(built, tmp_p
     assert "In short:" in run(command, "audit", "--evidence=my.npz", cwd=here)
     assert (here / "runs" / "my" / "report" / "report.html").is_file()
 
-    # A function of the user's is found where the command is called, as under `python -m`.
+    # A user's own function is found in the working directory, as under `python -m`.
     (here / "own.py").write_text("def score(measured, options):\n    return measured.unlearned.log_odds\n")
     assert "\nown:score " in run(command, "audit", "--evidence=my.npz", "--scores=own:score", "--out=own", cwd=here)

@@ -1,12 +1,12 @@
 """Runs an analysis on arrays that are in memory, without a launcher, a folder or a file."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxunlearn import arrays, settings
+from jaxunlearn import arrays, errors, settings
 from jaxunlearn.analyses.base import Analysis, Context, array_input
 from jaxunlearn.records import Evidence
 from jaxunlearn.report.section import Report
@@ -34,23 +34,82 @@ def run(
       **choices: settings of the analysis by name, e.g. fdr=0.1.
 
     Raises:
-      UserError: arrays or choices that cannot be used.
+      UserError: invalid arrays or settings.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.analyses import ANALYSES, in_memory
+      >>> logits = np.array([[2.0, 0.0], [0.0, 1.0]], np.float32)
+      >>> evidence = {"unlearned": logits, "original": logits, "labels": np.array([0, 1])}
+      >>> in_memory.run(ANALYSES["audit"], evidence, scores=("confidence",)).title
+      'Audit of given logits'
     """
+    user_arrays = {name: _as_array(name, value) for name, value in as_arrays(evidence).items()}
+    requested: dict[str, Any] = {"seed": seed, "compat": {analysis.compat: compat} if analysis.compat else {}}
+    if analysis.section:
+        requested[analysis.section] = choices
+    resolved = settings.resolve(requested)
+    analysis.check(resolved)
+    kind = array_input(analysis, flag)
+    values = arrays.read(user_arrays, kind.fields, kind.expected, probabilities=probabilities)
+    context = Context(lambda text: None, lambda done, total, unit, what: None, _computed)
+    inputs = kind.from_arrays(values, resolved)
+    return analysis.compose(analysis.analyse(inputs, resolved, context), resolved)
+
+
+def as_arrays(evidence: Evidence | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arrays of an `Evidence`, or of a mapping, that are there.
+
+    Raises:
+      DataError: something else.
+    """
+    if not isinstance(evidence, (Evidence, Mapping)):
+        raise errors.DataError(f"the evidence must be an Evidence or a dict of arrays, not {type(evidence).__name__}.")
     if isinstance(evidence, Evidence):
         evidence = {field.name: getattr(evidence, field.name) for field in dataclasses.fields(evidence)}
-    given = {name: np.asarray(value) for name, value in evidence.items() if value is not None}
-    asked: dict[str, Any] = {"seed": seed, "compat": {analysis.compat: compat} if analysis.compat else {}}
-    if analysis.section:
-        asked[analysis.section] = choices
-    chosen = settings.resolve(asked)
-    analysis.check(chosen)
-    kind = array_input(analysis, flag)
-    values = arrays.read(given, kind.fields, kind.expected, probabilities=probabilities)
-    context = Context(lambda text: None, lambda done, total, unit, what: None, _computed)
-    inputs = kind.from_arrays(values, chosen)
-    return analysis.compose(analysis.analyse(inputs, chosen, context), chosen)
+    return {name: value for name, value in evidence.items() if value is not None}
+
+
+def with_forgotten(
+    evidence: Evidence | Mapping[str, Any], forgotten: Sequence[int] | np.ndarray | None
+) -> Evidence | Mapping[str, Any]:
+    """Returns the evidence with the rows that were asked to be forgotten.
+
+    Args:
+      evidence: see `run`.
+      forgotten: [n] bool, or row numbers from 0; None = as the evidence says.
+
+    Raises:
+      DataError: `forgotten` is given twice, or names rows that do not exist.
+    """
+    if forgotten is None:
+        return evidence
+    values = as_arrays(evidence)
+    if "labels" not in values or np.ndim(values["labels"]) != 1:
+        raise errors.DataError("the evidence needs `labels` [n].")
+    if "forgotten" in values:
+        raise errors.DataError("`forgotten` is given twice, in the evidence and as an argument. Leave one out.")
+    count = len(values["labels"])
+    try:
+        rows = np.asarray(forgotten)
+    except ValueError:
+        rows = np.zeros((0, 0))
+    if rows.shape == (count,) and rows.dtype.kind in "biu" and np.isin(rows, (0, 1)).all():
+        return {**values, "forgotten": rows.astype(bool)}
+    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= count:
+        raise errors.DataError(f"`forgotten` must be a mask [n], or at least one row number from 0 to {count - 1}.")
+    if len(np.unique(rows)) < len(rows):
+        raise errors.DataError("`forgotten` names a row twice.")
+    return {**values, "forgotten": np.isin(np.arange(count), rows)}
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise errors.DataError(f"`{name}` is no array: lists of unequal length.") from error
 
 
 def _computed(name: str, facts: Any, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Keeps nothing: every call computes."""
+    """Calls `compute`; nothing is cached."""
     return compute()

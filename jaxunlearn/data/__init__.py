@@ -1,10 +1,10 @@
-"""Data: one record for every data set, whatever it was made from.
+"""Data sets, all in one record: `Dataset`.
 
     load(settings.data) -> Dataset -> splits.draw(...) -> Split
-                                   -> augment.prepare(...) -> what a network sees
+                                   -> augment.prepare(...) -> inputs of a network
 
-To add a data set: one function from `DataSettings` to `Dataset` and one line in `SOURCES`. `my_module:my_source` works
-without a line here, and any set that TensorFlow Datasets has prepared with image and label is found by its name.
+To add a data set: one function from `DataSettings` to `Dataset` and one entry in `SOURCES`. A user's
+`my_module:my_source` needs no entry, nor does a data set with image and label that TensorFlow Datasets has prepared.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,8 @@ from jaxunlearn.data.sources import archives, builtin, columns, image_folders, i
 from jaxunlearn.data.sources.archives import import_archive
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import DataSettings
+
+__all__ = ["SOURCES", "import_archive", "load", "validate"]
 
 SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
     "digits": builtin.digits,
@@ -48,19 +50,25 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
 
 
 def load(settings: DataSettings) -> Dataset:
-    """Loads a data set, cuts it to the rows asked for, and checks it.
+    """Loads and checks a data set, cut to the requested rows.
 
     Args:
       settings: name, path, cache, held_out, train_rows, test_rows, ood_classes, ood_subclasses, size, normalise.
 
     Returns:
       A checked `Dataset`: inputs [N, ...] uint8 or float32 (pictures NHWC), labels [N] int32, ids [N] int64; the first
-      num_train rows are the train pool. Rows of excluded classes are in `ood` and nowhere else. Without `normalise` its
-      mean and std are empty.
+      num_train rows are the train pool. Rows of excluded classes are only in `ood`. Without `normalise`, mean and std
+      are empty.
 
     Raises:
       ConfigError: unknown name, a user's function that cannot be found, or classes that cannot be excluded.
       DataError: missing or malformed data.
+
+    Example:
+      >>> from jaxunlearn import data, settings
+      >>> digits = data.load(settings.DataSettings(name="digits"))
+      >>> digits.inputs.shape, digits.num_train, digits.num_classes
+      ((1797, 8, 8, 1), 1437, 10)
     """
     known = ":" in settings.name or settings.name in SOURCES
     if known or not tfds.is_known(settings.name, settings):
@@ -75,38 +83,47 @@ def load(settings: DataSettings) -> Dataset:
     dataset = _first_rows(dataset, settings.train_rows, settings.test_rows)
     dataset = exclusion.exclude(dataset, settings.ood_classes, settings.ood_subclasses)
     if not settings.normalise:
-        plain: dict[str, Any] = {"mean": (), "std": (), "is_pool_scaled": False}
-        ood = None if dataset.ood is None else dataset.ood.replace(**plain)  # type: ignore[attr-defined]
-        dataset = dataset.replace(ood=ood, **plain)  # type: ignore[attr-defined]
+        no_constants: dict[str, Any] = {"mean": (), "std": (), "is_pool_scaled": False}
+        ood = None if dataset.ood is None else dataset.ood.replace(**no_constants)  # type: ignore[attr-defined]
+        dataset = dataset.replace(ood=ood, **no_constants)  # type: ignore[attr-defined]
     return dataset
 
 
 def _first_rows(dataset: Dataset, train_rows: int, test_rows: int) -> Dataset:
-    """The first rows of each pool; 0 = all. More than there are is an error, not all of them in silence."""
+    """Returns the first rows of each pool; 0 = all of them, more than there are is an error."""
     num_train, num_rows = dataset.num_train, len(dataset.labels)
-    for name, wanted, there in (
+    for name, requested, available in (
         ("train_rows", train_rows, num_train),
         ("test_rows", test_rows, num_rows - num_train),
     ):
-        if wanted > there:
+        if requested > available:
             raise errors.DataError(
-                f"data.{name} = {wanted}, but that pool of {dataset.name!r} has {there} rows. Lower it, or set 0 for "
+                f"data.{name} = {requested}, but that pool of {dataset.name!r} has {available} rows. Lower it, or "
+                "set 0 for "
                 "all."
             )
     if not train_rows and not test_rows:
         return dataset
     train_rows, test_rows = train_rows or num_train, test_rows or num_rows - num_train
-    kept = np.r_[0:train_rows, num_train : num_train + test_rows]
-    return arrays.take(dataset, kept, train_rows)
+    rows = np.r_[0:train_rows, num_train : num_train + test_rows]
+    return arrays.take(dataset, rows, train_rows)
 
 
 def validate(dataset: Dataset, name: str) -> None:
-    """Checks what every later stage relies on; own sources go through it as well.
+    """Checks what every later stage relies on, whatever source the data set comes from.
 
     Raises:
       DataError: not a `Dataset`, arrays that do not fit together, other types than promised, NaN, an empty pool, fewer
         than two classes (of texts: no group), labels out of range, constants that do not fit the channels, or texts
         that `texts.validate` refuses.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import data
+      >>> from jaxunlearn.data.formats import arrays
+      >>> rows = np.array([[0.5, 2.0], [1.5, 0.0], [0.0, 1.0]], np.float32)
+      >>> dataset = arrays.build("mine", rows, np.array([0, 1, 0]), num_train=2)
+      >>> data.validate(dataset, "mine")
     """
     if not isinstance(dataset, Dataset):
         raise errors.DataError(f"data source {name!r} returned {type(dataset).__name__}, expected records.Dataset.")
@@ -127,7 +144,7 @@ def validate(dataset: Dataset, name: str) -> None:
 
 
 def _validate_inputs(dataset: Dataset, name: str) -> None:
-    """Checks rows of numbers and their constants."""
+    """Checks numeric inputs and their constants of normalisation."""
     shape = tuple(dataset.inputs.shape)
     if dataset.prompts is not None or dataset.texts is not None:
         raise errors.DataError(f"data source {name!r} has prompts or texts, but no vocabulary: set the number of ids.")
@@ -138,7 +155,7 @@ def _validate_inputs(dataset: Dataset, name: str) -> None:
         )
     checks.finite(f"the inputs of data source {name!r}", dataset.inputs)
     fits = len(dataset.mean) == len(dataset.std) and len(dataset.mean) in (0, shape[-1])
-    if not fits or not all(one > 0 for one in (*dataset.std, dataset.scale)):
+    if not fits or not all(constant > 0 for constant in (*dataset.std, dataset.scale)):
         raise errors.DataError(
             f"data source {name!r}: mean has {len(dataset.mean)} and std {len(dataset.std)} values for {shape[-1]} "
             f"channels or features (both may be empty); std and scale = {dataset.scale} must be above 0."
@@ -148,8 +165,8 @@ def _validate_inputs(dataset: Dataset, name: str) -> None:
 def _validate_labels(dataset: Dataset, name: str) -> None:
     least = 1 if dataset.vocabulary else 2
     if dataset.num_classes < least:
-        needed = "texts need one group at least" if dataset.vocabulary else "a classifier needs at least 2"
-        raise errors.DataError(f"data source {name!r} has {dataset.num_classes} class(es); {needed}.")
+        requirement = "texts need one group at least" if dataset.vocabulary else "a classifier needs at least 2"
+        raise errors.DataError(f"data source {name!r} has {dataset.num_classes} class(es); {requirement}.")
     if dataset.class_names and len(dataset.class_names) != dataset.num_classes:
         raise errors.DataError(
             f"data source {name!r} has {dataset.num_classes} classes, but {len(dataset.class_names)} class names."

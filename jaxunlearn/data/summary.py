@@ -1,4 +1,4 @@
-"""What is in a data set: counts, balance, ranges, repeated rows, and a choice of examples to look at."""
+"""Facts about a data set: counts, balance, ranges, repeated rows, and examples to look at."""
 
 import hashlib
 from typing import NamedTuple
@@ -17,11 +17,11 @@ class TextFacts(NamedTuple):
     """Facts about a data set of texts.
 
     Attributes:
-      vocabulary: number of token ids; `used`: how many of them occur.
-      tokens: in all texts together; `learned`: how many of them a language model is trained to predict.
+      vocabulary: number of token ids; `used`: number of them that occur.
+      tokens: total of all texts; `learned`: number of them that a language model is trained to predict.
       lengths: tokens of the shortest, the median and the longest text.
-      example_name, example: what the user calls the first text of the train pool, and its characters (its token ids
-        where these are not known), shortened.
+      example_name, example: the user's name of the first text of the train pool, and its characters (else its token
+        ids), shortened.
     """
 
     vocabulary: int
@@ -44,11 +44,11 @@ class Summary(NamedTuple):
       train_counts, held_out_counts: rows per class, one number for each class.
       low, high: smallest and largest raw value.
       constant_fraction: fraction of pixels or features that have one value in the whole train pool.
-      shared: held-out rows whose inputs also stand in the train pool, byte by byte.
-      repeated: train rows that repeat an earlier train row's inputs.
+      shared: number of held-out rows whose inputs also occur in the train pool, byte by byte.
+      repeated: number of train rows that repeat an earlier train row's inputs.
       is_normalised: whether mean and std are set.
-      notes: what the source tells about itself.
-      texts: what only texts have; None of other rows.
+      notes: sentences of the source about itself.
+      texts: facts that only texts have, else None.
     """
 
     name: str
@@ -72,15 +72,22 @@ class Summary(NamedTuple):
 
 
 def describe(dataset: Dataset) -> Summary:
-    """Counts what is in a data set; one pass over its rows (about a second for CIFAR-10).
+    """Summarises a data set in one pass over its rows (about a second for CIFAR-10).
 
-    Rows that stand in both pools matter for every audit: the model has seen them although they count as held out.
+    Rows in both pools matter for every audit: the model has seen them although they count as held out.
+
+    Example:
+      >>> from jaxunlearn import data, settings
+      >>> from jaxunlearn.data import summary
+      >>> facts = summary.describe(data.load(settings.DataSettings(name="digits")))
+      >>> facts.num_train, facts.num_held_out, facts.shared
+      (1437, 360, 0)
     """
     inputs, labels = np.asarray(dataset.inputs), np.asarray(dataset.labels)
     num_train = dataset.num_train
     train = inputs[:num_train]
     hashes = [_row_hash(row) for row in inputs]
-    seen = set(hashes[:num_train])
+    train_hashes = set(hashes[:num_train])
     return Summary(
         name=dataset.name,
         num_train=num_train,
@@ -94,8 +101,8 @@ def describe(dataset: Dataset) -> Summary:
         low=float(inputs.min()),
         high=float(inputs.max()),
         constant_fraction=float(np.mean(train.min(axis=0) == train.max(axis=0))),
-        shared=sum(one in seen for one in hashes[num_train:]),
-        repeated=num_train - len(seen),
+        shared=sum(row_hash in train_hashes for row_hash in hashes[num_train:]),
+        repeated=num_train - len(train_hashes),
         is_normalised=bool(dataset.mean),
         notes=dataset.notes,
         class_values=dataset.class_values,
@@ -114,7 +121,7 @@ def _text_facts(dataset: Dataset) -> TextFacts:
         tokens=int(lengths.sum()),
         learned=texts.learned_tokens(dataset),
         lengths=(int(lengths.min()), int(np.median(lengths)), int(lengths.max())),
-        example_name=str(naming.shown(dataset, [0])[0]),
+        example_name=str(naming.display_names(dataset, [0])[0]),
         example=example if len(example) <= SHOWN_CHARACTERS else example[: SHOWN_CHARACTERS - 3] + "...",
     )
 
@@ -126,7 +133,7 @@ def _row_hash(row: np.ndarray) -> bytes:
 
 
 def examples(dataset: Dataset, per_class: int) -> np.ndarray:
-    """Rows for a contact sheet: the first `per_class` train rows of each class.
+    """Returns rows for a contact sheet: the first `per_class` train rows of each class.
 
     Returns:
       [C, per_class] int64 rows of the data set; -1 where a class has fewer.

@@ -1,7 +1,7 @@
-"""How far apart two models' outputs are on the same samples: JS divergence, ZRF, activation distance. NumPy.
+"""Distances between two models' outputs on the same samples: JS divergence, ZRF, activation distance. NumPy.
 
 One pair of models per call, or M pairs: logits [N, C] give a number, logits [M, N, C] give [M] numbers. Either side of
-M pairs may be one model [N, C], an untrained network for all of them for instance.
+M pairs may be one model [N, C], for example one untrained network.
 Source: Chundawat et al., Can bad teaching induce forgetting? (ZRF); Golatkar et al. (activation distance); SSD code.
 """
 
@@ -17,15 +17,15 @@ CHANGE_ENTRIES = 2**22  # logits compared at a time
 
 
 def js_divergence(first_logits: np.ndarray, second_logits: np.ndarray, *, compat: str = "corrected") -> Any:
-    """Jensen-Shannon divergence of two models' softmax; 0 = the same outputs, higher = farther apart. Symmetric.
+    """Computes the Jensen-Shannon divergence of two models' softmax; 0 = equal outputs, higher = farther apart.
 
     Args:
       first_logits: [N, C] or [M, N, C] float, C >= 2; computed in float64 (faithful: float32).
       second_logits: the same, of the other model.
       compat: with m = (p + q) / 2,
         "corrected": mean over samples of (KL(p || m) + KL(q || m)) / (2 log 2), in [0, 1], finite always;
-        "faithful": mean over all N C entries of (m log(m / p) + m log(m / q)) / 2, the published code, which turns
-        the arguments of KL round and divides by C as well. +inf where a probability is 0 for one model alone
+        "faithful": mean over all N C entries of (m log(m / p) + m log(m / q)) / 2, the published code, which swaps
+        the arguments of KL and divides by C as well. +inf where a probability is 0 for only one of the models
         (float32: a logit 104 below the largest); an entry that is 0 for both adds nothing.
 
     Returns:
@@ -36,6 +36,11 @@ def js_divergence(first_logits: np.ndarray, second_logits: np.ndarray, *, compat
       NaN or infinite logits.
 
     Source: SSD code, metrics.
+
+    Example:
+      >>> from jaxunlearn.metrics import distances
+      >>> distances.js_divergence([[0.0, 0.0]], [[0.0, 0.0]])
+      0.0
     """
     checks.choice("compat", compat, COMPAT)
     pair = {"first_logits": first_logits, "second_logits": second_logits}
@@ -43,17 +48,17 @@ def js_divergence(first_logits: np.ndarray, second_logits: np.ndarray, *, compat
     p, q = _softmax(pair, np.float64 if compat == "corrected" else np.float32)
     m = (p + q) / 2
     if compat == "corrected":
-        each = (_relative(p, m).sum(-1) + _relative(q, m).sum(-1)) / (2 * np.log(2))
+        divergences = (_relative(p, m).sum(-1) + _relative(q, m).sum(-1)) / (2 * np.log(2))
         # Rounding may leave the range by a few units of the last place.
-        return _number(np.clip(each, 0, 1).mean(-1, dtype=np.float64))
-    return _number(((_relative(m, p) + _relative(m, q)) / 2).mean((-2, -1), dtype=np.float64))
+        return _scalar_or_array(np.clip(divergences, 0, 1).mean(-1, dtype=np.float64))
+    return _scalar_or_array(((_relative(m, p) + _relative(m, q)) / 2).mean((-2, -1), dtype=np.float64))
 
 
 def zrf(forget_logits: np.ndarray, untrained_logits: np.ndarray, *, compat: str = "corrected") -> Any:
-    """Zero retrain forgetting: 1 - JS divergence from an untrained network on the forgotten samples.
+    """Computes zero retrain forgetting: 1 - JS divergence from an untrained network on the forgotten samples.
 
-    In [0, 1] ("faithful": at most 1, -inf for saturated probabilities); higher = looks more like a network that has
-    learned nothing. The goal is the retrained model's value, which generalises to forgotten samples, not 1.
+    In [0, 1] ("faithful": at most 1, -inf for saturated probabilities); higher = more like a network that has learned
+    nothing. The goal is not 1 but the value of the retrained model, which generalises to forgotten samples.
 
     Args:
       forget_logits: [N, C] or [M, N, C] float of the audited model on forgotten samples.
@@ -68,6 +73,11 @@ def zrf(forget_logits: np.ndarray, untrained_logits: np.ndarray, *, compat: str 
       As `js_divergence`.
 
     Source: Chundawat et al., Can bad teaching induce forgetting?, section 4; SSD code.
+
+    Example:
+      >>> from jaxunlearn.metrics import distances
+      >>> distances.zrf([[0.0, 0.0]], [[0.0, 0.0]])
+      1.0
     """
     pair = {"forget_logits": forget_logits, "untrained_logits": untrained_logits}
     _check(pair)
@@ -75,10 +85,10 @@ def zrf(forget_logits: np.ndarray, untrained_logits: np.ndarray, *, compat: str 
 
 
 def activation_distance(first_logits: np.ndarray, second_logits: np.ndarray) -> Any:
-    """Mean over samples of the Euclidean distance of two models' softmax, in [0, sqrt 2].
+    """Computes the mean Euclidean distance between two models' softmax over samples, in [0, sqrt 2].
 
-    Between an unlearned and the retrained model lower = better forgotten; what two retrained models have between
-    them is the floor.
+    Between an unlearned and the retrained model lower = better forgotten; the distance between two retrained models is
+    the floor.
 
     Args:
       first_logits: [N, C] or [M, N, C] float.
@@ -91,9 +101,14 @@ def activation_distance(first_logits: np.ndarray, second_logits: np.ndarray) -> 
       ShapeError, DataError: as `js_divergence`.
 
     Source: Golatkar et al., Eternal sunshine of the spotless net; SSD code, metrics.
+
+    Example:
+      >>> from jaxunlearn.metrics import distances
+      >>> round(distances.activation_distance([[100.0, 0.0]], [[0.0, 100.0]]), 3)
+      1.414
     """
     p, q = _softmax({"first_logits": first_logits, "second_logits": second_logits}, np.float32)
-    return _number(np.sqrt(((p - q) ** 2).sum(-1)).mean(-1, dtype=np.float64))
+    return _scalar_or_array(np.sqrt(((p - q) ** 2).sum(-1)).mean(-1, dtype=np.float64))
 
 
 def _check(pair: dict[str, Any]) -> None:
@@ -109,31 +124,31 @@ def _check(pair: dict[str, Any]) -> None:
 
 
 def _softmax(pair: dict[str, Any], dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of both."""
+    """Returns the probabilities of both models."""
     _check(pair)
-    made = []
+    probabilities = []
     for logits in pair.values():
         # Shifted before rounding, so that float64 logits beyond float32 stay finite.
         wide = np.asarray(logits, np.result_type(dtype, np.asarray(logits).dtype))
         exponentials = np.exp(wide - wide.max(-1, keepdims=True)).astype(dtype)
-        made.append(exponentials / exponentials.sum(-1, keepdims=True))
-    return made[0], made[1]
+        probabilities.append(exponentials / exponentials.sum(-1, keepdims=True))
+    return probabilities[0], probabilities[1]
 
 
 def _relative(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """First log(first / second) entry by entry: 0 where first = 0, +inf where only second = 0."""
+    """Computes first log(first / second) entry by entry: 0 where first = 0, +inf where only second = 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(first > 0, first * (np.log(first) - np.log(second)), first.dtype.type(0))
 
 
-def _number(values: np.ndarray) -> Any:
+def _scalar_or_array(values: np.ndarray) -> Any:
     return values if np.ndim(values) else float(values)
 
 
 def largest_change(after: Any, before: Any) -> np.ndarray:
-    """Returns [n] float64: the largest change of a log-probability of any class, row by row.
+    """Returns [n] float64: per row, the largest change of the log-probability of any class.
 
-    Logits that differ by a constant per row are the same answers, so log-probabilities are compared.
+    Logits that differ by a constant per row give the same predictions, so log-probabilities are compared.
 
     Args:
       after: [n, C] logits of one model; may be a memory map.
@@ -144,6 +159,8 @@ def largest_change(after: Any, before: Any) -> np.ndarray:
     step = max(1, CHANGE_ENTRIES // np.shape(after)[-1])
     for start in range(0, count, step):
         span = slice(start, min(start + step, count))
-        both = [scipy.special.log_softmax(np.asarray(model[span], np.float64), axis=-1) for model in (after, before)]
-        changes[span] = np.abs(both[0] - both[1]).max(-1)
+        log_probabilities = [
+            scipy.special.log_softmax(np.asarray(model[span], np.float64), axis=-1) for model in (after, before)
+        ]
+        changes[span] = np.abs(log_probabilities[0] - log_probabilities[1]).max(-1)
     return changes

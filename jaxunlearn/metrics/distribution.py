@@ -3,11 +3,11 @@
     features [n, F] (logits, as published) -> embed (t-SNE) -> points [n, 2]
     points, labels -> variance within and between classes, silhouette against the nearest class, overlap of densities
 
-A model that never saw a class answers its samples by resemblance: they scatter over the other classes (large variance
-and overlap, small silhouette). After approximate unlearning they often stay together. Retraining is the goal, not an
-extreme.
+A model that never saw a class maps its samples to similar classes: they scatter over the other classes (large variance
+and overlap, small silhouette). After approximate unlearning they often stay together. The goal is the value after
+retraining, not an extreme.
 
-NumPy in float64, but for the densities.
+NumPy in float64, except for the densities.
 
 Source: OUR reference, feature visualisation; golden arrays.
 """
@@ -29,7 +29,7 @@ FEWEST = 3  # points of a density in two dimensions
 
 
 class Silhouette(NamedTuple):
-    """Mean silhouette of a class and its nearest one, in [-1, 1]; `nearest`: that class. NaN: see `reason`."""
+    """Mean silhouette, in [-1, 1], of a class and its `nearest` class; NaN with a `reason`."""
 
     value: float
     nearest: int
@@ -42,8 +42,9 @@ class Overlap(NamedTuple):
     Attributes:
       sum: sum of the smaller density over all nodes, as published. It depends on the grid.
       integral: the same times the area of a cell, in [0, 1] up to what lies outside the grid.
-      smaller: [nodes, nodes] the smaller of the two densities; `x`, `y`: [nodes] the axes of its second and first axis.
-      reason: why there is none (all others are NaN), or "".
+      smaller: [nodes, nodes] the smaller of the two densities.
+      x, y: [nodes] coordinates along its second and first axis.
+      reason: why there is no overlap (all other fields are NaN), or "".
     """
 
     sum: float
@@ -55,11 +56,12 @@ class Overlap(NamedTuple):
 
 
 class Distribution(NamedTuple):
-    """The three numbers of the published table, and what they are made of.
+    """The three metrics of the published table, with their details.
 
     Attributes:
       variance: mean squared distance of the forgotten samples to their centroid.
-      silhouette: against the nearest class; overlap: with all other samples.
+      silhouette: against the nearest class.
+      overlap: with all other samples.
     """
 
     variance: float
@@ -72,34 +74,42 @@ def measure_distribution(points: Any, labels: Any, is_forgotten: Any) -> Distrib
 
     Args:
       points: [n, 2] float, embedded outputs (see `embed`).
-      labels: [n] int, classes of the samples; those of forgotten samples are not looked at.
+      labels: [n] int, classes of the samples; those of forgotten samples are ignored.
       is_forgotten: [n] bool.
 
     Returns:
-      `Distribution`; numbers that too few samples allow are NaN, with the reason.
+      `Distribution`; NaN with the reason where there are too few samples.
 
     Raises:
-      ShapeError, DataError: arrays that do not fit, NaN, nothing forgotten or nothing else.
+      ShapeError, DataError: arrays that do not fit, NaN, no forgotten sample or no other one.
 
     Example:
-      measure(embed(logits), labels, labels == 4).silhouette.value
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics import distribution
+      >>> points = np.array([[0, 0], [0, 1], [1, 0], [5, 5], [5, 6], [6, 5]])
+      >>> labels = np.array([0, 0, 0, 1, 1, 1])
+      >>> result = distribution.measure_distribution(points, labels, labels == 0)
+      >>> round(result.variance, 2), result.silhouette.nearest, result.silhouette.value > 0.5
+      (0.44, 1, True)
     """
     points, labels, mask = np.asarray(points, np.float64), np.asarray(labels), np.asarray(is_forgotten, bool)
     checks.shape("ND N N", points=points, labels=labels, is_forgotten=mask)
     if mask.all() or not mask.any():
-        raise errors.DataError(f"{int(mask.sum())} of {len(mask)} samples are forgotten; some must be, and some not.")
-    # A subclass keeps its superclass's label: give the forgotten samples one of their own.
-    own = int(labels.max()) + 1
-    apart = np.where(mask, own, labels)
+        raise errors.DataError(
+            f"{int(mask.sum())} of {len(mask)} samples are forgotten; give both forgotten and other samples."
+        )
+    # A subclass keeps its superclass's label: give the forgotten samples a label of their own.
+    forgotten_class = int(labels.max()) + 1
+    separated_labels = np.where(mask, forgotten_class, labels)
     return Distribution(
-        float(intra_class_variance(points, apart, [own])[0]),
-        silhouette(points, apart, own),
+        float(intra_class_variance(points, separated_labels, [forgotten_class])[0]),
+        silhouette(points, separated_labels, forgotten_class),
         overlap(points[mask], points[~mask]),
     )
 
 
 def intra_class_variance(points: Any, labels: Any, classes: Any) -> np.ndarray:
-    """Computes the mean squared distance to the own centroid, [C] per class; NaN for a class without points.
+    """Computes the mean squared distance of each class to its centroid, [C]; NaN for a class without points.
 
     Args:
       points: [n, F] float.
@@ -108,6 +118,11 @@ def intra_class_variance(points: Any, labels: Any, classes: Any) -> np.ndarray:
 
     Raises:
       ShapeError, DataError: arrays that do not fit, or NaN.
+
+    Example:
+      >>> from jaxunlearn.metrics import distribution
+      >>> distribution.intra_class_variance([[0.0], [2.0], [5.0]], [0, 0, 1], [0, 1]).tolist()
+      [1.0, 0.0]
     """
     groups = _groups(points, labels, classes)
     return np.array([_squares(group, group.mean(0)).mean() if len(group) else np.nan for group in groups])
@@ -124,7 +139,7 @@ def inter_class_variance(points: Any, labels: Any, classes: Any) -> float:
 
 
 def density(points: Any, labels: Any, classes: Any) -> np.ndarray:
-    """Computes points per squared radius of a class (of its farthest point from the centroid), [C]; NaN without extent.
+    """Computes points per squared radius (centroid to farthest point) of each class, [C]; NaN for a radius of 0.
 
     Args and errors as `intra_class_variance`.
     """
@@ -150,7 +165,7 @@ def distances_to_centroids(points: Any, labels: Any, of: int, classes: Any) -> n
       points: [n, F] float.
       labels: [n] int.
       of: the class whose points are measured.
-      classes: [C] classes whose centroids they are measured to.
+      classes: [C] the other classes.
 
     Returns:
       [C] float64; NaN where either class has no points.
@@ -158,10 +173,11 @@ def distances_to_centroids(points: Any, labels: Any, of: int, classes: Any) -> n
     Raises:
       As `intra_class_variance`.
     """
-    (own,) = _groups(points, labels, [of])
+    (class_points,) = _groups(points, labels, [of])
     groups = _groups(points, labels, classes)
     return np.array([
-        np.sqrt(_squares(own, group.mean(0))).mean() if len(group) and len(own) else np.nan for group in groups
+        np.sqrt(_squares(class_points, group.mean(0))).mean() if len(group) and len(class_points) else np.nan
+        for group in groups
     ])  # fmt: skip
 
 
@@ -185,20 +201,20 @@ def silhouette(points: Any, labels: Any, of: int) -> Silhouette:
     labels = np.asarray(labels)
     if not np.any(labels == of):
         raise errors.DataError(f"class {of} has no points; there are the classes {_listed(labels)}.")
-    others = np.setdiff1d(labels, [of])
-    if not len(others):
+    other_classes = np.setdiff1d(labels, [of])
+    if not len(other_classes):
         return Silhouette(math.nan, -1, "there is no other class")
-    nearest = int(others[np.argmin(distances_to_centroids(points, labels, of, others))])
-    kept = np.isin(labels, (of, nearest))
-    if kept.sum() < FEWEST:
-        return Silhouette(math.nan, nearest, f"only {int(kept.sum())} points in both classes")
+    nearest = int(other_classes[np.argmin(distances_to_centroids(points, labels, of, other_classes))])
+    mask = np.isin(labels, (of, nearest))
+    if mask.sum() < FEWEST:
+        return Silhouette(math.nan, nearest, f"only {int(mask.sum())} points in both classes")
     from sklearn import metrics
 
-    return Silhouette(float(metrics.silhouette_score(np.asarray(points)[kept], labels[kept])), nearest)
+    return Silhouette(float(metrics.silhouette_score(np.asarray(points)[mask], labels[mask])), nearest)
 
 
 def overlap(first: Any, second: Any, nodes: int = GRID) -> Overlap:
-    """Computes the overlap of two samples' densities: how much of one class lies where the other lies.
+    """Computes the overlap of the densities of two samples.
 
     Gaussian kernels of Scott's bandwidth (covariance with ddof 1, times n^(-1/3) in two dimensions), on a grid from 1
     below the smallest to 1 above the largest coordinate.
@@ -209,10 +225,17 @@ def overlap(first: Any, second: Any, nodes: int = GRID) -> Overlap:
       nodes: grid nodes per axis.
 
     Returns:
-      `Overlap`; NaN with a reason where either has fewer than three points.
+      `Overlap`; NaN with a reason if either sample has fewer than three points.
 
     Raises:
       ShapeError, DataError: other shapes, or NaN.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics import distribution
+      >>> points = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+      >>> bool(distribution.overlap(points, points + 50, nodes=20).integral < 0.01)
+      True
 
     Source: OUR reference. Differs from it: degenerate covariances (all points on a line) get a jitter of 1e-6.
     """
@@ -224,18 +247,18 @@ def overlap(first: Any, second: Any, nodes: int = GRID) -> Overlap:
     if fewest < FEWEST:
         blank = np.full((nodes, nodes), np.nan)
         return Overlap(math.nan, math.nan, blank, blank[0], blank[0], f"a density needs 3 points, there are {fewest}")
-    both = np.concatenate([first, second])
-    x, y = (np.linspace(both[:, i].min() - MARGIN, both[:, i].max() + MARGIN, nodes) for i in (0, 1))
-    places = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    smaller = np.minimum(kernel_density.estimate(first, places), kernel_density.estimate(second, places)).reshape(
-        nodes, nodes
-    )
+    all_points = np.concatenate([first, second])
+    x, y = (np.linspace(all_points[:, i].min() - MARGIN, all_points[:, i].max() + MARGIN, nodes) for i in (0, 1))
+    grid_points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    smaller = np.minimum(
+        kernel_density.estimate(first, grid_points), kernel_density.estimate(second, grid_points)
+    ).reshape(nodes, nodes)
     total = float(smaller.sum())
     return Overlap(total, total * float((x[1] - x[0]) * (y[1] - y[0])), smaller, x, y)
 
 
 def overlap_of_classes(points: Any, labels: Any, classes: Any, nodes: int = ALL_CLASSES_GRID) -> float:
-    """Computes the sum over a grid of the smallest of all classes' densities: where all of them meet.
+    """Computes the sum over a grid of the smallest of all classes' densities: how much all of them overlap.
 
     Args:
       points: [n, 2] float.
@@ -255,8 +278,8 @@ def overlap_of_classes(points: Any, labels: Any, classes: Any, nodes: int = ALL_
         warnings.warn(f"a density needs {FEWEST} points, a class has {fewest}: no overlap of classes.", stacklevel=2)
         return math.nan
     axis = np.linspace(points.min(), points.max(), nodes)
-    places = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    smallest = functools.reduce(np.minimum, (kernel_density.estimate(group, places) for group in groups))
+    grid_points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    smallest = functools.reduce(np.minimum, (kernel_density.estimate(group, grid_points) for group in groups))
     return float(smallest.sum())
 
 
@@ -278,9 +301,9 @@ def affinity(points: Any) -> np.ndarray:
     if sizes["N"] < 2:
         raise errors.DataError(f"points has shape {points.shape}; affinities need at least 2 points.")
     norms = (points**2).sum(1)
-    near = 1 / (1 + np.maximum(norms[:, None] + norms - 2 * points @ points.T, 0))
-    np.fill_diagonal(near, 0)
-    return near / near.sum()
+    kernel = 1 / (1 + np.maximum(norms[:, None] + norms - 2 * points @ points.T, 0))
+    np.fill_diagonal(kernel, 0)
+    return kernel / kernel.sum()
 
 
 def kl_of_matrices(first: Any, second: Any) -> float:
@@ -319,25 +342,25 @@ def embed(features: Any, seed: int = PUBLISHED_SEED, perplexity: float = PUBLISH
       ShapeError, DataError: other shapes, fewer than three points, or NaN.
     """
     features = np.asarray(features, np.float32)
-    number = checks.shape("NF", features=features)["N"]
+    count = checks.shape("NF", features=features)["N"]
     checks.finite("features", features)
-    if number < FEWEST:
+    if count < FEWEST:
         raise errors.DataError(f"features has shape {features.shape}; an embedding needs at least {FEWEST} samples.")
     from sklearn import manifold
 
     if features.shape[1] < 2:
         features = np.pad(features, ((0, 0), (0, 2 - features.shape[1])))
-    lowered = min(perplexity, max((number - 1) / 3, 1.0))
+    lowered = min(perplexity, max((count - 1) / 3, 1.0))
     tsne = manifold.TSNE(2, perplexity=lowered, init="pca", learning_rate="auto", random_state=seed)
     return np.asarray(tsne.fit_transform(features), np.float64)
 
 
 def _groups(points: Any, labels: Any, classes: Any) -> list[np.ndarray]:
-    """The points of each class, float64."""
+    """Returns the points of each class, float64."""
     points, labels = np.asarray(points, np.float64), np.asarray(labels)
     checks.shape("ND N", points=points, labels=labels)
     checks.finite("points", points)
-    return [points[labels == one] for one in np.atleast_1d(np.asarray(classes))]
+    return [points[labels == label] for label in np.atleast_1d(np.asarray(classes))]
 
 
 def _squares(points: np.ndarray, centre: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""METRICS: every metric that is printed, by its name in files and findings, with the title that tables show.
+"""METRICS: every printed metric, by its name in files and findings, with its title in tables.
 
-A report never writes a title of its own, so that one name is one number wherever it is printed.
+Reports take all titles from here, so that one name stands for one number everywhere.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ ARROWS = {HIGHER: " ↑", LOWER: " ↓", AS_RETRAINED: "", "": ""}
 
 
 class Metric(NamedTuple):
-    """One line of the table.
+    """One entry of METRICS.
 
     Attributes:
       title: in tables, without an arrow.
-      better: "higher", "lower", "as retrained" (the value after exact retraining is the goal), or "" where none is.
-      about: one line for people.
-      compute: (scores [n], higher = member; truth [n], True = member) -> number, of those that rank samples.
+      better: "higher", "lower", "as retrained" (the value after exact retraining is the goal), or "" (neither).
+      about: one line of explanation.
+      compute: (scores [n], higher = member; truth [n], True = member) -> number; None unless it ranks samples.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Metric(NamedTuple):
 
     @property
     def header(self) -> str:
-        """The title with an arrow that says which end is better."""
+        """The title with an arrow that shows which end is better."""
         return self.title + ARROWS[self.better]
 
 
@@ -44,7 +44,7 @@ def _attack(title: str, attack: str) -> Metric:
     return Metric(title, AS_RETRAINED, f"share of forgotten samples that {attack} calls non-members")
 
 
-_PARTS = {"forget": ("D_f", ""), "retain": ("D_r", HIGHER), "test": ("D_t", HIGHER), "test_forget": ("", "")}
+_SUBSETS = {"forget": ("D_f", ""), "retain": ("D_r", HIGHER), "test": ("D_t", HIGHER), "test_forget": ("", "")}
 _SETS = {
     "coverage": ("coverage", "share of samples whose label is in the prediction set"),
     "size": ("size", "labels per prediction set"),
@@ -77,8 +77,8 @@ METRICS: dict[str, Metric] = {
     "TA": Metric("TA", HIGHER, "accuracy on test samples of classes that are still trained on"),
     "forget_loss": Metric("forget loss", AS_RETRAINED, "nats per token, on texts to be forgotten"),
     "retain_loss": Metric("retain loss", LOWER, "nats per token, on retained texts"),
-    "test_loss": Metric("held-out loss", LOWER, "nats per token, on held-out texts: what the model is good for"),
-    "UA_test": Metric("UA test", AS_RETRAINED, "1 - accuracy on test samples of classes that were forgotten wholly"),
+    "test_loss": Metric("held-out loss", LOWER, "nats per token, on held-out texts: utility of the model"),
+    "UA_test": Metric("UA test", AS_RETRAINED, "1 - accuracy on test samples of entirely forgotten classes"),
     "gap": Metric("gap", LOWER, "mean absolute difference to exact retraining over UA, RA and TA, or losses of texts"),
     "gap_with_mia": Metric("gap with MIA", LOWER, "the same over UA, RA, TA and MIA, as in SalUn's tables"),
     "confidence_forget": Metric("p(true) forgotten", AS_RETRAINED, "mean probability of the true label, forgotten"),
@@ -96,7 +96,7 @@ METRICS: dict[str, Metric] = {
     "threshold_entropy": _attack("thr entropy", "a threshold per class on the entropy"),
     "threshold_modified_entropy": _attack("thr m-entropy", "a threshold per class on the modified entropy"),
     "entropy_mia": Metric("entropy MIA (member)", AS_RETRAINED, "share that a regression on the entropy calls members"),
-    "zrf": Metric("ZRF", AS_RETRAINED, "likeness to an untrained network"),
+    "zrf": Metric("ZRF", AS_RETRAINED, "similarity to an untrained network"),
     "activation_distance": Metric("act. distance", LOWER, "distance of outputs to the retrained model"),
     # how forgotten samples lie among the others
     "distribution_variance": Metric("variance", AS_RETRAINED, "mean squared distance of the embedded forgotten samples "
@@ -109,9 +109,11 @@ METRICS: dict[str, Metric] = {
     "q_hat": Metric("q_hat", "", "threshold of the prediction sets"),
     "q_hat_forget": Metric("q_hat D_f", "", "threshold of the prediction sets of forgotten classes"),
     **{
-        f"{name}_{part}": Metric(f"{title} {mark}".strip(), better if name == "cr" else "", f"{about}, {part} samples")
+        f"{name}_{subset}": Metric(
+            f"{title} {mark}".strip(), better if name == "cr" else "", f"{about}, {subset} samples"
+        )
         for name, (title, about) in _SETS.items()
-        for part, (mark, better) in _PARTS.items()
+        for subset, (mark, better) in _SUBSETS.items()
     },
     "recover_ratio": Metric("recover ratio", "", "of the misclassified forgotten samples, those whose label is in the "
                             "set"),
@@ -123,32 +125,40 @@ METRICS: dict[str, Metric] = {
     # populations of models
     "epsilon_hat": Metric("epsilon-hat", LOWER, "how well unlearned and retrained models are told apart, per sample"),
     # pairs of versions
-    "accuracy": Metric("accuracy", "", "share of records that the attack judges rightly"),
+    "accuracy": Metric("accuracy", "", "share of records that the attack judges correctly"),
     "gain": Metric("gain", "", "AUC of the attack on both versions minus that of the attack on the original alone"),
-    "deg_count": Metric("DegCount", "", "share of records of whose truth both versions make the attacker surer"),
-    "deg_rate": Metric("DegRate", "", "mean probability of the truth that both versions add"),
+    "deg_count": Metric("DegCount", "", "share of records for which both versions raise the attacker's "
+                        "confidence in the truth"),
+    "deg_rate": Metric("DegRate", "", "mean increase of the probability of the truth with both versions"),
     # copies of models
-    "agreement": Metric("agreement", "", "share of test samples on which a copy gives its model's class"),
-    "agreement_forgotten": Metric("agreement D_f", "", "the same of the samples to be forgotten"),
+    "agreement": Metric("agreement", "", "share of test samples on which a copy predicts its model's class"),
+    "agreement_forgotten": Metric("agreement D_f", "", "the same on the samples to be forgotten"),
     # relearning
     "tpr_at_fpr_5e-2": Metric("TPR@FPR 5e-2", AS_RETRAINED, "TPR of relearning trials at FPR 5e-2"),
-    "rea_accuracy": Metric("ReA accuracy", AS_RETRAINED, "balanced accuracy of relearning trials, decided on others"),
+    "rea_accuracy": Metric("ReA accuracy", AS_RETRAINED, "balanced accuracy of relearning trials, decided on "
+                           "other trials"),
     "rea_published": Metric("published", "", "best balanced accuracy over thresholds and rates on the same trials"),
-    "rea_excess": Metric("AUC vs retrained", AS_RETRAINED, "forgotten class here against the same class on retrained "
+    "rea_excess": Metric("AUC vs retrained", AS_RETRAINED, "forgotten class against the same class on retrained "
                          "models: 0.5 = relearned no sooner"),
     "steps_forgotten": Metric("steps, forgotten", "", "median steps until probes of the forgotten class are learned"),
     "steps_unseen": Metric("steps, unseen", "", "median steps until probes of an unseen class are learned"),
-    "auc_before": Metric("AUC as it is", AS_RETRAINED, "LiRA on forgotten rows against rows that nobody trained on"),
+    "auc_before": Metric("AUC as it is", AS_RETRAINED, "LiRA on forgotten rows against rows never trained on"),
     "auc_after": Metric("AUC after fine-tuning", AS_RETRAINED, "the same after fine-tuning on retained rows"),
     # membership
     "iam_on_forgotten": Metric("IAM-On forgotten", AS_RETRAINED, "mean membership score of forgotten samples"),
     "iam_on_retained": Metric("IAM-On retained", "", "mean membership score of retained samples"),
     "moved": Metric("moved", "", "relative change of the parameters"),
     "retain_epochs": Metric("epochs", "", "rows read, in passes over the retained samples"),
-    "seconds": Metric("seconds", "", "for all forget sets together, with compiling"),
+    "seconds": Metric("seconds", "", "for all forget sets together, including compilation"),
 }  # fmt: skip
 
 
 def headers(names: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """Column titles of these metrics."""
+    """Returns the column titles of these metrics.
+
+    Example:
+      >>> from jaxunlearn.metrics import headers
+      >>> headers(["auc", "UA", "mse"])
+      ('AUC ↑', 'UA', 'MSE ↓')
+    """
     return tuple(METRICS[name].header for name in names)

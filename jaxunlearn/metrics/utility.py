@@ -1,7 +1,7 @@
-"""Utility of unlearned models: UA, RA, TA and their gap to exact retraining. One definition each, whoever prints them.
+"""Utility of unlearned models: UA, RA, TA and their gap to exact retraining, each with one definition.
 
-Source: the tables of SalUn and of Conformal unlearning. MIA is not among them here: an attack on outputs is a metric of
-its own, and the gap that includes it is `gap` over four numbers.
+Source: the tables of SalUn and of Conformal unlearning. MIA is not included: it is a metric of its own, and the gap
+with MIA is `gap` over four metrics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ import numpy as np
 from jaxunlearn.records import Split
 
 GAP = ("UA", "RA", "TA")
-LOSSES = ("forget_loss", "retain_loss", "test_loss")  # of language models, in their place
+LOSSES = ("forget_loss", "retain_loss", "test_loss")  # of language models, instead of accuracies
 
 
 class Subsets(NamedTuple):
-    """Which rows play which part for each of R forget sets, [R, n] bool each.
+    """Masks [R, n] bool of the rows of each of R forget sets.
 
     Attributes:
-      forget, retain: asked to be forgotten; the target rows that are kept.
-      test, population: held out, of classes (or groups) of which rows are retained.
-      test_forget, population_forget: held out, of classes of which no row is retained: nothing should know them.
+      forget, retain: rows to be forgotten; the target rows that are retained.
+      test, population: held-out rows of classes (or groups) with retained rows.
+      test_forget, population_forget: held-out rows of classes without any retained row, which no model should know.
     """
 
     forget: np.ndarray
@@ -32,77 +32,98 @@ class Subsets(NamedTuple):
     population_forget: np.ndarray
 
 
-def parts_of(split: Split, kinds: np.ndarray, rows: np.ndarray) -> Subsets:
-    """The parts of a split.
+def subsets_of(split: Split, kinds: np.ndarray, rows: np.ndarray) -> Subsets:
+    """Returns the subsets of a split among some rows of the data set.
 
     Args:
       split: of a run.
-      kinds: [N] class (or group) of every row of the data set, by which whole kinds can be forgotten.
+      kinds: [N] class (or group) of every row of the data set; a kind can be forgotten as a whole.
       rows: [n] sorted rows of the data set.
     """
     kinds = np.asarray(kinds)[rows]
     forget = np.asarray(split.forget)[:, rows]
-    target, test, population = (np.isin(rows, np.asarray(one)) for one in (split.target, split.test, split.population))
+    target, test, population = (
+        np.isin(rows, np.asarray(indices)) for indices in (split.target, split.test, split.population)
+    )
     retain = target & ~forget
-    gone = np.stack([
-        np.isin(kinds, np.setdiff1d(kinds[own], kinds[kept])) for own, kept in zip(forget, retain, strict=True)
+    is_removed = np.stack([
+        np.isin(kinds, np.setdiff1d(kinds[forget_mask], kinds[retain_mask]))
+        for forget_mask, retain_mask in zip(forget, retain, strict=True)
     ])  # fmt: skip
-    return Subsets(forget, retain, test & ~gone, population & ~gone, test & gone, population & gone)
+    return Subsets(
+        forget, retain, test & ~is_removed, population & ~is_removed, test & is_removed, population & is_removed
+    )
 
 
-def utility(right: np.ndarray, forget: np.ndarray, retain: np.ndarray, test: np.ndarray) -> dict[str, float]:
-    """UA, RA and TA of one model, as fractions; NaN where a part is empty.
+def utility(correct: np.ndarray, forget: np.ndarray, retain: np.ndarray, test: np.ndarray) -> dict[str, float]:
+    """Computes UA, RA and TA of one model, as fractions; NaN where a subset is empty.
 
     Args:
-      right: [n] bool, samples that the model classifies correctly; of texts [n], the share of its next tokens.
-      forget: [n] bool, asked to be forgotten.
-      retain: [n] bool, kept.
-      test: [n] bool, held out; see `Parts`.
+      correct: [n] bool, samples that the model classifies correctly; for texts, [n] share of correct next tokens.
+      forget: [n] bool, samples to be forgotten.
+      retain: [n] bool, retained samples.
+      test: [n] bool, held-out samples; see `Subsets`.
 
     Returns:
-      UA: 1 - accuracy on the samples to be forgotten (right is the retrained model's, neither 0 nor 1); RA, TA:
-      accuracy on retained and on test samples.
+      UA: 1 - accuracy on the samples to be forgotten (the goal is the retrained model's value, neither 0 nor 1);
+      RA, TA: accuracy on retained and on test samples.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics import utility
+      >>> correct, rows = np.array([0, 1, 1, 1, 0, 1]), np.arange(6)
+      >>> utility.utility(correct, rows < 2, (rows >= 2) & (rows < 4), rows >= 4)
+      {'UA': 0.5, 'RA': 1.0, 'TA': 0.5}
     """
-    return {"UA": 1 - accuracy(right, forget), "RA": accuracy(right, retain), "TA": accuracy(right, test)}
+    return {"UA": 1 - accuracy(correct, forget), "RA": accuracy(correct, retain), "TA": accuracy(correct, test)}
 
 
 def losses(values: np.ndarray, forget: np.ndarray, retain: np.ndarray, test: np.ndarray) -> dict[str, float]:
-    """Mean losses of one language model in nats per token, mean over texts; NaN where a part is empty.
+    """Computes mean losses of one language model over texts, in nats per token; NaN where a subset is empty.
 
     Args:
       values: [n] losses of the texts.
-      forget: [n] bool, asked to be forgotten.
-      retain: [n] bool, kept.
-      test: [n] bool, held out.
+      forget: [n] bool, texts to be forgotten.
+      retain: [n] bool, retained texts.
+      test: [n] bool, held-out texts.
 
     Returns:
-      forget_loss: on the texts to be forgotten (right is the retrained model's, not the highest); retain_loss,
-      test_loss: on retained and on held-out texts.
+      forget_loss: on the texts to be forgotten (the goal is the retrained model's value, not the highest);
+      retain_loss, test_loss: on retained and on held-out texts.
     """
-    return {name: accuracy(values, part) for name, part in zip(LOSSES, (forget, retain, test), strict=True)}
+    return {name: accuracy(values, subset) for name, subset in zip(LOSSES, (forget, retain, test), strict=True)}
 
 
-def accuracy(right: np.ndarray, part: np.ndarray) -> float:
-    """Share of a part that is right; NaN where the part is empty."""
-    return float(right[part].mean()) if part.any() else float("nan")
+def accuracy(correct: np.ndarray, subset: np.ndarray) -> float:
+    """Computes the share of a subset that is correct; NaN if the subset is empty."""
+    return float(correct[subset].mean()) if subset.any() else float("nan")
 
 
-def gap(numbers: Mapping[str, np.ndarray], retrained: Mapping[str, np.ndarray], names: Sequence[str] = GAP) -> float:
-    """Mean absolute difference to exact retraining over some metrics, as a fraction; lower = closer.
+def gap(metrics: Mapping[str, np.ndarray], retrained: Mapping[str, np.ndarray], names: Sequence[str] = GAP) -> float:
+    """Computes the mean absolute difference to exact retraining over some metrics, as a fraction; lower = closer.
 
-    Each metric is the mean over the models in which it is finite. NaN unless all metrics are known of both.
+    Each metric is averaged over the models in which it is finite. NaN unless every metric is there for both.
 
     Args:
-      numbers: metric -> [R] of the R models of a role.
+      metrics: metric -> [R] values of the R models of a role.
       retrained: the same of the retrained models.
       names: metrics; UA, RA and TA, or with the attack of SalUn's tables as the fourth.
+
+    Example:
+      >>> from jaxunlearn.metrics import utility
+      >>> utility.gap({"UA": [0.5], "RA": [1.0], "TA": [0.75]}, {"UA": [0.25], "RA": [1.0], "TA": [0.25]})
+      0.25
     """
-    apart = [abs(finite_mean(numbers[name]) - finite_mean(retrained[name])) if name in numbers and name in retrained
-             else float("nan") for name in names]  # fmt: skip
-    return float(np.mean(apart))
+    differences = [
+        abs(finite_mean(metrics[name]) - finite_mean(retrained[name]))
+        if name in metrics and name in retrained
+        else float("nan")
+        for name in names
+    ]
+    return float(np.mean(differences))
 
 
 def finite_mean(values: np.ndarray) -> float:
-    """Mean over what is finite; NaN where nothing is."""
+    """Computes the mean of the finite values; NaN if there is none."""
     finite = np.asarray(values, np.float64)[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")

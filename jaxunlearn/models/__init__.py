@@ -1,9 +1,9 @@
 """Architectures: flax linen modules, written for one model; the population engine maps them over members.
 
 Every module is called as `module.apply(variables, inputs, train=False, mask=None) -> logits [B, C] float32`, with
-inputs float32, already normalised. To add one: a builder in its family file, and one line in `MODELS`. A module may
-name hidden features for methods that look inside a network: an attribute `feature_paths`, paths of modules from shallow
-to deep ("stage_3_block_1", "layer_3/query_key_value"), whose outputs they are.
+normalised float32 inputs. To add one, write a builder in the file of its family and one line in `MODELS`. For methods
+that read hidden features, a module has an attribute `feature_paths`: paths of submodules from shallow to deep
+("stage_3_block_1", "layer_3/query_key_value"), whose outputs are the features.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from jaxunlearn.models.layers import blocks
 from jaxunlearn.models.layers.conv import FORMS
 from jaxunlearn.settings import ModelSettings
 
-__all__ = ["FORMS", "LANGUAGE", "MODELS", "Cost", "build", "check_kind", "describe"]
+__all__ = ["Cost", "FORMS", "LANGUAGE", "MODELS", "build", "check_kind", "describe"]
 
 # name -> builder(num_classes=..., conv=..., dtype=..., hidden=..., width=...)
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -48,25 +48,34 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lm": language.lm,
     "lm_rotary": language.lm_rotary,
 }
-LANGUAGE = ("lm", "lm_rotary")  # those that read tokens and answer with logits [B, T, V]
+LANGUAGE = ("lm", "lm_rotary")  # these read tokens and return logits [B, T, V]
 _OPTIONS = ("num_classes", "conv", "dtype", "hidden", "width")
 
 
 def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype: str | None = None) -> nn.Module:
-    """The network that the settings name.
+    """Builds the network of `model` settings.
 
     Args:
-      settings: name (of the table, or `my_module:my_builder`), hidden, width, dtype.
+      settings: name (in `MODELS`, or `my_module:my_builder`), hidden, width, dtype.
       num_classes: number of logits.
-      conv: form of the convolutions, one of `conv.FORMS`. Changes speed only.
-      dtype: "float32" or "bfloat16", type of the arithmetic; None = the settings' own.
+      conv: form of the convolutions, one of `FORMS`. Changes speed only.
+      dtype: "float32" or "bfloat16", type of the arithmetic; None = that of the settings.
 
     Returns:
       A linen module with `__call__(inputs, train=False, mask=None) -> logits [B, num_classes] float32`.
 
     Raises:
-      ConfigError: unknown architecture, form or dtype; an option that the architecture does not use; a builder of the
-        user's that does not take the options or does not return a module.
+      ConfigError: unknown architecture, form or dtype; an option that the architecture does not use; a user's builder
+        that does not take the options or does not return a module.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn import models, settings
+      >>> network = models.build(settings.ModelSettings("mlp", hidden=(8,)), num_classes=3)
+      >>> variables = network.init(jax.random.key(0), jnp.ones((1, 4)))
+      >>> network.apply(variables, jnp.ones((5, 4))).shape
+      (5, 3)
     """
     builder = checks.lookup("model", settings.name, MODELS)
     checks.choice("convolution form", conv, FORMS)
@@ -84,18 +93,29 @@ def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype
 
 
 def check_kind(name: str, reads_texts: bool) -> None:
-    """Refuses a language model for rows that are no texts, and any other architecture of the table for texts.
+    """Refuses a language model for data that are not texts, and any other architecture of `MODELS` for texts.
 
     Raises:
-      ConfigError: they do not go together.
+      ConfigError: architecture and data do not fit.
+
+    Example:
+      >>> from jaxunlearn import models
+      >>> models.check_kind("lm", reads_texts=True)
+      >>> models.check_kind("lm", reads_texts=False)
+      Traceback (most recent call last):
+      ...
+      jaxunlearn.errors.ConfigError: model.name = 'lm' does not read rows that are no texts; choose one of ...
     """
     if name in MODELS and (name in LANGUAGE) != reads_texts:
-        kind, others = ("texts", LANGUAGE) if reads_texts else ("rows that are no texts", ("mlp", "cnn", "resnet18"))
-        raise errors.ConfigError(f"model.name = {name!r} does not read {kind}; choose one of {', '.join(others)}.")
+        kind = "texts" if reads_texts else "rows that are no texts"
+        alternatives = LANGUAGE if reads_texts else ("mlp", "cnn", "resnet18")
+        raise errors.ConfigError(
+            f"model.name = {name!r} does not read {kind}; choose one of {', '.join(alternatives)}."
+        )
 
 
 def _check_signature(name: str, builder: Callable[..., nn.Module]) -> None:
-    """Raises a ConfigError where a user's builder cannot be called; its own TypeErrors must stay bugs of its own."""
+    """Raises a ConfigError if a builder does not take the options; TypeErrors inside it stay what they are."""
     try:
         inspect.signature(builder).bind(**dict.fromkeys(_OPTIONS))
     except TypeError as error:

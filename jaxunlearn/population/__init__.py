@@ -2,8 +2,8 @@
 
     task -> streams -> train (generator of Progress) -> predict
 
-It is handed functions and arrays and knows no model, no data set and no file. See `training.py` for the flow of an
-epoch and `executor.py` for how members are mapped onto the machine.
+It takes functions and arrays, and knows no model, data set or file. See `training.py` for the flow of an epoch and
+`executor.py` for how members are mapped onto devices.
 """
 
 from jaxunlearn.population.executor import MemberMapping, make_mapping
@@ -22,3 +22,32 @@ from jaxunlearn.population.task import (
     variables,
 )
 from jaxunlearn.population.training import Carry, DeviceDataset, Job, Progress, host, kept_variables, train
+
+__all__ = [
+    "Batch",
+    "Carry",
+    "DeviceDataset",
+    "Job",
+    "MemberMapping",
+    "Metrics",
+    "Progress",
+    "State",
+    "StepInfo",
+    "Stream",
+    "Task",
+    "from_coupled",
+    "from_membership",
+    "from_rows",
+    "host",
+    "in_training_mode",
+    "kept_variables",
+    "make_mapping",
+    "model_steps",
+    "predict",
+    "private",
+    "right_answers",
+    "steps_per_epoch",
+    "supervised",
+    "train",
+    "variables",
+]

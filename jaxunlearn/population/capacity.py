@@ -1,8 +1,8 @@
-"""How many members fit: measured from the compiler's own account of the program, never guessed from parameter counts.
+"""How many members fit into memory, by the compiler's own figures and not by guesses from parameter counts.
 
-The program for all members is compiled first (it is needed anyway when it fits, and compiling allocates nothing). Only
-when it does not fit are small populations compiled, a line bytes(M) = shared + M * per_member is drawn through their
-needs, and the members are cut into equal chunks under the budget.
+The program for all members is compiled first: it is needed anyway if it fits, and compiling allocates nothing. If it
+does not fit, two small populations are compiled, the line bytes(M) = shared + M * per_member is drawn through their
+needs, and the members are split into equal chunks that stay within the budget.
 """
 
 import os
@@ -13,17 +13,17 @@ import jax
 
 from jaxunlearn import errors, progress
 
-# Without memory_stats (CPU), this part of the RAM is taken as ours; other processes live there too.
+# Without memory_stats (CPU), programs may use this share of the RAM; other processes need the rest.
 CPU_SHARE = 0.6
 
 
 class Fit(NamedTuple):
-    """A decision about chunks.
+    """Size of the chunks, and their memory.
 
     Attributes:
       chunk: members per chunk.
-      program_bytes: what the program of one chunk needs per device (0 where the compiler does not say).
-      budget_bytes: what one device may give.
+      program_bytes: needs of the program of one chunk per device (0 where the compiler does not say).
+      budget_bytes: limit per device.
     """
 
     chunk: int
@@ -32,7 +32,7 @@ class Fit(NamedTuple):
 
 
 def budget(devices: list[jax.Device], fraction: float) -> int:
-    """Bytes that a program may use on each of `devices`: `fraction` of what is free there now."""
+    """Returns the bytes that a program may use on each of `devices`: `fraction` of the free memory."""
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return int(fraction * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
@@ -41,7 +41,7 @@ def budget(devices: list[jax.Device], fraction: float) -> int:
 
 
 def program_bytes(memory: Any) -> int:
-    """Peak bytes of a compiled program per device: arguments + outputs + temporaries - donated."""
+    """Returns the peak bytes of a compiled program per device: arguments + outputs + temporaries - donated."""
     if memory is None:
         return 0
     total = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
@@ -53,34 +53,35 @@ class DoesNotFit(RuntimeError):
 
 
 def require(memory: Any, budget_bytes: int) -> None:
-    """Raises `DoesNotFit` where the compiler says that a program needs more than the budget (0 = anything goes)."""
+    """Raises `DoesNotFit` if the compiler says that a program needs more than the budget (0 = no limit)."""
     if budget_bytes and program_bytes(memory) > budget_bytes:
-        need, given = progress.size(program_bytes(memory)), progress.size(budget_bytes)
-        raise DoesNotFit(f"the program needs {need} per device, {given} are free for it")
+        need, available = progress.size(program_bytes(memory)), progress.size(budget_bytes)
+        raise DoesNotFit(f"the program needs {need} per device, but only {available} is available")
 
 
 def fit(need: Callable[[int], int], members: int, multiple: int, budget_bytes: int) -> Fit:
-    """The largest equal chunks whose program stays within the budget.
+    """Returns the largest equal chunks whose program stays within the budget.
 
     Args:
-      need: bytes per device of the program for so many members (compiles it).
-      members: M in all.
+      need: number of members -> bytes per device of their program (compiles it).
+      members: M in total.
       multiple: a chunk is padded to a multiple of this (devices times group).
       budget_bytes: per device.
 
     Raises:
       DeviceError: not even the smallest chunk fits.
     """
-    whole = need(members)
-    if whole <= budget_bytes:
-        return Fit(members, whole, budget_bytes)
-    one, two = need(multiple), need(2 * multiple)
-    slope = max((two - one) / multiple, 1.0)
-    shared = one - slope * multiple
-    if one > budget_bytes:
+    total = need(members)
+    if total <= budget_bytes:
+        return Fit(members, total, budget_bytes)
+    smallest, doubled = need(multiple), need(2 * multiple)
+    slope = max((doubled - smallest) / multiple, 1.0)
+    shared = smallest - slope * multiple
+    if smallest > budget_bytes:
         raise errors.DeviceError(
-            f"the smallest chunk ({multiple} member(s)) needs {progress.size(one)}, but {progress.size(budget_bytes)} "
-            "are free for it. Use a smaller train.batch, model.dtype=bfloat16, fewer engine.devices or a smaller model."
+            f"the smallest chunk ({multiple} member(s)) needs {progress.size(smallest)}, but "
+            f"{progress.size(budget_bytes)} is available. Use a smaller train.batch, model.dtype=bfloat16, "
+            "fewer engine.devices or a smaller model."
         )
     largest = max(multiple, int((budget_bytes - shared) / slope) // multiple * multiple)
     chunk = equal_chunks(members, largest)
@@ -88,6 +89,6 @@ def fit(need: Callable[[int], int], members: int, multiple: int, budget_bytes: i
 
 
 def equal_chunks(members: int, largest: int) -> int:
-    """Members per chunk when `members` are cut into as few, nearly equal chunks of at most `largest` as possible."""
-    number = -(-members // max(largest, 1))
-    return -(-members // number)
+    """Returns the members per chunk for as few, nearly equal chunks of at most `largest` members as possible."""
+    chunks = -(-members // max(largest, 1))
+    return -(-members // chunks)

@@ -1,10 +1,10 @@
-"""The one restartable loop: members chunk by chunk, with rolling checkpoints; killed at any moment, it resumes.
+"""The one restartable loop: trains members chunk by chunk with rolling checkpoints, and resumes after any kill.
 
-    queue of members -> as many as memory holds -> epochs, with a checkpoint now and then -> stored -> the next chunk
-                                                        | out of memory: two halves go on
+    queue of members -> as many as fit into memory -> epochs, with a checkpoint now and then -> stored -> next chunk
+                                                        | out of memory: continues with two halves
 
-Training from scratch and unlearning differ by what an epoch is (`ChunkedTraining.epochs`) and by where things are
-stored; nothing else in the package owns such a loop.
+Training from scratch and unlearning differ in what an epoch is (`ChunkedTraining.epochs`) and in where results are
+stored; nothing else in the package has such a loop.
 """
 
 import time
@@ -22,10 +22,10 @@ class EpochReport(NamedTuple):
     """One finished epoch of a chunk.
 
     Attributes:
-      epoch: epochs done, from 1, over all phases; 0 where only a result is reported.
+      epoch: finished epochs over all phases, from 1; 0 where only a result is reported.
       loss, accuracy: [m] means over the epoch.
-      state: () -> what `ChunkedTraining.save` stores to go on from.
-      result: what the members became so far; of the last report what they became.
+      state: () -> state from which training can resume, for `ChunkedTraining.save`.
+      result: the members so far; in the last report, the final ones.
     """
 
     epoch: int
@@ -36,7 +36,7 @@ class EpochReport(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Where a chunk stood: `state` after `epoch` epochs, the history [m, epochs] up to there, the seconds it took."""
+    """Progress of a chunk: `state` after `epoch` epochs, history [m, epochs] up to there, seconds spent."""
 
     epoch: int
     state: Any
@@ -45,19 +45,19 @@ class Checkpoint(NamedTuple):
 
 
 class ChunkedTraining(NamedTuple):
-    """What the loop needs to know of a group of members.
+    """A group of members as the loop sees it.
 
     Attributes:
       num_epochs: of every member, at least 1.
-      fit: ids -> how many of them go at once.
+      fit: ids -> how many of them train at once.
       epochs: (ids, checkpoint or None) -> reports, one per epoch; the last one carries the result.
       load: ids -> their checkpoint, or None.
       save: (ids, state, history, epoch, seconds) stores a rolling checkpoint.
-      after: (ids, report, history) is called after every epoch, for weights that are kept on the way.
+      after: (ids, report, history) is called after every epoch, e.g. to store snapshots of weights.
       finish: (ids, result, history, seconds) stores finished members and drops their checkpoint.
-      steps: (ids, epochs) -> work that so many epochs of them are; `unit`: of that work.
-      compile_seconds: () -> what compiling has taken so far, as far as it is known apart.
-      checkpoint_seconds: least time between checkpoints.
+      steps: (ids, epochs) -> amount of work of that many epochs; `unit`: its unit.
+      compile_seconds: () -> seconds spent on compiling so far, as far as they are measured separately.
+      checkpoint_seconds: minimum time between checkpoints.
     """
 
     num_epochs: int
@@ -65,7 +65,7 @@ class ChunkedTraining(NamedTuple):
     epochs: Callable[[np.ndarray, Checkpoint | None], Iterator[EpochReport]]
     load: Callable[[np.ndarray], Checkpoint | None]
     save: Callable[[np.ndarray, Any, dict[str, np.ndarray], int, float], None]
-    after: Callable[[np.ndarray, EpochReport, dict[str, np.ndarray]], None]
+    on_epoch_end: Callable[[np.ndarray, EpochReport, dict[str, np.ndarray]], None]
     finish: Callable[[np.ndarray, Any, dict[str, np.ndarray], float], None]
     steps: Callable[[np.ndarray, int], float]
     unit: str
@@ -74,11 +74,11 @@ class ChunkedTraining(NamedTuple):
 
 
 class TrainingCost(NamedTuple):
-    """What training cost in this process (finished chunks of earlier ones cost nothing).
+    """Cost of training in this process (chunks finished by earlier ones cost nothing).
 
     Attributes:
-      members: trained; model_steps: of all of them, or passes over their rows.
-      seconds: without compiling, as far as that is known apart.
+      members: number trained; model_steps: of all of them, or passes over their rows.
+      seconds: without compiling, as far as that is measured separately.
       compile_seconds: the rest.
     """
 
@@ -89,8 +89,8 @@ class TrainingCost(NamedTuple):
 
 
 def add(first: TrainingCost, second: TrainingCost) -> TrainingCost:
-    """Returns two costs together."""
-    sums = [one + two for one, two in zip(first, second, strict=True)]
+    """Returns the sum of two costs."""
+    sums = [left + right for left, right in zip(first, second, strict=True)]
     return TrainingCost(int(sums[0]), *sums[1:])
 
 
@@ -101,8 +101,8 @@ def train(
 
     Args:
       training: what an epoch is, and where things are stored.
-      queue: ([m] member ids, whether exactly these may have a checkpoint), first come, first trained.
-      reporter: for progress; its stage has begun.
+      queue: ([m] member ids, whether exactly these may have a checkpoint), in order of training.
+      reporter: for progress; its stage has been started.
 
     Raises:
       DeviceError: not even one member fits into memory.
@@ -118,7 +118,7 @@ def train(
                 continue
             cost = add(cost, _train_chunk(training, ids, may_resume, cost, total, reporter))
         except (jax.errors.JaxRuntimeError, capacity.DoesNotFit) as error:
-            queue = [*((half, False) for half in halves(error, ids, reporter)), *queue]
+            queue = [*((half_ids, False) for half_ids in halves(error, ids, reporter)), *queue]
     return cost
 
 
@@ -126,50 +126,52 @@ def _train_chunk(
     training: ChunkedTraining, ids: np.ndarray, may_resume: bool, cost: TrainingCost, total: float,
     reporter: progress.Reporter,
 ) -> TrainingCost:  # fmt: skip
-    """Trains one chunk to the end and stores it; returns what that cost. `cost`: of the chunks before."""
+    """Trains one chunk to the end, stores it and returns its cost; `cost` is that of the previous chunks."""
     checkpoint = training.load(ids) if may_resume else None
     history = blank_history(len(ids), training.num_epochs) if checkpoint is None else checkpoint.history
-    first = 0 if checkpoint is None else checkpoint.epoch
-    compiled = training.compile_seconds()  # also for finding out how many members fit
-    earlier = compiled - cost.compile_seconds + (0.0 if checkpoint is None else checkpoint.seconds)
-    begun = saved = time.monotonic()
-    told, result = cost.compile_seconds, None
+    first_epoch = 0 if checkpoint is None else checkpoint.epoch
+    compile_seconds_before = training.compile_seconds()  # includes finding out how many members fit
+    seconds_before = compile_seconds_before - cost.compile_seconds + (0.0 if checkpoint is None else checkpoint.seconds)
+    start_time = last_save = time.monotonic()
+    reported_seconds, result = cost.compile_seconds, None
     for report in training.epochs(ids, checkpoint):
         result = report.result
         if not report.epoch:
             continue
         history["loss"][:, report.epoch - 1] = report.loss
         history["accuracy"][:, report.epoch - 1] = report.accuracy
-        reporter.idle(training.compile_seconds() - told)
-        told = training.compile_seconds()
+        reporter.idle(training.compile_seconds() - reported_seconds)
+        reported_seconds = training.compile_seconds()
         mean = float(np.nanmean(report.loss)) if np.isfinite(report.loss).any() else float("nan")
         reporter.update(
-            cost.model_steps + training.steps(ids, report.epoch - first), total, training.unit,
+            cost.model_steps + training.steps(ids, report.epoch - first_epoch), total, training.unit,
             f"epoch {report.epoch} / {training.num_epochs}, loss {mean:.3f}", epoch=report.epoch, loss=mean,
         )  # fmt: skip
-        training.after(ids, report, history)
+        training.on_epoch_end(ids, report, history)
         is_last = report.epoch == training.num_epochs
-        if not is_last and time.monotonic() - saved >= training.checkpoint_seconds:
-            seconds = earlier + time.monotonic() - begun
+        if not is_last and time.monotonic() - last_save >= training.checkpoint_seconds:
+            seconds = seconds_before + time.monotonic() - start_time
             training.save(ids, report.state(), history, report.epoch, seconds)
-            saved = time.monotonic()
-    seconds = time.monotonic() - begun
-    training.finish(ids, result, history, earlier + seconds)
-    apart = training.compile_seconds() - compiled
-    steps = training.steps(ids, training.num_epochs - first)
-    return TrainingCost(len(ids), steps, seconds - apart, apart + compiled - cost.compile_seconds)
+            last_save = time.monotonic()
+    seconds = time.monotonic() - start_time
+    training.finish(ids, result, history, seconds_before + seconds)
+    compile_seconds = training.compile_seconds() - compile_seconds_before
+    steps = training.steps(ids, training.num_epochs - first_epoch)
+    return TrainingCost(
+        len(ids), steps, seconds - compile_seconds, compile_seconds + compile_seconds_before - cost.compile_seconds
+    )
 
 
 def blank_history(members: int, epochs: int) -> dict[str, np.ndarray]:
-    """Loss and accuracy [members, epochs] before training: NaN."""
+    """Returns loss and accuracy [members, epochs] before training: NaN."""
     return {name: np.full((members, epochs), np.nan, np.float32) for name in ("loss", "accuracy")}
 
 
 def halves(error: Exception, ids: np.ndarray, reporter: progress.Reporter) -> tuple[np.ndarray, np.ndarray]:
-    """Two halves of members that did not fit into memory together; any other error is raised again.
+    """Returns two halves of members that did not fit into memory together; raises any other error again.
 
     Raises:
-      DeviceError: not even one member fits, by the compiler's account.
+      DeviceError: not even one member fits, according to the compiler.
     """
     is_foreseen = isinstance(error, capacity.DoesNotFit)
     if is_foreseen and len(ids) == 1:
@@ -179,6 +181,6 @@ def halves(error: Exception, ids: np.ndarray, reporter: progress.Reporter) -> tu
         ) from error
     if len(ids) == 1 or not (is_foreseen or "RESOURCE_EXHAUSTED" in str(error)):
         raise error
-    half = -(-len(ids) // 2)
-    reporter.say(f"out of memory with {len(ids)} members at once; going on with {half}")
-    return ids[:half], ids[half:]
+    size = -(-len(ids) // 2)
+    reporter.say(f"out of memory with {len(ids)} members at once; going on with {size}")
+    return ids[:size], ids[size:]

@@ -1,4 +1,4 @@
-"""Logits of a population on many rows: blocks of rows, all members, float32, nothing kept on the device.
+"""Logits of a population on many rows: all members, block by block, float32, nothing kept on the device.
 
 for rows, logits in predict(task, variables, inputs, rows, ...):   # rows: a slice, logits: [M, len, C]
 ...
@@ -34,8 +34,8 @@ def predict(
     Args:
       task: one member's functions.
       variables: flax variables with leading M.
-      inputs: [N_all, ...] the resident raw inputs.
-      rows: [N] int32 rows to answer for.
+      inputs: [N_all, ...] raw inputs of the whole data set.
+      rows: [N] int32 rows to predict.
       mapping: how members are mapped.
       batch: rows per forward pass of one member.
       block: rows per program call (bounds device memory).
@@ -43,31 +43,46 @@ def predict(
 
     Yields:
       (slice into `rows`, logits [M, n, C] float32) with n <= block.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
+      >>> from jaxunlearn import models, population, settings
+      >>> network = models.build(settings.ModelSettings("logistic"), num_classes=3)
+      >>> task = population.supervised(network, network, lambda inputs, key, is_train: inputs,
+      ...                              settings.TrainSettings(), jax.ShapeDtypeStruct((4,), jnp.float32))
+      >>> states = jax.vmap(task.init)(jax.random.split(jax.random.key(0), 2))  # M = 2 random networks
+      >>> inputs = np.ones((10, 4), np.float32)
+      >>> blocks = population.predict(task, population.variables(states), inputs, np.arange(10),
+      ...                             population.make_mapping(devices=1), batch=4, block=8)
+      >>> [(rows.start, rows.stop, logits.shape) for rows, logits in blocks]
+      [(0, 8, (2, 8, 3)), (8, 10, (2, 2, 3))]
     """
     rows = np.asarray(rows, np.int32)
     num_members = trees.size(variables)
     steps = max(1, min(block, len(rows) + batch - 1) // batch)
     block = steps * batch
 
-    def answer(changing: None, member: Tree, shared: tuple) -> jax.Array:
-        data, chosen, place, key = shared
+    def answer(carry: None, member: Tree, shared: tuple) -> jax.Array:
+        data, block_rows, first_batch, key = shared
 
-        def one(carry: None, now: tuple) -> tuple[None, jax.Array]:
-            indices, number = now
+        def forward(carry: None, batch_inputs: tuple) -> tuple[None, jax.Array]:
+            indices, index = batch_inputs
             if view_key is None:
                 return carry, task.predict(member, data[indices])
-            return carry, task.view(member, data[indices], keys.at(key, place + number))
+            return carry, task.view(member, data[indices], keys.at(key, first_batch + index))
 
-        return jax.lax.scan(one, None, (chosen.reshape(steps, batch), jnp.arange(steps)))[1]
+        return jax.lax.scan(forward, None, (block_rows.reshape(steps, batch), jnp.arange(steps)))[1]
 
     members = executor.place(executor.pad(variables, mapping), mapping)
     data = executor.place(inputs, mapping, shared=True)
     key = view_key if view_key is not None else keys.root(0)
-    padded = np.concatenate([rows, np.full(-len(rows) % block, rows[0], np.int32)])
+    padded_rows = np.concatenate([rows, np.full(-len(rows) % block, rows[0], np.int32)])
     program = None
-    for start in range(0, len(padded), block):
+    for start in range(0, len(padded_rows), block):
         shared = executor.place(
-            (data, padded[start : start + block], np.int32(start // batch), key), mapping, shared=True
+            (data, padded_rows[start : start + block], np.int32(start // batch), key), mapping, shared=True
         )
         if program is None:
             # Shadow statistics live in the tails: a GPU's default of TF32 products would blur them.

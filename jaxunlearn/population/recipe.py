@@ -14,17 +14,17 @@ from jaxunlearn import settings
 Scalar = jax.Array | float
 
 
-def transform(
+def make_optimizer(
     train: settings.TrainSettings, learning_rate: Scalar, weight_decay: Scalar
 ) -> optax.GradientTransformation:
-    """The optimizer at one moment, with rate and decay as traced scalars, so that both may differ between members.
+    """Returns the optimizer of one step; rate and decay may be traced scalars, so that they can differ between members.
 
-    Its state does not depend on the two, hence one state serves the whole training. With train.l1 the gradient of
-    l1 * sum |p| over all parameters (0 at 0) comes first, as if it stood in the loss; the loss that is reported lacks
-    it, as it lacks the decay.
+    Its state does not depend on the two, so one state serves the whole training. With train.l1 the gradient of
+    l1 * sum |p| over all parameters (0 at 0) is added first, as if it were part of the loss; the reported loss contains
+    neither this penalty nor the decay.
     """
-    plain = _plain(train, learning_rate, weight_decay)
-    return optax.chain(_sparsity(train.l1), plain) if train.l1 else plain
+    base = _plain(train, learning_rate, weight_decay)
+    return optax.chain(_sparsity(train.l1), base) if train.l1 else base
 
 
 def _sparsity(l1: float) -> optax.GradientTransformation:
@@ -44,24 +44,25 @@ def _plain(train: settings.TrainSettings, learning_rate: Scalar, weight_decay: S
     return optax.chain(decay, momentum, optax.scale_by_learning_rate(learning_rate))
 
 
-def rate(train: settings.TrainSettings, epoch: jax.Array, fraction: jax.Array) -> jax.Array:
-    """The factor on the peak learning rate, float32 in [0, 1].
+def schedule_factor(train: settings.TrainSettings, epoch: jax.Array, fraction: jax.Array) -> jax.Array:
+    """Returns the factor on the peak learning rate, float32 in [0, 1].
 
     Args:
       train: the recipe (schedule, schedule_per, schedule_epochs, milestones, decay, warmup_epochs).
       epoch: int32, from 0.
-      fraction: float32 in [0, 1), the part of the epoch that is over; ignored with schedule_per="epoch".
+      fraction: float32 in [0, 1), elapsed fraction of the epoch; ignored with schedule_per="epoch" (but for the
+        warm-up).
     """
-    moment = epoch.astype(jnp.float32) + jnp.where(train.schedule_per == "step", fraction, 0.0)
+    time = epoch.astype(jnp.float32) + jnp.where(train.schedule_per == "step", fraction, 0.0)
     factor = jnp.float32(1.0)
     if train.schedule == "cosine":
         length = float(train.schedule_epochs or train.epochs)
-        factor = (1.0 + jnp.cos(jnp.pi * moment / length)) / 2.0
+        factor = (1.0 + jnp.cos(jnp.pi * time / length)) / 2.0
     elif train.schedule == "step":
-        passed = jnp.sum(moment >= jnp.asarray(train.milestones, jnp.float32))
-        factor = jnp.float32(train.decay) ** passed
+        num_passed = jnp.sum(time >= jnp.asarray(train.milestones, jnp.float32))
+        factor = jnp.float32(train.decay) ** num_passed
     if train.warmup_epochs:
-        # The warm-up always moves with the step: a rate of exactly 0 over a whole first epoch trains nothing.
-        begun = epoch.astype(jnp.float32) + fraction
-        factor = factor * jnp.clip(begun / train.warmup_epochs, 0.0, 1.0)
+        # The warm-up always advances with the step: a rate of exactly 0 over a whole first epoch trains nothing.
+        progress = epoch.astype(jnp.float32) + fraction
+        factor = factor * jnp.clip(progress / train.warmup_epochs, 0.0, 1.0)
     return factor

@@ -1,4 +1,4 @@
-"""What a table holds: titles, cells, and what can be said of a cell before anyone decides where it is printed."""
+"""Tables and their cells, independent of the output format."""
 
 import math
 import numbers
@@ -13,14 +13,14 @@ Cell = str | int | float | Finding
 
 
 class Table(NamedTuple):
-    """What is printed, independent of where.
+    """A table, independent of the output format.
 
     Attributes:
       title: a few words; may be empty.
       caption: one or two sentences: what the rows are, how to read them; may be empty.
-      header: one title per column, with its arrow (↑ higher is better, ↓ lower is better) where it has a direction.
-      rows: cells; a number is printed, a Finding with what is known about it, a string as it stands.
-      baselines: first cells of rows that others are compared with; never marked as the best.
+      header: one title per column, ending in ↑ (higher is better) or ↓ (lower is better) where this applies.
+      rows: cells: numbers, findings (printed with std, interval and retrained value) or strings.
+      baselines: first cells of rows that serve as references; never marked as the best.
     """
 
     title: str
@@ -31,19 +31,19 @@ class Table(NamedTuple):
 
 
 def check(table: Table) -> None:
-    """Raises a ShapeError unless every row has one cell per title and there is a title."""
+    """Raises a ShapeError unless there is a title and every row has one cell per title."""
     if not table.header:
         raise errors.ShapeError(f"table {table.title!r} has no columns. Give it at least one title in its header.")
-    for place, row in enumerate(table.rows):
+    for index, row in enumerate(table.rows):
         if len(row) != len(table.header):
             raise errors.ShapeError(
-                f"row {place} of table {table.title!r} has {len(row)} cell(s), but the header has {len(table.header)} "
+                f"row {index} of table {table.title!r} has {len(row)} cell(s), but the header has {len(table.header)} "
                 f"({', '.join(table.header)}). Give every row one cell per title."
             )
 
 
 def titles(table: Table, percent: bool = False) -> list[str]:
-    """The column titles; with `percent`, those of columns that hold fractions end in `(%)`, before the arrow."""
+    """Returns the column titles; with `percent`, `(%)` is added to those of fractions, before the arrow."""
     return [
         re.sub(r"\s*([↑↓]?)\s*$", r" (%) \1", title, count=1).rstrip()
         if percent and any(_is_fraction(row[column]) for row in table.rows)
@@ -53,13 +53,19 @@ def titles(table: Table, percent: bool = False) -> list[str]:
 
 
 def strings(table: Table, *, percent: bool = False, digits: int | None = None) -> list[list[str]]:
-    """Every cell in full, as text that nobody has escaped yet."""
+    """Returns every cell in full, as text that is not yet escaped."""
     return [[string(cell, percent=percent, digits=digits) for cell in row] for row in table.rows]
 
 
 def string(cell: Cell, *, percent: bool = False, digits: int | None = None) -> str:
-    """One cell in full. Whole numbers are counts: they get thousands separators and are never per cent."""
-    digits = places(digits, percent)
+    """Formats one cell in full. Whole numbers are counts: thousands separators, never per cent.
+
+    Example:
+      >>> from jaxunlearn.report import cells
+      >>> cells.string(1234), cells.string(0.912), cells.string(0.912, percent=True)
+      ('1,234', '0.912', '91.2')
+    """
+    digits = num_digits(digits, percent)
     if isinstance(cell, Finding):
         return number_format.long(cell, digits, percent=percent)
     if isinstance(cell, bool):
@@ -72,46 +78,51 @@ def string(cell: Cell, *, percent: bool = False, digits: int | None = None) -> s
 
 
 def best(table: Table, *, percent: bool = False, digits: int | None = None) -> set[tuple[int, int]]:
-    """(row, column) of the best number of every column whose title ends in ↑ (largest) or ↓ (smallest).
+    """Returns (row, column) of the best number of every column whose title ends in ↑ (largest) or ↓ (smallest).
 
-    Numbers that are printed alike are marked alike.
+    Numbers that look alike when printed count as ties.
+
+    Example:
+      >>> from jaxunlearn.report import Table, cells
+      >>> cells.best(Table("", "", ("score", "AUC ↑"), (("iam_on", 0.91), ("confidence", 0.74))))
+      {(0, 1)}
     """
-    digits = places(digits, percent)
-    marked = set()
+    digits = num_digits(digits, percent)
+    best_cells = set()
     for column, title in enumerate(table.header):
-        choose = {"↑": max, "↓": min}.get(title.rstrip()[-1:])
-        known = {
+        extreme = {"↑": max, "↓": min}.get(title.rstrip()[-1:])
+        values = {
             row: value for row, cells in enumerate(table.rows)
             if cells[0] not in table.baselines and not math.isnan(value := estimate(cells[column]))
         }  # fmt: skip
-        if choose is None or not known:
+        if extreme is None or not values:
             continue
-        printed = {row: number_format.number(value, digits, percent=percent) for row, value in known.items()}
-        top = number_format.number(choose(known.values()), digits, percent=percent)
-        marked |= {(row, column) for row, shown in printed.items() if shown == top}
-    return marked
+        texts = {row: number_format.number(value, digits, percent=percent) for row, value in values.items()}
+        best_text = number_format.number(extreme(values.values()), digits, percent=percent)
+        best_cells |= {(row, column) for row, text in texts.items() if text == best_text}
+    return best_cells
 
 
 def estimate(cell: Cell) -> float:
-    """The number in a cell, NaN for text."""
+    """Returns the number in a cell; NaN for text."""
     if isinstance(cell, Finding):
         return float(cell.value)
     return float(cell) if isinstance(cell, numbers.Real) and not isinstance(cell, bool) else math.nan
 
 
 def has_findings(table: Table, column: int) -> bool:
-    """Whether any cell of the column is a Finding."""
+    """Returns whether any cell of the column is a Finding."""
     return any(isinstance(row[column], Finding) for row in table.rows)
 
 
 def is_numeric(table: Table, column: int) -> bool:
-    """Whether the column is set flush right: some cell of it is a number."""
+    """Returns whether the column is right-aligned, i.e. contains a number."""
     cells = [row[column] for row in table.rows]
     return any(isinstance(cell, Finding | numbers.Real) and not isinstance(cell, bool) for cell in cells)
 
 
-def places(digits: int | None, percent: bool) -> int:
-    """The decimals asked for, or the usual ones: 3 for plain numbers, 1 for per cent."""
+def num_digits(digits: int | None, percent: bool) -> int:
+    """Returns the requested number of decimals, or the default: 3 for plain numbers, 1 for per cent."""
     return digits if digits is not None else 1 if percent else 3
 
 

@@ -1,7 +1,7 @@
-"""One self-contained page, and saving what a report consists of: the only file of this room that writes.
+"""The self-contained HTML page, and all file writing of this room.
 
-The page needs nothing but itself: no scripts, no fonts, no pictures from elsewhere, and its policy forbids them. It
-begins with the answer in words; then come the notes, the sections, and at the end where the numbers come from.
+The page loads no external scripts, fonts or pictures, and its content security policy forbids them. It begins with the
+answer in words, followed by the notes, the sections, and the provenance of the numbers.
 """
 
 import base64
@@ -23,19 +23,19 @@ from jaxunlearn.records import Finding
 from jaxunlearn.report import cells, number_format, script, stylesheet, theme
 from jaxunlearn.report.section import Report, Section
 
-# Longer tables scroll in a box: a page is read from the top, and per-sample tables have hundreds of rows.
+# Longer tables scroll in a box: per-sample tables have hundreds of rows.
 LONG = 40
-# Colours of figures that follow the page; matplotlib names what has no colour of its own black.
+# Colours of figures that follow the page; black is matplotlib's default.
 _PAGE_COLORS = {
     theme.INK: "var(--ink)", "#000000": "var(--ink)", theme.QUIET: "var(--quiet)", theme.PAPER: "var(--paper)",
 }  # fmt: skip
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Saves a matplotlib figure as SVG (or by the suffix), without dates, so that equal figures are equal files.
+    """Saves a matplotlib figure as SVG (or by the suffix), without dates: equal figures give equal files.
 
     Raises:
-      StoreError: cannot be written.
+      StoreError: the file cannot be written.
     """
     import matplotlib
 
@@ -49,10 +49,10 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Saves text as UTF-8 with plain line ends; a reader sees the old file or the new one, never a half.
+    """Saves text as UTF-8 with Unix line ends, atomically.
 
     Raises:
-      StoreError: cannot be written.
+      StoreError: the file cannot be written.
     """
     _save(path, lambda temporary: _write(temporary, text))
 
@@ -61,7 +61,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Saves arrays as an .npz.
 
     Raises:
-      StoreError: cannot be written.
+      StoreError: the file cannot be written.
     """
 
     def write(temporary: Path) -> None:
@@ -75,41 +75,41 @@ def save_html(path: Path, report: Report) -> None:
     """Saves the page that `html` builds.
 
     Raises:
-      StoreError: cannot be written. ShapeError: a table's row does not fit its header.
+      StoreError: the file cannot be written. ShapeError: a table's row does not fit its header.
     """
     save_text(path, html(report))
 
 
 def figure_svg(figure: Any) -> str:
-    """A matplotlib figure as SVG to be put into a page, whose ink, soft lines and paper it takes.
+    """Returns a matplotlib figure as SVG for a page, with the page's ink, soft lines and paper.
 
-    All ids begin with a hash of the picture: the same figure gives the same bytes, different figures on one page do
-    not share ids (a browser would take the clip paths of the first for all).
+    All ids begin with a hash of the picture: the same figure gives the same bytes, and figures on one page share no ids
+    (otherwise browsers use the clip paths of the first for all).
     """
     import matplotlib
 
     frame = _settle(figure)
-    out = io.StringIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    # Type is drawn as type, in the reader's own font: small, searchable, and readable aloud.
+    buffer = io.StringIO()
+    metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    # Text stays text, in the reader's own font: small, searchable, and accessible to screen readers.
     with matplotlib.rc_context({"svg.hashsalt": "jaxunlearn", "svg.fonttype": "none"}):
-        figure.savefig(out, format="svg", metadata=nothing, bbox_inches=frame)
-    drawn = out.getvalue()
-    drawn = drawn[drawn.index("<svg") :].strip()
-    # Its rule for all elements would hold for the whole page, whose style sheet has it for figures.
-    drawn = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r">\s+<", "><", drawn)
-    mark = f"f{hashlib.sha256(drawn.encode()).hexdigest()[:10]}-"
-    drawn = re.sub(r"<[^>]*>", lambda tag: _for_page(tag[0], mark), drawn)
-    # Without width and height the picture takes the width of its box; the viewBox keeps its proportions.
-    head, _, body = drawn.partition(">")
+        figure.savefig(buffer, format="svg", metadata=metadata, bbox_inches=frame)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    # Matplotlib's global style rule would apply to the whole page; the page's style sheet has it for figures.
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r">\s+<", "><", svg)
+    prefix = f"f{hashlib.sha256(svg.encode()).hexdigest()[:10]}-"
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(tag[0], prefix), svg)
+    # Without width and height the picture fills the width of its box; the viewBox keeps its proportions.
+    head, _, body = svg.partition(">")
     head = re.sub(r'\s(?:width|height|version)="[^"]*"', "", head)
     return f'{head} role="img">{body}'
 
 
-def _for_page(tag: str, mark: str) -> str:
-    """One tag of a figure with ids that begin with `mark`, colours of the page, and paths to a hundredth of a point."""
-    tag = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{mark}", tag)
+def _tag_for_page(tag: str, prefix: str) -> str:
+    """Rewrites one tag of a figure: ids begin with `prefix`, colours are the page's, paths have two decimals."""
+    tag = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{prefix}", tag)
     tag = re.sub(r'\sd="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+|\s+(?=[A-Z\"])", r"\1", path[0]), tag)
     return re.sub(
         r'\sstyle="[^"]*"',
@@ -119,20 +119,26 @@ def _for_page(tag: str, mark: str) -> str:
 
 
 def html(report: Report) -> str:
-    """Builds a self-contained page: the first screen, the notes, the sections, the provenance.
+    """Builds the self-contained page: the first screen, the notes, the sections, the provenance.
 
-    The first screen is the summary, or the answer where there is none. Entries of the provenance that are mappings or
-    sequences are printed one part per line.
+    The first screen is the summary, or the answer if there is none. Provenance entries that are mappings or sequences
+    are printed one item per line.
 
     Raises:
       ShapeError: a table's row does not fit its header.
+
+    Example:
+      >>> from jaxunlearn.report import Report, page
+      >>> text = page.html(Report("Audit", "37 of 500 samples are not forgotten.", (), {"seed": 42}))
+      >>> "<h1>Audit</h1>" in text
+      True
     """
     checksum = base64.b64encode(hashlib.sha256(script.TABLES.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; script-src 'sha256-{checksum}'; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    parts = [
+    lines = [
         "<!DOCTYPE html>",
         '<html lang="en">',
         "<head>",
@@ -153,7 +159,7 @@ def html(report: Report) -> str:
         "</body>",
         "</html>",
     ]
-    return "\n".join(part for part in parts if part) + "\n"
+    return "\n".join(line for line in lines if line) + "\n"
 
 
 def _first_screen(report: Report) -> str:
@@ -161,7 +167,7 @@ def _first_screen(report: Report) -> str:
     if not report.summary:
         return f'<p class="answer">{_escape(report.answer)}</p>\n{title}'
     cards = "\n".join(
-        f"<div><dt>{_escape(question)}</dt>{''.join(f'<dd>{part}</dd>' for part in _paragraphs(answer))}</div>"
+        f"<div><dt>{_escape(question)}</dt>{''.join(f'<dd>{text}</dd>' for text in _paragraphs(answer))}</div>"
         for question, answer in report.summary
     )
     return f'<dl class="summary">\n{cards}\n</dl>\n{title}'
@@ -173,82 +179,82 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _paragraphs(text: str) -> list[str]:
-    return [_escape(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
+    return [_escape(paragraph) for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()]
 
 
 def _section(section: Section) -> str:
-    paragraphs = [f"<p>{part}</p>" for part in _paragraphs(section.text)]
+    paragraphs = [f"<p>{paragraph}</p>" for paragraph in _paragraphs(section.text)]
     table = _table(section.table, section.percent) if section.table is not None else ""
-    drawn = "" if section.figure is None else figure_svg(section.figure)
-    figure = f"<figure>{_named(drawn, section.title)}</figure>" if drawn else ""
-    parts = ["<section>", f"<h2>{_escape(section.title)}</h2>", *paragraphs, table, figure, "</section>"]
-    return "\n".join(part for part in parts if part)
+    svg = "" if section.figure is None else figure_svg(section.figure)
+    figure = f"<figure>{_with_label(svg, section.title)}</figure>" if svg else ""
+    lines = ["<section>", f"<h2>{_escape(section.title)}</h2>", *paragraphs, table, figure, "</section>"]
+    return "\n".join(line for line in lines if line)
 
 
-def _named(drawn: str, title: str) -> str:
-    return drawn.replace('role="img">', f'role="img" aria-label="{_escape(title)}">', 1)
+def _with_label(svg: str, title: str) -> str:
+    return svg.replace('role="img">', f'role="img" aria-label="{_escape(title)}">', 1)
 
 
 def _table(table: cells.Table, percent: bool) -> str:
     cells.check(table)
-    marked = cells.best(table, percent=percent)
-    side = [_side(table, column) for column in range(len(table.header))]
+    best_cells = cells.best(table, percent=percent)
+    attributes = [_class_attribute(table, column) for column in range(len(table.header))]
     head = "".join(
-        f'<th scope="col"{place}>{_escape(title)}</th>'
-        for title, place in zip(cells.titles(table, percent), side, strict=True)
+        f'<th scope="col"{attribute}>{_escape(title)}</th>'
+        for title, attribute in zip(cells.titles(table, percent), attributes, strict=True)
     )
     rows = []
-    for row, held in enumerate(table.rows):
-        line = []
-        for column, cell in enumerate(held):
-            shown = _cell(cell, percent, (row, column) in marked)
-            name = "th" if column == 0 else "td"
+    for row, row_cells in enumerate(table.rows):
+        elements = []
+        for column, cell in enumerate(row_cells):
+            content = _cell(cell, percent, (row, column) in best_cells)
+            tag = "th" if column == 0 else "td"
             scope = ' scope="row"' if column == 0 else ""
-            line.append(f"<{name}{scope}{side[column]}{_exact(cell, percent)}>{shown}</{name}>")
-        rows.append(f"<tr>{''.join(line)}</tr>")
+            elements.append(f"<{tag}{scope}{attributes[column]}{_value_attribute(cell, percent)}>{content}</{tag}>")
+        rows.append(f"<tr>{''.join(elements)}</tr>")
     body = "\n".join(rows)
-    drawn = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+    html_table = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     title = f"<b>{_escape(table.title)}.</b> " if table.title else ""
-    # The caption stands above the box: inside, it would scroll away with a wide table.
-    above = f'<p class="caption">{title}{_escape(table.caption)}</p>' if title or table.caption else ""
-    tall = " tall" if len(rows) > LONG else ""
+    # The caption is above the box: inside, it would scroll away with a wide table.
+    caption = f'<p class="caption">{title}{_escape(table.caption)}</p>' if title or table.caption else ""
+    size_class = " tall" if len(rows) > LONG else ""
     label = _escape(table.title or "Table")
-    return f'{above}<div class="wide{tall}" tabindex="0" role="region" aria-label="{label}">{drawn}</div>'
+    return f'{caption}<div class="wide{size_class}" tabindex="0" role="region" aria-label="{label}">{html_table}</div>'
 
 
-def _side(table: cells.Table, column: int) -> str:
-    """The class of a column's cells: numbers stand right, a few words stay in one line, sentences get room."""
+def _class_attribute(table: cells.Table, column: int) -> str:
+    """Returns the class attribute of a column: numbers (right-aligned), short texts (one line) or long texts."""
     if cells.is_numeric(table, column):
         return ' class="number"'
     longest = max((len(str(row[column])) for row in table.rows), default=0)
     return ' class="long"' if longest > 40 else ' class="short"' if column and 4 < longest <= 24 else ""
 
 
-def _exact(cell: cells.Cell, percent: bool) -> str:
-    """The attribute that sorts a number by its value (9 digits); nothing where the text says the same."""
+def _value_attribute(cell: cells.Cell, percent: bool) -> str:
+    """Returns the attribute by which a number is sorted (9 digits); empty if the cell's text is equivalent."""
     if isinstance(cell, str | bool):
         return ""
-    value, shown = cells.estimate(cell), cells.string(cell, percent=percent)
+    value, text = cells.estimate(cell), cells.string(cell, percent=percent)
     if math.isnan(value):
         return ' data-value=""'
-    exact = f"{value:.9g}".replace("inf", "Infinity")
-    return "" if shown in (exact, f"{value:.3f}") and float(shown) == value else f' data-value="{exact}"'
+    digits = f"{value:.9g}".replace("inf", "Infinity")
+    return "" if text in (digits, f"{value:.3f}") and float(text) == value else f' data-value="{digits}"'
 
 
 def _cell(cell: cells.Cell, percent: bool, is_best: bool) -> str:
-    """A cell; a finding stands on two lines, the estimate above what qualifies it, so that columns stay narrow."""
+    """Returns a cell's HTML; findings take two lines, the estimate above its interval, so that columns stay narrow."""
     if not isinstance(cell, Finding):
-        shown, beside = _escape(cells.string(cell, percent=percent)), ""
+        text, details = _escape(cells.string(cell, percent=percent)), ""
     else:
-        parts = number_format.parts(cell, cells.places(None, percent), percent=percent)
-        shown = _escape(" ".join(part for part in parts[:2] if part))
-        beside = "".join(f"<small>{_escape(part)}</small>" for part in parts[2:] if part)
-    return f"<b>{shown}</b>{beside}" if is_best else f"{shown}{beside}"
+        texts = number_format.format_finding(cell, cells.num_digits(None, percent), percent=percent)
+        text = _escape(" ".join(text for text in texts[:2] if text))
+        details = "".join(f"<small>{_escape(part)}</small>" for part in texts[2:] if part)
+    return f"<b>{text}</b>{details}" if is_best else f"{text}{details}"
 
 
 def _provenance(provenance: Mapping[str, Any]) -> str:
     rows = [
-        f'<tr><th scope="row">{_escape(str(name))}</th><td>{"<br>".join(map(_escape, _lines(value)))}</td></tr>'
+        f'<tr><th scope="row">{_escape(str(name))}</th><td>{"<br>".join(map(_escape, _lines_of(value)))}</td></tr>'
         for name, value in provenance.items()
     ]
     body = "\n".join(rows)
@@ -259,49 +265,49 @@ def _provenance(provenance: Mapping[str, Any]) -> str:
     )
 
 
-def _lines(value: Any) -> list[str]:
+def _lines_of(value: Any) -> list[str]:
     if isinstance(value, Mapping):
-        return [f"{name} = {part}" for name, part in value.items()] or [number_format.MISSING]
+        return [f"{name} = {item}" for name, item in value.items()] or [number_format.MISSING]
     if isinstance(value, list | tuple):
-        return [str(part) for part in value] or [number_format.MISSING]
+        return [str(item) for item in value] or [number_format.MISSING]
     return str(value).splitlines() or [number_format.MISSING]
 
 
 def _settle(figure: Any) -> Any:
-    """Lays a figure out once and for all; returns the part to save where names reach beyond its edges, else None.
+    """Fixes a figure's layout; returns the area to save if texts reach beyond the figure's edges, else None.
 
-    Constrained layout starts from where the last drawing left the axes: every further saving would move them by a
-    hair, and equal figures would be different files.
+    Constrained layout starts from the axes of the last drawing: saving again would move them slightly, and equal
+    figures would give different files.
     """
     from matplotlib.transforms import Bbox
 
     if figure.get_layout_engine() is not None:
-        _as_plain_text(figure)
+        _disable_math(figure)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-    whole, drawn = figure.bbox_inches, figure.get_tightbbox()
-    beyond = max(whole.x0 - drawn.x0, whole.y0 - drawn.y0, drawn.x1 - whole.x1, drawn.y1 - whole.y1)
-    return Bbox.union([whole, drawn.padded(0.04)]) if beyond > 0.001 else None
+    frame, content = figure.bbox_inches, figure.get_tightbbox()
+    overhang = max(frame.x0 - content.x0, frame.y0 - content.y0, content.x1 - frame.x1, content.y1 - frame.y1)
+    return Bbox.union([frame, content.padded(0.04)]) if overhang > 0.001 else None
 
 
-def _as_plain_text(figure: Any) -> None:
-    """Tells matplotlib that what we and the user call things is text: a name with dollars in it is no formula.
+def _disable_math(figure: Any) -> None:
+    """Turns off math parsing of all texts, because names may contain dollar signs.
 
-    The numbers of a logarithmic axis are formulas, matplotlib's own, and stay.
+    The numbers of logarithmic axes are matplotlib's own formulas and are left alone.
     """
     from matplotlib.text import Text
     from matplotlib.ticker import FixedLocator, LogFormatter
 
-    numbers = set()
+    number_ids = set()
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         labels = axis.get_ticklabels(which="both")
         if isinstance(axis.get_major_formatter(), LogFormatter):
-            numbers |= {id(label) for label in labels}
+            number_ids |= {id(label) for label in labels}
         elif isinstance(axis.get_major_locator(), FixedLocator):
             names = [label.get_text() for label in axis.get_ticklabels()]
             axis.set_ticklabels([escapes.visible(name) for name in names])
     for text in figure.findobj(Text):
-        if id(text) not in numbers:
+        if id(text) not in number_ids:
             text.set_parse_math(False)
             text.set_text(escapes.visible(text.get_text()))
 
@@ -316,7 +322,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _save(path: Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary file beside `path`, then renames it: no half-written file gets the name."""
+    """Writes a file atomically: `write` fills a temporary file next to `path`, which is then renamed."""
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,17 +10,17 @@ from jaxunlearn import escapes
 from jaxunlearn.report import page, tables
 from jaxunlearn.report.section import Report, Section
 
-TEXT_WIDTH = 120  # of sentences
+TEXT_WIDTH = 120  # characters per line of sentences
 
 
 def publish(output: Callable[..., Path], report: Report, settings: Mapping[str, Any]) -> None:
-    """Writes everything of a report under a run folder.
+    """Writes all files of a report into a run folder.
 
     report/STEM.html, .md and .json (summary, answer, notes, provenance, settings); report/tables/SECTION.md, .tex and
     .csv; report/SECTION.svg; findings.json for the stem "report", else report/STEM_findings.json.
 
     Args:
-      output: parts of a path in the run folder -> the path, noted as an output of ours.
+      output: path components within the run folder -> the path, registered as an output.
       report: what to write.
       settings: all settings, for STEM.json.
 
@@ -35,8 +35,8 @@ def publish(output: Callable[..., Path], report: Report, settings: Mapping[str, 
             page.save_figure(section.figure, output("report", f"{section.name}.svg"))
     page.save_html(output("report", f"{report.stem}.html"), report)
     page.save_text(output("report", f"{report.stem}.md"), _markdown(report))
-    numbers = ("findings.json",) if report.stem == "report" else ("report", f"{report.stem}_findings.json")
-    _save_json(output(*numbers), _findings(report))
+    path_parts = ("findings.json",) if report.stem == "report" else ("report", f"{report.stem}_findings.json")
+    _save_json(output(*path_parts), _findings(report))
     facts = {
         "summary": [{"question": question, "answer": answer} for question, answer in report.summary],
         "answer": report.answer,
@@ -48,7 +48,7 @@ def publish(output: Callable[..., Path], report: Report, settings: Mapping[str, 
 
 
 def save(folder: Path, report: Report) -> None:
-    """Writes a report that was made in memory into a folder of the caller's own.
+    """Writes a report into any folder, including its arrays, lists and records.
 
     Raises:
       StoreError: cannot be written.
@@ -63,18 +63,33 @@ def save(folder: Path, report: Report) -> None:
 
 
 def text(report: Report) -> str:
-    """What a launcher prints of a report: the first screen, the tables with their sentences, the notes."""
-    shown = "\n\n\n".join(
+    """Returns a report as text for the terminal: the first screen, the tables with their sentences, the notes.
+
+    Example:
+      >>> from jaxunlearn.report import Report, Section, Table, publish
+      >>> table = Table("", "", ("score", "AUC ↑"), (("iam_on", 0.91),))
+      >>> sections = (Section("scores", "Scores", table=table),)
+      >>> report = Report("Audit", "37 of 500 samples are not forgotten.", sections, {})
+      >>> print(publish.text(report))
+      37 of 500 samples are not forgotten.
+      <BLANKLINE>
+      Scores
+      <BLANKLINE>
+      score   AUC ↑
+      ──────  ─────
+      iam_on  0.910
+    """
+    table_texts = "\n\n\n".join(
         section_text(section, report.width)
         for section in report.sections
         if section.table is not None and section.printed
     )
     notes = "".join(f"\nnote: {note}" for note in report.notes)
-    return f"{first_text(report)}\n\n{shown}{notes}"
+    return f"{first_text(report)}\n\n{table_texts}{notes}"
 
 
 def first_text(report: Report) -> str:
-    """The first screen for the terminal: every question of the summary with its answer, or the answer in one line."""
+    """Returns the first screen for the terminal: the questions and answers of the summary, else the answer alone."""
     if not report.summary:
         return report.answer
     return "\n\n".join(
@@ -84,18 +99,20 @@ def first_text(report: Report) -> str:
 
 
 def section_text(section: Section, width: int) -> str:
-    """The table of a section for the terminal, under its heading where the table has no title, and its sentences."""
+    """Returns a section for the terminal: its heading (if the table has no title), its table and its sentences."""
     assert section.table is not None
     heading = "" if section.table.title else f"{section.title}\n\n"
-    shown = tables.text(section.table, percent=section.percent, width=width)
-    return f"{heading}{shown}\n\n{textwrap.fill(section.text, min(width, TEXT_WIDTH))}".rstrip()
+    table_text = tables.text(section.table, percent=section.percent, width=width)
+    return f"{heading}{table_text}\n\n{textwrap.fill(section.text, min(width, TEXT_WIDTH))}".rstrip()
 
 
 def _markdown(report: Report) -> str:
     lines = [f"**{escapes.markdown(question)}**\n\n{escapes.markdown(answer)}" for question, answer in report.summary]
     lines = lines or [escapes.markdown(report.answer)]
     if report.notes:
-        lines.append("## Notes\n\n" + "\n".join(f"- {escapes.markdown(' '.join(one.split()))}" for one in report.notes))
+        lines.append(
+            "## Notes\n\n" + "\n".join(f"- {escapes.markdown(' '.join(note.split()))}" for note in report.notes)
+        )
     for section in report.sections:
         if section.table is not None:
             lines.append(f"## {escapes.markdown(section.title)}\n\n{escapes.markdown(section.text)}")
@@ -104,7 +121,7 @@ def _markdown(report: Report) -> str:
 
 
 def _findings(report: Report) -> list[dict[str, Any]]:
-    """Every finding with the section that shows it ("" = none): the same score of two roles stands in two sections."""
+    """Returns every finding with the name of its section ("" = none); two sections may show the same score."""
     pairs = [("", finding) for finding in report.more_findings]
     pairs += [(section.name, finding) for section in report.sections for finding in section.findings]
     return [{**vars(finding), "section": name} for name, finding in pairs]
@@ -114,14 +131,14 @@ def _save_json(path: Path, value: Any) -> None:
     page.save_text(path, json.dumps(escapes.strict_json(value), indent=1, default=str) + "\n")
 
 
-def written(root: Path, report: Report, more: list[tuple[str, str]]) -> str:
-    """Returns where the results lie, as text: first `more` (path, what it holds), then the files of the report."""
+def list_files(root: Path, report: Report, first_files: list[tuple[str, str]]) -> str:
+    """Returns the list of result files as text: `first_files` (path, content), then the files of the report."""
     findings = "findings.json" if report.stem == "report" else f"report/{report.stem}_findings.json"
     rows = [
-        *more,
+        *first_files,
         (findings, "every number with its interval"),
-        (f"report/{report.stem}.html", f"the whole report on one page; {report.stem}.md to paste"),
-        ("report/tables/", "markdown, LaTeX, CSV"),
-        *([("report/*.svg", "figures")] if any(one.figure is not None for one in report.sections) else []),
+        (f"report/{report.stem}.html", f"the whole report on one page; {report.stem}.md as Markdown"),
+        ("report/tables/", "tables as Markdown, LaTeX and CSV"),
+        *([("report/*.svg", "figures")] if any(section.figure is not None for section in report.sections) else []),
     ]
-    return f"files in {root}:\n{tables.pairs([(f'  {path}', what) for path, what in rows])}"
+    return f"files in {root}:\n{tables.pairs([(f'  {path}', content) for path, content in rows])}"

@@ -1,6 +1,6 @@
-"""The script of a report's page: tables are sorted by their heads and searched; the page is complete without it.
+"""The script of a report's page: sorts tables by column titles and searches them; the page also works without it.
 
-Plain JavaScript without libraries, network or evaluated text: it moves and hides rows that the page already holds.
+Plain JavaScript without libraries, network access or evaluated text: it only moves and hides rows of the page.
 """
 
 TABLES = """
@@ -9,7 +9,7 @@ TABLES = """
   const collator = new Intl.Collator(undefined, {numeric: true});
   const textOf = (cell) => cell.textContent.trim();
 
-  // The number in a cell: data-value has it unrounded where the text shows less or is no number; NaN for words.
+  // The number in a cell: data-value has it unrounded if the text is rounded or no number; NaN for words.
   const numberOf = (cell) => {
     const shown = cell.dataset.value ?? textOf(cell).replace(/,/g, "").replace(/ ?%$/, "");
     return shown === "" ? NaN : Number(shown);
@@ -18,7 +18,7 @@ TABLES = """
   const isNumeric = (head, cells) => head.classList.contains("number") ||
     cells.every((cell) => !Number.isNaN(numberOf(cell)) || ["", "\\u2013"].includes(textOf(cell)));
 
-  // Rows in a new order, equal ones as they stood; what is no number stands last in both directions.
+  // Rows in a new order (stable); cells without a number come last in both directions.
   const sorted = (rows, head, column, direction) => {
     const cells = rows.map((row) => row.cells[column]);
     const sign = direction === "ascending" ? 1 : -1;

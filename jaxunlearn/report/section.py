@@ -1,4 +1,4 @@
-"""What a report consists of: sections, and the report that joins them."""
+"""Records of reports: a section, and the report of several sections."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ class Section(NamedTuple):
     Attributes:
       name: of its files; title: the heading.
       text: sentences before the table and the figure; a blank line starts a new paragraph. May be empty.
-      table: or None. The page shows more than 40 rows in a box of its own, with a search field.
+      table: or None. The page shows tables of more than 40 rows in a scrollable box with a search field.
       figure: a matplotlib figure, or None.
       findings: the numbers behind it.
       percent: whether the page prints the table's fractions in per cent.
@@ -32,23 +32,23 @@ class Section(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Everything that an analysis or a study has to say.
+    """The results of an analysis or a study.
 
     Attributes:
       title: of the page; answer: the result in one paragraph, for files and logs.
-      sections: in the order in which they are read.
-      provenance: what was run, for the foot of the page.
-      summary: (short question, answer in words) in the order in which they are read: the first screen, for readers
-        without statistics, saying all that `answer` says; a blank line starts a new paragraph. Without it, `answer`
-        stands first.
-      stem: names the files, report/STEM.html and so on.
+      sections: in reading order.
+      provenance: what was run, shown at the end of the page.
+      summary: (short question, answer in words) in reading order: the first screen, for readers without statistics; it
+        covers all of `answer`. A blank line starts a new paragraph. Without a summary, `answer` comes first.
+      stem: of the file names: report/STEM.html etc.
       arrays: file name -> arrays to save; listed: file name -> table to save as CSV; records: file name -> plain
         values to save as JSON.
-      published: folder name -> (labels, retrained, approaches, accuracies, names), logits to save as published.
-      notes: what the reader should know, a sentence each: after the first screen, in the terminal under the tables.
-      files: (file, what it holds) of what is saved.
-      more_findings: numbers that stand in no section.
-      width: columns of the tables in the terminal.
+      published: folder name -> (labels, retrained, approaches, accuracies, names), logits to save in the published
+        layout.
+      notes: what the reader should know, one sentence each: after the first screen; in the terminal below the tables.
+      files: (file, content) of what is saved.
+      more_findings: numbers that belong to no section.
+      width: of tables in the terminal, in characters.
     """
 
     title: str
@@ -72,16 +72,16 @@ class Report(NamedTuple):
         return [*self.more_findings, *(finding for section in self.sections for finding in section.findings)]
 
     def __str__(self) -> str:
-        """What a launcher prints of it: the first screen, the tables, the notes."""
+        """Returns the text that launchers print: the first screen, the tables, the notes."""
         from jaxunlearn.report import publish
 
         return publish.text(self)
 
     def save(self, folder: str | Path) -> None:
-        """Writes page, tables, figures, findings, arrays and lists into a folder, which is made if it is not there.
+        """Writes page, tables, figures, findings, arrays and lists into a folder, which is created if missing.
 
         Raises:
-          StoreError: cannot be written.
+          StoreError: the folder cannot be written.
         """
         from jaxunlearn.report import publish
 

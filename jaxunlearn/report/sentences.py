@@ -1,8 +1,8 @@
-"""Sentences from findings: what a person wants to know first, in plain words and with the uncertainty in it.
+"""Findings in words: plain sentences that include the uncertainty.
 
-Every function takes plain numbers and findings and returns one line of text. Nothing is claimed that the numbers do
-not carry: a missing interval, reference or truth is said to be missing, and a difference whose interval holds zero is
-called "not distinguishable".
+Every function takes plain numbers and findings and returns one line of text. Sentences claim only what the numbers
+support: a missing interval, reference or ground truth is called missing, and a difference whose interval contains zero
+"not distinguishable".
 """
 
 import math
@@ -14,146 +14,175 @@ from jaxunlearn.report import number_format
 _BEFOREHAND = ", chosen beforehand,"
 
 
-def best_score(findings: Mapping[str, Finding], reference: float = 0.5, chosen: str = "") -> str:
-    """How well the score chosen beforehand separates retained from forgotten samples, then which score does best.
+def best_score(findings: Mapping[str, Finding], reference: float = 0.5, primary: str = "") -> str:
+    """Describes how well the primary score separates retained from forgotten samples, then names the best score.
 
-    The largest of many is a maximum and flatters, so it comes second and is called one; `random` is no candidate.
+    The maximum over many scores is biased upwards, so it comes second and is called a maximum; `random` is excluded.
 
     Args:
-      findings: name of the score -> AUC (or another metric, the same for all, higher = separates better); NaN is left
-        out, ties go to the first.
-      reference: the metric of a score that knows nothing.
-      chosen: the score that was chosen before the numbers were seen; empty = none was.
+      findings: name of the score -> AUC (or another metric, the same for all, higher = separates better); NaN is
+        ignored, ties go to the first.
+      reference: the metric of random guessing.
+      primary: the primary score, chosen before any number was seen; empty = none.
+
+    Example:
+      >>> from jaxunlearn.records import Finding
+      >>> from jaxunlearn.report import sentences
+      >>> findings = {"iam_on": Finding(0.91, 0.88, 0.94), "confidence": Finding(0.75, 0.7, 0.8)}
+      >>> sentences.best_score(findings, 0.5, "iam_on")
+      'iam_on, chosen beforehand, separates retained from forgotten: AUC .910 [.880, .940]. It is also the largest of
+      2 scores.'
     """
-    known = {name: one for name, one in findings.items() if not math.isnan(one.value) and name != "random"}
-    if not known:
-        return "No score could be computed: nothing can be said of how well retained and forgotten separate."
-    name = max(known, key=lambda name: known[name].value)
-    if len(known) == 1:
-        return _separates(name, known[name], reference)
-    best = known[name]
-    if name == chosen:
-        return f"{_separates(name, best, reference, _BEFOREHAND)} It is also the largest of {len(known)} scores."
-    maximum = f"{largest(len(known), 'scores')}: {name}, {best.metric or 'AUC'} {number_format.bare(best)}."
-    if chosen not in known:
+    candidates = {
+        name: finding for name, finding in findings.items() if not math.isnan(finding.value) and name != "random"
+    }
+    if not candidates:
+        return "No score could be computed, so the separation of retained and forgotten samples is unknown."
+    name = max(candidates, key=lambda name: candidates[name].value)
+    if len(candidates) == 1:
+        return _separates(name, candidates[name], reference)
+    largest_finding = candidates[name]
+    if name == primary:
+        sentence = _separates(name, largest_finding, reference, _BEFOREHAND)
+        return f"{sentence} It is also the largest of {len(candidates)} scores."
+    metric = largest_finding.metric or "AUC"
+    maximum = f"{largest(len(candidates), 'scores')}: {name}, {metric} {number_format.bare(largest_finding)}."
+    if primary not in candidates:
         return maximum
-    return f"{_separates(chosen, known[chosen], reference, _BEFOREHAND)} {maximum}"
+    return f"{_separates(primary, candidates[primary], reference, _BEFOREHAND)} {maximum}"
 
 
-def largest_correlation(findings: Mapping[str, Finding], chosen: str) -> str:
-    """How well the score chosen beforehand follows the amount of training, then the largest of all but `random`.
+def largest_correlation(findings: Mapping[str, Finding], primary: str) -> str:
+    """Describes how well the primary score tracks the amount of training, then the largest of all except `random`.
 
     Args:
-      findings: name of the score -> Spearman's correlation; NaN is left out.
-      chosen: the score that was chosen before the numbers were seen; it may be missing.
+      findings: name of the score -> Spearman's correlation; NaN is ignored.
+      primary: the primary score, chosen before any number was seen; it may be missing in `findings`.
     """
-    known = {name: one for name, one in findings.items() if not math.isnan(one.value) and name != "random"}
-    if not known:
+    candidates = {
+        name: finding for name, finding in findings.items() if not math.isnan(finding.value) and name != "random"
+    }
+    if not candidates:
         return "No score's correlation with the amount of training could be computed."
-    name = max(known, key=lambda name: known[name].value)
-    said = [] if chosen not in known else [
-        f"{chosen}, chosen beforehand, follows the amount of training with Spearman "
-        f"{number_format.bare(known[chosen])}."
+    name = max(candidates, key=lambda name: candidates[name].value)
+    sentences = [] if primary not in candidates else [
+        f"{primary}, chosen beforehand, follows the amount of training with Spearman "
+        f"{number_format.bare(candidates[primary])}."
     ]  # fmt: skip
-    if len(known) == 1:
+    if len(candidates) == 1:
         return (
-            said[0]
-            if said
-            else f"{name} follows the amount of training with Spearman {number_format.bare(known[name])}."
+            sentences[0]
+            if sentences
+            else f"{name} follows the amount of training with Spearman {number_format.bare(candidates[name])}."
         )
-    if name != chosen:
-        said.append(f"{largest(len(known), 'scores')}: {name}, {number_format.bare(known[name])}.")
-    return " ".join(said)
+    if name != primary:
+        sentences.append(f"{largest(len(candidates), 'scores')}: {name}, {number_format.bare(candidates[name])}.")
+    return " ".join(sentences)
 
 
 def largest(count: int, what: str, end: str = "largest") -> str:
-    """How a maximum (or minimum) over several candidates is announced; every report uses these words."""
+    """Returns the words that announce a maximum (or minimum) over several candidates in every report."""
     return f"{end.capitalize()} of {number_format.count(count)} {what}, chosen after looking"
 
 
-POINTS = "points"  # per cent points
+POINTS = "points"  # percentage points
 
 
 def closest(
     gaps: Mapping[str, Finding],
-    untouched: Finding | None,
+    gap_of_original: Finding | None,
     gains: Mapping[str, Finding],
-    behind: Mapping[str, Finding],
+    gap_to_best: Mapping[str, Finding],
     best: str,
-    over: str,
+    quantities: str,
     unit: str = POINTS,
 ) -> str:
-    """Which method comes closest to exact retraining, if any comes closer than doing nothing.
+    """Names the method closest to exact retraining, if any is closer than doing nothing.
 
     Args:
       gaps: method -> mean absolute difference to the retrained models, a fraction; lower = closer.
-      untouched: the gap of the original models (doing nothing); None where they were not measured.
-      gains: method -> gap of doing nothing minus its own; intervals for all methods together.
-      behind: method -> its gap minus that of `best`; intervals for all pairs together.
-      best: the method that may be named; "" where none is closer than doing nothing by its interval.
-      over: what the gap is taken over, as a sentence names it: "UA, RA and TA".
-      unit: of the gaps: "points" prints fractions as per cent points, any other as they are.
+      gap_of_original: the gap of the original models (doing nothing); None if not measured.
+      gains: method -> gap of doing nothing minus its own; simultaneous intervals for all methods.
+      gap_to_best: method -> its gap minus that of `best`; simultaneous intervals for all pairs.
+      best: the closest method; "" if no method's interval excludes doing nothing.
+      quantities: over which the gap is averaged, in words: "UA, RA and TA".
+      unit: of the gaps: "points" prints fractions as percentage points, any other unit unscaled.
     """
     if not gaps:
         return "No unlearning method was measured, so none is compared with retraining."
-    known = {name: one for name, one in gaps.items() if not math.isnan(one.value)}
-    names = _together(list(gaps))
-    if not known:
-        return f"How close {names} comes to retraining in {over} is not known: not all of these numbers were measured."
-    nothing = None if untouched is None or math.isnan(untouched.value) else _apart(untouched, unit)
+    measured_gaps = {name: finding for name, finding in gaps.items() if not math.isnan(finding.value)}
+    names = _enumerate(list(gaps))
+    if not measured_gaps:
+        return (
+            f"How close {names} comes to retraining in {quantities} is not known: not all of these numbers were "
+            "measured."
+        )
+    original_text = (
+        None if gap_of_original is None or math.isnan(gap_of_original.value) else _gap_text(gap_of_original, unit)
+    )
     if best:
         level = number_format.rate(gaps[best].confidence_level)
-        away, less = _apart(gaps[best], unit), _apart(gains[best], unit)
-        shown = f"{away} {unit} away, {less} less than doing nothing ({nothing})"
-        if len(known) == 1:
-            return f"{best} is closer to retraining in {over} than doing nothing: {shown}, {level} intervals."
-        tied = [name for name, one in behind.items() if one.low <= 0]
-        others = f" Not distinguishable from it: {_together(tied)}." if tied else ""
+        gap_text, gain_text = _gap_text(gaps[best], unit), _gap_text(gains[best], unit)
+        clause = f"{gap_text} {unit} away, {gain_text} less than doing nothing ({original_text})"
+        if len(measured_gaps) == 1:
+            return f"{best} is closer to retraining in {quantities} than doing nothing: {clause}, {level} intervals."
+        ties = [name for name, finding in gap_to_best.items() if finding.low <= 0]
+        tie_sentence = f" Not distinguishable from it: {_enumerate(ties)}." if ties else ""
         return (
-            f"Closest to retraining in {over}: {best}, {shown}; {level} intervals, of the gain for all methods "
-            f"together. {largest(len(known), 'gaps', 'smallest')}.{others}"
+            f"Closest to retraining in {quantities}: {best}, {clause}; {level} intervals, of the gain for all methods "
+            f"together. {largest(len(measured_gaps), 'gaps', 'smallest')}.{tie_sentence}"
         )
-    smallest = min(known, key=lambda name: known[name].value)
-    shown = f"{smallest}, {_apart(known[smallest], unit)} {unit} away"
-    which = shown if len(known) == 1 else f"{largest(len(known), 'gaps', 'smallest').lower()}: {shown}"
-    if nothing is None:
+    smallest = min(measured_gaps, key=lambda name: measured_gaps[name].value)
+    clause = f"{smallest}, {_gap_text(measured_gaps[smallest], unit)} {unit} away"
+    nearest_clause = (
+        clause if len(measured_gaps) == 1 else f"{largest(len(measured_gaps), 'gaps', 'smallest').lower()}: {clause}"
+    )
+    if original_text is None:
         return (
-            f"Doing nothing was not measured, so no method is called closest to retraining in {over} ({which})."
-        )  # fmt: skip
+            f"Doing nothing was not measured, so no method is called closest to retraining in {quantities} "
+            f"({nearest_clause})."
+        )
     if all(math.isnan(gain.low) for gain in gains.values()):
         return (
-            f"Too few forget sets for intervals, so no method is called closer to retraining in {over} than doing "
-            f"nothing, which is {nothing} {unit} away ({which})."
+            f"Too few forget sets for intervals, so no method is called closer to retraining in {quantities} than "
+            f"doing nothing, which is {original_text} {unit} away ({nearest_clause})."
         )
-    subject = f"{smallest} is not" if len(known) == 1 else "No method is"
+    subject = f"{smallest} is not" if len(measured_gaps) == 1 else "No method is"
     return (
-        f"{subject} closer to retraining in {over} than doing nothing, which is {nothing} {unit} away, by the "
-        f"intervals ({which})."
+        f"{subject} closer to retraining in {quantities} than doing nothing, which is {original_text} {unit} away, by "
+        f"the intervals ({nearest_clause})."
     )
 
 
-def _together(names: list[str], most: int = 5) -> str:
-    """Names as a sentence lists them, those beyond `most` counted."""
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {number_format.count(len(names) - most)} more"
+def _enumerate(names: list[str], limit: int = 5) -> str:
+    """Lists names in words; those beyond `limit` are counted only."""
+    if len(names) > limit:
+        return f"{', '.join(names[:limit])} and {number_format.count(len(names) - limit)} more"
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
-def _apart(finding: Finding, unit: str) -> str:
-    """A gap in its unit, with its interval where it has one."""
+def _gap_text(finding: Finding, unit: str) -> str:
+    """Formats a gap in its unit, with its interval if it has one."""
 
-    def shown(value: float) -> str:
+    def text_of(value: float) -> str:
         return number_format.number(value, 1, percent=True) if unit == POINTS else number_format.number(value)
 
     if math.isnan(finding.low) or math.isnan(finding.high):
-        return shown(finding.value)
-    return f"{shown(finding.value)} [{shown(finding.low)}, {shown(finding.high)}]"
+        return text_of(finding.value)
+    return f"{text_of(finding.value)} [{text_of(finding.low)}, {text_of(finding.high)}]"
 
 
 def units(design: Design) -> str:
-    """What a mean over models, or its interval, is over: "5 forget sets, each with an original of its own"."""
+    """Describes the models that a mean or interval is over: "5 forget sets, each with an original of its own".
+
+    Example:
+      >>> from jaxunlearn.records import Design
+      >>> from jaxunlearn.report import sentences
+      >>> sentences.units(Design("per_set", 5))
+      '5 forget sets, each with an original of its own'
+    """
     sets, repeats = design.sets, design.repeats
-    each = f", {number_format.count(repeats)} unlearned models each," if repeats > 1 else ""
+    models_per_set = f", {number_format.count(repeats)} unlearned models each," if repeats > 1 else ""
     if design.kind == "given":
         return f"{_number_of(sets, 'model')} given, taken as independent"
     if sets * repeats == 1:
@@ -165,95 +194,108 @@ def units(design: Design) -> str:
     if sets == 1:
         return f"{repeats} unlearned models of ONE forget set and ONE trained original: holds for these only"
     if design.kind == "per_set":
-        return f"{number_format.count(sets)} forget sets, each with an original of its own" + each.rstrip(",")
-    return f"{number_format.count(sets)} forget sets{each} of ONE trained original: holds for this model only"
+        return f"{number_format.count(sets)} forget sets, each with an original of its own" + models_per_set.rstrip(",")
+    return f"{number_format.count(sets)} forget sets{models_per_set} of ONE trained original: holds for this model only"
 
 
 def plus_minus(design: Design, level: float = 0.95) -> str:
-    """What ± is in a table of means over models, a sentence or two: what it is over, and what it cannot tell apart.
+    """Explains ± in tables of means over models: what it is over, and which sources of variance it cannot separate.
 
-    Every table with a ± over models has this sentence once, and from here.
+    Every table with a ± over models includes this text once.
     """
     if design.sets * design.repeats == 1:
         return "One model: no interval."
-    said = f"± {number_format.rate(level)} interval over {units(design)}."
+    sentence = f"± {number_format.rate(level)} interval over {units(design)}."
     if design.kind == "per_set" and design.sets > 1:
-        lacking = (
+        sources = (
             "training seed and forget set" if design.repeats > 1 else "training seed, forget set and unlearning seed"
         )
-        return f"{said} It holds {lacking} together, which this design does not tell apart."
-    return said
+        return f"{sentence} It holds {sources} together, which this design does not tell apart."
+    return sentence
 
 
 def over_groups(design: Design, level: float, method: str) -> str:
-    """What ± and [ ] are in a table of membership scores, whose ± is over groups of shadow models.
+    """Explains ± and [ ] in tables of membership scores, where ± is over groups of shadow models.
 
     Args:
       design: of the audited models.
-      level: of the intervals.
-      method: how they were made; "" = there are none.
+      level: confidence level of the intervals.
+      method: of the intervals; "" = there are none.
     """
-    said = "± deviation over groups of shadow models"
+    text = "± deviation over groups of shadow models"
     if not method:
-        return f"{said}."
+        return f"{text}."
     if "forget sets" in method:
-        return f"{said}; [ ] {number_format.rate(level)} interval over {units(design)} ({method})."
+        return f"{text}; [ ] {number_format.rate(level)} interval over {units(design)} ({method})."
     interval = f"[ ] {number_format.rate(level)} interval over samples ({method}) of {units(design)}"
-    return f"{said}; {interval}; other models may differ."
+    return f"{text}; {interval}; other models may differ."
 
 
-def split(deviations: Mapping[str, float]) -> str:
-    """Standard deviations by source as one cell: "[.012 | .030 | .004]"; empty where nothing is known."""
-    known = [number_format.number(value, bare=True) for value in deviations.values()]
-    return f"[{' | '.join(known)}]" if known else ""
+def std_cell(deviations: Mapping[str, float]) -> str:
+    """Formats standard deviations by source as one cell: "[.012 | .030 | .004]"; empty if there are none."""
+    texts = [number_format.number(value, bare=True) for value in deviations.values()]
+    return f"[{' | '.join(texts)}]" if texts else ""
 
 
 def resolution(forgotten: int, retained: int) -> str:
-    """Which of the rates at 1 % and 0.1 % rest on less than one sample; empty where none does."""
-    said = []
+    """Names the rates at 1 % and 0.1 % that correspond to less than one sample; empty if none does.
+
+    Args:
+      forgotten: number of forgotten samples.
+      retained: number of retained samples.
+    """
+    clauses = []
     for count, kind, error, rate in ((forgotten, "forgotten", "FPR", "TPR"), (retained, "retained", "FNR", "TNR")):
-        below = [level for level in ("1e-2", "1e-3") if count * float(level) < 1]
-        if below:
-            columns = " and ".join(f"{rate}@{error} {level}" for level in below)
-            verb = "lie" if len(below) > 1 else "lies"
+        levels = [level for level in ("1e-2", "1e-3") if count * float(level) < 1]
+        if levels:
+            columns = " and ".join(f"{rate}@{error} {level}" for level in levels)
+            verb = "lie" if len(levels) > 1 else "lies"
             step = f"1/{number_format.count(count)}"
-            said.append(
+            clauses.append(
                 f"with {_number_of(count, f'{kind} sample')} the {error} has steps of {step}, and {columns} {verb} "
                 "below the first"
             )
-    return f"Read with care: {'; '.join(said)}." if said else ""
+    return f"Read with care: {'; '.join(clauses)}." if clauses else ""
 
 
 def compare(first: str, second: str, difference: Finding) -> str:
-    """Whether one score is better than another, from the difference of their AUC on the same samples.
+    """States whether one score is better than another, from the difference of their AUC on the same samples.
 
     Args:
       first: name of the score.
       second: name of the score it is compared with.
       difference: AUC of `first` minus AUC of `second`, with the interval of the paired difference.
+
+    Example:
+      >>> from jaxunlearn.records import Finding
+      >>> from jaxunlearn.report import sentences
+      >>> sentences.compare("iam_on", "confidence", Finding(0.16, 0.1, 0.22))
+      'iam_on is significantly above confidence: AUC difference +.160 [+.100, +.220], 95 % interval.'
     """
     if math.isnan(difference.value):
         return f"{first} and {second} could not be compared."
     metric = (difference.metric or "AUC").removesuffix(" difference")
-    by = f"{metric} difference {_signed(difference.value)}"
+    evidence = f"{metric} difference {_signed(difference.value)}"
     if math.isnan(difference.low) or math.isnan(difference.high):
-        return f"{first} against {second}: {by}, without an interval."
+        return f"{first} against {second}: {evidence}, without an interval."
     level = number_format.rate(difference.confidence_level)
-    by += f" [{_signed(difference.low)}, {_signed(difference.high)}], {level} interval"
+    evidence += f" [{_signed(difference.low)}, {_signed(difference.high)}], {level} interval"
     if difference.low > 0:
-        return f"{first} is significantly above {second}: {by}."
+        return f"{first} is significantly above {second}: {evidence}."
     if difference.high < 0:
-        return f"{first} is significantly below {second}: {by}."
-    return f"{first} is not distinguishable from {second}: {by}."
+        return f"{first} is significantly below {second}: {evidence}."
+    return f"{first} is not distinguishable from {second}: {evidence}."
 
 
 def _number_of(number: int, what: str) -> str:
     return f"{number_format.count(number)} {what}{'' if number == 1 else 's'}"
 
 
-def _separates(name: str, finding: Finding, reference: float, how: str = "") -> str:
-    """One score's number, and whether it is better than guessing."""
-    sentence = f"{name}{how} separates retained from forgotten: {finding.metric or 'AUC'} {number_format.bare(finding)}"
+def _separates(name: str, finding: Finding, reference: float, qualifier: str = "") -> str:
+    """States a score's metric, and whether it is better than guessing."""
+    sentence = (
+        f"{name}{qualifier} separates retained from forgotten: {finding.metric or 'AUC'} {number_format.bare(finding)}"
+    )
     if math.isnan(finding.low) or math.isnan(finding.high):
         return f"{sentence}, without an interval."
     guessing = f"guessing ({number_format.number(reference, bare=True)})"

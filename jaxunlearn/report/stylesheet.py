@@ -1,7 +1,7 @@
-"""The look of report.html: one style sheet, written into the page, for phones, desktops, dark rooms and paper.
+"""The style sheet of report.html, embedded in the page, for phones, desktops, dark mode and print.
 
-Colours are variables, which `page` writes into the figures as well: ink, soft lines and paper follow the reader's
-setting, the colours of data stay. Print is black on white, whatever the screen shows.
+Colours are variables, which `page` also uses in figures: ink, soft lines and paper follow the reader's dark or light
+setting, colours of data are fixed. Print is always black on white.
 """
 
 CSS = """

@@ -1,1 +1,3 @@
-"""Protocols: one function per experiment; the only code that joins settings, rooms and the run folder."""
+"""Runs: the only code that combines settings, the other packages and the run folder. Called by `launch`."""
+
+__all__: list[str] = []  # internal

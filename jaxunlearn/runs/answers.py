@@ -1,6 +1,6 @@
-"""What recorded answers say of single rows, whether they are logits of classes or signals of next tokens.
+"""Correctness, log-odds and losses of single rows, from recorded logits or signals of next tokens.
 
-recorded [n, K] of the rows [n] of a data set -> how much of each row is right, its log-odds; of texts their losses
+recorded values [n, K] of the rows [n] of a data set -> correctness and log-odds of each row; losses of texts
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ from jaxunlearn import records
 from jaxunlearn.scores import signals, tokens
 
 
-def right(dataset: records.Dataset, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """How much of each row one model gets right: the class, or the share of a text's next tokens.
+def correctness(dataset: records.Dataset, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Computes the correctness of one model on each row: of the class, or the share of a text's next tokens.
 
     Args:
       dataset: of the rows.
@@ -18,28 +18,28 @@ def right(dataset: records.Dataset, values: np.ndarray, rows: np.ndarray) -> np.
       rows: [n] of the data set.
 
     Returns:
-      [n] bool, or [n] float32 in [0, 1] of texts.
+      [n] bool; for texts [n] float32 in [0, 1].
     """
     if not dataset.vocabulary:
         return np.asarray(values).argmax(-1) == np.asarray(dataset.labels)[rows]
-    found = tokens.unpacked(values, predicted(dataset, rows))
-    return np.asarray(found.right.sum(-1) / found.mask.sum(-1), np.float32)
+    recorded_signals = tokens.unpacked(values, prediction_mask(dataset, rows))
+    return np.asarray(recorded_signals.right.sum(-1) / recorded_signals.mask.sum(-1), np.float32)
 
 
 def log_odds(dataset: records.Dataset, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[n] float32 log-odds of the right class, or of a text: log(P / (1 - P)), P = e^-loss."""
+    """Computes [n] float32 log-odds of the true class, or of a text: log(P / (1 - P)), P = e^-loss."""
     if not dataset.vocabulary:
-        read = np.asarray(values, np.float32)
-        return np.asarray(signals.carlini_logit(read, np.asarray(dataset.labels)[rows]))
+        logits = np.asarray(values, np.float32)
+        return np.asarray(signals.carlini_logit(logits, np.asarray(dataset.labels)[rows]))
     return np.asarray(tokens.log_odds(losses(dataset, values, rows)), np.float32)
 
 
 def losses(dataset: records.Dataset, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """[n] float32 mean losses of texts over their next tokens, in nats."""
-    found = tokens.unpacked(values, predicted(dataset, rows))
-    return np.asarray(tokens.nll(found.logp, found.mask))
+    """Computes [n] float32 mean losses of texts over their next tokens, in nats."""
+    recorded_signals = tokens.unpacked(values, prediction_mask(dataset, rows))
+    return np.asarray(tokens.nll(recorded_signals.logp, recorded_signals.mask))
 
 
-def predicted(dataset: records.Dataset, rows: records.Array | slice = slice(None)) -> np.ndarray:
-    """[n, T - 1] bool, which predictions of the texts count: the token after is real and behind the prompt."""
+def prediction_mask(dataset: records.Dataset, rows: records.Array | slice = slice(None)) -> np.ndarray:
+    """Returns [n, T - 1] bool: which predictions of the texts count (the next token is real and not in the prompt)."""
     return records.next_tokens(dataset, rows)[:, :-1] >= 0

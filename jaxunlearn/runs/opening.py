@@ -1,4 +1,4 @@
-"""Opening a run folder for an experiment of several stages: lock, status, progress, tuned mapping."""
+"""Opens a run folder for an experiment of several stages: lock, status, progress, tuned mapping."""
 
 import contextlib
 import time
@@ -10,41 +10,46 @@ from jaxunlearn.runs import experiments, splits, tuning
 
 
 class OpenRun(NamedTuple):
-    """What every stage works with.
+    """An open run folder.
 
     Attributes:
-      run, reporter, experiment: as everywhere.
+      run: the run folder.
+      reporter: for messages and progress.
+      experiment: with the tuned mapping.
       plain: the settings as nested dicts.
       begun: `time.monotonic()` of the start.
     """
 
-    run: store.Run
+    run_folder: store.Run
     reporter: progress.Reporter
     experiment: experiments.Experiment
     plain: dict[str, Any]
-    begun: float
+    start_time: float
 
 
 @contextlib.contextmanager
 def open_experiment(
-    experiment: experiments.Experiment, chosen: settings.Settings, workdir: str, overwrite: tuple[str, ...],
+    experiment: experiments.Experiment, user_settings: settings.Settings, workdir: str, overwrite: tuple[str, ...],
     overrides: Mapping[str, Any],
 ) -> Iterator[OpenRun]:  # fmt: skip
     """Holds the run folder while the block runs, and records how it ends.
 
     Args:
-      experiment: checked; its settings may be narrower than what was chosen.
-      chosen: the settings as the user gave them, which run.json keeps.
+      experiment: checked; its settings may be narrower than those of the user.
+      user_settings: the settings of the user, which are stored in run.json.
       workdir: the run folder.
       overwrite: stages whose results are deleted first.
       overrides: settings of the command line.
 
     Raises:
-      StoreError: cannot be written, or another process works in it. ConfigError: unknown stage.
+      StoreError: the folder cannot be written, or another process uses it. ConfigError: unknown stage.
     """
-    plain = settings.to_dict(chosen)
-    with store.open_run(workdir, overwrite, analyses.owned_outputs()) as run, store.status(run, plain, overrides):
-        begun = time.monotonic()
-        reporter = progress.Reporter(run.log)
-        splits.tell(reporter, experiment)
-        yield OpenRun(run, reporter, tuning.obtain(experiment, reporter), plain, begun)
+    plain = settings.to_dict(user_settings)
+    with (
+        store.open_run(workdir, overwrite, analyses.owned_outputs()) as run_folder,
+        store.status(run_folder, plain, overrides),
+    ):
+        start_time = time.monotonic()
+        reporter = progress.Reporter(run_folder.log)
+        splits.report_notes(reporter, experiment)
+        yield OpenRun(run_folder, reporter, tuning.obtain(experiment, reporter), plain, start_time)

@@ -1,12 +1,12 @@
-"""Prompts that are to hide what a language model knows: text in front of a text, its own loss not counted.
+"""Prompts that try to hide what a language model has learned: tokens in front of a text, excluded from its loss.
 
 | kind | in front of every text |
 | --- | --- |
-| refusal | one sentence that refuses, in the data set's own tokenizer; of data sets from elsewhere a held-out text |
-| corrupted | the text itself, half of its tokens drawn anew |
+| refusal | a sentence that refuses, tokenized like the data set; a held-out text if the tokenizer is unknown |
+| corrupted | the text itself, half of its tokens replaced by random ones |
 
-The weights stay as they are. Source: "IAM", Table 7 (`main_data_parallel_adv.py`: refusal, negative_label); there the
-copy is corrupted by characters.
+The weights stay unchanged. Source: "IAM", Table 7 (`main_data_parallel_adv.py`: refusal, negative_label); the published
+code corrupts characters.
 """
 
 import jax
@@ -23,16 +23,12 @@ from jaxunlearn.settings import Settings
 
 KINDS = ("refusal", "corrupted")
 REFUSAL = "I cannot answer questions about this text. "
-LONGEST = 64  # of the refusal, in tokens
+LONGEST = 64  # tokens of the refusal
 CORRUPTED = 0.5
 
 
 def check(settings: Settings) -> None:
-    """Refuses audited roles `prompted:KIND` that are not there, or a network without positions for a prompt.
-
-    Raises:
-      ConfigError: see above.
-    """
+    """Raises a ConfigError for unknown roles `prompted:KIND`, or a network without positions for a prompt."""
     for name in settings.audit.unlearned:
         if not name.startswith(PROMPTED):
             continue
@@ -46,46 +42,46 @@ def check(settings: Settings) -> None:
 
 
 def task(experiment: experiments.Experiment, kind: str) -> population.Task:
-    """The experiment's task, answering for every text behind a prompt of a kind."""
+    """Returns the experiment's task with every text behind a prompt of a kind."""
     dataset, settings = experiment.dataset, experiment.settings
-    net = experiments.build_network(settings, dataset, experiment.mapping_policy.conv)
+    network = experiments.build_network(settings, dataset, experiment.mapping_policy.conv)
     evaluator = experiments.build_evaluator(settings, dataset, experiment.mapping_policy.conv)
     refusal = jnp.asarray(_refusal(settings, dataset))
 
     def predict(collections: population.task.Tree, inputs: jax.Array) -> jax.Array:
-        front = (
+        prompt = (
             jnp.broadcast_to(refusal, (len(inputs), len(refusal)))
             if kind == "refusal"
-            else _corrupted(inputs, dataset.vocabulary)
+            else _corrupt(inputs, dataset.vocabulary)
         )
-        shown = net.prepare(jnp.concatenate([front, inputs], 1), keys.root(0), False)
-        logits = jnp.asarray(evaluator.apply(collections, shown, train=False))
-        return tokens.recorded(logits[:, front.shape[1] :], inputs)
+        prompted_inputs = network.prepare(jnp.concatenate([prompt, inputs], 1), keys.root(0), False)
+        logits = jnp.asarray(evaluator.apply(collections, prompted_inputs, train=False))
+        return tokens.recorded(logits[:, prompt.shape[1] :], inputs)
 
     return experiment.task._replace(predict=predict)
 
 
 def _refusal(settings: Settings, dataset: Dataset) -> np.ndarray:
     """Returns the token ids of the sentence that refuses."""
-    if settings.data.name not in ("grammar", "texts"):  # a source whose tokenizer is not known
-        last = np.asarray(dataset.inputs)[-1]
-        return last[last >= 0][:LONGEST]
+    if settings.data.name not in ("grammar", "texts"):  # a source with an unknown tokenizer
+        held_out_text = np.asarray(dataset.inputs)[-1]
+        return held_out_text[held_out_text >= 0][:LONGEST]
     sentence = REFUSAL
     if settings.data.name == "grammar":
         sentence = "".join(character for character in REFUSAL if character in grammar.CHARACTERS)
     return tokenizing.encoded(tokenizing.of(settings.data), sentence, "the refusal")[:LONGEST]
 
 
-def _corrupted(inputs: jax.Array, vocabulary: int) -> jax.Array:
-    """Texts [B, T] repeated over their padding, half of their tokens drawn anew; the draw follows from the text."""
+def _corrupt(inputs: jax.Array, vocabulary: int) -> jax.Array:
+    """Returns texts [B, T] repeated over their padding, half of their tokens drawn anew from a key made of the text."""
     length = inputs.shape[1]
 
-    def one(text: jax.Array) -> jax.Array:
-        mark = jnp.sum(text.astype(jnp.uint32) * jnp.arange(1, length + 1, dtype=jnp.uint32))
-        key = keys.at(keys.stream(keys.root(0), "corrupted"), mark.astype(jnp.int32) & 0x7FFFFFFF)
-        own = text[jnp.arange(length) % jnp.maximum(jnp.sum(text >= 0), 1)]
-        drawn = jax.random.randint(keys.stream(key, "tokens"), (length,), 0, vocabulary)
+    def corrupted(text: jax.Array) -> jax.Array:
+        checksum = jnp.sum(text.astype(jnp.uint32) * jnp.arange(1, length + 1, dtype=jnp.uint32))
+        key = keys.at(keys.stream(keys.root(0), "corrupted"), checksum.astype(jnp.int32) & 0x7FFFFFFF)
+        repeated = text[jnp.arange(length) % jnp.maximum(jnp.sum(text >= 0), 1)]
+        random_tokens = jax.random.randint(keys.stream(key, "tokens"), (length,), 0, vocabulary)
         is_drawn = jax.random.bernoulli(keys.stream(key, "where"), CORRUPTED, (length,))
-        return jnp.where(is_drawn, drawn, own)
+        return jnp.where(is_drawn, random_tokens, repeated)
 
-    return jax.vmap(one)(inputs)
+    return jax.vmap(corrupted)(inputs)

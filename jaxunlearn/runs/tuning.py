@@ -1,9 +1,9 @@
-"""The tuner: times the candidate mappings on this machine and remembers the fastest.
+"""The tuner: times the candidate mappings on this machine and caches the fastest.
 
-    engine.tune=True -> remembered for (device, jax, network, shapes, batch)? else ~20 steps of each candidate
+    engine.tune=True -> cached for (device, jax, network, shapes, batch)? else ~20 steps of each candidate
 
-Candidates that fail (memory, compiler) are skipped with a line. Mappings change speed and rounding, nothing else;
-without `engine.tune` the platform's default is used, so that a rerun never depends on what a cache holds.
+Candidates that fail (memory, compiler) are skipped with a message. Mappings change speed and rounding only; without
+`engine.tune` the platform's default is used, so that results never depend on a cache.
 """
 
 import time
@@ -22,7 +22,7 @@ MEMBERS = 16
 
 
 def candidates(platform: str, has_convolutions: bool) -> list[experiments.MappingPolicy]:
-    """What is worth timing on a platform; the first is its default for mid-sized networks."""
+    """Returns the policies worth timing on a platform; the first is its default for mid-sized networks."""
     if platform == "cpu":
         forms = [("map", 1, "cpu"), ("map", 1, "im2col"), ("map", 4, "im2col"), ("vmap", 1, "im2col")]
     else:
@@ -38,15 +38,15 @@ def candidates(platform: str, has_convolutions: bool) -> list[experiments.Mappin
     return [experiments.MappingPolicy(mapping, group, conv, 0) for mapping, group, conv in forms]
 
 
-def tuned(experiment: experiments.Experiment, say: Callable[[str], None]) -> experiments.Experiment:
-    """The experiment with the fastest policy for its task: remembered, or timed now."""
+def tune_policy(experiment: experiments.Experiment, say: Callable[[str], None]) -> experiments.Experiment:
+    """Returns the experiment with the fastest policy for its task: from the cache, or timed now."""
     key = _key(experiment)
-    found = tuning.recall(key)
-    if found is not None:
+    remembered = tuning.recall(key)
+    if remembered is not None:
         best = experiments.MappingPolicy(
-            found["mapping"], found["group"], found["conv"], experiment.mapping_policy.devices
+            remembered["mapping"], remembered["group"], remembered["conv"], experiment.mapping_policy.devices
         )
-        say(f"tuning remembered: {describe(best)}, {progress.rate(found['rate'])} model-steps/s")
+        say(f"tuning remembered: {describe(best)}, {progress.rate(remembered['rate'])} model-steps/s")
         return experiments.with_policy(experiment, best)
     platform = jax.local_devices()[0].platform
     rates: dict[experiments.MappingPolicy, float] = {}
@@ -66,13 +66,13 @@ def tuned(experiment: experiments.Experiment, say: Callable[[str], None]) -> exp
 
 
 def measure_mappings(experiment: experiments.Experiment) -> float:
-    """Model-steps per second of up to 16 members over 20 steps, after one warm-up call."""
+    """Measures model-steps per second of up to 16 members over 20 steps, after one warm-up call."""
     settings = experiment.settings
     members = min(MEMBERS, settings.shadows.count)
     rows = min(STEPS * settings.train.batch, experiment.dataset.num_train)
-    member = np.zeros((members, len(experiment.dataset.labels)), bool)
-    member[:, :rows] = True
-    stream = population.from_membership(member)
+    membership = np.zeros((members, len(experiment.dataset.labels)), bool)
+    membership[:, :rows] = True
+    stream = population.from_membership(membership)
     ones = np.ones(members, np.float32)
     job = population.Job(
         task=experiment.task,
@@ -86,16 +86,16 @@ def measure_mappings(experiment: experiments.Experiment) -> float:
     member_mapping = experiments.member_mapping(experiment, members)
     data = experiments.device_dataset(experiment)
     program = training.compile_epoch(job, data, member_mapping)
-    seconds, last = [], time.monotonic()
+    seconds, previous_time = [], time.monotonic()
     for _ in population.train(job, data, 4, member_mapping, program=program):
-        now = time.monotonic()
-        seconds.append(now - last)
-        last = now
+        current_time = time.monotonic()
+        seconds.append(current_time - previous_time)
+        previous_time = current_time
     return members * job.steps / float(np.median(seconds[1:]))
 
 
 def describe(policy: experiments.MappingPolicy) -> str:
-    """`map in groups of 8, conv unrolled`."""
+    """Describes a policy: `map in groups of 8, conv unrolled`."""
     group = f" in groups of {policy.group}" if policy.group > 1 else ""
     return f"{policy.mapping}{group}, conv {policy.conv}"
 
@@ -114,7 +114,7 @@ def _key(experiment: experiments.Experiment) -> str:
 
 
 def obtain(experiment: experiments.Experiment, reporter: progress.Reporter) -> experiments.Experiment:
-    """The experiment as the settings ask for it: tuned, unless mapping and form are fixed by hand."""
+    """Returns the experiment with the requested policy: tuned, unless mapping and form are set explicitly."""
     engine = experiment.settings.engine
     is_fixed = engine.mapping != "auto" or engine.conv != "auto" or engine.group
-    return tuned(experiment, reporter.say) if engine.tune and not is_fixed else experiment
+    return tune_policy(experiment, reporter.say) if engine.tune and not is_fixed else experiment

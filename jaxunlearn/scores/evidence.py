@@ -1,4 +1,4 @@
-"""What evidence must look like, checked before anything is computed, and the published names of its arrays."""
+"""The fields of evidence: their axes, dtypes and published names, and checks before anything is computed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -39,13 +39,13 @@ FIELDS: dict[str, ArrayField] = {
 
 
 def from_arrays(values: Mapping[str, np.ndarray]) -> Evidence:
-    """Evidence from arrays by our names, as `arrays.read` returns them with FIELDS; further ones are left out.
+    """Builds Evidence from arrays by the names of FIELDS, as `arrays.read` returns them; other arrays are ignored.
 
     Raises:
-      DataError: one kind of sample only in `forgotten`, or a reference model that is no use.
+      DataError: only one kind of sample in `forgotten`, or a sample that all or none of the reference models hold.
     """
-    known: dict[str, Any] = {name: values.get(name) for name in FIELDS}
-    evidence = Evidence(**known)
+    fields: dict[str, Any] = {name: values.get(name) for name in FIELDS}
+    evidence = Evidence(**fields)
     _check_content(evidence)
     return evidence
 
@@ -55,10 +55,17 @@ def check(evidence: Evidence) -> tuple[Evidence, dict[str, int]]:
 
     Raises:
       ShapeError: arrays that do not fit together. DataError: labels out of range, NaN or infinite logits (with their
-      indices), probabilities instead of logits, arrays without their companion, one class only in `forgotten`.
+      indices), probabilities instead of logits, arrays without their companion, only one kind in `forgotten`.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import scores
+      >>> evidence, sizes = scores.check(scores.Evidence(np.array([[3.0, 1.0]]), np.array([0])))
+      >>> sizes["N"], sizes["C"]
+      (1, 2)
     """
-    there = {name: getattr(evidence, name) for name in FIELDS if getattr(evidence, name) is not None}
-    values, sizes = arrays.check(there, FIELDS)
+    supplied = {name: getattr(evidence, name) for name in FIELDS if getattr(evidence, name) is not None}
+    values, sizes = arrays.check(supplied, FIELDS)
     return from_arrays(values), sizes
 
 
@@ -76,10 +83,10 @@ def _check_content(evidence: Evidence) -> None:
 
 
 def _check_reference(member: np.ndarray) -> None:
-    alone = np.flatnonzero(member.all(0) | ~member.any(0))
-    if len(alone):
+    one_sided = np.flatnonzero(member.all(0) | ~member.any(0))
+    if len(one_sided):
         raise errors.DataError(
-            f"reference_member: sample {int(alone[0])} is in the training set of all or of no reference model "
-            f"({len(alone)} such sample(s)); standard LiRA needs models with and models without every sample. Give "
+            f"reference_member: sample {int(one_sided[0])} is in the training set of all or of no reference model "
+            f"({len(one_sided)} such sample(s)); standard LiRA needs models with and models without every sample. Give "
             "more reference models."
         )

@@ -1,4 +1,4 @@
-"""What scores depend on beside the logits: published constants per data set, and the choices of one audit."""
+"""Options of scores: published constants per data set, and the settings of one audit."""
 
 from typing import NamedTuple
 
@@ -46,7 +46,7 @@ DEFAULT = _PICTURES
 
 
 class Options(NamedTuple):
-    """The choices of one audit; every field is static.
+    """Options of the scores of one audit; every field is static.
 
     Attributes:
       constants: of the data set, or the user's own.
@@ -56,7 +56,7 @@ class Options(NamedTuple):
       compat: corrected or faithful; `forget_type`: set_random or class, which faithful LiRA-Off distinguishes.
       dataset: the data set's name (faithful IAM-Off has stale constants for purchase and texas).
       seed: of `random` and of UnLeak's classifier.
-      tokens: choices of the scores of texts.
+      tokens: options of the scores of texts.
     """
 
     constants: Constants = DEFAULT
@@ -74,12 +74,25 @@ class Options(NamedTuple):
 
 
 def published(dataset: str) -> Constants:
-    """The constants of a data set; those of CIFAR-10 for one that has none of its own."""
+    """Returns the published constants of a data set; those of CIFAR-10 if it has none.
+
+    Example:
+      >>> from jaxunlearn import scores
+      >>> scores.published("cifar100").offline_a
+      0.6
+    """
     return PUBLISHED.get(dataset, DEFAULT)
 
 
 def check(options: Options) -> None:
-    """Raises a ConfigError for a choice that does not exist or lies out of range."""
+    """Raises a ConfigError for an unknown name or a number out of range.
+
+    Example:
+      >>> from jaxunlearn import scores
+      >>> scores.check_options(scores.Options(family="gumble"))
+      Traceback (most recent call last):
+      jaxunlearn.errors.ConfigError: unknown IAM family 'gumble'. Did you mean 'gumbel'...
+    """
     checks.choice("IAM family", options.family, iam.FAMILIES)
     checks.choice("IAM std", options.std, iam.STDS)
     checks.choice("LiRA variance", options.variance, lira.VARIANCES)
@@ -96,5 +109,5 @@ def check(options: Options) -> None:
 
 
 def is_stale(options: Options) -> bool:
-    """Whether the published code normalises IAM-Off with the limits of other constants: purchase and texas."""
+    """Returns whether the published code normalises IAM-Off with limits of other constants (purchase, texas)."""
     return options.compat == "faithful" and options.dataset.startswith(("purchase", "texas"))

@@ -22,7 +22,7 @@ import scipy.special
 from jaxunlearn import errors
 from jaxunlearn.records import Array
 
-# The published carlini logit adds the smallest float32 subnormal (1.4e-45) to both probabilities, which bounds it so.
+# The published carlini logit adds the smallest float32 subnormal (1.4e-45) to both probabilities, hence this bound.
 CARLINI_LIMIT = 103.27893
 # Soft-margin signals subtract this from the true class (RMIA, appendix on signals).
 MARGIN = 0.6
@@ -35,7 +35,7 @@ SURE, VANISHED = 16.0, 700.0
 
 @jax.jit
 def log_odds(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Unclipped log-odds of the true class, z_y - logsumexp over the other classes; higher = more like a member.
+    """Computes the unclipped log-odds of the true class, z_y - logsumexp over the others; higher = member.
 
     Args:
       logits: [..., N, C] float, C >= 2.
@@ -43,37 +43,43 @@ def log_odds(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Returns:
       [..., N] float32, finite for finite logits.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn.scores import signals
+      >>> signals.log_odds(jnp.array([[3.0, 1.0]]), jnp.array([0])).tolist()
+      [2.0]
     """
     logits = logits.astype(jnp.float32)
     hot = _hot(logits, labels)
     # The maximum over the OTHER classes keeps their sum exact where the true class towers above them.
-    others = jnp.where(hot, -jnp.inf, logits)
-    top = jnp.max(others, -1)
-    return true_logit(logits, labels) - top - jnp.log(jnp.sum(jnp.exp(others - top[..., None]), -1))
+    other_logits = jnp.where(hot, -jnp.inf, logits)
+    top = jnp.max(other_logits, -1)
+    return true_logit(logits, labels) - top - jnp.log(jnp.sum(jnp.exp(other_logits - top[..., None]), -1))
 
 
 @jax.jit
 def true_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Raw logit of the true class (the signal of EMIA); higher = more like a member."""
+    """Returns the raw logit of the true class (the signal of EMIA); higher = member."""
     index = jnp.broadcast_to(labels[..., None], (*logits.shape[:-1], 1))
     return jnp.take_along_axis(logits.astype(jnp.float32), index, -1)[..., 0]
 
 
 @jax.jit
 def confidence(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax probability of the true class, in [0, 1]; higher = more like a member."""
+    """Computes the softmax probability of the true class, in [0, 1]; higher = member."""
     return log_odds_confidence(log_odds(logits, labels))
 
 
 @jax.jit
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross entropy of the true class, >= 0, finite for any finite logits; LOWER = more like a member."""
+    """Computes the cross entropy of the true class, >= 0, finite for any finite logits; LOWER = member."""
     return log_odds_cross_entropy(log_odds(logits, labels))
 
 
 @jax.jit
 def carlini_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Log-odds of the true class clipped to +-103.279; higher = more like a member.
+    """Computes the log-odds of the true class clipped to +-103.279; higher = member.
 
     The clip is the bound of the published form, log(p + 1e-45) - log(1 - p + 1e-45), which XLA would flush to -inf.
     Source: Carlini et al., Membership Inference Attacks From First Principles, section IV; IAM, `carlini_logit`.
@@ -82,20 +88,20 @@ def carlini_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def log_odds_confidence(odds: Array) -> jax.Array:
-    """Confidence from log-odds."""
+    """Returns the confidence from log-odds."""
     return jax.nn.sigmoid(odds)
 
 
 def log_odds_cross_entropy(odds: Array) -> jax.Array:
-    """Cross entropy from log-odds."""
+    """Returns the cross entropy from log-odds."""
     return jax.nn.softplus(-odds)
 
 
 def strict_confidence(odds: Array) -> np.ndarray:
-    """Confidence from log-odds in float64, strictly rising however sure the model is: it ranks as the log-odds do.
+    """Computes the confidence from log-odds in float64, strictly increasing, so that it ranks as the log-odds do.
 
-    Within 1.2e-7 of the sigmoid. Where float32 would round to 1 (log-odds above 16), 1 - p falls as 1 / c from there on
-    instead of exp(-c), and likewise p below -700: in float64, too, the sigmoid would be the same for all such samples.
+    It is within 1.2e-7 of the sigmoid. Where float32 would round to 1 (log-odds above 16), 1 - p falls as 1 / c instead
+    of exp(-c), and so does p below -700: there the sigmoid is the same for all samples even in float64.
     """
     c = np.asarray(odds, np.float64)
     size = np.abs(c)
@@ -105,20 +111,20 @@ def strict_confidence(odds: Array) -> np.ndarray:
 
 
 def strict_cross_entropy(odds: Array) -> np.ndarray:
-    """Cross entropy from log-odds in float64, strictly falling: above log-odds of 700 as 1 / c instead of exp(-c)."""
+    """Computes the cross entropy from log-odds in float64, strictly decreasing: above 700 as 1 / c, not exp(-c)."""
     c = np.asarray(odds, np.float64)
     return np.logaddexp(0.0, -np.minimum(c, VANISHED)) * np.minimum(1.0, VANISHED / np.maximum(c, VANISHED))
 
 
 def log_odds_carlini(odds: Array) -> jax.Array:
-    """Clipped log-odds."""
+    """Returns the clipped log-odds."""
     return jnp.clip(odds, -CARLINI_LIMIT, CARLINI_LIMIT)
 
 
 def log_log(odds: Array, e1: Array | float, e2: Array | float) -> jax.Array:
-    """Log-log signal L(p) = -log(e1 - log(e2 + p)) of the confidence p, from log-odds; higher = more like a member.
+    """Computes the log-log signal L(p) = -log(e1 - log(e2 + p)) of the confidence p, from log-odds; higher = member.
 
-    Near p = 1 its slope is about 1 / e1, so 1 - p is taken from the log-odds and not by subtraction: the published
+    Near p = 1 its slope is about 1 / e1, so 1 - p is computed from the log-odds, not by subtraction: the published
     float32 form is off by up to 1e-5 (normalised) there.
 
     Args:
@@ -135,12 +141,12 @@ def log_log(odds: Array, e1: Array | float, e2: Array | float) -> jax.Array:
 
 
 def log_log_limits(e1: Array | float, e2: Array | float) -> tuple[jax.Array, jax.Array]:
-    """The log-log signal at p = 0 and at p = 1."""
+    """Returns the log-log signal at p = 0 and at p = 1."""
     return -jnp.log(e1 - jnp.log(jnp.float32(e2))), -jnp.log(e1 - jnp.log1p(jnp.float32(e2)))
 
 
 def log_log_normalised(odds: Array, e1: Array | float, e2: Array | float) -> jax.Array:
-    """Log-log signal scaled to [0, 1] by its values at p = 0 and p = 1."""
+    """Computes the log-log signal scaled to [0, 1] by its values at p = 0 and p = 1."""
     low, high = log_log_limits(e1, e2)
     return (log_log(odds, e1, e2) - low) / (high - low)
 
@@ -156,13 +162,13 @@ def check_log_log(e1: float, e2: float) -> None:
 
 @jax.jit
 def softmax(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """RMIA signal: confidence of logits / temperature, in [0, 1]."""
+    """Computes the RMIA signal "softmax": the confidence of logits / temperature, in [0, 1]."""
     return log_odds_confidence(log_odds(logits.astype(jnp.float32) / temperature, labels))
 
 
 @jax.jit
 def taylor(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """RMIA signal: softmax with exp replaced by a polynomial of degree 3, in [0, 1]; the temperature is not used.
+    """Computes the RMIA signal "taylor", a softmax with exp replaced by a cubic, in [0, 1]; ignores the temperature.
 
     Differs from the published code where a logit lies below -1 (see `_positive_taylor`); `published_taylor` does not.
     """
@@ -172,10 +178,10 @@ def taylor(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float 
 
 @jax.jit
 def published_taylor(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """`taylor` with the published polynomial.
+    """Computes `taylor` with the published polynomial.
 
-    Not a probability: the polynomial is negative below -1.596, so values outside [0, 1] occur for ordinary logits, and
-    where the true class falls far enough the sample scores as a member.
+    It is not a probability: the polynomial is negative below -1.596, so values outside [0, 1] occur for ordinary
+    logits, and where the true logit is low enough the sample scores as a member.
     """
     del temperature
     logits = logits.astype(jnp.float32)
@@ -184,15 +190,16 @@ def published_taylor(logits: jax.Array, labels: jax.Array, temperature: jax.Arra
 
 @jax.jit
 def soft_margin(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """RMIA signal: softmax with a margin of 0.6 taken off the true class, in [0, 1]; never overflows."""
+    """Computes the RMIA signal "soft_margin", a softmax with a margin of 0.6 off the true class; never overflows."""
     return log_odds_confidence(log_odds(logits.astype(jnp.float32) / temperature, labels) - MARGIN)
 
 
 @jax.jit
 def taylor_soft_margin(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """RMIA signal used everywhere ("tsm"): `taylor` of logits / temperature, a margin of 0.6 taken off the true class.
+    """Computes the RMIA signal "tsm", the default: `taylor` of logits / temperature with a margin of 0.6.
 
-    Differs from the published code where a logit lies below -1; `published_taylor_soft_margin` does not.
+    The margin is subtracted from the true class. Differs from the published code where a logit lies below -1;
+    `published_taylor_soft_margin` does not.
     """
     return _taylor_share(logits.astype(jnp.float32) / temperature, labels, MARGIN)
 
@@ -201,19 +208,19 @@ def taylor_soft_margin(logits: jax.Array, labels: jax.Array, temperature: jax.Ar
 def published_taylor_soft_margin(
     logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0
 ) -> jax.Array:
-    """`taylor_soft_margin` with the published polynomial; not a probability (see `published_taylor`).
+    """Computes `taylor_soft_margin` with the published polynomial; no probability (see `published_taylor`).
 
-    The sum runs over the other classes, so that nothing cancels.
+    The sum runs over the other classes, which avoids cancellation.
     """
     scaled = logits.astype(jnp.float32) / temperature
-    own = _taylor(true_logit(scaled, labels) - MARGIN)
-    others = jnp.sum(jnp.where(_hot(scaled, labels), 0.0, _taylor(scaled)), -1)
-    return _ratio(own, own + others)
+    true_value = _taylor(true_logit(scaled, labels) - MARGIN)
+    other_sum = jnp.sum(jnp.where(_hot(scaled, labels), 0.0, _taylor(scaled)), -1)
+    return _ratio(true_value, true_value + other_sum)
 
 
 @jax.jit
 def log_logit_scaling(logits: jax.Array, labels: jax.Array, temperature: jax.Array | float = 1.0) -> jax.Array:
-    """RMIA signal "log-logit-scaling": the carlini logit; the temperature is not used."""
+    """Computes the RMIA signal "log-logit-scaling", the carlini logit; ignores the temperature."""
     del temperature
     return carlini_logit(logits, labels)
 
@@ -241,22 +248,22 @@ def _taylor(u: jax.Array) -> jax.Array:
 
 
 def _positive_taylor(u: jax.Array) -> jax.Array:
-    """The Taylor polynomial of exp down to -1; below, a falling tail of the same value and slope there.
+    """Computes the Taylor polynomial of exp down to -1; below, a decreasing tail of the same value and slope.
 
-    The polynomial itself turns negative at -1.596 and falls as u^3, so that a class that is ruled out weighs as much
-    as one that is certain. The tail (1 / 3) / polynomial(1.5 (-1 - u)) stays positive and goes to 0.
+    The polynomial itself turns negative at -1.596 and falls as u^3, so that an impossible class would weigh as much as
+    a certain one. The tail (1 / 3) / polynomial(1.5 (-1 - u)) stays positive and goes to 0.
     """
     tail = (1.0 / 3.0) / _taylor(1.5 * (-1.0 - jnp.minimum(u, -1.0)))
     return jnp.where(u > -1.0, _taylor(jnp.maximum(u, -1.0)), tail)
 
 
 def _taylor_share(scaled: jax.Array, labels: jax.Array, margin: float) -> jax.Array:
-    """[..., N] share of the true class in the sum of `_positive_taylor` over classes, in [0, 1]."""
+    """Computes the true class's share [..., N] of the sum of `_positive_taylor` over classes, in [0, 1]."""
     # u^3 overflows beyond 1e12. Far out the polynomial is homogeneous: a smaller row has the same shares.
     largest = jnp.max(jnp.abs(scaled), -1, keepdims=True)
     scaled = scaled / jnp.maximum(largest / LARGEST, 1.0)
-    own = _positive_taylor(true_logit(scaled, labels) - margin)
-    return own / (own + jnp.sum(jnp.where(_hot(scaled, labels), 0.0, _positive_taylor(scaled)), -1))
+    true_value = _positive_taylor(true_logit(scaled, labels) - margin)
+    return true_value / (true_value + jnp.sum(jnp.where(_hot(scaled, labels), 0.0, _positive_taylor(scaled)), -1))
 
 
 @partial(jax.jit, inline=True)

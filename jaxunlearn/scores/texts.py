@@ -1,6 +1,6 @@
-"""Scores of texts under language models, from arrays: what `scores.run` is for logits of classifiers.
+"""Scores of texts under language models, from arrays: the counterpart of `scores.run` for logits of classifiers.
 
-arrays by the names of tokens.FIELDS -> tokens.from_arrays (checks, one pass) -> measured -> any `lm_*` of SCORES
+arrays by the names of tokens.FIELDS -> tokens.from_arrays (checks, one pass) -> AuditSignals -> any `lm_*` of SCORES
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from jaxunlearn.scores.audit_signals import AuditSignals, Signals
 from jaxunlearn.scores.options import Options
 from jaxunlearn.scores.tokens import entries
 
-# Which number of a text a name of tokens.FIELDS becomes.
+# Names of tokens.FIELDS -> fields of TextSignals and of AuditSignals that are computed from them.
 _STATISTICS = {
     "token_logp_target": "min_k", "token_logp_pac": "pac_augmented", "texts": "deflated", "nll_lower": "nll_lower",
     "nll_recall": "nll_recall", "nll_recall_member": "nll_recall_member", "nll_neighbours": "nll_neighbours",
@@ -31,7 +31,7 @@ _MODELS = {
 
 
 def signals_of(nll: Array | None) -> Any:
-    """Losses [..., N] as Signals: their log-odds for verdicts and LiRA, minus the loss itself in place of the logit."""
+    """Returns losses [..., N] as Signals: with log-odds for verdicts and LiRA, and minus the loss as the logit."""
     if nll is None:
         return None
     nll = jnp.asarray(nll)
@@ -39,8 +39,8 @@ def signals_of(nll: Array | None) -> Any:
     return Signals(-nll, tokens.log_odds(nll), probability, probability)
 
 
-def measured_of(evidence: tokens.TokenEvidence) -> AuditSignals:
-    """What scores and verdicts read, as of logits; IN stands for the original, OUT models for the shadows."""
+def audit_signals_of(evidence: tokens.TokenEvidence) -> AuditSignals:
+    """Returns the losses of texts as AuditSignals; IN stands for the original, OUT models for the shadows."""
     answers = jax.tree.map(np.asarray, {
         "unlearned": signals_of(evidence.target), "original": signals_of(evidence.fit),
         "shadows": signals_of(evidence.ref), "population_unlearned": signals_of(evidence.pop_target),
@@ -50,21 +50,21 @@ def measured_of(evidence: tokens.TokenEvidence) -> AuditSignals:
 
 
 def available(audit_signals: Any) -> dict[str, bool]:
-    """Which names of tokens.FIELDS stand behind AuditSignals, or a case of one."""
-    there = {name: getattr(audit_signals, model) is not None for name, model in _MODELS.items()}
+    """Returns name of tokens.FIELDS -> whether AuditSignals, or one selected model of it, hold it."""
+    flags = {name: getattr(audit_signals, model) is not None for name, model in _MODELS.items()}
     for name, statistic in _STATISTICS.items():
-        there[name] = audit_signals.texts is not None and getattr(audit_signals.texts, statistic) is not None
-    return there
+        flags[name] = audit_signals.texts is not None and getattr(audit_signals.texts, statistic) is not None
+    return flags
 
 
 def run(
-    wanted: Iterable[str], values: Mapping[str, np.ndarray], options: Options = scores.DEFAULT_OPTIONS
+    names: Iterable[str], values: Mapping[str, np.ndarray], options: Options = scores.DEFAULT_OPTIONS
 ) -> scores.Result:
-    """Scores of texts from arrays.
+    """Computes scores of texts from arrays.
 
     Args:
-      wanted: names of SCORES that read tokens, or `all`.
-      values: arrays by the names of tokens.FIELDS, or published ones.
+      names: scores of SCORES that read tokens, or `all`.
+      values: arrays by the names of tokens.FIELDS, or published names.
       options: see `options.Options`; its `tokens` are those of texts.
 
     Raises:
@@ -72,15 +72,16 @@ def run(
 
     Example:
       >>> import numpy as np
+      >>> from jaxunlearn.scores import texts
       >>> logp = np.log(np.array([[0.9, 0.8, 0.5], [0.2, 0.4, 1.0]], np.float32))
-      >>> found = run(["lm_loss"], {"token_logp_target": logp, "mask": np.array([[1, 1, 1], [1, 1, 0]])})
-      >>> found.scores["lm_loss"].values.astype(float).round(2).tolist()
+      >>> result = texts.run(["lm_loss"], {"token_logp_target": logp, "mask": np.array([[1, 1, 1], [1, 1, 0]])})
+      >>> result.scores["lm_loss"].values.astype(float).round(2).tolist()
       [-0.34, -1.26]
     """
-    names = scores.names_of(wanted, scores.TOKENS)
+    names = scores.names_of(names, scores.TOKENS)
     scores.check_options(options)
-    read = arrays.read(values, tokens.FIELDS, tokens.EXPECTED)
-    audit_signals = measured_of(tokens.from_arrays(read, options.tokens))
+    inputs = arrays.read(values, tokens.FIELDS, tokens.EXPECTED)
+    audit_signals = audit_signals_of(tokens.from_arrays(inputs, options.tokens))
     skipped = scores.skipped_for(names, available(audit_signals), kind=scores.TOKENS)
     computed = {name: scores.compute(name, audit_signals, options) for name in names if name not in skipped}
     return scores.Result(computed, skipped)
@@ -88,7 +89,7 @@ def run(
 
 @partial(jax.jit, static_argnames=("options",))
 def score_arrays(values: Mapping[str, jax.Array], options: Options = scores.DEFAULT_OPTIONS) -> dict[str, jax.Array]:
-    """Computes every score of texts whose arrays are there, in ONE program; arrays are not checked.
+    """Computes every score of texts whose arrays are given, in ONE program; the arrays are not checked.
 
     Args:
       values: `token_logp_target`, `mask` [N, T]; `entropy` and the other moments; losses `nll_fit` [N], `nll_ref`
@@ -107,12 +108,12 @@ def score_arrays(values: Mapping[str, jax.Array], options: Options = scores.DEFA
     answers = {model: signals_of(values.get(name)) for name, model in _MODELS.items()}
     labels: Any = jnp.zeros(nll.shape, jnp.int32)
     audit_signals: Any = AuditSignals(labels, signals_of(nll), texts=statistics, **answers)
-    there = available(audit_signals)
-    traced: dict[str, Any] = {
+    flags = available(audit_signals)
+    entry_of: dict[str, Any] = {
         name: score.entry for name, score in scores.SCORES.items() if score.kinds == (scores.TOKENS,)
     }
-    traced["lm_iam"] = entries.iam_traced
+    entry_of["lm_iam"] = entries.iam_traced
     names = [name for name in scores.names_of(("all",), scores.TOKENS) if not scores.find(name).on_host(options)]
     return {
-        name: traced[name](audit_signals, options) for name in (*names, "lm_iam") if not scores.missing(name, there)
+        name: entry_of[name](audit_signals, options) for name in (*names, "lm_iam") if not scores.missing(name, flags)
     }

@@ -1,9 +1,9 @@
 """Settings: the one source of names, types, defaults, ranges and help texts.
 
-    fields       what a setting is
+    fields       the fields of dataclasses that declare settings
     training, unlearning, analyses, attacks    the groups of settings
-    recipes      published ones that experiments share
-    renamed      names of earlier versions
+    recipes      published recipes that experiments share
+    renamed      former names of settings
     resolution   a config -> checked, frozen `Settings`
 
 Other rooms import from here; a new setting is one line in its group.
@@ -13,7 +13,7 @@ from jaxunlearn.settings.analyses import AuditSettings, CompatSettings, EpsilonS
 from jaxunlearn.settings.attacks import ExtractSettings, LeaksSettings, ReminisceSettings
 from jaxunlearn.settings.fields import CLASS_KINDS, MAX_EPOCHS, MAX_LEVELS
 from jaxunlearn.settings.recipes import RECIPES
-from jaxunlearn.settings.renamed import RENAMED, renamed
+from jaxunlearn.settings.renamed import RENAMED, current_name
 from jaxunlearn.settings.resolution import (
     Settings,
     cache_folder,
@@ -37,10 +37,37 @@ from jaxunlearn.settings.training import (
 from jaxunlearn.settings.unlearning import ConformalSettings, SweepSettings, UnlearnSettings
 
 __all__ = [
-    "CLASS_KINDS", "MAX_EPOCHS", "MAX_LEVELS", "RECIPES", "RENAMED", "AuditSettings", "CompatSettings",
+    "AuditSettings",
+    "CLASS_KINDS",
+    "CompatSettings",
     "ConformalSettings",
-    "DataSettings", "EngineSettings", "EpsilonSettings", "EvaluateSettings", "ExtractSettings", "ForgetSettings",
-    "LeaksSettings", "ModelSettings", "ReminisceSettings", "Settings", "ShadowSettings", "SplitSettings",
-    "StudySettings", "SweepSettings", "TargetSettings", "TrainSettings", "UnlearnSettings", "cache_folder", "defaults",
-    "field_names", "renamed", "resolve", "to_dict", "unknown_setting", "variant",
-]  # fmt: skip
+    "DataSettings",
+    "EngineSettings",
+    "EpsilonSettings",
+    "EvaluateSettings",
+    "ExtractSettings",
+    "ForgetSettings",
+    "LeaksSettings",
+    "MAX_EPOCHS",
+    "MAX_LEVELS",
+    "ModelSettings",
+    "RECIPES",
+    "RENAMED",
+    "ReminisceSettings",
+    "Settings",
+    "ShadowSettings",
+    "SplitSettings",
+    "StudySettings",
+    "SweepSettings",
+    "TargetSettings",
+    "TrainSettings",
+    "UnlearnSettings",
+    "cache_folder",
+    "current_name",
+    "defaults",
+    "field_names",
+    "resolve",
+    "to_dict",
+    "unknown_setting",
+    "variant",
+]

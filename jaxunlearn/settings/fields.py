@@ -1,9 +1,9 @@
-"""What a setting is: default, help text, range or choices, as a field of a frozen dataclass."""
+"""Declares settings: default, help text, range or choices, as fields of a frozen dataclass."""
 
 import dataclasses
 from typing import Any
 
-# Far above what anybody needs: a slip of the keyboard is refused instead of running for years.
+# Far above realistic values: typing errors are refused instead of running for years.
 MAX_MODELS, MAX_EPOCHS, MAX_WIDTH, MAX_LEVELS, MAX_RESAMPLES = 100_000, 100_000, 65_536, 10_000, 100_000
 MAX_LENGTH = 1 << 20
 
@@ -12,15 +12,24 @@ def field(
     default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = (),
     of_runs: bool = False,
 ) -> Any:  # fmt: skip
-    """Declares a setting: its default, help, range or choices, and whether it says nothing about a user's arrays."""
+    """Declares a setting.
+
+    Args:
+      default: its value unless set.
+      help: a short phrase for --help and --print_config.
+      low: smallest value allowed (of each item of a tuple); None = unbounded.
+      high: largest value allowed; None = unbounded.
+      choices: the values allowed; empty = any.
+      of_runs: whether it only applies to run folders, not to user-given arrays.
+    """
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "of_runs": of_runs}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def section(cls: type) -> Any:
-    """A group within a group."""
+    """Declares a group of settings within a group."""
     return dataclasses.field(default_factory=cls)
 
 
-# Kinds of forget sets that are (parts of) whole classes.
+# Kinds of forget sets that consist of whole classes or of parts of one class.
 CLASS_KINDS = ("one_class", "class_percentage", "classes")

@@ -1,10 +1,10 @@
-"""Published recipes that several experiments share: dotted names of settings to values."""
+"""Published recipes that several experiments share: dotted setting names -> values."""
 
 from typing import Any
 
-# Sizes and counts are the experiments' own.
+# Sizes and counts are set by each experiment.
 RECIPES: dict[str, dict[str, Any]] = {
-    # Every smoke variant: as many ScoreUI trainings as it has shadows to start from.
+    # Every smoke variant: no more ScoreUI trainings than shadow models to start from.
     "smoke": {"targets.snapshots": 2, "targets.breaks": 4},
     # IAM, section on training: every image model; one original for all forget sets, as published.
     "iam_vision": {
@@ -17,8 +17,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "train.schedule_epochs": 200,
         "train.batch": 128,
     },
-    # Conformal unlearning: original model of every data set. Nothing there needs shadow models, which keep the fewest
-    # rows possible, nor the models of other scores.
+    # Conformal unlearning: the original model of every data set. No shadow models are needed (they get the fewest rows
+    # possible), nor models of other scores.
     "conformal": {
         "data.augment": "flip_crop_gray",
         "split.shadow": 2,
@@ -64,8 +64,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "train.schedule": "constant",
         "train.weight_decay": 0.0,
     },
-    # Over-Unlearning and Replay: pretraining on the classes that are left, one of which is forgotten. Nothing there
-    # needs shadow models, nor the models of other scores.
+    # Over-Unlearning and Replay: pretraining on the remaining classes, one of which is forgotten. No shadow models are
+    # needed, nor models of other scores.
     "over_unlearning": {
         "data.ood_classes": ("12", "16", "17", "18", "19"),
         "split.shadow": 2,
@@ -86,8 +86,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "targets.shadow_origin": False,
         "targets.snapshots": 0,
     },
-    # Forget with Precision, on data that is at hand everywhere: one forget set, many models of it, a token shadow
-    # model. Nothing is augmented in the unlearning stages, as published.
+    # Forget with Precision, on data that needs no download: one forget set, many models of it, a single shadow model.
+    # No augmentation while unlearning, as published.
     "forget_precision": {
         "data.name": "digits",
         "split.shadow": 2,
@@ -105,11 +105,11 @@ RECIPES: dict[str, dict[str, Any]] = {
         "targets.shadow_origin": False,
         "targets.snapshots": 0,
         "unlearn.augment": False,
-        # Fine-tuning as the repairs of the other approaches: constant rate, Nesterov.
+        # Fine-tuning with the settings of the repair phases of the other approaches: constant rate, Nesterov.
         "unlearn.options": ("finetune.schedule=constant", "finetune.nesterov=True"),
     },
-    # Forget with Precision as published: its 1,000 rows of 50,000 (all but two of which are trained on), batch norm in
-    # training mode while unlearning; its text augments the training of the models, its code does not.
+    # Forget with Precision as published: its 1,000 of 50,000 rows (all but two of the rest are trained on), BatchNorm
+    # in training mode while unlearning; training is augmented according to the paper, but not in its code.
     "forget_precision_cifar10": {
         "data.name": "cifar10",
         "data.augment": "autoaugment",

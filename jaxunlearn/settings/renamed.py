@@ -1,4 +1,4 @@
-"""Former names of settings, so that a command of an earlier version is answered with the name of today."""
+"""Former names of settings: commands of earlier versions get an error with the current name."""
 
 RENAMED = {
     "audit.level": "audit.fdr",
@@ -14,9 +14,17 @@ RENAMED = {
 }
 
 
-def renamed(leaf: str, known: tuple[str, ...] | list[str]) -> str:
-    """Returns today's dotted name of what was called `leaf` (its last part), if that is among `known`; else ""."""
+def current_name(leaf: str, names: tuple[str, ...] | list[str]) -> str:
+    """Returns the current dotted name of a setting formerly called `leaf` (its last component).
+
+    Returns "" unless the last component of the current name is among `names`.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> settings.current_name("level", ["fdr", "seed"])
+      'audit.fdr'
+    """
     for old, new in RENAMED.items():
-        if old.rsplit(".", 1)[-1] == leaf and new.rsplit(".", 1)[-1] in known:
+        if old.rsplit(".", 1)[-1] == leaf and new.rsplit(".", 1)[-1] in names:
             return new
     return ""

@@ -1,9 +1,8 @@
-"""From a config to checked settings, and back.
+"""Converts a config to checked settings, and back.
 
 A config file starts from `defaults()`, a locked ConfigDict made from the frozen dataclasses of this folder, and
-changes what differs. `resolve(config)` turns it back into a frozen `Settings`, after checking every name, type and
-range; what needs the data (sizes against rows, files that must exist) is checked where the data is known, still before
-any training.
+changes some values. `resolve(config)` converts it to a frozen `Settings` and checks every name, type and range; what
+depends on the data (sizes, existing files) is checked once the data is known, before any training.
 """
 
 import dataclasses
@@ -37,9 +36,9 @@ from jaxunlearn.settings.unlearning import UnlearnSettings
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything one run depends on."""
+    """All settings of a run."""
 
-    seed: int = setting(42, "the root of all random draws", low=0, high=2**32 - 1)
+    seed: int = setting(42, "seed of all random draws", low=0, high=2**32 - 1)
     data: DataSettings = section(DataSettings)
     split: SplitSettings = section(SplitSettings)
     model: ModelSettings = section(ModelSettings)
@@ -59,13 +58,25 @@ class Settings:
 
 
 def cache_folder() -> pathlib.Path:
-    """The user's cache folder of this package: `$XDG_CACHE_HOME/jaxunlearn`, else `~/.cache/jaxunlearn`."""
+    """Returns the package's cache folder: `$XDG_CACHE_HOME/jaxunlearn`, else `~/.cache/jaxunlearn`.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> settings.cache_folder().name
+      'jaxunlearn'
+    """
     home = os.path.expandvars(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return pathlib.Path(home).expanduser() / "jaxunlearn"
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as nested plain dicts; tuples stay tuples."""
+    """Converts a settings dataclass to nested dicts; tuples stay tuples.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> settings.to_dict(settings.Settings().split)["forget"]["kind"]
+      'set_random'
+    """
     return {
         field.name: to_dict(value) if dataclasses.is_dataclass(value) else value
         for field in dataclasses.fields(settings)
@@ -74,7 +85,14 @@ def to_dict(settings: Any) -> dict[str, Any]:
 
 
 def defaults(recipe: str = "") -> ml_collections.ConfigDict:
-    """The default settings, with a recipe of `RECIPES` if one is named, as a locked ConfigDict to start from."""
+    """Returns the default settings as a locked ConfigDict, with a recipe of `RECIPES` applied if one is named.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> config = settings.defaults("iam_vision")
+      >>> config.model.name, config.train.epochs
+      ('resnet18', 201)
+    """
     config = ml_collections.ConfigDict(to_dict(Settings()))
     if recipe:
         checks.choice("recipe", recipe, RECIPES)
@@ -85,7 +103,16 @@ def defaults(recipe: str = "") -> ml_collections.ConfigDict:
 def variant(config: ml_collections.ConfigDict, name: str, variants: dict[str, dict[str, Any]]) -> Any:
     """Applies a named variant to a config: `variants[name]` maps dotted names to values.
 
-    `""` and `default` are the config as it stands. Raises a ConfigError for a name that no variant has.
+    `""` and `default` leave the config unchanged.
+
+    Raises:
+      ConfigError: unknown variant.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> config = settings.variant(settings.defaults(), "smoke", {"smoke": {"shadows.count": 4}})
+      >>> config.shadows.count
+      4
     """
     if name in ("", "default"):
         return config
@@ -96,7 +123,13 @@ def variant(config: ml_collections.ConfigDict, name: str, variants: dict[str, di
 
 
 def field_names(cls: Any = Settings, prefix: str = "") -> list[str]:
-    """Every dotted setting name, in order of definition."""
+    """Returns every dotted setting name, in order of definition.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> settings.field_names()[:2]
+      ['seed', 'data.name']
+    """
     names = []
     for field in dataclasses.fields(cls):
         kind = typing.get_type_hints(cls)[field.name]
@@ -108,21 +141,26 @@ def field_names(cls: Any = Settings, prefix: str = "") -> list[str]:
 
 
 def resolve(config: Any) -> Settings:
-    """A checked, frozen `Settings` from a ConfigDict or nested dict.
+    """Converts a ConfigDict or nested dict to a checked, frozen `Settings`; missing settings get their defaults.
 
     Raises:
       ConfigError: unknown name (with the nearest one), wrong type, or a value out of range.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> settings.resolve({"train": {"epochs": 3}}).train.epochs
+      3
     """
     if isinstance(config, ml_collections.ConfigDict):
         config = config.copy_and_resolve_references().to_dict()
     settings = _build(Settings, config, "")
-    settings = _completed(settings)
+    settings = _fill_in(settings)
     _check_together(settings)
     return settings
 
 
-def _completed(settings: Settings) -> Settings:
-    """The settings with values that depend on others filled in."""
+def _fill_in(settings: Settings) -> Settings:
+    """Completes the values that depend on other settings."""
     evaluate = settings.evaluate
     if evaluate.report_alpha == 0 and evaluate.alphas:
         report_alpha = 0.1 if 0.1 in evaluate.alphas else evaluate.alphas[0]
@@ -133,33 +171,39 @@ def _completed(settings: Settings) -> Settings:
 def _build(cls: type, values: Any, prefix: str) -> Any:
     if not isinstance(values, dict):
         raise errors.ConfigError(f"{prefix.rstrip('.') or 'the config'} must be a group of settings, not {values!r}.")
-    known = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     kinds = typing.get_type_hints(cls)
     for name in values:
-        if name not in known:
+        if name not in fields:
             raise unknown_setting(prefix + str(name))
-    built = {}
-    for name, field in known.items():
+    arguments = {}
+    for name, field in fields.items():
         if name not in values:
             continue
-        full = prefix + name
+        full_name = prefix + name
         if dataclasses.is_dataclass(kinds[name]):
-            built[name] = _build(kinds[name], values[name], full + ".")
+            arguments[name] = _build(kinds[name], values[name], full_name + ".")
         else:
-            built[name] = _convert(full, values[name], kinds[name])
-            _check_range(full, built[name], field.metadata)
-    return cls(**built)
+            arguments[name] = _convert(full_name, values[name], kinds[name])
+            _check_range(full_name, arguments[name], field.metadata)
+    return cls(**arguments)
 
 
 def unknown_setting(name: str) -> errors.ConfigError:
-    """Returns the error for a setting that does not exist: with its name of today, or the nearest name there is."""
+    """Returns the error for an unknown setting: with the current name of a renamed one, else with the nearest name.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> print(settings.unknown_setting("audit.level"))
+      the setting audit.level is now called audit.fdr.
+    """
     if name in RENAMED:
         return errors.ConfigError(f"the setting {name} is now called {RENAMED[name]}.")
-    known = field_names()
-    # A right leaf in the wrong group is the most frequent slip, so leaves count before whole names.
-    same_leaf = [other for other in known if other.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
-    close = same_leaf[:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    names = field_names()
+    # The right name in the wrong group is the most frequent mistake, so it is tried before similar names.
+    same_leaf = [other for other in names if other.rsplit(".", 1)[-1] == name.rsplit(".", 1)[-1]]
+    matches = same_leaf[:1] or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {matches[0]!r}?" if matches else ""
     return errors.ConfigError(f"unknown setting {name!r}.{hint} --print_config shows all of them.")
 
 
@@ -167,34 +211,34 @@ def _convert(name: str, value: Any, kind: Any, is_item: bool = False) -> Any:
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         values = value if isinstance(value, (tuple, list)) else (value,)
-        return tuple(_convert(name, one, item, is_item=True) for one in values)
+        return tuple(_convert(name, entry, item, is_item=True) for entry in values)
     if isinstance(kind, types.UnionType):
-        kind = next(part for part in typing.get_args(kind) if part is not type(None))
-    if is_item and kind is str and type(value) is int:  # names=12,16 on a command line are numbers
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    if is_item and kind is str and type(value) is int:  # names=12,16 on a command line are parsed as numbers
         value = str(value)
-    whole = isinstance(value, float) and value.is_integer() and kind is int
-    fits = isinstance(value, kind) or (kind is float and isinstance(value, int)) or whole
+    is_whole = isinstance(value, float) and value.is_integer() and kind is int
+    fits = isinstance(value, kind) or (kind is float and isinstance(value, int)) or is_whole
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise errors.ConfigError(f"{name} = {value!r}: expected {kind.__name__}, got {type(value).__name__}.")
     return kind(value)
 
 
 def _check_range(name: str, value: Any, metadata: Any) -> None:
-    for one in value if isinstance(value, tuple) else (value,):
+    for item in value if isinstance(value, tuple) else (value,):
         if metadata["choices"]:
-            checks.choice(name, one, metadata["choices"])
-        elif isinstance(one, (int, float)) and not isinstance(one, bool):
-            checks.in_range(name, one, metadata["low"], metadata["high"])
+            checks.choice(name, item, metadata["choices"])
+        elif isinstance(item, (int, float)) and not isinstance(item, bool):
+            checks.in_range(name, item, metadata["low"], metadata["high"])
 
 
 def _check_together(settings: Settings) -> None:
     train, shadows = settings.train, settings.shadows
     if shadows.ratio == 0.0:
         raise errors.ConfigError("shadows.ratio = 0.0: a shadow model must train on something; give more than 0.")
-    late = [epoch for epoch in train.snapshots if not 1 <= epoch <= train.epochs]
-    if late:
+    late_epochs = [epoch for epoch in train.snapshots if not 1 <= epoch <= train.epochs]
+    if late_epochs:
         raise errors.ConfigError(
-            f"train.snapshots holds epoch {late[0]}, but training has epochs 1 to {train.epochs} (train.epochs)."
+            f"train.snapshots holds epoch {late_epochs[0]}, but training has epochs 1 to {train.epochs} (train.epochs)."
         )
     if train.schedule == "step" and not train.milestones:
         raise errors.ConfigError("train.schedule = 'step' needs train.milestones, e.g. (60, 120, 160).")
@@ -204,6 +248,6 @@ def _check_together(settings: Settings) -> None:
             f"{settings.evaluate.alphas}."
         )
     if settings.epsilon.bootstrap == 1:
-        raise errors.ConfigError("epsilon.bootstrap = 1: one resample makes no interval; give 0, or some hundred.")
+        raise errors.ConfigError("epsilon.bootstrap = 1: one resample gives no interval; give 0, or several hundred.")
     if settings.split.forget.kind == "index_file" and not settings.split.forget.path:
         raise errors.ConfigError("split.forget.kind = 'index_file' needs split.forget.path.")

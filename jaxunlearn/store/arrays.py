@@ -1,7 +1,6 @@
-"""Arrays that a user brings: an .npz, or a folder of .npy files that are memory-mapped.
+"""User-given arrays: an .npz, or a folder of memory-mapped .npy files.
 
-Kinds and sizes are checked by `npy` before anything is read. Which arrays a command knows, their axes and types are the
-command's own affair.
+`npy` checks types and sizes before anything is read. Names, axes and dtypes are checked by `jaxunlearn.arrays`.
 """
 
 import os
@@ -17,20 +16,26 @@ def read(path: Path | str, expected: str = "") -> dict[str, np.ndarray]:
     """Reads the arrays of an .npz, or of a folder of .npy files (as read-only memory maps).
 
     Args:
-      path: as the user wrote it.
-      expected: says in an error what the file should hold.
+      path: as given by the user.
+      expected: a sentence for error messages: what the file should contain.
 
     Returns:
-      name -> array of numbers, bools or strings in this machine's byte order. A name that cannot be printed comes
+      name -> array of numbers, bools or strings in this machine's byte order. Unprintable characters of names are
       escaped.
 
     Raises:
-      DataError: not there, not readable, larger than memory, no plain arrays inside, or one of several axes that holds
-        no value.
+      DataError: missing, unreadable, larger than memory, not of plain arrays, or an empty array of several axes.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.store import arrays
+      >>> np.savez("my.npz", labels=np.arange(3))
+      >>> arrays.read("my.npz")
+      {'labels': array([0, 1, 2])}
     """
     path = expand(path)
     try:
-        if os.path.isdir(path):  # unlike Path.is_dir, False for a name that no file can have
+        if os.path.isdir(path):  # unlike Path.is_dir, False for invalid names
             arrays = {file.stem: mapped(file) for file in sorted(path.glob("*.npy"))}
             if not arrays:
                 raise errors.DataError(f"{path} holds no .npy files. {expected}")
@@ -56,7 +61,7 @@ def read(path: Path | str, expected: str = "") -> dict[str, np.ndarray]:
 
 
 def mapped(path: Path) -> np.ndarray:
-    """Returns one .npy as a read-only memory map; raises a DataError where it is no plain array."""
+    """Returns a .npy as a read-only memory map; raises a DataError if it is no plain array."""
     try:
         return npy.map_file(path)
     except FileNotFoundError as error:
@@ -68,7 +73,7 @@ def mapped(path: Path) -> np.ndarray:
 
 
 def expand(path: Path | str) -> Path:
-    """Returns a path with `~` resolved; raises a DataError for one that no file can have."""
+    """Returns a path with `~` expanded; raises a DataError for invalid paths."""
     if "\0" in str(path):
         raise errors.DataError(f"{str(path)!r} is no path (it holds a NUL).")
     try:

@@ -1,12 +1,12 @@
-"""Populations on disk: a folder of chunks, each one orbax checkpoint with a manifest of its own.
+"""Populations on disk: a folder of chunks, each an orbax checkpoint with a manifest.
 
-    populations/ROLE/stage.json                       what the role was trained with
+    populations/ROLE/stage.json                       the facts of the role's training
     populations/ROLE/chunk_00000_00063/               finished members: arrays/ (orbax), manifest.json
-    populations/ROLE/partial_00000_00063/epoch_0012/  rolling checkpoint of a chunk in work, the newest one only
+    populations/ROLE/partial_00000_00063/epoch_0012/  rolling checkpoint of an unfinished chunk, only the newest one
 
-A manifest is written last, inside a temporary folder that is then renamed: a chunk is whole or not there. Orbax
-restores flipped bytes without a word, so the manifest keeps file sizes and a checksum of itself (checked whenever
-chunks are listed) and a checksum per leaf (checked whenever a chunk is loaded).
+The manifest is written last, inside a temporary folder that is then renamed: a chunk is complete or absent. Orbax does
+not detect flipped bytes, so the manifest has file sizes and its own checksum (checked whenever chunks are listed) and a
+checksum per leaf (checked whenever a chunk is loaded).
 """
 
 import contextlib
@@ -29,11 +29,11 @@ Tree = Any
 
 
 class Damaged(errors.StoreError):
-    """A chunk cannot be read as it was written; `path` is its folder."""
+    """A chunk is damaged; `path` is its folder."""
 
-    def __init__(self, path: Path, why: str):
-        """`why` is a clause."""
-        super().__init__(f"{path} {why}; delete that folder and run the same command again: only this chunk is made "
+    def __init__(self, path: Path, clause: str):
+        """Builds the message from the chunk's folder and a clause that says what is wrong."""
+        super().__init__(f"{path} {clause}; delete that folder and run the same command again: only this chunk is made "
                          "anew.")  # fmt: skip
         self.path = path
 
@@ -47,7 +47,7 @@ class Chunk(NamedTuple):
 
 
 def chunk_name(member_ids: np.ndarray) -> str:
-    """`00000_00063` for members 0..63; other id sets add a hash, so that no two sets share a folder."""
+    """Returns a chunk's name: `00000_00063` for members 0..63; non-consecutive ids add a hash, so names are unique."""
     ids = np.asarray(member_ids)
     name = f"{int(ids.min()):05d}_{int(ids.max()):05d}"
     consecutive = len(ids) == ids.max() - ids.min() + 1
@@ -55,8 +55,16 @@ def chunk_name(member_ids: np.ndarray) -> str:
 
 
 def save(path: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, **facts: Any) -> None:
-    """Writes one checkpoint folder atomically: arrays by orbax, then the manifest, then the rename."""
-    from orbax.checkpoint import v1 as ocp  # half a second, only when something is stored
+    """Writes one checkpoint folder atomically: arrays by orbax, then the manifest, then renames the folder.
+
+    Args:
+      path: the folder; replaced if it exists.
+      tree: arrays, of any structure.
+      member_ids: [M] global member numbers.
+      fingerprint: of the role's stage.
+      **facts: further plain values for the manifest.
+    """
+    from orbax.checkpoint import v1 as ocp  # takes half a second to import
 
     tree = trees.to_host(tree)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
@@ -68,10 +76,10 @@ def save(path: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, **fac
             with _quiet():
                 ocp.save(temporary / "arrays", tree)
         except Exception as error:  # noqa: BLE001 - orbax and TensorStore report the disk's errors as any type
-            refused = _refused(error)
-            if refused is None:
+            os_error = _os_error(error)
+            if os_error is None:
                 raise
-            raise refused from error
+            raise os_error from error
         sizes = {str(file.relative_to(temporary)): file.stat().st_size for file in _files(temporary)}
         leaves = {name: files.checksum(np.asarray(leaf)) for name, leaf in trees.named_leaves(tree)}
         manifest = {
@@ -89,30 +97,30 @@ def save(path: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, **fac
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps orbax from logging with tracebacks, on threads of its own, what it raises as well."""
+    """Silences orbax, which logs tracebacks of the errors that it also raises."""
     logger = logging.getLogger("absl")
-    before, logger.disabled = logger.disabled, True
+    was_disabled, logger.disabled = logger.disabled, True
     try:
         yield
     finally:
-        logger.disabled = before
+        logger.disabled = was_disabled
 
 
-def _refused(error: BaseException | None) -> OSError | None:
-    """Returns what the operating system refused, from an exception, its causes, or a page of TensorStore's detail."""
+def _os_error(error: BaseException | None) -> OSError | None:
+    """Returns the operating system's error behind an exception: itself, a cause, or parsed from TensorStore's text."""
     while error is not None:
         if isinstance(error, OSError):
             return error
-        named = re.search(r"[Oo][Ss][ _]error(?:_code)?\W*(\d+)|(RESOURCE_EXHAUSTED|No space left)", str(error))
-        if named:
-            code = int(named[1] or errno.ENOSPC)
+        match = re.search(r"[Oo][Ss][ _]error(?:_code)?\W*(\d+)|(RESOURCE_EXHAUSTED|No space left)", str(error))
+        if match:
+            code = int(match[1] or errno.ENOSPC)
             return OSError(code, os.strerror(code))
         error = error.__cause__ or error.__context__
     return None
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
-    """Of everything in a manifest but the checksum itself, as it is read back."""
+    """Computes the checksum of a manifest (except this entry), as it will be read back."""
     return files.fingerprint(json.loads(files.as_json({**manifest, "checksum": ""})))
 
 
@@ -121,29 +129,29 @@ def _files(folder: Path) -> list[Path]:
 
 
 def inspect(path: Path, fingerprint: str) -> Chunk | None:
-    """A chunk's manifest if it is whole and of this fingerprint; None if it is damaged or of another run."""
+    """Returns a chunk if it is complete and of this fingerprint; None if it is damaged or of another run."""
     try:
         manifest = files.read_json(path / "manifest.json")
         # Chunks of earlier versions have no checksum.
-        whole = manifest.get("checksum", "") in ("", _checksum(manifest))
-        whole = whole and all((path / name).stat().st_size == size for name, size in manifest["files"].items())
+        is_intact = manifest.get("checksum", "") in ("", _checksum(manifest))
+        is_intact = is_intact and all((path / name).stat().st_size == size for name, size in manifest["files"].items())
         ids = np.asarray(manifest["member_ids"], np.int32)
     except (OSError, errors.StoreError, KeyError, TypeError, ValueError, AttributeError):
         return None
-    return Chunk(path, ids, manifest) if whole and manifest.get("fingerprint") == fingerprint else None
+    return Chunk(path, ids, manifest) if is_intact and manifest.get("fingerprint") == fingerprint else None
 
 
 def load(chunk: Chunk, template: Tree) -> Tree:
     """Restores a checkpoint as NumPy arrays in the structure of `template` and verifies every leaf's checksum.
 
-    Checkpoints that earlier versions wrote by orbax's API before v1 are read as well.
+    Checkpoints that earlier versions wrote by orbax's pre-v1 API are read as well.
 
     Raises:
-      Damaged: unreadable, or a leaf is not what was written; the message names chunk and leaf.
+      Damaged: unreadable, or a leaf has another checksum; the message names chunk and leaf.
     """
     from orbax.checkpoint import v1 as ocp
 
-    # Leaves of NumPy are restored as such, on the host; these occupy no memory.
+    # NumPy leaves are restored as NumPy arrays on the host; broadcast zeros take no memory.
     shapes = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template)
     try:
         with _quiet():
@@ -159,15 +167,15 @@ def load(chunk: Chunk, template: Tree) -> Tree:
 
 
 def finished(role: Path, fingerprint: str) -> tuple[list[Chunk], list[Path]]:
-    """Whole chunks of a role, in order of members, and the folders of damaged ones."""
+    """Returns the complete chunks of a role, ordered by members, and the folders of damaged ones."""
     return _scan(role, "chunk_*", fingerprint)
 
 
 def partial(role: Path, fingerprint: str) -> tuple[list[Chunk], list[Path]]:
-    """The newest whole rolling checkpoint of every chunk in work, and damaged checkpoint folders."""
+    """Returns the newest complete rolling checkpoint of every unfinished chunk, and damaged checkpoint folders."""
     newest: dict[Path, Chunk] = {}
-    whole, damaged = _scan(role, "partial_*/epoch_*", fingerprint)
-    for chunk in whole:
+    intact, damaged = _scan(role, "partial_*/epoch_*", fingerprint)
+    for chunk in intact:
         other = newest.get(chunk.path.parent)
         if other is None or other.manifest["epoch"] < chunk.manifest["epoch"]:
             newest[chunk.path.parent] = chunk
@@ -175,18 +183,27 @@ def partial(role: Path, fingerprint: str) -> tuple[list[Chunk], list[Path]]:
 
 
 def _scan(role: Path, pattern: str, fingerprint: str) -> tuple[list[Chunk], list[Path]]:
-    whole, damaged = [], []
+    intact, damaged = [], []
     for path in sorted(role.glob(pattern)):
         chunk = inspect(path, fingerprint)
         if chunk is None:
             damaged.append(path)
         else:
-            whole.append(chunk)
-    return sorted(whole, key=lambda chunk: int(chunk.member_ids.min())), damaged
+            intact.append(chunk)
+    return sorted(intact, key=lambda chunk: int(chunk.member_ids.min())), damaged
 
 
 def save_partial(role: Path, tree: Tree, member_ids: np.ndarray, fingerprint: str, epoch: int, **facts: Any) -> None:
-    """Writes a rolling checkpoint and then deletes the older ones of the same chunk."""
+    """Writes a rolling checkpoint, then deletes older ones of the same chunk.
+
+    Args:
+      role: folder of the role.
+      tree: arrays, of any structure.
+      member_ids: [M] global member numbers.
+      fingerprint: of the role's stage.
+      epoch: number of finished epochs.
+      **facts: further plain values for the manifest.
+    """
     folder = role / f"partial_{chunk_name(member_ids)}"
     newest = folder / f"epoch_{epoch:05d}"
     save(newest, tree, member_ids, fingerprint, epoch=epoch, **facts)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, checksums, and operating-system errors in the user's words."""
+"""Atomic writes, checksums, and user-facing messages for operating-system errors."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ OUTPUTS = "outputs.jsonl"
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns an operating-system error while writing `path` into a StoreError that says what to do."""
+    """Turns operating-system errors while writing `path` into StoreErrors that say what to do."""
     try:
         yield
     except OSError as error:
@@ -43,13 +43,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Returns why the operating system refused, and what to do about it."""
-    other = f"{error.strerror or error}; choose another --workdir or mend the disk, then run the same command again"
-    return _REASONS.get(error.errno or 0, other)
+    """Explains an operating-system error, and what to do about it."""
+    default = f"{error.strerror or error}; choose another --workdir or repair the disk, then run the same command again"
+    return _REASONS.get(error.errno or 0, default)
 
 
 def note(path: Path) -> None:
-    """Lists an output in outputs.jsonl of the run folder around it, before it is written; does nothing elsewhere."""
+    """Registers an output in outputs.jsonl of its run folder, before it is written; ignores files outside of one."""
     root = next((folder for folder in path.parents if (folder / OUTPUTS).is_file()), None)
     if root is not None:
         append_json_line(root / OUTPUTS, str(path.relative_to(root)))
@@ -62,7 +62,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file as `write_bytes` does, without listing it as an output."""
+    """Writes a file as `write_bytes` does, without registering it as an output."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
@@ -74,12 +74,20 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes strict JSON atomically: NaN becomes null, infinity "inf" (`escapes.strict_json`)."""
+    """Writes strict JSON atomically: NaN becomes null, infinity "inf" (`escapes.strict_json`).
+
+    Example:
+      >>> import pathlib
+      >>> from jaxunlearn.store import files
+      >>> files.write_json(pathlib.Path("my.json"), {"auc": 0.9})
+      >>> files.read_json(pathlib.Path("my.json"))
+      {'auc': 0.9}
+    """
     write_bytes(path, as_json(value))
 
 
 def as_json(value: Any) -> bytes:
-    """Returns a value as the text that `write_json` writes."""
+    """Returns a value as the bytes that `write_json` writes."""
     return (_json(value, indent=1) + "\n").encode()
 
 
@@ -87,23 +95,23 @@ def read_json(path: Path, kind: type = dict) -> Any:
     """Reads a JSON object, or a list (`kind`).
 
     Raises:
-      StoreError: broken, something else than that, or a folder. FileNotFoundError: nothing is there.
+      StoreError: damaged, of another type, or a folder. FileNotFoundError: there is no such file.
     """
     try:
         npy.require_regular(path)
-        found = json.loads(path.read_text())
-        if not isinstance(found, kind):
+        value = json.loads(path.read_text())
+        if not isinstance(value, kind):
             expected = "an object" if kind is dict else f"a {kind.__name__}"
-            raise npy.Malformed(f"it holds a {type(found).__name__}, expected {expected}")
+            raise npy.Malformed(f"it holds a {type(value).__name__}, expected {expected}")
     except FileNotFoundError:
         raise
     except (npy.Malformed, OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
-    return found
+    return value
 
 
 def damaged(path: Path, why: object) -> errors.StoreError:
-    """Returns the error for a file of a run folder that is not as it was written."""
+    """Returns the error for a damaged file of a run folder."""
     return errors.StoreError(f"{path} is damaged ({why}). Delete it and run the same command again.")
 
 
@@ -125,7 +133,7 @@ def write_npy(path: Path, array: np.ndarray) -> None:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Reads every array of an .npz; the zip's own checksums detect truncation and flipped bytes.
+    """Reads all arrays of an .npz; the zip's checksums detect truncation and flipped bytes.
 
     Raises:
       StoreError: missing or damaged.
@@ -139,18 +147,25 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Appends one JSON object as a line; for logs, where losing the last line of a killed run is harmless."""
+    """Appends one JSON object as a line; not atomic: a killed run may lose the last line."""
     with writing(path), open(path, "a") as file:
         file.write(_json(value) + "\n")
 
 
 def checksum(array: np.ndarray) -> int:
-    """CRC32 of an array's bytes in C order."""
+    """Computes the CRC32 of an array's bytes in C order."""
     return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data) if array.size else 0
 
 
 def fingerprint(facts: Any) -> str:
-    """A 16-digit hash of nested plain values and arrays: equal facts, equal fingerprint."""
+    """Computes a 16-digit hash of nested plain values and arrays; the order of names does not matter.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.store import files
+      >>> files.fingerprint({"a": 1, "rows": np.arange(3)}) == files.fingerprint({"rows": np.arange(3), "a": 1})
+      True
+    """
     digest = hashlib.blake2b(digest_size=8)
 
     def add(value: Any) -> None:
@@ -175,7 +190,7 @@ def fingerprint(facts: Any) -> str:
 
 
 def require_space(folder: Path, num_bytes: int) -> None:
-    """Raises a StoreError when the disk of `folder` has less free space than the run will write."""
+    """Raises a StoreError if the disk of `folder` has less free space than the run will write."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise errors.StoreError(

@@ -1,10 +1,10 @@
-"""Logits on disk: one memory-mapped .npy [M, N, C] per role and view, with a manifest of finished members.
+"""Logits on disk: one memory-mapped .npy [M, N, C] per role and view, and a manifest of finished members.
 
     logits/shadow.npy  logits/shadow.json          the clean view
     logits/shadow.augmented_0.npy  ...             further views
 
-A member's block counts once its checksum stands in the manifest. A truncated or altered file therefore loses exactly
-the members it lost, and only those are computed again.
+A member's block is valid once its checksum is in the manifest. After truncation or alteration, only the affected
+members are computed again.
 """
 
 import math
@@ -22,10 +22,10 @@ class LogitsFile(NamedTuple):
     """An open logits file.
 
     Attributes:
-      values: [M, N, C] memory map; line i belongs to member i.
+      values: [M, N, C] memory map; block i belongs to member i.
       done: member -> checksum of its block.
-      path: the .npy; `facts`: what the manifest repeats.
-      damaged: members whose block did not agree with its checksum when the file was opened.
+      path: the .npy; `facts`: rows, classes, dtype and fingerprint, as in the manifest.
+      damaged: members whose block did not match its checksum when the file was opened.
     """
 
     values: np.memmap
@@ -38,9 +38,17 @@ class LogitsFile(NamedTuple):
 def open_file(
     path: Path, num_members: int, num_rows: int, num_classes: int, dtype: str, fingerprint: str
 ) -> LogitsFile:
-    """Opens or makes a logits file of at least `num_members` lines, verifying every finished line.
+    """Opens or creates a logits file of at least `num_members` blocks and verifies the finished ones.
 
-    A file of other facts, or one that cannot be read, is replaced; finished lines of a smaller file are carried over.
+    A file of other facts, or an unreadable one, is replaced; finished blocks of a smaller file are copied.
+
+    Args:
+      path: the .npy; the manifest has the same name with .json.
+      num_members: M, at least.
+      num_rows: N.
+      num_classes: C.
+      dtype: "float32" or "float16".
+      fingerprint: of the role's stage.
     """
     facts = {"rows": num_rows, "classes": num_classes, "dtype": dtype, "fingerprint": fingerprint}
     done = _read_done(path, facts)
@@ -63,7 +71,7 @@ def open_file(
 
 
 def commit(file: LogitsFile, member_ids: np.ndarray) -> None:
-    """Marks members as finished, after their blocks are safely on disk."""
+    """Marks members as finished, after flushing their blocks to disk."""
     file.values.flush()
     for member in np.asarray(member_ids).tolist():
         file.done[member] = files.checksum(np.asarray(file.values[member]))
@@ -71,7 +79,7 @@ def commit(file: LogitsFile, member_ids: np.ndarray) -> None:
 
 
 def read(path: Path) -> np.ndarray:
-    """The logits as a read-only memory map [M, N, C].
+    """Returns the logits as a read-only memory map [M, N, C].
 
     Raises:
       StoreError: missing or unreadable.
@@ -88,7 +96,7 @@ def _make(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
     with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         values = np.lib.format.open_memmap(temporary, "w+", dtype=np.dtype(dtype), shape=shape)
-        # A full disk must fail here, with a message, and not later as a bus error in the middle of a memory write.
+        # A full disk must fail here, with a message, not later with a bus error during a memory write.
         with open(temporary, "r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, temporary.stat().st_size)
     return values
@@ -105,29 +113,29 @@ def _read_done(path: Path, facts: dict[str, Any]) -> dict[int, int]:
 
 
 def _open_old(path: Path, facts: dict[str, Any], done: dict[int, int]) -> tuple[np.memmap | None, tuple[int, ...]]:
-    """The existing file if its shape fits, and the finished members it lost."""
+    """Returns the existing file if its shape matches, and the finished members whose blocks are damaged or missing."""
     if not done:
         return None, ()
-    everyone = tuple(sorted(done))
+    members = tuple(sorted(done))
     try:
         num_bytes = npy.require_regular(path)
         with open(path, "rb") as file:
             header = npy.read_header(file)
     except (OSError, npy.Malformed):
-        return None, everyone
+        return None, members
     block = (facts["rows"], facts["classes"])
     if len(header.shape) != 3 or header.shape[1:] != block or header.dtype != np.dtype(facts["dtype"]):
-        return None, everyone
+        return None, members
     if num_bytes == header.size:
         values = np.load(path, mmap_mode="r+")
-    else:  # cut short, or a header that counts other members: the lines that are there, to be carried over
-        lines = (num_bytes - header.offset) // (math.prod(block) * header.dtype.itemsize)
-        if lines < 1:
-            return None, everyone
-        values = np.memmap(path, header.dtype, "r", header.offset, (lines, *block))
-    inside = [member for member in everyone if member < len(values)]
-    kept = {member for member in inside if files.checksum(np.asarray(values[member])) == done[member]}
-    return values, tuple(member for member in everyone if member not in kept)
+    else:  # truncated, or another number of members: the remaining blocks, to be copied
+        num_stored = (num_bytes - header.offset) // (math.prod(block) * header.dtype.itemsize)
+        if num_stored < 1:
+            return None, members
+        values = np.memmap(path, header.dtype, "r", header.offset, (num_stored, *block))
+    stored_members = [member for member in members if member < len(values)]
+    intact = {member for member in stored_members if files.checksum(np.asarray(values[member])) == done[member]}
+    return values, tuple(member for member in members if member not in intact)
 
 
 def _write_manifest(file: LogitsFile) -> None:

@@ -1,8 +1,8 @@
-"""Array files by what they claim to be: zip directories and .npy headers are checked before any array is read.
+"""Checks array files before reading them: zip directories and .npy headers.
 
     regular file -> zip directory: kinds, sizes -> header of each member -> total size -> arrays, native byte order
 
-`arrays` (what a user brings), `files` and `logits` (what a run folder holds) turn `Malformed` into their own errors.
+`arrays` (user-given files), `files` and `logits` (files of run folders) turn `Malformed` into their own errors.
 """
 
 import io
@@ -19,20 +19,20 @@ import numpy as np
 from jaxunlearn import checks, progress
 
 MAGIC = b"\x93NUMPY"
-# numpy.load refuses longer headers as well; they are parsed as Python literals.
+# Also numpy.load's limit; headers are parsed as Python literals.
 MAX_HEADER_BYTES = 10_000
-# Arrays of measurements never shrink so much; what unpacks further is a trap, or can be saved uncompressed.
+# Real data never compresses this well; files that unpack to more are refused (zip bombs).
 MAX_RATIO, RATIO_FREE_BYTES = 100, 2**30
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 
 
 class Malformed(Exception):
-    """The file is no plain array, or no archive of such; the message is a clause that says why."""
+    """The file is no plain array or archive of plain arrays; the message is a clause that says why."""
 
 
 class Header(NamedTuple):
-    """What a .npy claims to hold, and the byte at which its values begin."""
+    """The header of a .npy, and the byte offset of its values."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -48,7 +48,7 @@ def read_header(file: IO[bytes]) -> Header:
     """Reads the header of a .npy of plain numbers, bools or strings.
 
     Raises:
-      Malformed: no .npy, an absurd header, Python objects, or a type that is none of those (float128, complex ...).
+      Malformed: no .npy, an implausible header, Python objects, or an unsupported type (float128, complex ...).
     """
     start = file.read(8)
     if start[:6] != MAGIC:
@@ -77,34 +77,42 @@ def _parse(text: bytes, version: tuple[int, int]) -> tuple[tuple[int, ...], np.d
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, _, dtype = read(io.BytesIO(text), max_header_size=MAX_HEADER_BYTES)
-    except Exception as error:  # noqa: BLE001 - the literal parser raises whatever it stumbles over, MemoryError too
+    except Exception as error:  # noqa: BLE001 - the literal parser raises many types, even MemoryError
         raise Malformed("has a damaged header") from error
     return shape, dtype
 
 
 def require_regular(path: Path) -> int:
-    """Returns the size of a regular file; a pipe, which would be waited for, a device or a folder is refused.
+    """Returns the size in bytes of a regular file; refuses pipes (reading would block), devices and folders.
 
     Raises:
-      Malformed: anything but a regular file. FileNotFoundError: nothing is there.
+      Malformed: not a regular file. FileNotFoundError: there is no such file.
     """
     try:
-        facts = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:  # a loop of links, a name too long, a NUL in it
         raise Malformed(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
-    if not stat.S_ISREG(facts.st_mode):
-        kind = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, a device or a socket"
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a device or a socket"
         raise Malformed(f"is {kind}, not a regular file")
-    return facts.st_size
+    return status.st_size
 
 
 def read_archive(path: Path) -> dict[str, np.ndarray]:
     """Reads all arrays of an .npz, in this machine's byte order.
 
     Raises:
-      Malformed: not an .npz of plain arrays, damaged, or larger than memory. FileNotFoundError: nothing is there.
+      Malformed: not an .npz of plain arrays, damaged, or larger than memory. FileNotFoundError: there is no such file.
+
+    Example:
+      >>> import pathlib
+      >>> import numpy as np
+      >>> from jaxunlearn.store import npy
+      >>> np.savez("my.npz", labels=np.arange(3))
+      >>> npy.read_archive(pathlib.Path("my.npz"))
+      {'labels': array([0, 1, 2])}
     """
     num_bytes = require_regular(path)
     try:
@@ -123,7 +131,7 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
         raise
     except MemoryError as error:
         raise Malformed("does not fit into memory; save each array as a .npy, which is memory-mapped") from error
-    except Exception as error:  # noqa: BLE001 - zipfile and zlib report damage as a dozen types
+    except Exception as error:  # noqa: BLE001 - zipfile and zlib report damage by many types
         lines = str(error).splitlines() or [type(error).__name__]
         raise Malformed(checks.printable(f"is damaged: {lines[0][:160]}")) from error
 
@@ -138,9 +146,9 @@ def _check_directory(members: list[zipfile.ZipInfo], num_bytes: int) -> None:
         if member.compress_type not in _METHODS:
             raise Malformed(f"holds {name!r}, which is compressed by method {member.compress_type}")
     names = [member.filename for member in members]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None:
-        raise Malformed(f"holds {twice!r} twice")
+    duplicate = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if duplicate is not None:
+        raise Malformed(f"holds {duplicate!r} twice")
     if sum(member.compress_size for member in members) > num_bytes:
         raise Malformed("is damaged: its members are larger than the file")
     total = sum(member.file_size for member in members)
@@ -176,10 +184,10 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
 
 
 def map_file(path: Path) -> np.ndarray:
-    """Returns a .npy as a read-only memory map; one of another byte order as a copy in memory.
+    """Returns a .npy as a read-only memory map, or as a copy in memory if its byte order differs.
 
     Raises:
-      Malformed: no plain array, or cut short. FileNotFoundError: nothing is there.
+      Malformed: no plain array, or truncated. FileNotFoundError: there is no such file.
     """
     num_bytes = require_regular(path)
     try:
@@ -187,7 +195,7 @@ def map_file(path: Path) -> np.ndarray:
             header = read_header(file)
         if header.size > num_bytes:
             raise Malformed(f"is cut short: {num_bytes:,} of {header.size:,} bytes")
-        if 0 in header.shape:  # nothing can be mapped
+        if 0 in header.shape:  # empty files cannot be mapped
             return np.empty(header.shape, header.dtype)
         return native(np.load(path, mmap_mode="r", allow_pickle=False))
     except OSError as error:
@@ -195,5 +203,5 @@ def map_file(path: Path) -> np.ndarray:
 
 
 def native(array: np.ndarray) -> np.ndarray:
-    """Returns the array in this machine's byte order; unchanged where it has that already."""
+    """Converts an array to this machine's byte order, without a copy if possible."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -1,7 +1,7 @@
-"""Which files of a run folder are ours: outputs.jsonl lists every output, one a line, before it is written.
+"""The registered outputs of a run folder: outputs.jsonl lists every output, one per line, before it is written.
 
-Nothing else in the folder is ever deleted. A folder that is not empty and has no such list is no run folder: whatever
-lies there is the user's.
+No other file in the folder is ever deleted. A non-empty folder without this list is no run folder: its files belong to
+the user.
 """
 
 import fnmatch
@@ -13,34 +13,34 @@ from pathlib import Path
 from jaxunlearn import errors
 from jaxunlearn.store import files
 
-# What a killed process leaves beside the output it was writing: NAME.tmp-PID, STEM.tmp-PID.SUFFIX, STEM.PID.part.SUFFIX
+# Temporary files that killed processes leave next to an output: NAME.tmp-PID, STEM.tmp-PID.SUFFIX, STEM.PID.part.SUFFIX
 _LEFTOVER = re.compile(r"(.+?)(\.tmp-\d+|\.\d+\.part)(\.\w+)?")
-# Never deleted by a pattern: they tell what happened to the folder.
+# Never deleted by a pattern: the history of the folder.
 _KEPT = (files.OUTPUTS, "run.json", "log.jsonl")
 
 
 def claim(root: Path) -> None:
-    """Makes a run folder, or accepts one that is ours.
+    """Creates a run folder, or accepts an existing one.
 
     Raises:
-      StoreError: the folder holds something and is no run folder, or it cannot be made.
+      StoreError: the folder is not empty and no run folder, or cannot be created.
     """
     with files.writing(root):
         root.mkdir(parents=True, exist_ok=True)
         if is_own_output(root):
             return
-        foreign = sorted(path.name for path in root.iterdir() if path.name != ".lock")
-        if foreign:
-            shown = ", ".join(repr(name) for name in foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        other_files = sorted(path.name for path in root.iterdir() if path.name != ".lock")
+        if other_files:
+            names = ", ".join(repr(name) for name in other_files[:3]) + (", ..." if len(other_files) > 3 else "")
             raise errors.StoreError(
-                f"{root} is no run folder and not empty (it holds {shown}); nothing was touched. Choose a folder that "
+                f"{root} is no run folder and not empty (it holds {names}); nothing was touched. Choose a folder that "
                 "is new or empty, by --workdir, or --out where arrays are given."
             )
         (root / files.OUTPUTS).touch()
 
 
 def is_own_output(root: Path) -> bool:
-    """Tells whether a folder is a run folder, of this version or of one that kept no list of its outputs."""
+    """Returns whether a folder is a run folder, of this version or of one without a list of outputs."""
     if (root / files.OUTPUTS).is_file():
         return True
     try:
@@ -49,8 +49,8 @@ def is_own_output(root: Path) -> bool:
         return False
 
 
-def listed(root: Path) -> list[str]:
-    """Returns the outputs that are there, as paths relative to the run folder; lines cut short are skipped."""
+def read_list(root: Path) -> list[str]:
+    """Returns the registered outputs as paths relative to the run folder; truncated lines are skipped."""
     try:
         lines = (root / files.OUTPUTS).read_text(errors="replace").splitlines()
     except OSError:  # none, or a folder in its place
@@ -67,34 +67,34 @@ def listed(root: Path) -> list[str]:
 
 
 def tidy(root: Path) -> None:
-    """Deletes what killed processes left of outputs in work, and shortens the list to what is there."""
-    names = listed(root)
+    """Deletes temporary files of killed processes, and removes missing files from the list of outputs."""
+    names = read_list(root)
     by_folder: dict[Path, set[str]] = {root: {files.OUTPUTS}}
     for name in names:
         path = root / name
         by_folder.setdefault(path.parent, set()).add(path.name)
-    for folder, ours in by_folder.items():
+    for folder, our_names in by_folder.items():
         for path in list(folder.iterdir()) if folder.is_dir() else ():
             match = _LEFTOVER.fullmatch(path.name)
-            if match and (match[1] + (match[3] or "")) in ours:
+            if match and (match[1] + (match[3] or "")) in our_names:
                 files.remove(path)
-    _keep(root, names)
+    _rewrite_list(root, names)
 
 
 def delete(root: Path, patterns: Iterable[str]) -> None:
-    """Deletes outputs that match a pattern, or lie below what matches one; then folders that are empty."""
-    every = [wanted for pattern in patterns for wanted in (pattern, f"{pattern}/*")]
-    names = listed(root)
+    """Deletes outputs that match a pattern or lie below a matching folder; then empty folders."""
+    all_patterns = [variant for pattern in patterns for variant in (pattern, f"{pattern}/*")]
+    names = read_list(root)
     for name in names:
-        if name not in _KEPT and any(fnmatch.fnmatchcase(name, wanted) for wanted in every):
+        if name not in _KEPT and any(fnmatch.fnmatchcase(name, pattern) for pattern in all_patterns):
             files.remove(root / name)
             for folder in [root / parent for parent in Path(name).parents if parent.parts]:
                 if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
-    _keep(root, names)
+    _rewrite_list(root, names)
 
 
-def _keep(root: Path, names: Iterable[str]) -> None:
+def _rewrite_list(root: Path, names: Iterable[str]) -> None:
     if (root / files.OUTPUTS).is_file():
-        there = [name for name in names if (root / name).exists()]
-        files.write_whole(root / files.OUTPUTS, "".join(json.dumps(name) + "\n" for name in there).encode())
+        present = [name for name in names if (root / name).exists()]
+        files.write_whole(root / files.OUTPUTS, "".join(json.dumps(name) + "\n" for name in present).encode())

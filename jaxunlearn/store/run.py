@@ -2,8 +2,8 @@
 
     run.json  log.jsonl  outputs.jsonl  split.npz  populations/ROLE/chunk_*/  logits/  scores/  findings.json  report/
 
-A stage's manifest holds its fingerprint and the facts behind it. The same fingerprint means reuse, another one stops
-the command and shows which facts differ; nothing is ever mixed or overwritten unasked.
+A stage's manifest contains its fingerprint and the facts behind it. Equal fingerprints mean reuse; a different one
+stops the command and shows which facts differ. Results are never mixed, nor overwritten without --overwrite.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ class Run(NamedTuple):
         return self.root.joinpath(*parts)
 
     def output(self, *parts: str) -> Path:
-        """Returns the path of an output that another room is about to write, and lists it as ours."""
+        """Returns the path of an output that another room will write, and registers it in outputs.jsonl."""
         path = self.root.joinpath(*parts)
         files.note(path)
         return path
 
     def delete(self, *patterns: str) -> None:
-        """Deletes the outputs that match a pattern; what is not ours stays."""
+        """Deletes the registered outputs that match a pattern; other files stay."""
         outputs.delete(self.root, patterns)
 
     def log(self, event: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ class Run(NamedTuple):
 _TARGETS = ("original", "retrained", "population_in", "shadow_origin", "reference", "snapshots")
 _KINDS = (("populations", ""), ("logits", ".*"))
 
-# What --overwrite=STAGE deletes, of the outputs that are listed as ours.
+# The registered outputs that --overwrite=STAGE deletes.
 STAGES: dict[str, tuple[str, ...]] = {
     "split": ("split.npz", "split.json"),
     "shadows": ("populations/shadow", "logits/shadow.*", "summary.json", "report/shadows*"),
@@ -66,9 +66,11 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 
 def patterns(stage: str, owned: Mapping[str, tuple[str, ...]] = {}) -> tuple[str, ...]:  # noqa: B006 - never changed
-    """What --overwrite=STAGE deletes; besides the table's, every single role unlearned:METHOD or extracted:ROLE is one.
+    """Returns the patterns of outputs that --overwrite=STAGE deletes.
 
-    `owned`: further stages, of analyses.
+    Args:
+      stage: of `STAGES` or `owned`, a single role unlearned:METHOD or extracted:ROLE, or "all".
+      owned: further stages, of analyses.
 
     Raises:
       ConfigError: unknown stage.
@@ -89,38 +91,50 @@ def open_run(
     overwrite: tuple[str, ...] = (),
     owned: Mapping[str, tuple[str, ...]] = {},  # noqa: B006
 ) -> Iterator[Run]:
-    """Makes or reopens a run folder and holds its lock while the block runs.
+    """Creates or reopens a run folder and holds its lock while the block runs.
 
     Args:
-      workdir: the folder; made if it is not there.
+      workdir: the folder; created if missing.
       overwrite: stages whose outputs are deleted first.
-      owned: what analyses own, by name; see `patterns`.
+      owned: patterns of outputs by stage of analyses; see `patterns`.
 
     Raises:
-      StoreError: cannot be written, holds something and is no run folder, or another process works in it.
+      StoreError: the folder cannot be written, is not empty and no run folder, or is in use by another process.
       ConfigError: unknown stage.
+
+    Example:
+      >>> from jaxunlearn import store
+      >>> with store.open_run("my_run") as run:
+      ...     run.log({"event": "message", "text": "hello"})
+      ...     run.path("log.jsonl").is_file()
+      True
     """
-    doomed = [pattern for stage in overwrite for pattern in patterns(stage, owned)]
+    deletions = [pattern for stage in overwrite for pattern in patterns(stage, owned)]
     root = begin(workdir).root
     with files.writing(root / ".lock"):
-        lock = open(root / ".lock", "a+")  # noqa: SIM115 - held open while the run lasts: closing it frees the lock
+        lock = open(root / ".lock", "a+")  # noqa: SIM115 - stays open during the run: closing it frees the lock
     with lock:
         _lock(lock, root)
-        if doomed and not (root / files.OUTPUTS).is_file():
+        if deletions and not (root / files.OUTPUTS).is_file():
             raise errors.StoreError(
                 f"{root} has no {files.OUTPUTS}, which lists what --overwrite may delete (earlier versions kept none). "
-                f"Delete by hand ({', '.join(doomed[:4])}), or choose another --workdir."
+                f"Delete by hand ({', '.join(deletions[:4])}), or choose another --workdir."
             )
         outputs.tidy(root)
-        outputs.delete(root, doomed)
+        outputs.delete(root, deletions)
         yield Run(root)
 
 
 def begin(workdir: str) -> Run:
-    """Makes or finds a run folder, without its lock: for outputs that no stage owns.
+    """Creates or finds a run folder without locking it: for outputs that belong to no stage.
 
     Raises:
-      StoreError: it cannot be made, or holds something and is no run folder.
+      StoreError: the folder cannot be created, or is not empty and no run folder.
+
+    Example:
+      >>> from jaxunlearn import store
+      >>> store.begin("my_folder").path("report", "report.html").name
+      'report.html'
     """
     workdir = os.fspath(workdir)
     if "\0" in workdir:
@@ -148,7 +162,13 @@ def _lock(lock: Any, root: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that may change numbers, and the machine."""
+    """Returns the versions of packages that may affect results, and the devices.
+
+    Example:
+      >>> from jaxunlearn import store
+      >>> {"jax", "numpy", "device"} <= set(store.versions())
+      True
+    """
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
     device = jax.local_devices()[0]
     return {
@@ -169,15 +189,28 @@ def _installed(name: str) -> bool:
 
 @contextlib.contextmanager
 def status(run: Run, settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[None]:
-    """Keeps run.json while the block works: settings, versions, device, status (running, done, failed, interrupted).
+    """Keeps run.json up to date while the block runs: settings, versions, device and status.
 
-    A run that says `running` while nobody holds the folder's lock was killed; the same command continues it.
+    The status is running, done, failed or interrupted. A run whose status is `running` while its folder is not locked
+    was killed; the same command continues it.
+
+    Args:
+      run: the run folder.
+      settings: all settings, as plain values.
+      overrides: those that were set on the command line.
+
+    Example:
+      >>> from jaxunlearn import store
+      >>> from jaxunlearn.store import files
+      >>> with store.open_run("my_run") as run, store.status(run, {"seed": 42}, {}):
+      ...     files.read_json(run.path("run.json"))["status"]
+      'running'
     """
-    begun = time.monotonic()
+    start = time.monotonic()
 
     def write(word: str) -> None:
         facts = {"status": word, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "versions": versions()}
-        seconds = round(time.monotonic() - begun, 3)
+        seconds = round(time.monotonic() - start, 3)
         content = {**facts, "seconds": seconds, "settings": settings, "overrides": overrides}
         files.write_json(run.path("run.json"), content)
 
@@ -191,8 +224,23 @@ def status(run: Run, settings: Mapping[str, Any], overrides: Mapping[str, Any]) 
     write("done")
 
 
-def stored(run: Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-    """Arrays of a file that can be made again; None where it is missing, or damaged, which is said."""
+def load_intact(run: Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
+    """Reads the arrays of a reproducible file; None if it is missing or damaged. Logs and deletes damaged files.
+
+    Args:
+      run: the run folder.
+      path: .npz within it.
+      names: of arrays that it must contain.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import store
+      >>> from jaxunlearn.store import files
+      >>> with store.open_run("my_run") as run:
+      ...     files.write_npz(run.path("split.npz"), rows=np.arange(3))
+      ...     store.load_intact(run, run.path("split.npz"), ["rows"])
+      {'rows': array([0, 1, 2])}
+    """
     if not os.path.lexists(path):
         return None
     try:
@@ -206,16 +254,39 @@ def stored(run: Run, path: Path, names: Iterable[str]) -> dict[str, np.ndarray] 
     return None
 
 
-def kept(run: Run, path: Path, facts: Any, names: Iterable[str] = ()) -> dict[str, np.ndarray] | None:
-    """Arrays that `keep` wrote for equal facts; None where there are none, or damaged ones, which is said."""
-    arrays = stored(run, path, ("fingerprint", *names))
+def load_cached(run: Run, path: Path, facts: Any, names: Iterable[str] = ()) -> dict[str, np.ndarray] | None:
+    """Reads arrays that `save_cached` wrote for equal facts; None if there are none. Logs and deletes damaged files.
+
+    Args:
+      run: the run folder.
+      path: .npz within it.
+      facts: everything that determines the arrays, as plain values.
+      names: of arrays that it must contain.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import store
+      >>> with store.open_run("my_run") as run:
+      ...     arrays = store.save_cached(run.path("scores.npz"), {"seed": 1}, {"auc": np.array(0.9)})
+      ...     store.load_cached(run, run.path("scores.npz"), {"seed": 2}) is None
+      True
+    """
+    arrays = load_intact(run, path, ("fingerprint", *names))
     if arrays is None or str(arrays.pop("fingerprint")) != files.fingerprint(facts):
         return None
     return arrays
 
 
-def keep(path: Path, facts: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Writes arrays with what identifies them, for a later call that finds equal facts; returns them."""
+def save_cached(path: Path, facts: Any, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Writes arrays with the fingerprint of their facts, for `load_cached` to find; returns the arrays.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import store
+      >>> with store.open_run("my_run") as run:
+      ...     store.save_cached(run.path("auc.npz"), {"seed": 1}, {"auc": np.array([0.9])})
+      {'auc': array([0.9])}
+    """
     files.write_npz(path, fingerprint=np.asarray(files.fingerprint(facts)), **arrays)
     return dict(arrays)
 
@@ -227,32 +298,52 @@ def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: i
       run: the run folder.
       stage: the name that --overwrite knows.
       path: the manifest (JSON).
-      facts: what decides about the stage's numbers: settings and fingerprints of its inputs; plain values.
-      version: of the stage's code; raise it when its numbers change.
+      facts: everything that determines the stage's results: settings and fingerprints of its inputs; plain values.
+      version: of the stage's code; increase it when results change.
 
     Raises:
-      StoreError: the folder holds results of other facts; the message shows which differ and the two ways out.
+      StoreError: the folder has results of other facts; the message shows the differences and the two solutions.
+
+    Example:
+      >>> from jaxunlearn import store
+      >>> with store.open_run("my_run") as run:
+      ...     store.claim(run, "shadows", run.path("stage.json"), {"seed": 1}, version=1)
+      ...     store.claim(run, "shadows", run.path("stage.json"), {"seed": 2}, version=1)
+      Traceback (most recent call last):
+      jaxunlearn.errors.StoreError: ... holds results of stage 'shadows' made with other settings:
+        seed: stored 1, now 2
+      Choose another --workdir, or delete them with --overwrite=shadows.
     """
     flat = _flat(facts, version)
-    wanted = files.fingerprint(flat)
+    fingerprint = files.fingerprint(flat)
     try:
-        if files.read_json(path).get("fingerprint") == wanted:
+        if files.read_json(path).get("fingerprint") == fingerprint:
             return
     except FileNotFoundError:
-        files.write_json(path, {"stage": stage, "fingerprint": wanted, "facts": flat})
+        files.write_json(path, {"stage": stage, "fingerprint": fingerprint, "facts": flat})
         return
-    _, before = read_claim(path)
-    now = json.loads(json.dumps(escapes.strict_json(flat)))
-    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    shown = "\n".join(f"  {name}: stored {before.get(name)!r}, now {now.get(name)!r}" for name in changed[:12])
+    _, stored_facts = read_claim(path)
+    new_facts = json.loads(json.dumps(escapes.strict_json(flat)))
+    differences = [
+        name for name in sorted({*stored_facts, *new_facts}) if stored_facts.get(name) != new_facts.get(name)
+    ]
+    text = "\n".join(
+        f"  {name}: stored {stored_facts.get(name)!r}, now {new_facts.get(name)!r}" for name in differences[:12]
+    )
     raise errors.StoreError(
-        f"{run.root} holds results of stage '{stage}' made with other settings:\n{shown}\n"
+        f"{run.root} holds results of stage '{stage}' made with other settings:\n{text}\n"
         f"Choose another --workdir, or delete them with --overwrite={stage}."
     )
 
 
 def fingerprint_of(facts: Mapping[str, Any], version: int) -> str:
-    """The fingerprint that `claim` gives a stage of these facts; nothing is read or stored."""
+    """Computes the fingerprint that `claim` gives a stage of these facts; reads and writes nothing.
+
+    Example:
+      >>> from jaxunlearn import store
+      >>> store.fingerprint_of({"seed": 1}, version=1) == store.fingerprint_of({"seed": 1}, version=2)
+      False
+    """
     return files.fingerprint(_flat(facts, version))
 
 
@@ -264,13 +355,20 @@ def read_claim(path: Path) -> tuple[str, dict[str, Any]]:
     """Returns fingerprint and facts of a stage's manifest.
 
     Raises:
-      StoreError: damaged: fingerprint and facts do not belong together. FileNotFoundError: nothing is there.
+      StoreError: damaged: fingerprint and facts do not agree. FileNotFoundError: there is no such file.
+
+    Example:
+      >>> from jaxunlearn import store
+      >>> with store.open_run("my_run") as run:
+      ...     store.claim(run, "shadows", run.path("stage.json"), {"seed": 1}, version=1)
+      ...     store.read_claim(run.path("stage.json"))[1]
+      {'seed': 1, 'stage_version': 1}
     """
     manifest = files.read_json(path)
-    found, facts = manifest.get("fingerprint"), manifest.get("facts")
-    if not isinstance(found, str) or not isinstance(facts, dict) or files.fingerprint(facts) != found:
+    fingerprint, facts = manifest.get("fingerprint"), manifest.get("facts")
+    if not isinstance(fingerprint, str) or not isinstance(facts, dict) or files.fingerprint(facts) != fingerprint:
         raise files.damaged(path, "its fingerprint does not fit its facts")
-    return found, facts
+    return fingerprint, facts
 
 
 def _flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,31 +20,42 @@ SUFFIXES = {
 
 
 def is_folder(path: Path) -> bool:
-    """Whether this is a folder of that layout."""
+    """Returns whether a path is a folder in this layout."""
     return os.path.isdir(path) and any(_is_of("nll_target", file.name) for file in path.iterdir())
 
 
 def as_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Reads a folder as an .npz would hold its arrays.
+    """Reads a folder as named arrays, as in an .npz.
 
     Raises:
       DataError: several files of one kind, or a line that is no number.
+
+    Example:
+      >>> import pathlib
+      >>> from jaxunlearn.store import signal_files
+      >>> folder = pathlib.Path("my_losses")
+      >>> folder.mkdir(exist_ok=True)
+      >>> _ = (folder / "news-nlloss.txt").write_text(chr(10).join(["nlloss :", "2.5", "3.0"]))
+      >>> signal_files.as_arrays(folder)
+      {'nll_target': array([2.5, 3. ])}
     """
-    found = {}
+    result = {}
     for name in SUFFIXES:
         files = sorted(file for file in path.iterdir() if _is_of(name, file.name))
         if len(files) > 1:
             names = ", ".join(errors.printable(file.name) for file in files[:3])
             raise errors.DataError(f"{path} holds {len(files)} files *{SUFFIXES[name]}: {names}. Keep one run's files.")
         if files:
-            found[name] = _read(files[0])
-    return found
+            result[name] = _read(files[0])
+    return result
 
 
 def _is_of(name: str, file: str) -> bool:
-    """Whether a file holds this array: the longest suffix that fits decides."""
-    fitting = [one for one, suffix in SUFFIXES.items() if file == suffix or file.endswith((f"-{suffix}", f"_{suffix}"))]
-    return bool(fitting) and max(fitting, key=lambda one: len(SUFFIXES[one])) == name
+    """Returns whether a file name belongs to an array; the longest matching suffix counts."""
+    matches = [
+        other for other, suffix in SUFFIXES.items() if file == suffix or file.endswith((f"-{suffix}", f"_{suffix}"))
+    ]
+    return bool(matches) and max(matches, key=lambda other: len(SUFFIXES[other])) == name
 
 
 def _is_number(text: str) -> bool:
@@ -66,12 +77,12 @@ def _read(file: Path) -> np.ndarray:
             "is the key (`nlloss :`), then one number per line."
         )
     values = np.empty(len(lines))
-    for place, line in enumerate(lines):
+    for index, line in enumerate(lines):
         try:
-            values[place] = float(line)
+            values[index] = float(line)
         except ValueError as error:
             raise errors.DataError(
-                f"{file}, line {place + 2}: {errors.printable(line[:40])!r} is no number. The first line is the key, "
+                f"{file}, line {index + 2}: {errors.printable(line[:40])!r} is no number. The first line is the key, "
                 f"here {errors.printable(key[:40])!r}, then one number per line."
             ) from error
     return values

@@ -1,4 +1,4 @@
-"""Remembered tunings: which mapping was fastest for which task on which device, in the user's cache folder."""
+"""Saved tunings in the user's cache folder: the fastest mapping by task and device."""
 
 from pathlib import Path
 from typing import Any
@@ -8,25 +8,25 @@ from jaxunlearn.store import files
 
 
 def location() -> Path:
-    """The file, beside the compilation cache."""
+    """Returns the path of the file, next to the compilation cache."""
     return settings.cache_folder() / "tuning.json"
 
 
 def recall(key: str) -> dict[str, Any] | None:
-    """What was remembered for a key; None if nothing was, or the file cannot be read."""
+    """Returns the values saved for a key; None if there are none, or the file cannot be read."""
     try:
         return files.read_json(location()).get(key)
     except (OSError, errors.StoreError, AttributeError):
         return None
 
 
-def remember(key: str, answer: dict[str, Any]) -> None:
-    """Adds an answer; a cache that cannot be written is no reason to stop."""
+def remember(key: str, values: dict[str, Any]) -> None:
+    """Saves values for a key; ignores a cache folder that cannot be written."""
     try:
-        known = files.read_json(location())
+        stored = files.read_json(location())
     except (OSError, errors.StoreError):
-        known = {}
+        stored = {}
     try:
-        files.write_json(location(), {**known, key: answer})
+        files.write_json(location(), {**stored, key: values})
     except (OSError, errors.StoreError):
         pass

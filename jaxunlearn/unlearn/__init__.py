@@ -1,10 +1,10 @@
 """Unlearning methods as gradient transforms, run on a whole population at once.
 
-    METHODS -> builder(hyperparameters) -> Method (phases) -> run(setup) -> unlearned variables [M, ...]
+    METHODS -> builder(hyperparameters) -> Method (phases) -> run(...) -> unlearned variables [M, ...]
 
-`base/method.py` says what a method is, `engine/running.py` runs it, `blocks/` holds what methods are made of: gradient
-transforms, losses, schedules, labels, streamed passes. One file per family in `methods/` (of language models in
-`language/`, around other methods in `wrappers/`), one line each in `registry.py`.
+`run` works on arrays in memory. `base/method.py` says what a method is, `engine/running.py` runs it, `blocks/` holds
+what methods are made of: gradient transforms, losses, schedules, labels, streamed passes. One file per family in
+`methods/` (of language models in `language/`, around other methods in `wrappers/`), one line each in `registry.py`.
 """
 
 from jaxunlearn.unlearn.base import network
@@ -35,8 +35,55 @@ from jaxunlearn.unlearn.methods import (
     relabelling,
     replay,
     saliency,
+    sparsity,
     teachers,
     unsir,
 )
 from jaxunlearn.unlearn.methods.importance import codec, dampening, fisher, influence
 from jaxunlearn.unlearn.registry import METHODS, hyperparameters, lookup
+
+__all__ = [
+    "Checkpoint",
+    "Estimate",
+    "EstimateContext",
+    "Event",
+    "GradientStep",
+    "METHODS",
+    "MemberRows",
+    "Method",
+    "MethodEntry",
+    "Network",
+    "Outcome",
+    "Phase",
+    "Samples",
+    "SavedState",
+    "StepContext",
+    "StreamSpec",
+    "UnlearningJob",
+    "arithmetic",
+    "boundary",
+    "codec",
+    "dampening",
+    "descent",
+    "exact",
+    "fisher",
+    "forsaken",
+    "hyperparameters",
+    "influence",
+    "labels",
+    "lookup",
+    "losses",
+    "network",
+    "passes",
+    "pruning",
+    "relabelling",
+    "replay",
+    "run",
+    "running",
+    "saliency",
+    "schedules",
+    "sparsity",
+    "teachers",
+    "transforms",
+    "unsir",
+]

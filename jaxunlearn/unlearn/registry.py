@@ -1,4 +1,4 @@
-"""The table of unlearning methods, and how hyperparameters reach a builder.
+"""The registry of unlearning methods, and how hyperparameters reach a builder.
 
 To add one: a builder in its family file, and one line in `METHODS` (for language models: in `language_table.py`).
 `my_module:my_method` works wherever a name does.
@@ -36,7 +36,7 @@ WRAPPERS_NEED = {
     "orthogonal": ("retain", "classes"),
     "salient": (),
 }
-# Hyperparameters of our methods that are parts of something; all numbers of ours are at least 0.
+# Hyperparameters of built-in methods that are fractions; all their numbers are at least 0.
 SHARES = ("fraction", "quantile", "share", "sparsity", "tolerance", "momentum")
 
 
@@ -59,7 +59,7 @@ METHODS: dict[str, MethodEntry] = {
         ("retain",),
     ),
     "eu_k": MethodEntry(
-        descent.eu_k, "draws the last k layers anew and trains them on the retained samples", "Goel et al. 2022",
+        descent.eu_k, "reinitialises the last k layers and trains them on the retained samples", "Goel et al. 2022",
         ("retain",),
     ),
     "ascent": MethodEntry(
@@ -134,7 +134,7 @@ METHODS: dict[str, MethodEntry] = {
         {"cifar10": {"epochs": 10}},
     ),
     "ft_prune": MethodEntry(
-        sparsity.ft_prune, "prunes small weights (if asked to), then fine-tunes with a falling L1 penalty",
+        sparsity.ft_prune, "prunes small weights (optional), then fine-tunes with a falling L1 penalty",
         "Over-Unlearning and Replay; Jia et al. 2023", ("retain",),
         {"cifar10": {"lr": 0.008, "epochs": 10, "warmup": 6}, "cifar100": {"lr": 0.005, "epochs": 10},
          "cifar20": {"lr": 0.01, "epochs": 10}},
@@ -161,7 +161,7 @@ METHODS: dict[str, MethodEntry] = {
          for name, alpha in {"cifar10": 60.0, "cifar100": 60.0, "cinic10": 10.0, "purchase100": 10.0}.items()},
     ),
     "lfssd": MethodEntry(
-        dampening.lfssd, "the same without labels: by the gradient of the squared logits", "Foster et al. 2024",
+        dampening.lfssd, "SSD without labels, by the gradient of the squared logits", "Foster et al. 2024",
         (*_BOTH, "statistics"),
     ),
     "salun": MethodEntry(
@@ -175,7 +175,7 @@ METHODS: dict[str, MethodEntry] = {
         "Huang et al. 2024", (*_BOTH, "statistics"), {"cifar10": {"iterations": 3000, "epochs": 20, "clip": 7.0}},
     ),
     "sfron_plain": MethodEntry(
-        saliency.sfron_plain, "the same as plain SGD under a saliency mask, without weights, cosine and clipping",
+        saliency.sfron_plain, "SFRon as plain SGD under a saliency mask, without weights, cosine and clipping",
         "Over-Unlearning and Replay", (*_BOTH, "statistics"),
         {"cifar10": {"lr": 0.035, "epochs": 8, "every": 5}, "cifar100": {"lr": 0.001, "epochs": 8, "every": 5}},
     ),
@@ -189,15 +189,16 @@ METHODS: dict[str, MethodEntry] = {
         (*_BOTH, "statistics", "classes"),
     ),
     "forsaken": MethodEntry(
-        forsaken.forsaken, "a learned step that makes the forget set answer as strangers do", "Ma et al. 2022",
+        forsaken.forsaken, "learns a step that makes the mean output on the forget set that on held-out rows",
+        "Ma et al. 2022",
         ("forget", "validation", "statistics", "classes"),
     ),
     "random_perturb": MethodEntry(
-        forsaken.random_perturb, "adds noise to every parameter, whatever is to be forgotten: a control",
+        forsaken.random_perturb, "adds noise to every parameter, independent of the forget set: a control",
         "IAM's Forsaken as coded", (),
     ),
     "deltagrad": MethodEntry(
-        replay.deltagrad, "replays a training of its own without the forget set, by L-BFGS corrections",
+        replay.deltagrad, "replays its own training without the forget set, with L-BFGS corrections",
         "Wu et al. 2020", _BOTH,
     ),
     "task_vector": MethodEntry(
@@ -205,19 +206,19 @@ METHODS: dict[str, MethodEntry] = {
         "Ilharco et al. 2023", ("forget",),
     ),
     "prune": MethodEntry(
-        pruning.prune, "draws anew the weights that the forget set moved least, then fine-tunes",
+        pruning.prune, "reinitialises the weights that the forget set moved least, then fine-tunes",
         "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3, "batch": 128}},
     ),
     "prune_last_layer": MethodEntry(
-        pruning.prune_last_layer, "the same in the last layer alone", "Forget with precision", _BOTH,
+        pruning.prune_last_layer, "prune in the last layer alone", "Forget with precision", _BOTH,
         {"cifar10": {"lr": 1e-3, "batch": 128}},
     ),
     "prune_complex": MethodEntry(
-        pruning.prune_complex, "draws anew what neither the forget set nor a part of the retained moved",
+        pruning.prune_complex, "reinitialises weights that neither the forget nor some retained rows moved",
         "Forget with precision", _BOTH, {"cifar10": {"lr": 1e-3, "fraction": 0.02, "batch": 128}},
     ),
     "activation_reset": MethodEntry(
-        pruning.activation_reset, "draws anew the kernels that the forget set excites most, then fine-tunes",
+        pruning.activation_reset, "reinitialises the kernels that the forget set excites most, then fine-tunes",
         "Forget with precision", (*_BOTH, "statistics", "classes"),
         {"cifar10": {"lr": 1e-3, "fraction": 0.02, "batch": 128}},
     ),
@@ -226,10 +227,15 @@ METHODS: dict[str, MethodEntry] = {
 
 
 def lookup(name: str) -> MethodEntry:
-    """The entry of a name, or of a user's own builder given as `my_module:my_method`; wrappers wrap either.
+    """Returns the entry of a method's name, or of a user's own builder `my_module:my_method`, with its wrappers.
 
     Raises:
-      ConfigError: no such method or wrapper (with the nearest one), module or function.
+      ConfigError: no such method or wrapper (the message names the nearest one), module or function.
+
+    Example:
+      >>> from jaxunlearn import unlearn
+      >>> unlearn.lookup("finetune+salient").needs
+      ('retain', 'forget')
     """
     base, chain = wrappers.split(name)
     if ":" not in base:
@@ -240,30 +246,42 @@ def lookup(name: str) -> MethodEntry:
         build = checks.lookup("unlearning method", base, {})
         about = (inspect.getdoc(build) or base).splitlines()[0]
         entry = MethodEntry(build, about, "yours", ())
-    for one in chain:
-        about = f"{entry.about}; wrapped: {(inspect.getdoc(wrappers.WRAPPERS[one]) or one).splitlines()[0]}"
-        needs = tuple(dict.fromkeys((*entry.needs, "forget", *WRAPPERS_NEED[one])))
-        # Published values are those of the method that the wrapper puts another one in place of.
-        instead = wrappers.INSTEAD.get(one, {}).get(entry.build)
-        published = entry.published if instead is None else {"digits": instead.digits}
-        entry = entry._replace(build=wrappers.wrapped(entry.build, one), about=about, needs=needs, published=published)
+    for wrapper in chain:
+        summary = (inspect.getdoc(wrappers.WRAPPERS[wrapper]) or wrapper).splitlines()[0]
+        about = f"{entry.about}; wrapped: {summary}"
+        needs = tuple(dict.fromkeys((*entry.needs, "forget", *WRAPPERS_NEED[wrapper])))
+        # A wrapper that replaces the method has no use for its published values.
+        replacement = wrappers.INSTEAD.get(wrapper, {}).get(entry.build)
+        published = entry.published if replacement is None else {"digits": replacement.digits}
+        entry = entry._replace(
+            build=wrappers.wrap_builder(entry.build, wrapper), about=about, needs=needs, published=published
+        )
     if name.endswith(wrappers.MID):
-        entry = entry._replace(build=wrappers.first_half(entry.build, chain), about=f"{entry.about}; before its Replay")
+        entry = entry._replace(
+            build=wrappers.mid_builder(entry.build, chain), about=f"{entry.about}; before its Replay"
+        )
     return entry
 
 
 def is_builtin(name: str) -> bool:
-    """Whether the method behind a name, wrapped or not, stands in the table."""
+    """Returns whether the method of a name, wrapped or not, is one of `METHODS`."""
     return wrappers.split(name)[0] in METHODS
 
 
 def hyperparameters(entry: MethodEntry, dataset: str = "") -> dict[str, Any]:
-    """Names and default values of a builder's arguments, with the data set's own values in place.
+    """Returns names and default values of a builder's arguments, with those published for the data set.
 
     Raises:
-      ConfigError: an argument without a default, or with one of a kind that a command line cannot give.
+      ConfigError: an argument without a default, or whose default a command line cannot express.
+
+    Example:
+      >>> from jaxunlearn import unlearn
+      >>> unlearn.hyperparameters(unlearn.lookup("task_vector"))["alpha"]
+      1.0
+      >>> unlearn.hyperparameters(unlearn.lookup("ascent"), "digits")["lr"]
+      0.03
     """
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for name, parameter in inspect.signature(entry.build).parameters.items():
         if parameter.default is inspect.Parameter.empty:
             raise errors.ConfigError(
@@ -274,34 +292,36 @@ def hyperparameters(entry: MethodEntry, dataset: str = "") -> dict[str, Any]:
                 f"argument {name!r} of {entry.build.__name__} has the default {parameter.default!r}; hyperparameters "
                 "are numbers, bools, words or tuples of numbers."
             )
-        found[name] = parameter.default
-    return {**found, **entry.published.get(dataset, {})}
+        defaults[name] = parameter.default
+    return {**defaults, **entry.published.get(dataset, {})}
 
 
-def bind_hyperparameters(entry: MethodEntry, chosen: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Method]:
-    """{name: number} -> Method, with all other hyperparameters as chosen.
+def bind_hyperparameters(entry: MethodEntry, values: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Method]:
+    """Returns {name: number} -> Method, with `values` for all other hyperparameters.
 
     Raises:
-      ConfigError: values out of range, an unknown `compat`; the builder does not return a Method, or one with numbers
-        of epochs or rows below 0.
+      ConfigError: values out of range, an unknown `compat`; the builder does not return a Method, or returns one with
+        negative numbers of epochs or rows.
     """
-    _check_values(entry, chosen)
-    first = entry.build(**chosen)
-    if not isinstance(first, Method):
-        raise errors.ConfigError(f"{entry.build.__name__} returned {type(first).__name__}, expected an unlearn.Method.")
-    _check_phases(entry, first)
+    _check_values(entry, values)
+    method = entry.build(**values)
+    if not isinstance(method, Method):
+        raise errors.ConfigError(
+            f"{entry.build.__name__} returned {type(method).__name__}, expected an unlearn.Method."
+        )
+    _check_phases(entry, method)
 
     def build(hyper: Mapping[str, Any]) -> Method:
-        return entry.build(**{**chosen, **hyper})
+        return entry.build(**{**values, **hyper})
 
     return build
 
 
-def _check_values(entry: MethodEntry, chosen: Mapping[str, Any]) -> None:
-    in_table = any(wrappers.innermost(entry.build) is one.build for one in METHODS.values())
-    if in_table and "compat" in chosen:
-        checks.choice("compat", chosen["compat"], COMPATS)
-    for name, value in chosen.items():
+def _check_values(entry: MethodEntry, values: Mapping[str, Any]) -> None:
+    in_table = any(wrappers.base_builder(entry.build) is builtin.build for builtin in METHODS.values())
+    if in_table and "compat" in values:
+        checks.choice("compat", values["compat"], COMPATS)
+    for name, value in values.items():
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
@@ -313,31 +333,31 @@ def _check_values(entry: MethodEntry, chosen: Mapping[str, Any]) -> None:
 
 
 def _check_phases(entry: MethodEntry, method: Method) -> None:
-    def need(what: str, value: int, low: int) -> None:
+    def need(quantity: str, value: int, low: int) -> None:
         if value < low:
-            raise errors.ConfigError(f"{entry.build.__name__} asks for {what} = {value}; at least {low} is possible.")
+            raise errors.ConfigError(f"{entry.build.__name__} has {quantity} = {value}: must be at least {low}.")
 
     need("ensemble", method.ensemble, 1)
     need("phases", len(method.phases), 1)
     for phase in method.phases:
         need("epochs", phase.epochs, 0)
-        need("stop", phase.max_steps, 0)
-        for move in phase.gradient_steps:
-            need("every", move.interval, 1)
+        need("max_steps", phase.max_steps, 0)
+        for step in phase.gradient_steps:
+            need("interval", step.interval, 1)
         estimates = (*phase.estimates.values(), *phase.every_epoch.values())
-        for reads in (phase.stream_specs, *(one.stream_specs for one in estimates)):
-            for one in reads.values():
-                need("rows per batch", one.batch, 0)
+        for specs in (phase.stream_specs, *(estimate.stream_specs for estimate in estimates)):
+            for spec in specs.values():
+                need("rows per batch", spec.batch, 0)
 
 
-def swept(entry: MethodEntry, chosen: Mapping[str, Any]) -> tuple[str, ...]:
-    """Hyperparameters that may differ between members: those whose default is a float."""
+def swept(entry: MethodEntry, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the hyperparameters that may differ between members: those whose default is a float."""
     defaults = hyperparameters(entry)
-    return tuple(name for name in chosen if isinstance(defaults.get(name), float))
+    return tuple(name for name in values if isinstance(defaults.get(name), float))
 
 
 def parse_hyperparameter(entry: MethodEntry, name: str, text: str) -> Any:
-    """The value of hyperparameter `name` from the text of a command line, with the type of its default.
+    """Parses the value of hyperparameter `name` from a command line, with the type of its default.
 
     Raises:
       ConfigError: no such hyperparameter, or a value of another type.
@@ -350,7 +370,7 @@ def parse_hyperparameter(entry: MethodEntry, name: str, text: str) -> Any:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
         if kind is tuple:
-            return tuple(int(part) if part.lstrip("-").isdigit() else float(part) for part in text.split(";") if part)
+            return tuple(int(item) if item.lstrip("-").isdigit() else float(item) for item in text.split(";") if item)
         return kind(text)
     except (KeyError, ValueError) as error:
         raise errors.ConfigError(f"hyperparameter {name} = {text!r}: expected {kind.__name__}.") from error

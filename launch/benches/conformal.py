@@ -17,7 +17,7 @@ TARGET = 3.0
 
 
 class Sizes(NamedTuple):
-    """What is measured: M models, n calibration and N test samples, C classes, A levels; rounds of the times."""
+    """Sizes: M models, n calibration and N test samples, C classes, A levels; rounds of the times."""
 
     models: int = 100
     calibration: int = 2000
@@ -50,23 +50,23 @@ def run(quick: bool = False) -> list[Row]:
 
 
 def rows_of(times: dict[str, Times], sizes: Sizes) -> list[Row]:
-    """One ratio per way of doing it without populations."""
-    what = (
+    """Returns one ratio per baseline without populations."""
+    description = (
         f"CR of {sizes.models} models, {sizes.samples:,} samples, {sizes.classes} classes, {sizes.levels} alphas: one "
         "call against "
     )
-    named = {"numpy": "NumPy, a loop over models and alphas", "jax": "a jitted call per model and alpha"}
+    baselines = {"numpy": "NumPy, a loop over models and alphas", "jax": "a jitted call per model and alpha"}
     rows = []
-    for key, name in named.items():
+    for key, name in baselines.items():
         target = TARGET if key == "numpy" else None
-        row = timing.ratio_row(what + name, times["here"], times[key], target, **sizes._asdict())
+        row = timing.ratio_row(description + name, times["here"], times[key], target, **sizes._asdict())
         row["rate_unit"] = "models x alphas/s"
         rows.append(row)
     return rows
 
 
 def ways_of(sizes: Sizes, seed: int = 0) -> dict[str, Any]:
-    """Each way as a function without arguments that gives [4, M, A]: q_hat, coverage, set size, CR."""
+    """Returns each way as a function without arguments that gives [4, M, A]: q_hat, coverage, set size, CR."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -81,51 +81,59 @@ def ways_of(sizes: Sizes, seed: int = 0) -> dict[str, Any]:
         logits[:, np.arange(count), labels] += 4
         return logits, labels
 
-    (known, known_labels), (logits, labels) = draw(sizes.calibration), draw(sizes.samples)
+    (calibration, calibration_labels), (logits, labels) = draw(sizes.calibration), draw(sizes.samples)
     alphas = tuple(np.linspace(0.05, 0.5, sizes.levels).tolist())
-    on_device = jax.device_put((known, logits))
+    on_device = jax.device_put((calibration, logits))
 
     def here() -> np.ndarray:
-        report = conformal.evaluate(on_device[0], known_labels, on_device[1], labels, alphas)
+        report = conformal.evaluate(on_device[0], calibration_labels, on_device[1], labels, alphas)
         quality = report.quality
         return np.stack([report.q_hat, quality.coverage, quality.set_size, quality.cr])
 
     def numpy() -> np.ndarray:
-        found = np.empty((4, sizes.models, sizes.levels))
+        results = np.empty((4, sizes.models, sizes.levels))
         for model in range(sizes.models):
-            for place, alpha in enumerate(alphas):
-                found[:, model, place] = plain(known[model], known_labels, logits[model], labels, alpha)
-        return found
+            for level, alpha in enumerate(alphas):
+                results[:, model, level] = plain(calibration[model], calibration_labels, logits[model], labels, alpha)
+        return results
 
     @functools.partial(jax.jit, static_argnames="place")
-    def single(own: Any, own_labels: Any, other: Any, other_labels: Any, place: int) -> Any:
-        own_scores = 1 - jnp.take_along_axis(jax.nn.softmax(own), own_labels[:, None], -1)[:, 0]
-        q_hat = jnp.sort(own_scores)[place]
-        inside = 1 - jax.nn.softmax(other) <= q_hat
-        coverage = jnp.take_along_axis(inside, other_labels[:, None], -1).mean()
+    def single(calibration: Any, calibration_labels: Any, logits: Any, labels: Any, place: int) -> Any:
+        calibration_scores = 1 - jnp.take_along_axis(jax.nn.softmax(calibration), calibration_labels[:, None], -1)[:, 0]
+        q_hat = jnp.sort(calibration_scores)[place]
+        inside = 1 - jax.nn.softmax(logits) <= q_hat
+        coverage = jnp.take_along_axis(inside, labels[:, None], -1).mean()
         size = inside.sum(-1).mean()
         return jnp.stack([q_hat, coverage, size, coverage / size])
 
     def jax_loop() -> np.ndarray:
-        found = [
-            [single(on_device[0][model], known_labels, on_device[1][model], labels,
+        results = [
+            [single(on_device[0][model], calibration_labels, on_device[1][model], labels,
                     conformal.rank_of(sizes.calibration, alpha)) for alpha in alphas]
             for model in range(sizes.models)
         ]  # fmt: skip
-        return np.moveaxis(np.asarray(jax.device_get(found)), -1, 0)
+        return np.moveaxis(np.asarray(jax.device_get(results)), -1, 0)
 
     return {"here": here, "numpy": numpy, "jax": jax_loop}
 
 
-def plain(known: Any, known_labels: Any, logits: Any, labels: Any, alpha: float) -> tuple[float, ...]:
-    """CR of one model at one level as published code computes it, in NumPy."""
+def plain(calibration: Any, calibration_labels: Any, logits: Any, labels: Any, alpha: float) -> tuple[float, ...]:
+    """Computes CR of one model at one level as published code does, in NumPy.
+
+    Args:
+      calibration: [n, C] logits.
+      calibration_labels: [n] labels.
+      logits: [N, C] of the test samples.
+      labels: [N] labels.
+      alpha: error rate.
+    """
     import numpy as np
 
     def softmax(values: Any) -> Any:
         shifted = np.exp(values - values.max(-1, keepdims=True))
         return shifted / shifted.sum(-1, keepdims=True)
 
-    scores = 1 - softmax(known)[np.arange(len(known)), known_labels]
+    scores = 1 - softmax(calibration)[np.arange(len(calibration)), calibration_labels]
     level = math.ceil((len(scores) + 1) * (1 - alpha)) / len(scores)
     q_hat = np.quantile(scores, level, method="higher")
     inside = softmax(logits) >= np.float32(1 - q_hat)

@@ -2,8 +2,8 @@
 
 Each row trains nothing; it takes the gradient of a small stack of convolutions for N members in one program, in one
 form and under one mapping. The rows of a case are timed in interleaved rounds, each after one warm-up call, and the
-median counts; process CPU time stands beside wall time because machines are shared. The last case puts the gradient
-inside a scan over steps, as every training program does: there lie the traps.
+median counts; process CPU time is reported with wall time because machines are shared. The last case puts the gradient
+inside a scan over steps, as every training program does, where some forms are unexpectedly slow.
 """
 
 import functools
@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 class Variant(NamedTuple):
-    """How members are mapped, and the form their convolutions take."""
+    """How members are mapped, and the form of their convolutions."""
 
     mapping: str
     form: str
@@ -73,7 +73,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     """Times every form and mapping of every case.
 
     Args:
-      quick: two small cases with 4 members and few rounds, some 20 seconds in all, instead of the whole table.
+      quick: two small cases with 4 members and few rounds, about 20 seconds, instead of the whole table.
 
     Returns:
       One dict per row: name, case, mapping, form, members, seconds and cpu_seconds (per member and gradient, medians),
@@ -122,24 +122,24 @@ def _time_case(case: Case, members: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def _interleave(calls: dict[Variant, Callable[[], Any]], rounds: int) -> dict[Variant, tuple[float, float]]:
-    """Median (wall, CPU) seconds of each call; all are called in turn, so a busy neighbour hits all alike."""
-    taken: dict[Variant, list[tuple[float, float]]] = {variant: [] for variant in calls}
+    """Returns median (wall, CPU) seconds of each call; calls take turns, so other load affects all alike."""
+    seconds: dict[Variant, list[tuple[float, float]]] = {variant: [] for variant in calls}
     for _ in range(rounds):
         for variant, call in calls.items():
-            # One look at a slow variant is enough to call it slow.
-            if taken[variant] and taken[variant][0][0] > _SLOW_SECONDS:
+            # One round is enough for a slow variant.
+            if seconds[variant] and seconds[variant][0][0] > _SLOW_SECONDS:
                 continue
             wall, cpu = time.perf_counter(), time.process_time()
             jax.block_until_ready(call())
-            taken[variant].append((time.perf_counter() - wall, time.process_time() - cpu))
+            seconds[variant].append((time.perf_counter() - wall, time.process_time() - cpu))
     return {
         variant: (statistics.median(wall for wall, _ in pairs), statistics.median(cpu for _, cpu in pairs))
-        for variant, pairs in taken.items()
+        for variant, pairs in seconds.items()
     }
 
 
 def _program(case: Case, variant: Variant) -> Callable[[Weights, jax.Array], Any]:
-    """The gradients of all members: (weights with leading M, inputs [M, B, H, W, C]) -> gradients."""
+    """Builds the function of all members: (weights with leading M, inputs [M, B, H, W, C]) -> gradients."""
 
     def member(weights: Weights, inputs: jax.Array) -> Weights:
         return jax.grad(_loss)(weights, inputs, case.strides, variant.form)
@@ -160,15 +160,15 @@ def _mapped(member: Callable[..., Any], mapping: str) -> Callable[..., Any]:
     if mapping == "vmap":
         return jax.vmap(member)
     batch_size = 4 if mapping == "chunks of 4" else None
-    return lambda *trees: lax.map(lambda one: member(*one), trees, batch_size=batch_size)
+    return lambda *trees: lax.map(lambda member_trees: member(*member_trees), trees, batch_size=batch_size)
 
 
 def _scanned(member: Callable[..., Any], mapping: str) -> Callable[..., Any]:
-    """Gradient steps inside a scan: members outside and steps inside for maps, the other way round for vmap."""
+    """Builds gradient steps inside a scan: for maps members outside and steps inside, for vmap vice versa."""
 
     def steps(gradient: Callable[..., Weights], weights: Weights, inputs: jax.Array) -> Weights:
-        def step(now: Weights, _: None) -> tuple[Weights, None]:
-            return jax.tree.map(lambda w, g: w - 0.01 * g, now, gradient(now, inputs)), None
+        def step(current: Weights, _: None) -> tuple[Weights, None]:
+            return jax.tree.map(lambda w, g: w - 0.01 * g, current, gradient(current, inputs)), None
 
         return lax.scan(step, weights, None, length=_STEPS)[0]
 

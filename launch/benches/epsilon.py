@@ -1,9 +1,8 @@
 """epsilon-hat of a published folder on one thread: all approaches, sweep over delta, intervals, challenge score.
 
-Sizes: 8 approaches, 1,000 samples, 80 retrained and 80 unlearned models, 10 classes: what the paper has. Baselines:
-the published way of doing it (a scalar density per model, a curve per sample), on 100 samples of one approach; the
-challenge rules one by one, on 2 samples. The last rows are no times: how often intervals over models cover what other
-models of the same kind show.
+Sizes: 8 approaches, 1,000 samples, 80 retrained and 80 unlearned models, 10 classes, as in the paper. Baselines: the
+published computation (a scalar density per model, a curve per sample) on 100 samples of one approach; the challenge
+rules one by one on 2 samples. The last rows are no times: the coverage of intervals over models.
 """
 
 import tempfile
@@ -21,7 +20,7 @@ ALL_SECONDS = 2.0
 
 
 class Sizes(NamedTuple):
-    """What is measured.
+    """Sizes of the bench.
 
     Attributes:
       plain_samples, rule_samples: samples of the two baselines; `repetitions`: of the coverage.
@@ -45,7 +44,7 @@ SHIFTS = (0.0, 1.0, 2.0)
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Measures in a process of its own on one core.
+    """Runs the bench in a separate process on one core.
 
     Args:
       quick: tiny sizes; otherwise about two minutes.
@@ -54,11 +53,11 @@ def run(quick: bool = False) -> list[Row]:
       Rows as `launch.bench` describes them.
     """
     progress.Reporter().say("epsilon-hat, in a process on one core")
-    return one_core.measured(__name__, "time", quick)
+    return one_core.rows_of(__name__, "time", quick)
 
 
 def time_rows(sizes: Sizes, say: Say) -> list[Row]:
-    """Times in this process."""
+    """Measures the rows in this process."""
     works, ways = works_of(sizes), ways_of(sizes)
     facts = {name: getattr(sizes, name) for name in ("approaches", "samples", "models", "classes")}
     rows = []
@@ -77,7 +76,7 @@ def time_rows(sizes: Sizes, say: Say) -> list[Row]:
 
 
 def draw(sizes: Sizes, seed: int = 0) -> tuple[Any, list[Any], Any]:
-    """Retrained logits [S, N, C], those of every approach, and labels [S]."""
+    """Draws retrained logits [S, N, C], those of every approach, and labels [S]."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
@@ -91,23 +90,23 @@ def draw(sizes: Sizes, seed: int = 0) -> tuple[Any, list[Any], Any]:
         values[np.arange(sizes.samples), :, labels] += np.float32(shift)
         return values
 
-    return models(0.0), [models(0.3 * place) for place in range(sizes.approaches)], labels
+    return models(0.0), [models(0.3 * approach) for approach in range(sizes.approaches)], labels
 
 
 def works_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], float | None]]:
-    """What is timed by itself: name -> (work, most seconds)."""
+    """Returns the works that are timed without a baseline: name -> (work, target in seconds)."""
     import numpy as np
 
     from jaxunlearn.metrics.epsilon import challenge, epsilon, epsilon_bounds
 
     retrained, approaches, labels = draw(sizes)
-    pairs = [epsilon.halves(retrained), *((retrained, one) for one in approaches)]
+    pairs = [epsilon.halves(retrained), *((retrained, logits) for logits in approaches)]
     statistics = [epsilon.statistics_of(*pair, labels) for pair in pairs]
-    counts = [epsilon.count(*one) for one in statistics]
+    counts = [epsilon.count(*pair_statistics) for pair_statistics in statistics]
     deltas = np.arange(99) / 100
 
     def challenges() -> list[Any]:
-        return [challenge.challenge_epsilon(*(challenge.scaled_confidence(one, labels) for one in pair))
+        return [challenge.challenge_epsilon(*(challenge.scaled_confidence(logits, labels) for logits in pair))
                 for pair in pairs]  # fmt: skip
 
     def bootstrap() -> Any:
@@ -119,10 +118,10 @@ def works_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], float | None]]:
             lambda: [epsilon.epsilon_hat(*pair, labels) for pair in pairs], ALL_SECONDS,
         ),
         f"99 values of delta, {all_of}, from the counts": (
-            lambda: [epsilon.epsilon_sweep(one, deltas) for one in counts], None,
+            lambda: [epsilon.epsilon_sweep(pair_counts, deltas) for pair_counts in counts], None,
         ),
         f"proved lower bounds of {all_of}": (
-            lambda: [epsilon_bounds.lower_bound(*one) for one in statistics], None,
+            lambda: [epsilon_bounds.lower_bound(*pair_statistics) for pair_statistics in statistics], None,
         ),
         f"{sizes.resamples} resamples of one approach": (bootstrap, None),
         f"logits to the challenge score of {all_of}": (challenges, None),
@@ -130,24 +129,26 @@ def works_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], float | None]]:
 
 
 def from_folder(sizes: Sizes, folder: Path) -> tuple[str, Callable[[], Any]]:
-    """Files in the published layout to the printed tables and the report, without intervals and challenge score."""
+    """Returns (name, work) from files in the published layout to the report, without intervals and challenge score."""
     import numpy as np
 
     from jaxunlearn import settings, store
     from jaxunlearn.runs.drivers import array_input
 
     retrained, approaches, labels = draw(sizes)
-    known = {part: np.full(sizes.models, 0.9) for part in store.approaches.PARTS}
-    named = {f"approach_{place}": one for place, one in enumerate(approaches)}
-    store.approaches.write(folder / "data", labels, retrained, named, dict.fromkeys(("", *named), known))
-    chosen = settings.resolve({"epsilon": {"bootstrap": 0, "metric": "epsilon", "sweep": False}})
+    accuracies = {subset: np.full(sizes.models, 0.9) for subset in store.published_layout.SUBSETS}
+    logits_of = {f"approach_{index}": logits for index, logits in enumerate(approaches)}
+    store.published_layout.write(
+        folder / "data", labels, retrained, logits_of, dict.fromkeys(("", *logits_of), accuracies)
+    )
+    run_settings = settings.resolve({"epsilon": {"bootstrap": 0, "metric": "epsilon", "sweep": False}})
     data, out = str(folder / "data"), str(folder / "out")
     name = f"folder of {sizes.approaches} approaches to tables, figure and report, warm"
-    return name, lambda: array_input.run("epsilon", data, chosen, out, (), False, False)
+    return name, lambda: array_input.run("epsilon", data, run_settings, out, (), False, False)
 
 
 def coverage(sizes: Sizes, shift: float, facts: dict[str, int]) -> Row:
-    """How often the 95 % interval of one approach's median holds what such models show on average.
+    """Measures how often the 95 % interval of one approach's median contains the average over such models.
 
     Margins are normal, .3 of their variance common to all samples of a model; 32 models and 60 samples.
     """
@@ -158,23 +159,23 @@ def coverage(sizes: Sizes, shift: float, facts: dict[str, int]) -> Row:
     generator = np.random.default_rng(0)
 
     def models(mean: float) -> Any:
-        common, own = generator.standard_normal((1, 32)), generator.standard_normal((60, 32))
-        return (mean + np.sqrt(0.3) * common + np.sqrt(0.7) * own).astype(np.float32)
+        common, noise = generator.standard_normal((1, 32)), generator.standard_normal((60, 32))
+        return (mean + np.sqrt(0.3) * common + np.sqrt(0.7) * noise).astype(np.float32)
 
     pairs = [(models(0.0), models(shift)) for _ in range(2 * sizes.repetitions)]
-    medians = [epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*one))).median for one in pairs]
+    medians = [epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*pair))).median for pair in pairs]
     truth = np.mean(medians[: sizes.repetitions])
     inside = []
-    for number, one in enumerate(pairs[sizes.repetitions :]):
-        found = epsilon_bounds.bootstrap({"a": one}, iterations=sizes.resamples, seed=number)
-        _, low, high = epsilon_bounds.interval(found, "a")
+    for seed, pair in enumerate(pairs[sizes.repetitions :]):
+        resamples = epsilon_bounds.bootstrap({"a": pair}, iterations=sizes.resamples, seed=seed)
+        _, low, high = epsilon_bounds.interval(resamples, "a")
         inside.append(low <= truth <= high)
     name = f"coverage of the 95 % interval, models shifted by {shift:g} deviations, {sizes.repetitions} repetitions"
     return timing.value_row(name, [float(np.mean(inside))], "of repetitions", ">=", **facts)
 
 
 def ways_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """What is compared: name -> (ours, plain); both give the same numbers."""
+    """Returns the comparisons: name -> (ours, plain); both give the same numbers."""
     from jaxunlearn.metrics.epsilon import challenge, epsilon
 
     from . import plain_epsilon as plain
@@ -182,7 +183,7 @@ def ways_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], Callable[[], Any
     retrained, approaches, labels = draw(sizes)
     few, fewer = slice(sizes.plain_samples), slice(sizes.rule_samples)
     first = retrained[few], approaches[-1][few], labels[few]
-    confidences = [challenge.scaled_confidence(one[fewer], labels[fewer]) for one in (retrained, approaches[-1])]
+    confidences = [challenge.scaled_confidence(logits[fewer], labels[fewer]) for logits in (retrained, approaches[-1])]
     return {
         f"epsilon-hat of {sizes.plain_samples} samples: one call against the published loops": (
             lambda: epsilon.epsilon_hat(*first), lambda: plain.epsilon_hat(*first),

@@ -1,8 +1,8 @@
-"""Whole jobs in processes of their own: the digits study from start to end, and populations of several sizes.
+"""Whole jobs in separate processes: the digits study from start to end, and populations of several sizes.
 
     python -m launch.benches.jobs 64 5        one size: 64 members, 5 rounds; prints one JSON object
 
-A fresh process per size gives a cold compilation and a peak memory that no other work has touched.
+A fresh process per size gives a cold compilation and a peak memory without other work.
 """
 
 import json
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 
 def study_rows(quick: bool, say: Say) -> list[Row]:
-    """The digits study (64 shadows x 10 epochs; quick: 8 x 2) from process start to end, without and with a cache."""
+    """Times the digits study (64 shadows x 10 epochs; quick: 8 x 2), process start to end, without and with a cache."""
     count, epochs, rounds = (8, 2, 1) if quick else (64, 10, 3)
     seconds: dict[str, list[float]] = {"cold": [], "warm": []}
     for number in range(rounds):
@@ -48,69 +48,69 @@ def study_rows(quick: bool, say: Say) -> list[Row]:
 
 
 def _study(folder: Path, name: str, count: int, epochs: int) -> float:
-    """Seconds of one run of the launcher as a user starts it."""
+    """Returns the seconds of one run of the launcher as a user starts it."""
     command = [
         sys.executable, "-m", f"{_entry.PACKAGE}.shadows", "--config=digits", f"--config.shadows.count={count}",
         f"--config.train.epochs={epochs}", f"--workdir={folder / name}",
     ]  # fmt: skip
-    begun = time.perf_counter()
+    start = time.perf_counter()
     _call(command, {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")})
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     if not (folder / name / "logits" / "shadow.npy").is_file():
         raise RuntimeError("the study ended without logits on disk")
     return seconds
 
 
 def size_rows(quick: bool, say: Say) -> list[Row]:
-    """Rate, compile time and memory of digits populations of several sizes, each in a fresh process."""
+    """Measures rate, compile time and memory of digits populations of several sizes, each in a fresh process."""
     rows = []
     for members in (8,) if quick else (1, 8, 64, 128):
         say(f"digits population of {members} in a process of its own")
         command = [sys.executable, "-m", __name__, str(members), "2" if quick else "5"]
-        measured = json.loads(_call(command, {"JAX_COMPILATION_CACHE_DIR": ""}).splitlines()[-1])
+        facts = json.loads(_call(command, {"JAX_COMPILATION_CACHE_DIR": ""}).splitlines()[-1])
         name = f"digits CNN, N = {members}: rate in a fresh process"
-        rates = measured.pop("rates")
-        rows.append(value_row(name, rates, "model-steps/s", case="digits", members=members, **measured))
+        rates = facts.pop("rates")
+        rows.append(value_row(name, rates, "model-steps/s", case="digits", members=members, **facts))
     return rows
 
 
 def _call(command: list[str], environment: dict[str, str]) -> str:
-    """Stdout of a command run in the checkout.
+    """Runs a command in the checkout and returns its stdout.
 
     Raises:
-      RuntimeError: it failed; the message holds what it said.
+      RuntimeError: it failed; the message holds its stderr.
     """
     environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **environment}
-    done = subprocess.run(command, cwd=_entry.HOME, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}:\n{done.stderr}")
-    return done.stdout
+    process = subprocess.run(command, cwd=_entry.HOME, env=environment, capture_output=True, text=True)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with code {process.returncode}:\n{process.stderr}")
+    return process.stdout
 
 
 def measure(members: int, rounds: int) -> dict[str, Any]:
-    """One size in this process: rates per round, compile seconds, bytes of the program, peak memory of the process."""
+    """Measures one size in this process: rates per round, compile seconds, bytes of the program, peak memory."""
     from . import programs, timing
 
-    made = programs.engine(programs.build(programs.CASES["digits"], members), members)
+    engine = programs.engine(programs.build(programs.CASES["digits"], members), members)
 
     def call() -> float:
-        next(made.epochs)
+        next(engine.epochs)
         return 0.0
 
-    variant = timing.Variant("jaxunlearn", call, made.model_steps)
+    variant = timing.Variant("jaxunlearn", call, engine.model_steps)
     times = timing.interleave({"engine": variant}, rounds, 0.5, lambda line: None)
     return {
         "rates": times["engine"].rates,
-        "compile_seconds": made.compile_seconds,
-        "program_bytes": programs.program_bytes(made),
+        "compile_seconds": engine.compile_seconds,
+        "program_bytes": programs.program_bytes(engine),
         "peak_process_bytes": _peak_bytes(),
     }
 
 
 def _peak_bytes() -> int:
-    """Largest resident memory of this process so far.
+    """Returns the largest resident memory of this process so far.
 
-    Linux hands `ru_maxrss` on from the process that started this one, so /proc is asked first.
+    On Linux `ru_maxrss` is inherited from the parent process, so /proc is read first.
     """
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.is_file() else []:

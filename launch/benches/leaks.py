@@ -1,8 +1,8 @@
 """Unlearning-Leaks populations of Adult's size: 20 originals and 400 leave-one-out models, all cores.
 
-Baselines do the same work one model after another: scikit-learn's logistic regression to a tolerance that leaves the
-signal of a deletion alone (1e-7), PyTorch's Adam on the same batches (timed on some of the models). Data are random
-with Adult's shape: speed does not depend on them, but for the steps that a solver takes.
+Baselines do the same work one model after another: scikit-learn's logistic regression to a tolerance that does not
+affect the signal of a deletion (1e-7), PyTorch's Adam on the same batches (timed on some of the models). Data are
+random with Adult's shape: speed does not depend on them, except for the number of solver steps.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ SECONDS, TIMES = 1.0, 5.0
 
 
 class Sizes(NamedTuple):
-    """What is measured; `sequential`: models that a loop over networks is timed on."""
+    """Sizes of the bench; `sequential`: number of models on which a loop over networks is timed."""
 
     originals: int = 20
     deletions: int = 20
@@ -37,7 +37,7 @@ QUICK = Sizes(2, 2, 200, 40, 6, 8, 2, 20, 2, 1, 0.01)
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Measures in this process.
+    """Runs the bench in this process.
 
     Args:
       quick: tiny sizes; otherwise about three minutes.
@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 
 def draw(sizes: Sizes) -> Case:
-    """Random data of Adult's shape, two classes, and who trains on what."""
+    """Draws random data of Adult's shape, two classes, and who trains on what."""
     import numpy as np
 
     from jaxunlearn.attacks.leaks import plan
@@ -68,13 +68,20 @@ def draw(sizes: Sizes) -> Case:
     slope = generator.normal(size=sizes.features)
     labels = (inputs @ slope + generator.normal(0, 2, sizes.rows) > 1).astype(np.int32)
     pool = plan.SideRows(np.arange(sizes.rows), np.arange(2), np.arange(2))
-    wanted = plan.Sizes(sizes.originals, sizes.set_size, sizes.deletions)
-    drawn = plan.draw(pool, wanted, np.random.RandomState(0), np.random.RandomState(1))
-    return Case(inputs, labels, plan.membership(drawn, 0, sizes.rows)[0])
+    plan_sizes = plan.Sizes(sizes.originals, sizes.set_size, sizes.deletions)
+    record_sets = plan.draw(pool, plan_sizes, np.random.RandomState(0), np.random.RandomState(1))
+    return Case(inputs, labels, plan.membership(record_sets, 0, sizes.rows)[0])
 
 
 def trained(case: Case, task: Any, batch: int, epochs: int) -> Callable[[], Any]:
-    """() -> variables of the whole population, from a program that is compiled already."""
+    """Returns () -> variables of the whole population, by a program that is compiled already.
+
+    Args:
+      case: data and membership.
+      task: of one member.
+      batch: rows per step.
+      epochs: to train.
+    """
     import numpy as np
 
     from jaxunlearn import keys, population
@@ -98,7 +105,7 @@ def trained(case: Case, task: Any, batch: int, epochs: int) -> Callable[[], Any]
 
 
 def regressions(sizes: Sizes, say: Callable[[str], None]) -> list[Row]:
-    """Exact logistic regressions."""
+    """Measures exact logistic regressions."""
     case = draw(sizes)
     members = len(case.membership)
     here, plain = regression_ways(case)
@@ -114,7 +121,7 @@ def regressions(sizes: Sizes, say: Callable[[str], None]) -> list[Row]:
 
 
 def regression_ways(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """(ours, a loop over scikit-learn), both () -> [M, 1 + F] intercepts and coefficients in standardised units."""
+    """Returns (ours, a loop over scikit-learn), both () -> [M, 1 + F] intercepts and standardised coefficients."""
     import jax
     import numpy as np
 
@@ -131,18 +138,18 @@ def regression_ways(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
         from sklearn.linear_model import LogisticRegression
         from sklearn.preprocessing import StandardScaler
 
-        found = []
-        for own in case.membership:
-            rows = StandardScaler().fit_transform(case.inputs[own].astype(np.float64))
-            model = LogisticRegression(tol=1e-7, max_iter=400).fit(rows, case.labels[own])
-            found.append(np.concatenate([model.intercept_, model.coef_[0]]))
-        return np.stack(found)
+        coefficients = []
+        for mask in case.membership:
+            rows = StandardScaler().fit_transform(case.inputs[mask].astype(np.float64))
+            model = LogisticRegression(tol=1e-7, max_iter=400).fit(rows, case.labels[mask])
+            coefficients.append(np.concatenate([model.intercept_, model.coef_[0]]))
+        return np.stack(coefficients)
 
     return here, plain
 
 
 def networks(sizes: Sizes, say: Callable[[str], None]) -> list[Row]:
-    """Networks of one hidden layer; no row for PyTorch where it is not installed."""
+    """Measures networks of one hidden layer; no row for PyTorch if it is not installed."""
     import jax
     import numpy as np
 
@@ -175,7 +182,7 @@ def networks(sizes: Sizes, say: Callable[[str], None]) -> list[Row]:
 
 
 def _torch(case: Case, sizes: Sizes) -> Callable[[], Any]:
-    """() -> some networks trained by PyTorch one after another, from tensors in memory."""
+    """Returns () -> some networks, trained by PyTorch one after another from tensors in memory."""
     import numpy as np
     import torch
 
@@ -183,8 +190,8 @@ def _torch(case: Case, sizes: Sizes) -> Callable[[], Any]:
 
     def work() -> Any:
         models = []
-        for own in case.membership[: sizes.sequential]:
-            rows = torch.tensor(np.flatnonzero(own))
+        for mask in case.membership[: sizes.sequential]:
+            rows = torch.tensor(np.flatnonzero(mask))
             model = torch.nn.Sequential(
                 torch.nn.Linear(sizes.features, sizes.hidden), torch.nn.ReLU(), torch.nn.Linear(sizes.hidden, 2)
             )

@@ -1,4 +1,4 @@
-"""The file of rows that benches append to: one JSON object per line."""
+"""The file to which benches append rows: one JSON object per line."""
 
 import os
 
@@ -6,7 +6,7 @@ from jaxunlearn import errors
 
 
 def append(path: str, lines: list[str]) -> None:
-    """Adds whole lines, on lines of their own even where a kill has cut the last one off; [] only tries to write.
+    """Appends lines, on lines of their own even if a kill has cut off the last one; [] only tests that it can write.
 
     Raises:
       ConfigError: the file cannot be written.
@@ -17,7 +17,7 @@ def append(path: str, lines: list[str]) -> None:
             if lines and size:
                 out.seek(size - 1)
                 lines = [""] * (out.read(1) != b"\n") + lines
-            out.write("".join(one + "\n" for one in lines).encode())
+            out.write("".join(line + "\n" for line in lines).encode())
     except OSError as error:
         raise errors.ConfigError(
             f"--out={path} cannot be written: {error.strerror}. Give a file in a folder that exists."

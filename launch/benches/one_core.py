@@ -1,9 +1,9 @@
-"""Measuring on one core: a bench's module is started as a process of its own, pinned, one thread for every library.
+"""Measures on one core: a bench's module runs as a separate process, pinned, with one thread for every library.
 
-    rows = one_core.measured(__name__, "time", quick)      the module's last line is its rows as JSON
+    rows = one_core.rows_of(__name__, "time", quick)      the module's last line is its rows as JSON
     if __name__ == "__main__": one_core.main({"time": time_rows}, QUICK, FULL)
 
-Ratios of such rows are those of CPU time (`cpu_rates`), which is wall time where the core is otherwise idle.
+Ratios of such rows are ratios of CPU time (`cpu_rates`), which equals wall time if the core is otherwise idle.
 """
 
 import json
@@ -24,38 +24,40 @@ THREADS = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
 }
-# Flags of a quick look: it says nothing about speed, so its programs need not be fast, only soon there. (Other devices
-# than CPUs pass over the second.)
+# Flags of a quick run, which does not measure speed: its programs need not be fast, but compile quickly. (Devices other
+# than CPUs ignore the second.)
 QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
 Say = Callable[[str], None]
 
 
-def measured(module: str, part: str, quick: bool) -> list[Row]:
-    """Rows of one part of a module, from a process of its own on one core.
+def rows_of(module: str, measurement: str, quick: bool) -> list[Row]:
+    """Returns the rows of one measurement of a module, from a separate process on one core.
 
     Raises:
-      RuntimeError: the process failed; its own message stands on stderr.
+      RuntimeError: the process failed; its own message is on stderr.
     """
-    command = [sys.executable, "-m", module, part, str(int(quick))]
-    # A quick look says nothing about times, so it may find its programs in the cache.
-    own = {"XLA_FLAGS": f"{THREADS['XLA_FLAGS']} {QUICKLY_COMPILED}"} if quick else {"JAX_COMPILATION_CACHE_DIR": ""}
-    environment = {**os.environ, **THREADS, **own}
-    done = subprocess.run(command, cwd=_entry.HOME, env=environment, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with code {done.returncode}; its own message stands above.")
-    return json.loads(done.stdout.splitlines()[-1])
+    command = [sys.executable, "-m", module, measurement, str(int(quick))]
+    # A quick run does not measure times, so it may load its programs from the cache.
+    overrides = (
+        {"XLA_FLAGS": f"{THREADS['XLA_FLAGS']} {QUICKLY_COMPILED}"} if quick else {"JAX_COMPILATION_CACHE_DIR": ""}
+    )
+    environment = {**os.environ, **THREADS, **overrides}
+    process = subprocess.run(command, cwd=_entry.HOME, env=environment, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with code {process.returncode}; see its message above.")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def main(parts: Mapping[str, Callable[[Any, Say], list[Row]]], quick: Any, full: Any) -> None:
-    """The other end of `measured`: pins this process, before any library counts the cores, and prints the rows."""
+def main(measurements: Mapping[str, Callable[[Any, Say], list[Row]]], quick: Any, full: Any) -> None:
+    """Runs the process of `rows_of`: pins it before any library counts the cores, and prints the rows."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     sizes = quick if sys.argv[2] == "1" else full
-    rows = parts[sys.argv[1]](sizes, lambda line: print(f"  {line}", file=sys.stderr, flush=True))
+    rows = measurements[sys.argv[1]](sizes, lambda line: print(f"  {line}", file=sys.stderr, flush=True))
     print(json.dumps(rows))
 
 
 def variant(name: str, work: Callable[[], Any]) -> Variant:
-    """A way to do the work once, waited for."""
+    """Returns a variant that does the work once and waits for its end."""
 
     def call() -> float:
         import jax
@@ -67,25 +69,44 @@ def variant(name: str, work: Callable[[], Any]) -> Variant:
 
 
 def cpu_rates(times: timing.Times) -> timing.Times:
-    """Rates per second of CPU time.
+    """Replaces rates by those per second of CPU time.
 
-    A neighbour on this one core takes turns with long calls and leaves short ones alone: wall-time ratios grow then.
+    Other load on this core interrupts long calls more than short ones, which would increase wall-time ratios.
     """
     return times._replace(rates=[1 / seconds for seconds in times.cpu_seconds])
 
 
 def ratio(name: str, here: Callable[[], Any], plain: Callable[[], Any], target: float | None, rounds: int,
           round_seconds: float, **facts: Any) -> Row:  # fmt: skip
-    """A row that says how many times as fast `here` is as `plain`, which does the same work."""
+    """Builds a row with the speed of `here` relative to `plain`, which does the same work.
+
+    Args:
+      name: of the comparison.
+      here: the work as done by jaxunlearn.
+      plain: the same work in NumPy.
+      target: the ratio must reach it; None = no target.
+      rounds: number of rounds.
+      round_seconds: length of a variant's turn in a round.
+      **facts: further entries of the row.
+    """
     ways = {"here": variant("jaxunlearn", here), "plain": variant("NumPy", plain)}
     times = timing.interleave(ways, rounds, round_seconds, lambda line: None)
     row = timing.ratio_row(name, cpu_rates(times["here"]), cpu_rates(times["plain"]), target, **facts)
-    # Seconds per call say more than calls per second here.
+    # Seconds per call are more useful here than calls per second.
     return {key: value for key, value in row.items() if "rate" not in key and "cpu" not in key}
 
 
 def seconds(name: str, work: Callable[[], Any], target: float | None, rounds: int, round_seconds: float,
             **facts: Any) -> Row:  # fmt: skip
-    """A row that says how many seconds the work takes, warm."""
+    """Builds a row with the seconds of the work, warm.
+
+    Args:
+      name: of the measurement.
+      work: does it once.
+      target: bound of the seconds; None = no target.
+      rounds: number of rounds.
+      round_seconds: length of a turn.
+      **facts: further entries of the row.
+    """
     times = timing.interleave({"all": variant("all", work)}, rounds, round_seconds, lambda line: None)
     return timing.value_row(name, [1 / rate for rate in times["all"].rates], "s", target=target, **facts)

@@ -1,4 +1,4 @@
-"""epsilon-hat and challenge epsilon the plain way, one sample and one rule at a time: baselines of bench `epsilon`."""
+"""Plain epsilon-hat and challenge epsilon, one sample and one rule at a time: baselines of the bench `epsilon`."""
 
 import math
 
@@ -8,10 +8,17 @@ from sklearn.metrics import det_curve
 
 
 def epsilon_hat(retrained: np.ndarray, unlearned: np.ndarray, labels: np.ndarray, delta: float = 0.05) -> np.ndarray:
-    """[S] from logits [S, N, C]: Gaussian fits, a density per model, scikit-learn's curve, a loop over its points."""
-    found = np.empty(len(labels))
+    """Computes epsilon-hat [S]: Gaussian fits, a density per model, scikit-learn's curve, a loop over its points.
+
+    Args:
+      retrained: [S, N, C] logits.
+      unlearned: [S, N, C] logits.
+      labels: [S] true classes.
+      delta: of (epsilon, delta)-unlearning.
+    """
+    epsilons = np.empty(len(labels))
     for sample, label in enumerate(labels):
-        groups = [_margins(one[sample].astype(np.float64), label) for one in (retrained, unlearned)]
+        groups = [_margins(logits[sample].astype(np.float64), label) for logits in (retrained, unlearned)]
         fits = [(values.mean(), values.std()) for values in groups]
         first, second = (
             np.array(
@@ -24,29 +31,29 @@ def epsilon_hat(retrained: np.ndarray, unlearned: np.ndarray, labels: np.ndarray
         else:
             truth = np.append(np.zeros(len(first)), np.ones(len(second)))
         fpr, fnr, _ = det_curve(truth, np.append(first, second))
-        found[sample] = _largest(fpr, fnr, delta)
-    return found
+        epsilons[sample] = _largest(fpr, fnr, delta)
+    return epsilons
 
 
 def _margins(logits: np.ndarray, label: int) -> np.ndarray:
     return np.array([row[label] - np.delete(row, label).max() for row in logits])
 
 
-def _largest(fpr: np.ndarray, fnr: np.ndarray, delta: float, slack: float = 1e-8) -> float:
+def _largest(fpr: np.ndarray, fnr: np.ndarray, delta: float, smoothing: float = 1e-8) -> float:
     best = math.nan
-    for one, other in zip(fpr.tolist(), fnr.tolist(), strict=True):
-        if one == 0 and other == 0:
+    for false_positives, false_negatives in zip(fpr.tolist(), fnr.tolist(), strict=True):
+        if false_positives == 0 and false_negatives == 0:
             return math.inf
-        if one == 0 or other == 0:
+        if false_positives == 0 or false_negatives == 0:
             continue
-        for a, b in ((one, other), (other, one)):
-            if 1 - delta - a + slack > 0:
-                best = np.fmax(best, math.log(1 - delta - a + slack) - math.log(b + slack))
+        for a, b in ((false_positives, false_negatives), (false_negatives, false_positives)):
+            if 1 - delta - a + smoothing > 0:
+                best = np.fmax(best, math.log(1 - delta - a + smoothing) - math.log(b + smoothing))
     return float(best)
 
 
 def challenge_epsilon(retrained: np.ndarray, unlearned: np.ndarray, delta: float = 1e-5) -> np.ndarray:
-    """[S] from confidences [S, N]: every one- and two-sided rule of the challenge on every model."""
+    """Computes epsilon [S] from confidences [S, N]: every one- and two-sided rule of the challenge on every model."""
     return np.array([_every_rule(*pair, delta) for pair in zip(retrained, unlearned, strict=True)])
 
 
@@ -56,28 +63,28 @@ def _every_rule(retrained: np.ndarray, unlearned: np.ndarray, delta: float) -> f
     ranges = np.ptp(positive), np.ptp(negative)
     if min(ranges) < 0.01 * max(ranges):
         return 50.0
-    both = np.concatenate([positive, negative])
-    at = np.linspace(both.min(), both.max(), math.ceil(np.ptp(both) * 100), dtype=np.float32)
-    best = _best(positive[:, None] >= at, negative[:, None] >= at, delta)
+    pooled = np.concatenate([positive, negative])
+    thresholds = np.linspace(pooled.min(), pooled.max(), math.ceil(np.ptp(pooled) * 100), dtype=np.float32)
+    best = _best(positive[:, None] >= thresholds, negative[:, None] >= thresholds, delta)
     inner, outer = (positive, negative) if ranges[0] < ranges[1] else (negative, positive)
     width = np.ptp(inner)
     low, high = inner.min() + width - 2, inner.max() + 2
     for right in np.linspace(low, high, math.ceil((high - low) * 100)):
         left = np.linspace(right - width - 2, right - width + 2, 400)
-        is_inside = [(left <= one[:, None]) & (one[:, None] <= right) for one in (inner, outer)]
+        is_inside = [(left <= confidences[:, None]) & (confidences[:, None] <= right) for confidences in (inner, outer)]
         best = max(best, _best(*is_inside, delta))
     return min(best, 50.0)
 
 
 def _best(is_hit: np.ndarray, is_false: np.ndarray, delta: float) -> float:
-    """Largest epsilon of rules from what they take of the group they mean [N, T] and of the other one."""
+    """Returns the largest epsilon of T rules, from their hits [N, T] in the intended group and in the other one."""
     fnr, fpr = (1 - is_hit.mean(0)).astype(np.float32), is_false.mean(0).astype(np.float32)
     if ((fnr == 0) & (fpr == 0)).any():
         return math.inf
-    kept = (fnr > 0) & (fpr > 0)
-    if not kept.any():
+    is_finite = (fnr > 0) & (fpr > 0)
+    if not is_finite.any():
         return 0.0
-    fnr, fpr = fnr[kept], fpr[kept]
+    fnr, fpr = fnr[is_finite], fpr[is_finite]
     with np.errstate(invalid="ignore", divide="ignore"):
-        forms = np.log(1 - delta - fpr) - np.log(fnr), np.log(1 - delta - fnr) - np.log(fpr)
-    return float(np.fmax(np.fmax(*forms), 0).max())
+        bounds = np.log(1 - delta - fpr) - np.log(fnr), np.log(1 - delta - fnr) - np.log(fpr)
+    return float(np.fmax(np.fmax(*bounds), 0).max())

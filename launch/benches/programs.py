@@ -3,8 +3,8 @@
     settings -> experiments -> job -> engine (compiled epoch, map over members, one device per core)
                                  -> naive scan over steps of vmap over members; naive loop of a jitted step
 
-Everything trains the same networks from the same weights with the same batches and recipe. The baselines get their
-batch order and normalised float32 rows for free; the engine draws its order and normalises uint8 rows in its steps.
+All train the same networks from the same weights with the same batches and recipe. The baselines get their batch order
+and normalised float32 rows for free; the engine draws its order and normalises uint8 rows in its steps.
 """
 
 import time
@@ -26,7 +26,7 @@ from jaxunlearn.runs.execution import scratch
 
 Tree = Any
 BATCH = 64
-_FOREVER = 1_000_000  # epochs: the engine's generator is asked for as many as the rounds need
+_FOREVER = 1_000_000  # epochs: the rounds take as many from the engine's generator as they need
 
 
 class Case(NamedTuple):
@@ -45,7 +45,7 @@ CASES = {
 
 
 class Problem(NamedTuple):
-    """A case made ready for so many members.
+    """A case, prepared for a number of members.
 
     Attributes:
       role: members and their rows, with the experiment of the case's settings.
@@ -64,18 +64,18 @@ class Engine(NamedTuple):
     Attributes:
       epochs: the generator that users loop over; the first epoch is not yet run.
       program: the compiled epoch.
-      compile_seconds: time that compiling took (without the persistent cache unless the user has set one).
+      compile_seconds: time of compiling (without the persistent cache unless the user has set one).
       model_steps: per epoch.
     """
 
     epochs: Iterator[population.Progress]
-    program: executor.Compiled
+    program: executor.CompiledProgram
     compile_seconds: float
     model_steps: int
 
 
 def location_rows(data: settings.DataSettings) -> Dataset:
-    """Synthetic binary rows of Location-30's shape: 446 features, 30 classes, 5,010 rows.
+    """Draws synthetic binary rows of Location-30's shape: 446 features, 30 classes, 5,010 rows.
 
     Each class has a pattern, each row differs from it in a tenth of the features: learnable, and as fast as the real
     rows, since speed does not depend on the content.
@@ -93,65 +93,65 @@ def build(case: Case, members: int) -> Problem:
     config.data.name, config.model.name = case.data, case.model
     config.train.batch, config.train.learning_rate, config.train.schedule = BATCH, 0.05, "constant"
     config.shadows.count = members
-    bench = experiments.prepare(settings.resolve(config))
+    experiment = experiments.prepare(settings.resolve(config))
 
-    rows = len(bench.dataset.labels)
+    rows = len(experiment.dataset.labels)
     table = np.zeros((members, rows), bool)
-    for member, line in enumerate(table):
+    for member, mask in enumerate(table):
         # Half of a small pool, as shadow models read it.
         pool = min(rows, 2 * case.rows)
-        line[np.random.default_rng(member).choice(pool, case.rows, replace=False)] = True
-    role = roles.RoleSpec("bench", bench, table, np.zeros(rows, bool), np.arange(0), {}, 1, "bench")
+        mask[np.random.default_rng(member).choice(pool, case.rows, replace=False)] = True
+    role = roles.RoleSpec("bench", experiment, table, np.zeros(rows, bool), np.arange(0), {}, 1, "bench")
     job = scratch.make_job(role, role.member_ids)
     initial = trees.to_host(training.init_carry(job, executor.make_mapping("vmap", 1, 1)))
     return Problem(role, job, initial)
 
 
 def engine(problem: Problem, members: int, devices: int = 0) -> Engine:
-    """The engine on the first `members` members; devices 0 = what the settings choose on this machine."""
+    """Builds the engine of the first `members` members; devices 0 = the settings' choice on this machine."""
     mapping = experiments.member_mapping(problem.role.experiment, members)
     if devices:
         mapping = executor.make_mapping(mapping.kind, mapping.group, devices)
     job = scratch.make_job(problem.role, problem.role.member_ids[:members])
     data = executor.place(experiments.device_dataset(problem.role.experiment), mapping, shared=True)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     program = training.compile_epoch(job, data, mapping)
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     carry = trees.take(problem.initial, slice(members))
     epochs = training.train(job, data, _FOREVER, mapping, program=program, carry=carry)
     return Engine(epochs, program, seconds, members * job.steps)
 
 
-def program_bytes(made: Engine) -> int:
-    """What the compiled epoch needs per device."""
-    return capacity.program_bytes(made.program.memory)
+def program_bytes(engine: Engine) -> int:
+    """Returns the bytes that the compiled epoch needs per device."""
+    return capacity.program_bytes(engine.program.memory)
 
 
 def batch_order(problem: Problem, epoch: int = 0) -> np.ndarray:
-    """The engine's own batches of an epoch: [M, steps, B] int32 rows of the data set."""
+    """Draws the engine's own batches of an epoch: [M, steps, B] int32 rows of the data set."""
     job = problem.job
     stream = jax.tree.map(jnp.asarray, job.streams["train"])
 
-    def one(own: streams.Stream, member_id: jax.Array) -> jax.Array:
+    def member_order(member_stream: streams.Stream, member_id: jax.Array) -> jax.Array:
         key = keys.at(keys.member(keys.stream(job.key, "train"), member_id), epoch)
-        return streams.epoch_batches(own, keys.stream(key, "train"), BATCH, job.steps)[0]
+        return streams.epoch_batches(member_stream, keys.stream(key, "train"), BATCH, job.steps)[0]
 
-    return np.asarray(jax.jit(jax.vmap(one))(stream, jnp.asarray(job.member_ids)))
+    return np.asarray(jax.jit(jax.vmap(member_order))(stream, jnp.asarray(job.member_ids)))
 
 
 def network_inputs(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """What a network sees: [N, ...] float32 normalised rows and [N] int32 labels."""
+    """Returns the inputs of a network: [N, ...] float32 normalised rows and [N] int32 labels."""
     dataset = problem.role.experiment.dataset
     inputs = augment.normalise(jnp.asarray(dataset.inputs), dataset.scale, dataset.mean, dataset.std)
     return np.asarray(inputs), np.asarray(dataset.labels, np.int32)
 
 
-# Plain JAX, as one writes it first: order [M, steps, B] -> losses [M, steps]; it keeps its state between calls.
+# Plain JAX without tuning: order [M, steps, B] -> losses [M, steps]; it keeps its state between calls.
 Naive = Callable[[np.ndarray], np.ndarray]
 
 
 def naive_scan(problem: Problem, order: np.ndarray) -> Naive:
-    """`jit(scan over steps of vmap over members)` with native convolutions, compiled for the shape of `order`."""
+    """Compiles `jit(scan over steps of vmap over members)` with native convolutions for the shape of `order`."""
     step, state, data = _naive_member(problem)
 
     def epoch(state: Tree, order: jax.Array, data: Tree) -> tuple[Tree, jax.Array]:
@@ -160,26 +160,26 @@ def naive_scan(problem: Problem, order: np.ndarray) -> Naive:
 
     steps_first = jnp.asarray(order.swapaxes(0, 1))
     program = jax.jit(epoch, donate_argnums=0).lower(state, steps_first, data).compile()
-    held = [state]
+    state_cell = [state]
 
     def run(order: np.ndarray) -> np.ndarray:
-        held[0], losses = program(held[0], jnp.asarray(order.swapaxes(0, 1)), data)
+        state_cell[0], losses = program(state_cell[0], jnp.asarray(order.swapaxes(0, 1)), data)
         return np.asarray(losses).T
 
     return run
 
 
 def naive_loop(problem: Problem) -> Naive:
-    """A jitted step of one member, called in a Python loop over members and steps, with native convolutions."""
+    """Builds a Python loop over members and steps of one member's jitted step, with native convolutions."""
     step, state, data = _naive_member(problem)
     members = [trees.take(state, i) for i in range(trees.size(state))]
     program = jax.jit(step, donate_argnums=0).lower(members[0], jnp.zeros(BATCH, jnp.int32), data).compile()
 
     def run(order: np.ndarray) -> np.ndarray:
         losses: list[list[jax.Array]] = []
-        for i, own in enumerate(order):
+        for i, member_order in enumerate(order):
             losses.append([])
-            for rows in own:
+            for rows in member_order:
                 members[i], loss = program(members[i], rows, data)
                 losses[-1].append(loss)
         return np.asarray(jax.device_get(losses))
@@ -188,10 +188,10 @@ def naive_loop(problem: Problem) -> Naive:
 
 
 def _naive_member(problem: Problem) -> tuple[Callable[..., Any], Tree, Tree]:
-    """One member's step(state, rows, data) -> (state, loss), the initial state of all members, and the data."""
-    bench = problem.role.experiment
-    module = models.build(bench.settings.model, bench.dataset.num_classes, conv="native")
-    train = bench.settings.train
+    """Returns one member's step(state, rows, data) -> (state, loss), the initial state of all members, and the data."""
+    experiment = problem.role.experiment
+    module = models.build(experiment.settings.model, experiment.dataset.num_classes, conv="native")
+    train = experiment.settings.train
     optimizer = optax.chain(
         optax.add_decayed_weights(train.weight_decay), optax.sgd(train.learning_rate, train.momentum)
     )

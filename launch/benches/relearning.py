@@ -2,8 +2,8 @@
 
 Digits, a network 64-32-10, 40 probes and as many steps per trial, 14 retained rows per step; after every step all
 probes are evaluated. Baselines are plain JAX of one trial, compiled once: a loop over two jitted functions, a step and
-an evaluation, as the published code has it, and the whole trial as one jitted scan. Victims are random: speed does not
-depend on them.
+an evaluation, as in the published code, and the whole trial as one jitted scan. The attacked models are random: speed
+does not depend on them.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ GROUP = 60  # members side by side: their weights stay in a core's cache
 
 
 class Sizes(NamedTuple):
-    """What is measured; `sequential`: trials that the baselines are timed on."""
+    """Sizes of the bench; `sequential`: number of trials on which the baselines are timed."""
 
     repeats: int = 40
     unseen: int = 5
@@ -38,7 +38,7 @@ MOMENTUM = 0.9
 
 
 class Case(NamedTuple):
-    """Network, victims [1, ...], data set and trials."""
+    """Network, attacked models [1, ...], data set and trials."""
 
     module: Any
     victims: Any
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Measures in this process.
+    """Runs the bench in this process.
 
     Args:
       quick: tiny sizes; otherwise about a minute.
@@ -56,7 +56,7 @@ def run(quick: bool = False) -> list[Row]:
       Rows as `launch.bench` describes them.
 
     Raises:
-      AssertionError: the ways do not find the same trajectories.
+      AssertionError: the ways do not give the same trajectories.
     """
     import numpy as np
 
@@ -65,13 +65,13 @@ def run(quick: bool = False) -> list[Row]:
     members = len(case.trials.victim)
     ways = {"here": together(case), "steps": step_by_step(case), "scan": trial_by_trial(case)}
     few = range(min(sizes.sequential, members))
-    found = ways["here"]()
+    accuracies = ways["here"]()
     for name in ("steps", "scan"):
-        for place in np.linspace(0, members - 1, 4).astype(int):
-            np.testing.assert_allclose(ways[name](place), found[place], atol=1.5 / sizes.probes, err_msg=name)
+        for trial in np.linspace(0, members - 1, 4).astype(int):
+            np.testing.assert_allclose(ways[name](trial), accuracies[trial], atol=1.5 / sizes.probes, err_msg=name)
 
     def all_of(way: Callable[[int], Any]) -> Callable[[], Any]:
-        return lambda: [way(place) for place in few]
+        return lambda: [way(trial) for trial in few]
 
     times = timing.interleave(
         {
@@ -81,20 +81,20 @@ def run(quick: bool = False) -> list[Row]:
         },
         sizes.rounds, sizes.round_seconds, say,
     )  # fmt: skip
-    what = f"{members} relearning trials of {sizes.probes} steps"
+    description = f"{members} relearning trials of {sizes.probes} steps"
     facts = {"members": members, "steps": sizes.probes, "hidden": sizes.hidden, "rate_unit": "trials/s"}
     seconds = [members / rate for rate in times["here"].rates]
     return [
-        timing.value_row(f"{what} as one population, warm", seconds, "s", **facts),
-        timing.ratio_row(f"{what}: one population against a loop of jitted steps", times["here"], times["steps"], TIMES,
-                         **facts),
-        timing.ratio_row(f"{what}: one population against a jitted scan per trial", times["here"], times["scan"],
+        timing.value_row(f"{description} as one population, warm", seconds, "s", **facts),
+        timing.ratio_row(f"{description}: one population against a loop of jitted steps", times["here"], times["steps"],
+                         TIMES, **facts),
+        timing.ratio_row(f"{description}: one population against a jitted scan per trial", times["here"], times["scan"],
                          **facts),
     ]  # fmt: skip
 
 
 def draw(sizes: Sizes) -> Case:
-    """Digits, the class 0 forgotten, the last classes never seen."""
+    """Draws trials on digits: class 0 is forgotten, no model has seen the last classes."""
     import jax
     import numpy as np
     from sklearn.datasets import load_digits
@@ -107,16 +107,16 @@ def draw(sizes: Sizes) -> Case:
     module = dense.Mlp(10, (sizes.hidden,))
     victims = trees.to_host(jax.tree.map(lambda leaf: leaf[None], module.init(keys.root(3), inputs[:1])))
     rows = [np.flatnonzero(labels == label) for label in range(10)]
-    drawn = relearning.draw(
+    trial_rows = relearning.draw(
         rows[0], rows[10 - sizes.unseen :], np.concatenate(rows[1 : 10 - sizes.unseen]), 0, size=sizes.probes,
         repeats=sizes.repeats, companions=sizes.companions,
     )  # fmt: skip
     data = population.DeviceDataset((inputs / 16).astype(np.float32), labels.astype(np.int32))
-    return Case(module, victims, data, relearning.crossed(drawn, [0], sizes.rates))
+    return Case(module, victims, data, relearning.crossed(trial_rows, [0], sizes.rates))
 
 
 def together(case: Case) -> Callable[[], Any]:
-    """() -> accuracies [M, T] of all trials, by a program that is compiled already."""
+    """Returns () -> accuracies [M, T] of all trials, by a program that is compiled already."""
     import numpy as np
 
     from jaxunlearn import keys, population, trees
@@ -124,16 +124,16 @@ def together(case: Case) -> Callable[[], Any]:
     from jaxunlearn.population import training
 
     mapping = population.make_mapping("map", GROUP)
-    own = running.task(case.module, lambda inputs, key, is_train: inputs, MOMENTUM)
-    begun = trees.take(case.victims, case.trials.victim)
-    members = running.members_of(case.trials, begun, running.no_momentum(begun), np.arange(len(case.trials.victim)))
-    job = running.job_of(own, members, keys.root(0))
+    task = running.task(case.module, lambda inputs, key, is_train: inputs, MOMENTUM)
+    start = trees.take(case.victims, case.trials.victim)
+    members = running.members_of(case.trials, start, running.no_momentum(start), np.arange(len(case.trials.victim)))
+    job = running.job_of(task, members, keys.root(0))
     program = training.compile_epoch(job, case.data, mapping)
     return lambda: running.run(job, 1, case.data, mapping, program).accuracy
 
 
 def _plain(case: Case) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """(step, evaluation) of one trial in plain JAX, not jitted."""
+    """Returns (step, evaluation) of one trial in plain JAX, not jitted."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -155,41 +155,41 @@ def _plain(case: Case) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return step, evaluation
 
 
-def _one(case: Case, place: int) -> tuple[Any, ...]:
-    """(params, probes, learned with retained rows [T, 1 + r, F], their labels, label, rate) of one trial."""
+def _trial(case: Case, index: int) -> tuple[Any, ...]:
+    """Returns (params, probes, learned with retained rows [T, 1 + r, F], their labels, label, rate) of one trial."""
     import numpy as np
 
     from jaxunlearn import trees
 
     trials, inputs = case.trials, np.asarray(case.data.inputs)
-    rows = np.concatenate([trials.learned[place][:, None], trials.retained[place]], 1)
+    rows = np.concatenate([trials.learned[index][:, None], trials.retained[index]], 1)
     labels = np.asarray(case.data.labels)[rows]
-    labels[:, 0] = trials.label[place]
-    params = trees.take(case.victims, int(trials.victim[place]))["params"]
-    return params, inputs[trials.probes[place]], inputs[rows], labels, trials.label[place], trials.learning_rate[place]
+    labels[:, 0] = trials.label[index]
+    params = trees.take(case.victims, int(trials.victim[index]))["params"]
+    return params, inputs[trials.probes[index]], inputs[rows], labels, trials.label[index], trials.learning_rate[index]
 
 
 def step_by_step(case: Case) -> Callable[[int], Any]:
-    """Trial -> accuracies [T], by two jitted functions in a loop over steps; fetched once, at the end."""
+    """Returns trial -> accuracies [T], by two jitted functions in a loop over steps; fetched once, at the end."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     step, evaluation = map(jax.jit, _plain(case))
 
-    def trial(place: int) -> Any:
-        params, probes, rows, labels, label, rate = _one(case, place)
-        trace, found = jax.tree.map(jnp.zeros_like, params), []
-        for inputs, own in zip(rows, labels, strict=True):
-            params, trace = step(params, trace, inputs, own, rate)
-            found.append(evaluation(params, probes, label))
-        return np.asarray(jax.device_get(found))[:, 1]
+    def trial(index: int) -> Any:
+        params, probes, rows, labels, label, rate = _trial(case, index)
+        trace, evaluations = jax.tree.map(jnp.zeros_like, params), []
+        for inputs, step_labels in zip(rows, labels, strict=True):
+            params, trace = step(params, trace, inputs, step_labels, rate)
+            evaluations.append(evaluation(params, probes, label))
+        return np.asarray(jax.device_get(evaluations))[:, 1]
 
     return trial
 
 
 def trial_by_trial(case: Case) -> Callable[[int], Any]:
-    """Trial -> accuracies [T], the whole trial in one jitted call."""
+    """Returns trial -> accuracies [T], by one jitted call per trial."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -197,14 +197,14 @@ def trial_by_trial(case: Case) -> Callable[[int], Any]:
     step, evaluation = _plain(case)
 
     @jax.jit
-    def whole(params: Any, probes: Any, rows: Any, labels: Any, label: Any, rate: Any) -> Any:
-        def one(carry: Any, now: Any) -> Any:
-            carry = step(*carry, *now, rate)
+    def trial(params: Any, probes: Any, rows: Any, labels: Any, label: Any, rate: Any) -> Any:
+        def step_and_evaluate(carry: Any, batch: Any) -> Any:
+            carry = step(*carry, *batch, rate)
             return carry, evaluation(carry[0], probes, label)
 
-        return jax.lax.scan(one, (params, jax.tree.map(jnp.zeros_like, params)), (rows, labels))[1]
+        return jax.lax.scan(step_and_evaluate, (params, jax.tree.map(jnp.zeros_like, params)), (rows, labels))[1]
 
-    return lambda place: np.asarray(whole(*_one(case, place))[1])
+    return lambda index: np.asarray(trial(*_trial(case, index))[1])
 
 
 def _variant(name: str, work: Callable[[], Any], units: int) -> Variant:

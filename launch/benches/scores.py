@@ -1,7 +1,7 @@
 """Scores against plain NumPy on one core: IAM, RMIA, LiRA, EMIA, the pass over the logits, all scores, memory.
 
-Times and memory are measured in processes of their own (`one_core`), nothing in memory but what is measured.
-Baselines (`plain_scores`) get the same arrays. Sizes: 128 shadows, 2,000 audited and population samples, 100 classes.
+Times and memory are measured in separate processes (`one_core`) that hold nothing else. Baselines (`plain_scores`) get
+the same arrays. Sizes: 128 shadows, 2,000 audited and population samples, 100 classes.
 """
 
 import functools
@@ -22,10 +22,10 @@ IAM_TARGET, RMIA_TARGET, ALL_SECONDS, MEMORY_FRACTION = 100.0, 20.0, 1.0, 0.5
 
 
 class Sizes(NamedTuple):
-    """What is measured.
+    """Sizes of the bench.
 
     Attributes:
-      shadows, samples, classes, population, levels: S, N, C, P, I; `own` rows per shadow for IAM-Off.
+      shadows, samples, classes, population, levels: S, N, C, P, I; `rows_per_shadow`: for IAM-Off.
       memory_samples: N of the memory row.
       rounds, round_seconds: of the times.
     """
@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
     classes: int = 100
     population: int = 2000
     levels: int = 100
-    own: int = 2000
+    rows_per_shadow: int = 2000
     memory_samples: int = 50_000
     rounds: int = 5
     round_seconds: float = 0.5
@@ -46,24 +46,24 @@ QUICK = Sizes(4, 60, 10, 40, 10, 20, 3000, 2, 0.01)
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Measures times and memory, each in a process of its own on one core.
+    """Measures times and memory, each in a separate process on one core.
 
     Args:
-      quick: tiny sizes; otherwise some three minutes and 2.6 GB of temporary disk.
+      quick: tiny sizes; otherwise about three minutes and 2.6 GB of temporary disk.
 
     Returns:
       Rows as `launch.bench` describes them.
     """
     say = progress.Reporter().say
     rows = []
-    for part in ("time", "memory"):
-        say(f"{part} of scores, in a process on one core")
-        rows += one_core.measured(__name__, part, quick)
+    for measurement in ("time", "memory"):
+        say(f"{measurement} of scores, in a process on one core")
+        rows += one_core.rows_of(__name__, measurement, quick)
     return rows
 
 
 def time_rows(sizes: Sizes, say: Say) -> list[Row]:
-    """Times in this process: one ratio per score, and the seconds from logits to all scores."""
+    """Measures one ratio per score, and the seconds from logits to all scores, in this process."""
     from jaxunlearn import scores
 
     evidence = draw(sizes)
@@ -80,29 +80,29 @@ def time_rows(sizes: Sizes, say: Say) -> list[Row]:
 
 
 def draw(sizes: Sizes, seed: int = 0) -> Any:
-    """Evidence of random float32 logits, the true class raised by 4 to 5."""
+    """Draws evidence of random float32 logits, the true class raised by 4 to 5."""
     import numpy as np
 
     from jaxunlearn.records import Evidence
 
     generator = np.random.default_rng(seed)
     s, n, c, p = sizes.shadows, sizes.samples, sizes.classes, sizes.population
-    labels, others = generator.integers(0, c, n), generator.integers(0, c, p)
-    own_labels = generator.integers(0, c, (s, sizes.own))
+    labels, population_labels = generator.integers(0, c, n), generator.integers(0, c, p)
+    member_labels = generator.integers(0, c, (s, sizes.rows_per_shadow))
     logits = functools.partial(raised, generator, c)
     return Evidence(
         unlearned=logits(labels), labels=labels.astype(np.int32), original=logits(labels),
         shadows=np.stack([logits(labels) for _ in range(s)]),
-        population_labels=others.astype(np.int32), population_original=logits(others),
-        population_unlearned=logits(others), population_in=logits(others),
-        population_shadows=np.stack([logits(others) for _ in range(s)]),
-        shadow_train_logits=np.stack([logits(own) for own in own_labels]),
-        shadow_train_labels=own_labels.astype(np.int32),
+        population_labels=population_labels.astype(np.int32), population_original=logits(population_labels),
+        population_unlearned=logits(population_labels), population_in=logits(population_labels),
+        population_shadows=np.stack([logits(population_labels) for _ in range(s)]),
+        shadow_train_logits=np.stack([logits(shadow_labels) for shadow_labels in member_labels]),
+        shadow_train_labels=member_labels.astype(np.int32),
     )  # fmt: skip
 
 
 def raised(generator: Any, classes: int, labels: Any) -> Any:
-    """[n, C] float32 normal logits with the true class raised by 4 to 5."""
+    """Draws [n, C] float32 normal logits with the true class raised by 4 to 5."""
     import numpy as np
 
     values = generator.standard_normal((len(labels), classes), np.float32)
@@ -111,7 +111,7 @@ def raised(generator: Any, classes: int, labels: Any) -> Any:
 
 
 def pairs(evidence: Any, options: Any) -> dict[str, tuple[Callable[[], Any], Callable[[], Any], float | None]]:
-    """Maps name -> (ours, plain, least ratio or None); both compute the same numbers from the same arrays."""
+    """Returns name -> (ours, plain, target ratio or None); both compute the same numbers from the same arrays."""
     import numpy as np
 
     from jaxunlearn import scores
@@ -119,46 +119,46 @@ def pairs(evidence: Any, options: Any) -> dict[str, tuple[Callable[[], Any], Cal
 
     from . import plain_scores as plain
 
-    labels, others = evidence.labels, evidence.population_labels
+    labels, population_labels = evidence.labels, evidence.population_labels
     temperature, a, gamma = options.constants.temperature, options.constants.offline_a, options.gamma
-    measured = scores.signals_pass(evidence, options)
-    u, o, s = measured.unlearned, measured.original, measured.shadows
-    z, zs = measured.population_unlearned, measured.population_shadows
-    odds, level = (u.log_odds, o.log_odds, s.log_odds), options.levels
-    found: dict[str, Any] = {}
-    for family, spread, target in (
+    audit_signals = scores.signals_pass(evidence, options)
+    u, o, s = audit_signals.unlearned, audit_signals.original, audit_signals.shadows
+    z, zs = audit_signals.population_unlearned, audit_signals.population_shadows
+    odds, level = (u.log_odds, o.log_odds, s.log_odds), options.interpolation_steps
+    comparisons: dict[str, Any] = {}
+    for family, std, target in (
         ("gumbel", "pooled", IAM_TARGET), ("gumbel", "per_sample", None), ("norm", "pooled", None),
         ("norm", "per_sample", None), ("ecdf", "pooled", None), ("kde", "pooled", None),
     ):  # fmt: skip
         ours = functools.partial(
-            iam.interpolate, odds[1], odds[0], odds[2], interpolation_steps=level, family=family, std=spread
+            iam.interpolate, odds[1], odds[0], odds[2], interpolation_steps=level, family=family, std=std
         )
-        found[f"IAM {family} {spread.replace('_', ' ')}"] = (
-            ours, functools.partial(plain.iam, odds[1], odds[0], odds[2], level, family, spread), target,
+        comparisons[f"IAM {family} {std.replace('_', ' ')}"] = (
+            ours, functools.partial(plain.iam, odds[1], odds[0], odds[2], level, family, std), target,
         )  # fmt: skip
 
     def rmia_here() -> Any:
         audited, out = (scores.signals_of(x, labels, options).ratio for x in (evidence.unlearned, evidence.shadows))
-        asked = (evidence.population_unlearned, evidence.population_shadows)
-        population, population_out = (scores.signals_of(x, others, options).ratio for x in asked)
+        population_logits = (evidence.population_unlearned, evidence.population_shadows)
+        population, population_out = (scores.signals_of(x, population_labels, options).ratio for x in population_logits)
         return rmia.offline(audited, out, population, population_out, a, gamma)
 
     def rmia_plain() -> Any:
         margin, models = plain.taylor_soft_margin, plain.model_by_model
         return plain.rmia_offline(
             margin(evidence.unlearned, labels, temperature), models(margin, evidence.shadows, labels, temperature),
-            margin(evidence.population_unlearned, others, temperature),
-            models(margin, evidence.population_shadows, others, temperature), a, gamma,
+            margin(evidence.population_unlearned, population_labels, temperature),
+            models(margin, evidence.population_shadows, population_labels, temperature), a, gamma,
         )  # fmt: skip
 
     def lira_here() -> list[Any]:
-        given = (odds[0], odds[2])
-        how = {"variance": "per_sample"}
-        return [lira.offline(*given, **how), lira.online(*odds, **how), lira.update(*odds, **how)]
+        offline_odds = (odds[0], odds[2])
+        variance = {"variance": "per_sample"}
+        return [lira.offline(*offline_odds, **variance), lira.online(*odds, **variance), lira.update(*odds, **variance)]
 
     signals = (u.margin, s.margin, z.margin, zs.margin)
     return {
-        **found,
+        **comparisons,
         f"RMIA offline with the signals of {len(s.margin)} models on targets and population": (
             rmia_here, rmia_plain, RMIA_TARGET,
         ),
@@ -175,7 +175,7 @@ def pairs(evidence: Any, options: Any) -> dict[str, tuple[Callable[[], Any], Cal
             lambda: plain.emia_population(u.true_logit, z.true_logit), None,
         ),
         f"signals of {len(s.margin)} models": (
-            lambda: (lambda read: [np.asarray(read.log_odds), read.true_logit, read.margin])(
+            lambda: (lambda traced: [np.asarray(traced.log_odds), traced.true_logit, traced.margin])(
                 scores.signals_of(evidence.shadows, labels, options)
             ),
             lambda: plain.three_signals(evidence.shadows, labels, temperature), None,
@@ -195,29 +195,29 @@ def _facts(sizes: Sizes) -> dict[str, int]:
 
 
 def memory_rows(sizes: Sizes, say: Say) -> list[Row]:
-    """Peak anonymous memory while all scores of a memory-mapped file are computed, over the size of that file.
+    """Measures peak anonymous memory while scoring a memory-mapped file, relative to the size of that file.
 
-    Pages of the file itself count as file memory and are not in it (they can be dropped at any time).
+    Pages of the file itself count as file memory and are not included (they can be dropped at any time).
     """
     import numpy as np
 
     from jaxunlearn import scores
 
     rows = sizes.memory_samples
-    small = draw(sizes._replace(samples=8, own=min(sizes.own, 200)))
+    small = draw(sizes._replace(samples=8, rows_per_shadow=min(sizes.rows_per_shadow, 200)))
     generator = np.random.default_rng(1)
     labels = generator.integers(0, sizes.classes, rows).astype(np.int32)
     with tempfile.TemporaryDirectory() as folder:
-        one = rows * sizes.classes * 4
-        # Half of the free disk at most; fewer shadows than asked for are seen in the row.
-        shadows = max(2, min(sizes.shadows, shutil.disk_usage(folder).free // 2 // one))
+        bytes_per_shadow = rows * sizes.classes * 4
+        # At most half of the free disk; the row reports the number of shadows.
+        shadows = max(2, min(sizes.shadows, shutil.disk_usage(folder).free // 2 // bytes_per_shadow))
         say(f"writing logits of {shadows} shadows x {rows} samples")
         path = Path(folder) / "shadows.npy"
-        mapped = np.lib.format.open_memmap(path, "w+", np.float32, (shadows, rows, sizes.classes))
+        memory_map = np.lib.format.open_memmap(path, "w+", np.float32, (shadows, rows, sizes.classes))
         for model in range(shadows):
-            mapped[model] = raised(generator, sizes.classes, labels)
-        mapped.flush()
-        del mapped
+            memory_map[model] = raised(generator, sizes.classes, labels)
+        memory_map.flush()
+        del memory_map
         evidence = small.replace(
             unlearned=raised(generator, sizes.classes, labels), original=raised(generator, sizes.classes, labels),
             labels=labels, shadows=np.load(path, mmap_mode="r"),
@@ -227,28 +227,28 @@ def memory_rows(sizes: Sizes, say: Say) -> list[Row]:
         )  # fmt: skip
         say("scoring them")
         peak = peak_anonymous_bytes(lambda: _all(evidence, scores.Options(interpolation_steps=sizes.levels)))
-    size = shadows * one
+    size = shadows * bytes_per_shadow
     name = f"anonymous memory at its peak while scoring, over the input ({progress.size(size)}, memory-mapped)"
     facts = {**_facts(sizes), "samples": rows, "shadows": shadows, "peak_bytes": peak, "input_bytes": size}
     return [timing.value_row(name, [peak / size], "of the input", target=MEMORY_FRACTION, **facts)]
 
 
 def peak_anonymous_bytes(work: Callable[[], Any], every_seconds: float = 0.005) -> int:
-    """Largest growth of this process's anonymous memory during `work`, sampled by a thread (Linux only)."""
-    before, seen, done = _anonymous_bytes(), [0], threading.Event()
+    """Measures the largest growth of this process's anonymous memory during `work`, by a thread (Linux only)."""
+    start, peak, is_done = _anonymous_bytes(), [0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(every_seconds):
-            seen[0] = max(seen[0], _anonymous_bytes() - before)
+        while not is_done.wait(every_seconds):
+            peak[0] = max(peak[0], _anonymous_bytes() - start)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         work()
     finally:
-        done.set()
+        is_done.set()
         watcher.join()
-    return max(seen[0], _anonymous_bytes() - before)
+    return max(peak[0], _anonymous_bytes() - start)
 
 
 def _anonymous_bytes() -> int:

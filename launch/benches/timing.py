@@ -1,9 +1,9 @@
-"""Timing that survives a shared machine: variants in interleaved rounds, ratios per round, medians.
+"""Timing for shared machines: variants in interleaved rounds, ratios per round, medians.
 
     variants -> warm-up, repeats per round -> rounds of (variant 1, variant 2, ...) -> Times -> rows with ratios
 
-A busy neighbour slows all variants of one round alike, so the ratio is taken within each round and its median counts.
-CPU time (of this process and of workers it drives) stands beside wall time for the same reason.
+Other load slows all variants of one round alike, so the ratio is taken within each round and its median counts. CPU
+time (of this process and its workers) is reported with wall time for the same reason.
 """
 
 import statistics
@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 _MOST_REPEATS = 200
-# A variant of shorter calls is called untimed, twice at most, at the start of its turn: the one before it has emptied
-# the caches and the allocator, and training, which this stands for, runs epoch after epoch.
+# A variant with shorter calls is first called untimed, at most twice, in each turn: the previous variant has evicted
+# its data from the caches, while real training runs one epoch after another.
 _REFILL_SECONDS = 1.5
-# Two looks are enough to call something slow.
+# Two rounds are enough for a slow variant.
 _SLOW_SECONDS, _SLOW_ROUNDS = 4.0, 2
 Row = dict[str, Any]
 
@@ -24,7 +24,7 @@ class Variant(NamedTuple):
     """One way to do the same work.
 
     Attributes:
-      name: as it stands in rows.
+      name: for the rows.
       call: does the work once, waits for its end, and returns the CPU seconds that other processes spent on it.
       units: units of work (model-steps) per call.
     """
@@ -35,7 +35,7 @@ class Variant(NamedTuple):
 
 
 class Times(NamedTuple):
-    """What one variant took, one entry per round; a very slow one takes part in the first rounds only.
+    """Times of one variant, one entry per round; a very slow variant only runs in the first rounds.
 
     Attributes:
       name: of the variant.
@@ -56,7 +56,7 @@ def interleave(
     Args:
       variants: key -> variant.
       rounds: at least 1.
-      round_seconds: a variant is repeated within a round until it takes about so long.
+      round_seconds: a variant is repeated within a round to fill about this time.
       say: takes one line of progress per round.
 
     Returns:
@@ -69,7 +69,7 @@ def interleave(
         repeats[key] = max(1, min(round(round_seconds / calls_seconds[key]), _MOST_REPEATS))
     times = {key: Times(variant.name, [], []) for key, variant in variants.items()}
     for number in range(rounds):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for key, variant in variants.items():
             if number >= _SLOW_ROUNDS and calls_seconds[key] > _SLOW_SECONDS:
                 continue
@@ -78,18 +78,18 @@ def interleave(
             wall, cpu = _timed(variant, repeats[key])
             times[key].rates.append(repeats[key] * variant.units / wall)
             times[key].cpu_seconds.append(cpu / (repeats[key] * variant.units))
-        say(f"  round {number + 1} of {rounds}: {time.perf_counter() - begun:.1f} s")
+        say(f"  round {number + 1} of {rounds}: {time.perf_counter() - start:.1f} s")
     return times
 
 
 def _call_seconds(variant: Variant) -> float:
-    """Seconds of one call once warm; the first call of something short is mostly set-up and does not count."""
+    """Returns the seconds of one warm call; the first call of something short is mostly set-up and does not count."""
     wall, _ = _timed(variant, 1)
     return _timed(variant, 1)[0] if wall < _REFILL_SECONDS else wall
 
 
 def _timed(variant: Variant, repeats: int) -> tuple[float, float]:
-    """Wall and CPU seconds of `repeats` calls."""
+    """Returns wall and CPU seconds of `repeats` calls."""
     wall, cpu, elsewhere = time.perf_counter(), time.process_time(), 0.0
     for _ in range(repeats):
         elsewhere += variant.call()
@@ -97,24 +97,24 @@ def _timed(variant: Variant, repeats: int) -> tuple[float, float]:
 
 
 def cores_used(times: Times) -> float:
-    """CPU seconds per second of wall time; below the cores a variant can use, others used the machine."""
+    """Computes CPU seconds per second of wall time; other processes used the rest of the cores."""
     return statistics.median(rate * cpu for rate, cpu in zip(times.rates, times.cpu_seconds, strict=True))
 
 
 def fastest(times: Mapping[str, Times], keys: list[str]) -> Times:
-    """The variant with the highest median rate: a baseline is quoted at its best setting."""
-    return max((times[key] for key in keys), key=lambda one: statistics.median(one.rates))
+    """Returns the times of the variant with the highest median rate: a baseline is quoted at its best setting."""
+    return max((times[key] for key in keys), key=lambda variant_times: statistics.median(variant_times.rates))
 
 
-def ratio_row(name: str, here: Times, baseline: Times, target: float | None = None, **more: Any) -> Row:
-    """A row that says how many times faster `here` is than `baseline`: median, min and max of the per-round ratios.
+def ratio_row(name: str, here: Times, baseline: Times, target: float | None = None, **facts: Any) -> Row:
+    """Builds a row with the speed of `here` relative to `baseline`: median, min and max of the per-round ratios.
 
     Args:
-      name: what is compared.
-      here: times of the one that should be faster.
-      baseline: times of what it is compared with, from the same rounds.
+      name: of the comparison.
+      here: times of the variant that should be faster.
+      baseline: times of the other one, from the same rounds.
       target: the ratio must reach it; None = no target.
-      **more: further entries of the row.
+      **facts: further entries of the row.
     """
     ratios = [a / b for a, b in zip(here.rates, baseline.rates, strict=False)]
     rate, baseline_rate = statistics.median(here.rates), statistics.median(baseline.rates)
@@ -135,29 +135,45 @@ def ratio_row(name: str, here: Times, baseline: Times, target: float | None = No
         "here": here.name,
         "baseline": baseline.name,
         "rounds": len(ratios),
-        **more,
+        **facts,
     }
     return with_target(row, row["ratio"], ">=", target)
 
 
 def value_row(
-    name: str, values: list[float], unit: str, sense: str = "<=", target: float | None = None, **more: Any
+    name: str, values: list[float], unit: str, sense: str = "<=", target: float | None = None, **facts: Any
 ) -> Row:
-    """A row that is no ratio: the median of `values` in `unit`, with `target` as its bound in the given sense."""
+    """Builds a row with the median of `values`.
+
+    Args:
+      name: of the measurement.
+      values: one per round.
+      unit: of the values.
+      sense: "<=" or ">=": the side of `target` that is good.
+      target: bound of the median; None = no target.
+      **facts: further entries of the row.
+    """
     value = statistics.median(values)
     row = {"name": name, "value": value, "low": min(values), "high": max(values), "unit": unit, "rounds": len(values)}
-    return with_target({**row, **more}, value, sense, target)
+    return with_target({**row, **facts}, value, sense, target)
 
 
 def with_target(row: Row, value: float, sense: str, target: float | None) -> Row:
-    """The row with `sense`, `target` and `met`, where there is a target."""
+    """Adds `sense`, `target` and `met` to a row if there is a target.
+
+    Args:
+      row: the row.
+      value: compared with the target.
+      sense: "<=" or ">=".
+      target: bound of the value; None leaves the row as it is.
+    """
     if target is None:
         return row
     return {**row, "sense": sense, "target": target, "met": value >= target if sense == ">=" else value <= target}
 
 
 def number(value: float) -> str:
-    """Three digits, without an exponent from 0.001 to a million."""
+    """Formats a value with three digits, without an exponent from 0.001 to a million."""
     if value == 0:
         return "0"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -17,7 +17,7 @@ LOOP_TARGET = 1.5  # NumPy sorts with AVX-512
 
 
 class Sizes(NamedTuple):
-    """What is measured: N texts, T predictions, P population texts, K levels of IAM; `rounds` of the times."""
+    """Sizes: N texts, T predictions, P population texts, K levels of IAM; `rounds` of the times."""
 
     texts: int = 10_000
     tokens: int = 512
@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
 
 
 class ModelSizes(NamedTuple):
-    """A decoder-only transformer and what it reads: N texts of T tokens, `batch` at a time."""
+    """A decoder-only transformer and its inputs: N texts of T tokens, `batch` at a time."""
 
     texts: int = 64
     tokens: int = 128
@@ -45,7 +45,7 @@ QUICK_MODEL = ModelSizes(3, 8, 2, 12, 8, 1, 2)
 
 
 def run(quick: bool = False) -> list[Row]:
-    """Measures in a process on one core.
+    """Runs the bench in a separate process on one core.
 
     Args:
       quick: tiny sizes; otherwise about a minute.
@@ -54,21 +54,21 @@ def run(quick: bool = False) -> list[Row]:
       Rows as `launch.bench` describes them.
     """
     progress.Reporter().say("scores of texts, in a process on one core")
-    return one_core.measured(__name__, "time", quick)
+    return one_core.rows_of(__name__, "time", quick)
 
 
 def rows(sizes: Sizes, say: Say) -> list[Row]:
     """Measures the ratios in this process."""
-    found = []
+    results = []
     facts = {"texts": sizes.texts, "tokens": sizes.tokens, "population": sizes.population, "levels": sizes.levels}
-    together = ways_of(sizes)
+    ways = ways_of(sizes)
     for name, target in (("a loop over texts in NumPy", LOOP_TARGET), ("one program per score", None)):
         say(name)
-        found.append(
-            one_core.ratio(f"all scores of texts in one program against {name}", together["here"], together[name],
+        results.append(
+            one_core.ratio(f"all scores of texts in one program against {name}", ways["here"], ways[name],
                            target, sizes.rounds, sizes.round_seconds, **facts)
         )  # fmt: skip
-    return [*found, extraction_row(sizes, say)]
+    return [*results, extraction_row(sizes, say)]
 
 
 def extraction_row(sizes: Sizes, say: Say) -> Row:
@@ -85,47 +85,49 @@ def extraction_row(sizes: Sizes, say: Say) -> Row:
 
 
 def draw(sizes: Sizes, seed: int = 0) -> dict[str, Any]:
-    """Arrays by the names of `scores.texts.score_arrays`; texts have a fifth of the length at least."""
+    """Draws arrays by the names of `scores.texts.score_arrays`; texts have at least a fifth of the length."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
     n, t, p = sizes.texts, sizes.tokens, sizes.population
     shape = (n, t)
 
-    def drawn(low: float, high: float, size: Any) -> Any:
+    def uniform(low: float, high: float, size: Any) -> Any:
         return generator.uniform(low, high, size).astype(np.float32)
 
     return {
         "token_logp_target": -generator.gamma(1.0, 2.0, shape).astype(np.float32),
         "mask": np.arange(t) < generator.integers(max(t // 5, 5), t + 1, n)[:, None],
-        "entropy": drawn(0.5, 4, shape), "model_std": drawn(0.3, 2, shape),
-        "vocab_mean": drawn(-12, -8, shape), "vocab_std": drawn(1, 3, shape), "deflated": drawn(0.3, 0.7, n),
-        "nll_fit": drawn(1, 3, n), "nll_ref": drawn(1, 3, (1, n)), "pop_nll_target": drawn(1, 3, p),
-        "pop_nll_fit": drawn(1, 3, p), "pop_nll_ref": drawn(1, 3, (1, p)),
+        "entropy": uniform(0.5, 4, shape), "model_std": uniform(0.3, 2, shape),
+        "vocab_mean": uniform(-12, -8, shape), "vocab_std": uniform(1, 3, shape), "deflated": uniform(0.3, 0.7, n),
+        "nll_fit": uniform(1, 3, n), "nll_ref": uniform(1, 3, (1, n)), "pop_nll_target": uniform(1, 3, p),
+        "pop_nll_fit": uniform(1, 3, p), "pop_nll_ref": uniform(1, 3, (1, p)),
     }  # fmt: skip
 
 
 def ways_of(sizes: Sizes) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Maps way -> () -> name -> [N]; all compute the same numbers from the same arrays."""
+    """Returns way -> () -> name -> [N]; all compute the same numbers from the same arrays."""
     import jax
 
     from jaxunlearn import scores
     from jaxunlearn.scores import texts
 
-    given = draw(sizes)
+    token_arrays = draw(sizes)
     options = scores.Options(tokens=scores.Options().tokens._replace(interpolation_steps=sizes.levels))
-    names = list(jax.eval_shape(lambda values: texts.score_arrays(values, options), given))
-    # What a program does not hand out, its compiler leaves out: each reads the tokens for its own score only.
-    alone = [jax.jit(lambda values, name=name: texts.score_arrays(values, options)[name]) for name in names]
+    names = list(jax.eval_shape(lambda values: texts.score_arrays(values, options), token_arrays))
+    # The compiler removes unused outputs: each program computes its own score only.
+    single_programs = [jax.jit(lambda values, name=name: texts.score_arrays(values, options)[name]) for name in names]
     return {
-        "here": lambda: texts.score_arrays(given, options),
-        "a loop over texts in NumPy": lambda: plain(given, sizes.levels),
-        "one program per score": lambda: {name: one(given) for name, one in zip(names, alone, strict=True)},
+        "here": lambda: texts.score_arrays(token_arrays, options),
+        "a loop over texts in NumPy": lambda: plain(token_arrays, sizes.levels),
+        "one program per score": lambda: {
+            name: program(token_arrays) for name, program in zip(names, single_programs, strict=True)
+        },
     }
 
 
 def ways_of_extraction(sizes: ModelSizes) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Maps way -> () -> arrays per token [N, T - 1]: all in one pass, or what each score reads in a pass of its own."""
+    """Returns way -> () -> arrays per token [N, T - 1]: all in one pass, or one pass for each score's arrays."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -140,12 +142,12 @@ def ways_of_extraction(sizes: ModelSizes) -> dict[str, Callable[[], dict[str, An
     def apply(params: Any, ids: Any, mask: Any) -> Any:
         return transformer(params, ids, sizes.heads)
 
-    def read(params: Any, rows: Any, counts: Any, wanted: tuple[str, ...]) -> dict[str, Any]:
+    def read(params: Any, rows: Any, counts: Any, names: tuple[str, ...]) -> dict[str, Any]:
         logits = apply(params, rows, counts)[:, :-1]
         logp = jax.nn.log_softmax(logits, -1)
         p = jnp.exp(logp)
         entropy = -jnp.sum(p * logp, -1)
-        made = {
+        signals = {
             "logp": lambda: jnp.take_along_axis(logp, rows[:, 1:, None], -1)[..., 0],
             "entropy": lambda: entropy,
             "model_std": lambda: jnp.sqrt(jnp.sum(p * (logp + entropy[..., None]) ** 2, -1)),
@@ -153,29 +155,34 @@ def ways_of_extraction(sizes: ModelSizes) -> dict[str, Callable[[], dict[str, An
             "vocab_std": lambda: logp.std(-1, ddof=1),
         }
         keep = counts[:, :-1] & counts[:, 1:]
-        return {name: jnp.where(keep, made[name](), 0.0) for name in wanted}
+        return {name: jnp.where(keep, signals[name](), 0.0) for name in names}
 
     # Loss, Min-K, SURP, and Min-K++ with both kinds of moments.
-    each = (("logp",), ("logp",), ("logp", "entropy"), ("logp", "entropy", "model_std", "vocab_mean", "vocab_std"))
-    passes = [jax.jit(lambda *given, wanted=wanted: read(*given, wanted)) for wanted in each]
+    names_by_score = (
+        ("logp",),
+        ("logp",),
+        ("logp", "entropy"),
+        ("logp", "entropy", "model_std", "vocab_mean", "vocab_std"),
+    )
+    passes = [jax.jit(lambda *arguments, names=score_names: read(*arguments, names)) for score_names in names_by_score]
 
     def apart() -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for one in passes:
+        arrays: dict[str, Any] = {}
+        for program in passes:
             blocks = [slice(start, start + sizes.batch) for start in range(0, sizes.texts, sizes.batch)]
-            parts = [jax.tree.map(np.asarray, one(params, ids[block], mask[block])) for block in blocks]
-            found |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return found
+            results = [jax.tree.map(np.asarray, program(params, ids[block], mask[block])) for block in blocks]
+            arrays |= {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+        return arrays
 
     def together() -> dict[str, Any]:
-        found = tokens.extract(apply, params, ids, mask, batch=sizes.batch)._asdict()
-        return {name: found[name] for name in each[-1]}
+        extracted = tokens.extract(apply, params, ids, mask, batch=sizes.batch)._asdict()
+        return {name: extracted[name] for name in names_by_score[-1]}
 
     return {"here": together, "a pass for each score": apart}
 
 
 def drawn_transformer(sizes: ModelSizes) -> dict[str, Any]:
-    """Random weights of a decoder: embeddings (tied), positions, and per block one matrix each of `transformer`."""
+    """Draws random weights of a decoder: embeddings (tied), positions, and the matrices of each block."""
     import numpy as np
 
     generator, d = np.random.default_rng(0), sizes.width
@@ -189,7 +196,7 @@ def drawn_transformer(sizes: ModelSizes) -> dict[str, Any]:
 
 
 def transformer(params: dict[str, Any], ids: Any, heads: int) -> Any:
-    """Logits [B, T, V] of a decoder-only transformer without dropout."""
+    """Computes logits [B, T, V] of a decoder-only transformer without dropout."""
     import jax
     import jax.numpy as jnp
 
@@ -201,51 +208,53 @@ def transformer(params: dict[str, Any], ids: Any, heads: int) -> Any:
     batch, length, width = x.shape
     for block in params["blocks"]:
         q, k, v = jnp.split((normal(x) @ block["qkv"]).reshape(batch, length, heads, -1), 3, -1)
-        read = jax.nn.dot_product_attention(q, k, v, is_causal=True)
-        x = x + read.reshape(batch, length, width) @ block["out"]
+        attended = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+        x = x + attended.reshape(batch, length, width) @ block["out"]
         x = x + jax.nn.gelu(normal(x) @ block["up"]) @ block["down"]
     return normal(x) @ embedding.T / width**0.5
 
 
-def plain(given: dict[str, Any], levels: int) -> dict[str, Any]:
+def plain(token_arrays: dict[str, Any], levels: int) -> dict[str, Any]:
     """Computes the scores text by text, as published: sorted log-probabilities, then IAM level by level."""
     import numpy as np
 
-    lines: dict[str, list[float]] = {name: [] for name in (
+    values_by_score: dict[str, list[float]] = {name: [] for name in (
         "nll", "lm_min_k", "lm_min_k_pp", "lm_min_k_pp_vocab", "lm_surp", "lm_pac_distance"
     )}  # fmt: skip
     fields = ("token_logp_target", "entropy", "model_std", "vocab_mean", "vocab_std")
-    for row, mask in enumerate(given["mask"]):
-        logp, entropy, std, mean, plain_std = (given[name][row][mask] for name in fields)
+    for row, mask in enumerate(token_arrays["mask"]):
+        logp, entropy, std, mean, plain_std = (token_arrays[name][row][mask] for name in fields)
         n = len(logp)
         order = np.argsort(logp, kind="stable")
         rising, k = logp[order], max(1, int(0.2 * n))
-        among = order[: max(1, int(0.4 * n))]
-        sure = among[entropy[among] < 2.0]
-        lines["nll"].append(-logp.mean())
-        lines["lm_min_k"].append(rising[:k].mean())
-        lines["lm_min_k_pp"].append(np.sort((logp + entropy) / std)[:k].mean())
-        lines["lm_min_k_pp_vocab"].append(np.sort((logp - mean) / plain_std)[:k].mean())
-        lines["lm_surp"].append(logp[sure].mean() if len(sure) else -100.0)
+        lowest = order[: max(1, int(0.4 * n))]
+        confident = lowest[entropy[lowest] < 2.0]
+        values_by_score["nll"].append(-logp.mean())
+        values_by_score["lm_min_k"].append(rising[:k].mean())
+        values_by_score["lm_min_k_pp"].append(np.sort((logp + entropy) / std)[:k].mean())
+        values_by_score["lm_min_k_pp_vocab"].append(np.sort((logp - mean) / plain_std)[:k].mean())
+        values_by_score["lm_surp"].append(logp[confident].mean() if len(confident) else -100.0)
         high, low = rising[-max(1, int(0.05 * n)) :], rising[: max(1, int(0.3 * n))]
-        lines["lm_pac_distance"].append(-(high.mean() - low.mean()))
-    found = {name: np.array(values) for name, values in lines.items()}
-    nll, fit, ref = found.pop("nll"), given["nll_fit"].astype(float), given["nll_ref"][0].astype(float)
-    found |= {"lm_loss": -nll, "lm_ratio": -nll / ref, "lm_zlib": -nll / given["deflated"]}
+        values_by_score["lm_pac_distance"].append(-(high.mean() - low.mean()))
+    results = {name: np.array(values) for name, values in values_by_score.items()}
+    nll, fit, ref = results.pop("nll"), token_arrays["nll_fit"].astype(float), token_arrays["nll_ref"][0].astype(float)
+    results |= {"lm_loss": -nll, "lm_ratio": -nll / ref, "lm_zlib": -nll / token_arrays["deflated"]}
     a, b, q = (np.log(np.exp(-v) / (1 - np.exp(-v) + 1e-30)) for v in (fit, ref, nll))
-    found["lm_lira"] = ((q - b) ** 2 - (q - a) ** 2) / 2
-    pops = [np.exp(-given[name].astype(float)) for name in ("pop_nll_target", "pop_nll_fit", "pop_nll_ref")]
-    beaten = pops[0] / ((pops[1] + pops[2][0]) / 2)
+    results["lm_lira"] = ((q - b) ** 2 - (q - a) ** 2) / 2
+    target, inside, outside = (
+        np.exp(-token_arrays[f"pop_nll_{name}"].astype(float)) for name in ("target", "fit", "ref")
+    )
+    population_ratios = target / ((inside + outside[0]) / 2)
     ratios = np.exp(-nll) / ((np.exp(-fit) + np.exp(-ref)) / 2)
-    found["lm_rmia"] = np.array([(one / beaten > 2.0).mean() for one in ratios])
+    results["lm_rmia"] = np.array([(ratio / population_ratios > 2.0).mean() for ratio in ratios])
     x, f, r = (-np.log(0.1 - np.log(1e-5 + 1 - np.exp(-v))) for v in (nll, fit, ref))
     total, weights = np.zeros(len(x)), np.arange(1, levels) / (levels - 1)
     for step, weight in enumerate(weights):
         level = f + step / (levels - 1) * (r - f)
         beta = np.sqrt(6) * (level.std() + 1e-9) / np.pi
         total += weight * np.exp(-np.exp(-(x - level + 0.5772 * beta) / beta))
-    found["lm_iam"] = 1 - total / weights.sum()
-    return found
+    results["lm_iam"] = 1 - total / weights.sum()
+    return results
 
 
 if __name__ == "__main__":

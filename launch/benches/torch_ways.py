@@ -3,7 +3,7 @@
     {"do": "load", "path": "case.npz"}                     reads rows, order, initial weights
     {"do": "run", "way": "memory", "threads": 1, "members": 16}    one epoch -> {"cpu_seconds": ..., "losses": ...}
 
-It lives apart from JAX, so that neither library's threads disturb the other's and DataLoader may fork. Ways: `loader`
+It runs without JAX, so that neither library's threads disturb the other's and DataLoader may fork. Ways: `loader`
 (DataLoader with two workers over a Subset, one model after another, as published scripts do), `memory` (tensors in
 memory, one model after another) and `func` (all models at once by torch.func). Each keeps its models between epochs.
 """
@@ -26,9 +26,9 @@ Epoch = Callable[[int], list[list[float]]]  # number of members -> losses [membe
 
 
 def network(case: dict[str, np.ndarray], member: int) -> nn.Module:
-    """The network of one member, built from the shapes of its weights and started from them.
+    """Builds the network of one member from the shapes of its weights and loads them.
 
-    3x3 convolutions with ReLU, a max pool of 2, dense layers with ReLU behind convolutions and tanh otherwise.
+    3x3 convolutions with ReLU, a max pool of 2, dense layers with ReLU after convolutions and tanh otherwise.
     """
     layers: list[nn.Module] = []
     channels, size = 0, 0
@@ -56,13 +56,13 @@ def _fill(layer: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
 
 
 def optimizer(case: dict[str, np.ndarray], parameters: Any, fused: bool = True) -> torch.optim.Optimizer:
-    """SGD with the case's recipe; the fused form, a tenth faster, wherever a tuned script would take it."""
+    """Returns SGD with the case's recipe; fused (10 % faster) wherever a tuned script would use that."""
     rate, momentum, decay = (float(case[name]) for name in ("learning_rate", "momentum", "weight_decay"))
     return torch.optim.SGD(parameters, rate, momentum=momentum, weight_decay=decay, fused=fused or None)
 
 
 def tensors(case: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows (pictures channels first) and labels."""
+    """Returns rows (pictures channels first) and labels."""
     inputs = case["inputs"]
     if inputs.ndim == 4:
         inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
@@ -70,47 +70,47 @@ def tensors(case: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def sequential(case: dict[str, np.ndarray], through_loader: bool) -> Epoch:
-    """One model after another, batches from tensors in memory or through a DataLoader."""
+    """Trains one model after another, with batches from tensors in memory or from a DataLoader."""
     inputs, labels = tensors(case)
     order = torch.tensor(case["order"], dtype=torch.int64)  # [M, steps, B]
     networks = [network(case, member) for member in range(len(order))]
-    optimizers = [optimizer(case, one.parameters(), fused=not through_loader) for one in networks]
+    optimizers = [optimizer(case, model.parameters(), fused=not through_loader) for model in networks]
 
     def from_memory(member: int) -> Any:
         return ((inputs[rows], labels[rows]) for rows in order[member])
 
     def from_loader(member: int) -> Any:
-        own = np.sort(case["order"][member].ravel())
-        places = np.searchsorted(own, case["order"][member].ravel()).tolist()
-        subset = data.Subset(data.TensorDataset(inputs, labels), own.tolist())
-        return data.DataLoader(subset, order.shape[2], sampler=places, num_workers=BATCH_WORKERS)
+        rows = np.sort(case["order"][member].ravel())
+        positions = np.searchsorted(rows, case["order"][member].ravel()).tolist()
+        subset = data.Subset(data.TensorDataset(inputs, labels), rows.tolist())
+        return data.DataLoader(subset, order.shape[2], sampler=positions, num_workers=BATCH_WORKERS)
 
     def epoch(members: int) -> list[list[float]]:
         losses = []
         for member in range(min(members, len(order))):
-            taken = []
-            for batch, wanted in (from_loader if through_loader else from_memory)(member):
+            step_losses = []
+            for batch, batch_labels in (from_loader if through_loader else from_memory)(member):
                 optimizers[member].zero_grad()
-                loss = functional.cross_entropy(networks[member](batch), wanted)
+                loss = functional.cross_entropy(networks[member](batch), batch_labels)
                 loss.backward()
                 optimizers[member].step()
-                taken.append(loss.detach())
-            losses.append(torch.stack(taken).tolist())
+                step_losses.append(loss.detach())
+            losses.append(torch.stack(step_losses).tolist())
         return losses
 
     return epoch
 
 
 def ensemble(case: dict[str, np.ndarray]) -> Epoch:
-    """All models at once: gradients by `vmap(grad)` over stacked parameters, one optimizer for the stacks."""
+    """Trains all models at once: gradients by `vmap(grad)` over stacked parameters, one optimizer for the stacks."""
     inputs, labels = tensors(case)
     order = torch.tensor(case["order"], dtype=torch.int64)
     stacked, _ = torch.func.stack_module_state([network(case, member) for member in range(len(order))])
     single = network(case, 0)
     step_all = optimizer(case, stacked.values())
 
-    def objective(parameters: dict[str, torch.Tensor], batch: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(torch.func.functional_call(single, parameters, (batch,)), wanted)
+    def objective(parameters: dict[str, torch.Tensor], batch: torch.Tensor, batch_labels: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(torch.func.functional_call(single, parameters, (batch,)), batch_labels)
 
     gradients_of_all = torch.func.vmap(torch.func.grad_and_value(objective))
 
@@ -118,8 +118,8 @@ def ensemble(case: dict[str, np.ndarray]) -> Epoch:
         del members  # always all of them
         losses = []
         for rows in order.swapaxes(0, 1):
-            now = {name: value.detach() for name, value in stacked.items()}
-            gradients, loss = gradients_of_all(now, inputs[rows], labels[rows])
+            parameters = {name: value.detach() for name, value in stacked.items()}
+            gradients, loss = gradients_of_all(parameters, inputs[rows], labels[rows])
             for name, value in stacked.items():
                 value.grad = gradients[name]
             step_all.step()
@@ -130,37 +130,37 @@ def ensemble(case: dict[str, np.ndarray]) -> Epoch:
 
 
 def make(case: dict[str, np.ndarray], way: str) -> Epoch:
-    """The epoch of a way to train, with fresh models."""
+    """Returns the epoch of a way to train, with fresh models."""
     return ensemble(case) if way == "func" else sequential(case, way == "loader")
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of its finished children (DataLoader workers)."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in spent)
+    """Returns the CPU time of this process and of its finished children (DataLoader workers)."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def serve() -> None:
     """Answers requests until stdin ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with the answers
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with the answers
     torch.set_flush_denormal(True)  # long runs on few rows must not slow down for tiny momenta
     case: dict[str, np.ndarray] = {}
-    made: dict[str, Epoch] = {}
+    epochs: dict[str, Epoch] = {}
     for line in sys.stdin:
         request = json.loads(line)
         answer: dict[str, Any] = {"torch": torch.__version__}
         if request["do"] == "load":
             with np.load(request["path"]) as content:
                 case = dict(content)
-            made = {}
+            epochs = {}
         else:
             torch.set_num_threads(request["threads"])
-            if request["way"] not in made:
-                made[request["way"]] = make(case, request["way"])
-            before = cpu_seconds()
-            answer["losses"] = made[request["way"]](request["members"])
-            answer["cpu_seconds"] = cpu_seconds() - before
+            if request["way"] not in epochs:
+                epochs[request["way"]] = make(case, request["way"])
+            start = cpu_seconds()
+            answer["losses"] = epochs[request["way"]](request["members"])
+            answer["cpu_seconds"] = cpu_seconds() - start
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

@@ -1,10 +1,10 @@
-"""The other end of `launch.benches.torch_ways`: starts the PyTorch processes, gives them a case, and asks for epochs.
+"""The driver of `launch.benches.torch_ways`: starts the PyTorch processes, gives them a case, and requests epochs.
 
     with workers.started(2) as pool:
         workers.load(pool, case)
         losses, cpu_seconds = workers.run(pool[:1], "memory", threads=1, members=16)
 
-Nothing here imports PyTorch: beside JAX in one process, each library's threads would slow the other's.
+Nothing here imports PyTorch: in one process with JAX, each library's threads would slow the other's.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ Worker = subprocess.Popen
 
 
 def installed() -> bool:
-    """Whether there is a PyTorch to compare with; looks without importing it."""
+    """Returns whether PyTorch is installed, without importing it."""
     return importlib.util.find_spec("torch") is not None
 
 
 @contextlib.contextmanager
 def started(count: int) -> Iterator[list[Worker]]:
-    """`count` PyTorch processes, ended on leaving."""
+    """Starts `count` PyTorch processes, and ends them on exit."""
     command = [sys.executable, "-m", f"{__package__}.torch_ways"]
     pool = [
         subprocess.Popen(command, cwd=_entry.HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -65,16 +65,22 @@ def load(pool: list[Worker], case: Mapping[str, np.ndarray]) -> str:
     version = ""
     with tempfile.TemporaryDirectory() as folder:
         for i, worker in enumerate(pool):
-            own = {name: value if name in shared else value[i :: len(pool)] for name, value in case.items()}
+            share = {name: value if name in shared else value[i :: len(pool)] for name, value in case.items()}
             path = Path(folder) / f"worker_{i}.npz"
-            np.savez(path, **own)
+            np.savez(path, **share)
             _send(worker, do="load", path=str(path))
             version = _receive(worker)["torch"]
     return version
 
 
 def run(pool: list[Worker], way: str, threads: int, members: int) -> tuple[list[list[float]], float]:
-    """One epoch of `members` members per worker, in all workers at the same time.
+    """Trains one epoch of `members` members per worker, in all workers at the same time.
+
+    Args:
+      pool: the workers.
+      way: of training: loader, memory, or func.
+      threads: of each worker.
+      members: trained by each worker.
 
     Returns:
       Losses per member and step, in the order of `pool`, and the CPU seconds of all workers.
@@ -82,7 +88,9 @@ def run(pool: list[Worker], way: str, threads: int, members: int) -> tuple[list[
     for worker in pool:
         _send(worker, do="run", way=way, threads=threads, members=members)
     answers = [_receive(worker) for worker in pool]
-    return [line for answer in answers for line in answer["losses"]], sum(one["cpu_seconds"] for one in answers)
+    return [losses for answer in answers for losses in answer["losses"]], sum(
+        answer["cpu_seconds"] for answer in answers
+    )
 
 
 def _send(worker: Worker, **request: Any) -> None:
@@ -95,5 +103,5 @@ def _receive(worker: Worker) -> dict[str, Any]:
     assert worker.stdout is not None
     line = worker.stdout.readline()
     if not line:
-        raise RuntimeError(f"the PyTorch process ended with code {worker.wait()}; its own message stands above.")
+        raise RuntimeError(f"the PyTorch process ended with code {worker.wait()}; see its message above.")
     return json.loads(line)

@@ -1,9 +1,12 @@
 """The verdict in words: power before any count, the first sentence that applies, reasons row by row."""
 
+import types
+
 import numpy as np
 import pytest
 
 from jaxunlearn.analyses.audit.verdicts import verdict_sections, verdict_sentences
+from jaxunlearn.analyses.audit.verdicts.requests import RoleVerdicts
 from jaxunlearn.metrics.verdict import judge
 from jaxunlearn.metrics.verdict.out_model import OutModel
 from jaxunlearn.metrics.verdict.request import GroupTests
@@ -11,8 +14,8 @@ from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, NOT_FORGOTTE
 
 MODEL = OutModel(1.0, 1.0, 0.0, 0.8, np.zeros(1), np.zeros(1))
 CHECKS = judge.Checks("", "", 0.5, False, 0.5, (20, 300, 400))
-GROUP = GroupTests(p_high=0.5, p_low=1.0, p_narrow=1.0, p_in=0.5, mean=1.0, error=0.2, dose=2.0, kept=(0.42, 0.2, 0.7),
-                   models=20)  # fmt: skip
+GROUP = GroupTests(p_high=0.5, p_low=1.0, p_narrow=1.0, p_in=0.5, mean=1.0, error=0.2, dose=2.0,
+                   trace_left=(0.42, 0.2, 0.7), models=20)  # fmt: skip
 
 
 def judgement(codes=(CANNOT_TELL,) * 10, **changed):
@@ -24,15 +27,15 @@ def judgement(codes=(CANNOT_TELL,) * 10, **changed):
 
 
 def test_power_is_said_in_whole_rows_and_weak_power_with_a_warning():
-    said = verdict_sentences.power(judgement())
-    assert "of your 10 rows, 4 would have been caught" in said and "about 6 would have been confirmed" in said
-    assert "says little" not in said
+    text = verdict_sentences.power(judgement())
+    assert "of your 10 rows, 4 would have been caught" in text and "about 6 would have been confirmed" in text
+    assert "says little" not in text
     assert "says little about a single row" in verdict_sentences.power(judgement(power_not=0))
     unknown = verdict_sentences.power(judgement(power_not=None, power_forgotten=None))
     assert "cannot be estimated without the original model" in unknown and "confirmed" not in unknown
 
 
-@pytest.mark.parametrize(("changed", "said"), [
+@pytest.mark.parametrize(("changed", "text"), [
     ({"p_low": 0.001}, "unlike any model that never saw them (much lower)"),
     ({"p_narrow": 0.001}, "(far too evenly)"),
     ({"p_high": 0.01, "p_in": 0.01}, "Part of the request is still in the model: about 40 % (from 20 to 70)"),
@@ -42,21 +45,38 @@ def test_power_is_said_in_whole_rows_and_weak_power_with_a_warning():
     ({}, "it cannot be told: about 40 % (from 20 to 70)"),
     ({"models": 1}, "needs at least two shadow models"),
 ])  # fmt: skip
-def test_the_request_gets_the_first_sentence_that_applies(changed, said):
-    assert said in verdict_sentences.request(GROUP._replace(**changed), 0.05)
+def test_the_request_gets_the_first_sentence_that_applies(changed, text):
+    assert text in verdict_sentences.request(GROUP._replace(**changed), 0.05)
 
 
 def test_counts_name_all_four_verdicts_and_why_rows_have_none():
     codes = (NOT_FORGOTTEN, FORGOTTEN, FORGOTTEN, SUPPRESSED, CANNOT_TELL, CANNOT_TELL)
-    found = judgement(codes)
+    verdict = judgement(codes)
     trace = np.array([2, 2, 2, 2, 0.5, 2.0])
-    found = found._replace(tests=found.tests._replace(trace=trace))
-    said = verdict_sentences.counts(found)
-    assert "1 NOT FORGOTTEN, 2 FORGOTTEN, 1 SUPPRESSED, 2 CANNOT TELL; " in said
-    assert "; of each kind at most about 1 in 20 is wrong" in said
-    assert "Of 2 that cannot be told: 1 too easy, 1 between the two." in said
-    why = verdict_sentences.reasons(found)
+    verdict = verdict._replace(tests=verdict.tests._replace(trace=trace))
+    text = verdict_sentences.counts(verdict)
+    assert "1 NOT FORGOTTEN, 2 FORGOTTEN, 1 SUPPRESSED, 2 CANNOT TELL; " in text
+    assert "; of each kind at most about 1 in 20 is wrong" in text
+    assert "Of 2 that cannot be told: 1 too easy, 1 between the two." in text
+    why = verdict_sentences.reasons(verdict)
     assert len(why) == 6 and why[1] == why[2] and len(set(why)) == 5
+
+
+@pytest.mark.parametrize(("fdr", "text"), [
+    (0.05, "1 in 20 is"), (0.3, "30 % are"), (0.01, "1 in 100 is"), (0.15, "15 % are"), (0.5, "1 in 2 is"),
+])  # fmt: skip
+def test_the_bound_on_wrong_verdicts_is_that_of_the_setting(fdr, text):
+    assert verdict_sentences.error_bound(fdr) == f"at most about {text} wrong"
+    assert verdict_sentences.counts(judgement(fdr=fdr)).count(f"at most about {text} wrong") == 1
+
+
+def test_captions_name_the_bound_of_the_setting():
+    verdicts = RoleVerdicts((judgement(),), np.ones((1, 10), bool))
+    overview = verdict_sections.overview({"finetune": verdicts}, 0.1)
+    assert "at most about 10 % wrong per request" in overview.table.caption
+    signals = types.SimpleNamespace(person_names=("ann",))
+    persons = verdict_sections.persons(judgement(persons={0: (GROUP, True)}), signals, 0.1)
+    assert "at most about 10 % are not" in persons.table.caption
 
 
 def test_what_was_changed_is_said():
@@ -66,18 +86,18 @@ def test_what_was_changed_is_said():
     assert verdict_sentences.changed(judgement(changes=(np.nan, np.nan)), 700) == ""
 
 
-@pytest.mark.parametrize(("checks", "model", "said"), [
+@pytest.mark.parametrize(("checks", "model", "text"), [
     ({}, {"raw_slope": 1.5}, "less certain than your model (factor 1.50)"),
     ({}, {"raw_slope": 0.5}, "more certain than your model (factor 0.50)"),
-    ({"is_contaminated": True, "retained_place": 0.7}, {}, "mean place 0.70 instead of 0.5"),
-    ({"chosen_place": 0.9}, {}, "look chosen by the original's own answers"),
+    ({"is_contaminated": True, "retained_rank": 0.7}, {}, "mean place 0.70 instead of 0.5"),
+    ({"selection_rank": 0.9}, {}, "look chosen by the original's own answers"),
     ({"refused_in": "Only 3 retained rows are there."}, {}, "Nothing can be called FORGOTTEN: Only 3"),
 ])  # fmt: skip
-def test_doubtful_assumptions_have_a_sentence_each(checks, model, said):
+def test_doubtful_assumptions_have_a_sentence_each(checks, model, text):
     plain = verdict_sentences.trust(judgement())
     assert len(plain) == 1 and "20 shadow model(s), 300 rows that no model saw and 400 retained" in plain[0]
-    found = judgement(checks=CHECKS._replace(**checks), model=MODEL._replace(**model))
-    assert any(said in sentence for sentence in verdict_sentences.trust(found)[1:])
+    verdict = judgement(checks=CHECKS._replace(**checks), model=MODEL._replace(**model))
+    assert any(text in sentence for sentence in verdict_sentences.trust(verdict)[1:])
 
 
 def test_a_class_that_is_removed_wholly_is_no_proof_of_forgetting():

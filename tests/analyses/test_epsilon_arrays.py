@@ -27,9 +27,12 @@ QUICK = {"bootstrap": 0, "sweep": False, "metric": "epsilon"}
 
 def published():
     """Logits of every sixteenth published sample, and all accuracies."""
-    rows, numbers = np.load(GOLDEN / "real_rows.npz"), np.load(GOLDEN / "real_metrics.npz")
+    rows, metrics = np.load(GOLDEN / "real_rows.npz"), np.load(GOLDEN / "real_metrics.npz")
     accuracies = {
-        name: {part: numbers[f"{name or 'retain_models'}__{part}_accuracy"] for part in store.approaches.PARTS}
+        name: {
+            subset: metrics[f"{name or 'retain_models'}__{subset}_accuracy"]
+            for subset in store.published_layout.SUBSETS
+        }
         for name in ("", *APPROACHES)
     }
     return rows, rows["labels"][rows["rows"]].astype(int), accuracies
@@ -47,7 +50,7 @@ def simulated_once():
 def folder(tmp_path):
     rows, labels, accuracies = published()
     path = tmp_path / "data"
-    store.approaches.write(path, labels, rows["retain"], {name: rows[name] for name in APPROACHES}, accuracies)
+    store.published_layout.write(path, labels, rows["retain"], {name: rows[name] for name in APPROACHES}, accuracies)
     return path
 
 
@@ -64,20 +67,20 @@ def saved(path, **arrays):
     return str(path)
 
 
-def opened(path, compat="corrected", seed=0, **chosen):
+def opened(path, compat="corrected", seed=0, **epsilon_settings):
     """What epsilon-hat of a file or folder is measured of."""
-    config = settings.resolve({"epsilon": chosen, "compat": {"evaluate": compat}, "seed": seed})
+    config = settings.resolve({"epsilon": epsilon_settings, "compat": {"evaluate": compat}, "seed": seed})
     named, notes = array_input.read(Path(path), EPSILON)
-    given = EPSILON.from_arrays(arrays.read(named, EPSILON.fields, EPSILON.expected), config)
-    return given._replace(notes=(*notes, *given.notes))
+    epsilon_inputs = EPSILON.from_arrays(arrays.read(named, EPSILON.fields, EPSILON.expected), config)
+    return epsilon_inputs._replace(notes=(*notes, *epsilon_inputs.notes))
 
 
-def approaches(given):
-    return given.modes["running"].approaches
+def approaches(epsilon_inputs):
+    return epsilon_inputs.modes["running"].approaches
 
 
-def measured(given):
-    return EPSILON.analyse(given, settings.resolve({}), QUIET).modes["running"]
+def measured(epsilon_inputs):
+    return EPSILON.analyse(epsilon_inputs, settings.resolve({}), QUIET).modes["running"]
 
 
 def test_the_published_layout_is_what_the_published_scripts_read(folder):
@@ -89,42 +92,44 @@ def test_the_published_layout_is_what_the_published_scripts_read(folder):
     assert np.load(folder / "logits_retain.npy").shape == (63, 81, 10)
     lines = (folder / "finetune" / "metrics.csv").read_text().splitlines()
     assert lines[0] == "seed,retain_accuracy,forget_accuracy,test_accuracy" and len(lines) == 81
-    found = store.approaches.read(folder)
-    assert tuple(found.unlearned) == tuple(sorted(APPROACHES))
-    np.testing.assert_array_equal(found.accuracies["prune"]["test"], accuracies["prune"]["test"])
+    results = store.published_layout.read(folder)
+    assert tuple(results.unlearned) == tuple(sorted(APPROACHES))
+    np.testing.assert_array_equal(results.accuracies["prune"]["test"], accuracies["prune"]["test"])
 
 
 def test_a_published_folder_gives_the_published_numbers_in_order(folder):
     rows, labels, accuracies = published()
     reference = np.load(GOLDEN / "real_epsilon.npz")
-    given = opened(str(folder), bootstrap=20)
-    found = measured(given)
-    assert list(found.approaches) == ["baseline", *sorted(APPROACHES)]
+    epsilon_inputs = opened(str(folder), bootstrap=20)
+    results = measured(epsilon_inputs)
+    assert list(results.approaches) == ["baseline", *sorted(APPROACHES)]
     for name in APPROACHES:
-        one = found.approaches[name]
-        np.testing.assert_allclose(one.epsilon, reference[f"{name}__eps"][rows["rows"]], atol=1e-9)
-        np.testing.assert_allclose(one.challenge.epsilon, reference[f"{name}__challenge_eps"][rows["rows"]], atol=1e-5)
+        metrics = results.approaches[name]
+        np.testing.assert_allclose(metrics.epsilon, reference[f"{name}__eps"][rows["rows"]], atol=1e-9)
+        np.testing.assert_allclose(
+            metrics.challenge.epsilon, reference[f"{name}__challenge_eps"][rows["rows"]], atol=1e-5
+        )
         ratio = reference[f"{name}__challenge_final_score"] / reference[f"{name}__challenge_forget_score"]
-        np.testing.assert_allclose(one.challenge.final, one.challenge.forget * ratio, rtol=1e-9)
-        assert one.interval.low < one.summary.median < one.interval.high
-        np.testing.assert_allclose(one.curve[5], one.summary.median)
-        assert (one.bound <= one.max_bound).all() and np.median(one.bound) <= one.summary.median
-    assert found.order == ("prune", "activation_reset", "finetune", "poison")
-    main = sections.sections(found)[0]
+        np.testing.assert_allclose(metrics.challenge.final, metrics.challenge.forget * ratio, rtol=1e-9)
+        assert metrics.interval.low < metrics.summary.median < metrics.interval.high
+        np.testing.assert_allclose(metrics.curve[5], metrics.summary.median)
+        assert (metrics.bound <= metrics.max_bound).all() and np.median(metrics.bound) <= metrics.summary.median
+    assert results.order == ("prune", "activation_reset", "finetune", "poison")
+    main = sections.sections(results)[0]
     for name in ("baseline", *APPROACHES):
         for part, metric in (("retain", "RA (%)"), ("test", "TA (%)")):
             mean, half = np.load(GOLDEN / "real_metrics.npz")[
                 f"{'retain_models' if name == 'baseline' else name}__{part}_accuracy__mean_ci"
             ]
-            told = next(one for one in main.findings if (one.of, one.metric) == (name, metric))
+            cell = next(finding for finding in main.findings if (finding.of, finding.metric) == (name, metric))
             np.testing.assert_allclose(
-                [told.value, told.low, told.high], 100 * np.array([mean, mean - half, mean + half])
+                [cell.value, cell.low, cell.high], 100 * np.array([mean, mean - half, mean + half])
             )
-    assert found.gap_to_finetuning["prune"].high < 0 < found.gap_to_finetuning["poison"].low
-    assert found.approaches["baseline"].sizes == (40, 40)
-    kept = sections.arrays(found, {"ids": rows["rows"]})
-    np.testing.assert_array_equal(kept["prune__epsilon"], found.approaches["prune"].epsilon)
-    assert {"labels", "deltas", "prune__proved", "prune__challenge", "prune__median_by_delta"} <= set(kept)
+    assert results.gap_to_finetuning["prune"].high < 0 < results.gap_to_finetuning["poison"].low
+    assert results.approaches["baseline"].sizes == (40, 40)
+    saved_arrays = sections.arrays(results, {"ids": rows["rows"]})
+    np.testing.assert_array_equal(saved_arrays["prune__epsilon"], results.approaches["prune"].epsilon)
+    assert {"labels", "deltas", "prune__proved", "prune__challenge", "prune__median_by_delta"} <= set(saved_arrays)
 
 
 def test_modes_of_batch_norm_that_differ_are_pointed_out(folder):
@@ -136,10 +141,10 @@ def test_modes_of_batch_norm_that_differ_are_pointed_out(folder):
 def test_an_archive_gives_the_same_as_a_folder(folder, tmp_path):
     rows, labels, accuracies = published()
     named = {f"{name or 'retrained'}__{part}_accuracy": values
-             for name, parts in accuracies.items() for part, values in parts.items()}  # fmt: skip
+             for name, by_subset in accuracies.items() for part, values in by_subset.items()}  # fmt: skip
     path = saved(tmp_path / "a.npz", labels=labels, retain=rows["retain"],
                  **{name: rows[name] for name in APPROACHES}, **named)  # fmt: skip
-    first, second = (opened(str(one), **QUICK) for one in (folder, path))
+    first, second = (opened(str(source), **QUICK) for source in (folder, path))
     assert first.options == second.options
     first, second = first.modes["running"], second.modes["running"]
     np.testing.assert_array_equal(first.retrained, second.retrained)
@@ -148,9 +153,9 @@ def test_an_archive_gives_the_same_as_a_folder(folder, tmp_path):
     for name, values in first.approaches.items():
         np.testing.assert_array_equal(second.approaches[name], values)
     assert sorted(first.accuracies) == sorted(second.accuracies) == sorted(("baseline", *APPROACHES))
-    for name, parts in first.accuracies.items():
-        assert len(parts) == 3
-        for part, values in parts.items():
+    for name, by_subset in first.accuracies.items():
+        assert len(by_subset) == 3
+        for part, values in by_subset.items():
             np.testing.assert_allclose(second.accuracies[name][part], values)
 
 
@@ -158,41 +163,43 @@ def test_a_baseline_that_is_given_is_ignored_and_the_real_one_can_be_had_alone(f
     (folder / "baseline").mkdir()
     content = (folder / "logits_retain.npy").read_bytes()
     (folder / "baseline" / "logits_unlearn.npy").write_bytes(content)
-    given = opened(str(folder))
-    assert "baseline" not in approaches(given)
-    assert any("splitting the retrained models" in note for note in given.notes)
+    epsilon_inputs = opened(str(folder))
+    assert "baseline" not in approaches(epsilon_inputs)
+    assert any("splitting the retrained models" in note for note in epsilon_inputs.notes)
     path = saved(tmp_path / "a.npz", **small(), baseline=np.zeros((6, 10, 3), "f4"))
     assert approaches(opened(path)).keys() == {"mine"}
     alone = opened(str(folder), approach=("baseline",), **QUICK)
-    found = measured(alone)
-    assert list(found.approaches) == ["baseline"] and np.isfinite(found.approaches["baseline"].summary.median)
-    assert wording.in_words(found).startswith("Halves of the retrained models")
-    assert "sample" in sections.sections(found, (3,))[-1].figure.axes[0].get_title(loc="left")
+    results = measured(alone)
+    assert list(results.approaches) == ["baseline"] and np.isfinite(results.approaches["baseline"].summary.median)
+    assert wording.in_words(results).startswith("Halves of the retrained models")
+    assert "sample" in sections.sections(results, (3,))[-1].figure.axes[0].get_title(loc="left")
 
 
 def test_a_regression_is_judged_by_its_squared_error(tmp_path):
     golden = np.load(GOLDEN / "agedb_regression_epsilon.npz")
     path = saved(tmp_path / "ages.npz", labels=golden["age0__labels"], retrained=golden["age0__preds_retrain"],
                  mine=golden["age0__preds_unlearn"])  # fmt: skip
-    given = opened(path, bootstrap=5)
-    found = measured(given)
-    one = found.approaches["mine"]
-    np.testing.assert_allclose(one.epsilon, golden["age0__per_sample_d0.05"], atol=1e-5)
-    assert one.challenge is None and found.is_regression
+    epsilon_inputs = opened(path, bootstrap=5)
+    results = measured(epsilon_inputs)
+    mine = results.approaches["mine"]
+    np.testing.assert_allclose(mine.epsilon, golden["age0__per_sample_d0.05"], atol=1e-5)
+    assert mine.challenge is None and results.is_regression
     errors_made = np.abs(golden["age0__preds_unlearn"] - golden["age0__labels"][:, None])
-    assert one.own_accuracy.mean() == pytest.approx(errors_made.mean(), rel=1e-6)
-    table = sections.sections(found)[0].table
+    assert mine.own_accuracy.mean() == pytest.approx(errors_made.mean(), rel=1e-6)
+    table = sections.sections(results)[0].table
     assert table.header[-1] == "MAE" and table.rows[-1][-1] == pytest.approx(errors_made.mean(), rel=1e-6)
 
 
 def test_a_chosen_score_and_samples_reach_table_and_figure(tmp_path):
-    made = small(models=5)
-    path = saved(tmp_path / "a.npz", **made)
-    given = opened(path, samples=(4, 1), **QUICK | {"score": "margin", "delta": 0.2})
-    found = measured(given)
-    expected = epsilon.epsilon_hat(made["retrained"], made["mine"], made["labels"], 0.2, score="margin")
-    np.testing.assert_array_equal(found.approaches["mine"].epsilon, expected)
-    figure = sections.sections(found, given.samples)[-1].figure
+    user_arrays = small(models=5)
+    path = saved(tmp_path / "a.npz", **user_arrays)
+    epsilon_inputs = opened(path, samples=(4, 1), **QUICK | {"score": "margin", "delta": 0.2})
+    results = measured(epsilon_inputs)
+    expected = epsilon.epsilon_hat(
+        user_arrays["retrained"], user_arrays["mine"], user_arrays["labels"], 0.2, score="margin"
+    )
+    np.testing.assert_array_equal(results.approaches["mine"].epsilon, expected)
+    figure = sections.sections(results, epsilon_inputs.samples)[-1].figure
     assert [axes.get_title(loc="left").split(",")[0] for axes in figure.axes] == ["sample 4", "sample 1"]
     assert len(figure.axes[0].patches) == 4  # each group filled and outlined
 
@@ -200,58 +207,58 @@ def test_a_chosen_score_and_samples_reach_table_and_figure(tmp_path):
 def test_the_loss_with_the_label_row_is_the_published_one(tmp_path):
     rows, labels, _ = published()
     path = saved(tmp_path / "a.npz", labels=labels, retrained=rows["retain"], poison=rows["poison"])
-    given = opened(path, compat="faithful", **QUICK | {"score": "loss"})
-    found = measured(given)
+    epsilon_inputs = opened(path, compat="faithful", **QUICK | {"score": "loss"})
+    results = measured(epsilon_inputs)
     reference = np.load(GOLDEN / "real_epsilon.npz")["poison__eps_loss"][rows["rows"]]
-    np.testing.assert_allclose(found.approaches["poison"].epsilon, reference, atol=1e-6)
-    assert found.margins["poison"][0].shape == (63, 80)  # figures show margins, of real models only
+    np.testing.assert_allclose(results.approaches["poison"].epsilon, reference, atol=1e-6)
+    assert results.margins["poison"][0].shape == (63, 80)  # figures show margins, of real models only
 
 
 def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path):
-    made = small(models=5)
-    path = saved(tmp_path / "a.npz", **made, copy=made["mine"])
-    given = opened(path, bootstrap=20, metric="epsilon")
-    found = measured(given)
-    assert any("the baseline's halves: 2 + 2 models" in note for note in measures.notes(found))
-    assert any("mine: 5 + 5 models" in note for note in measures.notes(found))
-    assert found.gap_to_best["copy"].value == 0 == found.gap_to_best["mine"].value
-    assert "might put these before" in wording.in_words(found)
+    user_arrays = small(models=5)
+    path = saved(tmp_path / "a.npz", **user_arrays, copy=user_arrays["mine"])
+    epsilon_inputs = opened(path, bootstrap=20, metric="epsilon")
+    results = measured(epsilon_inputs)
+    assert any("the baseline's halves: 2 + 2 models" in note for note in measures.notes(results))
+    assert any("mine: 5 + 5 models" in note for note in measures.notes(results))
+    assert results.gap_to_best["copy"].value == 0 == results.gap_to_best["mine"].value
+    assert "might put these before" in wording.in_words(results)
 
 
 def test_a_delta_at_which_no_rule_is_of_use_is_said(tmp_path):
     path = saved(tmp_path / "a.npz", **small())
-    found = measured(opened(path, **QUICK | {"delta": 0.999}))
-    assert wording.in_words(found).startswith("At delta = 0.999 no rule of so many models is of use")
-    assert "show no finite epsilon-hat at this delta" in sections.sections(found)[0].text
+    results = measured(opened(path, **QUICK | {"delta": 0.999}))
+    assert wording.in_words(results).startswith("At delta = 0.999 no rule is informative with this number of models")
+    assert "show no finite epsilon-hat at this delta" in sections.sections(results)[0].text
 
 
 def test_models_that_are_told_apart_without_error_are_not_called_hard_to_tell(tmp_path):
-    made = small(models=5)
-    far = made["retrained"] + 50 * np.eye(3, dtype="f4")[made["labels"]][:, None]
-    found = measured(opened(saved(tmp_path / "a.npz", **made | {"mine": far}), **QUICK))
-    said = wording.in_words(found)
-    assert "hardest" not in said and "Easiest" not in said
-    assert said.startswith("Told apart from retraining without error, on most samples: mine.")
-    only = {"mine": far, "mine2": made["mine"]}
-    found = measured(opened(saved(tmp_path / "b.npz", **made | only), **QUICK))
-    assert wording.in_words(found).startswith(
+    user_arrays = small(models=5)
+    far = user_arrays["retrained"] + 50 * np.eye(3, dtype="f4")[user_arrays["labels"]][:, None]
+    results = measured(opened(saved(tmp_path / "a.npz", **user_arrays | {"mine": far}), **QUICK))
+    answer = wording.in_words(results)
+    assert "hardest" not in answer and "Easiest" not in answer
+    assert answer.startswith("Told apart from retraining without error, on most samples: mine.")
+    only = {"mine": far, "mine2": user_arrays["mine"]}
+    results = measured(opened(saved(tmp_path / "b.npz", **user_arrays | only), **QUICK))
+    assert wording.in_words(results).startswith(
         "Smallest of 2 approaches, chosen after looking: mine2, median epsilon-hat "
     )
-    main = sections.sections(found)[0].table
+    main = sections.sections(results)[0].table
     assert main.baselines[0] == "baseline" and main.rows[0][0] == "baseline"
 
 
 def test_what_has_no_finite_number_gets_no_plot_and_no_empty_promise(tmp_path):
-    made = small(models=2)
-    made["mine"] = made["retrained"] + 50 * np.eye(3, dtype="f4")[made["labels"]][:, None]
-    found = measured(opened(saved(tmp_path / "a.npz", **made), **QUICK | {"sweep": True, "delta": 0.55}))
-    numbers = {
-        name: one._replace(curve=np.full_like(one.curve, np.inf), max_finite=-0.105)
-        for name, one in found.approaches.items()
+    user_arrays = small(models=2)
+    user_arrays["mine"] = user_arrays["retrained"] + 50 * np.eye(3, dtype="f4")[user_arrays["labels"]][:, None]
+    results = measured(opened(saved(tmp_path / "a.npz", **user_arrays), **QUICK | {"sweep": True, "delta": 0.55}))
+    infinite = {
+        name: approach._replace(curve=np.full_like(approach.curve, np.inf), max_finite=-0.105)
+        for name, approach in results.approaches.items()
     }
-    made = {one.name: one for one in sections.sections(found._replace(approaches=numbers))}
-    assert "epsilon_delta" not in made and "above -" not in made["epsilon"].text
-    assert made["epsilon"].text.startswith(
+    by_name = {section.name: section for section in sections.sections(results._replace(approaches=infinite))}
+    assert "epsilon_delta" not in by_name and "above -" not in by_name["epsilon"].text
+    assert by_name["epsilon"].text.startswith(
         "2 + 2 models are too few to show a difference at this delta: epsilon-hat is at most -0.105, or infinite"
     )
 
@@ -289,8 +296,8 @@ def test_what_has_no_finite_number_gets_no_plot_and_no_empty_promise(tmp_path):
     ],
 )  # fmt: skip
 def test_bad_archives_and_choices_are_one_message(tmp_path, change, request_, error, message):
-    made = {name: values for name, values in {**small(), **change}.items() if values is not None}
-    path = saved(tmp_path / "a.npz", **made)
+    user_arrays = {name: values for name, values in {**small(), **change}.items() if values is not None}
+    path = saved(tmp_path / "a.npz", **user_arrays)
     with pytest.raises(error, match=message):
         opened(path, **request_)
 
@@ -344,8 +351,8 @@ def test_the_command_prints_the_table_and_writes_every_file(folder, tmp_path, ca
     stored = np.load(out / "epsilon.npz")
     reference = np.load(GOLDEN / "real_epsilon.npz")["poison__eps"][::16]
     np.testing.assert_allclose(stored["poison__epsilon"], reference, atol=1e-9)
-    told = json.loads((out / "epsilon.json").read_text())
-    assert told["approaches"]["poison"]["inf"] == int(np.isinf(reference).sum())
+    record = json.loads((out / "epsilon.json").read_text())
+    assert record["approaches"]["poison"]["inf"] == int(np.isinf(reference).sum())
     for name in ("epsilon.html", "epsilon.md", "epsilon_delta.svg", "epsilon_margins.svg", "tables/epsilon.csv",
                  "tables/epsilon_challenge.tex", "epsilon_findings.json"):  # fmt: skip
         assert (out / "report" / name).stat().st_size > 200, name
@@ -354,16 +361,16 @@ def test_the_command_prints_the_table_and_writes_every_file(folder, tmp_path, ca
     assert not (out / "report" / "tables" / "epsilon_challenge.tex").exists()
     assert not (out / "report" / "epsilon_delta.svg").exists()
     other = saved(tmp_path / "b.npz", **small(models=5))
-    code, _, told = launched(capsys, f"--data={other}", f"--out={out}", "--bootstrap=0")
-    assert code == 2 and "--overwrite=epsilon" in told
+    code, _, err = launched(capsys, f"--data={other}", f"--out={out}", "--bootstrap=0")
+    assert code == 2 and "--overwrite=epsilon" in err
     assert launched(capsys, f"--data={other}", f"--out={out}", "--bootstrap=0", "--overwrite=epsilon")[0] == 0
 
 
 def test_the_challenge_alone_ranks_by_its_own_score(folder, tmp_path, capsys):
     code, shown, _ = launched(capsys, f"--data={folder}", f"--out={tmp_path / 'out'}", "--metric=challenge")
     assert code == 0 and "has the highest final score" in shown and "epsilon-hat ↓" not in shown
-    told = json.loads((tmp_path / "out" / "epsilon.json").read_text())
-    scores = [told["approaches"][name]["challenge"]["final"] for name in told["order"]]
+    record = json.loads((tmp_path / "out" / "epsilon.json").read_text())
+    scores = [record["approaches"][name]["challenge"]["final"] for name in record["order"]]
     assert scores == sorted(scores, reverse=True) and len(scores) == 4
 
 
@@ -388,8 +395,8 @@ def test_results_lie_in_a_folder_of_their_own_name(tmp_path, monkeypatch):
     ],
 )
 def test_bad_command_lines_exit_with_two(arguments, message, capsys):
-    code, _, told = launched(capsys, *arguments)
-    assert code == 2 and any(part in told for part in message.split("|")), told
+    code, _, err = launched(capsys, *arguments)
+    assert code == 2 and any(fragment in err for fragment in message.split("|")), err
 
 
 def test_every_setting_is_a_flag():

@@ -26,19 +26,19 @@ SIZES = {"forget": 60, "retain": 300, "test": 120, "calibration": 80}
 def outputs(seed, boosts, classes=5):
     """Logits and labels of each part; a boost makes the true label likelier."""
     rng = np.random.default_rng(seed)
-    found = {}
+    by_subset = {}
     for name, size in SIZES.items():
         labels = rng.integers(0, classes, size)
         logits = rng.normal(0, 1.5, (size, classes)).astype("f4")
         logits[np.arange(size), labels] += boosts.get(name, 1.5)
-        found[name] = (logits, labels)
-    return found
+        by_subset[name] = (logits, labels)
+    return by_subset
 
 
 def whole(models):
     """(values [M, N, C], labels, parts) of several models on the same samples."""
     names = list(SIZES)
-    values = np.stack([np.concatenate([one[name][0] for name in names]) for one in models])
+    values = np.stack([np.concatenate([model_outputs[name][0] for name in names]) for model_outputs in models])
     labels = np.concatenate([models[0][name][1] for name in names])
     owner = np.repeat(names, [SIZES[name] for name in names])
     masks = {name: np.repeat((owner == name)[None], len(models), 0) for name in names}
@@ -59,57 +59,59 @@ def trained_and_retrained():
 
 def test_numbers_of_a_trained_and_of_a_retrained_model():
     trained, retrained = trained_and_retrained()
-    values, labels, parts = whole([trained, retrained])
+    values, labels, subsets = whole([trained, retrained])
     goal = np.stack([values[1], values[1]])
-    found = measures.measure_models(values, labels, parts, CHOICES, goal, np.zeros_like(values[0]))
-    for model, one in enumerate((trained, retrained)):
-        accuracy = {name: (logits.argmax(-1) == known).mean() for name, (logits, known) in one.items()}
-        numbers = found["UA"][model], found["RA"][model], found["TA"][model]
-        np.testing.assert_allclose(numbers, [1 - accuracy["forget"], accuracy["retain"], accuracy["test"]])
-        alone = conformal.evaluate(*one["calibration"], *one["forget"], CHOICES.settings.alphas)
-        np.testing.assert_allclose(found["q_hat"][model], alone.q_hat)
-        np.testing.assert_allclose(found["cr_forget"][model], alone.quality.cr, rtol=1e-6)
-        np.testing.assert_allclose(found["recover_ratio"][model], alone.quality.recover_ratio, rtol=1e-6)
-        classes = found["class_coverage_test"][model], found["class_size_test"][model]
-        logits, known = one["test"]
-        sets = conformal.prediction_sets(logits, alone.q_hat)
+    metrics = measures.measure_models(values, labels, subsets, CHOICES, goal, np.zeros_like(values[0]))
+    for model, model_outputs in enumerate((trained, retrained)):
+        accuracy = {name: (logits.argmax(-1) == known).mean() for name, (logits, known) in model_outputs.items()}
+        values_of_metric = metrics["UA"][model], metrics["RA"][model], metrics["TA"][model]
+        np.testing.assert_allclose(values_of_metric, [1 - accuracy["forget"], accuracy["retain"], accuracy["test"]])
+        single_model = conformal.evaluate(
+            *model_outputs["calibration"], *model_outputs["forget"], CHOICES.settings.alphas
+        )
+        np.testing.assert_allclose(metrics["q_hat"][model], single_model.q_hat)
+        np.testing.assert_allclose(metrics["cr_forget"][model], single_model.quality.cr, rtol=1e-6)
+        np.testing.assert_allclose(metrics["recover_ratio"][model], single_model.quality.recover_ratio, rtol=1e-6)
+        classes = metrics["class_coverage_test"][model], metrics["class_size_test"][model]
+        logits, known = model_outputs["test"]
+        sets = conformal.prediction_sets(logits, single_model.q_hat)
         for number in range(5):
-            own = sets[:, known == number]
-            np.testing.assert_allclose(classes[0][number], own[:, :, number].mean(1), rtol=1e-6)
-            np.testing.assert_allclose(classes[1][number], own.sum(-1).mean(1), rtol=1e-6)
+            class_sets = sets[:, known == number]
+            np.testing.assert_allclose(classes[0][number], class_sets[:, :, number].mean(1), rtol=1e-6)
+            np.testing.assert_allclose(classes[1][number], class_sets.sum(-1).mean(1), rtol=1e-6)
     # Attacks tell the model that was trained on these samples from the one that was not.
     for name in ("svc_confidence", "svc_entropy", "threshold_confidence", "threshold_modified_entropy", "UA"):
-        assert found[name][0] < found[name][1] - 0.15, name
-    assert found["entropy_mia"][0] > found["entropy_mia"][1] + 0.15
-    assert found["miacr"][0] <= 0.03 < found["miacr"][1] + 0.03 and found["miacr"][1] < 0.2
-    assert found["activation_distance"][1] == 0 < found["activation_distance"][0]
-    assert found["zrf"][0] < found["zrf"][1]  # the less sure model is the more like one that answers nothing
+        assert metrics[name][0] < metrics[name][1] - 0.15, name
+    assert metrics["entropy_mia"][0] > metrics["entropy_mia"][1] + 0.15
+    assert metrics["miacr"][0] <= 0.03 < metrics["miacr"][1] + 0.03 and metrics["miacr"][1] < 0.2
+    assert metrics["activation_distance"][1] == 0 < metrics["activation_distance"][0]
+    assert metrics["zrf"][0] < metrics["zrf"][1]  # the less sure model is the more like one that answers nothing
 
 
 def test_a_diverged_model_has_no_numbers_and_changes_no_others():
     trained, retrained = trained_and_retrained()
-    values, labels, parts = whole([trained, retrained])
+    values, labels, subsets = whole([trained, retrained])
     broken = values.copy()
     broken[0] = np.nan
     choices = CHOICES._replace(groups=("conformal", "thresholds"))
-    alone = measures.measure_models(values[1:], labels, Subsets(*(part[1:] for part in parts)), choices)
-    found = measures.measure_models(broken, labels, parts, choices, is_alive=np.array([False, True]))
-    for name, numbers in alone.items():
-        assert np.isnan(found[name][0]).all()
-        np.testing.assert_allclose(found[name][1], numbers[0])
+    single_model = measures.measure_models(values[1:], labels, Subsets(*(subset[1:] for subset in subsets)), choices)
+    metrics = measures.measure_models(broken, labels, subsets, choices, is_alive=np.array([False, True]))
+    for name, values_of_metric in single_model.items():
+        assert np.isnan(metrics[name][0]).all()
+        np.testing.assert_allclose(metrics[name][1], values_of_metric[0])
 
 
 def test_what_only_some_forget_sets_have_is_missing_for_the_others():
     trained, retrained = trained_and_retrained()
-    values, labels, parts = whole([trained, retrained, trained])
-    test, gone = parts.test.copy(), np.zeros_like(parts.test)
+    values, labels, subsets = whole([trained, retrained, trained])
+    test, gone = subsets.test.copy(), np.zeros_like(subsets.test)
     for model in (0, 2):  # for these, class 0 is a class that vanished
         gone[model] = test[model] & (labels == 0)
-    found = measures.measure_models(values, labels, parts._replace(test=test & ~gone, test_forget=gone), CHOICES)
+    metrics = measures.measure_models(values, labels, subsets._replace(test=test & ~gone, test_forget=gone), CHOICES)
     for name in ("UA_test", "miacr_test_excluded", "cr_test_forget"):
-        is_there = np.isfinite(found[name]).reshape(3, -1).all(1)
+        is_there = np.isfinite(metrics[name]).reshape(3, -1).all(1)
         np.testing.assert_array_equal(is_there, [True, False, True], err_msg=name)
-    assert np.isfinite(found["cr_test"]).all()
+    assert np.isfinite(metrics["cr_test"]).all()
 
 
 def test_thresholds_of_a_forgotten_class_from_its_own_or_from_retained_classes():
@@ -121,26 +123,26 @@ def test_thresholds_of_a_forgotten_class_from_its_own_or_from_retained_classes()
     place = np.arange(600) % 4
     masks = [(labels == 2) & (place == 0), (labels != 2) & (place == 0), (labels != 2) & (place == 1),
              (labels != 2) & (place > 1), (labels == 2) & (place == 1), (labels == 2) & (place > 1)]  # fmt: skip
-    parts = Subsets(*(mask[None] for mask in masks))
-    found = {}
+    subsets = Subsets(*(mask[None] for mask in masks))
+    metrics = {}
     for source in ("retain", "own"):
         choices = EvaluationOptions(EvaluateSettings(qhat=source), ("conformal",))
-        found[source] = measures.measure_models(logits[None], labels, parts, choices)
-        sets = measures.sets_of(logits[None], labels, parts, choices, found[source])
-        for part in ("forget", "test", "test_forget"):
-            inside = getattr(parts, part)[0]
+        metrics[source] = measures.measure_models(logits[None], labels, subsets, choices)
+        sets = measures.sets_of(logits[None], labels, subsets, choices, metrics[source])
+        for subset in ("forget", "test", "test_forget"):
+            inside = getattr(subsets, subset)[0]
             for mine, theirs in ((sets["covered"], "coverage"), (sets["size"], "size")):
-                np.testing.assert_allclose(mine[0][:, inside].mean(-1), found[source][f"{theirs}_{part}"][0])
-    assert found["retain"]["coverage_test_forget"][0, 1] == 0 and "q_hat_forget" not in found["retain"]
-    assert found["own"]["coverage_test_forget"][0, 1] > 0.8 and found["own"]["size_test_forget"][0, 1] > 2.5
-    np.testing.assert_array_equal(found["own"]["cr_test"], found["retain"]["cr_test"])
+                np.testing.assert_allclose(mine[0][:, inside].mean(-1), metrics[source][f"{theirs}_{subset}"][0])
+    assert metrics["retain"]["coverage_test_forget"][0, 1] == 0 and "q_hat_forget" not in metrics["retain"]
+    assert metrics["own"]["coverage_test_forget"][0, 1] > 0.8 and metrics["own"]["size_test_forget"][0, 1] > 2.5
+    np.testing.assert_array_equal(metrics["own"]["cr_test"], metrics["retain"]["cr_test"])
 
 
 def test_sizes_of_sets_of_many_classes_are_counted_in_full():
     values, labels = np.zeros((1, 2, 40_000), "f4"), np.zeros(2, int)
-    parts = Subsets(*np.zeros((len(Subsets._fields), 1, 2), bool))
+    subsets = Subsets(*np.zeros((len(Subsets._fields), 1, 2), bool))
     choices = EvaluationOptions(EvaluateSettings(alphas=(0.1,)), ("conformal",))
-    sets = measures.sets_of(values, labels, parts, choices, {"q_hat": np.array([[1.0]])})
+    sets = measures.sets_of(values, labels, subsets, choices, {"q_hat": np.array([[1.0]])})
     assert sets["size"].tolist() == [[[40_000, 40_000]]]
 
 
@@ -149,23 +151,26 @@ def test_the_gap_is_the_mean_distance_to_retraining_over_four_numbers():
         "retrained": {"UA": [0.1, 0.3], "RA": [1.0, 1.0], "TA": [0.9, 0.9], "svc_confidence": [0.2, 0.2]},
         "mine": {"UA": [0.0, 0.0], "RA": [0.9, 0.9], "TA": [0.9, 0.8], "svc_confidence": [0.5, np.nan]},
     }
-    given = {role: {name: np.asarray(one) for name, one in numbers.items()} for role, numbers in roles.items()}
-    found = sections.Evaluation(given, (0.1,), 0.1, 2, {}, {}, Design("given", 2))
-    assert sections.gap(found, "mine") == pytest.approx((0.2 + 0.1 + 0.05 + 0.3) / 4)
-    assert sections.gap(found, "mine", utility.GAP) == pytest.approx((0.2 + 0.1 + 0.05) / 3)
-    given["mine"].pop("svc_confidence")
-    assert np.isnan(sections.gap(found, "mine"))  # three of four are another number
-    assert np.isnan(sections.gap(found, "retrained"))
+    user_arrays = {
+        role: {name: np.asarray(model_outputs) for name, model_outputs in values_of_metric.items()}
+        for role, values_of_metric in roles.items()
+    }
+    metrics = sections.Evaluation(user_arrays, (0.1,), 0.1, 2, {}, {}, Design("given", 2))
+    assert sections.gap(metrics, "mine") == pytest.approx((0.2 + 0.1 + 0.05 + 0.3) / 4)
+    assert sections.gap(metrics, "mine", utility.GAP) == pytest.approx((0.2 + 0.1 + 0.05) / 3)
+    user_arrays["mine"].pop("svc_confidence")
+    assert np.isnan(sections.gap(metrics, "mine"))  # three of four are another number
+    assert np.isnan(sections.gap(metrics, "retrained"))
 
 
 def write(path, changes=(), drop=()):
     trained, retrained = trained_and_retrained()
-    given = {}
+    user_arrays = {}
     for name, (logits, labels) in trained.items():
-        given |= {name: logits, f"{name}_labels": labels, f"retrained_{name}": retrained[name][0]}
-    given["untrained_forget"] = np.zeros_like(given["forget"])
-    given |= dict(changes)
-    np.savez(path, **{name: array for name, array in given.items() if name not in drop})
+        user_arrays |= {name: logits, f"{name}_labels": labels, f"retrained_{name}": retrained[name][0]}
+    user_arrays["untrained_forget"] = np.zeros_like(user_arrays["forget"])
+    user_arrays |= dict(changes)
+    np.savez(path, **{name: array for name, array in user_arrays.items() if name not in drop})
     return str(path)
 
 
@@ -174,34 +179,34 @@ def softmax(logits):
     return shifted / shifted.sum(-1, keepdims=True)
 
 
-def opened(path, probabilities=False, compat="corrected", **chosen):
+def opened(path, probabilities=False, compat="corrected", **evaluate_settings):
     """What an evaluation of a file reads."""
-    config = settings.resolve({"evaluate": chosen, "compat": {"evaluate": compat}, "seed": 0})
+    config = settings.resolve({"evaluate": evaluate_settings, "compat": {"evaluate": compat}, "seed": 0})
     EVALUATION.check(config)
     named, _ = array_input.read(Path(path), EVALUATION)
     values = arrays.read(named, EVALUATION.fields, EVALUATION.expected, probabilities=probabilities)
     return EVALUATION.from_arrays(values, config)
 
 
-def evaluated(given):
-    return EVALUATION.analyse(given, settings.resolve({}), QUIET)
+def evaluated(user_arrays):
+    return EVALUATION.analyse(user_arrays, settings.resolve({}), QUIET)
 
 
 def test_the_door_gives_the_numbers_of_the_arrays_logits_or_probabilities(tmp_path):
     trained, retrained = trained_and_retrained()
-    found = evaluated(opened(write(tmp_path / "a.npz")))
-    values, labels, parts = whole([trained])
+    metrics = evaluated(opened(write(tmp_path / "a.npz")))
+    values, labels, subsets = whole([trained])
     goal = whole([retrained])[0]
-    wanted = measures.measure_models(values, labels, parts, CHOICES, goal, np.zeros_like(values[0]))
+    expected = measures.measure_models(values, labels, subsets, CHOICES, goal, np.zeros_like(values[0]))
     for name in ("UA", "TA", "cr_forget", "coverage_test", "activation_distance", "zrf", "entropy_mia"):
-        np.testing.assert_allclose(found.roles["unlearned"][name], wanted[name], err_msg=name)
-    outputs_only = [name for part in SIZES for name in (part, f"retrained_{part}")] + ["untrained_forget"]
-    given = np.load(tmp_path / "a.npz")
-    path = write(tmp_path / "b.npz", {name: softmax(given[name]) for name in outputs_only})
+        np.testing.assert_allclose(metrics.roles["unlearned"][name], expected[name], err_msg=name)
+    outputs_only = [name for subset in SIZES for name in (subset, f"retrained_{subset}")] + ["untrained_forget"]
+    user_arrays = np.load(tmp_path / "a.npz")
+    path = write(tmp_path / "b.npz", {name: softmax(user_arrays[name]) for name in outputs_only})
     again = evaluated(opened(path, probabilities=True))
-    for role, numbers in found.roles.items():
-        np.testing.assert_allclose(again.roles[role]["cr_forget"], numbers["cr_forget"], rtol=0.02)
-    store.files.write_json(tmp_path / "found.json", sections.plain(found))
+    for role, values_of_metric in metrics.roles.items():
+        np.testing.assert_allclose(again.roles[role]["cr_forget"], values_of_metric["cr_forget"], rtol=0.02)
+    store.files.write_json(tmp_path / "found.json", sections.plain(metrics))
     assert sections.from_plain(store.files.read_json(tmp_path / "found.json")).sets == 1
 
 
@@ -212,37 +217,37 @@ def test_several_models_in_a_folder_of_arrays_equal_each_of_them(tmp_path):
     for name, (logits, labels) in trained.items():
         np.save(folder / f"{name}.npy", np.stack([logits, retrained[name][0]]).astype(np.float16))
         np.save(folder / f"{name}_labels.npy", labels)
-    found = evaluated(opened(folder))
-    assert found.sets == 2
-    for model, one in enumerate((trained, retrained)):
+    metrics = evaluated(opened(folder))
+    assert metrics.sets == 2
+    for model, model_outputs in enumerate((trained, retrained)):
         path = tmp_path / f"{model}.npz"
-        halves = {name: logits.astype(np.float16) for name, (logits, _) in one.items()}
-        np.savez(path, **halves, **{f"{name}_labels": labels for name, (_, labels) in one.items()})
-        alone = evaluated(opened(path)).roles["unlearned"]
+        halves = {name: logits.astype(np.float16) for name, (logits, _) in model_outputs.items()}
+        np.savez(path, **halves, **{f"{name}_labels": labels for name, (_, labels) in model_outputs.items()})
+        single_model = evaluated(opened(path)).roles["unlearned"]
         for name in ("UA", "cr_forget", "svc_confidence", "threshold_entropy"):
-            np.testing.assert_allclose(found.roles["unlearned"][name][model], alone[name][0], err_msg=name)
+            np.testing.assert_allclose(metrics.roles["unlearned"][name][model], single_model[name][0], err_msg=name)
 
 
 def test_a_model_that_answers_for_one_class_more_is_evaluated_without_distances(tmp_path):
-    given = dict(np.load(write(tmp_path / "a.npz")))
-    for part in SIZES:
-        given[part] = np.concatenate([given[part], np.full((SIZES[part], 1), -9, "f4")], 1)
-    np.savez(tmp_path / "b.npz", **given)
+    user_arrays = dict(np.load(write(tmp_path / "a.npz")))
+    for subset in SIZES:
+        user_arrays[subset] = np.concatenate([user_arrays[subset], np.full((SIZES[subset], 1), -9, "f4")], 1)
+    np.savez(tmp_path / "b.npz", **user_arrays)
     wider = opened(tmp_path / "b.npz")
-    found = evaluated(wider).roles["unlearned"]
-    assert "no activation distance" in wider.notes[-1] and "zrf" not in found
-    assert np.isnan(found["activation_distance"]).all() and np.isfinite(found["cr_forget"]).all()
+    metrics = evaluated(wider).roles["unlearned"]
+    assert "no activation distance" in wider.notes[-1] and "zrf" not in metrics
+    assert np.isnan(metrics["activation_distance"]).all() and np.isfinite(metrics["cr_forget"]).all()
 
 
-def few(part, size):
-    logits, labels = trained_and_retrained()[0][part]
-    return {part: logits[:size], f"{part}_labels": labels[:size], f"retrained_{part}": logits[:size]}
+def few(subset, size):
+    logits, labels = trained_and_retrained()[0][subset]
+    return {subset: logits[:size], f"{subset}_labels": labels[:size], f"retrained_{subset}": logits[:size]}
 
 
-def without_class(part):
-    logits, labels = trained_and_retrained()[0][part]
+def without_class(subset):
+    logits, labels = trained_and_retrained()[0][subset]
     kept = labels != 2
-    return {part: logits[kept], f"{part}_labels": labels[kept], f"retrained_{part}": logits[kept]}
+    return {subset: logits[kept], f"{subset}_labels": labels[kept], f"retrained_{subset}": logits[kept]}
 
 
 @pytest.mark.parametrize(
@@ -283,7 +288,7 @@ def test_levels_that_are_no_numbers_are_refused(tmp_path, capsys):
 
 def test_calibration_that_does_not_do_is_a_note_where_that_is_accepted(tmp_path):
     path = write(tmp_path / "a.npz", few("calibration", 12))
-    given = opened(path, strict=False, alphas=(0.05, 0.2))
-    assert "too few" in given.notes[0]
-    found = evaluated(given).roles["unlearned"]
-    assert found["q_hat"][0, 0] == np.inf and found["size_test"][0, 0] == 5 and np.isfinite(found["q_hat"][0, 1])
+    user_arrays = opened(path, strict=False, alphas=(0.05, 0.2))
+    assert "too few" in user_arrays.notes[0]
+    metrics = evaluated(user_arrays).roles["unlearned"]
+    assert metrics["q_hat"][0, 0] == np.inf and metrics["size_test"][0, 0] == 5 and np.isfinite(metrics["q_hat"][0, 1])

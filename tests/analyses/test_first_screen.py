@@ -9,7 +9,7 @@ from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, NOT_FORGOTTEN, SUPPRESS
 from tests.analyses.test_answers import CHECKS, GROUP, judgement
 
 ROWS = np.array([f"customer {number}" for number in range(10)])
-NAMED = first_screen.Named(ROWS, ("ann", "bob", "eve"))
+NAMED = first_screen.RequestNames(ROWS, ("ann", "bob", "eve"))
 IN, OUT = GROUP._replace(p_high=0.01), GROUP._replace(p_in=0.01)
 ONE_CAUGHT = (NOT_FORGOTTEN, *(CANNOT_TELL,) * 9)
 
@@ -47,9 +47,9 @@ def test_no_count_of_rows_stands_before_what_could_have_been_noticed(changed):
     )
     for question in questions[: questions.index(first_screen.POWER)]:
         assert "FORGOTTEN," not in pairs[question]
-    said = first_screen.paragraph(tuple(pairs.items()), "finetune")
-    assert said.index("This audit can notice") < said.index("NOT FORGOTTEN,")
-    assert "none still" not in said
+    text = first_screen.paragraph(tuple(pairs.items()), "finetune")
+    assert text.index("This audit can notice") < text.index("NOT FORGOTTEN,")
+    assert "none still" not in text
 
 
 def test_who_should_look_at_which_rows_is_named():
@@ -77,36 +77,36 @@ def test_a_refusal_says_why_and_counts_nothing():
     assert first_screen.ROWS not in pairs and first_screen.POWER not in pairs
 
 
-@pytest.mark.parametrize(("groups", "short", "told"), [
+@pytest.mark.parametrize(("groups", "short", "counts"), [
     ((IN, IN), "NOT FORGOTTEN, in every request.", "2 still in the model."),
     ((OUT, OUT), "FORGOTTEN as a whole, in every request", "2 forgotten."),
     ((IN, OUT, GROUP), "It differs by request: 1 still in the model, 1 forgotten, 1 cannot be told.",
      "1 still in the model, 1 forgotten, 1 cannot be told."),
 ])  # fmt: skip
-def test_requests_of_a_run_are_counted_by_their_state(groups, short, told):
-    each = tuple(judgement(group=group) for group in groups)
-    found = RoleVerdicts(each, np.ones((len(each), 10), bool))
-    pairs = dict(first_screen.several(found, 0.05, "finetune"))
+def test_requests_of_a_run_are_counted_by_their_state(groups, short, counts):
+    judgements = tuple(judgement(group=group) for group in groups)
+    verdicts = RoleVerdicts(judgements, np.ones((len(judgements), 10), bool))
+    pairs = dict(first_screen.several(verdicts, 0.05, "finetune"))
     assert pairs[first_screen.SHORT].startswith(short)
-    assert pairs[first_screen.REQUEST] == f"Requests as a whole: {told}"
+    assert pairs[first_screen.REQUEST] == f"Requests as a whole: {counts}"
     assert (
-        f"of {10 * len(each)} requested rows in {len(each)} requests, {4 * len(each)} would have been caught"
-        in (pairs[first_screen.POWER])
+        f"of {10 * len(judgements)} requested rows in {len(judgements)} requests, {4 * len(judgements)} would have "
+        "been caught" in (pairs[first_screen.POWER])
     )
 
 
 def flagged(share):
     """Verdicts on 100 rows of which a share has a small p-value."""
     p_high = np.where(np.arange(100) < 100 * share, 0.01, 0.5)
-    one = judgement(codes=(CANNOT_TELL,) * 100)
-    return RoleVerdicts((one._replace(tests=one.tests._replace(p_high=p_high)),), np.ones((1, 100), bool))
+    single = judgement(codes=(CANNOT_TELL,) * 100)
+    return RoleVerdicts((single._replace(tests=single.tests._replace(p_high=p_high)),), np.ones((1, 100), bool))
 
 
 def test_one_flag_means_little_where_few_rows_are_members():
-    made = risk.section({"original": flagged(0.2), "retrained": flagged(0.01)}, 0.05)
-    rare, _, even = (row[1] for row in made.table.rows)
+    section = risk.section({"original": flagged(0.2), "retrained": flagged(0.01)}, 0.05)
+    rare, _, even = (row[1] for row in section.table.rows)
     assert abs(rare.value - 0.168067) < 1e-5 and rare.low < rare.value < rare.high < even.value
-    assert "Of 100 rows so flagged, 16 would be right if 1 % of the rows asked about were still in" in made.text
+    assert "Of 100 flagged rows, 16 would be right if 1 % of the requested rows were still in" in section.text
     assert "at least" in risk.section({"original": flagged(0.2), "retrained": flagged(0)}, 0.05).text
     nominal = risk.section({"original": flagged(0.2)}, 0.05)
     assert "5.0 % of rows that are not (by the level of the test)" in nominal.text

@@ -10,6 +10,7 @@ from jaxunlearn import settings
 from jaxunlearn.analyses.epsilon import measures, wording
 from jaxunlearn.analyses.epsilon import sections as epsilon_sections
 from jaxunlearn.analyses.evaluation import sections
+from jaxunlearn.analyses.evaluation import wording as evaluation_wording
 from jaxunlearn.metrics.epsilon import epsilon_bounds
 from jaxunlearn.records import Design
 from jaxunlearn.runs.studies import conformal_loss, methods
@@ -18,92 +19,93 @@ from jaxunlearn.runs.verbs import unlearn
 FORBIDDEN = ("inf ", "inf.", "inf,", "nan", "∞", "– ", "from inf")
 
 
-def clean(said):
+def clean(text):
     """No number that is none reaches a sentence."""
-    assert not any(word in said for word in FORBIDDEN), said
-    return said
+    assert not any(word in text for word in FORBIDDEN), text
+    return text
 
 
-def numbers(ua, sets=6, seed=0, noise=0.002):
+def metrics(ua, sets=6, seed=0, noise=0.002):
     generator = np.random.default_rng(seed)
     return {"UA": ua + noise * generator.normal(size=sets), "RA": np.full(sets, 0.99), "TA": np.full(sets, 0.9)}
 
 
 def evaluation(sets=6, **roles):
     """`retrained` has UA .2, the original 0, unless given."""
-    known = {"original": numbers(0.0, sets, 1), "retrained": numbers(0.2, sets, 2)}
-    return sections.Evaluation({**known, **roles}, (0.1,), 0.1, sets, {}, {}, Design("per_set", sets))
+    references = {"original": metrics(0.0, sets, 1), "retrained": metrics(0.2, sets, 2)}
+    return sections.Evaluation({**references, **roles}, (0.1,), 0.1, sets, {}, {}, Design("per_set", sets))
 
 
 def test_a_method_that_is_closer_than_doing_nothing_is_named_with_those_that_equal_it():
-    near, same, far = numbers(0.19, seed=3), numbers(0.19, seed=4), numbers(0.1, seed=5)
-    said = clean(sections.in_words(evaluation(near=near, same=same, far=far)))
-    assert "Closest to retraining in UA, RA and TA: " in said and "less than doing nothing (6." in said
-    assert "Smallest of 3 gaps, chosen after looking." in said
-    winner, other = ("near", "same") if "TA: near" in said else ("same", "near")
-    assert f"TA: {winner}, " in said and f"Not distinguishable from it: {other}." in said
+    near, same, far = metrics(0.19, seed=3), metrics(0.19, seed=4), metrics(0.1, seed=5)
+    text = clean(evaluation_wording.in_words(evaluation(near=near, same=same, far=far)))
+    assert "Closest to retraining in UA, RA and TA: " in text and "less than doing nothing (6." in text
+    assert "Smallest of 3 gaps, chosen after looking." in text
+    winner, other = ("near", "same") if "TA: near" in text else ("same", "near")
+    assert f"TA: {winner}, " in text and f"Not distinguishable from it: {other}." in text
 
 
 def test_doing_nothing_can_win():
-    said = clean(sections.in_words(evaluation(away=numbers(0.7, seed=3), still=numbers(0.0, seed=1))))
-    assert "No method is closer to retraining in UA, RA and TA than doing nothing, which is 6." in said
-    assert "smallest of 2 gaps, chosen after looking: still" in said and "Closest" not in said
+    text = clean(evaluation_wording.in_words(evaluation(away=metrics(0.7, seed=3), still=metrics(0.0, seed=1))))
+    assert "No method is closer to retraining in UA, RA and TA than doing nothing, which is 6." in text
+    assert "smallest of 2 gaps, chosen after looking: still" in text and "Closest" not in text
 
 
 def test_controls_and_the_exact_answer_never_win():
-    roles = {name: numbers(0.2, seed=3) for name in ("random_perturb", "retrain", "retrain@lr=0.1")}
-    said = clean(sections.in_words(evaluation(**roles)))
-    assert said.endswith("No unlearning method was measured, so none is compared with retraining.")
-    assert " near is closer to retraining " in sections.in_words(evaluation(near=numbers(0.1, seed=5), **roles))
+    roles = {name: metrics(0.2, seed=3) for name in ("random_perturb", "retrain", "retrain@lr=0.1")}
+    text = clean(evaluation_wording.in_words(evaluation(**roles)))
+    assert text.endswith("No unlearning method was measured, so none is compared with retraining.")
+    again = evaluation_wording.in_words(evaluation(near=metrics(0.1, seed=5), **roles))
+    assert " near is closer to retraining " in again
 
 
 def test_one_method_one_forget_set_and_no_numbers_have_sentences_of_their_own():
-    alone = clean(sections.in_words(evaluation(mine=numbers(0.19, seed=3))))
+    alone = clean(evaluation_wording.in_words(evaluation(mine=metrics(0.19, seed=3))))
     assert "mine is closer to retraining in UA, RA and TA than doing nothing: " in alone and "of 1" not in alone
-    alone = clean(sections.in_words(evaluation(mine=numbers(0.0, seed=1))))
+    alone = clean(evaluation_wording.in_words(evaluation(mine=metrics(0.0, seed=1))))
     assert "mine is not closer to retraining" in alone and "of 1" not in alone
-    one_set = clean(sections.in_words(evaluation(1, a=numbers(0.19, 1), b=numbers(0.1, 1))))
+    one_set = clean(evaluation_wording.in_words(evaluation(1, a=metrics(0.19, 1), b=metrics(0.1, 1))))
     assert "Too few forget sets for intervals, so no method is called closer" in one_set
     nothing = {name: np.full(6, np.nan) for name in ("UA", "RA", "TA")}
-    said = clean(sections.in_words(evaluation(a=nothing)))
-    assert "How close a comes to retraining in UA, RA and TA is not known" in said
-    said = clean(sections.in_words(evaluation(a=numbers(0.1), retrained=nothing)))
-    assert "Exact retraining has no numbers here" in said and "is not known" in said
-    assert "No unlearning method was measured" in clean(sections.in_words(evaluation()))
+    text = clean(evaluation_wording.in_words(evaluation(a=nothing)))
+    assert "How close a comes to retraining in UA, RA and TA is not known" in text
+    text = clean(evaluation_wording.in_words(evaluation(a=metrics(0.1), retrained=nothing)))
+    assert "Exact retraining has no numbers here" in text and "is not known" in text
+    assert "No unlearning method was measured" in clean(evaluation_wording.in_words(evaluation()))
 
 
 def test_without_retrained_or_original_models_nothing_is_called_closest():
-    roles = {"unlearned": numbers(0.1, 1), "b": {"UA": np.full(1, np.nan)}}
+    roles = {"unlearned": metrics(0.1, 1), "b": {"UA": np.full(1, np.nan)}}
     alone = sections.Evaluation(roles, (0.1,), 0.1, 1, {}, {}, Design("given", 1))
-    said = clean(sections.in_words(alone))
-    assert said.startswith("No retrained models were given") and "b: nothing could be measured." in said
-    found = evaluation(a=numbers(0.19), b=numbers(0.1))
-    del found.roles["original"]
-    said = clean(sections.in_words(found))
-    assert "Doing nothing was not measured, so no method is called closest" in said
+    text = clean(evaluation_wording.in_words(alone))
+    assert text.startswith("No retrained models were given") and "b: nothing could be measured." in text
+    results = evaluation(a=metrics(0.19), b=metrics(0.1))
+    del results.roles["original"]
+    text = clean(evaluation_wording.in_words(results))
+    assert "Doing nothing was not measured, so no method is called closest" in text
 
 
 def test_the_study_of_methods_speaks_of_the_same_comparison():
     def role(ua, seed):
-        return unlearn.Utility(numbers(ua, seed=seed))
+        return unlearn.Utility(metrics(ua, seed=seed))
 
     nothing = methods.records.Finding(math.nan)
-    known = [methods.records.Finding(value) for value in (0.6, 0.6, 0.5)]
+    references = [methods.records.Finding(value) for value in (0.6, 0.6, 0.5)]
     named = {"original": role(0.0, 1), "retrained": role(0.2, 2), "unlearned:near": role(0.19, 3)}
-    seen = {name: methods.MembershipSummary(*known) for name in named}
-    said = clean(methods.in_words(unlearn.Summary(named, 0.0, Design("per_set", 6)), seen))
-    assert "near is closer to retraining in UA, RA and TA than doing nothing" in said
-    seen["retrained"] = methods.MembershipSummary(nothing, nothing, nothing)
-    said = clean(methods.in_words(unlearn.Summary(named, 0.0, Design("per_set", 6)), seen))
-    assert said.startswith("The retrained models diverged")
+    membership = {name: methods.MembershipSummary(*references) for name in named}
+    text = clean(methods.in_words(unlearn.UnlearningSummary(named, 0.0, Design("per_set", 6)), membership))
+    assert "near is closer to retraining in UA, RA and TA than doing nothing" in text
+    membership["retrained"] = methods.MembershipSummary(nothing, nothing, nothing)
+    text = clean(methods.in_words(unlearn.UnlearningSummary(named, 0.0, Design("per_set", 6)), membership))
+    assert text.startswith("The retrained models diverged")
 
 
 def test_a_weight_whose_members_diverged_is_said():
     roles = {"m": {"UA": np.full(3, 0.1), "TA": np.full(3, 0.9)}, "m2": {name: np.full(3, np.nan) for name in "UA"}}
-    lines = [conformal_loss.Line("m", "m", 0.0), conformal_loss.Line("m2", "m", 1.0)]
-    found = sections.Evaluation(roles, (0.1,), 0.1, 3, {}, {}, Design("per_set", 3))
-    said = clean(conformal_loss.present(found, lines).text)
-    assert said.startswith("What lambda 1 changes could not be measured")
+    lines = [conformal_loss.MethodRow("m", "m", 0.0), conformal_loss.MethodRow("m2", "m", 1.0)]
+    results = sections.Evaluation(roles, (0.1,), 0.1, 3, {}, {}, Design("per_set", 3))
+    text = clean(conformal_loss.present(results, lines).text)
+    assert text.startswith("What lambda 1 changes could not be measured")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,61 +128,65 @@ def models(shift, seed, count=24, samples=12):
     return values
 
 
-def told(samples=12, count=24, bootstrap=40, **shifts):
-    chosen = settings.resolve({"epsilon": {"metric": "epsilon", "sweep": False, "bootstrap": bootstrap}}).epsilon
+def measured(samples=12, count=24, bootstrap=40, **shifts):
+    epsilon_settings = settings.resolve(
+        {"epsilon": {"metric": "epsilon", "sweep": False, "bootstrap": bootstrap}}
+    ).epsilon
     approaches = {name: models(shift, seed, count, samples) for seed, (name, shift) in enumerate(shifts.items(), 1)}
     retrained = models(0.0, 0, count, samples)
-    return measures.measure_approaches(retrained, approaches, LABELS[:samples], measures.EpsilonOptions(chosen), {})
+    return measures.measure_approaches(
+        retrained, approaches, LABELS[:samples], measures.EpsilonOptions(epsilon_settings), {}
+    )
 
 
 def test_an_approach_is_named_only_where_it_beats_doing_nothing():
-    said = clean(wording.in_words(told(original=2.0, near=0.1, far=1.9)))
-    assert said.startswith(
+    text = clean(wording.in_words(measured(original=2.0, near=0.1, far=1.9)))
+    assert text.startswith(
         "Hardest to tell from retraining, and harder than doing nothing, is near: median epsilon-hat"
     )
-    assert "Smallest of 2 approaches, chosen after looking." in said
-    said = clean(wording.in_words(told(original=0.1, a=1.8, b=1.9)))
-    assert said.startswith("No approach is closer to retraining than doing nothing (median epsilon-hat ")
-    tie = clean(wording.in_words(told(original=1.0, a=1.0, b=1.0)))
+    assert "Smallest of 2 approaches, chosen after looking." in text
+    text = clean(wording.in_words(measured(original=0.1, a=1.8, b=1.9)))
+    assert text.startswith("No approach is closer to retraining than doing nothing (median epsilon-hat ")
+    tie = clean(wording.in_words(measured(original=1.0, a=1.0, b=1.0)))
     assert tie.startswith("No approach is closer") and "might put these before" in tie
-    said = clean(wording.in_words(told(bootstrap=0, original=2.0, near=0.1)))
-    assert said.startswith("Without intervals no approach is called closer")
+    text = clean(wording.in_words(measured(bootstrap=0, original=2.0, near=0.1)))
+    assert text.startswith("Without intervals no approach is called closer")
 
 
 def test_doing_nothing_and_the_baseline_are_never_the_best():
-    found = told(original=0.0, a=1.0, b=2.0)
-    assert found.order == ("a", "b") and measures.ranked(found) == ["baseline", "original", "a", "b"]
-    table = epsilon_sections.sections(found)[0].table
+    results = measured(original=0.0, a=1.0, b=2.0)
+    assert results.order == ("a", "b") and measures.ranked(results) == ["baseline", "original", "a", "b"]
+    table = epsilon_sections.sections(results)[0].table
     assert {"baseline", "original"} <= set(table.baselines) and [row[0] for row in table.rows][1] == "original"
-    unknown = clean(wording.in_words(told(a=1.0, b=2.0)))
+    unknown = clean(wording.in_words(measured(a=1.0, b=2.0)))
     assert unknown.startswith("Smallest of 2 approaches, chosen after looking: a, median epsilon-hat ")
     assert "Doing nothing was not measured" in unknown
 
 
 def test_infinite_medians_have_sentences_instead_of_numbers():
-    every = clean(wording.in_words(told(a=60.0, b=70.0)))
+    every = clean(wording.in_words(measured(a=60.0, b=70.0)))
     assert every.startswith("Every approach (a, b) is told apart from retraining without error on most samples")
-    one = clean(wording.in_words(told(a=60.0)))
-    assert one.startswith("Told apart from retraining without error, on most samples: a.")
-    mixed = clean(wording.in_words(told(original=60.0, a=0.1, b=70.0)))
+    approach = clean(wording.in_words(measured(a=60.0)))
+    assert approach.startswith("Told apart from retraining without error, on most samples: a.")
+    mixed = clean(wording.in_words(measured(original=60.0, a=0.1, b=70.0)))
     assert "where doing nothing is told apart without error" in mixed and "samples: b." in mixed
-    few = clean(wording.in_words(told(count=2, bootstrap=0, a=60.0)))
+    few = clean(wording.in_words(measured(count=2, bootstrap=0, a=60.0)))
     assert "Even halves of the retrained models are told apart without error" in few
 
 
 def test_one_approach_one_sample_and_equal_samples_have_sentences():
-    alone = clean(wording.in_words(told(original=2.0, mine=0.1)))
+    alone = clean(wording.in_words(measured(original=2.0, mine=0.1)))
     assert alone.startswith("mine is harder to tell from retraining than doing nothing: ") and "of 1" not in alone
-    single = clean(wording.in_words(told(samples=1, a=1.0)))
+    single = clean(wording.in_words(measured(samples=1, a=1.0)))
     assert single.startswith("There is one sample: its epsilon-hat stands for the median. a: epsilon-hat ")
-    found = told(a=1.0)
-    equal = found.approaches["a"]._replace(epsilon=np.zeros(12))
-    said = clean(wording.in_words(found._replace(approaches={**found.approaches, "a": equal})))
-    assert "the same on every sample" in said
+    results = measured(a=1.0)
+    equal = results.approaches["a"]._replace(epsilon=np.zeros(12))
+    text = clean(wording.in_words(results._replace(approaches={**results.approaches, "a": equal})))
+    assert "the same on every sample" in text
 
 
 def test_what_no_difference_shows_is_said_without_infinity():
-    found = told(a=1.0)
-    infinite = {name: one._replace(null_median=math.inf) for name, one in found.approaches.items()}
-    said = clean(wording.limits(found._replace(approaches=infinite)))
-    assert "told apart without error on most samples even where there is no difference" in said
+    results = measured(a=1.0)
+    infinite = {name: approach._replace(null_median=math.inf) for name, approach in results.approaches.items()}
+    text = clean(wording.limits(results._replace(approaches=infinite)))
+    assert "told apart without error on most samples even where there is no difference" in text

@@ -11,7 +11,7 @@ from jaxunlearn.analyses.audit.verdicts import first_screen
 from jaxunlearn.metrics import distances
 from tests.launch.test_audit_evidence import simulated
 
-ASKED = simulated()["forgotten"]
+REQUESTED = simulated()["forgotten"]
 WITHOUT_SHADOWS = dict.fromkeys(("shadows", "population_shadows"))
 
 
@@ -25,8 +25,8 @@ def test_arrays_in_memory_get_the_verdicts_of_the_launcher(tmp_path):
 
     report = audited()
     np.savez(tmp_path / "my.npz", **simulated())
-    chosen = resolve({"audit": {"scores": ("confidence",)}, "seed": 0})
-    array_input.run("audit", str(tmp_path / "my.npz"), chosen, str(tmp_path / "out"), (), False, False)
+    resolved = resolve({"audit": {"scores": ("confidence",)}, "seed": 0})
+    array_input.run("audit", str(tmp_path / "my.npz"), resolved, str(tmp_path / "out"), (), False, False)
     with np.load(tmp_path / "out" / "verdicts.npz") as file:
         assert set(file) == set(report.arrays["verdicts.npz"])
         for name, values in file.items():
@@ -49,16 +49,16 @@ def test_the_lines_of_the_docs_write_arrays_and_audit_them(tmp_path, monkeypatch
     torch.manual_seed(0)
     original, unlearned, *shadows = (torch.nn.Linear(5, 3) for _ in range(6))
     batches = [[(torch.randn(20, 5), None) for _ in range(2)] for _ in range(2)]
-    given = {
+    namespace = {
         "labels": np.arange(40) % 3, "forgotten": np.arange(40) < 10, "p_labels": np.arange(40) % 3, "device": "cpu",
         "audited": batches[0], "others": batches[1], "original": original, "unlearned": unlearned, "shadows": shadows,
     }  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    exec(compile(write, "docs/own_outputs.md", "exec"), given)
+    exec(compile(write, "docs/own_outputs.md", "exec"), namespace)
     with np.load("my.npz") as file:
         evidence = dict(file)
     assert evidence["shadows"].shape == evidence["population_shadows"].shape == (4, 40, 3)
-    one_score = audit.replace("level=0.05", "level=0.05, scores=('confidence',)")
+    one_score = audit.replace("fdr=0.05", "fdr=0.05, scores=('confidence',)")
     assert one_score != audit
     exec(compile(one_score, "docs/own_outputs.md", "exec"), {"evidence": evidence})
     assert "NOT FORGOTTEN" in capsys.readouterr().out and Path("runs/mine/report/report.html").is_file()
@@ -73,20 +73,30 @@ def test_bad_choices_are_named(choices, message):
 
 
 def test_without_shadows_it_is_still_said_whether_anything_was_changed():
-    one = simulated()
-    kept = {"unlearned": one["original"], "population_unlearned": one["population_original"], **WITHOUT_SHADOWS}
-    said = dict(audited(**kept).summary)
-    assert said[first_screen.SHORT] == "NOT FORGOTTEN. The model was not changed."
-    assert "exactly as the original, on every row: every requested row is NOT FORGOTTEN" in said[first_screen.CHANGED]
-    edited = np.where(
-        ASKED[:, None], one["original"] - 40 * np.eye(3, dtype=np.float32)[one["labels"]], one["original"]
+    simulation = simulated()
+    unchanged = {
+        "unlearned": simulation["original"],
+        "population_unlearned": simulation["population_original"],
+        **WITHOUT_SHADOWS,
+    }
+    answers = dict(audited(**unchanged).summary)
+    assert answers[first_screen.SHORT] == "NOT FORGOTTEN. The model was not changed."
+    assert (
+        "exactly as the original, on every row: every requested row is NOT FORGOTTEN" in answers[first_screen.CHANGED]
     )
-    said = dict(audited(**kept | {"unlearned": edited}).summary)
-    assert said[first_screen.SHORT].startswith("NO VERDICT")
-    assert "all other 400 answers are exactly the same" in said[first_screen.CHANGED]
-    others = np.where(ASKED[:, None], one["original"], one["original"] + np.arange(3, dtype=np.float32))
-    said = dict(audited(**kept | {"unlearned": others}).summary)
-    assert "exactly as the original, on the requested rows" in said[first_screen.CHANGED]
+    edited = np.where(
+        REQUESTED[:, None],
+        simulation["original"] - 40 * np.eye(3, dtype=np.float32)[simulation["labels"]],
+        simulation["original"],
+    )
+    answers = dict(audited(**unchanged | {"unlearned": edited}).summary)
+    assert answers[first_screen.SHORT].startswith("NO VERDICT")
+    assert "all other 400 answers are exactly the same" in answers[first_screen.CHANGED]
+    others = np.where(
+        REQUESTED[:, None], simulation["original"], simulation["original"] + np.arange(3, dtype=np.float32)
+    )
+    answers = dict(audited(**unchanged | {"unlearned": others}).summary)
+    assert "exactly as the original, on the requested rows" in answers[first_screen.CHANGED]
     report = audited(**WITHOUT_SHADOWS)
     assert "That does not say whether it forgot" in dict(report.summary)[first_screen.CHANGED]
     assert "--plan_shadows" in dict(report.summary)[first_screen.REQUEST]
@@ -95,20 +105,20 @@ def test_without_shadows_it_is_still_said_whether_anything_was_changed():
 
 
 def test_where_no_request_was_given_it_is_said_that_every_row_is_judged():
-    said = dict(audited(forgotten=None).summary)
-    assert "No request was given (`forgotten`), so every row is judged" in said[first_screen.ASKED]
+    answers = dict(audited(forgotten=None).summary)
+    assert "No request was given (`forgotten`), so every row is judged" in answers[first_screen.ASKED]
     assert "which were asked to be forgotten" in dict(audited().summary)[first_screen.ASKED]
 
 
 def test_a_change_of_another_class_is_a_change():
     """The log-odds of the true class stay where only the other classes trade places."""
-    one = simulated()
-    traded = np.array(one["original"])
-    for row, label in enumerate(one["labels"]):
+    simulation = simulated()
+    traded = np.array(simulation["original"])
+    for row, label in enumerate(simulation["labels"]):
         first, second = (column for column in range(3) if column != label)
         traded[row, [first, second]] += (0.5, np.log(2 - np.exp(0.5)))
-    same = {"population_unlearned": one["population_original"]}
-    report = audited(unlearned=one["original"], **same)
+    same = {"population_unlearned": simulation["population_original"]}
+    report = audited(unlearned=simulation["original"], **same)
     assert "exactly as the original" in report.answer
     assert "exactly as the original" not in audited(unlearned=traded, **same).answer
 
@@ -126,8 +136,8 @@ def test_largest_change_ignores_constants_and_finds_every_class():
 
 def test_a_report_in_memory_prints_and_saves_what_the_launcher_writes(tmp_path):
     report = audited()
-    said = str(report)
-    assert said.startswith("In short: ") and "Verdicts on the rows asked to be forgotten" in said
+    answers = str(report)
+    assert answers.startswith("In short: ") and "Verdicts on the rows asked to be forgotten" in answers
     report.save(tmp_path / "mine")
     assert {"verdicts.csv", "verdicts.npz", "scores.npz", "findings.json", "report"} <= {
         path.name for path in (tmp_path / "mine").iterdir()

@@ -25,7 +25,9 @@ def trajectories(first):
     return np.floor(np.where(step < first[:, None], rising, 0.95) * 20) / 20
 
 
-def trials(generator, models, *, sets=8, repeats=4, unseen=2, ease=3.0, own=1.5, speed=0.2, noise=1.5, rates=(0.1,)):
+def trials(
+    generator, models, *, sets=8, repeats=4, unseen=2, ease=3.0, model_noise=1.5, speed=0.2, noise=1.5, rates=(0.1,)
+):
     """Arrays of trials; what every set's class is like, its probes and the unseen classes are common to all models.
 
     Args:
@@ -44,7 +46,7 @@ def trials(generator, models, *, sets=8, repeats=4, unseen=2, ease=3.0, own=1.5,
     forgotten = np.arange(1 + unseen) == 0
     for name, (sooner, faster) in models.items():
         pace = faster * np.exp(generator.normal(0, speed, (sets, 1, 1)))
-        taken = base + generator.normal(0, own, base.shape) - sooner * forgotten
+        taken = base + generator.normal(0, model_noise, base.shape) - sooner * forgotten
         for rate in rates:
             first = pace * (taken[:, None] + probes + generator.normal(0, noise, probes.shape))
             shape = first.shape
@@ -57,7 +59,7 @@ def trials(generator, models, *, sets=8, repeats=4, unseen=2, ease=3.0, own=1.5,
     return {"accuracy": trajectories(joined.pop("first")), **joined}
 
 
-def given(sooner=0.0, faster=1.0, seed=0, **more):
+def two_models(sooner=0.0, faster=1.0, seed=0, **more):
     models = {"retrained": (0.0, 1.0), "ssd": (sooner, faster)}
     return trials(np.random.default_rng(seed), models, **more)
 
@@ -70,19 +72,19 @@ def read(values):
     return REA.from_arrays(arrays.read(values, REA.fields, REA.expected), settings.resolve({"seed": 0}))
 
 
-def found(values, **chosen):
-    resolved = settings.resolve({"reminisce": chosen, "seed": 0})
+def analyse(values, **options):
+    resolved = settings.resolve({"reminisce": options, "seed": 0})
     REA.check(resolved)
     checked = arrays.read(values, REA.fields, REA.expected)
     return REA.analyse(REA.from_arrays(checked, resolved), resolved, QUIET)
 
 
-def report(values, **chosen):
-    return in_memory.run(REA, values, **chosen)
+def report(values, **options):
+    return in_memory.run(REA, values, **options)
 
 
-def verdicts(values, **chosen):
-    return {name: sections.verdict(number) for name, number in sections.judged(found(values, **chosen)).items()}
+def verdicts(values, **options):
+    return {name: sections.verdict(number) for name, number in sections.judged(analyse(values, **options)).items()}
 
 
 @pytest.fixture
@@ -102,15 +104,15 @@ def launch(tmp_path, capsys):
 
 
 def test_a_residual_is_found():
-    assert verdicts(given(sooner=6.0)) == {"ssd": "residual"}
+    assert verdicts(two_models(sooner=6.0)) == {"ssd": "residual"}
 
 
 def test_a_class_that_is_easy_for_retrained_models_too_is_no_residual():
-    values = given(own=1.0)
+    values = two_models(model_noise=1.0)
     easy = values["forgotten"]
     first = relearning.first_steps(values["accuracy"], 0.9)
     values["accuracy"] = trajectories(np.where(easy, np.minimum(first, 1 + first // 10), first))
-    measured = found(values)
+    measured = analyse(values)
     assert measured.roles["ssd"].metrics["auc"].low > 0.7  # against unseen classes it is relearned far sooner
     assert sections.verdict(measured.roles["ssd"].metrics["rea_excess"]) == "nothing shown"
     alone = verdicts(without(values, "retrained"))
@@ -118,7 +120,7 @@ def test_a_class_that_is_easy_for_retrained_models_too_is_no_residual():
 
 
 def test_a_model_that_learns_everything_sooner_is_no_residual():
-    values = given(faster=0.4)
+    values = two_models(faster=0.4)
     first = relearning.first_steps(values["accuracy"], 0.9)
     mean = {name: first[values["forgotten"] & (values["model"] == name)].mean() for name in ("retrained", "ssd")}
     assert mean["ssd"] < 0.6 * mean["retrained"]
@@ -126,67 +128,74 @@ def test_a_model_that_learns_everything_sooner_is_no_residual():
 
 
 def test_against_equals_a_loop_over_pairs():
-    values = given(sooner=1.0, sets=3, rates=(0.1, 0.2))
-    measured = found(values)
-    own, control = measured.roles["ssd"], measured.roles["retrained"]
-    wanted = []
+    values = two_models(sooner=1.0, sets=3, rates=(0.1, 0.2))
+    measured = analyse(values)
+    ssd, control = measured.roles["ssd"], measured.roles["retrained"]
+    expected = []
     for unit in range(3):
         masks = []
-        for name, attack in (("ssd", own), ("retrained", control)):
-            part = measured.trials[name].trials
-            masks.append(attack.scores[part.forgotten & (part.unit == unit) & (part.rate == own.rates[unit])])
+        for name, attack in (("ssd", ssd), ("retrained", control)):
+            role_trials = measured.trials[name].trials
+            masks.append(
+                attack.scores[
+                    role_trials.forgotten & (role_trials.unit == unit) & (role_trials.rate == ssd.rates[unit])
+                ]
+            )
         wins = [float(a > b) + 0.5 * float(a == b) for a in masks[0] for b in masks[1]]
-        wanted.append(sum(wins) / len(wins))
-    np.testing.assert_allclose(own.excess, wanted, atol=1e-12)
-    assert own.metrics["rea_excess"].value == pytest.approx(np.mean(wanted), abs=1e-12)
+        expected.append(sum(wins) / len(wins))
+    np.testing.assert_allclose(ssd.excess, expected, atol=1e-12)
+    assert ssd.metrics["rea_excess"].value == pytest.approx(np.mean(expected), abs=1e-12)
 
 
 def test_scores_are_deviations_from_the_unseen_classes_of_the_same_model_and_rate():
-    values = read(given(rates=(0.1, 0.2), sets=3)).roles["ssd"]().trials
-    got = measures.score(values, 0.9, break_ties=False)
+    values = read(two_models(rates=(0.1, 0.2), sets=3)).roles["ssd"]().trials
+    scores = measures.score(values, 0.9, break_ties=False)
     for unit in range(3):
         for rate in (0.1, 0.2):
-            own = [row for row in range(len(got)) if values.unit[row] == unit and values.rate[row] == rate]
-            steps = relearning.first_steps(values.accuracy[own], 0.9)
-            unseen = [float(step) for step, row in zip(steps, own, strict=True) if not values.forgotten[row]]
+            rows = [row for row in range(len(scores)) if values.unit[row] == unit and values.rate[row] == rate]
+            steps = relearning.first_steps(values.accuracy[rows], 0.9)
+            unseen = [float(step) for step, row in zip(steps, rows, strict=True) if not values.forgotten[row]]
             expected = (np.mean(unseen) - steps) / max(np.std(unseen), 0.5)
-            np.testing.assert_allclose(got[own], expected, atol=1e-12)
+            np.testing.assert_allclose(scores[rows], expected, atol=1e-12)
 
 
 def test_the_decision_for_a_set_never_looks_at_its_own_trials():
-    values = given(sooner=3.0, rates=(0.1, 0.2), sets=4)
-    part = read(values).roles["ssd"]().trials
-    steps = relearning.first_steps(part.accuracy, 0.9)
-    scores = measures.score(part, 0.9, True)
-    before = measures.judge(part, scores, steps, np.arange(4), 0.1)
-    own = part.unit == 2
-    changed = np.where(own, np.random.default_rng(1).permutation(scores), scores)
-    after = measures.judge(part._replace(forgotten=np.where(own, ~part.forgotten, part.forgotten)), changed, steps,
-                           np.arange(4), 0.1)  # fmt: skip
+    values = two_models(sooner=3.0, rates=(0.1, 0.2), sets=4)
+    ssd_trials = read(values).roles["ssd"]().trials
+    steps = relearning.first_steps(ssd_trials.accuracy, 0.9)
+    scores = measures.score(ssd_trials, 0.9, True)
+    before = measures.judge(ssd_trials, scores, steps, np.arange(4), 0.1)
+    is_own = ssd_trials.unit == 2
+    changed = np.where(is_own, np.random.default_rng(1).permutation(scores), scores)
+    flipped = ssd_trials._replace(forgotten=np.where(is_own, ~ssd_trials.forgotten, ssd_trials.forgotten))
+    after = measures.judge(flipped, changed, steps, np.arange(4), 0.1)
     assert after.rates[2] == before.rates[2]
-    # The same threshold: of equal scores the same is said, whatever the truth about them.
-    same = measures.judge(part._replace(forgotten=np.where(own, ~part.forgotten, part.forgotten)), scores, steps,
-                          np.arange(4), 0.1)  # fmt: skip
-    np.testing.assert_array_equal(same.called[own], before.called[own])
-    assert before.decided[own].sum() == own.sum() // 2 and before.called[own].any()
-    assert (same.called[~own] != before.called[~own]).any()  # the others' decisions do look at it
+    # The same threshold: equal scores get the same decision, whatever the truth about them.
+    same = measures.judge(flipped, scores, steps, np.arange(4), 0.1)
+    np.testing.assert_array_equal(same.is_called_forgotten[is_own], before.is_called_forgotten[is_own])
+    assert before.is_judged[is_own].sum() == is_own.sum() // 2 and before.is_called_forgotten[is_own].any()
+    assert (
+        same.is_called_forgotten[~is_own] != before.is_called_forgotten[~is_own]
+    ).any()  # the others' decisions do look at it
 
 
 def test_ranking_numbers_are_those_of_the_metrics():
-    values = given(sooner=2.0, sets=3)
-    attack = found(values).roles["ssd"]
-    part = read(values).roles["ssd"]().trials
-    by_set = [(attack.scores[part.unit == unit], part.forgotten[part.unit == unit]) for unit in range(3)]
+    values = two_models(sooner=2.0, sets=3)
+    attack = analyse(values).roles["ssd"]
+    ssd_trials = read(values).roles["ssd"]().trials
+    by_set = [
+        (attack.scores[ssd_trials.unit == unit], ssd_trials.forgotten[ssd_trials.unit == unit]) for unit in range(3)
+    ]
     for name, number in (
         ("auc", roc.auc),
         ("tpr_at_fpr_5e-2", lambda score, truth: roc.tpr_at_fpr(score, truth, 0.05)),
         ("rea_published", roc.balanced_accuracy),
     ):
-        wanted = np.mean([number(*one) for one in by_set])
-        assert attack.metrics[name].value == pytest.approx(wanted, abs=1e-12), name
-    steps = relearning.first_steps(part.accuracy, 0.9)
-    for name, kind in (("steps_forgotten", part.forgotten), ("steps_unseen", ~part.forgotten)):
-        medians = [np.median(steps[kind & (part.unit == unit)]) for unit in range(3)]
+        expected = np.mean([number(*set_scores) for set_scores in by_set])
+        assert attack.metrics[name].value == pytest.approx(expected, abs=1e-12), name
+    steps = relearning.first_steps(ssd_trials.accuracy, 0.9)
+    for name, kind in (("steps_forgotten", ssd_trials.forgotten), ("steps_unseen", ~ssd_trials.forgotten)):
+        medians = [np.median(steps[kind & (ssd_trials.unit == unit)]) for unit in range(3)]
         assert attack.metrics[name].value == pytest.approx(np.mean(medians), abs=1e-12)
 
 
@@ -195,8 +204,9 @@ def test_ranking_numbers_are_those_of_the_metrics():
 
 
 @pytest.mark.parametrize("world", [
-    {"sets": 6, "own": 1.5}, {"sets": 3, "own": 6.0, "noise": 0.5}, {"sets": 6, "own": 0.0, "noise": 0.0},
-    {"sets": 9, "own": 6.0, "noise": 0.5, "repeats": 2},
+    {"sets": 6, "model_noise": 1.5}, {"sets": 3, "model_noise": 6.0, "noise": 0.5},
+    {"sets": 6, "model_noise": 0.0, "noise": 0.0},
+    {"sets": 9, "model_noise": 6.0, "noise": 0.5, "repeats": 2},
 ])  # fmt: skip
 def test_models_like_the_retrained_ones_are_called_residual_in_at_most_one_case_of_twenty(world):
     """Any of two methods; 0.05 of 40 simulations is 2, and 7 or more have a chance of 0.3 %."""
@@ -216,7 +226,7 @@ def test_intervals_of_sets_whose_models_differ_by_chance_keep_their_level():
         for _ in range(400):
             coins = generator.random((methods, sets)) < 0.5
             values = np.abs(coins - generator.uniform(0, 0.06, coins.shape))
-            wrong += any(measures.excess(one, level, "a", "b").low > 0.5 for one in values)
+            wrong += any(measures.excess(method_values, level, "a", "b").low > 0.5 for method_values in values)
         assert wrong <= 32, (sets, methods)  # 20 expected; sd 4.4
 
 
@@ -235,9 +245,9 @@ def test_how_many_sets_a_comparison_needs():
 
 @pytest.mark.parametrize("step", [0, STEPS])
 def test_trials_that_all_end_alike_say_nothing(step):
-    values = given(sets=7)
+    values = two_models(sets=7)
     values["accuracy"] = trajectories(np.full(len(values["set"]), float(step)))
-    attack = found(values).roles["ssd"]
+    attack = analyse(values).roles["ssd"]
     assert attack.metrics["auc"].value == attack.metrics["rea_excess"].value == 0.5
     assert not attack.metrics["rea_accuracy"].low > 0.5
     assert "residual" not in verdicts(values).values()
@@ -247,33 +257,33 @@ def test_trials_that_all_end_alike_say_nothing(step):
 def test_more_methods_make_every_interval_longer():
     models = {"retrained": (0.0, 1.0), "ssd": (2.0, 1.0), "amnesiac": (0.0, 1.0), "original": (9.0, 1.0)}
     values = trials(np.random.default_rng(0), models, sets=9)
-    three, two = found(values), found(without(values, "amnesiac"))
-    lengths = [one.roles["ssd"].metrics["rea_excess"] for one in (three, two)]
-    assert lengths[0].confidence_level == pytest.approx(0.975) and lengths[1].confidence_level == pytest.approx(0.95)
-    assert lengths[0].high - lengths[0].low > lengths[1].high - lengths[1].low
+    three, two = analyse(values), analyse(without(values, "amnesiac"))
+    excesses = [result.roles["ssd"].metrics["rea_excess"] for result in (three, two)]
+    assert excesses[0].confidence_level == pytest.approx(0.975) and excesses[1].confidence_level == pytest.approx(0.95)
+    assert excesses[0].high - excesses[0].low > excesses[1].high - excesses[1].low
     assert list(sections.judged(three)) == ["ssd", "amnesiac"]  # nothing is said of originals
 
 
 def test_one_set_has_nothing_to_fit_a_decision_on():
-    made = report(given(sooner=6.0, sets=1), learning_rates=(0.1,))
-    attack = found(given(sooner=6.0, sets=1)).roles["ssd"]
+    composed = report(two_models(sooner=6.0, sets=1), learning_rates=(0.1,))
+    attack = analyse(two_models(sooner=6.0, sets=1)).roles["ssd"]
     assert np.isnan(attack.metrics["rea_accuracy"].value) and attack.metrics["auc"].value > 0.9
-    assert not attack.decided.any()
-    assert "with one there is no other model to fit a decision on" in dict(made.summary)["What could not be found"]
-    assert "Attack models of several forget sets" in dict(made.summary)["What to do"]
+    assert not attack.is_judged.any()
+    assert "with one there is no other model to fit a decision on" in dict(composed.summary)["What could not be found"]
+    assert "Attack models of several forget sets" in dict(composed.summary)["What to do"]
 
 
 def test_sets_of_one_side_only_are_left_out():
-    values = given(sooner=6.0, sets=8)
+    values = two_models(sooner=6.0, sets=8)
     kept = ~((values["model"] == "retrained") & (values["set"] == 3))
-    attack = found({name: array[kept] for name, array in values.items()}).roles["ssd"]
+    attack = analyse({name: array[kept] for name, array in values.items()}).roles["ssd"]
     assert np.flatnonzero(np.isnan(attack.excess)).tolist() == [3] and attack.metrics["rea_excess"].n == 7
     models = {"retrained": (0.0, 1.0), "ssd": (6.0, 1.0), "amnesiac": (0.0, 1.0)}
     values = trials(np.random.default_rng(0), models)
     kept = (values["model"] == "amnesiac") | (values["set"] != 3)
-    both = found({name: array[kept] for name, array in values.items()}).roles
+    both = analyse({name: array[kept] for name, array in values.items()}).roles
     assert len(both["ssd"].excess) == len(both["amnesiac"].excess) == 8  # they can be compared in pairs
-    none = found(without(values, "retrained")).roles["ssd"]
+    none = analyse(without(values, "retrained")).roles["ssd"]
     assert "rea_excess" not in none.metrics and len(none.excess) == 0
 
 
@@ -283,53 +293,53 @@ def test_sets_of_one_side_only_are_left_out():
 
 def test_the_answer_in_words():
     models = {"original": (9.0, 1.0), "retrained": (0.0, 1.0), "finetune": (8.0, 1.0), "ssd": (0.0, 1.0)}
-    made = report(trials(np.random.default_rng(2), models, sets=9, own=1.0))
-    said = dict(made.summary)
-    assert list(said) == ["What was asked", "What was found", "What could not be found", "What to do"]
-    assert "The forgotten class is relearned sooner than retrained models relearn it by finetune (" in made.answer
-    assert "No sooner than retrained models relearn it, as far as these trials can show, by ssd (" in made.answer
-    assert "for all 2 together" in made.answer and "original" not in made.answer
-    assert said["What to do"].startswith("Do not hand out the weights of finetune:")
-    assert "Per method and rate 36 trials of the forgotten class, 72 of unseen ones" in said["What was asked"]
-    lines = " ".join(str(made).split())
-    assert made.answer in lines and "Is the forgotten class relearned too soon?" in lines
+    composed = report(trials(np.random.default_rng(2), models, sets=9, model_noise=1.0))
+    summary = dict(composed.summary)
+    assert list(summary) == ["What was asked", "What was found", "What could not be found", "What to do"]
+    assert "The forgotten class is relearned sooner than retrained models relearn it by finetune (" in composed.answer
+    assert "No sooner than retrained models relearn it, as far as these trials can show, by ssd (" in composed.answer
+    assert "for all 2 together" in composed.answer and "original" not in composed.answer
+    assert summary["What to do"].startswith("Do not hand out the weights of finetune:")
+    assert "Per method and rate 36 trials of the forgotten class, 72 of unseen ones" in summary["What was asked"]
+    lines = " ".join(str(composed).split())
+    assert composed.answer in lines and "Is the forgotten class relearned too soon?" in lines
 
 
 def test_nothing_shown_is_no_proof():
-    said = dict(report(given(sets=9)).summary)
-    assert said["What to do"].startswith("This attack shows no residual.")
-    assert "proves nothing forgotten" in said["What could not be found"]
+    summary = dict(report(two_models(sets=9)).summary)
+    assert summary["What to do"].startswith("This attack shows no residual.")
+    assert "proves nothing forgotten" in summary["What could not be found"]
 
 
 def test_few_sets_are_said_to_be_few():
-    said = dict(report(given(sooner=6.0, sets=4)).summary)
-    assert "Not known, for want of forget sets or because they all agree, of ssd (" in said["What was found"]
-    assert "At least 6 are needed" in said["What could not be found"]
-    assert said["What to do"].startswith("Attack models of several forget sets")
+    summary = dict(report(two_models(sooner=6.0, sets=4)).summary)
+    assert "Not known, for want of forget sets or because they all agree, of ssd (" in summary["What was found"]
+    assert "At least 6 are needed" in summary["What could not be found"]
+    assert summary["What to do"].startswith("Attack models of several forget sets")
 
 
 def test_without_retrained_models_unseen_classes_are_the_yardstick_and_the_limit_is_named():
-    values = without(given(sooner=6.0), "retrained")
-    said = dict(report(values).summary)
-    assert "In brackets the AUC against unseen classes" in said["What was found"]
-    assert "There is no retrained model among them" in said["What could not be found"]
+    values = without(two_models(sooner=6.0), "retrained")
+    summary = dict(report(values).summary)
+    assert "In brackets the AUC against unseen classes" in summary["What was found"]
+    assert "There is no retrained model among them" in summary["What could not be found"]
     bare = {name: values[name] for name in ("accuracy", "forgotten", "set")}
     assert "given model (" in report(bare).answer
 
 
 def test_a_class_that_is_relearned_later_than_unseen_ones_is_no_residual():
-    values = without(given(sooner=-8.0, ease=1.0, sets=8), "retrained")
-    numbers = found(values).roles["ssd"].metrics
-    assert numbers["rea_accuracy"].low > 0.5 > numbers["auc"].high  # the attack is right, by calling what comes late
+    values = without(two_models(sooner=-8.0, ease=1.0, sets=8), "retrained")
+    metrics = analyse(values).roles["ssd"].metrics
+    assert metrics["rea_accuracy"].low > 0.5 > metrics["auc"].high  # the attack is right, by calling what comes late
     assert verdicts(values) == {"ssd": "nothing shown"}
 
 
 def test_the_control_is_found_by_its_name():
     for name in ("retrained", "Retrain", "RETRAINED"):
-        values = given()
+        values = two_models()
         values["model"] = np.where(values["model"] == "retrained", name, "ssd")
         assert read(values).control == name
-    assert read(without(given(), "retrained")).control == ""
+    assert read(without(two_models(), "retrained")).control == ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -337,12 +347,12 @@ def test_the_control_is_found_by_its_name():
 
 
 def test_from_a_file_to_results_and_back(launch, tmp_path):
-    values = given(sooner=6.0, rates=(0.1, 0.2))
-    code, said = launch(values, "--dry_run")
+    values = two_models(sooner=6.0, rates=(0.1, 0.2))
+    code, output = launch(values, "--dry_run")
     assert code == 0 and not (tmp_path / "out").exists()
-    assert "64 trials of forgotten and 128 of unseen classes, 8 forget set(s), 2 learning rate(s)" in said
-    code, said = launch(values)
-    assert code == 0 and "relearned sooner than retrained models" in said
+    assert "64 trials of forgotten and 128 of unseen classes, 8 forget set(s), 2 learning rate(s)" in output
+    code, output = launch(values)
+    assert code == 0 and "relearned sooner than retrained models" in output
 
     def refuse(text):
         raise ValueError(text)
@@ -364,8 +374,8 @@ def test_from_a_file_to_results_and_back(launch, tmp_path):
 
 
 def test_what_has_no_number_is_null_in_the_file(launch, tmp_path):
-    code, said = launch(given(sets=1))
-    assert code == 0, said
+    code, output = launch(two_models(sets=1))
+    assert code == 0, output
     kept = json.loads((tmp_path / "out" / "reminiscence.json").read_text(), parse_constant=pytest.fail)
     assert kept["roles"]["ssd"]["rea_accuracy"] == [None, None, None]
 
@@ -393,23 +403,23 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_input_is_one_clear_message(case, launch):
     changed, flags, message = REFUSED[case]
-    code, said = launch({**given(**BARE), **changed}, *flags, "--dry_run")
-    assert code == 2 and message in said and "Traceback" not in said, said
+    code, output = launch({**two_models(**BARE), **changed}, *flags, "--dry_run")
+    assert code == 2 and message in output and "Traceback" not in output, output
 
 
 def test_trials_that_cannot_be_compared_are_refused(launch):
-    values = given(**BARE)
-    code, said = launch({**values, "rate": np.where(values["model"] == "ssd", 0.1, 0.2)}, "--dry_run")
-    assert code == 2 and "ssd shares no forget set and learning rate with retrained" in said
+    values = two_models(**BARE)
+    code, output = launch({**values, "rate": np.where(values["model"] == "ssd", 0.1, 0.2)}, "--dry_run")
+    assert code == 2 and "ssd shares no forget set and learning rate with retrained" in output
     names = np.asarray(["dogs", "cats"])[values["set"]]
     one_kind = values["forgotten"] | (values["set"] == 1)
-    code, said = launch({**values, "set": names, "forgotten": one_kind}, "--dry_run")
-    assert code == 2 and "the trials of forget set cats at learning rate 0.1 are 4 of what" in said
+    code, output = launch({**values, "set": names, "forgotten": one_kind}, "--dry_run")
+    assert code == 2 and "the trials of forget set cats at learning rate 0.1 are 4 of what" in output
 
 
 def test_what_is_missing_is_named(launch):
     for name in ("accuracy", "forgotten"):
-        values = given(**BARE)
+        values = two_models(**BARE)
         del values[name]
-        code, said = launch(values, "--dry_run")
-        assert code == 2 and f"there is no array '{name}'" in said and "It holds relearning trials" in said
+        code, output = launch(values, "--dry_run")
+        assert code == 2 and f"there is no array '{name}'" in output and "It holds relearning trials" in output

@@ -48,16 +48,16 @@ def worlds(count, wrong, hidden, epochs, seed=0):
     forget = rest[: count * FORGET].reshape(count, FORGET)
 
     def rows(size, others, extra=()):
-        found = np.zeros(len(labels), bool)
-        found[draw.choice(others, size, replace=False)] = True
-        found[np.asarray(extra, int)] = True
-        return found
+        result = np.zeros(len(labels), bool)
+        result[draw.choice(others, size, replace=False)] = True
+        result[np.asarray(extra, int)] = True
+        return result
 
     member = []
-    for asked in forget:
-        others = np.setdiff1d(rest, asked)
+    for forget_rows in forget:
+        others = np.setdiff1d(rest, forget_rows)
         member += [rows(ROWS, others) for _ in range(SHADOWS + 1)]
-        member += [rows(ROWS, others, asked), rows(2 * ROWS, others)]
+        member += [rows(ROWS, others, forget_rows), rows(2 * ROWS, others)]
     stream = population.from_membership(np.stack(member))
     ids = np.arange(len(member), dtype=np.int32)
     constants = {
@@ -93,57 +93,62 @@ def clean():
 @functools.cache
 def judged(make, world, audited, shadows=SHADOWS):
     """The verdict on one world with model `audited` in the unlearned model's place; its own rows are retained."""
-    made = make()
-    asked = made.forget[world]
-    kept = np.setdiff1d(np.flatnonzero(made.member[world][audited]), asked)
-    rows = np.concatenate([asked, kept])
-    odds = out_model.log_odds(made.logits[world], made.labels)
+    trained_worlds = make()
+    forget_rows = trained_worlds.forget[world]
+    retained = np.setdiff1d(np.flatnonzero(trained_worlds.member[world][audited]), forget_rows)
+    rows = np.concatenate([forget_rows, retained])
+    odds = out_model.log_odds(trained_worlds.logits[world], trained_worlds.labels)
     return judge.judge(judge.Answers(
-        unlearned=odds[audited][rows], requested=np.arange(len(rows)) < len(asked), shadows=odds[:shadows, rows],
-        population=odds[audited][made.population], population_shadows=odds[:shadows, made.population],
-        shadow_saw=made.member[world][:shadows][:, rows],
+        unlearned=odds[audited][rows], requested=np.arange(len(rows)) < len(forget_rows), shadows=odds[:shadows, rows],
+        population=odds[audited][trained_worlds.population],
+        population_shadows=odds[:shadows, trained_worlds.population],
+        shadow_saw=trained_worlds.member[world][:shadows][:, rows],
     ))  # fmt: skip
 
 
-def every(make, audited, **more):
+def all_judged(make, audited, **more):
     return [judged(make, world, audited, **more) for world in range(len(make().forget))]
 
 
 @pytest.mark.parametrize("make", [by_heart, clean])
 @pytest.mark.parametrize("audited", [RETRAINED, LARGE], ids=["of shadow size", "of twice the rows"])
 def test_p_values_of_rows_that_were_never_seen_keep_their_promise(make, audited):
-    p = np.stack([one.tests.p_high for one in every(make, audited)])
-    found = calibration_test.calibration_test(
+    p = np.stack([judgement.tests.p_high for judgement in all_judged(make, audited)])
+    result = calibration_test.calibration_test(
         p.reshape(-1), np.repeat(np.arange(len(p)), p.shape[1]), alpha=0.05, confidence_level=0.99
     )
-    assert found.rate.low <= 0.05 and found.rate.value < 0.09
-    low = np.stack([one.tests.p_low for one in every(make, audited)])
+    assert result.rate.low <= 0.05 and result.rate.value < 0.09
+    low = np.stack([judgement.tests.p_low for judgement in all_judged(make, audited)])
     assert np.mean(low <= 0.05) < 0.05
 
 
 def test_rows_that_are_still_trained_on_are_found_and_forgotten_ones_are_confirmed():
     roles = (ORIGINAL, RETRAINED)
-    trained, retrained = (np.concatenate([one.codes for one in every(by_heart, role)]) for role in roles)
+    trained, retrained = (
+        np.concatenate([judgement.codes for judgement in all_judged(by_heart, role)]) for role in roles
+    )
     assert np.mean(trained == NOT_FORGOTTEN) > 0.3 and not (trained == FORGOTTEN).any()
     assert np.mean(retrained == FORGOTTEN) > 0.3 and np.mean(retrained == NOT_FORGOTTEN) < 0.01
     assert not np.isin(retrained, [SUPPRESSED]).any()
 
 
 def test_requests_as_a_whole_are_told_apart():
-    trained, retrained = ([one.group for one in every(by_heart, name)] for name in (ORIGINAL, RETRAINED))
-    assert np.mean([one.p_high <= 0.05 for one in trained]) > 0.9
-    assert np.mean([one.p_high <= 0.05 for one in retrained]) <= 0.1
-    assert np.mean([one.p_in <= 0.05 for one in retrained]) > 0.9
-    assert not any(one.is_suppressed for one in retrained)
-    assert np.median([one.kept[0] for one in trained]) == pytest.approx(1, abs=0.2)
-    assert np.median([one.kept[0] for one in retrained]) == pytest.approx(0, abs=0.1)
+    trained, retrained = (
+        [judgement.group for judgement in all_judged(by_heart, name)] for name in (ORIGINAL, RETRAINED)
+    )
+    assert np.mean([judgement.p_high <= 0.05 for judgement in trained]) > 0.9
+    assert np.mean([judgement.p_high <= 0.05 for judgement in retrained]) <= 0.1
+    assert np.mean([judgement.p_in <= 0.05 for judgement in retrained]) > 0.9
+    assert not any(judgement.is_suppressed for judgement in retrained)
+    assert np.median([judgement.trace_left[0] for judgement in trained]) == pytest.approx(1, abs=0.2)
+    assert np.median([judgement.trace_left[0] for judgement in retrained]) == pytest.approx(0, abs=0.1)
 
 
 def test_two_shadows_are_enough_for_rows_and_one_gives_no_word_on_the_request():
-    two = every(by_heart, RETRAINED, shadows=2)
-    codes = np.concatenate([one.codes for one in two])
+    two = all_judged(by_heart, RETRAINED, shadows=2)
+    codes = np.concatenate([judgement.codes for judgement in two])
     assert np.mean(codes == FORGOTTEN) > 0.2 and np.mean(codes == NOT_FORGOTTEN) < 0.02
-    trained = np.concatenate([one.codes for one in every(by_heart, ORIGINAL, shadows=2)])
+    trained = np.concatenate([judgement.codes for judgement in all_judged(by_heart, ORIGINAL, shadows=2)])
     assert np.mean(trained == NOT_FORGOTTEN) > 0.03 and not (trained == FORGOTTEN).any()
     alone = judged(by_heart, 0, RETRAINED, shadows=1)
     assert alone.group.models <= 1 and alone.group.p_high == 1

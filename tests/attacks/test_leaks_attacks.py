@@ -10,12 +10,12 @@ from jaxunlearn.attacks.leaks import classifiers, defences, features, logistic, 
 from jaxunlearn.metrics import roc
 
 
-def records(number=400, seed=0, signal=0.05):
+def records(count=400, seed=0, signal=0.05):
     """Posterior pairs of deleted records (they move) and of others (they hardly do), with the truth."""
     draw = np.random.default_rng(seed)
-    original = draw.dirichlet(np.ones(4), number)
-    deleted = np.arange(number) % 2 == 0
-    moved = original + np.where(deleted, signal, 0.002)[:, None] * draw.normal(size=(number, 4))
+    original = draw.dirichlet(np.ones(4), count)
+    deleted = np.arange(count) % 2 == 0
+    moved = original + np.where(deleted, signal, 0.002)[:, None] * draw.normal(size=(count, 4))
     moved = np.clip(moved, 1e-6, None)
     return original, moved / moved.sum(1, keepdims=True), deleted
 
@@ -27,10 +27,10 @@ def attack(kind, names=tuple(features.FEATURES), **more):
 
 @pytest.mark.parametrize("kind", list(classifiers.ATTACKS))
 def test_every_attack_finds_a_pair_that_gives_itself_away_and_nothing_in_the_original_alone(kind):
-    found, deleted = attack(kind)
-    assert roc.auc(found["l2_distance"].target.score, deleted) > 0.9
-    assert 0.4 < roc.auc(found["basic_mia"].target.score, deleted) < 0.6
-    for answers in found.values():
+    actual, deleted = attack(kind)
+    assert roc.auc(actual["l2_distance"].target.score, deleted) > 0.9
+    assert 0.4 < roc.auc(actual["basic_mia"].target.score, deleted) < 0.6
+    for answers in actual.values():
         for side in answers:
             assert side.probability.min() >= 0 and side.probability.max() <= 1
 
@@ -49,8 +49,8 @@ def test_attacks_of_a_population_do_not_see_each_other():
         "sorted_diff",
     )  # of one width: zeros beside a feature change the initial weights
     together, alone = attack("mlp", alike)[0], attack("mlp", ("sorted_diff",))[0]
-    found, expected = (one["sorted_diff"].target.probability for one in (together, alone))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    actual, expected = (attacks["sorted_diff"].target.probability for attacks in (together, alone))
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 def test_attacks_refuse_what_they_cannot_use():
@@ -123,9 +123,9 @@ def test_shards_lose_only_the_deleted_record():
     _, side = drawn(shards=4)
     member, source = plan.membership(side, 4, 400)
     assert member.shape == (3 * 4 + 3 * 5, 400) and (member[:12].sum(1) == 10).all()
-    for place in range(12, 27):
-        changed = np.flatnonzero(member[source[place]] ^ member[place])
-        np.testing.assert_array_equal(changed, side.deleted.reshape(-1)[place - 12 : place - 11])
+    for row in range(12, 27):
+        changed = np.flatnonzero(member[source[row]] ^ member[row])
+        np.testing.assert_array_equal(changed, side.deleted.reshape(-1)[row - 12 : row - 11])
 
 
 @pytest.mark.parametrize("sizes, online, message", [
@@ -151,13 +151,13 @@ def test_records_of_weight_zero_are_not_there():
     inputs, labels = draw.normal(size=(60, 5)).astype(np.float32), draw.integers(0, 3, 60)
     weights = np.ones(60, np.float32)
     weights[[4, 30]] = 0
-    kept = np.flatnonzero(weights)
+    rows = np.flatnonzero(weights)
     poisoned = inputs.copy()
     poisoned[[4, 30]] = np.nan
     whole = logistic.fit(jnp.asarray(poisoned), jnp.asarray(labels), jnp.asarray(weights), 3)
-    alone = logistic.fit(jnp.asarray(inputs[kept]), jnp.asarray(labels[kept]), jnp.ones(58), 3)
-    for one, other in zip(whole, alone, strict=True):
-        np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=2e-5)
+    alone = logistic.fit(jnp.asarray(inputs[rows]), jnp.asarray(labels[rows]), jnp.ones(58), 3)
+    for leaf, other in zip(whole, alone, strict=True):
+        np.testing.assert_allclose(np.asarray(leaf), np.asarray(other), atol=2e-5)
 
 
 def test_absent_classes_constant_features_and_separable_classes():
@@ -179,10 +179,10 @@ def test_many_features_are_solved_to_the_same_optimum_without_a_matrix(dtype, to
     labels = (inputs[:, :5] @ np.arange(1, 6) + draw.normal(size=150)).clip(0, 2.99).astype(int)
     weights = (np.arange(150) % 7 > 0) * 1.0
     with jax.enable_x64(dtype == "float64"):
-        given = jnp.asarray(inputs, dtype), jnp.asarray(labels), jnp.asarray(weights, dtype), 3
-        direct = logistic.fit(*given)
+        problem = jnp.asarray(inputs, dtype), jnp.asarray(labels), jnp.asarray(weights, dtype), 3
+        direct = logistic.fit(*problem)
         monkeypatch.setattr(logistic, "DIRECT", 10)
-        matrix_free = logistic.fit(*given)
-        answers = [np.asarray(jax.nn.softmax(logistic.logits(one, given[0]))) for one in (direct, matrix_free)]
+        matrix_free = logistic.fit(*problem)
+        answers = [np.asarray(jax.nn.softmax(logistic.logits(model, problem[0]))) for model in (direct, matrix_free)]
     np.testing.assert_allclose(*answers, rtol=0, atol=tolerance)
     assert np.ptp(answers[0][:, 0]) > 0.5

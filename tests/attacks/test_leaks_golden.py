@@ -22,16 +22,16 @@ def golden(name):
 
 def forms(values):
     """The same posteriors as float64 NumPy and as float32 JAX, with the tolerance of each."""
-    return ((values, 1e-12), ({name: jnp.asarray(one, jnp.float32) for name, one in values.items()}, 1e-6))
+    return ((values, 1e-12), ({name: jnp.asarray(array, jnp.float32) for name, array in values.items()}, 1e-6))
 
 
 @pytest.mark.parametrize("classes", ["K2", "K9", "K30"])
 def test_features(classes):
     arrays = golden(f"features_{classes}")
-    for given, tolerance in forms(arrays):
+    for posteriors, tolerance in forms(arrays):
         for name in FEATURES:
-            found = features.compute(given["original"], given["unlearning"], name)
-            np.testing.assert_allclose(np.asarray(found), arrays[name], rtol=0, atol=tolerance)
+            actual = features.compute(posteriors["original"], posteriors["unlearning"], name)
+            np.testing.assert_allclose(np.asarray(actual), arrays[name], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("classes", ["K3", "K9"])
@@ -40,16 +40,16 @@ def test_defences_and_the_features_after_them(classes):
     inputs = arrays if "original" in arrays else {**arrays, **golden("features_K9")}
     prefixes = sorted({name.partition("_")[0] for name in arrays if name.startswith(("top", "label"))})
     assert len(prefixes) > 2
-    for given, tolerance in forms({name: inputs[name] for name in ("original", "unlearning")}):
+    for posteriors, tolerance in forms({name: inputs[name] for name in ("original", "unlearning")}):
         for prefix in prefixes:
             how = {"defence": "label"} if prefix == "label" else {"defence": "top_k", "top_k": int(prefix[3:])}
-            published = [defences.publish(given[side], **how) for side in ("original", "unlearning")]
-            for side, found in zip(("original", "unlearning"), published, strict=True):
+            published = [defences.publish(posteriors[side], **how) for side in ("original", "unlearning")]
+            for side, actual in zip(("original", "unlearning"), published, strict=True):
                 expected = arrays[f"{prefix}_published_{side}"]
-                np.testing.assert_allclose(np.asarray(found), expected, rtol=0, atol=tolerance)
+                np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=tolerance)
             for name in FEATURES:
-                found = features.compute(*published, name)
-                np.testing.assert_allclose(np.asarray(found), arrays[f"{prefix}_{name}"], rtol=0, atol=tolerance)
+                actual = features.compute(*published, name)
+                np.testing.assert_allclose(np.asarray(actual), arrays[f"{prefix}_{name}"], rtol=0, atol=tolerance)
 
 
 def test_degradation():
@@ -63,10 +63,10 @@ def test_degradation():
 
 def test_record_split():
     arrays = golden("record_split_a")
-    for number in (1000, 5010, 32561):
-        for side, pool in zip(("shadow", "target"), plan.pools(number), strict=True):
+    for count in (1000, 5010, 32561):
+        for side, pool in zip(("shadow", "target"), plan.pools(count), strict=True):
             for name in plan.SideRows._fields:
-                np.testing.assert_array_equal(getattr(pool, name), arrays[f"N{number}_{side}_{name}"])
+                np.testing.assert_array_equal(getattr(pool, name), arrays[f"N{count}_{side}_{name}"])
 
 
 def sizes(arrays, side, shards=0):
@@ -111,8 +111,8 @@ def test_sisa_aggregation_corrected_and_faithful():
     shard = np.repeat(arrays["shard_of_deleted"].ravel(), 2)
     np.testing.assert_allclose(sisa.original(shards), arrays["original_aggregated"], rtol=0, atol=1e-12)
     for faithful, name in ((True, "faithful"), (False, "corrected")):
-        found = sisa.unlearned(shards, retrained, shard, faithful)
-        np.testing.assert_allclose(found, arrays[f"unlearned_aggregated_{name}"], rtol=0, atol=1e-12)
+        actual = sisa.unlearned(shards, retrained, shard, faithful)
+        np.testing.assert_allclose(actual, arrays[f"unlearned_aggregated_{name}"], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["lr_binary", "lr_ovr5"])
@@ -128,16 +128,16 @@ def test_logistic_regression_of_a_population_of_leave_one_out_models(name, dtype
         answers = jax.vmap(lambda model: jax.nn.softmax(logistic.logits(model, jnp.asarray(arrays["Q"], dtype))))(
             models
         )
-        asked = jnp.asarray(arrays["Q"], dtype)
-        for queries, name in ((asked, "posterior_reference_batch"), (asked[:1], "posterior_reference_single_row")):
+        batch = jnp.asarray(arrays["Q"], dtype)
+        for queries, name in ((batch, "posterior_reference_batch"), (batch[:1], "posterior_reference_single_row")):
             quirk = jax.vmap(
                 lambda model: jax.nn.softmax(logistic.logits(logistic.standardised_by(model, queries), queries))  # noqa: B023
             )(models)
             expected = arrays[name].reshape(quirk.shape)
             np.testing.assert_allclose(np.asarray(quirk), expected, rtol=0, atol=2e-4)
-        found, coef, mean = np.asarray(answers), np.asarray(models.coef), np.asarray(models.mean)
-    np.testing.assert_allclose(found, arrays["posterior_exact_optimum"], rtol=0, atol=tolerance)
-    np.testing.assert_allclose(found, arrays["posterior_train_scaler"], rtol=0, atol=2e-5)
+        actual, coef, mean = np.asarray(answers), np.asarray(models.coef), np.asarray(models.mean)
+    np.testing.assert_allclose(actual, arrays["posterior_exact_optimum"], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(actual, arrays["posterior_train_scaler"], rtol=0, atol=2e-5)
     np.testing.assert_allclose(coef, arrays["coef"], rtol=0, atol=1e-3)
     np.testing.assert_allclose(mean, arrays["scaler_mean"], rtol=0, atol=1e-5)
 
@@ -148,31 +148,31 @@ def pipeline(kind, faithful=False):
     tables = [{name: features.compute(arrays[f"{side}_original"], arrays[f"{side}_unlearning"], name)
                for name in FEATURES} for side in ("train", "test")]  # fmt: skip
     truth = [arrays[f"{side}_label"] == 1 for side in ("train", "test")]
-    found = classifiers.run(kind, tables[0], truth[0], tables[1], faithful=faithful)
+    actual = classifiers.run(kind, tables[0], truth[0], tables[1], faithful=faithful)
     rows = []
     for name in FEATURES:
         row = []
-        for answers, deleted in zip(found[name], truth, strict=True):
+        for answers, deleted in zip(actual[name], truth, strict=True):
             row += [np.mean((answers.score > 0.5) == deleted), roc.auc(answers.score, deleted)]
-        gains = degradation.gains(found[name].target.probability, found["basic_mia"].target.probability, truth[1])
+        gains = degradation.gains(actual[name].target.probability, actual["basic_mia"].target.probability, truth[1])
         rows.append([*row, degradation.rate(gains), degradation.count(gains)])
-    return np.asarray(rows), found, arrays
+    return np.asarray(rows), actual, arrays
 
 
 def test_the_whole_attack_with_trees():
-    table, found, arrays = pipeline("dt")
+    table, actual, arrays = pipeline("dt")
     np.testing.assert_allclose(table, arrays["DT_table"], rtol=0, atol=1e-12)
     for name in FEATURES:
         expected = arrays[f"DT_{name}_test_attack_posterior"][:, 1]
-        np.testing.assert_array_equal(found[name].target.probability, expected)
+        np.testing.assert_array_equal(actual[name].target.probability, expected)
 
 
 def test_the_whole_attack_with_logistic_regressions_as_one_population():
-    table, found, arrays = pipeline("lr", faithful=True)
+    table, actual, arrays = pipeline("lr", faithful=True)
     np.testing.assert_allclose(table, arrays["LR_table"], rtol=0, atol=0.01)
     for name in FEATURES:
         expected = arrays[f"LR_{name}_test_attack_posterior"][:, 1]
-        np.testing.assert_allclose(found[name].target.probability, expected, rtol=0, atol=0.01)
+        np.testing.assert_allclose(actual[name].target.probability, expected, rtol=0, atol=0.01)
 
 
 def test_leave_one_out_models_of_adult(shared):
@@ -180,16 +180,16 @@ def test_leave_one_out_models_of_adult(shared):
     dataset = data.load(settings.DataSettings(name="adult", path=shared("adult.csv.gz")))
     order = np.argsort(dataset.ids)
     inputs, labels = np.asarray(dataset.inputs)[order], np.asarray(dataset.labels)[order]
-    rows, asked = arrays["set_indices"], np.concatenate([arrays["deleted"], arrays["query"]])
-    kept = [rows, *(rows[rows != row] for row in arrays["deleted"])]
-    for place, own in enumerate(kept):
-        tree = host_models.fit("dt", inputs[own], labels[own], 2)
-        np.testing.assert_array_equal(tree(inputs[asked]), arrays["DT_posterior"][place])
-    weights = np.stack([np.isin(rows, own) for own in kept])
+    rows, queries = arrays["set_indices"], np.concatenate([arrays["deleted"], arrays["query"]])
+    training_sets = [rows, *(rows[rows != row] for row in arrays["deleted"])]
+    for index, training_set in enumerate(training_sets):
+        tree = host_models.fit("dt", inputs[training_set], labels[training_set], 2)
+        np.testing.assert_array_equal(tree(inputs[queries]), arrays["DT_posterior"][index])
+    weights = np.stack([np.isin(rows, training_set) for training_set in training_sets])
     for dtype, tolerance in (("float64", 1e-7), ("float32", 2e-5)):
         with jax.enable_x64(dtype == "float64"):
             x, y, w = jnp.asarray(inputs[rows], dtype), jnp.asarray(labels[rows]), jnp.asarray(weights, dtype)
             models = jax.vmap(lambda weight: logistic.fit(x, y, weight, 2))(w)  # noqa: B023 - called at once
-            queries = jnp.asarray(inputs[asked], dtype)
-            found = jax.vmap(lambda model: jax.nn.softmax(logistic.logits(model, queries)))(models)  # noqa: B023
-            np.testing.assert_allclose(np.asarray(found), arrays["LR_exact_posterior"], rtol=0, atol=tolerance)
+            queries = jnp.asarray(inputs[queries], dtype)
+            actual = jax.vmap(lambda model: jax.nn.softmax(logistic.logits(model, queries)))(models)  # noqa: B023
+            np.testing.assert_allclose(np.asarray(actual), arrays["LR_exact_posterior"], rtol=0, atol=tolerance)

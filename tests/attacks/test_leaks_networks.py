@@ -10,7 +10,7 @@ import pytest
 from jaxunlearn import errors, keys, population, settings
 from jaxunlearn.metrics.epsilon import privacy
 from jaxunlearn.models import build
-from jaxunlearn.population.private import noised
+from jaxunlearn.population.private import noisy_mean
 from jaxunlearn.settings import ModelSettings
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "unlearning_leaks"
@@ -26,8 +26,8 @@ def dense(arrays, when):
     """Torch's layers in flax's names and order of axes."""
     layers = sorted(name.removeprefix(f"{when}_").removesuffix(".weight") for name in arrays
                     if name.startswith(when) and name.endswith("weight"))  # fmt: skip
-    return {f"Dense_{place}": {"kernel": arrays[f"{when}_{layer}.weight"].T, "bias": arrays[f"{when}_{layer}.bias"]}
-            for place, layer in enumerate(layers)}  # fmt: skip
+    return {f"Dense_{index}": {"kernel": arrays[f"{when}_{layer}.weight"].T, "bias": arrays[f"{when}_{layer}.bias"]}
+            for index, layer in enumerate(layers)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name, model, hidden, optimizer, tolerance", [
@@ -57,7 +57,7 @@ def test_one_pass_of_training_is_the_published_one(name, model, hidden, optimize
     *_, latest = population.train(job, data, 1, population.make_mapping("vmap", devices=1))
     params = jax.tree.map(lambda leaf: leaf[0], latest.carry.state.params)
     expected = dense(arrays, "final")
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(np.asarray(one), other, rtol=0, atol=tolerance),
+    jax.tree.map(lambda leaf, other: np.testing.assert_allclose(np.asarray(leaf), other, rtol=0, atol=tolerance),
                  dict(params), expected)  # fmt: skip
     after = jax.nn.softmax(task.predict({"params": params}, jnp.asarray(arrays["Q"])))
     np.testing.assert_allclose(np.asarray(after), arrays["posterior_after"], rtol=0, atol=tolerance)
@@ -67,10 +67,10 @@ def test_the_small_convolutional_network_answers_as_published():
     arrays = golden("simplecnn_forward_a")
     shapes = [(32, 3, 3, 3), (32,), (64, 32, 3, 3), (64,), (128, 12544), (128,), (10, 128), (10,)]
     tensors = []
-    for number, shape in enumerate(shapes):
+    for index, shape in enumerate(shapes):
         fan = np.prod(shape[1:]) if len(shape) > 1 else 100
-        places = np.arange(np.prod(shape))
-        values = np.sin(places * (1.3 + 0.1 * number) + float(arrays["phase"]) + number) / np.sqrt(fan)
+        positions = np.arange(np.prod(shape))
+        values = np.sin(positions * (1.3 + 0.1 * index) + float(arrays["phase"]) + index) / np.sqrt(fan)
         tensors.append(values.astype(np.float32).reshape(shape))
     first = tensors[4].reshape(128, 64, 14, 14).transpose(0, 2, 3, 1).reshape(128, -1)  # channels come last here
     params = {
@@ -96,7 +96,7 @@ def test_the_accountant_gives_the_values_of_the_reference():
 def test_the_accountant_agrees_with_the_plain_gaussian_and_is_monotone():
     assert privacy.renyi(8, 1.0, 2.0) == pytest.approx(8 / 8)
     for order in (2.5, 3.5, 7.1):  # the series between two binomial sums
-        low, high = (privacy.renyi(one, 0.05, 1.1) for one in (np.floor(order), np.ceil(order)))
+        low, high = (privacy.renyi(integer_order, 0.05, 1.1) for integer_order in (np.floor(order), np.ceil(order)))
         assert low < privacy.renyi(order, 0.05, 1.1) < high
     values = [privacy.epsilon(steps, rate, noise) for steps, rate, noise in
               ((10, 0.01, 1.0), (100, 0.01, 1.0), (100, 0.1, 1.0), (100, 0.1, 0.5))]  # fmt: skip
@@ -113,11 +113,11 @@ def test_gradients_are_clipped_row_by_row_and_noised():
     norms = np.sqrt(sum((values.reshape(6, -1) ** 2).sum(1) for values in gradients.values()))
     factors = np.minimum(1, 1.5 / (norms + 1e-6))[:5]
     traced = jax.tree.map(jnp.asarray, gradients)
-    clean = noised(traced, weights, keys.root(0), 1.5, 0.0)
+    clean = noisy_mean(traced, weights, keys.root(0), 1.5, 0.0)
     for name, values in gradients.items():
         expected = np.tensordot(factors, values[:5], 1) / 5
         np.testing.assert_allclose(np.asarray(clean[name]), expected, rtol=1e-5, atol=1e-6)
-    drawn = jax.vmap(lambda key: noised(traced, weights, key, 1.5, 2.0)["b"])(jax.random.split(keys.root(1), 2000))
+    drawn = jax.vmap(lambda key: noisy_mean(traced, weights, key, 1.5, 2.0)["b"])(jax.random.split(keys.root(1), 2000))
     assert np.std(np.asarray(drawn), axis=0) == pytest.approx(1.5 * 2.0 / 5, rel=0.1)
     np.testing.assert_allclose(np.mean(np.asarray(drawn), axis=0), np.asarray(clean["b"]), atol=0.06)
 
@@ -125,16 +125,18 @@ def test_gradients_are_clipped_row_by_row_and_noised():
 def test_without_noise_and_clipping_it_is_the_plain_step():
     train = settings.TrainSettings(learning_rate=0.1, momentum=0.9, weight_decay=0.0, schedule="constant")
     module = build(ModelSettings(name="mlp", hidden=(8,)), 3)
-    given = (module, module, lambda inputs, key, is_train: inputs, train, jax.ShapeDtypeStruct((5,), jnp.float32))
-    plain, private = population.supervised(*given), population.private(*given, clip=1e9, noise=0.0)
+    arguments = (module, module, lambda inputs, key, is_train: inputs, train, jax.ShapeDtypeStruct((5,), jnp.float32))
+    plain, private = population.supervised(*arguments), population.private(*arguments, clip=1e9, noise=0.0)
     draw = np.random.default_rng(0)
     batch = population.Batch(jnp.asarray(draw.normal(size=(7, 5)), jnp.float32), jnp.arange(7) % 3,
                              jnp.asarray([1.0] * 6 + [0.0]), jnp.arange(7))  # fmt: skip
     constants = {"learning_rate": 0.1, "weight_decay": 0.0}
     step_info = population.StepInfo(jnp.int32(0), jnp.float32(0), jnp.int32(0))
     state = plain.init(keys.root(3))
-    one, other = (task.step(state, {"train": batch}, step_info, keys.root(4), constants) for task in (plain, private))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
+    plain_result, other = (
+        task.step(state, {"train": batch}, step_info, keys.root(4), constants) for task in (plain, private)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain_result, other)
 
 
 def test_networks_with_batch_statistics_cannot_be_private():

@@ -59,7 +59,7 @@ def published():
         }
         for torch, flax in names.items()
     }
-    inputs = np.concatenate([file[f"X_{part}"] for part in ("forget", "ood0", "ood1", "rest")]).astype(np.float32)
+    inputs = np.concatenate([file[f"X_{name}"] for name in ("forget", "ood0", "ood1", "rest")]).astype(np.float32)
     labels = np.concatenate([np.zeros(60), file["y_rest"]]).astype(np.int32)
     probes = np.arange(60, dtype=np.int32).reshape(3, 20)
     # Batches of 6 of 40 rows: the seventh has 4, then the stream starts again.
@@ -73,28 +73,28 @@ def published():
 
 def test_trajectories_with_fresh_optimizers_equal_the_corrected_published_ones():
     file, (module, victims, data, trials) = golden("rea_relearn"), published()
-    found = running.relearn(module, plain, victims, data, trials, ALL, key=keys.root(0))
+    actual = running.relearn(module, plain, victims, data, trials, ALL, key=keys.root(0))
     names = ("v2_traj_forget", "traj_ood0_fresh_optimizer", "traj_ood1_fresh_optimizer")
-    for accuracy, name in zip(found.accuracy, names, strict=True):
+    for accuracy, name in zip(actual.accuracy, names, strict=True):
         np.testing.assert_allclose(accuracy, file[name], rtol=0, atol=1e-6)
-    steps = relearning.first_steps(found.accuracy, never=relearning.scoring.NEVER)
-    wanted = [file[name] for name in ("v2_index_forget", "index_ood0_fresh_optimizer", "index_ood1_fresh_optimizer")]
-    np.testing.assert_array_equal(steps, wanted)
+    steps = relearning.first_steps(actual.accuracy, never=relearning.scoring.NOT_REACHED)
+    expected = [file[name] for name in ("v2_index_forget", "index_ood0_fresh_optimizer", "index_ood1_fresh_optimizer")]
+    np.testing.assert_array_equal(steps, expected)
 
 
 def test_carried_state_equals_both_published_versions():
     file, (module, victims, data, trials) = golden("rea_relearn"), published()
-    found = {
+    actual = {
         carried: running.relearn_carried(module, plain, victims, data, trials, ALL, key=keys.root(0), carried=carried)
         for carried in ("optimizer", "everything")
     }
-    for place in (0, 1):
-        wanted = file[f"v2_traj_ood{place}_carried_momentum"]
-        np.testing.assert_allclose(found["optimizer"].accuracy[1 + place], wanted, rtol=0, atol=1e-6)
-    for place, name in enumerate(("forget", "ood0", "ood1")):
+    for index in (0, 1):
+        expected = file[f"v2_traj_ood{index}_carried_momentum"]
+        np.testing.assert_allclose(actual["optimizer"].accuracy[1 + index], expected, rtol=0, atol=1e-6)
+    for index, name in enumerate(("forget", "ood0", "ood1")):
         log = file[f"v1_log_{name}"]
-        np.testing.assert_allclose(found["everything"].loss[place], log[:, 1], rtol=0, atol=5e-6)
-        np.testing.assert_allclose(found["everything"].accuracy[place], log[:, 2], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(actual["everything"].loss[index], log[:, 1], rtol=0, atol=5e-6)
+        np.testing.assert_allclose(actual["everything"].accuracy[index], log[:, 2], rtol=0, atol=1e-6)
 
 
 def test_steps_scores_and_curves_equal_the_published_ones():
@@ -107,9 +107,9 @@ def test_steps_scores_and_curves_equal_the_published_ones():
     accuracy = np.concatenate([file["forget_traj"], file["ood_traj"]])
     scores = relearning.scores(accuracy, never=75, break_ties=False)
     np.testing.assert_array_equal(scores, file["derived_scores"])
-    found = roc.summary(scores, file["derived_labels"] > 0, (0.05,), "step")
-    wanted = [file[f"derived_{name}"] for name in ("auc", "balanced_acc", "tpr_at_5fpr")]
-    np.testing.assert_allclose([found.auc, found.balanced_accuracy, found.tpr_at_fpr[0]], wanted, rtol=1e-12)
+    actual = roc.summary(scores, file["derived_labels"] > 0, (0.05,), "step")
+    expected = [file[f"derived_{name}"] for name in ("auc", "balanced_acc", "tpr_at_5fpr")]
+    np.testing.assert_allclose([actual.auc, actual.balanced_accuracy, actual.tpr_at_fpr[0]], expected, rtol=1e-12)
 
 
 def test_ties_are_broken_by_the_mean_accuracy_and_by_nothing_else():
@@ -131,9 +131,9 @@ def test_lira_by_medians_equals_the_published_one(fixed, variance):
         scores = rule(values[8], values[:8], trained, variance=variance)
         np.testing.assert_allclose(scores, file[f"{name}_fix{fixed}"], rtol=1e-12)
         # Published: the last point whose FPR is strictly below the level.
-        found = roc.summary(scores, file["true_labels"] > 0, (0.0999, 0.00999), "step")
-        wanted = file[f"{name}_fix{fixed}_stats_auc_acc_tpr10_tpr1"]
-        np.testing.assert_allclose([found.auc, found.balanced_accuracy], wanted[:2], rtol=1e-12)
+        actual = roc.summary(scores, file["true_labels"] > 0, (0.0999, 0.00999), "step")
+        expected = file[f"{name}_fix{fixed}_stats_auc_acc_tpr10_tpr1"]
+        np.testing.assert_allclose([actual.auc, actual.balanced_accuracy], expected[:2], rtol=1e-12)
 
 
 def test_lira_needs_models_of_both_kinds_and_one_of_each_is_finite():
@@ -175,7 +175,7 @@ def relearned():
     return running.relearn(module, plain, victims, data, trials, ALL, key=keys.root(0))
 
 
-def one_after_another(module, variables, data, trials, place, momentum=0.9):
+def one_after_another(module, variables, data, trials, index, momentum=0.9):
     """Loss and accuracy after every step of one trial, in plain jax."""
     inputs = jnp.asarray(data.inputs)
 
@@ -198,70 +198,72 @@ def one_after_another(module, variables, data, trials, place, momentum=0.9):
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.full(len(rows), label))
         return losses.mean(), (logits.argmax(-1) == label).mean()
 
-    trace, found = jax.tree.map(jnp.zeros_like, variables["params"]), []
-    label = trials.label[place]
-    for probe, retained in zip(trials.learned[place], trials.retained[place], strict=True):
+    trace, metrics = jax.tree.map(jnp.zeros_like, variables["params"]), []
+    label = trials.label[index]
+    for probe, retained in zip(trials.learned[index], trials.retained[index], strict=True):
         rows = np.append(probe, retained)
         labels = np.append(label, data.labels[retained])
-        variables, trace = step(variables, trace, rows, labels, trials.learning_rate[place])
-        found.append(evaluate(variables, trials.probes[place], label))
-    return np.asarray(found).T, variables
+        variables, trace = step(variables, trace, rows, labels, trials.learning_rate[index])
+        metrics.append(evaluate(variables, trials.probes[index], label))
+    return np.asarray(metrics).T, variables
 
 
 def test_the_population_equals_one_trial_after_another():
     module, victims, data, trials = problem()
-    found = relearned()
-    for place in (0, 5, 8, 23):
+    actual = relearned()
+    for index in (0, 5, 8, 23):
         (loss, accuracy), variables = one_after_another(
-            module, trees.take(victims, trials.victim[place]), data, trials, place
+            module, trees.take(victims, trials.victim[index]), data, trials, index
         )
-        np.testing.assert_allclose(found.loss[place], loss, rtol=2e-5, atol=1e-6)
-        np.testing.assert_allclose(found.accuracy[place], accuracy, atol=1e-6)
-        for a, b in zip(jax.tree.leaves(trees.take(found.variables, place)), jax.tree.leaves(variables), strict=True):
+        np.testing.assert_allclose(actual.loss[index], loss, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(actual.accuracy[index], accuracy, atol=1e-6)
+        for a, b in zip(jax.tree.leaves(trees.take(actual.variables, index)), jax.tree.leaves(variables), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-    assert found.accuracy.shape == (24, 7) and len(np.unique(found.accuracy)) > 3
+    assert actual.accuracy.shape == (24, 7) and len(np.unique(actual.accuracy)) > 3
 
 
 @pytest.mark.parametrize("how", ["map", "chunks", "alone"])
 def test_a_trial_does_not_notice_the_others(how):
     module, victims, data, trials = problem()
     mapping = population.make_mapping("map", 3, devices=1) if how == "map" else ALL
-    own = relearning.plan.take(trials, np.arange(9, 10)) if how == "alone" else trials
-    found = running.relearn(
-        module, plain, victims, data, own, mapping, key=keys.root(0), chunk=7 if how == "chunks" else 0
+    selection = relearning.plan.take(trials, np.arange(9, 10)) if how == "alone" else trials
+    actual = running.relearn(
+        module, plain, victims, data, selection, mapping, key=keys.root(0), chunk=7 if how == "chunks" else 0
     )
-    wanted = trees.take(relearned(), slice(9, 10)) if how == "alone" else relearned()
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+    expected = trees.take(relearned(), slice(9, 10)) if how == "alone" else relearned()
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
 
 
 def test_padded_probes_and_steps_change_nothing():
     """A trial of fewer probes, filled up with -1 to the length of the others, and missing retained rows."""
     module, victims, data, trials = problem()
-    own = relearning.plan.take(trials, np.arange(4))
+    selection = relearning.plan.take(trials, np.arange(4))
 
     def filled(rows, count, axis=1):
         widths = [(0, 0)] * rows.ndim
         widths[axis] = (0, count)
         return np.pad(rows, widths, constant_values=-1)
 
-    padded = own._replace(
-        probes=filled(own.probes, 3), learned=filled(own.learned, 2), retained=filled(filled(own.retained, 2), 1, 2)
+    padded = selection._replace(
+        probes=filled(selection.probes, 3),
+        learned=filled(selection.learned, 2),
+        retained=filled(filled(selection.retained, 2), 1, 2),
     )
-    found = running.relearn(module, plain, victims, data, padded, ALL, key=keys.root(0))
-    wanted = trees.take(relearned(), slice(0, 4))
-    np.testing.assert_allclose(found.loss[:, :7], wanted.loss, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found.loss[:, 7:], np.repeat(found.loss[:, 6:7], 2, 1))
-    np.testing.assert_allclose(found.accuracy[:, :7], wanted.accuracy, atol=1e-6)
+    actual = running.relearn(module, plain, victims, data, padded, ALL, key=keys.root(0))
+    expected = trees.take(relearned(), slice(0, 4))
+    np.testing.assert_allclose(actual.loss[:, :7], expected.loss, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(actual.loss[:, 7:], np.repeat(actual.loss[:, 6:7], 2, 1))
+    np.testing.assert_allclose(actual.accuracy[:, :7], expected.accuracy, atol=1e-6)
 
 
 def test_a_trial_that_diverges_stops_and_the_others_go_on():
     module, victims, data, trials = problem()
     rates = np.where(np.arange(24) == 2, np.float32(1e30), trials.learning_rate)
-    found = running.relearn(module, plain, victims, data, trials._replace(learning_rate=rates), ALL, key=keys.root(0))
-    assert found.diverged_at[2] >= 0 and (np.delete(found.diverged_at, 2) == -1).all()
+    actual = running.relearn(module, plain, victims, data, trials._replace(learning_rate=rates), ALL, key=keys.root(0))
+    assert actual.diverged_at[2] >= 0 and (np.delete(actual.diverged_at, 2) == -1).all()
     others = np.delete(np.arange(24), 2)
-    np.testing.assert_array_equal(found.accuracy[others], relearned().accuracy[others])
+    np.testing.assert_array_equal(actual.accuracy[others], relearned().accuracy[others])
 
 
 # Plans
@@ -271,15 +273,15 @@ def test_trials_draw_their_own_rows_and_retained_rows_come_from_outside_the_held
     rows = np.arange(100)
     drawn = relearning.draw(rows[:20], [rows[20:40], rows[40:60]], rows[60:], 7, size=12, repeats=3, companions=5)
     assert drawn.probes.shape == (9, 12) and drawn.retained.shape == (9, 12, 5)
-    for place in range(9):
-        assert len(set(drawn.probes[place])) == 12 and (drawn.probes[place] // 20 == place % 3).all()
-        assert len(set(drawn.retained[place].ravel())) == 28 and (drawn.retained[place] >= 60).all()  # 40 - 12 held out
+    for index in range(9):
+        assert len(set(drawn.probes[index])) == 12 and (drawn.probes[index] // 20 == index % 3).all()
+        assert len(set(drawn.retained[index].ravel())) == 28 and (drawn.retained[index] >= 60).all()  # 40 - 12 held out
     np.testing.assert_array_equal(drawn.is_forgotten, [True, False, False] * 3)
     more = relearning.draw(rows[:20], [rows[20:40], rows[40:60]], rows[60:], 7, size=12, repeats=5, companions=5)
     np.testing.assert_array_equal(more.probes[:9], drawn.probes)
     members = relearning.crossed(drawn, [0, 2], [0.1, 0.2, 0.3])
     assert len(members.victim) == 9 * 6 and (members.victim[:27] == 0).all()
-    np.testing.assert_array_equal(members.number, np.tile(np.arange(9), 6))
+    np.testing.assert_array_equal(members.trial_id, np.tile(np.arange(9), 6))
     np.testing.assert_allclose(members.learning_rate[9:18], 0.2)
 
 
@@ -305,10 +307,10 @@ def test_a_decision_takes_the_rate_and_direction_that_separate_shadow_trials():
     truth = np.arange(20) < 10
     noise = np.random.default_rng(0).normal(size=20)
     scores = {0.01: noise, 0.1: np.where(truth, -3.0, 2.0) + 0.1 * noise, 0.2: np.where(truth, 1.0, 0.0)}
-    found = relearning.choose(scores, dict.fromkeys(scores, truth))
-    assert (found.learning_rate, found.direction, found.shadow_accuracy) == (0.1, -1, 1.0)
-    assert -2.0 < found.threshold < 1.0  # in the middle of the gap
-    judged = relearning.judge(found, np.array([-5.0, 5.0, -5.0, 5.0]), np.array([True, True, False, False]))
+    decision = relearning.choose(scores, dict.fromkeys(scores, truth))
+    assert (decision.learning_rate, decision.direction, decision.shadow_accuracy) == (0.1, -1, 1.0)
+    assert -2.0 < decision.threshold < 1.0  # in the middle of the gap
+    judged = relearning.judge(decision, np.array([-5.0, 5.0, -5.0, 5.0]), np.array([True, True, False, False]))
     assert judged == (0.5, 0.5, 0.5)
 
 
@@ -319,8 +321,8 @@ def test_chance_stays_chance_on_trials_that_a_decision_was_not_fitted_on():
     honest, published = [], []
     for _ in range(200):
         shadow, test = ({rate: rng.normal(size=24) for rate in (0.01, 0.1, 0.2)} for _ in range(2))
-        found = relearning.choose(shadow, dict.fromkeys(shadow, truth))
-        honest.append(relearning.judge(found, test[found.learning_rate], truth).balanced_accuracy)
+        decision = relearning.choose(shadow, dict.fromkeys(shadow, truth))
+        honest.append(relearning.judge(decision, test[decision.learning_rate], truth).balanced_accuracy)
         published.append(max(roc.balanced_accuracy(values, truth) for values in test.values()))
     assert abs(np.mean(honest) - 0.5) < 0.025 < 0.15 < np.mean(published) - 0.5
 
@@ -341,11 +343,11 @@ def test_reminiscence_equals_fine_tuning_in_stages_and_watches_under_true_labels
     module, victims, data, _ = problem()
     retain = [np.arange(0, 30), np.arange(5, 50)]
     watched = [np.arange(60, 72), np.arange(61, 66)]
-    found = reminiscence.reminisce(
+    actual = reminiscence.reminisce(
         module, plain, victims, data, retain, watched, ALL, key=keys.root(2), stages=((0.1, 2), (0.02, 1)), batch=64,
         weight_decay=0.01,
     )  # fmt: skip
-    assert found.loss.shape == (2, 3)
+    assert actual.loss.shape == (2, 3)
     for member in range(2):
         variables = trees.take(victims, member)
         for stage, (rate, epochs) in enumerate(((0.1, 2), (0.02, 1))):
@@ -369,12 +371,12 @@ def test_reminiscence_equals_fine_tuning_in_stages_and_watches_under_true_labels
                 params = jax.tree.map(lambda p, b, rate=rate: p - rate * b, variables["params"], trace)
                 variables = {"params": params, **moved}
                 answers = module.apply(variables, data.inputs[watched[member]])
-                place = 2 * stage + epoch
+                epoch_index = 2 * stage + epoch
                 labels = data.labels[watched[member]]
-                wanted = optax.softmax_cross_entropy_with_integer_labels(answers, labels).mean()
-                np.testing.assert_allclose(found.loss[member, place], wanted, rtol=1e-4)
+                expected = optax.softmax_cross_entropy_with_integer_labels(answers, labels).mean()
+                np.testing.assert_allclose(actual.loss[member, epoch_index], expected, rtol=1e-4)
                 np.testing.assert_allclose(
-                    found.accuracy[member, place], (answers.argmax(-1) == labels).mean(), atol=1e-6
+                    actual.accuracy[member, epoch_index], (answers.argmax(-1) == labels).mean(), atol=1e-6
                 )
 
 

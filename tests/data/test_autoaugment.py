@@ -25,8 +25,8 @@ TranslateY(.9,9) TranslateY(.7,9); AutoContrast(.9,-) Solarize(.8,3); Equalize(.
 AutoContrast(.9,-)"""
 NAMES = {name.replace("_", ""): name for name in autoaugment_tables.OPERATIONS}
 PAIRS = [
-    [(NAMES[name.lower()], float(p), int(level.replace("-", "0"))) for name, p, level in found]
-    for found in (re.findall(r"(\w+)\(([\d.]+),([\d-])\)", pair) for pair in PUBLISHED.split(";"))
+    [(NAMES[name.lower()], float(p), int(level.replace("-", "0"))) for name, p, level in match]
+    for match in (re.findall(r"(\w+)\(([\d.]+),([\d-])\)", pair) for pair in PUBLISHED.split(";"))
 ]
 apply = jax.jit(autoaugment.apply)
 transform = jax.jit(autoaugment.transform)
@@ -36,14 +36,14 @@ def drawings(height, width):
     """Pictures of several kinds [12, H, W, 3] uint8: noise, waves, few values, one value, two values, nearly black."""
     draw = np.random.default_rng(height)
     y, x = np.mgrid[:height, :width]
-    found = [draw.integers(0, 256, (height, width, 3)) for _ in range(3)]
+    pictures = [draw.integers(0, 256, (height, width, 3)) for _ in range(3)]
     for _ in range(4):
         size, across, down, phase = (draw.uniform(0, high, 3) for high in (127, 0.3, 0.3, 6))
-        found.append(128 + size * np.sin(x[..., None] * across + y[..., None] * down + phase))
-    found += [draw.integers(low, high, (height, width, 3)) for low, high in ((40, 90), (17, 200))]
-    found += [np.full((height, width, 3), (0, 77, 255)), np.where(draw.random((height, width, 1)) < 0.1, 9, 250)]
-    found.append(draw.integers(0, 2, (height, width, 3)))
-    return np.stack([np.broadcast_to(one, (height, width, 3)) for one in found]).astype(np.uint8)
+        pictures.append(128 + size * np.sin(x[..., None] * across + y[..., None] * down + phase))
+    pictures += [draw.integers(low, high, (height, width, 3)) for low, high in ((40, 90), (17, 200))]
+    pictures += [np.full((height, width, 3), (0, 77, 255)), np.where(draw.random((height, width, 1)) < 0.1, 9, 250)]
+    pictures.append(draw.integers(0, 2, (height, width, 3)))
+    return np.stack([np.broadcast_to(finding, (height, width, 3)) for finding in pictures]).astype(np.uint8)
 
 
 def by_pillow(picture, operation, level, is_negative):
@@ -76,9 +76,9 @@ def test_every_operation_gives_pillow_s_bytes_at_all_levels_and_both_signs(opera
     pictures = drawings(*shape)
     cases = [(level, is_negative) for level in range(autoaugment_tables.LEVELS) for is_negative in (False, True)]
     rows = np.repeat([autoaugment_tables.row(operation, *case) for case in cases], len(pictures))
-    seen = apply(np.tile(pictures, (len(cases), 1, 1, 1)), rows)
+    outputs = apply(np.tile(pictures, (len(cases), 1, 1, 1)), rows)
     expected = [by_pillow(picture, operation, *case) for case in cases for picture in pictures]
-    np.testing.assert_array_equal(seen, np.stack(expected))
+    np.testing.assert_array_equal(outputs, np.stack(expected))
 
 
 def test_autocontrast_truncates_as_pillow_does_between_any_two_extremes():
@@ -87,10 +87,10 @@ def test_autocontrast_truncates_as_pillow_does_between_any_two_extremes():
     ends = np.sort(draw.integers(0, 256, (1000, 3, 2)), axis=-1)
     ramp = np.clip(np.arange(256)[:, None], ends[:, None, :, 0], ends[:, None, :, 1])
     pictures = ramp.reshape(1000, 16, 16, 3).astype(np.uint8)
-    seen = np.asarray(apply(pictures, np.full(1000, autoaugment_tables.row("autocontrast"))))
-    np.testing.assert_array_equal(seen, [by_pillow(picture, "autocontrast", 0, False) for picture in pictures])
+    outputs = np.asarray(apply(pictures, np.full(1000, autoaugment_tables.row("autocontrast"))))
+    np.testing.assert_array_equal(outputs, [by_pillow(picture, "autocontrast", 0, False) for picture in pictures])
     is_stretched = ends[..., 0] < ends[..., 1]
-    assert 0.05 < np.mean(seen.max((1, 2))[is_stretched] == 254) < 0.25
+    assert 0.05 < np.mean(outputs.max((1, 2))[is_stretched] == 254) < 0.25
 
 
 def test_row_zero_leaves_a_picture_as_it_is():
@@ -149,8 +149,8 @@ def test_draws_of_keys_follow_the_table_too(pictures):
     # Bright pictures that lose nothing but what a pair does to them: white stays white unless inverted or darkened.
     dataset = pictures(count=4000, side=4)
     white = jnp.full(dataset.inputs.shape, 255, jnp.uint8)
-    seen = augment.prepare(dataset.replace(scale=1.0, mean=(), std=()), "autoaugment", 0)(white, KEY, True)
-    is_black = np.asarray((seen == 0).all((1, 2, 3)))
+    outputs = augment.prepare(dataset.replace(scale=1.0, mean=(), std=()), "autoaugment", 0)(white, KEY, True)
+    is_black = np.asarray((outputs == 0).all((1, 2, 3)))
     # Black: inverted (pairs 1, 24) or solarized (15, 19, 21, 23); in pair 21 autocontrast leaves one value as it is.
     chance = (0.1 + 0.1 + 0.5 + 0.2 + 0.4 + 0.8) / 25
     assert abs(is_black.mean() - chance) < 5 * np.sqrt(chance * (1 - chance) / 4000)
@@ -171,8 +171,8 @@ def test_a_picture_s_result_is_its_own():
 def test_with_and_without_jit_and_under_vmap_the_bytes_are_the_same():
     inputs, drawn = drawings(9, 9), words(36, 2).reshape(3, 12, -1)
     together = jax.jit(jax.vmap(autoaugment.transform, (None, 0)))(inputs, drawn)
-    for seen, own in zip(together, drawn, strict=True):
-        np.testing.assert_array_equal(seen, autoaugment.transform(jnp.asarray(inputs), own))
+    for outputs, member_words in zip(together, drawn, strict=True):
+        np.testing.assert_array_equal(outputs, autoaugment.transform(jnp.asarray(inputs), member_words))
 
 
 def versions(picture, pad):
@@ -181,42 +181,42 @@ def versions(picture, pad):
     for pair in PAIRS:
         slots = [[()] + [((name, level, sign),) for sign in (False, True)] if p else [()] for name, p, level in pair]
         chains |= {(first, second) for first in slots[0] for second in slots[1]}
-    made, found = {picture.tobytes(): picture}, {}
+    pictures, draws_of = {picture.tobytes(): picture}, {}
     for chain in chains:
         new = functools.reduce(lambda now, step: by_pillow(now, *step), chain[0] + chain[1], picture)
-        made[new.tobytes()] = new
-    for new in made.values():
+        pictures[new.tobytes()] = new
+    for new in pictures.values():
         padded = np.pad(new, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
         for top in range(2 * pad + 1):
             for left in range(2 * pad + 1):
                 window = padded[top : top + len(new), left : left + new.shape[1]]
-                found[window[:, ::-1].tobytes()] = True, top, left
-                found[window.tobytes()] = False, top, left
-    return found
+                draws_of[window[:, ::-1].tobytes()] = True, top, left
+                draws_of[window.tobytes()] = False, top, left
+    return draws_of
 
 
 def test_the_kind_applies_the_policy_then_crops_a_reflected_border_then_flips(pictures):
     dataset = pictures(side=8)
     picture = drawings(8, 8)[4]
-    found, count = versions(picture, 2), 3000
+    draws_of, count = versions(picture, 2), 3000
     batch = jnp.asarray(np.tile(picture, (count, 1, 1, 1)))
     fn = jax.jit(
         lambda inputs: augment.prepare(dataset.replace(scale=1.0, mean=(), std=()), "autoaugment", 2)(inputs, KEY, True)
     )
-    seen = np.asarray(fn(batch)).astype(np.uint8)
-    draws = np.asarray([found.get(one.tobytes(), (-1, -1, -1)) for one in seen])
+    outputs = np.asarray(fn(batch)).astype(np.uint8)
+    draws = np.asarray([draws_of.get(finding.tobytes(), (-1, -1, -1)) for finding in outputs])
     assert (draws >= 0).all(), "each is a crop of the reflected picture after a pair of operations"
     # A few pictures (all black, or symmetric) can be made in several ways; the margins leave room for them.
     assert abs(draws[:, 0].mean() - 0.5) < 0.06
     counts = np.bincount(draws[:, 1] * 5 + draws[:, 2], minlength=25)
     assert counts.min() > 60 and counts.max() < 200, "25 positions, 120 expected each"
-    np.testing.assert_array_equal(np.asarray(fn(batch[:9])).astype(np.uint8), seen[:9])
+    np.testing.assert_array_equal(np.asarray(fn(batch[:9])).astype(np.uint8), outputs[:9])
 
 
 def test_only_colour_pictures_of_bytes_are_taken(pictures):
-    for made, words in (
+    for dataset, words in (
         (pictures(channels=1), "have 1 channel.s. of uint8"),
         (pictures(dtype=np.float32), "have 3 channel.s. of float32"),
     ):
         with pytest.raises(errors.ConfigError, match=f"red, green and blue bytes.* 'made' {words}.*augment=flip_crop"):
-            augment.prepare(made, "autoaugment")
+            augment.prepare(dataset, "autoaugment")

@@ -38,16 +38,16 @@ def golden():
 @pytest.mark.parametrize("case", ["s0", "s1", "s2", "s3"])
 def test_salun_splits_are_reproduced_exactly(golden, case):
     labels = golden[f"{case}_labels"]
-    seed, size, one = golden[f"{case}_seed_num_class"].tolist()
+    seed, size, label = golden[f"{case}_seed_num_class"].tolist()
     dataset, is_whole = labelled(labels), size == -1
     training = golden[f"{case}_train_idx"]
-    if one == -1:
+    if label == -1:
         forget = {"kind": "set_random", "size": size}
     elif is_whole:
-        forget = {"kind": "one_class", "classes": (one,)}
+        forget = {"kind": "one_class", "classes": (label,)}
     else:
-        forget = {"kind": "class_percentage", "classes": (one,)}
-        forget["fraction"] = (size + 0.5) / (labels[training] == one).sum()
+        forget = {"kind": "class_percentage", "classes": (label,)}
+        forget["fraction"] = (size + 0.5) / (labels[training] == label).sum()
     split = splits.draw(dataset, optml(count=1, **forget), seed)
     np.testing.assert_array_equal(split.target, training)
     np.testing.assert_array_equal(split.shadow, golden[f"{case}_val_idx"])
@@ -79,14 +79,14 @@ def test_salun_keeps_ten_percent_of_each_class_for_shadow_models(golden):
     split = splits.draw(dataset, optml(size=5), 2)
     assert np.bincount(labels[split.shadow], minlength=3).tolist() == [4, 5, 0]
     assert len(split.target) == 95 and (np.diff(split.target) > 0).all()
-    given = SplitSettings(shadow=9, target=95, rng="optml", forget=ForgetSettings(size=5))
-    np.testing.assert_array_equal(splits.draw(dataset, given, 2).shadow, split.shadow)
+    split_settings = SplitSettings(shadow=9, target=95, rng="optml", forget=ForgetSettings(size=5))
+    np.testing.assert_array_equal(splits.draw(dataset, split_settings, 2).shadow, split.shadow)
     members = splits.shadow_members(split, ShadowSettings(ratio=0.8), [0, 1], 2, "optml", len(dataset.labels))
     assert (members.sum(1) == 7).all() and not members[:, split.target].any()
 
 
 @pytest.mark.parametrize(
-    ("chosen", "words"),
+    ("options", "words"),
     [
         ({"shadow": 800, "rng": "optml"}, "split.shadow = 800 .*do not fit"),
         (
@@ -99,10 +99,10 @@ def test_salun_keeps_ten_percent_of_each_class_for_shadow_models(golden):
         ({"shadow": 9, "test": 100}, "split.test = 100 leaves none of the 100 held-out rows of 'made'"),
     ],
 )
-def test_impossible_sizes_are_refused(chosen, words):
+def test_impossible_sizes_are_refused(options, words):
     dataset = labelled(np.repeat([0, 1, 2], [40, 55, 9]))
     with pytest.raises(errors.ConfigError, match=words):
-        splits.draw(dataset, SplitSettings(**chosen, forget=ForgetSettings(size=5)), 0)
+        splits.draw(dataset, SplitSettings(**options, forget=ForgetSettings(size=5)), 0)
 
 
 def test_salun_splits_of_tiny_classes_are_refused():
@@ -113,8 +113,8 @@ def test_salun_splits_of_tiny_classes_are_refused():
 @pytest.mark.parametrize("rng", ["numpy", "mt19937", "optml"])
 def test_the_test_set_has_the_size_asked_for_and_the_population_comes_after_it(rng):
     dataset = labelled(np.arange(4000) % 4)
-    chosen = {"shadow": 400, "population": 25, "rng": rng, "forget": ForgetSettings(size=150)}
-    half, most = (splits.draw(dataset, SplitSettings(test=test, **chosen), 5) for test in (0, 80))
+    request = {"shadow": 400, "population": 25, "rng": rng, "forget": ForgetSettings(size=150)}
+    half, most = (splits.draw(dataset, SplitSettings(test=test, **request), 5) for test in (0, 80))
     assert (len(half.test), len(half.population)) == (50, 25) and (len(most.test), len(most.population)) == (80, 20)
     np.testing.assert_array_equal(most.test, np.r_[half.test, half.population, most.test[75:]])
     assert not np.isin(most.population, most.test).any() and most.population.min() >= 4000
@@ -126,8 +126,8 @@ def test_a_subclass_is_every_target_row_of_its_fine_class():
     forget = ForgetSettings(kind="subclass", classes=(5, 2), count=3)
     split = splits.draw(dataset, SplitSettings(shadow=200, forget=forget), 1)
     is_target = np.isin(np.arange(700), split.target)
-    for row, one in zip(split.forget, (5, 2, 5), strict=True):
-        np.testing.assert_array_equal(row, is_target & (dataset.groups == one))
+    for row, fine_class in zip(split.forget, (5, 2, 5), strict=True):
+        np.testing.assert_array_equal(row, is_target & (dataset.groups == fine_class))
     assert (coarse[np.flatnonzero(split.forget[0])] == 1).all()
 
 
@@ -158,11 +158,11 @@ def test_impossible_subclasses_are_refused():
     ],
 )
 def test_configs_have_the_published_sizes(name, variant, rows, sizes):
-    chosen = settings.resolve(runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"](variant))
+    run_settings = settings.resolve(runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"](variant))
     # Labels and fine classes as evenly spread as the real ones; the first data.train_rows rows are kept.
-    rows = chosen.data.train_rows or rows
+    rows = run_settings.data.train_rows or rows
     groups = np.arange(rows + 10_000) % 100
-    split = splits.draw(labelled(groups[:rows] // 5, 10_000, groups), chosen.split, chosen.seed)
-    found = (len(split.target), int(split.forget[0].sum()), len(split.test), len(split.population))
-    assert found[0] == sizes[0] and found[2:] == sizes[2:]
-    assert found[1] in range(sizes[1] - 2 * (chosen.split.forget.kind == "subclass"), sizes[1] + 1)
+    split = splits.draw(labelled(groups[:rows] // 5, 10_000, groups), run_settings.split, run_settings.seed)
+    drawn = (len(split.target), int(split.forget[0].sum()), len(split.test), len(split.population))
+    assert drawn[0] == sizes[0] and drawn[2:] == sizes[2:]
+    assert drawn[1] in range(sizes[1] - 2 * (run_settings.split.forget.kind == "subclass"), sizes[1] + 1)

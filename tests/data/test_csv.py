@@ -66,8 +66,8 @@ def test_separators_line_ends_marks_and_archives_do_not_matter(written, separato
     expected = in_file_order(load(written("\n".join(rows), "plain.csv")))
     for name, raw in (("a.csv", text), ("a.tsv", b"\xef\xbb\xbf" + text), ("a.csv.gz", gzip.compress(text))):
         dataset = load(written(raw, name))
-        for got, wanted in zip(in_file_order(dataset)[:2], expected[:2], strict=True):
-            np.testing.assert_array_equal(got, wanted)
+        for got, values in zip(in_file_order(dataset)[:2], expected[:2], strict=True):
+            np.testing.assert_array_equal(got, values)
         assert noted(dataset, f"columns are separated by {word}") == bool(word)
 
 
@@ -110,7 +110,7 @@ def test_the_label_is_the_column_named_or_the_usual_one_or_the_last(written):
     assert "data.label: " in refused(written(text), label="c")
     assert "has no column 'Targets'. Did you mean 'Target'" in refused(written(text), label="Targets")
     both = written("label,class,x\n0,1,2\n1,0,3\n")
-    assert "has the columns 'label', 'class': say which is the label, --config.data.label=label" in refused(both)
+    assert "has the columns 'label', 'class': choose the label by --config.data.label=label" in refused(both)
     assert load(both, label="class").num_classes == 2
 
 
@@ -157,7 +157,7 @@ FLOATS = "x,y\n" + "".join(f"{row % 7},{row * 0.37:.3f}\n" for row in range(300)
     ("5.1,3.5,0\n4.9,3.0,1\n", "has no header: its first line holds values (5.1, 3.5, 0"),
     ("a,b,a,y\n1,2,3,0\n4,5,6,1\n", "the header has the name 'a' twice"),
     ("a,,y\n1,2,0\n4,9,1\n", "column 2 has no name in the header"),
-    ("just one\nvalue\nper line\n", "has one column only ('just one')"),
+    ("just one\nvalue\nper line\n", "has only one column ('just one')"),
     ("a,y\n1,0\n2,0\n", "every row has the label '0' in column 'y'; a classifier needs at least 2"),
     ("a,y\n1,0\n2,\n", "line 3: the label 'y' is missing (1 such rows)"),
     (FLOATS, "the label 'y' has 300 different values in 300 rows"),

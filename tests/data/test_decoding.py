@@ -98,14 +98,14 @@ def test_more_pixels_than_memory_holds_are_refused_before_any_is_read(tmp_path, 
 
 
 def test_every_kind_of_picture_is_read_and_what_is_left_out_is_counted(tmp_path):
-    for part in ("train", "test"):
+    for pool in ("train", "test"):
         for kind in ("cat", "dog"):
             colour = RANDOM.integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
             for suffix in ("png", "tif", "ppm"):
-                saved(tmp_path / part / kind, colour, suffix)
-            (tmp_path / part / kind / "notes.txt").write_text("x")
-            (tmp_path / part / kind / "README").write_text("x")
-            (tmp_path / part / kind / "more").mkdir()
+                saved(tmp_path / pool / kind, colour, suffix)
+            (tmp_path / pool / kind / "notes.txt").write_text("x")
+            (tmp_path / pool / kind / "README").write_text("x")
+            (tmp_path / pool / kind / "more").mkdir()
     saved(tmp_path / "val" / "cat", colour)
     saved(tmp_path, colour, "bmp")
     dataset = load(tmp_path)
@@ -133,8 +133,8 @@ def test_only_regular_files_are_opened_and_a_link_to_nothing_is_named(tmp_path):
     for make, words in (
         (lambda: wrong.symlink_to(tmp_path / "moved.png"), "is a link to"),
         (lambda: wrong.symlink_to(wrong), "is a link to"),
-        (lambda: os.mkfifo(wrong), "is no regular file"),
-        (wrong.mkdir, "is no regular file"),
+        (lambda: os.mkfifo(wrong), "is not a regular file"),
+        (wrong.mkdir, "is not a regular file"),
     ):
         make()
         assert f"{wrong} " in refused(load, tmp_path) and words in refused(load, tmp_path)

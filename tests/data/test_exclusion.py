@@ -24,8 +24,8 @@ def load(tmp_path, x=X, y=None, ood=(), ood_fine=(), **content):
 
 
 def split_of(dataset, *classes, kind="one_class"):
-    chosen = ForgetSettings(kind=kind, classes=classes, count=len(classes))
-    return splits.draw(dataset, SplitSettings(shadow=10, forget=chosen), 0)
+    request = ForgetSettings(kind=kind, classes=classes, count=len(classes))
+    return splits.draw(dataset, SplitSettings(shadow=10, forget=request), 0)
 
 
 @pytest.mark.parametrize("case", ["c0", "c1", "c2", "c3"])
@@ -53,12 +53,14 @@ def test_excluded_rows_are_in_no_pool_and_every_row_is_somewhere(tmp_path):
     whole, dataset = load(tmp_path, class_names=names), load(tmp_path, class_names=names, ood=("elk", "1"))
     ood = dataset.ood
     assert sorted([*dataset.ids, *ood.ids]) == list(range(COUNT)) and not set(dataset.ids) & set(ood.ids)
-    for one in (dataset, ood):
-        own = np.array(one.class_values)[one.labels]
-        np.testing.assert_array_equal(own, one.ids % 6)
-        np.testing.assert_array_equal(one.inputs, X[one.ids])
+    for subset in (dataset, ood):
+        values = np.array(subset.class_values)[subset.labels]
+        np.testing.assert_array_equal(values, subset.ids % 6)
+        np.testing.assert_array_equal(subset.inputs, X[subset.ids])
         # Train rows stay train rows, in their order.
-        np.testing.assert_array_equal(one.ids[: one.num_train], [i for i in whole.ids[:192] if i in set(one.ids)])
+        np.testing.assert_array_equal(
+            subset.ids[: subset.num_train], [i for i in whole.ids[:192] if i in set(subset.ids)]
+        )
     assert dataset.class_names == ("ant", "cat", "dog", "fox") and dataset.class_values == (0, 2, 3, 5)
     assert ood.class_names == ("bee", "elk") and ood.class_values == (1, 4) and ood.num_classes == 2
     assert dataset.notes[-1] == (
@@ -99,7 +101,7 @@ def test_classes_to_forget_are_the_users_numbers(tmp_path):
     assert forget.set_names(dataset, SplitSettings(forget=ForgetSettings(kind="one_class", classes=(5, 1))), 2) == (
         "5", "1",
     )  # fmt: skip
-    assert dataset.class_names == ("1", "2", "4", "5") and naming.class_shown(dataset, 3) == "5"
+    assert dataset.class_names == ("1", "2", "4", "5") and naming.class_display(dataset, 3) == "5"
     with pytest.raises(errors.ConfigError, match="holds class 3, whose rows are excluded by data.ood_classes"):
         split_of(dataset, 3)
     with pytest.raises(errors.ConfigError, match="has the classes 1, 2, 4, 5"):
@@ -118,9 +120,9 @@ def test_a_subclass_is_excluded_and_another_one_forgotten(tmp_path):
     assert set(dataset.ood.ids % 6) == {4} and 4 not in set(dataset.ids % 6)
     split = split_of(dataset, 5, kind="subclass")
     assert set(dataset.ids[split.forget[0]] % 6) == {5} and set(dataset.labels[split.forget[0]]) == {1}
-    chosen = SplitSettings(forget=ForgetSettings(kind="subclass", classes=(5,)))
-    assert forget.described(dataset, chosen) == ("split.forget.classes: fine class 5 is 'f'",)
-    assert forget.set_names(dataset, chosen, 1) == ("f",)
+    request = SplitSettings(forget=ForgetSettings(kind="subclass", classes=(5,)))
+    assert forget.sentences(dataset, request) == ("split.forget.classes: fine class 5 is 'f'",)
+    assert forget.set_names(dataset, request, 1) == ("f",)
     with pytest.raises(errors.ConfigError, match="fine class 4, whose rows are excluded"):
         split_of(dataset, 4, kind="subclass")
     # A class all of whose fine classes are gone is gone, too.
@@ -143,10 +145,10 @@ def test_cifar20_knows_its_fine_classes(tmp_path):
 @pytest.mark.parametrize(
     ("ood", "ood_fine", "words"),
     [
-        (("7",), (), "'7', which is no class .* classes 0, 1, 2, 3, 4, 5"),
-        (("cat",), (), "'cat', which is no class"),
+        (("7",), (), "'7', which is not a class .* classes are 0, 1, 2, 3, 4, 5"),
+        (("cat",), (), "'cat', which is not a class"),
         ((), ("1",), "needs fine classes, but data set 'npz' has none"),
-        (("1",), ("1",), "exclude each other"),
+        (("1",), ("1",), "cannot be combined"),
         (tuple("01234"), (), "leaves 1 of the 6 classes"),
         (tuple("012345"), (), "leaves 0 of the 6 classes"),
     ],

@@ -19,18 +19,18 @@ def write(folder, name, count, labels, protocol=4, **more):
     return pixels.transpose(0, 2, 3, 1)
 
 
-def load(folder, **chosen):
-    return data.load(DataSettings(name="imagenet64", path=str(folder), **chosen))
+def load(folder, **options):
+    return data.load(DataSettings(name="imagenet64", path=str(folder), **options))
 
 
 def test_batches_are_read_in_their_order_and_labels_count_from_0(tmp_path):
-    parts = [
+    batches = [
         write(tmp_path, f"train_data_batch_{number}", 2, (1 + number % 2, 3), protocol, mean=np.zeros(3))
         for number, protocol in ((1, 2), (2, 5), (10, 3))
     ]
     held_out = write(tmp_path, "val_data", 2, (2, 1))
     dataset = load(tmp_path, size=64)
-    np.testing.assert_array_equal(dataset.inputs, np.concatenate([*parts, held_out]))
+    np.testing.assert_array_equal(dataset.inputs, np.concatenate([*batches, held_out]))
     assert dataset.labels.tolist() == [1, 2, 0, 2, 0, 2, 1, 0] and (dataset.num_train, dataset.num_classes) == (6, 3)
     assert dataset.mean == () and dataset.scale == 255.0
     small = load(tmp_path, ood_classes=("1",))

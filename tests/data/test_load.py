@@ -97,26 +97,26 @@ def test_importing_the_room_stays_cheap():
 
 
 def test_a_cached_copy_is_made_once_and_a_damaged_one_is_named(tmp_path):
-    settings, made = DataSettings(name="made", cache=str(tmp_path / "cache")), []
+    settings, calls = DataSettings(name="made", cache=str(tmp_path / "cache")), []
 
     def make():
-        made.append(1)
+        calls.append(1)
         return {"x": np.arange(3)}
 
     for _ in range(2):
-        np.testing.assert_array_equal(files.cached(settings, "made-1", make)["x"], np.arange(3))
+        np.testing.assert_array_equal(files.load_cached(settings, "made-1", make)["x"], np.arange(3))
     path = tmp_path / "cache" / "made-1.npz"
-    assert len(made) == 1 and [one.name for one in path.parent.iterdir()] == [path.name]
+    assert len(calls) == 1 and [path.name for path in path.parent.iterdir()] == [path.name]
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(errors.DataError, match="decoded copy .* is damaged. Delete that file"):
-        files.cached(settings, "made-1", make)
+        files.load_cached(settings, "made-1", make)
 
 
 def test_a_cache_folder_that_cannot_be_written_costs_only_a_warning(tmp_path):
     (tmp_path / "cache").write_text("a file where a folder should be")
     settings = DataSettings(name="made", cache=str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match="no decoded copy could be kept"):
-        assert files.cached(settings, "made-1", lambda: {"x": np.ones(1)})["x"] == 1
+        assert files.load_cached(settings, "made-1", lambda: {"x": np.ones(1)})["x"] == 1
 
 
 def test_missing_data_name_every_way_out():

@@ -18,8 +18,8 @@ def test_codes_are_the_published_ones():
     with np.load(GOLDEN / "accident_encoding_a.npz") as content:
         arrays = dict(content)
     expected = arrays["encoded"]
-    for place, name in enumerate(("f", "fn", "const")):
-        np.testing.assert_array_equal(encoding.equal_width(arrays[name]), expected[:, place])
+    for index, name in enumerate(("f", "fn", "const")):
+        np.testing.assert_array_equal(encoding.equal_width(arrays[name]), expected[:, index])
     np.testing.assert_array_equal(encoding.first_seen(arrays["e_id"], arrays["e_id"] == -1), expected[:, 3])
     np.testing.assert_array_equal(arrays["i"], expected[:, 4])
     np.testing.assert_array_equal(arrays["b"], expected[:, 5])

@@ -36,7 +36,7 @@ def test_an_index_file_lists_rows_of_the_users_file(tmp_path):
     people = dataset.inputs[np.flatnonzero(split.forget[0]), 0]
     assert sorted(people.tolist()) == [5, 17, 60]
     assert not np.isin(np.flatnonzero(split.forget[0]), [5, 17, 60]).all(), "the pools are permuted"
-    assert forget.described(dataset, asking(tmp_path / "ask.txt"))[0].startswith(f"index file {tmp_path / 'ask.txt'}")
+    assert forget.sentences(dataset, asking(tmp_path / "ask.txt"))[0].startswith(f"index file {tmp_path / 'ask.txt'}")
 
 
 def test_ids_are_carried_along_and_may_be_asked_for(tmp_path):
@@ -46,24 +46,24 @@ def test_ids_are_carried_along_and_may_be_asked_for(tmp_path):
     (tmp_path / "ask.txt").write_text("ids\ncustomer 35\ncustomer 119\n")
     np.save(tmp_path / "ask.npy", CUSTOMERS[[5, 17]])
     for name in ("ask.txt", "ask.npy"):
-        (places,) = forget.read_index_file(str(tmp_path / name), dataset)
-        assert sorted(dataset.inputs[places, 0].tolist()) == [5, 17]
-        assert sorted(naming.shown(dataset, places).tolist()) == ["17 (customer 119)", "5 (customer 35)"]
-        assert sorted(naming.named(dataset, places)["rows"].tolist()) == [5, 17]
+        (positions,) = forget.read_index_file(str(tmp_path / name), dataset)
+        assert sorted(dataset.inputs[positions, 0].tolist()) == [5, 17]
+        assert sorted(naming.display_names(dataset, positions).tolist()) == ["17 (customer 119)", "5 (customer 35)"]
+        assert sorted(naming.result_names(dataset, positions)["rows"].tolist()) == [5, 17]
     (tmp_path / "ask.txt").write_text("ids\nnobody\n")
     assert "lists id nobody, which the data set does not hold" in refused(tmp_path / "ask.txt", dataset)
     assert "has none. List row numbers" in refused(tmp_path / "ask.txt", load(tmp_path))
-    twins = load(tmp_path, ids=np.zeros(COUNT, int))
+    duplicates = load(tmp_path, ids=np.zeros(COUNT, int))
     (tmp_path / "ask.txt").write_text("ids\n0\n")
-    assert "which several rows of the data set have" in refused(tmp_path / "ask.txt", twins)
+    assert "which several rows of the data set have" in refused(tmp_path / "ask.txt", duplicates)
 
 
 def test_rows_that_nobody_can_forget_are_refused_by_their_own_numbers(tmp_path):
     dataset = load(tmp_path, ids=CUSTOMERS)
     held_out = int(dataset.ids[dataset.num_train])
     np.save(tmp_path / "a.npy", np.array([held_out]))
-    said = refused(tmp_path / "a.npy", dataset)
-    assert f"lists row {held_out} (customer {7 * held_out})" in said and "does not hold it" in said
+    output = refused(tmp_path / "a.npy", dataset)
+    assert f"lists row {held_out} (customer {7 * held_out})" in output and "does not hold it" in output
     np.save(tmp_path / "a.npy", np.array([3, 999]))
     assert "lists row 999, which the data set does not hold" in refused(tmp_path / "a.npy", dataset)
     for mask in (np.arange(160) == 5, (np.arange(160) == 5).astype(np.uint8)):
@@ -82,7 +82,7 @@ def test_ids_that_do_not_fit_are_refused(tmp_path):
         with pytest.raises(errors.DataError, match="expected a whole number or text for each of 200 samples"):
             load(tmp_path, ids=ids)
     content = {
-        f"{kind}_{part}": X[:4] if kind == "x" else np.arange(4) % 2 for kind in "xy" for part in ("train", "test")
+        f"{kind}_{pool}": X[:4] if kind == "x" else np.arange(4) % 2 for kind in "xy" for pool in ("train", "test")
     }
     path = tmp_path / "pools.npz"
     np.savez(path, **content, ids_train=np.arange(4))
@@ -110,10 +110,10 @@ def test_classes_are_told_by_their_names(tmp_path):
     names = [str(number) for number in (0, 1, 10, 11, *range(2, 10))]
     dataset = load(tmp_path).replace(num_classes=12, class_names=tuple(names))
     settings = SplitSettings(forget=ForgetSettings(kind="one_class", classes=(2, 0)))
-    assert forget.described(dataset, settings) == (
+    assert forget.sentences(dataset, settings) == (
         "split.forget.classes: class 2 is '10' (the one called '2' is class 4); class 0 is '0'",
     )
-    assert forget.described(dataset, SplitSettings()) == ()
+    assert forget.sentences(dataset, SplitSettings()) == ()
 
 
 @pytest.mark.parametrize("values", [(7, 100201, 20_000_000), (3, 41), (0, 2**40)])

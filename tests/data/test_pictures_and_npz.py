@@ -114,7 +114,7 @@ def test_every_malformed_npz_is_refused(saved, tmp_path):
     assert "probably scaled" in refused(saved(**pools(COLOUR) | {"x_test": COLOUR[-3:] / 255}))
     assert "looks like [N, C, H, W]" in refused(saved(**pools(COLOUR.transpose(0, 3, 1, 2))))
     assert "dtype float64, expected whole numbers" in refused(saved(**pools(COLOUR, np.linspace(0, 1, 12))))
-    assert "names belong into class_names" in refused(saved(**pools(COLOUR, np.array(["a"] * 12))))
+    assert "names belong in class_names" in refused(saved(**pools(COLOUR, np.array(["a"] * 12))))
     assert "row 0 is -1" in refused(saved(**pools(COLOUR, np.arange(12) - 1)))
     assert "has shape (12,), expected [N, F]" in refused(saved(x=np.arange(12), y=np.arange(12)))
     assert "dtype <U1, expected numbers" in refused(saved(x=np.full((12, 2), "a"), y=np.arange(12)))
@@ -191,8 +191,8 @@ def test_cinic10_holds_out_valid_then_test_with_published_constants(tmp_path):
     from jaxunlearn.data.sources import image_folders
 
     root = tmp_path / "CINIC-10"
-    parts = {"train": 10, "valid": 20, "test": 30}
-    paint(root, {f"{part}/{name}/1": flat(base + i, 32) for part, base in parts.items()
+    counts = {"train": 10, "valid": 20, "test": 30}
+    paint(root, {f"{pool}/{name}/1": flat(base + i, 32) for pool, base in counts.items()
                  for i, name in enumerate(image_folders.CINIC10_CLASSES)})  # fmt: skip
     dataset = load(str(root), "cinic10")
     assert dataset.inputs.shape == (30, 32, 32, 3) and dataset.num_train == 10
@@ -249,11 +249,11 @@ def test_a_rearranged_tiny_imagenet_holds_out_val_test_and_cal_in_this_order(tmp
     dataset = load(str(root), "tiny_imagenet")
     assert dataset.inputs[:, 0, 0, 0].tolist() == [10, 11, 12, 30, 31, 32, 50, 51, 52] and dataset.num_train == 3
     assert dataset.class_names == WNIDS and dataset.labels.tolist() == [0, 1, 2] * 3
-    own = tiny(tmp_path / "tiny-imagenet-200", ("val", 30), ("test", 40), ("cal", 50))
-    found = data.load(DataSettings(name="tiny_imagenet", cache=str(tmp_path)))
-    assert found.inputs[:, 0, 0, 0].tolist() == [10, 11, 12, 30, 31, 32, 40, 41, 42, 50, 51, 52]
-    (own / "val" / WNIDS[1]).rename(own / "val" / "n00000001")
-    assert "holds the class 'n00000001', which" in refused(str(own), "tiny_imagenet")
+    complete_root = tiny(tmp_path / "tiny-imagenet-200", ("val", 30), ("test", 40), ("cal", 50))
+    complete = data.load(DataSettings(name="tiny_imagenet", cache=str(tmp_path)))
+    assert complete.inputs[:, 0, 0, 0].tolist() == [10, 11, 12, 30, 31, 32, 40, 41, 42, 50, 51, 52]
+    (complete_root / "val" / WNIDS[1]).rename(complete_root / "val" / "n00000001")
+    assert "holds the class 'n00000001', which" in refused(str(complete_root), "tiny_imagenet")
 
 
 def test_a_missing_tiny_imagenet_says_what_to_download_and_where_to_put_it(tmp_path):

@@ -93,8 +93,8 @@ def test_a_fine_class_of_cifar20_is_forgotten_under_its_coarse_class(cifar100_ar
     forget = ForgetSettings(kind="subclass", classes=(69, 4), count=3)
     split = splits.draw(dataset, SplitSettings(shadow=2, forget=forget), 0)
     inside = np.isin(np.arange(12), split.target)
-    for row, one in zip(split.forget, (69, 4, 69), strict=True):
-        np.testing.assert_array_equal(row, (fine == one) & inside)
+    for row, fine_class in zip(split.forget, (69, 4, 69), strict=True):
+        np.testing.assert_array_equal(row, (fine == fine_class) & inside)
     assert split.kind == "subclass" and dataset.labels[split.forget[0]].tolist() == [19]
 
 
@@ -163,8 +163,8 @@ def prepare(folder, name, pools, shape=(4, 4, 3), with_id=True, features=None):
             pkg_dir_path = None
 
             def _info(self):
-                wanted = {key: kinds[key] for key in features or kinds}
-                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(wanted))
+                features_wanted = {key: kinds[key] for key in features or kinds}
+                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features_wanted))
 
             def _split_generators(self, manager):
                 return {split: self._rows(split, images) for split, images in pools.items()}

@@ -114,12 +114,12 @@ def test_splits_are_disjoint_cover_the_pools_and_forget_lies_in_target(train, he
     forget = ForgetSettings(kind=kind, size=20, count=3, classes=(1, 0), fraction=0.5)
     settings = SplitSettings(shadow=200, target=cap + 100 if cap else 0, population=20, rng=rng, forget=forget)
     split = splits.draw(dataset, settings, seed)
-    parts = [split.shadow, split.target, split.population, split.test]
-    together = np.concatenate(parts)
+    row_sets = [split.shadow, split.target, split.population, split.test]
+    together = np.concatenate(row_sets)
     assert len(np.unique(together)) == len(together)
     assert len(split.shadow) == 200
     assert len(split.target) == (cap + 100 if cap else train)
-    assert np.concatenate(parts[:2]).max() < dataset.num_train <= np.concatenate(parts[2:]).min()
+    assert np.concatenate(row_sets[:2]).max() < dataset.num_train <= np.concatenate(row_sets[2:]).min()
     assert len(split.test) == (held_out + 1) // 2 and len(split.population) == min(20, held_out // 2)
     assert split.forget.shape == (2 if kind == "classes" else 3, len(dataset.labels)) and split.forget.dtype == bool
     outside = np.ones(len(dataset.labels), bool)
@@ -145,8 +145,8 @@ def test_a_members_rows_depend_on_neither_count_nor_position(ids, seed, rng, poo
     outside = np.ones(710, bool)
     outside[pool_rows] = False
     assert not members[:, outside].any()
-    for row, one in zip(members, ids, strict=True):
-        np.testing.assert_array_equal(row, splits.shadow_members(split, shadows, [one], seed, rng, 710)[0])
+    for row, member_id in zip(members, ids, strict=True):
+        np.testing.assert_array_equal(row, splits.shadow_members(split, shadows, [member_id], seed, rng, 710)[0])
 
 
 def test_members_differ_and_cover_the_pool_evenly(rows):
@@ -224,15 +224,15 @@ def test_every_impossible_split_is_refused_before_any_work(rows):
     assert "held-out pool of 'made' has 1 row(s)" in draw_error(config, rows(1000, 1), shadow=10)
     assert "at least 200 shadow rows" in draw_error(config, dataset, shadow=100, rng="mt19937")
     assert "at least 100 target rows" in draw_error(config, dataset, shadow=901, rng="mt19937")
-    one = {"shadow": 500, "forget_kind": "one_class"}
-    assert "the classes 0 to 3" in draw_error(config, dataset, forget_classes=(4,), **one)
-    assert "needs split.forget.classes" in draw_error(config, dataset, forget_classes=(), **one)
+    row_settings = {"shadow": 500, "forget_kind": "one_class"}
+    assert "the classes 0 to 3" in draw_error(config, dataset, forget_classes=(4,), **row_settings)
+    assert "needs split.forget.classes" in draw_error(config, dataset, forget_classes=(), **row_settings)
     only = dataset.replace(labels=np.where(dataset.labels == 1, 0, dataset.labels).astype(np.int32))
-    assert "class 1 of split.forget.classes has no row" in draw_error(data, only, forget_classes=(1,), **one)
+    assert "class 1 of split.forget.classes has no row" in draw_error(data, only, forget_classes=(1,), **row_settings)
     single = dataset.replace(labels=np.zeros(1100, np.int32))
-    assert "takes 500 of 500 target rows" in draw_error(config, single, forget_classes=(0,), **one)
+    assert "takes 500 of 500 target rows" in draw_error(config, single, forget_classes=(0,), **row_settings)
     none = {"shadow": 500, "forget_kind": "class_percentage", "forget_fraction": 0.001}
-    assert "is no row at all" in draw_error(config, dataset, **none)
+    assert "is less than one row" in draw_error(config, dataset, **none)
     assert "Did you mean 'one_class'" in draw_error(config, dataset, shadow=500, forget_kind="oneclass")
 
 
@@ -283,8 +283,8 @@ def test_repeats_stand_in_a_row_and_randperm_gives_the_published_rows_of_cifar10
     """Forget with Precision: torch.manual_seed(420); torch.randperm(50000)[:1000]."""
     expected = np.load(GOLDEN.parents[1] / "forget_precision" / "real_rows.npz")["forget_indices"]
     dataset = simple(50_000, 20)
-    chosen = SplitSettings(shadow=2, forget=ForgetSettings(kind="randperm", size=1000, count=2, repeats=3))
-    split = splits.draw(dataset, chosen, 0)
+    request = SplitSettings(shadow=2, forget=ForgetSettings(kind="randperm", size=1000, count=2, repeats=3))
+    split = splits.draw(dataset, request, 0)
     assert split.forget.shape == (6, 50_020)
     for line in split.forget[:3]:
         np.testing.assert_array_equal(np.flatnonzero(line), expected)
@@ -294,6 +294,6 @@ def test_repeats_stand_in_a_row_and_randperm_gives_the_published_rows_of_cifar10
 
 
 def test_randperm_that_leaves_nothing_is_refused():
-    chosen = SplitSettings(shadow=2, forget=ForgetSettings(kind="randperm", size=100))
+    request = SplitSettings(shadow=2, forget=ForgetSettings(kind="randperm", size=100))
     with pytest.raises(errors.ConfigError, match="Lower split.forget.size"):
-        splits.draw(simple(100, 20), chosen, 0)
+        splits.draw(simple(100, 20), request, 0)

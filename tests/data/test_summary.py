@@ -16,12 +16,12 @@ def small():
 
 
 def test_a_summary_counts_rows_classes_and_repetitions():
-    found = summary.describe(small())
-    assert (found.num_train, found.num_held_out, found.shape, found.dtype) == (4, 2, (3,), "uint8")
-    assert found.train_counts == (2, 2, 0) and found.held_out_counts == (1, 0, 1)
-    assert (found.low, found.high, found.is_normalised) == (0.0, 5.0, False)
-    assert found.constant_fraction == pytest.approx(1 / 3)
-    assert found.shared == 1 and found.repeated == 2
+    facts = summary.describe(small())
+    assert (facts.num_train, facts.num_held_out, facts.shape, facts.dtype) == (4, 2, (3,), "uint8")
+    assert facts.train_counts == (2, 2, 0) and facts.held_out_counts == (1, 0, 1)
+    assert (facts.low, facts.high, facts.is_normalised) == (0.0, 5.0, False)
+    assert facts.constant_fraction == pytest.approx(1 / 3)
+    assert facts.shared == 1 and facts.repeated == 2
 
 
 def test_minus_zero_counts_as_zero():
@@ -30,8 +30,8 @@ def test_minus_zero_counts_as_zero():
 
 
 def test_digits_have_no_row_in_both_pools():
-    found = summary.describe(load(DataSettings()))
-    assert found.shared == 0 and sum(found.train_counts) == 1437 and found.is_normalised
+    facts = summary.describe(load(DataSettings()))
+    assert facts.shared == 0 and sum(facts.train_counts) == 1437 and facts.is_normalised
 
 
 def test_examples_are_train_rows_of_each_class():

@@ -30,7 +30,7 @@ def write(folder, **content):
         path = folder / key.replace("__", "/").replace("_txt", ".txt").replace("_jsonl", ".jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(value, list):
-            value = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in value)
+            value = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in value)
         path.write_bytes(value if isinstance(value, bytes) else value.encode())
     return folder
 
@@ -69,7 +69,12 @@ def by_name(dataset):
     prompts = np.zeros(len(dataset.ids), int) if dataset.prompts is None else dataset.prompts
     texts = [None] * len(dataset.ids) if dataset.texts is None else dataset.texts.tolist()
     return {
-        str(name): (text, [one for one in row.tolist() if one >= 0], int(prompt), dataset.class_names[label])
+        str(name): (
+            text,
+            [token for token in row.tolist() if token >= 0],
+            int(prompt),
+            dataset.class_names[label],
+        )
         for name, text, row, prompt, label in zip(
             dataset.names, texts, dataset.inputs, prompts, dataset.labels, strict=True
         )
@@ -105,8 +110,8 @@ def test_blocks_of_bytes_end_at_whole_characters(tmp_path):
     dataset = load(tmp_path / "one.txt", length=7)
     order = np.argsort(dataset.ids)
     assert "".join(dataset.texts[order]) == text and dataset.class_names == ("all",)
-    assert [list(one.encode()) for one in dataset.texts] == [row[1] for row in by_name(dataset).values()]
-    assert max(len(one.encode()) for one in dataset.texts) == 7
+    assert [list(text.encode()) for text in dataset.texts] == [row[1] for row in by_name(dataset).values()]
+    assert max(len(text.encode()) for text in dataset.texts) == 7
     assert dataset.names[order][0] == "one.txt:0"
 
 
@@ -133,8 +138,8 @@ def test_answers_are_learned_and_their_prompts_are_given(tmp_path):
         {"text": "Plain", "extra": [1]},
     ])  # fmt: skip
     dataset = load(tmp_path / "q.jsonl", held_out=0.5)
-    found = by_name(dataset)
-    assert {name: (text, prompt) for name, (text, _, prompt, _) in found.items()} == {
+    rows_by_name = by_name(dataset)
+    assert {name: (text, prompt) for name, (text, _, prompt, _) in rows_by_name.items()} == {
         "q.jsonl:1": ("Who? Me.", 4),
         "q.jsonl:2": ("Why? So.", 5),
         "q.jsonl:3": ("Alone", 0),
@@ -207,7 +212,7 @@ def test_a_users_tokenizer_is_called_and_checked(tmp_path, tokenizers):
         "my_words:far": "returned the token id 10000000; no vocabulary has more",
         "my_words:small": "returned the token id 4, but the vocabulary has 2 tokens (ids 0 to 1)",
         "my_words:odd": "its attribute vocabulary is 'many'",
-        "my_words:mute": "its attribute decode is no function",
+        "my_words:mute": "its attribute decode is not a function",
         "my_words:hole": "Did you mean 'whole'?",
         "no_words:x": "cannot import module 'no_words'",
         "words": "data.tokenizer = 'words': expected 'bytes', or my_module:my_tokenizer",
@@ -231,10 +236,10 @@ def test_the_grammar_is_read_back_by_its_own_alphabet():
 def test_lines_that_cannot_be_used_are_named(tmp_path):
     good = {"text": "good text"}
     for line, expected in {
-        '{"text": "cut off': "line 2: no JSON (Unterminated string starting at, character 10)",
+        '{"text": "cut off': "line 2: not JSON (Unterminated string starting at, character 10)",
         "[1, 2]": "line 2: expected an object",
         '"text"': "got str",
-        "[" * 100_000: "line 2: no JSON",
+        "[" * 100_000: "line 2: not JSON",
         "{}": "line 2 has the keys (none)",
         '{"Text": "a"}': "has the keys 'Text'; expected {",
         '{"text": "ab", "tokens": [1]}': "holds text and tokens; expected one of",
@@ -250,7 +255,7 @@ def test_lines_that_cannot_be_used_are_named(tmp_path):
         '{"tokens": [true, false]}': "tokens is [true, false]",
         '{"tokens": [3, -1]}': "line 2 holds the token id -1; ids start at 0, and padding is added here",
         '{"tokens": [3, 5000000]}': "the token id 5000000",
-        '{"tokens": [3, 99999999999999999999999]}': "which is no token id",
+        '{"tokens": [3, 99999999999999999999999]}': "which is not a token id",
         '{"text": "ab", "id": 1.5}': "id is 1.5",
         '{"text": "ab", "group": ["a"]}': 'group is ["a"]',
     }.items():
@@ -273,7 +278,7 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
     write(tmp_path / "blank", a_txt="")
     assert "holds no text of at least 2 tokens" in refused(tmp_path / "blank")
     write(tmp_path / "latin", a_txt="für".encode("latin-1"), b_txt="ok then")
-    assert "a.txt is no UTF-8 text (byte 1 is 0xfc)" in refused(tmp_path / "latin")
+    assert "a.txt is not UTF-8 text (byte 1 is 0xfc)" in refused(tmp_path / "latin")
     write(tmp_path / "one", a_txt="ab")
     assert "has 1 row(s); with data.held_out = 0.2 one of the two pools is empty" in refused(tmp_path / "one")
     write(tmp_path / "pools", train__a_txt="aaaa")
@@ -295,7 +300,7 @@ def test_links_and_pipes_are_not_followed_forever(tmp_path):
     (folder / "same").symlink_to(folder / "a")
     assert sorted(load(folder).names) == ["a/x.txt:0", "b/y.txt:0", "same/x.txt:0"]
     os.mkfifo(folder / "pipe.txt")
-    assert "pipe.txt is no regular file" in refused(folder)
+    assert "pipe.txt is not a regular file" in refused(folder)
 
 
 def test_files_larger_than_memory_are_refused_unread(tmp_path):
@@ -311,10 +316,10 @@ def test_blocks_can_be_asked_for_by_name(tmp_path):
     (tmp_path / "ask").rename(tmp_path.parent / "ask_of_texts")
     path = tmp_path.parent / "ask_of_texts" / "list.txt"
     dataset = load(tmp_path, length=4, held_out=0.01)
-    asked = ForgetSettings(kind="index_file", path=str(path))
-    (places,) = forget.listed_rows(SplitSettings(forget=asked), dataset)
-    assert sorted(dataset.names[places]) == ["a.txt:0", "c.txt:1"]
-    assert naming.shown(dataset, places)[0] == f"{dataset.ids[places[0]]} ({dataset.names[places[0]]})"
+    request = ForgetSettings(kind="index_file", path=str(path))
+    (positions,) = forget.listed_rows(SplitSettings(forget=request), dataset)
+    assert sorted(dataset.names[positions]) == ["a.txt:0", "c.txt:1"]
+    assert naming.display_names(dataset, positions)[0] == f"{dataset.ids[positions[0]]} ({dataset.names[positions[0]]})"
 
 
 def test_all_texts_of_a_group_can_be_asked_for(tmp_path):
@@ -322,8 +327,10 @@ def test_all_texts_of_a_group_can_be_asked_for(tmp_path):
     dataset = load(tmp_path)
     whole = ForgetSettings(kind="one_class", classes=(2,), count=1)
     split = splits.draw(dataset, SplitSettings(shadow=10, forget=whole), 3)
-    asked = set(dataset.texts[split.forget[0]])
-    assert asked == {text for text in dataset.texts[split.target] if text.startswith("c")} and len(asked) > 5
+    texts_of_set = set(dataset.texts[split.forget[0]])
+    assert (
+        texts_of_set == {text for text in dataset.texts[split.target] if text.startswith("c")} and len(texts_of_set) > 5
+    )
 
 
 def test_the_look_at_texts_counts_tokens_and_repeated_texts(tmp_path):

@@ -13,11 +13,11 @@ TOKENS = np.array([[1, 2, 3, -1], [4, 0, -1, -1], [3, 3, 3, 3], [0, 1, -1, -1]],
 
 
 def sound(**fields):
-    made = Dataset(
+    dataset = Dataset(
         inputs=TOKENS, labels=np.array([0, 1, 0, 1], np.int32), ids=np.arange(4), name="made", num_train=2,
         num_classes=2, vocabulary=5, prompts=np.array([1, 0, 2, 1]), texts=np.array(["abc", "d", "ee", "f"]),
     )  # fmt: skip
-    return made.replace(**fields)
+    return dataset.replace(**fields)
 
 
 def changed(row, *tokens):
@@ -101,8 +101,8 @@ def test_a_whole_group_cannot_be_forgotten_where_there_is_only_one():
     for kind in ("one_class", "classes"):
         with pytest.raises(errors.ConfigError, match="'made' has one group of texts"):
             splits.draw(dataset, SplitSettings(shadow=10, forget=ForgetSettings(kind=kind)), 0)
-    part = ForgetSettings(kind="class_percentage", fraction=0.5, count=1)
-    assert splits.draw(dataset, SplitSettings(shadow=10, forget=part), 0).forget.sum() == 10
+    request = ForgetSettings(kind="class_percentage", fraction=0.5, count=1)
+    assert splits.draw(dataset, SplitSettings(shadow=10, forget=request), 0).forget.sum() == 10
     with pytest.raises(errors.ConfigError, match="'subclass' needs fine classes"):
         splits.draw(dataset, SplitSettings(shadow=10, forget=ForgetSettings(kind="subclass")), 0)
     some = SplitSettings(shadow=10, forget=ForgetSettings(kind="set_random", size=3, count=2))

@@ -32,16 +32,16 @@ def population(form, labels, classes=C):
     """Answers of the same models on N rows that none of them saw; shadows know which of them are hard."""
     hard = np.random.default_rng(9).normal(size=N)[:, None] * np.eye(classes)[labels]
 
-    def some(*place):
-        return form((logits(*place, labels=labels, classes=classes) + 3 * hard).astype(np.float32))
+    def some(*shape):
+        return form((logits(*shape, labels=labels, classes=classes) + 3 * hard).astype(np.float32))
 
     return {"population_unlearned": some(20), "population_original": some(21), "population_shadows": some(22, 3)}
 
 
 def outputs(form, labels):
-    parts = ("calibration", "forget", "test", "retain")
-    return {name: array for place, part in enumerate(parts)
-            for name, array in ((part, form(logits(place))), (f"{part}_labels", labels))}  # fmt: skip
+    subsets = ("calibration", "forget", "test", "retain")
+    return {name: array for index, subset in enumerate(subsets)
+            for name, array in ((subset, form(logits(index))), (f"{subset}_labels", labels))}  # fmt: skip
 
 
 def models(form, labels):
@@ -94,8 +94,8 @@ def test_labels_of_any_form_are_the_same_labels_and_bad_ones_are_refused(verb, a
     for form, labels in LABEL_FORMS.items():
         assert answer(verb, made(verb, labels=labels), "--dry_run") == (0, plain), form
     for form, labels in BAD_LABELS.items():
-        code, said = answer(verb, made(verb, labels=labels), "--dry_run")
-        assert code == 2 and "labels" in said and "Traceback" not in said, form
+        code, output = answer(verb, made(verb, labels=labels), "--dry_run")
+        assert code == 2 and "labels" in output and "Traceback" not in output, form
 
 
 FORMS = {
@@ -109,18 +109,18 @@ FORMS = {
 @pytest.mark.parametrize("verb", VERBS)
 def test_probabilities_are_refused_with_the_hint_or_used(verb, answer):
     for name, form in FORMS.items():
-        code, said = answer(verb, made(verb, form), "--dry_run")
-        assert code == 2 and "looks like probabilities" in said and "Pass --probabilities" in said, name
+        code, output = answer(verb, made(verb, form), "--dry_run")
+        assert code == 2 and "looks like probabilities" in output and "Pass --probabilities" in output, name
         assert answer(verb, made(verb, form), "--probabilities", "--dry_run")[0] == 0, name
-    code, said = answer(verb, made(verb), "--probabilities", "--dry_run")
-    assert code == 2 and "are no probabilities" in said and "drop --probabilities" in said
+    code, output = answer(verb, made(verb), "--probabilities", "--dry_run")
+    assert code == 2 and "are no probabilities" in output and "drop --probabilities" in output
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_names_that_are_not_known_are_refused_with_the_nearest(verb, answer):
     wrong = {"audit": ("shadow", "shadows"), "evaluate": ("retian", "retain"), "epsilon": ("label", "labels")}[verb]
-    code, said = answer(verb, {**made(verb), wrong[0]: np.zeros(7, np.float32)}, "--dry_run")
-    assert code == 2 and f"{wrong[0]!r}" in said and f"Did you mean {wrong[1]!r}?" in said
+    code, output = answer(verb, {**made(verb), wrong[0]: np.zeros(7, np.float32)}, "--dry_run")
+    assert code == 2 and f"{wrong[0]!r}" in output and f"Did you mean {wrong[1]!r}?" in output
 
 
 def test_softmax_gives_the_scores_of_its_logits(answer):
@@ -156,13 +156,13 @@ def test_outputs_of_binary_models_are_widened(probabilities, answer):
     for columns in (2, 1, 0):
         assert answer("audit", binary(columns, probabilities), *more, out=f"{columns}")[0] == 0
     for file, name in (("scores", "lira_off"), ("verdicts", "verdict"), ("verdicts", "z")):
-        found = [np.load(answer.folder / f"{columns}" / f"{file}.npz")[name] for columns in (2, 1, 0)]
+        arrays = [np.load(answer.folder / f"{columns}" / f"{file}.npz")[name] for columns in (2, 1, 0)]
         tolerance = 1e-5 if file == "scores" else 1e-4  # 1 - p of small numbers, amplified by the deviation
-        np.testing.assert_allclose(found[1], found[0], atol=tolerance)
-        np.testing.assert_allclose(found[2], found[0], atol=tolerance)
+        np.testing.assert_allclose(arrays[1], arrays[0], atol=tolerance)
+        np.testing.assert_allclose(arrays[2], arrays[0], atol=tolerance)
     if probabilities:
-        code, said = answer("audit", binary(0, True), out="none")
-        assert code == 2 and "Pass --probabilities" in said
+        code, output = answer("audit", binary(0, True), out="none")
+        assert code == 2 and "Pass --probabilities" in output
 
 
 def test_ids_are_carried_to_every_output_per_sample(answer):
@@ -177,8 +177,8 @@ def test_ids_are_carried_to_every_output_per_sample(answer):
     assert answer("evaluate", {**made("evaluate"), "forget_ids": names}, out="v")[0] == 0
     sets = np.load(answer.folder / "v" / "evaluation" / "sets_unlearned.npz")
     np.testing.assert_array_equal(sets["ids"][sets["forget"][0]], names)
-    code, said = answer("audit", {**made("audit"), "ids": names[:5]})
-    assert code == 2 and "ids" in said
+    code, output = answer("audit", {**made("audit"), "ids": names[:5]})
+    assert code == 2 and "ids" in output
 
 
 def test_exact_retraining_in_the_evidence_stands_next_to_the_model(answer):
@@ -190,21 +190,23 @@ def test_exact_retraining_in_the_evidence_stands_next_to_the_model(answer):
 
     assert answer("audit", arrays)[0] == 0 and roles() == ["given model", "original"]  # no population of its own
     others = population(lambda values: values, LABELS)["population_original"]
-    code, said = answer("audit", {**arrays, "population_retrained": others}, "--overwrite=audit")
+    code, output = answer("audit", {**arrays, "population_retrained": others}, "--overwrite=audit")
     assert code == 0 and roles() == ["given model", "retrained", "original"]
     page = (answer.folder / "out" / "report" / "report.html").read_text()
     assert "Of 20 rows that truly were forgotten, " in page and "(should be 5)" in page
-    found = json.loads((answer.folder / "out" / "findings.json").read_text())
-    told = [one for one in found if one["metric"] == "rate not forgotten" and one["of"] == "given model"]
-    assert told[0]["retrained"] is not None
+    findings = json.loads((answer.folder / "out" / "findings.json").read_text())
+    rates = [
+        finding for finding in findings if finding["metric"] == "rate not forgotten" and finding["of"] == "given model"
+    ]
+    assert rates[0]["retrained"] is not None
 
 
 def test_settings_are_flags_with_arrays_and_with_a_config(answer, capsys):
     assert answer("audit", made("audit"), "--group_size=1", "--family=norm", "--protocol=shadow_sweep")[0] == 0
-    code, said = answer("audit", made("audit"), "--family=normal")
-    assert code == 2 and "audit.family" in said
+    code, output = answer("audit", made("audit"), "--family=normal")
+    assert code == 2 and "audit.family" in output
     argv = ["x", "--config=configs/digits.py", "--fdr=0.9", "--dry_run"]
     assert _entry.main(audit.command, "", argv, define=audit.define, alone=audit.alone) == 2
     assert "audit.fdr = 0.9" in capsys.readouterr().err
-    code, said = answer("evaluate", made("evaluate"), "--attack=svc")
-    assert code == 2 and "Did you mean --miacr_attack?" in said
+    code, output = answer("evaluate", made("evaluate"), "--attack=svc")
+    assert code == 2 and "Did you mean --miacr_attack?" in output

@@ -41,10 +41,10 @@ GIVEN = {
 ROWS, SETS, GROUPS = 637, 2, 2
 
 
-def arguments(given=GIVEN, **changed):
+def arguments(flags=GIVEN, **changed):
     """Command-line settings; `__` stands for a dot."""
-    chosen = given | {name.replace("__", "."): value for name, value in changed.items()}
-    return [CONFIG, *(f"--config.{name}={shown(value)}" for name, value in chosen.items())]
+    options = flags | {name.replace("__", "."): value for name, value in changed.items()}
+    return [CONFIG, *(f"--config.{name}={shown(value)}" for name, value in options.items())]
 
 
 def shown(value):
@@ -87,14 +87,14 @@ def findings(workdir):
 
 def test_the_verdict_comes_first_and_every_form_of_the_report_begins_with_it(first):
     workdir, out, _ = first
-    said = " ".join(out.split())
-    assert out.startswith("In short: ") and "Exact retraining is audited here as if it were a method." in said
+    output = " ".join(out.split())
+    assert out.startswith("In short: ") and "Exact retraining is audited here as if it were a method." in output
     power = r"of 100 requested rows in 2 requests, \d+ would have been caught .* about \d+ would have been confirmed"
-    assert re.search(power, said).end() < said.index("Requests as a whole: ") < said.index("Rows: ")
+    assert re.search(power, output).end() < output.index("Requests as a whole: ") < output.index("Rows: ")
     report = json.loads((workdir / "report" / "report.json").read_text())
-    answers = {one["question"]: one["answer"] for one in report["summary"]}
+    answers = {entry["question"]: entry["answer"] for entry in report["summary"]}
     short = answers["In short"]
-    assert said.startswith(f"In short: {short} What was asked: ") and answers["Row by row"] in report["answer"]
+    assert output.startswith(f"In short: {short} What was asked: ") and answers["Row by row"] in report["answer"]
     assert (workdir / "report" / "report.md").read_text().startswith(f"**In short**\n\n{short}")
     page = (workdir / "report" / "report.html").read_text()
     body = html.unescape(re.sub(r"<[^>]+>", " ", page[page.index("<body") :]))
@@ -106,22 +106,22 @@ def test_the_page_needs_nothing_but_itself(trained):
     page = (trained / "report" / "report.html").read_text()
     assert "<svg" in page and "<table" in page
     outside = re.findall(r"""(?:src|href)\s*=\s*["'](?!#)[^"']+|@import[^;]+|url\((?!#)[^)]+\)""", page)
-    assert not [one for one in outside if "data:" not in one and "#" not in one]
+    assert not [reference for reference in outside if "data:" not in reference and "#" not in reference]
     assert "http" not in re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"|http-equiv', "", page)
     assert "src=" not in page and "<link" not in page.lower() and "@import" not in page
 
 
 def test_scores_have_one_value_per_group_request_and_row(trained):
-    found = np.load(trained / "scores" / "binui_retrained.npz")
+    arrays = np.load(trained / "scores" / "binui_retrained.npz")
     split = np.load(trained / "split.npz")
-    assert set(found.files) == {"rows", "labels", "forgotten", *GIVEN["audit.scores"]}
-    np.testing.assert_array_equal(found["rows"], split["rows"][split["target"]])
-    np.testing.assert_array_equal(found["forgotten"], split["forget"][:, split["target"]])
+    assert set(arrays.files) == {"rows", "labels", "forgotten", *GIVEN["audit.scores"]}
+    np.testing.assert_array_equal(arrays["rows"], split["rows"][split["target"]])
+    np.testing.assert_array_equal(arrays["forgotten"], split["forget"][:, split["target"]])
     for name in GIVEN["audit.scores"]:
-        assert found[name].shape == (GROUPS, SETS, ROWS) and np.isfinite(found[name]).all()
-        assert found[name].min() >= 0 and found[name].max() <= 1 or name == "lira_off"
-    np.testing.assert_array_equal(found["confidence"][0], found["confidence"][1])
-    assert np.abs(found["iam_on"][0] - found["iam_on"][1]).max() > 1e-3
+        assert arrays[name].shape == (GROUPS, SETS, ROWS) and np.isfinite(arrays[name]).all()
+        assert arrays[name].min() >= 0 and arrays[name].max() <= 1 or name == "lira_off"
+    np.testing.assert_array_equal(arrays["confidence"][0], arrays["confidence"][1])
+    assert np.abs(arrays["iam_on"][0] - arrays["iam_on"][1]).max() > 1e-3
 
 
 def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(first):
@@ -129,29 +129,29 @@ def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(firs
     forgotten = np.load(workdir / "scores" / "binui_retrained.npz")["forgotten"]
     counts = {}
     for role in ("retrained", "original"):
-        found = np.load(workdir / "scores" / f"verdicts_{role}.npz")
-        assert set(found.files) == {"rows", "verdict", "p_high", "p_low", "p_in", "z", "trace"}
-        assert ((found["verdict"] >= 0) == forgotten).all() and found["verdict"].max() <= SUPPRESSED
+        arrays = np.load(workdir / "scores" / f"verdicts_{role}.npz")
+        assert set(arrays.files) == {"rows", "verdict", "p_high", "p_low", "p_in", "z", "trace"}
+        assert ((arrays["verdict"] >= 0) == forgotten).all() and arrays["verdict"].max() <= SUPPRESSED
         split = np.load(workdir / "split.npz")
-        np.testing.assert_array_equal(found["rows"], split["rows"][split["target"]])
+        np.testing.assert_array_equal(arrays["rows"], split["rows"][split["target"]])
         for name in ("p_high", "p_low", "p_in", "z", "trace"):
-            np.testing.assert_array_equal(np.isfinite(found[name]), forgotten)
+            np.testing.assert_array_equal(np.isfinite(arrays[name]), forgotten)
         for name in ("p_high", "p_low", "p_in"):
-            assert found[name][forgotten].min() > 0 and found[name][forgotten].max() <= 1
-        assert found["trace"][forgotten].min() >= 0
-        counts[role] = [int((found["verdict"] == code).sum()) for code in ORDER]
-    said = ", ".join(f"{count} {WORDS[code]}" for code, count in zip(ORDER, counts["retrained"], strict=True))
-    assert f"Rows: {said}; of each kind at most about 1 in 20 is wrong." in " ".join(out.split())
+            assert arrays[name][forgotten].min() > 0 and arrays[name][forgotten].max() <= 1
+        assert arrays["trace"][forgotten].min() >= 0
+        counts[role] = [int((arrays["verdict"] == code).sum()) for code in ORDER]
+    sentence = ", ".join(f"{count} {WORDS[code]}" for code, count in zip(ORDER, counts["retrained"], strict=True))
+    assert f"Rows: {sentence}; of each kind at most about 1 in 20 is wrong." in " ".join(out.split())
     lines = {line[0]: line for line in csv.reader((workdir / "report" / "tables" / "verdicts.csv").open())}
-    for role, numbers in counts.items():
-        assert lines[role][1:6] == ["100", *map(str, numbers)]
+    for role, counts_of_role in counts.items():
+        assert lines[role][1:6] == ["100", *map(str, counts_of_role)]
     assert counts["original"] == [100, 0, 0, 0]  # nothing was unlearned, and this audit sees it
 
 
 def test_every_requested_row_is_listed_with_its_verdict_and_the_reason(trained):
     with np.load(trained / "scores" / "verdicts_retrained.npz") as file, (trained / "verdicts.csv").open() as lines:
-        found, listed = dict(file), list(csv.DictReader(lines))
-    asked = found["verdict"] >= 0
+        verdicts, listed = dict(file), list(csv.DictReader(lines))
+    is_requested = verdicts["verdict"] >= 0
     assert list(listed[0]) == [
         "sample",
         "request",
@@ -164,23 +164,23 @@ def test_every_requested_row_is_listed_with_its_verdict_and_the_reason(trained):
         "agreement",
         "why",
     ]
-    sets, columns = np.nonzero(asked)
+    sets, columns = np.nonzero(is_requested)
     assert [int(line["request"]) for line in listed] == sets.tolist()
-    assert [int(line["sample"]) for line in listed] == found["rows"][columns].tolist()
-    assert [line["verdict"] for line in listed] == [WORDS[int(code)] for code in found["verdict"][asked]]
+    assert [int(line["sample"]) for line in listed] == verdicts["rows"][columns].tolist()
+    assert [line["verdict"] for line in listed] == [WORDS[int(code)] for code in verdicts["verdict"][is_requested]]
     for name in ("p_high", "p_low", "p_in"):
-        np.testing.assert_allclose([float(line[name]) for line in listed], found[name][asked], rtol=1e-6)
+        np.testing.assert_allclose([float(line[name]) for line in listed], verdicts[name][is_requested], rtol=1e-6)
     assert all(line["why"] for line in listed)
 
 
 def test_every_finding_has_a_value_inside_its_interval(trained):
-    found = findings(trained)
-    assert {one["of"] for one in found} >= set(GIVEN["audit.scores"])
-    assert {"AUC", "ScoreUI Spearman"} <= {one["metric"] for one in found}
-    for one in found:
-        assert {"value", "low", "high", "metric", "n"} <= set(one)
-        if None not in (one["value"], one["low"], one["high"]):
-            assert one["low"] - 1e-9 <= one["value"] <= one["high"] + 1e-9, one
+    rows = findings(trained)
+    assert {finding["of"] for finding in rows} >= set(GIVEN["audit.scores"])
+    assert {"AUC", "ScoreUI Spearman"} <= {finding["metric"] for finding in rows}
+    for finding in rows:
+        assert {"value", "low", "high", "metric", "n"} <= set(finding)
+        if None not in (finding["value"], finding["low"], finding["high"]):
+            assert finding["low"] - 1e-9 <= finding["value"] <= finding["high"] + 1e-9, finding
 
 
 def test_tables_say_the_same_in_three_formats(trained):
@@ -190,7 +190,9 @@ def test_tables_say_the_same_in_three_formats(trained):
     for name in names:
         for suffix in ("md", "tex", "csv"):
             assert (tables / f"{name}.{suffix}").stat().st_size > 20
-    auc = {one["of"]: one["value"] for one in findings(trained) if one["metric"].lower().startswith("auc")}
+    auc = {
+        finding["of"]: finding["value"] for finding in findings(trained) if finding["metric"].lower().startswith("auc")
+    }
     for suffix in ("md", "tex", "csv"):
         text = (tables / f"binui_retrained.{suffix}").read_text().replace("\\_", "_")
         for score in GIVEN["audit.scores"]:
@@ -211,18 +213,18 @@ def test_a_second_run_trains_nothing_and_writes_the_same_bytes(first, capsys):
 
 def test_another_question_to_the_same_models_trains_nothing(again, capsys):
     scores = ("emia_r", "lira_off")
-    asked = arguments(audit__protocol="binui", audit__scores=scores, audit__fdr=0.2, audit__decision="lira_off")
-    assert launch(*asked, workdir=again) == 0
+    flags = arguments(audit__protocol="binui", audit__scores=scores, audit__fdr=0.2, audit__decision="lira_off")
+    assert launch(*flags, workdir=again) == 0
     printed = capsys.readouterr()
-    said = " ".join(printed.out.split())
-    assert "training" not in printed.err and "of each kind at most about 1 in 5 is wrong." in said
-    assert "lira_off, chosen beforehand" in said and "Spearman" not in said
+    output = " ".join(printed.out.split())
+    assert "training" not in printed.err and "of each kind at most about 1 in 5 is wrong." in output
+    assert "lira_off, chosen beforehand" in output and "Spearman" not in output
     assert "emia_r" in np.load(again / "scores" / "binui_retrained.npz").files
 
 
 def test_what_the_progress_notes_stands_in_terminal_page_markdown_and_json(again, capsys):
-    asked = arguments(audit__protocol="binui", audit__scores=("rmia_off",), audit__rmia_offline_a=-2.0)
-    assert launch(*asked, workdir=again) == 0
+    flags = arguments(audit__protocol="binui", audit__scores=("rmia_off",), audit__rmia_offline_a=-2.0)
+    assert launch(*flags, workdir=again) == 0
     printed = capsys.readouterr()
     notes = [line.removeprefix("note: ") for line in printed.out.splitlines() if line.startswith("note: ")]
     assert notes[0].startswith("RMIA: offline_a = ") and notes[0] in printed.err
@@ -234,13 +236,13 @@ def test_what_the_progress_notes_stands_in_terminal_page_markdown_and_json(again
 
 
 def test_an_evaluation_of_the_same_run_joins_the_report(again, capsys):
-    numbers = {"UA": [0.1, 0.2], "cr_test": [[0.5, 0.6], [0.5, 0.6]], "recover_ratio": [[0.3, 0.2], [0.3, 0.2]]}
-    roles = {"retrained": {name: np.asarray(values) for name, values in numbers.items()}}
+    metrics = {"UA": [0.1, 0.2], "cr_test": [[0.5, 0.6], [0.5, 0.6]], "recover_ratio": [[0.3, 0.2], [0.3, 0.2]]}
+    roles = {"retrained": {name: np.asarray(values) for name, values in metrics.items()}}
     stored = sections.plain(sections.Evaluation(roles, (0.1, 0.2), 0.1, 2, {}, {}, Design("per_set", 2)))
     assert "recover ratio" not in (again / "report" / "report.html").read_text()
     store.files.write_json(again / "evaluation.json", stored)
-    asked = arguments(audit__protocol="binui", audit__scores=("confidence",))
-    assert launch(*asked, workdir=again) == 0, capsys.readouterr().err
+    flags = arguments(audit__protocol="binui", audit__scores=("confidence",))
+    assert launch(*flags, workdir=again) == 0, capsys.readouterr().err
     assert "recover ratio" in (again / "report" / "report.html").read_text()
 
 
@@ -252,19 +254,21 @@ def test_the_score_that_is_named_first_changes_no_verdict_and_strict_confirms_no
     plain = np.load(again / "scores" / "verdicts_retrained.npz")
     assert launch(*arguments(audit__protocol="binui", audit__strict=True), workdir=again) == 0
     strict = np.load(again / "scores" / "verdicts_retrained.npz")
-    asked = plain["verdict"] >= 0
-    assert (strict["p_in"][asked] >= plain["p_in"][asked]).all() and (strict["p_in"] > plain["p_in"])[asked].any()
+    is_requested = plain["verdict"] >= 0
+    assert (strict["p_in"][is_requested] >= plain["p_in"][is_requested]).all() and (strict["p_in"] > plain["p_in"])[
+        is_requested
+    ].any()
     for name in ("p_high", "p_low", "z", "trace"):
         np.testing.assert_array_equal(strict[name], plain[name])
 
 
 def test_a_population_too_small_for_a_verdict_is_said_and_nobody_is_judged(tmp_path, capsys):
-    asked = arguments(split__population=30, targets__snapshots=0, audit__protocol="binui")
-    assert launch(*asked, workdir=tmp_path) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "Give at least 40 rows that no model saw (30 are there)" in said
-    with np.load(tmp_path / "scores" / "verdicts_retrained.npz") as found:
-        assert set(np.unique(found["verdict"])) == {-1, CANNOT_TELL}
+    flags = arguments(split__population=30, targets__snapshots=0, audit__protocol="binui")
+    assert launch(*flags, workdir=tmp_path) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "Give at least 40 rows that no model saw (30 are there)" in output
+    with np.load(tmp_path / "scores" / "verdicts_retrained.npz") as arrays:
+        assert set(np.unique(arrays["verdict"])) == {-1, CANNOT_TELL}
 
 
 @pytest.mark.parametrize(
@@ -274,7 +278,7 @@ def test_a_population_too_small_for_a_verdict_is_said_and_nobody_is_judged(tmp_p
         ("shadow_sweep", {}, "shadow_sweep", ["S = 2"]),
         (
             "sensitivity",
-            {"audit__sweep_e1": (0.01,), "audit__sweep_e2": (1e-4,), "audit__sweep_levels": (2, 5)},
+            {"audit__sweep_e1": (0.01,), "audit__sweep_e2": (1e-4,), "audit__sweep_interpolation_steps": (2, 5)},
             "sensitivity",
             ["I = 2", "I = 5"],
         ),
@@ -310,38 +314,38 @@ OTHER = {"targets__snapshots": 0}
 def elsewhere(tmp_path_factory):
     """Run folders with shadows only: another seed, another network."""
     root = tmp_path_factory.mktemp("elsewhere")
-    given = {name: GIVEN[name] for name in ("train.epochs", "split.population", "split.forget.count")}
+    base = {name: GIVEN[name] for name in ("train.epochs", "split.population", "split.forget.count")}
     for name, extra in (
         ("seed", {"seed": 7, "model.name": "logistic"}),
         ("net", {"model.name": "mlp", "model.hidden": "16,"}),
     ):
-        assert launch(*arguments(given | {"shadows.count": 2} | extra), workdir=root / name, verb=shadows) == 0
+        assert launch(*arguments(base | {"shadows.count": 2} | extra), workdir=root / name, verb=shadows) == 0
     return root
 
 
 @pytest.mark.parametrize("protocol, source", [("shift", "seed"), ("arch_shift", "net")])
 def test_shadows_of_other_runs_stand_beside_the_own(again, elsewhere, capsys, protocol, source):
-    asked = arguments(audit__protocol=protocol, audit__shadow_runs=f"{elsewhere / source},", audit__group_size=2)
-    assert launch(*asked, workdir=again) == 0
+    flags = arguments(audit__protocol=protocol, audit__shadow_runs=f"{elsewhere / source},", audit__group_size=2)
+    assert launch(*flags, workdir=again) == 0
     printed = capsys.readouterr()
     assert "asking 2 shadow models" in printed.err and "training" not in printed.err
     header = (again / "report" / "tables" / "shadow_sources.csv").read_text().splitlines()
     assert any("own" in line and source in line for line in header)
-    own, other = (np.load(again / "scores" / f"binui_retrained_{name}.npz") for name in ("own", source))
-    np.testing.assert_array_equal(own["rows"], other["rows"])
-    np.testing.assert_array_equal(own["confidence"][0], other["confidence"][0])  # of the audited model alone
-    assert np.abs(own["iam_on"][0] - other["iam_on"][0]).max() > 1e-3
+    own_scores, other = (np.load(again / "scores" / f"binui_retrained_{name}.npz") for name in ("own", source))
+    np.testing.assert_array_equal(own_scores["rows"], other["rows"])
+    np.testing.assert_array_equal(own_scores["confidence"][0], other["confidence"][0])  # of the audited model alone
+    assert np.abs(own_scores["iam_on"][0] - other["iam_on"][0]).max() > 1e-3
     assert ("Spearman" in printed.out) == (protocol == "shift")
 
 
 def test_models_trained_on_from_another_run_are_judged_by_its_shadows(trained, tmp_path, capsys):
-    asked = arguments(
+    flags = arguments(
         audit__protocol="incremental", targets__start=trained, audit__shadow_runs=f"{trained},", **OTHER
     )  # fmt: skip
-    assert launch(*asked, workdir=tmp_path) == 0
+    assert launch(*flags, workdir=tmp_path) == 0
     assert {path.name for path in (tmp_path / "scores").iterdir()} == {"binui_retrained_run.npz"}
-    found = np.load(tmp_path / "scores" / "binui_retrained_run.npz")
-    assert found["iam_on"].shape == (GROUPS, SETS, ROWS)
+    arrays = np.load(tmp_path / "scores" / "binui_retrained_run.npz")
+    assert arrays["iam_on"].shape == (GROUPS, SETS, ROWS)
 
 
 def test_a_dry_run_plans_and_does_nothing(tmp_path, capsys):

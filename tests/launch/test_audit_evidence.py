@@ -47,10 +47,10 @@ def published():
 
 def ours(**changed):
     """The same arrays under our names, shadows first; None takes one out."""
-    found = {name: array for theirs, array in published().items() if (name := OURS.get(theirs))}
+    arrays = {name: array for theirs, array in published().items() if (name := OURS.get(theirs))}
     for name in ("shadows", "population_shadows"):
-        found[name] = np.swapaxes(found[name], 0, 1)
-    return {name: array for name, array in (found | changed).items() if array is not None}
+        arrays[name] = np.swapaxes(arrays[name], 0, 1)
+    return {name: array for name, array in (arrays | changed).items() if array is not None}
 
 
 def save(path, arrays):
@@ -67,14 +67,14 @@ def scores_of(out):
 def faithful(tmp_path_factory):
     """The published record file, audited with the published formulas."""
     out = tmp_path_factory.mktemp("evidence") / "faithful"
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         assert launch(f"--evidence={GOLDEN}", f"--out={out}", "--dataset=cifar10", "--compat=faithful") == 0
-    return out, said.getvalue()
+    return out, output.getvalue()
 
 
 def test_scores_are_the_published_ones(faithful):
-    found, known = scores_of(faithful[0]), published()
-    assert all(values.shape == (120,) and np.isfinite(values).all() for values in found.values())
+    scores, known = scores_of(faithful[0]), published()
+    assert all(values.shape == (120,) and np.isfinite(values).all() for values in scores.values())
     for name, key, tolerance in [
         ("iam_on", "p_IPapprox_simp_online", 1e-4),
         ("iam_off", "p_IPapprox_simp_offline", 1e-4),
@@ -82,23 +82,23 @@ def test_scores_are_the_published_ones(faithful):
         ("emia_p", "p_EMIA_p", 1e-5),
         ("iam_confidence", "p_IPapprox_proby_simp", 2e-5),
     ]:
-        np.testing.assert_allclose(found[name], 1 - known[f"score/{key}"], atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(scores[name], 1 - known[f"score/{key}"], atol=tolerance, err_msg=name)
     for name, key in (("rmia_off", "p_RMIA"), ("rmia_on", "p_RMIA_online")):
-        apart = np.abs(found[name] - (1 - known[f"score/{key}"]))
+        apart = np.abs(scores[name] - (1 - known[f"score/{key}"]))
         assert apart.max() < 1.001 / 80 and (apart > 1e-6).mean() <= 0.02
 
 
 def test_the_answer_comes_first_and_all_files_are_there(faithful):
-    out, said = faithful
+    out, output = faithful
     report = json.loads((out / "report" / "report.json").read_text())
     answer = report["answer"]
-    assert said.startswith(f"In short: {report['summary'][0]['answer']}\n")
+    assert output.startswith(f"In short: {report['summary'][0]['answer']}\n")
     assert answer.index("This audit can notice: of your 30 rows, ") < answer.index(" NOT FORGOTTEN, ")
     for name in ("report/report.html", "findings.json", "verdicts.npz", "verdicts.csv", "arrays_audit.json",
                  "report/tables/scores.csv"):  # fmt: skip
         assert (out / name).stat().st_size > 20
-    assert "unleak needs posterior_pairs_original" in " ".join(said.split()) and "lira needs reference" in " ".join(
-        said.split()
+    assert "unleak needs posterior_pairs_original" in " ".join(output.split()) and "lira needs reference" in " ".join(
+        output.split()
     )
     with np.load(out / "verdicts.npz") as file:
         assert set(file.files) == {"ids", "verdict", "p_high", "p_low", "p_in", "z", "trace"}
@@ -110,8 +110,8 @@ def test_the_answer_comes_first_and_all_files_are_there(faithful):
     lines = listed(out)
     assert [int(line["sample"]) for line in lines] == np.flatnonzero(forgotten).tolist()
     assert [words[line["verdict"]] for line in lines] == codes.tolist()
-    for one in json.loads((out / "findings.json").read_text()):
-        assert one["low"] - 1e-9 <= one["value"] <= one["high"] + 1e-9
+    for finding in json.loads((out / "findings.json").read_text()):
+        assert finding["low"] - 1e-9 <= finding["value"] <= finding["high"] + 1e-9
     page = (out / "report" / "report.html").read_text()
     assert not re.search(r"https?:", page.replace("http://www.w3.org", ""))
 
@@ -124,17 +124,17 @@ def test_our_names_and_a_folder_of_arrays_give_the_same_scores(faithful, tmp_pat
     levels = int(published()["INTERAPPROX"])
     for path in (save(tmp_path / "ours.npz", ours()), folder):
         out = tmp_path / f"out_{path.stem}"
-        chosen = (FEW, "--dataset=cifar10", "--compat=faithful", f"--interpolation_steps={levels}")
-        assert launch(f"--evidence={path}", f"--out={out}", *chosen) == 0
+        flags = (FEW, "--dataset=cifar10", "--compat=faithful", f"--interpolation_steps={levels}")
+        assert launch(f"--evidence={path}", f"--out={out}", *flags) == 0
         for name, values in scores_of(out).items():
             np.testing.assert_allclose(values, scores_of(faithful[0])[name], atol=1e-6, err_msg=name)
 
 
 def test_corrected_formulas_are_the_default_and_differ_where_the_published_ones_are_quirky(faithful, tmp_path):
     assert launch(f"--evidence={GOLDEN}", f"--out={tmp_path / 'out'}", "--dataset=cifar10", FEW) == 0
-    found = scores_of(tmp_path / "out")
-    assert np.abs(found["lira_off"] - scores_of(faithful[0])["lira_off"]).max() > 0.01
-    np.testing.assert_allclose(found["confidence"], scores_of(faithful[0])["confidence"], atol=1e-6)
+    scores = scores_of(tmp_path / "out")
+    assert np.abs(scores["lira_off"] - scores_of(faithful[0])["lira_off"]).max() > 0.01
+    np.testing.assert_allclose(scores["confidence"], scores_of(faithful[0])["confidence"], atol=1e-6)
 
 
 def listed(out):
@@ -165,18 +165,18 @@ def test_ids_of_samples_are_carried_into_results_and_report(tmp_path, capsys):
         np.testing.assert_array_equal(scores["ids"], names)
         np.testing.assert_array_equal(verdicts["ids"], names)
     for file in ("report/report.md", "report/tables/rows.csv", "verdicts.csv"):
-        said = (out / file).read_text()
-        assert "customer ?" in said and "\x1b" not in said
+        output = (out / file).read_text()
+        assert "customer ?" in output and "\x1b" not in output
     few = save(tmp_path / "few.npz", ours(ids=names[:3]))
     assert launch(f"--evidence={few}", f"--out={tmp_path / 'few'}") == 2
     assert "ids has shape (3,)" in capsys.readouterr().err
 
 
 def test_without_forgotten_everyone_is_judged_and_nothing_is_compared(tmp_path, capsys):
-    said, out = run(tmp_path, capsys, ours(forgotten=None))
-    assert "holds no `forgotten` array" in said and "median" in said and "AUC" not in said
-    assert "of your 120 rows" in said and " 0 FORGOTTEN" in said and "Only 0 retained rows are there" in said
-    assert "so easy" not in said and "between the two" not in said  # neither can be known without retained rows
+    output, out = run(tmp_path, capsys, ours(forgotten=None))
+    assert "holds no `forgotten` array" in output and "median" in output and "AUC" not in output
+    assert "of your 120 rows" in output and " 0 FORGOTTEN" in output and "Only 0 retained rows are there" in output
+    assert "so easy" not in output and "between the two" not in output  # neither can be known without retained rows
     assert "Nothing can be called FORGOTTEN: Only 0 retained rows are there" in page(out)
     with np.load(out / "verdicts.npz") as file:
         assert set(np.unique(file["verdict"])) <= {1, 2, 3} and np.isnan(file["trace"]).all()
@@ -186,54 +186,63 @@ def test_without_forgotten_everyone_is_judged_and_nothing_is_compared(tmp_path, 
 
 def test_without_shadows_the_scores_that_need_them_are_skipped_and_there_is_no_verdict(tmp_path, capsys):
     bare = ours(shadows=None, population_shadows=None, shadow_train_logits=None, shadow_train_labels=None)
-    said, out = run(tmp_path, capsys, bare)
-    assert "iam_on needs shadows" in said and "iam_off needs shadows, shadow_train_logits" in said
-    assert "lira_off needs shadows" in said
-    assert "No verdict on single samples: A verdict on single rows needs `shadows` [s, n, c]" in " ".join(said.split())
+    output, out = run(tmp_path, capsys, bare)
+    assert "iam_on needs shadows" in output and "iam_off needs shadows, shadow_train_logits" in output
+    assert "lira_off needs shadows" in output
+    assert "No verdict on single samples: A verdict on single rows needs `shadows` [s, n, c]" in " ".join(
+        output.split()
+    )
     assert set(scores_of(out)) == {"confidence", "random"} and not list(out.glob("verdicts*"))
-    assert "AUC" in said  # of what is left
+    assert "AUC" in output  # of what is left
 
 
 def test_one_shadow_judges_rows_but_no_request_and_without_a_population_nothing_is_judged(tmp_path, capsys):
     first = {name: ours()[name][:1] for name in ("shadows", "population_shadows", "shadow_train_logits",
                                                  "shadow_train_labels")}  # fmt: skip
-    said, out = run(tmp_path, capsys, ours(**first))
-    assert "needs at least two shadow models that saw none of its rows" in said
+    output, out = run(tmp_path, capsys, ours(**first))
+    assert "needs at least two shadow models that saw none of its rows" in output
     assert "It rests on 1 shadow model(s)" in page(out)
     with np.load(out / "verdicts.npz") as file:
-        asked = file["verdict"] >= 0
-        assert asked.sum() == 30 and np.isfinite(file["z"][asked]).all() and len(np.unique(file["p_high"][asked])) > 9
+        is_requested = file["verdict"] >= 0
+        assert (
+            is_requested.sum() == 30
+            and np.isfinite(file["z"][is_requested]).all()
+            and len(np.unique(file["p_high"][is_requested])) > 9
+        )
     without = {name: None for name in ours() if name.startswith("population")}
     (tmp_path / "second").mkdir()
-    said, out = run(tmp_path / "second", capsys, ours(**(first | without)))
-    said = " ".join(said.split())
-    assert "No verdict on single samples: A verdict on single rows needs `population_unlearned` [p, c]" in said
-    assert "`population_shadows` [s, p, c]" in said and not list(out.glob("verdicts*"))
+    output, out = run(tmp_path / "second", capsys, ours(**(first | without)))
+    output = " ".join(output.split())
+    assert "No verdict on single samples: A verdict on single rows needs `population_unlearned` [p, c]" in output
+    assert "`population_shadows` [s, p, c]" in output and not list(out.glob("verdicts*"))
     assert {"iam_on", "iam_off", "lira_off"} <= set(scores_of(out))
 
 
 def test_a_population_that_is_too_small_is_refused_and_every_row_carries_the_reason(tmp_path, capsys):
     few = {name: ours()[name][..., :39, :] for name in ("population_original", "population_unlearned", "population_in",
                                                         "population_shadows")}  # fmt: skip
-    said, out = run(tmp_path, capsys, ours(**few, population_labels=ours()["population_labels"][:39]))
-    assert "No verdict is given. Give at least 40 rows that no model saw (39 are there)" in said
-    assert "NOT FORGOTTEN," not in said.split("Verdicts on the rows")[0]
+    output, out = run(tmp_path, capsys, ours(**few, population_labels=ours()["population_labels"][:39]))
+    assert "No verdict is given. Give at least 40 rows that no model saw (39 are there)" in output
+    assert "NOT FORGOTTEN," not in output.split("Verdicts on the rows")[0]
     assert {line["verdict"] for line in listed(out)} == {"CANNOT TELL"}
     assert all(line["why"].startswith("Give at least 40 rows") for line in listed(out))
 
 
 def test_what_was_not_unlearned_and_what_was_only_edited_is_seen(tmp_path, capsys):
-    one = ours()
-    kept = one | {"unlearned": one["original"], "population_unlearned": one["population_original"]}
-    said, out = run(tmp_path, capsys, kept)
-    assert "The unlearned model answers exactly as the original, on every row. Nothing was forgotten." in said
+    audit_arrays = ours()
+    kept = audit_arrays | {
+        "unlearned": audit_arrays["original"],
+        "population_unlearned": audit_arrays["population_original"],
+    }
+    output, out = run(tmp_path, capsys, kept)
+    assert "The unlearned model answers exactly as the original, on every row. Nothing was forgotten." in output
     assert {line["verdict"] for line in listed(out)} == {"NOT FORGOTTEN"}
-    asked = one["forgotten"].astype(bool)
-    edited = np.array(one["original"], np.float32)
-    edited[asked, one["labels"][asked]] -= 40
+    is_requested = audit_arrays["forgotten"].astype(bool)
+    edited = np.array(audit_arrays["original"], np.float32)
+    edited[is_requested, audit_arrays["labels"][is_requested]] -= 40
     (tmp_path / "edited").mkdir()
-    said, out = run(tmp_path / "edited", capsys, kept | {"unlearned": edited})
-    assert "Only the answers to the requested rows differ from the original; all other 170 answers are" in said
+    output, out = run(tmp_path / "edited", capsys, kept | {"unlearned": edited})
+    assert "Only the answers to the requested rows differ from the original; all other 170 answers are" in output
     assert {line["verdict"] for line in listed(out)} == {"SUPPRESSED"}
 
 
@@ -241,11 +250,13 @@ def test_level_and_strict_are_settings_of_the_verdicts(tmp_path, capsys):
     _, out = run(tmp_path, capsys, ours())
     plain = dict(np.load(out / "verdicts.npz"))
     (tmp_path / "strict").mkdir()
-    said, out = run(tmp_path / "strict", capsys, ours(), FEW, "--strict", "--fdr=0.1")
+    output, out = run(tmp_path / "strict", capsys, ours(), FEW, "--strict", "--fdr=0.1")
     strict = dict(np.load(out / "verdicts.npz"))
-    asked = plain["verdict"] >= 0
-    assert "of each kind at most about 1 in 10 is wrong" in said
-    assert (strict["p_in"][asked] >= plain["p_in"][asked]).all() and (strict["p_in"] > plain["p_in"])[asked].any()
+    is_requested = plain["verdict"] >= 0
+    assert "of each kind at most about 1 in 10 is wrong" in output
+    assert (strict["p_in"][is_requested] >= plain["p_in"][is_requested]).all() and (strict["p_in"] > plain["p_in"])[
+        is_requested
+    ].any()
     np.testing.assert_array_equal(strict["p_high"], plain["p_high"])
 
 
@@ -288,85 +299,85 @@ def persons_of(out):
 
 
 def test_a_person_who_is_still_in_the_model_is_named(tmp_path, capsys):
-    said, out = run(tmp_path, capsys, simulated(), PERSONS)
-    assert "Persons still in the model: 1 of 6" in said
-    found = persons_of(out)
-    assert set(found) == {"ann", "bob", "eve", "joe", "kim", "leo"}  # of the requested rows only
-    assert [name for name, line in found.items() if line["verdict"] == "still in the model"] == ["eve"]
+    output, out = run(tmp_path, capsys, simulated(), PERSONS)
+    assert "Persons still in the model: 1 of 6" in output
+    persons = persons_of(out)
+    assert set(persons) == {"ann", "bob", "eve", "joe", "kim", "leo"}  # of the requested rows only
+    assert [name for name, line in persons.items() if line["verdict"] == "still in the model"] == ["eve"]
     assert "Whose rows are still in the model?" in (out / "report" / "report.md").read_text()
     _, out = run(tmp_path, capsys, simulated(person=None), PERSONS, "--overwrite=audit")
     assert not (out / "report" / "tables" / "persons.csv").exists()
 
 
 def test_numbers_name_people_as_well_and_bad_names_are_refused(tmp_path, capsys):
-    numbers = np.unique(simulated()["person"], return_inverse=True)[1] + 100
-    _, out = run(tmp_path, capsys, simulated(person=numbers), PERSONS)
-    found = persons_of(out)
-    assert [name for name, line in found.items() if line["verdict"] == "still in the model"] == ["102"]
-    path = save(tmp_path / "few.npz", simulated(person=numbers[:5]))
+    person_numbers = np.unique(simulated()["person"], return_inverse=True)[1] + 100
+    _, out = run(tmp_path, capsys, simulated(person=person_numbers), PERSONS)
+    persons = persons_of(out)
+    assert [name for name, line in persons.items() if line["verdict"] == "still in the model"] == ["102"]
+    path = save(tmp_path / "few.npz", simulated(person=person_numbers[:5]))
     assert launch(f"--evidence={path}", f"--out={tmp_path / 'few'}", PERSONS) == 2
     assert "person has shape (5,)" in capsys.readouterr().err
 
 
 def test_shadows_that_saw_a_row_do_not_answer_for_it(tmp_path, capsys):
-    one = simulated()
+    audit_arrays = simulated()
     saw = np.zeros((5, 260), bool)
     saw[0, :30] = saw[1, 30:60] = True
-    told = np.array(one["shadows"])
-    told[saw] += 8 * np.eye(3, dtype=np.float32)[np.broadcast_to(one["labels"], saw.shape)[saw]]
-    found = {}
+    told_shadows = np.array(audit_arrays["shadows"])
+    told_shadows[saw] += 8 * np.eye(3, dtype=np.float32)[np.broadcast_to(audit_arrays["labels"], saw.shape)[saw]]
+    results = {}
     for name, arrays in (
-        ("untouched", one | {"shadow_saw": saw}),
-        ("known", one | {"shadows": told, "shadow_saw": saw}),
-        ("unknown", one | {"shadows": told}),
+        ("untouched", audit_arrays | {"shadow_saw": saw}),
+        ("known", audit_arrays | {"shadows": told_shadows, "shadow_saw": saw}),
+        ("unknown", audit_arrays | {"shadows": told_shadows}),
     ):
         (tmp_path / name).mkdir()
-        said, out = run(tmp_path / name, capsys, arrays, PERSONS)
+        output, out = run(tmp_path / name, capsys, arrays, PERSONS)
         with np.load(out / "verdicts.npz") as file:
-            found[name] = dict(file)
+            results[name] = dict(file)
         assert "It rests on 5 shadow model(s)" in page(out)
-        assert ("have been confirmed" in said) == (name == "unknown")
+        assert ("have been confirmed" in output) == (name == "unknown")
     for name in ("verdict", "p_high", "z"):  # what the shadows answer to rows that they saw is not read
-        np.testing.assert_array_equal(found["known"][name], found["untouched"][name])
-    assert (found["unknown"]["z"] < found["known"]["z"])[20:30].all()  # what is left of eve stands out less
-    everyone = save(tmp_path / "all.npz", one | {"shadow_saw": saw | (np.arange(260) == 7)})
+        np.testing.assert_array_equal(results["known"][name], results["untouched"][name])
+    assert (results["unknown"]["z"] < results["known"]["z"])[20:30].all()  # what is left of eve stands out less
+    everyone = save(tmp_path / "all.npz", audit_arrays | {"shadow_saw": saw | (np.arange(260) == 7)})
     assert launch(f"--evidence={everyone}", f"--out={tmp_path / 'all'}", PERSONS) == 0
     assert "1 requested row(s) were seen by every shadow model" in capsys.readouterr().out
 
 
 def test_copies_among_the_shadows_are_left_out_of_who_saw_what(tmp_path, capsys):
-    one = simulated()
+    audit_arrays = simulated()
     draw = np.random.default_rng(1)
     saw = draw.random((5, 260)) < 0.3
     saw[0] = False  # every row has a shadow that did not see it
     twice = [0, 0, 1, 2, 2, 3, 4]  # copies among them
-    copied = one | {name: one[name][twice] for name in ("shadows", "population_shadows")}
+    copied = audit_arrays | {name: audit_arrays[name][twice] for name in ("shadows", "population_shadows")}
     for name in ("plain", "copied"):
         (tmp_path / name).mkdir()
-    _, plain = run(tmp_path / "plain", capsys, one | {"shadow_saw": saw}, PERSONS)
-    said, out = run(tmp_path / "copied", capsys, copied | {"shadow_saw": saw[twice]}, PERSONS)
-    assert "Before anything else: The 7 shadow models are copies of 5 different models" in " ".join(said.split())
-    with np.load(plain / "verdicts.npz") as expected, np.load(out / "verdicts.npz") as found:
+    _, plain = run(tmp_path / "plain", capsys, audit_arrays | {"shadow_saw": saw}, PERSONS)
+    output, out = run(tmp_path / "copied", capsys, copied | {"shadow_saw": saw[twice]}, PERSONS)
+    assert "Before anything else: The 7 shadow models are copies of 5 different models" in " ".join(output.split())
+    with np.load(plain / "verdicts.npz") as expected, np.load(out / "verdicts.npz") as arrays:
         for name in expected.files:
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+            np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
     path = save(tmp_path / "short.npz", copied | {"shadow_saw": saw})
     assert launch(f"--evidence={path}", f"--out={tmp_path / 'short'}", PERSONS) == 2
     assert "shadow_saw has shape (5, 260)" in capsys.readouterr().err
 
 
 def test_a_score_of_the_users_own_stands_beside_the_others(tmp_path, capsys):
-    said, out = run(tmp_path, capsys, ours(), "--scores=my_scores:surprise,confidence")
-    found = scores_of(out)
-    assert set(found) == {"my_scores:surprise", "confidence"} and "my_scores:surprise" in said
-    odds = np.exp(-found["my_scores:surprise"].astype(np.float64))
-    np.testing.assert_allclose(1 / (1 + odds), found["confidence"], atol=1e-5)
+    output, out = run(tmp_path, capsys, ours(), "--scores=my_scores:surprise,confidence")
+    scores = scores_of(out)
+    assert set(scores) == {"my_scores:surprise", "confidence"} and "my_scores:surprise" in output
+    odds = np.exp(-scores["my_scores:surprise"].astype(np.float64))
+    np.testing.assert_allclose(1 / (1 + odds), scores["confidence"], atol=1e-5)
 
 
 def test_a_score_of_the_users_own_that_raises_is_one_message(tmp_path, capsys):
     path = save(tmp_path / "my.npz", ours())
     assert launch(f"--evidence={path}", f"--out={tmp_path / 'out'}", "--scores=my_scores:misspelt") == 2
-    said = capsys.readouterr().err
-    assert "score my_scores:misspelt does not run: AttributeError" in said and "my_scores.py, line" in said
+    output = capsys.readouterr().err
+    assert "score my_scores:misspelt does not run: AttributeError" in output and "my_scores.py, line" in output
 
 
 def test_equal_arrays_give_equal_bytes_and_other_arrays_are_never_mixed(tmp_path, capsys):
@@ -376,8 +387,8 @@ def test_equal_arrays_give_equal_bytes_and_other_arrays_are_never_mixed(tmp_path
     assert {name: (out / name).read_bytes() for name in before} == before
     other = save(tmp_path / "other.npz", ours(unlearned=ours()["unlearned"] + np.eye(120, 10, dtype=np.float32)))
     assert launch(f"--evidence={other}", f"--out={out}", FEW) == 2
-    said = capsys.readouterr().err
-    assert "arrays: stored" in said and "--overwrite=audit" in said
+    output = capsys.readouterr().err
+    assert "arrays: stored" in output and "--overwrite=audit" in output
     assert {name: (out / name).read_bytes() for name in before} == before
     assert launch(f"--evidence={other}", f"--out={out}", FEW, "--overwrite=audit") == 0
     assert (out / "scores.npz").read_bytes() != before["scores.npz"]
@@ -502,9 +513,9 @@ def test_no_model_code_and_no_library_of_data_sets_classifiers_or_checkpoints_is
 def test_a_score_to_be_named_first_that_lacks_arrays_is_refused_before_any_is_computed(tmp_path, capsys):
     path = save(tmp_path / "alone.npz", ours(shadows=None, population_shadows=None, shadow_train_logits=None,
                                              shadow_train_labels=None))  # fmt: skip
-    asked = (f"--evidence={path}", f"--out={tmp_path / 'out'}", "--scores=lira_off,confidence")
-    assert launch(*asked, "--decision=lira_off") == 2
+    flags = (f"--evidence={path}", f"--out={tmp_path / 'out'}", "--scores=lira_off,confidence")
+    assert launch(*flags, "--decision=lira_off") == 2
     printed = capsys.readouterr()
     assert "audit.decision = 'lira_off' needs shadows" in printed.err and "analysing" not in printed.err
-    assert launch(*asked) == 0
+    assert launch(*flags) == 0
     assert "verdicts.csv" not in capsys.readouterr().out  # nothing is listed that is not there

@@ -30,17 +30,17 @@ def test_losses_become_scores_intervals_figures_and_no_verdict(logged, tmp_path,
     np.savez(tmp_path / "tokens.npz", **logged)
     out = tmp_path / "out"
     assert launched(f"--tokens={tmp_path / 'tokens.npz'}", f"--out={out}", "--draws=40") == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "NO VERDICT on single rows" in said and "several OUT" in said and "`nll_ref` [s, n]" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "NO VERDICT on single rows" in output and "several OUT" in output and "`nll_ref` [s, n]" in output
     assert (
-        "lm_iam, chosen beforehand, separates" in said
-        and "Scores over bootstrap draws" in said
-        and "lm_zlib needs texts" in said
+        "lm_iam, chosen beforehand, separates" in output
+        and "Scores over bootstrap draws" in output
+        and "lm_zlib needs texts" in output
     )
     assert not (out / "verdicts.npz").exists() and (out / "report" / "report.html").is_file()
-    with np.load(out / "scores.npz") as found:
-        assert set(found.files) == {"ids", "lm_loss", "lm_ratio", "lm_lira", "lm_iam", "random"}
-        np.testing.assert_allclose(found["lm_loss"], -logged["nll"], rtol=1e-6)
+    with np.load(out / "scores.npz") as arrays:
+        assert set(arrays.files) == {"ids", "lm_loss", "lm_ratio", "lm_lira", "lm_iam", "random"}
+        np.testing.assert_allclose(arrays["lm_loss"], -logged["nll"], rtol=1e-6)
 
 
 def test_published_loss_files_and_the_published_bootstrap(logged, tmp_path, capsys):
@@ -56,8 +56,8 @@ def test_published_loss_files_and_the_published_bootstrap(logged, tmp_path, caps
     expected = report.arrays["scores.npz"]["lm_iam"]
     assert launched(f"--tokens={folder}", f"--out={tmp_path / 'out'}", "--draws=40", "--compat=faithful") == 0
     assert "As published: mean ± deviation over 40 draws" in capsys.readouterr().out
-    with np.load(tmp_path / "out" / "scores.npz") as found:
-        np.testing.assert_allclose(found["lm_iam"], expected, atol=1e-6)
+    with np.load(tmp_path / "out" / "scores.npz") as arrays:
+        np.testing.assert_allclose(arrays["lm_iam"], expected, atol=1e-6)
     (folder / "news-7-nlloss.txt").write_text("nlloss :\n1.0\noops\n")
     assert launched(f"--tokens={folder}", f"--out={tmp_path / 'other'}") == 2
     assert "line 3: 'oops' is no number" in capsys.readouterr().err
@@ -74,21 +74,21 @@ def answered(left, seed=0, outs=12):
     """Losses of 200 texts, 60 of them requested, where `left` of what training gained on these is still there."""
     generator = np.random.default_rng(seed)
     texts, others = generator.normal(2.5, 0.4, 200), generator.normal(2.5, 0.4, 100)
-    asked = np.arange(200) < 60
+    is_requested = np.arange(200) < 60
 
     def model(hard, gain=0.0):
         return np.maximum(hard + generator.normal(0, 0.08, hard.shape) - gain, 0.01)
 
     return {
-        "nll_target": model(texts, np.where(asked, 0.5 * left, 0.5)), "nll_fit": model(texts, 0.5),
+        "nll_target": model(texts, np.where(is_requested, 0.5 * left, 0.5)), "nll_fit": model(texts, 0.5),
         "nll_ref": np.stack([model(texts) for _ in range(outs)]), "pop_nll_target": model(others),
         "pop_nll_fit": model(others), "pop_nll_ref": np.stack([model(others) for _ in range(outs)]),
-        "forgotten": asked,
+        "forgotten": is_requested,
     }  # fmt: skip
 
 
-def audited(given, **choices):
-    return analyses.audit_texts(given, scores=("lm_loss", "lm_rmia"), protocol="binui", draws=0, **choices)
+def audited(token_arrays, **choices):
+    return analyses.audit_texts(token_arrays, scores=("lm_loss", "lm_rmia"), protocol="binui", draws=0, **choices)
 
 
 def test_with_a_null_requests_are_judged_and_the_assumption_stands_first():
@@ -105,51 +105,59 @@ def test_with_a_null_requests_are_judged_and_the_assumption_stands_first():
 
 @pytest.mark.parametrize("lost", ["pop_nll_target", "pop_nll_ref", "nll_ref", "several"])
 def test_without_a_null_nothing_is_called_forgotten(lost):
-    given = answered(0.0)
+    token_arrays = answered(0.0)
     if lost == "several":
-        given["nll_ref"], given["pop_nll_ref"] = given["nll_ref"][0], given["pop_nll_ref"][0]
+        token_arrays["nll_ref"], token_arrays["pop_nll_ref"] = (
+            token_arrays["nll_ref"][0],
+            token_arrays["pop_nll_ref"][0],
+        )
     else:
-        del given[lost]
-        given.pop("pop_nll_ref", None) if lost == "nll_ref" else None
-    report = analyses.audit_texts(given, scores=("lm_loss",), protocol="binui", draws=0)
+        del token_arrays[lost]
+        token_arrays.pop("pop_nll_ref", None) if lost == "nll_ref" else None
+    report = analyses.audit_texts(token_arrays, scores=("lm_loss",), protocol="binui", draws=0)
     assert dict(report.summary)["In short"] == "NO VERDICT on single rows, for want of arrays."
     assert "verdicts.npz" not in report.arrays and "FORGOTTEN as a whole" not in report.answer
 
 
 def test_a_model_that_was_not_changed_and_copied_out_models_are_recognised():
-    given = answered(1.0)
-    same = audited({**given, "nll_target": given["nll_fit"], "pop_nll_target": given["pop_nll_fit"]})
+    token_arrays = answered(1.0)
+    same = audited(
+        {**token_arrays, "nll_target": token_arrays["nll_fit"], "pop_nll_target": token_arrays["pop_nll_fit"]}
+    )
     assert dict(same.summary)["In short"] == "NOT FORGOTTEN. The model was not changed at all."
-    one, pop = given["nll_ref"][:1], given["pop_nll_ref"][:1]
-    copies = {**given, "nll_ref": np.repeat(one, 4, 0), "pop_nll_ref": np.repeat(pop, 4, 0)}
+    reference, pop = token_arrays["nll_ref"][:1], token_arrays["pop_nll_ref"][:1]
+    copies = {**token_arrays, "nll_ref": np.repeat(reference, 4, 0), "pop_nll_ref": np.repeat(pop, 4, 0)}
     report = audited(copies)
     assert "The 4 OUT models are copies of one model" in report.answer and "verdicts.npz" not in report.arrays
-    own = audited({**given, "nll_ref": np.concatenate([given["nll_ref"], given["nll_fit"][None]]),
-                   "pop_nll_ref": np.concatenate([given["pop_nll_ref"], given["pop_nll_fit"][None]])})  # fmt: skip
-    assert "answers as `original` does" in own.answer
+    losses = np.concatenate([token_arrays["nll_ref"], token_arrays["nll_fit"][None]])
+    pop_losses = np.concatenate([token_arrays["pop_nll_ref"], token_arrays["pop_nll_fit"][None]])
+    unchanged = audited({**token_arrays, "nll_ref": losses, "pop_nll_ref": pop_losses})
+    assert "answers as `original` does" in unchanged.answer
 
 
 def test_exact_retraining_stands_beside_the_audited_model():
-    given = answered(1.0)
+    token_arrays = answered(1.0)
     exact = answered(0.0)
     beside = {"nll_retrained": exact["nll_target"], "pop_nll_retrained": exact["pop_nll_target"]}
-    report = audited({**given, **beside})
+    report = audited({**token_arrays, **beside})
     rows = {row[0]: row for section in report.sections if section.name == "verdicts" for row in section.table.rows}
     assert list(rows) == ["given model", "retrained", "original"]
     assert rows["retrained"][2] <= 3 < 30 < rows["given model"][2]
-    assert "rows that truly were forgotten" in next(one for one in report.sections if one.name == "trust").text
+    assert (
+        "rows that truly were forgotten" in next(section for section in report.sections if section.name == "trust").text
+    )
 
 
 def test_replaced_answers_are_seen_without_a_verdict_and_suppressed_with_one():
-    given = answered(1.0)
-    given["nll_target"] = np.where(given["forgotten"], np.float32(2.5), given["nll_target"] + 1e-3)
-    given["pop_nll_target"] = given["pop_nll_fit"] + 1e-3 * np.random.default_rng(0).normal(size=100)
-    report = audited(given)
+    token_arrays = answered(1.0)
+    token_arrays["nll_target"] = np.where(token_arrays["forgotten"], np.float32(2.5), token_arrays["nll_target"] + 1e-3)
+    token_arrays["pop_nll_target"] = token_arrays["pop_nll_fit"] + 1e-3 * np.random.default_rng(0).normal(size=100)
+    report = audited(token_arrays)
     assert dict(report.summary)["In short"].startswith("SUPPRESSED")
     assert "60 of the 60 requested texts have exactly the same loss" in report.answer
     assert set(report.arrays["verdicts.npz"]["verdict"][:60]) == {3}
-    lone = {name: values for name, values in given.items() if not name.startswith("pop_")}
-    lone["nll_ref"] = given["nll_ref"][:1]
+    lone = {name: values for name, values in token_arrays.items() if not name.startswith("pop_")}
+    lone["nll_ref"] = token_arrays["nll_ref"][:1]
     report = audited(lone)
     assert "exactly the same loss" in report.answer and "verdicts.npz" not in report.arrays
     assert "exactly the same" not in audited(answered(0.0)).answer
@@ -157,34 +165,41 @@ def test_replaced_answers_are_seen_without_a_verdict_and_suppressed_with_one():
 
 def test_words_that_tell_the_texts_apart_are_said_before_everything():
     generator = np.random.default_rng(0)
-    given = answered(0.0)
+    token_arrays = answered(0.0)
     vocabulary = np.array([f"word{number}" for number in range(120)])
     for shift in (0, 60):
-        starts = np.where(given["forgotten"], shift, 0)
-        given["texts"] = np.array([" ".join(generator.choice(vocabulary[one : one + 60], 30)) for one in starts])
-        report = audited(given)
-        section = next(one for one in report.sections if one.name == "words")
+        starts = np.where(token_arrays["forgotten"], shift, 0)
+        token_arrays["texts"] = np.array(
+            [" ".join(generator.choice(vocabulary[start : start + 60], 30)) for start in starts]
+        )
+        report = audited(token_arrays)
+        section = next(section for section in report.sections if section.name == "words")
         assert section.findings[0].metric == "auc" and "bag of words" in section.text
         assert ("They are different kinds of text" in dict(report.summary)["Before anything else"]) == bool(shift)
 
 
 @pytest.mark.parametrize("gamma, advice", [(2.0, "Lower --rmia_gamma"), (1e-6, "Raise --rmia_gamma")])
 def test_ties_of_rmia_are_said_with_what_helps(gamma, advice):
-    (note,) = [one for one in audited(answered(1.0), rmia_gamma=gamma).notes if "different values" in one]
+    (note,) = [note for note in audited(answered(1.0), rmia_gamma=gamma).notes if "different values" in note]
     assert advice in note and "100 population texts" in note
-    assert not [one for one in audited(answered(1.0), rmia_gamma=1.1).notes if "different values" in one]
+    assert not [note for note in audited(answered(1.0), rmia_gamma=1.1).notes if "different values" in note]
 
 
 def test_steps_of_a_training_are_followed_with_the_published_spearman():
     with np.load(GOLDEN / "muse_news_steps.npz") as file:
-        given = {name: file[name] for name in file.files}
-    arrays = {"nll_target": given["nll_by_step"][-1], **{name: given[name] for name in ("nll_fit", "nll_ref", "steps")}}
+        token_arrays = {name: file[name] for name in file.files}
+    arrays = {
+        "nll_target": token_arrays["nll_by_step"][-1],
+        **{name: token_arrays[name] for name in ("nll_fit", "nll_ref", "steps")},
+    }
     names = ("lm_iam", "lm_lira", "lm_ratio", "lm_loss")
-    report = analyses.audit_texts({**arrays, "nll_by_step": given["nll_by_step"]}, protocol="scoreui", scores=names)
-    section = next(one for one in report.sections if one.name == "scoreui")
+    report = analyses.audit_texts(
+        {**arrays, "nll_by_step": token_arrays["nll_by_step"]}, protocol="scoreui", scores=names
+    )
+    section = next(section for section in report.sections if section.name == "scoreui")
     rows = {row[0]: row[1].value for row in section.table.rows}
     for name, key in zip(names, ("iam_full", "lira", "ratio", "loss"), strict=True):
-        np.testing.assert_allclose(rows[name], given[f"spearman_{key}"], atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(rows[name], token_arrays[f"spearman_{key}"], atol=1e-4, err_msg=name)
     assert "14 steps of one training" in section.table.caption
 
 
@@ -208,8 +223,8 @@ def test_wrong_calls_are_one_clear_error(arguments, message, logged, tmp_path, c
     np.savez(tmp_path / "tokens.npz", **logged)
     filled = [argument.format(path=tmp_path / "tokens.npz") for argument in arguments]
     assert launched(*filled, f"--out={tmp_path / 'out'}") == 2
-    said = capsys.readouterr().err
-    assert message in said and "Traceback" not in said
+    output = capsys.readouterr().err
+    assert message in output and "Traceback" not in output
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -251,16 +266,16 @@ def test_the_lines_of_the_docs_write_a_file_that_the_launcher_reads(make, tmp_pa
     lines = next(block for block in blocks if "def signals(model, tokenizer, texts)" in block)
     monkeypatch.chdir(tmp_path)
     written = [" ".join(np.random.default_rng(seed).choice(list("abcdefgh"), 4 + seed % 9)) for seed in range(24)]
-    given = {
+    token_arrays = {
         "target": make(0), "original": make(1), "other": make(2), "tokenizer": Words(), "other_tokenizer": Words(),
         "texts": written, "forgotten": np.arange(24) % 3 == 0,
     }  # fmt: skip
-    exec(compile(lines, "docs/language_models.md", "exec"), given)
+    exec(compile(lines, "docs/language_models.md", "exec"), token_arrays)
     with np.load("tokens.npz") as file:
         logp, mask = file["token_logp_target"], file["mask"]
         assert mask.sum(1).tolist() == [len(text.split()) - 1 for text in written]
         assert np.isfinite(logp[mask]).all() and (logp[mask] < 0).all() and np.isposinf(logp[~mask]).all()
     assert launched("--tokens=tokens.npz", "--out=out", "--draws=20") == 0
-    with np.load("out/scores.npz") as found:
-        assert {"lm_iam", "lm_zlib", "lm_min_k_pp", "lm_surp"} <= set(found.files)
-        np.testing.assert_allclose(found["lm_loss"], logp.mean(1, where=mask), rtol=1e-5)
+    with np.load("out/scores.npz") as arrays:
+        assert {"lm_iam", "lm_zlib", "lm_min_k_pp", "lm_surp"} <= set(arrays.files)
+        np.testing.assert_allclose(arrays["lm_loss"], logp.mean(1, where=mask), rtol=1e-5)

@@ -66,10 +66,10 @@ def test_help_names_the_benches_and_does_not_import_jax():
 def test_rows_are_printed_ratio_first_and_written_as_json_lines(capsys, fake, tmp_path):
     times = timing.Times("here", [10.0, 30.0, 20.0], [0.1, 0.1, 0.1])
     slower = timing.Times("there", [5.0, 10.0, 5.0], [0.2, 0.2, 0.4])
-    asked = []
+    calls = []
 
     def run(quick):
-        asked.append(quick)
+        calls.append(quick)
         return [
             timing.ratio_row("met", times, slower, 2.5, goal="C9"),
             timing.value_row("missed", [31.0], "s", target=20.0, compile_seconds=1.5, program_bytes=2048),
@@ -80,7 +80,7 @@ def test_rows_are_printed_ratio_first_and_written_as_json_lines(capsys, fake, tm
     out = tmp_path / "rows.jsonl"
     assert launch("fake", f"--out={out}") == 0
     assert launch("fake", "--quick", f"--out={out}") == 0
-    assert asked == [False, True]
+    assert calls == [False, True]
     met, missed, bare = capsys.readouterr().out.split("fake\n")[1].splitlines()[:3]
     assert met.split()[0] == "3x" and "(2 .. 4)" in met and "ok >= 2.5: met" in met and "C9 met" in met
     assert "20 against 5 model-steps/s" in met and "CPU time 2x" in met
@@ -136,16 +136,16 @@ def test_ratios_are_taken_within_rounds_and_baselines_at_their_best():
 def trained(request):
     """A tiny problem, its batches, and the losses [M] of the engine's first epoch."""
     problem = programs.build(CASES[request.param], MEMBERS)
-    made = programs.engine(problem, MEMBERS)
-    assert made.model_steps == MEMBERS * STEPS and programs.program_bytes(made) > 0 and made.compile_seconds > 0
-    return problem, programs.batch_order(problem), next(made.epochs).loss
+    engine = programs.engine(problem, MEMBERS)
+    assert engine.model_steps == MEMBERS * STEPS and programs.program_bytes(engine) > 0 and engine.compile_seconds > 0
+    return problem, programs.batch_order(problem), next(engine.epochs).loss
 
 
 def test_members_read_their_own_rows_once_per_epoch(trained):
     problem, order, _ = trained
     assert order.shape == (MEMBERS, STEPS, programs.BATCH)
-    for own, rows in zip(problem.role.membership, order, strict=True):
-        np.testing.assert_array_equal(np.sort(rows.ravel()), np.flatnonzero(own))
+    for mask, rows in zip(problem.role.membership, order, strict=True):
+        np.testing.assert_array_equal(np.sort(rows.ravel()), np.flatnonzero(mask))
 
 
 def test_naive_jax_trains_as_the_engine_does(trained):
@@ -168,19 +168,19 @@ def pool():
 @needs_torch
 def test_pytorch_trains_as_the_engine_does_in_every_way(trained, pool):
     problem, order, losses = trained
-    twin = programs.naive_scan(problem, order)
-    epochs = [twin(order), twin(order)]
+    reference = programs.naive_scan(problem, order)
+    epochs = [reference(order), reference(order)]
     np.testing.assert_allclose(epochs[0].mean(1), losses, rtol=1e-4)
     case = population.torch_case(problem, MEMBERS)
     assert workers.load(pool[:1], case)
     for way in ("loader", "memory", "func"):
         for epoch in epochs:
-            found, cpu_seconds = workers.run(pool[:1], way, threads=1, members=MEMBERS)
-            np.testing.assert_allclose(found, epoch, rtol=1e-3)
+            torch_losses, cpu_seconds = workers.run(pool[:1], way, threads=1, members=MEMBERS)
+            np.testing.assert_allclose(torch_losses, epoch, rtol=1e-3)
             assert cpu_seconds > 0
     workers.load(pool, case)  # members 0, 2 to the first process and 1 to the second
-    found, _ = workers.run(pool, "memory", threads=1, members=MEMBERS)
-    np.testing.assert_allclose(found, epochs[0][[0, 2, 1]], rtol=1e-3)
+    torch_losses, _ = workers.run(pool, "memory", threads=1, members=MEMBERS)
+    np.testing.assert_allclose(torch_losses, epochs[0][[0, 2, 1]], rtol=1e-3)
 
 
 @pytest.mark.slow  # the whole bench
@@ -200,8 +200,8 @@ def test_pytorch_is_quoted_at_its_best_but_the_loader_as_published():
     rates = {"engine": 100.0, "loader 1": 5.0, "loader 2": 2.0, "memory 1": 20.0, "memory 2": 50.0, "scan": 1.0}
     times = {key: timing.Times(key, [rate], [1.0]) for key, rate in rates.items()}
     rows = population._baseline_rows("digits", CASES["digits"], times, {})
-    found = [(row["goal"], row["baseline"], row["ratio"], row.get("target")) for row in rows]
-    assert found == [
+    quoted = [(row["goal"], row["baseline"], row["ratio"], row.get("target")) for row in rows]
+    assert quoted == [
         ("C2", "loader 1", 20.0, None),
         ("C2", "loader 2", 50.0, 12.0),
         ("C2", "memory 2", 2.0, 2.0),

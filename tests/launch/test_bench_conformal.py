@@ -10,10 +10,10 @@ from launch.benches import conformal
 
 
 def test_all_ways_compute_the_same_numbers():
-    found = {name: call() for name, call in conformal.ways_of(conformal.QUICK).items()}
-    assert found["here"].shape == (4, 3, 3) and np.std(found["here"][3]) > 0
+    results = {name: call() for name, call in conformal.ways_of(conformal.QUICK).items()}
+    assert results["here"].shape == (4, 3, 3) and np.std(results["here"][3]) > 0
     for name in ("numpy", "jax"):
-        np.testing.assert_allclose(found[name], found["here"], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(results[name], results["here"], rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow

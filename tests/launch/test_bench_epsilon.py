@@ -12,9 +12,9 @@ from launch.benches import epsilon
 def test_the_plain_ways_give_the_same_numbers():
     sizes = epsilon.QUICK._replace(plain_samples=12, rule_samples=3, models=12)
     for name, (here, plain) in epsilon.ways_of(sizes).items():
-        found = here()
-        assert len(np.unique(found)) > 1, name
-        np.testing.assert_allclose(plain(), found, atol=1e-5, err_msg=name)
+        results = here()
+        assert len(np.unique(results)) > 1, name
+        np.testing.assert_allclose(plain(), results, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow

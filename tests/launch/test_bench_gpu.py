@@ -37,10 +37,10 @@ def measure(monkeypatch, tmp_path):
 
     def run(*measurements, minutes=2.0, **options):
         monkeypatch.setattr(table, "measurements", lambda quick, path: list(measurements))
-        said = []
+        messages = []
         out = str(tmp_path / "rows.jsonl")
-        rows = runner.run(runner.Options(False, out, minutes, **options), said.append)
-        return {row["name"]: row for row in rows}, "\n".join(said)
+        rows = runner.run(runner.Options(False, out, minutes, **options), messages.append)
+        return {row["name"]: row for row in rows}, "\n".join(messages)
 
     run.out = tmp_path / "rows.jsonl"
     return run
@@ -51,10 +51,10 @@ def test_rows_arrive_in_the_file_and_are_not_measured_again(measure):
     rows, _ = measure(first)
     assert [row["value"] for row in rows.values()] == [1.0, 2.0]
     for row in rows.values():
-        wanted = {"name", "value", "unit", "share", "share_of", "seconds", "device", "versions", "section", "status"}
-        assert wanted <= set(row) and row["versions"] == {"jax": "0"} and row["device"] == MACHINE["device"]
-    rows, said = measure(first._replace(arguments={"values": [5.0, 6.0]}), fake("plain", ["c"], values=[3.0]))
-    assert [row["value"] for row in rows.values()] == [1.0, 2.0, 3.0] and "1 rows to measure" in said
+        keys = {"name", "value", "unit", "share", "share_of", "seconds", "device", "versions", "section", "status"}
+        assert keys <= set(row) and row["versions"] == {"jax": "0"} and row["device"] == MACHINE["device"]
+    rows, output = measure(first._replace(arguments={"values": [5.0, 6.0]}), fake("plain", ["c"], values=[3.0]))
+    assert [row["value"] for row in rows.values()] == [1.0, 2.0, 3.0] and "1 rows to measure" in output
     rows, _ = measure(first._replace(arguments={"values": [5.0, 6.0]}), again=True)
     assert [rows[name]["value"] for name in ("a", "b")] == [5.0, 6.0]
     assert len(measure.out.read_text().splitlines()) == 5  # what was measured before stays in the file
@@ -72,13 +72,13 @@ def test_a_line_cut_off_by_a_kill_is_measured_again_and_other_lines_are_kept(mea
 def test_rows_of_another_machine_or_size_do_not_count(measure):
     row, _ = measure(fake("plain", ["a"], values=[1.0]))
     foreign = [{**row["a"], "device": "1 x NVIDIA H200 (gpu)"}, {**row["a"], "quick": True}]
-    measure.out.write_text("".join(json.dumps(one) + "\n" for one in foreign))
+    measure.out.write_text("".join(json.dumps(row) + "\n" for row in foreign))
     rows, _ = measure(fake("plain", ["a"], values=[4.0]))
     assert rows["a"]["value"] == 4.0
 
 
 def test_what_fails_is_recorded_with_its_message_and_tried_once_more_by_the_next_call(measure):
-    rows, said = measure(
+    rows, output = measure(
         fake("failing", ["kept", "lost"], fresh=False),
         fake("plain", ["after an error"], values=[1.0], fresh=False),
         fake("plain", ["alone"], values=[2.0]),
@@ -86,9 +86,9 @@ def test_what_fails_is_recorded_with_its_message_and_tried_once_more_by_the_next
     assert rows["kept"]["status"] == "ok" and rows["after an error"]["value"] == 1.0
     assert rows["lost"]["status"] == "failed" and "out of memory while trying" in rows["lost"]["message"]
     assert "\n" not in rows["lost"]["message"]  # of several lines, in one cell of a table
-    assert rows["lost"]["value"] is None and "failed" in report.line(rows["lost"]) and "lost" in said
-    rows, said = measure(fake("plain", ["lost"], values=[3.0]), fake("plain", ["alone"], values=[9.0]))
-    assert rows["lost"]["value"] == 3.0 and rows["alone"]["value"] == 2.0 and "1 rows to measure" in said
+    assert rows["lost"]["value"] is None and "failed" in report.line(rows["lost"]) and "lost" in output
+    rows, output = measure(fake("plain", ["lost"], values=[3.0]), fake("plain", ["alone"], values=[9.0]))
+    assert rows["lost"]["value"] == 3.0 and rows["alone"]["value"] == 2.0 and "1 rows to measure" in output
 
 
 def test_a_crash_is_blamed_on_the_row_it_happened_at_and_its_neighbours_get_another_process(measure):
@@ -102,15 +102,15 @@ def test_a_crash_is_blamed_on_the_row_it_happened_at_and_its_neighbours_get_anot
         assert "code 7" in rows[name]["message"] and "the compiler gave up" in rows[name]["message"]
     group = [fake("plain", ["a", "b"], fresh=False), fake("plain", ["c", "d"]), fake("plain", ["e"], fresh=False)]
     failed, left = runner.blamed(group, {"a"})
-    assert [name for _, name in failed] == ["b"] and [one.names for one in left] == [("c", "d"), ("e",)]
+    assert [name for _, name in failed] == ["b"] and [measurement.names for measurement in left] == [("c", "d"), ("e",)]
     failed, left = runner.blamed(group[1:], {"c"})
-    assert [name for _, name in failed] == ["d"] and [one.names for one in left] == [("e",)]
+    assert [name for _, name in failed] == ["d"] and [measurement.names for measurement in left] == [("e",)]
 
 
 def test_asking_for_some_rows_says_nothing_of_the_others(measure):
     both = [fake("plain", ["copy"], values=[1.0]), fake("plain", ["other"], values=[2.0])]
-    rows, said = measure(*both, rows="copy")
-    assert list(rows) == ["copy"] and "left" not in said
+    rows, output = measure(*both, rows="copy")
+    assert list(rows) == ["copy"] and "left" not in output
 
 
 def test_a_machine_without_an_accelerator_is_refused_unless_the_cpu_is_meant(measure, monkeypatch):
@@ -121,9 +121,9 @@ def test_a_machine_without_an_accelerator_is_refused_unless_the_cpu_is_meant(mea
 
 def test_the_deadline_is_kept_and_what_it_cuts_off_is_left_for_the_next_call(measure):
     begun = time.monotonic()
-    rows, said = measure(fake("slow", ["at once", "late"], pause=300.0), minutes=0.05)
+    rows, output = measure(fake("slow", ["at once", "late"], pause=300.0), minutes=0.05)
     assert time.monotonic() - begun < 3 + 20
-    assert list(rows) == ["at once"] and "1 row(s) are left" in said
+    assert list(rows) == ["at once"] and "1 row(s) are left" in output
     rows, _ = measure(fake("slow", ["at once", "late"], pause=0.0))
     assert rows["late"]["value"] == 2.0
 
@@ -155,20 +155,20 @@ def test_after_a_kill_in_the_middle_the_next_call_goes_on_and_nothing_is_left_ru
     while any(map(_is_alive, children)) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(map(_is_alive, children))  # it would hold the device's memory
-    rows, said = measure(fake("slow", ["at once", "late"], pause=0.0))
+    rows, output = measure(fake("slow", ["at once", "late"], pause=0.0))
     assert list(rows) == ["at once", "late"] and rows["late"]["value"] == 2.0
-    assert "resumed" not in said and len(measure.out.read_text().splitlines()) == 3
+    assert "resumed" not in output and len(measure.out.read_text().splitlines()) == 3
 
 
 def _children(parent):
-    found = []
+    results = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(status.parent.name))
+                results.append(int(status.parent.name))
         except OSError:
             continue
-    return found
+    return results
 
 
 def _is_alive(pid):
@@ -186,7 +186,11 @@ def test_the_machine_is_described_by_a_process_of_its_own():
 
 def test_getting_ready_does_not_touch_the_device():
     """The next process starts up while one measures; it must not take the device's memory yet."""
-    modules = {one.function.partition(":")[0] for one in table.measurements(False, "x") if one.needs != "torch"}
+    modules = {
+        measurement.function.partition(":")[0]
+        for measurement in table.measurements(False, "x")
+        if measurement.needs != "torch"
+    }
     code = f"import {', '.join(sorted(modules))}\nfrom jax._src import xla_bridge\nassert not xla_bridge._backends"
     done = subprocess.run([sys.executable, "-c", code], cwd=_entry.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -211,21 +215,21 @@ def test_bad_calls_are_refused_before_anything_is_measured(capsys, tmp_path):
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_row_has_a_name_of_its_own_and_every_function_exists(quick):
     measurements = table.measurements(quick, "cifar10.npz")
-    names = collections.Counter(name for one in measurements for name in one.names)
-    assert set(names.values()) == {1} and {one.section for one in measurements} == set(table.SECTIONS)
-    sections = [one.section for one in measurements]
+    names = collections.Counter(name for measurement in measurements for name in measurement.names)
+    assert set(names.values()) == {1} and {measurement.section for measurement in measurements} == set(table.SECTIONS)
+    sections = [measurement.section for measurement in measurements]
     assert sections == sorted(sections)
-    for one in measurements:
-        module, _, function = one.function.partition(":")
+    for measurement in measurements:
+        module, _, function = measurement.function.partition(":")
         assert f"def {function}(" in (_entry.ROOT / f"{module.replace('.', '/')}.py").read_text()
-        json.dumps(one._asdict())
+        json.dumps(measurement._asdict())
 
 
 def test_the_first_pass_fits_into_what_a_lent_machine_gives_and_covers_every_section():
     measurements = table.passes(table.measurements(False, "cifar10.npz"))
-    first = [one for one in measurements if one.turn == 1]
-    assert measurements[: len(first)] == first and {one.section for one in first} == set(table.SECTIONS)
-    assert sum(one.seconds for one in first) < 12 * 60
+    first = [measurement for measurement in measurements if measurement.turn == 1]
+    assert measurements[: len(first)] == first and {measurement.section for measurement in first} == set(table.SECTIONS)
+    assert sum(measurement.seconds for measurement in first) < 12 * 60
 
 
 def test_the_flags_of_the_last_section_are_known_to_this_compiler():
@@ -242,7 +246,7 @@ def test_processes_are_shared_where_memory_and_compile_times_do_not_matter():
     assert any(len(group) == 2 for group in full)  # both small networks
     quick = runner.grouped(table.measurements(True), quick=True)
     assert len(quick) == 3  # everything, PyTorch, another XLA
-    assert {one.turn for group in full for one in group} == {1, 2, 3}
+    assert {measurement.turn for group in full for measurement in group} == {1, 2, 3}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -311,10 +315,10 @@ def test_shares_take_the_nearer_bound_and_say_whose():
 
 def test_a_profile_says_where_the_time_goes():
     events = [("sm90_xmma_fprop_implicit_gemm", 0.4), ("input_reduce_fusion_3", 0.1), ("loop_add_fusion", 0.2)] * 2
-    found = clock.summary([*events, ("MemcpyD2D", 0.6)], seconds=4.0, steps=2, most=2)
-    assert found["busy"] == pytest.approx(0.5) and found["kernels_run"] == 3.5
-    assert found["kinds"] == {"convolution": 0.4, "copy": 0.3, "element-wise": 0.2, "reduction": 0.1}
-    assert [name for name, *_ in found["top"]] == ["sm90_xmma_fprop_implicit_gemm", "MemcpyD2D"]
+    profile = clock.summary([*events, ("MemcpyD2D", 0.6)], seconds=4.0, steps=2, most=2)
+    assert profile["busy"] == pytest.approx(0.5) and profile["kernels_run"] == 3.5
+    assert profile["kinds"] == {"convolution": 0.4, "copy": 0.3, "element-wise": 0.2, "reduction": 0.1}
+    assert [name for name, *_ in profile["top"]] == ["sm90_xmma_fprop_implicit_gemm", "MemcpyD2D"]
     assert clock.summary([], 1.0, 1, 1) == {}
     kinds = {"loop_convert_fusion": "element-wise", "input_convert_reduce_fusion": "reduction",
              "sm90_xmma_gemm_bf16bf16_tn": "matrix product", "nvjet_hsh_128x256": "matrix product",
@@ -363,8 +367,8 @@ def row(section, name, value, unit="us per sample", **facts):
     machine = {"device": "1 x NVIDIA H200 (gpu)", "versions": {"python": "3.12.3", "jax": "0.11.2"}, "quick": False,
                "seconds": 1.0, "xla_flags": ""}  # fmt: skip
     windows = {"low": value, "high": value, "rounds": 5, "share": 0.25, "time": "2026-01-01T00:00:00"}
-    given = {"section": section, "name": name, "value": value, "unit": unit, "status": "ok", "arithmetic": "bf16"}
-    return {**given, **windows, **machine, **facts}
+    base = {"section": section, "name": name, "value": value, "unit": unit, "status": "ok", "arithmetic": "bf16"}
+    return {**base, **windows, **machine, **facts}
 
 
 def test_the_proposal_names_the_fastest_way_and_the_rows_behind_it():
@@ -401,7 +405,7 @@ def test_the_report_keeps_machines_apart_and_reads_on_past_lines_that_are_none_o
     here = {"bench": "gpu", **row(2, "ResNet-18: plain step", 10.0)}
     there = {**here, "value": 3000.0, "device": "1 x cpu (cpu)"}
     lines = [here, {"bench": "gpu", "name": "x"}, there, {**here, "value": 9.0}]
-    out.write_text("".join(json.dumps(one) + "\n" for one in lines) + "[1]\nnull\n")
+    out.write_text("".join(json.dumps(row) + "\n" for row in lines) + "[1]\nnull\n")
     assert bench.main(["launch.bench", "gpu", "--report", f"--out={out}"]) == 0
     first, second = capsys.readouterr().out.split("1 x cpu (cpu)")
     assert "9 us per sample" in first and "3,000" not in first and "3,000 us per sample" in second
@@ -427,8 +431,8 @@ def test_the_quick_bench_measures_every_row_on_a_cpu(capsys, tmp_path):
     assert bench.main([*call, "--rows=held-out"]) == 0 and "give --data=cifar10.npz" in capsys.readouterr().err
     assert bench.main([*call, f"--data={data}"]) == 0
     rows = {row["name"]: row for row in runner.read(str(out))}
-    wanted = [one for one in table.measurements(True) if one.needs != "torch"]
-    assert {name for one in wanted for name in one.names} <= set(rows)
+    measurements = [measurement for measurement in table.measurements(True) if measurement.needs != "torch"]
+    assert {name for measurement in measurements for name in measurement.names} <= set(rows)
     assert not [row["message"] for row in rows.values() if row["status"] != "ok"]
     for row in rows.values():
         if row["unit"] in ("us per sample", "model-steps/s") and "PyTorch" not in row["name"]:

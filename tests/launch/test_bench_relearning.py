@@ -10,10 +10,10 @@ from launch.benches import relearning
 
 def test_all_ways_find_the_same_trajectories_and_rows_are_complete():
     case = relearning.draw(relearning.QUICK)
-    found = relearning.together(case)()
-    assert found.shape == (8, 8) and len(np.unique(found)) > 2
+    results = relearning.together(case)()
+    assert results.shape == (8, 8) and len(np.unique(results)) > 2
     for way in (relearning.step_by_step(case), relearning.trial_by_trial(case)):
-        np.testing.assert_allclose([way(place) for place in range(8)], found, atol=1e-6)
+        np.testing.assert_allclose([way(trial) for trial in range(8)], results, atol=1e-6)
     rows = relearning.run(quick=True)
     assert [row.get("target") for row in rows] == [None, 10.0, None]
     for row in rows:

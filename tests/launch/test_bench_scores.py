@@ -32,23 +32,23 @@ def test_every_comparison_is_there(compared):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_baseline_computes_the_same_numbers(compared, name):
     here, plain, _ = compared[name]
-    found, expected = here(), plain()
+    results, expected = here(), plain()
     if name.startswith("signals"):  # the published audit takes the confidence, which follows from the log-odds
-        odds, _, margin = found
+        odds, _, margin = results
         np.testing.assert_allclose(odds, expected[0], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(1 / (1 + np.exp(-odds)), expected[1], atol=1e-5)
         np.testing.assert_allclose(margin, expected[2], rtol=1e-4, atol=1e-5)
         return
-    many = isinstance(found, list)
-    for ours, theirs in zip(found if many else [found], expected if many else [expected], strict=True):
+    many = isinstance(results, list)
+    for ours, theirs in zip(results if many else [results], expected if many else [expected], strict=True):
         assert np.std(theirs) > 0
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1.01 / SIZES.population if "RMIA" in name else 1e-5)
         assert np.mean(np.abs(np.asarray(ours) - theirs) > 1e-4 * (1 + np.abs(theirs))) <= 0.05
 
 
 def test_rows_are_complete_and_printable(monkeypatch):
-    one = {"IAM gumbel pooled": (lambda: np.zeros(3), lambda: np.zeros(3), 100.0)}
-    monkeypatch.setattr(bench_scores, "pairs", lambda evidence, options: one)
+    row_settings = {"IAM gumbel pooled": (lambda: np.zeros(3), lambda: np.zeros(3), 100.0)}
+    monkeypatch.setattr(bench_scores, "pairs", lambda evidence, options: row_settings)
     monkeypatch.setattr(bench_scores, "_all", lambda evidence, options: {"a": np.zeros(2), "b": np.ones(2)})
     rows = bench_scores.time_rows(SIZES, print) + bench_scores.memory_rows(SIZES, print)
     assert [row.get("target") for row in rows] == [100.0, 1.0, 0.5]

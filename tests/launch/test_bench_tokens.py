@@ -10,10 +10,10 @@ from launch.benches import tokens
 
 
 def test_all_ways_compute_the_same_numbers():
-    found = {name: way() for name, way in tokens.ways_of(tokens.QUICK).items()}
-    here = found.pop("here")
+    results = {name: way() for name, way in tokens.ways_of(tokens.QUICK).items()}
+    here = results.pop("here")
     assert {"lm_iam", "lm_rmia", "lm_min_k_pp", "lm_zlib"} <= set(here)
-    for name, others in found.items():
+    for name, others in results.items():
         assert set(others) == set(here)
         for score, values in here.items():
             assert np.std(values) > 0

@@ -11,7 +11,7 @@ import pytest
 from launch import audit, evaluate, study, unlearn
 
 METHODS = "finetune,ssd"
-GIVEN = [*finished.GIVEN, finished.TWO_EPOCHS, "--config.evaluate.svc_rows=100", f"--config.unlearn.methods={METHODS}"]
+GIVEN = [*finished.FLAGS, finished.TWO_EPOCHS, "--config.evaluate.svc_rows=100", f"--config.unlearn.methods={METHODS}"]
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +27,19 @@ def folder(tmp_path_factory):
 
 def findings(path, name):
     """(of, metric) -> the finding."""
-    found = json.loads((path / name).read_text())
-    return {(one["of"].removeprefix("unlearned:"), one["metric"]): one for one in found}
+    findings = json.loads((path / name).read_text())
+    return {(finding["of"].removeprefix("unlearned:"), finding["metric"]): finding for finding in findings}
 
 
 def test_utility_is_the_same_whoever_prints_it(folder):
-    told = json.loads((folder / "unlearned.json").read_text())["roles"]
+    facts = json.loads((folder / "unlearned.json").read_text())["roles"]
     evaluation = json.loads((folder / "evaluation.json").read_text())["roles"]
     methods = findings(folder, "report/methods_findings.json")
     evaluated = findings(folder, "report/evaluation_findings.json")
     compared = 0
-    for role, one in told.items():
+    for role, facts_of_role in facts.items():
         title = role.removeprefix("unlearned:")
-        for metric, values in one["numbers"].items():
+        for metric, values in facts_of_role["numbers"].items():
             assert values == pytest.approx(evaluation[title][metric], abs=1e-12), (role, metric)
             mean = pytest.approx(np.mean(values), abs=1e-12)
             assert methods[title, metric]["value"] == mean and evaluated[title, metric]["value"] == mean
@@ -62,18 +62,18 @@ def test_the_gap_to_retraining_is_the_same(folder):
 
 
 def test_an_audit_sees_what_the_study_saw(folder):
-    seen = findings(folder, "report/methods_findings.json")["finetune", "AUC"]
+    finding = findings(folder, "report/methods_findings.json")["finetune", "AUC"]
     audited = findings(folder, "findings.json")["iam_on", "AUC"]
-    assert seen["value"] == audited["value"] and seen["std"] == audited["std"]
+    assert finding["value"] == audited["value"] and finding["std"] == audited["std"]
     with np.load(folder / "scores" / "binui_unlearned:finetune.npz") as file:
         scores, forgotten = file["iam_on"].mean(0), file["forgotten"]
     means = [line[mask].mean() for line, mask in zip(scores, forgotten, strict=True)]
-    found = findings(folder, "report/methods_findings.json")["finetune", "iam_on forgotten"]
-    assert found["value"] == pytest.approx(np.mean(means), abs=1e-9)
+    forgotten_score = findings(folder, "report/methods_findings.json")["finetune", "iam_on forgotten"]
+    assert forgotten_score["value"] == pytest.approx(np.mean(means), abs=1e-9)
 
 
 def test_seconds_and_epochs_are_told_alike(folder):
-    told = json.loads((folder / "unlearned.json").read_text())["roles"]
+    facts = json.loads((folder / "unlearned.json").read_text())["roles"]
     costs = json.loads((folder / "evaluation.json").read_text())["costs"]
-    for role, one in told.items():
-        assert costs[role.removeprefix("unlearned:")] == [one["seconds"], one["retain_epochs"]]
+    for role, facts_of_role in facts.items():
+        assert costs[role.removeprefix("unlearned:")] == [facts_of_role["seconds"], facts_of_role["retain_epochs"]]

@@ -48,17 +48,17 @@ def test_every_setting_has_a_sentence():
     for name in settings.field_names():
         group = settings.Settings()
         *path, leaf = name.split(".")
-        for part in path:
-            group = getattr(group, part)
-        setting = next(one for one in dataclasses.fields(group) if one.name == leaf)
+        for group_name in path:
+            group = getattr(group, group_name)
+        setting = next(field for field in dataclasses.fields(group) if field.name == leaf)
         assert len(setting.metadata["help"].split()) >= 1, name
 
 
 def test_printed_settings_read_back_and_each_has_its_sentence(capsys):
-    given = ["--config.unlearn.options=ssd.alpha=5", "--config.data.path=a: b # 'c' \"d\" \\e é\t\u2028",
+    flags = ["--config.unlearn.options=ssd.alpha=5", "--config.data.path=a: b # 'c' \"d\" \\e é\t\u2028",
              "--config.train.weight_decay=1e-7", "--config.train.snapshots=(1,3)",
              "--config.audit.scores=iam_on,yes"]  # fmt: skip
-    assert launch(shadows, "--config=digits", *given, "--print_config") == 0
+    assert launch(shadows, "--config=digits", *flags, "--print_config") == 0
     printed = capsys.readouterr().out
     read = yaml.safe_load(printed)
     assert read["data"]["path"] == "a: b # 'c' \"d\" \\e é\t\u2028"
@@ -74,10 +74,10 @@ def test_the_settings_of_every_config_survive_the_round_trip(config):
     namespace = {}
     exec(compile((ROOT / "configs" / f"{config}.py").read_text(), config, "exec"), namespace)  # noqa: S102
     for variant in ("smoke", "", "paper"):
-        chosen = settings.resolve(namespace["get_config"](variant))
-        read = yaml.safe_load(_settings_text.yaml(chosen))
-        assert read == lists(settings.to_dict(chosen))
-        assert settings.resolve(read) == chosen
+        run_settings = settings.resolve(namespace["get_config"](variant))
+        read = yaml.safe_load(_settings_text.yaml(run_settings))
+        assert read == lists(settings.to_dict(run_settings))
+        assert settings.resolve(read) == run_settings
 
 
 @pytest.mark.parametrize("value", [0.0, -1.5, 1e-5, 1e300, 5e-324, 123456789.123, math.inf, -math.inf])

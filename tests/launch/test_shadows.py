@@ -46,14 +46,14 @@ MOMENTS = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run nobody disturbs: (its folder, moment -> what a kill at that moment would leave of it)."""
-    workdir = tmp_path_factory.mktemp("unbroken")
+    workdir = tmp_path_factory.mktemp("finished_run")
     left = {moment: tmp_path_factory.mktemp("killed") / "run" for moment in MOMENTS}
 
     def watched(module, name, nth, word, copy):
         inner, calls = getattr(module, name), []
 
         def call(*args, **kwargs):
-            if word in " ".join(str(one) for one in args[:2] if isinstance(one, str | os.PathLike)):
+            if word in " ".join(str(argument) for argument in args[:2] if isinstance(argument, str | os.PathLike)):
                 calls.append(1)
                 if len(calls) == nth:
                     shutil.copytree(workdir, copy)
@@ -69,22 +69,22 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def unbroken(run):
+def finished_run(run):
     return run[0]
 
 
-def test_a_run_leaves_what_it_says(unbroken, capsys):
-    assert launch(*SMOKE, workdir=unbroken) == 0
+def test_a_run_leaves_what_it_says(finished_run, capsys):
+    assert launch(*SMOKE, workdir=finished_run) == 0
     printed = capsys.readouterr()
     for line in ("members", "train accuracy", "held-out accuracy", "generalisation gap", "in all", "logits/shadow.npy"):
         assert line in printed.out
     assert "5 of 5 members are finished already" in printed.err  # and nothing was trained again
-    summary = json.loads((unbroken / "summary.json").read_text())
-    findings = json.loads((unbroken / "report" / "shadows_findings.json").read_text())
-    values, rows = logits(unbroken), np.load(unbroken / "logits" / "rows.npy")
+    summary = json.loads((finished_run / "summary.json").read_text())
+    findings = json.loads((finished_run / "report" / "shadows_findings.json").read_text())
+    values, rows = logits(finished_run), np.load(finished_run / "logits" / "rows.npy")
     assert values.shape == (5, 1797, 10) and np.isfinite(values).all()
-    split = np.load(unbroken / "split.npz")
-    packed = np.load(unbroken / "populations" / "shadow" / "membership.npz")["packed"]
+    split = np.load(finished_run / "split.npz")
+    packed = np.load(finished_run / "populations" / "shadow" / "membership.npz")["packed"]
     member = np.unpackbits(packed, axis=1, count=1797).astype(bool)
     assert (member.sum(1) == 640).all() and not member[:, split["target"]].any()
     from sklearn.datasets import load_digits
@@ -93,25 +93,25 @@ def test_a_run_leaves_what_it_says(unbroken, capsys):
 
     dataset = data.load(settings.DataSettings())
     assert sorted(dataset.ids.tolist()) == list(range(len(load_digits().target)))
-    np.testing.assert_array_equal(np.load(unbroken / "logits" / "file_rows.npy"), dataset.ids[rows])
-    np.testing.assert_array_equal(np.load(unbroken / "logits" / "labels.npy"), dataset.labels[rows])
+    np.testing.assert_array_equal(np.load(finished_run / "logits" / "file_rows.npy"), dataset.ids[rows])
+    np.testing.assert_array_equal(np.load(finished_run / "logits" / "labels.npy"), dataset.labels[rows])
     right = values.argmax(-1) == dataset.labels[rows]
     for i in range(5):
         assert right[i][member[i][rows]].mean() == pytest.approx(summary["train_accuracy"][i], abs=1e-9)
     mean = next(finding for finding in findings if finding["metric"] == "held-out accuracy")
     assert mean["low"] <= np.mean(summary["held_out_accuracy"]) <= mean["high"] and mean["n"] == 5
-    assert json.loads((unbroken / "run.json").read_text())["status"] == "done"
-    assert "<svg" in (unbroken / "report" / "shadows.svg").read_text()
-    events = [json.loads(line) for line in (unbroken / "log.jsonl").read_text().splitlines()]
+    assert json.loads((finished_run / "run.json").read_text())["status"] == "done"
+    assert "<svg" in (finished_run / "report" / "shadows.svg").read_text()
+    events = [json.loads(line) for line in (finished_run / "log.jsonl").read_text().splitlines()]
     assert {"time", "stage"} <= set(events[0])
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_ends_with_the_numbers_of_an_unbroken_one(run, moment):
-    unbroken, left = run
+def test_a_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(run, moment):
+    finished_run, left = run
     assert (left[moment] / "split.npz").exists() and not (left[moment] / "summary.json").exists()
     assert launch(*RESUMABLE, workdir=left[moment]) == 0
-    np.testing.assert_array_equal(logits(left[moment]), logits(unbroken))
+    np.testing.assert_array_equal(logits(left[moment]), logits(finished_run))
     assert not list(left[moment].rglob("*.tmp-*")) and not list(left[moment].rglob("partial_*"))
 
 
@@ -122,24 +122,24 @@ from launch import _entry, shadows
 _entry.prepare_process()
 from jaxunlearn.store import chunks
 inner, calls = chunks.save_partial, []
-def deadly(*args, **kwargs):
+def killing_save(*args, **kwargs):
     calls.append(1)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return inner(*args, **kwargs)
-chunks.save_partial = deadly
+chunks.save_partial = killing_save
 sys.exit(_entry.main(shadows.command, '', ['x', *{argv!r}]))
 """
 
 
-def test_a_process_that_is_killed_leaves_its_folder_free_and_the_next_continues(unbroken, tmp_path, capsys):
+def test_a_process_that_is_killed_leaves_its_folder_free_and_the_next_continues(finished_run, tmp_path, capsys):
     argv = [*RESUMABLE, f"--workdir={tmp_path}"]
     code = KILLER.format(root=str(ROOT), argv=argv)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert launch(*argv) == 0
     assert "5 members continue after epoch 2" in capsys.readouterr().err
-    np.testing.assert_array_equal(logits(tmp_path), logits(unbroken))
+    np.testing.assert_array_equal(logits(tmp_path), logits(finished_run))
 
 
 @pytest.mark.parametrize(
@@ -173,45 +173,45 @@ def test_an_interrupt_during_the_imports_leaves_no_traceback():
     assert done.returncode == 130 and done.stderr == "interrupted\n"
 
 
-def test_chunks_do_not_change_the_numbers(unbroken, tmp_path):
+def test_chunks_do_not_change_the_numbers(finished_run, tmp_path):
     assert launch(*SMOKE, "--config.engine.chunk=2", workdir=tmp_path) == 0
     assert len(list((tmp_path / "populations" / "shadow").glob("chunk_*"))) == 3
-    np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)
+    np.testing.assert_allclose(logits(tmp_path), logits(finished_run), atol=1e-4)
 
 
-def test_a_larger_population_keeps_the_members_it_has(unbroken, tmp_path, capsys):
+def test_a_larger_population_keeps_the_members_it_has(finished_run, tmp_path, capsys):
     assert launch(*SMOKE, "--config.shadows.count=2", workdir=tmp_path) == 0
     assert launch(*SMOKE, workdir=tmp_path) == 0
     assert "2 of 5 members are finished already" in capsys.readouterr().err
-    np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)
+    np.testing.assert_allclose(logits(tmp_path), logits(finished_run), atol=1e-4)
 
 
-def copy(unbroken, tmp_path):
-    return shutil.copytree(unbroken, tmp_path / "copy")
+def copy(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "copy")
 
 
-def test_a_truncated_checkpoint_is_trained_again_with_a_message(unbroken, tmp_path, capsys):
-    workdir = copy(unbroken, tmp_path)
+def test_a_truncated_checkpoint_is_trained_again_with_a_message(finished_run, tmp_path, capsys):
+    workdir = copy(finished_run, tmp_path)
     chunk = next((workdir / "populations" / "shadow").glob("chunk_*"))
-    victim = max((p for p in (chunk / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    os.truncate(victim, victim.stat().st_size // 2)
+    damaged_file = max((p for p in (chunk / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(damaged_file, damaged_file.stat().st_size // 2)
     (workdir / "logits" / "shadow.npy").unlink()
     assert launch(*SMOKE, workdir=workdir) == 0
     assert re.search(r"chunk_00000_00004 is damaged .* trained again", capsys.readouterr().err)
-    np.testing.assert_array_equal(logits(workdir), logits(unbroken))
+    np.testing.assert_array_equal(logits(workdir), logits(finished_run))
 
 
-def test_a_checkpoint_with_a_flipped_byte_is_trained_again_with_a_message(unbroken, tmp_path, capsys):
-    workdir = copy(unbroken, tmp_path)
+def test_a_checkpoint_with_a_flipped_byte_is_trained_again_with_a_message(finished_run, tmp_path, capsys):
+    workdir = copy(finished_run, tmp_path)
     chunk = next((workdir / "populations" / "shadow").glob("chunk_*"))
-    victim = max((p for p in (chunk / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    content = bytearray(victim.read_bytes())
+    damaged_file = max((p for p in (chunk / "arrays").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(damaged_file.read_bytes())
     content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
+    damaged_file.write_bytes(content)
     (workdir / "logits" / "shadow.npy").unlink()
     assert launch(*SMOKE, workdir=workdir) == 0
     assert "Its members are trained again" in capsys.readouterr().err
-    np.testing.assert_array_equal(logits(workdir), logits(unbroken))
+    np.testing.assert_array_equal(logits(workdir), logits(finished_run))
 
 
 def test_a_disk_that_keeps_nothing_ends_in_a_message(tmp_path, capsys, monkeypatch):
@@ -223,16 +223,16 @@ def test_a_disk_that_keeps_nothing_ends_in_a_message(tmp_path, capsys, monkeypat
     assert "does not keep what is written" in capsys.readouterr().err
 
 
-def test_a_truncated_logits_file_is_repaired_with_a_message(unbroken, tmp_path, capsys):
-    workdir = copy(unbroken, tmp_path)
+def test_a_truncated_logits_file_is_repaired_with_a_message(finished_run, tmp_path, capsys):
+    workdir = copy(finished_run, tmp_path)
     os.truncate(workdir / "logits" / "shadow.npy", 200_000)
     assert launch(*SMOKE, workdir=workdir) == 0
     printed = capsys.readouterr().err
     assert re.search(r"shadow.npy is damaged for 3 member\(s\); their logits are computed again", printed)
-    np.testing.assert_array_equal(logits(workdir), logits(unbroken))
+    np.testing.assert_array_equal(logits(workdir), logits(finished_run))
 
 
-def test_a_diverged_member_is_flagged_and_the_others_are_bit_identical(unbroken, tmp_path, capsys):
+def test_a_diverged_member_is_flagged_and_the_others_are_bit_identical(finished_run, tmp_path, capsys):
     wild = "--config.shadows.learning_rate_factor=(1.0,1.0,1e37,1.0,1.0)"
     assert launch(*SMOKE, wild, workdir=tmp_path) == 0
     printed = capsys.readouterr().out
@@ -240,7 +240,7 @@ def test_a_diverged_member_is_flagged_and_the_others_are_bit_identical(unbroken,
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert list(summary["diverged"]) == ["2"]
     others = [0, 1, 3, 4]
-    np.testing.assert_array_equal(logits(tmp_path)[others], logits(unbroken)[others])
+    np.testing.assert_array_equal(logits(tmp_path)[others], logits(finished_run)[others])
 
 
 def test_augmented_views_and_snapshots_are_recorded(tmp_path):
@@ -347,15 +347,15 @@ def test_missing_tfds_data_name_the_ways_to_get_them(tmp_path, capsys, monkeypat
     assert printed.count("error:") == 1
 
 
-def test_other_settings_on_the_same_folder_stop_and_show_the_difference(unbroken, capsys):
-    assert launch(*SMOKE, "--config.train.learning_rate=0.01", workdir=unbroken) == 2
+def test_other_settings_on_the_same_folder_stop_and_show_the_difference(finished_run, capsys):
+    assert launch(*SMOKE, "--config.train.learning_rate=0.01", workdir=finished_run) == 2
     printed = capsys.readouterr().err
     assert "train.learning_rate: stored 0.05, now 0.01" in printed and "--overwrite=shadows" in printed
 
 
-def test_a_second_process_on_the_same_folder_stops(unbroken, capsys):
-    with store.open_run(str(unbroken)):
-        assert launch(*SMOKE, workdir=unbroken) == 2
+def test_a_second_process_on_the_same_folder_stops(finished_run, capsys):
+    with store.open_run(str(finished_run)):
+        assert launch(*SMOKE, workdir=finished_run) == 2
     assert f"in use by another process (process {os.getpid()}" in capsys.readouterr().err
 
 
@@ -386,10 +386,10 @@ def test_an_interrupt_is_130_and_the_run_continues(tmp_path, capsys, monkeypatch
     assert json.loads((tmp_path / "run.json").read_text())["status"] == "done"
 
 
-def test_the_best_epoch_is_kept_over_chunks(unbroken, tmp_path):
+def test_the_best_epoch_is_kept_over_chunks(finished_run, tmp_path):
     arguments = [*SMOKE, "--config.train.keep=best", "--config.engine.chunk=2"]
     assert launch(*arguments, workdir=tmp_path) == 0
-    best_and_last = (json.loads((folder / "summary.json").read_text()) for folder in (tmp_path, unbroken))
+    best_and_last = (json.loads((folder / "summary.json").read_text()) for folder in (tmp_path, finished_run))
     accuracy = [np.mean(summary["held_out_accuracy"]) for summary in best_and_last]
     assert accuracy[0] > accuracy[1] - 0.05  # chosen on other rows than these
 
@@ -401,7 +401,7 @@ def test_running_outside_the_checkout_finds_the_configs(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_members_that_do_not_fit_are_trained_in_chunks(unbroken, tmp_path, capsys, monkeypatch):
+def test_members_that_do_not_fit_are_trained_in_chunks(finished_run, tmp_path, capsys, monkeypatch):
     from jaxunlearn import settings
     from jaxunlearn.population import capacity
     from jaxunlearn.runs import experiments
@@ -416,10 +416,10 @@ def test_members_that_do_not_fit_are_trained_in_chunks(unbroken, tmp_path, capsy
     assert launch(*SMOKE, workdir=tmp_path) == 0
     assert re.search(r"5 members do not fit at once; \d at a time \(.* of .* per device\)", capsys.readouterr().err)
     assert len(list((tmp_path / "populations" / "shadow").glob("chunk_*"))) > 1
-    np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)
+    np.testing.assert_allclose(logits(tmp_path), logits(finished_run), atol=1e-4)
 
 
-def test_running_out_of_memory_halves_the_chunk(unbroken, tmp_path, capsys, monkeypatch):
+def test_running_out_of_memory_halves_the_chunk(finished_run, tmp_path, capsys, monkeypatch):
     import jax
 
     from jaxunlearn import population
@@ -434,4 +434,4 @@ def test_running_out_of_memory_halves_the_chunk(unbroken, tmp_path, capsys, monk
     monkeypatch.setattr(population, "train", greedy)
     assert launch(*SMOKE, workdir=tmp_path) == 0
     assert "out of memory with 5 members at once; going on with 3" in capsys.readouterr().err
-    np.testing.assert_allclose(logits(tmp_path), logits(unbroken), atol=1e-4)
+    np.testing.assert_allclose(logits(tmp_path), logits(finished_run), atol=1e-4)

@@ -18,8 +18,8 @@ from launch import audit as audit_verb
 from launch import study as study_verb
 from launch import unlearn as verb
 
-CONFIG = finished.GIVEN[0]
-GIVEN = [*finished.GIVEN, finished.TWO_EPOCHS]
+CONFIG = finished.FLAGS[0]
+GIVEN = [*finished.FLAGS, finished.TWO_EPOCHS]
 
 
 def launch(*argv, workdir, module=verb):
@@ -33,23 +33,23 @@ def values(workdir, role):
 
 
 @pytest.fixture(scope="module")
-def unbroken():
+def finished_run():
     return finished.folder()
 
 
 @pytest.fixture
-def again(unbroken, tmp_path):
-    return shutil.copytree(unbroken, tmp_path / "copy")
+def again(finished_run, tmp_path):
+    return shutil.copytree(finished_run, tmp_path / "copy")
 
 
-def test_methods_become_roles_beside_the_original_and_exact_retraining(unbroken):
-    facts = json.loads((unbroken / "unlearned.json").read_text())["roles"]
+def test_methods_become_roles_beside_the_original_and_exact_retraining(finished_run):
+    facts = json.loads((finished_run / "unlearned.json").read_text())["roles"]
     assert list(facts) == ["original", "retrained", "unlearned:finetune", "unlearned:ssd"]
-    original = values(unbroken, "original")
+    original = values(finished_run, "original")
     for name in ("finetune", "ssd"):
-        found = values(unbroken, f"unlearned:{name}")
-        assert found.shape == (3, *original.shape[1:]) and np.isfinite(found).all()
-        assert not np.array_equal(found[0], original[0])
+        logits = values(finished_run, f"unlearned:{name}")
+        assert logits.shape == (3, *original.shape[1:]) and np.isfinite(logits).all()
+        assert not np.array_equal(logits[0], original[0])
         assert facts[f"unlearned:{name}"]["moved"] > 0
         assert facts[f"unlearned:{name}"]["seconds"] > 0
     assert facts["unlearned:finetune"]["retain_epochs"] == pytest.approx(2.0, rel=0.05)
@@ -70,8 +70,8 @@ def test_a_second_command_reuses_everything(again, capsys):
 def test_models_made_from_other_originals_are_refused_before_anything_is_trained(again, capsys):
     shared = "--config.targets.originals=shared"
     assert launch(*GIVEN, "--methods=finetune", shared, workdir=again) == 2
-    told = capsys.readouterr().err
-    assert "targets.originals: stored 'per_set', now None" in told and "--overwrite=unlearned:finetune" in told
+    output = capsys.readouterr().err
+    assert "targets.originals: stored 'per_set', now None" in output and "--overwrite=unlearned:finetune" in output
     # The other way round: a folder that was made when ONE original was the default.
     for path in (*(again / "populations").glob("unlearned:*"), again / "populations" / "original"):
         shutil.rmtree(path)
@@ -82,24 +82,24 @@ def test_models_made_from_other_originals_are_refused_before_anything_is_trained
     assert "3 forget sets of ONE trained original: holds for this model only" in " ".join(printed.out.split())
     assert len(values(again, "original")) == 1
     for module in (verb, study_verb):
-        asked = ["--methods=finetune"] if module is verb else ["--config.unlearn.methods=finetune"]
-        assert launch(*GIVEN, *asked, workdir=again, module=module) == 2
-        told = capsys.readouterr().err
-        assert "targets.originals: stored None, now 'per_set'" in told and "training original" not in told
+        flags = ["--methods=finetune"] if module is verb else ["--config.unlearn.methods=finetune"]
+        assert launch(*GIVEN, *flags, workdir=again, module=module) == 2
+        output = capsys.readouterr().err
+        assert "targets.originals: stored None, now 'per_set'" in output and "training original" not in output
     assert len(values(again, "original")) == 1
 
 
-def test_killed_between_epochs_it_ends_with_the_same_numbers(unbroken, again, monkeypatch, capsys):
+def test_killed_between_epochs_it_ends_with_the_same_numbers(finished_run, again, monkeypatch, capsys):
     shutil.rmtree(again / "populations" / "unlearned:finetune")
     for path in (again / "logits").glob("unlearned:finetune*"):
         path.unlink()
-    real, seen = running.run, []
+    real, calls = running.run, []
 
     def interrupted(setup, checkpoint=None):
         for event in real(setup, checkpoint):
-            seen.append(event)
+            calls.append(event)
             yield event
-            if len(seen) == 1:
+            if len(calls) == 1:
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "run", interrupted)
@@ -108,11 +108,11 @@ def test_killed_between_epochs_it_ends_with_the_same_numbers(unbroken, again, mo
     monkeypatch.setattr(running, "run", real)
     assert launch(*command, workdir=again) == 0
     assert "continuing in phase 1 after epoch 1" in capsys.readouterr().err
-    np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(unbroken, "unlearned:finetune"))
+    np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(finished_run, "unlearned:finetune"))
     assert not list((again / "populations").glob("*.work"))
 
 
-def test_killed_between_training_and_recording_a_role_later_stages_go_on(unbroken, again, monkeypatch, capsys):
+def test_killed_between_training_and_recording_a_role_later_stages_go_on(finished_run, again, monkeypatch, capsys):
     shutil.rmtree(again / "populations" / "retrained")
     for path in (again / "logits").glob("retrained*"):
         path.unlink()
@@ -128,22 +128,22 @@ def test_killed_between_training_and_recording_a_role_later_stages_go_on(unbroke
     monkeypatch.setattr(recording, "record", real)
     assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 0
     assert "retrained: 3 of 3 members are finished already" in capsys.readouterr().err
-    told = json.loads((again / "unlearned.json").read_text())["roles"]["retrained"]
-    assert told["seconds"] > 0  # what it cost stands in its chunks
-    np.testing.assert_array_equal(values(again, "retrained"), values(unbroken, "retrained"))
+    role_facts = json.loads((again / "unlearned.json").read_text())["roles"]["retrained"]
+    assert role_facts["seconds"] > 0  # what it cost stands in its chunks
+    np.testing.assert_array_equal(values(again, "retrained"), values(finished_run, "retrained"))
 
 
-def test_a_damaged_original_is_trained_again_before_it_is_unlearned(unbroken, again, capsys):
+def test_a_damaged_original_is_trained_again_before_it_is_unlearned(finished_run, again, capsys):
     shutil.rmtree(again / "populations" / "unlearned:ssd")
     [chunk] = (again / "populations" / "original").glob("chunk_*")
-    victim = max((path for path in chunk.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    content = bytearray(victim.read_bytes())
+    damaged_file = max((path for path in chunk.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(damaged_file.read_bytes())
     content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
+    damaged_file.write_bytes(content)
     assert launch(*GIVEN, "--methods=finetune,ssd", workdir=again) == 0
-    said = capsys.readouterr().err
-    assert f"{chunk} is damaged" in said and "training original" in said
-    np.testing.assert_array_equal(values(again, "unlearned:ssd"), values(unbroken, "unlearned:ssd"))
+    output = capsys.readouterr().err
+    assert f"{chunk} is damaged" in output and "training original" in output
+    np.testing.assert_array_equal(values(again, "unlearned:ssd"), values(finished_run, "unlearned:ssd"))
 
 
 def test_other_stages_leave_the_findings_of_an_audit_alone(again):
@@ -153,13 +153,13 @@ def test_other_stages_leave_the_findings_of_an_audit_alone(again):
     assert len(json.loads((again / "report" / "shadows_findings.json").read_text())) == 4
 
 
-def test_a_damaged_chunk_is_made_again(unbroken, again, capsys):
+def test_a_damaged_chunk_is_made_again(finished_run, again, capsys):
     [chunk] = (again / "populations" / "unlearned:finetune").glob("chunk_*")
     (chunk / "manifest.json").write_text("{}")
     (again / "logits" / "unlearned:finetune.json").unlink()
     assert launch(*GIVEN, "--methods=finetune", workdir=again) == 0
     assert "is damaged" in capsys.readouterr().err
-    np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(unbroken, "unlearned:finetune"))
+    np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(finished_run, "unlearned:finetune"))
 
 
 def test_a_sweep_gives_every_value_a_role_and_the_numbers_it_has_alone(again, capsys):
@@ -175,7 +175,7 @@ def test_a_sweep_gives_every_value_a_role_and_the_numbers_it_has_alone(again, ca
 
 
 def test_over_unlearning_records_the_model_before_replay_too_and_finds_it_again_where_it_is_lost(again, capsys):
-    few = [*finished.GIVEN, "--config.unlearn.sweeps=lam=0.1;0.4,our_lr=0.01;0.02",
+    few = [*finished.FLAGS, "--config.unlearn.sweeps=lam=0.1;0.4,our_lr=0.01;0.02",
            "--config.unlearn.options=our_epochs=1"]  # fmt: skip
     assert launch(*few, "--methods=ssd+our", workdir=again) == 0
     printed = capsys.readouterr()
@@ -221,8 +221,8 @@ def test_all_leaves_out_what_the_network_cannot_run(tmp_path, monkeypatch, capsy
 
 
 def test_an_audit_sees_unlearned_roles_and_makes_what_is_missing(again, capsys):
-    wanted = "--config.audit.unlearned=unlearned:ssd,unlearned:random_label"
-    assert launch(*GIVEN, wanted, "--config.audit.scores=iam_on,confidence", workdir=again, module=audit_verb) == 0
+    flag = "--config.audit.unlearned=unlearned:ssd,unlearned:random_label"
+    assert launch(*GIVEN, flag, "--config.audit.scores=iam_on,confidence", workdir=again, module=audit_verb) == 0
     printed = capsys.readouterr()
     assert "unlearned:ssd" in printed.out and "unlearned:random_label" in printed.out
     assert (again / "scores" / "binui_unlearned:random_label.npz").exists()
@@ -234,9 +234,9 @@ def test_a_study_puts_methods_beside_exact_retraining(again, capsys):
     printed = capsys.readouterr().out
     for name in ("original", "retrained", "finetune", "ssd"):
         assert re.search(rf"^{name} +\d", printed, re.M)
-    found = json.loads((again / "report" / "methods_findings.json").read_text())
-    seen = {(one["of"], one["metric"]) for one in found}
-    assert ("unlearned:ssd", "iam_on forgotten") in seen and ("retrained", "UA") in seen
+    findings = json.loads((again / "report" / "methods_findings.json").read_text())
+    measurements = {(finding["of"], finding["metric"]) for finding in findings}
+    assert ("unlearned:ssd", "iam_on forgotten") in measurements and ("retrained", "UA") in measurements
     assert (again / "report" / "methods.html").exists()
 
 
@@ -300,6 +300,6 @@ def test_bad_requests_are_refused_before_any_work(argv, message, tmp_path, monke
 
 
 def test_an_audit_of_an_unknown_role_is_refused(tmp_path, capsys):
-    wanted = "--config.audit.unlearned=unlearned:sdd"
-    assert launch(*GIVEN, wanted, workdir=tmp_path / "run", module=audit_verb) == 2
+    flag = "--config.audit.unlearned=unlearned:sdd"
+    assert launch(*GIVEN, flag, workdir=tmp_path / "run", module=audit_verb) == 2
     assert "Did you mean 'ssd'" in capsys.readouterr().err

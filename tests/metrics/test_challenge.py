@@ -1,4 +1,4 @@
-"""The challenge's forget score: golden arrays of the published scorer, a twin that tries all rules, bad input."""
+"""The challenge's forget score: golden arrays of the published scorer, a reference that tries all rules, bad input."""
 
 import math
 from pathlib import Path
@@ -21,10 +21,10 @@ def shown(missed, taken, delta):
     keep = np.float32(1 - delta)
     with np.errstate(divide="ignore", invalid="ignore"):
         forms = np.stack([np.log(keep - fpr) - np.log(fnr), np.log(keep - fnr) - np.log(fpr), np.zeros_like(fnr)])
-    found = np.nanmax(forms, 0)
-    found[(fnr == 0) | (fpr == 0)] = np.nan
-    found[(fnr == 0) & (fpr == 0)] = np.inf
-    return np.nanmax(found, initial=-1)
+    largest = np.nanmax(forms, 0)
+    largest[(fnr == 0) | (fpr == 0)] = np.nan
+    largest[(fnr == 0) & (fpr == 0)] = np.inf
+    return np.nanmax(largest, initial=-1)
 
 
 def naive_epsilon(retrained, unlearned, delta=1e-5):
@@ -43,7 +43,7 @@ def naive_epsilon(retrained, unlearned, delta=1e-5):
     tau = np.where(upwards < max(size // 2, size == 1), low + step * upwards, high - step * upwards[::-1])
     tau = tau.astype(np.float64)[:, None]
     missed, taken = (positive < tau).sum(1), (negative >= tau).sum(1)
-    found = [shown((missed, len(positive)), (taken, len(negative)), delta)]
+    result = [shown((missed, len(positive)), (taken, len(negative)), delta)]
 
     inside, outside = (positive, negative) if np.ptp(positive) < np.ptp(negative) else (negative, positive)
     width = np.ptp(inside)
@@ -53,8 +53,8 @@ def naive_epsilon(retrained, unlearned, delta=1e-5):
         left = np.linspace(right - width - 2, right - width + 2, num=400)[:, None]
         rules.append([((left <= group) & (group <= right)).sum(1) for group in (inside, outside)])
     hits, taken = np.stack(rules, 1)
-    found.append(shown((len(inside) - hits, len(inside)), (taken, len(outside)), delta))
-    return min(max(*found, 0.0), 50.0)
+    result.append(shown((len(inside) - hits, len(inside)), (taken, len(outside)), delta))
+    return min(max(*result, 0.0), 50.0)
 
 
 def naive(retrained, unlearned, delta=1e-5):
@@ -74,11 +74,11 @@ def test_the_published_confidence(case):
 @pytest.mark.parametrize("case", ["dm0", "dm1", "dm2"])
 def test_the_published_epsilons_and_score(case):
     retrained, unlearned = FILE[f"{case}__retrained"].T, FILE[f"{case}__unlearned"].T
-    found = challenge.challenge_epsilon(retrained, unlearned)
-    np.testing.assert_allclose(found, FILE[f"{case}__eps"], rtol=0, atol=1e-5)
-    score = challenge.challenge_score(found, retrained.shape[1])
+    epsilons = challenge.challenge_epsilon(retrained, unlearned)
+    np.testing.assert_allclose(epsilons, FILE[f"{case}__eps"], rtol=0, atol=1e-5)
+    score = challenge.challenge_score(epsilons, retrained.shape[1])
     assert score == pytest.approx(float(FILE[f"{case}__forget_score"]), abs=1e-6)
-    np.testing.assert_array_equal(found, naive(retrained, unlearned))  # so the twin is the published scorer
+    np.testing.assert_array_equal(epsilons, naive(retrained, unlearned))  # so the reference equals the published scorer
 
 
 def test_the_published_points():
@@ -111,7 +111,7 @@ def groups(draw):
     sizes = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
     scale = draw(st.sampled_from([0.0, 0.02, 0.8, 1.0, 3.0]))
     shift = draw(st.sampled_from([0.0, 0.01, 1.0, 7.0, 200.0]))
-    made = []
+    pairs = []
     for size in sizes:
         values = rng.normal(0, 1, (2, size))
         if kind == "ties":
@@ -122,17 +122,17 @@ def groups(draw):
             values = 0.003 * values
         elif kind == "sure":
             values = np.clip(40 * values, -50, 50)
-        made.append(values)
-    return made[0], made[1] * scale + shift
+        pairs.append(values)
+    return pairs[0], pairs[1] * scale + shift
 
 
 @given(groups(), st.sampled_from([0.0, 1e-5, 0.05]), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_epsilon_is_the_largest_of_all_rules(pair, delta, swap):
     retrained, unlearned = pair[::-1] if swap else pair
-    found = challenge.challenge_epsilon(retrained, unlearned, delta)
-    np.testing.assert_array_equal(found, naive(retrained, unlearned, delta))
-    assert np.all((found >= 0) & (found <= 50))
+    epsilons = challenge.challenge_epsilon(retrained, unlearned, delta)
+    np.testing.assert_array_equal(epsilons, naive(retrained, unlearned, delta))
+    assert np.all((epsilons >= 0) & (epsilons <= 50))
 
 
 def test_every_rule_counts_with_more_models_too():
@@ -148,20 +148,20 @@ def test_every_rule_counts_with_more_models_too():
 def test_of_equal_medians_a_high_confidence_means_the_unlearned_group(retrained, unlearned):
     groups = np.array([retrained], float), np.array([unlearned], float)
     assert np.median(retrained) == np.median(unlearned)
-    found, swapped = challenge.challenge_epsilon(*groups), challenge.challenge_epsilon(*groups[::-1])
-    np.testing.assert_array_equal(found, naive_epsilon(*map(np.ravel, groups)))
-    assert swapped != found  # so that it matters
+    epsilons, swapped = challenge.challenge_epsilon(*groups), challenge.challenge_epsilon(*groups[::-1])
+    np.testing.assert_array_equal(epsilons, naive_epsilon(*map(np.ravel, groups)))
+    assert swapped != epsilons  # so that it matters
 
 
 def test_the_order_of_models_changes_nothing_and_samples_keep_theirs():
     rng = np.random.default_rng(2)
     retrained, unlearned = rng.normal(0, 1, (6, 20)), rng.normal(rng.uniform(0, 2, (6, 1)), 1, (6, 16))
-    found = challenge.challenge_epsilon(retrained, unlearned)
+    epsilons = challenge.challenge_epsilon(retrained, unlearned)
     mixed = challenge.challenge_epsilon(retrained[:, rng.permutation(20)], unlearned[:, rng.permutation(16)])
-    np.testing.assert_array_equal(found, mixed)
+    np.testing.assert_array_equal(epsilons, mixed)
     order = rng.permutation(6)
-    np.testing.assert_array_equal(challenge.challenge_epsilon(retrained[order], unlearned[order]), found[order])
-    np.testing.assert_array_equal(challenge.challenge_epsilon(unlearned, retrained), found)  # without ties
+    np.testing.assert_array_equal(challenge.challenge_epsilon(retrained[order], unlearned[order]), epsilons[order])
+    np.testing.assert_array_equal(challenge.challenge_epsilon(unlearned, retrained), epsilons)  # without ties
 
 
 def test_epsilon_grows_with_the_distance_and_stays_below_what_the_models_can_show():
@@ -169,8 +169,8 @@ def test_epsilon_grows_with_the_distance_and_stays_below_what_the_models_can_sho
     retrained, noise = rng.normal(0, 1, (30, 24)), rng.normal(0, 1, (30, 24))
     medians = [np.median(challenge.challenge_epsilon(retrained, noise + shift)) for shift in (0, 1, 2, 4, 20)]
     assert medians == sorted(medians) and medians[-1] == 50 and 0 < medians[0] < 2
-    found = challenge.challenge_epsilon(retrained, noise + 1)
-    assert found[found < 50].max() <= math.log(23)
+    epsilons = challenge.challenge_epsilon(retrained, noise + 1)
+    assert epsilons[epsilons < 50].max() <= math.log(23)
 
 
 def test_groups_that_say_nothing_that_are_separate_or_peaky():
@@ -195,10 +195,10 @@ def test_points_fall_with_epsilon_and_more_models_never_take_any(epsilon, n_mode
 
 
 def test_the_final_score_is_times_both_ratios_of_means():
-    found = challenge.final_score(
+    score = challenge.final_score(
         0.2, unlearned_retain=[0.8, 1.0], retrained_retain=[1.0], unlearned_test=0.5, retrained_test=[0.4, 0.4]
     )
-    assert found == pytest.approx(0.2 * 0.9 * 1.25)
+    assert score == pytest.approx(0.2 * 0.9 * 1.25)
 
 
 @pytest.mark.parametrize(

@@ -26,35 +26,35 @@ def runs(seed=0, retained=0.8, forgotten=0.1, size=200):
 @pytest.mark.parametrize("case", "ab")
 @pytest.mark.parametrize("tail", ["corrected", "faithful"])
 def test_published_numbers_are_reproduced(golden, case, tail):
-    found = classes.row(golden[f"{case}/membership_score"], golden[f"{case}/member_flag"], tail)
-    np.testing.assert_allclose(found.weighted_bce, golden[f"{case}/weighted_bce"], atol=1e-6)
-    np.testing.assert_allclose(found.auc, golden[f"{case}/auc"], atol=1e-6)
-    np.testing.assert_allclose(found.retained, golden[f"{case}/stats_1"], atol=1e-6)
-    np.testing.assert_allclose(found.forgotten, golden[f"{case}/stats_0"], atol=1e-6)
+    row = classes.row(golden[f"{case}/membership_score"], golden[f"{case}/member_flag"], tail)
+    np.testing.assert_allclose(row.weighted_bce, golden[f"{case}/weighted_bce"], atol=1e-6)
+    np.testing.assert_allclose(row.auc, golden[f"{case}/auc"], atol=1e-6)
+    np.testing.assert_allclose(row.retained, golden[f"{case}/stats_1"], atol=1e-6)
+    np.testing.assert_allclose(row.forgotten, golden[f"{case}/stats_0"], atol=1e-6)
 
 
 def test_whole_audits_have_the_published_means():
     golden = np.load(GOLDEN.parent / "binui_cifar10_s10.npz")
     forgotten = golden["target_unlearn_flags"] == 1
     for key in ("p_IPapprox_simp_online_wo_norm", "p_EMIA", "p_RMIA_online"):
-        found = classes.row(1 - golden[f"score/{key}"], ~forgotten)
-        unlearned = [1 - found.forgotten.mean, found.forgotten.std, 1 - found.retained.mean, found.retained.std]
+        row = classes.row(1 - golden[f"score/{key}"], ~forgotten)
+        unlearned = [1 - row.forgotten.mean, row.forgotten.std, 1 - row.retained.mean, row.retained.std]
         np.testing.assert_allclose(unlearned, golden[f"eval/{key}"][8:], atol=1e-6, err_msg=key)
 
 
 def test_rows_of_a_report_are_those_of_its_classes_and_of_all_samples():
     membership, truth = runs()
-    found = classes.report(membership, truth)
+    report = classes.report(membership, truth)
     for index in range(3):
-        one = classes.row(membership[index], truth[index])
-        assert found.classes.auc[index] == one.auc == roc.auc(membership[index], truth[index])
-        assert found.classes.weighted_bce[index] == one.weighted_bce
-        np.testing.assert_array_equal([field[index] for field in found.classes.forgotten], one.forgotten)
-        np.testing.assert_array_equal([field[index] for field in found.classes.retained], one.retained)
-    assert found.pooled.retained.mean == pytest.approx(membership[truth].mean())
-    assert found.pooled.auc == pytest.approx(roc.auc(membership.ravel(), truth.ravel()))
-    assert found.std["forgotten"] == pytest.approx(np.std(found.classes.forgotten.mean))
-    assert found.std["weighted_bce"] == pytest.approx(np.std(found.classes.weighted_bce))
+        row = classes.row(membership[index], truth[index])
+        assert report.classes.auc[index] == row.auc == roc.auc(membership[index], truth[index])
+        assert report.classes.weighted_bce[index] == row.weighted_bce
+        np.testing.assert_array_equal([field[index] for field in report.classes.forgotten], row.forgotten)
+        np.testing.assert_array_equal([field[index] for field in report.classes.retained], row.retained)
+    assert report.pooled.retained.mean == pytest.approx(membership[truth].mean())
+    assert report.pooled.auc == pytest.approx(roc.auc(membership.ravel(), truth.ravel()))
+    assert report.std["forgotten"] == pytest.approx(np.std(report.classes.forgotten.mean))
+    assert report.std["weighted_bce"] == pytest.approx(np.std(report.classes.weighted_bce))
 
 
 def test_the_weighted_cross_entropy_equals_a_plain_loop_and_is_clamped():
@@ -85,7 +85,7 @@ def test_under_and_over_unlearning_are_told_apart():
     retrained = classes.report(*runs(0))
     under = classes.report(*runs(1, forgotten=0.5))
     over = classes.report(*runs(1, retained=0.5))
-    gaps = [classes.against_retrained(one.pooled, retrained.pooled) for one in (retrained, under, over)]
+    gaps = [classes.against_retrained(row.pooled, retrained.pooled) for row in (retrained, under, over)]
     np.testing.assert_array_equal(gaps[0], np.zeros(3))
     assert gaps[1].under > 0.3
     assert abs(gaps[1].over) < 0.05
@@ -108,9 +108,9 @@ def test_damage_to_few_retained_samples_shows_in_the_tail():
 
 def test_a_random_row_of_one_half_has_auc_one_half():
     _, truth = runs()
-    found = classes.report(np.full(truth.shape, 0.5), truth)
-    assert found.pooled.auc == 0.5
-    np.testing.assert_array_equal(found.classes.forgotten.std, np.zeros(3))
+    report = classes.report(np.full(truth.shape, 0.5), truth)
+    assert report.pooled.auc == 0.5
+    np.testing.assert_array_equal(report.classes.forgotten.std, np.zeros(3))
 
 
 @pytest.mark.parametrize(

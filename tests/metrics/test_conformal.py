@@ -1,4 +1,4 @@
-"""Conformal prediction: golden arrays of the published code, the guarantee on real logits, twins, bad input."""
+"""Conformal prediction: golden arrays of the published code, the guarantee on real logits, bad input."""
 
 import functools
 import math
@@ -37,8 +37,8 @@ def test_the_published_rank_for_every_size_and_level():
 
 def test_the_published_threshold_of_scores():
     file = golden("cr_quantile")
-    found = [conformal.threshold(file["scores"], alpha) for alpha in file["scores_alpha"]]
-    np.testing.assert_array_equal(found, file["scores_qhat"])
+    result = [conformal.threshold(file["scores"], alpha) for alpha in file["scores_alpha"]]
+    np.testing.assert_array_equal(result, file["scores_qhat"])
 
 
 @pytest.mark.parametrize("case", ["c0_", "c1_"])
@@ -61,28 +61,32 @@ def test_sets_coverage_size_and_cr_of_the_published_code(case):
 def test_data_wise_and_class_wise_reports_of_the_published_code():
     file = golden("cr_pipeline")
 
-    def part(name):
+    def subset_of(name):
         return file[f"{name}_logits"], file[f"{name}_labels"]
 
     alpha = [float(file["alpha"])]
-    q_hat = conformal.calibrate(*part("cal_retain"), alpha)
+    q_hat = conformal.calibrate(*subset_of("cal_retain"), alpha)
     np.testing.assert_allclose(q_hat, file["data_wise_qhat"], rtol=1e-6)
-    data = [part("train_retain"), part("train_forget"), part("test_retain")]
-    found = [prediction_sets.summarise(conformal.predict(*one, q_hat)) for one in data]
-    compare(found, file, "data_wise", ("cov", "size", "cr", "acc"))
+    data = [subset_of("train_retain"), subset_of("train_forget"), subset_of("test_retain")]
+    summaries = [prediction_sets.summarise(conformal.predict(*subset, q_hat)) for subset in data]
+    compare(summaries, file, "data_wise", ("cov", "size", "cr", "acc"))
 
-    own = {name: conformal.calibrate(*part(f"cal_{name}"), alpha) for name in ("retain", "forget")}
-    np.testing.assert_allclose(np.ravel([own["retain"], own["forget"]]), file["class_wise_qhat"], rtol=1e-6)
+    thresholds = {name: conformal.calibrate(*subset_of(f"cal_{name}"), alpha) for name in ("retain", "forget")}
+    np.testing.assert_allclose(
+        np.ravel([thresholds["retain"], thresholds["forget"]]), file["class_wise_qhat"], rtol=1e-6
+    )
     names = ["train_retain", "train_forget", "test_forget", "test_retain"]
-    found = [prediction_sets.summarise(conformal.predict(*part(one), own[one.split("_")[1]])) for one in names]
-    compare(found, file, "class_wise", ("acc",))
-    compare(found[1:], file, "class_wise", ("cov", "size", "cr"))
+    summaries = [
+        prediction_sets.summarise(conformal.predict(*subset_of(name), thresholds[name.split("_")[1]])) for name in names
+    ]
+    compare(summaries, file, "class_wise", ("acc",))
+    compare(summaries[1:], file, "class_wise", ("cov", "size", "cr"))
 
 
-def compare(found, file, kind, names):
+def compare(result, file, kind, names):
     fields = {"cov": "coverage", "size": "set_size", "cr": "cr", "acc": "accuracy"}
     for name in names:
-        ours = np.ravel([getattr(one, fields[name]) for one in found])
+        ours = np.ravel([getattr(subset, fields[name]) for subset in result])
         np.testing.assert_allclose(ours, file[f"{kind}_{name}"], rtol=1e-6, atol=1e-6)
 
 
@@ -91,13 +95,13 @@ def naive_scores(logits, options):
     probabilities = softmax(np.asarray(logits, np.float64))
     if options.score in ("lac", "log"):
         return 1 - probabilities if options.score == "lac" else -np.log(probabilities)
-    found = np.empty_like(probabilities)
-    for line, out in zip(probabilities, found, strict=True):
+    scores = np.empty_like(probabilities)
+    for line, out in zip(probabilities, scores, strict=True):
         for label in range(len(line)):
             before = [c for c in range(len(line)) if line[c] > line[label] or (line[c] == line[label] and c <= label)]
             penalty = options.lam * max(0, len(before) - options.k_reg) if options.score == "raps" else 0.0
             out[label] = line[before].sum() + penalty
-    return found
+    return scores
 
 
 @pytest.mark.parametrize("score", conformal.SCORES)
@@ -107,18 +111,18 @@ def test_a_population_equals_the_naive_loop_over_models_and_alphas(score, quanti
     options = Options(score, quantile_rule, lam=0.05, k_reg=2)
     known, logits = rng.normal(0, 2, (3, 57, 6)).astype("f4"), rng.normal(0, 2, (3, 40, 6)).astype("f4")
     known_labels, labels = rng.integers(0, 6, 57), rng.integers(0, 6, 40)
-    found = conformal.evaluate(known, known_labels, logits, labels, ALPHAS, options)
+    report = conformal.evaluate(known, known_labels, logits, labels, ALPHAS, options)
     for model in range(3):
         scores, every = naive_scores(known[model], options), naive_scores(logits[model], options)
-        own = np.sort(scores[np.arange(57), known_labels])
+        true_scores = np.sort(scores[np.arange(57), known_labels])
         for place, alpha in enumerate(ALPHAS):
             k = math.ceil(58 * (1 - alpha))
-            q_hat = own[k - 1] if quantile_rule == "textbook" else own[min(k, 56)]
-            assert found.q_hat[model, place] == pytest.approx(q_hat, abs=1e-6)
+            q_hat = true_scores[k - 1] if quantile_rule == "textbook" else true_scores[min(k, 56)]
+            assert report.q_hat[model, place] == pytest.approx(q_hat, abs=1e-6)
             inside = every <= q_hat + 1e-9
             right = inside[np.arange(40), labels]
             wrong = logits[model].argmax(-1) != labels
-            quality = [leaf[model] if np.ndim(leaf) == 1 else leaf[model, place] for leaf in found.quality]
+            quality = [leaf[model] if np.ndim(leaf) == 1 else leaf[model, place] for leaf in report.quality]
             expected = [40, 1 - wrong.mean(), right.mean(), inside.sum(1).mean(), right.mean() / inside.sum(1).mean(),
                         (inside.sum(1) == 0).sum(), right[wrong].mean(), wrong.sum()]  # fmt: skip
             np.testing.assert_allclose(quality, expected, rtol=1e-5)
@@ -129,9 +133,9 @@ def test_one_model_equals_its_line_of_a_population_and_groups_equal_their_sample
     logits, labels = rng.normal(0, 2, (2, 90, 5)).astype("f4"), rng.integers(0, 5, 90)
     q_hat = conformal.calibrate(logits[:, :40], labels[:40], ALPHAS)
     sets = conformal.predict(logits[:, 40:], labels[40:], q_hat)
-    alone = conformal.predict(logits[1, 40:], labels[40:], conformal.calibrate(logits[1, :40], labels[:40], ALPHAS))
-    for ours, one in zip(sets, alone, strict=True):
-        np.testing.assert_array_equal(ours[1], one)
+    single = conformal.predict(logits[1, 40:], labels[40:], conformal.calibrate(logits[1, :40], labels[:40], ALPHAS))
+    for ours, subset in zip(sets, single, strict=True):
+        np.testing.assert_array_equal(ours[1], subset)
     classes = prediction_sets.summarise(sets, np.stack([prediction_sets.of_classes(labels[40:], 5)] * 2))
     assert classes.coverage.shape == (2, 5, 3)
     picked = prediction_sets.summarise(sets, labels[40:] == 3)
@@ -145,10 +149,10 @@ def test_calibration_rows_that_do_not_count_change_nothing():
     rng = np.random.default_rng(5)
     logits, labels = rng.normal(0, 2, (2, 80, 4)).astype("f4"), rng.integers(0, 4, 80)
     where = rng.random((2, 80)) < 0.6
-    found = conformal.calibrate(logits, labels, ALPHAS, where=where)
+    thresholds = conformal.calibrate(logits, labels, ALPHAS, where=where)
     for model in range(2):
-        alone = conformal.calibrate(logits[model][where[model]], labels[where[model]], ALPHAS)
-        np.testing.assert_array_equal(found[model], alone)
+        single = conformal.calibrate(logits[model][where[model]], labels[where[model]], ALPHAS)
+        np.testing.assert_array_equal(thresholds[model], single)
 
 
 @functools.cache
@@ -169,15 +173,20 @@ def real_logits(name):
 def test_the_guarantee_on_real_logits(name, score, alpha):
     """Over random splits, covered test samples are beta-binomial: mean k / (n + 1), one rank more by "published"."""
     logits, labels = real_logits(name)
-    own = np.asarray(conformal.own_scores(logits, labels, Options(score)), np.float64)
-    own = own + np.random.default_rng(1).uniform(0, 1e-9, len(own))  # ties would only add coverage
+    true_scores = np.asarray(conformal.true_label_scores(logits, labels, Options(score)), np.float64)
+    true_scores = true_scores + np.random.default_rng(1).uniform(
+        0, 1e-9, len(true_scores)
+    )  # ties would only add coverage
     splits, n = 200, 50
-    m = len(own) - n
+    m = len(true_scores) - n
     rng = np.random.default_rng(2)
-    orders = [rng.permutation(len(own)) for _ in range(splits)]
+    orders = [rng.permutation(len(true_scores)) for _ in range(splits)]
     for quantile_rule, extra in (("textbook", 0), ("published", 1)):
         covered = np.array(
-            [(own[order[n:]] <= conformal.threshold(own[order[:n]], alpha, quantile_rule)).sum() for order in orders]
+            [
+                (true_scores[order[n:]] <= conformal.threshold(true_scores[order[:n]], alpha, quantile_rule)).sum()
+                for order in orders
+            ]
         )
         k = math.ceil((n + 1) * (1 - alpha)) + extra
         law = stats.betabinom(m, k, n + 1 - k)
@@ -194,13 +203,13 @@ def test_the_jitted_sets_keep_the_guarantee_too():
     logits, labels = real_logits("digits")
     rng = np.random.default_rng(7)
     orders = [rng.permutation(len(labels)) for _ in range(40)]
-    found = [
+    coverages = [
         conformal.evaluate(logits[o[:100]], labels[o[:100]], logits[o[100:]], labels[o[100:]], [0.1],
                            Options(quantile_rule="textbook")).quality.coverage[0]
         for o in orders
     ]  # fmt: skip
     law = stats.betabinom(len(labels) - 100, 91, 10)
-    assert abs(np.mean(found) - law.mean() / law.args[0]) < 4 * law.std() / law.args[0] / math.sqrt(40)
+    assert abs(np.mean(coverages) - law.mean() / law.args[0]) < 4 * law.std() / law.args[0] / math.sqrt(40)
 
 
 @given(st.integers(1, 400), st.floats(0.001, 0.999))

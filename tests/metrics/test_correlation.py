@@ -19,12 +19,14 @@ def golden():
 @pytest.mark.parametrize("case", CASES)
 def test_published_numbers_are_reproduced(golden, case):
     membership = golden[f"{case}/raw_membership"]
-    found = correlation.agreement(membership)
+    scores_agreement = correlation.agreement(membership)
     np.testing.assert_allclose(correlation.normalise(membership), golden[f"{case}/normalised"], atol=1e-6)
-    np.testing.assert_allclose(np.append(found.mse, found.mse_per_column), golden[f"{case}/mse"], atol=1e-6)
-    np.testing.assert_allclose(found.kl, golden[f"{case}/kl"], atol=1e-4)
-    np.testing.assert_allclose(found.pearson, golden[f"{case}/pearson"], atol=1e-6)
-    np.testing.assert_allclose(found.spearman, golden[f"{case}/spearman"], atol=1e-6)
+    np.testing.assert_allclose(
+        np.append(scores_agreement.mse, scores_agreement.mse_per_column), golden[f"{case}/mse"], atol=1e-6
+    )
+    np.testing.assert_allclose(scores_agreement.kl, golden[f"{case}/kl"], atol=1e-4)
+    np.testing.assert_allclose(scores_agreement.pearson, golden[f"{case}/pearson"], atol=1e-6)
+    np.testing.assert_allclose(scores_agreement.spearman, golden[f"{case}/spearman"], atol=1e-6)
 
 
 def test_leading_axes_are_matrices_of_their_own(golden):
@@ -33,22 +35,24 @@ def test_leading_axes_are_matrices_of_their_own(golden):
     assert both.mse.shape == both.kl.shape == both.spearman.shape == (2, 1)
     assert both.mse_per_column.shape == (2, 1, 21)
     for index in range(2):
-        for one, stacked in zip(correlation.agreement(pair[index]), both, strict=True):
-            np.testing.assert_allclose(stacked[index, 0], one, atol=1e-12)
+        for matrix, stacked in zip(correlation.agreement(pair[index]), both, strict=True):
+            np.testing.assert_allclose(stacked[index, 0], matrix, atol=1e-12)
 
 
 def test_correlations_equal_scipys():
     membership = np.random.default_rng(0).normal(size=(30, 6)) + np.arange(6)
     truth = np.tile(np.arange(6) / 5, 30)
-    found = correlation.agreement(membership)
-    assert found.pearson == pytest.approx(scipy.stats.pearsonr(membership.ravel(), truth)[0])
-    assert found.spearman == pytest.approx(scipy.stats.spearmanr(membership.ravel(), truth)[0])
+    scores_agreement = correlation.agreement(membership)
+    assert scores_agreement.pearson == pytest.approx(scipy.stats.pearsonr(membership.ravel(), truth)[0])
+    assert scores_agreement.spearman == pytest.approx(scipy.stats.spearmanr(membership.ravel(), truth)[0])
 
 
 def test_a_perfect_score_agrees_perfectly_and_its_mirror_is_opposed():
     membership = np.tile(np.arange(11.0), (20, 1))
-    found = correlation.agreement(5 + 2 * membership)
-    np.testing.assert_allclose([found.mse, found.pearson, found.spearman], [0, 1, 1], atol=1e-6)
+    scores_agreement = correlation.agreement(5 + 2 * membership)
+    np.testing.assert_allclose(
+        [scores_agreement.mse, scores_agreement.pearson, scores_agreement.spearman], [0, 1, 1], atol=1e-6
+    )
     mirrored = correlation.agreement(-membership)
     np.testing.assert_allclose([mirrored.pearson, mirrored.spearman], [-1, -1], atol=1e-12)
     assert mirrored.mse > 0.3
@@ -56,24 +60,24 @@ def test_a_perfect_score_agrees_perfectly_and_its_mirror_is_opposed():
 
 def test_a_constant_matrix_is_nan_and_leaves_its_neighbours_alone():
     pair = np.stack([np.full((4, 3), 0.2), np.tile(np.arange(3.0), (4, 1))])
-    found = correlation.agreement(pair)
-    for name, values in found._asdict().items():
+    scores_agreement = correlation.agreement(pair)
+    for name, values in scores_agreement._asdict().items():
         assert np.isnan(values[0]).all(), name
         assert np.isfinite(values[1]).all(), name
 
 
 def test_the_table_averages_as_published_and_takes_its_interval_over_starting_models():
     membership = np.random.default_rng(1).normal(size=(3, 4, 25, 6)) + 0.5 * np.arange(6)
-    found = correlation.table(membership, 0.9, of="iam_on")
+    findings = correlation.table(membership, 0.9, of="iam_on")
     each = np.array([[correlation.agreement(m).spearman for m in group] for group in membership])
-    finding = found["spearman"]
+    finding = findings["spearman"]
     assert finding.value == pytest.approx(each.mean())
     assert finding.std == pytest.approx(each.mean(1).std())
     starts = each.mean(0)
     half = scipy.stats.t.ppf(0.95, 3) * starts.std(ddof=1) / 2
     np.testing.assert_allclose([finding.low, finding.high], [each.mean() - half, each.mean() + half])
     assert (finding.n, finding.of, finding.method) == (600, "iam_on", "t over 4 starting models")
-    assert list(found) == ["mse", "kl", "pearson", "spearman"]
+    assert list(findings) == ["mse", "kl", "pearson", "spearman"]
     single = correlation.table(membership[:1, :1])["mse"]
     assert np.isnan([single.low, single.high, single.std]).all()
 

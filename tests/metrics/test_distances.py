@@ -26,10 +26,10 @@ def test_published_distances_are_reproduced(case):
     # z*_entropy is compared in test_membership.py.
     golden = np.load(GOLDEN / "ssd_metrics.npz")
     pair = golden[f"{case}_logits_model"], golden[f"{case}_logits_gold"]
-    found = distances.js_divergence(*pair, compat="faithful"), distances.zrf(*pair, compat="faithful")
-    np.testing.assert_allclose(found[0], golden[f"{case}_jsdiv"], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found[1], golden[f"{case}_zrf"], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found[1], golden[f"{case}_zrf_func"], rtol=1e-6, atol=1e-6)
+    result = distances.js_divergence(*pair, compat="faithful"), distances.zrf(*pair, compat="faithful")
+    np.testing.assert_allclose(result[0], golden[f"{case}_jsdiv"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result[1], golden[f"{case}_zrf"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result[1], golden[f"{case}_zrf_func"], rtol=1e-6, atol=1e-6)
     actual = distances.activation_distance(*pair)
     np.testing.assert_allclose(actual, golden[f"{case}_actv_dist"], rtol=1e-6, atol=1e-6)
 
@@ -42,7 +42,9 @@ def test_distances_equal_their_definitions(n, classes, seed):
     corrected, faithful, distance = [], [], []
     for p, q in zip(*softmax, strict=True):
         m = (p + q) / 2
-        corrected.append(sum(a * np.log2(a / b) for one in (p, q) for a, b in zip(one, m, strict=True)) / 2)
+        corrected.append(
+            sum(a * np.log2(a / b) for probabilities in (p, q) for a, b in zip(probabilities, m, strict=True)) / 2
+        )
         faithful += [b * np.log(b / a) / 2 + b * np.log(b / c) / 2 for a, b, c in zip(p, m, q, strict=True)]
         distance.append(np.sqrt(((p - q) ** 2).sum()))
     expected = {"js_corrected": corrected, "js_faithful": faithful, "activation": distance}

@@ -1,4 +1,4 @@
-"""Distribution metrics: against the published code, naive twins, and what they must do by construction."""
+"""Distribution metrics: against the published code, naive references, and properties by construction."""
 
 import math
 import warnings
@@ -37,23 +37,28 @@ def test_geometry_is_as_published(golden):
     np.testing.assert_allclose(centroids, golden["centroid_distance"], **close)
     others = distribution.distances_to_centroids(points, labels, int(forgotten), golden["class_distance_ids"])
     np.testing.assert_allclose(others, golden["class_distance_from_forget"], **close)
-    found = distribution.silhouette(points, labels, int(forgotten))
-    np.testing.assert_allclose(found.value, golden["silhouette"], **close)
-    assert found.nearest == golden["nearest_class"]
+    result = distribution.silhouette(points, labels, int(forgotten))
+    np.testing.assert_allclose(result.value, golden["silhouette"], **close)
+    assert result.nearest == golden["nearest_class"]
 
 
 def test_overlaps_are_as_published(golden):
     points, labels, forgotten = golden["Y"], golden["labels"], golden["labels"] == golden["forget_class"]
-    found = distribution.overlap(points[forgotten], points[~forgotten])
-    np.testing.assert_allclose(found.sum, golden["overlap_sum"], rtol=1e-6)
-    np.testing.assert_allclose(found.integral, golden["overlap_integral"], rtol=1e-6)
-    assert found.smaller.shape == (200, 200) and found.smaller.sum() == found.sum
+    overlap = distribution.overlap(points[forgotten], points[~forgotten])
+    np.testing.assert_allclose(overlap.sum, golden["overlap_sum"], rtol=1e-6)
+    np.testing.assert_allclose(overlap.integral, golden["overlap_integral"], rtol=1e-6)
+    assert overlap.smaller.shape == (200, 200) and overlap.smaller.sum() == overlap.sum
     # Far in the tails of all classes: 6e-39, below what float32 holds.
     everywhere = distribution.overlap_of_classes(points, labels, golden["classes"])
     np.testing.assert_allclose(everywhere, golden["overlap_all_classes"], rtol=1e-5)
-    whole = distribution.measure_distribution(points, labels, forgotten)
-    assert (whole.overlap.sum, whole.silhouette.value) == (found.sum, golden["silhouette"])
-    np.testing.assert_allclose(whole.variance, golden["intra_class_variance"][int(golden["forget_class"])])
+    distribution_of_class = distribution.measure_distribution(points, labels, forgotten)
+    assert (distribution_of_class.overlap.sum, distribution_of_class.silhouette.value) == (
+        overlap.sum,
+        golden["silhouette"],
+    )
+    np.testing.assert_allclose(
+        distribution_of_class.variance, golden["intra_class_variance"][int(golden["forget_class"])]
+    )
 
 
 def test_affinities_and_their_divergence_are_as_published(golden):
@@ -68,20 +73,20 @@ def test_densities_are_scipys(count, dimensions):
     rng = np.random.default_rng(count)
     points = rng.normal(size=(count, dimensions)) @ rng.normal(size=(dimensions, dimensions)) + 100
     places = points[:1].repeat(33, 0) + rng.normal(size=(33, dimensions))
-    twin = scipy.stats.gaussian_kde(points.T)(places.T)
-    np.testing.assert_allclose(kernel_density.estimate(points, places), twin, rtol=2e-4)  # far tails
+    reference = scipy.stats.gaussian_kde(points.T)(places.T)
+    np.testing.assert_allclose(kernel_density.estimate(points, places), reference, rtol=2e-4)  # far tails
 
 
 def test_density_in_blocks_is_density_at_once(monkeypatch):
     points, _ = blobs()
     places = np.random.default_rng(1).normal(size=(77, 2))
-    whole = kernel_density.estimate(points, places)
+    densities = kernel_density.estimate(points, places)
     monkeypatch.setattr(kernel_density, "_KERNELS", 4096)
-    np.testing.assert_allclose(kernel_density.estimate(points, places), whole, rtol=1e-6)
+    np.testing.assert_allclose(kernel_density.estimate(points, places), densities, rtol=1e-6)
     # A point far from the mean (where padding lies) is not lost in it.
     far = np.concatenate([points, [[500.0, 500.0]]])
-    twin = scipy.stats.gaussian_kde(far.T)([[500.0], [500.0]])
-    np.testing.assert_allclose(kernel_density.estimate(far, [[500.0, 500.0]]), twin, rtol=1e-5)
+    reference = scipy.stats.gaussian_kde(far.T)([[500.0], [500.0]])
+    np.testing.assert_allclose(kernel_density.estimate(far, [[500.0, 500.0]]), reference, rtol=1e-5)
 
 
 def test_overlap_is_1_for_one_cloud_and_0_for_two_far_ones():
@@ -116,16 +121,16 @@ def test_a_forgotten_subclass_is_told_apart_from_its_own_class():
 def test_points_on_a_line_or_in_one_place_have_a_density():
     line = np.stack([np.arange(10.0), np.arange(10.0)], 1)
     for points in (line, np.ones((5, 2))):
-        found = distribution.overlap(points, line + 0.5, nodes=50)
-        assert math.isfinite(found.sum) and found.sum >= 0
+        overlap = distribution.overlap(points, line + 0.5, nodes=50)
+        assert math.isfinite(overlap.sum) and overlap.sum >= 0
 
 
 def test_too_few_points_are_nan_with_a_reason():
     points, labels = blobs()
-    found = distribution.overlap(points[:2], points)
-    assert math.isnan(found.sum) and found.reason == "a density needs 3 points, there are 2"
-    alone = distribution.silhouette(points[:3], np.zeros(3, int), 0)
-    assert math.isnan(alone.value) and alone.reason == "there is no other class"
+    overlap = distribution.overlap(points[:2], points)
+    assert math.isnan(overlap.sum) and overlap.reason == "a density needs 3 points, there are 2"
+    result = distribution.silhouette(points[:3], np.zeros(3, int), 0)
+    assert math.isnan(result.value) and result.reason == "there is no other class"
     with pytest.warns(UserWarning, match="a class has 0"):
         assert math.isnan(distribution.overlap_of_classes(points, labels, [0, 7]))
     with warnings.catch_warnings():

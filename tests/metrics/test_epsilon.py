@@ -24,34 +24,34 @@ def drawn(shift, models=40, samples=200, seed=0):
     return generator.normal(size=(samples, models)), generator.normal(shift, 1, (samples, models))
 
 
-def by_definition(retrained, unlearned, delta, slack=epsilon.SLACK):
+def by_definition(retrained, unlearned, delta, smoothing=epsilon.SMOOTHING):
     """One sample as the paper says it: every observed score as a threshold, both one-sided formulas."""
     is_positive = np.median(retrained) > np.median(unlearned)
     positive, negative = (retrained, unlearned) if is_positive else (unlearned, retrained)
-    found = []
+    result = []
     for threshold in np.unique(np.concatenate([retrained, unlearned])):
         fpr, fnr = np.mean(negative >= threshold), np.mean(positive < threshold)
         if fpr == 0 and fnr == 0:
             return np.inf
         if fpr == 0 or fnr == 0:
             continue
-        for one, other in ((fpr, fnr), (fnr, fpr)):
-            if 1 - delta - one + slack > 0:
-                found.append(np.log(1 - delta - one + slack) - np.log(other + slack))
-    return max(found) if found else np.nan
+        for group, other in ((fpr, fnr), (fnr, fpr)):
+            if 1 - delta - group + smoothing > 0:
+                result.append(np.log(1 - delta - group + smoothing) - np.log(other + smoothing))
+    return max(result) if result else np.nan
 
 
 @pytest.mark.parametrize("approach", APPROACHES)
 def test_every_sample_of_the_published_models(approach):
     margins, published = golden("real_margins"), golden("real_epsilon")
     counts = epsilon.count(margins["retain"], margins[approach])
-    found = epsilon.epsilon_from_counts(counts)
-    np.testing.assert_allclose(found, published[f"{approach}__eps"], atol=1e-9, rtol=0)
+    epsilons = epsilon.epsilon_from_counts(counts)
+    np.testing.assert_allclose(epsilons, published[f"{approach}__eps"], atol=1e-9, rtol=0)
     np.testing.assert_array_equal(counts.retrained_is_positive, published[f"{approach}__retain_median_larger"])
     medians = [epsilon.summarise(line).median for line in epsilon.epsilon_sweep(counts, published["delta_grid"])]
     np.testing.assert_allclose(medians, published[f"{approach}__sweep_median"], atol=1e-9, rtol=0)
-    told = epsilon.summarise(found)
-    numbers = told.median, told.mean, told.half_width, told.nan, told.inf, told.negative
+    summary = epsilon.summarise(epsilons)
+    numbers = summary.median, summary.mean, summary.half_width, summary.nan, summary.inf, summary.negative
     np.testing.assert_allclose(numbers, published[f"{approach}__summary"], atol=1e-5)
     for group, name in (("retain", "retain"), (approach, "unlearn")):
         fitted = attack_rules.fit(margins[group])
@@ -70,16 +70,18 @@ def test_published_logits_under_every_score(approach):
         "eps_loss_without_label_column": {"score": "loss"},
     }
     for name, options in cases.items():
-        found = epsilon.epsilon_hat(file["retain"], file[approach], labels, **options)
-        np.testing.assert_allclose(found, published[f"{approach}__{name}"][rows], atol=1e-6, rtol=0)
+        epsilons = epsilon.epsilon_hat(file["retain"], file[approach], labels, **options)
+        np.testing.assert_allclose(epsilons, published[f"{approach}__{name}"][rows], atol=1e-6, rtol=0)
 
 
 def test_the_published_floor_of_retrained_models_against_each_other():
     counts = epsilon.count(*epsilon.halves(golden("real_margins")["retain"]))
-    told = epsilon.summarise(epsilon.epsilon_from_counts(counts))
+    summary = epsilon.summarise(epsilon.epsilon_from_counts(counts))
     assert counts.sizes == (40, 40)
-    np.testing.assert_allclose([told.median, told.finite_mean, told.half_width], [0.875469, 0.9374, 0.0325], atol=5e-5)
-    assert (told.nan, told.inf, told.negative) == (0, 0, 5)
+    np.testing.assert_allclose(
+        [summary.median, summary.finite_mean, summary.half_width], [0.875469, 0.9374, 0.0325], atol=5e-5
+    )
+    assert (summary.nan, summary.inf, summary.negative) == (0, 0, 5)
     at_99 = epsilon.epsilon_sweep(counts, np.array([0.0, 0.05, 0.1, 0.3, 0.9, 0.98]))
     medians = [epsilon.summarise(line).median for line in at_99]
     np.testing.assert_allclose(medians, [1.3863, 0.8755, 0.4855, -0.1892, -2.4849, np.nan], atol=5e-5)
@@ -95,13 +97,13 @@ def test_small_logits_of_the_published_code(case, score):
         attack_rules.margins(retrained[:, 1:], labels), file[f"{case}__margin_retain"], atol=1e-6
     )
     for delta in ("0", "0.05", "0.3"):
-        found = epsilon.epsilon_hat(
+        epsilons = epsilon.epsilon_hat(
             retrained[:, 1:], unlearned[:, 1:], labels, float(delta), score=score, compat="faithful"
         )
         name = f"{case}__eps_{score}_d{delta}"
-        kept = file[f"{name}_robust"].astype(bool) if f"{name}_robust" in file else np.ones(len(found), bool)
+        kept = file[f"{name}_robust"].astype(bool) if f"{name}_robust" in file else np.ones(len(epsilons), bool)
         assert kept.mean() > 0.5
-        np.testing.assert_allclose(found[kept], file[name][kept], atol=1e-6, rtol=0)
+        np.testing.assert_allclose(epsilons[kept], file[name][kept], atol=1e-6, rtol=0)
 
 
 def test_scores_to_rates_to_epsilon_of_the_published_code():
@@ -112,17 +114,17 @@ def test_scores_to_rates_to_epsilon_of_the_published_code():
         negative, positive = file[f"{case}__scores_neg"], file[f"{case}__scores_pos"]
         assert np.median(positive) >= np.median(negative)  # what decides here who is positive
         counts = epsilon.count(negative[None], positive[None], "margin")
-        for name, slack in (("eps", epsilon.SLACK), ("eps_agedb", 0.0)):
-            found = epsilon.epsilon_sweep(counts, np.array([0, 0.05, 0.5, 0.9]), slack)[:, 0]
-            np.testing.assert_allclose(found, file[f"{case}__{name}"], atol=1e-6, err_msg=f"{case} {name}")
+        for name, smoothing in (("eps", epsilon.SMOOTHING), ("eps_agedb", 0.0)):
+            epsilons = epsilon.epsilon_sweep(counts, np.array([0, 0.05, 0.5, 0.9]), smoothing)[:, 0]
+            np.testing.assert_allclose(epsilons, file[f"{case}__{name}"], atol=1e-6, err_msg=f"{case} {name}")
 
 
 @pytest.mark.parametrize("case", ["age0", "age1"])
 def test_regression_of_the_published_code(case):
     file = golden("agedb_regression_epsilon")
     given_arrays = file[f"{case}__preds_retrain"], file[f"{case}__preds_unlearn"], file[f"{case}__labels"]
-    found = epsilon.regression_epsilon(*given_arrays)
-    np.testing.assert_allclose(found, file[f"{case}__per_sample_d0.05"], atol=1e-5)
+    epsilons = epsilon.regression_epsilon(*given_arrays)
+    np.testing.assert_allclose(epsilons, file[f"{case}__per_sample_d0.05"], atol=1e-5)
     medians = [epsilon.summarise(epsilon.regression_epsilon(*given_arrays, delta)).median for delta in (0, 0.05, 0.2)]
     np.testing.assert_allclose(medians, file[f"{case}__forget_quality"], atol=1e-5)
 
@@ -146,27 +148,27 @@ def test_counting_equals_the_definition_with_ties_and_unequal_groups(seed, sizes
 def test_order_of_models_plays_no_part(score):
     retrained, unlearned = drawn(0.8)
     generator = np.random.default_rng(1)
-    mixed = (generator.permutation(one, axis=1) for one in (retrained, unlearned))
-    found = [epsilon.epsilon_from_counts(epsilon.count(*pair, score)) for pair in ((retrained, unlearned), mixed)]
+    mixed = (generator.permutation(group, axis=1) for group in (retrained, unlearned))
+    epsilons = [epsilon.epsilon_from_counts(epsilon.count(*pair, score)) for pair in ((retrained, unlearned), mixed)]
     # Sums of the fit round by order: nearly tied ratios may change places.
-    assert np.mean(found[0] != found[1]) <= 0.01
-    np.testing.assert_allclose(np.median(found[0]), np.median(found[1]), atol=1e-6)
+    assert np.mean(epsilons[0] != epsilons[1]) <= 0.01
+    np.testing.assert_allclose(np.median(epsilons[0]), np.median(epsilons[1]), atol=1e-6)
 
 
 @pytest.mark.parametrize("score", ["gaussian", "margin"])
 def test_samples_keep_their_order(score):
     retrained, unlearned = drawn(0.8)
     backwards = epsilon.count(retrained[::-1], unlearned[::-1], score)
-    found = epsilon.epsilon_from_counts(epsilon.count(retrained, unlearned, score))
-    np.testing.assert_array_equal(epsilon.epsilon_from_counts(backwards)[::-1], found)
+    epsilons = epsilon.epsilon_from_counts(epsilon.count(retrained, unlearned, score))
+    np.testing.assert_array_equal(epsilon.epsilon_from_counts(backwards)[::-1], epsilons)
 
 
 def test_a_growing_shift_raises_epsilon_up_to_the_ceiling_of_so_many_models():
     medians = []
     for shift in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0):
-        found = epsilon.epsilon_from_counts(epsilon.count(*drawn(shift)))
-        assert found[np.isfinite(found)].max() <= epsilon.max_finite((40, 40)) + 1e-9
-        medians.append(epsilon.summarise(found).median)
+        epsilons = epsilon.epsilon_from_counts(epsilon.count(*drawn(shift)))
+        assert epsilons[np.isfinite(epsilons)].max() <= epsilon.max_finite((40, 40)) + 1e-9
+        medians.append(epsilon.summarise(epsilons).median)
     assert (np.diff(medians) > 0.1).all()
     assert medians[-1] > 0.9 * epsilon.max_finite((40, 40))
     assert np.isposinf(epsilon.epsilon_from_counts(epsilon.count(*drawn(12.0)))).all()
@@ -174,9 +176,9 @@ def test_a_growing_shift_raises_epsilon_up_to_the_ceiling_of_so_many_models():
 
 def test_equal_distributions_give_the_floor_that_splitting_one_group_gives():
     retrained, unlearned = drawn(0.0, models=80, samples=400)
-    found = epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(retrained[:, :40], unlearned[:, :40])))
+    summary = epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(retrained[:, :40], unlearned[:, :40])))
     floor = epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*epsilon.halves(retrained))))
-    assert abs(found.median - floor.median) < 0.15
+    assert abs(summary.median - floor.median) < 0.15
     assert 0.5 < floor.median < 1.3
     # A floor of the estimate, not a property of the models: it sinks with their number.
     more = epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(retrained, unlearned)))
@@ -198,17 +200,17 @@ def test_one_model_per_group_and_groups_without_spread():
         assert epsilon.epsilon_from_counts(epsilon.count(same, same, score)) == [0.0]
         assert np.isposinf(epsilon.epsilon_from_counts(epsilon.count(same, other, score)))
     constant, spread = np.full((3, 10), [[2.0], [0.0], [-5.0]]), np.random.default_rng(0).normal(size=(3, 10))
-    found = epsilon.epsilon_from_counts(epsilon.count(constant, spread))
+    epsilons = epsilon.epsilon_from_counts(epsilon.count(constant, spread))
     # All models of one group agree to the last digit: that alone tells them apart.
-    assert np.isposinf(found).all()
+    assert np.isposinf(epsilons).all()
     np.testing.assert_array_equal(epsilon.epsilon_from_counts(epsilon.count(constant, constant)), 0.0)
     assert np.isposinf(epsilon.epsilon_from_counts(epsilon.count(constant, constant + 1e-3))).all()
 
 
 def test_the_same_models_on_both_sides_are_no_evidence():
     retrained, _ = drawn(0.0)
-    found = epsilon.epsilon_from_counts(epsilon.count(retrained, retrained))
-    assert (np.isnan(found) | (found <= 0)).all()
+    epsilons = epsilon.epsilon_from_counts(epsilon.count(retrained, retrained))
+    assert (np.isnan(epsilons) | (epsilons <= 0)).all()
 
 
 def test_masked_classes_make_no_infinite_margins():
@@ -217,9 +219,9 @@ def test_masked_classes_make_no_infinite_margins():
     labels = np.array([0, 1, 2, 3, 0])
     masked = retrained.copy()
     masked[..., 3] = -np.inf
-    found = epsilon.epsilon_hat(masked, unlearned, labels)
-    assert not np.isnan(found).any()
-    assert np.isposinf(found[3])  # the true class was masked in one group only
+    epsilons = epsilon.epsilon_hat(masked, unlearned, labels)
+    assert not np.isnan(epsilons).any()
+    assert np.isposinf(epsilons[3])  # the true class was masked in one group only
     margins = attack_rules.margins(masked, labels)
     assert np.isfinite(margins).all()
     assert margins[3].max() < -0.9 * attack_rules.LARGEST_LOGIT
@@ -231,9 +233,9 @@ def test_a_common_shift_of_all_logits_changes_nothing(score):
     generator = np.random.default_rng(0)
     retrained, unlearned = (np.round(generator.normal(mean, 4, (6, 20, 3)) * 4) / 4 for mean in (0, 1))
     labels = np.arange(6) % 3
-    found = epsilon.epsilon_hat(retrained, unlearned, labels, score=score)
+    epsilons = epsilon.epsilon_hat(retrained, unlearned, labels, score=score)
     far = epsilon.epsilon_hat(retrained + 2**21, unlearned + 2**21, labels, score=score)
-    np.testing.assert_array_equal(far, found)
+    np.testing.assert_array_equal(far, epsilons)
 
 
 def test_errors_of_a_regression_survive_beside_large_values():
@@ -241,23 +243,23 @@ def test_errors_of_a_regression_survive_beside_large_values():
     noise = generator.normal(0, 0.01, (4, 30)), generator.normal(0, 0.2, (4, 30))
     expected = epsilon.regression_epsilon(*noise, np.zeros(4))
     prices = np.full(4, 450_000.0)
-    found = epsilon.regression_epsilon(*(prices[:, None] + one for one in noise), prices)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    epsilons = epsilon.regression_epsilon(*(prices[:, None] + group for group in noise), prices)
+    np.testing.assert_allclose(epsilons, expected, atol=1e-6)
 
 
 def test_ratios_beyond_float32_keep_their_order():
     generator = np.random.default_rng(0)
     retrained = generator.normal(0, 0.01, (3, 20))
-    found = epsilon.epsilon_from_counts(epsilon.count(retrained, retrained + 5.0))
-    assert np.isposinf(found).all()  # 500 deviations apart: the published quotient of densities is 0 / 0
+    epsilons = epsilon.epsilon_from_counts(epsilon.count(retrained, retrained + 5.0))
+    assert np.isposinf(epsilons).all()  # 500 deviations apart: the published quotient of densities is 0 / 0
 
 
 def test_a_summary_of_infinite_and_undefined_samples():
     values = np.array([np.nan, np.inf, 1.0, -0.5, np.inf, np.inf])
-    told = epsilon.summarise(values)
-    assert (told.median, told.nan, told.inf, told.negative) == (np.inf, 1, 3, 1)
-    assert told.mean == np.inf and np.isnan(told.half_width) and told.finite_mean == 0.25
-    assert told.low_quartile == 1.0
+    summary = epsilon.summarise(values)
+    assert (summary.median, summary.nan, summary.inf, summary.negative) == (np.inf, 1, 3, 1)
+    assert summary.mean == np.inf and np.isnan(summary.half_width) and summary.finite_mean == 0.25
+    assert summary.low_quartile == 1.0
     assert np.isnan(epsilon.summarise(np.full(3, np.nan)).median)
 
 

@@ -1,4 +1,4 @@
-"""Intervals of epsilon-hat over models, and its lower bound: coverage in simulations, pairing, known epsilon, twins."""
+"""Intervals of epsilon-hat over models, and its lower bound: coverage in simulations, pairing, known epsilon."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ def drawn(generator, shift, models=24, samples=16):
     """
     groups = []
     for mean in (0.0, shift):
-        common, own = generator.normal(size=(1, models)), generator.normal(size=(samples, models))
-        groups.append((mean + np.sqrt(0.5) * (common + own)).astype(np.float32))
+        common, values = generator.normal(size=(1, models)), generator.normal(size=(samples, models))
+        groups.append((mean + np.sqrt(0.5) * (common + values)).astype(np.float32))
     return tuple(groups)
 
 
@@ -28,10 +28,12 @@ def test_the_interval_covers_what_other_models_would_show(shift):
     medians = [epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*pair))).median for pair in repetitions]
     # The first half says what is true, the second is put to the test.
     truth = np.mean(medians[:40])
-    found = [epsilon_bounds.bootstrap({"a": pair}, iterations=60) for pair in repetitions[40:]]
-    inside = [one.low <= truth <= one.high for one in (epsilon_bounds.interval(each, "a") for each in found)]
+    resamples = [epsilon_bounds.bootstrap({"a": pair}, iterations=60) for pair in repetitions[40:]]
+    inside = [
+        bounds.low <= truth <= bounds.high for bounds in (epsilon_bounds.interval(each, "a") for each in resamples)
+    ]
     assert np.mean(inside) >= 0.85  # of 40 at level .95: below that by chance once in 100
-    widths = [epsilon_bounds.interval(each, "a").high - epsilon_bounds.interval(each, "a").low for each in found]
+    widths = [epsilon_bounds.interval(each, "a").high - epsilon_bounds.interval(each, "a").low for each in resamples]
     assert 0.5 < np.mean(widths) / (2 * 1.96 * np.std(medians)) < 2
 
 
@@ -39,12 +41,12 @@ def test_differences_are_paired_by_the_retrained_models():
     generator = np.random.default_rng(0)
     retrained, near = drawn(generator, 0.5)
     _, far = drawn(generator, 2.0)
-    found = epsilon_bounds.bootstrap({"near": (retrained, near), "far": (retrained, far)})
-    apart = epsilon_bounds.differences(found, ("near", "far"), "far")
-    assert apart["near"].value == found.values["near"] - found.values["far"] and apart["near"].high < 0
+    resamples = epsilon_bounds.bootstrap({"near": (retrained, near), "far": (retrained, far)})
+    apart = epsilon_bounds.differences(resamples, ("near", "far"), "far")
+    assert apart["near"].value == resamples.values["near"] - resamples.values["far"] and apart["near"].high < 0
     assert tuple(apart["far"]) == (0.0, 0.0, 0.0)
-    alone = epsilon_bounds.bootstrap({"far": (retrained, far)})
-    np.testing.assert_array_equal(alone.medians["far"], found.medians["far"])
+    single = epsilon_bounds.bootstrap({"far": (retrained, far)})
+    np.testing.assert_array_equal(single.medians["far"], resamples.medians["far"])
     # With the retrained models drawn independently of each other the difference would be less certain.
     other, _ = drawn(generator, 0.0)
     shared = np.concatenate([retrained, other])  # samples of one approach are those of the other
@@ -60,33 +62,33 @@ def test_of_many_equal_approaches_the_best_is_rarely_said_to_be_better():
     for number in range(40):
         retrained = drawn(generator, 0.0)[0]
         pairs = {name: (retrained, drawn(generator, 0.8)[1]) for name in names}
-        found = epsilon_bounds.bootstrap(pairs, iterations=60, seed=number)
-        best = min(names, key=found.values.get)
-        wrong += any(one.low > 0 for one in epsilon_bounds.differences(found, names, best).values())
-        singly += any(epsilon_bounds.differences(found, (best, name), best)[name].low > 0 for name in names)
+        resamples = epsilon_bounds.bootstrap(pairs, iterations=60, seed=number)
+        best = min(names, key=resamples.values.get)
+        wrong += any(bounds.low > 0 for bounds in epsilon_bounds.differences(resamples, names, best).values())
+        singly += any(epsilon_bounds.differences(resamples, (best, name), best)[name].low > 0 for name in names)
     assert wrong <= 8 and wrong < singly  # 15 pairs at .95 each are wrong somewhere nearly half of the time
 
 
 def test_equal_groups_show_what_the_baseline_of_so_many_models_shows():
     generator = np.random.default_rng(0)
-    found = {sizes: epsilon_bounds.equal_groups(sizes) for sizes in ((40, 40), (80, 80), (20, 60))}
-    for sizes, simulated in found.items():
+    result = {sizes: epsilon_bounds.equal_groups(sizes) for sizes in ((40, 40), (80, 80), (20, 60))}
+    for sizes, simulated in result.items():
         groups = (generator.normal(3, 2, (512, size)) for size in sizes)
         shown = epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*groups))).median
         assert simulated == pytest.approx(shown, abs=0.12)
-    assert found[80, 80] < found[40, 40] - 0.2
+    assert result[80, 80] < result[40, 40] - 0.2
 
 
 def test_separated_groups_have_an_open_interval_from_the_ceiling_on():
     generator = np.random.default_rng(0)
     retrained, far = drawn(generator, 30.0)
     _, near = drawn(generator, 0.5)
-    found = epsilon_bounds.bootstrap({"far": (retrained, far), "near": (retrained, near)}, iterations=20)
-    one = epsilon_bounds.interval(found, "far")
-    assert (one.value, one.high) == (np.inf, np.inf) and one.low == pytest.approx(epsilon.max_finite((24, 24)))
-    apart = epsilon_bounds.differences(found, ("far", "near"), "near")["far"]
+    resamples = epsilon_bounds.bootstrap({"far": (retrained, far), "near": (retrained, near)}, iterations=20)
+    bounds = epsilon_bounds.interval(resamples, "far")
+    assert (bounds.value, bounds.high) == (np.inf, np.inf) and bounds.low == pytest.approx(epsilon.max_finite((24, 24)))
+    apart = epsilon_bounds.differences(resamples, ("far", "near"), "near")["far"]
     assert apart.value == np.inf and apart.high == np.inf and 0 < apart.low < np.inf
-    other = epsilon_bounds.differences(found, ("far", "near"), "far")["near"]
+    other = epsilon_bounds.differences(resamples, ("far", "near"), "far")["near"]
     assert other.low == -np.inf and other.high == pytest.approx(-apart.low)
 
 
@@ -96,9 +98,9 @@ def test_half_separated_groups_have_an_honest_lower_end():
     medians = [epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*pair))).median for pair in repetitions]
     assert 0.02 < np.mean(np.isinf(medians)) < 0.98
     truth = np.median(medians[:40])
-    found = [epsilon_bounds.interval(epsilon_bounds.bootstrap({"a": pair}, iterations=60), "a")
+    result = [epsilon_bounds.interval(epsilon_bounds.bootstrap({"a": pair}, iterations=60), "a")
              for pair in repetitions[40:]]  # fmt: skip
-    assert np.mean([one.low <= truth for one in found]) >= 0.85
+    assert np.mean([bounds.low <= truth for bounds in result]) >= 0.85
 
 
 def test_the_table_is_made_of_clopper_pearson_limits():
@@ -123,9 +125,9 @@ def test_the_bound_stays_below_a_known_epsilon():
     generator = np.random.default_rng(0)
     true = np.repeat([0.5, 1.5], 48)
     first, second = generator.laplace(size=(2, len(true), 1000))
-    found = epsilon_bounds.lower_bound(first, second + true[:, None], 0.0, score="margin")
+    bounds = epsilon_bounds.lower_bound(first, second + true[:, None], 0.0, score="margin")
     for epsilon_of_all in (0.5, 1.5):
-        proved = found[true == epsilon_of_all]
+        proved = bounds[true == epsilon_of_all]
         assert np.mean(proved > epsilon_of_all) <= 0.05
         assert np.median(proved) > 0.3 * epsilon_of_all
 
@@ -135,9 +137,9 @@ def test_more_models_prove_more_and_separation_is_never_infinity():
     proved = []
     for models in (8, 40, 200):
         first, second = generator.normal(size=(2, 16, models))
-        found = epsilon_bounds.lower_bound(first, second + 40)
-        np.testing.assert_allclose(found, epsilon_bounds.max_bound((models, models)))
-        proved.append(found[0])
+        bounds = epsilon_bounds.lower_bound(first, second + 40)
+        np.testing.assert_allclose(bounds, epsilon_bounds.max_bound((models, models)))
+        proved.append(bounds[0])
     assert np.isfinite(proved).all() and (np.diff(proved) > 1).all()
     limit = scipy.stats.beta.ppf(0.975, 1, 100)
     assert proved[-1] == pytest.approx(np.log((0.95 - limit) / limit), abs=1e-9)

@@ -24,34 +24,34 @@ def test_delong_equals_its_printed_formula(ties):
     scores, truth = normal_scores(np.random.default_rng(0), 60, 25, 0.7)
     scores = np.round(scores) if ties else scores
     value, variance = naive_delong(scores, truth)
-    found = intervals.delong(scores, truth, 0.9)
-    assert found.value == pytest.approx(value, abs=1e-12)
-    assert found.value == pytest.approx(roc.auc(scores, truth), abs=1e-12)
+    interval = intervals.delong(scores, truth, 0.9)
+    assert interval.value == pytest.approx(value, abs=1e-12)
+    assert interval.value == pytest.approx(roc.auc(scores, truth), abs=1e-12)
     half = scipy.stats.norm.ppf(0.95) * np.sqrt(variance)
-    np.testing.assert_allclose([found.low, found.high], [value - half, value + half], atol=1e-12)
+    np.testing.assert_allclose([interval.low, interval.high], [value - half, value + half], atol=1e-12)
 
 
 def test_delong_covers_the_true_auc():
     rng = np.random.default_rng(1)
     true = scipy.stats.norm.cdf(0.8 / np.sqrt(2))
-    found = [intervals.delong(*normal_scores(rng, 200, 60, 0.8)) for _ in range(600)]
-    coverage = np.mean([one.low <= true <= one.high for one in found])
+    result = [intervals.delong(*normal_scores(rng, 200, 60, 0.8)) for _ in range(600)]
+    coverage = np.mean([interval.low <= true <= interval.high for interval in result])
     # Nominal 0.95 with a standard error of 0.009 from 600 repetitions.
     assert 0.92 <= coverage <= 0.98
 
 
 def test_delong_of_separated_samples_still_has_a_width():
     truth = np.arange(30) < 20
-    found = intervals.delong(truth.astype(float), truth)
-    assert (found.value, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(0.025 ** (1 / 10))
+    interval = intervals.delong(truth.astype(float), truth)
+    assert (interval.value, interval.high) == (1.0, 1.0)
+    assert interval.low == pytest.approx(0.025 ** (1 / 10))
     assert intervals.delong(-truth.astype(float), truth).high == pytest.approx(1 - 0.025 ** (1 / 10))
 
 
 def test_delong_of_a_single_forgotten_sample_has_no_interval():
-    found = intervals.delong(np.array([0.1, 0.9, 0.5]), np.array([1, 1, 0], bool))
-    assert found.value == 0.5
-    assert np.isnan([found.low, found.high]).all()
+    interval = intervals.delong(np.array([0.1, 0.9, 0.5]), np.array([1, 1, 0], bool))
+    assert interval.value == 0.5
+    assert np.isnan([interval.low, interval.high]).all()
 
 
 @pytest.mark.parametrize("n", [5, 40])
@@ -66,8 +66,8 @@ def test_clopper_pearson_covers_every_proportion(n):
 def test_clopper_pearson_equals_scipy_and_takes_fractions():
     for k, n in ((0, 10), (3, 10), (10, 10), (17, 400)):
         expected = scipy.stats.binomtest(k, n).proportion_ci(0.95)
-        found = intervals.clopper_pearson(k, n)
-        np.testing.assert_allclose([found.low, found.high], [expected.low, expected.high], atol=1e-12)
+        interval = intervals.clopper_pearson(k, n)
+        np.testing.assert_allclose([interval.low, interval.high], [expected.low, expected.high], atol=1e-12)
     between = intervals.clopper_pearson(3.5, 10)
     assert intervals.clopper_pearson(3, 10).low < between.low < intervals.clopper_pearson(4, 10).low
 
@@ -75,8 +75,8 @@ def test_clopper_pearson_equals_scipy_and_takes_fractions():
 def test_the_jackknife_of_a_mean_is_students_interval():
     values = np.random.default_rng(2).normal(size=9)
     deleted = np.array([np.delete(values, i).mean() for i in range(9)])
-    found, known = intervals.jackknife(values.mean(), deleted), intervals.mean(values, metric="m", of="o")
-    np.testing.assert_allclose(found, [known.value, known.low, known.high], atol=1e-12)
+    interval, known = intervals.jackknife(values.mean(), deleted), intervals.mean(values, metric="m", of="o")
+    np.testing.assert_allclose(interval, [known.value, known.low, known.high], atol=1e-12)
 
 
 def test_the_jackknife_of_one_unit_or_an_undefined_deletion_has_no_interval():
@@ -87,18 +87,20 @@ def test_the_jackknife_of_one_unit_or_an_undefined_deletion_has_no_interval():
 def test_the_bootstrap_agrees_with_the_normal_interval_of_a_difference_of_means():
     rng = np.random.default_rng(3)
     a, b = rng.normal(1, 1, 300), rng.normal(0, 2, 200)
-    found = intervals.bootstrap(lambda x, y: x.mean() - y.mean(), a, b, generator=np.random.default_rng(4))
+    resamples = intervals.bootstrap(lambda x, y: x.mean() - y.mean(), a, b, generator=np.random.default_rng(4))
     half = 1.96 * np.sqrt(a.var() / 300 + b.var() / 200)
-    assert found.value == pytest.approx(a.mean() - b.mean())
-    np.testing.assert_allclose([found.low, found.high], [found.value - half, found.value + half], atol=0.25 * half)
+    assert resamples.value == pytest.approx(a.mean() - b.mean())
+    np.testing.assert_allclose(
+        [resamples.low, resamples.high], [resamples.value - half, resamples.value + half], atol=0.25 * half
+    )
 
 
 def test_the_bootstrap_is_a_function_of_its_generator():
     values = np.arange(20.0)
-    one, again, other = (
+    interval, again, other = (
         intervals.bootstrap(np.mean, values, generator=np.random.default_rng(seed), iterations=50) for seed in (5, 5, 6)
     )
-    assert one == again != other
+    assert interval == again != other
 
 
 def test_the_basic_bootstrap_reflects_the_percentile_one():

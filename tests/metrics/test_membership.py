@@ -45,52 +45,54 @@ def naive_features(logits, labels, compat):
 @pytest.mark.parametrize("case", ["f0", "f1"])
 def test_published_features_are_reproduced(case):
     golden = load("attack_features")
-    found = membership.features(golden[f"{case}_logits"], golden[f"{case}_labels"], compat="faithful")
-    np.testing.assert_allclose(found.entropy, golden[f"{case}_entropy"], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found.modified_entropy, golden[f"{case}_m_entropy"], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found.confidence, golden[f"{case}_conf"][:, 0], rtol=1e-6, atol=1e-6)
+    features = membership.features(golden[f"{case}_logits"], golden[f"{case}_labels"], compat="faithful")
+    np.testing.assert_allclose(features.entropy, golden[f"{case}_entropy"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(features.modified_entropy, golden[f"{case}_m_entropy"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(features.confidence, golden[f"{case}_conf"][:, 0], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["m0", "m1"])
-@pytest.mark.parametrize("part", ["shadow_train", "shadow_test", "target_test"])
-def test_published_entropies_of_the_svc_evaluation_are_reproduced(case, part):
+@pytest.mark.parametrize("subset", ["shadow_train", "shadow_test", "target_test"])
+def test_published_entropies_of_the_svc_evaluation_are_reproduced(case, subset):
     golden = load("svc_mia")
-    name = f"{case}_{part}"
-    found = membership.features(golden[f"{name}_logits"], golden[f"{name}_labels"], compat="faithful")
-    np.testing.assert_allclose(found.entropy, golden[f"{name}_entropy"], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found.modified_entropy, golden[f"{name}_m_entropy"], rtol=1e-6, atol=1e-6)
+    name = f"{case}_{subset}"
+    features = membership.features(golden[f"{name}_logits"], golden[f"{name}_labels"], compat="faithful")
+    np.testing.assert_allclose(features.entropy, golden[f"{name}_entropy"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(features.modified_entropy, golden[f"{name}_m_entropy"], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", ["b0", "b1"])
 def test_the_published_threshold_attack_is_reproduced_exactly(case):
     golden = load("song_mittal_mia")
-    parts = [f"{case}_{part}" for part in ("s_tr", "s_te", "t_tr", "t_te")]
-    sets = [(golden[f"{part}_probs"], golden[f"{part}_labels"]) for part in parts]
-    found = membership.song_mittal_probabilities(*sets)
+    parts = [f"{case}_{subset}" for subset in ("s_tr", "s_te", "t_tr", "t_te")]
+    sets = [(golden[f"{subset}_probs"], golden[f"{subset}_labels"]) for subset in parts]
+    result = membership.song_mittal_probabilities(*sets)
     published = {"confidence": 0, "entropy": 1, "modified_entropy": 2}
-    for name, rates in found.items():
+    for name, rates in result.items():
         expected = golden[f"{case}_{name.replace('modified', 'm')}_trAcc_teAcc"]
         np.testing.assert_allclose([rates.member, rates.non_member], expected, rtol=0, atol=1e-15)
         if name in published:
             thresholds = golden[f"{case}_thresholds_conf_entr_mentr"][published[name]]
             np.testing.assert_array_equal(rates.thresholds, thresholds)
-    made = membership.probability_features(*sets[0])
-    np.testing.assert_allclose(made.entropy, golden[f"{case}_s_tr_entr"], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(made.modified_entropy, golden[f"{case}_s_tr_m_entr"], rtol=1e-6, atol=1e-6)
+    features_of_shadows = membership.probability_features(*sets[0])
+    np.testing.assert_allclose(features_of_shadows.entropy, golden[f"{case}_s_tr_entr"], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        features_of_shadows.modified_entropy, golden[f"{case}_s_tr_m_entr"], rtol=1e-6, atol=1e-6
+    )
     # Log-probabilities are logits of the same softmax.
     again = membership.song_mittal(*((np.log(p), labels) for p, labels in sets))
-    for name, rates in found.items():
+    for name, rates in result.items():
         assert again[name].member == pytest.approx(rates.member, abs=0.02)
         assert again[name].non_member == pytest.approx(rates.non_member, abs=0.03)
 
 
 def test_the_published_entropy_attack_is_reproduced():
     golden = load("ssd_metrics")
-    found = membership.entropy_attack(*(golden[f"lr_{kind}_logits"] for kind in ("retain", "test", "forget")))
-    assert found.member_rate == golden["lr_member_rate"]
+    attack = membership.entropy_attack(*(golden[f"lr_{kind}_logits"] for kind in ("retain", "test", "forget")))
+    assert attack.member_rate == golden["lr_member_rate"]
     # The published optimiser stops at a gradient of 1e-4; ours goes on.
-    np.testing.assert_allclose(found.sigmoid.slope, golden["lr_coef"][0, 0], rtol=5e-4)
-    np.testing.assert_allclose(found.sigmoid.intercept, golden["lr_intercept"][0], rtol=5e-4)
+    np.testing.assert_allclose(attack.sigmoid.slope, golden["lr_coef"][0, 0], rtol=5e-4)
+    np.testing.assert_allclose(attack.sigmoid.intercept, golden["lr_intercept"][0], rtol=5e-4)
     entropy = membership.entropies(golden["lr_forget_logits"])
     np.testing.assert_allclose(entropy, golden["lr_entropy_forget"][:, 0], rtol=1e-6, atol=1e-6)
     for case in ("z0", "z1"):
@@ -105,12 +107,12 @@ def test_features_equal_their_definitions_for_one_model_and_for_many(compat, sca
     labels = np.random.default_rng(9).integers(0, 4, models.shape[1])
     together = membership.features(models, labels, compat=compat)
     for number, logits in enumerate(models):
-        alone = membership.features(logits, labels, compat=compat)
+        features = membership.features(logits, labels, compat=compat)
         for name in membership.Features._fields:
-            np.testing.assert_array_equal(getattr(together, name)[number], getattr(alone, name))
-        for found, expected in zip(alone, naive_features(logits, labels, compat), strict=False):
-            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
-        assert alone.probability.dtype == alone.confidence.dtype == np.float32
+            np.testing.assert_array_equal(getattr(together, name)[number], getattr(features, name))
+        for result, expected in zip(features, naive_features(logits, labels, compat), strict=False):
+            np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-6)
+        assert features.probability.dtype == features.confidence.dtype == np.float32
 
 
 def test_the_corrected_modified_entropy_keeps_what_rounded_probabilities_lose():
@@ -127,17 +129,17 @@ def test_the_corrected_modified_entropy_keeps_what_rounded_probabilities_lose():
 def test_saturated_logits_and_narrow_types_give_finite_features(compat):
     logits = np.array([[80.0, -80, 0], [-80, 80, 80], [300, -300, 0], [0, 0, 0]])
     for dtype in (np.float64, np.float32, np.float16, ml_dtypes.bfloat16):
-        found = membership.features(logits.astype(dtype), np.array([0, 0, 1, 2]), compat=compat)
-        assert all(np.isfinite(values).all() for values in found)
-        np.testing.assert_array_equal(found.correctness, [1, 0, 0, 0])
+        features = membership.features(logits.astype(dtype), np.array([0, 0, 1, 2]), compat=compat)
+        assert all(np.isfinite(values).all() for values in features)
+        np.testing.assert_array_equal(features.correctness, [1, 0, 0, 0])
 
 
 def test_the_faithful_modified_entropy_depends_on_which_labels_occur():
     logits, labels = outputs(classes=5)
     labels = labels % 4
-    alone = membership.features(logits, labels, compat="faithful").modified_entropy
+    features = membership.features(logits, labels, compat="faithful").modified_entropy
     with_all = membership.features(np.vstack([logits, logits[:1]]), np.append(labels, 4), compat="faithful")
-    assert (alone != with_all.modified_entropy[:-1]).all()
+    assert (features != with_all.modified_entropy[:-1]).all()
     corrected = membership.features(logits, labels).modified_entropy
     np.testing.assert_array_equal(
         corrected, membership.features(np.vstack([logits, logits[:1]]), np.append(labels, 4)).modified_entropy[:-1]
@@ -149,9 +151,9 @@ def naive_threshold(member, non_member):
     best, accuracy = 0.0, 0.0
     for value in np.concatenate([member, non_member]):
         with np.errstate(invalid="ignore"):
-            found = 0.5 * (np.sum(member >= value) / len(member) + np.sum(non_member < value) / len(non_member))
-        if found > accuracy:
-            best, accuracy = value, found
+            result = 0.5 * (np.sum(member >= value) / len(member) + np.sum(non_member < value) / len(non_member))
+        if result > accuracy:
+            best, accuracy = value, result
     return best
 
 
@@ -161,25 +163,25 @@ coarse = st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 3)), min_size=1, 
 @trials(max_examples=80, deadline=None)
 @given(coarse, coarse, st.sampled_from(membership.COMPAT))
 def test_class_thresholds_equal_the_published_search(members, others, compat):
-    (member, own), (non_member, other) = (np.array(rows).T for rows in (members, others))
-    found = membership.class_thresholds(member / 4, own, non_member / 4, other, 5, compat=compat)
+    (member, member_labels), (non_member, other) = (np.array(rows).T for rows in (members, others))
+    thresholds = membership.class_thresholds(member / 4, member_labels, non_member / 4, other, 5, compat=compat)
     for number in range(5):
-        sides = member[own == number] / 4, non_member[other == number] / 4
+        sides = member[member_labels == number] / 4, non_member[other == number] / 4
         if min(map(len, sides)):
             expected = naive_threshold(*sides)
         else:
             expected = 0.0 if compat == "faithful" else naive_threshold(member / 4, non_member / 4)
-        assert found[number] == expected
+        assert thresholds[number] == expected
 
 
 def test_thresholds_of_many_samples_take_no_time():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 100, 50_000)
     start = time.perf_counter()
-    found = membership.class_thresholds(rng.normal(1, 1, 50_000), labels, rng.normal(0, 1, 50_000), labels, 100)
+    thresholds = membership.class_thresholds(rng.normal(1, 1, 50_000), labels, rng.normal(0, 1, 50_000), labels, 100)
     # The search of all pairs takes 100 times as long; the margin is for busy machines.
     assert time.perf_counter() - start < 2
-    assert 0.2 < np.median(found) < 0.8
+    assert 0.2 < np.median(thresholds) < 0.8
 
 
 def attacked(shift=0.0, seed=0, n=400, classes=4):

@@ -41,31 +41,31 @@ def world(*models, n=200, forget="unseen"):
 @pytest.mark.parametrize("case", ["p0", "p1"])
 def test_published_sets_of_given_probabilities_are_reproduced(golden, case):
     target = golden[f"{case}_target_proba"]
-    found = miacr.attack_sets(golden[f"{case}_cal_proba"], target)
-    assert found.q_hat == golden[f"{case}_qhat"]
-    np.testing.assert_array_equal(found.sets, golden[f"{case}_pred_sets"])
+    sets = miacr.attack_sets(golden[f"{case}_cal_proba"], target)
+    assert sets.q_hat == golden[f"{case}_qhat"]
+    np.testing.assert_array_equal(sets.sets, golden[f"{case}_pred_sets"])
     called = (target[:, 1] > target[:, 0]).mean()
-    for flag, lacking in ((1, found.excludes_member), (0, found.excludes_non_member)):
+    for flag, lacking in ((1, sets.excludes_member), (0, sets.excludes_non_member)):
         published = golden[f"{case}_flag{flag}_acc_cov_size"]
-        np.testing.assert_allclose([called, lacking, found.set_size], published, rtol=0, atol=1e-12)
-    assert found.exact == pytest.approx(golden[f"{case}_miacr_exact_nonmember_only"], abs=1e-12)
+        np.testing.assert_allclose([called, lacking, sets.set_size], published, rtol=0, atol=1e-12)
+    assert sets.exact == pytest.approx(golden[f"{case}_miacr_exact_nonmember_only"], abs=1e-12)
 
 
 @pytest.mark.parametrize("case", ["s0", "s1"])
 def test_the_published_attack_is_reproduced(golden, case):
     member, non_member, calibration, forget, test = confidences(golden, case)
     expected = golden[f"{case}_result"]
-    found = miacr.miacr(
+    result = miacr.miacr(
         member, non_member, calibration, forget, test_forget=test if len(test) else None, compat="faithful"
     )
-    assert found.traditional == pytest.approx(expected[0], abs=1e-12)
-    np.testing.assert_allclose([found.miacr, found.set_size], expected[1:3], rtol=0, atol=0.05)
-    assert found.q_hat == pytest.approx(expected[3], abs=5e-3)
+    assert result.traditional == pytest.approx(expected[0], abs=1e-12)
+    np.testing.assert_allclose([result.miacr, result.set_size], expected[1:3], rtol=0, atol=0.05)
+    assert result.q_hat == pytest.approx(expected[3], abs=5e-3)
     if len(test):
-        assert found.test.non_member == pytest.approx(expected[4], abs=1e-12)
-        np.testing.assert_allclose([found.test.excluded, found.test.set_size], expected[5:], rtol=0, atol=0.05)
+        assert result.test.non_member == pytest.approx(expected[4], abs=1e-12)
+        np.testing.assert_allclose([result.test.excluded, result.test.set_size], expected[5:], rtol=0, atol=0.05)
     else:
-        assert found.test is None and len(expected) == 4
+        assert result.test is None and len(expected) == 4
 
 
 @pytest.mark.parametrize("case", ["s0", "s1"])
@@ -86,14 +86,14 @@ def test_the_published_machine_and_its_probabilities_are_reproduced(golden, case
 @pytest.mark.parametrize("attack", miacr.ATTACKS)
 def test_the_test_side_is_of_unseen_samples_or_as_published_of_forgotten_ones(attack):
     arrays, unseen = world(forget="member"), drawn(200, member=False, seed=9)
-    found = miacr.miacr(*arrays, attack=attack, test_forget=unseen)
-    assert found[:5] == miacr.miacr(*arrays, attack=attack)[:5]
-    alone = miacr.miacr(*arrays[:3], unseen, attack=attack)
-    assert found.test.non_member == pytest.approx(1 - alone.traditional)
-    assert found.test.set_size == alone.set_size
+    result = miacr.miacr(*arrays, attack=attack, test_forget=unseen)
+    assert result[:5] == miacr.miacr(*arrays, attack=attack)[:5]
+    single = miacr.miacr(*arrays[:3], unseen, attack=attack)
+    assert result.test.non_member == pytest.approx(1 - single.traditional)
+    assert result.test.set_size == single.set_size
     published = miacr.miacr(*arrays, attack=attack, test_forget=unseen, compat="faithful")
-    assert published.test.non_member == pytest.approx(1 - found.traditional)
-    assert published.test.set_size == found.set_size and published[:5] == found[:5]
+    assert published.test.non_member == pytest.approx(1 - result.traditional)
+    assert published.test.set_size == result.set_size and published[:5] == result[:5]
 
 
 @pytest.mark.parametrize("attack", miacr.ATTACKS)
@@ -101,10 +101,10 @@ def test_models_together_equal_models_alone(attack):
     arrays = world(3, n=80)
     together = miacr.miacr(*arrays, attack=attack, test_forget=arrays[3][:, :40])
     for number in range(3):
-        alone = miacr.miacr(*(a[number] for a in arrays), attack=attack, test_forget=arrays[3][number, :40])
-        assert [getattr(together, name)[number] for name in FIELDS] == pytest.approx([*alone[:5]], abs=1e-6)
-        assert [values[number] for values in together.test] == pytest.approx([*alone.test], abs=1e-6)
-        assert isinstance(alone.miacr, float) and together.miacr.dtype == np.float64
+        result = miacr.miacr(*(a[number] for a in arrays), attack=attack, test_forget=arrays[3][number, :40])
+        assert [getattr(together, name)[number] for name in FIELDS] == pytest.approx([*result[:5]], abs=1e-6)
+        assert [values[number] for values in together.test] == pytest.approx([*result.test], abs=1e-6)
+        assert isinstance(result.miacr, float) and together.miacr.dtype == np.float64
 
 
 def naive_threshold(member, non_member, calibration, forget, alpha):
@@ -122,13 +122,13 @@ def naive_threshold(member, non_member, calibration, forget, alpha):
 def test_the_threshold_attack_equals_its_definition(alpha, forget):
     # On a grid, so that ties with the borders occur.
     arrays = [np.round(values, 2).astype(np.float32) for values in world(forget=forget)]
-    found = miacr.miacr(*arrays, alpha=alpha, attack="threshold")
+    result = miacr.miacr(*arrays, alpha=alpha, attack="threshold")
     called, sets, q_hat = naive_threshold(*(values.astype(np.float64) for values in arrays), alpha)
-    assert found.traditional == pytest.approx(called.mean(), abs=1e-9)
-    assert found.miacr == pytest.approx((~sets[:, 1]).mean(), abs=1e-9)
-    assert found.exact == pytest.approx((sets[:, 0] & ~sets[:, 1]).mean(), abs=1e-9)
-    assert found.set_size == pytest.approx(sets.sum(1).mean(), abs=1e-9)
-    assert found.q_hat == pytest.approx(q_hat, abs=1e-4)
+    assert result.traditional == pytest.approx(called.mean(), abs=1e-9)
+    assert result.miacr == pytest.approx((~sets[:, 1]).mean(), abs=1e-9)
+    assert result.exact == pytest.approx((sets[:, 0] & ~sets[:, 1]).mean(), abs=1e-9)
+    assert result.set_size == pytest.approx(sets.sum(1).mean(), abs=1e-9)
+    assert result.q_hat == pytest.approx(q_hat, abs=1e-4)
 
 
 @pytest.mark.parametrize("transform", [lambda x: 3 * x - 7, np.sqrt, scipy.special.logit])
@@ -169,40 +169,40 @@ def test_unseen_samples_lose_the_member_label_at_the_rate_alpha(n, quantile_rule
         drawn(repetitions, size, member=name == "shadow_member", seed=seed)
         for seed, (name, size) in enumerate(sizes.items())
     ]
-    found = miacr.miacr(*arrays, alpha=alpha, attack="threshold", quantile_rule=quantile_rule)
+    result = miacr.miacr(*arrays, alpha=alpha, attack="threshold", quantile_rule=quantile_rule)
     above = n - conformal.rank_of(n, alpha, quantile_rule)
     law = scipy.stats.betabinom(judged, above, n + 1 - above)
     error = law.std() / judged / np.sqrt(repetitions)
-    assert found.miacr.mean() == pytest.approx(above / (n + 1), abs=4 * error)
+    assert result.miacr.mean() == pytest.approx(above / (n + 1), abs=4 * error)
     assert law.mean() / judged <= alpha
     # The worst of 400 runs is far out in the law of one run, but not this far.
     low, high = law.ppf([1e-7, 1 - 1e-7]) / judged
-    assert (found.miacr >= low).all() and (found.miacr <= high).all()
+    assert (result.miacr >= low).all() and (result.miacr <= high).all()
 
 
 def test_the_svc_attack_keeps_the_level_too():
     arrays = world(n=250)
-    found = miacr.miacr(*arrays, alpha=0.1)
+    result = miacr.miacr(*arrays, alpha=0.1)
     above = 250 - conformal.rank_of(250, 0.1)
     low, high = scipy.stats.betabinom(250, above, 251 - above).ppf([1e-4, 1 - 1e-4]) / 250
-    assert low <= found.miacr <= high
-    assert found.exact <= found.miacr
-    assert miacr.miacr(*world(n=250, forget="member"), alpha=0.1).miacr < found.miacr
+    assert low <= result.miacr <= high
+    assert result.exact <= result.miacr
+    assert miacr.miacr(*world(n=250, forget="member"), alpha=0.1).miacr < result.miacr
 
 
 @pytest.mark.parametrize("attack", miacr.ATTACKS)
 def test_too_few_calibration_samples_give_full_sets(attack):
     member, non_member, calibration, forget = world(n=60)
-    found = miacr.miacr(member, non_member, calibration[:18], forget, attack=attack)
-    assert (found.q_hat, found.miacr, found.exact, found.set_size) == (np.inf, 0, 0, 2)
+    result = miacr.miacr(member, non_member, calibration[:18], forget, attack=attack)
+    assert (result.q_hat, result.miacr, result.exact, result.set_size) == (np.inf, 0, 0, 2)
     assert miacr.miacr(member, non_member, calibration[:19], forget, attack=attack).q_hat < 1
 
 
 def test_confidences_without_information_give_full_sets_and_a_slope_of_zero():
     same = np.full(200, 0.5)
     for attack in miacr.ATTACKS:
-        found = miacr.miacr(same, same, same, same, attack=attack)
-        assert (found.miacr, found.set_size) == (0, 2) and found.q_hat == pytest.approx(0.5)
+        result = miacr.miacr(same, same, same, same, attack=attack)
+        assert (result.miacr, result.set_size) == (0, 2) and result.q_hat == pytest.approx(0.5)
     member, non_member, calibration, forget = world()
     upside_down = miacr.miacr(non_member, member, calibration, forget, attack="threshold")
     # P must not fall with the confidence, so it is flat: "non-member" stays in every set.
@@ -212,8 +212,8 @@ def test_confidences_without_information_give_full_sets_and_a_slope_of_zero():
 @pytest.mark.parametrize("attack", miacr.ATTACKS)
 def test_saturated_and_separable_confidences_give_finite_numbers(attack):
     ones, zeros = np.ones(200), np.zeros(200)
-    found = miacr.miacr(ones, zeros, zeros, ones, attack=attack)
-    assert np.isfinite(found[:5]).all() and found.traditional == 1 and found.miacr == 0
+    result = miacr.miacr(ones, zeros, zeros, ones, attack=attack)
+    assert np.isfinite(result[:5]).all() and result.traditional == 1 and result.miacr == 0
     forgotten = miacr.miacr(ones, np.r_[zeros[:100], ones[:100]], ones, zeros, attack=attack)
     assert np.isfinite(forgotten[:5]).all() and forgotten.miacr == 1
 
@@ -221,7 +221,7 @@ def test_saturated_and_separable_confidences_give_finite_numbers(attack):
 def test_a_cap_on_shadows_serves_the_svc():
     member, non_member, calibration, forget = world()
     capped = miacr.miacr(member, non_member, calibration, forget, most=50)
-    sides = (side[svc.drawn(len(side), 50, 0)] for side in (member, non_member))
+    sides = (side[svc.draw_rows(len(side), 50, 0)] for side in (member, non_member))
     assert capped == miacr.miacr(*sides, calibration, forget)
 
 

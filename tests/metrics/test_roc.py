@@ -43,21 +43,23 @@ def naive_points(scores, truth):
 @pytest.mark.parametrize("case", CASES)
 def test_published_roc_numbers_are_reproduced(golden, case):
     scores, truth = golden[f"{case}/scores"], golden[f"{case}/labels"]
-    found = roc.summary(scores, truth, tuple(golden["thresholds"]))
-    np.testing.assert_allclose(found.auc, golden[f"{case}/auc"], atol=1e-9)
-    np.testing.assert_allclose(found.balanced_accuracy, golden[f"{case}/acc"], atol=1e-9)
-    np.testing.assert_allclose(found.tpr_at_fpr, golden[f"{case}/tpr_at_fpr"], atol=1e-9)
-    np.testing.assert_allclose(found.tnr_at_fnr, golden[f"{case}/tnr_at_fnr_corrected"], atol=1e-9)
-    assert (found.positives, found.negatives) == (int(truth.sum()), int((truth == 0).sum()))
+    summary = roc.summary(scores, truth, tuple(golden["thresholds"]))
+    np.testing.assert_allclose(summary.auc, golden[f"{case}/auc"], atol=1e-9)
+    np.testing.assert_allclose(summary.balanced_accuracy, golden[f"{case}/acc"], atol=1e-9)
+    np.testing.assert_allclose(summary.tpr_at_fpr, golden[f"{case}/tpr_at_fpr"], atol=1e-9)
+    np.testing.assert_allclose(summary.tnr_at_fnr, golden[f"{case}/tnr_at_fnr_corrected"], atol=1e-9)
+    assert (summary.positives, summary.negatives) == (int(truth.sum()), int((truth == 0).sum()))
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_published_balanced_bootstrap_is_reproduced(golden, case):
     scores, truth = golden[f"{case}/scores"], golden[f"{case}/labels"]
-    found = stratified_bootstrap.summary(scores, truth, seed=0, iterations=300, error_rates=tuple(golden["thresholds"]))
+    summary = stratified_bootstrap.summary(
+        scores, truth, seed=0, iterations=300, error_rates=tuple(golden["thresholds"])
+    )
     published = golden[f"{case}/balanced_auc_acc_300"]
-    np.testing.assert_allclose([found.auc, found.balanced_accuracy], published, atol=0.02)
-    np.testing.assert_allclose(found.tpr_at_fpr, golden[f"{case}/balanced_tpr_300"], atol=0.02)
+    np.testing.assert_allclose([summary.auc, summary.balanced_accuracy], published, atol=0.02)
+    np.testing.assert_allclose(summary.tpr_at_fpr, golden[f"{case}/balanced_tpr_300"], atol=0.02)
 
 
 def test_the_balanced_bootstrap_repeats_by_seed_and_needs_two_of_each_kind():
@@ -79,9 +81,9 @@ def test_published_evaluations_of_whole_audits_are_reproduced(name):
     assert len(keys) >= 10
     for key in keys:
         unlearned, expected = golden[f"score/{key}"], golden[f"eval/{key}"]
-        found = roc.summary(1 - unlearned, retained, error_rates=(0.0, 1e-5, 1e-2))
-        np.testing.assert_allclose([found.auc, found.balanced_accuracy], expected[:2], atol=1e-9, err_msg=key)
-        np.testing.assert_allclose(found.tpr_at_fpr, expected[2:5], atol=1e-9, err_msg=key)
+        summary = roc.summary(1 - unlearned, retained, error_rates=(0.0, 1e-5, 1e-2))
+        np.testing.assert_allclose([summary.auc, summary.balanced_accuracy], expected[:2], atol=1e-9, err_msg=key)
+        np.testing.assert_allclose(summary.tpr_at_fpr, expected[2:5], atol=1e-9, err_msg=key)
 
 
 @trials(max_examples=60, deadline=None)
@@ -140,18 +142,18 @@ def test_weights_stand_for_repeated_and_left_out_samples(data, more):
     weights[:2] = 1
     weighted = roc.summarise(roc.count(roc.rank(scores, truth), weights))
     repeated = roc.summary(np.repeat(scores, weights), np.repeat(truth, weights))
-    for one, other in zip(weighted, repeated, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for weighted_value, other in zip(weighted, repeated, strict=True):
+        np.testing.assert_array_equal(weighted_value, other)
 
 
 def test_the_summary_agrees_with_every_entry_of_the_table():
     rng = np.random.default_rng(0)
     truth = rng.random(3000) < 0.8
     scores = rng.normal(size=3000) + truth
-    found = roc.summary(scores, truth)
+    summary = roc.summary(scores, truth)
     assert METRICS.keys() - RANKING.keys() and len(RANKING) == 6
     single = [metric(scores, truth) for metric in RANKING.values()]
-    every = [found.auc, found.balanced_accuracy, *found.tpr_at_fpr, *found.tnr_at_fnr]
+    every = [summary.auc, summary.balanced_accuracy, *summary.tpr_at_fpr, *summary.tnr_at_fnr]
     np.testing.assert_allclose(every, single, rtol=0, atol=1e-12)
 
 
@@ -174,16 +176,16 @@ def test_a_false_negative_rate_exactly_on_the_level_counts_in_the_step_form():
 
 def test_constant_scores_carry_no_information():
     scores, truth = np.full(10, 0.3), np.arange(10) < 4
-    found = roc.summary(scores, truth, error_rates=(0.25,))
-    assert (found.auc, found.balanced_accuracy, roc.auc(scores, truth)) == (0.5, 0.5, 0.5)
-    np.testing.assert_allclose([found.tpr_at_fpr[0], found.tnr_at_fnr[0]], 0.25)
+    summary = roc.summary(scores, truth, error_rates=(0.25,))
+    assert (summary.auc, summary.balanced_accuracy, roc.auc(scores, truth)) == (0.5, 0.5, 0.5)
+    np.testing.assert_allclose([summary.tpr_at_fpr[0], summary.tnr_at_fnr[0]], 0.25)
 
 
 def test_separated_scores_reach_one_everywhere():
     truth = np.arange(10) < 4
-    found = roc.summary(truth.astype(np.float16), truth)
-    assert found.auc == found.balanced_accuracy == 1.0
-    np.testing.assert_array_equal([found.tpr_at_fpr, found.tnr_at_fnr], np.ones((2, 2)))
+    summary = roc.summary(truth.astype(np.float16), truth)
+    assert summary.auc == summary.balanced_accuracy == 1.0
+    np.testing.assert_array_equal([summary.tpr_at_fpr, summary.tnr_at_fnr], np.ones((2, 2)))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_the_border_says_what_is_wrong(scores, truth, error, says):
 
 def test_impossible_levels_and_interpolations_are_refused():
     scores, truth = np.arange(4.0), np.array([0, 1, 0, 1])
-    with pytest.raises(errors.ConfigError, match="level = 1.5"):
+    with pytest.raises(errors.ConfigError, match="error_rate = 1.5"):
         roc.tpr_at_fpr(scores, truth, 1.5)
     with pytest.raises(errors.ConfigError, match="'steps'. Did you mean 'step'"):
         roc.tnr_at_fnr(scores, truth, 0.1, "steps")

@@ -34,14 +34,14 @@ def samples(shift, n=200, classes=4, seed=0):
 def test_the_published_svc_evaluation_is_reproduced(golden, case):
     # The *_entropy and *_m_entropy arrays are compared in test_membership.py.
     parts = [part(golden, f"{case}_{name}") for name in ("shadow_train", "shadow_test", "target_train", "target_test")]
-    found = svc.svc_attack(*parts)
-    assert tuple(found) == NAMES
+    rates = svc.svc_attack(*parts)
+    assert tuple(rates) == NAMES
     expected = golden[f"{case}_acc_correctness_confidence_entropy_mentropy_prob"]
     targets = [golden[f"{case}_{name}_labels"] for name in ("target_train", "target_test")
                if f"{case}_{name}_labels" in golden]  # fmt: skip
     one_sample = 1 / (len(targets) * min(map(len, targets)))
-    np.testing.assert_allclose(list(found.values()), expected, rtol=0, atol=one_sample + 1e-9)
-    assert np.mean(np.abs(np.array(list(found.values())) - expected) < 1e-12) >= 0.8
+    np.testing.assert_allclose(list(rates.values()), expected, rtol=0, atol=one_sample + 1e-9)
+    assert np.mean(np.abs(np.array(list(rates.values())) - expected) < 1e-12) >= 0.8
 
 
 def test_the_faithful_attack_takes_the_first_retained_samples_as_members(golden):
@@ -50,9 +50,9 @@ def test_the_faithful_attack_takes_the_first_retained_samples_as_members(golden)
     arrays = [golden[name] for name in names]
     more = samples(9.0, 50, 10)
     retained = np.vstack([arrays[0], more[0]]), np.append(arrays[1], more[1])
-    found = svc.svc_mia(*retained, *arrays[2:], compat="faithful")
+    rates = svc.svc_mia(*retained, *arrays[2:], compat="faithful")
     expected = golden["m0_acc_correctness_confidence_entropy_mentropy_prob"]
-    np.testing.assert_allclose(list(found.values()), expected, rtol=0, atol=1 / 90)
+    np.testing.assert_allclose(list(rates.values()), expected, rtol=0, atol=1 / 90)
 
 
 def test_forgotten_samples_that_look_unseen_are_called_non_members_more_often():
@@ -67,8 +67,8 @@ def test_a_cap_on_shadows_is_drawn_and_changes_little():
     every = svc.svc_mia(*retain, *test, *forget)
     assert svc.svc_mia(*retain, *test, *forget, most=400) == every
     few = svc.svc_mia(*retain, *test, *forget, most=200)
-    chosen = svc.drawn(400, 200, 0)
-    assert few == svc.svc_mia(*(array[chosen] for array in (*retain, *test)), *forget)
+    rows = svc.draw_rows(400, 200, 0)
+    assert few == svc.svc_mia(*(array[rows] for array in (*retain, *test)), *forget)
     assert few != svc.svc_mia(*retain, *test, *forget, most=200, seed=1)
     assert all(few[name] == pytest.approx(every[name], abs=0.15) for name in NAMES)
 
@@ -103,7 +103,7 @@ def test_platt_scaling_minimises_the_regularised_loss():
     rng = np.random.default_rng(0)
     is_member = rng.uniform(size=300) < 0.3
     decisions = rng.normal(is_member * 1.5, 1.0)
-    found = svc.platt(decisions, is_member)
+    sigmoid = svc.platt(decisions, is_member)
     members = is_member.sum()
     targets = np.where(is_member, (members + 1) / (members + 2), 1 / (300 - members + 2))
 
@@ -112,8 +112,8 @@ def test_platt_scaling_minimises_the_regularised_loss():
         return np.sum(np.logaddexp(0, line) - targets * line)
 
     expected = scipy.optimize.minimize(loss, [0.0, 0.0], tol=1e-10)
-    np.testing.assert_allclose(found, expected.x, rtol=1e-3)
-    assert loss(found) <= expected.fun + 1e-9
+    np.testing.assert_allclose(sigmoid, expected.x, rtol=1e-3)
+    assert loss(sigmoid) <= expected.fun + 1e-9
 
 
 @pytest.mark.parametrize("gap", [1e-6, 1.0, 1e4])
@@ -138,9 +138,9 @@ def test_probabilities_are_calibrated_repeat_by_seed_and_leave_numpy_alone():
     p = 1 / (1 + np.exp(-sigmoid.slope * decide(np.concatenate(fresh)) - sigmoid.intercept))
     is_member = np.arange(8000) < 4000
     for low in (0.0, 0.25, 0.5, 0.75):
-        chosen = (p >= low) & (p < low + 0.25)
+        mask = (p >= low) & (p < low + 0.25)
         # Half a thousand samples or more per bin (standard error 0.02), and a sigmoid fitted to 600.
-        assert is_member[chosen].mean() == pytest.approx(p[chosen].mean(), abs=0.1)
+        assert is_member[mask].mean() == pytest.approx(p[mask].mean(), abs=0.1)
 
 
 def test_two_shadows_of_a_kind_are_enough():
@@ -164,12 +164,12 @@ def test_wrong_input_gets_one_clear_error():
         sets = [good, good, good]
         sets[position] = empty
         with pytest.raises(errors.DataError, match="at least 1 sample"):
-            svc.svc_mia(*(array for one in sets for array in one))
+            svc.svc_mia(*(array for subset in sets for array in subset))
     with pytest.raises(errors.ConfigError, match="most = -1"):
         svc.svc_mia(*good, *good, *good, most=-1)
-    made = membership.features(*good)
-    with pytest.raises(errors.DataError, match="nobody to judge"):
-        svc.svc_attack(made, made, None, None)
+    features = membership.features(*good)
+    with pytest.raises(errors.DataError, match="has no target"):
+        svc.svc_attack(features, features, None, None)
     with pytest.raises(errors.ShapeError, match="member.*axis F"):
         svc.fit_svc(np.zeros((4, 2)), np.zeros((4, 3)))
     with pytest.raises(errors.DataError, match="needs both kinds, but has 3 members, 0"):

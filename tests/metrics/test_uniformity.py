@@ -17,10 +17,10 @@ def clustered(rng, clusters, size, shift=0.0):
 
 def test_independent_p_values_get_the_classical_test_and_an_exact_rate():
     p = np.random.default_rng(0).random(500)
-    found = calibration_test(p, alpha=0.1)
+    test = calibration_test(p, alpha=0.1)
     expected = scipy.stats.kstest(p, "uniform")
-    assert (found.distance, found.p_value) == (expected.statistic, expected.pvalue)
-    assert found.rate == intervals.clopper_pearson(int((p <= 0.1).sum()), 500)
+    assert (test.distance, test.p_value) == (expected.statistic, expected.pvalue)
+    assert test.rate == intervals.clopper_pearson(int((p <= 0.1).sum()), 500)
 
 
 def test_the_clustered_test_is_calibrated_where_the_classical_one_is_not():
@@ -29,9 +29,9 @@ def test_the_clustered_test_is_calibrated_where_the_classical_one_is_not():
     clusters, classical, covered = [], [], []
     for _ in range(300):
         p = clustered(rng, 8, 60).ravel()
-        found = calibration_test(p, owner, alpha=0.1)
-        clusters.append(found.p_value <= 0.1)
-        covered.append(found.rate.low <= 0.1 <= found.rate.high)
+        test = calibration_test(p, owner, alpha=0.1)
+        clusters.append(test.p_value <= 0.1)
+        covered.append(test.rate.low <= 0.1 <= test.rate.high)
         classical.append(calibration_test(p).p_value <= 0.1)
     # Nominal 0.1 and 0.95 with standard errors of 0.017 and 0.013.
     assert 0.04 <= np.mean(clusters) <= 0.15
@@ -42,9 +42,9 @@ def test_the_clustered_test_is_calibrated_where_the_classical_one_is_not():
 @pytest.mark.parametrize("count", [10, 20])
 def test_the_clustered_test_sees_a_common_departure(count):
     p = clustered(np.random.default_rng(2), count, 60, shift=-0.8)
-    found = calibration_test(p.ravel(), np.repeat(np.arange(count), 60))
-    assert found.p_value < 0.02
-    assert found.rate.low > 0.05
+    test = calibration_test(p.ravel(), np.repeat(np.arange(count), 60))
+    assert test.p_value < 0.02
+    assert test.rate.low > 0.05
 
 
 def test_the_clustered_p_value_equals_all_sign_patterns_by_hand():
@@ -59,21 +59,21 @@ def test_names_and_order_of_clusters_do_not_matter():
     rng = np.random.default_rng(4)
     p, owner = rng.random(60), rng.integers(0, 6, 60)
     shuffled = rng.permutation(60)
-    one, other = calibration_test(p, owner), calibration_test(p[shuffled], 100 - 3 * owner[shuffled])
-    assert other.p_value == one.p_value
-    np.testing.assert_allclose(other.rate, one.rate)
+    first, other = calibration_test(p, owner), calibration_test(p[shuffled], 100 - 3 * owner[shuffled])
+    assert other.p_value == first.p_value
+    np.testing.assert_allclose(other.rate, first.rate)
 
 
 def test_drawn_signs_repeat_by_seed():
     rng = np.random.default_rng(5)
     p, owner = rng.random(200), np.repeat(np.arange(20), 10)
-    found = [calibration_test(p, owner, seed=seed, iterations=300).p_value for seed in (0, 0, 1)]
-    assert found[0] == found[1] != found[2]
+    tests = [calibration_test(p, owner, seed=seed, iterations=300).p_value for seed in (0, 0, 1)]
+    assert tests[0] == tests[1] != tests[2]
 
 
 def test_one_cluster_says_nothing():
-    found = calibration_test(np.linspace(0.01, 1, 30), np.zeros(30, int))
-    assert np.isnan([found.p_value, found.rate.low, found.rate.high]).all()
+    test = calibration_test(np.linspace(0.01, 1, 30), np.zeros(30, int))
+    assert np.isnan([test.p_value, test.rate.low, test.rate.high]).all()
 
 
 @pytest.mark.parametrize(

@@ -29,22 +29,22 @@ def listed(case):
 
 @pytest.mark.parametrize("case", TABLES)
 def test_the_analysis_of_variance_has_the_golden_numbers(case):
-    found = variance.anova(golden(case, "y"))
+    estimate = variance.anova(golden(case, "y"))
     for name in ("mean", "mean_squares", "components", "se_mean", "df_mean"):
-        np.testing.assert_allclose(getattr(found, name), golden(case, name), rtol=1e-9, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(getattr(estimate, name), golden(case, name), rtol=1e-9, atol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize("case", (*TABLES, *LISTS))
 def test_reml_has_the_golden_numbers(case):
     y, original, forget_set = listed(case)
-    found = variance.reml(y, original, forget_set)
+    estimate = variance.reml(y, original, forget_set)
     tolerance = 2e-3 * np.nansum(golden(case, "reml_components"))
-    np.testing.assert_allclose(found.components, golden(case, "reml_components"), atol=tolerance)
-    np.testing.assert_allclose(found.mean, golden(case, "reml_mean"), atol=2e-3)
-    np.testing.assert_allclose(found.se_mean, golden(case, "reml_se_mean"), atol=2e-3)
-    theta = found.components[~np.isnan(found.components)]
-    matrices = np.stack([*variance._kernels(*(np.unique(one, return_inverse=True)[1] for one in (original, forget_set)))
-                         .values(), np.eye(len(y))])  # fmt: skip
+    np.testing.assert_allclose(estimate.components, golden(case, "reml_components"), atol=tolerance)
+    np.testing.assert_allclose(estimate.mean, golden(case, "reml_mean"), atol=2e-3)
+    np.testing.assert_allclose(estimate.se_mean, golden(case, "reml_se_mean"), atol=2e-3)
+    theta = estimate.components[~np.isnan(estimate.components)]
+    kernels = variance._kernels(*(np.unique(labels, return_inverse=True)[1] for labels in (original, forget_set)))
+    matrices = np.stack([*kernels.values(), np.eye(len(y))])
     value = variance._minus_log_likelihood(np.maximum(theta, 1e-12), y - y.mean(), matrices)[0]
     assert value == pytest.approx(float(golden(case, "reml_minus_log_likelihood")), abs=1e-6)
 
@@ -52,50 +52,50 @@ def test_reml_has_the_golden_numbers(case):
 @pytest.mark.parametrize("case", ("plain", "one_forget"))
 def test_reml_of_a_whole_table_is_the_analysis_of_variance_where_all_components_are_positive(case):
     y, original, forget_set = listed(case)
-    whole, likely = variance.fit_levels(y, original, forget_set), variance.reml(y, original, forget_set)
-    assert whole.method == "analysis of variance"
-    np.testing.assert_allclose(likely.components, whole.components, rtol=1e-4)
-    assert likely.df_mean == pytest.approx(whole.df_mean, rel=1e-4)
+    estimate, likely = variance.fit_levels(y, original, forget_set), variance.reml(y, original, forget_set)
+    assert estimate.method == "analysis of variance"
+    np.testing.assert_allclose(likely.components, estimate.components, rtol=1e-4)
+    assert likely.df_mean == pytest.approx(estimate.df_mean, rel=1e-4)
 
 
 def test_a_golden_one_to_one_design_is_fitted_as_one_factor():
-    found = variance.fit_levels(*listed("per_set"))
-    np.testing.assert_allclose(found.components, golden("per_set", "reml_components"), rtol=1e-6)
-    assert found.df_mean == 7 and np.isnan(found.components[1:3]).all()
+    estimate = variance.fit_levels(*listed("per_set"))
+    np.testing.assert_allclose(estimate.components, golden("per_set", "reml_components"), rtol=1e-6)
+    assert estimate.df_mean == 7 and np.isnan(estimate.components[1:3]).all()
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 2), (1, 5, 2), (5, 1, 2), (4, 5, 1), (6, 1, 1), (1, 1, 6)])
 def test_constants_scales_and_orders_do_what_they_must(shape):
     y = np.random.default_rng(0).normal(size=shape)
-    found = variance.anova(y)
+    estimate = variance.anova(y)
     moved, scaled = variance.anova(y + 7), variance.anova(-3 * y)
     mixed = variance.anova(y[np.random.default_rng(1).permutation(shape[0])][:, ::-1, ::-1])
     for other, factor in ((moved, 1), (scaled, 9), (mixed, 1)):
-        np.testing.assert_allclose(other.components, factor * found.components, atol=1e-9)
-        assert other.se_mean == pytest.approx(factor**0.5 * found.se_mean)
-        assert other.df_mean == pytest.approx(found.df_mean)
-    assert moved.mean == pytest.approx(found.mean + 7) and scaled.mean == pytest.approx(-3 * found.mean)
-    assert np.isnan(found.components[0]) == (shape[0] == 1 or shape[1:] == (1, 1))
-    assert np.isnan(found.components[1]) == (shape[1] == 1 or 1 == shape[0] == shape[2])
+        np.testing.assert_allclose(other.components, factor * estimate.components, atol=1e-9)
+        assert other.se_mean == pytest.approx(factor**0.5 * estimate.se_mean)
+        assert other.df_mean == pytest.approx(estimate.df_mean)
+    assert moved.mean == pytest.approx(estimate.mean + 7) and scaled.mean == pytest.approx(-3 * estimate.mean)
+    assert np.isnan(estimate.components[0]) == (shape[0] == 1 or shape[1:] == (1, 1))
+    assert np.isnan(estimate.components[1]) == (shape[1] == 1 or 1 == shape[0] == shape[2])
 
 
 @pytest.mark.parametrize("kind", ["per_set", "shared", "given"])
 def test_one_model_per_forget_set_gives_students_interval(kind):
     values = np.random.default_rng(2).normal(size=9)
     values[4] = np.nan
-    found = variance.mean(values, Design(kind, 9), metric="UA", of="m")
+    finding = variance.mean(values, Design(kind, 9), metric="UA", of="m")
     plain = intervals.mean(values, metric="UA", of="m")
-    np.testing.assert_allclose([found.value, found.low, found.high], [plain.value, plain.low, plain.high])
-    assert found.n == 8 and found.std == pytest.approx(np.nanstd(values))
-    assert intervals.half(found).std == pytest.approx(found.high - found.value)
+    np.testing.assert_allclose([finding.value, finding.low, finding.high], [plain.value, plain.low, plain.high])
+    assert finding.n == 8 and finding.std == pytest.approx(np.nanstd(values))
+    assert intervals.with_half_width(finding).std == pytest.approx(finding.high - finding.value)
     assert variance.component_findings(values, Design(kind, 9), metric="UA", of="m") == ()
 
 
 def test_no_model_one_model_and_equal_models_have_no_false_interval():
     nothing = variance.mean(np.full(3, np.nan), Design("per_set", 3), metric="UA", of="m")
     assert np.isnan([nothing.value, nothing.low]).all() and nothing.n == 0
-    one = variance.mean(np.asarray([0.5]), Design("shared", 1), metric="UA", of="m")
-    assert one.value == 0.5 and np.isnan(one.low)
+    finding = variance.mean(np.asarray([0.5]), Design("shared", 1), metric="UA", of="m")
+    assert finding.value == 0.5 and np.isnan(finding.low)
     equal = variance.mean(np.full(6, 0.5), Design("crossed", 3, 2), metric="UA", of="m")
     assert equal.low == equal.high == 0.5 == equal.value
 
@@ -112,25 +112,25 @@ def test_only_what_a_design_tells_apart_gets_a_number(kind, named):
     assert len(set(original)) == {"per_set": 4, "shared": 1, "crossed": 3, "given": 4}[kind]
     generator = np.random.default_rng(3)
     values = generator.normal(size=5)[original] + 2 * generator.normal(size=4)[forget_set] + generator.normal(size=12)
-    found = variance.component_findings(values, design, metric="UA", of="m")
-    assert [one.metric.removeprefix("variance of UA: ") for one in found] == named
-    assert all(one.low < one.high for one in found)
-    assert found == variance.component_findings(values, design, metric="UA", of="m")  # an explicit seed
+    findings = variance.component_findings(values, design, metric="UA", of="m")
+    assert [finding.metric.removeprefix("variance of UA: ") for finding in findings] == named
+    assert all(finding.low < finding.high for finding in findings)
+    assert findings == variance.component_findings(values, design, metric="UA", of="m")  # an explicit seed
     again = variance.deviations(variance.fit(values, design), design)
     assert list(again) == named and all(value >= 0 for value in again.values())
     values[5] = np.nan
     holes = variance.component_findings(values, design, metric="UA", of="m")
-    assert [np.isfinite(one.value) for one in holes] == [True] * len(named)
-    assert all(np.isnan(one.low) for one in holes)
+    assert [np.isfinite(finding.value) for finding in holes] == [True] * len(named)
+    assert all(np.isnan(finding.low) for finding in holes)
 
 
 def test_a_negative_estimate_keeps_its_sign_in_the_files_and_is_printed_as_zero():
     y = golden("no_train", "y")[:, :, 0].T.ravel()  # forget set by forget set
     design = Design("crossed", 6, 4)
-    found = variance.fit(y, design)
-    assert found.components[0] < 0
-    assert variance.component_findings(y, design, metric="UA", of="m")[0].value == pytest.approx(found.components[0])
-    assert variance.deviations(found, design)["train"] == 0
+    estimate = variance.fit(y, design)
+    assert estimate.components[0] < 0
+    assert variance.component_findings(y, design, metric="UA", of="m")[0].value == pytest.approx(estimate.components[0])
+    assert variance.deviations(estimate, design)["train"] == 0
 
 
 def test_the_bootstrap_of_components_covers_them():
@@ -158,8 +158,8 @@ def covered(generator, originals, sets, repeats, shared=False, crossed=True, dra
         both = 0.2 * generator.normal(size=(originals, sets, 1))
         y = training + forget + both + 0.4 * generator.normal(size=shape)
         y = y if crossed else y[np.arange(sets), np.arange(sets)][None]
-        found = variance.anova(y)
-        inside += abs(found.mean) <= scipy.stats.t.ppf(0.975, found.df_mean) * found.se_mean
+        estimate = variance.anova(y)
+        inside += abs(estimate.mean) <= scipy.stats.t.ppf(0.975, estimate.df_mean) * estimate.se_mean
     return inside / draws
 
 

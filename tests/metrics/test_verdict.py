@@ -35,8 +35,8 @@ def test_p_values_of_truly_forgotten_rows_keep_their_promise():
     def p_high(seed, largest):
         world = simulated(seed, largest)
         # Without original and with known shadows no power is computed: most of the time, and no part of this.
-        alone = world._replace(original=None, population_original=None, shadow_saw=np.zeros((S, N), bool))
-        return judge.judge(alone).tests.p_high
+        single = world._replace(original=None, population_original=None, shadow_saw=np.zeros((S, N), bool))
+        return judge.judge(single).tests.p_high
 
     random, largest = (np.concatenate([p_high(seed, flag) for seed in range(100)]) for flag in (False, True))
     np.testing.assert_array_equal(random[:F], judge.judge(simulated(0)).tests.p_high)
@@ -55,36 +55,36 @@ def test_groups_are_told_apart_and_what_is_left_is_measured():
     for seed in range(6):
         retrained, contained = (judge.judge(simulated(seed, forgets=flag)).group for flag in (True, False))
         assert contained.p_high < 0.05 < contained.p_in and retrained.p_in < 0.05 < retrained.p_high
-        assert abs(retrained.kept[0]) < 0.35 and abs(contained.kept[0] - 1) < 0.35
-        assert retrained.kept[1] < retrained.kept[0] < retrained.kept[2]
+        assert abs(retrained.trace_left[0]) < 0.35 and abs(contained.trace_left[0] - 1) < 0.35
+        assert retrained.trace_left[1] < retrained.trace_left[0] < retrained.trace_left[2]
 
 
 def test_a_row_does_not_depend_on_which_other_rows_are_audited():
-    whole = simulated(3)
-    asked = np.flatnonzero(whole.requested)
+    world_of_all = simulated(3)
+    requested = np.flatnonzero(world_of_all.requested)
     draw = np.random.default_rng(0)
-    kept = draw.permutation(np.concatenate([asked[:10], np.flatnonzero(~whole.requested)[:200]]))
-    rows = {name: getattr(whole, name)[..., kept] for name in ("unlearned", "requested", "shadows", "original")}
-    fewer = judge.judge(whole._replace(**rows)).tests
-    all_of_them = judge.judge(whole).tests
-    order = [int(np.flatnonzero(asked == row)[0]) for row in kept[rows["requested"]]]
+    kept = draw.permutation(np.concatenate([requested[:10], np.flatnonzero(~world_of_all.requested)[:200]]))
+    rows = {name: getattr(world_of_all, name)[..., kept] for name in ("unlearned", "requested", "shadows", "original")}
+    fewer = judge.judge(world_of_all._replace(**rows)).tests
+    all_of_them = judge.judge(world_of_all).tests
+    order = [int(np.flatnonzero(requested == row)[0]) for row in kept[rows["requested"]]]
     for name in ("z", "p_high", "p_low"):
         np.testing.assert_array_equal(getattr(fewer, name), getattr(all_of_them, name)[order])
     # Fewer requests, all retained rows: p_in, too.
-    kept = np.concatenate([asked[:10], np.flatnonzero(~whole.requested)])
-    rows = {name: getattr(whole, name)[..., kept] for name in rows}
-    np.testing.assert_array_equal(judge.judge(whole._replace(**rows)).tests.p_in, all_of_them.p_in[:10])
+    kept = np.concatenate([requested[:10], np.flatnonzero(~world_of_all.requested)])
+    rows = {name: getattr(world_of_all, name)[..., kept] for name in rows}
+    np.testing.assert_array_equal(judge.judge(world_of_all._replace(**rows)).tests.p_in, all_of_them.p_in[:10])
 
 
 def test_the_untouched_model_is_recognised_exactly():
     world = simulated(5, forgets=False)
     same = world._replace(unlearned=world.original, population=world.population_original)
-    found = judge.judge(same)
-    assert found.is_identical and (found.codes == NOT_FORGOTTEN).all()
+    judgement = judge.judge(same)
+    assert judgement.is_identical and (judgement.codes == NOT_FORGOTTEN).all()
     edited = same._replace(unlearned=np.where(world.requested, -40.0, world.original))
-    found = judge.judge(edited)
-    assert found.is_edited and not found.is_identical and (found.codes == SUPPRESSED).all()
-    assert found.group.is_suppressed
+    judgement = judge.judge(edited)
+    assert judgement.is_edited and not judgement.is_identical and (judgement.codes == SUPPRESSED).all()
+    assert judgement.group.is_suppressed
 
 
 def test_edits_that_hide_behind_noise_are_suppressed_by_their_answers_alone():
@@ -95,9 +95,9 @@ def test_edits_that_hide_behind_noise_are_suppressed_by_their_answers_alone():
         jitter = 0.25 * draw.normal(size=N), 0.25 * draw.normal(size=P)
         hidden = world._replace(unlearned=np.where(world.requested, -40.0, world.original + jitter[0]),
                                 population=world.population_original + jitter[1])  # fmt: skip
-        found = judge.judge(hidden)
-        assert not found.is_edited and not (found.codes == FORGOTTEN).any()
-        rates.append(np.mean(found.codes == SUPPRESSED))
+        judgement = judge.judge(hidden)
+        assert not judgement.is_edited and not (judgement.codes == FORGOTTEN).any()
+        rates.append(np.mean(judgement.codes == SUPPRESSED))
     assert np.mean(rates) >= 0.9
 
 
@@ -110,8 +110,8 @@ def test_refusals_name_what_is_missing():
     reversed_labels = world._replace(population_shadows=-world.population_shadows)
     assert "labels and the order of rows" in judge.judge(reversed_labels).checks.refused
     rows = np.concatenate([np.flatnonzero(world.requested), np.flatnonzero(~world.requested)[:39]])
-    alone = {name: getattr(world, name)[..., rows] for name in ("unlearned", "requested", "shadows", "original")}
-    lacking = judge.judge(world._replace(**alone))
+    single = {name: getattr(world, name)[..., rows] for name in ("unlearned", "requested", "shadows", "original")}
+    lacking = judge.judge(world._replace(**single))
     assert "Only 39 retained rows" in lacking.checks.refused_in and not lacking.checks.refused
     assert (lacking.tests.p_in == 1).all() and not (lacking.codes == FORGOTTEN).any()
     saw = np.ones((S, N), bool)

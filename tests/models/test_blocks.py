@@ -24,7 +24,7 @@ def trained(norm, variables, x, mask=None):
     return np.asarray(y, np.float32), jax.tree.map(np.asarray, moved["batch_stats"])
 
 
-def twin(x, scale, bias):
+def reference_batch_norm(x, scale, bias):
     """Batch norm of unmasked rows by loops over channels, in float64."""
     y, means, variances = np.zeros(x.shape), [], []
     for c in range(x.shape[-1]):
@@ -51,7 +51,7 @@ def test_weights_and_biases_start_uniform_within_one_over_root_fan_in(layer, fan
         assert leaf.dtype == jnp.float32
 
 
-def test_convolution_without_bias_has_none_and_computes_in_bfloat16_when_told():
+def test_convolution_without_bias_has_none_and_computes_in_bfloat16_on_request():
     layer = blocks.Conv(4, use_bias=False, dtype="bfloat16")
     variables = layer.init(jax.random.key(0), jnp.ones((1, 5, 5, 2)))
     assert set(variables["params"]) == {"kernel"} and variables["params"]["kernel"].dtype == jnp.float32
@@ -88,12 +88,12 @@ def test_batch_norm_equals_pytorch():
 
 @pytest.mark.parametrize("shape", [(6, 3), (5, 4, 3, 3)])
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 1e30])
-def test_batch_norm_equals_its_twin_on_the_unmasked_rows_whatever_stands_in_the_others(shape, poison):
+def test_batch_norm_equals_its_reference_on_the_unmasked_rows_whatever_the_others_hold(shape, poison):
     norm, variables = fresh(3)
     x = ramp(shape)
     keep = np.arange(shape[0]) % 3 != 1
     variables = {**variables, "params": {"scale": jnp.array([1.0, 2, 3]), "bias": jnp.array([0.0, 1, -1])}}
-    y, mean, var = twin(x[keep], [1, 2, 3], [0, 1, -1])
+    y, mean, var = reference_batch_norm(x[keep], [1, 2, 3], [0, 1, -1])
     dirty = np.where(keep.reshape(-1, *[1] * (len(shape) - 1)), x, np.float32(poison))
     actual, moved = trained(norm, variables, dirty, jnp.asarray(keep))
     np.testing.assert_allclose(actual[keep], y, atol=1e-5)
@@ -136,9 +136,9 @@ def test_statistics_stay_float32_under_bfloat16_and_far_from_zero():
     norm, variables = fresh(2, dtype="bfloat16")
     x = ramp((64, 2)) + 1000
     y, moved = trained(norm, variables, x)
-    np.testing.assert_allclose(moved["var"], twin(x, [1, 1], [0, 0])[2], rtol=1e-4)
+    np.testing.assert_allclose(moved["var"], reference_batch_norm(x, [1, 1], [0, 0])[2], rtol=1e-4)
     np.testing.assert_allclose(moved["mean"], x.mean(0) * 0.1, rtol=1e-6)
-    np.testing.assert_allclose(y, twin(x, [1, 1], [0, 0])[0], atol=0.01)
+    np.testing.assert_allclose(y, reference_batch_norm(x, [1, 1], [0, 0])[0], atol=0.01)
     assert norm.apply(variables, jnp.asarray(x)).dtype == jnp.bfloat16
 
 
@@ -215,14 +215,14 @@ def test_the_closed_gradient_of_batch_norm_is_that_of_automatic_differentiation(
         return sum(jnp.sum(leaf**2) for leaf in jax.grad(loss, (1, 2, 3))(function, x, scale, bias))
 
     for objective, tolerance in ((loss, 1e-5), (directional, 2e-4)):
-        gradients = [jax.grad(objective, (1, 2, 3))(one, x, scale, bias) for one in
+        gradients = [jax.grad(objective, (1, 2, 3))(function, x, scale, bias) for function in
                      (blocks._normalised_by_batch, differentiated)]  # fmt: skip
         for actual, expected in zip(*gradients, strict=True):
             np.testing.assert_allclose(actual, expected, atol=tolerance * max(1.0, float(jnp.abs(expected).max())))
     tangents = (jnp.cos(x), scale * 2, bias + 1)
     along = [
-        jax.jvp(jax.grad(lambda *a, one=one: loss(one, *a), (0, 1, 2)), (x, scale, bias), tangents)[1]
-        for one in (blocks._normalised_by_batch, differentiated)
+        jax.jvp(jax.grad(lambda *a, function=function: loss(function, *a), (0, 1, 2)), (x, scale, bias), tangents)[1]
+        for function in (blocks._normalised_by_batch, differentiated)
     ]
     for actual, expected in zip(*along, strict=True):
         np.testing.assert_allclose(actual, expected, atol=2e-4 * max(1.0, float(jnp.abs(expected).max())))
@@ -247,13 +247,13 @@ def test_the_closed_gradient_is_as_exact_as_automatic_differentiation_where_a_ba
             return jnp.sum((x - mean) / jnp.sqrt(jnp.square(x - mean).mean((0, 1, 2)) + 1e-5) * weights)
 
         truth = np.asarray(jax.grad(exact)(jnp.asarray(x, jnp.float64)))
-        errors = [np.abs(gradient(one, jnp.float32) - truth).max() for one in
+        errors = [np.abs(gradient(function, jnp.float32) - truth).max() for function in
                   (blocks._normalised_by_batch, differentiated)]  # fmt: skip
     assert errors[0] < 2 * errors[1] + 1e-6 * np.abs(truth).max()
 
 
 def test_the_gradient_of_batch_norm_sums_over_the_activations_in_one_pass():
-    """Sums over rows: mean, variance, and three of the gradient that need nothing of each other."""
+    """Sums over rows: mean, variance, and three of the gradient, which are independent of each other."""
 
     def sums(function):
         def loss(x, scale):

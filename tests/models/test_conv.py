@@ -85,8 +85,8 @@ def scanned(member):
 def test_every_form_equals_native_under_vmap_map_and_scan(kernel, stride, channels, kind):
     x, w = operands(kernel, channels, members=(MEMBERS,))
     padding = pads(kind, kernel, stride)
-    alone = [value_and_gradients("native", stride, padding, x[i], w[i]) for i in range(MEMBERS)]
-    expected = [jnp.stack(leaves) for leaves in zip(*alone, strict=True)]
+    single = [value_and_gradients("native", stride, padding, x[i], w[i]) for i in range(MEMBERS)]
+    expected = [jnp.stack(leaves) for leaves in zip(*single, strict=True)]
 
     def everything(x, w):
         return {
@@ -239,14 +239,14 @@ def test_errors_name_the_form_the_channels_and_the_size():
 
 
 def test_the_cpu_policy_chooses_by_layer():
-    def chosen(form, channels, size, kernel=3, outputs=64):
+    def layer_form(form, channels, size, kernel=3, outputs=64):
         geometry = conv_implementations.Geometry((1, 1), ((1, 1), (1, 1)), (size, size), (kernel, kernel))
         return convolution._layer_form(form, channels, outputs, geometry)
 
-    assert chosen("cpu", 1, 28) == chosen("cpu", 3, 32, outputs=16) == "shift"
-    assert chosen("cpu", 3, 32) == "im2col" and chosen("cpu", 4, 32) == "canonical"
-    assert chosen("cpu", 64, 4) == "im2col" and chosen("cpu", 64, 5) == "canonical"
-    assert chosen("cpu", 64, 32, kernel=1) == "im2col"
-    assert chosen("grouped", 64, 32) == "grouped"
+    assert layer_form("cpu", 1, 28) == layer_form("cpu", 3, 32, outputs=16) == "shift"
+    assert layer_form("cpu", 3, 32) == "im2col" and layer_form("cpu", 4, 32) == "canonical"
+    assert layer_form("cpu", 64, 4) == "im2col" and layer_form("cpu", 64, 5) == "canonical"
+    assert layer_form("cpu", 64, 32, kernel=1) == "im2col"
+    assert layer_form("grouped", 64, 32) == "grouped"
     with pytest.raises(errors.ConfigError, match="unknown convolution form 'fast'"):
         conv(jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 1)), 1, ((1, 1), (1, 1)), "fast")

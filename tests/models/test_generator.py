@@ -1,4 +1,4 @@
-"""Generators: as the published one, of every size, and without what they cannot make."""
+"""Generators: as published, of any size, and errors."""
 
 from pathlib import Path
 
@@ -24,13 +24,13 @@ def from_torch(golden, tag, width=4, side=2):
 
     params = {"Dense_0": {"kernel": channels_last(get("l1.0.weight")).T, "bias": channels_last(get("l1.0.bias"))}}
     stats = {}
-    for number, name in enumerate(("conv_blocks0.0", "conv_blocks1.1", "conv_blocks2.1", "conv_blocks2.4")):
-        if number < 3:
-            params[f"BatchNorm_{number}"] = {"scale": get(f"{name}.weight"), "bias": get(f"{name}.bias")}
-        stats[f"BatchNorm_{number}"] = {"mean": get(f"{name}.running_mean"), "var": get(f"{name}.running_var")}
-    for number, name in enumerate(("conv_blocks1.0", "conv_blocks2.0", "conv_blocks2.3")):
+    for index, name in enumerate(("conv_blocks0.0", "conv_blocks1.1", "conv_blocks2.1", "conv_blocks2.4")):
+        if index < 3:
+            params[f"BatchNorm_{index}"] = {"scale": get(f"{name}.weight"), "bias": get(f"{name}.bias")}
+        stats[f"BatchNorm_{index}"] = {"mean": get(f"{name}.running_mean"), "var": get(f"{name}.running_var")}
+    for index, name in enumerate(("conv_blocks1.0", "conv_blocks2.0", "conv_blocks2.3")):
         kernel = get(f"{name}.weight").transpose(2, 3, 1, 0)
-        params[f"Conv_{number}"] = {"kernel": kernel, "bias": get(f"{name}.bias")}
+        params[f"Conv_{index}"] = {"kernel": kernel, "bias": get(f"{name}.bias")}
     return {"params": params, "batch_stats": stats}
 
 
@@ -38,13 +38,13 @@ def test_pictures_are_as_published():
     golden = np.load(GOLDEN)
     module = generator.build((8, 8, 3), width=4)
     latents = jnp.asarray(golden["z"], jnp.float32)
-    begun, moved = from_torch(golden, "init"), from_torch(golden, "after_train_fwd")
-    made, changed = module.apply(begun, latents, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(np.moveaxis(made, 3, 1), golden["pre_x_train"], atol=1e-5)
+    variables, published = from_torch(golden, "init"), from_torch(golden, "after_train_fwd")
+    pictures, changed = module.apply(variables, latents, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(np.moveaxis(pictures, 3, 1), golden["pre_x_train"], atol=1e-5)
     for path, leaf in trees.named_leaves(changed["batch_stats"]):
-        wanted = dict(trees.named_leaves(moved["batch_stats"]))[path]
-        np.testing.assert_allclose(leaf, wanted, atol=1e-6, err_msg=path)
-    again = jnp.tanh(module.apply({**begun, **changed}, latents))
+        expected = dict(trees.named_leaves(published["batch_stats"]))[path]
+        np.testing.assert_allclose(leaf, expected, atol=1e-6, err_msg=path)
+    again = jnp.tanh(module.apply({**variables, **changed}, latents))
     np.testing.assert_allclose(np.moveaxis(again, 3, 1), golden["img_eval"], atol=1e-5)
 
 
@@ -58,10 +58,10 @@ def test_inputs_of_any_size(shape):
     module = generator.build(shape, width=3)
     latents = jax.random.normal(jax.random.key(1), (6, 7))
     variables = module.init(jax.random.key(0), latents, train=True)
-    made, _ = module.apply(variables, latents, train=True, mutable=["batch_stats"])
-    assert made.shape == (6, *shape)
+    outputs, _ = module.apply(variables, latents, train=True, mutable=["batch_stats"])
+    assert outputs.shape == (6, *shape)
     # The last batch norm keeps values where the tanh is not flat.
-    np.testing.assert_allclose(np.std(made, tuple(range(made.ndim - 1))), 1, atol=0.01)
+    np.testing.assert_allclose(np.std(outputs, tuple(range(outputs.ndim - 1))), 1, atol=0.01)
 
 
 @pytest.mark.parametrize("shape", [(10, 8, 1), (8, 6, 3), (8, 8), (1, 8, 8, 3)])

@@ -1,4 +1,4 @@
-"""Trials that every architecture of the table passes, and the errors of `build`."""
+"""Common checks of all architectures of the table, and the errors of `build`."""
 
 import functools
 import sys
@@ -37,7 +37,7 @@ WIDTHS = {
     "resnet50": 2,
 }
 WIDTHS |= dict.fromkeys(("vgg11", "vgg16", "vgg16_bn", "vgg16_imagenet"), 2)
-# Fewer layers of the same kind; test_cost.py has the whole ones.
+# Fewer layers of the same kind; test_cost.py has the full ones.
 FEWER = {"vit": {"depth": 2}, "vit_s16": {"depth": 2, "size": 64}}
 FEWER["vit_small_data"] = {"depth": 2, "head_width": 4, "hidden": 8}
 FEWER |= dict.fromkeys(("wrn28_2", "wrn40_2"), {"depth": 1})
@@ -59,7 +59,7 @@ def small(name, dtype="float32", conv="native"):
     return net.clone(**FEWER.get(name, {}))
 
 
-def drawn(net, inputs, members):
+def draw_variables(net, inputs, members):
     """Variables of M members, of the size that the initialisers give; those would take longer to compile."""
     draw = np.random.default_rng(0)
 
@@ -77,16 +77,16 @@ def drawn(net, inputs, members):
 def population(name):
     """Variables of M members and one batch for each."""
     inputs = jax.random.normal(jax.random.key(1), (MEMBERS, BATCH, *shape_of(name)))
-    return drawn(small(name), inputs[0], MEMBERS), inputs
+    return draw_variables(small(name), inputs[0], MEMBERS), inputs
 
 
 def test_initialisation_maps_over_keys_and_starts_every_member_differently():
     inputs = population("logistic")[1]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(MEMBERS))
     variables = jax.vmap(lambda key: jax.jit(small("logistic").init)(key, inputs[0]))(keys)
-    alone = jax.jit(small("logistic").init)(jax.random.fold_in(jax.random.key(0), 1), inputs[0])
-    for together, one in zip(jax.tree.leaves(variables), jax.tree.leaves(alone), strict=True):
-        np.testing.assert_allclose(together[1], one, rtol=1e-6)
+    single = jax.jit(small("logistic").init)(jax.random.fold_in(jax.random.key(0), 1), inputs[0])
+    for together, expected in zip(jax.tree.leaves(variables), jax.tree.leaves(single), strict=True):
+        np.testing.assert_allclose(together[1], expected, rtol=1e-6)
         assert (together[0] != together[1]).any()
 
 
@@ -196,7 +196,7 @@ def test_bfloat16_is_close_to_float32_and_keeps_float32_parameters(name):
 def test_gradients_of_networks_do_not_depend_on_the_form_of_the_convolution(is_bottleneck, conv):
     inputs = jax.random.normal(jax.random.key(1), (2, BATCH, 8, 8, 3))
     net = resnet.ResNet(CLASSES, (1, 1), is_bottleneck, width=4)
-    variables = drawn(net, inputs[0], 2)
+    variables = draw_variables(net, inputs[0], 2)
 
     def gradient(form, params, stats, inputs):
         def loss(params):
@@ -254,9 +254,9 @@ def test_the_large_transformer_brings_every_picture_to_its_own_size():
     corners = jnp.asarray([[0.0, 1.0], [2.0, 3.0]]).reshape(1, 2, 2, 1)
     # Half-pixel centres: a coordinate of the large picture is a clamped one of the small picture.
     at = np.clip((np.arange(64) + 0.5) / 32 - 0.5, 0, 1)
-    whole = jnp.asarray(2 * at[:, None] + at[None, :], jnp.float32).reshape(1, 64, 64, 1)
-    np.testing.assert_allclose(run(member, corners), run(member, whole), rtol=1e-4, atol=1e-5)
-    assert np.abs(run(member, corners) - run(member, whole[:, ::-1])).max() > 1e-3
+    large = jnp.asarray(2 * at[:, None] + at[None, :], jnp.float32).reshape(1, 64, 64, 1)
+    np.testing.assert_allclose(run(member, corners), run(member, large), rtol=1e-4, atol=1e-5)
+    assert np.abs(run(member, corners) - run(member, large[:, ::-1])).max() > 1e-3
     tall = jax.eval_shape(net.init_with_output, jax.random.key(0), jnp.ones((2, 100, 30, 1)))[0]
     assert tall.shape == (2, CLASSES)
 
@@ -305,7 +305,7 @@ def test_inputs_of_the_wrong_shape_are_refused_with_advice(name, shape, words):
         jax.eval_shape(small(name).init, jax.random.key(0), jnp.ones(shape))
 
 
-class Own(nn.Module):
+class UsersNetwork(nn.Module):
     num_classes: int
 
     @nn.compact
@@ -313,13 +313,13 @@ class Own(nn.Module):
         return nn.Dense(self.num_classes)(inputs)
 
 
-def test_a_user_s_own_builder_is_reached_by_module_and_name(monkeypatch):
+def test_a_users_builder_is_reached_by_module_and_name(monkeypatch):
     module = types.ModuleType("my_networks")
-    module.own = lambda num_classes, **options: Own(num_classes)
-    module.narrow = lambda num_classes: Own(num_classes)
+    module.own = lambda num_classes, **options: UsersNetwork(num_classes)
+    module.narrow = lambda num_classes: UsersNetwork(num_classes)
     module.wrong = lambda **options: 3
     monkeypatch.setitem(sys.modules, "my_networks", module)
-    assert build(ModelSettings(name="my_networks:own", width=3), 7) == Own(7)
+    assert build(ModelSettings(name="my_networks:own", width=3), 7) == UsersNetwork(7)
     with pytest.raises(errors.ConfigError, match="cannot be called as builder.num_classes="):
         build(ModelSettings(name="my_networks:narrow"), 7)
     with pytest.raises(errors.ConfigError, match="returned int, expected a flax.linen Module"):
@@ -330,13 +330,13 @@ def test_the_fixed_whitening_makes_patches_of_natural_pictures_uncorrelated():
     """Pictures drawn with the covariance of natural ones: neighbours alike, colours nearly so, details faint."""
     draw = np.random.default_rng(0)
     variances = airbench._VARIANCES
-    parts = draw.normal(size=(20_000, 4, 3)) * np.sqrt(variances)
-    patches = np.einsum("nab,ap,bc->npc", parts, airbench._HAAR, airbench._COLOURS).reshape(-1, 12)
+    components = draw.normal(size=(20_000, 4, 3)) * np.sqrt(variances)
+    patches = np.einsum("nab,ap,bc->npc", components, airbench._HAAR, airbench._COLOURS).reshape(-1, 12)
     answers = patches @ airbench.whitening(3).reshape(12, 24)
     np.testing.assert_array_equal(answers[:, :12], -answers[:, 12:])
     np.testing.assert_allclose(np.corrcoef(answers[:, :12].T), np.eye(12), atol=0.05)
-    kept = (variances / (variances + 5e-4)).reshape(-1)
-    np.testing.assert_allclose(answers[:, :12].var(0), kept, rtol=0.05)
+    expected = (variances / (variances + 5e-4)).reshape(-1)
+    np.testing.assert_allclose(answers[:, :12].var(0), expected, rtol=0.05)
     assert airbench.whitening(1).shape == (2, 2, 1, 8)
 
 

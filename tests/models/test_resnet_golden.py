@@ -1,4 +1,4 @@
-"""ResNet-18 beside the published PyTorch network, on the same parameters."""
+"""ResNet-18 compared with the published PyTorch network on the same parameters."""
 
 import functools
 from pathlib import Path
@@ -13,7 +13,7 @@ from jaxunlearn.settings import ModelSettings
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "forget_precision" / "resnet18_forward.npz"
 
 
-def drawn(seed):
+def draw_variables(seed):
     """The variables of the file: standard normal numbers in the order of PyTorch's layers, scaled by kind of leaf."""
     draw = np.random.default_rng(seed)
     params, statistics = {}, {}
@@ -22,14 +22,16 @@ def drawn(seed):
         return draw.standard_normal(shape).astype(np.float32)
 
     def conv_and_norm(block, name, inputs, outputs, kernel):
-        into, held = (tree.setdefault(block, {}) if block else tree for tree in (params, statistics))
+        block_params, block_statistics = (
+            tree.setdefault(block, {}) if block else tree for tree in (params, statistics)
+        )
         weights = normal(outputs, inputs, kernel, kernel) * np.float32(np.sqrt(2 / (inputs * kernel * kernel)))
         # PyTorch has [out, in, h, w].
-        into[f"conv_{name}"] = {"kernel": weights.transpose(2, 3, 1, 0)}
+        block_params[f"conv_{name}"] = {"kernel": weights.transpose(2, 3, 1, 0)}
         scale, bias, mean, var = (normal(outputs) for _ in range(4))
         tenth = np.float32(0.1)
-        into[f"norm_{name}"] = {"scale": 1 + tenth * scale, "bias": tenth * bias}
-        held[f"norm_{name}"] = {"mean": tenth * mean, "var": np.exp(tenth * var)}
+        block_params[f"norm_{name}"] = {"scale": 1 + tenth * scale, "bias": tenth * bias}
+        block_statistics[f"norm_{name}"] = {"mean": tenth * mean, "var": np.exp(tenth * var)}
 
     conv_and_norm("", "stem", 3, 64, 3)
     channels = 64
@@ -53,7 +55,7 @@ def golden():
 
 def test_logits_and_running_statistics_are_those_of_the_published_network():
     file = golden()
-    net, variables = build(ModelSettings(name="resnet18"), 10), drawn(int(file["seed"]))
+    net, variables = build(ModelSettings(name="resnet18"), 10), draw_variables(int(file["seed"]))
     inputs = jnp.asarray(np.moveaxis(file["x"], 1, -1))
     assert jax.tree.map(jnp.shape, jax.eval_shape(net.init, jax.random.key(0), inputs)) == jax.tree.map(
         jnp.shape, variables

@@ -75,15 +75,15 @@ def fit(job, mapping=None, epochs=3, inputs=IMAGES, **kwargs):
     return population.host(report), report
 
 
-def largest_difference(one, other):
+def largest_difference(actual, expected):
     """Largest difference of two trees, relative to each leaf's largest entry.
 
     A bias in front of BatchNorm has gradient 0: its rounding noise is measured against 0.1 and not against itself.
     """
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
     return max(float(np.abs(a - b).max() / max(np.abs(b).max(), 0.1)) for a, b in pairs)
 
 
-def assert_identical(one, other):
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+def assert_identical(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)

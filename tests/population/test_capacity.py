@@ -10,18 +10,18 @@ from jaxunlearn import errors, population
 from jaxunlearn.population import capacity, training
 
 
-def linear(shared, per_member, asked):
+def linear(shared, per_member, calls):
     def need(members):
-        asked.append(members)
+        calls.append(members)
         return shared + per_member * members
 
     return need
 
 
 def test_everything_that_fits_is_one_chunk_and_compiles_once():
-    asked = []
-    assert capacity.fit(linear(100, 10, asked), 64, 2, 1000).chunk == 64
-    assert asked == [64]
+    calls = []
+    assert capacity.fit(linear(100, 10, calls), 64, 2, 1000).chunk == 64
+    assert calls == [64]
 
 
 @given(
@@ -29,14 +29,14 @@ def test_everything_that_fits_is_one_chunk_and_compiles_once():
 )
 def test_a_chunk_never_exceeds_the_budget_and_wastes_little(members, multiple, per_member, spare):
     budget = 100 + per_member * multiple + spare
-    fitted = capacity.fit(linear(100, per_member, []), members, multiple, budget)
-    padded = -(-fitted.chunk // multiple) * multiple
-    if fitted.chunk < members:
+    fit = capacity.fit(linear(100, per_member, []), members, multiple, budget)
+    padded = -(-fit.chunk // multiple) * multiple
+    if fit.chunk < members:
         assert 100 + per_member * padded <= budget
-    chunks = -(-members // fitted.chunk)
+    chunks = -(-members // fit.chunk)
     largest = max(multiple, (budget - 100) // per_member // multiple * multiple)
-    assert fitted.chunk == members or chunks == -(-members // largest)  # as few chunks as possible
-    assert chunks * fitted.chunk - members < chunks  # nearly equal ones
+    assert fit.chunk == members or chunks == -(-members // largest)  # as few chunks as possible
+    assert chunks * fit.chunk - members < chunks  # nearly equal ones
 
 
 def test_a_member_that_does_not_fit_is_a_clear_error():
@@ -44,7 +44,7 @@ def test_a_member_that_does_not_fit_is_a_clear_error():
         capacity.fit(linear(0, 2**30, []), 64, 2, 2**30)
 
 
-def test_the_compilers_account_grows_with_the_members():
+def test_the_memory_of_a_program_grows_with_the_members():
     data = population.DeviceDataset(problem.IMAGES, problem.LABELS)
     mapping = population.make_mapping("vmap", 1, 1)
 
@@ -52,11 +52,11 @@ def test_the_compilers_account_grows_with_the_members():
         program = training.compile_epoch(problem.make_job(range(members)), data, mapping)
         return capacity.program_bytes(program.memory)
 
-    one, two, eight = need(1), need(2), need(8)
-    assert 0 < one < two < eight
-    assert eight - two == pytest.approx(6 * (two - one), rel=0.5)
+    needs = {members: need(members) for members in (1, 2, 8)}
+    assert 0 < needs[1] < needs[2] < needs[8]
+    assert needs[8] - needs[2] == pytest.approx(6 * (needs[2] - needs[1]), rel=0.5)
 
 
 def test_the_cpu_budget_is_a_part_of_the_ram_shared_by_its_devices():
-    whole = capacity.budget(jax.local_devices()[:1], 1.0)
-    assert capacity.budget(jax.local_devices()[:2], 0.5) == pytest.approx(whole / 4, rel=0.01)
+    single = capacity.budget(jax.local_devices()[:1], 1.0)
+    assert capacity.budget(jax.local_devices()[:2], 0.5) == pytest.approx(single / 4, rel=0.01)

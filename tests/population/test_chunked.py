@@ -1,4 +1,4 @@
-"""The restartable loop: what it tells of time."""
+"""The restartable loop: progress and time."""
 
 import io
 
@@ -10,20 +10,21 @@ from jaxunlearn.population import chunked
 
 def test_compiling_between_chunks_is_no_work(monkeypatch):
     """Two chunks of two members and four epochs of 10 s; each compiles for 100 s first."""
-    step_info, compiled, events = [0.0], [0.0], []
-    monkeypatch.setattr(progress.time, "monotonic", lambda: step_info[0])
+    now, compiled, events = [0.0], [0.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
 
     def epochs(ids, checkpoint):
-        step_info[0] += 100
+        now[0] += 100
         compiled[0] += 100
         for epoch in range(1, 5):
-            step_info[0] += 10
+            now[0] += 10
             yield chunked.EpochReport(epoch, np.ones(2), np.ones(2), dict, None)
 
     training = chunked.ChunkedTraining(
-        num_epochs=4, fit=lambda ids: 2, epochs=epochs, load=lambda ids: None, save=lambda *given: None,
-        after=lambda *given: None, finish=lambda *given: None, steps=lambda ids, epochs: len(ids) * epochs,
-        unit="steps", compile_seconds=lambda: compiled[0], checkpoint_seconds=1e9,
+        num_epochs=4, fit=lambda ids: 2, epochs=epochs, load=lambda ids: None, save=lambda *arguments: None,
+        on_epoch_end=lambda *arguments: None, finish=lambda *arguments: None,
+        steps=lambda ids, epochs: len(ids) * epochs, unit="steps",
+        compile_seconds=lambda: compiled[0], checkpoint_seconds=1e9,
     )  # fmt: skip
     reporter = progress.Reporter(events.append, io.StringIO(), every_seconds=0)
     reporter.begin("training")

@@ -25,10 +25,12 @@ def answers(trained, rows, **kwargs):
 
 def test_blocks_batches_and_mappings_do_not_change_the_answers(trained):
     rows = np.random.default_rng(0).permutation(600)[:301]
-    whole = answers(trained, rows, batch=301, block=301, mapping=population.make_mapping("map", 1, 1))
-    assert np.isfinite(whole).all()
+    expected = answers(trained, rows, batch=301, block=301, mapping=population.make_mapping("map", 1, 1))
+    assert np.isfinite(expected).all()
     for batch, block, mapping in ((32, 64, population.make_mapping("vmap")), (7, 49, population.make_mapping("map"))):
-        np.testing.assert_allclose(answers(trained, rows, batch=batch, block=block, mapping=mapping), whole, atol=2e-5)
+        np.testing.assert_allclose(
+            answers(trained, rows, batch=batch, block=block, mapping=mapping), expected, atol=2e-5
+        )
 
 
 def test_answers_equal_the_module_alone(trained):

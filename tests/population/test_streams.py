@@ -32,8 +32,8 @@ def test_an_epoch_reads_every_own_row_once_and_nothing_else():
     member[0, 3:40:3] = True
     member[1, :] = True
     stream = streams.from_membership(member)
-    one = jax.tree.map(lambda leaf: leaf[0], stream)
-    rows, weights = streams.epoch_batches(one, keys.root(1), 8, 7)
+    member_stream = jax.tree.map(lambda leaf: leaf[0], stream)
+    rows, weights = streams.epoch_batches(member_stream, keys.root(1), 8, 7)
     rows, weights = np.asarray(rows), np.asarray(weights)
     assert sorted(rows[weights > 0]) == list(range(3, 40, 3))
     assert set(rows.ravel()) <= set(range(3, 40, 3))  # padding too: no foreign row is ever gathered
@@ -42,28 +42,28 @@ def test_an_epoch_reads_every_own_row_once_and_nothing_else():
 def test_a_cycling_stream_repeats_its_rows_at_full_weight():
     member = np.zeros((1, 50), bool)
     member[0, :5] = True
-    one = jax.tree.map(lambda leaf: leaf[0], streams.from_membership(member))
-    rows, weights = map(np.asarray, streams.epoch_batches(one, keys.root(1), 3, 5, cycle=True))
+    member_stream = jax.tree.map(lambda leaf: leaf[0], streams.from_membership(member))
+    rows, weights = map(np.asarray, streams.epoch_batches(member_stream, keys.root(1), 3, 5, cycle=True))
     assert weights.sum(1).tolist() == [3, 2, 3, 2, 3]  # the short last batch is kept, and comes again
     assert sorted(rows[:2][weights[:2] > 0]) == list(range(5))
     np.testing.assert_array_equal(rows[2:4], rows[:2])
 
 
 def test_a_stream_carried_on_goes_on_where_it_stopped():
-    one = jax.tree.map(lambda leaf: leaf[0], streams.from_rows([[np.arange(5)]], 2))
-    first, _ = streams.epoch_batches(one, keys.root(0), 2, 2, shuffle=False, cycle=True)
-    second, weights = streams.epoch_batches(one, keys.root(0), 2, 2, shuffle=False, cycle=True, done=2)
+    member_stream = jax.tree.map(lambda leaf: leaf[0], streams.from_rows([[np.arange(5)]], 2))
+    first, _ = streams.epoch_batches(member_stream, keys.root(0), 2, 2, shuffle=False, cycle=True)
+    second, weights = streams.epoch_batches(member_stream, keys.root(0), 2, 2, shuffle=False, cycle=True, done=2)
     assert np.asarray(first).tolist() == [[0, 1], [2, 3]]
     assert np.asarray(second)[np.asarray(weights) > 0].tolist() == [4, 0, 1]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_segments_follow_each_other_and_share_no_batch(shuffle):
-    parts = [[np.arange(10, 15), np.arange(20, 27)], [np.arange(30, 32), np.arange(40, 41)]]
-    stream = streams.from_rows(parts, 4)
-    for i, (first, second) in enumerate(parts):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], stream)
-        rows, weights = map(np.asarray, streams.epoch_batches(one, keys.root(3), 4, 5, shuffle=shuffle))
+    segments = [[np.arange(10, 15), np.arange(20, 27)], [np.arange(30, 32), np.arange(40, 41)]]
+    stream = streams.from_rows(segments, 4)
+    for i, (first, second) in enumerate(segments):
+        member_stream = jax.tree.map(lambda leaf, i=i: leaf[i], stream)
+        rows, weights = map(np.asarray, streams.epoch_batches(member_stream, keys.root(3), 4, 5, shuffle=shuffle))
         cut = -(-len(first) // 4)
         assert sorted(rows[:cut][weights[:cut] > 0]) == list(first)
         assert sorted(rows[cut:][weights[cut:] > 0]) == list(second)
@@ -73,9 +73,9 @@ def test_segments_follow_each_other_and_share_no_batch(shuffle):
 
 def test_a_member_without_rows_reads_nothing():
     stream = streams.from_rows([[np.zeros(0, int)], [np.arange(3)]], 2)
-    one = jax.tree.map(lambda leaf: leaf[0], stream)
+    member_stream = jax.tree.map(lambda leaf: leaf[0], stream)
     for cycle in (False, True):
-        assert not np.asarray(streams.epoch_batches(one, keys.root(0), 2, 3, cycle=cycle)[1]).any()
+        assert not np.asarray(streams.epoch_batches(member_stream, keys.root(0), 2, 3, cycle=cycle)[1]).any()
 
 
 @pytest.mark.parametrize(
@@ -100,21 +100,21 @@ def test_coupled_members_read_the_batches_of_their_source_but_for_their_rows():
     member[2, 9] = False
     member[2, 28] = True  # and another one instead
     stream = streams.from_coupled(member, source)
-    read = []
+    batches = []
     for i in range(3):
-        one = jax.tree.map(lambda leaf, i=i: leaf[i], stream)
-        read.append([np.asarray(part) for part in streams.epoch_batches(one, keys.root(4), 8, 3)])
-    (rows, weights), (fewer, lost), (other, same) = read
-    place = (rows == 9) & (weights > 0)
-    assert place.sum() == 1 and lost[place] == 0 and same[place] == 1 and other[place] == 28
-    others = (weights > 0) & ~place
-    for changed, weight in ((fewer, lost), (other, same)):
-        np.testing.assert_array_equal(changed[others], rows[others])
-        np.testing.assert_array_equal(weight[~place], weights[~place])
+        member_stream = jax.tree.map(lambda leaf, i=i: leaf[i], stream)
+        batches.append([np.asarray(array) for array in streams.epoch_batches(member_stream, keys.root(4), 8, 3)])
+    (rows, weights), (fewer, lost), (swapped, same) = batches
+    is_changed = (rows == 9) & (weights > 0)
+    assert is_changed.sum() == 1 and lost[is_changed] == 0 and same[is_changed] == 1 and swapped[is_changed] == 28
+    is_shared = (weights > 0) & ~is_changed
+    for member_rows, weight in ((fewer, lost), (swapped, same)):
+        np.testing.assert_array_equal(member_rows[is_shared], rows[is_shared])
+        np.testing.assert_array_equal(weight[~is_changed], weights[~is_changed])
     assert not np.isin(fewer, [9, 28]).any()  # a row of somebody else is never even read
-    added = source.copy()
-    added[0, :5] = True
-    longer = streams.from_coupled(added, source)
+    larger = source.copy()
+    larger[0, :5] = True
+    longer = streams.from_coupled(larger, source)
     np.testing.assert_array_equal(longer.num_rows, [25, 20, 20])
     with pytest.raises(errors.DataError, match="member 1 has no row to train on"):
         streams.from_coupled(np.array([[1, 0], [0, 0]], bool), np.ones((2, 2), bool))

@@ -1,4 +1,4 @@
-"""The engine: a member's numbers depend on its number and its rows, and on nothing else."""
+"""The engine: a member's results depend on its id and its rows only."""
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,9 @@ def test_two_devices_give_the_same_members(reference):
 def test_two_devices_give_bitwise_the_same_members_where_reductions_leave_no_choice():
     # The compiler may order BatchNorm's sums differently in the two programs; matrix products it does not touch.
     job = problem.make_job(range(10), problem.make_task(norm=False))
-    one, _ = problem.fit(job, population.make_mapping("map", 1, 1))
-    two, _ = problem.fit(job, population.make_mapping("map", 1, 2))
-    problem.assert_identical(one, two)
+    single, _ = problem.fit(job, population.make_mapping("map", 1, 1))
+    double, _ = problem.fit(job, population.make_mapping("map", 1, 2))
+    problem.assert_identical(single, double)
 
 
 @pytest.mark.parametrize("mapping, group", [("vmap", 1), ("map", 4), ("loop", 1)])
@@ -73,7 +73,7 @@ def test_rows_outside_a_membership_cannot_influence_a_member():
         carry, _ = problem.fit(job, inputs=poisoned)
         problem.assert_identical(trees.take(carry.state, i), trees.take(expected.state, i))
         assert carry.diverged_at[i] == training.NOT_DIVERGED
-        # The others did read poisoned rows, so the trial could have failed.
+        # The others read poisoned rows, so the test could have failed.
         assert (np.delete(carry.diverged_at, i) == 0).any()
 
 
@@ -86,8 +86,8 @@ def test_a_diverging_member_is_frozen_and_its_neighbours_are_untouched(mapping):
     wild, report = problem.fit(problem.make_job(range(6), rate=rates), member_mapping)
     assert wild.diverged_at[2] >= 0
     assert np.isnan(report.loss[2])
-    others = np.array([0, 1, 3, 4, 5])
-    problem.assert_identical(trees.take(wild, others), trees.take(calm, others))
+    neighbours = np.array([0, 1, 3, 4, 5])
+    problem.assert_identical(trees.take(wild, neighbours), trees.take(calm, neighbours))
 
 
 def test_parameters_that_overflow_in_the_last_step_are_flagged_too():
@@ -103,8 +103,8 @@ def test_parameters_that_overflow_in_the_last_step_are_flagged_too():
 
 def test_resuming_from_a_checkpoint_gives_identical_members(reference):
     job = problem.make_job(range(40))
-    half, _ = problem.fit(job, population.make_mapping("map", 1, 1), epochs=2)
-    carry, report = problem.fit(job, population.make_mapping("map", 1, 1), carry=half, done=2)
+    checkpoint, _ = problem.fit(job, population.make_mapping("map", 1, 1), epochs=2)
+    carry, report = problem.fit(job, population.make_mapping("map", 1, 1), carry=checkpoint, done=2)
     assert report.epoch == 3
     problem.assert_identical(carry, reference)
 
@@ -128,11 +128,11 @@ def test_float_memberships_weigh_rows():
     assert problem.largest_difference(once.state.params, tilted.state.params) > 1e-2
 
 
-def test_the_best_epoch_is_kept_when_asked_for():
+def test_the_best_epoch_is_kept_on_request():
     table = problem.memberships(3)
     held_out = streams.from_membership(~table)
     job = problem.make_job(range(3), rate=0.5, held_out=held_out)
-    accuracies, seen = [], []
+    accuracies, carries = [], []
     for report in population.train(
         job, population.DeviceDataset(problem.IMAGES, problem.LABELS), 6, population.make_mapping("map")
     ):
@@ -144,12 +144,12 @@ def test_the_best_epoch_is_kept_when_asked_for():
         logits = np.concatenate([block for _, block in blocks], axis=1)
         right = logits.argmax(-1) == problem.LABELS
         accuracies.append([right[i][~table[i]].mean() for i in range(3)])
-        seen.append(carry)
+        carries.append(carry)
     best = np.argmax(accuracies, axis=0)
-    np.testing.assert_allclose(seen[-1].best_accuracy, np.max(accuracies, axis=0), atol=1e-6)
+    np.testing.assert_allclose(carries[-1].best_accuracy, np.max(accuracies, axis=0), atol=1e-6)
     for i in range(3):
-        expected = trees.take(population.variables(seen[best[i]].state), i)
-        problem.assert_identical(trees.take(training.kept_variables(seen[-1]), i), expected)
+        expected = trees.take(population.variables(carries[best[i]].state), i)
+        problem.assert_identical(trees.take(training.kept_variables(carries[-1]), i), expected)
 
 
 def test_the_epoch_program_needs_no_communication_between_devices():
@@ -167,17 +167,17 @@ def test_more_devices_than_present_is_a_clear_error():
 
 
 def reference_sgd(params, batches, rates, decay, momentum):
-    """A plain NumPy twin: tanh MLP, softmax cross entropy, L2 into the gradient, momentum, SGD."""
+    """A plain NumPy reference: tanh MLP, softmax cross entropy, L2 added to the gradient, momentum, SGD."""
     velocity = jax.tree.map(np.zeros_like, params)
     for (rows, weights), rate in zip(batches, rates, strict=True):
-        kept = rows[weights > 0]
-        x = problem.IMAGES[kept].reshape(len(kept), -1).astype(np.float64) / 16
+        batch_rows = rows[weights > 0]
+        x = problem.IMAGES[batch_rows].reshape(len(batch_rows), -1).astype(np.float64) / 16
         hidden = np.tanh(x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"])
         logits = hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"]
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
-        p[np.arange(len(kept)), problem.LABELS[kept]] -= 1
-        delta = p / len(kept)
+        p[np.arange(len(batch_rows)), problem.LABELS[batch_rows]] -= 1
+        delta = p / len(batch_rows)
         back = (delta @ params["Dense_1"]["kernel"].T) * (1 - hidden**2)
         gradient = {
             "Dense_0": {"kernel": x.T @ back, "bias": back.sum(0)},
@@ -189,7 +189,7 @@ def reference_sgd(params, batches, rates, decay, momentum):
     return params
 
 
-def test_sgd_with_momentum_decay_and_cosine_equals_a_numpy_twin():
+def test_sgd_with_momentum_decay_and_cosine_equals_a_numpy_reference():
     train = settings.TrainSettings(epochs=4, learning_rate=0.1, schedule_epochs=5)
     task = problem.make_task(train, norm=False, prepare=problem.plain_prepare)
     job = problem.make_job([11], task)
@@ -213,7 +213,7 @@ def test_sgd_with_momentum_decay_and_cosine_equals_a_numpy_twin():
 def test_schedules_follow_their_formulas():
     def factor(epoch, fraction=0.0, **kwargs):
         train = settings.TrainSettings(**{"epochs": 10, **kwargs})
-        return float(recipe.rate(train, jnp.int32(epoch), jnp.float32(fraction)))
+        return float(recipe.schedule_factor(train, jnp.int32(epoch), jnp.float32(fraction)))
 
     assert factor(0) == pytest.approx(1.0)
     assert factor(5) == pytest.approx(0.5)
@@ -244,21 +244,21 @@ def test_an_l1_penalty_adds_its_gradient_to_that_of_the_loss(optimizer):
         linear = sum(jnp.sum(g * p) for g, p in zip(*map(jax.tree.leaves, (gradients, params)), strict=True))
         return linear + 0.3 * sum(jnp.sum(jnp.abs(p)) for p in jax.tree.leaves(params))
 
-    states = [recipe.transform(train, 0.1, 0.01).init(params) for train in (plain, sparse)]
-    after = [params, params]
+    states = [recipe.make_optimizer(train, 0.1, 0.01).init(params) for train in (plain, sparse)]
+    both_params = [params, params]
     for _ in range(2):  # momentum and moments see the penalty too
-        given = jax.grad(penalised)(after[0]), gradients
-        for place, train in enumerate((plain, sparse)):
-            step = recipe.transform(train, 0.1, 0.01)
-            updates, states[place] = step.update(given[place], states[place], after[place])
-            after[place] = jax.tree.map(jnp.add, after[place], updates)
-    for one, other in zip(*map(jax.tree.leaves, after), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+        both_gradients = jax.grad(penalised)(both_params[0]), gradients
+        for index, train in enumerate((plain, sparse)):
+            step = recipe.make_optimizer(train, 0.1, 0.01)
+            updates, states[index] = step.update(both_gradients[index], states[index], both_params[index])
+            both_params[index] = jax.tree.map(jnp.add, both_params[index], updates)
+    for actual, expected in zip(*map(jax.tree.leaves, both_params), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_an_l1_penalty_leaves_a_parameter_of_zero_alone():
     train, zeros = settings.TrainSettings(l1=0.3), jnp.zeros(3)
-    step = recipe.transform(train, 0.1, 0.01)
+    step = recipe.make_optimizer(train, 0.1, 0.01)
     updates, _ = step.update(zeros, step.init(zeros), zeros)
     np.testing.assert_array_equal(updates, zeros)
 

@@ -1,4 +1,4 @@
-"""Hand-made findings for the tests of this room."""
+"""Findings for the tests of this room."""
 
 from jaxunlearn.records import Finding
 

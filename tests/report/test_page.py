@@ -63,7 +63,7 @@ def roc(seed=0):
 
 
 @pytest.fixture(scope="module")
-def built():
+def html_text():
     table = tables.Table("T" + NASTY, NASTY, ("score", "AUC ↑"), ((NASTY, finding(retrained=0.5)), ("b", 0.1)))
     long = tables.Table("Samples", "", ("row", "verdict"), tuple((i, "forgotten") for i in range(page.LONG + 1)))
     sections = [
@@ -81,57 +81,57 @@ def with_table(*rows, header=("name", "value"), **options):
     return page.html(Report("t", "answer", (section,), {}))
 
 
-def test_the_page_balances_and_its_first_visible_line_is_the_answer(built):
-    reader = read(built)
+def test_the_page_balances_and_its_first_visible_line_is_the_answer(html_text):
+    reader = read(html_text)
     assert reader.words[0] == "37 of 500 < all. " + NASTY
     assert reader.words[1] == "Title " + NASTY
     assert reader.tags.count("p") >= 3 and reader.tags.count("svg") == 3 and reader.tags.count("script") == 1
 
 
-def test_the_page_needs_nothing_from_elsewhere(built):
-    without_namespaces = re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"', "", built)
+def test_the_page_needs_nothing_from_elsewhere(html_text):
+    without_namespaces = re.sub(r'xmlns(:xlink)?="http://www\.w3\.org/[^"]*"', "", html_text)
     for forbidden in ("http:", "https:", "src=", "@import", "<link", "<img", "<iframe", "file:"):
         assert forbidden not in without_namespaces, forbidden
-    assert re.findall(r"""href="(?!#)|url\((?!#)""", built) == []
+    assert re.findall(r"""href="(?!#)|url\((?!#)""", html_text) == []
 
 
-def test_only_the_script_of_the_page_may_run(built):
-    reader = read(built)
-    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', built)[1]
-    (script,) = re.findall(r"<script>(.*?)</script>", built, flags=re.DOTALL)
+def test_only_the_script_of_the_page_may_run(html_text):
+    reader = read(html_text)
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', html_text)[1]
+    (script,) = re.findall(r"<script>(.*?)</script>", html_text, flags=re.DOTALL)
     checksum = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{checksum}';" in policy and policy.startswith("default-src 'none'; ")
-    assert not re.search(r"<[^>]*\son\w+=", built.replace(script, ""))  # no handlers in tags
+    assert not re.search(r"<[^>]*\son\w+=", html_text.replace(script, ""))  # no handlers in tags
     assert "script" not in [tag for tag in reader.tags if tag != "script"] and reader.tags[-1] == "script"
 
 
-def test_everything_a_user_names_is_escaped_and_still_readable(built):
-    words = read(built).words
-    for said in ("S" + NASTY, "first " + NASTY, NASTY, f"name = {NASTY}"):
-        assert said in words
-    assert "alert" not in "".join(re.findall(r"<script>.*?</script>", built, flags=re.DOTALL))
+def test_everything_a_user_names_is_escaped_and_still_readable(html_text):
+    words = read(html_text).words
+    for text in ("S" + NASTY, "first " + NASTY, NASTY, f"name = {NASTY}"):
+        assert text in words
+    assert "alert" not in "".join(re.findall(r"<script>.*?</script>", html_text, flags=re.DOTALL))
 
 
-def test_several_figures_on_a_page_share_no_id_and_refer_to_their_own(built):
-    reader = read(built)
+def test_several_figures_on_a_page_share_no_id_and_refer_to_their_own(html_text):
+    reader = read(html_text)
     assert len(reader.ids) == len(set(reader.ids))
     assert reader.links and set(reader.links) <= set(reader.ids)
 
 
 def test_equal_figures_are_equal_bytes_and_scale_with_their_box():
-    once, again, other = page.figure_svg(roc()), page.figure_svg(roc()), page.figure_svg(roc(1))
-    assert once == again != other
+    svg, equal, other = page.figure_svg(roc()), page.figure_svg(roc()), page.figure_svg(roc(1))
+    assert svg == equal != other
     figure = roc()
-    assert page.figure_svg(figure) == page.figure_svg(figure) == once
-    head = once[: once.index(">")]
+    assert page.figure_svg(figure) == page.figure_svg(figure) == svg
+    head = svg[: svg.index(">")]
     assert "viewBox" in head and "width=" not in head and "height=" not in head
-    assert "<metadata" not in once and "<!DOCTYPE" not in once
+    assert "<metadata" not in svg and "<!DOCTYPE" not in svg
 
 
-def test_a_finding_of_the_page_shows_interval_and_retrained_value_and_the_best_is_marked(built):
-    row = built[built.index("0.912") - 40 :]
+def test_a_finding_of_the_page_shows_interval_and_retrained_value_and_the_best_is_marked(html_text):
+    row = html_text[html_text.index("0.912") - 40 :]
     assert "<b>0.912 ± .003</b><small>[.905, .919]</small><small>retrained .500</small>" in row
-    assert "<b>0.100" not in built
+    assert "<b>0.100" not in html_text
 
 
 def test_a_section_in_per_cent_says_so():
@@ -166,26 +166,26 @@ def test_notes_follow_the_answer_where_there_is_no_summary():
     assert words[:5] == ["The whole answer.", "Title", "Notes", *full_report().notes]
 
 
-def published(report, folder):
-    def output(*parts):
-        return folder.joinpath(*parts)
+def publish_to(report, folder):
+    def output(*names):
+        return folder.joinpath(*names)
 
     publish.publish(output, report, {"seed": 1})
     return (folder / "report" / "report.md").read_text(), json.loads((folder / "report" / "report.json").read_text())
 
 
 def test_markdown_and_json_carry_summary_answer_and_notes(tmp_path):
-    markdown, facts = published(full_report(), tmp_path)
+    markdown, facts = publish_to(full_report(), tmp_path)
     assert facts["summary"] == [{"question": question, "answer": answer} for question, answer in SUMMARY]
     assert facts["answer"] == "The whole answer." and facts["notes"] == list(full_report().notes)
     assert markdown.startswith("**What was asked**\n\nTwo rows. \\<script>")
     assert "The whole answer." not in markdown
-    order = ["**What was found**\n\nNothing.\n\nLook twice.\n\n",
+    fragments = ["**What was found**\n\nNothing.\n\nLook twice.\n\n",
              "## Notes\n\n- two rows are the same: 'a' \\& \\<b>\n- score lira is left out\n\n",
              "## First section"]  # fmt: skip
-    places = [markdown.index(part) for part in order]
-    assert places == sorted(places)
-    plain, facts = published(Report("t", "Only an answer.", (), {}), tmp_path)
+    positions = [markdown.index(fragment) for fragment in fragments]
+    assert positions == sorted(positions)
+    plain, facts = publish_to(Report("t", "Only an answer.", (), {}), tmp_path)
     assert plain == "Only an answer.\n" and facts["summary"] == [] and facts["notes"] == []
 
 
@@ -207,23 +207,23 @@ def test_a_number_is_sorted_by_its_unrounded_value():
         ("f", 12),
         ("g", "x"),
     )
-    held = re.findall(r'<td class="number"( data-value="[^"]*")?>', with_table(*rows))
-    assert held == [f' data-value="{value}"' if value is not None else "" for value in
+    attributes = re.findall(r'<td class="number"( data-value="[^"]*")?>', with_table(*rows))
+    assert attributes == [f' data-value="{value}"' if value is not None else "" for value in
                     ("0.91234567", "0.5", "", "1234", "-Infinity", None, None)]  # fmt: skip
     assert "data-value" not in with_table(("a", 0.5), ("b", 0)).partition("<script>")[0]  # 0.500 says the same
     assert ' data-value="0.5">' in with_table(("a", 0.5), percent=True)
 
 
-def test_a_long_table_is_whole_in_a_box_that_print_opens(built):
-    assert built.count('<div class="wide tall" tabindex="0" role="region" aria-label="Samples"><table>') == 1
-    assert "<details" not in built and built.count("<tr>") >= page.LONG + 1
+def test_a_long_table_is_whole_in_a_box_that_print_opens(html_text):
+    assert html_text.count('<div class="wide tall" tabindex="0" role="region" aria-label="Samples"><table>') == 1
+    assert "<details" not in html_text and html_text.count("<tr>") >= page.LONG + 1
     assert "tall" not in with_table(*(("a", 1),) * page.LONG).partition("</style>")[2].partition("<script>")[0]
-    css = built[built.index("@media print") : built.index("</style>")]
+    css = html_text[html_text.index("@media print") : html_text.index("</style>")]
     assert "max-height: none" in css and "overflow: visible" in css and "tr[hidden] { display: table-row; }" in css
 
 
-def test_provenance_stands_at_the_end_one_line_per_entry(built):
-    words = read(built).words
+def test_provenance_stands_at_the_end_one_line_per_entry(html_text):
+    words = read(html_text).words
     end = words[words.index("Where the numbers come from") :]
     assert end[1:] == ["config", "seed = 42", f"name = {NASTY}", "devices", "cpu", "gpu", "time", "now", "nothing", "–"]
 
@@ -272,7 +272,7 @@ LONG_NAMES = (
 )
 
 
-def drawn_with_names(names=NAMES):
+def figures_with_names(names=NAMES):
     """Draws one figure of every kind that shows names of the user, on demand."""
     rng = np.random.default_rng(0)
     pair = (rng.normal(size=20), np.arange(20) % 2 == 0)
@@ -294,32 +294,32 @@ def drawn_with_names(names=NAMES):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", list(drawn_with_names()))
+@pytest.mark.parametrize("kind", list(figures_with_names()))
 def test_names_in_figures_are_text_and_no_formula(kind, tmp_path):
-    figure = drawn_with_names()[kind]()
+    figure = figures_with_names()[kind]()
     page.save_figure(figure, tmp_path / "a.svg")
-    drawn = html.unescape((tmp_path / "a.svg").read_text())
-    shown = re.findall(r">([^<>]*)</text>", drawn)
-    assert any("$$" in text for text in shown) and "\x1b" not in drawn
+    svg = html.unescape((tmp_path / "a.svg").read_text())
+    texts = re.findall(r">([^<>]*)</text>", svg)
+    assert any("$$" in text for text in texts) and "\x1b" not in svg
     if kind == "roc":  # the numbers of logarithmic axes are still set as powers
-        assert "<tspan" in drawn
+        assert "<tspan" in svg
     assert page.figure_svg(figure) == page.figure_svg(figure)
 
 
-def viewbox(drawn):
-    return [float(number) for number in re.search(r'viewBox="([^"]*)"', drawn)[1].split()]
+def viewbox(svg):
+    return [float(number) for number in re.search(r'viewBox="([^"]*)"', svg)[1].split()]
 
 
-@pytest.mark.parametrize("kind", list(drawn_with_names()))
+@pytest.mark.parametrize("kind", list(figures_with_names()))
 def test_no_title_or_name_of_a_figure_is_cut(kind):
-    figure = drawn_with_names(LONG_NAMES)[kind]()
-    planned = figure.get_size_inches()[0] * 72
-    drawn = page.figure_svg(figure)
-    left, top, width, height = viewbox(drawn)
+    figure = figures_with_names(LONG_NAMES)[kind]()
+    planned_width = figure.get_size_inches()[0] * 72
+    svg = page.figure_svg(figure)
+    left, top, width, height = viewbox(svg)
     frame = page._settle(figure) or figure.bbox_inches
     assert (width, height) == pytest.approx((72 * frame.width, 72 * frame.height), abs=0.1)
     # Broken over lines rather than let the picture grow, which a page would scale down until nobody can read it.
-    assert width <= 1.15 * planned
+    assert width <= 1.15 * planned_width
     assert not ink_outside(figure, frame)
 
 
@@ -329,14 +329,14 @@ def ink_outside(figure, frame, margin=2):
         box = legend.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
         assert frame.x0 <= box.x0 < box.x1 <= frame.x1 and frame.y0 <= box.y0 < box.y1 <= frame.y1
         legend.set_visible(False)
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=figure.dpi, bbox_inches=frame.padded(margin), facecolor="white")
-    out.seek(0)
-    pixels = image.imread(out)  # transparent where nothing is
-    drawn = (pixels[..., :3].min(-1) < 0.97) & (pixels[..., 3] > 0.03)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=figure.dpi, bbox_inches=frame.padded(margin), facecolor="white")
+    buffer.seek(0)
+    pixels = image.imread(buffer)  # transparent where nothing is
+    is_ink = (pixels[..., :3].min(-1) < 0.97) & (pixels[..., 3] > 0.03)
     edge = int(margin * figure.dpi) - 2
-    drawn[edge:-edge, edge:-edge] = False
-    return int(drawn.sum())
+    is_ink[edge:-edge, edge:-edge] = False
+    return int(is_ink.sum())
 
 
 def test_ink_outside_a_frame_is_found():
@@ -346,12 +346,12 @@ def test_ink_outside_a_frame_is_found():
 
 
 def test_a_name_is_broken_between_words_then_at_marks_and_keeps_every_character():
-    assert theme.wrapped("my_module:my_score", 10) == "my_module:\nmy_score"
-    assert theme.wrapped("the quick brown fox", 10) == "the quick\nbrown fox"
-    assert theme.wrapped("a" * 25, 10) == "aaaaaaaaaa\naaaaaaaaaa\naaaaa"
-    assert theme.wrapped("short  enough", 20) == "short  enough"
+    assert theme.wrap_text("my_module:my_score", 10) == "my_module:\nmy_score"
+    assert theme.wrap_text("the quick brown fox", 10) == "the quick\nbrown fox"
+    assert theme.wrap_text("a" * 25, 10) == "aaaaaaaaaa\naaaaaaaaaa\naaaaa"
+    assert theme.wrap_text("short  enough", 20) == "short  enough"
     for name in LONG_NAMES:
-        lines = theme.wrapped(name, 24).split("\n")
+        lines = theme.wrap_text(name, 24).split("\n")
         assert max(map(len, lines)) <= 24 and "".join(lines).replace(" ", "") == name.replace(" ", "")
 
 
@@ -377,8 +377,10 @@ def test_a_name_that_looks_like_a_colour_stays_a_name():
 
 
 def luminance(color):
-    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    channels = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.03928 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

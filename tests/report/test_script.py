@@ -30,42 +30,42 @@ const element = (tag, text, values = {}) => Object.assign(new Element(tag), {chi
 const build = ({heads, rows, tall}) => {
   const table = new Element("table"), body = new Element("tbody"), box = new Element("div");
   const row = (cells) => Object.assign(new Element("tr"), {cells});
-  const cell = (held) => typeof held === "string" ? element("td", held)
-    : element("td", held[0], {dataset: {value: held[1]}});
-  body.children = rows.map((held) => row(held.map(cell)));
+  const cell = (content) => typeof content === "string" ? element("td", content)
+    : element("td", content[0], {dataset: {value: content[1]}});
+  body.children = rows.map((contents) => row(contents.map(cell)));
   Object.defineProperty(body, "rows", {get: () => body.children});
   const head = row(heads.map(([text, kind]) => element("th", text, {className: kind})));
   Object.assign(table, {tHead: {rows: [head]}, tBodies: [body]});
   Object.assign(box, {className: tall ? "wide tall" : "wide", querySelector: () => table});
   return {box, table, body, head};
 };
-const given = JSON.parse(require("fs").readFileSync(0, "utf-8"));
-const made = build(given);
-globalThis.document = {querySelectorAll: () => [made.box], createElement: (tag) => new Element(tag)};
+const input = JSON.parse(require("fs").readFileSync(0, "utf-8"));
+const built = build(input);
+globalThis.document = {querySelectorAll: () => [built.box], createElement: (tag) => new Element(tag)};
 """
 ACTIONS = """
-const button = (column) => made.head.cells[column].children.find((child) => child.tag === "button");
-const field = () => made.box.beside.find((one) => one.className === "tools").children[0].children.at(-1);
-const shown = () => made.body.rows.filter((row) => !row.hidden).map((row) => row.cells[0].textContent);
-const said = given.actions.map(([what, value]) => {
+const button = (column) => built.head.cells[column].children.find((child) => child.tag === "button");
+const field = () => built.box.beside.find((element) => element.className === "tools").children[0].children.at(-1);
+const shown = () => built.body.rows.filter((row) => !row.hidden).map((row) => row.cells[0].textContent);
+const states = input.actions.map(([what, value]) => {
   if (what === "click") button(value).listeners.click();
   if (what === "search") { field().value = value; field().listeners.input(); }
-  if (what === "width") { made.box.scrollWidth = value; observed.forEach((work) => work()); }
-  const beside = made.box.beside.map((one) => one.hidden ? "" : one.textContent);
-  return {shown: shown(), sorted: made.head.cells.map((head) => head.getAttribute("aria-sort")), beside};
+  if (what === "width") { built.box.scrollWidth = value; observed.forEach((work) => work()); }
+  const beside = built.box.beside.map((element) => element.hidden ? "" : element.textContent);
+  return {shown: shown(), sorted: built.head.cells.map((head) => head.getAttribute("aria-sort")), beside};
 });
-console.log(JSON.stringify(said));
+console.log(JSON.stringify(states));
 """
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no node to run JavaScript")
 
 
 def run(heads, rows, *actions, tall=False):
     """The states of the table after each action."""
-    given = {"heads": heads, "rows": rows, "tall": tall, "actions": actions}
+    table = {"heads": heads, "rows": rows, "tall": tall, "actions": actions}
     code = f"{DOCUMENT}\n{script.TABLES}\n{ACTIONS}"
-    done = subprocess.run(["node", "-e", code], input=json.dumps(given), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    process = subprocess.run(["node", "-e", code], input=json.dumps(table), capture_output=True, text=True, timeout=60)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 @needs_node
@@ -89,14 +89,14 @@ def test_shares_written_as_text_are_numbers_and_other_text_is_sorted_by_words_an
 @needs_node
 def test_a_search_keeps_rows_with_every_word_and_says_how_many():
     rows = [[f"row {number}", "Cat" if number % 2 else "dog <b>"] for number in range(50)]
-    first, cats, both, none, back = run(
+    first, cats, two_words, no_match, no_search = run(
         [["name", ""], ["class", ""]], rows, ("click", 0), ("search", "cat"), ("search", " CAT 11 "),
         ("search", "cat dog"), ("search", ""), tall=True,
     )  # fmt: skip
     assert first["beside"][1] == "Search the rows  50 of 50 rows shown"
     assert len(cats["shown"]) == 25 and "25 of 50 rows shown" in cats["beside"][1]
-    assert both["shown"] == ["row 11"] and "1 of 50 rows shown" in both["beside"][1]
-    assert none["shown"] == [] and len(back["shown"]) == 50
+    assert two_words["shown"] == ["row 11"] and "1 of 50 rows shown" in two_words["beside"][1]
+    assert no_match["shown"] == [] and len(no_search["shown"]) == 50
 
 
 @needs_node

@@ -20,7 +20,7 @@ TABLE = tables.Table(
 
 
 @pytest.mark.parametrize(
-    "value, options, shown",
+    "value, options, text",
     [
         (0.912, {}, "0.912"),
         (0.912, {"bare": True}, ".912"),
@@ -38,8 +38,8 @@ TABLE = tables.Table(
         (np.float32(0.5), {}, "0.500"),
     ],
 )
-def test_a_number_is_printed_with_the_digits_it_deserves(value, options, shown):
-    assert number_format.number(value, **options) == shown
+def test_a_number_is_printed_with_the_digits_it_deserves(value, options, text):
+    assert number_format.number(value, **options) == text
 
 
 @given(st.floats(1e-12, 1e12))
@@ -48,13 +48,13 @@ def test_a_number_is_printed_with_the_digits_it_deserves(value, options, shown):
 @example(0.000499)
 def test_no_positive_number_is_printed_as_zero_or_further_off_than_rounding_allows(value):
     text = number_format.number(value).replace(",", "")
-    shown = float(text)
-    assert shown > 0
+    printed = float(text)
+    assert printed > 0
     if "e" in text:  # one significant digit
-        assert value < 0.0005 and abs(shown - value) <= 0.5 * 10.0 ** int(text.split("e")[1]) * (1 + 1e-9)
+        assert value < 0.0005 and abs(printed - value) <= 0.5 * 10.0 ** int(text.split("e")[1]) * (1 + 1e-9)
     else:
         places = len(text.partition(".")[2])
-        assert abs(shown - value) <= 0.5 * 10.0**-places + 1e-12 * value
+        assert abs(printed - value) <= 0.5 * 10.0**-places + 1e-12 * value
 
 
 @pytest.mark.parametrize(

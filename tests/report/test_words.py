@@ -11,19 +11,19 @@ def test_the_best_score_is_named_with_its_interval():
     assert sentences.best_score(findings) == (
         "Largest of 2 scores, chosen after looking: iam_on, AUC .671 [.660, .682]."
     )  # fmt: skip
-    assert sentences.best_score(findings, chosen="confidence") == (
+    assert sentences.best_score(findings, primary="confidence") == (
         "confidence, chosen beforehand, separates retained from forgotten: AUC .600 [.580, .620]. Largest of 2 "
         "scores, chosen after looking: iam_on, AUC .671 [.660, .682]."
     )
-    assert sentences.best_score(findings, chosen="iam_on") == (
+    assert sentences.best_score(findings, primary="iam_on") == (
         "iam_on, chosen beforehand, separates retained from forgotten: AUC .671 [.660, .682]. It is also the largest "
         "of 2 scores."
     )
     noise = {"random": finding(0.7, 0.6, 0.8), "iam_on": finding(0.6, 0.58, 0.62)}
-    assert sentences.best_score(noise, chosen="iam_on").startswith("iam_on separates")
+    assert sentences.best_score(noise, primary="iam_on").startswith("iam_on separates")
     assert "random" not in sentences.best_score(noise)
-    alone = sentences.best_score({"iam_on": finding(0.52, 0.48, 0.56)})
-    assert alone == (
+    sentence = sentences.best_score({"iam_on": finding(0.52, 0.48, 0.56)})
+    assert sentence == (
         "iam_on separates retained from forgotten: AUC .520 [.480, .560], not distinguishable from guessing (.500)."
     )
     assert sentences.best_score({"a": finding(0.4, 0.38, 0.42)}).endswith("[.380, .420], below guessing (.500).")

@@ -56,9 +56,9 @@ def chosen(**forget):
 
 def test_every_approach_stands_in_the_table_with_its_models(finished):
     workdir, out = finished
-    told = json.loads((workdir / "epsilon.json").read_text())
-    assert set(told) == {"running", "batch"}
-    for mode in told.values():
+    record = json.loads((workdir / "epsilon.json").read_text())
+    assert set(record) == {"running", "batch"}
+    for mode in record.values():
         assert set(mode["approaches"]) == {"baseline", "finetune", "poison"}
         assert mode["approaches"]["finetune"]["models"] == [MODELS, MODELS]
         assert mode["approaches"]["baseline"]["models"] == [MODELS // 2, MODELS // 2]
@@ -88,26 +88,26 @@ def test_exported_logits_are_those_of_the_run_and_give_the_same_numbers(finished
     split = store.files.read_npz(workdir / "split.npz")
     forgotten = np.flatnonzero(split["forget"][0])
     np.testing.assert_array_equal(np.load(workdir / "epsilon.npz")["rows"], split["rows"][forgotten])
-    told = json.loads((workdir / "epsilon.json").read_text())
+    record = json.loads((workdir / "epsilon.json").read_text())
     for mode in ("running", "batch"):
         named, _ = array_input.read(workdir / "epsilon" / mode, EPSILON)
         quick = settings.resolve({"epsilon": {"bootstrap": 0}})
-        given = EPSILON.from_arrays(arrays.read(named, EPSILON.fields, EPSILON.expected), quick)
-        group = given.modes["running"]
+        epsilon_inputs = EPSILON.from_arrays(arrays.read(named, EPSILON.fields, EPSILON.expected), quick)
+        group = epsilon_inputs.modes["running"]
         unlearned = group.approaches["finetune"]
         assert len(group.labels) == 50
         np.testing.assert_array_equal(group.names["rows"], split["rows"][forgotten])
         if mode == "running":
             stored = np.load(workdir / "logits" / "unlearned:finetune.npy")[:, np.searchsorted(rows, forgotten)]
             np.testing.assert_array_equal(unlearned, stored.swapaxes(0, 1))
-        found = EPSILON.analyse(given, quick, QUIET).modes["running"]
-        for name, one in found.approaches.items():
+        result = EPSILON.analyse(epsilon_inputs, quick, QUIET).modes["running"]
+        for name, approach in result.approaches.items():
             # JSON knows no infinity; `float` reads the word for it.
-            assert float(told[mode]["approaches"][name]["median"]) == pytest.approx(one.summary.median), name
+            assert float(record[mode]["approaches"][name]["median"]) == pytest.approx(approach.summary.median), name
         # Accuracies are of the run's own logits in use: in that mode they agree, sample by sample.
         if mode == "running":
             np.testing.assert_allclose(
-                group.accuracies["finetune"]["forget"], found.approaches["finetune"].own_accuracy
+                group.accuracies["finetune"]["forget"], result.approaches["finetune"].own_accuracy
             )
     both = [np.load(workdir / "epsilon" / mode / "logits_retain.npy") for mode in ("running", "batch")]
     np.testing.assert_array_equal(both[0][:, 0], both[1][:, 0])
@@ -135,8 +135,10 @@ def test_training_mode_normalises_by_batches_of_forgotten_rows_in_order(finished
 
     variables = members.load_chunk(experiment, chunk)["variables"]
     for member in (0, MODELS - 1):
-        own = {name: _taken(tree, member) for name, tree in variables.items()}
-        expected = [network.apply(own, part, train=True) for part in (inputs[:20], inputs[20:40], inputs[40:])]
+        member_variables = {name: _taken(tree, member) for name, tree in variables.items()}
+        expected = [
+            network.apply(member_variables, part, train=True) for part in (inputs[:20], inputs[20:40], inputs[40:])
+        ]
         np.testing.assert_allclose(stored[member], np.concatenate(expected), atol=2e-4)
 
 
@@ -160,8 +162,8 @@ def test_diverged_approaches_are_left_out_and_ensembles_have_joint_answers_in_on
     assert code == 0, err
     assert "note: poison: 5 of 5 models diverged and are left out" in out
     assert "sisa is an ensemble: not recorded in training mode" in err and "Both modes" not in out
-    told = json.loads((tmp_path / "epsilon.json").read_text())
-    assert set(told) == {"running"} and set(told["running"]["approaches"]) == {"baseline", "sisa"}
+    record = json.loads((tmp_path / "epsilon.json").read_text())
+    assert set(record) == {"running"} and set(record["running"]["approaches"]) == {"baseline", "sisa"}
     assert [path.name for path in (tmp_path / "epsilon").iterdir()] == ["running"]
 
 
@@ -170,15 +172,15 @@ def test_a_network_without_batch_norm_has_one_mode_and_crossed_originals_are_an_
     code, out, err = launched(tmp_path, crossed, methods="finetune", model="logistic")
     assert code == 0, err
     assert "Both modes" not in out and f"{MODELS} originals and ONE forget set" in out
-    told = json.loads((tmp_path / "epsilon.json").read_text())
-    assert set(told["running"]["approaches"]) == {"baseline", "original", "finetune"}
-    assert told["running"]["order"] == ["finetune"] and "Doing nothing was not measured" not in out
+    record = json.loads((tmp_path / "epsilon.json").read_text())
+    assert set(record["running"]["approaches"]) == {"baseline", "original", "finetune"}
+    assert record["running"]["order"] == ["finetune"] and "Doing nothing was not measured" not in out
     assert np.load(tmp_path / "logits" / "original.npy").shape[0] == MODELS
     assert [path.name for path in (tmp_path / "epsilon").iterdir()] == ["running"]
 
 
-def planned(chosen):
-    experiment = experiments.prepare(chosen)
+def planned(run_settings):
+    experiment = experiments.prepare(run_settings)
     return reading.planned_run(experiment, splits.draw(experiment))
 
 

@@ -18,12 +18,12 @@ from launch import evaluate, study
 
 
 def experiment(**changes):
-    given = {"split": {"shadow": 800, "forget": {"kind": "one_class", "count": 2, "classes": (3, 5)}}, **changes}
-    return experiments.prepare(settings.resolve(given))
+    overrides = {"split": {"shadow": 800, "forget": {"kind": "one_class", "count": 2, "classes": (3, 5)}}, **changes}
+    return experiments.prepare(settings.resolve(overrides))
 
 
 def parts_of(prepared, split, rows):
-    return inputs.parts_of(prepared.settings, split, prepared.dataset.labels, prepared.dataset.groups, rows)
+    return inputs.subsets_of(prepared.settings, split, prepared.dataset.labels, prepared.dataset.groups, rows)
 
 
 def test_held_out_rows_of_a_class_that_is_forgotten_are_judged_apart():
@@ -49,14 +49,14 @@ def test_gains_are_over_the_same_method_with_the_same_other_values():
         for weight, gain in ((0.0, 0.0), (1.0, 0.2)):
             role = f"m@lr={rate},lam={weight}"
             roles[role] = {"UA": np.array([start + gain]), "TA": np.array([0.9 - gain / 10])}
-            lines.append(conformal_loss.Line(role, f"m@lr={rate}", weight))
+            lines.append(conformal_loss.MethodRow(role, f"m@lr={rate}", weight))
     section = conformal_loss.present(sections.Evaluation(roles, (0.1,), 0.1, 1, {}, {}, Design("given", 1)), lines)
     assert section.text == "lambda 1 changes UA by +20.0 and TA by -2.0 points, mean over 2 methods."
 
 
 def launched(verb, workdir, *arguments):
     """What a launcher prints: stdout, stderr."""
-    code, out, err = finished.launch(verb, *finished.GIVEN, *arguments, workdir=workdir)
+    code, out, err = finished.launch(verb, *finished.FLAGS, *arguments, workdir=workdir)
     assert code == 0, err
     return out, err
 
@@ -83,8 +83,8 @@ def test_evaluating_digits_and_again_and_studying_the_loss(tmp_path):
     confidence = {role: np.mean(stored["roles"][role]["confidence_forget"]) for role in swept}
     assert confidence[swept[1]] < confidence[swept[0]] - 0.02
     sets = np.load(folder / "evaluation" / "sets_retrained.npz")
-    own = np.where(sets["forget"][:, None], sets["covered"], 0).sum(-1) / sets["forget"].sum(-1)[:, None]
-    np.testing.assert_allclose(own, stored["roles"]["retrained"]["coverage_forget"], rtol=1e-6)
+    coverage = np.where(sets["forget"][:, None], sets["covered"], 0).sum(-1) / sets["forget"].sum(-1)[:, None]
+    np.testing.assert_allclose(coverage, stored["roles"]["retrained"]["coverage_forget"], rtol=1e-6)
     written = {path: path.stat().st_mtime_ns for path in (folder / "evaluation").iterdir()}
     second, progress = launched(evaluate, folder, *common)
     assert written == {path: path.stat().st_mtime_ns for path in (folder / "evaluation").iterdir()}
@@ -93,8 +93,8 @@ def test_evaluating_digits_and_again_and_studying_the_loss(tmp_path):
     assert {path.name for path in (folder / "report" / "tables").glob("*.csv")} >= {
         "utility.csv", "attacks.csv", "conformal.csv", "alphas.csv",
     }  # fmt: skip
-    told, progress = launched(study, folder, *common, "--config.study.kind=conformal")
-    assert "compiling" not in progress and told.startswith("lambda 5 changes UA by ")  # the same members
+    answer, progress = launched(study, folder, *common, "--config.study.kind=conformal")
+    assert "compiling" not in progress and answer.startswith("lambda 5 changes UA by ")  # the same members
     rows = (folder / "report" / "tables" / "conformal_loss.csv").read_text().splitlines()
     assert [row.split(",")[:2] for row in rows[1:]] == [
         ["original", ""], ["retrained", ""], ["finetune", "0"], ["finetune", "5"],
@@ -122,8 +122,8 @@ def test_crossed_originals_say_where_the_interval_comes_from(tmp_path):
     assert sections.from_plain(stored).design == Design("crossed", 2, 2)
     table = (tmp_path / "report" / "tables" / "sources.md").read_text()
     assert all(source in table for source in ("sd train", "sd set", "sd rest")) and "ssd" in table
-    found = json.loads((tmp_path / "report" / "evaluation_findings.json").read_text())
-    assert {"variance of UA: train", "variance of UA: set"} <= {one["metric"] for one in found}
+    findings = json.loads((tmp_path / "report" / "evaluation_findings.json").read_text())
+    assert {"variance of UA: train", "variance of UA: set"} <= {finding["metric"] for finding in findings}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,6 @@ def test_crossed_originals_say_where_the_interval_comes_from(tmp_path):
     ],
 )  # fmt: skip
 def test_what_cannot_be_evaluated_is_refused_before_anything_is_trained(tmp_path, changes, message):
-    given = [finished.GIVEN[0], "--config.unlearn.methods=finetune"]  # all of them would be traced
-    code, _, err = finished.launch(evaluate, *given, *changes, workdir=tmp_path / "w")
+    flags = [finished.FLAGS[0], "--config.unlearn.methods=finetune"]  # all of them would be traced
+    code, _, err = finished.launch(evaluate, *flags, *changes, workdir=tmp_path / "w")
     assert code == 2 and message in err and not (tmp_path / "w").exists()

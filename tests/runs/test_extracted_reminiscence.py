@@ -38,8 +38,8 @@ def test_clones_are_attacked_in_place_of_their_models(folder, monkeypatch):
     code, out, err = finished.launch(reminisce, *GIVEN, CLONES, workdir=folder)
     assert code == 0, err
     # Titles are those of the models, and what is compared with is the retrained models' clones.
-    told = json.loads((folder / "reminiscence.json").read_text())
-    assert told["control"] == "retrained" and list(told["roles"]) == ["retrained", "ssd"]
+    record = json.loads((folder / "reminiscence.json").read_text())
+    assert record["control"] == "retrained" and list(record["roles"]) == ["retrained", "ssd"]
     queries = json.loads((folder / "extract.json").read_text())["queries"]
     page = (folder / "report" / "reminiscence.html").read_text()
     assert f"answers to {queries:,} queries per model" in page and "original: not copied" in page
@@ -48,18 +48,18 @@ def test_clones_are_attacked_in_place_of_their_models(folder, monkeypatch):
 
     loaded, inner = {}, members.load
     with monkeypatch.context() as patch:
-        patch.setattr(members, "load", lambda *given: loaded.setdefault(given[1].name, inner(*given)))
+        patch.setattr(members, "load", lambda *arguments: loaded.setdefault(arguments[1].name, inner(*arguments)))
         code, _, err = finished.launch(reminisce, *GIVEN, workdir=folder)
     assert code == 0, err
     models = {role: kept(folder, role) for role in clones}
-    for role, found in clones.items():
-        assert found.keys() == models[role].keys() and len(found) == 3
+    for role, role_clones in clones.items():
+        assert role_clones.keys() == models[role].keys() and len(role_clones) == 3
         assert all(
-            not np.array_equal(found[f"set_{number}.npz"], models[role][f"set_{number}.npz"]) for number in (0, 1)
+            not np.array_equal(role_clones[f"set_{number}.npz"], models[role][f"set_{number}.npz"]) for number in (0, 1)
         )
         # Going back and forth mixes nothing up: both are still there.
         again = kept(folder, f"extracted:{role}")
-        assert all(np.array_equal(again[name], found[name]) for name in found)
+        assert all(np.array_equal(again[name], role_clones[name]) for name in role_clones)
 
     # A clone that is its model is attacked by the same trials, with the same end.
     perfect = iter([loaded["retrained"], loaded["unlearned:ssd"]])
@@ -67,9 +67,9 @@ def test_clones_are_attacked_in_place_of_their_models(folder, monkeypatch):
         patch.setattr(extraction, "clones_of", lambda variables: next(perfect))
         code, _, err = finished.launch(reminisce, *GIVEN, CLONES, "--overwrite=reminiscence", workdir=folder)
     assert code == 0, err
-    for role, found in models.items():
+    for role, role_clones in models.items():
         again = kept(folder, f"extracted:{role}")
-        assert all(np.array_equal(again[name], found[name]) for name in found)
+        assert all(np.array_equal(again[name], role_clones[name]) for name in role_clones)
 
 
 def test_roles_without_clones_are_a_message(tmp_path):

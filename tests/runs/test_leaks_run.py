@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
 
 def resolved(*flags):
     request = _entry.parse(["x", *SMOKE, *flags], "", leaks.define, leaks.alone)
-    return leaks._analysis.changed(leaks.VERB, request)
+    return leaks._analysis.with_flags(leaks.VERB, request)
 
 
 def role(*flags):
@@ -61,11 +61,11 @@ def test_recorded_answers_say_which_rows_of_the_users_they_are(finished):
 
 
 def test_the_population_is_the_plan(finished):
-    made = role()
-    spec, plans = made
+    leak_role = role()
+    spec, plans = leak_role
     assert spec.membership.shape == (2 * 2 * (1 + 3), 1797) and len(plans) == 1
     file_rows = np.asarray(spec.experiment.dataset.ids)
-    drawn = plan.whole(1797, plan.Sizes(2, 60, 3), spec.experiment.settings.seed)[0]
+    drawn = plan.draw_all(1797, plan.Sizes(2, 60, 3), spec.experiment.settings.seed)[0]
     shadow, target = drawn
     np.testing.assert_array_equal(np.sort(file_rows[spec.membership[0]]), np.sort(shadow.sets[0]))
     gone = spec.membership[8] & ~spec.membership[10]  # the target side: two originals, then deletions of the first
@@ -84,14 +84,16 @@ def test_answers_are_those_of_the_members_alone(finished):
     inputs, labels = np.asarray(data.inputs, np.float64).reshape(len(data.labels), -1), np.asarray(data.labels)
     with np.load(finished / "leaks" / "posteriors.npz") as kept:
         for name, member in (("target_original", 8), ("target_unlearned", 10)):
-            own = inputs[spec.membership[member]]
-            deviation = own.std(0)
+            member_inputs = inputs[spec.membership[member]]
+            deviation = member_inputs.std(0)
             scale = np.where(deviation > 0, deviation, 1.0)
-            record = (inputs[plans[0][1].positive[0, 0, 0]] - own.mean(0)) / scale
+            record = (inputs[plans[0][1].positive[0, 0, 0]] - member_inputs.mean(0)) / scale
             answer = np.zeros(10)
             for number in range(10):
                 truth = labels[spec.membership[member]] == number
-                model = LogisticRegression(tol=1e-10, max_iter=5000).fit((own - own.mean(0)) / scale, truth)
+                model = LogisticRegression(tol=1e-10, max_iter=5000).fit(
+                    (member_inputs - member_inputs.mean(0)) / scale, truth
+                )
                 answer[number] = model.predict_proba(record[None])[0, 1]
             np.testing.assert_allclose(kept[name][0], answer / answer.sum(), atol=2e-4)
 
@@ -113,11 +115,11 @@ def test_kept_posteriors_are_attacked_again_with_equal_results(finished, launch,
 
 
 def test_another_attack_and_another_case_train_nothing(finished, launch, monkeypatch):
-    monkeypatch.setattr(scratch.population, "train", lambda *given, **more: pytest.fail("trained again"))
+    monkeypatch.setattr(scratch.population, "train", lambda *arguments, **options: pytest.fail("trained again"))
     before = results(finished)
     for flags in (("--attack=rf",), ("--case=in_in",), ()):
-        code, said = launch(*SMOKE, *CHOSEN, f"--workdir={finished}", *flags)
-        assert code == 0, said
+        code, output = launch(*SMOKE, *CHOSEN, f"--workdir={finished}", *flags)
+        assert code == 0, output
     for name, values in results(finished).items():
         np.testing.assert_array_equal(values, before[name])
 
@@ -131,11 +133,11 @@ def test_killed_and_resumed_it_ends_with_equal_results(model, launch, tmp_path, 
     calls = []
 
     def stop_at_second(real):
-        def call(*given, **more):
+        def call(*arguments, **options):
             calls.append(1)
             if len(calls) == 2:
                 raise KeyboardInterrupt
-            return real(*given, **more)
+            return real(*arguments, **options)
 
         return call
 
@@ -144,11 +146,11 @@ def test_killed_and_resumed_it_ends_with_equal_results(model, launch, tmp_path, 
         patched.setattr(where, name, stop_at_second(getattr(where, name)))
         assert launch(*flags, f"--workdir={broken}")[0] == 130
     assert not (broken / "leaks.npz").exists()
-    code, said = launch(*flags, f"--workdir={broken}")
-    assert code == 0 and ("6 of 16 members are finished already" in said or model == "dt")
-    one, other = results(whole), results(broken)
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name])
+    code, output = launch(*flags, f"--workdir={broken}")
+    assert code == 0 and ("6 of 16 members are finished already" in output or model == "dt")
+    expected, other = results(whole), results(broken)
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], other[name])
 
 
 def leak_roles_logits():
@@ -170,8 +172,8 @@ def test_every_way_to_unlearn_is_a_membership(flags, members, rows):
 
 def test_shards_groups_and_repeats_run_to_the_end(launch, tmp_path):
     for flags in (("--unlearning=sisa", "--shards=5"), ("--group=3", "--case=multi_version", "--repeats=2")):
-        code, said = launch(*SMOKE, *CHOSEN, "--model=dt", *flags, f"--workdir={tmp_path / flags[0][2:7]}")
-        assert code == 0 and "from both versions" in said, said
+        code, output = launch(*SMOKE, *CHOSEN, "--model=dt", *flags, f"--workdir={tmp_path / flags[0][2:7]}")
+        assert code == 0 and "from both versions" in output, output
     assert results(tmp_path / "group")["repeat"].tolist() == [0] * 12 + [1] * 12
 
 
@@ -189,8 +191,8 @@ def test_coupled_networks_differ_by_the_deleted_record_alone(launch, tmp_path):
     moved = {}
     for coupling in ("shared", "independent"):
         folder = tmp_path / coupling
-        code, said = launch(*SMOKE, *CHOSEN, "--model=network", f"--coupling={coupling}", f"--workdir={folder}")
-        assert code == 0, said
+        code, output = launch(*SMOKE, *CHOSEN, "--model=network", f"--coupling={coupling}", f"--workdir={folder}")
+        assert code == 0, output
         moved[coupling] = results(folder)["distance"]
     assert np.median(moved["shared"]) < 0.5 * np.median(moved["independent"])
 
@@ -208,50 +210,50 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_impossible_runs_are_refused_before_a_folder_is_made(case, launch, tmp_path):
     flags, message = REFUSED[case]
-    code, said = launch(*SMOKE, *flags, f"--workdir={tmp_path / 'run'}")
-    assert code == 2 and message in said and "Traceback" not in said, said
+    code, output = launch(*SMOKE, *flags, f"--workdir={tmp_path / 'run'}")
+    assert code == 2 and message in output and "Traceback" not in output, output
     assert not (tmp_path / "run").exists()
 
 
 def test_dry_runs_say_what_would_be_trained(launch, tmp_path):
     for flags in ((), ("--model=network",)):
-        code, said = launch(*SMOKE, *flags, "--dry_run", f"--workdir={tmp_path / 'run'}")
-        assert code == 0 and "16: 2 + 2 sets of 60, 3 deletions of 1 each" in said and "12 records" in said
-    assert "model-steps" in said and not (tmp_path / "run").exists()
+        code, output = launch(*SMOKE, *flags, "--dry_run", f"--workdir={tmp_path / 'run'}")
+        assert code == 0 and "16: 2 + 2 sets of 60, 3 deletions of 1 each" in output and "12 records" in output
+    assert "model-steps" in output and not (tmp_path / "run").exists()
 
 
 def test_models_of_other_settings_are_not_mixed(finished, launch):
-    code, said = launch(*SMOKE, *CHOSEN, "--deletions=4", f"--workdir={finished}")
-    assert code == 2 and "--overwrite=leaks" in said
+    code, output = launch(*SMOKE, *CHOSEN, "--deletions=4", f"--workdir={finished}")
+    assert code == 2 and "--overwrite=leaks" in output
 
 
 def test_private_networks_say_what_is_guaranteed(launch, tmp_path):
     flags = (*SMOKE, *CHOSEN, "--model=network", "--private", "--noise=4", f"--workdir={tmp_path / 'run'}")
-    code, said = launch(*flags)
-    assert code == 0, said
+    code, output = launch(*flags)
+    assert code == 0, output
     page = (tmp_path / "run" / "report" / "leaks.html").read_text()
     guaranteed = privacy.epsilon(2, 1.0, 4.0)  # batches of 64 hold all 60 records
     assert f"epsilon {guaranteed:.3g} at delta 1e-05 for one version (DP-SGD, noise 4, clip 1, 2 steps" in page
-    code, said = launch(*flags, "--noise=5")
-    assert code == 2 and "--overwrite=leaks" in said  # other models
+    code, output = launch(*flags, "--noise=5")
+    assert code == 2 and "--overwrite=leaks" in output  # other models
     for more, message in (("--coupling=shared", "share their noise"), ("--model=lr", "trains networks by DP-SGD")):
-        code, said = launch(*flags, more)
-        assert code == 2 and message in said
+        code, output = launch(*flags, more)
+        assert code == 2 and message in output
 
 
 def test_an_attack_carries_over_from_other_models(finished, launch, tmp_path):
     flags = (*SMOKE, *CHOSEN, "--model=dt", f"--workdir={tmp_path / 'run'}")
     assert launch(*flags)[0] == 0
-    own = results(tmp_path / "run")
-    code, said = launch(*flags, f"--shadow_from={finished}")
-    assert code == 0, said
+    own_results = results(tmp_path / "run")
+    code, output = launch(*flags, f"--shadow_from={finished}")
+    assert code == 0, output
     assert f"of {finished}" in (tmp_path / "run" / "report" / "leaks.html").read_text()
     carried = results(tmp_path / "run")
-    np.testing.assert_array_equal(own["distance"], carried["distance"])
-    assert (own["l2_distance__probability"] != carried["l2_distance__probability"]).any()
+    np.testing.assert_array_equal(own_results["distance"], carried["distance"])
+    assert (own_results["l2_distance__probability"] != carried["l2_distance__probability"]).any()
     few = {name: np.full((4, 3), 1 / 3) if name.endswith(("original", "unlearned")) else np.arange(4) % 2 > 0
            for name in (f"{side}_{part}" for side in ("shadow", "target")
                         for part in ("original", "unlearned", "deleted"))}  # fmt: skip
     np.savez(tmp_path / "other.npz", **few)
-    code, said = launch(*flags, f"--shadow_from={tmp_path / 'other.npz'}")
-    assert code == 2 and "answer over 3 classes, the target models over 10" in said
+    code, output = launch(*flags, f"--shadow_from={tmp_path / 'other.npz'}")
+    assert code == 2 and "answer over 3 classes, the target models over 10" in output

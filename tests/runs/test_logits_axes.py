@@ -47,9 +47,9 @@ def test_rows_labels_and_members_are_those_of_the_users_data(logits, index):
     np.testing.assert_array_equal(dataset.ids[np.load(logits / about["rows"])], rows)
     split = np.load(logits.parent / "split.npz")
     kept, original = np.load(logits / about["trained"]), np.load(logits / index["original.npy"]["trained"])
-    for number, asked in enumerate(split["forget"]):
-        asked = np.asarray(asked)
-        asked = np.flatnonzero(asked) if asked.dtype == bool else asked
+    for number, forget_mask in enumerate(split["forget"]):
+        forget_mask = np.asarray(forget_mask)
+        forget_mask = np.flatnonzero(forget_mask) if forget_mask.dtype == bool else forget_mask
         gone = rows[original[number] & ~kept[number]]
         assert set(gone.tolist()) <= set(dataset.ids.tolist()) and len(gone) == 50
     assert not (kept & ~original).any()

@@ -57,8 +57,8 @@ def test_forgotten_samples_score_below_retained_ones(audited):
 
 def test_the_original_keeps_what_retraining_forgot(audited):
     _, _, decided, sections, answer = audited
-    counts = {role: [int((found["verdict"] == code).sum()) for code in (NOT_FORGOTTEN, FORGOTTEN, SUPPRESSED)]
-              for role, found in decided.items()}  # fmt: skip
+    counts = {role: [int((verdicts["verdict"] == code).sum()) for code in (NOT_FORGOTTEN, FORGOTTEN, SUPPRESSED)]
+              for role, verdicts in decided.items()}  # fmt: skip
     caught, forgotten, suppressed = counts["retrained"]
     assert caught <= 6 and suppressed <= 6 and forgotten >= 150
     assert counts["original"] == [300, 0, 0]
@@ -71,10 +71,14 @@ def test_requests_as_a_whole_are_told_from_the_original_by_statistics_too(audite
     """What the statistics say of the original, were it not seen that nothing was changed."""
     signals = audited[0]
     retrained, original = (requests.judged(signals, role, 0.05, False).judgements for role in ("retrained", "original"))
-    assert all(one.group.p_high <= 0.05 for one in original) and not any(one.group.p_in <= 0.05 for one in original)
-    assert all(one.group.p_in <= 0.05 for one in retrained) and not any(one.group.p_high <= 0.05 for one in retrained)
+    assert all(judgement.group.p_high <= 0.05 for judgement in original) and not any(
+        judgement.group.p_in <= 0.05 for judgement in original
+    )
+    assert all(judgement.group.p_in <= 0.05 for judgement in retrained) and not any(
+        judgement.group.p_high <= 0.05 for judgement in retrained
+    )
     for judgements, left in ((original, 1), (retrained, 0)):
-        assert [one.group.kept[0] for one in judgements] == pytest.approx([left] * 3, abs=0.25)
-    promised = sum(one.power_forgotten for one in retrained)
-    assert promised == pytest.approx(sum((one.codes == FORGOTTEN).sum() for one in retrained), rel=0.25)
-    assert not any(one.group.is_suppressed or one.checks.refused for one in (*retrained, *original))
+        assert [judgement.group.trace_left[0] for judgement in judgements] == pytest.approx([left] * 3, abs=0.25)
+    promised = sum(judgement.power_forgotten for judgement in retrained)
+    assert promised == pytest.approx(sum((judgement.codes == FORGOTTEN).sum() for judgement in retrained), rel=0.25)
+    assert not any(judgement.group.is_suppressed or judgement.checks.refused for judgement in (*retrained, *original))

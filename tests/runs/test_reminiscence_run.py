@@ -64,9 +64,9 @@ def results(folder):
         return dict(kept)
 
 
-def equal(one, other, tolerance=0.0):
-    assert one.keys() == other.keys()
-    for name, values in one.items():
+def equal(first, other, tolerance=0.0):
+    assert first.keys() == other.keys()
+    for name, values in first.items():
         if values.dtype.kind == "f":
             np.testing.assert_allclose(other[name], values, rtol=0, atol=tolerance)
         else:
@@ -75,7 +75,7 @@ def equal(one, other, tolerance=0.0):
 
 def prepared(*flags):
     request = _entry.parse(["x", *BASE, *flags], "", reminisce.define, reminisce.alone)
-    settings = reminisce._analysis.changed(reminisce.VERB, request)
+    settings = reminisce._analysis.with_flags(reminisce.VERB, request)
     experiment = experiments.prepare(ANALYSES["reminiscence"].narrow(settings))
     return experiment, splits.draw(experiment)
 
@@ -102,27 +102,27 @@ def test_the_plan_draws_probes_of_the_forgotten_class_and_of_classes_nobody_saw(
     labels, known = np.asarray(experiment.dataset.labels), len(experiment.dataset.labels)
     for number, trials in enumerate(plan.trials):
         probes = trials.probes
-        own = np.flatnonzero(np.asarray(split.forget)[number])
-        assert np.isin(probes[trials.is_forgotten], own).all()
+        forgotten_rows = np.flatnonzero(np.asarray(split.forget)[number])
+        assert np.isin(probes[trials.is_forgotten], forgotten_rows).all()
         assert (probes[~trials.is_forgotten] >= known).all()
-        assert (trials.label == labels[own[0]]).all()
+        assert (trials.label == labels[forgotten_rows[0]]).all()
         along = np.unique(trials.retained)
-        assert np.isin(along, np.asarray(split.target)).all() and not np.isin(along, own).any()
+        assert np.isin(along, np.asarray(split.target)).all() and not np.isin(along, forgotten_rows).any()
     assert (plan.trials[0].probes[0] != plan.trials[1].probes[0]).any()
 
 
 def test_nothing_is_relearned_twice(copied, launch, relearned):
     before = results(copied)
-    code, said = launch(f"--workdir={copied}", "--threshold=0.8", "--break_ties=false")
-    assert code == 0 and not relearned, said
-    assert "relearning" not in said.split("What was asked")[0]
+    code, output = launch(f"--workdir={copied}", "--threshold=0.8", "--break_ties=false")
+    assert code == 0 and not relearned, output
+    assert "relearning" not in output.split("What was asked")[0]
     np.testing.assert_array_equal(results(copied)["accuracy"], before["accuracy"])
 
 
 def test_other_trials_are_relearned_and_the_first_ones_are_the_same(copied, launch, relearned):
     before = results(copied)
-    code, said = launch(f"--workdir={copied}", "--trials=3")
-    assert code == 0 and len(relearned) == 3, said
+    code, output = launch(f"--workdir={copied}", "--trials=3")
+    assert code == 0 and len(relearned) == 3, output
     after = results(copied)
     assert len(after["accuracy"]) == len(before["accuracy"]) * 3 // 2
     repeats = after["accuracy"].reshape(3, 2, 3, 4, -1)[:, :, :2].reshape(before["accuracy"].shape)
@@ -142,11 +142,11 @@ def test_killed_after_the_first_set_it_goes_on_there(finished, copied, launch, r
 
     with monkeypatch.context() as patched:
         patched.setattr(relearning.store.files, "write_npz", stop)
-        code, said = launch(f"--workdir={copied}")
-    assert code == 130 and "Traceback" not in said, said
+        code, output = launch(f"--workdir={copied}")
+    assert code == 130 and "Traceback" not in output, output
     assert [path.name for path in sorted((copied / "relearned").glob("*/*"))] == ["set_0.npz"]
-    code, said = launch(f"--workdir={copied}")
-    assert code == 0, said
+    code, output = launch(f"--workdir={copied}")
+    assert code == 0, output
     assert [skip for _, skip in relearned[1:]] == [[0], [], []]
     equal(results(finished), results(copied))
 
@@ -160,8 +160,8 @@ def test_a_damaged_piece_is_relearned(finished, copied, launch, relearned):
 
 def test_chunks_change_nothing(finished, copied, launch, relearned):
     shutil.rmtree(copied / "relearned")
-    code, said = launch(f"--workdir={copied}", "--config.engine.chunk=3", "--recovery_epochs=0")
-    assert code == 0, said
+    code, output = launch(f"--workdir={copied}", "--config.engine.chunk=3", "--recovery_epochs=0")
+    assert code == 0, output
     assert relearned[0][0] == 2 * 3 * 3  # eight trials of a set in three chunks of three
     whole, chunked = results(finished), results(copied)
     equal({name: array for name, array in whole.items() if not name.startswith("recovery")}, chunked, 1e-5)
@@ -170,51 +170,55 @@ def test_chunks_change_nothing(finished, copied, launch, relearned):
 
 @pytest.mark.parametrize("carried", ["optimizer", "everything"])
 def test_momentum_and_weights_can_go_on_from_trial_to_trial(carried, finished, copied, launch):
-    code, said = launch(f"--workdir={copied}", f"--carried={carried}", "--roles=retrained")
-    assert code == 0, said
+    code, output = launch(f"--workdir={copied}", f"--carried={carried}", "--roles=retrained")
+    assert code == 0, output
     fresh, kept = results(finished), results(copied)
-    own = fresh["accuracy"][fresh["model"] == "retrained"]
-    assert set(kept["model"]) == {"retrained"} and kept["accuracy"].shape == own.shape
-    assert (kept["accuracy"] != own).any()
-    np.testing.assert_allclose(kept["accuracy"][[0, 8]], own[[0, 8]], atol=1e-5)  # nothing comes before the first
+    fresh_accuracy = fresh["accuracy"][fresh["model"] == "retrained"]
+    assert set(kept["model"]) == {"retrained"} and kept["accuracy"].shape == fresh_accuracy.shape
+    assert (kept["accuracy"] != fresh_accuracy).any()
+    np.testing.assert_allclose(
+        kept["accuracy"][[0, 8]], fresh_accuracy[[0, 8]], atol=1e-5
+    )  # nothing comes before the first
 
 
 def test_diverged_models_are_left_out_with_a_note(copied, launch, monkeypatch):
-    real = members.diverged
-    monkeypatch.setattr(members, "diverged", lambda run, spec: {1: 3} if "finetune" in spec.name else real(run, spec))
-    code, said = launch(f"--workdir={copied}")
-    assert code == 0 and "1 model(s) diverged and are not attacked" in said, said
+    real = members.divergence_steps
+    monkeypatch.setattr(
+        members, "divergence_steps", lambda run, spec: {1: 3} if "finetune" in spec.name else real(run, spec)
+    )
+    code, output = launch(f"--workdir={copied}")
+    assert code == 0 and "1 model(s) diverged and are not attacked" in output, output
     kept = results(copied)
     assert set(kept["set"][kept["model"] == "finetune"]) == {0}
     assert set(kept["set"][kept["model"] == "retrained"]) == {0, 1}
     assert kept["recovery__finetune"].shape[0] == 1
-    monkeypatch.setattr(members, "diverged", lambda run, spec: {0: 3, 1: 3} if "finetune" in spec.name else {})
-    code, said = launch(f"--workdir={copied}")
-    assert code == 0 and "2 model(s) diverged" in said, said
+    monkeypatch.setattr(members, "divergence_steps", lambda run, spec: {0: 3, 1: 3} if "finetune" in spec.name else {})
+    code, output = launch(f"--workdir={copied}")
+    assert code == 0 and "2 model(s) diverged" in output, output
     assert "finetune" not in results(copied)["model"]
 
 
 def test_ensembles_are_left_out_with_a_note(copied, launch):
     flags = ("--config.unlearn.methods=finetune,sisa", "--config.unlearn.options=finetune.epochs=1,sisa.epochs=1")
-    code, said = launch(f"--workdir={copied}", *flags)
-    assert code == 0 and "sisa is an ensemble of models: it is not relearned" in said, said
+    code, output = launch(f"--workdir={copied}", *flags)
+    assert code == 0 and "sisa is an ensemble of models: it is not relearned" in output, output
     assert "sisa" not in results(copied)["model"]
 
 
 def test_forget_sets_of_rows_are_followed_on_retained_rows(launch, tmp_path):
     flags = ("--config.split.forget.kind=set_random", "--config.split.forget.size=12", f"--workdir={tmp_path / 'run'}")
-    code, said = launch(*flags)
-    assert code == 0 and "Traceback" not in said, said
+    code, output = launch(*flags)
+    assert code == 0 and "Traceback" not in output, output
     page = (tmp_path / "run" / "report" / "reminiscence.html").read_text()
     assert "What comes back from retained rows alone?" in page
-    assert "A class was to be forgotten" not in said
+    assert "A class was to be forgotten" not in output
 
 
 def test_fine_classes_of_a_users_file(launch, tmp_path):
     flags = (*users_file(tmp_path, np.arange(600) % 6), "--config.data.ood_classes=", "--config.data.ood_subclasses=5",
              "--config.split.forget.kind=subclass", "--config.split.forget.classes=0,2")  # fmt: skip
-    code, said = launch(*flags, f"--workdir={tmp_path / 'run'}")
-    assert code == 0, said
+    code, output = launch(*flags, f"--workdir={tmp_path / 'run'}")
+    assert code == 0, output
     kept = results(tmp_path / "run")
     assert kept["forgotten"].sum() == 3 * 2 * 2 and (~kept["forgotten"]).sum() == 3 * 2 * 2  # one unseen fine class
 
@@ -230,14 +234,16 @@ def users_file(folder, fine):
 def test_an_unseen_class_of_too_few_rows_is_named(launch, tmp_path):
     few = users_file(tmp_path, np.concatenate([np.arange(400) % 4, [4, 5, 4]]))
     flags = (*few, "--config.split.forget.classes=0,1", "--config.data.ood_classes=2", "--share=0.5")
-    code, said = launch(*flags, f"--workdir={tmp_path / 'run'}")
-    assert code == 2 and "rows of each excluded class, but class 2 has 3" in said and "Traceback" not in said, said
+    code, output = launch(*flags, f"--workdir={tmp_path / 'run'}")
+    assert code == 2 and "rows of each excluded class, but class 2 has 3" in output and "Traceback" not in output, (
+        output
+    )
     assert not (tmp_path / "run").exists()
 
 
 def test_the_study_compares_every_method_with_its_wrapped_form(tmp_path, capsys):
-    own = [flag if flag.startswith("--config") else flag.replace("--", "--config.reminisce.") for flag in BASE]
-    argv = ["x", *own, "--config.unlearn.methods=ssd", "--config.unlearn.options=ssd+our.our_epochs=1",
+    study_flags = [flag if flag.startswith("--config") else flag.replace("--", "--config.reminisce.") for flag in BASE]
+    argv = ["x", *study_flags, "--config.unlearn.methods=ssd", "--config.unlearn.options=ssd+our.our_epochs=1",
             "--config.evaluate.tsne_rows=40", f"--workdir={tmp_path / 'run'}"]  # fmt: skip
     code = _entry.main(study.command, study.__doc__, argv)
     printed = capsys.readouterr()
@@ -270,19 +276,19 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_impossible_runs_are_refused_before_a_folder_is_made(case, launch, tmp_path):
     flags, message = REFUSED[case]
-    code, said = launch(*flags, f"--workdir={tmp_path / 'run'}")
-    assert code == 2 and message in said and "Traceback" not in said, said
+    code, output = launch(*flags, f"--workdir={tmp_path / 'run'}")
+    assert code == 2 and message in output and "Traceback" not in output, output
     assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_trains_nothing(launch, tmp_path):
-    code, said = launch("--dry_run", f"--workdir={tmp_path / 'run'}")
-    assert code == 0 and "finetune" in said and not (tmp_path / "run").exists()
+    code, output = launch("--dry_run", f"--workdir={tmp_path / 'run'}")
+    assert code == 0 and "finetune" in output and not (tmp_path / "run").exists()
 
 
 def test_overwriting_it_keeps_the_models(copied, launch, relearned):
     models = {path: path.stat().st_mtime_ns for path in (copied / "populations").rglob("*") if path.is_file()}
-    code, said = launch(f"--workdir={copied}", "--overwrite=reminiscence")
-    assert code == 0 and len(relearned) == 3, said
+    code, output = launch(f"--workdir={copied}", "--overwrite=reminiscence")
+    assert code == 0 and len(relearned) == 3, output
     assert models.keys() == {path for path in (copied / "populations").rglob("*") if path.is_file()}
     assert all(path.stat().st_mtime_ns == when for path, when in models.items())

@@ -18,9 +18,9 @@ def asked_of(tmp_path, listed, **content):
     np.savez(tmp_path / "people.npz", x=np.arange(60.0)[:, None] + 0.5, y=np.arange(60) % 2, **content)
     np.save(tmp_path / "ask.npy", np.array(listed))
     forget = ForgetSettings(kind="index_file", path=str(tmp_path / "ask.npy"))
-    chosen = SimpleNamespace(seed=0, split=SplitSettings(shadow=10, forget=forget))
+    run_settings = SimpleNamespace(seed=0, split=SplitSettings(shadow=10, forget=forget))
     loaded = data.load(DataSettings(name="npz", path=str(tmp_path / "people.npz")))
-    return SimpleNamespace(settings=chosen, dataset=loaded, data_fingerprint="the data")
+    return SimpleNamespace(settings=run_settings, dataset=loaded, data_fingerprint="the data")
 
 
 def train_rows(tmp_path, count):
@@ -29,29 +29,29 @@ def train_rows(tmp_path, count):
 
 
 def test_a_stored_split_names_the_rows_of_the_file_and_belongs_to_one_request(tmp_path):
-    asked = train_rows(tmp_path, 3)
-    experiment = asked_of(tmp_path, asked, ids=np.arange(60) + 1000)
+    forget_rows = train_rows(tmp_path, 3)
+    experiment = asked_of(tmp_path, forget_rows, ids=np.arange(60) + 1000)
     with store.open_run(tmp_path / "run", ()) as run:
         splits.obtain(run, experiment)
         stored = np.load(tmp_path / "run" / "split.npz")
         forgotten = stored["forget"][0]
-        assert sorted(stored["rows"][forgotten].tolist()) == asked
-        assert sorted(stored["ids"][forgotten].tolist()) == [row + 1000 for row in asked]
+        assert sorted(stored["rows"][forgotten].tolist()) == forget_rows
+        assert sorted(stored["ids"][forgotten].tolist()) == [row + 1000 for row in forget_rows]
         again = splits.obtain(run, experiment)
         np.testing.assert_array_equal(again.forget[0], forgotten)
-        np.save(tmp_path / "ask.npy", np.array(asked[:2]))
+        np.save(tmp_path / "ask.npy", np.array(forget_rows[:2]))
         with pytest.raises(errors.StoreError, match="listed: stored"):
             splits.obtain(run, experiment)
 
 
 def test_notes_and_who_is_forgotten_are_told_before_any_work(tmp_path, capsys):
-    asked = train_rows(tmp_path, 2)
-    experiment = asked_of(tmp_path, asked)
+    forget_rows = train_rows(tmp_path, 2)
+    experiment = asked_of(tmp_path, forget_rows)
     experiment.dataset = experiment.dataset.replace(notes=("4 files are left out",))
-    splits.tell(progress.Reporter(), experiment)
-    told = capsys.readouterr().err
-    assert "4 files are left out" in told and "2 row(s), by their number in the data's own file" in told
-    assert all(str(row) in told for row in asked)
+    splits.report_notes(progress.Reporter(), experiment)
+    output = capsys.readouterr().err
+    assert "4 files are left out" in output and "2 row(s), by their number in the data's own file" in output
+    assert all(str(row) in output for row in forget_rows)
 
 
 def test_the_look_at_a_data_set_tells_class_numbers_and_notes(tmp_path):
@@ -76,5 +76,5 @@ def test_samples_of_epsilon_hat_keep_their_ids(tmp_path):
         measured(tmp_path / "a.npz", "none")
     labels = arrays.pop("labels")
     named = {"rows": np.array([9, 5, 6, 7])}
-    store.approaches.write(tmp_path / "d", labels, arrays["retrained"], {"mine": arrays["mine"]}, {}, named)
+    store.published_layout.write(tmp_path / "d", labels, arrays["retrained"], {"mine": arrays["mine"]}, {}, named)
     assert measured(tmp_path / "d", "folder")["rows"].tolist() == [9, 5, 6, 7]

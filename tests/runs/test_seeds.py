@@ -14,7 +14,7 @@ from jaxunlearn import settings
 from jaxunlearn.runs.drivers import seeds as driver
 from launch import audit, epsilon, evaluate, study, unlearn
 
-UNLEARN = [*finished.GIVEN, finished.TWO_EPOCHS, "--methods=finetune,ssd", "--seeds=3,42"]
+UNLEARN = [*finished.FLAGS, finished.TWO_EPOCHS, "--methods=finetune,ssd", "--seeds=3,42"]
 VALUES = {1: 0.5, 2: 0.7, 5: 0.75}
 
 
@@ -80,20 +80,20 @@ def test_finished_seeds_are_not_repeated_and_a_killed_one_is(tmp_path):
 @pytest.mark.parametrize("what", ["settings", "overwrite", "data", "report", "own code"])
 def test_what_may_have_changed_is_done_again(tmp_path, what):
     (tmp_path / "d.csv").write_text("x,y\n1,0\n")
-    given = settings.resolve({"data": {"path": str(tmp_path / "d.csv")}})
+    run_settings = settings.resolve({"data": {"path": str(tmp_path / "d.csv")}})
     calls = []
-    driver.run(fake(calls), (1,), given, str(tmp_path / "run"))
+    driver.run(fake(calls), (1,), run_settings, str(tmp_path / "run"))
     if what == "settings":
-        given = settings.resolve({"data": {"path": str(tmp_path / "d.csv")}, "train": {"epochs": 3}})
+        run_settings = settings.resolve({"data": {"path": str(tmp_path / "d.csv")}, "train": {"epochs": 3}})
     elif what == "data":
         (tmp_path / "d.csv").write_text("x,y\n1,0\n2,1\n")
     elif what == "report":
         (tmp_path / "run" / "seed_1" / "report" / "trial_findings.json").unlink()
     elif what == "own code":
-        given = settings.resolve({"model": {"name": "mine:net"}})
-        driver.run(fake(calls), (1,), given, str(tmp_path / "run"))
+        run_settings = settings.resolve({"model": {"name": "mine:net"}})
+        driver.run(fake(calls), (1,), run_settings, str(tmp_path / "run"))
         calls.pop()
-    driver.run(fake(calls), (1,), given, str(tmp_path / "run"), is_fresh=what == "overwrite")
+    driver.run(fake(calls), (1,), run_settings, str(tmp_path / "run"), is_fresh=what == "overwrite")
     assert calls == [1, 1]
 
 
@@ -107,7 +107,7 @@ def test_commands_of_one_folder_stand_on_one_page(tmp_path):
 
 
 @pytest.mark.parametrize("verb", [audit, epsilon, evaluate, study, unlearn])
-@pytest.mark.parametrize("given, message", [
+@pytest.mark.parametrize("flags, message", [
     ("--seeds=1,2,1", "--seeds=1,2,1: seed 1 is given twice"),
     ("--seeds=1,-2", "-2 is no seed; they lie between 0 and 4294967295"),
     ("--seeds=1,x", "expected whole numbers, separated by commas"),
@@ -115,8 +115,8 @@ def test_commands_of_one_folder_stand_on_one_page(tmp_path):
     ("--seeds=", "--seeds= names no seed"),
     ("--seeds=1 --config.seed=3", "give --seed or --seeds, not both"),
 ])  # fmt: skip
-def test_seeds_that_make_no_sense_are_refused(verb, given, message, tmp_path):
-    code, _, err = finished.launch(verb, "--config=digits:smoke", *given.split(), workdir=tmp_path / "run")
+def test_seeds_that_make_no_sense_are_refused(verb, flags, message, tmp_path):
+    code, _, err = finished.launch(verb, "--config=digits:smoke", *flags.split(), workdir=tmp_path / "run")
     assert code == 2 and message in err, err
     assert not (tmp_path / "run").exists()
 
@@ -129,7 +129,7 @@ def test_arrays_are_of_one_seed(tmp_path):
 
 
 def test_a_dry_run_plans_the_first_seed(tmp_path):
-    code, out, err = finished.launch(unlearn, *finished.GIVEN, "--seeds=4,5", "--methods=ssd", "--dry_run",
+    code, out, err = finished.launch(unlearn, *finished.FLAGS, "--seeds=4,5", "--methods=ssd", "--dry_run",
                                      workdir=tmp_path / "run")  # fmt: skip
     assert code == 0 and "2 seed(s), each as follows" in out and "members" in out, err
     assert not (tmp_path / "run").exists()
@@ -154,9 +154,9 @@ def test_a_seed_has_the_numbers_of_a_run_of_its_own(two_seeds):
         other = np.load(folder / "seed_3" / "logits" / f"{role}.npy")
         assert not np.array_equal(other, np.load(alone / "logits" / f"{role}.npy"))
     assert json.loads((folder / "seed_42" / "run.json").read_text())["settings"]["seed"] == 42
-    told = json.loads((alone / "unlearned.json").read_text())["roles"]["unlearned:ssd"]["numbers"]["UA"]
+    accuracies = json.loads((alone / "unlearned.json").read_text())["roles"]["unlearned:ssd"]["numbers"]["UA"]
     line = next(line for line in out.splitlines() if "unlearned:ssd" in line and "UA" in line)
-    assert line.split()[-1] == f"{np.mean(told):.3f}"
+    assert line.split()[-1] == f"{np.mean(accuracies):.3f}"
     assert "seed 3 (1 of 2)" in err and "trust" not in out
 
 
@@ -168,9 +168,9 @@ def test_the_next_call_trains_nothing_and_another_verb_uses_the_models(two_seeds
         line for line in out.splitlines() if "unlearned:ssd" in line
     ]
     code, out, err = finished.launch(
-        audit, *finished.GIVEN, finished.TWO_EPOCHS, "--seeds=3", "--protocol=binui", "--scores=iam_on,confidence",
+        audit, *finished.FLAGS, finished.TWO_EPOCHS, "--seeds=3", "--protocol=binui", "--scores=iam_on,confidence",
         "--unlearned=unlearned:ssd", "--config.unlearn.methods=finetune,ssd", workdir=folder)  # fmt: skip
     assert code == 0 and "training shadow:" not in err and "launch.audit, binui unlearned:ssd" in out, err
     assert "One seed: no deviation" in out
-    told = json.loads((folder / "seeds.json").read_text())
-    assert set(told) == {"unlearn", "audit"} and told["audit"]["seeds"] == [3]
+    record = json.loads((folder / "seeds.json").read_text())
+    assert set(record) == {"unlearn", "audit"} and record["audit"]["seeds"] == [3]

@@ -60,9 +60,11 @@ def folder(tmp_path_factory):
 
 def opened(folder, **changed):
     """The signals of the run with some settings of the audit changed."""
-    chosen, reporter = make_settings(**changed), progress.Reporter()
+    run_settings, reporter = make_settings(**changed), progress.Reporter()
     with store.open_run(str(folder)) as run:
-        recorded = reading.recorded_run(run, reporter, experiments.prepare(chosen), analysis.roles(chosen), None)
+        recorded = reading.recorded_run(
+            run, reporter, experiments.prepare(run_settings), analysis.roles(run_settings), None
+        )
         return gather.gather(recorded, delivery.context(run, reporter))
 
 
@@ -83,9 +85,9 @@ class Recorded:
         """[M, all rows, C] logits; NaN on rows that are not recorded."""
         rows = np.load(self.folder / "logits" / "rows.npy")
         values = np.load(self.folder / "logits" / f"{name}.npy", mmap_mode="r")
-        found = np.full((len(values), self.number, values.shape[-1]), np.nan, np.float32)
-        found[:, rows] = values
-        return found
+        logits = np.full((len(values), self.number, values.shape[-1]), np.nan, np.float32)
+        logits[:, rows] = values
+        return logits
 
     def member(self):
         packed = np.load(self.folder / "populations" / "shadow" / "membership.npz")["packed"]
@@ -102,7 +104,7 @@ def by_hand(recorded, number, group):
     target, others = recorded.split["target"], recorded.split["population"]
     shadows, member = recorded.whole("shadow")[group], recorded.member()
     least = member.sum(1).min()
-    own = [np.flatnonzero(member[shadow])[:least] for shadow in group]
+    own_rows = [np.flatnonzero(member[shadow])[:least] for shadow in group]
     pool = np.sort(recorded.split["shadow"])
     left = [np.setdiff1d(pool, np.flatnonzero(member[shadow])) for shadow in group]
     kept = [np.intersect1d(pool, np.flatnonzero(member[shadow])) for shadow in group]
@@ -121,8 +123,8 @@ def by_hand(recorded, number, group):
         population_in=recorded.whole("population_in")[0][others],
         population_shadows=shadows[:, others],
         population_labels=recorded.labels[others],
-        shadow_train_logits=np.stack([shadows[place][rows] for place, rows in enumerate(own)]),
-        shadow_train_labels=recorded.labels[np.stack(own)],
+        shadow_train_logits=np.stack([shadows[place][rows] for place, rows in enumerate(own_rows)]),
+        shadow_train_labels=recorded.labels[np.stack(own_rows)],
         reference=recorded.whole("reference")[:, target],
         reference_member=half,
         posterior_pairs_original=recorded.whole("shadow_origin")[0][pairs],
@@ -136,8 +138,8 @@ def by_hand(recorded, number, group):
 
 def reference_member(recorded):
     with store.open_run(str(recorded.folder)) as run:
-        found = reading.role_logits(run, experiments.prepare(make_settings()), "reference")
-    return found.member[:, recorded.split["target"]]
+        role_logits = reading.role_logits(run, experiments.prepare(make_settings()), "reference")
+    return role_logits.member[:, recorded.split["target"]]
 
 
 @pytest.mark.parametrize("number, group", [(0, [0, 1, 2]), (1, [3, 1, 2]), (1, [2])])
@@ -145,13 +147,13 @@ def test_the_pass_gives_what_an_evidence_put_together_by_hand_gives(signals, rec
     """All that any score reads, so all scores of the table."""
     names, skipped = audit_signals.runnable(signals, NAMES, "retrained")
     assert not skipped and set(names) == set(NAMES)
-    one = jax.tree.map(lambda leaf: leaf[number], signals.roles["retrained"])
-    found = scores.select_model(audit_signals.with_shadows(signals, np.asarray(group)), one)
+    role_signals = jax.tree.map(lambda leaf: leaf[number], signals.roles["retrained"])
+    selected = scores.select_model(audit_signals.with_shadows(signals, np.asarray(group)), role_signals)
     evidence = by_hand(recorded, number, group)
     scores.check(evidence)
     expected = scores.signals_pass(evidence, signals.options)
-    assert jax.tree.structure(found) == jax.tree.structure(expected)  # nothing is missing on either side
-    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), found, expected)
+    assert jax.tree.structure(selected) == jax.tree.structure(expected)  # nothing is missing on either side
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), selected, expected)
 
 
 def test_scores_are_those_of_an_evidence_put_together_by_hand(signals, recorded):
@@ -159,15 +161,15 @@ def test_scores_are_those_of_an_evidence_put_together_by_hand(signals, recorded)
     group = audit_signals.groups(signals, make_settings())[0]
     scored = binui.score_all(signals, names, [group], "retrained")
     result = scores.run(names, by_hand(recorded, 1, group), signals.options)
-    for name, found in result.scores.items():
-        scale = max(1.0, np.abs(found.values).max())
-        np.testing.assert_allclose(scored[name][0, 1] / scale, found.values / scale, atol=1e-6, err_msg=name)
+    for name, values in result.scores.items():
+        scale = max(1.0, np.abs(values.values).max())
+        np.testing.assert_allclose(scored[name][0, 1] / scale, values.values / scale, atol=1e-6, err_msg=name)
 
 
 def test_another_group_and_forget_set_are_not_mixed_up(signals, recorded):
-    chosen = [np.array([0, 1, 2]), np.array([3, 1, 2])]
-    scored = binui.score_all(signals, list(FEW), chosen, "retrained")
-    for place, group in enumerate(chosen):
+    groups = [np.array([0, 1, 2]), np.array([3, 1, 2])]
+    scored = binui.score_all(signals, list(FEW), groups, "retrained")
+    for place, group in enumerate(groups):
         for number in range(2):
             result = scores.run(FEW, by_hand(recorded, number, group), signals.options)
             for name in FEW:
@@ -177,19 +179,19 @@ def test_another_group_and_forget_set_are_not_mixed_up(signals, recorded):
 
 
 def test_the_original_can_be_audited_as_if_it_were_the_unlearned_model(signals, recorded):
-    found = binui.score_all(signals, ["confidence", "confidence_diff"], [np.arange(3)], "original")
+    scores_by_name = binui.score_all(signals, ["confidence", "confidence_diff"], [np.arange(3)], "original")
     logits = recorded.whole("original")[1][recorded.split["target"]].astype(np.float64)
     odds = np.exp(logits - logits.max(-1, keepdims=True))
     expected = (odds / odds.sum(-1, keepdims=True))[np.arange(len(odds)), signals.labels]
-    np.testing.assert_allclose(found["confidence"][0, 1], expected, atol=1e-5)
-    np.testing.assert_allclose(found["confidence_diff"], 0.0, atol=1e-6)
+    np.testing.assert_allclose(scores_by_name["confidence"][0, 1], expected, atol=1e-5)
+    np.testing.assert_allclose(scores_by_name["confidence_diff"], 0.0, atol=1e-6)
 
 
 def test_rows_labels_and_requests_are_those_of_the_split(signals, recorded):
     rows = recorded.split["target"]
-    own = experiments.prepare(make_settings()).dataset.ids[rows]
-    np.testing.assert_array_equal(signals.names["rows"], own)
-    np.testing.assert_array_equal(signals.shown, own.astype(str))
+    row_ids = experiments.prepare(make_settings()).dataset.ids[rows]
+    np.testing.assert_array_equal(signals.names["rows"], row_ids)
+    np.testing.assert_array_equal(signals.display_names, row_ids.astype(str))
     np.testing.assert_array_equal(signals.labels, recorded.labels[rows])
     np.testing.assert_array_equal(signals.forgotten, recorded.split["forget"][:, rows])
     assert (signals.forgotten.sum(1) == 50).all()
@@ -218,11 +220,12 @@ def test_unleak_learns_from_rows_that_the_shadow_did_not_see(folder, recorded):
 
 def test_scores_without_their_inputs_are_skipped_with_what_they_lack(signals):
     shared = signals.shared._replace(
-        reference=None, reference_member=None, population_in=None, views=(), own=None, posterior_pairs_known=None
+        reference=None, reference_member=None, population_in=None, views=(), shadow_train=None,
+        posterior_pairs_known=None,
     )  # fmt: skip
     roles = {name: cases._replace(posterior_pairs=None, views=()) for name, cases in signals.roles.items()}
-    asked = ("lira", "rmia_on", "unleak", "lira_on_views", "iam_off", "iam_on")
-    names, skipped = audit_signals.runnable(signals._replace(shared=shared, roles=roles), asked, "retrained")
+    names = ("lira", "rmia_on", "unleak", "lira_on_views", "iam_off", "iam_on")
+    names, skipped = audit_signals.runnable(signals._replace(shared=shared, roles=roles), names, "retrained")
     assert names == ["iam_on"]
     assert skipped["lira"] == "needs reference, reference_member"
     assert skipped["rmia_on"] == "needs population_in" and skipped["iam_off"] == "needs shadow_train_logits"
@@ -236,10 +239,10 @@ def test_scores_without_their_inputs_are_skipped_with_what_they_lack(signals):
 def test_groups_are_disjoint_runs_of_shadows(signals, count, size, most, expected):
     shadows = scores.Signals(*(np.zeros((count, 1)) for _ in scores.Signals._fields))
     some = signals._replace(shared=signals.shared._replace(shadows=shadows))
-    found = audit_signals.groups(some, make_settings(audit__group_size=size, audit__groups=most))
-    assert [group.tolist() for group in found] == expected
-    found = audit_signals.groups(some, make_settings(audit__groups=most), size)
-    assert [group.tolist() for group in found] == expected
+    groups = audit_signals.groups(some, make_settings(audit__group_size=size, audit__groups=most))
+    assert [group.tolist() for group in groups] == expected
+    groups = audit_signals.groups(some, make_settings(audit__groups=most), size)
+    assert [group.tolist() for group in groups] == expected
 
 
 def test_a_group_larger_than_the_shadows_is_refused(signals):
@@ -252,16 +255,16 @@ def test_settings_overrule_the_published_constants(signals):
     assert plain.constants == published and plain.dataset == "cifar10" and plain.interpolation_steps == 20
     assert audit_signals.options_of(make_settings(), "digits").dataset == "digits" == signals.options.dataset
     assert audit_signals.options_of(make_settings(audit__dataset="cifar10"), "digits") == plain
-    given = audit_signals.options_of(make_settings(
+    options = audit_signals.options_of(make_settings(
         audit__dataset="cifar10", audit__e1=0.3, audit__rmia_temperature=3.0, audit__rmia_offline_a=0.25,
         audit__family="norm", audit__std="per_sample", audit__lira_variance="global", audit__rmia_gamma=1.5,
         compat__scores="faithful",
     ))  # fmt: skip
-    constants = given.constants
+    constants = options.constants
     assert (constants.e1, constants.e2) == (0.3, published.e2)
     assert (constants.offline_e1, constants.offline_e2) == (0.3, published.e2)
     assert (constants.temperature, constants.offline_a) == (3.0, 0.25)
-    assert (given.family, given.std, given.variance, given.gamma, given.compat) == (
+    assert (options.family, options.std, options.variance, options.gamma, options.compat) == (
         "norm", "per_sample", "global", 1.5, "faithful",
     )  # fmt: skip
     assert audit_signals.options_of(make_settings(audit__rmia_offline_a=0.0)).constants.offline_a == 0.0
@@ -279,13 +282,13 @@ def test_offline_a_is_tuned_on_a_shadow_where_it_is_asked_for(folder, recorded):
     tuned = opened(folder, audit__rmia_offline_a=-2.0, **few).options
     pool, others = recorded.split["shadow"], recorded.split["population"]
     logits = recorded.whole("shadow")
-    found = rmia.tune_offline_a(
+    offline_a = rmia.tune_offline_a(
         scores.signals_of(logits[:, pool], recorded.labels[pool], tuned).ratio,
         recorded.member()[:, pool],
         scores.signals_of(logits[:, others], recorded.labels[others], tuned).ratio,
         tuned.gamma,
     )
-    assert tuned.constants.offline_a == pytest.approx(found)
+    assert tuned.constants.offline_a == pytest.approx(offline_a)
     assert 0 <= tuned.constants.offline_a <= 1
 
 
@@ -298,13 +301,13 @@ def test_an_untunable_offline_a_says_what_to_change(folder, monkeypatch):
 def test_the_shadow_sweep_is_the_pooled_auc_of_that_many_shadows(signals, monkeypatch):
     monkeypatch.setattr(sweeps, "CURVES", ("lira_off", "emia_r", "lira"))
     without = signals._replace(shared=signals.shared._replace(reference=None))
-    chosen = make_settings(audit__counts=(1, 2, 4, 8), audit__group_size=1)
-    found = sweeps.shadow_counts(without, chosen, "retrained", QUIET)
-    assert found.values == (1, 2, 4) and found.groups == (4, 2, 1)  # 8 are not there
-    assert set(found.lines) == {"lira_off", "emia_r"}
-    scored = binui.score_all(signals, ["lira_off"], audit_signals.groups(signals, chosen, 2), "retrained")
-    board = scoreboard.judge(scoreboard.Scored(scored, ~signals.forgotten, {}), chosen.audit.confidence_level)
-    assert found.lines["lira_off"][1].value == pytest.approx(board.table["lira_off"]["auc"].value)
+    run_settings = make_settings(audit__counts=(1, 2, 4, 8), audit__group_size=1)
+    sweep = sweeps.shadow_counts(without, run_settings, "retrained", QUIET)
+    assert sweep.values == (1, 2, 4) and sweep.groups == (4, 2, 1)  # 8 are not there
+    assert set(sweep.lines) == {"lira_off", "emia_r"}
+    scored = binui.score_all(signals, ["lira_off"], audit_signals.groups(signals, run_settings, 2), "retrained")
+    board = scoreboard.judge(scoreboard.RoleScores(scored, ~signals.forgotten, {}), run_settings.audit.confidence_level)
+    assert sweep.lines["lira_off"][1].value == pytest.approx(board.table["lira_off"]["auc"].value)
 
 
 def test_a_sweep_leaves_out_the_score_that_is_not_finite_and_says_so(signals, monkeypatch):
@@ -315,55 +318,57 @@ def test_a_sweep_leaves_out_the_score_that_is_not_finite_and_says_so(signals, mo
             raise errors.DataError("lira_off is not finite.")
         return real(name, *rest)
 
-    monkeypatch.setattr(scores, "compute_cases", broken)
+    monkeypatch.setattr(scores, "compute_models", broken)
     monkeypatch.setattr(sweeps, "CURVES", ("lira_off", "emia_r"))
-    found = sweeps.shadow_counts(signals, make_settings(audit__counts=(1, 2)), "retrained", QUIET)
-    assert set(found.lines) == {"emia_r"} and len(found.lines["emia_r"]) == 2
-    assert "Left out: lira_off (lira_off is not finite)." in sections.counts(found, Design("per_set", 2))[0].text
+    sweep = sweeps.shadow_counts(signals, make_settings(audit__counts=(1, 2)), "retrained", QUIET)
+    assert set(sweep.lines) == {"emia_r"} and len(sweep.lines["emia_r"]) == 2
+    assert "Left out: lira_off (lira_off is not finite)." in sections.counts(sweep, Design("per_set", 2))[0].text
     monkeypatch.setattr(sweeps, "CURVES", ("lira_off",))
     with pytest.raises(errors.DataError, match="no score could be computed along the sweep: lira_off is not finite."):
         sweeps.shadow_counts(signals, make_settings(audit__counts=(1, 2)), "retrained", QUIET)
 
 
 def test_sensitivity_keeps_the_levels_and_constants_of_each_line(signals):
-    chosen = make_settings(audit__sweep_e1=(0.01,), audit__sweep_e2=(1e-3, 0.05), audit__sweep_levels=(2, 20))
-    found = sweeps.sensitivity(signals, chosen, "retrained", QUIET)
+    run_settings = make_settings(
+        audit__sweep_e1=(0.01,), audit__sweep_e2=(1e-3, 0.05), audit__sweep_interpolation_steps=(2, 20)
+    )
+    sensitivity = sweeps.sensitivity(signals, run_settings, "retrained", QUIET)
     # e2 = 0.05 is too large for e1 = 0.01.
-    assert set(found.lines) == {"iam_on e1=0.01 e2=0.001", "iam_off e1=0.01 e2=0.001"}
+    assert set(sensitivity.lines) == {"iam_on e1=0.01 e2=0.001", "iam_off e1=0.01 e2=0.001"}
     options = audit_signals.options_of(
         make_settings(audit__e1=0.01, audit__e2=1e-3, audit__interpolation_steps=2), "digits"
     )
     scored = binui.score_all(
-        signals._replace(options=options), ["iam_on"], audit_signals.groups(signals, chosen), "retrained"
+        signals._replace(options=options), ["iam_on"], audit_signals.groups(signals, run_settings), "retrained"
     )["iam_on"]  # fmt: skip
-    expected = sweeps.auc(scored, ~signals.forgotten, chosen, "iam_on").value
-    assert found.lines["iam_on e1=0.01 e2=0.001"][0].value == pytest.approx(expected)
+    expected = sweeps.auc(scored, ~signals.forgotten, run_settings, "iam_on").value
+    assert sensitivity.lines["iam_on e1=0.01 e2=0.001"][0].value == pytest.approx(expected)
 
 
 def test_snapshots_are_compared_in_the_order_of_their_epochs(folder, signals, recorded):
-    chosen = make_settings(audit__scores=("confidence", "lira_off", "unleak", "lira_off_views"))
-    found = scoreui.run(signals, chosen, QUIET)
+    run_settings = make_settings(audit__scores=("confidence", "lira_off", "unleak", "lira_off_views"))
+    result = scoreui.run(signals, run_settings, QUIET)
     cases, each, _ = signals.snapshots
-    assert each == 3 and set(found.table) == {"confidence", "lira_off"} == set(found.curves)
-    assert set(found.skipped) == {"unleak", "lira_off_views"}
-    np.testing.assert_allclose(found.parts, [0, 0.5, 1])
+    assert each == 3 and set(result.table) == {"confidence", "lira_off"} == set(result.curves)
+    assert set(result.skipped) == {"unleak", "lira_off_views"}
+    np.testing.assert_allclose(result.degrees, [0, 0.5, 1])
     rows = np.sort(np.concatenate([recorded.split["target"], recorded.split["population"]]))
     logits = np.load(folder / "logits" / "snapshots.npy")[:, np.searchsorted(rows, recorded.split["target"])]
     expected = scores.signals_of(logits, signals.labels, signals.options).log_odds
     np.testing.assert_allclose(cases.unlearned.log_odds, expected, atol=1e-5)
-    assert found.curves["confidence"].shape == (2, 3)
-    assert (np.diff(found.curves["confidence"].mean(0)) > 0).all()  # training raises confidence
-    assert found.table["confidence"]["spearman"].value > 0
+    assert result.curves["confidence"].shape == (2, 3)
+    assert (np.diff(result.curves["confidence"].mean(0)) > 0).all()  # training raises confidence
+    assert result.table["confidence"]["spearman"].value > 0
 
 
 def test_standard_lira_is_left_out_where_a_row_has_no_in_or_no_out_model(folder, monkeypatch, capsys):
     inner = reading.role_logits
 
     def poorer(run, experiment, name, *view):
-        found = inner(run, experiment, name, *view)
+        role_logits = inner(run, experiment, name, *view)
         if name == "reference":
-            found.member[:, found.rows == split["target"][5]] = False
-        return found
+            role_logits.member[:, role_logits.rows == split["target"][5]] = False
+        return role_logits
 
     split = np.load(folder / "split.npz")
     monkeypatch.setattr(reading, "role_logits", poorer)
@@ -395,7 +400,7 @@ def test_a_verdict_of_the_run_is_that_of_its_logits_put_together_by_hand(signals
     np.testing.assert_array_equal(decided.codes[number][evidence.forgotten], expected.codes)
     assert (decided.codes[number][~evidence.forgotten] == -1).all()
     for name in ("p_high", "p_low", "p_in", "z", "trace"):
-        found = decided.tested(name)[number]
-        np.testing.assert_allclose(found[evidence.forgotten], getattr(expected.tests, name), atol=1e-4, err_msg=name)
-        assert np.isnan(found[~evidence.forgotten]).all()
+        verdict = decided.tested(name)[number]
+        np.testing.assert_allclose(verdict[evidence.forgotten], getattr(expected.tests, name), atol=1e-4, err_msg=name)
+        assert np.isnan(verdict[~evidence.forgotten]).all()
     assert decided.judgements[number].power_not == expected.power_not

@@ -10,8 +10,8 @@ from jaxunlearn.runs.roles import shadow
 
 @pytest.fixture(scope="module")
 def experiment():
-    given = {"split": {"forget": {"count": 2}}, "shadows": {"count": 3}}
-    return experiments.prepare(settings.resolve(given))
+    overrides = {"split": {"forget": {"count": 2}}, "shadows": {"count": 3}}
+    return experiments.prepare(settings.resolve(overrides))
 
 
 def obtained(run, experiment):

@@ -13,7 +13,7 @@ from jaxunlearn.data.language import grammar
 from jaxunlearn.records import next_tokens
 from jaxunlearn.runs import answers, experiments, prompts, splits
 from jaxunlearn.runs.execution import members, scratch
-from jaxunlearn.runs.roles import audited
+from jaxunlearn.runs.roles import audited_models
 from jaxunlearn.scores import tokens
 from launch import _entry, audit, evaluate, extract, leaks, shadows, study, unlearn
 
@@ -64,7 +64,7 @@ def member(folder, role, number):
     """An experiment, its split, and the variables of one finished member."""
     experiment = prepared()
     split = splits.draw(experiment)
-    spec = audited.describe(experiment, split, role)
+    spec = audited_models.describe(experiment, split, role)
     loaded = members.load(experiment, folder / "populations" / role, spec.fingerprint, np.asarray([number]))
     return experiment, split, spec, jax.tree.map(lambda leaf: leaf[0], loaded)
 
@@ -78,12 +78,12 @@ def test_recorded_signals_are_those_of_the_network(finished):
     logits = np.asarray(net.apply(variables, texts), np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     came = np.take_along_axis(log_p[:, :-1], texts[:, 1:, None], -1)[..., 0]
-    read = tokens.unpacked(recorded, answers.predicted(dataset)[spec.rows])
+    read = tokens.unpacked(recorded, answers.prediction_mask(dataset)[spec.rows])
     np.testing.assert_allclose(read.logp, came, atol=2e-5)
     np.testing.assert_allclose(read.entropy, -(np.exp(log_p) * log_p).sum(-1)[:, :-1], atol=2e-5)
     np.testing.assert_array_equal(read.right, log_p[:, :-1].argmax(-1) == texts[:, 1:])
     np.testing.assert_allclose(answers.losses(dataset, recorded, spec.rows), -came.mean(-1), atol=2e-5)
-    np.testing.assert_allclose(answers.right(dataset, recorded, spec.rows), read.right.mean(-1), atol=1e-6)
+    np.testing.assert_allclose(answers.correctness(dataset, recorded, spec.rows), read.right.mean(-1), atol=1e-6)
 
 
 def test_members_learn_their_own_texts_alone(finished):
@@ -115,13 +115,13 @@ def test_a_job_learns_next_tokens(finished):
 
 
 def test_an_audit_has_every_score_that_needs_no_edited_text(finished):
-    found = json.loads((finished / "findings.json").read_text())
-    named = {one["of"] for one in found if one["metric"] == "auc"}
+    findings = json.loads((finished / "findings.json").read_text())
+    named = {finding["of"] for finding in findings if finding["metric"] == "auc"}
     expected = {"lm_iam", "lm_lira", "lm_rmia", "lm_ratio", "lm_loss", "lm_zlib", "lm_min_k", "lm_min_k_pp", "lm_surp"}
     assert expected <= named
     with np.load(finished / "scores" / "binui_retrained.npz") as kept:
         assert kept["lm_iam"].shape == (2, 2, 48) and kept["forgotten"].sum() == 24
-    assert {one["of"] for one in found if one["metric"] == "ScoreUI Spearman"} >= {"lm_iam", "lm_loss"}
+    assert {finding["of"] for finding in findings if finding["metric"] == "ScoreUI Spearman"} >= {"lm_iam", "lm_loss"}
 
 
 def test_prompts_change_what_is_asked_and_nothing_else(finished):
@@ -149,19 +149,19 @@ def test_a_prompt_stands_in_front_of_the_text(finished):
     whole = np.concatenate([np.broadcast_to(front, (4, len(front))), texts], 1)
     net = experiments.build_evaluator(experiment.settings, experiment.dataset, "native")
     expected = tokens.recorded(net.apply(variables, whole)[:, len(front) :], jnp.asarray(texts))
-    found = prompts.task(experiment, "refusal").predict(variables, jnp.asarray(texts))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    signals = prompts.task(experiment, "refusal").predict(variables, jnp.asarray(texts))
+    np.testing.assert_allclose(signals, expected, atol=1e-5)
 
 
 def test_a_corrupted_copy_keeps_about_half_of_its_text():
     texts = jnp.asarray(grammar.documents(64))
     short = texts.at[:, 20:].set(-1)
-    copies, again = prompts._corrupted(texts, 64), prompts._corrupted(texts, 64)
+    copies, again = prompts._corrupt(texts, 64), prompts._corrupt(texts, 64)
     np.testing.assert_array_equal(copies, again)
     assert 0.45 < float((copies == texts).mean()) < 0.57
-    repeated = prompts._corrupted(short, 64)
+    repeated = prompts._corrupt(short, 64)
     assert int(repeated.min()) >= 0  # padding would be read as a token
-    np.testing.assert_array_equal(prompts._corrupted(short[:2], 64), repeated[:2])
+    np.testing.assert_array_equal(prompts._corrupt(short[:2], 64), repeated[:2])
 
 
 def test_a_killed_training_goes_on_to_the_same_models(copied, finished, launch):
@@ -170,37 +170,37 @@ def test_a_killed_training_goes_on_to_the_same_models(copied, finished, launch):
     shutil.rmtree(copied / "populations" / "retrained")
     for name in ("retrained.npy", "retrained.json"):
         (copied / "logits" / name).unlink()
-    code, said = launch("audit", f"--workdir={copied}")
-    assert code == 0 and "original: 2 of 2 members are finished already" in said
+    code, output = launch("audit", f"--workdir={copied}")
+    assert code == 0 and "original: 2 of 2 members are finished already" in output
     np.testing.assert_array_equal(np.load(copied / "logits" / "retrained.npy"), before)
 
 
 def test_objectives_stand_beside_exact_retraining(copied, launch):
     fewer = "--config.unlearn.options=npo.epochs=1,finetune.epochs=1"
-    code, said = launch("unlearn", f"--workdir={copied}", "--methods=npo,ssd,finetune", fewer)
-    assert code == 0, said
-    told = json.loads((copied / "unlearned.json").read_text())["roles"]
+    code, output = launch("unlearn", f"--workdir={copied}", "--methods=npo,ssd,finetune", fewer)
+    assert code == 0, output
+    record = json.loads((copied / "unlearned.json").read_text())["roles"]
     for role in ("original", "retrained", "unlearned:npo", "unlearned:ssd", "unlearned:finetune"):
-        assert set(told[role]["numbers"]) == {"forget_loss", "retain_loss", "test_loss"}
-    assert np.mean(told["unlearned:npo"]["numbers"]["forget_loss"]) > np.mean(
-        told["original"]["numbers"]["forget_loss"]
+        assert set(record[role]["numbers"]) == {"forget_loss", "retain_loss", "test_loss"}
+    assert np.mean(record["unlearned:npo"]["numbers"]["forget_loss"]) > np.mean(
+        record["original"]["numbers"]["forget_loss"]
     )
-    code, said = launch("study", f"--workdir={copied}", "--config.unlearn.methods=npo,ssd,finetune", fewer)
-    assert code == 0 and "nats" in said
-    found = json.loads((copied / "report" / "methods_findings.json").read_text())
-    assert {"forget_loss", "retain_loss", "test_loss", "gap", "AUC"} <= {one["metric"] for one in found}
+    code, output = launch("study", f"--workdir={copied}", "--config.unlearn.methods=npo,ssd,finetune", fewer)
+    assert code == 0 and "nats" in output
+    findings = json.loads((copied / "report" / "methods_findings.json").read_text())
+    assert {"forget_loss", "retain_loss", "test_loss", "gap", "AUC"} <= {finding["metric"] for finding in findings}
 
 
 def test_shadows_alone_say_accuracy_over_tokens(tmp_path, launch):
-    code, said = launch("shadows", f"--workdir={tmp_path / 'run'}", "--config.train.epochs=1")
+    code, output = launch("shadows", f"--workdir={tmp_path / 'run'}", "--config.train.epochs=1")
     assert code == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert all(0 < one < 1 for one in summary["held_out_accuracy"])
+    assert all(0 < accuracy < 1 for accuracy in summary["held_out_accuracy"])
     assert (tmp_path / "run" / "report" / "shadows.svg").exists()
 
 
 @pytest.mark.parametrize(
-    ("verb", "flags", "told"),
+    ("verb", "flags", "message"),
     [
         ("evaluate", (), "holds texts"),
         ("leaks", (), "holds texts"),
@@ -217,9 +217,9 @@ def test_shadows_alone_say_accuracy_over_tokens(tmp_path, launch):
         ("study", ("--config.study.kind=conformal",), "holds texts"),
     ],
 )
-def test_what_texts_do_not_have_is_refused_before_anything_runs(verb, flags, told, tmp_path, launch):
-    code, said = launch(verb, f"--workdir={tmp_path / 'run'}", *flags)
-    assert code == 2 and told in said and "Traceback" not in said
+def test_what_texts_do_not_have_is_refused_before_anything_runs(verb, flags, message, tmp_path, launch):
+    code, output = launch(verb, f"--workdir={tmp_path / 'run'}", *flags)
+    assert code == 2 and message in output and "Traceback" not in output
     assert not (tmp_path / "run").exists()
 
 
@@ -231,9 +231,9 @@ def test_prompts_are_for_language_models_alone(tmp_path, capsys):
 
 def test_prompts_decide_about_a_run(monkeypatch):
     """Runs of other prompts are other runs: what was trained without them is not taken up."""
-    own = prepared()
-    given = own.dataset.replace(prompts=np.full(len(own.dataset.labels), 3, np.int32))
-    targets = next_tokens(given)
+    experiment = prepared()
+    prompted = experiment.dataset.replace(prompts=np.full(len(experiment.dataset.labels), 3, np.int32))
+    targets = next_tokens(prompted)
     assert targets[:, :2].max() == -1 and targets[:, 2].min() >= 0
-    monkeypatch.setattr(experiments.data, "load", lambda settings: given)
-    assert prepared().data_fingerprint != own.data_fingerprint
+    monkeypatch.setattr(experiments.data, "load", lambda settings: prompted)
+    assert prepared().data_fingerprint != experiment.data_fingerprint

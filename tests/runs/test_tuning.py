@@ -23,13 +23,13 @@ def test_the_fastest_candidate_that_works_is_taken_and_remembered(experiment, tm
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return speeds[candidate.mapping_policy.conv] / candidate.mapping_policy.group
 
-    monkeypatch.setattr(tuning, "measure", measure)
+    monkeypatch.setattr(tuning, "measure_mappings", measure)
     tuned = tuning.obtain(experiment, progress.Reporter())
     assert tuned.mapping_policy[:3] == ("map", 1, "im2col")
     assert "vmap, conv im2col fails here (RESOURCE_EXHAUSTED" in capsys.readouterr().err
     (answer,) = json.loads((tmp_path / "jaxunlearn" / "tuning.json").read_text()).values()
     assert answer["rate"] == 300.0
-    monkeypatch.setattr(tuning, "measure", lambda candidate: pytest.fail("timed again"))
+    monkeypatch.setattr(tuning, "measure_mappings", lambda candidate: pytest.fail("timed again"))
     assert tuning.obtain(experiment, progress.Reporter()).mapping_policy == tuned.mapping_policy
 
 
@@ -40,7 +40,7 @@ def test_a_real_measurement_is_a_positive_rate(experiment):
 
 
 def test_nothing_is_tuned_unasked_or_when_fixed_by_hand(experiment, monkeypatch):
-    monkeypatch.setattr(tuning, "measure", lambda candidate: pytest.fail("timed"))
+    monkeypatch.setattr(tuning, "measure_mappings", lambda candidate: pytest.fail("timed"))
     for engine in (settings.EngineSettings(), settings.EngineSettings(tune=True, conv="native")):
         fixed = experiment._replace(settings=settings.Settings(engine=engine))
         assert tuning.obtain(fixed, progress.Reporter()) is fixed

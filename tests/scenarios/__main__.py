@@ -17,24 +17,26 @@ def main() -> None:
     parser.add_argument("--cache", default="", help="folder for finished arrays and lines; empty = start anew")
     parser.add_argument("--location", default=os.environ.get(location.DATA, ""), help="location30.npz; empty = skip")
     parser.add_argument("--only", default="rows,planning,location,retrains,references,texts", help="what to measure")
-    given = parser.parse_args()
-    only, found = given.only.split(","), {}
+    arguments = parser.parse_args()
+    only, results = arguments.only.split(","), {}
     if "rows" in only:
-        measured = list(lines.every_line(given.cache))
-        found |= {"rows": tables.rows_table(measured), "requests": tables.requests_table(measured),
+        measured = list(lines.every_line(arguments.cache))
+        results |= {"rows": tables.rows_table(measured), "requests": tables.requests_table(measured),
                   "models": tables.models_table(measured)}  # fmt: skip
     if "planning" in only:
-        found["planning"] = tables.planning_table(list(lines.planning(given.cache)))
-    if "location" in only and given.location:
-        found["location"] = tables.location_table(given.location, f"{given.cache}/location" if given.cache else "")
+        results["planning"] = tables.planning_table(list(lines.planning(arguments.cache)))
+    if "location" in only and arguments.location:
+        results["location"] = tables.location_table(
+            arguments.location, f"{arguments.cache}/location" if arguments.cache else ""
+        )
     if "retrains" in only:
-        found["retrains"] = tables.other_retrains_table(given.cache)
+        results["retrains"] = tables.other_retrains_table(arguments.cache)
     if "references" in only:
-        found["references"] = tables.references_table(given.cache)
+        results["references"] = tables.references_table(arguments.cache)
     if "texts" in only:
-        found["texts"] = texts.table()
-    document = Path(given.out)
-    document.write_text(tables.inserted(document.read_text(), found))
+        results["texts"] = texts.table()
+    document = Path(arguments.out)
+    document.write_text(tables.inserted(document.read_text(), results))
 
 
 if __name__ == "__main__":

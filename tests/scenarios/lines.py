@@ -1,4 +1,4 @@
-"""Lists the lines of the study, and measures them once: what is finished is read from a folder."""
+"""Lists the lines of the study, and measures each once: finished lines are read from a folder."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ PLANNED = ("random", "hard")
 
 
 class Preparation(NamedTuple):
-    """What the lines of one family need."""
+    """Kinds of requests and further models that the lines of one family need."""
 
     kinds: tuple[str, ...]
     extras: tuple[str, ...] = ()
@@ -64,24 +64,26 @@ PLANNING: dict[str, dict[str, Line]] = {
 
 
 def prepared(family: Family, cache: str, count: int = REQUESTS) -> Arrays:
-    """Trains what the lines of one family need, or reads it."""
+    """Trains the models that the lines of one family need, or reads their answers."""
     kinds, extras, shadows = PREPARATIONS[family.name]
     return models.prepare(family, count, kinds, extras, shadows, cache)
 
 
 def measured(
-    family: Family, made: Arrays, label: str, line: Line, only: Sequence[str] = (), cache: str = ""
+    family: Family, arrays: Arrays, label: str, line: Line, only: Sequence[str] = (), cache: str = ""
 ) -> dict[str, Facts]:  # fmt: skip
-    """Runs one line, or reads what it gave."""
-    name = f"{family.name}_{len(made['original'])}_{label}".replace(" ", "-").replace("/", "-").replace(",", "")
+    """Runs one line, or reads its results."""
+    name = f"{family.name}_{len(arrays['original'])}_{label}".replace(" ", "-").replace("/", "-").replace(",", "")
     path = Path(cache) / f"line_{name}.npz" if cache else None
     if path and path.exists():
         return _unflattened(dict(np.load(path)))
-    found = study.run(family, made, line, only)
+    facts_of = study.run(family, arrays, line, only)
     if path:
-        flat = {f"{name}/{field}": getattr(facts, field) for name, facts in found.items() for field in Facts._fields}
-        np.savez(path, **flat)
-    return found
+        flat_arrays = {
+            f"{name}/{field}": getattr(facts, field) for name, facts in facts_of.items() for field in Facts._fields
+        }
+        np.savez(path, **flat_arrays)
+    return facts_of
 
 
 def _unflattened(flat: Arrays) -> dict[str, Facts]:
@@ -92,26 +94,26 @@ def _unflattened(flat: Arrays) -> dict[str, Facts]:
 def every_line(cache: str, count: int = REQUESTS) -> Iterator[tuple[str, str, dict[str, Facts]]]:
     """Yields (family, label, facts) of all lines of the two measured tables."""
     for name, lines in MEASURED.items():
-        made = prepared(FAMILIES[name], cache, count)
+        arrays = prepared(FAMILIES[name], cache, count)
         for label, line in lines.items():
-            yield name, label, measured(FAMILIES[name], made, label, line, cache=cache)
+            yield name, label, measured(FAMILIES[name], arrays, label, line, cache=cache)
 
 
 def planning(cache: str, count: int = REQUESTS) -> Iterator[tuple[str, str, str, dict[str, Facts]]]:
     """Yields (what is varied, how much, kind of request, facts), all of the network."""
     family = FAMILIES["net"]
-    made = prepared(family, cache, count)
-    for what, lines in PLANNING.items():
+    arrays = prepared(family, cache, count)
+    for quantity, lines in PLANNING.items():
         for label, line in lines.items():
             for kind in PLANNED:
                 usual = _usual(line._replace(kind=kind), family)
-                name = f"planning {what} {label} {kind}" if usual != Line(kind) else f"planning usual {kind}"
-                yield what, label, kind, measured(family, made, name, usual, TRIED, cache)
+                name = f"planning {quantity} {label} {kind}" if usual != Line(kind) else f"planning usual {kind}"
+                yield quantity, label, kind, measured(family, arrays, name, usual, TRIED, cache)
 
 
 def _usual(line: Line, family: Family) -> Line:
     """Returns the line with 0 for "all" where it names as many rows as there are."""
     population = 0 if line.population == family.population else line.population
     return line._replace(
-        population=population, retained=0 if line.retained == family.rows - family.asked else line.retained
+        population=population, retained=0 if line.retained == family.rows - family.request_size else line.retained
     )

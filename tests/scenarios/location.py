@@ -34,57 +34,59 @@ def trained(data: str, folder: str = "") -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as temporary, store.open_run(folder or temporary) as run:
         targets.run(run, progress.Reporter(run.log), experiment)
         root = f"{folder or temporary}"
-        labels, places = (np.load(f"{root}/logits/{name}.npy") for name in ("labels", "rows"))
+        labels, recorded_rows = (np.load(f"{root}/logits/{name}.npy") for name in ("labels", "rows"))
         split = dict(np.load(f"{root}/split.npz"))
-        shown = np.searchsorted(places, np.concatenate([split["target"], split["population"]]))
-        made = {
-            role: out_model.log_odds(np.load(f"{root}/logits/{role}.npy")[:, shown], labels[shown])
+        positions = np.searchsorted(recorded_rows, np.concatenate([split["target"], split["population"]]))
+        log_odds = {
+            role: out_model.log_odds(np.load(f"{root}/logits/{role}.npy")[:, positions], labels[positions])
             for role in ("shadow", "original", "retrained")
         }
-    return made | {"requested": split["forget"][:, split["target"]]}
+    return log_odds | {"requested": split["forget"][:, split["target"]]}
 
 
-def audited(made: dict[str, np.ndarray], role: str, chosen: str = "all", shadows: int = USED) -> Facts:
+def audited(log_odds: dict[str, np.ndarray], role: str, subset: str = "all", shadows: int = USED) -> Facts:
     """Audits one model for each of the ten sets.
 
     Args:
-      made: from `trained`.
+      log_odds: from `trained`.
       role: "retrained", "untouched", "another" (the retrain of the next set), or one of `models.EDITS`.
-      chosen: "all" rows of each set, or its 30 "hard" or "easy" ones, by other models.
+      subset: "all" rows of each set, or its 30 "hard" or "easy" ones, by other models.
       shadows: how many.
     """
     audits = []
-    for number, whole in enumerate(made["requested"]):
-        asked, rows = whole.copy(), len(whole)
-        keep = np.ones(rows, bool)
-        if chosen != "all":
-            places = np.flatnonzero(whole)
-            order = places[np.argsort(made["shadow"][OTHERS][:, places].mean(0), kind="stable")]
-            left = order[:HARDEST] if chosen == "hard" else order[-HARDEST:]
-            asked[:] = False
-            asked[left] = True
-            keep = asked | ~whole
-        answers, contained = _model(made, role, number, asked, shadows)
-        original = made["original"][0]
-        given = Answers(
-            answers[:rows][keep], asked[keep], made["shadow"][:shadows, :rows][:, keep], answers[rows:],
-            made["shadow"][:shadows, rows:], original[:rows][keep], original[rows:],
+    for set_index, is_in_set in enumerate(log_odds["requested"]):
+        is_requested, rows = is_in_set.copy(), len(is_in_set)
+        is_used = np.ones(rows, bool)
+        if subset != "all":
+            rows_of_set = np.flatnonzero(is_in_set)
+            order = rows_of_set[np.argsort(log_odds["shadow"][OTHERS][:, rows_of_set].mean(0), kind="stable")]
+            selected = order[:HARDEST] if subset == "hard" else order[-HARDEST:]
+            is_requested[:] = False
+            is_requested[selected] = True
+            is_used = is_requested | ~is_in_set
+        answers, contained = _model(log_odds, role, set_index, is_requested, shadows)
+        original = log_odds["original"][0]
+        request_answers = Answers(
+            answers[:rows][is_used], is_requested[is_used], log_odds["shadow"][:shadows, :rows][:, is_used],
+            answers[rows:], log_odds["shadow"][:shadows, rows:], original[:rows][is_used], original[rows:],
         )  # fmt: skip
-        audits.append(study.facts_of(agreement.judged(given, study.LEVEL), contained))
+        audits.append(study.facts_of(agreement.judge_with_agreement(request_answers, study.LEVEL), contained))
     return Facts(*map(np.asarray, zip(*audits, strict=True)))
 
 
 def _model(
-    made: dict[str, np.ndarray], role: str, number: int, asked: np.ndarray, shadows: int
+    log_odds: dict[str, np.ndarray], role: str, set_index: int, is_requested: np.ndarray, shadows: int
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Returns the answers [A] of one model, and [F] bool which requested rows it is trained on."""
-    original, count = made["original"][0], int(asked.sum())
+    original, count = log_odds["original"][0], int(is_requested.sum())
     if role == "retrained":
-        return made["retrained"][number], np.zeros(count, bool)
+        return log_odds["retrained"][set_index], np.zeros(count, bool)
     if role == "untouched":
-        return models.untouched(original, "location", number), np.ones(count, bool)
+        return models.untouched(original, "location", set_index), np.ones(count, bool)
     if role == "another":
-        following = (number + 1) % SETS
-        return made["retrained"][following], ~made["requested"][following][asked]
-    changed = models.edited(original, np.flatnonzero(asked), made["shadow"][:shadows], role, False, 0.0)
-    return changed, np.ones(count, bool)
+        next_set = (set_index + 1) % SETS
+        return log_odds["retrained"][next_set], ~log_odds["requested"][next_set][is_requested]
+    edited_answers = models.edited(
+        original, np.flatnonzero(is_requested), log_odds["shadow"][:shadows], role, False, 0.0
+    )
+    return edited_answers, np.ones(count, bool)

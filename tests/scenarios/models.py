@@ -1,6 +1,6 @@
-"""Says what was done to the models: which are trained on what, and edits of answers that only pretend to forget.
+"""The audited models: their training rows, and edits of answers that only pretend to forget.
 
-`prepare` makes everything that one family's lines need and returns it as arrays by name, [W, ...] each:
+`prepare` trains everything that the lines of one family need and returns it as arrays by name, [W, ...] each:
 
     original, again [1, A]     trained on all of the user's rows; `again` from another seed
     shadow [64, A], judge [32, A]      trained on as many rows of the pool; judges only say which rows are hard
@@ -29,7 +29,7 @@ MOST_SHADOWS, FEWER_SHADOWS, JUDGES, OTHERS, REFERENCES = 64, 20, 32, 10, 32
 ORIGINAL, AGAIN, RETRAINED, HALF = 0, 1, 2, 3  # seeds; every other model has one from 100 on
 FINETUNING = {"steps": 40, "learning_rate": 0.2, "batch": 50}
 ASCENT = {"steps": 6, "learning_rate": -0.1, "batch": 30}
-JITTER = 0.3  # of a typical deviation between shadows, on rows that nobody asked about
+JITTER = 0.3  # of a typical deviation between shadows, on rows outside the request
 EDITS = ("logit -40", "confidence x .1", "mean of shadows")
 Arrays = dict[str, np.ndarray]
 
@@ -38,11 +38,11 @@ def prepare(
     family: Family, count: int, kinds: Sequence[str], extras: Sequence[str] = (), shadows: int = FEWER_SHADOWS,
     cache: str = "",
 ) -> Arrays:  # fmt: skip
-    """Trains what the lines of one family need.
+    """Trains the models that the lines of one family need.
 
     Args:
-      family: which.
-      count: worlds; each gives one request of every kind.
+      family: of the worlds.
+      count: number of worlds; each has one request of every kind.
       kinds: of requests, of `requests.KINDS`.
       extras: of "small", "narrow", "other", "own", "moved", "others", "reference".
       shadows: of the original's architecture and size.
@@ -52,180 +52,181 @@ def prepare(
     if path and path.exists():
         return dict(np.load(path))
     data = worlds.draw(family, count)
-    made = _shared(family, data, count, extras, shadows)
-    wanted: dict[str, list[list[Model]]] = {}
+    arrays = _shared(family, data, count, extras, shadows)
+    models_of: dict[str, list[list[Model]]] = {}
     for kind in kinds:
-        made[f"{kind}/requested"], made[f"{kind}/half_kept"] = _chosen(family, data, count, kind, made)
+        arrays[f"{kind}/requested"], arrays[f"{kind}/half_kept"] = _chosen(family, data, count, kind, arrays)
         if kind != "copies":
-            wanted |= _without(family, kind, made[f"{kind}/requested"], made[f"{kind}/half_kept"])
+            models_of |= _without(family, kind, arrays[f"{kind}/requested"], arrays[f"{kind}/half_kept"])
     if "own" in extras:
-        wanted["random/own"], made["random/own_saw"] = _own(family, made["random/requested"])
+        models_of["random/own"], arrays["random/own_saw"] = _own(family, arrays["random/requested"])
     if "others" in extras:
-        made["others/requested"] = _other_requests(family, made["remembered/requested"])
-        wanted["others"] = [
-            [Model(world, _rest(family, asked), RETRAINED * 100 + number) for number, asked in enumerate(requested)]
-            for world, requested in enumerate(made["others/requested"])
+        arrays["others/requested"] = _other_requests(family, arrays["remembered/requested"])
+        models_of["others"] = [
+            [Model(world, _rest(family, rows), RETRAINED * 100 + index) for index, rows in enumerate(requested)]
+            for world, requested in enumerate(arrays["others/requested"])
         ]
-    made |= trained(family, data, wanted)
+    arrays |= trained(family, data, models_of)
     if "copies" in kinds:
-        made |= _with_copies_kept(family, data, made["copies/requested"], made["copies/half_kept"])
+        arrays |= _with_copies_kept(family, data, arrays["copies/requested"], arrays["copies/half_kept"])
     if "moved" in extras:
         for kind in ("random", "hard"):
-            made |= _moved(family, data, kind, made[f"{kind}/requested"])
+            arrays |= _moved(family, data, kind, arrays[f"{kind}/requested"])
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **made)
-    return made
+        np.savez(path, **arrays)
+    return arrays
 
 
 def trained(
-    family: Family, data: Data, wanted: dict[str, list[list[Model]]], architecture: str = "same"
+    family: Family, data: Data, models_of: dict[str, list[list[Model]]], architecture: str = "same"
 ) -> Arrays:  # fmt: skip
     """Returns name -> [W, k, A] answers from name -> k models of each of W worlds, all trained together."""
-    flat = [model for lists in wanted.values() for models in lists for model in models]
+    flat = [model for lists in models_of.values() for models in lists for model in models]
     if not flat:
         return {}
     answers = worlds.train(family, data, flat, architecture)
-    found, start = {}, 0
-    for name, lists in wanted.items():
-        number = sum(map(len, lists))
-        found[name] = answers[start : start + number].reshape(len(lists), -1, answers.shape[1])
-        start += number
-    return found
+    answers_of, start = {}, 0
+    for name, lists in models_of.items():
+        count = sum(map(len, lists))
+        answers_of[name] = answers[start : start + count].reshape(len(lists), -1, answers.shape[1])
+        start += count
+    return answers_of
 
 
 def _all_rows(family: Family) -> np.ndarray:
     return np.arange(family.rows)
 
 
-def _rest(family: Family, asked: np.ndarray) -> np.ndarray:
-    return np.setdiff1d(_all_rows(family), asked)
+def _rest(family: Family, requested: np.ndarray) -> np.ndarray:
+    return np.setdiff1d(_all_rows(family), requested)
 
 
-def _from_pool(family: Family, name: str, world: int, number: int, size: int) -> np.ndarray:
+def _from_pool(family: Family, name: str, world: int, index: int, size: int) -> np.ndarray:
     """Returns places of pool rows, without repetition, for one shadow model."""
     start = family.rows + family.population
-    return start + generator(family.name, name, world, number).choice(family.pool, size, replace=False)
+    return start + generator(family.name, name, world, index).choice(family.pool, size, replace=False)
 
 
 def _shared(family: Family, data: Data, count: int, extras: Sequence[str], shadows: int) -> Arrays:
-    """Trains what does not depend on a request."""
+    """Trains the models that do not depend on a request."""
 
-    def drawn(name: str, number: int, size: int, seed: int) -> list[list[Model]]:
+    def drawn(name: str, num_models: int, size: int, seed: int) -> list[list[Model]]:
         return [
-            [Model(world, _from_pool(family, name, world, i, size), seed + i) for i in range(number)]
+            [Model(world, _from_pool(family, name, world, i, size), seed + i) for i in range(num_models)]
             for world in range(count)
         ]
 
-    wanted = {
+    models_of = {
         "original": [[Model(world, _all_rows(family), ORIGINAL)] for world in range(count)],
         "again": [[Model(world, _all_rows(family), AGAIN)] for world in range(count)],
         "shadow": drawn("shadow", shadows, family.rows, 1000),
         "judge": drawn("judge", JUDGES, family.rows, 2000),
     }
     if "small" in extras:
-        wanted["small"] = drawn("small", FEWER_SHADOWS, family.rows // 2, 3000)
-    made = {}
+        models_of["small"] = drawn("small", FEWER_SHADOWS, family.rows // 2, 3000)
+    arrays = {}
     if "reference" in extras:
-        saw = np.zeros((count, REFERENCES, family.rows), bool)
-        for world, number in np.ndindex(count, REFERENCES):
-            half = generator(family.name, "reference", world, number // 2).permutation(family.rows)
+        is_member = np.zeros((count, REFERENCES, family.rows), bool)
+        for world, index in np.ndindex(count, REFERENCES):
+            half = generator(family.name, "reference", world, index // 2).permutation(family.rows)
             middle = family.rows // 2
-            saw[world, number, half[:middle] if number % 2 else half[middle:]] = True
-        made["reference/saw"] = saw
-        wanted["reference"] = [
-            [Model(world, np.concatenate([np.flatnonzero(saw[world, i]), _from_pool(
+            is_member[world, index, half[:middle] if index % 2 else half[middle:]] = True
+        arrays["reference/saw"] = is_member
+        models_of["reference"] = [
+            [Model(world, np.concatenate([np.flatnonzero(is_member[world, i]), _from_pool(
                 family, "reference pool", world, i, family.rows // 2)]), 4000 + i) for i in range(REFERENCES)]
             for world in range(count)
         ]  # fmt: skip
-    made |= trained(family, data, wanted)
+    arrays |= trained(family, data, models_of)
     for architecture in ("narrow", "other"):
         if architecture in extras:
             name, seed = architecture, 5000 if architecture == "narrow" else 6000
-            made |= trained(family, data, {name: drawn(name, FEWER_SHADOWS, family.rows, seed)}, architecture)
-    return made
+            arrays |= trained(family, data, {name: drawn(name, FEWER_SHADOWS, family.rows, seed)}, architecture)
+    return arrays
 
 
-def _chosen(family: Family, data: Data, count: int, kind: str, made: Arrays) -> tuple[np.ndarray, np.ndarray]:
+def _chosen(family: Family, data: Data, count: int, kind: str, arrays: Arrays) -> tuple[np.ndarray, np.ndarray]:
     """Returns [W, F] places of requested rows, and [W, F] bool: those that the half-forgotten model keeps."""
     requested = np.stack([
-        requests.choose(family, data, kind, world, made["judge"][world, :, : family.rows].mean(0),
-                        made["original"][world, 0, : family.rows])
+        requests.choose(family, data, kind, world, arrays["judge"][world, :, : family.rows].mean(0),
+                        arrays["original"][world, 0, : family.rows])
         for world in range(count)
     ])  # fmt: skip
-    kept = np.zeros(requested.shape, bool)
+    is_kept = np.zeros(requested.shape, bool)
     for world in range(count):
-        kept[world, generator(family.name, kind, "half", world).permutation(family.asked)[: family.asked // 2]] = True
-    return requested, kept
+        is_kept[
+            world,
+            generator(family.name, kind, "half", world).permutation(family.request_size)[: family.request_size // 2],
+        ] = True
+    return requested, is_kept
 
 
-def _without(family: Family, kind: str, requested: np.ndarray, kept: np.ndarray) -> dict[str, list[list[Model]]]:
+def _without(family: Family, kind: str, requested: np.ndarray, is_kept: np.ndarray) -> dict[str, list[list[Model]]]:
     """Returns the exact retrains and the model that forgot one half, of each world."""
-    other = 7000 + requests.KINDS.index(kind)
+    other_seed = 7000 + requests.KINDS.index(kind)
     return {
         f"{kind}/retrained": [
-            [Model(world, _rest(family, asked), seed) for seed in (ORIGINAL, other)]
-            for world, asked in enumerate(requested)
+            [Model(world, _rest(family, rows), seed) for seed in (ORIGINAL, other_seed)]
+            for world, rows in enumerate(requested)
         ],
         f"{kind}/half": [
-            [Model(world, _rest(family, asked[~keep]), ORIGINAL)]
-            for world, (asked, keep) in enumerate(zip(requested, kept, strict=True))
+            [Model(world, _rest(family, rows[~is_kept_row]), ORIGINAL)]
+            for world, (rows, is_kept_row) in enumerate(zip(requested, is_kept, strict=True))
         ],
     }
 
 
 def _own(family: Family, requested: np.ndarray) -> tuple[list[list[Model]], np.ndarray]:
     """Returns shadows trained on halves of the retained rows, and [W, S, N] bool what they saw."""
-    saw = np.zeros((len(requested), FEWER_SHADOWS, family.rows), bool)
+    is_member = np.zeros((len(requested), FEWER_SHADOWS, family.rows), bool)
     models = []
-    for world, asked in enumerate(requested):
-        rest = _rest(family, asked)
-        for number in range(FEWER_SHADOWS):
-            half = generator(family.name, "own", world, number).permutation(rest)[: len(rest) // 2]
-            saw[world, number, half] = True
-        models.append([Model(world, np.flatnonzero(saw[world, i]), 8000 + i) for i in range(FEWER_SHADOWS)])
-    return models, saw
+    for world, rows in enumerate(requested):
+        retained = _rest(family, rows)
+        for index in range(FEWER_SHADOWS):
+            half = generator(family.name, "own", world, index).permutation(retained)[: len(retained) // 2]
+            is_member[world, index, half] = True
+        models.append([Model(world, np.flatnonzero(is_member[world, i]), 8000 + i) for i in range(FEWER_SHADOWS)])
+    return models, is_member
 
 
-def _other_requests(family: Family, asked: np.ndarray) -> np.ndarray:
-    """Returns [W, K, F] random requests that share no row with `asked` [W, F], nor with each other if they can."""
-    found = []
-    for world, rows in enumerate(asked):
+def _other_requests(family: Family, requested: np.ndarray) -> np.ndarray:
+    """Returns [W, K, F] random requests that share no row with `requested` [W, F], nor with each other if they can."""
+    sets_of_world = []
+    for world, rows in enumerate(requested):
         draws, free = generator(family.name, "others", world), _rest(family, rows)
-        number = min(OTHERS, len(free) // family.asked)
-        sets = draws.permutation(free)[: number * family.asked].reshape(number, family.asked)
-        found.append(np.sort(sets, axis=1))
-    return np.stack(found)
+        count = min(OTHERS, len(free) // family.request_size)
+        sets = draws.permutation(free)[: count * family.request_size].reshape(count, family.request_size)
+        sets_of_world.append(np.sort(sets, axis=1))
+    return np.stack(sets_of_world)
 
 
-def _with_copies_kept(family: Family, data: Data, requested: np.ndarray, kept: np.ndarray) -> Arrays:
+def _with_copies_kept(family: Family, data: Data, requested: np.ndarray, is_kept: np.ndarray) -> Arrays:
     """Trains models for which a near-copy of each requested row is kept."""
-    copies = np.arange(data.labels.shape[1], data.labels.shape[1] + family.asked)
+    copies = np.arange(data.labels.shape[1], data.labels.shape[1] + family.request_size)
     data = worlds.with_copies(data, requested)
-    wanted = {
+    models_of = {
         f"copies/{name}": [[Model(world, np.concatenate([_all_rows(family), copies]), seed)]
                            for world in range(len(requested))]
         for name, seed in (("original", ORIGINAL), ("again", AGAIN))
     }  # fmt: skip
-    for name, lists in _without(family, "copies", requested, kept).items():
-        wanted[name] = [
+    for name, lists in _without(family, "copies", requested, is_kept).items():
+        models_of[name] = [
             [model._replace(rows=np.concatenate([model.rows, copies])) for model in models] for models in lists
         ]
-    return trained(family, data, wanted)
+    return trained(family, data, models_of)
 
 
 def _moved(family: Family, data: Data, kind: str, requested: np.ndarray) -> Arrays:
     """Moves the originals on: by retained rows (fine-tuning), or up the loss of the requested rows (ascent)."""
     originals = [Model(world, _all_rows(family), ORIGINAL) for world in range(len(requested))]
     variables = jax.device_get(worlds.fit(family, data, originals))
-    made = {}
-    for name, how, is_asked in (("finetuned", FINETUNING, False), ("ascended", ASCENT, True)):
-        models = [
-            Model(world, asked if is_asked else _rest(family, asked), 9000) for world, asked in enumerate(requested)
-        ]
-        moved = worlds.fit(family, data, models, moves=Moves(variables, **how))
-        made[f"{kind}/{name}"] = worlds.answer(family, data, models, moved, "same")[:, None]
-    return made
+    arrays = {}
+    for name, options, is_asked in (("finetuned", FINETUNING, False), ("ascended", ASCENT, True)):
+        models = [Model(world, rows if is_asked else _rest(family, rows), 9000) for world, rows in enumerate(requested)]
+        variables_after = worlds.fit(family, data, models, moves=Moves(variables, **options))
+        arrays[f"{kind}/{name}"] = worlds.answer(family, data, models, variables_after, "same")[:, None]
+    return arrays
 
 
 def typical_deviation(population_shadows: np.ndarray) -> float:
@@ -258,17 +259,19 @@ def edited(
       deviation: see `typical_deviation`.
       *names: of the noise.
     """
-    changed = answers.astype(np.float64)
+    edited_answers = answers.astype(np.float64)
     if is_hidden:
-        changed = changed + JITTER * deviation * generator("hidden", *names).normal(size=changed.shape)
-    own = answers[requested].astype(np.float64)
+        edited_answers = edited_answers + JITTER * deviation * generator("hidden", *names).normal(
+            size=edited_answers.shape
+        )
+    requested_answers = answers[requested].astype(np.float64)
     if how == "logit -40":
-        changed[requested] = -40.0
+        edited_answers[requested] = -40.0
     elif how == "confidence x .1":
-        p = 0.1 / (1 + np.exp(-own))
-        changed[requested] = np.log(p) - np.log1p(-p)
+        p = 0.1 / (1 + np.exp(-requested_answers))
+        edited_answers[requested] = np.log(p) - np.log1p(-p)
     elif how == "mean of shadows":
-        changed[requested] = shadows[:, requested].mean(0)
+        edited_answers[requested] = shadows[:, requested].mean(0)
     else:
         raise ValueError(f"{how!r} is none of {', '.join(EDITS)}")
-    return changed
+    return edited_answers

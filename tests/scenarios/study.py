@@ -1,4 +1,4 @@
-"""Runs one line of the study: the verdicts on many requests of one kind, counted against the truth."""
+"""One line of the study: verdicts on many requests of one kind, compared with the truth."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,12 +20,12 @@ OPEN, HIDDEN = (tuple(f"{how}, {way}" for how in EDITS) for way in ("open", "hid
 
 
 class Line(NamedTuple):
-    """One line: which requests, which shadows, how much of everything.
+    """One line: kind of requests, shadows, and numbers of rows.
 
     Attributes:
       kind: of the requests, of `requests.KINDS`.
-      shadows: how many; source: which, an array's name of `models.prepare`.
-      population, retained: how many rows are given; 0 = all.
+      shadows: their number; source: name of their array from `models.prepare`.
+      population, retained: numbers of rows that the audit may use; 0 = all.
       knows_saw: gives `shadow_saw` of own shadows.
       edits, moved: whether edits of answers, and models that were moved on, are audited, too.
       is_strict: of `agreement.judged`.
@@ -43,16 +43,16 @@ class Line(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What came out of n audits of one kind of model; [n] each, one per request (two: of two exact retrains).
+    """Results of n audits of one kind of model; [n] each, one per request (two for two exact retrains).
 
     Attributes:
       wrongly_not, wrongly_forgotten: rows called NOT FORGOTTEN that were forgotten; FORGOTTEN that are trained on.
       not_, forgotten, suppressed: rows so called.
       rows: of the request.
-      high: share of p_high <= .05 among rows that were forgotten; NaN where there are none.
+      high: share of p_high <= .05 among rows that were forgotten; NaN if there are none.
       g_high, g_in: whether the group's p-values are <= .05.
       kept: [n, 3].
-      power_not, power_forgotten: what was promised; NaN where it is not known.
+      power_not, power_forgotten: predicted power; NaN if unknown.
       is_chosen, is_identical, is_edited, group_suppressed, refused: bool.
     """
 
@@ -76,54 +76,56 @@ class Facts(NamedTuple):
 
 
 def answers_of(
-    family: Family, made: Arrays, world: int, line: Line, audited: np.ndarray, original: np.ndarray
+    family: Family, arrays: Arrays, world: int, line: Line, audited: np.ndarray, original: np.ndarray
 ) -> Answers:  # fmt: skip
-    """Returns what the procedure is given for one audited model, [A] answers, of one request."""
-    asked = made[f"{line.kind}/requested"][world]
-    shadows = made[line.source][world][: line.shadows]
-    rest = np.setdiff1d(np.arange(family.rows), asked)
+    """Returns the inputs of the procedure for one audited model, [A] answers, of one request."""
+    requested = arrays[f"{line.kind}/requested"][world]
+    shadows = arrays[line.source][world][: line.shadows]
+    retained = np.setdiff1d(np.arange(family.rows), requested)
     if line.retained:
-        rest = generator(family.name, "retained", world).permutation(rest)[: line.retained]
-    rows = np.concatenate([asked, rest])
+        retained = generator(family.name, "retained", world).permutation(retained)[: line.retained]
+    rows = np.concatenate([requested, retained])
     population = np.arange(family.rows, family.rows + (line.population or family.population))
-    saw = made[f"{line.source}_saw"][world][: line.shadows, rows] if line.knows_saw else None
+    shadow_saw = arrays[f"{line.source}_saw"][world][: line.shadows, rows] if line.knows_saw else None
     return Answers(
-        audited[rows], np.arange(len(rows)) < len(asked), shadows[:, rows], audited[population],
-        shadows[:, population], original[rows], original[population], saw,
+        audited[rows], np.arange(len(rows)) < len(requested), shadows[:, rows], audited[population],
+        shadows[:, population], original[rows], original[population], shadow_saw,
     )  # fmt: skip
 
 
 def audited_models(
-    family: Family, made: Arrays, world: int, line: Line
+    family: Family, arrays: Arrays, world: int, line: Line
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Returns name -> models of one request, each as ([A] answers, [F] bool: the rows that it is trained on)."""
-    kind, asked = line.kind, made[f"{line.kind}/requested"][world]
-    own = "copies/" if kind == "copies" else ""
-    original = made[f"{own}original"][world, 0].astype(np.float64)
-    shadows = made[line.source][world][: line.shadows].astype(np.float64)
-    deviation = models.typical_deviation(made["judge"][world][:, family.rows :].astype(np.float64))
-    every, none = np.ones(len(asked), bool), np.zeros(len(asked), bool)
+    kind, requested = line.kind, arrays[f"{line.kind}/requested"][world]
+    prefix = "copies/" if kind == "copies" else ""
+    original = arrays[f"{prefix}original"][world, 0].astype(np.float64)
+    shadows = arrays[line.source][world][: line.shadows].astype(np.float64)
+    deviation = models.typical_deviation(arrays["judge"][world][:, family.rows :].astype(np.float64))
+    all_contained, none_contained = np.ones(len(requested), bool), np.zeros(len(requested), bool)
     names = family.name, kind, world
-    found = {
-        "untouched": [(models.untouched(original, *names), every)],
-        "again": [(made[f"{own}again"][world, 0].astype(np.float64), every)],
-        "noised": [(models.noised(original, deviation, *names), every)],
-        "retrained": [(one.astype(np.float64), none) for one in made[f"{kind}/retrained"][world]],
-        "half": [(made[f"{kind}/half"][world, 0].astype(np.float64), made[f"{kind}/half_kept"][world])],
+    models_of = {
+        "untouched": [(models.untouched(original, *names), all_contained)],
+        "again": [(arrays[f"{prefix}again"][world, 0].astype(np.float64), all_contained)],
+        "noised": [(models.noised(original, deviation, *names), all_contained)],
+        "retrained": [
+            (retrained.astype(np.float64), none_contained) for retrained in arrays[f"{kind}/retrained"][world]
+        ],
+        "half": [(arrays[f"{kind}/half"][world, 0].astype(np.float64), arrays[f"{kind}/half_kept"][world])],
     }
     if line.moved:
         for name in ("finetuned", "ascended"):
-            found[name] = [(made[f"{kind}/{name}"][world, 0].astype(np.float64), every)]
+            models_of[name] = [(arrays[f"{kind}/{name}"][world, 0].astype(np.float64), all_contained)]
     if line.edits:
-        found["identical"] = [(original, every)]
+        models_of["identical"] = [(original, all_contained)]
         for how in EDITS:
             for name, is_hidden in ((f"{how}, open", False), (f"{how}, hidden", True)):
-                answers = models.edited(original, asked, shadows, how, is_hidden, deviation, *names)
-                found[name] = [(answers, every)]
-    return found
+                answers = models.edited(original, requested, shadows, how, is_hidden, deviation, *names)
+                models_of[name] = [(answers, all_contained)]
+    return models_of
 
 
-def run(family: Family, made: Arrays, line: Line, only: Sequence[str] = ()) -> dict[str, Facts]:
+def run(family: Family, arrays: Arrays, line: Line, only: Sequence[str] = ()) -> dict[str, Facts]:
     """Audits every model of every request of a line.
 
     Args:
@@ -136,30 +138,31 @@ def run(family: Family, made: Arrays, line: Line, only: Sequence[str] = ()) -> d
       Name -> facts.
     """
     collected: dict[str, list[list]] = {}
-    own = "copies/" if line.kind == "copies" else ""
-    for world in range(len(made["original"])):
-        original = made[f"{own}original"][world, 0].astype(np.float64)
-        for name, audited in audited_models(family, made, world, line).items():
+    prefix = "copies/" if line.kind == "copies" else ""
+    for world in range(len(arrays["original"])):
+        original = arrays[f"{prefix}original"][world, 0].astype(np.float64)
+        for name, audited in audited_models(family, arrays, world, line).items():
             if only and name not in only:
                 continue
             for answers, contained in audited:
-                given = answers_of(family, made, world, line, answers, original)
-                found = agreement.judged(given, LEVEL, line.is_strict)
-                collected.setdefault(name, []).append(facts_of(found, contained))
+                request_answers = answers_of(family, arrays, world, line, answers, original)
+                judgement = agreement.judge_with_agreement(request_answers, LEVEL, line.is_strict)
+                collected.setdefault(name, []).append(facts_of(judgement, contained))
     return {name: Facts(*map(np.asarray, zip(*audits, strict=True))) for name, audits in collected.items()}
 
 
-def facts_of(found: Judgement, contained: np.ndarray) -> list:
+def facts_of(judgement: Judgement, contained: np.ndarray) -> list:
     """Returns one line of `Facts`."""
-    codes, group = found.codes, found.group
-    high = np.mean(found.tests.p_high[~contained] <= LEVEL) if not contained.all() else np.nan
+    codes, group = judgement.codes, judgement.group
+    high = np.mean(judgement.tests.p_high[~contained] <= LEVEL) if not contained.all() else np.nan
     return [
         int(((codes == NOT_FORGOTTEN) & ~contained).sum()), int(((codes == FORGOTTEN) & contained).sum()),
         int((codes == NOT_FORGOTTEN).sum()), int((codes == FORGOTTEN).sum()), int((codes == SUPPRESSED).sum()),
-        len(codes), high, group.p_high <= LEVEL, group.p_in <= LEVEL, group.kept,
-        np.nan if found.power_not is None else found.power_not,
-        np.nan if found.power_forgotten is None else found.power_forgotten,
-        found.checks.is_chosen, found.is_identical, found.is_edited, group.is_suppressed, bool(found.checks.refused),
+        len(codes), high, group.p_high <= LEVEL, group.p_in <= LEVEL, group.trace_left,
+        np.nan if judgement.power_not is None else judgement.power_not,
+        np.nan if judgement.power_forgotten is None else judgement.power_forgotten,
+        judgement.checks.is_selected, judgement.is_identical, judgement.is_edited, group.is_suppressed,
+        bool(judgement.checks.refused),
     ]  # fmt: skip
 
 
@@ -181,8 +184,8 @@ def per_request(values: np.ndarray, requests: int) -> np.ndarray:
 
 def mean(values: np.ndarray) -> Interval:
     """Returns the mean over requests with Student's t interval."""
-    found = intervals.mean(values, metric="mean", of="requests")
-    return Interval(found.value, found.low, found.high)
+    estimate = intervals.mean(values, metric="mean", of="requests")
+    return Interval(estimate.value, estimate.low, estimate.high)
 
 
 def share(flags: np.ndarray) -> Interval:
@@ -192,12 +195,14 @@ def share(flags: np.ndarray) -> Interval:
 
 def false_share(facts: Facts, name: str) -> np.ndarray:
     """Returns [n] false discovery proportions of "not" or "forgotten"; 0 where nothing is so called."""
-    wrong, called = (facts.wrongly_not, facts.not_) if name == "not" else (facts.wrongly_forgotten, facts.forgotten)
-    return wrong / np.maximum(called, 1)
+    num_wrong, num_called = (
+        (facts.wrongly_not, facts.not_) if name == "not" else (facts.wrongly_forgotten, facts.forgotten)
+    )
+    return num_wrong / np.maximum(num_called, 1)
 
 
 def covered(facts: Facts, truth: float) -> np.ndarray:
     """Returns bool of the audits with an interval of `kept`: whether it holds the truth."""
     low, high = facts.kept[:, 1], facts.kept[:, 2]
-    known = np.isfinite(low)
-    return ((low <= truth) & (truth <= high))[known]
+    has_interval = np.isfinite(low)
+    return ((low <= truth) & (truth <= high))[has_interval]

@@ -14,12 +14,12 @@ from tests.scenarios.worlds import FAMILIES
 Measured = Sequence[tuple[str, str, dict[str, Facts]]]
 
 
-def number(found: Interval, digits: int) -> str:
+def number(interval: Interval, digits: int) -> str:
     """Returns `1.5 [0.9, 2.1]`; one number where the interval is a point or unknown."""
-    if np.isnan(found.value):
+    if np.isnan(interval.value):
         return "-"
-    value, low, high = (f"{part if round(part, digits) else 0.0:.{digits}f}" for part in found)
-    return value if np.isnan(found.low) or low == high else f"{value} [{low}, {high}]"
+    value, low, high = (f"{end if round(end, digits) else 0.0:.{digits}f}" for end in interval)
+    return value if np.isnan(interval.low) or low == high else f"{value} [{low}, {high}]"
 
 
 def row(*cells: object) -> str:
@@ -40,8 +40,8 @@ def count_of(facts: Facts) -> int:
 def share_of(facts: dict[str, Facts], names: Sequence[str], field: str) -> Interval:
     """Returns the share of requests with a flag, models of the same request averaged, with an exact interval."""
     requests = count_of(facts["untouched"] if "untouched" in facts else facts["again"])
-    each = [study.per_request(getattr(facts[name], field), requests) for name in names if name in facts]
-    return intervals.clopper_pearson(float(np.mean(each, 0).sum()), requests)
+    values_of = [study.per_request(getattr(facts[name], field), requests) for name in names if name in facts]
+    return intervals.clopper_pearson(float(np.mean(values_of, 0).sum()), requests)
 
 
 def average(facts: dict[str, Facts], name: str, field: str, requests: int) -> Interval:
@@ -92,7 +92,7 @@ def requests_table(measured: Measured) -> str:
             number(share_of(facts, ("retrained",), "g_high"), 2), number(share_of(facts, ("retrained",), "g_in"), 2),
             number(share_of(facts, CONTAINED, "g_in"), 2),
             number(share_of(facts, ("retrained",), "group_suppressed"), 2),
-            number(share_of(facts, ("untouched",), "is_chosen"), 2), *(_kept(one) for one in (again, retrained)),
+            number(share_of(facts, ("untouched",), "is_chosen"), 2), _kept(again), _kept(retrained),
             _covered(again, 1.0), _covered(retrained, 0.0),
         ))  # fmt: skip
     return table(head, rows)
@@ -116,12 +116,13 @@ def models_table(measured: Measured) -> str:
         for name in ("identical", *study.OPEN, *study.HIDDEN, "half", "finetuned", "ascended"):
             if name not in facts or ("identical" not in facts):
                 continue
-            one, requests = facts[name], count_of(facts[name])
-            seen = "IDENTICAL" if one.is_identical.all() else f"EDITED {one.is_edited.mean():.2f}"
+            model_facts, requests = facts[name], count_of(facts[name])
+            check = "IDENTICAL" if model_facts.is_identical.all() else f"EDITED {model_facts.is_edited.mean():.2f}"
             rows.append(row(
                 f"{family}: {label}", name,
                 *(number(average(facts, name, field, requests), 1) for field in ("not_", "forgotten", "suppressed")),
-                seen, number(study.share(one.g_high), 2), number(study.share(one.group_suppressed), 2), _kept(one),
+                check, number(study.share(model_facts.g_high), 2), number(study.share(model_facts.group_suppressed), 2),
+                _kept(model_facts),
             ))  # fmt: skip
     return table(head, rows)
 
@@ -132,12 +133,12 @@ def planning_table(planned: Sequence[tuple[str, str, str, dict[str, Facts]]]) ->
             "still in, again", "still in, exact retrains", "gone, exact retrains",
             "half-width of kept, again")  # fmt: skip
     rows = []
-    for what, label, kind, facts in planned:
+    for quantity, label, kind, facts in planned:
         requests, again = count_of(facts["again"]), facts["again"]
         width = (again.kept[:, 2] - again.kept[:, 1]) / 2
         width = width[np.isfinite(width)]
         rows.append(row(
-            what, label, kind, number(average(facts, "again", "not_", requests), 1),
+            quantity, label, kind, number(average(facts, "again", "not_", requests), 1),
             number(average(facts, "retrained", "forgotten", requests), 1),
             _total(facts["retrained"].wrongly_not, facts["retrained"].rows),
             *(number(share_of(facts, (name,), field), 2)
@@ -149,18 +150,18 @@ def planning_table(planned: Sequence[tuple[str, str, str, dict[str, Facts]]]) ->
 
 def location_table(data: str, folder: str) -> str:
     """Returns the table of Location-30."""
-    made = location.trained(data, folder)
+    arrays = location.trained(data, folder)
     head = ("model", "rows asked", "shadows", "NOT", "FORGOTTEN", "SUPPRESSED", "still in", "gone",
             "p_high <= .05, forgotten rows", "kept", "about said NOT, FORGOTTEN")  # fmt: skip
-    tried = [(role, "all", shadows) for shadows in (20, 2) for role in ("retrained", "untouched", "another")]
-    tried += [(role, chosen, 20) for chosen in ("hard", "easy") for role in ("retrained", "untouched")]
-    tried += [(how, "all", 20) for how in models.EDITS]
+    audits = [(role, "all", shadows) for shadows in (20, 2) for role in ("retrained", "untouched", "another")]
+    audits += [(role, subset, 20) for subset in ("hard", "easy") for role in ("retrained", "untouched")]
+    audits += [(how, "all", 20) for how in models.EDITS]
     rows = []
-    for role, chosen, shadows in tried:
-        facts = location.audited(made, role, chosen, shadows)
+    for role, subset, shadows in audits:
+        facts = location.audited(arrays, role, subset, shadows)
         high = facts.high[np.isfinite(facts.high)]
         rows.append(row(
-            role, f"{chosen}, {facts.rows.sum():,}", shadows, facts.not_.sum(), facts.forgotten.sum(),
+            role, f"{subset}, {facts.rows.sum():,}", shadows, facts.not_.sum(), facts.forgotten.sum(),
             facts.suppressed.sum(), f"{facts.g_high.sum()} of 10", f"{facts.g_in.sum()} of 10",
             number(study.mean(high), 3) if len(high) > 1 and role == "retrained" else "-", _kept(facts),
             f"{facts.power_not.sum():.0f}, {facts.power_forgotten.sum():.0f}",
@@ -176,14 +177,14 @@ def other_retrains_table(cache: str) -> str:
     for name, kinds in (("net", ("remembered", "random")), ("forest", ("remembered", "random")),
                         ("logistic", ("remembered", "random", "hard"))):  # fmt: skip
         family = FAMILIES[name]
-        made = lines.prepared(family, cache)
+        arrays = lines.prepared(family, cache)
         for kind in kinds:
-            for model, found in tries.with_other_retrains(family, made, kind).items():
+            for model, result in tries.with_other_retrains(family, arrays, kind).items():
                 rows.append(row(
                     f"{name}: {kind}", model,
-                    *(number(study.share(flags), 2) for flags in (found.usual, found.unguarded, found.new)),
-                    f"{found.usual_called.mean():.1f}, {found.usual_wrong.mean():.2f}",
-                    f"{found.new_called.mean():.1f}, {found.new_wrong.mean():.2f}",
+                    *(number(study.share(flags), 2) for flags in (result.usual, result.unguarded, result.new)),
+                    f"{result.usual_called.mean():.1f}, {result.usual_wrong.mean():.2f}",
+                    f"{result.new_called.mean():.1f}, {result.new_wrong.mean():.2f}",
                 ))  # fmt: skip
     return table(head, rows)
 
@@ -193,11 +194,11 @@ def references_table(cache: str) -> str:
     head = ("line", "model", "FORGOTTEN: usual", "of them false", "SUPPRESSED: usual", "FORGOTTEN: new",
             "of them false", "SUPPRESSED: new")  # fmt: skip
     family = FAMILIES["net"]
-    made, rows = lines.prepared(family, cache), []
+    arrays, rows = lines.prepared(family, cache), []
     for kind in ("random", "hard"):
-        for model, found in tries.with_references(family, made, kind).items():
+        for model, result in tries.with_references(family, arrays, kind).items():
             if not model.endswith("open"):
-                rows.append(row(f"net: {kind}", model, *(f"{values.mean():.2f}" for values in found)))
+                rows.append(row(f"net: {kind}", model, *(f"{values.mean():.2f}" for values in result)))
     return table(head, rows)
 
 
@@ -207,5 +208,5 @@ def inserted(document: str, tables: dict[str, str]) -> str:
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(document):
             raise ValueError(f"the document has no marks <!-- {name} --> ... <!-- end -->")
-        document = pattern.sub(lambda found, text=text: f"{found[1]}{text}\n{found[2]}", document)
+        document = pattern.sub(lambda match, text=text: f"{match[1]}{text}\n{match[2]}", document)
     return document

@@ -6,7 +6,7 @@ import pytest
 from jaxunlearn.metrics.verdict.out_model import log_odds_of_probabilities
 from tests.scenarios import models, requests, study, tables, worlds
 
-SMALL = worlds.NET._replace(rows=120, population=50, pool=60, asked=10)
+SMALL = worlds.NET._replace(rows=120, population=50, pool=60, request_size=10)
 
 
 @pytest.fixture(scope="module")
@@ -15,47 +15,47 @@ def drawn():
 
 
 def test_worlds_depend_on_their_number_only(drawn):
-    alone = worlds.draw(SMALL, 1)
-    np.testing.assert_array_equal(alone.inputs[0], drawn.inputs[0])
-    np.testing.assert_array_equal(alone.labels[0], drawn.labels[0])
+    single = worlds.draw(SMALL, 1)
+    np.testing.assert_array_equal(single.inputs[0], drawn.inputs[0])
+    np.testing.assert_array_equal(single.labels[0], drawn.labels[0])
     assert (drawn.inputs[0] != drawn.inputs[1]).all() and 0.03 < drawn.is_wrong.mean() < 0.15
 
 
 def test_requests_are_what_they_are_called(drawn):
     draws = np.random.default_rng(0)
     difficulty, original = draws.normal(size=(2, SMALL.rows))
-    found = {
+    requested = {
         kind: requests.choose(SMALL, drawn, kind, 0, difficulty, original)
         for kind in requests.KINDS
         if kind != "mislabelled"  # so few rows hold fewer than a request of them
     }
-    assert all(len(set(rows)) == SMALL.asked and (np.diff(rows) > 0).all() for rows in found.values())
-    rest = np.setdiff1d(np.arange(SMALL.rows), found["hard"])
-    assert difficulty[found["hard"]].max() < difficulty[rest].min()
-    assert difficulty[found["easy"]].min() > np.delete(difficulty, found["easy"]).max()
+    assert all(len(set(rows)) == SMALL.request_size and (np.diff(rows) > 0).all() for rows in requested.values())
+    others = np.setdiff1d(np.arange(SMALL.rows), requested["hard"])
+    assert difficulty[requested["hard"]].max() < difficulty[others].min()
+    assert difficulty[requested["easy"]].min() > np.delete(difficulty, requested["easy"]).max()
     gain = original - difficulty
-    assert gain[found["remembered"]].min() > np.delete(gain, found["remembered"]).max()
+    assert gain[requested["remembered"]].min() > np.delete(gain, requested["remembered"]).max()
     labels = drawn.labels[0, : SMALL.rows]
-    assert (labels[found["class"]] == 1).all() and len(set(labels[found["person"]])) == 1
+    assert (labels[requested["class"]] == 1).all() and len(set(labels[requested["person"]])) == 1
     with pytest.raises(ValueError, match="none of random"):
         requests.choose(SMALL, drawn, "other", 0, difficulty, original)
 
 
 def test_edits_change_the_requested_answers_alone_unless_hidden():
     draws = np.random.default_rng(0)
-    original, shadows, asked = draws.normal(size=40), draws.normal(size=(3, 40)), np.array([3, 7, 20])
-    rest = np.setdiff1d(np.arange(40), asked)
-    p = 1 / (1 + np.exp(-original[asked]))
-    wanted = {
-        "logit -40": np.full(3, -40.0), "mean of shadows": shadows[:, asked].mean(0),
+    original, shadows, requested = draws.normal(size=40), draws.normal(size=(3, 40)), np.array([3, 7, 20])
+    others = np.setdiff1d(np.arange(40), requested)
+    p = 1 / (1 + np.exp(-original[requested]))
+    expected = {
+        "logit -40": np.full(3, -40.0), "mean of shadows": shadows[:, requested].mean(0),
         "confidence x .1": log_odds_of_probabilities(np.stack([0.1 * p, 1 - 0.1 * p], 1), np.zeros(3, int)),
     }  # fmt: skip
     for how in models.EDITS:
-        open_, hidden = (models.edited(original, asked, shadows, how, flag, 1.0, "test") for flag in (False, True))
-        np.testing.assert_array_equal(open_[rest], original[rest])
-        np.testing.assert_allclose(open_[asked], wanted[how], atol=1e-12)
-        np.testing.assert_array_equal(hidden[asked], open_[asked])
-        assert 0.1 < np.std(hidden[rest] - original[rest]) < 0.5
+        open_, hidden = (models.edited(original, requested, shadows, how, flag, 1.0, "test") for flag in (False, True))
+        np.testing.assert_array_equal(open_[others], original[others])
+        np.testing.assert_allclose(open_[requested], expected[how], atol=1e-12)
+        np.testing.assert_array_equal(hidden[requested], open_[requested])
+        assert 0.1 < np.std(hidden[others] - original[others]) < 0.5
 
 
 def test_false_shares_and_coverage_are_counted():
@@ -72,7 +72,7 @@ def test_false_shares_and_coverage_are_counted():
 
 
 def test_tables_go_between_their_marks():
-    found = tables.inserted("a\n<!-- one -->\nold\n<!-- end -->\nb\n", {"one": tables.table(["x"], [tables.row(1)])})
-    assert found == "a\n<!-- one -->\n| x |\n| --- |\n| 1 |\n<!-- end -->\nb\n"
+    document = tables.inserted("a\n<!-- one -->\nold\n<!-- end -->\nb\n", {"one": tables.table(["x"], [tables.row(1)])})
+    assert document == "a\n<!-- one -->\n| x |\n| --- |\n| 1 |\n<!-- end -->\nb\n"
     with pytest.raises(ValueError, match="no marks"):
-        tables.inserted(found, {"two": ""})
+        tables.inserted(document, {"two": ""})

@@ -32,8 +32,8 @@ def measured(name, line, only=BASIC):
     return study.run(worlds.FAMILIES[name], made(name), line, only)
 
 
-def most(trials, level=0.05):
-    """How many of so many trials go wrong at most, at the level: once in a thousand more."""
+def max_wrong(trials, level=0.05):
+    """Returns a bound on the number of errors in some audits, exceeded once in a thousand times at the level."""
     return stats.binom.ppf(0.999, trials, level)
 
 
@@ -42,15 +42,15 @@ def test_contained_rows_are_not_called_forgotten(name, kind):
     for model in ("untouched", "again"):
         assert measured(name, Line(kind))[model].forgotten.sum() == 0
     half = measured(name, Line(kind))["half"]
-    assert half.wrongly_forgotten.sum() <= most(half.forgotten.sum())
+    assert half.wrongly_forgotten.sum() <= max_wrong(half.forgotten.sum())
 
 
 @pytest.mark.parametrize(("name", "kind"), [("net", "random"), ("net", "easy"), ("net", "hard"), ("forest", "random")])
 def test_forgotten_rows_are_not_called_not_forgotten(name, kind):
     facts = measured(name, Line(kind))
     retrained, half = facts["retrained"], facts["half"]
-    assert (retrained.not_ > 0).sum() <= most(len(retrained.not_))
-    assert half.wrongly_not.sum() <= most(half.not_.sum())
+    assert (retrained.not_ > 0).sum() <= max_wrong(len(retrained.not_))
+    assert half.wrongly_not.sum() <= max_wrong(half.not_.sum())
     assert np.mean(retrained.high) <= 0.08 and retrained.suppressed.sum() == 0
 
 
@@ -87,8 +87,8 @@ def test_requests_as_a_whole_are_told_apart():
 def test_few_shadows_keep_the_promise_of_rows():
     facts = measured("net", Line("random", 2))
     assert facts["retrained"].forgotten.mean() >= 13 and facts["again"].forgotten.sum() == 0
-    assert (facts["retrained"].not_ > 0).sum() <= most(48)
-    assert facts["retrained"].g_high.sum() <= most(48)
+    assert (facts["retrained"].not_ > 0).sum() <= max_wrong(48)
+    assert facts["retrained"].g_high.sum() <= max_wrong(48)
 
 
 def test_edits_of_the_requested_answers_are_suppressed_always():
@@ -107,7 +107,7 @@ def test_requests_chosen_by_the_answers_of_the_original_are_a_little_high():
     facts = measured("net", Line("remembered"))
     assert 0.04 <= facts["retrained"].high.mean() <= 0.16
     assert facts["half"].wrongly_not.sum() / facts["half"].not_.sum() <= 0.15
-    assert facts["retrained"].g_high.sum() <= most(48)
+    assert facts["retrained"].g_high.sum() <= max_wrong(48)
 
 
 @pytest.mark.parametrize("name", ["net", "forest"])
@@ -115,20 +115,21 @@ def test_strict_confirms_fewer_rows_and_is_wrong_less_often(name):
     usual, strict = measured(name, Line("random")), measured(name, Line("random", is_strict=True))
     assert 0 < strict["retrained"].forgotten.mean() < usual["retrained"].forgotten.mean()
     assert all(strict[model].forgotten.sum() == 0 for model in ("untouched", "again"))
-    assert strict["half"].wrongly_forgotten.sum() <= most(strict["half"].forgotten.sum(), 0.02)
+    assert strict["half"].wrongly_forgotten.sum() <= max_wrong(strict["half"].forgotten.sum(), 0.02)
 
 
 def judged(world, rows=None, role="random/retrained"):
     """Judges one request of the network, with some of its rows in some order."""
     family, arrays = worlds.FAMILIES["net"], made("net")
-    given = study.answers_of(
+    request_answers = study.answers_of(
         family, arrays, world, Line("random"), arrays[role][world, 0], arrays["original"][world, 0]
     )
     if rows is not None:
-        given = given._replace(**{
-            name: getattr(given, name)[..., rows] for name in ("unlearned", "requested", "shadows", "original")
+        request_answers = request_answers._replace(**{
+            name: getattr(request_answers, name)[..., rows]
+            for name in ("unlearned", "requested", "shadows", "original")
         })  # fmt: skip
-    return judge.judge(given)
+    return judge.judge(request_answers)
 
 
 @pytest.mark.parametrize("role", ["random/retrained", "again"])
@@ -136,32 +137,32 @@ def test_no_p_value_depends_on_the_call(role):
     """Not on the order of rows, not on which others are asked about, not on another model that was audited before."""
     draws = np.random.default_rng(0)
     for world in range(3):
-        whole = judged(world, role=role)
+        judgement = judged(world, role=role)
         order = draws.permutation(600)
-        asked = order[order < 30]
+        requested = order[order < 30]
         shuffled, fewer = (
             judged(world, order, role),
             judged(world, np.concatenate([np.arange(8), np.arange(30, 600)]), role),
         )
         for name in ("p_high", "p_low", "p_in", "z"):
-            values = getattr(whole.tests, name)
-            np.testing.assert_allclose(getattr(shuffled.tests, name), values[asked], rtol=0, atol=1e-12)
+            values = getattr(judgement.tests, name)
+            np.testing.assert_allclose(getattr(shuffled.tests, name), values[requested], rtol=0, atol=1e-12)
             np.testing.assert_array_equal(getattr(fewer.tests, name), values[:8])
-        np.testing.assert_array_equal(shuffled.codes, whole.codes[asked])
+        np.testing.assert_array_equal(shuffled.codes, judgement.codes[requested])
         again = judged(world, role=role)
-        np.testing.assert_array_equal(again.codes, whole.codes)
+        np.testing.assert_array_equal(again.codes, judgement.codes)
 
 
 def test_shadows_of_the_own_retained_rows_say_the_same_whichever_rows_are_given():
     """NOT FORGOTTEN rests on rows that no model saw; FORGOTTEN on like retained rows, so it needs enough of them."""
     lines = [Line("random", source="random/own", retained=retained) for retained in (0, 300)]
-    every, some = (measured("net", line, ("again", "retrained")) for line in lines)
+    with_all, with_some = (measured("net", line, ("again", "retrained")) for line in lines)
     for model in ("again", "retrained"):
-        np.testing.assert_array_equal(every[model].not_, some[model].not_)
-        np.testing.assert_array_equal(every[model].g_high, some[model].g_high)
-    for facts in (every, some):
+        np.testing.assert_array_equal(with_all[model].not_, with_some[model].not_)
+        np.testing.assert_array_equal(with_all[model].g_high, with_some[model].g_high)
+    for facts in (with_all, with_some):
         assert facts["again"].forgotten.sum() == 0 and facts["retrained"].forgotten.mean() >= 12
-        assert (facts["retrained"].not_ > 0).sum() <= most(48)
+        assert (facts["retrained"].not_ > 0).sum() <= max_wrong(48)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ def measured(label, model):
     return texts.audited(texts.LINES[label], model, range(DRAWS))
 
 
-def most(trials, level=0.05):
-    """How many of so many trials go wrong at most, at the level: once in a thousand more."""
-    return stats.binom.ppf(0.999, trials, level)
+def max_wrong(count, level=0.05):
+    """Returns a bound on the number of errors in some audits, exceeded once in a thousand times at the level."""
+    return stats.binom.ppf(0.999, count, level)
 
 
 @pytest.mark.parametrize("label", WORLDS)
@@ -27,15 +27,15 @@ def test_texts_that_are_still_in_are_not_called_forgotten(label):
     """Before kept texts as hard were asked for, 2 of 60 were where the hardest texts were requested."""
     again, half = measured(label, "again"), measured(label, "half")
     assert again.forgotten.sum() == 0 and again.g_in.sum() == 0
-    assert half.wrongly_forgotten.sum() <= most(half.forgotten.sum())
+    assert half.wrongly_forgotten.sum() <= max_wrong(half.forgotten.sum())
     assert again.g_high.all() and again.not_.mean() > 30
 
 
 @pytest.mark.parametrize("label", WORLDS)
 def test_forgotten_texts_are_not_called_not_forgotten(label):
     exact, half = measured(label, "retrained"), measured(label, "half")
-    assert (exact.not_ > 0).sum() <= most(DRAWS) and half.wrongly_not.sum() <= most(half.not_.sum())
-    assert np.mean(exact.high) <= 0.08 and exact.suppressed.sum() == 0 and exact.g_high.sum() <= most(DRAWS)
+    assert (exact.not_ > 0).sum() <= max_wrong(DRAWS) and half.wrongly_not.sum() <= max_wrong(half.not_.sum())
+    assert np.mean(exact.high) <= 0.08 and exact.suppressed.sum() == 0 and exact.g_high.sum() <= max_wrong(DRAWS)
 
 
 def test_exact_retraining_is_recognised_and_replaced_answers_are_not_forgotten():

@@ -29,7 +29,7 @@ DRAWS = 100
 
 
 class Texts(NamedTuple):
-    """One world: how many texts and models, and how much training leaves.
+    """One world: numbers of texts and models, and the effect of training.
 
     Attributes:
       texts, asked, population, outs: numbers; `asked` of the texts are requested.
@@ -43,7 +43,7 @@ class Texts(NamedTuple):
     """
 
     texts: int = 300
-    asked: int = 60
+    request_size: int = 60
     population: int = 300
     outs: int = 10
     gain: float = 0.3
@@ -53,7 +53,7 @@ class Texts(NamedTuple):
     unlike: float = 0.0
 
 
-def drawn(world: Texts, model: str, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def draw(world: Texts, model: str, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Draws the arrays of one audit.
 
     Args:
@@ -69,59 +69,64 @@ def drawn(world: Texts, model: str, seed: int) -> tuple[dict[str, np.ndarray], n
     generator = np.random.default_rng(seed)
     count, total = world.texts, world.texts + world.population
     hard = generator.normal(2.5, 0.5, total)
-    spread = world.deviation * np.exp(generator.normal(0, 0.33, total))
+    deviation = world.deviation * np.exp(generator.normal(0, 0.33, total))
     gain = generator.gamma(4.0, world.gain / 4, total) * (np.arange(total) < count)
-    asked, weight = np.zeros(count, bool), 1 + (hard[:count] > np.median(hard[:count]))
-    places = {
+    is_requested, weight = np.zeros(count, bool), 1 + (hard[:count] > np.median(hard[:count]))
+    order = {
         "random": generator.permutation(count), "hard": np.argsort(-hard[:count]), "easy": np.argsort(hard[:count]),
         "remembered": np.argsort(-gain[:count]),
         "harder": np.argsort(generator.exponential(1.0, count) / weight),
     }[world.kind]  # fmt: skip
-    asked[places[: world.asked]] = True
+    is_requested[order[: world.request_size]] = True
 
     kind = world.unlike * generator.standard_normal(total)
 
-    def losses(trained_on: np.ndarray, other: float = 0.0) -> np.ndarray:
-        more = other * kind + generator.normal(0, 0.05) + spread * generator.standard_normal(total) + gain * trained_on
+    def losses(trained_on: np.ndarray, kind_scale: float = 0.0) -> np.ndarray:
+        change = (
+            kind_scale * kind
+            + generator.normal(0, 0.05)
+            + deviation * generator.standard_normal(total)
+            + gain * trained_on
+        )
         if world.losses:
-            return np.maximum(hard - more, 0.01)
-        return np.logaddexp(0, np.log(np.expm1(hard)) - more)  # the loss is log(1 + e^-odds)
+            return np.maximum(hard - change, 0.01)
+        return np.logaddexp(0, np.log(np.expm1(hard)) - change)  # the loss is log(1 + e^-odds)
 
-    everything, kept = np.arange(total) < count, np.arange(total) < count
-    kept[:count] &= ~asked
-    original, contained = losses(everything), np.zeros(world.asked, bool)
+    is_text, is_kept = np.arange(total) < count, np.arange(total) < count
+    is_kept[:count] &= ~is_requested
+    original, contained = losses(is_text), np.zeros(world.request_size, bool)
     if model == "untouched":
         audited, contained = original + generator.normal(0, 1e-3, total), ~contained
     elif model == "again":
-        audited, contained = losses(everything), ~contained
+        audited, contained = losses(is_text), ~contained
     elif model == "half":
-        contained = generator.permutation(world.asked) < world.asked // 2
-        kept[np.flatnonzero(asked)[contained]] = True
-        audited = losses(kept)
+        contained = generator.permutation(world.request_size) < world.request_size // 2
+        is_kept[np.flatnonzero(is_requested)[contained]] = True
+        audited = losses(is_kept)
     elif model == "retrained":
-        audited = losses(kept)
+        audited = losses(is_kept)
     else:
         audited, contained = original + generator.normal(0, 0.01, total), ~contained
-        hidden = REFUSED if model == "refusal" else audited[count:].mean()
-        jitter = 0.3 * generator.standard_normal(world.asked) * (model == "jittered")
-        audited[:count][asked] = hidden + jitter
+        replacement = REFUSED if model == "refusal" else audited[count:].mean()
+        jitter = 0.3 * generator.standard_normal(world.request_size) * (model == "jittered")
+        audited[:count][is_requested] = replacement + jitter
     audited = np.maximum(audited, 1e-4)
-    outs = np.stack([losses(np.zeros(total, bool), 1.0) for _ in range(world.outs)])
+    out_losses = np.stack([losses(np.zeros(total, bool), 1.0) for _ in range(world.outs)])
     return {
-        "nll_target": audited[:count], "nll_fit": original[:count], "nll_ref": outs[:, :count],
-        "pop_nll_target": audited[count:], "pop_nll_fit": original[count:], "pop_nll_ref": outs[:, count:],
-        "forgotten": asked,
+        "nll_target": audited[:count], "nll_fit": original[:count], "nll_ref": out_losses[:, :count],
+        "pop_nll_target": audited[count:], "pop_nll_fit": original[count:], "pop_nll_ref": out_losses[:, count:],
+        "forgotten": is_requested,
     }, contained  # fmt: skip
 
 
 def audited(world: Texts, model: str, seeds: Sequence[int], level: float = study.LEVEL) -> Facts:
     """Judges one model for every seed, as `launch.audit --tokens` does."""
-    chosen = settings.resolve({"audit": {"fdr": level}})
+    resolved = settings.resolve({"audit": {"fdr": level}})
     audits = []
     for seed in seeds:
-        arrays, contained = drawn(world, model, seed)
-        found = requests.judged(text_gather.from_arrays(arrays, chosen), GIVEN, level, False)
-        audits.append(study.facts_of(found.judgements[0], contained))
+        arrays, contained = draw(world, model, seed)
+        verdicts = requests.judged(text_gather.from_arrays(arrays, resolved), GIVEN, level, False)
+        audits.append(study.facts_of(verdicts.judgements[0], contained))
     return Facts(*map(np.asarray, zip(*audits, strict=True)))
 
 
@@ -154,20 +159,21 @@ def table(draws: int = DRAWS) -> str:
     for label, world in LINES.items():
         facts = {model: audited(world, model, range(draws)) for model in MODELS}
         untouched, exact, half = facts["untouched"], facts["retrained"], facts["half"]
-        hidden = [facts[model] for model in ("constant", "jittered", "refusal")]
-        contained = [facts[model] for model in CONTAINED]
+        replaced = [facts[model] for model in ("constant", "jittered", "refusal")]
+        contained_facts = [facts[model] for model in CONTAINED]
         rows.append(tables.row(
             label,
             tables.number(study.mean(untouched.not_), 1),
             tables.number(study.mean(exact.forgotten), 1),
-            f"{sum(one.forgotten.sum() for one in contained)} of {sum(one.rows.sum() for one in contained):,}",
+            f"{sum(model_facts.forgotten.sum() for model_facts in contained_facts)} of "
+            f"{sum(model_facts.rows.sum() for model_facts in contained_facts):,}",
             f"{int(exact.not_.sum())} of {int(exact.rows.sum()):,}",
             tables.number(study.mean(exact.high), 3),
             tables.number(study.mean(study.false_share(half, "not")), 3),
             tables.number(study.mean(study.false_share(half, "forgotten")), 3),
-            ", ".join(f"{one.g_high.mean():.2f}" for one in (untouched, exact)),
-            ", ".join(f"{one.g_in.mean():.2f}" for one in (untouched, exact)),
-            ", ".join(f"{one.suppressed.mean():.1f}" for one in hidden),
+            ", ".join(f"{model_facts.g_high.mean():.2f}" for model_facts in (untouched, exact)),
+            ", ".join(f"{model_facts.g_in.mean():.2f}" for model_facts in (untouched, exact)),
+            ", ".join(f"{model_facts.suppressed.mean():.1f}" for model_facts in replaced),
             f"{facts['jittered'].forgotten.mean():.1f}",
         ))  # fmt: skip
     return tables.table(head, rows)

@@ -1,4 +1,4 @@
-"""Populations whose truth is known: the data of independent worlds, and how models of them are trained.
+"""Populations with known truth: data of independent worlds, and training of their models.
 
 A world is one user's rows, rows that no model sees, and a pool that shadow models are trained on. The worlds of one
 family are drawn from the same distribution (digits: other splits of the same rows). All networks of one architecture,
@@ -40,7 +40,7 @@ class Family(NamedTuple):
     rows: int
     population: int
     pool: int
-    asked: int
+    request_size: int
     features: int
     classes: int
     noise: float
@@ -59,7 +59,7 @@ class Data(NamedTuple):
 
 
 class Model(NamedTuple):
-    """One model to train: number of its world, places of its rows there, seed (equal seeds: equal start and order)."""
+    """One model to train: index of its world, its rows there, seed (equal seeds: equal start and order)."""
 
     world: int
     rows: np.ndarray
@@ -77,7 +77,7 @@ FAMILIES = {family.name: family for family in (NET, FOREST, DIGITS, LOGISTIC)}
 
 
 def generator(*names: object) -> np.random.Generator:
-    """Returns a generator that depends on the names only, so that a part of the study repeats the whole's numbers."""
+    """Returns a generator that depends on the names only, so that parts of the study reproduce its numbers."""
     return np.random.default_rng(keys.name_hash(" ".join(map(str, names))))
 
 
@@ -85,7 +85,7 @@ def draw(family: Family, worlds: int) -> Data:
     """Draws the rows of `worlds` worlds."""
     count = family.rows + family.population + family.pool
     weights = generator(family.name, "teacher").normal(size=(family.features, family.classes))
-    drawn = []
+    by_world = []
     for world in range(worlds):
         draws = generator(family.name, "rows", world)
         if family is DIGITS:
@@ -98,8 +98,8 @@ def draw(family: Family, worlds: int) -> Data:
             labels = (scores + family.noise * draws.gumbel(size=scores.shape)).argmax(1)
         is_wrong = draws.random(count) < WRONG
         labels = np.where(is_wrong, (labels + draws.integers(1, family.classes, count)) % family.classes, labels)
-        drawn.append((inputs, labels.astype(np.int32), is_wrong))
-    return Data(*(np.stack(arrays) for arrays in zip(*drawn, strict=True)))
+        by_world.append((inputs, labels.astype(np.int32), is_wrong))
+    return Data(*(np.stack(arrays) for arrays in zip(*by_world, strict=True)))
 
 
 def with_copies(data: Data, originals: np.ndarray, noise: float = 0.05) -> Data:
@@ -125,14 +125,14 @@ def train(family: Family, data: Data, models: Sequence[Model], architecture: str
         depth = family.architectures[architecture]
         learner = RandomForestClassifier(n_estimators=40, max_depth=depth, random_state=seed, n_jobs=1)
         learner.fit(inputs[model.rows], labels[model.rows])
-        shown = family.rows + family.population
-        probabilities = learner.predict_proba(inputs[:shown])
-        answers.append(out_model.log_odds_of_probabilities(probabilities, labels[:shown]).astype(np.float32))
+        num_answers = family.rows + family.population
+        probabilities = learner.predict_proba(inputs[:num_answers])
+        answers.append(out_model.log_odds_of_probabilities(probabilities, labels[:num_answers]).astype(np.float32))
     return np.stack(answers)
 
 
 class Moves(NamedTuple):
-    """How trained networks are moved on: from variables with leading M, so many steps at a rate (negative: ascent)."""
+    """Further training: from variables with leading M, a number of steps at a rate (negative: gradient ascent)."""
 
     variables: dict
     steps: int
@@ -191,14 +191,14 @@ def answer(family: Family, data: Data, models: Sequence[Model], variables: dict,
     """Returns [M, N + P] float32 log-odds of networks on their world's rows."""
     network, _ = _network(family, architecture)
     logits_of = jax.jit(jax.vmap(network.apply))
-    shown = family.rows + family.population
+    num_answers = family.rows + family.population
     worlds = np.asarray([model.world for model in models])
     answers = []
     for start in range(0, len(models), PREDICTED_TOGETHER):
         chunk = np.minimum(np.arange(start, start + PREDICTED_TOGETHER), len(models) - 1)
         subset = jax.tree.map(lambda leaf, chunk=chunk: leaf[chunk], variables)
-        logits = np.asarray(logits_of(subset, data.inputs[worlds[chunk], :shown]))
+        logits = np.asarray(logits_of(subset, data.inputs[worlds[chunk], :num_answers]))
         count = min(PREDICTED_TOGETHER, len(models) - start)
-        labels = data.labels[worlds[chunk], :shown]
+        labels = data.labels[worlds[chunk], :num_answers]
         answers.append(out_model.log_odds(logits, labels)[:count].astype(np.float32))
     return np.concatenate(answers)

@@ -9,9 +9,9 @@ LEVELS = 5
 
 def log_odds(logits, labels):
     z = np.asarray(logits, np.float64)
-    own = np.take_along_axis(z, np.broadcast_to(labels, z.shape[:-1])[..., None], -1)
+    true = np.take_along_axis(z, np.broadcast_to(labels, z.shape[:-1])[..., None], -1)
     others = np.where(np.arange(z.shape[-1]) == np.asarray(labels)[..., None], -np.inf, z)
-    return own[..., 0] - scipy.special.logsumexp(others, -1)
+    return true[..., 0] - scipy.special.logsumexp(others, -1)
 
 
 def true_logit(logits, labels):
@@ -40,11 +40,11 @@ def log_log(logits, labels, e1=1e-2, e2=1e-5):
 
 def margin(logits, labels, temperature=2.0):
     x = np.asarray(logits, np.float64) / temperature
-    own = np.arange(x.shape[-1]) == np.asarray(labels)[..., None]
-    u = np.where(own, x - 0.6, x)
+    is_true = np.arange(x.shape[-1]) == np.asarray(labels)[..., None]
+    u = np.where(is_true, x - 0.6, x)
     below = 1.5 * (-1 - np.minimum(u, -1))
     powers = np.where(u > -1, 1 + u + u**2 / 2 + u**3 / 6, (1 / 3) / (1 + below + below**2 / 2 + below**3 / 6))
-    return (powers * own).sum(-1) / powers.sum(-1)
+    return (powers * is_true).sum(-1) / powers.sum(-1)
 
 
 def iam(o, u, s, levels=100, family="gumbel", spread="pooled"):
@@ -53,7 +53,7 @@ def iam(o, u, s, levels=100, family="gumbel", spread="pooled"):
     total, weights = np.zeros(len(u)), 0.0
     for k in range(levels - 1):
         a, weight = k / (levels - 1), (k + 1) / (levels - 1)
-        x = np.stack([one + a * (o - one) for one in s])
+        x = np.stack([shadow + a * (o - shadow) for shadow in s])
         mean = x.mean(0)
         std = np.full(len(u), x.std()) if spread == "pooled" or len(s) == 1 else x.std(0)
         std = np.maximum(std, 1e-10)
@@ -64,9 +64,9 @@ def iam(o, u, s, levels=100, family="gumbel", spread="pooled"):
         elif family == "norm":
             value = scipy.stats.norm.cdf(u, mean, std)
         elif family == "ecdf":
-            value = np.mean([one <= u for one in x], 0)
+            value = np.mean([interpolated <= u for interpolated in x], 0)
         elif family == "kde":
-            value = np.mean([scipy.stats.norm.cdf(u, one, std) for one in x], 0)
+            value = np.mean([scipy.stats.norm.cdf(u, interpolated, std) for interpolated in x], 0)
         else:
             mean = np.clip(mean, 1e-10, 1 - 1e-10)
             mass = np.maximum(mean * (1 - mean) / std**2 - 1, 1e-10)
@@ -102,7 +102,7 @@ def emia_reference(u, s):
 
 def emia_population(u, others):
     # Minus the raw logit orders as the loss does, and exactly so: no rounding makes or breaks a tie.
-    return 1 - np.array([np.mean([-other < -one for other in others]) for one in u])
+    return 1 - np.array([np.mean([-other < -logit for other in others]) for logit in u])
 
 
 def _spread(s):
@@ -156,14 +156,14 @@ def bavaria(u, o, s, density):
         return scipy.stats.norm(mean if k else mean0, np.sqrt(max(b / (a - 1) if a > 1 else b, 1e-10)))
 
     inside, outside = ((v.mean(), max(v.var() * max(a0 - 1, 1), 1e-10)) for v in (o, s))
-    found = []
+    minima = []
     for n in range(len(u)):
         high, low = side(np.empty(0), *inside), side(s[:, n], *outside)
         grid = low.mean() - np.concatenate([[0], np.geomspace(1e-3, 1e5, 60_001)]) * low.std()
         grid = np.append(grid[grid > u[n]], u[n])
         ratio = high.logpdf(grid) - low.logpdf(grid)
-        found.append(ratio.min() if high.mean() > low.mean() and u[n] < low.mean() else ratio[-1])
-    return np.array(found)
+        minima.append(ratio.min() if high.mean() > low.mean() and u[n] < low.mean() else ratio[-1])
+    return np.array(minima)
 
 
 def base(u, s):
@@ -195,9 +195,9 @@ def unleak_features(original, unlearned):
         flat = []
         for z in (before, after):
             p = scipy.special.softmax(np.asarray(z, np.float64))
-            kept = np.argsort(p)[-3:]
-            flattened = np.full(len(p), (1 - p[kept].sum()) / (len(p) - 3))
-            flattened[kept] = p[kept]
+            top = np.argsort(p)[-3:]
+            flattened = np.full(len(p), (1 - p[top].sum()) / (len(p) - 3))
+            flattened[top] = p[top]
             flat.append(flattened)
         order = np.argsort(flat[0])
         rows.append(flat[0][order] - flat[1][order])
@@ -209,12 +209,12 @@ def _of(signal):
     return lambda e: tuple(signal(values, e.labels) for values in (e.unlearned, e.original, e.shadows))
 
 
-def _iam(signal, offline=False, **how):
+def _iam(signal, offline=False, **options):
     def score(e):
         u, o, s = _of(signal)(e)
         if offline:
             o = np.full(len(u), np.mean(signal(e.shadow_train_logits, e.shadow_train_labels)))
-        return iam(o, u, s, LEVELS, **how)
+        return iam(o, u, s, LEVELS, **options)
 
     return score
 
@@ -265,9 +265,9 @@ def _base(e):
 
 
 def _informia(e):
-    own = (log_odds(getattr(e, name), e.labels) for name in ("unlearned", "shadows"))
+    odds = (log_odds(getattr(e, name), e.labels) for name in ("unlearned", "shadows"))
     names = ("population_unlearned", "population_shadows")
-    return informia(*own, *(log_odds(getattr(e, name), e.population_labels) for name in names))
+    return informia(*odds, *(log_odds(getattr(e, name), e.population_labels) for name in names))
 
 
 def _over_views(score):

@@ -15,50 +15,50 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam"
 
 def good(**changed):
     """Evidence with some arrays changed (None = taken out)."""
-    return audit_case.make(samples=12, pairs=6, own=5, population=7).replace(**changed)
+    return audit_case.make(samples=12, pairs=6, train_rows=5, population=7).replace(**changed)
 
 
-def given_arrays(**changed):
-    found = audit_case.fields(good(**changed))
-    found["forgotten"] = found["forgotten"].astype(np.float32)
-    return found
+def good_arrays(**changed):
+    fields = audit_case.fields(good(**changed))
+    fields["forgotten"] = fields["forgotten"].astype(np.float32)
+    return fields
 
 
-def read(given):
-    return arrays.read(given, evidence.FIELDS, "Evidence holds more.")
+def read(values):
+    return arrays.read(values, evidence.FIELDS, "Evidence holds more.")
 
 
 def test_published_names_become_ours_and_shadows_come_first():
     with np.load(GOLDEN / "binui_cifar10_s10.npz") as file:
         published = dict(file)
     named = arrays.read(published, gather.FIELDS, "")
-    found = evidence.from_arrays(named)
-    known = {alias: ours for ours, field in evidence.FIELDS.items() for alias in field.aliases}
-    theirs = {alias: ours for alias, ours in known.items() if alias in published}
+    actual = evidence.from_arrays(named)
+    published_names = {alias: ours for ours, field in evidence.FIELDS.items() for alias in field.aliases}
+    theirs = {alias: ours for alias, ours in published_names.items() if alias in published}
     assert len(theirs) == 10
     for name, ours in theirs.items():
         expected = published[name].swapaxes(0, 1) if published[name].ndim == 3 else published[name]
-        np.testing.assert_array_equal(getattr(found, ours), expected)
-    assert found.shadows.shape == (10, 120, 10) and found.population_shadows.shape == (10, 80, 10)
-    assert found.forgotten.dtype == bool and found.labels.dtype == np.int32
+        np.testing.assert_array_equal(getattr(actual, ours), expected)
+    assert actual.shadows.shape == (10, 120, 10) and actual.population_shadows.shape == (10, 80, 10)
+    assert actual.forgotten.dtype == bool and actual.labels.dtype == np.int32
     assert int(named["levels"]) == int(published["INTERAPPROX"])
     results = published.keys() - theirs.keys() - evidence.FIELDS.keys() - {"INTERAPPROX"}
     assert results and all(name.startswith(("score/", "eval/", "fit/")) for name in results)
-    assert named.keys() - {"levels"} == {name for name, value in vars(found).items() if value is not None}
-    assert evidence.check(found)[1] == {"N": 120, "C": 10, "S": 10, "P": 80, "m": 80}
+    assert named.keys() - {"levels"} == {name for name, value in vars(actual).items() if value is not None}
+    assert evidence.check(actual)[1] == {"N": 120, "C": 10, "S": 10, "P": 80, "m": 80}
 
 
 def test_our_names_are_taken_as_they_are():
-    named = evidence.from_arrays(read(given_arrays()))
+    named = evidence.from_arrays(read(good_arrays()))
     for name, array in audit_case.fields(good()).items():
         np.testing.assert_array_equal(getattr(named, name), array)
 
 
-@pytest.mark.parametrize("given, message", [("notes", r"'notes' of shape \(3,\) is not known here\. Rename"),
+@pytest.mark.parametrize("name, message", [("notes", r"'notes' of shape \(3,\) is not known here\. Rename"),
                                             ("shadow", "'shadow' .* Did you mean 'shadows'")])  # fmt: skip
-def test_unknown_names_are_refused(given, message):
+def test_unknown_names_are_refused(name, message):
     with pytest.raises(errors.DataError, match=message):
-        read({**given_arrays(), given: np.zeros(3)})
+        read({**good_arrays(), name: np.zeros(3)})
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_unknown_names_are_refused(given, message):
 )
 def test_labels_may_be_whole_floats_a_column_or_one_hot(change):
     for labels in (
-        read({**given_arrays(), "labels": change(good().labels)})["labels"],
+        read({**good_arrays(), "labels": change(good().labels)})["labels"],
         evidence.check(good(labels=change(good().labels)))[0].labels,
     ):
         np.testing.assert_array_equal(labels, good().labels)
@@ -75,39 +75,39 @@ def test_labels_may_be_whole_floats_a_column_or_one_hot(change):
 
 
 def without(name, **more):
-    return {key: value for key, value in {**given_arrays(), **more}.items() if key != name}
+    return {key: value for key, value in {**good_arrays(), **more}.items() if key != name}
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    "make_arrays, message",
     [
         (lambda: without("unlearned"), r"no array 'unlearned'\. Evidence holds"),
         (lambda: without("unlearned", unlearnt=np.zeros((12, 6))), r"no array 'unlearned'\. Did you mean 'unlearnt'\?"),
         (lambda: without("labels"), "no array 'labels'"),
         (
-            lambda: {**given_arrays(), "target_unl_logits": np.zeros((12, 6))},
+            lambda: {**good_arrays(), "target_unl_logits": np.zeros((12, 6))},
             "'unlearned' is given twice, also under its published",
         ),
-        (lambda: {**given_arrays(), "labels": np.full(12, 0.5)}, "labels has dtype float64, expected whole numbers"),
-        (lambda: {**given_arrays(), "labels": np.full(12, np.nan)}, "labels has dtype float64"),
-        (lambda: {**given_arrays(), "labels": np.array(["cat"] * 12)}, "labels has dtype <U3"),
-        (lambda: {**given_arrays(), "forgotten": np.full(12, 2)}, "forgotten must hold only 0 and 1"),
-        (lambda: {**given_arrays(), "forgotten": np.full(12, np.nan)}, "forgotten must hold only 0 and 1"),
-        (lambda: {**given_arrays(), "forgotten": np.array(["no"] * 12)}, "forgotten must hold only 0 and 1"),
+        (lambda: {**good_arrays(), "labels": np.full(12, 0.5)}, "labels has dtype float64, expected whole numbers"),
+        (lambda: {**good_arrays(), "labels": np.full(12, np.nan)}, "labels has dtype float64"),
+        (lambda: {**good_arrays(), "labels": np.array(["cat"] * 12)}, "labels has dtype <U3"),
+        (lambda: {**good_arrays(), "forgotten": np.full(12, 2)}, "forgotten must hold only 0 and 1"),
+        (lambda: {**good_arrays(), "forgotten": np.full(12, np.nan)}, "forgotten must hold only 0 and 1"),
+        (lambda: {**good_arrays(), "forgotten": np.array(["no"] * 12)}, "forgotten must hold only 0 and 1"),
         (
-            lambda: {**given_arrays(), "reference_member": np.full((6, 12), -1)},
+            lambda: {**good_arrays(), "reference_member": np.full((6, 12), -1)},
             "reference_member must hold only 0 and 1",
         ),
     ],
 )
-def test_arrays_that_cannot_be_named_are_refused(given, message):
+def test_arrays_that_cannot_be_named_are_refused(make_arrays, message):
     with pytest.raises(errors.DataError, match=message):
-        read(given())
+        read(make_arrays())
 
 
-def changed(name, place, value):
+def changed(name, index, value):
     array = np.array(getattr(good(), name))
-    array[place] = value
+    array[index] = value
     return {name: array}
 
 
@@ -175,9 +175,9 @@ def test_nothing_to_score_is_refused(samples, classes):
 def test_outputs_of_a_binary_model_are_two_classes():
     outputs, labels = np.array([3.0, -1.0, 0.5], np.float32), np.array([1, 0, 0])
     two = scores.Evidence(np.stack([0 * outputs, outputs], -1), labels)
-    for one in (outputs, outputs[:, None]):
-        found = scores.run(("loss",), scores.Evidence(one, labels))
-        np.testing.assert_array_equal(found.scores["loss"].values, scores.run(("loss",), two).scores["loss"].values)
+    for shaped in (outputs, outputs[:, None]):
+        actual = scores.run(("loss",), scores.Evidence(shaped, labels))
+        np.testing.assert_array_equal(actual.scores["loss"].values, scores.run(("loss",), two).scores["loss"].values)
 
 
 def test_good_evidence_gives_its_sizes():

@@ -80,7 +80,7 @@ def audit(name):
 
 
 def scored(name, measured, options):
-    """One score by its entry alone, which shares compiled kernels with others; test_trials goes the whole way."""
+    """One score by its entry alone, which shares compiled kernels with others; test_every_score goes the whole way."""
     return np.asarray(scores.SCORES[name].entry(measured, options))
 
 
@@ -95,31 +95,31 @@ def test_scores_are_the_published_ones(name, key):
     arrays, options, measured = audit(name)
     published = arrays[f"score/{key}"]
     if key in RMIA:
-        apart = np.abs(scored(RMIA[key], measured, options) - (1 - published))
+        differences = np.abs(scored(RMIA[key], measured, options) - (1 - published))
         population = len(arrays["ref_labels"])
-        assert apart.max() * population < 1.001 and np.mean(apart > 1e-6) <= 0.02
+        assert differences.max() * population < 1.001 and np.mean(differences > 1e-6) <= 0.02
         return
     ours, tolerance = {**DIFFERENCES, **COMPLETENESS}[key]
     if key == "p_IPapprox_IAM_of_gumbelf":
         # This script uses the stale constants on both sides, which is no quirk: the affine map drops out.
         options = options._replace(compat="corrected")
-    found = scored(ours, measured, options)
+    actual = scored(ours, measured, options)
     expected = -published if key in DIFFERENCES else 1 - published
-    np.testing.assert_allclose(found, expected, **{"rtol": 0, "atol": 0, **tolerance})
+    np.testing.assert_allclose(actual, expected, **{"rtol": 0, "atol": 0, **tolerance})
 
 
 @pytest.mark.parametrize("name", BINUI)
 def test_the_offline_level_is_the_published_one(name):
     arrays, options, measured = audit(name)
-    level = entries.own_level(measured, entries._log_log(options, offline=True))
+    level = entries.offline_level(measured, entries._log_log(options, offline=True))
     np.testing.assert_allclose(level, np.full(len(level), arrays["fit/target_ori_signal_off"][0]), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BINUI)
 def test_every_published_score_of_a_file_is_compared(name):
     arrays, _, _ = audit(name)
-    known = {*DIFFERENCES, *COMPLETENESS, *RMIA}
-    assert {key.partition("/")[2] for key in arrays if key.startswith("score/")} <= known
+    compared = {*DIFFERENCES, *COMPLETENESS, *RMIA}
+    assert {key.partition("/")[2] for key in arrays if key.startswith("score/")} <= compared
 
 
 def test_purchase_is_normalised_by_stale_constants_only_in_the_faithful_form():

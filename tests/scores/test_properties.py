@@ -1,4 +1,4 @@
-"""What must hold whatever the numbers: ranges, monotony, invariances, and kernels against their twins."""
+"""Properties that hold for any input: ranges, monotonicity, invariances, and kernels against naive references."""
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ def probabilities(*shape):
 @given(o=probabilities(N), u=probabilities(N), s=probabilities(S, N), spread=st.sampled_from(iam.STDS))
 def test_iam_lies_between_0_and_1_even_where_nothing_varies(family, o, u, s, spread):
     for shadows in (s, np.broadcast_to(s[:1], s.shape)):
-        found = np.asarray(iam.interpolate(o, u, shadows, interpolation_steps=4, family=family, std=spread))
-        assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
+        actual = np.asarray(iam.interpolate(o, u, shadows, interpolation_steps=4, family=family, std=spread))
+        assert np.isfinite(actual).all() and actual.min() >= 0 and actual.max() <= 1
 
 
 @pytest.mark.parametrize("family", ["gumbel", "norm", "ecdf", "kde"])
@@ -51,8 +51,8 @@ def test_iam_does_not_depend_on_unit_and_zero_of_the_signal(family, seed, slope,
     draw = np.random.default_rng(seed)
     o, u, s = draw.normal(size=N), draw.normal(size=N), draw.normal(size=(S, N))
     how = {"interpolation_steps": 4, "family": family, "std": spread}
-    found = iam.interpolate(*(slope * x + shift for x in (o, u, s)), **how)
-    np.testing.assert_allclose(found, iam.interpolate(o, u, s, **how), atol=1e-4)
+    actual = iam.interpolate(*(slope * x + shift for x in (o, u, s)), **how)
+    np.testing.assert_allclose(actual, iam.interpolate(o, u, s, **how), atol=1e-4)
 
 
 @pytest.mark.parametrize("spread", iam.STDS)
@@ -61,8 +61,8 @@ def test_iam_is_the_published_loop_over_levels(family, spread):
     draw = np.random.default_rng(0)
     o, u, s = (draw.uniform(size=shape).astype(np.float32) for shape in (N, N, (S, N)))
     for levels in (2, 11):
-        found = iam.interpolate(o, u, s, interpolation_steps=levels, family=family, std=spread)
-        np.testing.assert_allclose(found, naive.iam(o, u, s, levels, family, spread), atol=2e-6)
+        actual = iam.interpolate(o, u, s, interpolation_steps=levels, family=family, std=spread)
+        np.testing.assert_allclose(actual, naive.iam(o, u, s, levels, family, spread), atol=2e-6)
 
 
 @pytest.mark.parametrize("variance", ["global", "per_sample"])
@@ -86,8 +86,8 @@ def test_standard_lira_is_the_loop_over_samples(variance, per_sample):
     draw = np.random.default_rng(0)
     u, reference = draw.normal(size=N), draw.normal(size=(20, N))
     member = np.stack([draw.permutation(20) < 9 for _ in range(N)], 1)
-    found = lira.standard(*(jnp.asarray(x, jnp.float32) for x in (u, reference)), member, variance=variance)
-    np.testing.assert_allclose(found, naive.lira_standard(u, reference, member, per_sample), rtol=1e-4, atol=1e-5)
+    actual = lira.standard(*(jnp.asarray(x, jnp.float32) for x in (u, reference)), member, variance=variance)
+    np.testing.assert_allclose(actual, naive.lira_standard(u, reference, member, per_sample), rtol=1e-4, atol=1e-5)
 
 
 def test_lira_has_one_deviation_below_128_models_and_one_per_sample_from_there_on():
@@ -102,13 +102,13 @@ def test_lira_has_one_deviation_below_128_models_and_one_per_sample_from_there_o
 @given(ratio=floats(N), population=floats(P), gamma=st.sampled_from([0.5, 1.0, 2.0]))
 def test_dominated_counts_every_pair(ratio, population, gamma):
     ratio = np.where(np.abs(ratio) < 1e-20, np.float32(0), ratio)  # below 1e-30 a ratio counts as 1e-30
-    found = np.asarray(rmia.dominated(ratio, population, gamma))
+    actual = np.asarray(rmia.dominated(ratio, population, gamma))
     away = np.where(np.abs(population) < 1e-30, np.where(population < 0, -1e-30, 1e-30), population)
     products = ratio[:, None].astype(np.float64) / away
-    assert np.abs(found * P - np.round(found * P)).max() < 1e-5 and found.min() >= 0 and found.max() <= 1
+    assert np.abs(actual * P - np.round(actual * P)).max() < 1e-5 and actual.min() >= 0 and actual.max() <= 1
     # A product within rounding of gamma may count or not.
     low, high = (np.mean(products > gamma * (1 + sign * 1e-5), 1) for sign in (1, -1))
-    assert (low - 1e-6 <= found).all() and (found <= high + 1e-6).all()
+    assert (low - 1e-6 <= actual).all() and (actual <= high + 1e-6).all()
 
 
 @pytest.mark.parametrize("models", [1, 4, 5, 13, 32])
@@ -117,25 +117,25 @@ def test_the_trimmed_mean_is_scipys(models):
 
     values = np.random.default_rng(models).normal(size=(models, N)).astype(np.float32)
     for trim in (0.2, 0.4):
-        found = jax.jit(rmia.trimmed_mean, static_argnums=1)(values, trim)
-        np.testing.assert_allclose(found, scipy.stats.trim_mean(values, trim, axis=0), atol=1e-6)
+        actual = jax.jit(rmia.trimmed_mean, static_argnums=1)(values, trim)
+        np.testing.assert_allclose(actual, scipy.stats.trim_mean(values, trim, axis=0), atol=1e-6)
 
 
 @few
 @given(u=floats(N), o=floats(N), s=floats(S, N), population=floats(P), inside=floats(P), population_s=floats(S, P))
 def test_rmia_is_a_fraction_of_the_population(u, o, s, population, inside, population_s):
-    for found in (rmia.offline(u, s, population, population_s, 0.33),
+    for actual in (rmia.offline(u, s, population, population_s, 0.33),
                   rmia.online(u, o, s, population, inside, population_s)):  # fmt: skip
-        counts = np.asarray(found) * P
+        counts = np.asarray(actual) * P
         assert np.abs(counts - np.round(counts)).max() < 1e-5 and counts.min() >= 0 and counts.max() <= P + 1e-5
 
 
 @few
 @given(u=floats(N, low=-80.0, high=80.0), s=floats(S, N, low=-80.0, high=80.0), population=floats(P), more=floats(N))
 def test_emia_is_a_quantile(u, s, population, more):
-    found = np.asarray(emia.reference(u, s))
-    assert np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1
-    assert (np.asarray(emia.reference(u + np.abs(more), s)) >= found - 1e-6).all()
+    actual = np.asarray(emia.reference(u, s))
+    assert np.isfinite(actual).all() and actual.min() >= 0 and actual.max() <= 1
+    assert (np.asarray(emia.reference(u + np.abs(more), s)) >= actual - 1e-6).all()
     others = np.asarray(emia.population(u, population)) * P
     assert np.abs(others - np.round(others)).max() < 1e-5 and others.min() >= 0 and others.max() <= P
 
@@ -159,33 +159,35 @@ def test_signals_follow_float64_where_softmax_saturates(logits, labels):
     np.testing.assert_allclose(signals.confidence(logits, labels), naive.confidence(logits, labels), atol=1e-5)
     np.testing.assert_array_equal(signals.true_logit(logits, labels), naive.true_logit(logits, labels))
     for name, signal in signals.RMIA_SIGNALS.items():
-        found = np.asarray(signal(logits, labels, 2.0))
-        assert np.isfinite(found).all() and (name == "carlini_logit" or (found.min() >= 0 and found.max() <= 1))
+        actual = np.asarray(signal(logits, labels, 2.0))
+        assert np.isfinite(actual).all() and (name == "carlini_logit" or (actual.min() >= 0 and actual.max() <= 1))
 
 
 @few
 @given(logits=floats(N, 4, low=-2.0, high=80.0), labels=hnp.arrays(np.int32, N, elements=st.integers(0, 3)))
 def test_taylor_signals_are_the_published_ones_where_those_are_probabilities(logits, labels):
     # With a temperature of 5 and a margin of 0.6 nothing lies below -1, where the published polynomial turns negative.
-    found = signals.taylor_soft_margin(logits, labels, 5.0)
+    actual = signals.taylor_soft_margin(logits, labels, 5.0)
     published = signals.published_taylor_soft_margin(logits, labels, 5.0)
-    np.testing.assert_allclose(found, published, rtol=3e-7)  # two programs round once apart
+    np.testing.assert_allclose(actual, published, rtol=3e-7)  # two programs round once apart
 
 
 @pytest.mark.parametrize("name", ["taylor", "taylor_soft_margin"])
 def test_taylor_signals_rise_with_the_true_logit(name):
     true = np.float32([-3e38, -1e30, -1e15, -1e6, -50, -5, -2, -1.596, -1.1, -0.9, 0, 1, 5, 50, 1e6, 1e30, 3e38])
     logits = np.stack([true, np.full_like(true, 2.0), np.full_like(true, -4.0)], 1)
-    found = np.asarray(signals.RMIA_SIGNALS[name](logits, np.zeros(len(true), np.int32), 1.0))
-    assert (np.diff(found) >= 0).all() and (np.diff(found)[4:13] > 0).all() and found.min() >= 0 and found.max() <= 1
+    actual = np.asarray(signals.RMIA_SIGNALS[name](logits, np.zeros(len(true), np.int32), 1.0))
+    assert (
+        (np.diff(actual) >= 0).all() and (np.diff(actual)[4:13] > 0).all() and actual.min() >= 0 and actual.max() <= 1
+    )
 
 
 @few
 @given(odds=floats(N, low=-100.0, high=100.0), e1=st.sampled_from([1e-3, 1e-2, 1e-1]))
 def test_the_log_log_signal_rises_from_0_to_1(odds, e1):
     odds = np.sort(odds)
-    found = np.asarray(signals.log_log_normalised(odds, e1, 1e-5))
-    assert found.min() >= -1e-5 and found.max() <= 1 + 1e-5 and np.diff(found).min() >= -1e-6
+    actual = np.asarray(signals.log_log_normalised(odds, e1, 1e-5))
+    assert actual.min() >= -1e-5 and actual.max() <= 1 + 1e-5 and np.diff(actual).min() >= -1e-6
 
 
 @pytest.mark.parametrize("e1, e2", [(0.0, 1e-5), (-1.0, 1e-5), (1e-2, 0.0), (1e-2, 0.02)])

@@ -20,7 +20,7 @@ COMPAT = {"bavaria_t", "bavaria_n", "lira_on", "lira_off", "update", "lira_on_vi
 
 @functools.cache
 def small():
-    return audit_case.make()  # the shapes of test_trials, whose programs are compiled already
+    return audit_case.make()  # the shapes of test_every_score, whose programs are compiled already
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def test_names_are_resolved_in_order_and_once():
 
 
 @pytest.mark.parametrize(
-    "wanted, message",
+    "names, message",
     [
         (("iam_onn",), r"unknown score 'iam_onn'\. Did you mean 'iam_on"),
         ((), "no score is named"),
@@ -49,9 +49,9 @@ def test_names_are_resolved_in_order_and_once():
         (("json:scroe",), "module 'json' has no function 'scroe'"),
     ],
 )
-def test_names_that_mean_nothing_are_refused(wanted, message):
+def test_names_that_mean_nothing_are_refused(names, message):
     with pytest.raises(errors.ConfigError, match=message):
-        scores.names_of(wanted)
+        scores.names_of(names)
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_a_score_is_computed_from_what_it_needs_and_skipped_without_any_of_it(na
         "posterior_pairs_forgotten",
         "reference_member",
     }
-    kept = {"unlearned", "labels", *needs, *support}
+    fields = {"unlearned", "labels", *needs, *support}
     # Arrays come with their companions, and nothing that is not needed is there.
-    only = {field: getattr(small(), field) for field in kept}
+    only = {field: getattr(small(), field) for field in fields}
     assert scores.missing(name, scores.Evidence(**only)) == []
     assert alone(name, scores.signals_pass(scores.Evidence(**only), OPTIONS, pairs=name == "unleak")).shape == (60,)
     for lacking in set(needs) - support:
@@ -105,9 +105,9 @@ def test_what_is_missing_can_be_asked_of_a_record_or_of_names():
 
 
 def test_a_result_says_how_it_was_made():
-    found = scores.run(("confidence",), small(), OPTIONS).scores["confidence"]
-    assert found.name == "confidence" and dict(found.parameters)["compat"] == "corrected"
-    assert found.values.dtype == np.float64  # its resolution near 1 is what tells samples apart
+    actual = scores.run(("confidence",), small(), OPTIONS).scores["confidence"]
+    assert actual.name == "confidence" and dict(actual.parameters)["compat"] == "corrected"
+    assert actual.values.dtype == np.float64  # its resolution near 1 is what tells samples apart
 
 
 @pytest.fixture
@@ -147,8 +147,10 @@ def test_a_users_bad_score_is_refused(own_module, function, message):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_modes_differ_only_where_they_are_said_to(name):
     options = OPTIONS._replace(constants=scores.published("cifar10"), dataset="cifar10")
-    given = measured(pairs=name == "unleak")
-    corrected, faithful = (alone(name, given, options._replace(compat=mode)) for mode in ("corrected", "faithful"))
+    audit_signals = measured(pairs=name == "unleak")
+    corrected, faithful = (
+        alone(name, audit_signals, options._replace(compat=mode)) for mode in ("corrected", "faithful")
+    )
     if name in COMPAT:
         assert np.abs(corrected - faithful).max() > 1e-3
     else:
@@ -158,8 +160,8 @@ def test_the_modes_differ_only_where_they_are_said_to(name):
 @pytest.mark.parametrize("forget_type", ["set_random", "class"])
 def test_only_faithful_lira_looks_at_the_kind_of_forgetting(forget_type):
     faithful = OPTIONS._replace(compat="faithful", forget_type=forget_type)
-    found = scores.compute("lira_off", measured(), faithful).values
-    assert (found.max() <= 1 and found.min() >= 0) == (forget_type == "class")
+    actual = scores.compute("lira_off", measured(), faithful).values
+    assert (actual.max() <= 1 and actual.min() >= 0) == (forget_type == "class")
     corrected = OPTIONS._replace(forget_type=forget_type)
     np.testing.assert_array_equal(scores.compute("lira_off", measured(), corrected).values,
                                   scores.compute("lira_off", measured(), OPTIONS).values)  # fmt: skip
@@ -167,36 +169,36 @@ def test_only_faithful_lira_looks_at_the_kind_of_forgetting(forget_type):
 
 @pytest.mark.parametrize("family", ["norm", "beta", "kde", "ecdf"])
 def test_the_family_of_the_main_score_can_be_chosen(family):
-    found = scores.compute("iam_on", measured(), OPTIONS._replace(family=family)).values
-    assert 0 <= found.min() and found.max() <= 1
-    assert np.abs(found - scores.compute("iam_on", measured(), OPTIONS).values).max() > 1e-3
+    actual = scores.compute("iam_on", measured(), OPTIONS._replace(family=family)).values
+    assert 0 <= actual.min() and actual.max() <= 1
+    assert np.abs(actual - scores.compute("iam_on", measured(), OPTIONS).values).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["iam_off", "rmia_off", "lira_on", "emia_r", "update", "iam_beta_off", "random"])
 def test_several_audits_together_are_the_audits_one_by_one(name):
     seeds = (1, 2)
-    apart = [scores.signals_pass(_same_shadows(seed), OPTIONS, pairs=False) for seed in seeds]
-    cases = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(scores.single_model(one) for one in apart))
-    together = scores.compute_models(name, apart[0], cases, OPTIONS)
-    for values, one in zip(together, apart, strict=True):
-        np.testing.assert_allclose(values, scores.compute(name, one, OPTIONS).values, rtol=1e-5, atol=1e-5)
+    audits = [scores.signals_pass(_same_shadows(seed), OPTIONS, pairs=False) for seed in seeds]
+    models = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(scores.single_model(audit) for audit in audits))
+    together = scores.compute_models(name, audits[0], models, OPTIONS)
+    for values, audit in zip(together, audits, strict=True):
+        np.testing.assert_allclose(values, scores.compute(name, audit, OPTIONS).values, rtol=1e-5, atol=1e-5)
 
 
 def _same_shadows(seed):
     """Evidence that shares all but the audited pair of models with `small`."""
     other = audit_case.make(seed=seed)
-    own = {name: getattr(other, name) for name in scores.AuditedModels._fields[:4]}
-    return small().replace(**own)
+    audited = {name: getattr(other, name) for name in scores.AuditedModels._fields[:4]}
+    return small().replace(**audited)
 
 
 def test_chosen_shadows_are_the_evidence_of_those_shadows():
-    chosen = [2, 0]
+    indices = [2, 0]
     fields = ("shadows", "population_shadows", "shadow_train_logits", "shadow_train_labels", "posterior_pairs_original",
               "posterior_pairs_unlearned", "posterior_pairs_forgotten")  # fmt: skip
-    evidence = small().replace(**{name: getattr(small(), name)[chosen] for name in fields},
-                               shadows_views=small().shadows_views[:, chosen])  # fmt: skip
-    expected, found = scores.signals_pass(evidence, OPTIONS), scores.choose_shadows(measured(pairs=True), chosen)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    evidence = small().replace(**{name: getattr(small(), name)[indices] for name in fields},
+                               shadows_views=small().shadows_views[:, indices])  # fmt: skip
+    expected, actual = scores.signals_pass(evidence, OPTIONS), scores.choose_shadows(measured(pairs=True), indices)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), actual, expected)
 
 
 def test_noise_differs_between_audited_models_and_repeats_for_one():

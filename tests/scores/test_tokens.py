@@ -1,4 +1,4 @@
-"""Properties of the scores of texts: padding, order, naive twins, extreme losses, and what is refused."""
+"""Properties of the scores of texts: padding, order, naive references, extreme losses, and invalid input."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,47 +26,47 @@ def drawn(seed=0, width=30):
             "vocab_std": std}  # fmt: skip
 
 
-def summary(given, options=OPTIONS):
-    moments = {name: given[name] for name in ("entropy", "model_std", "vocab_mean", "vocab_std")}
-    return tokens.summarise(given["token_logp_target"], given["mask"], options, **moments)
+def summary(inputs, options=OPTIONS):
+    moments = {name: inputs[name] for name in ("entropy", "model_std", "vocab_mean", "vocab_std")}
+    return tokens.summarise(inputs["token_logp_target"], inputs["mask"], options, **moments)
 
 
 def naive(logp, entropy, std):
     """Min-K, Min-K++, SURP and PAC's distance of one text without padding, by sorting."""
     n = len(logp)
-    number = [max(1, int(part * n)) for part in (0.2, 0.4, 0.3, 0.05)]
+    counts = [max(1, int(fraction * n)) for fraction in (0.2, 0.4, 0.3, 0.05)]
     rising = np.sort(logp)
-    among = np.argsort(logp, kind="stable")[: number[1]]
-    sure = [place for place in among if entropy[place] < 2.0]
+    unlikely = np.argsort(logp, kind="stable")[: counts[1]]
+    sure_tokens = [index for index in unlikely if entropy[index] < 2.0]
     return (
-        rising[: number[0]].mean(),
-        np.sort((logp + entropy) / std)[: number[0]].mean(),
-        logp[sure].mean() if sure else -100.0,
-        rising[-number[3] :].mean() - rising[: number[2]].mean(),
+        rising[: counts[0]].mean(),
+        np.sort((logp + entropy) / std)[: counts[0]].mean(),
+        logp[sure_tokens].mean() if sure_tokens else -100.0,
+        rising[-counts[3] :].mean() - rising[: counts[2]].mean(),
     )
 
 
 def test_statistics_are_those_of_a_loop_over_texts():
-    given = drawn()
-    nll, found = summary(given)
+    inputs = drawn()
+    nll, actual = summary(inputs)
     for row, length in enumerate(LENGTHS):
-        logp, entropy, std = (given[name][row, :length] for name in ("token_logp_target", "entropy", "model_std"))
+        logp, entropy, std = (inputs[name][row, :length] for name in ("token_logp_target", "entropy", "model_std"))
         expected = naive(logp, entropy, std)
-        computed = [line[row] for line in (found.min_k, found.min_k_pp, found.surp, found.pac_distance)]
+        computed = [line[row] for line in (actual.min_k, actual.min_k_pp, actual.surp, actual.pac_distance)]
         np.testing.assert_allclose(computed, expected, rtol=2e-6)
         np.testing.assert_allclose(nll[row], -logp.mean(), rtol=1e-6)
 
 
 def test_a_text_does_not_depend_on_its_batch_or_its_padding():
-    given = drawn()
-    nll, found = summary(given)
+    inputs = drawn()
+    nll, actual = summary(inputs)
     padding = np.full((len(LENGTHS), 7), 1e3, np.float32)  # whatever stands there
     wide = {name: np.concatenate([array, padding.astype(array.dtype) * 0 if name == "mask" else padding], 1)
-            for name, array in given.items()}  # fmt: skip
-    for other, rows in ((wide, np.arange(5)), ({name: array[3:4] for name, array in given.items()}, np.array([3]))):
+            for name, array in inputs.items()}  # fmt: skip
+    for other, rows in ((wide, np.arange(5)), ({name: array[3:4] for name, array in inputs.items()}, np.array([3]))):
         again = summary(other)
         for name in statistics.TextSignals._fields[:5]:
-            np.testing.assert_allclose(getattr(again[1], name), np.asarray(getattr(found, name))[rows], rtol=1e-6)
+            np.testing.assert_allclose(getattr(again[1], name), np.asarray(getattr(actual, name))[rows], rtol=1e-6)
         np.testing.assert_allclose(again[0], np.asarray(nll)[rows], rtol=1e-6)
 
 
@@ -84,27 +84,27 @@ def test_signals_do_not_depend_on_side_or_width_of_the_padding_or_the_batch():
     def padded(width, left):
         ids, mask = np.zeros((3, width), int), np.zeros((3, width), bool)
         for row, text in enumerate(written):
-            place = slice(width - len(text), width) if left else slice(0, len(text))
-            ids[row, place], mask[row, place] = text, True
+            columns = slice(width - len(text), width) if left else slice(0, len(text))
+            ids[row, columns], mask[row, columns] = text, True
         return ids, mask
 
-    found = []
+    actual = []
     for width, left, batch in ((9, False, 3), (14, False, 2), (12, True, 1)):
         read = tokens.extract(counting, table, *padded(width, left), batch=batch)
         assert read.logp.shape == (3, width - 1)
-        found.append([[np.asarray(field)[row][read.mask[row]] for field in read[:5]] for row in range(3)])
-    for other in found[1:]:
+        actual.append([[np.asarray(field)[row][read.mask[row]] for field in read[:5]] for row in range(3)])
+    for other in actual[1:]:
         for row in range(3):
-            np.testing.assert_allclose(other[row], found[0][row], rtol=2e-5, atol=1e-6)
+            np.testing.assert_allclose(other[row], actual[0][row], rtol=2e-5, atol=1e-6)
     logits = np.cumsum(np.eye(12)[written[0]], 0) @ table
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     p = np.exp(logp)[:-1]
     mean = (p * logp[:-1]).sum(-1)
-    twin = [
+    reference = [
         logp[np.arange(8), written[0][1:]], -mean, np.sqrt((p * (logp[:-1] - mean[:, None]) ** 2).sum(-1)),
         logp[:-1].mean(-1), logp[:-1].std(-1, ddof=1),
     ]  # fmt: skip
-    np.testing.assert_allclose(found[0][0], twin, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(actual[0][0], reference, rtol=2e-5, atol=1e-6)
 
 
 def test_signals_hold_where_logits_are_minus_infinity_or_huge():
@@ -120,10 +120,15 @@ def test_texts_without_a_prediction_are_not_a_number_and_one_token_is_all_there_
     read = tokens.from_logits(np.zeros((2, 1, 4), np.float32), np.zeros((2, 1), int), np.ones((2, 1), int))
     assert read.logp.shape == (2, 0)
     logp, mask = np.array([[-1.0, -2.0], [-3.0, -9.0]], np.float32), np.array([[0, 0], [1, 0]])
-    nll, found = tokens.summarise(logp, mask, entropy=np.ones((2, 2), np.float32))
-    for line in (nll, found.min_k, found.surp, found.pac_distance):
+    nll, actual = tokens.summarise(logp, mask, entropy=np.ones((2, 2), np.float32))
+    for line in (nll, actual.min_k, actual.surp, actual.pac_distance):
         assert np.isnan(line[0]) and np.isfinite(line[1])
-    assert (float(nll[1]), float(found.min_k[1]), float(found.surp[1]), float(found.pac_distance[1])) == (3, -3, -3, 0)
+    assert (float(nll[1]), float(actual.min_k[1]), float(actual.surp[1]), float(actual.pac_distance[1])) == (
+        3,
+        -3,
+        -3,
+        0,
+    )
     published = tokens.summarise(logp, mask, tokens.TokenOptions(is_faithful=True))[1].min_k
     assert np.isnan(published[1])
 
@@ -132,8 +137,8 @@ def test_the_kth_smallest_value_is_exact_with_ties_and_signs():
     generator = np.random.default_rng(1)
     values = generator.choice([-3.5, -0.0, 0.0, 2.0, 1e-38, -1e30, np.inf], (40, 23)).astype(np.float32)
     counts = generator.integers(1, 24, 40).astype(np.int32)
-    found = statistics.kth_smallest(jnp.asarray(values), jnp.asarray(counts))
-    np.testing.assert_array_equal(np.asarray(found), np.sort(values, 1)[np.arange(40), counts - 1])
+    actual = statistics.kth_smallest(jnp.asarray(values), jnp.asarray(counts))
+    np.testing.assert_array_equal(np.asarray(actual), np.sort(values, 1)[np.arange(40), counts - 1])
     finite = np.where(np.isinf(values), 7.0, values).astype(np.float32)
     means = statistics.mean_of_smallest(jnp.asarray(finite), jnp.asarray(counts))
     expected = [np.sort(row.astype(float))[:count].mean() for row, count in zip(finite, counts, strict=True)]
@@ -148,27 +153,27 @@ def test_losses_near_zero_and_beyond_float32s_exponents_keep_their_order():
     beaten = references.rmia(nll, inside, out, pop, pop * 0 + 1, pop[None] * 0 + 3)
     assert (np.diff(beaten) <= 0).all() and beaten[0] > beaten[-1] == 0
     for levels in (2, 50):
-        found = np.asarray(references.iam(nll, inside, out, interpolation_steps=levels))
-        assert ((found >= 0) & (found <= 1)).all() and (np.diff(found) <= 1e-6).all()
+        actual = np.asarray(references.iam(nll, inside, out, interpolation_steps=levels))
+        assert ((actual >= 0) & (actual <= 1)).all() and (np.diff(actual) <= 1e-6).all()
 
 
 def test_one_program_gives_what_the_audit_path_gives():
-    given = drawn(1)
+    inputs = drawn(1)
     generator = np.random.default_rng(2)
     losses = {name: generator.uniform(0.5, 4, size).astype(np.float32) for name, size in {
         "nll_fit": 5, "nll_ref": (2, 5), "nll_lower": 5, "nll_recall": 5, "nll_recall_member": 5,
         "nll_neighbours": (3, 5), "pop_nll_target": 8, "pop_nll_fit": 8, "pop_nll_ref": (2, 8),
     }.items()}  # fmt: skip
     written = np.array(["a text of words", "another one", "x", "aaaaaaaaaaaaaaaa", "bcd"])
-    together = texts.score_arrays({**given, **losses, "deflated": writing.deflated(written).astype(np.float32)})
-    found = texts.run(("all",), {**given, **losses, "texts": written})
-    assert set(found.scores) == {*together, "random"} and set(found.skipped) == {"lm_pac"}
+    together = texts.score_arrays({**inputs, **losses, "deflated": writing.deflated(written).astype(np.float32)})
+    actual = texts.run(("all",), {**inputs, **losses, "texts": written})
+    assert set(actual.scores) == {*together, "random"} and set(actual.skipped) == {"lm_pac"}
     for name, values in together.items():
-        np.testing.assert_allclose(found.scores[name].values, values, rtol=1e-5, atol=1e-6, err_msg=name)
-    copies = np.stack([given["token_logp_target"] - 0.5, given["token_logp_target"] * 1.5])
-    masks = np.stack([given["mask"], given["mask"]])
-    pac = texts.run(("lm_pac",), {**given, "token_logp_pac": copies, "mask_pac": masks}).scores["lm_pac"].values
-    distance = np.asarray(summary(given)[1].pac_distance)
+        np.testing.assert_allclose(actual.scores[name].values, values, rtol=1e-5, atol=1e-6, err_msg=name)
+    copies = np.stack([inputs["token_logp_target"] - 0.5, inputs["token_logp_target"] * 1.5])
+    masks = np.stack([inputs["mask"], inputs["mask"]])
+    pac = texts.run(("lm_pac",), {**inputs, "token_logp_pac": copies, "mask_pac": masks}).scores["lm_pac"].values
+    distance = np.asarray(summary(inputs)[1].pac_distance)
     np.testing.assert_allclose(pac, -(distance - distance * (1 + 1.5) / 2), rtol=1e-5, atol=1e-6)
 
 
@@ -179,15 +184,15 @@ class Watched(np.ndarray):
         self.reads = getattr(parent, "reads", [])
 
     def __getitem__(self, key):
-        part = super().__getitem__(key)
-        self.reads.append(part.size)
-        return np.asarray(part)
+        block = super().__getitem__(key)
+        self.reads.append(block.size)
+        return np.asarray(block)
 
 
 def test_tokens_are_read_in_blocks_with_the_same_numbers(monkeypatch):
-    given = {**drawn(), "nll_ref": np.ones(5)}
-    whole = texts.run(("all",), given).scores
-    blocks = {name: np.asarray(array).view(Watched) for name, array in given.items()}
+    inputs = {**drawn(), "nll_ref": np.ones(5)}
+    whole = texts.run(("all",), inputs).scores
+    blocks = {name: np.asarray(array).view(Watched) for name, array in inputs.items()}
     monkeypatch.setattr(tokens.evidence, "BLOCK_BYTES", 2 * 30 * 4)  # two texts of 30 predictions
     read = tokens.from_arrays(blocks, OPTIONS)
     np.testing.assert_allclose(-read.target, whole["lm_loss"].values, rtol=1e-6)
@@ -198,15 +203,15 @@ def test_tokens_are_read_in_blocks_with_the_same_numbers(monkeypatch):
 
 
 def test_a_prompt_that_the_mask_leaves_out_changes_no_score():
-    given = {name: array for name, array in drawn().items() if name != "vocab_mean"}
-    given.pop("vocab_std")
+    inputs = {name: array for name, array in drawn().items() if name != "vocab_mean"}
+    inputs.pop("vocab_std")
     generator = np.random.default_rng(4)
     written = np.array(["a text of words", "another one", "x", "aaaaaaaaaaaaaaaa", "bcd"])
     beside = {"nll_fit": np.full(5, 2.0), "nll_ref": np.full(5, 3.0), "nll_lower": np.full(5, 2.5), "texts": written}
     prompted = {name: np.concatenate([generator.normal(size=(5, 7)).astype(np.float32), array], 1)
-                for name, array in given.items() if name != "mask"}  # fmt: skip
-    prompted["mask"] = np.concatenate([np.zeros((5, 7), bool), given["mask"]], 1)
-    plain = texts.run(("all",), {**given, **beside}).scores
+                for name, array in inputs.items() if name != "mask"}  # fmt: skip
+    prompted["mask"] = np.concatenate([np.zeros((5, 7), bool), inputs["mask"]], 1)
+    plain = texts.run(("all",), {**inputs, **beside}).scores
     masked = texts.run(("all",), {**prompted, **beside}).scores
     assert {"lm_zlib", "lm_lowercase", "lm_min_k", "lm_min_k_pp", "lm_surp", "lm_pac_distance"} <= set(plain)
     for name, score in plain.items():
@@ -218,8 +223,8 @@ def test_a_prompt_that_the_mask_leaves_out_changes_no_score():
 
 
 def test_texts_that_cannot_be_encoded_have_a_size():
-    found = writing.deflated(["half \ud83d a pair", "\U0001f600\n", "a\0b", ""])
-    assert np.isfinite(found[:3]).all() and np.isnan(found[3])
+    actual = writing.deflated(["half \ud83d a pair", "\U0001f600\n", "a\0b", ""])
+    assert np.isfinite(actual[:3]).all() and np.isnan(actual[3])
 
 
 def test_swapped_words_are_the_same_words():
@@ -230,15 +235,15 @@ def test_swapped_words_are_the_same_words():
 
 
 def changed(**change):
-    given = {key: value for key, value in drawn().items() if key in ("token_logp_target", "mask")}
-    return {key: value for key, value in {**given, **change}.items() if value is not None}
+    inputs = {key: value for key, value in drawn().items() if key in ("token_logp_target", "mask")}
+    return {key: value for key, value in {**inputs, **change}.items() if value is not None}
 
 
 NAN = np.where((np.arange(5)[:, None] == 3) & (np.arange(30) == 2), np.nan, drawn()["token_logp_target"])
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    "inputs, message",
     [
         ({"ids": np.arange(5)}, "neither `token_logp_target` .* nor `nll_target`"),
         (changed(mask=None), "without `mask`"),
@@ -269,17 +274,17 @@ NAN = np.where((np.arange(5)[:, None] == 3) & (np.arange(30) == 2), np.nan, draw
         (changed(token_logp_targt=np.ones((5, 30))), "Did you mean 'token_logp_target'"),
     ],
 )
-def test_bad_arrays_are_named(given, message):
+def test_bad_arrays_are_named(inputs, message):
     with pytest.raises(errors.UserError, match=message):
-        texts.run(("lm_loss",), given)
+        texts.run(("lm_loss",), inputs)
 
 
 def test_padding_may_hold_anything_and_rounding_above_zero_is_forgiven():
-    given = changed()
-    odd = np.where(given["mask"], given["token_logp_target"], np.nan)
+    inputs = changed()
+    odd = np.where(inputs["mask"], inputs["token_logp_target"], np.nan)
     odd[1, 0] = 1e-4
-    found = texts.run(("lm_loss",), {**given, "token_logp_target": odd}).scores["lm_loss"].values
-    assert np.isfinite(found).all()
+    actual = texts.run(("lm_loss",), {**inputs, "token_logp_target": odd}).scores["lm_loss"].values
+    assert np.isfinite(actual).all()
 
 
 @pytest.mark.parametrize(
@@ -298,5 +303,5 @@ def test_bad_options_are_refused(change, message):
 
 
 def test_a_score_of_logits_is_not_one_of_texts():
-    found = texts.run(("lm_loss", "iam_on"), changed())
-    assert found.skipped == {"iam_on": "is defined on logits, not on tokens"}
+    actual = texts.run(("lm_loss", "iam_on"), changed())
+    assert actual.skipped == {"iam_on": "is defined on logits, not on tokens"}

@@ -30,9 +30,9 @@ def flat(evidence):
 
 def test_flattened_posteriors_give_the_forgotten_away():
     evidence = flat(leaking())
-    found = scores.run(("unleak",), evidence).scores["unleak"].values
-    assert roc.auc(found, ~evidence.forgotten) > 0.9
-    assert found.min() >= 0 and found.max() <= 1
+    actual = scores.run(("unleak",), evidence).scores["unleak"].values
+    assert roc.auc(actual, ~evidence.forgotten) > 0.9
+    assert actual.min() >= 0 and actual.max() <= 1
 
 
 def test_unleak_depends_on_its_seed_alone():
@@ -47,11 +47,11 @@ def test_unleak_depends_on_its_seed_alone():
 def test_features_are_those_of_the_loop_over_samples():
     draw = np.random.default_rng(0)
     original, unlearned = draw.normal(scale=3, size=(2, 30, 9)).astype(np.float32)
-    found, expected = np.asarray(unleak.features(original, unlearned)), naive.unleak_features(original, unlearned)
-    np.testing.assert_allclose(found[:, -3:], expected[:, -3:], atol=2e-6)
+    actual, expected = np.asarray(unleak.features(original, unlearned)), naive.unleak_features(original, unlearned)
+    np.testing.assert_allclose(actual[:, -3:], expected[:, -3:], atol=2e-6)
     # Flattened classes are equal: their order is arbitrary.
-    np.testing.assert_allclose(np.sort(found[:, :-3]), np.sort(expected[:, :-3]), atol=2e-6)
-    np.testing.assert_allclose(found.sum(-1), 0, atol=2e-6)
+    np.testing.assert_allclose(np.sort(actual[:, :-3]), np.sort(expected[:, :-3]), atol=2e-6)
+    np.testing.assert_allclose(actual.sum(-1), 0, atol=2e-6)
 
 
 def test_three_classes_are_refused():
@@ -77,13 +77,13 @@ def test_several_audited_models_share_one_classifier():
     first, second = leaking(0), leaking(1)
     measured = [scores.signals_pass(evidence, OPTIONS) for evidence in (first, second)]
     both = scores.AuditedModels(
-        *(scores.Signals(*(np.stack(pair) for pair in zip(*(getattr(one, name) for one in measured), strict=True)))
+        *(scores.Signals(*(np.stack(pair) for pair in zip(*(getattr(audit, name) for audit in measured), strict=True)))
           for name in scores.AuditedModels._fields[:4]),
-        posterior_pairs=np.stack([one.posterior_pairs for one in measured]),
+        posterior_pairs=np.stack([audit.posterior_pairs for audit in measured]),
     )  # fmt: skip
-    found = scores.compute_models("unleak", measured[0], both, OPTIONS)
-    for values, one in zip(found, measured, strict=True):
-        alone = scores.compute("unleak", measured[0]._replace(posterior_pairs=one.posterior_pairs), OPTIONS).values
+    actual = scores.compute_models("unleak", measured[0], both, OPTIONS)
+    for values, audit in zip(actual, measured, strict=True):
+        alone = scores.compute("unleak", measured[0]._replace(posterior_pairs=audit.posterior_pairs), OPTIONS).values
         np.testing.assert_allclose(values, alone, atol=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Array files of users: what is no plain array is one message, before anything of it is read."""
+"""User-given array files: anything but plain arrays is refused with one message, before it is read."""
 
 import os
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import errors
-from jaxunlearn.store import approaches, arrays, npy
+from jaxunlearn.store import arrays, npy, published_layout
 
 ARRAY = np.arange(6.0).reshape(2, 3)
 
@@ -32,8 +32,8 @@ def zipped(path, members, method=zipfile.ZIP_STORED):
 
 def encrypted(path):
     content = bytearray(zipped(path, [("a.npy", raw(described()))]).read_bytes())
-    place = content.index(b"PK\x01\x02")
-    content[place + 8] |= 1
+    offset = content.index(b"PK\x01\x02")
+    content[offset + 8] |= 1
     path.write_bytes(content)
     return path
 
@@ -131,4 +131,4 @@ def test_names_that_would_steer_the_terminal_come_escaped(tmp_path):
     (tmp_path / "b\x1b[2J").mkdir()
     for name in ("logits_retain.npy", "b\x1b[2J/logits_unlearn.npy"):
         np.save(tmp_path / name, ARRAY)
-    assert list(approaches.read(tmp_path).unlearned) == [r"b\x1b[2J"]
+    assert list(published_layout.read(tmp_path).unlearned) == [r"b\x1b[2J"]

@@ -1,4 +1,4 @@
-"""The run folder: nothing is lost, mixed, or believed unchecked."""
+"""The run folder: results are neither lost nor mixed, and always verified."""
 
 import fcntl
 import json
@@ -130,30 +130,30 @@ def data_files(path):
 
 def test_a_truncated_chunk_is_listed_as_damaged(run):
     path = save(run)
-    victim = max(data_files(path), key=lambda file: file.stat().st_size)
-    os.truncate(victim, victim.stat().st_size - 5)
-    whole, damaged = chunks.finished(run.path("populations", "shadow"), "f")
-    assert whole == [] and damaged == [path]
+    file = max(data_files(path), key=lambda file: file.stat().st_size)
+    os.truncate(file, file.stat().st_size - 5)
+    intact, damaged = chunks.finished(run.path("populations", "shadow"), "f")
+    assert intact == [] and damaged == [path]
 
 
 def test_a_flipped_byte_is_found_when_the_chunk_is_loaded(run):
     path = save(run)
-    found = 0
-    for victim in data_files(path):
-        content = bytearray(victim.read_bytes())
+    num_detected = 0
+    for file in data_files(path):
+        content = bytearray(file.read_bytes())
         original = bytes(content)
         content[len(content) // 2] ^= 0x01
-        victim.write_bytes(content)
+        file.write_bytes(content)
         (chunk,), _ = chunks.finished(run.path("populations", "shadow"), "f")
         try:
             loaded = chunks.load(chunk, TREE)
         except errors.StoreError as error:
             assert "only this chunk is made anew" in str(error)
-            found += 1
+            num_detected += 1
         else:  # a byte that carries no value
             np.testing.assert_array_equal(loaded["diverged_at"], TREE["diverged_at"])
-        victim.write_bytes(original)
-    assert found > 0
+        file.write_bytes(original)
+    assert num_detected > 0
 
 
 def test_a_chunk_of_other_settings_is_never_used(run):
@@ -258,36 +258,42 @@ def test_a_folder_of_the_users_is_refused_and_left_as_it_is(tmp_path):
 
 
 def test_overwrite_deletes_what_is_listed_as_ours_and_nothing_else(tmp_path):
-    users = ["epsilon_evidence.npz", "evaluation.md", "logits/notes.txt", "report/mine.svg", "report/tables/mine.csv"]
-    ours = ["epsilon.npz", "evaluation.json", "logits/shadow.npy", "report/report.html", "report/tables/scores.csv"]
+    users_files = [
+        "epsilon_evidence.npz",
+        "evaluation.md",
+        "logits/notes.txt",
+        "report/mine.svg",
+        "report/tables/mine.csv",
+    ]
+    outputs = ["epsilon.npz", "evaluation.json", "logits/shadow.npy", "report/report.html", "report/tables/scores.csv"]
     with store.open_run(str(tmp_path)) as run:
-        for name in ours:
+        for name in outputs:
             files.write_bytes(run.path(name), b"ours")
         run.output("report", "scores.svg").write_text("ours")
-    for name in users:
+    for name in users_files:
         (tmp_path / name).write_text("the user's")
     with store.open_run(str(tmp_path), overwrite=("all",)):
         pass
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {*users, ".lock", "outputs.jsonl"}
+    remaining = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert remaining == {*users_files, ".lock", "outputs.jsonl"}
 
 
 def test_leftovers_are_deleted_beside_outputs_of_this_folder_only(tmp_path):
     with store.open_run(str(tmp_path / "outer")) as run:
         files.write_npz(run.path("scores.npz"), a=np.arange(3))
         run.output("report", "shadows.svg")
-        for place in ("scores.tmp-1.npz", "report/shadows.12.part.svg"):
-            run.path(place).parent.mkdir(exist_ok=True)
-            run.path(place).write_text("left by a killed process")
-        kept = ["thesis.tmp-1", "report/drawing.12.part.svg", "inner/split.tmp-7.npz"]
+        for name in ("scores.tmp-1.npz", "report/shadows.12.part.svg"):
+            run.path(name).parent.mkdir(exist_ok=True)
+            run.path(name).write_text("left by a killed process")
+        others_files = ["thesis.tmp-1", "report/drawing.12.part.svg", "inner/split.tmp-7.npz"]
         with store.open_run(str(run.path("inner"))) as inner:
             files.write_npz(inner.path("split.npz"), a=np.arange(3))
-        for place in kept:
-            run.path(place).write_text("another's")
+        for name in others_files:
+            run.path(name).write_text("another's")
     with store.open_run(str(tmp_path / "outer")) as run:
-        left = {str(path.relative_to(run.root)) for path in run.root.rglob("*") if ".tmp-" in path.name or
+        remaining = {str(path.relative_to(run.root)) for path in run.root.rglob("*") if ".tmp-" in path.name or
                 ".part." in path.name}  # fmt: skip
-    assert left == set(kept)
+    assert remaining == set(others_files)
 
 
 def test_a_folder_of_an_earlier_version_is_used_but_nothing_of_it_deleted(tmp_path):
@@ -374,9 +380,9 @@ def test_a_checkpoint_of_the_orbax_api_before_v1_is_still_read(run):
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
         checkpointer.save(path / "arrays", args=ocp.args.StandardSave(tree))
     manifest = json.loads((path / "manifest.json").read_text())
-    found = chunks.load(chunks.Chunk(path, ids, manifest), tree)
-    jax.tree.map(np.testing.assert_array_equal, found, tree)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+    loaded = chunks.load(chunks.Chunk(path, ids, manifest), tree)
+    jax.tree.map(np.testing.assert_array_equal, loaded, tree)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(loaded))
 
 
 @pytest.mark.parametrize("limit", ["EFBIG", "nested"])
@@ -412,8 +418,8 @@ def test_a_logits_file_with_an_altered_header_is_made_again(place, byte, run):
     content = bytearray(path.read_bytes())
     content[place] = byte
     path.write_bytes(content)
-    again = open_logits(run)
-    fill(again, [member for member in range(3) if member not in again.done])
+    reopened = open_logits(run)
+    fill(reopened, [member for member in range(3) if member not in reopened.done])
     for member in range(3):
         np.testing.assert_array_equal(logits.read(path)[member], member + np.arange(20).reshape(5, 4))
     assert open_logits(run).damaged == ()

@@ -123,24 +123,22 @@ def make_job(net, method, originals, retain, forget, *, validation=(), bn="auto"
     )  # fmt: skip
 
 
-def outcome(prepared):
+def outcome(job):
     """Variables of member 0 after all phases."""
-    *_, last = running.run(prepared)
+    *_, last = running.run(job)
     return trees.take(last.outcome.variables, 0)
 
 
-def begun(prepared, saved_states=None, member=0):
+def begun(job, saved_states=None, member=0):
     """A member before the first step of the first phase (behind it, if that is an edit): (variables, estimates)."""
-    rest = {name: leaf for name, leaf in prepared.originals.items() if name != "params"}
-    state, found, _ = running._begin(
-        prepared, 0, running.State(prepared.originals["params"], rest, ()), saved_states or {}
-    )
-    return trees.take(({"params": state.params, **state.model_state}, found), member)
+    rest = {name: leaf for name, leaf in job.originals.items() if name != "params"}
+    state, actual, _ = running._begin(job, 0, running.State(job.originals["params"], rest, ()), saved_states or {})
+    return trees.take(({"params": state.params, **state.model_state}, actual), member)
 
 
-def estimated(prepared):
+def estimated(job):
     """What the first phase estimates for member 0."""
-    return begun(prepared)[1]
+    return begun(job)[1]
 
 
 def after(event):
@@ -156,11 +154,11 @@ def accuracy(net, variables, x, y):
     return float(np.mean(np.argmax(logits, -1) == y))
 
 
-def assert_close(found, wanted, atol, collections=("params", "batch_stats")):
+def assert_close(actual, expected, atol, collections=("params", "batch_stats")):
     for name in collections:
-        if name not in wanted or not wanted[name]:
+        if name not in expected or not expected[name]:
             continue
-        for (path, a), (_, b) in zip(trees.named_leaves(found[name]), trees.named_leaves(wanted[name]), strict=True):
+        for (path, a), (_, b) in zip(trees.named_leaves(actual[name]), trees.named_leaves(expected[name]), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=atol, err_msg=f"{name}/{path}")
 
 
@@ -168,13 +166,14 @@ def in_order(method, **also):
     """The method with every stream read in its own order."""
 
     def fixed(reads):
-        return {name: one._replace(shuffle=False, **also) for name, one in reads.items()}
+        return {name: spec._replace(shuffle=False, **also) for name, spec in reads.items()}
 
     phases = tuple(
         dataclasses.replace(
             phase, stream_specs=fixed(phase.stream_specs),
             estimates={
-                name: one._replace(stream_specs=fixed(one.stream_specs)) for name, one in phase.estimates.items()
+                name: estimate._replace(stream_specs=fixed(estimate.stream_specs))
+                for name, estimate in phase.estimates.items()
             },
         )
         for phase in method.phases

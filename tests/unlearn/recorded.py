@@ -66,25 +66,27 @@ def with_labels(phase, labels):
 def rows_of(file, pictures):
     """[steps * batch] rows of the setup that recorded pictures [steps, batch, ...] are."""
     x = file["X"][file["order"]]
-    return np.asarray([np.flatnonzero((x == one).all((1, 2, 3)))[0] for one in pictures.reshape(-1, *x.shape[1:])])
+    return np.asarray(
+        [np.flatnonzero((x == picture).all((1, 2, 3)))[0] for picture in pictures.reshape(-1, *x.shape[1:])]
+    )
 
 
 def assert_reads(phase, rows, member_rows):
     """Every epoch of recorded rows is what the phase itself reads, in the phase's order unless it is shuffled."""
     ((_, read),) = phase.stream_specs.items()
-    own = np.concatenate([member_rows[name] for name in read.rows.split("+")])
+    pool = np.concatenate([member_rows[name] for name in read.rows.split("+")])
     for epoch in rows.reshape(phase.epochs, -1):
-        np.testing.assert_array_equal(np.sort(epoch) if read.shuffle else epoch, own)
+        np.testing.assert_array_equal(np.sort(epoch) if read.shuffle else epoch, pool)
 
 
 def rates(phase, length):
     """[epochs * length] rates of Nesterov SGD with momentum 0.9, from its first step at 0 along a gradient of 1."""
-    zero, one = jnp.zeros(()), jnp.ones(())
+    zero, unit = jnp.zeros(()), jnp.ones(())
     transform = optax.with_extra_args_support(phase.transform)
 
     def moved(epoch):
         step_info = StepInfo(epoch, jnp.float32(0), epoch * length, length)
-        return transform.update(one, transform.init(zero), zero, step_info=step_info, reference_params=zero)[0]
+        return transform.update(unit, transform.init(zero), zero, step_info=step_info, reference_params=zero)[0]
 
     return np.repeat(jax.vmap(moved)(jnp.arange(phase.epochs)) / -1.9, length)
 
@@ -92,8 +94,8 @@ def rates(phase, length):
 def assert_steps(name, method):
     """Runs a method step by step and compares rates, losses, parameters, statistics and accuracies with the file."""
     file, batch = golden(), int(golden()["batch_size"])
-    given = file["X"], file["y"], file.get(f"{name}__label_draws", file["y"])
-    x, y, labels = (array[file["order"]] for array in given)
+    arrays = file["X"], file["y"], file.get(f"{name}__label_draws", file["y"])
+    x, y, labels = (array[file["order"]] for array in arrays)
     count = len(y) - len(file["forget_indices"])
     member_rows = {"retain": np.arange(count), "forget": np.arange(count, len(y))}
     data = [(x[rows], y[rows]) for rows in member_rows.values()]
@@ -110,14 +112,14 @@ def assert_steps(name, method):
     for stage, phase in enumerate(method.phases):
         assert_reads(phase, recorded[stage], member_rows)
         events, states = zip(*(step for step in steps if step[0].phase == stage), strict=True)
-        wanted = {key: file[f"{name}__{key}_s{stage}"] for key in ("lr", "loss")}
-        np.testing.assert_allclose(rates(phase, len(events) // phase.epochs), wanted["lr"], rtol=1e-6)
-        np.testing.assert_allclose([event.loss[0] for event in events], wanted["loss"], rtol=0, atol=1e-5)
+        expected = {key: file[f"{name}__{key}_s{stage}"] for key in ("lr", "loss")}
+        np.testing.assert_allclose(rates(phase, len(events) // phase.epochs), expected["lr"], rtol=1e-6)
+        np.testing.assert_allclose([event.loss[0] for event in events], expected["loss"], rtol=0, atol=1e-5)
         for state, key in ((states[0], "p1"), (states[-1], "pF")):
             nets.assert_close(state, nets.variables(file, f"{name}__{key}_s{stage}", LAYERS, "__"), 1e-6)
     tests = (*data, (file["X_test"], file["y_test"]))
-    found = [nets.accuracy(net, trees.take(outcome.variables, 0), *one) for one in tests]
-    np.testing.assert_allclose(found, file[f"{name}__acc"], rtol=1e-6)
+    actual = [nets.accuracy(net, trees.take(outcome.variables, 0), *pool) for pool in tests]
+    np.testing.assert_allclose(actual, file[f"{name}__acc"], rtol=1e-6)
 
 
 def conformal(kind):
@@ -133,16 +135,16 @@ def conformal(kind):
 def assert_epochs(kind, name, method, trained_on=None):
     """Runs a method on batches in order and compares modes of epochs, variables and accuracies with the file."""
     file, names, net, start, data = conformal(kind)
-    prepared = nets.make_job(
+    job = nets.make_job(
         net, method, start, data["retain"], data["forget"], bn="first_epoch", batch=int(file["batch_size"])
     )
-    variables = [start, *(nets.after(event) for event in running.run(prepared) if event.outcome is None)]
+    variables = [start, *(nets.after(event) for event in running.run(job) if event.outcome is None)]
     nets.assert_close(variables[-1], nets.variables(file, f"{kind}_{name}_final", names), 1e-5)
     parts = (trained_on or data["retain"], data["forget"], data["test"])
-    found = [nets.accuracy(net, variables[-1], *part) for part in parts]
-    np.testing.assert_allclose(found, file[f"{kind}_{name}_accs"], rtol=1e-6)
+    actual = [nets.accuracy(net, variables[-1], *part) for part in parts]
+    np.testing.assert_allclose(actual, file[f"{kind}_{name}_accs"], rtol=1e-6)
     if kind == "bn":
-        means = [one["batch_stats"]["BatchNorm_0"]["mean"] for one in variables]
+        means = [model["batch_stats"]["BatchNorm_0"]["mean"] for model in variables]
         in_training = [(new != old).any() for new, old in zip(means[1:], means[:-1], strict=True)]
-        wanted = file[f"bn_{name}_bn_train_mode_per_step"]
-        np.testing.assert_array_equal(np.repeat(in_training, len(wanted) // len(in_training)), wanted)
+        expected = file[f"bn_{name}_bn_train_mode_per_step"]
+        np.testing.assert_array_equal(np.repeat(in_training, len(expected) // len(in_training)), expected)

@@ -38,7 +38,7 @@ def our():
 def optml():
     file = np.load(GOLDEN / "conformal" / "optml_methods.npz")
     net = nets.network(nets.Tiny(4, 8), (6,))
-    member_rows = [(file[f"x_{one}"], file[f"y_{one}"]) for one in ("retain", "forget")]
+    member_rows = [(file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget")]
     return file, net, nets.variables(file, "init", DENSE), *member_rows
 
 
@@ -50,13 +50,16 @@ def samples(pool):
 
 def member(net, variables, pool, batch=3):
     """One member outside a run; all rows are to be forgotten."""
-    given = samples(pool)
-    stream = trees.take(population.from_rows([[np.arange(len(given.labels))]], batch), 0)
+    batch_samples = samples(pool)
+    stream = trees.take(population.from_rows([[np.arange(len(batch_samples.labels))]], batch), 0)
     variables = jax.tree.map(jnp.asarray, variables)
-    data, reads = DeviceDataset(given.inputs, given.labels), {"forget": StreamSpec("forget", batch, shuffle=False)}
+    data, reads = (
+        DeviceDataset(batch_samples.inputs, batch_samples.labels),
+        {"forget": StreamSpec("forget", batch, shuffle=False)},
+    )
     key = keys.root(0)
     return EstimateContext(net, variables["params"], {}, variables, {}, {}, data, {"forget": stream}, reads,
-                           given.is_forget, "eval", key, key, False)  # fmt: skip
+                           batch_samples.is_forget, "eval", key, key, False)  # fmt: skip
 
 
 def fresh_pool(rows=5, classes=4):
@@ -70,31 +73,31 @@ def fresh(net):
 
 def test_adversarial_pictures_and_nearest_labels_equal_those_of_orthogonal_unlearning():
     file, net, start, forget = our()
-    one = member(net, start, forget)
-    found = boundary.adversarial(one, samples(forget), float(file["bound"]), MEAN, STD)
-    np.testing.assert_allclose(found, last_channel(file["x_adv"]), rtol=0, atol=2e-6)
+    context = member(net, start, forget)
+    actual = boundary.adversarial(context, samples(forget), float(file["bound"]), MEAN, STD)
+    np.testing.assert_allclose(actual, last_channel(file["x_adv"]), rtol=0, atol=2e-6)
     np.testing.assert_allclose(
-        found * np.array(STD) + np.array(MEAN), last_channel(file["pixel_adv"]), rtol=0, atol=1e-6
+        actual * np.array(STD) + np.array(MEAN), last_channel(file["pixel_adv"]), rtol=0, atol=1e-6
     )
-    table, _ = boundary.nearest(float(file["bound"]), MEAN, STD).compute(one)
+    table, _ = boundary.nearest(float(file["bound"]), MEAN, STD).compute(context)
     np.testing.assert_array_equal(table, file["nearest_label"])
 
 
 def test_adversarial_rows_and_nearest_labels_equal_those_of_the_saliency_code():
     file, net, start, _, forget = optml()
-    one = member(net, start, forget)
+    context = member(net, start, forget)
     # Its inputs lie in [0, 1] and are not normalised.
-    found = boundary.adversarial(one, samples(forget), 0.1, (0.0,), (1.0,))
-    np.testing.assert_allclose(found, file["fgsm_adv"], rtol=0, atol=1e-6)
-    table, _ = boundary.nearest(0.1, (0.0,), (1.0,)).compute(one)
+    actual = boundary.adversarial(context, samples(forget), 0.1, (0.0,), (1.0,))
+    np.testing.assert_allclose(actual, file["fgsm_adv"], rtol=0, atol=1e-6)
+    table, _ = boundary.nearest(0.1, (0.0,), (1.0,)).compute(context)
     np.testing.assert_array_equal(table, file["fgsm_label"])
 
 
 def test_without_constants_the_step_is_in_input_units_and_unclipped():
     net = nets.network(nets.Tiny(4, 8), (6,))
     x, y = fresh_pool()
-    found = boundary.adversarial(member(net, fresh(net), (x, y)), samples((x, y)), 3.0)
-    moved = np.abs(np.asarray(found) - x)
+    actual = boundary.adversarial(member(net, fresh(net), (x, y)), samples((x, y)), 3.0)
+    moved = np.abs(np.asarray(actual) - x)
     np.testing.assert_allclose(moved[moved > 0], 3.0, rtol=1e-5)
     assert (moved > 0).mean() > 0.9
 
@@ -104,18 +107,18 @@ def test_the_nearest_label_is_a_wrong_one_unless_asked_otherwise():
     start = fresh(net)
     x, _ = fresh_pool(9)
     answers = np.argmax(net.module.apply(start, x), -1)
-    one = member(net, start, (x, answers), batch=4)
-    np.testing.assert_array_equal(boundary.nearest(0.0, only_wrong=False).compute(one)[0], answers)
+    context = member(net, start, (x, answers), batch=4)
+    np.testing.assert_array_equal(boundary.nearest(0.0, only_wrong=False).compute(context)[0], answers)
     logits = np.array(net.module.apply(start, x))
     logits[np.arange(9), answers] = -np.inf
-    np.testing.assert_array_equal(boundary.nearest(0.0).compute(one)[0], np.argmax(logits, -1))
+    np.testing.assert_array_equal(boundary.nearest(0.0).compute(context)[0], np.argmax(logits, -1))
 
 
 def test_shrinking_equals_orthogonal_unlearning():
     file, net, start, forget = our()
     method = boundary.boundary_shrink(1e-5, int(file["epochs"]), float(file["bound"]), mean=MEAN, std=STD, batch=3)
-    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, (forget[0][:1], forget[1][:1]), forget))
-    wanted = nets.variables(file, "delta", DENSE, "__")["params"]
+    actual = nets.outcome(nets.make_job(net, nets.in_order(method), start, (forget[0][:1], forget[1][:1]), forget))
+    expected = nets.variables(file, "delta", DENSE, "__")["params"]
     steps = int(file["epochs"]) * 2
 
     def compare(new, old, change):
@@ -123,15 +126,15 @@ def test_shrinking_equals_orthogonal_unlearning():
         bound = 2e-2 * np.abs(change) + steps * np.spacing(np.abs(old)) / 2
         assert (np.abs(np.float64(new) - np.float64(old) - change) <= bound).all()
 
-    jax.tree.map(compare, found["params"], start["params"], wanted)
+    jax.tree.map(compare, actual["params"], start["params"], expected)
 
 
 def test_shrinking_equals_the_saliency_code():
     file, net, start, retain, forget = optml()
     space = {"mean": (0.0,), "std": (1.0,), "compat": "faithful"}
     method = boundary.boundary_shrink(0.05, 2, 0.1, weight_decay=5e-4, batch=8, **space)
-    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "BS_final", DENSE), 1e-5)
+    actual = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "BS_final", DENSE), 1e-5)
 
 
 def given_row(monkeypatch, kernel, bias):
@@ -158,10 +161,10 @@ def test_expanding_equals_the_saliency_code(monkeypatch):
     given_row(monkeypatch, file["BE_init.fc2.weight"][-1], file["BE_init.fc2.bias"][-1])
     method = nets.in_order(boundary.boundary_expand(0.05, 2, batch=8))
     *epochs, last = running.run(nets.make_job(net, method, start, retain, forget))
-    wanted = nets.variables(file, "BE_final", DENSE)
-    nets.assert_close(nets.after(epochs[-1]), wanted, 1e-5)
+    expected = nets.variables(file, "BE_final", DENSE)
+    nets.assert_close(nets.after(epochs[-1]), expected, 1e-5)
     # The published code keeps the additional class; here it is dropped in the end.
-    nets.assert_close(trees.take(last.outcome.variables, 0), without_last_output(wanted), 1e-5)
+    nets.assert_close(trees.take(last.outcome.variables, 0), without_last_output(expected), 1e-5)
 
 
 @pytest.mark.parametrize("keep_backbone", [True, False])
@@ -173,14 +176,14 @@ def test_expanding_equals_the_iam_seed(name, keep_backbone, monkeypatch):
     forget = tuple(np.concatenate([file[f"forget{i}_{part}"] for i in range(2)]) for part in "xy")
     given_row(monkeypatch, file["extra_w"], file["extra_b"])
     method = boundary.boundary_expand(float(file["lr"]), int(file["epochs"]), keep_backbone=keep_backbone, batch=3)
-    prepared = nets.make_job(net, nets.in_order(method), start, (forget[0][:1], forget[1][:1]), forget)
-    *epochs, last = running.run(prepared)
-    found, wide = trees.take(last.outcome.variables, 0), nets.variables(file, "wide_after", names)
+    job = nets.make_job(net, nets.in_order(method), start, (forget[0][:1], forget[1][:1]), forget)
+    *epochs, last = running.run(job)
+    actual, wide = trees.take(last.outcome.variables, 0), nets.variables(file, "wide_after", names)
     nets.assert_close(nets.after(epochs[-1]), wide, 1e-6)
-    wanted = without_last_output(wide) if keep_backbone else nets.variables(file, "after", names)
-    nets.assert_close(found, wanted, 1e-6)
+    expected = without_last_output(wide) if keep_backbone else nets.variables(file, "after", names)
+    nets.assert_close(actual, expected, 1e-6)
     if not keep_backbone:
-        jax.tree.map(np.testing.assert_array_equal, found["params"]["Dense_0"], start["params"]["Dense_0"])
+        jax.tree.map(np.testing.assert_array_equal, actual["params"]["Dense_0"], start["params"]["Dense_0"])
 
 
 @pytest.mark.parametrize("build", [boundary.boundary_shrink, boundary.boundary_expand])
@@ -189,18 +192,20 @@ def test_one_forget_row_and_no_retained_ones(build):
     start, nobody = fresh(net), (np.zeros((0, 6), np.float32), np.zeros(0, np.int32))
     x, _ = fresh_pool(1)
     y = np.argmax(net.module.apply(start, x), -1)
-    found = nets.outcome(nets.make_job(net, build(lr=0.5, epochs=8), start, nobody, (x, y)))
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
-    assert [leaf.shape for leaf in jax.tree.leaves(found)] == [leaf.shape for leaf in jax.tree.leaves(start)]
-    before, after = (jax.nn.softmax(net.module.apply(one, x))[0, y[0]] for one in (start, found))
+    actual = nets.outcome(nets.make_job(net, build(lr=0.5, epochs=8), start, nobody, (x, y)))
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(actual))
+    assert [leaf.shape for leaf in jax.tree.leaves(actual)] == [leaf.shape for leaf in jax.tree.leaves(start)]
+    before, after = (jax.nn.softmax(net.module.apply(variables, x))[0, y[0]] for variables in (start, actual))
     assert after < before - 0.05
 
 
 def test_zero_epochs_change_nothing():
     net = nets.network(nets.Tiny(4, 8), (6,))
     start, pool = fresh(net), fresh_pool()
-    found = nets.outcome(nets.make_job(net, boundary.boundary_expand(epochs=0, keep_backbone=False), start, pool, pool))
-    jax.tree.map(np.testing.assert_array_equal, found["params"], jax.tree.map(np.asarray, start["params"]))
+    actual = nets.outcome(
+        nets.make_job(net, boundary.boundary_expand(epochs=0, keep_backbone=False), start, pool, pool)
+    )
+    jax.tree.map(np.testing.assert_array_equal, actual["params"], jax.tree.map(np.asarray, start["params"]))
 
 
 def test_half_of_the_constants_of_normalisation_is_an_error():
@@ -210,7 +215,7 @@ def test_half_of_the_constants_of_normalisation_is_an_error():
 
 def test_only_the_head_is_flagged_as_head():
     net = nets.network(nets.Tiny(4, 8), (6,))
-    found, _ = boundary.in_head(member(net, fresh(net), fresh_pool()))
-    assert found["Dense_1"]["kernel"].shape == (8, 4)
-    assert all(leaf.all() for leaf in jax.tree.leaves(found["Dense_1"]))
-    assert not any(leaf.any() for leaf in jax.tree.leaves(found["Dense_0"]))
+    actual, _ = boundary.in_head(member(net, fresh(net), fresh_pool()))
+    assert actual["Dense_1"]["kernel"].shape == (8, 4)
+    assert all(leaf.all() for leaf in jax.tree.leaves(actual["Dense_1"]))
+    assert not any(leaf.any() for leaf in jax.tree.leaves(actual["Dense_0"]))

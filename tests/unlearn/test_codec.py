@@ -1,4 +1,4 @@
-"""L-CODEC: its kernels against the published implementation and naive twins, and the whole method."""
+"""L-CODEC: its kernels against the published implementation and naive references, and the whole method."""
 
 from pathlib import Path
 
@@ -28,21 +28,21 @@ def neighbours(*columns):
 
 def test_dependence_coefficients_equal_the_published_ones(file):
     rank, x = codec.ranks(file["Y"]), file["X"].T
-    found = [codec.codec2(neighbours(column), rank) for column in x]
-    np.testing.assert_allclose(found, file["codec2"], rtol=0, atol=1e-6)
-    given = neighbours(x[0])
-    found = [codec.codec3(given, neighbours(x[0], column), rank) for column in x[1:]]
-    np.testing.assert_allclose(found, file["codec3_given0"], rtol=0, atol=1e-6)
+    actual = [codec.codec2(neighbours(column), rank) for column in x]
+    np.testing.assert_allclose(actual, file["codec2"], rtol=0, atol=1e-6)
+    neighbours_x = neighbours(x[0])
+    actual = [codec.codec3(neighbours_x, neighbours(x[0], column), rank) for column in x[1:]]
+    np.testing.assert_allclose(actual, file["codec3_given0"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix, stop", [("", True), ("_full", False)])
 def test_selection_equals_the_published_one(file, suffix, stop):
-    wanted, values = file[f"foci_order{suffix}"], file[f"foci_vals{suffix}"]
-    order, found = jax.jit(lambda x, y: codec.foci(x, y, 6, stop))(file["X"], file["Y"])
-    np.testing.assert_array_equal(order, [*wanted, *[-1] * (6 - len(wanted))])
-    np.testing.assert_allclose(found[: len(values)], values, rtol=0, atol=1e-6)
+    expected, values = file[f"foci_order{suffix}"], file[f"foci_vals{suffix}"]
+    order, actual = jax.jit(lambda x, y: codec.foci(x, y, 6, stop))(file["X"], file["Y"])
+    np.testing.assert_array_equal(order, [*expected, *[-1] * (6 - len(expected))])
+    np.testing.assert_allclose(actual[: len(values)], values, rtol=0, atol=1e-6)
     limited, _ = codec.foci(jnp.asarray(file["X"]), jnp.asarray(file["Y"]), 2, stop)
-    np.testing.assert_array_equal(limited, wanted[:2])
+    np.testing.assert_array_equal(limited, expected[:2])
 
 
 def test_selection_finds_what_a_response_depends_on():
@@ -87,12 +87,12 @@ def test_low_rank_step_equals_the_dense_solve(scale):
     with jax.enable_x64(True):
         full, sample = np.outer(u, u), np.outer(s, s)
         dense = np.asarray(codec.remaining(full, sample, n, m))
-        found = np.asarray(codec.newton_step(jnp.asarray(g), jnp.asarray(u), jnp.asarray(s), n, m, l2))
+        actual = np.asarray(codec.newton_step(jnp.asarray(g), jnp.asarray(u), jnp.asarray(s), n, m, l2))
     if np.linalg.eigvalsh(dense + l2 * np.eye(12)).min() <= 0:
         assert scale > 1
         dense = n / (n - m) * full
-    wanted = m / (n - m) * np.linalg.solve(dense + l2 * np.eye(12), g)
-    np.testing.assert_allclose(found, wanted, rtol=1e-9)
+    expected = m / (n - m) * np.linalg.solve(dense + l2 * np.eye(12), g)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -114,19 +114,19 @@ def trained():
     return net, {"params": jax.lax.scan(step, params, None, 150)[0]}, x, y
 
 
-def forget_loss(net, found, x, y):
-    logits, _ = network.forward(net, found["params"], {}, x)
+def forget_loss(net, actual, x, y):
+    logits, _ = network.forward(net, actual["params"], {}, x)
     return float(-jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(len(y)), y]))
 
 
 def test_removal_raises_the_forget_loss_in_few_slices(trained):
     net, start, x, y = trained
     method = codec.l_codec(l2=0.01, perturbations=40, columns=3, rows=8)
-    found = nets.outcome(nets.make_job(net, method, start, (x[8:], y[8:]), (x[:8], y[:8]), batch=16))
-    assert forget_loss(net, found, x[:8], y[:8]) > forget_loss(net, start, x[:8], y[:8]) + 1e-3
+    actual = nets.outcome(nets.make_job(net, method, start, (x[8:], y[8:]), (x[:8], y[:8]), batch=16))
+    assert forget_loss(net, actual, x[:8], y[:8]) > forget_loss(net, start, x[:8], y[:8]) + 1e-3
     channels = 0
     for layer in ("Dense_0", "Dense_1"):
-        new, old = (one["params"][layer] for one in (found, start))
+        new, old = (variables["params"][layer] for variables in (actual, start))
         differs = np.asarray(new["kernel"] != old["kernel"]).any(0)
         np.testing.assert_array_equal(np.asarray(new["bias"] != old["bias"]) & ~differs, False)
         channels += differs.sum()
@@ -144,7 +144,7 @@ def member_of(net, start, x, y, batch):
 def test_columns_follow_the_layers_and_losses_are_means(trained):
     net, start, x, y = trained
     member = member_of(net, start, x[:5], y[:5], batch=3)
-    means, loss = codec.perturbed(member, "first", 3, 0.0)
+    means, loss = codec.activations_and_losses(member, "first", 3, 0.0)
     hidden = x[:5] @ start["params"]["Dense_0"]["kernel"] + start["params"]["Dense_0"]["bias"]
     np.testing.assert_allclose(means[0][:12], hidden.mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(loss, forget_loss(net, start, x[:5], y[:5]), rtol=1e-5)
@@ -158,8 +158,8 @@ def test_one_forget_row_and_no_retained_row_stay_finite(trained, forget, retain)
     net, start, x, y = trained
     method = codec.l_codec(perturbations=5, columns=2, noise=True)
     data = (x[:retain], y[:retain]), (x[70 : 70 + forget], y[70 : 70 + forget])
-    found = nets.outcome(nets.make_job(net, method, start, *data, batch=16))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    actual = nets.outcome(nets.make_job(net, method, start, *data, batch=16))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(actual))
 
 
 def test_too_few_perturbations_are_refused():

@@ -42,13 +42,13 @@ def our():
     return file, DENSE, net, nets.variables(file, "init", DENSE, "__"), data
 
 
-def assert_importances(prepared, file, prefix, names, separator="."):
+def assert_importances(job, file, prefix, names, separator="."):
     """Estimates the importances for the forget set and for all data, compares both, and returns them."""
-    found = nets.estimated(prepared)
+    actual = nets.estimated(job)
     for name, key in (("forget", "imp_forget"), ("all", "imp_full")):
-        wanted = nets.variables(file, f"{prefix}{key}", names, separator)["params"]
-        nets.assert_close({"params": found[name]}, {"params": wanted}, 1e-6, ("params",))
-    return found
+        expected = nets.variables(file, f"{prefix}{key}", names, separator)["params"]
+        nets.assert_close({"params": actual[name]}, {"params": expected}, 1e-6, ("params",))
+    return actual
 
 
 @pytest.mark.parametrize("kind", ["mlp", "bn"])
@@ -56,21 +56,21 @@ def test_ssd_equals_the_iam_seed(kind):
     file, names, net, start, data = iam(kind)
     alpha, lam = float(file["alpha"]), float(file["lambda"])
     method = dampening.ssd(alpha, lam, batch=int(file["batch_size"]), compat="faithful")
-    prepared = nets.make_job(net, method, start, *data, bn="faithful")
-    importances = assert_importances(prepared, file, "", names)
-    found, wanted = nets.outcome(prepared), nets.variables(file, "after", names)
+    job = nets.make_job(net, method, start, *data, bn="faithful")
+    importances = assert_importances(job, file, "", names)
+    actual, expected = nets.outcome(job), nets.variables(file, "after", names)
     if kind == "bn":
         # A bias in front of BatchNorm has gradient 0 in training mode: rounding decides whether it is chosen. So the
         # rule is checked on the published roundings, and ours must be as small.
         theta, forget, full, bias = (jnp.asarray(file[f"{key}.fc1.bias"], jnp.float32)
                                      for key in ("init", "imp_forget", "imp_full", "after"))  # fmt: skip
-        np.testing.assert_allclose(dampening.dampened(theta, forget, full, alpha, lam), bias, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(dampening.dampen(theta, forget, full, alpha, lam), bias, rtol=0, atol=1e-6)
         sizes = (forget, full, *(importances[name]["Dense_0"]["bias"] for name in ("forget", "all")))
-        assert max(float(one.max()) for one in sizes) < 1e-12
-        own, published = (one["params"].pop("Dense_0") for one in (found, wanted))
+        assert max(float(distance.max()) for distance in sizes) < 1e-12
+        head, published = (variables["params"].pop("Dense_0") for variables in (actual, expected))
         # Batches of 5 end in one of 2 rows, where float32 BatchNorm rounds most; float64 agrees with the file to 2e-7.
-        np.testing.assert_allclose(own["kernel"], published["kernel"], rtol=0, atol=3e-6)
-    nets.assert_close(found, wanted, 1e-6)
+        np.testing.assert_allclose(head["kernel"], published["kernel"], rtol=0, atol=3e-6)
+    nets.assert_close(actual, expected, 1e-6)
 
 
 @pytest.mark.parametrize("setting", ["a10_l1", "a1_l1", "a0.5_l0.3"])
@@ -79,31 +79,31 @@ def test_ssd_equals_the_ssd_repository(kind, setting):
     file, names, net, start, data = conformal(kind)
     alpha, lam = (float(part[1:]) for part in setting.split("_"))
     method = dampening.ssd(alpha=alpha, lam=lam, batch=int(file["batch_size"]))
-    found = nets.outcome(nets.make_job(net, method, start, *data))
-    wanted = nets.variables(file, f"{kind}_{setting}_final", names)
-    nets.assert_close(found, wanted, 1e-5, ("params",))
+    actual = nets.outcome(nets.make_job(net, method, start, *data))
+    expected = nets.variables(file, f"{kind}_{setting}_final", names)
+    nets.assert_close(actual, expected, 1e-5, ("params",))
     for name, leaf in start.get("batch_stats", {}).get("BatchNorm_0", {}).items():
-        np.testing.assert_array_equal(found["batch_stats"]["BatchNorm_0"][name], leaf)
+        np.testing.assert_array_equal(actual["batch_stats"]["BatchNorm_0"][name], leaf)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "bn"])
 def test_importances_equal_those_of_the_ssd_repository(kind):
     file, names, net, start, data = conformal(kind)
-    prepared = nets.make_job(net, dampening.ssd(batch=int(file["batch_size"])), start, *data)
-    assert_importances(prepared, file, f"{kind}_", names)
+    job = nets.make_job(net, dampening.ssd(batch=int(file["batch_size"])), start, *data)
+    assert_importances(job, file, f"{kind}_", names)
 
 
 def test_ssd_equals_over_unlearning_and_replay():
     file, names, net, start, data = our()
     hyper = {name: np.float32(file[name]) for name in ("alpha", "lam")}
-    prepared = nets.make_job(
-        net, lambda chosen: dampening.ssd(**chosen, batch=int(file["batch"])), start, *data, hyper=hyper, members=3
+    job = nets.make_job(
+        net, lambda values: dampening.ssd(**values, batch=int(file["batch"])), start, *data, hyper=hyper, members=3
     )
-    assert_importances(prepared, file, "", names, "__")
-    *_, last = nets.running.run(prepared)
+    assert_importances(job, file, "", names, "__")
+    *_, last = nets.running.run(job)
     for number in range(3):
-        found = nets.trees.take(last.outcome.variables, number)
-        nets.assert_close(found, nets.variables(file, f"after{number}", names, "__"), 5e-6)
+        actual = nets.trees.take(last.outcome.variables, number)
+        nets.assert_close(actual, nets.variables(file, f"after{number}", names, "__"), 5e-6)
 
 
 def rules():
@@ -129,18 +129,18 @@ def rules():
 
 @pytest.mark.parametrize("case", list(rules()))
 def test_the_rule_equals_all_published_ones(case):
-    *arrays, alpha, lam, wanted = case
+    *arrays, alpha, lam, expected = case
     theta, forget, full = (jnp.asarray(array, jnp.float32) for array in arrays)
-    found = dampening.dampened(theta, forget, full, alpha, lam)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    actual = dampening.dampen(theta, forget, full, alpha, lam)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
     kept = np.asarray(forget <= alpha * full)
-    np.testing.assert_array_equal(np.asarray(found)[kept], np.asarray(theta)[kept])
+    np.testing.assert_array_equal(np.asarray(actual)[kept], np.asarray(theta)[kept])
 
 
 def test_the_exponent_applies_before_the_bound():
     theta, forget, full = jnp.ones(3), jnp.array([1.0, 1.0, 1.0]), jnp.array([0.25, 0.9, 2.0])
-    found = dampening.dampened(theta, forget, full, 0.5, 2.0, 2.0)
-    np.testing.assert_allclose(found, [0.25, 1.0, 1.0])
+    actual = dampening.dampen(theta, forget, full, 0.5, 2.0, 2.0)
+    np.testing.assert_allclose(actual, [0.25, 1.0, 1.0])
 
 
 def digits(classes=3, rows=12, seed=0):
@@ -161,26 +161,26 @@ def test_importances_without_labels_equal_a_loop():
         def loss(params, batch):
             return jnp.mean(jnp.sum(net.module.apply({"params": params}, batch) ** 2, -1))
 
-        found = [jax.tree.map(jnp.abs, jax.grad(loss)(start["params"], batch)) for batch in batches]
-        return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found)
+        actual = [jax.tree.map(jnp.abs, jax.grad(loss)(start["params"], batch)) for batch in batches]
+        return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *actual)
 
-    wanted = dampening.dampened(
+    expected = dampening.dampen(
         start["params"], importance(forget[0]), importance(np.concatenate([retain[0], forget[0]])), 1.0, 0.7
     )
     other = (retain[0], (retain[1] + 1) % 3)
     method = dampening.lfssd(1.0, 0.7, batch=3)
     for labelled in (retain, other):
-        found = nets.outcome(nets.make_job(net, method, start, labelled, forget))
-        nets.assert_close(found, {"params": wanted}, 1e-6)
-    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(wanted), jax.tree.leaves(start["params"]), strict=True))
+        actual = nets.outcome(nets.make_job(net, method, start, labelled, forget))
+        nets.assert_close(actual, {"params": expected}, 1e-6)
+    assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(start["params"]), strict=True))
 
 
 @pytest.mark.parametrize("build", [dampening.ssd, dampening.lfssd])
 def test_one_forget_sample_and_an_empty_retain_set_are_harmless(build):
     net, start, retain, forget = digits()
-    prepared = nets.make_job(net, build(alpha=0.5), start, retain, forget, members=2)
-    prepared = prepared._replace(retain=[np.arange(0), np.arange(8)], forget=[np.arange(12), np.arange(8, 9)])
-    *_, last = nets.running.run(prepared)
+    job = nets.make_job(net, build(alpha=0.5), start, retain, forget, members=2)
+    job = job._replace(retain=[np.arange(0), np.arange(8)], forget=[np.arange(12), np.arange(8, 9)])
+    *_, last = nets.running.run(job)
     assert (last.outcome.diverged_at == nets.running.NOT_DIVERGED).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.outcome.variables))
 
@@ -188,8 +188,8 @@ def test_one_forget_sample_and_an_empty_retain_set_are_harmless(build):
 def test_thresholds_and_clipping_may_differ_between_members():
     net, start, retain, forget = digits()
     hyper = {"alpha": np.asarray([0.5, 3.0], np.float32), "clip": np.asarray([0.0, 0.1], np.float32)}
-    prepared = nets.make_job(net, lambda hyper: dampening.ssd(**hyper), start, retain, forget, hyper=hyper, members=2)
-    *_, last = nets.running.run(prepared)
+    job = nets.make_job(net, lambda hyper: dampening.ssd(**hyper), start, retain, forget, hyper=hyper, members=2)
+    *_, last = nets.running.run(job)
     for member, (alpha, clip) in enumerate([(0.5, 0.0), (3.0, 0.1)]):
         alone = nets.outcome(nets.make_job(net, dampening.ssd(alpha, clip=clip), start, retain, forget))
         nets.assert_close(nets.trees.take(last.outcome.variables, member), alone, 1e-6)

@@ -49,7 +49,7 @@ def masked(method, mask):
         dataclasses.replace(
             phase,
             transform=transforms.protected(phase.transform),
-            estimates={"mask": Estimate(lambda one: (mask, one.model_state))},
+            estimates={"mask": Estimate(lambda member: (mask, member.model_state))},
         )
         for phase in method.phases
     )
@@ -65,10 +65,10 @@ def concatenated(*methods):
     return Method(tuple(phase for method in methods for phase in method.phases), methods[0].bn)
 
 
-def outcomes(prepared):
+def outcomes(job):
     """Variables of all members."""
-    *_, last = running.run(prepared)
-    return [trees.take(last.outcome.variables, member) for member in range(len(prepared.member_ids))]
+    *_, last = running.run(job)
+    return [trees.take(last.outcome.variables, member) for member in range(len(job.member_ids))]
 
 
 # The IAM seed
@@ -88,8 +88,8 @@ def test_finetune_equals_the_iam_seed(kind, activation, tag):
     start, ((x, y), epochs) = nets.variables(file, "init", names), first_or_all(file, "retain", tag)
     net = tiny(start, x, kind == "bn", activation)
     method = descent.finetune(float(file["lr"]), epochs, batch=len(file["retain0_x"]))
-    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, (x, y), (x[:1], y[:1]), bn="faithful"))
-    nets.assert_close(found, nets.variables(file, tag, names), 1e-6)
+    actual = nets.outcome(nets.make_job(net, nets.in_order(method), start, (x, y), (x[:1], y[:1]), bn="faithful"))
+    nets.assert_close(actual, nets.variables(file, tag, names), 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_optml_methods_equal_the_published_code(names):
     build = functools.partial(perhaps_masked, method, mask) if hyper else lambda: method
     start = nets.variables(file, "init", OUR)
     retain, forget = ((file[f"x_{part}"], file[f"y_{part}"]) for part in ("retain", "forget"))
-    prepared = nets.make_job(
-        tiny(start, retain[0]), lambda chosen: nets.in_order(build(**chosen)), start, retain, forget,
+    job = nets.make_job(
+        tiny(start, retain[0]), lambda values: nets.in_order(build(**values)), start, retain, forget,
         batch=int(file["batch_size"]), members=len(names), hyper=hyper,
     )  # fmt: skip
-    for found, name in zip(outcomes(prepared), names, strict=True):
-        nets.assert_close(found, nets.variables(file, f"{name}_final", OUR), 1e-5)
+    for actual, name in zip(outcomes(job), names, strict=True):
+        nets.assert_close(actual, nets.variables(file, f"{name}_final", OUR), 1e-5)
 
 
 # Over-Unlearning and Replay
@@ -215,16 +215,16 @@ def test_over_unlearning_and_replay_methods_equal_the_published_code(build):
     file, members = golden("our", "descent"), OURS[build]
     start = nets.variables(file, "init", OUR, "__")
     retain, forget = ((file[f"X_{part}"], file[f"y_{part}"]) for part in ("retain", "forget"))
-    hyper = {name: np.float32([one[name] for one in members.values()]) for name in next(iter(members.values()))}
-    prepared = nets.make_job(
-        tiny(start, retain[0], activation="tanh"), lambda chosen: as_ours(build(**chosen)), start, retain, forget,
+    hyper = {name: np.float32([values[name] for values in members.values()]) for name in next(iter(members.values()))}
+    job = nets.make_job(
+        tiny(start, retain[0], activation="tanh"), lambda values: as_ours(build(**values)), start, retain, forget,
         hyper=hyper, members=len(members),
     )  # fmt: skip
-    for tag, found in zip(members, outcomes(prepared), strict=True):
-        nets.assert_close(found, nets.variables(file, tag, OUR, "__"), 5e-6)
+    for tag, actual in zip(members, outcomes(job), strict=True):
+        nets.assert_close(actual, nets.variables(file, tag, OUR, "__"), 5e-6)
         if tag.endswith("_masked"):
             for new, old, may in zip(
-                *map(jax.tree.leaves, (found["params"], start["params"], our_mask())), strict=True
+                *map(jax.tree.leaves, (actual["params"], start["params"], our_mask())), strict=True
             ):
                 np.testing.assert_array_equal(new[may == 0], old[may == 0])
 
@@ -242,16 +242,16 @@ def test_rates_equal_the_published_ones():
     base, marks, length = float(file["base_lr"]), tuple(map(int, file["milestones"])), int(file["steps_per_epoch"])
     for factor, names in {0.2: ("shadow_train_gamma0p2_epochs_from_0", "fit_one_cycle_gamma0p2"),
                           0.8: ("fit_one_cycle_gamma0p8",)}.items():  # fmt: skip
-        found = base * rates(descent.make_schedule("overshooting", 12, marks, factor), 12, length)
+        actual = base * rates(descent.make_schedule("overshooting", 12, marks, factor), 12, length)
         for name in names:
-            np.testing.assert_allclose(found, file[name], rtol=0, atol=1e-7, err_msg=name)
+            np.testing.assert_allclose(actual, file[name], rtol=0, atol=1e-7, err_msg=name)
     marks = tuple(int(mark) - 1 for mark in file["dfme_steps"])  # that schedule steps ahead of the epoch
-    found = 0.02 * rates(descent.make_schedule("milestones", 0, marks, 0.3), 1117, 1)
-    np.testing.assert_allclose(found, file["dfme_student_lr_by_epoch"], rtol=1e-5)
+    actual = 0.02 * rates(descent.make_schedule("milestones", 0, marks, 0.3), 1117, 1)
+    np.testing.assert_allclose(actual, file["dfme_student_lr_by_epoch"], rtol=1e-5)
     file = golden("our", "descent")
     for tag, factor in (("fit_v1_milestone3", 0.8), ("fit_v2_milestone3_l1", 0.2)):
-        found = 0.05 * rates(descent.make_schedule("overshooting", 5, (3,), factor), 5, 3)
-        np.testing.assert_allclose(found, file[f"{tag}_lrs"], rtol=0, atol=1e-7)
+        actual = 0.05 * rates(descent.make_schedule("overshooting", 5, (3,), factor), 5, 3)
+        np.testing.assert_allclose(actual, file[f"{tag}_lrs"], rtol=0, atol=1e-7)
     for tag in ("fit_v1_const", "replay_v2_stage"):
         np.testing.assert_allclose(
             0.05 * rates(descent.make_schedule("constant", 3), 3, 3), file[f"{tag}_lrs"], rtol=1e-6
@@ -283,9 +283,9 @@ def test_rates_and_ascent_of_forget_precision():
         ("lr_poly_power0.9", 0.01, schedules.polynomial(10, 0.9)),
         ("lr_poly_power2", 0.01, schedules.polynomial(10, 2.0)),
     ):
-        wanted = file[name][:11] if "poly" in name else file[name]  # past its end the published one rises again
-        found = base * rates(schedule, len(wanted), 1)
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6, err_msg=name)
+        expected = file[name][:11] if "poly" in name else file[name]  # past its end the published one rises again
+        actual = base * rates(schedule, len(expected), 1)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6, err_msg=name)
     logits, batch = jnp.asarray(file["ascent__logits"]), {"forget": plain_batch(jnp.asarray(file["ascent__y"]))}
     loss, gradient = jax.value_and_grad(lambda z: descent.forget_ascent({"forget": z}, batch, NOW))(logits)
     np.testing.assert_allclose(loss, file["ascent__loss"], atol=1e-6)

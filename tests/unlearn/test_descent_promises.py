@@ -27,14 +27,14 @@ def plain_batch(labels):
     return Samples(None, labels, np.ones(len(labels), np.float32), None, None)
 
 
-def outcomes(prepared):
+def outcomes(job):
     """Variables of all members."""
-    *_, last = running.run(prepared)
-    return [trees.take(last.outcome.variables, member) for member in range(len(prepared.member_ids))]
+    *_, last = running.run(job)
+    return [trees.take(last.outcome.variables, member) for member in range(len(job.member_ids))]
 
 
-def leaves_equal(found, wanted):
-    return [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True)]
+def leaves_equal(actual, expected):
+    return [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (actual, expected)), strict=True)]
 
 
 # Objectives
@@ -48,13 +48,13 @@ def test_paired_and_mixed_objectives_are_those_of_the_formulas():
     outputs = {"retain": z[:4], "forget": z[4:], "all": z}
     batch = {"retain": plain_batch(y[:4]), "forget": plain_batch(y[4:]),
              "all": plain_batch(y)._replace(is_forget=is_forget)}  # fmt: skip
-    found = jax.jit(lambda z, b: (descent.paired(0.7)(z, b, NOW), descent.mixed(0.2)(z, b, NOW)))
-    pair, mix = found(outputs, batch)
+    actual = jax.jit(lambda z, b: (descent.paired(0.7)(z, b, NOW), descent.mixed(0.2)(z, b, NOW)))
+    pair, mix = actual(outputs, batch)
     np.testing.assert_allclose(pair, 0.7 * rows[:4].mean() - 0.3 * rows[4:].mean(), rtol=1e-5)
     np.testing.assert_allclose(mix, rows[~is_forget].mean() - 0.2 * rows[is_forget].mean(), rtol=1e-5)
-    for flag, wanted in ((True, -0.2 * rows.mean()), (False, rows.mean())):
+    for flag, expected in ((True, -0.2 * rows.mean()), (False, rows.mean())):
         batch["all"] = batch["all"]._replace(is_forget=np.full(7, flag))
-        np.testing.assert_allclose(found(outputs, batch)[1], wanted, rtol=1e-5)
+        np.testing.assert_allclose(actual(outputs, batch)[1], expected, rtol=1e-5)
 
 
 # What the methods promise, on a network with normalisation
@@ -101,10 +101,10 @@ CASES = ("plain", "one_forget_sample", "nothing_retained")
 @functools.cache
 def unlearned(name):
     """Case -> variables after a method of ALL, from the trained network; the cases are members of one population."""
-    prepared = make_job(ALL[name](epochs=5), trained(), members=3)
-    retain, forget = prepared.retain[0], prepared.forget[0]
-    prepared = prepared._replace(retain=[retain, np.arange(23), retain[:0]], forget=[forget, np.array([23]), forget])
-    return dict(zip(CASES, outcomes(prepared), strict=True))
+    job = make_job(ALL[name](epochs=5), trained(), members=3)
+    retain, forget = job.retain[0], job.forget[0]
+    job = job._replace(retain=[retain, np.arange(23), retain[:0]], forget=[forget, np.array([23]), forget])
+    return dict(zip(CASES, outcomes(job), strict=True))
 
 
 @jax.jit
@@ -120,13 +120,13 @@ def loss_on(variables, part):
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_method_moves_and_survives_small_sets(name):
-    found = unlearned(name)
+    actual = unlearned(name)
     for case in CASES:
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found[case])), case
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(actual[case])), case
     for case in CASES[:2]:
-        assert not all(leaves_equal(found[case]["params"], trained()["params"])), case
+        assert not all(leaves_equal(actual[case]["params"], trained()["params"])), case
     if not (name.startswith("ascent") or name in ("negrad_mixed", "eu_k", "ft_prune")):
-        assert all(leaves_equal(found["nothing_retained"], trained()))
+        assert all(leaves_equal(actual["nothing_retained"], trained()))
 
 
 @pytest.mark.parametrize("name", ["finetune", "cf_k", "ascent_fresh", "negrad_mixed"])
@@ -141,7 +141,7 @@ def test_no_epochs_and_no_sparsity_change_nothing():
 @pytest.mark.parametrize("name", ALL)
 def test_builders_take_traced_hyperparameters(name):
     arguments = inspect.signature(ALL[name]).parameters.items()
-    floats = {one: float(parameter.default) for one, parameter in arguments if isinstance(parameter.default, float)}
+    floats = {name: float(parameter.default) for name, parameter in arguments if isinstance(parameter.default, float)}
     assert {"lr", "weight_decay", "momentum"} <= floats.keys()
     params = trained()["params"]
 
@@ -152,8 +152,8 @@ def test_builders_take_traced_hyperparameters(name):
         state = phase.transform.init(params)
         return phase.transform.update(params, state, params, step_info=step_info, reference_params=params, mask=mask)[0]
 
-    for found, leaf in zip(jax.tree.leaves(jax.eval_shape(change, floats)), jax.tree.leaves(params), strict=True):
-        assert found.shape == leaf.shape
+    for actual, leaf in zip(jax.tree.leaves(jax.eval_shape(change, floats)), jax.tree.leaves(params), strict=True):
+        assert actual.shape == leaf.shape
 
 
 def test_ascent_forgets_the_unrelated_one_hardly_and_finetuning_keeps():
@@ -169,11 +169,11 @@ def test_ascent_forgets_the_unrelated_one_hardly_and_finetuning_keeps():
 
 def test_negrad_forgets_more_with_a_smaller_alpha_and_keeps_the_rest():
     # Batches of six rows are too few for statistics of their own: the running ones are used.
-    prepared = make_job(
+    job = make_job(
         lambda hyper: descent.negrad_plus(**hyper), trained(), bn="frozen", members=2,
         hyper={"alpha": np.float32([0.95, 0.5])},
     )  # fmt: skip
-    mild, strong = ({part: loss_on(one, part) for part in ("retain", "forget")} for one in outcomes(prepared))
+    mild, strong = ({part: loss_on(variables, part) for part in ("retain", "forget")} for variables in outcomes(job))
     assert loss_on(trained(), "forget") < mild["forget"] < strong["forget"]
     assert max(mild["retain"], strong["retain"]) < loss_on(trained(), "retain")
 
@@ -188,10 +188,10 @@ def test_the_unrelated_ascent_leaves_the_statistics():
 @pytest.mark.parametrize("name", ["cf_k", "eu_k"])
 def test_only_the_last_layer_moves(name):
     for case in CASES[:2]:
-        found = unlearned(name)[case]["params"]
+        actual = unlearned(name)[case]["params"]
         for layer in ("Dense_0", "BatchNorm_0"):
-            assert all(leaves_equal(found[layer], trained()["params"][layer]))
-        assert not any(leaves_equal(found["Dense_1"], trained()["params"]["Dense_1"]))
+            assert all(leaves_equal(actual[layer], trained()["params"][layer]))
+        assert not any(leaves_equal(actual["Dense_1"], trained()["params"]["Dense_1"]))
 
 
 def test_eu_k_draws_the_last_layers_with_their_statistics():
@@ -206,14 +206,14 @@ def test_eu_k_draws_the_last_layers_with_their_statistics():
     assert loss_on(unlearned("eu_k")["plain"], "retain") < 0.7 * loss_on(head, "retain")
 
 
-@pytest.mark.parametrize("name, shape, k, wanted, leaves", [
+@pytest.mark.parametrize("name, shape, k, expected, leaves", [
     ("cnn", (8, 8, 1), 2, [("Dense_0",), ("Dense_1",)], 4),
     ("resnet18", (32, 32, 3), 1, [("head",)], 2),
     ("vit", (32, 32, 3), 1, [("head",)], 2),
 ])  # fmt: skip
-def test_last_layers_are_those_called_last(name, shape, k, wanted, leaves):
+def test_last_layers_are_those_called_last(name, shape, k, expected, leaves):
     net = nets.network(models.build(ModelSettings(name=name, width=0 if name == "vit" else 4), 10), shape)
-    assert list(descent.last_layers(net, k)) == wanted
+    assert list(descent.last_layers(net, k)) == expected
     params = jax.eval_shape(lambda: network.init(net, jax.random.key(0))[0])
     assert len(descent.all_but_last(net, k)) == len(jax.tree.leaves(params)) - leaves
     assert descent.all_but_last(net, 99) == ()
@@ -261,18 +261,21 @@ def kernels(params):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_pruning_takes_the_smallest_entries_of_all_kernels_together(share):
     params = trained()["params"]
-    prune, keep = jax.jit(sparsity.pruned), jax.jit(sparsity.prune_mask)
-    found = prune(params, share)
-    before, after = kernels(params), kernels(found)
+    prune, keep = jax.jit(sparsity.set_smallest_to_zero), jax.jit(sparsity.prune_mask)
+    actual = prune(params, share)
+    before, after = kernels(params), kernels(actual)
     order, count = np.argsort(np.abs(before)), round(share * len(before))
     assert np.all(after[order[:count]] == 0) and np.array_equal(after[order[count:]], before[order[count:]])
     for layer, name in (("Dense_0", "bias"), ("BatchNorm_0", "scale"), ("BatchNorm_0", "bias")):
-        np.testing.assert_array_equal(found[layer][name], params[layer][name])
-    assert all(leaves_equal(keep(found, share), keep(params, share)))
+        np.testing.assert_array_equal(actual[layer][name], params[layer][name])
+    assert all(leaves_equal(keep(actual, share), keep(params, share)))
 
 
 def test_pruned_entries_stay_zero_while_the_others_are_trained():
-    after, cut = kernels(unlearned("ft_prune")["plain"]["params"]), kernels(sparsity.pruned(trained()["params"], 0.4))
+    after, cut = (
+        kernels(unlearned("ft_prune")["plain"]["params"]),
+        kernels(sparsity.set_smallest_to_zero(trained()["params"], 0.4)),
+    )
     np.testing.assert_array_equal(after == 0, cut == 0)
     assert np.sum(cut == 0) == round(0.4 * len(cut))
     assert not np.any(after[cut != 0] == cut[cut != 0])
@@ -287,7 +290,7 @@ def test_the_l1_penalty_falls_and_ends_where_it_is_told_to():
         nothing = jax.tree.map(jnp.zeros_like, params)
         return phase.transform.update(nothing, phase.transform.init(params), params, step_info=step_info)[0]
 
-    for no_l1_epochs, wanted in ((0, (0.5, 0.375, 0.25, 0.125)), (2, (0.5, 0.25, 0.0, 0.0)), (4, (0.0,) * 4)):
-        for epoch, coefficient in enumerate(wanted):
+    for no_l1_epochs, expected in ((0, (0.5, 0.375, 0.25, 0.125)), (2, (0.5, 0.25, 0.0, 0.0)), (4, (0.0,) * 4)):
+        for epoch, coefficient in enumerate(expected):
             for leaf, old in zip(*map(jax.tree.leaves, (change(epoch, no_l1_epochs), params)), strict=True):
                 np.testing.assert_allclose(leaf, -coefficient * np.sign(old), atol=1e-6)

@@ -18,9 +18,9 @@ from jaxunlearn.unlearn.methods import exact
 
 
 def member_rows(forget, part=0, rows=41, total=60, seed=0):
-    every = np.random.default_rng(7).permutation(total)[:rows]
-    chosen = np.sort(every)[np.asarray(forget, int)]
-    return MemberRows(chosen, np.setdiff1d(every, chosen), np.arange(0), np.zeros(total, np.int32), part,
+    all_rows = np.random.default_rng(7).permutation(total)[:rows]
+    forget_rows = np.sort(all_rows)[np.asarray(forget, int)]
+    return MemberRows(forget_rows, np.setdiff1d(all_rows, forget_rows), np.arange(0), np.zeros(total, np.int32), part,
                  np.random.default_rng(seed))  # fmt: skip
 
 
@@ -42,26 +42,28 @@ def test_shards_and_slices_are_even_and_cover_every_row():
     assert len(rows) == 41 and set(zip(shard, number, strict=True)) == {(i, j) for i in range(4) for j in range(3)}
     counts = np.bincount(shard)
     assert counts.max() - counts.min() <= 1
-    for own in range(4):
-        sizes = np.bincount(number[shard == own])
+    for shard_id in range(4):
+        sizes = np.bincount(number[shard == shard_id])
         assert sizes.max() - sizes.min() <= 1
 
 
 def test_every_forget_set_finds_the_same_shards():
-    one, two = (exact.assignment(member_rows(forget, seed=seed), 4, 2) for seed, forget in ((0, [3]), (5, [1, 30, 40])))
-    for a, b in zip(one, two, strict=True):
+    first, second = (
+        exact.assignment(member_rows(forget, seed=seed), 4, 2) for seed, forget in ((0, [3]), (5, [1, 30, 40]))
+    )
+    for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_slices_grow_and_hold_retained_rows_of_their_shard_only():
     forget = [0, 1, 2, 3, 4, 5, 6, 7]
-    seen = []
+    all_rows = []
     for part in range(4):
-        own = member_rows(forget, part)
-        first, both = (exact.slices_up_to(last, 4, 2)(own) for last in (0, 1))
-        assert set(first) < set(both) and not set(both) & set(own.forget)
-        seen += list(both)
-    np.testing.assert_array_equal(np.sort(seen), np.sort(member_rows(forget).retain))
+        rows_of_member = member_rows(forget, part)
+        first, second = (exact.slices_up_to(last, 4, 2)(rows_of_member) for last in (0, 1))
+        assert set(first) < set(second) and not set(second) & set(rows_of_member.forget)
+        all_rows += list(second)
+    np.testing.assert_array_equal(np.sort(all_rows), np.sort(member_rows(forget).retain))
 
 
 def test_a_shard_without_forgotten_rows_reads_the_same_rows():
@@ -76,14 +78,14 @@ def test_retraining_starts_anew_and_never_reads_the_forget_set(start):
     net, original = start
     x, y = blobs()
     method = exact.retrain(epochs=15)
-    found = nets.outcome(nets.make_job(net, method, original, (x[12:], y[12:]), (x[:12], y[:12]), batch=16))
+    actual = nets.outcome(nets.make_job(net, method, original, (x[12:], y[12:]), (x[:12], y[:12]), batch=16))
     poisoned = x.copy()
     poisoned[:12] = np.nan
     other = jax.tree.map(lambda leaf: leaf + 1.0, original)
     again = nets.outcome(nets.make_job(net, method, other, (x[12:], y[12:]), (poisoned[:12], y[:12]), batch=16))
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
-    logits, _ = network.forward(net, found["params"], {"batch_stats": found["batch_stats"]}, x[12:])
+    logits, _ = network.forward(net, actual["params"], {"batch_stats": actual["batch_stats"]}, x[12:])
     assert float((jnp.argmax(logits, -1) == y[12:]).mean()) > 0.9
 
 
@@ -92,9 +94,9 @@ def test_retraining_is_sgd_with_a_cosine_per_epoch():
     params, _ = network.init(net, keys.root(1))
     x, y = blobs(24)
     method = nets.in_order(exact.retrain(lr=0.2, epochs=3, momentum=0.8, weight_decay=0.01))
-    found = nets.outcome(nets.make_job(net, method, {"params": params}, (x[:20], y[:20]), (x[20:], y[20:]), batch=8))
-    wanted, _ = network.init(net, keys.member(keys.stream(keys.root(3), "init"), 0))
-    trace = jax.tree.map(jnp.zeros_like, wanted)
+    actual = nets.outcome(nets.make_job(net, method, {"params": params}, (x[:20], y[:20]), (x[20:], y[20:]), batch=8))
+    expected, _ = network.init(net, keys.member(keys.stream(keys.root(3), "init"), 0))
+    trace = jax.tree.map(jnp.zeros_like, expected)
 
     def loss(params, x, y):
         return optax.softmax_cross_entropy_with_integer_labels(network.forward(net, params, {}, x)[0], y).mean()
@@ -102,10 +104,10 @@ def test_retraining_is_sgd_with_a_cosine_per_epoch():
     for epoch in range(3):
         rate = 0.2 * (1 + np.cos(np.pi * epoch / 3)) / 2
         for low in range(0, 20, 8):
-            gradients = jax.grad(loss)(wanted, x[low : min(low + 8, 20)], y[low : min(low + 8, 20)])
-            trace = jax.tree.map(lambda t, g, p: 0.8 * t + g + 0.01 * p, trace, gradients, wanted)
-            wanted = jax.tree.map(lambda p, t, rate=rate: p - rate * t, wanted, trace)
-    nets.assert_close(found, {"params": wanted}, 1e-5)
+            gradients = jax.grad(loss)(expected, x[low : min(low + 8, 20)], y[low : min(low + 8, 20)])
+            trace = jax.tree.map(lambda t, g, p: 0.8 * t + g + 0.01 * p, trace, gradients, expected)
+            expected = jax.tree.map(lambda p, t, rate=rate: p - rate * t, expected, trace)
+    nets.assert_close(actual, {"params": expected}, 1e-5)
 
 
 def test_retraining_equals_the_saliency_code(monkeypatch):
@@ -119,8 +121,8 @@ def test_retraining_equals_the_saliency_code(monkeypatch):
     data = [(file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget")]
     method = nets.in_order(exact.retrain(float(lr), int(epochs), batch=int(file["batch_size"])))
     other = jax.tree.map(lambda leaf: leaf + 1.0, start)
-    found = nets.outcome(nets.make_job(net, method, other, *data))
-    nets.assert_close(found, nets.variables(file, "retrain_final", layers), 1e-5)
+    actual = nets.outcome(nets.make_job(net, method, other, *data))
+    nets.assert_close(actual, nets.variables(file, "retrain_final", layers), 1e-5)
 
 
 def test_a_sisa_model_depends_on_its_own_shard_only(start):
@@ -129,14 +131,14 @@ def test_a_sisa_model_depends_on_its_own_shard_only(start):
     method = exact.sisa(epochs=6, shards=2)
 
     def models(inputs):
-        prepared = nets.make_job(net, method, original, (inputs[6:], y[6:]), (inputs[:6], y[:6]), batch=16, members=2)
-        *_, last = running.run(prepared._replace(submodel=np.asarray([0, 1], np.int32)))
+        job = nets.make_job(net, method, original, (inputs[6:], y[6:]), (inputs[:6], y[:6]), batch=16, members=2)
+        *_, last = running.run(job._replace(submodel=np.asarray([0, 1], np.int32)))
         return last.outcome.variables["params"]["Dense_1"]["kernel"]
 
-    own = MemberRows(
+    rows_of_member = MemberRows(
         np.arange(54, 60), np.arange(54), np.arange(0), np.zeros(60, np.int32), 0, np.random.default_rng(0)
     )
-    mine = exact.slices_up_to(1, 2, 2)(own)
+    mine = exact.slices_up_to(1, 2, 2)(rows_of_member)
     changed = x.copy()
     changed[np.r_[6:60, 0:6][mine]] += 1.0  # the setup puts retained rows in front
     before, after = models(x), models(changed)
@@ -148,9 +150,9 @@ def test_empty_retain_sets_give_the_random_network(start):
     net, original = start
     x, y = blobs(6)
     for method in (exact.retrain(epochs=1), exact.sisa(epochs=1, shards=2)):
-        found = nets.outcome(nets.make_job(net, method, original, (x[:0], y[:0]), (x, y), batch=4))
+        actual = nets.outcome(nets.make_job(net, method, original, (x[:0], y[:0]), (x, y), batch=4))
         fresh, _ = network.init(net, keys.member(keys.stream(keys.root(3), "init"), 0))
-        nets.assert_close(found, {"params": fresh}, 1e-6, ("params",))
+        nets.assert_close(actual, {"params": fresh}, 1e-6, ("params",))
 
 
 def test_impossible_shards_are_refused():

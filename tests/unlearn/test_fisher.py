@@ -45,8 +45,8 @@ def given(monkeypatch, draws, gone=None):
         monkeypatch.setattr(fisher, "removed_classes", lambda member: jnp.arange(member.network.num_classes) == gone)
 
 
-def assert_relative(found, wanted, rtol, atol=1e-12):
-    for (path, a), (_, b) in zip(nets.trees.named_leaves(found), nets.trees.named_leaves(wanted), strict=True):
+def assert_relative(actual, expected, rtol, atol=1e-12):
+    for (path, a), (_, b) in zip(nets.trees.named_leaves(actual), nets.trees.named_leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=path)
 
 
@@ -63,9 +63,9 @@ def test_the_iam_seed(suffix, monkeypatch):
     given(monkeypatch, nets.variables(file, "noise", names)["params"])
     for kind, tag in (("empirical", "ewc"), ("expected", "expected")):
         method = fisher.fisher(float(file["alpha"]), kind, batch=4, compat="faithful")
-        after, found = nets.begun(nets.make_job(net, method, start, retain, forget))
-        assert_relative(found["information"], nets.variables(file, f"fisher_{tag}", names)["params"], 1e-5)
-        mean, variance = found["noise"]
+        after, actual = nets.begun(nets.make_job(net, method, start, retain, forget))
+        assert_relative(actual["information"], nets.variables(file, f"fisher_{tag}", names)["params"], 1e-5)
+        mean, variance = actual["noise"]
         assert_relative(mean, nets.variables(file, f"mu_{tag}", names)["params"], 0)
         assert_relative(variance, nets.variables(file, f"var_{tag}", names)["params"], 1e-5)
         if kind == "empirical":
@@ -87,9 +87,9 @@ def test_the_rule_on_tensors_of_every_rank(suffix):
     )
     net = types.SimpleNamespace(num_classes=classes)
     is_head = fisher.heads(types.SimpleNamespace(network=net, params=theta), "golatkar", "faithful")
-    for i, one in enumerate(theta):
+    for i, tensor in enumerate(theta):
         removed = jnp.arange(classes) == gone
-        mean, variance = fisher.noise_of(one, information[i], is_head[i], removed, float(file["alpha"]))
+        mean, variance = fisher.noise_of(tensor, information[i], is_head[i], removed, float(file["alpha"]))
         np.testing.assert_array_equal(mean, flax_layout(file[f"mu{i}"]))
         np.testing.assert_allclose(variance, flax_layout(file[f"var{i}"]), rtol=1e-5)
 
@@ -102,8 +102,8 @@ def test_the_conformal_unlearning_code(split, monkeypatch):
     x, y = file[f"{split}_x"].transpose(0, 2, 3, 1), file[f"{split}_y"]
     given(monkeypatch, nets.variables(file, f"{split}_eps", SMALL)["params"], 1 if split == "class" else None)
     method = fisher.fisher(1e-6, variant="conformal", batch=4)
-    after, found = nets.begun(nets.make_job(net, method, start, (x, y), (x[:1], y[:1])))
-    assert_relative(found["information"], nets.variables(file, f"{split}_grad2", SMALL)["params"], 1e-5, 1e-6)
+    after, actual = nets.begun(nets.make_job(net, method, start, (x, y), (x[:1], y[:1])))
+    assert_relative(actual["information"], nets.variables(file, f"{split}_grad2", SMALL)["params"], 1e-5, 1e-6)
     nets.assert_close(after, nets.variables(file, f"{split}_final", SMALL), 1e-5, ("params",))
     nets.assert_close(after, start, 0.0, ("batch_stats",))
 
@@ -116,9 +116,9 @@ def test_over_unlearning_and_replay(split, monkeypatch):
     gone = int(file["forget_class"]) if split == "classwise" else None
     given(monkeypatch, nets.variables(file, "noise", DENSE, "__")["params"], gone)
     method = fisher.fisher(float(file["fisher_alpha"]), variant="conformal", batch=2)
-    after, found = nets.begun(nets.make_job(net, method, start, retain, forget))
+    after, actual = nets.begun(nets.make_job(net, method, start, retain, forget))
     # The file's fisher_gradacc, the gradients themselves summed up, is of no method here.
-    assert_relative(found["information"], nets.variables(file, "fisher_diag", DENSE, "__")["params"], 0, 1e-5)
+    assert_relative(actual["information"], nets.variables(file, "fisher_diag", DENSE, "__")["params"], 0, 1e-5)
     nets.assert_close(after, nets.variables(file, f"fisher_{split}", DENSE, "__"), 1e-5)
 
 
@@ -134,7 +134,7 @@ def test_optml(monkeypatch):
     assert_relative(faithful[1]["information"], nets.variables(file, "fisher_info", DENSE)["params"], 1e-5, 1e-6)
     nets.assert_close(faithful[0], nets.variables(file, "fisher_final", DENSE), 1e-6)
     # Faithful asks for a last axis (PyTorch's order) of length 10; corrected for the head.
-    (_, variance), (_, as_published) = (found["noise"] for _, found in (corrected, faithful))
+    (_, variance), (_, as_published) = (actual["noise"] for _, actual in (corrected, faithful))
     np.testing.assert_allclose(variance["Dense_1"]["kernel"], 100 * as_published["Dense_1"]["kernel"], rtol=1e-6)
     np.testing.assert_array_equal(variance["Dense_0"]["kernel"], as_published["Dense_0"]["kernel"])
 
@@ -157,21 +157,21 @@ def test_information_by_batches_equals_a_loop():
                 return jnp.mean(jax.nn.log_softmax(net.module.apply({"params": params}, batch))[:, c])
 
             weight = jnp.mean(jax.nn.softmax(net.module.apply(start, batch))[:, c])
-            own = jax.tree.map(lambda g, weight=weight: weight * g**2 / 2, jax.grad(value)(start["params"]))
-            total = own if total is None else jax.tree.map(jnp.add, total, own)
+            squares = jax.tree.map(lambda g, weight=weight: weight * g**2 / 2, jax.grad(value)(start["params"]))
+            total = squares if total is None else jax.tree.map(jnp.add, total, squares)
     method = fisher.fisher(kind="batch", batch=4)
-    prepared = nets.make_job(net, method, start, (x[:8], y[:8]), (x[8:], y[8:]))
-    assert_relative(nets.estimated(prepared)["information"], total, 1e-4)
+    job = nets.make_job(net, method, start, (x[:8], y[:8]), (x[8:], y[8:]))
+    assert_relative(nets.estimated(job)["information"], total, 1e-4)
 
 
 def test_information_does_not_depend_on_batches_nor_on_their_cuts(monkeypatch):
     net, start, x, y = problem()
-    found = []
+    actual = []
     for batch, at_once in ((5, 5), (64, 3)):
         monkeypatch.setattr(fisher, "rows_at_once", lambda params, size, at_once=at_once: at_once)
         method = fisher.fisher(batch=batch)
-        found.append(nets.estimated(nets.make_job(net, method, start, (x[3:], y[3:]), (x[:3], y[:3])))["information"])
-    assert_relative(found[1], found[0], 1e-5)
+        actual.append(nets.estimated(nets.make_job(net, method, start, (x[3:], y[3:]), (x[:3], y[:3])))["information"])
+    assert_relative(actual[1], actual[0], 1e-5)
 
 
 def test_the_memory_of_gradients_per_row_is_bounded():
@@ -186,12 +186,12 @@ def moved_heads(wipe):
     """Head kernels, |after - before|, of two members: all rows of class 1 forgotten, and six rows of all classes."""
     net, start, x, y = problem(rows=60)
     gone, few = np.flatnonzero(y == 1), np.arange(6)
-    prepared = nets.make_job(
+    job = nets.make_job(
         net, fisher.fisher(1e-9, wipe_removed_class=wipe), start, (x[1:], y[1:]), (x[:1], y[:1]), members=2
     )
-    data = prepared.data._replace(inputs=x, labels=y)
+    data = job.data._replace(inputs=x, labels=y)
     kept = [np.setdiff1d(np.arange(60), rows) for rows in (gone, few)]
-    *_, last = nets.running.run(prepared._replace(data=data, forget=[gone, few], retain=kept))
+    *_, last = nets.running.run(job._replace(data=data, forget=[gone, few], retain=kept))
     before = start["params"]["Dense_1"]["kernel"]
     after = last.outcome.variables["params"]["Dense_1"]["kernel"]
     return before, after, np.abs(after - before)
@@ -222,9 +222,9 @@ def test_a_hidden_layer_as_wide_as_the_head_counts_as_head_only_when_faithful():
 def test_an_empty_retain_set_and_one_forget_sample_are_finite(kind, variant):
     net, start, x, y = problem()
     method = fisher.fisher(kind=kind, variant=variant)
-    prepared = nets.make_job(net, method, start, (x[1:], y[1:]), (x[:1], y[:1]), members=2)
-    prepared = prepared._replace(retain=[np.arange(0), np.arange(10)], forget=[np.arange(11), np.arange(10, 11)])
-    *_, last = nets.running.run(prepared)
+    job = nets.make_job(net, method, start, (x[1:], y[1:]), (x[:1], y[:1]), members=2)
+    job = job._replace(retain=[np.arange(0), np.arange(10)], forget=[np.arange(11), np.arange(10, 11)])
+    *_, last = nets.running.run(job)
     assert (last.outcome.diverged_at == nets.running.NOT_DIVERGED).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.outcome.variables))
 
@@ -233,8 +233,8 @@ def test_noise_differs_between_members_and_grows_with_alpha():
     net, start, x, y = problem()
     build = lambda hyper: fisher.fisher(**hyper)  # noqa: E731
     hyper = {"alpha": np.asarray([1e-9, 1e-9, 1e-5], np.float32)}
-    prepared = nets.make_job(net, build, start, (x[3:], y[3:]), (x[:3], y[:3]), hyper=hyper, members=3)
-    *_, last = nets.running.run(prepared)
+    job = nets.make_job(net, build, start, (x[3:], y[3:]), (x[:3], y[:3]), hyper=hyper, members=3)
+    *_, last = nets.running.run(job)
     kernel = last.outcome.variables["params"]["Dense_0"]["kernel"]
     moved = np.abs(kernel - start["params"]["Dense_0"]["kernel"]).mean((1, 2))
     assert np.all(kernel[0] != kernel[1])

@@ -43,7 +43,7 @@ def test_kernels_equal_the_published_ones(kind, activation):
     target = forsaken.published_target(logits, jnp.asarray(file["nonmem_y"]), net.num_classes)
     np.testing.assert_allclose(target, file["P"], rtol=0, atol=1e-5)
     _, model_state = network.forward(net, start["params"], model_state, file["forget_x"], mode="train")
-    params = forsaken.applied(start["params"], u, 0.01)
+    params = forsaken.apply_mask(start["params"], u, 0.01)
     nets.assert_close({"params": params}, {"params": after["params"]}, 1e-6)
     logits, _ = network.forward(net, params, model_state, file["forget_x"], mode="train")
     mean = logits.mean(0)
@@ -56,28 +56,28 @@ def test_kernels_equal_the_published_ones(kind, activation):
 @pytest.mark.parametrize("kind, activation", KINDS)
 def test_whole_method_with_the_recorded_generator_equals_the_seed(kind, activation):
     file, net, start, u, after = loaded(kind, activation)
-    method = forsaken.as_published(0.01, 64, lambda params, logits, key: u)
+    method = forsaken.published_step(0.01, 64, lambda params, logits, key: u)
     forget, retain, held_out = ((file[f"{name}_x"], file[f"{name}_y"]) for name in ("forget", "retain", "nonmem"))
-    prepared = nets.make_job(net, method, start, retain, forget, validation=held_out, bn="faithful")
-    logits = nets.estimated(prepared)["logits"]
+    job = nets.make_job(net, method, start, retain, forget, validation=held_out, bn="faithful")
+    logits = nets.estimated(job)["logits"]
     np.testing.assert_allclose(logits, file["gen_probs_in"], rtol=0, atol=1e-5)
-    nets.assert_close(nets.outcome(prepared), after, 1e-5)
+    nets.assert_close(nets.outcome(job), after, 1e-5)
 
 
 def test_published_target_puts_values_where_they_first_appear():
     logits = jnp.asarray([[4.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
     logits = jnp.pad(logits, ((0, 0), (0, 2)), constant_values=-9.0)
-    found = forsaken.published_target(logits, jnp.asarray([3, 1, 3]), 4)
-    np.testing.assert_allclose(found, np.asarray([0.0, 3.0, 0.0, 1.0]) / 4)
+    actual = forsaken.published_target(logits, jnp.asarray([3, 1, 3]), 4)
+    np.testing.assert_allclose(actual, np.asarray([0.0, 3.0, 0.0, 1.0]) / 4)
 
 
 def test_untrained_generator_is_uniform_noise():
     params = {"a": {"kernel": jnp.full((60, 40), 0.05)}, "b": {"kernel": jnp.zeros((60, 40))}}
-    u = jax.jit(forsaken.generated)(params, jnp.ones(10), keys.root(0))
+    u = jax.jit(forsaken.generated_mask)(params, jnp.ones(10), keys.root(0))
     for leaf in jax.tree.leaves(u):
         assert abs(float(leaf.std()) - 0.125 / 3**0.5) < 0.02
     assert abs(np.corrcoef(u["a"]["kernel"].ravel(), u["b"]["kernel"].ravel())[0, 1]) < 0.1
-    other = jax.jit(forsaken.generated)(params, jnp.ones(10), keys.root(1))
+    other = jax.jit(forsaken.generated_mask)(params, jnp.ones(10), keys.root(1))
     assert float(jnp.abs(other["a"]["kernel"] - u["a"]["kernel"]).max()) > 0.05
 
 
@@ -124,39 +124,39 @@ def test_a_class_is_made_to_look_like_held_out_samples(trained):
     retain, forget = ~is_forget & ~held_out, is_forget
     method = forsaken.forsaken(eta=0.1)
     data = [(x[part], y[part]) for part in (retain, forget)]
-    found = nets.outcome(nets.make_job(net, method, start, *data, validation=(x[held_out], y[held_out]), batch=32))
+    actual = nets.outcome(nets.make_job(net, method, start, *data, validation=(x[held_out], y[held_out]), batch=32))
 
     def confidence(model, part):
         probabilities = jax.nn.softmax(network.forward(net, model["params"], {}, x[part])[0])
         return float(probabilities[jnp.arange(part.sum()), y[part]].mean())
 
-    assert confidence(found, forget) < confidence(start, forget) - 0.3
-    assert confidence(found, retain) > 0.8
+    assert confidence(actual, forget) < confidence(start, forget) - 0.3
+    assert confidence(actual, retain) > 0.8
 
 
 @pytest.mark.parametrize("compat", ["corrected", "faithful"])
 def test_one_forget_row_without_retained_and_held_out_rows_stays_finite(trained, compat):
     net, start = trained
     x, y = blobs()
-    found = nets.outcome(
+    actual = nets.outcome(
         nets.make_job(net, forsaken.forsaken(compat=compat), start, (x[:0], y[:0]), (x[:1], y[:1]), batch=4)
     )
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-    assert (found["params"]["Dense_0"]["kernel"] != start["params"]["Dense_0"]["kernel"]).any()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(actual))
+    assert (actual["params"]["Dense_0"]["kernel"] != start["params"]["Dense_0"]["kernel"]).any()
 
 
 def test_no_epochs_change_nothing(trained):
     net, start = trained
     x, y = blobs()
-    found = nets.outcome(nets.make_job(net, forsaken.forsaken(epochs=0), start, (x[9:], y[9:]), (x[:9], y[:9])))
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(start), strict=True):
+    actual = nets.outcome(nets.make_job(net, forsaken.forsaken(epochs=0), start, (x[9:], y[9:]), (x[:9], y[:9])))
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(start), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_random_noise_has_its_scale_and_differs_between_members(trained):
     net, start = trained
     x, y = blobs()
-    prepared = nets.make_job(net, forsaken.random_perturb(scale=0.5), start, (x[9:], y[9:]), (x[:9], y[:9]), members=2)
-    *_, last = running.run(prepared)
+    job = nets.make_job(net, forsaken.random_perturb(scale=0.5), start, (x[9:], y[9:]), (x[:9], y[:9]), members=2)
+    *_, last = running.run(job)
     change = last.outcome.variables["params"]["Dense_0"]["kernel"] - start["params"]["Dense_0"]["kernel"]
     assert 0.4 < np.abs(change).max() <= 0.5001 and (change[0] != change[1]).all()

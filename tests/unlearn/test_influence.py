@@ -60,20 +60,20 @@ def optml():
 
 def torch_tree(vector, params):
     """A flat vector in PyTorch's order of parameters (weight [out, in], bias, layer by layer) as a flax tree."""
-    found, start = {}, 0
+    actual, start = {}, 0
     for layer in ("Dense_0", "Dense_1"):
         rows, columns = params[layer]["kernel"].shape
         kernel, start = vector[start : start + rows * columns].reshape(columns, rows).T, start + rows * columns
-        found[layer] = {"kernel": kernel, "bias": vector[start : start + columns]}
+        actual[layer] = {"kernel": kernel, "bias": vector[start : start + columns]}
         start += columns
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), found)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), actual)
 
 
 def estimate_of(compute, reads, net, start, retain, forget):
     """The tree that `compute(member)` makes from streams; for member 0, without an edit."""
-    found = Estimate(lambda member: (compute(member), member.model_state), reads)
+    actual = Estimate(lambda member: (compute(member), member.model_state), reads)
     method = Method(
-        (Phase(transforms.one_shot(lambda params, **extras: params), estimates={"own": found}, mode="eval"),)
+        (Phase(transforms.one_shot(lambda params, **extras: params), estimates={"own": actual}, mode="eval"),)
     )
     return nets.estimated(nets.make_job(net, method, start, retain, forget))["own"]
 
@@ -83,34 +83,34 @@ def test_the_published_recursion(source, prefix):
     file, net, start, retain, forget = source()
     target = torch_tree(file[f"{prefix}_v"], start["params"])
     reads = {"chosen": StreamSpec("retain", 4, shuffle=False)}
-    found = estimate_of(lambda member: influence.rank_one(member, "chosen", target), reads, net, start, retain, forget)
-    nets.assert_close({"params": found}, {"params": torch_tree(file[f"{prefix}_k"], start["params"])}, 1e-5)
+    actual = estimate_of(lambda member: influence.rank_one(member, "chosen", target), reads, net, start, retain, forget)
+    nets.assert_close({"params": actual}, {"params": torch_tree(file[f"{prefix}_k"], start["params"])}, 1e-5)
 
 
 def test_influence_equals_over_unlearning_and_replay():
     file, net, start, retain, forget = our()
     method = influence.influence(float(file["alpha"]), batch=4, compat="faithful")
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
     for version in ("v1", "v2", "v1_zero_mask"):
-        nets.assert_close(found, nets.variables(file, f"wfisher_{version}", DENSE, "__"), 1e-5)
+        nets.assert_close(actual, nets.variables(file, f"wfisher_{version}", DENSE, "__"), 1e-5)
 
 
 def test_influence_equals_optml_with_and_without_a_mask():
     file, net, start, retain, forget = optml()
     method = influence.influence(2.0, batch=8, compat="faithful")
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "IU_final", DENSE), 1e-5)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "IU_final", DENSE), 1e-5)
     mask = nets.variables(file, "mask", DENSE)["params"]
     phase = method.phases[0]
-    given = {**phase.estimates, "mask": Estimate(lambda member: (mask, member.model_state))}
+    estimates = {**phase.estimates, "mask": Estimate(lambda member: (mask, member.model_state))}
     transform = optax.chain(phase.transform, transforms.masked_gradients())
-    masked = Method((dataclasses.replace(phase, transform=transform, estimates=given),))
-    found = nets.outcome(nets.make_job(net, masked, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "IU_mask_final", DENSE), 1e-5)
+    masked = Method((dataclasses.replace(phase, transform=transform, estimates=estimates),))
+    actual = nets.outcome(nets.make_job(net, masked, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "IU_mask_final", DENSE), 1e-5)
     for layer, leaves in mask.items():
         for name, keep in leaves.items():
             frozen = keep == 0
-            np.testing.assert_array_equal(found["params"][layer][name][frozen], start["params"][layer][name][frozen])
+            np.testing.assert_array_equal(actual["params"][layer][name][frozen], start["params"][layer][name][frozen])
 
 
 def row_gradients(net, params, x, y):
@@ -126,15 +126,15 @@ def row_gradients(net, params, x, y):
 
 def test_the_exact_step_solves_the_dense_system():
     _, net, start, retain, forget = optml()
-    kept, asked = (row_gradients(net, start["params"], *one) for one in (retain, forget))
-    share = len(asked) / (len(asked) + len(kept))
-    target = share * (asked.mean(0) - kept.mean(0))
-    matrix = jnp.eye(kept.shape[1]) + kept.T @ kept / len(kept)
-    wanted = np.linalg.solve(np.asarray(matrix, np.float64), target)
-    found = nets.outcome(nets.make_job(net, influence.influence(1.0, samples=0, batch=7), start, retain, forget))
-    moved = ravel_pytree(jax.tree.map(jnp.subtract, found["params"], start["params"]))[0]
-    np.testing.assert_allclose(moved, wanted, rtol=0, atol=2e-6 + 1e-3 * np.abs(wanted).max())
-    assert np.abs(wanted - target).max() > 20e-3 * np.abs(wanted).max()
+    retain_gradients, forget_gradients = (row_gradients(net, start["params"], *pool) for pool in (retain, forget))
+    share = len(forget_gradients) / (len(forget_gradients) + len(retain_gradients))
+    target = share * (forget_gradients.mean(0) - retain_gradients.mean(0))
+    matrix = jnp.eye(retain_gradients.shape[1]) + retain_gradients.T @ retain_gradients / len(retain_gradients)
+    expected = np.linalg.solve(np.asarray(matrix, np.float64), target)
+    actual = nets.outcome(nets.make_job(net, influence.influence(1.0, samples=0, batch=7), start, retain, forget))
+    moved = ravel_pytree(jax.tree.map(jnp.subtract, actual["params"], start["params"]))[0]
+    np.testing.assert_allclose(moved, expected, rtol=0, atol=2e-6 + 1e-3 * np.abs(expected).max())
+    assert np.abs(expected - target).max() > 20e-3 * np.abs(expected).max()
 
 
 def test_row_products_pass_through_layers_with_their_own_backward_pass():
@@ -150,39 +150,39 @@ def test_row_products_pass_through_layers_with_their_own_backward_pass():
         samples = samples._replace(weights=samples.weights.at[3].set(0.0))
         return influence.row_products(member, samples, direction)[0]
 
-    found = estimate_of(
+    actual = estimate_of(
         products, {"retain": StreamSpec("retain", 5, shuffle=False)}, net, start, (x, y), (x[:1], y[:1])
     )
-    wanted = row_gradients(net, start["params"], x, y) @ ravel_pytree(direction)[0]
-    np.testing.assert_allclose(found, wanted.at[3].set(0.0), rtol=1e-4, atol=1e-5)
+    expected = row_gradients(net, start["params"], x, y) @ ravel_pytree(direction)[0]
+    np.testing.assert_allclose(actual, expected.at[3].set(0.0), rtol=1e-4, atol=1e-5)
 
 
 def test_rows_are_drawn_at_random_or_are_the_first():
     member_rows = MemberRows(
         np.arange(3), np.arange(100, 140), np.arange(0), np.zeros(140), 0, np.random.default_rng(0)
     )
-    first, drawn = influence.some("retain", 10, True)(member_rows), influence.some("retain", 10)(member_rows)
+    first, drawn = influence.pool_rows("retain", 10, True)(member_rows), influence.pool_rows("retain", 10)(member_rows)
     np.testing.assert_array_equal(first, np.arange(100, 110))
     assert len(set(drawn)) == 10
     assert set(drawn) <= set(range(100, 140))
     assert list(drawn) != list(first)
-    assert sorted(influence.some("retain", 0)(member_rows)) == list(range(100, 140))
+    assert sorted(influence.pool_rows("retain", 0)(member_rows)) == list(range(100, 140))
 
 
 def test_at_most_so_many_rows_enter_the_recursion():
     _, net, start, retain, forget = optml()
     method = influence.influence(2.0, samples=1, batch=8, compat="faithful")
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    kept, asked = (row_gradients(net, start["params"], *one).mean(0) for one in (retain, forget))
-    moved = ravel_pytree(jax.tree.map(jnp.subtract, found["params"], start["params"]))[0]
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    retain_gradient, forget_gradient = (row_gradients(net, start["params"], *pool).mean(0) for pool in (retain, forget))
+    moved = ravel_pytree(jax.tree.map(jnp.subtract, actual["params"], start["params"]))[0]
     # With one row the recursion has not begun: k = v.
-    np.testing.assert_allclose(moved, 2.0 * 10 / 40 * (asked - kept), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(moved, 2.0 * 10 / 40 * (forget_gradient - retain_gradient), rtol=0, atol=1e-6)
 
 
 def test_ntk_equals_over_unlearning_and_replay():
     file, net, start, retain, forget = our()
-    found = nets.outcome(nets.make_job(net, influence.ntk(1.0, 0.1, samples=0), start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "ntk", DENSE, "__"), 1e-5)
+    actual = nets.outcome(nets.make_job(net, influence.ntk(1.0, 0.1, samples=0), start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "ntk", DENSE, "__"), 1e-5)
 
 
 @pytest.mark.parametrize("block", [1, 3, 7, 100])
@@ -197,13 +197,13 @@ def test_the_kernel_does_not_depend_on_its_blocks(block, monkeypatch):
         padded = samples._replace(weights=samples.weights.at[2].set(0.0))
         return influence.tangent_kernel(member, padded)
 
-    found = estimate_of(kernel, {"retain": StreamSpec("retain", 4, shuffle=False)}, net, start, retain, forget)
+    actual = estimate_of(kernel, {"retain": StreamSpec("retain", 4, shuffle=False)}, net, start, retain, forget)
     flat, restore = ravel_pytree(start["params"])
     jacobian = jax.jacrev(
         lambda vector: net.module.apply({"params": restore(vector)}, jnp.asarray(retain[0], jnp.float32))
     )(flat)
     jacobian = np.asarray(jacobian.at[2].set(0.0)).reshape(-1, len(flat))
-    np.testing.assert_allclose(found, jacobian @ jacobian.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual, jacobian @ jacobian.T, rtol=1e-5, atol=1e-5)
 
 
 def test_the_step_of_ntk_is_the_dense_formula_on_the_rows_it_reads():
@@ -226,8 +226,8 @@ def test_the_step_of_ntk_is_the_dense_formula_on_the_rows_it_reads():
     cosine = change @ error / np.linalg.norm(change) / np.linalg.norm(error)
     angle = np.sin(np.arccos(cosine) - np.pi / 2) if cosine < 0 else cosine
     length = np.linalg.norm(change) + 2 * angle * np.linalg.norm(error)
-    found = nets.outcome(nets.make_job(net, influence.ntk(0.5, 0.3), start, retain, forget))
-    moved = ravel_pytree(jax.tree.map(jnp.subtract, found["params"], start["params"]))[0]
+    actual = nets.outcome(nets.make_job(net, influence.ntk(0.5, 0.3), start, retain, forget))
+    moved = ravel_pytree(jax.tree.map(jnp.subtract, actual["params"], start["params"]))[0]
     np.testing.assert_allclose(moved, 0.5 * change * length / np.linalg.norm(change), rtol=0, atol=1e-5)
 
 
@@ -272,18 +272,21 @@ def test_forget_sets_lose_more_small_sets_stay_finite_and_alpha_scales_the_step_
     build = METHODS[name]
     alpha = inspect.signature(build).parameters["alpha"].default
     # The request as it is, nothing retained, one sample to forget, and the request with a step of 0.
-    prepared = nets.make_job(net, lambda hyper: build(**hyper), start, retain, forget, members=4, mapping="vmap",
+    job = nets.make_job(net, lambda hyper: build(**hyper), start, retain, forget, members=4, mapping="vmap",
                           hyper={"alpha": np.asarray([alpha, alpha, alpha, 0.0])})  # fmt: skip
-    kept, asked = prepared.retain[0], prepared.forget[0]
-    prepared = prepared._replace(retain=[kept, kept[:0], kept, kept], forget=[asked, asked, asked[:1], asked])
-    *_, last = nets.running.run(prepared)
+    retain_rows, forget_rows = job.retain[0], job.forget[0]
+    job = job._replace(
+        retain=[retain_rows, retain_rows[:0], retain_rows, retain_rows],
+        forget=[forget_rows, forget_rows, forget_rows[:1], forget_rows],
+    )
+    *_, last = nets.running.run(job)
     assert (last.outcome.diverged_at == nets.running.NOT_DIVERGED).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.outcome.variables))
-    found = nets.trees.take(last.outcome.variables, 0)
-    assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (found, start)), strict=True))
+    actual = nets.trees.take(last.outcome.variables, 0)
+    assert all(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (actual, start)), strict=True))
     nets.assert_close(nets.trees.take(last.outcome.variables, 3), start, 0.0)
     if name != "faithful":  # it reads the first rows, whatever they are
-        lost = [loss(net, found, *one) - loss(net, start, *one) for one in (forget, retain)]
+        lost = [loss(net, actual, *pool) - loss(net, start, *pool) for pool in (forget, retain)]
         assert lost[0] > 0.01
         assert lost[0] > 2 * lost[1]
 

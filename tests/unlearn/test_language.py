@@ -1,6 +1,6 @@
 """Losses of unlearning under language models against the published implementation, and what must hold for any of them.
 
-Golden files: open-unlearning (d3d7cf9) run in float64; `*_corrected` from a twin in PyTorch.
+Golden files: open-unlearning (d3d7cf9) run in float64; `*_corrected` from a reference in PyTorch.
 """
 
 import functools
@@ -35,8 +35,8 @@ def batch_of(labels):
 
 
 def batches_of(file):
-    return {one: batch_of(next_tokens(file[f"{one}_labels"])) for one in ("forget", "retain", "alternate")
-            if f"{one}_labels" in file}  # fmt: skip
+    return {name: batch_of(next_tokens(file[f"{name}_labels"])) for name in ("forget", "retain", "alternate")
+            if f"{name}_labels" in file}  # fmt: skip
 
 
 def retained(logits, batches):
@@ -49,9 +49,9 @@ def npo(logits, batches, original, beta=0.1):
 
 
 def dpo(logits, batches, original):
-    def change(one):
-        labels = batches[one].labels
-        return language.row_losses(logits[one], labels) - language.row_losses(original[one], labels)
+    def change(name):
+        labels = batches[name].labels
+        return language.row_losses(logits[name], labels) - language.row_losses(original[name], labels)
 
     return language.dpo(change("forget"), change("alternate"), batches["forget"], 0.1)
 
@@ -76,8 +76,8 @@ LOSSES = {
     "satimp": lambda z, b, o: 0.1 * language.reweighted(z["forget"], b["forget"], 5.0, 1.0) + retained(z, b),
     "ceu": lambda z, b, o: language.ce_u(z["forget"], b["forget"]),
     "ceu_all": lambda z, b, o: language.ce_u(z["forget"], b["forget"], 0),
-    "pdu": lambda z, b, o: language.spread(z["forget"], b["forget"], True) + retained(z, b) - 0.3,
-    "pdu_corrected_forget": lambda z, b, o: language.spread(z["forget"], b["forget"]),
+    "pdu": lambda z, b, o: language.peakedness(z["forget"], b["forget"], True) + retained(z, b) - 0.3,
+    "pdu_corrected_forget": lambda z, b, o: language.peakedness(z["forget"], b["forget"]),
     "undial": lambda z, b, o: language.undial(z["forget"], o["forget"], b["forget"], 10.0, True),
     "undial_corrected": lambda z, b, o: language.undial(z["forget"], o["forget"], b["forget"], 10.0),
 }  # fmt: skip
@@ -92,14 +92,14 @@ def test_losses_and_gradients_equal_the_published_ones(file, name, dtype):
     arrays, atol = golden(file), 1e-5 if dtype == "float32" else 1e-9
     with jax.enable_x64(dtype == "float64"):
         batches = batches_of(arrays)
-        logits = {one: jnp.asarray(arrays[f"{one}_logits"], dtype) for one in batches}
-        original = {one: jnp.asarray(arrays[f"ref_{one}_logits"], dtype) for one in batches
-                    if f"ref_{one}_logits" in arrays}  # fmt: skip
+        logits = {key: jnp.asarray(arrays[f"{key}_logits"], dtype) for key in batches}
+        original = {key: jnp.asarray(arrays[f"ref_{key}_logits"], dtype) for key in batches
+                    if f"ref_{key}_logits" in arrays}  # fmt: skip
         loss, gradients = jax.value_and_grad(LOSSES[name])(logits, batches, original)
     np.testing.assert_allclose(loss, arrays[f"{name}.loss"], rtol=atol, atol=atol)
     assert f"{name}.grad_forget" in arrays or f"{name}.grad_retain" in arrays
-    for one in gradients:
-        np.testing.assert_allclose(gradients[one], arrays.get(f"{name}.grad_{one}", 0.0), rtol=0, atol=atol)
+    for key in gradients:
+        np.testing.assert_allclose(gradients[key], arrays.get(f"{name}.grad_{key}", 0.0), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -116,11 +116,11 @@ def test_misdirection_equals_the_published_one(name, dtype):
             away = language.misdirection(forget, control, batches["forget"], name == "rmu")
             return away + language.misdirection(retain, original, batches["retain"], name == "rmu")
 
-        activations = [jnp.asarray(file[f"rmu.activations_{one}"], dtype) for one in ("forget", "retain")]
+        activations = [jnp.asarray(file[f"rmu.activations_{stream}"], dtype) for stream in ("forget", "retain")]
         value, gradients = jax.value_and_grad(loss, (0, 1))(*activations)
     np.testing.assert_allclose(value, file[f"{name}.loss"], rtol=0, atol=atol)
-    for one, gradient in zip(("forget", "retain"), gradients, strict=True):
-        np.testing.assert_allclose(gradient, file[f"{name}.grad_{one}"], rtol=0, atol=atol)
+    for stream, gradient in zip(("forget", "retain"), gradients, strict=True):
+        np.testing.assert_allclose(gradient, file[f"{name}.grad_{stream}"], rtol=0, atol=atol)
 
 
 def random_case(rows=4, length=6, vocabulary=120, seed=0):
@@ -145,7 +145,7 @@ FORMS = {
     "ce_u": lambda z, o, h, b, f: language.ce_u(z, b),
     "undial": lambda z, o, h, b, f: language.undial(z, o, b, 10.0, f),
     "divergence": lambda z, o, h, b, f: language.divergence(z, o, b, f),
-    "spread": lambda z, o, h, b, f: language.spread(z, b, f),
+    "spread": lambda z, o, h, b, f: language.peakedness(z, b, f),
     "misdirection": lambda z, o, h, b, f: language.misdirection(h, jnp.ones(3), b, f),
 }  # fmt: skip
 
@@ -164,12 +164,12 @@ def test_rows_without_labels_and_rows_of_padding_contribute_nothing(name):
         return FORMS[name](logits, original[keep], hidden, batch, False)
 
     value, gradients = jax.value_and_grad(loss, (0, 1))(logits, hidden, everything, np.arange(4))
-    wanted, only = jax.value_and_grad(loss, (0, 1))(logits[is_counted], hidden[is_counted], alone, np.array([0, 2]))
-    np.testing.assert_allclose(value, wanted, rtol=1e-6)
+    expected, only = jax.value_and_grad(loss, (0, 1))(logits[is_counted], hidden[is_counted], alone, np.array([0, 2]))
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert np.abs(only[0]).max() > 0 or np.abs(only[1]).max() > 0
-    for found, one in zip(gradients, only, strict=True):
-        np.testing.assert_array_equal(found[~is_counted], 0.0)
-        np.testing.assert_allclose(found[is_counted], one, rtol=1e-5, atol=1e-7)
+    for actual, gradient in zip(gradients, only, strict=True):
+        np.testing.assert_array_equal(actual[~is_counted], 0.0)
+        np.testing.assert_allclose(actual[is_counted], gradient, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -191,8 +191,8 @@ def test_faithful_forms_are_the_corrected_ones_where_the_trap_has_no_effect(name
     if not is_whole:
         labels[:, :2] = -1
     batch = batch_of(labels)
-    found, wanted = (FORMS[name](logits, original, hidden, batch, faithful) for faithful in (True, False))
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    actual, expected = (FORMS[name](logits, original, hidden, batch, faithful) for faithful in (True, False))
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_faithful_forms_differ_where_a_trap_is():
@@ -201,13 +201,13 @@ def test_faithful_forms_differ_where_a_trap_is():
     labels[0, 0] = 7  # no prompt
     batch = batch_of(labels)
     for name in ("simnpo", "spread", "divergence", "undial", "misdirection"):
-        found, wanted = (float(FORMS[name](logits, original, hidden, batch, faithful)) for faithful in (True, False))
-        assert abs(found - wanted) > 1e-4 * abs(wanted), name
+        actual, expected = (float(FORMS[name](logits, original, hidden, batch, faithful)) for faithful in (True, False))
+        assert abs(actual - expected) > 1e-4 * abs(expected), name
 
 
 def test_row_losses_are_sums_of_negative_log_softmax():
     logits, _, _, labels = random_case()
     chances = np.asarray(jax.nn.softmax(logits, -1))
-    own = np.take_along_axis(chances, np.maximum(labels, 0)[..., None], -1)[..., 0]
-    wanted = np.sum(np.where(labels >= 0, -np.log(own), 0.0), -1)
-    np.testing.assert_allclose(language.row_losses(logits, labels), wanted, rtol=1e-5)
+    label_chances = np.take_along_axis(chances, np.maximum(labels, 0)[..., None], -1)[..., 0]
+    expected = np.sum(np.where(labels >= 0, -np.log(label_chances), 0.0), -1)
+    np.testing.assert_allclose(language.row_losses(logits, labels), expected, rtol=1e-5)

@@ -2,13 +2,13 @@
 
 import dataclasses
 
+import common_checks
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
-import trial
 from test_language import golden
 
 from jaxunlearn import errors, keys, population, records, trees
@@ -18,7 +18,7 @@ from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import Samples, StreamSpec
 from jaxunlearn.unlearn.blocks import schedules, transforms
 from jaxunlearn.unlearn.engine import running
-from jaxunlearn.unlearn.language import language, language_methods, preferences
+from jaxunlearn.unlearn.language import constrained, language, language_methods, preferences
 from jaxunlearn.unlearn.methods import arithmetic
 
 
@@ -58,7 +58,7 @@ def by_step(phase, rows):
     reads = {"step": StreamSpec(lambda member_rows: member_rows.forget[:1], 1)}
     for name, steps in rows.items():
         reads[name] = StreamSpec(
-            lambda member_rows, own=steps: own.ravel(), steps.shape[1], shuffle=False, continue_across_epochs=True
+            lambda member_rows, rows=steps: rows.ravel(), steps.shape[1], shuffle=False, continue_across_epochs=True
         )
     moves = tuple(move._replace(streams=names) for move in phase.gradient_steps)
     return dataclasses.replace(phase, stream_specs=reads, gradient_steps=moves, epochs=len(rows[names[0]]))
@@ -72,23 +72,23 @@ def test_trajectories_equal_the_published_ones(name):
     retained, count = len(file["retain_tokens"]), len(tokens)
     prompts = np.full(count, int(file["prompt"]), np.int32)
     dataset = records.Dataset(tokens, np.zeros(count, np.int32), np.arange(count), vocabulary=13, prompts=prompts)
-    build = trial.registry.METHODS[name].build
+    build = common_checks.registry.METHODS[name].build
     method = build(lr=float(file["lr"]), schedule="constant", weight_decay=float(file["weight_decay"]), batch=3)
     rows = {"forget": file["forget_steps"] + retained, "retain": file["retain_steps"]}
     method = dataclasses.replace(method, phases=(by_step(method.phases[0], rows),))
     originals = trees.stack([{"params": parameters(file, "init")}])
-    prepared = running.UnlearningJob(
+    job = running.UnlearningJob(
         nets.network(Transformer(13, int(file["heads"])), tokens.shape[1:], jnp.int32),
         population.DeviceDataset(tokens, records.next_tokens(dataset)), lambda hyper: method, {}, originals,
         [np.arange(retained, count)], [np.arange(retained)], np.zeros(0, np.int32), np.zeros(1, np.int32),
         np.zeros(1, np.int32), keys.root(0), population.make_mapping("map", devices=1), "auto", 3, False,
     )  # fmt: skip
-    *events, last = running.run(prepared)
+    *events, last = running.run(job)
     losses = [float(event.loss[0]) for event in events]
     np.testing.assert_allclose(losses, file[f"{name}.losses"], rtol=1e-6, atol=2e-5)
-    found = trees.take(last.outcome.variables, 0)["params"]
+    actual = trees.take(last.outcome.variables, 0)["params"]
     for (path, a), (_, b) in zip(
-        trees.named_leaves(found), trees.named_leaves(parameters(file, f"{name}.after")), strict=True
+        trees.named_leaves(actual), trees.named_leaves(parameters(file, f"{name}.after")), strict=True
     ):
         if path != "k/bias":  # softmax does not notice it: its gradient is rounding, of which Adam makes whole steps
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-5, err_msg=path)
@@ -98,7 +98,7 @@ def test_the_multiplier_follows_the_retain_loss_as_published():
     file = golden("llm_losses")
     rows = file["pdu.dual_forget_retain_loss_multiplier"]
     step, eps = float(file["pdu.dual_step"]), float(file["pdu.dual_eps"])
-    transform = language_methods.dual(transforms.sgd(1.0), 1.0, 1.0, step, eps, warmup=1)
+    transform = constrained.dual(transforms.sgd(1.0), 1.0, 1.0, step, eps, warmup=1)
     params = {"w": jnp.zeros(2)}
     forget, retain = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([0.0, 1.0])}
 
@@ -121,12 +121,14 @@ def test_the_multiplier_follows_the_retain_loss_as_published():
 
 def test_pdu_in_the_engine_raises_its_multiplier_where_the_retain_loss_is_too_high():
     """The transform is given the losses by name: above eps the multiplier climbs, epoch after epoch."""
-    method = language_methods.pdu(epochs=3, eps=0.1, step=0.5, warmup=1, batch=16)
-    found = []
-    for event in running.run(trial.make_job(method, [trial.FORGET[0]], numbers=[0], net=trial.TOKENS)):
+    method = constrained.pdu(epochs=3, eps=0.1, step=0.5, warmup=1, batch=16)
+    actual = []
+    for event in running.run(
+        common_checks.make_job(method, [common_checks.FORGET[0]], member_ids=[0], net=common_checks.TOKENS)
+    ):
         if event.outcome is None:
-            found.append(float(event.checkpoint()["carry"].state.optimizer.multiplier[0]))
-    assert found[0] == 1.0 and found[1] > 1.5 and found[2] > found[1] + 0.5
+            actual.append(float(event.checkpoint()["carry"].state.optimizer.multiplier[0]))
+    assert actual[0] == 1.0 and actual[1] > 1.5 and actual[2] > actual[1] + 0.5
 
 
 def test_linear_schedule():
@@ -158,32 +160,32 @@ def test_alternatives_replace_what_follows_the_prompt():
 
 
 def made(method, name="alternatives"):
-    """The estimate of member 0 of a method on the trial's texts; forget rows 9 to 13."""
-    prepared = trial.make_job(method, [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
-    return nets.estimated(prepared)[name], prepared
+    """Returns the estimate of member 0 of a method on the shared texts; forget rows 9 to 13."""
+    job = common_checks.make_job(method, [common_checks.FORGET[1]], member_ids=[1], net=common_checks.TOKENS)
+    return nets.estimated(job)[name], job
 
 
 def test_random_alternatives_are_as_long_as_the_answers_and_lie_behind_the_prompts():
     table, _ = made(preferences.dpo(batch=4))
-    tokens, labels = (array[trial.FORGET[1]] for array in trial.texts())
-    np.testing.assert_array_equal(table["rows"][:5], trial.FORGET[1])
+    tokens, labels = (array[common_checks.FORGET[1]] for array in common_checks.texts())
+    np.testing.assert_array_equal(table["rows"][:5], common_checks.FORGET[1])
     assert (table["rows"][5:] == -1).all()
     np.testing.assert_array_equal(table["labels"][:5] >= 0, labels >= 0)
     start = np.argmax(labels >= 0, 1) + 1
     for row in range(5):
         np.testing.assert_array_equal(table["inputs"][row, : start[row]], tokens[row, : start[row]])
-    assert (table["inputs"][:5] != tokens).any() and table["inputs"].max() < trial.VOCABULARY
+    assert (table["inputs"][:5] != tokens).any() and table["inputs"].max() < common_checks.VOCABULARY
 
 
 def test_sampled_alternatives_of_temperature_0_are_what_the_original_finds_likeliest():
-    table, prepared = made(preferences.altpo(batch=4, tokens=3, temperature=0.0))
-    params = trees.take(prepared.originals, 0)["params"]
+    table, job = made(preferences.altpo(batch=4, tokens=3, temperature=0.0))
+    params = trees.take(job.originals, 0)["params"]
     for row in range(5):
-        own = np.array(table["inputs"][row])
-        logits, _ = network.forward(trial.TOKENS, params, {}, jnp.asarray(own)[None])
+        text = np.array(table["inputs"][row])
+        logits, _ = network.forward(common_checks.TOKENS, params, {}, jnp.asarray(text)[None])
         places = np.flatnonzero(table["labels"][row] >= 0)
         assert 1 <= len(places) <= 3
-        np.testing.assert_array_equal(np.argmax(logits[0], -1)[places], own[places + 1])
+        np.testing.assert_array_equal(np.argmax(logits[0], -1)[places], text[places + 1])
         known = language.row_losses(logits, jnp.asarray(table["labels"][row])[None])[0]
         np.testing.assert_allclose(table["losses"][row], known, rtol=1e-5)
 
@@ -191,48 +193,52 @@ def test_sampled_alternatives_of_temperature_0_are_what_the_original_finds_likel
 def test_dpo_prefers_the_given_answer():
     """After some steps "I don't know" is likelier than it was, and the true answers are less likely."""
     method = preferences.dpo(lr=0.02, epochs=8, idk=(1, 5), schedule="constant", batch=4)
-    table, prepared = made(method)
-    before, after = (trees.take(one, 0)["params"] for one in (prepared.originals, trial.outcome(prepared).variables))
-    inputs, labels = (jnp.asarray(array[trial.FORGET[1]]) for array in trial.texts())
+    table, job = made(method)
+    before, after = (
+        trees.take(variables, 0)["params"] for variables in (job.originals, common_checks.outcome(job).variables)
+    )
+    inputs, labels = (jnp.asarray(array[common_checks.FORGET[1]]) for array in common_checks.texts())
     answers = jnp.asarray(table["inputs"][:5]), jnp.asarray(table["labels"][:5])
     for texts, sign in (((inputs, labels), 1), (answers, -1)):
         old, new = (
-            float(jnp.mean(language.row_losses(network.forward(trial.TOKENS, one, {}, texts[0])[0], texts[1])))
-            for one in (before, after)
+            float(
+                jnp.mean(language.row_losses(network.forward(common_checks.TOKENS, params, {}, texts[0])[0], texts[1]))
+            )
+            for params in (before, after)
         )
         assert sign * (new - old) > 0.1
 
 
 def test_rmu_moves_hidden_activations_towards_its_direction():
     method = language_methods.rmu(lr=0.02, epochs=8, alpha=0.0, schedule="constant", batch=4)
-    direction, prepared = made(method, "control")
+    direction, job = made(method, "control")
     assert direction.shape == (6,) and (direction >= 0).all()
     np.testing.assert_allclose(np.linalg.norm(direction), 2.0, rtol=1e-5)
-    inputs, labels = (jnp.asarray(array[trial.FORGET[1]]) for array in trial.texts())
+    inputs, labels = (jnp.asarray(array[common_checks.FORGET[1]]) for array in common_checks.texts())
     batch = Samples(inputs, labels, jnp.ones(5), None, None)
     losses = []
-    for variables in (prepared.originals, trial.outcome(prepared).variables):
+    for variables in (job.originals, common_checks.outcome(job).variables):
         params = trees.take(variables, 0)["params"]
-        hidden = network.with_features(trial.TOKENS, params, {}, inputs)[2][0]
-        assert hidden.shape == (5, trial.LENGTH, 6)
+        hidden = network.with_features(common_checks.TOKENS, params, {}, inputs)[2][0]
+        assert hidden.shape == (5, common_checks.LENGTH, 6)
         losses.append(float(language.misdirection(hidden, direction, batch)))
     assert losses[1] < 0.8 * losses[0]
 
 
 def test_task_vector_goes_the_other_way():
     """alpha 0 is the original; 1 takes away what the copy has learned."""
-    found = {}
+    actual = {}
     for alpha in (0.0, 1.0):
         method = arithmetic.task_vector(lr=0.02, alpha=alpha, schedule="constant", batch=4)
-        prepared = trial.make_job(method, [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
-        found[alpha] = trial.outcome(prepared).variables
-    for a, b in zip(jax.tree.leaves(found[0.0]), jax.tree.leaves(prepared.originals), strict=True):
+        job = common_checks.make_job(method, [common_checks.FORGET[1]], member_ids=[1], net=common_checks.TOKENS)
+        actual[alpha] = common_checks.outcome(job).variables
+    for a, b in zip(jax.tree.leaves(actual[0.0]), jax.tree.leaves(job.originals), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-7)
-    inputs, labels = (jnp.asarray(array[trial.FORGET[1]]) for array in trial.texts())
+    inputs, labels = (jnp.asarray(array[common_checks.FORGET[1]]) for array in common_checks.texts())
     old, new = (
         float(jnp.mean(language.row_losses(
-            network.forward(trial.TOKENS, trees.take(one, 0)["params"], {}, inputs)[0], labels)))
-        for one in (found[0.0], found[1.0])
+            network.forward(common_checks.TOKENS, trees.take(params, 0)["params"], {}, inputs)[0], labels)))
+        for params in (actual[0.0], actual[1.0])
     )  # fmt: skip
     assert new > old + 0.1
 
@@ -243,19 +249,21 @@ OWN = {"grad_diff": {"retain": "kl", "lr": 0.1}, "npo": {"retain": "kl", "lr": 0
 @pytest.mark.parametrize("name", ["grad_diff", "npo", "simnpo", "rmu", "pdu"])
 def test_faithful_forms_run_and_differ_where_their_trap_is(name):
     """Texts of unequal answers with prompts (some of one token, which counts as none for SimNPO) and padding."""
-    build = trial.registry.METHODS[name].build
-    given = {"epochs": 2, "batch": 4, "schedule": "constant", **OWN.get(name, {})}
-    found = []
+    build = common_checks.registry.METHODS[name].build
+    values = {"epochs": 2, "batch": 4, "schedule": "constant", **OWN.get(name, {})}
+    actual = []
     for compat in ("corrected", "faithful"):
-        prepared = trial.make_job(build(**given, compat=compat), [trial.FORGET[1]], numbers=[1], net=trial.TOKENS)
-        found.append([event.loss[0] for event in running.run(prepared) if event.outcome is None][-1])
-    assert abs(found[0] - found[1]) > 1e-3
+        job = common_checks.make_job(
+            build(**values, compat=compat), [common_checks.FORGET[1]], member_ids=[1], net=common_checks.TOKENS
+        )
+        actual.append([event.loss[0] for event in running.run(job) if event.outcome is None][-1])
+    assert abs(actual[0] - actual[1]) > 1e-3
 
 
 def test_undial_as_published_needs_a_hundred_tokens():
     method = language_methods.undial(compat="faithful")
     with pytest.raises(errors.ConfigError, match="V - 100"):
-        running.trace(trial.make_job(method, net=trial.TOKENS))
+        running.trace(common_checks.make_job(method, net=common_checks.TOKENS))
 
 
 def test_what_a_network_or_vocabulary_does_not_have_is_refused():
@@ -264,7 +272,7 @@ def test_what_a_network_or_vocabulary_does_not_have_is_refused():
         (preferences.dpo(idk=(3, 11)), "vocabulary has 11"),
     ):
         with pytest.raises(errors.ConfigError, match=match):
-            running.trace(trial.make_job(method, net=trial.TOKENS))
+            running.trace(common_checks.make_job(method, net=common_checks.TOKENS))
     for build in (preferences.npo, preferences.simnpo, preferences.dpo, preferences.altpo):
         with pytest.raises(errors.ConfigError, match="beta = 0.0"):
             build(beta=0.0)

@@ -9,7 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trial import ALL, FORGET, LABELS, build, chosen, close, make_job, members, network_of, originals, outcome
+from common_checks import (
+    ALL,
+    FORGET,
+    LABELS,
+    assert_close,
+    build,
+    make_job,
+    members,
+    network_of,
+    originals,
+    outcome,
+    small_hyperparameters,
+)
 
 from jaxunlearn import trees, unlearn
 from jaxunlearn.unlearn import registry
@@ -45,26 +57,28 @@ def guarded(phase, is_masked):
         return inner.update(updates, state, params, mask=own, **extras)
 
     def outside(updates, state, params=None, *, mask, **extras):
-        keep = jax.tree.map(lambda one: jnp.where(is_masked, one, 1), mask)
+        keep = jax.tree.map(lambda leaf: jnp.where(is_masked, leaf, 1), mask)
         return safe.update(updates, state, params, mask=keep, own=mask, **extras)
 
-    seen = optax.GradientTransformationExtraArgs(inner.init, inside)
-    safe = transforms.protected(seen) if phase.gradient_steps else optax.chain(seen, transforms.masked_gradients())
+    guard = optax.GradientTransformationExtraArgs(inner.init, inside)
+    safe = transforms.protected(guard) if phase.gradient_steps else optax.chain(guard, transforms.masked_gradients())
     return optax.GradientTransformationExtraArgs(safe.init, outside)
 
 
 def masked(phase, is_masked):
     """The phase under half a mask where `is_masked` is 1, under its own or none where it is 0; may be traced."""
     is_continued = phase.same_optimizer and not phase.estimates  # it keeps the mask of the phase before
-    own = phase.estimates.get("mask", unlearn.Estimate(lambda member: (None, member.model_state)))
+    estimate = phase.estimates.get("mask", unlearn.Estimate(lambda member: (None, member.model_state)))
 
     def compute(member):
-        mask, model_state = own.compute(member)
+        mask, model_state = estimate.compute(member)
         mask = jax.tree.map(jnp.ones_like, member.params) if mask is None else mask
         half = half_mask(member.params)
-        return jax.tree.map(lambda one, other: jnp.where(is_masked, one, other), half, mask), model_state
+        return jax.tree.map(
+            lambda masked_leaf, other: jnp.where(is_masked, masked_leaf, other), half, mask
+        ), model_state
 
-    mask = {} if is_continued else {"mask": own._replace(compute=compute)}
+    mask = {} if is_continued else {"mask": estimate._replace(compute=compute)}
     return dataclasses.replace(phase, transform=guarded(phase, is_masked), estimates={**phase.estimates, **mask})
 
 
@@ -79,9 +93,9 @@ def varied(method, is_masked, factor):
 @functools.cache
 def together(name):
     """What a method makes of all rows side by side, every hyperparameter that is a float as a traced number of each."""
-    entry, given, method = registry.METHODS[name], chosen(name), build(name)
-    plain = registry.bind_hyperparameters(entry, given)
-    hyper = {one: np.full(len(ROWS), given[one]) for one in registry.swept(entry, given)}
+    entry, values, method = registry.METHODS[name], small_hyperparameters(name), build(name)
+    plain = registry.bind_hyperparameters(entry, values)
+    hyper = {key: np.full(len(ROWS), values[key]) for key in registry.swept(entry, values)}
     hyper |= {"is_masked": np.zeros(len(ROWS)), "factor": np.ones(len(ROWS))}
     hyper["is_masked"][MASKED], hyper["factor"][HALF], hyper["factor"][NOTHING] = 1, 0.5, 0
 
@@ -89,26 +103,26 @@ def together(name):
         floats = dict(hyper)
         return varied(is_masked=floats.pop("is_masked"), factor=floats.pop("factor"), method=plain(floats))
 
-    hyper = {one: np.repeat(values, method.ensemble) for one, values in hyper.items()}
-    prepared = make_job(method, ROWS, "vmap", NUMBERS, name=name)
-    return outcome(prepared._replace(build=bind, hyper=hyper))
+    hyper = {key: np.repeat(values, method.ensemble) for key, values in hyper.items()}
+    job = make_job(method, ROWS, "vmap", NUMBERS, name=name)
+    return outcome(job._replace(build=bind, hyper=hyper))
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_population_equals_its_members_alone(name):
     """Alone, as it is, with plain numbers, in a map instead of side by side: the same to rounding."""
     method = build(name)
-    alone = outcome(make_job(method, [FORGET[1]], numbers=[1], name=name)).variables
-    close(members(together(name).variables, method, 1), alone)
+    alone = outcome(make_job(method, [FORGET[1]], member_ids=[1], name=name)).variables
+    assert_close(members(together(name).variables, method, 1), alone)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_leaks_between_rows(name):
     """Rows 0 and 3, and 2 and 5, ask the same beside another neighbour: they must not notice by a single bit."""
     method = build(name)
-    for one, other in ((0, 3), (2, 5)):
-        for a, b in zip(jax.tree.leaves(members(together(name).variables, method, one)),
-                        jax.tree.leaves(members(together(name).variables, method, other)), strict=True):  # fmt: skip
+    for first, second in ((0, 3), (2, 5)):
+        for a, b in zip(jax.tree.leaves(members(together(name).variables, method, first)),
+                        jax.tree.leaves(members(together(name).variables, method, second)), strict=True):  # fmt: skip
             np.testing.assert_array_equal(a, b)
 
 
@@ -130,8 +144,8 @@ def test_no_steps_and_no_edits_change_nothing(name):
     if not idle:
         pytest.skip("an edit has no steps")
     still = dataclasses.replace(method, phases=idle, ensemble=1)
-    prepared = make_job(still, name=name)
-    for a, b in zip(jax.tree.leaves(outcome(prepared).variables), jax.tree.leaves(prepared.originals), strict=True):
+    job = make_job(still, name=name)
+    for a, b in zip(jax.tree.leaves(outcome(job).variables), jax.tree.leaves(job.originals), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -148,10 +162,10 @@ def test_parameters_that_a_mask_protects_stay_bit_for_bit(name):
 
 @pytest.mark.parametrize("name", [name for name in ALL if not build(name).phases[-1].gradient_steps])
 def test_an_edit_composes_with_chain(name):
-    method, found = build(name), together(name).variables["params"]
+    method, actual = build(name), together(name).variables["params"]
     is_first = len(method.phases) == 1 or method.phases[-1].start == "original"
-    nothing = trees.take(originals(network_of(name), 3)["params"] if is_first else found, 0 if is_first else NOTHING)
-    half, whole = (trees.take(found, row) for row in (HALF, 0))
+    nothing = trees.take(originals(network_of(name), 3)["params"] if is_first else actual, 0 if is_first else NOTHING)
+    half, whole = (trees.take(actual, row) for row in (HALF, 0))
     for a, b, c in zip(*map(jax.tree.leaves, (nothing, half, whole)), strict=True):
         np.testing.assert_allclose(b, (a + c) / 2, atol=1e-5 * max(1.0, float(np.abs(c).max())))
 
@@ -162,21 +176,23 @@ def test_every_line_of_the_table_tells_the_truth(name):
     assert entry.about and entry.source and set(entry.needs) <= set(NEEDS)
     assert not {"tokens", "classes"} <= set(entry.needs)
     known = registry.hyperparameters(entry)
-    for dataset, given in entry.published.items():
-        assert set(given) <= set(known), dataset
-        entry.build(**{**known, **given})
+    for dataset, values in entry.published.items():
+        assert set(values) <= set(known), dataset
+        entry.build(**{**known, **values})
     assert inspect.getdoc(entry.build)
     cost = costs.retain_epochs(entry.build(), costs.Sizes(50, 590, 4, 64))
     assert 0 <= cost < 100 and (cost > 0) == bool(entry.needs)
     method = entry.build()
     used = {
-        one for phase in method.phases
+        pool for phase in method.phases
         for reads in (
             phase.stream_specs, *(e.stream_specs for e in (*phase.estimates.values(), *phase.every_epoch.values()))
         )
         for read in reads.values() for segment in (read.rows if isinstance(read.rows, tuple) else (read.rows,))
-        if isinstance(segment, str) for one in segment.split("+")
+        if isinstance(segment, str) for pool in segment.split("+")
     }  # fmt: skip
     assert used <= set(entry.needs), f"reads {used}"
-    estimates = [one for phase in method.phases for one in (*phase.estimates.values(), *phase.every_epoch.values())]
-    assert ("statistics" in entry.needs) == any(one.stream_specs for one in estimates)
+    estimates = [
+        estimate for phase in method.phases for estimate in (*phase.estimates.values(), *phase.every_epoch.values())
+    ]
+    assert ("statistics" in entry.needs) == any(estimate.stream_specs for estimate in estimates)

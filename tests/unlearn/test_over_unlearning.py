@@ -4,13 +4,13 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import common_checks
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import nets
 import numpy as np
 import pytest
-import trial
 
 from jaxunlearn import errors, trees
 from jaxunlearn.models.architectures.small_data_vit import SmallDataVit
@@ -35,8 +35,8 @@ def with_labels(method, rule):
 
     def given(phase):
         reads = {
-            name: one if one.labels is None else one._replace(labels=lambda key, samples, classes: rule(samples))
-            for name, one in phase.stream_specs.items()
+            name: spec if spec.labels is None else spec._replace(labels=lambda key, samples, classes: rule(samples))
+            for name, spec in phase.stream_specs.items()
         }
         return dataclasses.replace(phase, stream_specs=reads)
 
@@ -62,14 +62,14 @@ def test_orthogonality_losses_and_gradients_equal_the_published_ones(padding):
         np.testing.assert_allclose(value, file[name], rtol=1e-6)
         np.testing.assert_allclose(gradient[:7], file[f"{name}_grad"], rtol=0, atol=1e-7)
         assert not gradient[7:].any()
-    found = orthogonal.pair(features, reference, weights, 3)
-    np.testing.assert_allclose(found, file["orth_pair_chunk3"], rtol=1e-6)
+    actual = orthogonal.pair(features, reference, weights, 3)
+    np.testing.assert_allclose(actual, file["orth_pair_chunk3"], rtol=1e-6)
 
 
 def test_features_of_zeros_and_single_rows_have_finite_losses_and_gradients():
     rows = jnp.zeros((3, 4)).at[0, 0].set(1.0)
     for weights in (jnp.ones(3), jnp.zeros(3).at[1].set(1.0), jnp.zeros(3)):
-        for loss in (orthogonal.gram, lambda one, weights: orthogonal.pair(one, one, weights)):
+        for loss in (orthogonal.gram, lambda features, weights: orthogonal.pair(features, features, weights)):
             value, gradient = jax.value_and_grad(loss)(rows, weights)
             assert np.isfinite(value) and np.isfinite(gradient).all() and not gradient[1:].any()
     assert orthogonal.gram(rows, jnp.zeros(3).at[0].set(1.0)) == 0
@@ -90,12 +90,12 @@ def test_amnesiac_with_our_equals_the_published_phase_1_and_then_replay():
     )
     start = nets.variables(file, "init", DENSE, "__")
     (mid, whole) = (dataclasses.replace(method, phases=method.phases[:1]), method)
-    found = nets.outcome(nets.make_job(net, mid, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "amnesiac_our_phase1", DENSE, "__"), 5e-6)
+    actual = nets.outcome(nets.make_job(net, mid, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "amnesiac_our_phase1", DENSE, "__"), 5e-6)
     # Replay from the published start equals the published stage: the constant rate and L1.
     again = dataclasses.replace(whole, phases=whole.phases[1:])
-    found = nets.outcome(nets.make_job(net, again, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "replay_v2_stage", DENSE, "__"), 5e-6)
+    actual = nets.outcome(nets.make_job(net, again, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "replay_v2_stage", DENSE, "__"), 5e-6)
 
 
 def test_the_warm_up_of_replay_is_the_published_one():
@@ -106,8 +106,8 @@ def test_the_warm_up_of_replay_is_the_published_one():
         over_unlearning.pure_ascent(epochs=0), 0.05, 5, batch=int(file["retain_batch"]), milestones=(3,), factor=0.2
     )
     start = nets.variables(file, "init", DENSE, "__")
-    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "fit_v2_milestone3_l1", DENSE, "__"), 5e-6)
+    actual = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "fit_v2_milestone3_l1", DENSE, "__"), 5e-6)
 
 
 # The orthogonal form, classes
@@ -164,8 +164,8 @@ def test_orthogonal_unlearning_of_a_class_equals_the_published_code(tag):
     method = registry.lookup(name).build(lr=float(file["lr_unlearn"]), batch=128, **also, **CLASSWISE[tag])
     method = with_labels(method, lambda samples: jnp.asarray(relabelled)[samples.rows])
     net = nets.network(Staged(), (6,))
-    found = nets.outcome(nets.make_job(net, method, staged(file, "init"), retain, forget))
-    nets.assert_close(found, staged(file, tag), 5e-6)
+    actual = nets.outcome(nets.make_job(net, method, staged(file, "init"), retain, forget))
+    nets.assert_close(actual, staged(file, tag), 5e-6)
 
 
 # The orthogonal form, samples
@@ -176,9 +176,11 @@ VIT_NAMES = {"to_patch_embedding.to_patch_tokens.1": "norm_patches", "to_patch_e
              "mlp_head.0": "norm", "mlp_head.1": "head", "cls_token": "class_token",
              "pos_embedding": "positions"}  # fmt: skip
 for layer in range(4):
-    own = {"0.norm": "norm_attention", "0.fn.to_qkv": "query_key_value", "0.fn.temperature": "temperature",
-           "0.fn.to_out.0": "mixed", "1.norm": "norm_mlp", "1.fn.net.0": "mlp_in", "1.fn.net.3": "mlp_out"}  # fmt: skip
-    VIT_NAMES |= {f"transformer.layers.{layer}.{theirs}": f"{ours}_{layer}" for theirs, ours in own.items()}
+    module_names = {
+        "0.norm": "norm_attention", "0.fn.to_qkv": "query_key_value", "0.fn.temperature": "temperature",
+        "0.fn.to_out.0": "mixed", "1.norm": "norm_mlp", "1.fn.net.0": "mlp_in", "1.fn.net.3": "mlp_out",
+    }  # fmt: skip
+    VIT_NAMES |= {f"transformer.layers.{layer}.{theirs}": f"{ours}_{layer}" for theirs, ours in module_names.items()}
 
 
 def small_vit(file, tag):
@@ -231,22 +233,22 @@ def test_orthogonal_unlearning_of_samples_equals_the_published_code(tag):
     (move,) = phase.gradient_steps
 
     def objective(outputs, batches, context):
-        given = drawn[context.step_info.epoch][batches["forget"].rows - len(file["y_retain"])]
-        return move.objective(outputs, {"forget": batches["forget"]._replace(labels=given)}, context)
+        labels = drawn[context.step_info.epoch][batches["forget"].rows - len(file["y_retain"])]
+        return move.objective(outputs, {"forget": batches["forget"]._replace(labels=labels)}, context)
 
     first = dataclasses.replace(phase, gradient_steps=(move._replace(objective=objective),))
     method = nets.in_order(dataclasses.replace(method, phases=(first, *method.phases[1:])))
     net = nets.network(VIT, (8, 8, 3))
     retain, forget = ((np.moveaxis(file[f"X_{part}"], 1, -1), file[f"y_{part}"]) for part in ("retain", "forget"))
-    found = nets.outcome(nets.make_job(net, method, small_vit(file, "init"), retain, forget))
-    nets.assert_close(found, small_vit(file, tag), 2e-5)
+    actual = nets.outcome(nets.make_job(net, method, small_vit(file, "init"), retain, forget))
+    nets.assert_close(actual, small_vit(file, tag), 2e-5)
 
 
 # What wrappers promise
 
 
-class Named(trial.Net):
-    """The network of the trials with names for its hidden features."""
+class Named(common_checks.Net):
+    """The shared network with names for its hidden features."""
 
     feature_paths = ("Dense_0", "BatchNorm_0")
 
@@ -255,12 +257,12 @@ NET = nets.network(Named(), (8, 8, 1))
 WRAPPED = ("negrad_plus+our", "ssd+our", "bad_teacher+our", "amnesiac+orthogonal", "finetune+our+conformal",
            "negrad_plus+our+salient")  # fmt: skip
 ROWS = [
-    *trial.FORGET,
-    trial.FORGET[0],
+    *common_checks.FORGET,
+    common_checks.FORGET[0],
     np.arange(40, 45),
-    trial.FORGET[2],
+    common_checks.FORGET[2],
     np.array([7]),
-    np.flatnonzero(trial.LABELS[:60] == 2),
+    np.flatnonzero(common_checks.LABELS[:60] == 2),
 ]
 NUMBERS = [0, 1, 2, 0, 1, 2, 0, 1]
 SMALL = {"batch": 16, "epochs": 2, "our_epochs": 1, "orthogonal_epochs": (1, 1), "orthogonal_factors": (1.0, 0.5),
@@ -272,56 +274,60 @@ def chosen(name, **also):
     return {**hyper, **{key: value for key, value in {**SMALL, **also}.items() if key in hyper}}
 
 
-def prepared(name, rows=ROWS, numbers=NUMBERS, mapping="vmap", **also):
-    entry, given = registry.lookup(name), chosen(name, **also)
-    build = registry.bind_hyperparameters(entry, given)
-    hyper = {one: np.full(len(rows), given[one]) for one in registry.swept(entry, given) if one != "conformal_alpha"}
-    job = trial.make_job(build({}), rows, mapping, numbers)
+def job_of(name, rows=ROWS, member_ids=NUMBERS, mapping="vmap", **also):
+    entry, values = registry.lookup(name), chosen(name, **also)
+    build = registry.bind_hyperparameters(entry, values)
+    hyper = {key: np.full(len(rows), values[key]) for key in registry.swept(entry, values) if key != "conformal_alpha"}
+    job = common_checks.make_job(build({}), rows, mapping, member_ids)
     return job._replace(network=NET, build=build, hyper=hyper)
 
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_nothing_leaks_between_rows_and_a_population_equals_its_members(name):
-    together = trial.outcome(prepared(name))
+    together = common_checks.outcome(job_of(name))
     np.testing.assert_array_equal(together.diverged_at, running.NOT_DIVERGED)
     for path, leaf in trees.named_leaves(together.variables):
         assert np.isfinite(leaf).all(), path
         np.testing.assert_array_equal(leaf[0], leaf[3])
         np.testing.assert_array_equal(leaf[2], leaf[5])
-    alone = trial.outcome(prepared(name, [trial.FORGET[1]], [1], "map"))
-    trial.close(trees.take(together.variables, slice(1, 2)), alone.variables)
+    alone = common_checks.outcome(job_of(name, [common_checks.FORGET[1]], [1], "map"))
+    common_checks.assert_close(trees.take(together.variables, slice(1, 2)), alone.variables)
 
 
 @pytest.mark.parametrize("name", ["negrad_plus", "random_label", "relabel", "bad_teacher"])
 def test_over_unlearning_does_not_see_retained_rows(name):
     """Other pictures in their place change nothing before Replay, and something after it."""
-    own = np.concatenate(trial.FORGET)
-    elsewhere = np.where(np.isin(np.arange(80), own)[:, None, None, None], trial.IMAGES, 1 - trial.IMAGES)
-    for half, is_same in ((wrappers.MID, True), ("", False)):
-        one = prepared(f"{name}+our{half}", trial.FORGET, [0, 1, 2])
-        other = one._replace(data=one.data._replace(inputs=elsewhere))
+    forget_rows = np.concatenate(common_checks.FORGET)
+    changed_images = np.where(
+        np.isin(np.arange(80), forget_rows)[:, None, None, None], common_checks.IMAGES, 1 - common_checks.IMAGES
+    )
+    for suffix, is_same in ((wrappers.MID, True), ("", False)):
+        job = job_of(f"{name}+our{suffix}", common_checks.FORGET, [0, 1, 2])
+        other = job._replace(data=job.data._replace(inputs=changed_images))
         retained = [np.arange(60, 80)] * 3
-        found = [trial.outcome(each._replace(retain=retained)).variables["params"] for each in (one, other)]
-        pairs = list(zip(*map(jax.tree.leaves, found), strict=True))
+        actual = [common_checks.outcome(each._replace(retain=retained)).variables["params"] for each in (job, other)]
+        pairs = list(zip(*map(jax.tree.leaves, actual), strict=True))
         assert all(np.array_equal(a, b) for a, b in pairs) == is_same
 
 
 @pytest.mark.parametrize("name", ["amnesiac+orthogonal", "negrad_plus+our+conformal"])
 def test_the_first_half_is_the_model_between_over_unlearning_and_replay(name):
-    whole = prepared(name, trial.FORGET, [0, 1, 2], "map")
+    whole = job_of(name, common_checks.FORGET, [0, 1, 2], "map")
     between = [event for event in running.run(whole) if event.phase == 0][-1].checkpoint()["carry"].state.params
-    half = trial.outcome(prepared(name + wrappers.MID, trial.FORGET, [0, 1, 2], "map")).variables["params"]
+    half = common_checks.outcome(job_of(name + wrappers.MID, common_checks.FORGET, [0, 1, 2], "map")).variables[
+        "params"
+    ]
     for a, b in zip(*map(jax.tree.leaves, (between, half)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_every_method_can_be_followed_by_replay():
-    for name in trial.ALL:
+    for name in common_checks.ALL:
         known = registry.hyperparameters(registry.lookup(f"{name}+our"))
-        given = {key: value for key, value in trial.SMALL.items() if key in known}
-        method = registry.lookup(f"{name}+our").build(**given)
+        values = {key: value for key, value in common_checks.SMALL.items() if key in known}
+        method = registry.lookup(f"{name}+our").build(**values)
         assert method.phases[-1].stream_specs["retain"].rows == "retain" and method.mid == len(method.phases) - 1
-        running.trace(trial.make_job(method, trial.FORGET[:1], name=name))
+        running.trace(common_checks.make_job(method, common_checks.FORGET[:1], name=name))
 
 
 def test_features_and_labels_of_the_joint_form_reach_the_model():
@@ -331,19 +337,19 @@ def test_features_and_labels_of_the_joint_form_reach_the_model():
         "sample": lambda after, before: orthogonal.pair(after, before, np.ones(len(after))),
     }
     for form, loss in forms.items():
-        found = []
+        actual = []
         for gamma in (0.0, 5.0):
-            job = prepared("amnesiac+orthogonal@mid", trial.FORGET[2:], [2], epochs=8, lr=0.02,
+            job = job_of("amnesiac+orthogonal@mid", common_checks.FORGET[2:], [2], epochs=8, lr=0.02,
                              orthogonal_gamma=gamma, orthogonal_form=form, orthogonal_features=(1, 2))  # fmt: skip
-            after, before = trees.take((trial.outcome(job).variables, job.originals), 0)
+            after, before = trees.take((common_checks.outcome(job).variables, job.originals), 0)
             rows = [
-                networks.with_features(NET, one["params"], {"batch_stats": one["batch_stats"]}, trial.IMAGES[14:26])[2][
-                    0
-                ]
-                for one in (after, before)
+                networks.with_features(
+                    NET, variables["params"], {"batch_stats": variables["batch_stats"]}, common_checks.IMAGES[14:26]
+                )[2][0]
+                for variables in (after, before)
             ]
-            found.append(float(loss(*rows)))
-        assert found[1] < 0.6 * found[0], form
+            actual.append(float(loss(*rows)))
+        assert actual[1] < 0.6 * actual[0], form
 
 
 @pytest.mark.parametrize(
@@ -366,14 +372,18 @@ def test_what_cannot_be_wrapped_is_named(name, also, match):
 
 def test_networks_without_named_features_and_numbers_beyond_them_are_named():
     with pytest.raises(errors.ConfigError, match="Net names no hidden features"):
-        running.trace(prepared("amnesiac+orthogonal", trial.FORGET[:1], [0])._replace(network=trial.DENSE))
+        running.trace(
+            job_of("amnesiac+orthogonal", common_checks.FORGET[:1], [0])._replace(network=common_checks.DENSE)
+        )
     with pytest.raises(errors.ConfigError, match="asks for feature 3, but the network names 2"):
-        running.trace(prepared("amnesiac+orthogonal", trial.FORGET[:1], [0], orthogonal_features=(1, 3)))
+        running.trace(job_of("amnesiac+orthogonal", common_checks.FORGET[:1], [0], orthogonal_features=(1, 3)))
     wrong = NET._replace(module=nets.Given(Named(), None))
     wrong.module.feature_paths = ("Dense_7",)
     with pytest.raises(errors.ConfigError, match="calls no module of that path"):
-        variables = trees.take(trial.originals(trial.DENSE, 3), 0)
-        networks.with_features(wrong, variables["params"], {"batch_stats": variables["batch_stats"]}, trial.IMAGES[:2])
+        variables = trees.take(common_checks.originals(common_checks.DENSE, 3), 0)
+        networks.with_features(
+            wrong, variables["params"], {"batch_stats": variables["batch_stats"]}, common_checks.IMAGES[:2]
+        )
 
 
 def test_hyperparameters_are_those_of_the_intensified_method_and_the_first_half_has_none_of_replay():

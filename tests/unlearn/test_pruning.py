@@ -76,36 +76,36 @@ def tensors(file, cases, part):
     """Parameters of all cases, stacked; a tensor that a part does not have is that of the original model."""
 
     def one(case):
-        given = {name: file.get(f"{case}__{part}__{name}", file[f"{case}__full__{name}"]) for name in TENSORS}
+        tensors = {name: file.get(f"{case}__{part}__{name}", file[f"{case}__full__{name}"]) for name in TENSORS}
         names = {name.removesuffix(".weight"): f"conv_{number}" for number, name in enumerate(TENSORS[:3])}
-        found = nets.variables(
-            {f"__{name}": leaf for name, leaf in given.items()}, "", {**names, "linear": "head"}, "__"
+        actual = nets.variables(
+            {f"__{name}": leaf for name, leaf in tensors.items()}, "", {**names, "linear": "head"}, "__"
         )
-        found["params"]["head"]["bias"] = np.zeros(len(given["linear.weight"]), np.float32)
-        return found["params"]
+        actual["params"]["head"]["bias"] = np.zeros(len(tensors["linear.weight"]), np.float32)
+        return actual["params"]
 
     return trees.to_host(trees.stack([one(case) for case in cases]))
 
 
 def groups(file, kind):
     """[(shapes, cases)] of the cases of a kind, by the shapes of their tensors."""
-    found = {}
+    actual = {}
     for case in sorted(name.split("__")[0] for name in file if name.endswith("__quantile")):
         if case.endswith(kind):
-            found.setdefault(tuple(file[f"{case}__full__{name}"].shape for name in TENSORS), []).append(case)
-    return sorted(found.items(), reverse=True)
+            actual.setdefault(tuple(file[f"{case}__full__{name}"].shape for name in TENSORS), []).append(case)
+    return sorted(actual.items(), reverse=True)
 
 
 def pruned(build, shapes, start, quantile, saved_states):
     """Parameters after the reset of `build` and its masks, of all cases as members, from given overfitted copies."""
     x, y = np.zeros((1, 5, 5, shapes[0][1]), np.float32), np.zeros(1, np.int32)
-    prepared = nets.make_job(
+    job = nets.make_job(
         nets.network(Tensors(shapes[3][0], shapes), x.shape[1:]),
-        lambda chosen: Method((build(**chosen).phases[-2],)), {"params": trees.take(start, 0)}, (x, y), (x, y),
+        lambda values: Method((build(**values).phases[-2],)), {"params": trees.take(start, 0)}, (x, y), (x, y),
         members=len(quantile), hyper={"quantile": quantile},
     )._replace(originals={"params": start})  # fmt: skip
     saved_states = {name: SavedState(copy, {}, ()) for name, copy in saved_states.items()}
-    variables, estimates = nets.begun(prepared, saved_states, slice(None))
+    variables, estimates = nets.begun(job, saved_states, slice(None))
     return variables["params"], estimates["reset"]
 
 
@@ -118,7 +118,7 @@ COPIES = {"overfit": "forget", "overfit_retain": "retain"}
 def test_pruning_equals_the_published_one(kind, group, monkeypatch):
     file = dict(np.load(GOLDEN / "prune_masks.npz"))
     shapes, cases = groups(file, kind)[group]
-    start, noise, masks, wanted = (tensors(file, cases, part) for part in ("full", "noise", "mask", "result"))
+    start, noise, masks, expected = (tensors(file, cases, part) for part in ("full", "noise", "mask", "result"))
 
     def own_noise(key, params):
         number = jnp.argmax(jnp.all(params["head"]["kernel"] == start["head"]["kernel"], (1, 2)))
@@ -130,13 +130,13 @@ def test_pruning_equals_the_published_one(kind, group, monkeypatch):
     }
     assert ("overfit_retain" in copies) == (kind == "complex")
     quantile = np.asarray([file[f"{case}__quantile"] for case in cases])
-    found, reset = pruned(BUILDERS[kind], shapes, start, quantile, copies)
+    actual, reset = pruned(BUILDERS[kind], shapes, start, quantile, copies)
     for name in start:
         is_reset = masks[name]["kernel"] == 1
         np.testing.assert_array_equal(reset[name]["kernel"], is_reset)
         # An edit is applied as old + (new - old), which rounds; where nothing is reset, nothing moves.
-        np.testing.assert_allclose(found[name]["kernel"], wanted[name]["kernel"], rtol=1e-7, atol=1e-7)
-        np.testing.assert_array_equal(found[name]["kernel"][~is_reset], start[name]["kernel"][~is_reset])
+        np.testing.assert_allclose(actual[name]["kernel"], expected[name]["kernel"], rtol=1e-7, atol=1e-7)
+        np.testing.assert_array_equal(actual[name]["kernel"][~is_reset], start[name]["kernel"][~is_reset])
 
 
 class Echo(nn.Module):
@@ -162,7 +162,9 @@ def echo(forget, retain, unread):
     channels = [shape[-1] for shape in shapes]
     params = {f"conv_{number}": {"kernel": np.eye(size)[None, None]} for number, size in enumerate(channels)}
     params["head"] = {"kernel": np.zeros((sum(channels), 5)), "bias": np.zeros(5)}
-    forget, retain = (np.concatenate([maps.reshape(len(maps), -1) for maps in one], 1) for one in (forget, retain))
+    forget, retain = (
+        np.concatenate([maps.reshape(len(maps), -1) for maps in stacks], 1) for stacks in (forget, retain)
+    )
     retain = np.pad(retain, ((0, unread), (0, 0)), constant_values=np.nan)
     net = nets.network(Echo(5, shapes), forget.shape[1:])
     params = jax.tree.map(np.float32, params)
@@ -179,12 +181,12 @@ def excitement(file, case):
     options = {"tolerance": float(file[f"{case}__toll"]), "reset_mlp": bool(file[f"{case}__reset_mlp"])}
 
     def estimate(mean, compute=None):
-        found = pruning.activation_reset(epochs=0, retain_mean=mean, batch=5, **options).phases[0].estimates["reset"]
+        actual = pruning.activation_reset(epochs=0, retain_mean=mean, batch=5, **options).phases[0].estimates["reset"]
         reads = {
-            **found.stream_specs,
-            "subset": found.stream_specs["subset"]._replace(rows=lambda member_rows: member_rows.retain[:read]),
+            **actual.stream_specs,
+            "subset": actual.stream_specs["subset"]._replace(rows=lambda member_rows: member_rows.retain[:read]),
         }
-        return found._replace(compute=compute or found.compute, stream_specs=reads)
+        return actual._replace(compute=compute or actual.compute, stream_specs=reads)
 
     estimates = {
         "forget": estimate("subset", lambda member: pruning.mean_activations(member, "forget")),
@@ -208,35 +210,35 @@ def assert_reset(file, key, mask):
 @pytest.mark.parametrize("case", [f"a0{number}" for number in range(1, 9)])
 def test_activation_reset_equals_the_published_one(case):
     file = np.load(GOLDEN / "activation_reset.npz")
-    found = excitement(file, case)
+    actual = excitement(file, case)
     for number, name in enumerate(TENSORS[:2]):
         layer = f"conv_{number}"
         # The published mean over the retained rows is that of the few that it reads, divided by the number of all.
         share = len(file[f"{case}__act_retain__{name}"]) / file[f"{case}__n_retain"]
-        for key, mean in (("forget_mean", found["forget"]), ("retain_mean_ref", found["subset"])):
+        for key, mean in (("forget_mean", actual["forget"]), ("retain_mean_ref", actual["subset"])):
             mean = mean[(layer,)].transpose(2, 0, 1) * (share if key == "retain_mean_ref" else 1.0)
             np.testing.assert_allclose(mean, file[f"{case}__{key}__{name}"], rtol=0, atol=1e-6)
         for key in ("reset_rows", "reset_rows_corrected"):
-            mask, rows = found[key][layer]["kernel"], file[f"{case}__{key}__{name}"] == 1
+            mask, rows = actual[key][layer]["kernel"], file[f"{case}__{key}__{name}"] == 1
             np.testing.assert_array_equal(mask, np.broadcast_to(rows, mask.shape))
-        rows = found["reset_rows"][layer]["kernel"][0, 0, 0]
+        rows = actual["reset_rows"][layer]["kernel"][0, 0, 0]
         assert_reset(file, f"{case}__{{}}__{name}", rows[:, None, None, None])
-    is_reset = np.unique(found["reset_rows"]["head"]["kernel"])
+    is_reset = np.unique(actual["reset_rows"]["head"]["kernel"])
     assert len(is_reset) == 1
     assert_reset(file, f"{case}__{{}}__linear.weight", is_reset)
 
 
 def test_weights_are_kernels_and_nothing_else(residual):
     _, start = residual
-    chosen = pruning.weights({**start["params"], "token": {"class_token": np.zeros((1, 1, 4))}})
-    assert chosen["conv_shortcut"]["kernel"] and chosen["head"]["kernel"]
-    assert not (chosen["head"]["bias"] or chosen["norm_0"]["scale"] or chosen["token"]["class_token"])
+    flags = pruning.weights({**start["params"], "token": {"class_token": np.zeros((1, 1, 4))}})
+    assert flags["conv_shortcut"]["kernel"] and flags["head"]["kernel"]
+    assert not (flags["head"]["bias"] or flags["norm_0"]["scale"] or flags["token"]["class_token"])
 
 
-@pytest.mark.parametrize("quantile, wanted", [(0.0, 0), (1.0, 5), (0.5, 3)])
-def test_quantile_ends_and_ties(quantile, wanted):
+@pytest.mark.parametrize("quantile, expected", [(0.0, 0), (1.0, 5), (0.5, 3)])
+def test_quantile_ends_and_ties(quantile, expected):
     before, after = jnp.zeros(6), jnp.asarray([3.0, 1.0, 2.0, 0.5, 5.0, 4.0])
-    assert int(pruning.moved_least(before, after, quantile).sum()) == wanted
+    assert int(pruning.moved_least(before, after, quantile).sum()) == expected
     assert int(pruning.moved_least(before, jnp.full(6, 0.1), quantile).sum()) == 0
 
 
@@ -257,18 +259,18 @@ def test_one_forget_row_and_no_retained_row_stay_finite(build, dense):
     net, start = dense
     x, y = pictures(1)
     method = build(epochs=1, **({} if build is pruning.activation_reset else {"overfit_epochs": 1}))
-    found = nets.outcome(nets.make_job(net, method, start, (x[:0], y[:0]), (x, y), batch=2))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-    moved = any((a != b).any() for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(start), strict=True))
+    actual = nets.outcome(nets.make_job(net, method, start, (x[:0], y[:0]), (x, y), batch=2))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(actual))
+    moved = any((a != b).any() for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(start), strict=True))
     # Without retained rows the second copy stays where it is, and nothing moved less than nothing.
     assert moved == (build is not pruning.prune_complex)
 
 
 def reset_shares(net, start, method, retain, forget):
     """Path -> share of elements that differ from the original, without repair (epochs=0)."""
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget, bn="frozen", batch=8))
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget, bn="frozen", batch=8))
     return {
-        f"{layer}/{name}": float(np.mean(np.asarray(found["params"][layer][name]) != np.asarray(leaf)))
+        f"{layer}/{name}": float(np.mean(np.asarray(actual["params"][layer][name]) != np.asarray(leaf)))
         for layer, leaves in start["params"].items()
         for name, leaf in leaves.items()
     }
@@ -280,8 +282,8 @@ def test_prune_resets_its_quantile_of_every_weight_and_nothing_else(dense):
     data = (x[8:], y[8:]), (x[:8], y[:8])
     shares = reset_shares(net, start, pruning.prune(epochs=0, quantile=0.3, overfit_epochs=2), *data)
     for name, share in shares.items():
-        wanted = 0.3 if name.endswith("kernel") else 0.0
-        assert abs(share - wanted) < 0.04, (name, share)
+        expected = 0.3 if name.endswith("kernel") else 0.0
+        assert abs(share - expected) < 0.04, (name, share)
     last = reset_shares(net, start, pruning.prune_last_layer(epochs=0, quantile=0.3, overfit_epochs=2), *data)
     assert last == {name: shares[name] if name == "Dense_1/kernel" else 0.0 for name in shares}
     both = reset_shares(net, start, pruning.prune_complex(epochs=0, quantile=0.3, overfit_epochs=2), *data)
@@ -292,19 +294,19 @@ def test_activation_reset_compares_exact_means_over_all_retained_rows(residual):
     net, start = residual
     x, y = pictures(40)
     method = pruning.activation_reset(epochs=0, tolerance=0.5, fraction=1.0, reset_mlp=True)
-    found = nets.outcome(nets.make_job(net, method, start, (x[11:], y[11:]), (x[:11], y[:11]), bn="frozen", batch=8))
-    assert (found["params"]["head"]["kernel"] != start["params"]["head"]["kernel"]).all()
-    np.testing.assert_array_equal(found["params"]["head"]["bias"], start["params"]["head"]["bias"])
+    actual = nets.outcome(nets.make_job(net, method, start, (x[11:], y[11:]), (x[:11], y[:11]), bn="frozen", batch=8))
+    assert (actual["params"]["head"]["kernel"] != start["params"]["head"]["kernel"]).all()
+    np.testing.assert_array_equal(actual["params"]["head"]["bias"], start["params"]["head"]["bias"])
     outputs = jax.lax.conv_general_dilated(
         x, start["params"]["conv_stem"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    wanted = (outputs[:11].mean(0) > outputs[11:].mean(0)).sum((0, 1)) > 0.5 * 25
-    new, old = (one["params"] for one in (found, start))
+    expected = (outputs[:11].mean(0) > outputs[11:].mean(0)).sum((0, 1)) > 0.5 * 25
+    new, old = (variables["params"] for variables in (actual, start))
     differs = np.asarray(new["conv_stem"]["kernel"] != old["conv_stem"]["kernel"])
-    np.testing.assert_array_equal(differs.any((0, 1, 2)), wanted)
-    np.testing.assert_array_equal(differs.all((0, 1, 2)), wanted)  # a kernel goes as a whole
+    np.testing.assert_array_equal(differs.any((0, 1, 2)), expected)
+    np.testing.assert_array_equal(differs.all((0, 1, 2)), expected)  # a kernel goes as a whole
     np.testing.assert_array_equal(new["conv_shortcut"]["kernel"], old["conv_shortcut"]["kernel"])
-    assert 0 < wanted.sum() < 4
+    assert 0 < expected.sum() < 4
 
 
 def test_the_published_division_by_all_retained_rows_makes_the_rule_one_of_signs(residual):
@@ -312,12 +314,12 @@ def test_the_published_division_by_all_retained_rows_makes_the_rule_one_of_signs
     x, y = pictures(40)
     x[:11] = np.abs(x[:11])
     full = pruning.activation_reset(epochs=0, tolerance=0.5, fraction=0.04, retain_mean="full", reset_mlp=False)
-    found = nets.outcome(nets.make_job(net, full, start, (x[11:], y[11:]), (x[:11], y[:11]), bn="frozen", batch=8))
+    actual = nets.outcome(nets.make_job(net, full, start, (x[11:], y[11:]), (x[:11], y[:11]), bn="frozen", batch=8))
     outputs = jax.lax.conv_general_dilated(
         x, start["params"]["conv_stem"]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     positive = (outputs[:11].mean(0) > 0).mean((0, 1))
-    differs = (found["params"]["conv_stem"]["kernel"] != start["params"]["conv_stem"]["kernel"]).any((0, 1, 2))
+    differs = (actual["params"]["conv_stem"]["kernel"] != start["params"]["conv_stem"]["kernel"]).any((0, 1, 2))
     clear = (positive > 0.8) | (positive < 0.2)
     np.testing.assert_array_equal(differs[clear], positive[clear] > 0.5)
 

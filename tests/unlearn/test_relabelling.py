@@ -40,8 +40,8 @@ def given(method, drawn, retained=0):
 
     def with_rule(phase):
         reads = {
-            name: one._replace(labels=rule) if one.labels is not None else one
-            for name, one in phase.stream_specs.items()
+            name: spec._replace(labels=rule) if spec.labels is not None else spec
+            for name, spec in phase.stream_specs.items()
         }
         return dataclasses.replace(phase, stream_specs=reads)
 
@@ -52,8 +52,8 @@ def masked(method, mask, params):
     """The method with masked-out parameters protected."""
     (phase,) = method.phases
     bools = jax.tree.map(lambda leaf, _: jnp.asarray(leaf), mask, params)
-    found = {"mask": Estimate(lambda member: (bools, member.model_state))}
-    changed = dataclasses.replace(phase, transform=transforms.protected(phase.transform), estimates=found)
+    actual = {"mask": Estimate(lambda member: (bools, member.model_state))}
+    changed = dataclasses.replace(phase, transform=transforms.protected(phase.transform), estimates=actual)
     return dataclasses.replace(method, phases=(changed,))
 
 
@@ -83,10 +83,10 @@ def test_sequential_random_label_equals_salun_code(tag):
     if tag == "RL_mask":
         mask = nets.variables(file, "mask", DENSE)["params"]
         method = masked(method, mask, start["params"])
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, f"{tag}_final", DENSE), 1e-5)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, f"{tag}_final", DENSE), 1e-5)
     if tag == "RL_mask":
-        for new, old, keep in zip(*map(jax.tree.leaves, (found["params"], start["params"], mask)), strict=True):
+        for new, old, keep in zip(*map(jax.tree.leaves, (actual["params"], start["params"], mask)), strict=True):
             np.testing.assert_array_equal(new[keep == 0], old[keep == 0])
 
 
@@ -106,10 +106,10 @@ def test_amnesiac_equals_over_unlearning_and_replay(tag):
         method = masked(method, nets.variables(file, "mask", DENSE, "__")["params"], start["params"])
     if only_forget:
         (phase,) = method.phases
-        reads = {name: one._replace(rows="forget") for name, one in phase.stream_specs.items()}
+        reads = {name: spec._replace(rows="forget") for name, spec in phase.stream_specs.items()}
         method = dataclasses.replace(method, phases=(dataclasses.replace(phase, stream_specs=reads),))
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, tag, DENSE, "__"), 5e-6)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, tag, DENSE, "__"), 5e-6)
 
 
 def test_relabel_with_a_mask_equals_salun_of_our():
@@ -120,8 +120,8 @@ def test_relabel_with_a_mask_equals_salun_of_our():
     net = nets.network(nets.Tiny(classes, hidden, activation="tanh"), retain[0].shape[1:])
     method = given(relabelling.relabel(lr=0.01, epochs=2, batch=3), file["salun_random_labels"], len(retain[1]))
     method = masked(method, nets.variables(file, "mask_0.5", DENSE, "__")["params"], start["params"])
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "salun", DENSE, "__"), 5e-6)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "salun", DENSE, "__"), 5e-6)
 
 
 BUILDERS = {
@@ -140,12 +140,12 @@ def test_the_uniform_rule_equals_published_poisoned_labels(monkeypatch):
     file = np.load(GOLDEN / "forget_precision" / "schedules_losses_misc.npz")
     y, forget = file["relabel__y"], file["relabel__forget_indices"]
     draws = jnp.asarray(file["relabel__draws"])
-    monkeypatch.setattr(labels, "_words", lambda key, samples, bound: draws[samples.rows])
+    monkeypatch.setattr(labels, "_draw", lambda key, samples, bound: draws[samples.rows])
     (phase,) = relabelling.poison().phases
     rows = np.arange(len(y), dtype=np.int32)
     samples = Samples(jnp.zeros((len(y), 1)), jnp.asarray(y), jnp.ones(len(y)), rows, np.isin(rows, forget))
-    found = phase.stream_specs["forget"].labels(keys.root(0), samples, int(file["relabel__num_classes"]))
-    np.testing.assert_array_equal(found, file["relabel__y_after"])
+    actual = phase.stream_specs["forget"].labels(keys.root(0), samples, int(file["relabel__num_classes"]))
+    np.testing.assert_array_equal(actual, file["relabel__y_after"])
 
 
 def problem():
@@ -196,15 +196,15 @@ def test_forget_samples_lose_confidence_and_the_smallest_sets_stay_finite(origin
     net, start, retain, forget = original
     job = nets.make_job(net, METHODS[name](), start, retain, forget, batch=16, members=3)
     rows, first = job.retain[0], len(job.retain[0])
-    one = np.array([first])
-    job = job._replace(retain=[rows, rows[:0], rows[:7]], forget=[job.forget[0], one, one])
+    single_row = np.array([first])
+    job = job._replace(retain=[rows, rows[:0], rows[:7]], forget=[job.forget[0], single_row, single_row])
     *_, last = running.run(job)
-    found = last.outcome.variables
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    actual = last.outcome.variables
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(actual))
     for member in range(3):
-        pairs = zip(*map(jax.tree.leaves, (trees.take(found, member), start)), strict=True)
+        pairs = zip(*map(jax.tree.leaves, (trees.take(actual, member), start)), strict=True)
         assert any((a != b).any() for a, b in pairs), member
-    member = trees.take(found, 0)
+    member = trees.take(actual, 0)
     lost = [confidence(net, start, rows) - confidence(net, member, rows) for rows in (forget, retain)]
     assert lost[0] > 0.02 and lost[0] > lost[1]
 
@@ -218,8 +218,8 @@ def test_forget_samples_lose_confidence_and_the_smallest_sets_stay_finite(origin
 )  # fmt: skip
 def test_zero_epochs_change_nothing(original, method):
     net, start, retain, forget = original
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    for a, b in zip(*map(jax.tree.leaves, (found, start)), strict=True):
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    for a, b in zip(*map(jax.tree.leaves, (actual, start)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -232,12 +232,12 @@ def test_what_labels_are_drawn_from_and_how_often():
         (reads,) = method.phases[0].stream_specs.values()
         return reads, np.asarray(reads.labels(keys.root(key), samples, 4))
 
-    reads, found = drawn(relabelling.random_label())
-    assert not reads.fresh_labels and (found[:3000] > 0).all() and (found[3000:] == 0).all()
-    np.testing.assert_allclose(np.bincount(found[:3000])[1:] / 3000, 1 / 3, atol=0.05)
-    reads, found = drawn(relabelling.random_label(fresh=True))
-    assert reads.fresh_labels and (found[3000:] == 0).all()
-    np.testing.assert_allclose(np.bincount(found[:3000]) / 3000, 1 / 4, atol=0.05)
+    reads, actual = drawn(relabelling.random_label())
+    assert not reads.fresh_labels and (actual[:3000] > 0).all() and (actual[3000:] == 0).all()
+    np.testing.assert_allclose(np.bincount(actual[:3000])[1:] / 3000, 1 / 3, atol=0.05)
+    reads, actual = drawn(relabelling.random_label(fresh=True))
+    assert reads.fresh_labels and (actual[3000:] == 0).all()
+    np.testing.assert_allclose(np.bincount(actual[:3000]) / 3000, 1 / 4, atol=0.05)
     assert not drawn(relabelling.amnesiac())[0].fresh_labels and (drawn(relabelling.amnesiac())[1][:3000] > 0).all()
     assert drawn(relabelling.relabel())[0].fresh_labels and (drawn(relabelling.relabel())[1][:3000] == 0).any()
     assert not drawn(relabelling.poison())[0].fresh_labels and (drawn(relabelling.poison())[1][:3000] == 0).any()

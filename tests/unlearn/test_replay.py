@@ -27,11 +27,11 @@ def test_kernels_equal_the_published_ones(name):
         np.testing.assert_allclose(product, file["Bv"][:, 0], rtol=0, atol=1e-10)
         w, g, theta, removed = (file[key][0] for key in ("cached_w", "cached_g", "para", "grad_removed"))
         rows, gone, decay = (float(file[key]) for key in ("batch", "removed", "wd"))
-        found = replay.corrected_gradient(product, g, w, theta, removed, rows, gone, decay)
-        np.testing.assert_allclose(found, file["grad"][0], rtol=0, atol=1e-10)
+        actual = replay.corrected_gradient(product, g, w, theta, removed, rows, gone, decay)
+        np.testing.assert_allclose(actual, file["grad"][0], rtol=0, atol=1e-10)
         whole = replay.corrected_gradient(product, g, w, theta, removed, rows, 0.0, decay)
         np.testing.assert_allclose(whole, file["grad_no_removed"][0], rtol=0, atol=1e-10)
-        np.testing.assert_allclose(theta - file["lr"] * found, file["para_next"][0], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(theta - file["lr"] * actual, file["para_next"][0], rtol=0, atol=1e-10)
 
 
 def test_product_maps_the_last_pair_and_equals_the_dense_update():
@@ -52,8 +52,8 @@ def test_product_maps_the_last_pair_and_equals_the_dense_update():
 @pytest.mark.parametrize("curvature", [-1.0, 0.0])
 def test_pairs_without_curvature_are_left_out(curvature):
     s = jnp.asarray([[1.0, 0.0], [0.0, 0.0]])
-    found = replay.lbfgs_product(s, curvature * s, jnp.asarray([1.0, 2.0]))
-    np.testing.assert_allclose(found, 1e-3 * jnp.asarray([1.0, 2.0]), rtol=1e-6)
+    actual = replay.lbfgs_product(s, curvature * s, jnp.asarray([1.0, 2.0]))
+    np.testing.assert_allclose(actual, 1e-3 * jnp.asarray([1.0, 2.0]), rtol=1e-6)
 
 
 def data(forget=6, rows=48):
@@ -72,8 +72,8 @@ def run(method, retain, forget, batch=12, shuffled=False):
     net = network_of()
     params, _ = network.init(net, keys.root(1))
     method = method if shuffled else nets.in_order(method)
-    found = nets.outcome(nets.make_job(net, method, {"params": params}, retain, forget, batch=batch))
-    return jax.flatten_util.ravel_pytree(found["params"])[0]
+    actual = nets.outcome(nets.make_job(net, method, {"params": params}, retain, forget, batch=batch))
+    return jax.flatten_util.ravel_pytree(actual["params"])[0]
 
 
 def by_hand(retain, forget, epochs, lr, decay, batch=12):
@@ -89,25 +89,25 @@ def by_hand(retain, forget, epochs, lr, decay, batch=12):
 
     for _ in range(epochs):
         for start in range(0, len(y), batch):
-            own = np.arange(start, min(start + batch, len(y)))
-            own = own[stays[own]]
-            if len(own):
-                gradients = jax.grad(loss)(params, x[own], y[own])
+            rows = np.arange(start, min(start + batch, len(y)))
+            rows = rows[stays[rows]]
+            if len(rows):
+                gradients = jax.grad(loss)(params, x[rows], y[rows])
                 params = jax.tree.map(lambda p, g: p - lr * (g + decay * p), params, gradients)
     return jax.flatten_util.ravel_pytree(params)[0]
 
 
 def test_exact_steps_are_retraining_on_what_remains_of_every_batch():
     retain, forget = data(forget=14)  # with batches of 12 the last one is all forget rows, the one before in part
-    found = run(replay.deltagrad(lr=0.2, epochs=3, period=1, weight_decay=0.01), retain, forget)
-    np.testing.assert_allclose(found, by_hand(retain, forget, 3, 0.2, 0.01), atol=2e-6)
+    actual = run(replay.deltagrad(lr=0.2, epochs=3, period=1, weight_decay=0.01), retain, forget)
+    np.testing.assert_allclose(actual, by_hand(retain, forget, 3, 0.2, 0.01), atol=2e-6)
 
 
 def test_without_forget_rows_the_replay_is_the_run():
     retain, forget = data(forget=1)
     nothing = (forget[0][:0], forget[1][:0])
-    found = run(replay.deltagrad(lr=0.2, epochs=3, exact=2), retain, nothing)
-    np.testing.assert_allclose(found, by_hand(retain, nothing, 3, 0.2, 5e-4), atol=2e-6)
+    actual = run(replay.deltagrad(lr=0.2, epochs=3, exact=2), retain, nothing)
+    np.testing.assert_allclose(actual, by_hand(retain, nothing, 3, 0.2, 5e-4), atol=2e-6)
 
 
 def test_corrected_steps_come_far_closer_to_retraining_than_the_run_on_everything():
@@ -117,15 +117,15 @@ def test_corrected_steps_come_far_closer_to_retraining_than_the_run_on_everythin
     # The same key and the same number of rows: all three read the same batches.
     exact = run(replay.deltagrad(lr=0.05, epochs=10, period=1), retain, forget, shuffled=True)
     whole = run(replay.deltagrad(lr=0.05, epochs=10, period=1), everything, nothing, shuffled=True)
-    found = run(replay.deltagrad(lr=0.05, epochs=10, period=5, exact=6), retain, forget, shuffled=True)
-    far, near = (float(jnp.linalg.norm(one - exact)) for one in (whole, found))
+    actual = run(replay.deltagrad(lr=0.05, epochs=10, period=5, exact=6), retain, forget, shuffled=True)
+    far, near = (float(jnp.linalg.norm(vector - exact)) for vector in (whole, actual))
     assert far > 0.1 and 0 < near < 0.2 * far
 
 
 @pytest.mark.parametrize("forget, rows", [(1, 13), (5, 5)])
 def test_one_forget_row_and_no_retained_row_stay_finite(forget, rows):
-    found = run(replay.deltagrad(epochs=2, exact=1), *data(forget, rows), batch=4)
-    assert np.isfinite(found).all()
+    actual = run(replay.deltagrad(epochs=2, exact=1), *data(forget, rows), batch=4)
+    assert np.isfinite(actual).all()
 
 
 def test_periods_below_one_are_refused():

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from trial import CONVOLVED, DENSE, FORGET, IMAGES, LABELS, build, close, make_job, outcome
+from common_checks import CONVOLVED, DENSE, FORGET, IMAGES, LABELS, assert_close, build, make_job, outcome
 
 from jaxunlearn import errors, keys, trees, unlearn
 from jaxunlearn.population import capacity
@@ -21,41 +21,41 @@ def test_a_checkpoint_in_any_phase_leads_to_the_same_end():
     longer = dataclasses.replace(
         method, phases=(dataclasses.replace(method.phases[0], save_as="first"), *method.phases)
     )
-    prepared = make_job(longer)
+    job = make_job(longer)
     kept, straight = [], None
-    for number, event in enumerate(running.run(prepared)):
+    for number, event in enumerate(running.run(job)):
         straight = event.outcome
         if number in (1, 4):
             kept.append((event, jax.tree.map(np.asarray, event.checkpoint())))
     for event, tree in kept:
         shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
-        wanted = running.templates(prepared, event.phase)
-        assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), wanted)
-        *_, last = running.run(prepared, running.Checkpoint(event.phase, event.epoch, tree))
-        found, wanted = jax.tree.leaves(last.outcome.variables), jax.tree.leaves(straight.variables)
-        for a, b in zip(found, wanted, strict=True):
+        expected = running.templates(job, event.phase)
+        assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), expected)
+        *_, last = running.run(job, running.Checkpoint(event.phase, event.epoch, tree))
+        actual, expected = jax.tree.leaves(last.outcome.variables), jax.tree.leaves(straight.variables)
+        for a, b in zip(actual, expected, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
 def test_recalibrated_statistics_are_means_over_the_retained_rows():
     method = build("finetune")
-    prepared = make_job(method, name="activation_reset")._replace(bn="recalibrate", batch=64)
-    found = trees.take(outcome(prepared).variables, 0)
-    retained = prepared.retain[0]
+    job = make_job(method, name="activation_reset")._replace(bn="recalibrate", batch=64)
+    actual = trees.take(outcome(job).variables, 0)
+    retained = job.retain[0]
 
     @jax.jit
     def maps(params, model_state):
         return networks.activations(CONVOLVED, params, model_state, IMAGES[retained], None)[0][("Conv_0",)]
 
-    convolved = np.asarray(maps(found["params"], {"batch_stats": found["batch_stats"]}))
-    own = found["batch_stats"]["BatchNorm_0"]
-    np.testing.assert_allclose(own["mean"], convolved.mean((0, 1, 2)), atol=1e-5)
-    np.testing.assert_allclose(own["var"], convolved.var((0, 1, 2), ddof=1), rtol=1e-4)
+    convolved = np.asarray(maps(actual["params"], {"batch_stats": actual["batch_stats"]}))
+    statistics = actual["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(statistics["mean"], convolved.mean((0, 1, 2)), atol=1e-5)
+    np.testing.assert_allclose(statistics["var"], convolved.var((0, 1, 2), ddof=1), rtol=1e-4)
 
 
 def test_layers_come_in_the_order_of_calls():
-    found = [(layer.path[-1], layer.kind) for layer in networks.layers(CONVOLVED)]
-    assert found == [("Conv_0", "conv"), ("BatchNorm_0", "norm"), ("Dense_0", "dense")]
+    actual = [(layer.path[-1], layer.kind) for layer in networks.layers(CONVOLVED)]
+    assert actual == [("Conv_0", "conv"), ("BatchNorm_0", "norm"), ("Dense_0", "dense")]
     assert networks.head(CONVOLVED).path == ("Dense_0",)
 
 
@@ -77,15 +77,15 @@ def test_unknown_rows_are_refused():
         outcome(make_job(dataclasses.replace(method, phases=(broken,))))
 
 
-def cut_off(prepared, places):
+def cut_off(job, indices):
     """The outcome of a run, and those of runs that go on from its events at these places."""
     kept, straight = [], None
-    for place, event in enumerate(running.run(prepared)):
+    for index, event in enumerate(running.run(job)):
         straight = event.outcome
-        if place in places:
+        if index in indices:
             kept.append(running.Checkpoint(event.phase, event.epoch, jax.tree.map(np.asarray, event.checkpoint())))
-    assert len(kept) == len(places)
-    return straight, [outcome_of(running.run(prepared, checkpoint)) for checkpoint in kept]
+    assert len(kept) == len(indices)
+    return straight, [outcome_of(running.run(job, checkpoint)) for checkpoint in kept]
 
 
 def outcome_of(events):
@@ -96,43 +96,43 @@ def outcome_of(events):
 def test_a_member_that_diverges_is_frozen_alone_and_stays_flagged_wherever_the_run_is_cut_off():
     build_one = unlearn.lookup("hybrid").build
     hyper = {"lr": np.asarray([0.01, 1e20, 0.01], np.float32)}
-    prepared = make_job(build_one())._replace(build=lambda hyper: build_one(epochs=2, batch=16, **hyper), hyper=hyper)
-    straight, cut = cut_off(prepared, (0, 1, 2))
-    for found in (straight, *cut):
-        assert (found.diverged_at >= 0).tolist() == [False, True, False]
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trees.take(found.variables, np.array([0, 2]))))
+    job = make_job(build_one())._replace(build=lambda hyper: build_one(epochs=2, batch=16, **hyper), hyper=hyper)
+    straight, cut = cut_off(job, (0, 1, 2))
+    for actual in (straight, *cut):
+        assert (actual.diverged_at >= 0).tolist() == [False, True, False]
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trees.take(actual.variables, np.array([0, 2]))))
 
 
 def test_a_phase_that_stops_early_goes_on_from_its_last_epoch():
-    prepared = make_job(saliency.sfron(epochs=5, iterations=4, batch=16), FORGET[:1])
-    assert running.epochs_of(prepared, 0) == 1
-    straight, (cut,) = cut_off(prepared, (0,))
+    job = make_job(saliency.sfron(epochs=5, iterations=4, batch=16), FORGET[:1])
+    assert running.epochs_of(job, 0) == 1
+    straight, (cut,) = cut_off(job, (0,))
     for a, b in zip(jax.tree.leaves(straight.variables), jax.tree.leaves(cut.variables), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def model_state(prepared):
-    return trees.take(outcome(prepared).variables["batch_stats"], 0)
+def model_state(job):
+    return trees.take(outcome(job).variables["batch_stats"], 0)
 
 
 def beside_other_forget_rows(method, policy):
     """Both members of a population that differ in the pictures of the rows to forget, and in nothing else."""
-    prepared = make_job(method, FORGET[:1] * 2, numbers=[0, 0])._replace(bn=policy)
+    job = make_job(method, FORGET[:1] * 2, member_ids=[0, 0])._replace(bn=policy)
     images = np.concatenate([IMAGES, IMAGES[FORGET[0]][:, ::-1] + 1.0])
-    data = prepared.data._replace(inputs=images, labels=np.append(LABELS, LABELS[FORGET[0]]))
+    data = job.data._replace(inputs=images, labels=np.append(LABELS, LABELS[FORGET[0]]))
     forget = [FORGET[0], np.arange(len(IMAGES), len(images))]
-    found = outcome(prepared._replace(data=data, forget=forget)).variables
-    return trees.take(found, 0), trees.take(found, 1)
+    actual = outcome(job._replace(data=data, forget=forget)).variables
+    return trees.take(actual, 0), trees.take(actual, 1)
 
 
-def differ(one, other):
-    return any((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+def differ(first, second):
+    return any((a != b).any() for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
 
 
 def test_recalibrated_edits_forget_what_their_passes_did_to_the_statistics():
     for policy, leaks in (("faithful", True), ("recalibrate", False)):
-        one, other = beside_other_forget_rows(dampening.ssd(alpha=1e9, batch=16), policy)
-        assert differ(one["batch_stats"], other["batch_stats"]) == leaks
+        first, second = beside_other_forget_rows(dampening.ssd(alpha=1e9, batch=16), policy)
+        assert differ(first["batch_stats"], second["batch_stats"]) == leaks
 
 
 def test_training_mode_in_the_first_epoch_alone():
@@ -140,9 +140,9 @@ def test_training_mode_in_the_first_epoch_alone():
         method = unlearn.lookup("finetune").build(epochs=epochs, batch=16)
         return outcome(make_job(method, FORGET[:1])._replace(bn=policy)).variables
 
-    one, three = after(1, "faithful"), after(3, "first_epoch")
-    close(three["batch_stats"], one["batch_stats"], 1e-5)
-    assert differ(one["params"], three["params"])
+    single_epoch, three_epochs = after(1, "faithful"), after(3, "first_epoch")
+    assert_close(three_epochs["batch_stats"], single_epoch["batch_stats"], 1e-5)
+    assert differ(single_epoch["params"], three_epochs["params"])
 
 
 def test_edits_keep_their_own_mode_under_the_policy_of_the_first_epoch():
@@ -155,15 +155,15 @@ def test_edits_keep_their_own_mode_under_the_policy_of_the_first_epoch():
 
 @pytest.mark.parametrize("method", [fisher.fisher(kind="batch"), boundary.boundary_expand(epochs=1, batch=16)])
 def test_models_left_in_training_mode_take_in_the_forget_rows_only_where_published_code_does(method):
-    prepared = make_job(method, FORGET[:1])
-    assert method.left_training and not differ(model_state(prepared), trees.take(prepared.originals["batch_stats"], 0))
-    one, other = beside_other_forget_rows(method, "faithful")
-    assert differ(one["batch_stats"], other["batch_stats"])
+    job = make_job(method, FORGET[:1])
+    assert method.left_training and not differ(model_state(job), trees.take(job.originals["batch_stats"], 0))
+    first, second = beside_other_forget_rows(method, "faithful")
+    assert differ(first["batch_stats"], second["batch_stats"])
 
 
 def test_a_replay_of_exact_steps_never_sees_the_forget_rows():
-    one, other = beside_other_forget_rows(replay.deltagrad(epochs=2, period=1, batch=16), "auto")
-    close(other, one, 1e-5)
+    first, second = beside_other_forget_rows(replay.deltagrad(epochs=2, period=1, batch=16), "auto")
+    assert_close(second, first, 1e-5)
 
 
 def jittered(inputs, key, is_train):
@@ -173,8 +173,8 @@ def jittered(inputs, key, is_train):
 def test_estimates_are_of_the_rows_as_they_are_unless_published_otherwise():
     def after(compat, augment):
         net = DENSE._replace(prepare=jittered)
-        prepared = make_job(dampening.ssd(alpha=1.0, batch=16, compat=compat), FORGET[:1])
-        return outcome(prepared._replace(network=net, augment=augment)).variables["params"]
+        job = make_job(dampening.ssd(alpha=1.0, batch=16, compat=compat), FORGET[:1])
+        return outcome(job._replace(network=net, augment=augment)).variables["params"]
 
     assert not differ(after("corrected", True), after("corrected", False))
     assert differ(after("faithful", True), after("faithful", False))
@@ -183,10 +183,8 @@ def test_estimates_are_of_the_rows_as_they_are_unless_published_otherwise():
 def test_methods_published_without_augmentation_train_without():
     def after(name, augment):
         net = DENSE._replace(prepare=jittered)
-        prepared = make_job(unlearn.lookup(name).build(epochs=1, batch=16), FORGET[:1])._replace(
-            network=net, bn="frozen"
-        )
-        return outcome(prepared._replace(augment=augment)).variables["params"]
+        job = make_job(unlearn.lookup(name).build(epochs=1, batch=16), FORGET[:1])._replace(network=net, bn="frozen")
+        return outcome(job._replace(augment=augment)).variables["params"]
 
     assert not differ(after("poison", True), after("poison", False))
     assert differ(after("finetune", True), after("finetune", False))

@@ -63,21 +63,22 @@ def with_tables(method, tables, retain):
         def labels(key, samples, classes, known=known):
             return known[samples.rows]
 
-        reads = {name: one._replace(labels=labels, fresh_labels=False) for name, one in phase.stream_specs.items()}
+        reads = {name: spec._replace(labels=labels, fresh_labels=False) for name, spec in phase.stream_specs.items()}
         more = {} if number == 0 else {"same_optimizer": True, "estimates": {}}
         phases.append(dataclasses.replace(phase, stream_specs=reads, epochs=1, first_epoch=number, **more))
     return dataclasses.replace(method, phases=tuple(phases))
 
 
-def with_mask(method, given):
+def with_mask(method, mask):
     """The method with a given mask instead of the estimated one."""
-    flags = jax.tree.map(lambda leaf: jnp.asarray(leaf) != 0, given)
+    flags = jax.tree.map(lambda leaf: jnp.asarray(leaf) != 0, mask)
 
     def compute(member):
         return flags, member.model_state
 
-    given = {"mask": Estimate(compute)}
-    return dataclasses.replace(method, phases=tuple(dataclasses.replace(one, estimates=given) for one in method.phases))
+    estimates = {"mask": Estimate(compute)}
+    phases = tuple(dataclasses.replace(phase, estimates=estimates) for phase in method.phases)
+    return dataclasses.replace(method, phases=phases)
 
 
 def exactly(a, b):
@@ -92,21 +93,21 @@ def test_the_saliency_mask_equals_the_published_one(source):
         (file, net, start, retain, forget), separator, batch = conformal("salun"), ".", 8
     else:
         (file, net, start, retain, forget), separator, batch = our(), "__", 3
-    one = member(net, start, retain, forget, batch)
-    found = jax.jit(lambda data: saliency.absolute_gradient(one._replace(data=data), "forget"))(one.data)
-    nets.assert_close({"params": found}, nets.variables(file, "absgrad", CONFORMAL, separator), 1e-6, ("params",))
+    context = member(net, start, retain, forget, batch)
+    actual = jax.jit(lambda data: saliency.absolute_gradient(context._replace(data=data), "forget"))(context.data)
+    nets.assert_close({"params": actual}, nets.variables(file, "absgrad", CONFORMAL, separator), 1e-6, ("params",))
     for tenth in range(1, 11):
         name = f"mask{tenth / 10}" if source == "conformal" else f"mask_{tenth / 10}"
-        wanted = nets.variables(file, name, CONFORMAL, separator)["params"]
-        got = saliency.largest(found, tenth / 10)
-        jax.tree.map(np.testing.assert_array_equal, got, jax.tree.map(lambda leaf: leaf != 0, wanted))
+        expected = nets.variables(file, name, CONFORMAL, separator)["params"]
+        got = saliency.largest(actual, tenth / 10)
+        jax.tree.map(np.testing.assert_array_equal, got, jax.tree.map(lambda leaf: leaf != 0, expected))
 
 
 def test_the_largest_entries_are_chosen_over_all_leaves_and_ties_go_to_the_first():
     tree = {"a": jnp.asarray([[1.0, 3.0], [2.0, 2.0]]), "b": jnp.asarray([2.0, 0.0, 5.0])}
-    found = saliency.largest(tree, 4 / 7 + 1e-6)
-    np.testing.assert_array_equal(found["a"], [[False, True], [True, True]])
-    np.testing.assert_array_equal(found["b"], [False, False, True])
+    actual = saliency.largest(tree, 4 / 7 + 1e-6)
+    np.testing.assert_array_equal(actual["a"], [[False, True], [True, True]])
+    np.testing.assert_array_equal(actual["b"], [False, False, True])
     assert not any(leaf.any() for leaf in jax.tree.leaves(saliency.largest(tree, 0.0)))
     assert all(leaf.all() for leaf in jax.tree.leaves(saliency.largest(tree, 1.0)))
 
@@ -117,20 +118,20 @@ def test_salun_mixed_equals_the_conformal_code(fraction, name):
     lr, epochs = file["salun_hyper_lr_epochs"]
     method = saliency.salun(float(lr), int(epochs), fraction, restore_masked=False, batch=8)
     method = with_tables(nets.in_order(method), [file[f"{name}_labels"]] * int(epochs), retain)
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, f"{name}_final", CONFORMAL), 1e-6)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, f"{name}_final", CONFORMAL), 1e-6)
 
 
 def test_salun_sequential_equals_the_authors_code():
     file, net, start, retain, forget = conformal("optml_methods")
     tables = file["RL_mask_labels_epoch_concat"].reshape(2, -1)
     method = nets.in_order(saliency.salun(0.05, 2, form="sequential", batch=8))
-    given = nets.variables(file, "mask", CONFORMAL)["params"]
-    method = with_tables(with_mask(method, given), tables, retain)
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "RL_mask_final", CONFORMAL), 1e-5)
-    before, after = start["params"], found["params"]
-    held = jax.tree.map(lambda keep, a, b: np.array_equal(a[keep == 0], b[keep == 0]), given, before, after)
+    mask = nets.variables(file, "mask", CONFORMAL)["params"]
+    method = with_tables(with_mask(method, mask), tables, retain)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "RL_mask_final", CONFORMAL), 1e-5)
+    before, after = start["params"], actual["params"]
+    held = jax.tree.map(lambda keep, a, b: np.array_equal(a[keep == 0], b[keep == 0]), mask, before, after)
     assert all(jax.tree.leaves(held))
 
 
@@ -138,23 +139,23 @@ def test_finetuning_under_a_mask_equals_the_authors_code():
     file, net, start, retain, forget = conformal("optml_methods")
     base = descent.finetune(0.05, 2, batch=8, schedule="milestones")
     method = with_mask(saliency.saliency(base), nets.variables(file, "mask", CONFORMAL)["params"])
-    found = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "FT_mask_final", CONFORMAL), 1e-5)
+    actual = nets.outcome(nets.make_job(net, nets.in_order(method), start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "FT_mask_final", CONFORMAL), 1e-5)
 
 
 def test_salun_with_adam_equals_orthogonal_unlearning():
     file, net, start, retain, forget = our()
     method = nets.in_order(saliency.salun(0.01, 2, form="adam", batch=3))
     method = with_tables(method, file["salun_random_labels"], retain)
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "salun", CONFORMAL, "__"), 5e-6)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "salun", CONFORMAL, "__"), 5e-6)
 
 
 def test_plain_sfron_equals_orthogonal_unlearning():
     file, net, start, retain, forget = our()
     method = nets.in_order(saliency.sfron_plain(0.05, 2, 5, 0.5, batch=3, compat="faithful"))
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, "sfron", CONFORMAL, "__"), 5e-6)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, "sfron", CONFORMAL, "__"), 5e-6)
 
 
 @pytest.mark.parametrize("floor", [0.0, 1e-4])
@@ -181,20 +182,20 @@ def test_a_loss_of_zero_does_not_take_all_the_weight_and_padding_has_none():
 
 def test_the_importance_mask_equals_sfrons():
     file, net, start, retain, forget = conformal("sfron")
-    one = member(net, start, retain, forget, 8)
+    context = member(net, start, retain, forget, 8)
 
     @jax.jit
     def estimates(data):
-        given = one._replace(data=data)
-        importances = {name: dampening.importance(given, name)[0] for name in ("forget", "retain")}
-        return importances, saliency.importance_mask().compute(given)[0]
+        context_of_data = context._replace(data=data)
+        importances = {name: dampening.importance(context_of_data, name)[0] for name in ("forget", "retain")}
+        return importances, saliency.importance_mask().compute(context_of_data)[0]
 
-    importances, found = estimates(one.data)
+    importances, actual = estimates(context.data)
     for name, importance in importances.items():
-        wanted = nets.variables(file, f"fisher_{name}", CONFORMAL)
-        nets.assert_close({"params": importance}, wanted, 1e-7, ("params",))
-    wanted = nets.variables(file, "mask", CONFORMAL)["params"]
-    jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(lambda leaf: leaf != 0, wanted))
+        expected = nets.variables(file, f"fisher_{name}", CONFORMAL)
+        nets.assert_close({"params": importance}, expected, 1e-7, ("params",))
+    expected = nets.variables(file, "mask", CONFORMAL)["params"]
+    jax.tree.map(np.testing.assert_array_equal, actual, jax.tree.map(lambda leaf: leaf != 0, expected))
 
 
 @pytest.mark.parametrize("kind", ["sgd", "sgd5", "adamw"])
@@ -214,15 +215,15 @@ def test_sfron_equals_the_published_code(kind):
         parts = tuple(lambda member_rows, cut=cut: member_rows.forget[cut] for cut in cuts)
         reads = {**phase.stream_specs, "forget": phase.stream_specs["forget"]._replace(rows=parts)}
         method = dataclasses.replace(method, phases=(dataclasses.replace(phase, stream_specs=reads),))
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    nets.assert_close(found, nets.variables(file, f"{kind}_final", CONFORMAL), 1e-5)
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    nets.assert_close(actual, nets.variables(file, f"{kind}_final", CONFORMAL), 1e-5)
 
 
 def test_sfrons_weight_of_the_ascent_falls_as_published():
     file = np.load(GOLDEN / "conformal" / "sfron.npz")
     clocks = [population.StepInfo(jnp.int32(0), jnp.float32(0), jnp.int32(step)) for step in range(10)]
-    found = [40.0 * schedules.cosine_to(10)(step_info) for step_info in clocks]
-    np.testing.assert_allclose(found, file["cosine_alpha"], rtol=1e-6, atol=1e-6)
+    actual = [40.0 * schedules.cosine_to(10)(step_info) for step_info in clocks]
+    np.testing.assert_allclose(actual, file["cosine_alpha"], rtol=1e-6, atol=1e-6)
 
 
 def test_memorisation_thirds_equal_the_published_split():
@@ -242,10 +243,10 @@ def test_a_tiny_forget_set_is_all_in_the_high_third(count):
 
 def test_curvature_equals_that_of_a_naive_loop():
     file, net, start, retain, forget = our()
-    one = member(net, start, retain, forget, 3)
+    context = member(net, start, retain, forget, 3)
     blank = jnp.ones(7)
-    samples = Samples(one.data.inputs[10:], one.data.labels[10:], blank, jnp.arange(10, 17), blank > 0)
-    found = jax.jit(lambda samples: saliency.curvature(one, samples, directions=2, step=0.1))(samples)
+    samples = Samples(context.data.inputs[10:], context.data.labels[10:], blank, jnp.arange(10, 17), blank > 0)
+    actual = jax.jit(lambda samples: saliency.curvature(context, samples, directions=2, step=0.1))(samples)
 
     def loss(x, label):
         return -jax.nn.log_softmax(net.module.apply(start, x[None])[0])[label]
@@ -258,8 +259,8 @@ def test_curvature_equals_that_of_a_naive_loop():
             signs = jax.random.rademacher(keys.at(keys.at(KEY, number), 10 + i), (6,), jnp.float32)
             x, label = samples.inputs[i], samples.labels[i]
             total += np.sum(np.square((gradient(x + 0.1 * signs, label) - gradient(x, label)) / 0.1)) / 2
-        np.testing.assert_allclose(found[i], total, rtol=1e-4)
-    assert np.ptp(found) > 0
+        np.testing.assert_allclose(actual[i], total, rtol=1e-4)
+    assert np.ptp(actual) > 0
 
 
 def blobs(rng, rows, classes=3):
@@ -284,17 +285,17 @@ def trained():
 def test_parameters_outside_the_mask_stay_bit_identical(trained, form):
     net, start, retain, forget = trained
     method = saliency.salun(0.05 if form != "adam" else 0.005, 2, 0.3, form, batch=16)
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
     count = trees.count(start["params"])
-    same = exactly(found["params"], start["params"])
+    same = exactly(actual["params"], start["params"])
     assert count - int(count * 0.3) <= same < count
 
 
 def test_without_restoring_weight_decay_moves_what_the_mask_protects(trained):
     net, start, retain, forget = trained
     method = saliency.salun(0.05, 2, 0.3, restore_masked=False, batch=16)
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    assert exactly(found["params"], start["params"]) < 0.2 * trees.count(start["params"])
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    assert exactly(actual["params"], start["params"]) < 0.2 * trees.count(start["params"])
 
 
 def test_later_phases_and_edits_keep_the_mask_of_the_original(trained):
@@ -303,9 +304,9 @@ def test_later_phases_and_edits_keep_the_mask_of_the_original(trained):
     shift = Phase(transforms.one_shot(lambda params, **extras: jax.tree.map(lambda leaf: leaf + 1.0, params)))
     again = dataclasses.replace(tune, same_optimizer=True)
     method = saliency.saliency(Method((tune, again, shift, tune)), 0.25)
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
     count = trees.count(start["params"])
-    assert exactly(found["params"], start["params"]) == count - int(count * 0.25)
+    assert exactly(actual["params"], start["params"]) == count - int(count * 0.25)
 
 
 @pytest.mark.parametrize("name", ["ssd", "bad_teacher+our", "influence"])
@@ -315,12 +316,12 @@ def test_any_method_can_be_had_under_the_mask(trained, name):
     entry = registry.lookup(f"{name}+salient")
     assert registry.hyperparameters(entry)["salient_fraction"] == 0.5
     method = entry.build(salient_fraction=0.25)
-    given = nets.make_job(net, method, start, retain, forget)
-    found, count = nets.outcome(given)["params"], trees.count(start["params"])
-    mask = nets.estimated(given)["mask"]
-    kept = jax.tree.map(lambda may, a, b: np.array_equal(a[~may], b[~may]), mask, found, start["params"])
+    job = nets.make_job(net, method, start, retain, forget)
+    actual, count = nets.outcome(job)["params"], trees.count(start["params"])
+    mask = nets.estimated(job)["mask"]
+    kept = jax.tree.map(lambda may, a, b: np.array_equal(a[~may], b[~may]), mask, actual, start["params"])
     assert sum(int(np.sum(leaf)) for leaf in jax.tree.leaves(mask)) == int(0.25 * count)
-    assert all(jax.tree.leaves(kept)) and exactly(found, start["params"]) < count
+    assert all(jax.tree.leaves(kept)) and exactly(actual, start["params"]) < count
 
 
 def test_a_method_with_a_mask_of_its_own_gets_no_second_one():
@@ -349,41 +350,41 @@ def test_a_class_is_forgotten_and_without_retained_rows_or_with_one_forget_row_a
     net, start, retain, forget = trained
     x, y = (np.concatenate(pair) for pair in zip(retain, forget, strict=True))
     rows = np.arange(61, dtype=np.int32)
-    prepared = nets.make_job(net, BUILDERS[name](), start, retain, forget, members=3)
-    prepared = prepared._replace(
-        forget=[rows[y == 1], rows[48:], rows[60:]], retain=[rows[y != 1], rows[:0], rows[:48]]
-    )
-    *_, last = running.run(prepared)
+    job = nets.make_job(net, BUILDERS[name](), start, retain, forget, members=3)
+    job = job._replace(forget=[rows[y == 1], rows[48:], rows[60:]], retain=[rows[y != 1], rows[:0], rows[:48]])
+    *_, last = running.run(job)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(last.outcome.variables))
     assert np.all(last.outcome.diverged_at < 0)
     if name == "rum":
         return  # it relabels a third of the rows only
-    gone, kept = ((x[chosen], y[chosen]) for chosen in (y == 1, y != 1))
-    found = trees.take(last.outcome.variables, 0)
+    gone, kept = ((x[flags], y[flags]) for flags in (y == 1, y != 1))
+    actual = trees.take(last.outcome.variables, 0)
     assert nets.accuracy(net, start, *gone) > 0.9
-    assert nets.accuracy(net, found, *gone) < 0.5 and nets.accuracy(net, found, *kept) > 0.9
+    assert nets.accuracy(net, actual, *gone) < 0.5 and nets.accuracy(net, actual, *kept) > 0.9
 
 
 def test_no_epochs_change_nothing(trained):
     net, start, retain, forget = trained
-    found = nets.outcome(nets.make_job(net, BUILDERS["salun"](epochs=0), start, retain, forget))
-    assert exactly(found["params"], start["params"]) == trees.count(start["params"])
+    actual = nets.outcome(nets.make_job(net, BUILDERS["salun"](epochs=0), start, retain, forget))
+    assert exactly(actual["params"], start["params"]) == trees.count(start["params"])
 
 
 def test_rum_relabels_the_most_memorised_third_only(trained):
     net, start, retain, forget = trained
-    one = member(net, start, retain, forget, 16, ("forget",))
-    chosen = jax.jit(lambda data: saliency.most_memorised(3).compute(one._replace(data=data))[0])(one.data)
-    assert int(chosen.sum()) == 13 - 2 * (13 // 3) and not chosen[:48].any()
+    context = member(net, start, retain, forget, 16, ("forget",))
+    is_memorised = jax.jit(lambda data: saliency.most_memorised(3).compute(context._replace(data=data))[0])(
+        context.data
+    )
+    assert int(is_memorised.sum()) == 13 - 2 * (13 // 3) and not is_memorised[:48].any()
     # Only these rows count: other labels of the rest (of the second member) change nothing.
 
     def build(hyper):
         def labels(key, samples, classes):
             others = samples.labels + hyper["shift"].astype(jnp.int32) * samples.is_forget
-            return jnp.where(chosen[samples.rows], 0, others % classes)
+            return jnp.where(is_memorised[samples.rows], 0, others % classes)
 
         last = saliency.rum(directions=3, batch=16).phases[-1]
-        reads = {key: one._replace(labels=labels) for key, one in last.stream_specs.items()}
+        reads = {key: spec._replace(labels=labels) for key, spec in last.stream_specs.items()}
         return Method((dataclasses.replace(last, stream_specs=reads),))
 
     hyper = {"shift": np.asarray([0, 1], np.float32)}

@@ -36,7 +36,7 @@ def reading(method, rows):
     fixed = nets.in_order(method)
     phases = tuple(
         dataclasses.replace(
-            phase, stream_specs={name: one._replace(rows=rows) for name, one in phase.stream_specs.items()}
+            phase, stream_specs={name: spec._replace(rows=rows) for name, spec in phase.stream_specs.items()}
         )
         for phase in fixed.phases
     )
@@ -64,12 +64,12 @@ def test_two_teachers_equal_the_published_loss(folder, temperature):
         student, good, bad = (file[f"{name}_logits"] for name in ("student", "full_teacher", "bad_teacher"))
         flag = file["is_forget"]
         loss, gradient = file[f"badteacher_loss_T{temperature}"], file[f"badteacher_grad_T{temperature}"]
-    student, good, bad = (jnp.asarray(one, jnp.float32) for one in (student, good, bad))
-    found = jax.jit(jax.value_and_grad(teachers.two_teachers))(student, bad, good, batch_of(flag), temperature)
-    np.testing.assert_allclose(found[0], loss, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found[1], gradient, rtol=0, atol=1e-6)
+    student, good, bad = (jnp.asarray(logits, jnp.float32) for logits in (student, good, bad))
+    actual = jax.jit(jax.value_and_grad(teachers.two_teachers))(student, bad, good, batch_of(flag), temperature)
+    np.testing.assert_allclose(actual[0], loss, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(actual[1], gradient, rtol=0, atol=1e-6)
     whole = teachers.two_teachers(student, bad, good, batch_of(flag), temperature, per_class=False)
-    np.testing.assert_allclose(whole, student.shape[1] * found[0], rtol=1e-6)
+    np.testing.assert_allclose(whole, student.shape[1] * actual[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("folder, temperature", [("conformal", 1), ("conformal", 2), ("conformal", 4), ("our", 4)])
@@ -98,8 +98,8 @@ def test_bad_teacher_equals_conformal_unlearning():
     )
     method = with_bad_teacher(method, nets.variables(file, "bad_teacher", DENSE)["params"])
     retain, forget = ((file[f"x_{name}"], file[f"y_{name}"]) for name in ("retain", "forget"))
-    found = nets.outcome(nets.make_job(net, method, nets.variables(file, "init", DENSE), retain, forget))
-    nets.assert_close(found, nets.variables(file, "final", DENSE), 1e-5)
+    actual = nets.outcome(nets.make_job(net, method, nets.variables(file, "init", DENSE), retain, forget))
+    nets.assert_close(actual, nets.variables(file, "final", DENSE), 1e-5)
 
 
 def test_bad_teacher_equals_over_unlearning_and_replay():
@@ -113,13 +113,11 @@ def test_bad_teacher_equals_over_unlearning_and_replay():
     method = with_bad_teacher(
         Method((nets.by_step(phase, order, 4),)), nets.variables(file, "bad_teacher", DENSE, "__")["params"]
     )
-    retain, forget = (
-        (file["bt_X"][chosen], np.zeros(int(chosen.sum()), np.int32)) for chosen in (~is_forget, is_forget)
-    )
+    retain, forget = ((file["bt_X"][flags], np.zeros(int(flags.sum()), np.int32)) for flags in (~is_forget, is_forget))
     job = nets.make_job(net, method, nets.variables(file, "init", DENSE, "__"), retain, forget)
     *steps, last = running.run(job)
-    found = trees.take(last.outcome.variables, 0)
-    nets.assert_close(found, nets.variables(file, "badteacher", DENSE, "__"), 5e-6)
+    actual = trees.take(last.outcome.variables, 0)
+    nets.assert_close(actual, nets.variables(file, "badteacher", DENSE, "__"), 5e-6)
     # The published mean is over batches, of 4, 4, 4 and 3 rows.
     losses_of_steps = [step.loss[0] for step in steps]
     np.testing.assert_allclose(np.mean(losses_of_steps), file["badteacher_mean_loss"], rtol=0, atol=5e-6)
@@ -133,8 +131,8 @@ def by_pass(method):
         if phase.epochs > 1 or isinstance(rows, str):
             return (phase,)
         first, second = (
-            dataclasses.replace(phase, stream_specs={"both": phase.stream_specs["both"]._replace(rows=one)})
-            for one in rows
+            dataclasses.replace(phase, stream_specs={"both": phase.stream_specs["both"]._replace(rows=segment)})
+            for segment in rows
         )
         return first, dataclasses.replace(second, same_optimizer=True)
 
@@ -154,12 +152,12 @@ def test_scrub_equals_conformal_unlearning(case):
     net = nets.network(nets.Tiny(5, hidden), (6,))
     method = by_pass(nets.in_order(method))
     *epochs, last = running.run(nets.make_job(net, method, nets.variables(file, "c5_init", DENSE), retain, forget))
-    found = trees.take(last.outcome.variables, 0)
-    nets.assert_close(found, nets.variables(file, f"c5_final_{case}", DENSE), 1e-5)
+    actual = trees.take(last.outcome.variables, 0)
+    nets.assert_close(actual, nets.variables(file, f"c5_final_{case}", DENSE), 1e-5)
     # Of the retained rows, in percent, while it trains on them for the last time; of the others in the end.
-    others = [nets.accuracy(net, found, file[f"c5_x_{name}"], file[f"c5_y_{name}"]) for name in ("forget", "test")]
-    wanted = file[f"c5_ret_{case}_retainAcc_forgetAcc_testAcc"]
-    np.testing.assert_allclose([100 * epochs[-1].accuracy[0], *others], wanted, rtol=1e-6)
+    others = [nets.accuracy(net, actual, file[f"c5_x_{name}"], file[f"c5_y_{name}"]) for name in ("forget", "test")]
+    expected = file[f"c5_ret_{case}_retainAcc_forgetAcc_testAcc"]
+    np.testing.assert_allclose([100 * epochs[-1].accuracy[0], *others], expected, rtol=1e-6)
 
 
 def test_scrub_with_adam_equals_over_unlearning_and_replay():
@@ -222,7 +220,7 @@ def original():
     """A network with BatchNorm that has learned all rows; those of one class are to be forgotten."""
     net = nets.network(nets.Tiny(3, 16, norm=True), (5,))
     (x, y), held_out = rows(60, 0), rows(30, 2)
-    retain, forget = ((x[chosen], y[chosen]) for chosen in (y != 2, y == 2))
+    retain, forget = ((x[flags], y[flags]) for flags in (y != 2, y == 2))
     return net, learned(net, (x, y)), retain, forget, held_out
 
 
@@ -238,13 +236,13 @@ METHODS = {
 def test_forget_samples_lose_confidence_and_the_smallest_sets_stay_finite(original, name):
     net, start, retain, forget, held_out = original
     job = nets.make_job(net, METHODS[name](), start, retain, forget, validation=held_out, batch=16, members=3)
-    kept, one = job.retain[0], np.array([len(retain[1])])
-    job = job._replace(retain=[kept, kept[:0], kept[:7]], forget=[job.forget[0], one, one])
+    kept, single_row = job.retain[0], np.array([len(retain[1])])
+    job = job._replace(retain=[kept, kept[:0], kept[:7]], forget=[job.forget[0], single_row, single_row])
     *_, last = running.run(job)
-    found = last.outcome.variables
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    actual = last.outcome.variables
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(actual))
     assert (last.outcome.diverged_at == running.NOT_DIVERGED).all()
-    member = trees.take(found, 0)
+    member = trees.take(actual, 0)
     lost = [confidence(net, start, samples) - confidence(net, member, samples) for samples in (forget, retain)]
     # The rewound model forgets as much as the held-out rows ask for: a test of its own.
     assert name == "scrub_rewound" or (lost[0] > 0.02 and lost[0] > lost[1])
@@ -254,7 +252,7 @@ def test_bad_teacher_pulls_forget_rows_to_the_random_network_and_retained_ones_t
     net, start, retain, forget, _ = original
     bad = net.module.init(jax.random.key(7), jnp.zeros((1, 5)))["params"]
     method = with_bad_teacher(teachers.bad_teacher(lr=0.02, epochs=20, share=1.0), bad)
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget, bn="frozen"))
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget, bn="frozen"))
     # As `with_bad_teacher` keeps it: the random parameters with the statistics of the original.
     random = {"params": bad, "batch_stats": start["batch_stats"]}
 
@@ -262,16 +260,16 @@ def test_bad_teacher_pulls_forget_rows_to_the_random_network_and_retained_ones_t
         pair = (jnp.asarray(answers(net, variables, samples)) for variables in (student, teacher))
         return float(jnp.mean(losses.divergence(*pair)))
 
-    assert distance(random, found, forget) < 0.3 * distance(random, start, forget)
-    assert distance(start, found, retain) < 0.3 * distance(start, found, forget)
+    assert distance(random, actual, forget) < 0.3 * distance(random, start, forget)
+    assert distance(start, actual, retain) < 0.3 * distance(start, actual, forget)
 
 
 @pytest.mark.parametrize("method", [teachers.bad_teacher(epochs=0), teachers.scrub(epochs=0),
                                     teachers.scrub(epochs=0, rewind=True)])  # fmt: skip
 def test_zero_epochs_change_nothing(original, method):
     net, start, retain, forget, _ = original
-    found = nets.outcome(nets.make_job(net, method, start, retain, forget))
-    for a, b in zip(*map(jax.tree.leaves, (found, start)), strict=True):
+    actual = nets.outcome(nets.make_job(net, method, start, retain, forget))
+    for a, b in zip(*map(jax.tree.leaves, (actual, start)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -289,28 +287,28 @@ def test_without_forget_passes_scrub_only_trains_on_retained_rows():
 
 
 def member_rows(forget, retain, validation, labels):
-    arrays = (np.asarray(one, np.int32) for one in (forget, retain, validation, labels))
+    arrays = (np.asarray(rows, np.int32) for rows in (forget, retain, validation, labels))
     return MemberRows(*arrays, 0, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("share, wanted", [(0.0, 3), (0.3, 6), (1.0, 20), (0.01, 0)])
-def test_the_share_of_retained_rows(share, wanted):
+@pytest.mark.parametrize("share, expected", [(0.0, 3), (0.3, 6), (1.0, 20), (0.01, 0)])
+def test_the_share_of_retained_rows(share, expected):
     retain = np.arange(10, 30)
-    found = teachers.forget_and_share(share)(member_rows([1, 4, 7], retain, [], np.zeros(30)))
-    np.testing.assert_array_equal(found[:3], [1, 4, 7])
-    assert len(found) == 3 + wanted == len(set(found)) and set(found[3:]) <= set(retain)
+    actual = teachers.forget_and_share(share)(member_rows([1, 4, 7], retain, [], np.zeros(30)))
+    np.testing.assert_array_equal(actual[:3], [1, 4, 7])
+    assert len(actual) == 3 + expected == len(set(actual)) and set(actual[3:]) <= set(retain)
 
 
 def test_as_many_retained_rows_as_there_are_at_most():
-    found = teachers.forget_and_share(0.0)(member_rows([0, 1, 2], [5], [], np.zeros(6)))
-    np.testing.assert_array_equal(found, [0, 1, 2, 5])
+    actual = teachers.forget_and_share(0.0)(member_rows([0, 1, 2], [5], [], np.zeros(6)))
+    np.testing.assert_array_equal(actual, [0, 1, 2, 5])
 
 
 def test_held_out_rows_have_the_classes_of_the_forget_set():
     labels = np.array([0, 0, 1, 2, 0, 0, 0, 1, 3, 3])
-    found = teachers.held_out_alike(member_rows([0, 1, 2, 3], [], [4, 5, 6, 7, 8, 9], labels))
-    np.testing.assert_array_equal(np.sort(labels[found]), [0, 0, 1])
-    assert set(found) <= {4, 5, 6, 7}
+    actual = teachers.held_out_alike(member_rows([0, 1, 2, 3], [], [4, 5, 6, 7, 8, 9], labels))
+    np.testing.assert_array_equal(np.sort(labels[actual]), [0, 0, 1])
+    assert set(actual) <= {4, 5, 6, 7}
     anything = teachers.held_out_alike(member_rows([3], [], [4, 5, 6], labels))
     assert len(anything) == 1 and anything[0] in {4, 5, 6}
     with pytest.raises(errors.ConfigError, match="held-out rows, and there are none"):

@@ -26,8 +26,8 @@ def test_the_noise_equals_the_published_one():
     classes = jnp.full(len(start), int(file["forget_class"]))
     loss = unsir.noise_loss(net, params, {}, start, classes)
     np.testing.assert_allclose(loss, file["loss_init"], rtol=0, atol=5e-6)
-    found = unsir.learned_noise(net, params, {}, start, classes, int(file["epochs"]))
-    np.testing.assert_allclose(found, file["noise_after"], rtol=0, atol=5e-6)
+    actual = unsir.learned_noise(net, params, {}, start, classes, int(file["epochs"]))
+    np.testing.assert_allclose(actual, file["noise_after"], rtol=0, atol=5e-6)
 
 
 def test_classes_that_occur_take_turns():
@@ -60,18 +60,18 @@ def test_a_class_is_impaired_and_the_others_are_kept(trained):
     net, start, (x, y) = trained
     gone = y == 3
     method = unsir.unsir(lr=0.02, lr_repair=0.01, batch=64)
-    found = nets.outcome(nets.make_job(net, method, start, (x[~gone], y[~gone]), (x[gone], y[gone])))
+    actual = nets.outcome(nets.make_job(net, method, start, (x[~gone], y[~gone]), (x[gone], y[gone])))
     assert nets.accuracy(net, start, x[gone], y[gone]) > 0.9
-    assert nets.accuracy(net, found, x[gone], y[gone]) < 0.3
-    assert nets.accuracy(net, found, x[~gone], y[~gone]) > 0.9
+    assert nets.accuracy(net, actual, x[gone], y[gone]) < 0.3
+    assert nets.accuracy(net, actual, x[~gone], y[~gone]) > 0.9
 
 
 def test_odd_members_stay_finite_and_the_noise_of_a_single_row_becomes_its_class(trained):
     net, start, (x, y) = trained
-    prepared = nets.make_job(net, unsir.unsir(lr=0.01, batch=64), start, (x, y), (x[:1], y[:1]), members=3)
+    job = nets.make_job(net, unsir.unsir(lr=0.01, batch=64), start, (x, y), (x[:1], y[:1]), members=3)
     rows = np.arange(641, dtype=np.int32)
-    prepared = prepared._replace(forget=[rows[:20], rows[640:], rows], retain=[rows[20:640], rows[:640], rows[:0]])
-    first, *_, last = running.run(prepared)
+    job = job._replace(forget=[rows[:20], rows[640:], rows], retain=[rows[20:640], rows[:640], rows[:0]])
+    first, *_, last = running.run(job)
     leaves = jax.tree.leaves(last.outcome.variables["params"])
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves)
     pairs = list(zip(leaves, jax.tree.leaves(start["params"]), strict=True))

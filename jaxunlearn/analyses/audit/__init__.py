@@ -1,1 +1,3 @@
-"""The audit: membership scores, what they are worth, and a verdict for every single sample."""
+"""The audit: membership scores, their quality, and a verdict for every single sample."""
+
+__all__: list[str] = []

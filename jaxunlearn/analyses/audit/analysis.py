@@ -1,4 +1,4 @@
-"""The audit as an analysis: signals in, scoreboards, sweeps and verdicts out, composed into one report."""
+"""The audit as an analysis: signals in; scoreboards, sweeps and verdicts out, composed into one report."""
 
 from typing import Any, NamedTuple
 
@@ -21,12 +21,12 @@ from jaxunlearn.settings import Settings
 
 
 class Decisions(NamedTuple):
-    """Verdicts, or why there are none.
+    """Verdicts, or the reason why there are none.
 
     Attributes:
-      first_score: the score that the report names first; "" where none can be computed.
-      verdicts: role -> verdicts, the first audited role first; empty where there are none.
-      obstacle: why there are none.
+      first_score: the score that the report names first; "" if none can be computed.
+      verdicts: role -> verdicts, the first audited role first; may be empty.
+      obstacle: the reason if there are none.
     """
 
     first_score: str
@@ -34,26 +34,26 @@ class Decisions(NamedTuple):
     obstacle: str = ""
 
 
-SAVED = ("p_high", "p_low", "p_in", "z", "trace")  # per row, beside its verdict
-# The score that is named first: the first whose arrays are there.
+SAVED = ("p_high", "p_low", "p_in", "z", "trace")  # per row, in addition to its verdict
+# Candidates for the score that is named first: the first whose arrays are available.
 AUTO = ("iam_on", "iam_off", "lira_off", "confidence", "lm_iam", "lm_ratio", "lm_loss")
 
 
 class Audit(NamedTuple):
-    """What an audit found; parts that were not asked for are empty or None.
+    """Results of an audit; those that were not requested are empty or None.
 
     Attributes:
-      signals: what it rests on.
+      signals: the inputs.
       decisions: per-sample verdicts.
-      scored: role -> all scores; boards: role -> their metrics (empty where the truth is not known).
+      scored: role -> all scores; boards: role -> their metrics (empty if the truth is unknown).
       scoreui_levels: ScoreUI; counts, sensitivity: sweeps; by_class: the class report.
       sources: source of shadow models -> scoreboard; source_levels: likewise ScoreUI.
-      warnings: about constant and duplicated scores; texts: what only audits of texts have.
+      warnings: about constant and duplicated scores; texts: results that only audits of texts have.
     """
 
     signals: AuditSignals
     decisions: Decisions | None = None
-    scored: dict[str, scoreboard.Scored] = {}
+    scored: dict[str, scoreboard.RoleScores] = {}
     boards: dict[str, scoreboard.Scoreboard] = {}
     scoreui_levels: scoreui.Levels | None = None
     counts: sweeps.Sweep | None = None
@@ -71,16 +71,24 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
     Raises:
       ConfigError: a protocol that these signals do not allow. DataError: a score that is not finite.
     """
-    protocol, role, level = settings.audit.protocol, signals.audited[0], settings.audit.confidence_level
+    protocol, role, confidence_level = settings.audit.protocol, signals.audited[0], settings.audit.confidence_level
     _check_protocol(signals, protocol)
     audit = Audit(signals)
     if protocol in ("all", "binui"):
         decisions = decide(signals, settings, context)
         scored = {name: binui.run(signals, settings, name, context) for name in signals.audited}
-        boards = {name: scoreboard.judge(one, level) for name, one in scored.items() if one.truth is not None}
-        audit = audit._replace(decisions=decisions, scored=scored, boards=boards,
-                               warnings=() if signals.is_run else tuple(scoreboard.warnings(scored[role])),
-                               texts=text_sections.judge(signals, scored[role], settings))  # fmt: skip
+        boards = {
+            name: scoreboard.judge(scored_role, confidence_level)
+            for name, scored_role in scored.items()
+            if scored_role.truth is not None
+        }
+        audit = audit._replace(
+            decisions=decisions,
+            scored=scored,
+            boards=boards,
+            warnings=() if signals.is_run else tuple(scoreboard.warnings(scored[role])),
+            texts=text_sections.judge(signals, scored[role], settings),
+        )
     if protocol in ("all", "scoreui") and signals.snapshots is not None:
         audit = audit._replace(scoreui_levels=scoreui.run(signals, settings, context))
     if protocol == "shadow_sweep" or (protocol == "all" and signals.is_run):
@@ -117,33 +125,33 @@ def _check_protocol(signals: AuditSignals, protocol: str) -> None:
 def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decisions:
     """Returns verdicts on every audited role, on exact retraining and on the original (nothing unlearned)."""
     audit, first_score = settings.audit, decisive(signals, settings)
-    lacking = requests.obstacle(signals, signals.audited[0])
-    if lacking:
-        return Decisions(first_score, {}, lacking)
-    decided: dict[str, requests.RoleVerdicts] = {}
-    beside = (RETRAINED, ORIGINAL) if signals.forgotten is not None else ()
-    for role in dict.fromkeys((*signals.audited, *beside)):
+    obstacle = requests.obstacle(signals, signals.audited[0])
+    if obstacle:
+        return Decisions(first_score, {}, obstacle)
+    verdicts: dict[str, requests.RoleVerdicts] = {}
+    references = (RETRAINED, ORIGINAL) if signals.forgotten is not None else ()
+    for role in dict.fromkeys((*signals.audited, *references)):
         if role in signals.roles and not requests.obstacle(signals, role):
             context.say(f"verdicts on {role}")
-            decided[role] = requests.judged(signals, role, audit.fdr, audit.strict)
-    return Decisions(first_score, decided)
+            verdicts[role] = requests.judged(signals, role, audit.fdr, audit.strict)
+    return Decisions(first_score, verdicts)
 
 
 def decisive(signals: AuditSignals, settings: Settings) -> str:
-    """Returns the score that is named first, chosen before any number was seen; "" where none can be computed.
+    """Returns the score that is named first, fixed before any result is known; "" if none can be computed.
 
     Raises:
-      ConfigError: the score that was asked for lacks arrays.
+      ConfigError: the requested score lacks arrays.
     """
-    there = audit_signals.available(signals, signals.audited[0])
-    wanted = settings.audit.decision
-    if wanted != "auto":
-        lacking = scores.missing(wanted, there)
-        if lacking:
-            raise errors.ConfigError(f"audit.decision = {wanted!r} needs {', '.join(lacking)}.")
-        return wanted
-    fitting = scores.skipped_for(AUTO, there, kind=signals.kind)
-    return next((name for name in AUTO if name not in fitting), "")
+    availability = audit_signals.available(signals, signals.audited[0])
+    decision = settings.audit.decision
+    if decision != "auto":
+        missing_arrays = scores.missing(decision, availability)
+        if missing_arrays:
+            raise errors.ConfigError(f"audit.decision = {decision!r} needs {', '.join(missing_arrays)}.")
+        return decision
+    skipped = scores.skipped_for(AUTO, availability, kind=signals.kind)
+    return next((name for name in AUTO if name not in skipped), "")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -151,35 +159,39 @@ def decisive(signals: AuditSignals, settings: Settings) -> str:
 
 
 def compose(audit: Audit, settings: Settings) -> Report:
-    """Sections, the answer in words, and the arrays to save."""
-    signals, listed = audit.signals, _listed(audit)
-    rows = [("verdicts.csv", "one line per row asked to be forgotten: verdict, p-values, why")] if listed else []
-    made: list[Section] = []
+    """Composes sections, the answer in words, and the arrays to save."""
+    signals, tables = audit.signals, _listed(audit)
+    verdict_files = (
+        [("verdicts.csv", "one line per row asked to be forgotten: verdict, p-values, why")] if tables else []
+    )
+    report_sections: list[Section] = []
     summary: first_screen.Summary = ()
     kind = settings.targets.originals if signals.is_run else "given"
     design = variance.design_of(kind, len(signals.roles[signals.audited[0]].unlearned.log_odds))
     if audit.decisions is not None:
         decisions = audit.decisions
-        summary, judged = verdict_sections.compose(decisions.verdicts, decisions.obstacle, signals, settings.audit.fdr)
-        made += judged
+        summary, verdict_parts = verdict_sections.compose(
+            decisions.verdicts, decisions.obstacle, signals, settings.audit.fdr
+        )
+        report_sections += verdict_parts
         for role in signals.audited:
-            made += _scores(audit, role, design, decisions.first_score)
-        made += text_sections.section(audit.texts, settings)
+            report_sections += _scores(audit, role, design, decisions.first_score)
+        report_sections += text_sections.section(audit.texts, settings)
     if audit.scoreui_levels is not None:
-        made += sections.scoreui_sections(audit.scoreui_levels, signals.kind == scores.TOKENS)
+        report_sections += sections.scoreui_sections(audit.scoreui_levels, signals.kind == scores.TOKENS)
     if audit.counts is not None:
-        made += sections.counts(audit.counts, design)
+        report_sections += sections.counts(audit.counts, design)
     if audit.sensitivity is not None:
-        made += sections.sensitivity(audit.sensitivity, design)
+        report_sections += sections.sensitivity(audit.sensitivity, design)
     if audit.by_class is not None:
-        made += sections.by_class(audit.by_class, design)
+        report_sections += sections.by_class(audit.by_class, design)
     if audit.sources:
-        made += _sources(audit, design)
+        report_sections += _sources(audit, design)
     if signals.accuracies:
-        made.append(sections.models(signals.accuracies, signals.doubts))
+        report_sections.append(sections.models(signals.accuracies, signals.doubts))
     doubts = _unchanged(signals) if signals.is_run else signals.doubts
-    answer = first_screen.paragraph(summary, signals.audited[0]) or verdict_sections.first_sentence(made)
-    if first_screen.is_unchanged(signals):  # the summary says so by itself
+    answer = first_screen.paragraph(summary, signals.audited[0]) or verdict_sections.first_sentence(report_sections)
+    if first_screen.is_unchanged(signals):  # the summary says so already
         doubts = tuple(doubt for doubt in doubts if doubt not in _unchanged(signals))
     has_verdicts = audit.decisions is not None and bool(audit.decisions.verdicts)
     doubts += text_sections.doubts(audit.texts, has_verdicts, signals)
@@ -189,28 +201,28 @@ def compose(audit: Audit, settings: Settings) -> Report:
         title="Audit" if signals.is_run else f"Audit of given {text_sections.called(signals)}",
         answer=" ".join([*doubts, answer]),
         summary=summary,
-        sections=tuple(made),
+        sections=tuple(report_sections),
         provenance=_provenance(signals, settings),
         arrays=_arrays(audit),
-        listed=listed,
+        listed=tables,
         notes=(*audit.warnings, *audit.texts.ties),
         files=((("scores/" if signals.is_run else "scores.npz"),
                 "membership scores per sample, higher = still looks trained on; verdicts with p-values"),
-               *rows),
+               *verdict_files),
     )  # fmt: skip
 
 
-def _scores(audit: Audit, role: str, design: Design, chosen: str) -> list[Section]:
+def _scores(audit: Audit, role: str, design: Design, first_score: str) -> list[Section]:
     is_run = audit.signals.is_run
     if role not in audit.boards:
         return [sections.without_truth(audit.scored[role])]
     board = audit.boards[role]
     name = f"binui_{role}" if is_run else "scores"
-    return sections.scoreboard(board, role if is_run else "", name, design, chosen)
+    return sections.scoreboard(board, role if is_run else "", name, design, first_score)
 
 
 def _unchanged(signals: AuditSignals) -> tuple[str, ...]:
-    """The sentence for audited models of a run that answer as the original does."""
+    """Returns a warning if the audited models of a run answer as the original does."""
     audited = signals.roles[signals.audited[0]]
     if signals.audited[0] == ORIGINAL or audited.original is None:
         return ()
@@ -220,48 +232,52 @@ def _unchanged(signals: AuditSignals) -> tuple[str, ...]:
 
 def _sources(audit: Audit, design: Design) -> list[Section]:
     role = audit.signals.audited[0]
-    made = sections.sources(audit.sources, design)
+    source_sections = sections.sources(audit.sources, design)
     for source, board in audit.sources.items():
         if source != "own":
-            made += sections.scoreboard(board, f"{role}, shadows of {source}", f"binui_{role}_{source}", design)
+            source_sections += sections.scoreboard(
+                board, f"{role}, shadows of {source}", f"binui_{role}_{source}", design
+            )
             if source in audit.source_levels:
-                made += sections.scoreui_sections(audit.source_levels[source])
-    return made
+                source_sections += sections.scoreui_sections(audit.source_levels[source])
+    return source_sections
 
 
 def _arrays(audit: Audit) -> dict[str, dict[str, np.ndarray]]:
-    """Per-sample results by file name."""
+    """Returns per-sample results by file name."""
     signals = audit.signals
     facts = {**signals.names, "labels": signals.labels}
     files: dict[str, dict[str, np.ndarray]] = {}
     scored = {**audit.scored, **{f"{signals.audited[0]}_{source}": board.scored
                                  for source, board in audit.sources.items()}}  # fmt: skip
-    for role, one in scored.items():
+    for role, scored_role in scored.items():
         if signals.is_run:
             assert signals.forgotten is not None
-            files[f"scores/binui_{role}.npz"] = {**facts, "forgotten": signals.forgotten, **one.values}
+            files[f"scores/binui_{role}.npz"] = {**facts, "forgotten": signals.forgotten, **scored_role.values}
         else:
-            values = {name: lines[0, 0] if len(lines) == 1 else lines[:, 0] for name, lines in one.values.items()}
+            values = {
+                name: lines[0, 0] if len(lines) == 1 else lines[:, 0] for name, lines in scored_role.values.items()
+            }
             files["scores.npz"] = {**signals.names, **values}
-    decided = {} if audit.decisions is None else audit.decisions.verdicts
-    for role, found in decided.items():
-        saved = {"verdict": found.codes, **{name: found.tested(name) for name in SAVED}}
+    verdicts = {} if audit.decisions is None else audit.decisions.verdicts
+    for role, role_verdicts in verdicts.items():
+        columns = {"verdict": role_verdicts.codes, **{name: role_verdicts.tested(name) for name in SAVED}}
         if signals.is_run:
-            files[f"scores/verdicts_{role}.npz"] = {**signals.names, **saved}
+            files[f"scores/verdicts_{role}.npz"] = {**signals.names, **columns}
         elif role == signals.audited[0]:
-            files["verdicts.npz"] = {**signals.names, **{name: lines[0] for name, lines in saved.items()}}
+            files["verdicts.npz"] = {**signals.names, **{name: lines[0] for name, lines in columns.items()}}
     return files
 
 
 def _listed(audit: Audit) -> dict[str, Table]:
-    """Returns every requested row of the first audited role with its verdict and a plain reason."""
-    decided = {} if audit.decisions is None else audit.decisions.verdicts
-    found = decided.get(audit.signals.audited[0])
-    return {} if found is None else {"verdicts.csv": verdict_sections.all_rows(found, audit.signals)}
+    """Tabulates every requested row of the first audited role with its verdict and a reason in words."""
+    verdicts = {} if audit.decisions is None else audit.decisions.verdicts
+    role_verdicts = verdicts.get(audit.signals.audited[0])
+    return {} if role_verdicts is None else {"verdicts.csv": verdict_sections.all_rows(role_verdicts, audit.signals)}
 
 
 def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
-    """What a reader needs to repeat the audit."""
+    """Returns what a reader needs to repeat the audit."""
     options = signals.options
     constants = ", ".join(f"{name} {value:g}" for name, value in options.constants._asdict().items())
     size = len(audit_signals.groups(signals, settings)[0])
@@ -282,29 +298,29 @@ def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
 
 
 def describe(signals: AuditSignals, settings: Settings) -> list[tuple[str, str]]:
-    """What an audit of these signals would do."""
+    """Describes what an audit of these signals would do, for a dry run."""
     names = audit_signals.names_of(signals, settings)
-    able, skipped = audit_signals.runnable(signals, names, signals.audited[0])
+    runnable_names, skipped = audit_signals.runnable(signals, names, signals.audited[0])
     return [
         ("samples", f"{len(signals.labels):,}" + f" of {signals.num_classes} classes" * bool(signals.num_classes)),
         ("shadow models", str(audit_signals.num_shadows(signals))),
         ("models", ", ".join(signals.roles)),
-        ("scores", ", ".join(able)),
-        *[("skipped", f"{name}: {why}") for name, why in skipped.items()],
+        ("scores", ", ".join(runnable_names)),
+        *[("skipped", f"{name}: {reason}") for name, reason in skipped.items()],
         *(planning.of_signals(signals) if settings.audit.plan_shadows else []),
     ]
 
 
 def roles(settings: Settings) -> tuple[str, ...]:
-    """The roles of a run folder that an audit needs."""
+    """Returns the roles of a run folder that an audit needs."""
     targets = settings.targets
-    asked: dict[str, Any] = {
+    is_needed_by_name: dict[str, Any] = {
         "population_in": targets.population_in, "shadow_origin": targets.shadow_origin,
         "reference": targets.reference, "snapshots": targets.snapshots,
     }  # fmt: skip
-    beside = [name for name, is_asked in asked.items() if is_asked]
+    optional_roles = [name for name, is_needed in is_needed_by_name.items() if is_needed]
     roles_of = (ORIGINAL if name.startswith(PROMPTED) else name for name in settings.audit.unlearned)
-    return tuple(dict.fromkeys(("shadow", ORIGINAL, RETRAINED, *beside, *roles_of)))
+    return tuple(dict.fromkeys(("shadow", ORIGINAL, RETRAINED, *optional_roles, *roles_of)))
 
 
 def check(settings: Settings) -> None:
@@ -317,21 +333,21 @@ def check(settings: Settings) -> None:
     decision = settings.audit.decision
     names = [name for kind in (scores.LOGITS, scores.TOKENS) for name in scores.names_of(settings.audit.scores, kind)]
     if decision != "auto" and decision not in names:
-        scores.names_of((decision,))  # a name that no score has
+        scores.names_of((decision,))  # raises for an unknown name
         raise errors.ConfigError(
-            f"audit.decision = {decision!r} is not among the scores asked for: add it to audit.scores."
+            f"audit.decision = {decision!r} is not among the requested scores: add it to audit.scores."
         )
 
 
 def check_run(run: RecordedRun) -> None:
-    """Refuses audits that this run folder cannot have, before anything is trained.
+    """Refuses audits that this run folder does not allow, before anything is trained.
 
     Raises:
-      ConfigError: too few shadow models or forget sets, or a protocol without what it needs.
+      ConfigError: too few shadow models or forget sets, or a protocol whose inputs are missing.
     """
     settings, audit = run.settings, run.settings.audit
     require_units(settings)
-    audit_signals.group_places(settings, settings.shadows.count, audit.group_size or 1)
+    audit_signals.group_indices(settings, settings.shadows.count, audit.group_size or 1)
     if audit.protocol in gather.ELSEWHERE and not audit.shadow_runs:
         raise errors.ConfigError(
             f"audit.protocol = {audit.protocol!r} judges with the shadow models of other runs: name their run folders, "

@@ -1,4 +1,4 @@
-"""What an audit found as sections of a report: a title, a sentence or two, a table, a figure, findings."""
+"""Sections of the report on an audit: title, text, table, figure and findings of each result."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,40 +19,41 @@ from jaxunlearn.report.section import Section
 
 COLUMNS = ("auc", "balanced_accuracy", "tpr_at_fpr_1e-2", "tpr_at_fpr_1e-3", "tnr_at_fnr_1e-2", "tnr_at_fnr_1e-3")
 LEVEL_COLUMNS = ("spearman", "pearson", "mse", "kl")
-# Shown as curves; all scores stand in the tables.
-# Of logits, then of texts: no more than 8 of either.
+# Scores drawn as curves; the tables list all. Of logits, then of texts: at most 8 of each.
 CURVES = ("iam_on", "iam_off", "rmia_on", "lira_on", "emia_r", "unleak", "confidence",
           "lm_iam", "lm_rmia", "lm_lira", "lm_ratio", "lm_zlib", "lm_min_k", "lm_loss", "random")  # fmt: skip
-FIRST = ("iam_on", "iam_off", "lm_iam")  # said to gain over the plain score or not
+FIRST = ("iam_on", "iam_off", "lm_iam")  # compared with the plain score in words
 
 
 def scoreboard(
-    board: scoreboard_records.Scoreboard, role: str, name: str, design: Design, chosen: str = ""
+    board: scoreboard_records.Scoreboard, role: str, name: str, design: Design, decisive_score: str = ""
 ) -> list[Section]:
-    """Table of all scores, log-log ROC, histograms.
+    """Returns a table of all scores, log-log ROC curves and histograms.
 
     Args:
-      board: what was found.
-      role: whose models were audited; empty = given arrays.
+      board: metrics of all scores.
+      role: the audited role; empty = a user's arrays.
       name: of the files.
-      design: whose originals the audited models come from.
-      chosen: the score that decides; where it is empty the first of `CURVES` is the one that was chosen beforehand.
+      design: which originals the audited models start from.
+      decisive_score: the score named first, fixed beforehand; empty = the first of `CURVES` that is available.
     """
     groups, sets, samples = next(iter(board.scored.values.values())).shape
     truth = board.scored.truth
     assert truth is not None
-    forgotten = int((~truth).sum())
-    chosen = chosen or next((score for score in CURVES if score in board.table), "")
-    said = [
-        f"{sets} forget set(s), {forgotten:,} forgotten and {truth.size - forgotten:,} retained samples pooled, "
-        f"{groups} group(s) of shadow models. Positive = retained.",
-        sentences.best_score({score: row["auc"] for score, row in board.table.items()}, chosen=chosen),
-        sentences.resolution(forgotten, truth.size - forgotten),
+    num_forgotten = int((~truth).sum())
+    decisive_score = decisive_score or next((score for score in CURVES if score in board.table), "")
+    statements = [
+        f"{sets} forget set(s), {num_forgotten:,} forgotten and {truth.size - num_forgotten:,} retained samples "
+        f"pooled, {groups} group(s) of shadow models. Positive = retained.",
+        sentences.best_score({score: row["auc"] for score, row in board.table.items()}, primary=decisive_score),
+        sentences.resolution(num_forgotten, truth.size - num_forgotten),
     ]
-    said = list(filter(None, said))
-    said += [sentences.compare(score, board.plain, gain) for score, gain in board.gains.items() if score in FIRST]
+    statements = list(filter(None, statements))
+    statements += [sentences.compare(score, board.plain, gain) for score, gain in board.gains.items() if score in FIRST]
     if board.scored.skipped:
-        said.append("Skipped: " + "; ".join(f"{score} {why}" for score, why in board.scored.skipped.items()) + ".")
+        statements.append(
+            "Skipped: " + "; ".join(f"{score} {why}" for score, why in board.scored.skipped.items()) + "."
+        )
     table = Table(
         f"Scores against exact retraining ({role})" if role else "Scores against the truth given",
         f"Pooled over {sets} forget set(s) of {samples:,} samples. {_over_groups(board, design)}",
@@ -60,16 +61,17 @@ def scoreboard(
         tuple((score, *(row[column] for column in COLUMNS)) for score, row in board.table.items()),
         baselines=("random",),
     )
-    found = tuple(finding for row in board.table.values() for finding in row.values()) + tuple(board.gains.values())
-    shown = [score for score in CURVES if score in board.scored.values] or list(board.scored.values)[:8]
-    lines = {score: (board.scored.values[score][0].reshape(-1), truth.reshape(-1)) for score in shown}
-    densities = {score: value for score, value in lines.items() if score != "random"} or lines
+    findings = tuple(finding for row in board.table.values() for finding in row.values()) + tuple(board.gains.values())
+    names = [score for score in CURVES if score in board.scored.values] or list(board.scored.values)[:8]
+    curve_data = {score: (board.scored.values[score][0].reshape(-1), truth.reshape(-1)) for score in names}
+    densities = {score: value for score, value in curve_data.items() if score != "random"} or curve_data
+    title = "How well does each score tell forgotten from retained?"
     return [
-        Section(name, "How well does each score tell forgotten from retained?", " ".join(said), table, None, found),
+        Section(name, title, " ".join(statements), table, None, findings),
         Section(
             f"{name}_roc", "ROC on logarithmic axes",
             "Retained samples recognised against forgotten samples mistaken for retained; shadow group 0.",
-            figure=curves.roc(lines),
+            figure=curves.roc(curve_data),
         ),
         Section(
             f"{name}_histograms", "How the scores are distributed", "Higher = still looks trained on; shadow group 0.",
@@ -79,16 +81,16 @@ def scoreboard(
 
 
 def _over_groups(board: scoreboard_records.Scoreboard, design: Design) -> str:
-    """What ± and [ ] are in a table of scores."""
+    """Explains ± and [ ] in a table of scores."""
     first = next(iter(board.table.values()))["auc"]
     return sentences.over_groups(design, first.confidence_level, first.method)
 
 
-def scoreui_sections(found: scoreui.Levels, is_texts: bool = False) -> list[Section]:
-    """Table and curves of ScoreUI: of trainings of classifiers, or of the steps of one training on texts."""
-    if not found.table:
+def scoreui_sections(levels: scoreui.Levels, is_texts: bool = False) -> list[Section]:
+    """Returns table and curves of ScoreUI: of trainings of classifiers, or of the steps of one training on texts."""
+    if not levels.table:
         return []
-    trainings, snapshots = next(iter(found.curves.values())).shape
+    trainings, snapshots = next(iter(levels.curves.values())).shape
     caption = (
         f"{snapshots} steps of one training; truth = share of the steps, the same for every text. One training: no "
         "interval."
@@ -100,148 +102,161 @@ def scoreui_sections(found: scoreui.Levels, is_texts: bool = False) -> list[Sect
         "Agreement with the amount of training",
         caption,
         ("score", *headers(LEVEL_COLUMNS)),
-        tuple((score, *(row[column] for column in LEVEL_COLUMNS)) for score, row in found.table.items()),
+        tuple((score, *(row[column] for column in LEVEL_COLUMNS)) for score, row in levels.table.items()),
         baselines=("random",),
     )
-    lines = {
+    bands = {
         score: (values.mean(0), values.min(0), values.max(0))
-        for score, values in found.curves.items()
+        for score, values in levels.curves.items()
         if score in CURVES and score != "random"
     }
-    first = next((score for score in FIRST if score in found.table), "")
-    told = sentences.largest_correlation({score: row["spearman"] for score, row in found.table.items()}, first)
-    text = f"{told} A score should rise with the steps for every text." if is_texts else (
-        f"{told} Snapshots of training from weights that never saw the samples; a score should rise with the epochs "
+    preferred = next((score for score in FIRST if score in levels.table), "")
+    ranking = sentences.largest_correlation({score: row["spearman"] for score, row in levels.table.items()}, preferred)
+    text = f"{ranking} A score should rise with the steps for every text." if is_texts else (
+        f"{ranking} Snapshots of training from weights that never saw the samples; a score should rise with the epochs "
         "for every sample."
     )  # fmt: skip
-    if found.skipped:
-        text += f" Left out: {', '.join(found.skipped)}."
-    findings = tuple(finding for row in found.table.values() for finding in row.values())
-    figure = curves.scoreui(found.parts, lines)
+    if levels.skipped:
+        text += f" Left out: {', '.join(levels.skipped)}."
+    findings = tuple(finding for row in levels.table.values() for finding in row.values())
+    figure = curves.scoreui(levels.degrees, bands)
     return [Section("scoreui", "Does the score grow with how much was trained?", text, table, figure, findings)]
 
 
-def counts(found: sweeps.Sweep, design: Design) -> list[Section]:
-    """AUC against the number of shadow models."""
+def counts(sweep: sweeps.Sweep, design: Design) -> list[Section]:
+    """Returns AUC against the number of shadow models as table and figure."""
     table = Table(
         "AUC against the number of shadow models per group",
         "Groups per column: "
-        + ", ".join(f"{value}: {n}" for value, n in zip(found.values, found.groups, strict=True))
-        + f". {_of_sweep(found, design)}",
-        ("score", *(f"S = {value}" for value in found.values)),
-        tuple((name, *line) for name, line in found.lines.items()),
+        + ", ".join(f"{value}: {n}" for value, n in zip(sweep.values, sweep.groups, strict=True))
+        + f". {_of_sweep(sweep, design)}",
+        ("score", *(f"S = {value}" for value in sweep.values)),
+        tuple((name, *aucs) for name, aucs in sweep.lines.items()),
         baselines=("random",),
     )
-    figure = curves.against_shadows(found.values, found.lines)
-    findings = tuple(finding for line in found.lines.values() for finding in line)
-    said = "How much an audit gains from more shadow models; published: one is nearly enough for IAM."
-    text = said + _left_out(found)
+    figure = curves.against_shadows(sweep.values, sweep.lines)
+    findings = tuple(finding for aucs in sweep.lines.values() for finding in aucs)
+    lead = "How much an audit gains from more shadow models; published: one is nearly enough for IAM."
+    text = lead + _left_out(sweep)
     return [Section("shadow_sweep", "How many shadow models are needed?", text, table, figure, findings)]
 
 
-def _left_out(found: sweeps.Sweep) -> str:
-    """Which lines of a sweep are missing, and why."""
-    return "".join(f" Left out: {name} ({reason})." for name, reason in found.skipped.items())
+def _left_out(sweep: sweeps.Sweep) -> str:
+    """Lists the curves that a sweep lacks, with the reasons."""
+    return "".join(f" Left out: {name} ({reason})." for name, reason in sweep.skipped.items())
 
 
-def _of_sweep(found: sweeps.Sweep, design: Design) -> str:
-    first = next((line[0] for line in found.lines.values() if line), Finding(0.0))
+def _of_sweep(sweep: sweeps.Sweep, design: Design) -> str:
+    first = next((aucs[0] for aucs in sweep.lines.values() if aucs), Finding(0.0))
     return sentences.over_groups(design, first.confidence_level, first.method)
 
 
-def sensitivity(found: sweeps.Sweep, design: Design) -> list[Section]:
-    """AUC against interpolation levels, per e1 and e2."""
+def sensitivity(sweep: sweeps.Sweep, design: Design) -> list[Section]:
+    """Returns AUC against interpolation levels, per e1 and e2, as table and figure."""
     table = Table(
-        "AUC of IAM against interpolation levels", f"2 levels mean no interpolation. {_of_sweep(found, design)}",
-        ("line", *(f"I = {value}" for value in found.values)),
-        tuple((name, *line) for name, line in found.lines.items()),
+        "AUC of IAM against interpolation levels", f"2 levels mean no interpolation. {_of_sweep(sweep, design)}",
+        ("line", *(f"I = {value}" for value in sweep.values)),
+        tuple((name, *aucs) for name, aucs in sweep.lines.items()),
     )  # fmt: skip
-    drawn = {name: line for name, line in found.lines.items() if name.startswith("iam_on")} or found.lines
-    figure = curves.sensitivity(found.values, dict(list(drawn.items())[:8]))
-    findings = tuple(finding for line in found.lines.values() for finding in line)
-    text = "How much IAM depends on its constants." + _left_out(found)
-    return [Section("sensitivity", "What do the constants matter?", text, table, figure, findings)]
+    curves_of = {name: aucs for name, aucs in sweep.lines.items() if name.startswith("iam_on")} or sweep.lines
+    figure = curves.sensitivity(sweep.values, dict(list(curves_of.items())[:8]))
+    findings = tuple(finding for aucs in sweep.lines.values() for finding in aucs)
+    text = "How much IAM depends on its constants." + _left_out(sweep)
+    return [Section("sensitivity", "How sensitive is IAM to its constants?", text, table, figure, findings)]
 
 
-def sources(found: dict[str, scoreboard_records.Scoreboard], design: Design) -> list[Section]:
-    """One column of AUC per source of shadows."""
-    names = list(dict.fromkeys(name for board in found.values() for name in board.table))
+def sources(boards: dict[str, scoreboard_records.Scoreboard], design: Design) -> list[Section]:
+    """Tabulates AUC with one column per source of shadow models."""
+    names = list(dict.fromkeys(name for board in boards.values() for name in board.table))
     rows = tuple(
-        (name, *(board.table[name]["auc"] if name in board.table else "–" for board in found.values()))
+        (name, *(board.table[name]["auc"] if name in board.table else "–" for board in boards.values()))
         for name in names
     )
     table = Table(
-        "AUC by source of the shadow models",
-        _over_groups(next(iter(found.values())), design),
-        ("score", *(f"{name} ↑" for name in found)),
+        "AUC by score and source",
+        _over_groups(next(iter(boards.values())), design),
+        ("score", *(f"{name} ↑" for name in boards)),
         rows,
         ("random",),
     )
-    findings = tuple(row["auc"] for board in found.values() for row in board.table.values())
+    findings = tuple(row["auc"] for board in boards.values() for row in board.table.values())
     text = "The same audited models, judged with shadow models of other runs."
-    return [Section("shadow_sources", "Whose shadow models?", text, table, None, findings)]
+    return [Section("shadow_sources", "AUC by source of the shadow models", text, table, None, findings)]
 
 
-def pooled_row(role: str, found: Any) -> tuple[Cell, ...]:
-    """The row over all forget sets: pooled numbers, with t intervals over forget sets where they are not deviations."""
+def pooled_row(role: str, class_metrics: Any) -> tuple[Cell, ...]:
+    """Returns the row over all forget sets: pooled numbers, with t intervals over forget sets but for deviations."""
 
-    def finding(whole: Any, each: Any, metric: str) -> Finding:
-        spread = intervals.mean(np.asarray(each), metric=metric, of=role, against="forget sets")
-        return dataclasses.replace(spread, value=float(whole), method="t over forget sets")
+    def finding(value: Any, by_set: Any, metric: str) -> Finding:
+        interval = intervals.mean(np.asarray(by_set), metric=metric, of=role, against="forget sets")
+        return dataclasses.replace(interval, value=float(value), method="t over forget sets")
 
-    all_of, each = found.pooled, found.classes
+    pooled, by_set = class_metrics.pooled, class_metrics.classes
     cells: list[Cell] = [role, "all"]
-    cells += [finding(getattr(all_of, name), getattr(each, name), name) for name in ("auc", "weighted_bce")]
+    cells += [finding(getattr(pooled, name), getattr(by_set, name), name) for name in ("auc", "weighted_bce")]
     for kind in ("retained", "forgotten"):
-        whole, parts = getattr(all_of, kind), getattr(each, kind)
-        cells.append(finding(whole.mean, parts.mean, f"{kind} mean"))
-        cells.append(float(whole.std))
-        cells.append(finding(whole.tail, parts.tail, f"{kind} tail"))
+        pooled_scores, set_scores = getattr(pooled, kind), getattr(by_set, kind)
+        cells.append(finding(pooled_scores.mean, set_scores.mean, f"{kind} mean"))
+        cells.append(float(pooled_scores.std))
+        cells.append(finding(pooled_scores.tail, set_scores.tail, f"{kind} tail"))
     return tuple(cells)
 
 
-def by_class(found: class_report.Report, design: Design) -> list[Section]:
-    """Over- and under-unlearning."""
+def by_class(class_metrics: class_report.Report, design: Design) -> list[Section]:
+    """Returns over- and under-unlearning by class as table and figure."""
     header = ("role", "forget set", "AUC ↑", "weighted BCE ↓", "retained mean", "± sd", "lowest tenth",
               "forgotten mean", "± sd", "highest tenth")  # fmt: skip
 
-    def cells(role: str, where: str, row: Any, place: Any = ...) -> tuple:
-        kept, left = row.retained, row.forgotten
-        numbers = (row.auc, row.weighted_bce, kept.mean, kept.std, kept.tail, left.mean, left.std, left.tail)
-        return (role, where, *(float(np.asarray(number)[place]) for number in numbers))
+    def cells(role: str, where: str, row: Any, index: Any = ...) -> tuple:
+        retained, forgotten = row.retained, row.forgotten
+        values = (
+            row.auc,
+            row.weighted_bce,
+            retained.mean,
+            retained.std,
+            retained.tail,
+            forgotten.mean,
+            forgotten.std,
+            forgotten.tail,
+        )
+        return (role, where, *(float(np.asarray(value)[index]) for value in values))
 
-    rows = [pooled_row(role, one) for role, one in found.roles.items()]
+    rows = [pooled_row(role, role_metrics) for role, role_metrics in class_metrics.roles.items()]
     rows += [
-        cells(role, name, one.classes, place)
-        for role, one in found.roles.items()
+        cells(role, name, role_metrics.classes, index)
+        for role, role_metrics in class_metrics.roles.items()
         if role != "random"
-        for place, name in enumerate(found.names)
+        for index, name in enumerate(class_metrics.names)
     ]
     caption = (
-        f"Membership by IAM-On, mean over {found.groups} group(s) of shadow models. [ ] 95 % interval over "
+        f"Membership by IAM-On, mean over {class_metrics.groups} group(s) of shadow models. [ ] 95 % interval over "
         f"{sentences.units(design)}. Compare with the row of exact retraining."
     )
     baselines = ("retrained", "original", "random")
     table = Table("Membership by forgotten class", caption, header, tuple(rows), baselines)
-    said = ["Forgotten above exact retraining: under-unlearning. Retained (lowest tenth) below it: over-unlearning."]
-    for role, gap in found.gaps.items():
+    statements = [
+        "Forgotten above exact retraining: under-unlearning. Retained (lowest tenth) below it: over-unlearning."
+    ]
+    for role, gap in class_metrics.gaps.items():
         if role not in ("retrained", "random"):
-            said.append(
+            statements.append(
                 f"{role}: under-unlearning {float(gap.under):+.3f}, over-unlearning {float(gap.over):+.3f} (worst "
                 f"tenth {float(gap.over_tail):+.3f})."
             )
-    pooled = [one.pooled for one in found.roles.values()]
+    pooled = [role_metrics.pooled for role_metrics in class_metrics.roles.values()]
     figure = verdict_bars.classes(
-        list(found.roles),
+        list(class_metrics.roles),
         np.array([(row.retained.mean, row.retained.std) for row in pooled]),
         np.array([(row.forgotten.mean, row.forgotten.std) for row in pooled]),
     )
     findings = tuple(cell for row in rows for cell in row if isinstance(cell, Finding))
-    return [Section("class_report", "Over- and under-unlearning by class", " ".join(said), table, figure, findings)]
+    return [
+        Section("class_report", "Over- and under-unlearning by class", " ".join(statements), table, figure, findings)
+    ]
 
 
-def without_truth(scored: scoreboard_records.Scored) -> Section:
-    """Scores without truth: what they look like."""
+def without_truth(scored: scoreboard_records.RoleScores) -> Section:
+    """Tabulates the quantiles of scores that cannot be judged without the truth."""
     quarters = (0.0, 0.25, 0.5, 0.75, 1.0)
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (name, *(float(np.quantile(values, q)) for q in quarters)) for name, values in scored.values.items()
@@ -253,16 +268,16 @@ def without_truth(scored: scoreboard_records.Scored) -> Section:
 
 
 def models(accuracies: Mapping[str, plausibility.Accuracy], doubts: Sequence[str]) -> Section:
-    """The accuracy of every model on its labels: whether the arrays belong together."""
+    """Tabulates the accuracy of every model on its labels, which shows whether the arrays belong together."""
     rows: list[tuple[Cell, ...]] = []
     for name, accuracy in accuracies.items():
-        overall = accuracy.each[:, 0]
+        overall = accuracy.by_model[:, 0]
         span = f"{overall.min():.3f} to {overall.max():.3f}" if len(overall) > 1 else ""
-        means = map(float, accuracy.each.mean(0))
+        means = map(float, accuracy.by_model.mean(0))
         rows.append((name, len(overall), accuracy.samples, *means, span, accuracy.shuffled))
     table = Table(
         "Accuracy of the models on their labels",
-        "Means over models; shuffled = what labels in any order would give.",
+        "Means over models; shuffled = expected accuracy on shuffled labels.",
         ("logits", "models", "samples", "accuracy", "retained", "forgotten", "lowest to highest", "shuffled"),
         tuple(rows),
     )

@@ -1,6 +1,6 @@
-"""What an audit of texts says besides the sections of every audit.
+"""Sections and notes that only audits of texts have.
 
-The bootstrap table, what OUT models stand for, whether the words alone tell the kinds of text apart, ties of RMIA.
+The bootstrap table, the role of OUT models, whether the words alone separate forgotten from kept texts, ties of RMIA.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxunlearn import scores
 from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
-from jaxunlearn.analyses.audit.scoring.scoreboard import Scored
+from jaxunlearn.analyses.audit.scoring.scoreboard import RoleScores
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.ranking import bootstrap, wording
 from jaxunlearn.records import Finding
@@ -20,7 +20,7 @@ from jaxunlearn.report.section import Section
 from jaxunlearn.settings import Settings
 
 RMIA = "lm_rmia"
-TIED = 0.25  # a larger share of texts with one and the same value of RMIA is said
+TIED = 0.25  # a larger share of texts with the same value of RMIA is reported
 
 OUT_NOTE = (
     "A row is a text here, and the shadow models are the OUT models. Verdicts take the OUT models for models that were "
@@ -31,12 +31,12 @@ RUN_NOTE = "A row is a text here, and the shadow models are OUT models, trained 
 
 
 class TextFindings(NamedTuple):
-    """What an audit of texts found besides scores and verdicts.
+    """Results of an audit of texts in addition to scores and verdicts.
 
     Attributes:
-      draws: score -> column -> Finding over bootstrap draws; empty where it was not asked for.
+      draws: score -> column -> Finding over bootstrap draws; empty if not requested.
       words: AUC of a bag of words between kept and forgotten texts; None without texts, or with too few.
-      ties: sentences about scores that give one value to many texts.
+      ties: sentences about scores that give the same value to many texts.
     """
 
     draws: Mapping[str, Mapping[str, Finding]] = {}
@@ -45,12 +45,12 @@ class TextFindings(NamedTuple):
 
 
 def called(signals: AuditSignals) -> str:
-    """What was given, in a user's word."""
+    """Names the kind of input for the user: texts, or the kind of evidence."""
     return "texts" if signals.kind == scores.TOKENS else signals.kind
 
 
-def judge(signals: AuditSignals, scored: Scored, settings: Settings) -> TextFindings:
-    """Computes what only audits of texts have; nothing for others (the first group of OUT models)."""
+def judge(signals: AuditSignals, scored: RoleScores, settings: Settings) -> TextFindings:
+    """Computes the results that only audits of texts have, on the first group of OUT models; empty for others."""
     if signals.kind != scores.TOKENS:
         return TextFindings()
     words = None
@@ -61,7 +61,7 @@ def judge(signals: AuditSignals, scored: Scored, settings: Settings) -> TextFind
     return TextFindings(_resampled(signals, scored, settings), words, _ties(signals, scored))
 
 
-def _resampled(signals: AuditSignals, scored: Scored, settings: Settings) -> dict[str, dict[str, Finding]]:
+def _resampled(signals: AuditSignals, scored: RoleScores, settings: Settings) -> dict[str, dict[str, Finding]]:
     audit = settings.audit
     if scored.truth is None or not audit.draws:
         return {}
@@ -74,35 +74,35 @@ def _resampled(signals: AuditSignals, scored: Scored, settings: Settings) -> dic
     return dict(sorted(table.items(), key=lambda item: -item[1]["auc"].value))
 
 
-def _ties(signals: AuditSignals, scored: Scored) -> tuple[str, ...]:
-    """How coarse RMIA is: it has as many values as there are population texts, and one more."""
+def _ties(signals: AuditSignals, scored: RoleScores) -> tuple[str, ...]:
+    """Returns a sentence if RMIA is coarse: with P population texts it has at most P + 1 values."""
     population = signals.shared.population_shadows
     if RMIA not in scored.values or population is None:
         return ()
     values, counts = np.unique(scored.values[RMIA][0, 0], return_counts=True)
-    most, share = float(values[counts.argmax()]), counts.max() / counts.sum()
+    most_common, share = float(values[counts.argmax()]), counts.max() / counts.sum()
     if share <= TIED or len(values) == 1 and counts[0] == 1:
         return ()
     gamma = signals.options.tokens.gamma
-    said = (
+    sentence = (
         f"{RMIA} has {len(values):,} different values on {counts.sum():,} texts ({population.log_odds.shape[1]:,} "
-        f"population texts); {number_format.rate(share)} of the texts have the value {most:.3g}"
+        f"population texts); {number_format.rate(share)} of the texts have the value {most_common:.3g}"
     )
-    if most == 0:
+    if most_common == 0:
         return (
-            f"{said}: they exceed no population text by a factor of {gamma:g}. Lower --rmia_gamma: a text that the "
+            f"{sentence}: they exceed no population text by a factor of {gamma:g}. Lower --rmia_gamma: a text that the "
             "audited model knows as well as IN does has a ratio below 2",
         )  # fmt: skip
-    return (f"{said}. " + ("Raise --rmia_gamma" if most == 1 else "Give more population texts"),)
+    return (f"{sentence}. " + ("Raise --rmia_gamma" if most_common == 1 else "Give more population texts"),)
 
 
-def section(found: TextFindings, settings: Settings) -> list[Section]:
-    """The bootstrap table, and what the words alone say; none of what is not there."""
-    return [*_draws(found.draws, settings), *_words(found.words)]
+def section(findings: TextFindings, settings: Settings) -> list[Section]:
+    """Returns the bootstrap table, and the AUC of the words alone, as far as they were computed."""
+    return [*_draws(findings.draws, settings), *_words(findings.words)]
 
 
-def _words(found: Finding | None) -> list[Section]:
-    if found is None:
+def _words(auc: Finding | None) -> list[Section]:
+    if auc is None:
         return []
     text = (
         "A forest on a bag of words, judged on texts it was not fitted on; it has seen no language model. At .5 the "
@@ -110,63 +110,61 @@ def _words(found: Finding | None) -> list[Section]:
     )
     table = Table(
         "Forgotten and kept texts by their words alone",
-        f"[ ] {number_format.rate(found.confidence_level)} interval (DeLong).",
-        ("", *headers(("auc",))), (("bag of words", found),),
+        f"[ ] {number_format.rate(auc.confidence_level)} interval (DeLong).",
+        ("", *headers(("auc",))), (("bag of words", auc),),
     )  # fmt: skip
-    return [Section("words", "Are forgotten and kept texts alike?", text, table, findings=(found,))]
+    return [Section("words", "Are forgotten and kept texts alike?", text, table, findings=(auc,))]
 
 
-def _words_separate(found: Finding) -> str:
-    return f"The words alone tell kept from forgotten texts, with an AUC of {number_format.long(found)}."
+def _words_separate(auc: Finding) -> str:
+    return f"The words alone tell kept from forgotten texts, with an AUC of {number_format.long(auc)}."
 
 
-def _draws(found: Mapping[str, Mapping[str, Finding]], settings: Settings) -> list[Section]:
-    if not found:
+def _draws(draws_of_score: Mapping[str, Mapping[str, Finding]], settings: Settings) -> list[Section]:
+    if not draws_of_score:
         return []
-    first = next(iter(found.values()))["auc"]
-    draws = number_format.count(settings.audit.draws)
+    first = next(iter(draws_of_score.values()))["auc"]
+    num_draws = number_format.count(settings.audit.draws)
     if np.isnan(first.low):
         caption = (
-            f"As published: mean ± deviation over {draws} draws of {number_format.count(first.n // 2)} texts of each "
-            "kind "
-            "with replacement; TPR at the corner of the curve whose FPR is nearest. ± is no interval."
+            f"As published: mean ± deviation over {num_draws} draws of {number_format.count(first.n // 2)} texts of "
+            "each kind with replacement; TPR at the corner of the curve whose FPR is nearest. ± is no interval."
         )
     else:
         caption = (
-            f"[ ] {number_format.rate(first.confidence_level)} interval over {draws} draws of as many texts of each "
-            "kind with "
-            "replacement; of this model: other models may differ."
+            f"[ ] {number_format.rate(first.confidence_level)} interval over {num_draws} draws of as many texts of "
+            "each kind with replacement; for this model: other models may differ."
         )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (name, *(row[column] for column in bootstrap.COLUMNS)) for name, row in found.items()
+        (name, *(row[column] for column in bootstrap.COLUMNS)) for name, row in draws_of_score.items()
     )
     table = Table(
         "Scores over bootstrap draws", caption, ("score", *headers(bootstrap.COLUMNS)), rows, baselines=("random",)
     )
-    findings = tuple(finding for row in found.values() for finding in row.values())
+    findings = tuple(finding for row in draws_of_score.values() for finding in row.values())
     text = "AUC, and the share of kept texts recognised where a tenth, or a hundredth, of the forgotten is called kept."
     return [Section("bootstrap", "How sure are these numbers?", text, table, None, findings)]
 
 
-def doubts(found: TextFindings, has_verdicts: bool, signals: AuditSignals) -> tuple[str, ...]:
-    """What is to be read before any number of an audit of texts; nothing for other audits."""
+def doubts(findings: TextFindings, has_verdicts: bool, signals: AuditSignals) -> tuple[str, ...]:
+    """Returns the notes to be read before any number of an audit of texts; none for other audits."""
     note = RUN_NOTE if signals.is_run else OUT_NOTE
-    said = (note,) if has_verdicts and signals.kind == scores.TOKENS else ()
-    if found.words is None or not wording.is_different(found.words):
-        return said
+    notes = (note,) if has_verdicts and signals.kind == scores.TOKENS else ()
+    if findings.words is None or not wording.is_different(findings.words):
+        return notes
     return (
-        *said,
-        f"{_words_separate(found.words)} They are different kinds of text: a score that separates them may read the "
+        *notes,
+        f"{_words_separate(findings.words)} They are different kinds of text: a score that separates them may read the "
         "kind and not what the model has seen.",
     )
 
 
 def provenance(signals: AuditSignals) -> dict[str, str]:
-    """The choices of scores of texts, for the foot of the page."""
-    chosen = signals.options.tokens
-    spread = f"blocks of {chosen.block} texts" if chosen.block else "all texts"
+    """Returns the options of scores of texts, for the foot of the page."""
+    options = signals.options.tokens
+    spread = f"blocks of {options.block} texts" if options.block else "all texts"
     return {
-        "IAM": f"{chosen.interpolation_steps} levels, e1 {chosen.eps1:g}, e2 {chosen.eps2:g}, spread over {spread}",
-        "tokens": f"Min-K {chosen.k:g} %, SURP {chosen.surp_k:g} % below {chosen.surp_entropy:g} nats",
-        "RMIA": f"gamma {chosen.gamma:g}",
+        "IAM": f"{options.interpolation_steps} levels, e1 {options.eps1:g}, e2 {options.eps2:g}, spread over {spread}",
+        "tokens": f"Min-K {options.k:g} %, SURP {options.surp_k:g} % below {options.surp_entropy:g} nats",
+        "RMIA": f"gamma {options.gamma:g}",
     }

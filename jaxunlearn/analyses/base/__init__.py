@@ -1,9 +1,9 @@
-"""What an analysis is: one record, one line of ANALYSES, and everything else follows.
+"""The interface of an analysis: one record, one line of ANALYSES, and everything else follows.
 
     gather(recorded run) | from_arrays(a user's arrays) -> Inputs -> analyse -> Result -> compose -> Report
 
-From the record the launchers get their flags, their array input and their run input, the dry run, the report and what
---overwrite deletes. An analysis knows arrays and settings only; files, folders and training are the driver's.
+From the record the launchers derive their flags, array input, run input, dry run, report and the files that
+--overwrite deletes. An analysis knows arrays and settings only; files, folders and training belong to the driver.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,21 +16,26 @@ from jaxunlearn.arrays import ArrayField
 from jaxunlearn.report.section import Report, Section
 from jaxunlearn.settings import Settings
 
+__all__ = [
+    "Analysis", "ArrayInput", "CLASSES", "Context", "Inputs", "PROMPTED", "RecordedRun", "Result", "RoleLogits",
+    "TEXTS", "array_input", "require_units",
+]  # fmt: skip
+
 Inputs = Any
 Result = Any
-PROMPTED = "prompted:"  # an audited role: the originals, whose forgotten texts are asked for behind a prompt
-CLASSES, TEXTS = "classes", "texts"  # what the rows of a run are
+PROMPTED = "prompted:"  # an audited role: the originals, queried for forgotten texts behind a prompt
+CLASSES, TEXTS = "classes", "texts"  # kinds of runs, by their rows
 
 
 class Context(NamedTuple):
-    """What an analysis may use besides its inputs.
+    """Services that an analysis may use in addition to its inputs.
 
     Attributes:
-      say: tells the user what is going on, one line.
+      say: shows the user one line about the current step.
       progress: (done, of, unit, what) a bar, for loops that take a while.
-      keep: (name, facts, compute) -> arrays: results under a name that the next call takes up where the facts are
-        equal; facts are nested plain values and arrays.
-      note: like `say`, for what a reader of the report must know: it stands there too.
+      cached: (name, facts, compute) -> arrays: results stored under a name and reused by the next call with equal
+        facts; facts are nested plain values and arrays.
+      note: like `say`, for remarks that the report repeats.
     """
 
     say: Callable[[str], None]
@@ -40,17 +45,17 @@ class Context(NamedTuple):
 
 
 class RoleLogits(NamedTuple):
-    """Recorded logits of one role with what an analysis must know about them.
+    """Recorded logits of one role and their description.
 
     Attributes:
-      values: [M * K, n, C] read-only memory map; line i * K + k is member i, snapshot k (K = 1 but for snapshots).
+      values: [M * K, n, C] read-only memory map; index i * K + k is member i, snapshot k (K = 1 without snapshots).
       labels: [n] int32.
       rows: [n] int32 rows of the data set, sorted.
       member: [M, n] bool, whether member i trained on the row.
       diverged: member -> step at which it was frozen.
-      snapshots: K epochs of the lines of a member; empty for finished weights. Line k of K = B + 1 counts as trained
-        to the part k / B on every target row (ScoreUI).
-      facts: what identifies the logits.
+      snapshots: K epochs of a member; empty for finished weights. Snapshot k of K = B + 1 counts as trained to the
+        degree k / B on every target row (ScoreUI).
+      facts: identify the logits.
     """
 
     values: np.ndarray
@@ -63,27 +68,27 @@ class RoleLogits(NamedTuple):
 
 
 class RecordedRun(NamedTuple):
-    """A run folder as an analysis sees it.
+    """A run folder as seen by an analysis.
 
     Attributes:
       settings: of the run.
-      split: who plays which part; split_fingerprint: identifies it.
+      split: rows of all subsets; split_fingerprint: identifies it.
       rows: [n] int32 sorted rows whose logits are recorded.
       labels: [N] int32 of all rows of the data set; groups: [N] the second labelling, or None.
-      names: rows -> arrays that name them in files of results, `rows` and `ids` of the user's own file.
+      names: rows -> arrays that name them in result files: `rows`, and `ids` of the user's own file.
       shown: rows -> [n] text that names them in tables.
-      class_names: may be empty; set_names: what to call each forget set.
-      roles: recorded roles that the analysis asked for, the shadows first.
+      class_names: may be empty; set_names: name of each forget set.
+      roles: recorded roles that the analysis requires, shadows first.
       logits: (role, view) -> recorded logits.
-      cost: role -> (seconds, retain-epochs), NaN where it was not measured.
+      cost: role -> (seconds, retain-epochs), NaN if not measured.
       title: role -> its name in tables.
       utility: role -> UA, RA and TA of every model.
       untrained: rows -> [n, C] logits of one untrained network.
-      training_mode: (role, rows, batch) -> [M, n, C] logits with BatchNorm in training mode; None where there are none.
-      relearned: role -> what the Reminiscence Attack sees of it, relearned where it is not recorded yet;
-        check_relearning: raises for a run that cannot be attacked, before anything is trained.
-      predicted: [N, T - 1] bool, which predictions of texts count; None for a run of classes. Of texts, `logits` holds
-        what `scores.tokens.recorded` makes. texts: [N] the texts themselves, or None.
+      training_mode: (role, rows, batch) -> [M, n, C] logits with BatchNorm in training mode; None without BatchNorm.
+      relearned: role -> trials of the Reminiscence Attack, computed unless they are recorded; check_relearning: raises
+        for a run that cannot be attacked, before anything is trained.
+      predicted: [N, T - 1] bool, which predictions of texts count; None for a run of classes. For texts, `logits` holds
+        the output of `scores.tokens.recorded`. texts: [N] the texts themselves, or None.
       external_shadows: (folder of another run, options of scores) -> (name, (Signals of its shadow models on the
         target rows, on the population rows, on their own training rows)).
     """
@@ -95,7 +100,7 @@ class RecordedRun(NamedTuple):
     labels: np.ndarray
     groups: np.ndarray | None
     names: Callable[[np.ndarray], dict[str, np.ndarray]]
-    shown: Callable[[np.ndarray], np.ndarray]
+    display_names: Callable[[np.ndarray], np.ndarray]
     class_names: tuple[str, ...]
     set_names: tuple[str, ...]
     roles: tuple[str, ...]
@@ -117,7 +122,7 @@ class ArrayInput(NamedTuple):
 
     Attributes:
       flag: the launcher's flag for a file of them; fields: their table.
-      expected: a sentence for errors, what the file should hold.
+      expected: a sentence for error messages: the content of such a file.
       from_arrays: (checked arrays, settings) -> Inputs.
     """
 
@@ -131,25 +136,25 @@ class Analysis(NamedTuple):
     """One line of ANALYSES.
 
     Attributes:
-      section: name of its section of the settings: flags, defaults, help and ranges come from there; "" = none.
+      section: name of its section of the settings, the source of flags, defaults, help and ranges; "" = none.
       compat: name of its setting in the section compat; "" = none.
       flag: the launcher's flag for a file of arrays.
-      fields: arrays that it takes; "*" stands for any other name. ONE reader checks them (`arrays.read`).
-      expected: one sentence for error messages: what a file must hold.
-      check: settings -> None; raises for what no input can mend.
-      from_arrays: (arrays by our names, settings) -> Inputs; raises for arrays that do not fit together.
+      fields: arrays that it takes; "*" stands for any other name. `arrays.read` checks them.
+      expected: one sentence for error messages: the required content of a file.
+      check: settings -> None; raises for settings that are invalid with any input.
+      from_arrays: (arrays by our names, settings) -> Inputs; raises for inconsistent arrays.
       roles: settings -> roles of a run folder that it needs; `unlearned` stands for every method of unlearn.methods.
       narrow: settings -> settings with only the models that it needs.
       check_run: refuses a run before anything is trained, first without its folder, then in it (logits may be missing).
       gather: (recorded run, context) -> Inputs.
-      describe: (Inputs, settings) -> lines of the dry run: what there is, and what would be done.
+      describe: (Inputs, settings) -> lines of the dry run: the inputs, and the work to be done.
       analyse: (Inputs, settings, context) -> Result.
       compose: (Result, settings) -> Report.
-      is_plan: settings -> whether they only ask what there is and what it lacks, as a dry run says.
-      needs: (settings, split of a run) -> lines: what there will be, and what it lacks; printed for such a plan.
-      reads: which kinds of runs it can analyse, of CLASSES and TEXTS.
-      outputs: what it owns in a folder, as patterns: --overwrite=NAME deletes them.
-      joins: other analyses whose sections its report takes up where the folder holds their results.
+      is_plan: settings -> whether they request only a list of available and missing inputs, as in a dry run.
+      needs: (settings, split of a run) -> lines of that list for a run.
+      kinds: kinds of runs that it can analyse, of CLASSES and TEXTS.
+      outputs: files that it owns in a folder, as patterns: --overwrite=NAME deletes them.
+      joins: other analyses whose sections its report includes if the folder holds their results.
       further: other kinds of arrays that it reads.
       record: JSON file from which `sections_of` rebuilds the sections for such a report; "" = none.
     """
@@ -179,16 +184,28 @@ class Analysis(NamedTuple):
 
 
 def array_input(analysis: Analysis, flag: str = "") -> ArrayInput:
-    """Returns the kind of arrays that a flag asks for; without one the analysis' own."""
-    own = ArrayInput(analysis.flag, analysis.fields, analysis.expected, analysis.from_arrays)
-    return next((one for one in analysis.further if one.flag == flag), own)
+    """Returns the kind of arrays that a flag of the launcher reads; the main one without a flag.
+
+    Example:
+      >>> from jaxunlearn import analyses
+      >>> from jaxunlearn.analyses.base import array_input
+      >>> array_input(analyses.ANALYSES["audit"]).flag, array_input(analyses.ANALYSES["audit"], "tokens").flag
+      ('evidence', 'tokens')
+    """
+    main = ArrayInput(analysis.flag, analysis.fields, analysis.expected, analysis.from_arrays)
+    return next((kind for kind in analysis.further if kind.flag == flag), main)
 
 
 def require_units(settings: Settings) -> None:
-    """Refuses repeated forget sets where forget sets are the independent units of every interval.
+    """Refuses repeated forget sets, for analyses whose intervals take forget sets as independent units.
 
     Raises:
       ConfigError: split.forget.repeats above 1.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> from jaxunlearn.analyses.base import require_units
+      >>> require_units(settings.resolve({}))
     """
     repeats = settings.split.forget.repeats
     if repeats > 1:

@@ -1,1 +1,3 @@
-"""epsilon-hat of unlearning approaches: many models of one request, retrained and unlearned."""
+"""epsilon-hat of unlearning approaches: many models of one forget set, retrained and unlearned."""
+
+__all__: list[str] = []

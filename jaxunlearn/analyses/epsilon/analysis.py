@@ -1,4 +1,4 @@
-"""epsilon-hat as an analysis: logits of many models in, numbers per approach out, composed into one report."""
+"""epsilon-hat as an analysis: logits of many models in, metrics per approach out, composed into one report."""
 
 import dataclasses
 import math
@@ -17,64 +17,64 @@ from jaxunlearn.settings import Settings
 
 
 class Epsilon(NamedTuple):
-    """What was found: mode of BatchNorm -> numbers of all approaches; the inputs they rest on."""
+    """Results: mode of BatchNorm -> metrics of all approaches; and the inputs that they rest on."""
 
     modes: dict[str, measures.EpsilonReport]
     inputs: EpsilonInputs
 
 
-def analyse(given: EpsilonInputs, settings: Settings, context: Context) -> Epsilon:
+def analyse(epsilon_inputs: EpsilonInputs, settings: Settings, context: Context) -> Epsilon:
     """Measures every approach in every mode."""
-    found = {
+    reports = {
         mode: measures.measure_approaches(
-            group.retrained, group.approaches, group.labels, given.options, group.accuracies
+            group.retrained, group.approaches, group.labels, epsilon_inputs.options, group.accuracies
         )
-        for mode, group in given.modes.items()
+        for mode, group in epsilon_inputs.modes.items()
     }
-    return Epsilon(found, given)
+    return Epsilon(reports, epsilon_inputs)
 
 
 def compose(epsilon: Epsilon, settings: Settings) -> Report:
-    """Sections, the answer in words, per-sample arrays, and the logits of a run in the published layout."""
-    given, main = epsilon.inputs, epsilon.modes[RUNNING]
-    names = given.modes[RUNNING].names
+    """Composes sections, the answer in words, per-sample arrays, and the logits of a run in the published layout."""
+    epsilon_inputs, main = epsilon.inputs, epsilon.modes[RUNNING]
+    names = epsilon_inputs.modes[RUNNING].names
     kind, values = next(iter(names.items()), ("", np.zeros(0)))
-    shown = [errors.printable(f"{kind.removesuffix('s')} {value}") for value in values.tolist()]
-    made = sections.sections(main, given.samples, shown)
+    sample_names = [errors.printable(f"{kind.removesuffix('s')} {value}") for value in values.tolist()]
+    report_sections = sections.sections(main, epsilon_inputs.samples, sample_names)
     if BATCH in epsilon.modes:
-        made.append(sections.modes(main, epsilon.modes[BATCH]))
-    if given.costs:
-        made.append(costs(given, main))
-    is_run = bool(given.about)
-    numbers = {mode: sections.plain(found) for mode, found in epsilon.modes.items()}
+        report_sections.append(sections.modes(main, epsilon.modes[BATCH]))
+    if epsilon_inputs.costs:
+        report_sections.append(costs(epsilon_inputs, main))
+    is_run = bool(epsilon_inputs.about)
+    records = {mode: sections.plain(report) for mode, report in epsilon.modes.items()}
     published = {}
-    for mode, group in given.modes.items() if is_run else ():
-        known = {"" if name == measures.BASELINE else name: own for name, own in group.accuracies.items()}
-        published[f"epsilon/{mode}"] = (group.labels, group.retrained, group.approaches, known, group.names)
-    kept = tuple((f"{folder}/", f"logits in the published layout, for --data=.../{folder}") for folder in published)
+    for mode, group in epsilon_inputs.modes.items() if is_run else ():
+        accuracies = {"" if name == measures.BASELINE else name: by_set for name, by_set in group.accuracies.items()}
+        published[f"epsilon/{mode}"] = (group.labels, group.retrained, group.approaches, accuracies, group.names)
+    folders = tuple((f"{folder}/", f"logits in the published layout, for --data=.../{folder}") for folder in published)
     return Report(
         title="epsilon-hat of unlearning methods" if is_run else "epsilon-hat of given logits",
         answer=wording.in_words(main),
-        sections=tuple(made),
-        provenance={**given.about, **sections.provenance(main)},
+        sections=tuple(report_sections),
+        provenance={**epsilon_inputs.about, **sections.provenance(main)},
         stem=sections.STEM,
         arrays={"epsilon.npz": sections.arrays(main, names or {"ids": np.arange(len(main.labels))})},
-        records={"epsilon.json": numbers if is_run else numbers[RUNNING]},
+        records={"epsilon.json": records if is_run else records[RUNNING]},
         published=published,
-        notes=(*given.notes, *measures.notes(main)),
-        files=(*sections.FILES, *kept),
+        notes=(*epsilon_inputs.notes, *measures.notes(main)),
+        files=(*sections.FILES, *folders),
         width=sections.WIDTH,
     )
 
 
-def costs(given: EpsilonInputs, found: measures.EpsilonReport) -> Section:
-    """What every approach costs next to exact retraining; the paper allows 5 % of it."""
-    seconds, epochs = given.costs[GOAL]
+def costs(epsilon_inputs: EpsilonInputs, report: measures.EpsilonReport) -> Section:
+    """Compares the cost of every approach with exact retraining; the paper allows 5 % of it."""
+    seconds, epochs = epsilon_inputs.costs[GOAL]
     rows: list[tuple[Cell, ...]] = [("retraining", number_format.cost(epochs), "", number_format.cost(seconds))]
-    for name in (name for name in measures.ranked(found) if name in given.costs):
-        own_seconds, own_epochs = given.costs[name]
-        share = "" if math.isnan(own_epochs / epochs) else f"{100 * own_epochs / epochs:.1f}"
-        rows.append((name, number_format.cost(own_epochs), share, number_format.cost(own_seconds)))
+    for name in (name for name in measures.ranked(report) if name in epsilon_inputs.costs):
+        approach_seconds, approach_epochs = epsilon_inputs.costs[name]
+        share = "" if math.isnan(approach_epochs / epochs) else f"{100 * approach_epochs / epochs:.1f}"
+        rows.append((name, number_format.cost(approach_epochs), share, number_format.cost(approach_seconds)))
     caption = (
         "retain-epochs = rows read per model, in passes over the retained rows (those for batch statistics included); "
         "share = of exact retraining; seconds of all models together, with compiling."
@@ -83,37 +83,37 @@ def costs(given: EpsilonInputs, found: measures.EpsilonReport) -> Section:
     return Section("epsilon_costs", "What does it cost?", "The paper allows about 5 % of retraining.", table)
 
 
-def describe(given: EpsilonInputs, settings: Settings) -> list[tuple[str, str]]:
-    """What measuring these models would do."""
-    group = given.modes[RUNNING]
+def describe(epsilon_inputs: EpsilonInputs, settings: Settings) -> list[tuple[str, str]]:
+    """Describes the inputs, for a dry run."""
+    group = epsilon_inputs.modes[RUNNING]
     shape = group.retrained.shape
-    of = f"{shape[2]} classes" if len(shape) == 3 else "a regression"
+    kind = f"{shape[2]} classes" if len(shape) == 3 else "a regression"
     return [
-        ("samples", f"{shape[0]:,} of {of}"),
+        ("samples", f"{shape[0]:,} of {kind}"),
         ("retrained", f"{shape[1]} models"),
         *[(name, f"{values.shape[1]} models") for name, values in group.approaches.items()],
         ("accuracies", ", ".join(group.accuracies) or "not known"),
-        *[("note", note) for note in given.notes],
+        *[("note", note) for note in epsilon_inputs.notes],
     ]
 
 
 def roles(settings: Settings) -> tuple[str, ...]:
-    """The roles of a run folder that it needs: `unlearned` stands for all of unlearn.methods."""
+    """Returns the roles of a run folder that it needs: `unlearned` stands for all of unlearn.methods."""
     return ("original", "retrained", "unlearned")
 
 
 def check(settings: Settings) -> None:
-    """Refuses nothing: ranges and choices say it all."""
+    """Refuses nothing: the ranges and choices of the settings suffice."""
 
 
-# The approaches of the paper, which stand for `all`.
+# The approaches of the paper: `all` selects these.
 PUBLISHED = (
     "finetune", "poison", "poison_full", "hybrid", "prune", "prune_last_layer", "prune_complex", "activation_reset",
 )  # fmt: skip
 
 
 def narrow(settings: Settings) -> Settings:
-    """The settings with only the models that are needed; `all` stands for the paper's approaches."""
+    """Returns the settings with only the models that are needed; `all` selects the paper's approaches."""
     targets = dataclasses.replace(settings.targets, population_in=False, shadow_origin=False, reference=0, snapshots=0)
     methods = PUBLISHED if "all" in settings.unlearn.methods else settings.unlearn.methods
     unlearn = dataclasses.replace(settings.unlearn, methods=methods)
@@ -121,7 +121,7 @@ def narrow(settings: Settings) -> Settings:
 
 
 def check_run(run: RecordedRun) -> None:
-    """Refuses runs without many models of one request.
+    """Refuses runs without several models of one forget set.
 
     Raises:
       ConfigError: more than one forget set, or fewer than two models of it.

@@ -1,6 +1,6 @@
 """epsilon-hat and the challenge score of several approaches: arrays in, numbers out; no settings file, no folder.
 
-groups: approach -> (retrained, unlearned) logits [S, N, C] (or predictions [S, N]) -> Numbers per approach
+approach -> (retrained, unlearned) logits [S, N, C] (or predictions [S, N]) -> `ApproachMetrics` per approach
 """
 
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ from jaxunlearn.records import Design
 from jaxunlearn.settings import EpsilonSettings
 
 BASELINE = "baseline"
-START = "original"  # an approach of this name did nothing
-PLAIN = "finetune"  # what every other approach is compared with, where it is there
-DELTAS = np.round(np.arange(99) / 100, 2)  # the published grid; at most 1 / N of it needs many models
+START = "original"  # the approach of this name does nothing
+PLAIN = "finetune"  # every other approach is compared with it, if it is present
+DELTAS = np.round(np.arange(99) / 100, 2)  # the published grid; values up to 1 / N need many models
 UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 class EpsilonOptions(NamedTuple):
-    """What is measured.
+    """Options of a measurement.
 
     Attributes:
-      settings: delta, score, metric and the like.
+      settings: delta, score, metric and others.
       compat: corrected or faithful (of the loss score).
       seed: of the bootstrap.
-      design: whose originals the unlearned models come from; `given` = not known.
+      design: which originals the unlearned models start from; `given` = not known.
     """
 
     settings: EpsilonSettings
@@ -42,7 +42,7 @@ class Challenge(NamedTuple):
     """The score of the NeurIPS-2023 challenge.
 
     Attributes:
-      epsilon: [S] in [0, 50]; `capped`: how many are 50.
+      epsilon: [S] in [0, 50]; `capped`: the number of samples at 50.
       forget: forget score; HIGHER = better.
       retain_ratio, test_ratio: accuracies, unlearned over retrained; NaN where not known.
       final: forget times both ratios; NaN where these are.
@@ -57,20 +57,20 @@ class Challenge(NamedTuple):
 
 
 class ApproachMetrics(NamedTuple):
-    """What is known of one approach.
+    """Metrics of one approach.
 
     Attributes:
-      sizes: (Nr, Nu) models.
-      epsilon: [S] epsilon-hat, HIGHER = worse; empty where only the challenge score was asked for, like all up to
-        `curve`. `summary` of it; `interval` of its median over models.
-      ceiling: the largest finite epsilon-hat that so many models can show.
-      equal: the median that so many models show of no difference (simulated).
-      bound: [S] proved lower bounds, or empty; `bound_ceiling`: the largest possible.
+      sizes: (Nr, Nu) numbers of retrained and unlearned models.
+      epsilon: [S] epsilon-hat, HIGHER = worse. This and all fields up to `curve` are empty or NaN where only the
+        challenge score is requested. summary: of `epsilon`; interval: of its median, over models.
+      max_finite: largest finite epsilon-hat attainable with these group sizes.
+      null_median: median epsilon-hat of two groups of these sizes without any difference (simulated).
+      bound: [S] proved lower bounds, or empty; max_bound: the largest attainable one.
       curve: [D] median epsilon-hat at DELTAS, or empty.
-      challenge: or None.
-      accuracies: "retain", "forget", "test" -> [Nu], as recorded beside the logits; empty where unknown.
-      own_accuracy: [Nu] accuracy of the logits themselves on the forget set (baseline: of all retrained models); of a
-        regression the mean absolute error.
+      challenge: None if it is not requested.
+      accuracies: "retain", "forget", "test" -> [Nu], as recorded with the logits; empty where unknown.
+      own_accuracy: [Nu] accuracy of these logits on the forget set (baseline: of all retrained models); mean absolute
+        error for a regression.
     """
 
     sizes: tuple[int, int]
@@ -88,20 +88,19 @@ class ApproachMetrics(NamedTuple):
 
 
 class EpsilonReport(NamedTuple):
-    """All approaches; the baseline, halves of the retrained models against each other, first.
+    """Metrics of all approaches; the first is the baseline: one half of the retrained models against the other.
 
     Attributes:
-      numbers: approach -> Numbers.
-      order: approaches that may be called the best, the best first: by median epsilon-hat, or by the challenge's final
-        score (without accuracies its forget score) where only that was asked for. Neither the baseline, nor doing
-        nothing, nor a control.
-      behind: approach -> its median epsilon-hat minus that of the best one, paired.
-      beyond: approach -> the same minus that of PLAIN, where that was measured: negative = better than fine-tuning.
-      gains: approach -> the same minus that of START, where that was measured: negative = closer to retraining than
-        doing nothing.
-      margins: approach -> ([S, Nr], [S, Nu]) of margins (squared errors of a regression).
+      approaches: approach -> its metrics.
+      order: approaches that may be called the best, best first: by median epsilon-hat, or by the challenge's final
+        score (without accuracies its forget score) if only that is requested. Excludes the baseline, doing nothing and
+        controls.
+      gap_to_best: approach -> its median epsilon-hat minus that of the best one, paired.
+      gap_to_finetuning: likewise minus that of PLAIN, if measured: negative = better than fine-tuning.
+      gap_to_original: likewise minus that of START, if measured: negative = closer to retraining than doing nothing.
+      margins: approach -> margins ([S, Nr], [S, Nu]); squared errors for a regression.
       labels: [S]; `is_regression`.
-      asked: what was measured.
+      options: of the measurement.
     """
 
     approaches: dict[str, ApproachMetrics]
@@ -116,16 +115,16 @@ class EpsilonReport(NamedTuple):
 
 
 def measure_approaches(
-    retrained: np.ndarray, approaches: Mapping[str, np.ndarray], labels: np.ndarray, asked: EpsilonOptions,
+    retrained: np.ndarray, approaches: Mapping[str, np.ndarray], labels: np.ndarray, options: EpsilonOptions,
     accuracies: Mapping[str, Mapping[str, np.ndarray]],
 ) -> EpsilonReport:  # fmt: skip
     """Measures every approach, and the retrained models against each other.
 
     Args:
       retrained: [S, Nr, C] logits, or [S, Nr] predictions of a regression.
-      approaches: name -> [S, Nu, C] or [S, Nu] of its unlearned models; may be empty: then the baseline alone.
+      approaches: name -> [S, Nu, C] or [S, Nu] of its unlearned models; may be empty: only the baseline is measured.
       labels: [S] classes, or true values.
-      asked: what is measured.
+      options: of the measurement.
       accuracies: approach, or BASELINE for the retrained models -> "retain", "forget", "test" -> [N] fractions.
 
     Raises:
@@ -134,69 +133,91 @@ def measure_approaches(
     pairs = {name: (retrained, values) for name, values in approaches.items()}
     if retrained.shape[1] > 1:
         pairs = {BASELINE: epsilon.halves(retrained), **pairs}
-    form = statistic_of(asked, retrained.ndim == 2)
-    statistics = {name: _statistics(pair, labels, form) for name, pair in pairs.items()}
-    chosen = asked.settings
+    statistic = statistic_of(options, retrained.ndim == 2)
+    statistics = {name: _statistics(pair, labels, statistic) for name, pair in pairs.items()}
+    settings = options.settings
     resampled = None
-    if chosen.metric != "challenge" and chosen.bootstrap and not form.has_label_row:
+    if settings.metric != "challenge" and settings.bootstrap and not statistic.has_label_row:
         resampled = epsilon_bounds.bootstrap(
-            statistics, chosen.delta, score=form.score, slack=form.smoothing, iterations=chosen.bootstrap,
-            confidence_level=chosen.confidence_level, seed=asked.seed,
-        )  # fmt: skip
-    numbers, confidences = {}, {}
-    if form.is_challenged:
-        own = challenge.scaled_confidence(retrained, labels)
-        confidences = {name: (own, challenge.scaled_confidence(values, labels)) for name, values in approaches.items()}
+            statistics,
+            settings.delta,
+            score=statistic.score,
+            smoothing=statistic.smoothing,
+            iterations=settings.bootstrap,
+            confidence_level=settings.confidence_level,
+            seed=options.seed,
+        )
+    metrics, confidences = {}, {}
+    if statistic.is_challenged:
+        retrained_confidence = challenge.scaled_confidence(retrained, labels)
+        confidences = {
+            name: (retrained_confidence, challenge.scaled_confidence(values, labels))
+            for name, values in approaches.items()
+        }
         if BASELINE in pairs:
-            confidences[BASELINE] = epsilon.halves(own)
+            confidences[BASELINE] = epsilon.halves(retrained_confidence)
     sizes_of = {name: (first.shape[1], second.shape[1]) for name, (first, second) in statistics.items()}
-    equal = {}  # what no difference shows, by numbers of models
-    if chosen.metric != "challenge":
-        equal = {sizes: epsilon_bounds.equal_groups(sizes, chosen.delta, score=form.score, slack=form.smoothing)
-                 for sizes in set(sizes_of.values())}  # fmt: skip
+    null_medians = {}  # medians without any difference, by group sizes
+    if settings.metric != "challenge":
+        for sizes in set(sizes_of.values()):
+            null_medians[sizes] = epsilon_bounds.equal_groups(
+                sizes, settings.delta, score=statistic.score, smoothing=statistic.smoothing
+            )
     for name, pair in pairs.items():
-        known = {part: np.asarray(values) for part, values in accuracies.get(name, {}).items()}
-        reference = known if name == BASELINE else accuracies.get(BASELINE, {})
-        one = _numbers(statistics[name], asked, form)
-        numbers[name] = one._replace(
+        subset_accuracies = {subset: np.asarray(values) for subset, values in accuracies.get(name, {}).items()}
+        retrained_accuracies = subset_accuracies if name == BASELINE else accuracies.get(BASELINE, {})
+        approach_metrics = _metrics_of(statistics[name], options, statistic)
+        metrics[name] = approach_metrics._replace(
             sizes=(pair[0].shape[1], pair[1].shape[1]),
-            null_median=equal.get(sizes_of[name], float("nan")),
+            null_median=null_medians.get(sizes_of[name], float("nan")),
             interval=UNKNOWN if resampled is None else epsilon_bounds.interval(resampled, name),
-            challenge=_challenge(confidences[name], known, reference) if form.is_challenged else None,
-            accuracies=known,
-            own_accuracy=_own(retrained if name == BASELINE else pair[1], labels),
+            challenge=_challenge(confidences[name], subset_accuracies, retrained_accuracies)
+            if statistic.is_challenged
+            else None,
+            accuracies=subset_accuracies,
+            own_accuracy=_accuracy_or_error(retrained if name == BASELINE else pair[1], labels),
         )
     candidates = [name for name in approaches if name != START and closeness.is_candidate(name)]
-    order = tuple(sorted(candidates, key=lambda name: _rank(numbers[name])))
-    behind: dict[str, Interval] = {}
-    beyond: dict[str, Interval] = {}
-    gains: dict[str, Interval] = {}
+    order = tuple(sorted(candidates, key=lambda name: _rank(metrics[name])))
+    gap_to_best: dict[str, Interval] = {}
+    gap_to_finetuning: dict[str, Interval] = {}
+    gap_to_original: dict[str, Interval] = {}
     if resampled is not None and order:
-        behind = epsilon_bounds.differences(resampled, order, order[0])
+        gap_to_best = epsilon_bounds.differences(resampled, order, order[0])
         if PLAIN in order:
-            beyond = epsilon_bounds.differences(resampled, order, PLAIN)
-            del beyond[PLAIN]
+            gap_to_finetuning = epsilon_bounds.differences(resampled, order, PLAIN)
+            del gap_to_finetuning[PLAIN]
         if START in approaches:
-            gains = epsilon_bounds.differences(resampled, (START, *order), START)
-            del gains[START]
+            gap_to_original = epsilon_bounds.differences(resampled, (START, *order), START)
+            del gap_to_original[START]
     margins = statistics
-    if form.score == "loss":
+    if statistic.score == "loss":
         margins = {name: epsilon.statistics_of(*pair, labels) for name, pair in pairs.items()}
-    return EpsilonReport(numbers, order, behind, beyond, gains, margins, labels, form.is_regression, asked)
+    return EpsilonReport(
+        metrics,
+        order,
+        gap_to_best,
+        gap_to_finetuning,
+        gap_to_original,
+        margins,
+        labels,
+        statistic.is_regression,
+        options,
+    )
 
 
-def ranked(found: EpsilonReport) -> list[str]:
-    """Everything that was measured, as tables list it: what is compared with first, then the approaches, best first."""
-    return [*(name for name in found.approaches if name not in found.order), *found.order]
+def ranked(report: EpsilonReport) -> list[str]:
+    """Returns all names in the order of tables: baselines and controls first, then the approaches, best first."""
+    return [*(name for name in report.approaches if name not in report.order), *report.order]
 
 
 class Statistic(NamedTuple):
-    """How models are compared.
+    """The per-sample statistic by which models are compared.
 
     Attributes:
-      score: of `epsilon.count`; `compat` and `slack` likewise.
-      is_regression, is_challenged: squared errors of predictions; the challenge score is computed too.
-      has_label_row: the published loss score, whose extra model allows no interval and proves nothing.
+      score, smoothing: of `epsilon.count`; compat: of `epsilon.statistics_of`.
+      is_regression: squared errors of predictions; is_challenged: the challenge score is computed too.
+      has_label_row: the published loss score, whose extra model allows neither an interval nor a bound.
     """
 
     score: str
@@ -207,94 +228,103 @@ class Statistic(NamedTuple):
     has_label_row: bool
 
 
-def statistic_of(asked: EpsilonOptions, is_regression: bool) -> Statistic:
-    """How models are compared, as asked."""
+def statistic_of(options: EpsilonOptions, is_regression: bool) -> Statistic:
+    """Returns the statistic that the options select."""
     if is_regression:
-        return Statistic("error", asked.compat, 0.0, True, False, False)
-    score = asked.settings.score
-    has_label_row = score == "loss" and asked.compat == "faithful"
-    return Statistic(score, asked.compat, epsilon.SLACK, False, asked.settings.metric != "epsilon", has_label_row)
+        return Statistic("error", options.compat, 0.0, True, False, False)
+    score = options.settings.score
+    has_label_row = score == "loss" and options.compat == "faithful"
+    return Statistic(
+        score, options.compat, epsilon.SMOOTHING, False, options.settings.metric != "epsilon", has_label_row
+    )
 
 
-def _rank(one: ApproachMetrics) -> tuple[float, float]:
-    """Order of approaches, smallest first: by median and mean of epsilon-hat, or by the challenge's score."""
-    if not len(one.epsilon) and one.challenge is not None:
-        told = one.challenge
-        return (-told.forget if np.isnan(told.final) else -told.final), 0.0
+def _rank(metrics: ApproachMetrics) -> tuple[float, float]:
+    """Returns the sort key of an approach, best = smallest: median and mean epsilon-hat, or the challenge's score."""
+    if not len(metrics.epsilon) and metrics.challenge is not None:
+        score = metrics.challenge
+        return (-score.forget if np.isnan(score.final) else -score.final), 0.0
     # Undefined ones come last, after infinite ones.
-    found = np.nan_to_num([one.summary.median, one.summary.finite_mean], nan=np.inf)
-    return float(found[0]), float(found[1])
+    key = np.nan_to_num([metrics.summary.median, metrics.summary.finite_mean], nan=np.inf)
+    return float(key[0]), float(key[1])
 
 
-def _statistics(pair: Pair, labels: np.ndarray, form: Statistic) -> Pair:
-    if form.is_regression:
+def _statistics(pair: Pair, labels: np.ndarray, statistic: Statistic) -> Pair:
+    if statistic.is_regression:
         return epsilon.squared_errors(*pair, labels)
-    return epsilon.statistics_of(*pair, labels, form.score, form.compat)
+    return epsilon.statistics_of(*pair, labels, statistic.score, statistic.compat)
 
 
-def _own(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _accuracy_or_error(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     if values.ndim == 2:
         return np.abs(values - labels[:, None]).mean(0)
     return (np.argmax(values, -1) == labels[:, None]).mean(0)
 
 
-def _numbers(statistics: Pair, asked: EpsilonOptions, form: Statistic) -> ApproachMetrics:
-    """All that the statistics of one approach say by themselves."""
-    chosen, nothing = asked.settings, float("nan")
+def _metrics_of(statistics: Pair, options: EpsilonOptions, statistic: Statistic) -> ApproachMetrics:
+    """Computes the metrics of one approach that depend on its statistics alone."""
+    settings, nan = options.settings, float("nan")
     sizes = statistics[0].shape[1], statistics[1].shape[1]
     empty = np.zeros(0)
-    found = ApproachMetrics(
-        sizes, empty, epsilon.summarise(empty), UNKNOWN, nothing, nothing, empty, nothing, empty, None, {}, empty
+    metrics = ApproachMetrics(
+        sizes, empty, epsilon.summarise(empty), UNKNOWN, nan, nan, empty, nan, empty, None, {}, empty
     )
-    if chosen.metric == "challenge":
-        return found
-    counts = epsilon.count(*statistics, form.score)
-    values = epsilon.epsilon_from_counts(counts, chosen.delta, form.smoothing)
-    found = found._replace(
+    if settings.metric == "challenge":
+        return metrics
+    counts = epsilon.count(*statistics, statistic.score)
+    values = epsilon.epsilon_from_counts(counts, settings.delta, statistic.smoothing)
+    metrics = metrics._replace(
         epsilon=values,
         summary=epsilon.summarise(values),
-        max_finite=epsilon.max_finite(sizes, chosen.delta, form.smoothing),
+        max_finite=epsilon.max_finite(sizes, settings.delta, statistic.smoothing),
     )
-    if min(sizes) > 1 and not form.has_label_row:
+    if min(sizes) > 1 and not statistic.has_label_row:
         bound = epsilon_bounds.lower_bound(
-            *statistics, chosen.delta, score=form.score, confidence_level=chosen.confidence_level
+            *statistics, settings.delta, score=statistic.score, confidence_level=settings.confidence_level
         )
-        found = found._replace(
-            bound=bound, max_bound=epsilon_bounds.max_bound(sizes, chosen.delta, chosen.confidence_level)
+        metrics = metrics._replace(
+            bound=bound, max_bound=epsilon_bounds.max_bound(sizes, settings.delta, settings.confidence_level)
         )
-    if chosen.sweep:
-        lines = epsilon.epsilon_sweep(counts, DELTAS, form.smoothing)
-        found = found._replace(curve=np.asarray([epsilon.summarise(line).median for line in lines]))
-    return found
+    if settings.sweep:
+        epsilons = epsilon.epsilon_sweep(counts, DELTAS, statistic.smoothing)
+        metrics = metrics._replace(curve=np.asarray([epsilon.summarise(by_sample).median for by_sample in epsilons]))
+    return metrics
 
 
 def _challenge(
-    confidences: Pair, own: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]
+    confidences: Pair, accuracies: Mapping[str, np.ndarray], retrained_accuracies: Mapping[str, np.ndarray]
 ) -> Challenge:  # fmt: skip
     values = challenge.challenge_epsilon(*confidences)
-    forget = challenge.challenge_score(values, min(one.shape[1] for one in confidences))
-    known = all(part in one for part in ("retain", "test") for one in (own, reference))
-    ratios = [float(np.mean(own[part]) / np.mean(reference[part])) if known else float("nan")
-              for part in ("retain", "test")]  # fmt: skip
+    forget = challenge.challenge_score(values, min(confidence.shape[1] for confidence in confidences))
+    is_known = accuracies.keys() & retrained_accuracies.keys() >= {"retain", "test"}
+    ratios = [
+        float(np.mean(accuracies[subset]) / np.mean(retrained_accuracies[subset])) if is_known else float("nan")
+        for subset in ("retain", "test")
+    ]
     final = float("nan")
-    if known:
+    if is_known:
         final = challenge.final_score(
-            forget, unlearned_retain=own["retain"], retrained_retain=reference["retain"], unlearned_test=own["test"],
-            retrained_test=reference["test"],
-        )  # fmt: skip
+            forget,
+            unlearned_retain=accuracies["retain"],
+            retrained_retain=retrained_accuracies["retain"],
+            unlearned_test=accuracies["test"],
+            retrained_test=retrained_accuracies["test"],
+        )
     return Challenge(values, int((values >= challenge.CAP).sum()), forget, ratios[0], ratios[1], final)
 
 
-def notes(found: EpsilonReport) -> list[str]:
-    """What a reader should know of the numbers of models."""
-    said = []
-    for name, one in found.approaches.items():
-        if min(one.sizes) < epsilon.FEW_MODELS:
-            whose = "the baseline's halves" if name == BASELINE else name
-            said.append(f"{whose}: {one.sizes[0]} + {one.sizes[1]} models; below {epsilon.FEW_MODELS} in a group "
-                        "epsilon-hat hardly means anything")  # fmt: skip
-    if len({found.approaches[name].sizes for name in ranked(found) if name != BASELINE}) > 1:
-        said.append(
+def notes(report: EpsilonReport) -> list[str]:
+    """Returns warnings about small or unequal numbers of models."""
+    sentences = []
+    for name, metrics in report.approaches.items():
+        if min(metrics.sizes) < epsilon.FEW_MODELS:
+            owner = "the baseline's halves" if name == BASELINE else name
+            sentences.append(
+                f"{owner}: {metrics.sizes[0]} + {metrics.sizes[1]} models; below {epsilon.FEW_MODELS} in a group "
+                "epsilon-hat hardly means anything"
+            )
+    if len({report.approaches[name].sizes for name in ranked(report) if name != BASELINE}) > 1:
+        sentences.append(
             "approaches have different numbers of models: epsilon-hat grows as they fall, so they do not compare"
         )
-    return said
+    return sentences

@@ -1,4 +1,4 @@
-"""What epsilon-hat says as tables, figures and sentences. Numbers only; door and study end here."""
+"""Sections of the report on epsilon-hat: tables, figures and captions, from arrays or from a run alike."""
 
 import math
 from collections.abc import Sequence
@@ -29,181 +29,193 @@ BASELINES = (BASELINE, START, *closeness.YARDSTICKS)
 PUBLISHED_Z = 1.96
 
 
-def arrays(found: EpsilonReport, names: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What epsilon.npz holds: NAME__epsilon, NAME__proved, NAME__challenge [S], NAME__median_by_delta [D]."""
-    kept: dict[str, np.ndarray] = {**names, "labels": found.labels}
-    for name, one in found.approaches.items():
-        parts = {"epsilon": one.epsilon, "proved": one.bound, "median_by_delta": one.curve}
-        if one.challenge is not None:
-            parts["challenge"] = one.challenge.epsilon
-        kept |= {f"{name}__{part}": values for part, values in parts.items() if len(values)}
-        if len(one.curve):
-            kept["deltas"] = DELTAS
-    return kept
+def arrays(report: EpsilonReport, names: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what epsilon.npz holds: NAME__epsilon, NAME__proved, NAME__challenge [S], NAME__median_by_delta [D]."""
+    columns: dict[str, np.ndarray] = {**names, "labels": report.labels}
+    for name, metrics in report.approaches.items():
+        values_of = {"epsilon": metrics.epsilon, "proved": metrics.bound, "median_by_delta": metrics.curve}
+        if metrics.challenge is not None:
+            values_of["challenge"] = metrics.challenge.epsilon
+        columns |= {f"{name}__{quantity}": values for quantity, values in values_of.items() if len(values)}
+        if len(metrics.curve):
+            columns["deltas"] = DELTAS
+    return columns
 
 
-def plain(found: EpsilonReport) -> dict[str, Any]:
-    """What epsilon.json holds: all but the values per sample; null = not known, "inf" = infinite."""
-    told: dict[str, Any] = {}
-    for name, one in found.approaches.items():
-        own: dict[str, Any] = {
-            "models": one.sizes, **one.summary._asdict(), "interval": [one.interval.low, one.interval.high],
-            "ceiling": one.max_finite, "equal_groups": one.null_median, "proved_median": _median(one.bound),
-            "proved_share": _share(one.bound), "proved_ceiling": one.max_bound,
-            "accuracies": {part: list(_accuracy(values)) for part, values in one.accuracies.items()},
-            "forget_error_of_logits" if not found.is_regression else "mean_absolute_error":
-                float((one.own_accuracy if found.is_regression else 1 - one.own_accuracy).mean()),
-        }  # fmt: skip
+def plain(report: EpsilonReport) -> dict[str, Any]:
+    """Returns the content of epsilon.json: all but per-sample values; null = not known, "inf" = infinite."""
+    approaches: dict[str, Any] = {}
+    for name, metrics in report.approaches.items():
+        record: dict[str, Any] = {
+            "models": metrics.sizes,
+            **metrics.summary._asdict(),
+            "interval": [metrics.interval.low, metrics.interval.high],
+            "ceiling": metrics.max_finite,
+            "equal_groups": metrics.null_median,
+            "proved_median": _median(metrics.bound),
+            "proved_share": _share(metrics.bound),
+            "proved_ceiling": metrics.max_bound,
+            "accuracies": {subset: list(_accuracy(values)) for subset, values in metrics.accuracies.items()},
+        }
+        if report.is_regression:
+            record["mean_absolute_error"] = float(metrics.own_accuracy.mean())
+        else:
+            record["forget_error_of_logits"] = float((1 - metrics.own_accuracy).mean())
         differences = (
-            ("behind_best", found.gap_to_best),
-            (f"beyond_{PLAIN}", found.gap_to_finetuning),
-            (f"beyond_{START}", found.gap_to_original),
+            ("behind_best", report.gap_to_best),
+            (f"beyond_{PLAIN}", report.gap_to_finetuning),
+            (f"beyond_{START}", report.gap_to_original),
         )
-        for key, apart in differences:
-            if name in apart:
-                own[key] = list(apart[name])
-        if one.challenge is not None:
-            own["challenge"] = {key: value for key, value in one.challenge._asdict().items() if key != "epsilon"}
-        told[name] = own
-    whole = {"settings": vars(found.options.settings), "compat": found.options.compat, "order": found.order}
-    return {**whole, "approaches": told}
+        for key, gaps in differences:
+            if name in gaps:
+                record[key] = list(gaps[name])
+        if metrics.challenge is not None:
+            record["challenge"] = {key: value for key, value in metrics.challenge._asdict().items() if key != "epsilon"}
+        approaches[name] = record
+    header = {"settings": vars(report.options.settings), "compat": report.options.compat, "order": report.order}
+    return {**header, "approaches": approaches}
 
 
-def provenance(found: EpsilonReport) -> dict[str, str]:
-    """What was measured, for the foot of the page."""
-    chosen = found.options.settings
+def provenance(report: EpsilonReport) -> dict[str, str]:
+    """Returns what was measured, for the foot of the page."""
+    settings = report.options.settings
+    score = "squared error" if report.is_regression else settings.score
     return {
-        "samples": f"{len(found.labels):,}",
-        "epsilon-hat": f"score {'squared error' if found.is_regression else chosen.score}, delta {chosen.delta:g}, "
-        f"{chosen.bootstrap} resamples of the models",
-        "compat": found.options.compat,
+        "samples": f"{len(report.labels):,}",
+        "epsilon-hat": f"score {score}, delta {settings.delta:g}, {settings.bootstrap} resamples of the models",
+        "compat": report.options.compat,
     }
 
 
-def sections(found: EpsilonReport, samples: tuple[int, ...] = (), names: Sequence[str] = ()) -> list[Section]:
-    """Tables and figures; `samples`: whose margins are drawn, empty = from the hardest to the easiest to tell apart.
+def sections(report: EpsilonReport, samples: tuple[int, ...] = (), names: Sequence[str] = ()) -> list[Section]:
+    """Returns tables and figures.
 
-    `names` are what the user calls all samples; empty = their numbers.
+    Args:
+      report: metrics of all approaches.
+      samples: those whose margins are drawn; empty = some from the hardest to the easiest to tell apart.
+      names: [S] names of all samples; empty = their positions.
     """
-    wanted = found.options.settings.metric
-    made = []
-    if wanted != "challenge":
-        made.append(_main(found))
-        if any(len(one.bound) for one in found.approaches.values()):
-            made.append(_proved(found))
-    if any(one.challenge is not None for one in found.approaches.values()):
-        made.append(_challenge(found))
-    if wanted != "challenge" and found.options.settings.sweep:
-        made += _curves(found)
-    chosen = samples or typical(found)
-    return made + [_margins(found, chosen, names)] if chosen else made
+    metric = report.options.settings.metric
+    report_sections = []
+    if metric != "challenge":
+        report_sections.append(_main(report))
+        if any(len(metrics.bound) for metrics in report.approaches.values()):
+            report_sections.append(_proved(report))
+    if any(metrics.challenge is not None for metrics in report.approaches.values()):
+        report_sections.append(_challenge(report))
+    if metric != "challenge" and report.options.settings.sweep:
+        report_sections += _curves(report)
+    drawn_samples = samples or typical(report)
+    return report_sections + [_margins(report, drawn_samples, names)] if drawn_samples else report_sections
 
 
-def _main(found: EpsilonReport) -> Section:
+def _main(report: EpsilonReport) -> Section:
     rows: list[tuple[Cell, ...]] = []
-    every: list[Finding] = []
-    for name in ranked(found):
-        one = found.approaches[name]
-        told = one.summary
+    findings: list[Finding] = []
+    for name in ranked(report):
+        metrics = report.approaches[name]
+        summary = metrics.summary
         median = _finding(
-            one.interval._replace(value=told.median), "median epsilon-hat", name, "retrained models", found
+            metrics.interval._replace(value=summary.median), "median epsilon-hat", name, "retrained models", report
         )
-        behind = (
-            _finding(found.gap_to_best[name], "behind the best", name, found.order[0], found)
-            if name in found.gap_to_best
+        gap = (
+            _finding(report.gap_to_best[name], "behind the best", name, report.order[0], report)
+            if name in report.gap_to_best
             else ""
         )
-        utility = _utility(found, one, name)
-        beyond = [
-            _finding(apart[name], f"beyond {other}", name, other, found)
-            for other, apart in ((PLAIN, found.gap_to_finetuning), (START, found.gap_to_original)) if name in apart
+        utility = _utility(report, metrics, name)
+        further_gaps = [
+            _finding(gaps[name], f"beyond {other}", name, other, report)
+            for other, gaps in ((PLAIN, report.gap_to_finetuning), (START, report.gap_to_original)) if name in gaps
         ]  # fmt: skip
-        every += [cell for cell in (median, behind, *utility, *beyond) if isinstance(cell, Finding)]
-        rows.append((name, f"{one.sizes[0]} + {one.sizes[1]}", median, behind, told.finite_mean, told.low_quartile,
-                     told.high_quartile, told.inf, told.nan, told.negative, *utility))  # fmt: skip
-    chosen = found.options.settings
+        findings += [cell for cell in (median, gap, *utility, *further_gaps) if isinstance(cell, Finding)]
+        quantiles = summary.finite_mean, summary.low_quartile, summary.high_quartile
+        counts = summary.inf, summary.nan, summary.negative
+        sizes = f"{metrics.sizes[0]} + {metrics.sizes[1]}"
+        rows.append((name, sizes, median, gap, *quantiles, *counts, *utility))
+    settings = report.options.settings
     caption = (
-        f"epsilon-hat at delta = {chosen.delta:g} over {len(found.labels):,} forgotten samples, of so many retrained + "
-        f"unlearned models; higher = easier to tell apart. {_of_intervals(found)}{BASELINE} = one half of the "
-        "retrained models against the other. mean = of finite samples; 25 %, 75 % = quartiles; inf = samples that are "
-        "told apart without error; nan = no usable rule; neg = no evidence at all. "
-        + ("MAE = mean absolute error on the forget set." if found.is_regression else
+        f"epsilon-hat at delta = {settings.delta:g} over {len(report.labels):,} forgotten samples; higher = easier to "
+        f"tell apart. {_of_intervals(report)}{BASELINE} = one half of the "
+        "retrained models against the other. models = retrained + unlearned ones. mean = of finite samples; 25 %, 75 % "
+        "= quartiles; inf = samples that are told apart without error; nan = no usable rule; neg = no evidence at all. "
+        + ("MAE = mean absolute error on the forget set." if report.is_regression else
            "RA, UA, TA: accuracy on retained samples, 1 - accuracy on forgotten ones, accuracy on test samples; [ ] in "
            "the files = 1.96 standard errors over models.")
     )  # fmt: skip
-    utility = ("MAE",) if found.is_regression else ("RA % ↑", "UA %", "TA % ↑")
+    utility = ("MAE",) if report.is_regression else ("RA % ↑", "UA %", "TA % ↑")
     header = ("approach", "models", "epsilon-hat ↓", "behind", "mean", "25 %", "75 %", "inf", "nan", "neg", *utility)
     table = Table("", caption, header, tuple(rows), BASELINES)
     title = "How well can unlearned and retrained models be told apart?"
-    return Section(STEM, title, wording.limits(found), table, None, tuple(every))
+    return Section(STEM, title, wording.limits(report), table, None, tuple(findings))
 
 
-def _of_intervals(found: EpsilonReport) -> str:
-    if not found.gap_to_best:
+def _of_intervals(report: EpsilonReport) -> str:
+    if not report.gap_to_best:
         return ""
-    chosen = found.options.settings
-    over = "models (those that start from one original say nothing about another)"
-    if found.options.design.kind != "given":
-        over = sentences.units(found.options.design)
+    settings = report.options.settings
+    units = "models (those that start from one original say nothing about another)"
+    if report.options.design.kind != "given":
+        units = sentences.units(report.options.design)
     return (
-        f"[ ] = {number_format.rate(chosen.confidence_level)} interval over {over}; {chosen.bootstrap} resamples of "
-        "the models, value ± "
-        "z deviations. behind = median minus that of "
-        "the best approach, intervals of all pairs together. "
+        f"[ ] = {number_format.rate(settings.confidence_level)} interval over {units}; {settings.bootstrap} resamples "
+        "of the models, value ± z standard deviations. behind = median minus that of the best approach, with "
+        "simultaneous intervals over all pairs. "
     )
 
 
 def _accuracy(values: np.ndarray) -> Interval:
-    """Mean accuracy of models with its published interval, 1.96 standard errors (ddof 1)."""
-    half = PUBLISHED_Z * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
+    """Returns the mean accuracy of models with its published interval, 1.96 standard errors (ddof 1)."""
+    half_width = (
+        PUBLISHED_Z * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else float("nan")
+    )
     mean = float(np.mean(values))
-    return Interval(mean, mean - half, mean + half)
+    return Interval(mean, mean - half_width, mean + half_width)
 
 
-def _utility(found: EpsilonReport, one: ApproachMetrics, name: str) -> tuple[Cell, ...]:
-    """RA, UA and TA in per cent, or the error of a regression."""
-    if found.is_regression:
-        return (float(one.own_accuracy.mean()),)
+def _utility(report: EpsilonReport, metrics: ApproachMetrics, name: str) -> tuple[Cell, ...]:
+    """Returns RA, UA and TA in per cent, or the mean absolute error of a regression."""
+    if report.is_regression:
+        return (float(metrics.own_accuracy.mean()),)
     cells: list[Cell] = []
-    for metric, part in (("RA", "retain"), ("UA", "forget"), ("TA", "test")):
-        if part not in one.accuracies:
+    for metric, subset in (("RA", "retain"), ("UA", "forget"), ("TA", "test")):
+        if subset not in metrics.accuracies:
             cells.append(float("nan"))
             continue
-        value, low, high = (100 * end for end in _accuracy(one.accuracies[part]))
+        value, low, high = (100 * end for end in _accuracy(metrics.accuracies[subset]))
         if metric == "UA":
             value, low, high = 100 - value, 100 - high, 100 - low
-        n = len(one.accuracies[part])
+        n = len(metrics.accuracies[subset])
         cells.append(Finding(value, low, high, metric=f"{metric} (%)", n=n, of=name, method="1.96 standard errors"))
     return tuple(cells)
 
 
-def _proved(found: EpsilonReport) -> Section:
+def _proved(report: EpsilonReport) -> Section:
     rows: list[tuple[Cell, ...]] = []
-    for name in ranked(found):
-        one = found.approaches[name]
-        rows.append((name, _median(one.bound), _share(one.bound), one.max_bound, one.max_finite))
-    confidence_level = number_format.rate(found.options.settings.confidence_level)
+    for name in ranked(report):
+        metrics = report.approaches[name]
+        rows.append((name, _median(metrics.bound), _share(metrics.bound), metrics.max_bound, metrics.max_finite))
+    confidence_level = number_format.rate(report.options.settings.confidence_level)
     caption = (
         "Half of the models choose the rule, the other half count its errors, whose rates are bounded after Clopper "
         f"and Pearson: for each sample the bound holds with probability {confidence_level}, for models made from the "
-        "same "
-        "original. share = samples with a bound above 0; without any difference at most "
-        f"{number_format.rate(1 - found.options.settings.confidence_level)} are expected. Not comparable with "
-        "epsilon-hat, which is an "
-        "estimate without guarantee."
+        "same original. share = samples with a bound above 0; without any difference at most "
+        f"{number_format.rate(1 - report.options.settings.confidence_level)} are expected. Not comparable with "
+        "epsilon-hat, which is an estimate without guarantee."
     )
     header = ("approach", "proved epsilon, median", "share above 0", "largest provable", "largest finite epsilon-hat")
-    text = "A lower bound as the auditing of differential privacy uses it; higher = proved worse unlearning."
+    text = "A lower bound as in audits of differential privacy; higher = provably worse unlearning."
     return Section("epsilon_proved", "What is proved?", text, Table("", caption, header, tuple(rows)))
 
 
-def _challenge(found: EpsilonReport) -> Section:
+def _challenge(report: EpsilonReport) -> Section:
     rows: list[tuple[Cell, ...]] = []
-    for name in ranked(found):
-        told = found.approaches[name].challenge
-        if told is not None:
-            rows.append((name, float(np.median(told.epsilon)), told.capped, told.forget, told.retain_ratio,
-                         told.test_ratio, told.final))  # fmt: skip
+    for name in ranked(report):
+        challenge = report.approaches[name].challenge
+        if challenge is not None:
+            ratios = challenge.retain_ratio, challenge.test_ratio
+            median = float(np.median(challenge.epsilon))
+            rows.append((name, median, challenge.capped, challenge.forget, *ratios, challenge.final))
     caption = (
         "The NeurIPS-2023 challenge: delta 1e-5, one- and two-sided rules on the confidence, forget = mean of 2/2^bin "
         "over bins of 0.5, final = forget times the ratios of accuracies, unlearned over retrained. Its many rules "
@@ -215,67 +227,68 @@ def _challenge(found: EpsilonReport) -> Section:
                    Table("", caption, header, tuple(rows), BASELINES))  # fmt: skip
 
 
-def _curves(found: EpsilonReport) -> list[Section]:
-    kept = [name for name in ranked(found) if np.isfinite(found.approaches[name].curve).any()]
-    if not kept:
+def _curves(report: EpsilonReport) -> list[Section]:
+    names = [name for name in ranked(report) if np.isfinite(report.approaches[name].curve).any()]
+    if not names:
         return []  # axes without a line would look like a result
-    if len(kept) > epsilon_figures.MOST:
-        kept = kept[: epsilon_figures.MOST - 1] + kept[-1:]
-    nowhere = sum(not np.isfinite(one.curve).any() for one in found.approaches.values())
-    left_out = len(found.approaches) - nowhere - len(kept)
-    figure = epsilon_figures.against_delta(DELTAS, {name: found.approaches[name].curve for name in kept})
-    text = "Median over samples; not drawn where it is infinite, or where no rule of so many models is of use." + (
+    if len(names) > epsilon_figures.MOST:
+        names = names[: epsilon_figures.MOST - 1] + names[-1:]
+    num_infinite = sum(not np.isfinite(metrics.curve).any() for metrics in report.approaches.values())
+    left_out = len(report.approaches) - num_infinite - len(names)
+    figure = epsilon_figures.against_delta(DELTAS, {name: report.approaches[name].curve for name in names})
+    text = "Median over samples; not drawn where it is infinite, or where these models allow no informative rule." + (
         f" {left_out} approaches between the best and the worst are left out." if left_out else ""
     )
-    text += f" {nowhere} approach(es) have a finite median nowhere." if nowhere else ""
+    text += f" {num_infinite} approach(es) have no finite median at any delta." if num_infinite else ""
     return [Section("epsilon_delta", "epsilon-hat against delta", text, figure=figure)]
 
 
-def _best(found: EpsilonReport) -> str:
-    return found.order[0] if found.order else BASELINE
+def _best(report: EpsilonReport) -> str:
+    return report.order[0] if report.order else BASELINE
 
 
-def _margins(found: EpsilonReport, samples: tuple[int, ...], names: Sequence[str]) -> Section:
-    name = _best(found)
-    first, second = found.margins[name]
-    values = found.approaches[name].epsilon
+def _margins(report: EpsilonReport, samples: tuple[int, ...], names: Sequence[str]) -> Section:
+    name = _best(report)
+    first, second = report.margins[name]
+    values = report.approaches[name].epsilon
     panels = {}
     for sample in samples:
-        told = f", epsilon-hat {number_format.number(values[sample], 2)}" if len(values) else ""
-        panels[f"{names[sample] if names else f'sample {sample}'}{told}"] = first[sample], second[sample]
-    what = "squared errors" if found.is_regression else "margins (logit of the true class minus the largest other one)"
-    figure = epsilon_figures.densities(panels, "squared error" if found.is_regression else "margin")
-    text = f"{name}: {what} of all models for single samples."
-    return Section("epsilon_margins", "What the models say of single samples", text, figure=figure)
+        label = f", epsilon-hat {number_format.number(values[sample], 2)}" if len(values) else ""
+        panels[f"{names[sample] if names else f'sample {sample}'}{label}"] = first[sample], second[sample]
+    quantity = "squared error" if report.is_regression else "margin"
+    definition = "" if report.is_regression else " (logit of the true class minus the largest other one)"
+    figure = epsilon_figures.densities(panels, quantity)
+    text = f"{name}: {quantity}s{definition} of all models for single samples."
+    return Section("epsilon_margins", "Outputs on single samples", text, figure=figure)
 
 
-def typical(found: EpsilonReport) -> tuple[int, ...]:
-    """Samples from the hardest to the easiest to tell apart, of the best approach."""
-    wanted = found.options.settings.histograms
-    values = found.approaches[_best(found)].epsilon
-    if not wanted:
+def typical(report: EpsilonReport) -> tuple[int, ...]:
+    """Returns samples that range from the hardest to the easiest to tell apart, for the best approach."""
+    count = report.options.settings.histograms
+    values = report.approaches[_best(report)].epsilon
+    if not count:
         return ()
     if not len(values):
-        return tuple(range(min(wanted, len(found.labels))))
+        return tuple(range(min(count, len(report.labels))))
     order = np.argsort(np.nan_to_num(values, nan=-np.inf, posinf=1e9), kind="stable")
-    places = np.linspace(0.05, 0.95, wanted) * (len(order) - 1)
-    return tuple(dict.fromkeys(int(order[round(place)]) for place in places))
+    positions = np.linspace(0.05, 0.95, count) * (len(order) - 1)
+    return tuple(dict.fromkeys(int(order[round(position)]) for position in positions))
 
 
 def modes(running: EpsilonReport, batch: EpsilonReport) -> Section:
-    """epsilon-hat of the same models answering with running statistics and, as published, by batches."""
+    """Compares epsilon-hat of the same models with running statistics and, as published, with batch statistics."""
     rows: list[tuple[Cell, ...]] = []
     for name in ranked(running):
         cells: list[Cell] = []
-        for found in (running, batch):
-            one = found.approaches.get(name)
-            if one is None:
+        for report in (running, batch):
+            metrics = report.approaches.get(name)
+            if metrics is None:
                 cells += ["", ""]
                 continue
-            median = one.interval._replace(value=one.summary.median)
+            median = metrics.interval._replace(value=metrics.summary.median)
             cells += [
-                _finding(median, "median epsilon-hat", name, "retrained models", found),
-                100 - 100 * float(one.own_accuracy.mean()),
+                _finding(median, "median epsilon-hat", name, "retrained models", report),
+                100 - 100 * float(metrics.own_accuracy.mean()),
             ]
         rows.append((name, *cells))
     caption = (
@@ -284,16 +297,16 @@ def modes(running: EpsilonReport, batch: EpsilonReport) -> Section:
         "logits were recorded. UA of the logits themselves."
     )
     header = ("approach", "running ↓", "UA % running", "batch ↓", "UA % batch")
-    text = "What the mode of BatchNorm does to the estimate."
+    text = "How the mode of BatchNorm changes the estimate."
     return Section("epsilon_modes", "Both modes of BatchNorm", text, Table("", caption, header, tuple(rows)))
 
 
-def _finding(interval: Interval, metric: str, of: str, against: str, found: EpsilonReport) -> Finding:
-    chosen = found.options.settings
-    method = "" if math.isnan(interval.low) else f"bootstrap over models, {chosen.bootstrap} resamples, normal"
+def _finding(interval: Interval, metric: str, of: str, against: str, report: EpsilonReport) -> Finding:
+    settings = report.options.settings
+    method = "" if math.isnan(interval.low) else f"bootstrap over models, {settings.bootstrap} resamples, normal"
     return Finding(
-        interval.value, interval.low, interval.high, metric=metric, n=len(found.labels),
-        confidence_level=chosen.confidence_level, of=of, against=against, method=method,
+        interval.value, interval.low, interval.high, metric=metric, n=len(report.labels),
+        confidence_level=settings.confidence_level, of=of, against=against, method=method,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""What epsilon-hat says in words: a sentence of its own for every way in which there is no number.
+"""epsilon-hat in words, with a separate sentence for every case without a finite number.
 
-No infinity, NaN or empty range is ever printed here: that all models are told apart without error, that no rule is of
-use, that there is one sample or one approach, are said.
+No infinity, NaN or empty range is ever printed: there are sentences for models that are told apart without error, for
+uninformative rules, for a single sample and for a single approach.
 """
 
 import math
@@ -14,71 +14,79 @@ from jaxunlearn.metrics.inference.intervals import Interval
 from jaxunlearn.report import number_format, sentences
 
 
-def in_words(found: EpsilonReport) -> str:
-    """Whether an approach is hard to tell from retraining, and whether that is better than doing nothing."""
-    if found.options.settings.metric == "challenge":
-        return _challenge(found)
-    if all(math.isnan(one.summary.median) for one in found.approaches.values()):
+def in_words(report: EpsilonReport) -> str:
+    """Names the approach that is hardest to tell from retraining, and compares it with doing nothing."""
+    if report.options.settings.metric == "challenge":
+        return _challenge(report)
+    if all(math.isnan(metrics.summary.median) for metrics in report.approaches.values()):
         return (
-            f"At delta = {found.options.settings.delta:g} no rule of so many models is of use: take more models, or a "
-            "smaller delta."
+            f"At delta = {report.options.settings.delta:g} no rule is informative with this number of models: use more "
+            "models or a smaller delta."
         )
-    medians = {name: found.approaches[name].summary.median for name in found.order}
+    medians = {name: report.approaches[name].summary.median for name in report.order}
     finite = [name for name, median in medians.items() if math.isfinite(median)]
     without_error = [name for name, median in medians.items() if median == math.inf]
     unknown = [name for name, median in medians.items() if math.isnan(median)]
-    said = ["There is one sample: its epsilon-hat stands for the median."] if len(found.labels) == 1 else []
+    words = ["There is one sample: its epsilon-hat stands for the median."] if len(report.labels) == 1 else []
     if finite:
-        said += _closest(found, finite)
+        words += _closest(report, finite)
     if without_error:
-        said.append(_without_error(found, without_error))
+        words.append(_without_error(report, without_error))
     if unknown:
-        said.append(f"No rule of so many models is of use against {_listed(unknown)}.")
-    said += _references(found)
+        words.append(f"With this number of models no rule is informative against {_listed(unknown)}.")
+    words += _references(report)
     if len(finite) > 1 and not without_error:
-        said += _others(found)
-    return " ".join(said)
+        words += _others(report)
+    return " ".join(words)
 
 
-def _closest(found: EpsilonReport, finite: Sequence[str]) -> list[str]:
-    """The approach that is hardest to tell from retraining, if it is closer to it than doing nothing."""
+def _closest(report: EpsilonReport, finite: Sequence[str]) -> list[str]:
+    """Names the approach that is hardest to tell from retraining, if it is closer to it than doing nothing."""
     best = finite[0]
-    one = found.approaches[best]
-    what = _what(found)
-    same = ", the same on every sample" if len(one.epsilon) > 1 and np.ptp(one.epsilon) == 0 else ""
-    shown = f"{what} {_shown(one)}{same}"
-    which = f"{best}, {shown}"
-    if len(found.order) > 1:
-        which = f"{sentences.largest(len(found.order), 'approaches', 'smallest').lower()}: {which}"
-    if START not in found.approaches:
-        said = f"{best}: {shown}." if len(found.order) == 1 else f"{which[0].upper()}{which[1:]}."
+    metrics = report.approaches[best]
+    statistic = _what(report)
+    constant = ", the same on every sample" if len(metrics.epsilon) > 1 and np.ptp(metrics.epsilon) == 0 else ""
+    value = f"{statistic} {_shown(metrics)}{constant}"
+    best_in_words = f"{best}, {value}"
+    if len(report.order) > 1:
+        best_in_words = f"{sentences.largest(len(report.order), 'approaches', 'smallest').lower()}: {best_in_words}"
+    if START not in report.approaches:
+        words = f"{best}: {value}." if len(report.order) == 1 else f"{best_in_words[0].upper()}{best_in_words[1:]}."
         return [
-            f"{said} Doing nothing was not measured (no approach `{START}`), so none is called closer to retraining "
+            f"{words} Doing nothing was not measured (no approach `{START}`), so none is called closer to retraining "
             "than that."
         ]
-    nothing = found.approaches[START]
-    start = f"{what} {_shown(nothing)}" if math.isfinite(nothing.summary.median) else "told apart without error"
-    closer = [name for name in finite if name in found.gap_to_original and found.gap_to_original[name].high < 0]
-    if not found.gap_to_original:
-        return [f"Without intervals no approach is called closer to retraining than doing nothing ({start}): {which}."]
-    if not closer:
-        return [f"No approach is closer to retraining than doing nothing ({start}), by the intervals; {which}."]
-    name, gain = closer[0], found.gap_to_original[closer[0]]
+    original = report.approaches[START]
+    original_in_words = "told apart without error"
+    if math.isfinite(original.summary.median):
+        original_in_words = f"{statistic} {_shown(original)}"
+    closer_names = [name for name in finite if name in report.gap_to_original and report.gap_to_original[name].high < 0]
+    if not report.gap_to_original:
+        return [
+            f"Without intervals no approach is called closer to retraining than doing nothing ({original_in_words}): "
+            f"{best_in_words}."
+        ]
+    if not closer_names:
+        return [
+            f"No approach is closer to retraining than doing nothing ({original_in_words}), by the intervals; "
+            f"{best_in_words}."
+        ]
+    name, gain = closer_names[0], report.gap_to_original[closer_names[0]]
     against = ", where doing nothing is told apart without error"
-    if math.isfinite(nothing.summary.median):
-        against = f" against {_shown(nothing)}"
-    shown = f"{what} {_shown(found.approaches[name])}{against}"
-    by = f" (difference {interval(gain)})" if math.isfinite(gain.value) else ""
-    if len(found.order) == 1:
-        return [f"{name} is harder to tell from retraining than doing nothing: {shown}{by}."]
+    if math.isfinite(original.summary.median):
+        against = f" against {_shown(original)}"
+    value = f"{statistic} {_shown(report.approaches[name])}{against}"
+    difference = f" (difference {interval(gain)})" if math.isfinite(gain.value) else ""
+    if len(report.order) == 1:
+        return [f"{name} is harder to tell from retraining than doing nothing: {value}{difference}."]
     return [
-        f"Hardest to tell from retraining, and harder than doing nothing, is {name}: {shown}{by}. "
-        f"{sentences.largest(len(found.order), 'approaches', 'smallest')}."
+        f"Hardest to tell from retraining, and harder than doing nothing, is {name}: {value}{difference}. "
+        f"{sentences.largest(len(report.order), 'approaches', 'smallest')}."
     ]
 
 
-def _without_error(found: EpsilonReport, names: Sequence[str]) -> str:
-    if len(names) == len(found.order) > 1:
+def _without_error(report: EpsilonReport, names: Sequence[str]) -> str:
+    if len(names) == len(report.order) > 1:
         return (
             f"Every approach ({_listed(names)}) is told apart from retraining without error on most samples, so there "
             "is no order among them."
@@ -86,89 +94,99 @@ def _without_error(found: EpsilonReport, names: Sequence[str]) -> str:
     return f"Told apart from retraining without error, on most samples: {_listed(names)}."
 
 
-def _references(found: EpsilonReport) -> list[str]:
-    """What halves of the retrained models show against each other."""
-    floor = found.approaches.get(BASELINE)
-    if floor is None or math.isnan(floor.summary.median):
+def _references(report: EpsilonReport) -> list[str]:
+    """States how well halves of the retrained models can be told apart."""
+    baseline = report.approaches.get(BASELINE)
+    if baseline is None or math.isnan(baseline.summary.median):
         return []
     halves = "alves of the retrained models"
-    if math.isinf(floor.summary.median):
+    if math.isinf(baseline.summary.median):
         return [f"Even h{halves} are told apart without error on most samples: these are too few models."]
-    return [f"H{halves} against each other: {_shown(floor)}."]
+    return [f"H{halves} against each other: {_shown(baseline)}."]
 
 
-def _others(found: EpsilonReport) -> list[str]:
-    """What chance may turn round, what beats fine-tuning, and what is easiest to tell."""
-    said = []
-    equal = [name for name in found.order[1:] if name in found.gap_to_best and found.gap_to_best[name].low <= 0]
-    if equal:
-        said.append(f"Other models might put these before {found.order[0]}: {', '.join(equal)}.")
-    if found.gap_to_finetuning:
-        better = [f"{name} ({interval(found.gap_to_finetuning[name])})" for name in found.order
-                  if name in found.gap_to_finetuning and found.gap_to_finetuning[name].high < 0]  # fmt: skip
-        said.append(f"Better than {PLAIN}, by the interval: {', '.join(better) or 'none'}.")
-    last = found.order[-1]
-    if math.isfinite(found.approaches[last].summary.median):
-        said.append(f"Easiest to tell: {last}, {_shown(found.approaches[last])}.")
-    return said
+def _others(report: EpsilonReport) -> list[str]:
+    """Names the approaches not proved worse than the best, those better than fine-tuning, and the easiest to tell."""
+    words = []
+    interchangeable = [
+        name for name in report.order[1:] if name in report.gap_to_best and report.gap_to_best[name].low <= 0
+    ]
+    if interchangeable:
+        words.append(f"Other models might put these before {report.order[0]}: {', '.join(interchangeable)}.")
+    if report.gap_to_finetuning:
+        better = [f"{name} ({interval(report.gap_to_finetuning[name])})" for name in report.order
+                  if name in report.gap_to_finetuning and report.gap_to_finetuning[name].high < 0]  # fmt: skip
+        words.append(f"Better than {PLAIN}, by the interval: {', '.join(better) or 'none'}.")
+    worst = report.order[-1]
+    if math.isfinite(report.approaches[worst].summary.median):
+        words.append(f"Easiest to tell: {worst}, {_shown(report.approaches[worst])}.")
+    return words
 
 
-def _challenge(found: EpsilonReport) -> str:
-    """The challenge score alone: higher = better."""
-    told = {name: one.challenge for name, one in found.approaches.items() if one.challenge is not None}
-    name = found.order[0] if found.order else BASELINE
-    is_final = not math.isnan(told[name].final)
-    value = number_format.number(told[name].final if is_final else told[name].forget, 4)
-    what = "final score" if is_final else "forget score"
-    if len(found.order) < 2:
-        return f"{name} has a {what} of the challenge of {value} (higher = better)."
+def _challenge(report: EpsilonReport) -> str:
+    """States the best challenge score, where nothing else is measured: higher = better."""
+    scores = {name: metrics.challenge for name, metrics in report.approaches.items() if metrics.challenge is not None}
+    name = report.order[0] if report.order else BASELINE
+    is_final = not math.isnan(scores[name].final)
+    value = number_format.number(scores[name].final if is_final else scores[name].forget, 4)
+    kind = "final score" if is_final else "forget score"
+    if len(report.order) < 2:
+        return f"{name} has a {kind} of the challenge of {value} (higher = better)."
     return (
-        f"{name} has the highest {what} of the challenge, {value}. {sentences.largest(len(found.order), 'approaches')}."
+        f"{name} has the highest {kind} of the challenge, {value}. "
+        f"{sentences.largest(len(report.order), 'approaches')}."
     )  # fmt: skip
 
 
-def limits(found: EpsilonReport) -> str:
-    """The finite-N note: what no difference shows, and the most that can be shown."""
-    said: list[str] = []
-    for name in reversed(ranked(found)):
-        one = found.approaches[name]
-        both = f"{one.sizes[0]} + {one.sizes[1]} models"
-        if math.isnan(one.max_finite):
-            text = f"{both} show no finite epsilon-hat at this delta"
-        elif one.max_finite <= 0:
+def limits(report: EpsilonReport) -> str:
+    """States epsilon-hat without any difference, and the largest finite value, at these numbers of models."""
+    texts: list[str] = []
+    for name in reversed(ranked(report)):
+        metrics = report.approaches[name]
+        sizes = f"{metrics.sizes[0]} + {metrics.sizes[1]} models"
+        if math.isnan(metrics.max_finite):
+            text = f"{sizes} show no finite epsilon-hat at this delta"
+        elif metrics.max_finite <= 0:
             text = (
-                f"{both} are too few to show a difference at this delta: epsilon-hat is at most "
-                f"{number_format.number(one.max_finite)}, or infinite where they are told apart without error"
+                f"{sizes} are too few to show a difference at this delta: epsilon-hat is at most "
+                f"{number_format.number(metrics.max_finite)}, or infinite where they are told apart without error"
             )
         else:
-            equal = f"show a median of about {number_format.number(one.null_median, 2)} where there is no difference"
-            if math.isnan(one.null_median):
-                equal = "show nothing of use where there is no difference"
-            elif math.isinf(one.null_median):
-                equal = "are told apart without error on most samples even where there is no difference"
-            text = f"{both} {equal}, and no finite epsilon-hat above {number_format.number(one.max_finite)}"
-        if text not in said:
-            said.append(text)
-    return ". ".join(said) + "."
+            median = number_format.number(metrics.null_median, 2)
+            null_in_words = f"show a median of about {median} where there is no difference"
+            if math.isnan(metrics.null_median):
+                null_in_words = "show nothing of use where there is no difference"
+            elif math.isinf(metrics.null_median):
+                null_in_words = "are told apart without error on most samples even where there is no difference"
+            text = (
+                f"{sizes} {null_in_words}, and no finite epsilon-hat above {number_format.number(metrics.max_finite)}"
+            )
+        if text not in texts:
+            texts.append(text)
+    return ". ".join(texts) + "."
 
 
-def interval(one: Interval) -> str:
-    """A finite number with its interval; an end that is open is said, an interval that is not known left out."""
-    value = number_format.number(one.value)
-    low, high = (number_format.number(end) for end in (one.low, one.high))
-    if math.isnan(one.low) or math.isnan(one.high) or (math.isinf(one.low) and math.isinf(one.high)):
+def interval(estimate: Interval) -> str:
+    """Formats a finite number with its interval; an infinite end reads "or more", an unknown interval is left out."""
+    value = number_format.number(estimate.value)
+    low, high = (number_format.number(end) for end in (estimate.low, estimate.high))
+    if (
+        math.isnan(estimate.low)
+        or math.isnan(estimate.high)
+        or (math.isinf(estimate.low) and math.isinf(estimate.high))
+    ):
         return value
-    if math.isinf(one.high):
+    if math.isinf(estimate.high):
         return f"{value} [{low} or more]"
-    return f"{value} [{high} or less]" if math.isinf(one.low) else f"{value} [{low}, {high}]"
+    return f"{value} [{high} or less]" if math.isinf(estimate.low) else f"{value} [{low}, {high}]"
 
 
-def _shown(one: ApproachMetrics) -> str:
-    return interval(one.interval._replace(value=one.summary.median))
+def _shown(metrics: ApproachMetrics) -> str:
+    return interval(metrics.interval._replace(value=metrics.summary.median))
 
 
-def _what(found: EpsilonReport) -> str:
-    return "epsilon-hat" if len(found.labels) == 1 else "median epsilon-hat"
+def _what(report: EpsilonReport) -> str:
+    return "epsilon-hat" if len(report.labels) == 1 else "median epsilon-hat"
 
 
 def _listed(names: Sequence[str]) -> str:

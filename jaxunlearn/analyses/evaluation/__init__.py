@@ -1,1 +1,3 @@
-"""The evaluation: utility, membership attacks, distances and conformal numbers of unlearned models."""
+"""The evaluation: utility, membership attacks, distances and conformal metrics of unlearned models."""
+
+__all__: list[str] = []

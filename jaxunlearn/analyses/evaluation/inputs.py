@@ -18,25 +18,25 @@ from jaxunlearn.settings import Settings
 
 REQUIRED = ("calibration", "forget", "test")
 OPTIONAL = ("retain", "test_forget", "calibration_forget")
-BESIDE = ("retrained", "original")
+REFERENCES = ("retrained", "original")
 UNTRAINED = "untrained_forget"
-EMBEDDED = ("forget", "retain")  # parts that may have features
+WITH_FEATURES = ("forget", "retain")  # subsets that may have features
 _LETTERS = dict(zip((*REQUIRED, *OPTIONAL), "KFTRGH", strict=True))
 
 
 def _fields() -> dict[str, ArrayField]:
     table = {}
-    for part, letter in _LETTERS.items():
-        is_required = part in REQUIRED
-        table[part] = ArrayField(f"{letter}C|M{letter}C", required=is_required, needs=(f"{part}_labels",))
-        table[f"{part}_labels"] = ArrayField(letter, "labels", required=is_required, needs=(part,))
-        table[f"{part}_ids"] = ArrayField(letter, "ids", needs=(part,))
+    for subset, letter in _LETTERS.items():
+        is_required = subset in REQUIRED
+        table[subset] = ArrayField(f"{letter}C|M{letter}C", required=is_required, needs=(f"{subset}_labels",))
+        table[f"{subset}_labels"] = ArrayField(letter, "labels", required=is_required, needs=(subset,))
+        table[f"{subset}_ids"] = ArrayField(letter, "ids", needs=(subset,))
     for role, models, classes in (("retrained", "P", "D"), ("original", "O", "E")):
-        for part, letter in _LETTERS.items():
-            table[f"{role}_{part}"] = ArrayField(f"{letter}{classes}|{models}{letter}{classes}", needs=(part,))
+        for subset, letter in _LETTERS.items():
+            table[f"{role}_{subset}"] = ArrayField(f"{letter}{classes}|{models}{letter}{classes}", needs=(subset,))
     for prefix, models in (("", "M"), ("retrained_", "P"), ("original_", "O")):
-        for part in EMBEDDED:
-            name, letter = f"{prefix}{part}", _LETTERS[part]
+        for subset in WITH_FEATURES:
+            name, letter = f"{prefix}{subset}", _LETTERS[subset]
             table[f"{name}_features"] = ArrayField(f"{letter}?|{models}{letter}?", "numbers", needs=(name,))
     table[UNTRAINED] = ArrayField("FU|VFU")
     return table
@@ -54,7 +54,7 @@ class Outputs(NamedTuple):
 
     Attributes:
       values: [M, N, C] float32 logits of all samples; alive: [M] bool, models that did not diverge.
-      facts: what identifies them.
+      facts: identify them.
       features: [M, N, F] of the forgotten and retained samples, 0 elsewhere; None = the logits.
     """
 
@@ -65,28 +65,28 @@ class Outputs(NamedTuple):
 
 
 class EvaluationInputs(NamedTuple):
-    """What an evaluation reads.
+    """Validated inputs of an evaluation.
 
     Attributes:
       roles: title -> () -> Outputs, loaded one role at a time; "retrained" is the goal, "original" the start.
-      labels: [N]; parts: who plays which part for each of M models.
-      names: arrays [N] that name the samples in files of results, at least `ids`.
-      untrained: [N, C] logits of an untrained network on samples to be forgotten, NaN elsewhere; or None.
-      choices: what is measured, and how.
-      notes: about calibration and what is missing.
-      facts: what decides about all numbers besides a role's logits.
+      labels: [N]; subsets: the samples of each subset for each of M models.
+      names: arrays [N] that name the samples in result files, at least `ids`.
+      untrained: [N, C] logits of an untrained network on the forgotten samples, NaN elsewhere; or None.
+      options: of the measurement.
+      notes: about calibration and missing arrays.
+      facts: what determines the results apart from a role's logits.
       costs: title -> (seconds, retain-epochs), NaN where unknown.
       diverged: title -> forget sets whose model diverged.
       class_names: may be empty; about: provenance of the inputs.
-      design: whose originals the models come from; None = given models, of which nothing is known.
+      design: which originals the models start from; None = a user's models, whose origin is unknown.
     """
 
     roles: Mapping[str, Callable[[], Outputs]]
     labels: np.ndarray
     names: dict[str, np.ndarray]
-    parts: Subsets
+    subsets: Subsets
     untrained: np.ndarray | None
-    choices: EvaluationOptions
+    options: EvaluationOptions
     notes: tuple[str, ...]
     facts: Any
     costs: dict[str, tuple[float, float]] = {}
@@ -96,8 +96,8 @@ class EvaluationInputs(NamedTuple):
     design: Design | None = None
 
 
-def choices_of(settings: Settings) -> EvaluationOptions:
-    """What is measured, and how."""
+def options_of(settings: Settings) -> EvaluationOptions:
+    """Returns the options of the measurement from the settings."""
     groups = measures.groups_of(settings.evaluate.metrics)
     return EvaluationOptions(settings.evaluate, groups, settings.compat.evaluate, settings.seed)
 
@@ -107,69 +107,73 @@ def choices_of(settings: Settings) -> EvaluationOptions:
 
 
 def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> EvaluationInputs:
-    """Inputs from arrays that `arrays.read` has checked.
+    """Builds the inputs from arrays that `arrays.read` has checked.
 
     Raises:
-      DataError, ShapeError, ConfigError: arrays that do not go together, or choices that they do not allow.
+      DataError, ShapeError, ConfigError: inconsistent arrays, or settings that they do not allow.
     """
-    choices = choices_of(settings)
-    names = [part for part in _LETTERS if part in values]
-    main = {part: _models(values[part]) for part in names}
-    _same_models(main)
-    count = len(main["forget"])
-    roles = {"unlearned": _joined(main)}
-    for role in BESIDE:
-        there = [part for part in names if f"{role}_{part}" in values]
-        if not there:
+    options = options_of(settings)
+    names = [subset for subset in _LETTERS if subset in values]
+    unlearned = {subset: _models(values[subset]) for subset in names}
+    _same_models(unlearned)
+    num_models = len(unlearned["forget"])
+    roles = {"unlearned": _joined(unlearned)}
+    for role in REFERENCES:
+        available = [subset for subset in names if f"{role}_{subset}" in values]
+        if not available:
             continue
-        if there != names:
-            lacking = next(part for part in names if part not in there)
+        if available != names:
+            missing = next(subset for subset in names if subset not in available)
             raise errors.DataError(
-                f"{role}_{there[0]} is given, but not {role}_{lacking}. Give {role}_... for every part that the "
+                f"{role}_{available[0]} is given, but not {role}_{missing}. Give {role}_... for every part that the "
                 f"unlearned model has ({', '.join(names)}), or for none."
             )
-        own = {f"{role}_{part}": _models(values[f"{role}_{part}"]) for part in names}
-        _same_models(own)
-        _same_models({"forget": main["forget"], f"{role}_forget": own[f"{role}_forget"]}, is_beside=True)
-        joined = _joined(own)
-        roles[role] = np.broadcast_to(joined, (count, *joined.shape[1:]))
-    labels = np.concatenate([values[f"{part}_labels"] for part in names]).astype(np.int64)
-    _check_amounts(main, choices)
-    parts = _parts(names, {part: values[f"{part}_labels"] for part in names}, count)
+        role_logits = {f"{role}_{subset}": _models(values[f"{role}_{subset}"]) for subset in names}
+        _same_models(role_logits)
+        _same_models(
+            {"forget": unlearned["forget"], f"{role}_forget": role_logits[f"{role}_forget"]}, is_reference=True
+        )
+        joined = _joined(role_logits)
+        roles[role] = np.broadcast_to(joined, (num_models, *joined.shape[1:]))
+    labels = np.concatenate([values[f"{subset}_labels"] for subset in names]).astype(np.int64)
+    _check_amounts(unlearned, options)
+    subsets = _subsets(names, {subset: values[f"{subset}_labels"] for subset in names}, num_models)
     untrained = None
     if UNTRAINED in values:
         outputs = _models(values[UNTRAINED])
         checks.shape("MNC", {"M": 1}, **{UNTRAINED: outputs})
         untrained = np.full((len(labels), outputs.shape[-1]), np.nan, np.float32)
-        untrained[parts.forget[0]] = outputs[0]
-    features = _features(values, roles, parts, choices)
-    notes = [*measures.check_calibration(labels, parts, choices), *distributions.check(parts, choices)]
+        untrained[subsets.forget[0]] = outputs[0]
+    features = _features(values, roles, subsets, options)
+    notes = [*measures.check_calibration(labels, subsets, options), *distributions.check(subsets, options)]
     if "retain" not in names:
         notes.append("without `retain` there is no RA and no membership attack")
-    if any(one.shape[-1] != roles["unlearned"].shape[-1] for one in roles.values()):
+    if any(role_outputs.shape[-1] != roles["unlearned"].shape[-1] for role_outputs in roles.values()):
         notes.append("models with different numbers of classes: no activation distance")
     order = [role for role in ("original", "retrained", "unlearned") if role in roles]
-    ids = [values.get(f"{part}_ids", np.arange(len(values[f"{part}_labels"]))) for part in names]
-    everyone = np.ones(count, bool)
+    subset_ids = [values.get(f"{subset}_ids", np.arange(len(values[f"{subset}_labels"]))) for subset in names]
+    is_alive = np.ones(num_models, bool)
 
     def loader(role: str) -> Callable[[], Outputs]:
         facts = np.asarray(roles[role]) if features is None else [np.asarray(roles[role]), features[role]]
-        return lambda: Outputs(roles[role], everyone, facts, None if features is None else features[role])
+        return lambda: Outputs(roles[role], is_alive, facts, None if features is None else features[role])
 
     return EvaluationInputs(
         roles={role: loader(role) for role in order},
         labels=labels,
-        names={"ids": np.concatenate([one.astype(str) for one in ids]) if _mixed(ids) else np.concatenate(ids)},
-        parts=parts,
+        names={"ids": _joined_ids(subset_ids)},
+        subsets=subsets,
         untrained=untrained,
-        choices=choices,
+        options=options,
         notes=tuple(notes),
-        facts={"labels": labels, "parts": parts._asdict(), **_facts_of(settings)},
+        facts={"labels": labels, "parts": subsets._asdict(), **_facts_of(settings)},
     )
 
 
-def _mixed(ids: list[np.ndarray]) -> bool:
-    return len({one.dtype.kind for one in ids}) > 1
+def _joined_ids(subset_ids: list[np.ndarray]) -> np.ndarray:
+    """Concatenates the ids of all subsets, as text if their types differ."""
+    is_mixed = len({ids.dtype.kind for ids in subset_ids}) > 1
+    return np.concatenate([ids.astype(str) if is_mixed else ids for ids in subset_ids])
 
 
 def _models(values: np.ndarray) -> np.ndarray:
@@ -178,71 +182,74 @@ def _models(values: np.ndarray) -> np.ndarray:
 
 
 def _features(
-    values: Mapping[str, np.ndarray], roles: Mapping[str, np.ndarray], parts: Subsets, choices: EvaluationOptions
+    values: Mapping[str, np.ndarray], roles: Mapping[str, np.ndarray], subsets: Subsets, options: EvaluationOptions
 ) -> dict[str, np.ndarray] | None:
-    """Features [M, N, F] of every role, 0 where they are not needed; None where none are given.
+    """Returns features [M, N, F] of every role, 0 where they are not needed; None if there are none.
 
     Raises:
-      DataError: features of some roles or parts only, or that nothing reads. ShapeError: of other sizes.
+      DataError: features of some roles or subsets only, or that nothing reads. ShapeError: of other sizes.
     """
-    names = {role: [f"{'' if role == 'unlearned' else role + '_'}{part}_features" for part in EMBEDDED]
+    names = {role: [f"{'' if role == 'unlearned' else role + '_'}{subset}_features" for subset in WITH_FEATURES]
              for role in roles}  # fmt: skip
-    given = [name for name in values if name.endswith("_features")]
-    if not given:
+    feature_names = [name for name in values if name.endswith("_features")]
+    if not feature_names:
         return None
-    if distributions.GROUP not in choices.groups:
+    if distributions.GROUP not in options.groups:
         raise errors.DataError(
-            f"{given[0]} is given, but nothing reads it: ask for --metrics=all,{distributions.GROUP}, or leave it out."
+            f"{feature_names[0]} is given, but nothing reads it: ask for --metrics=all,{distributions.GROUP}, or leave "
+            "it out."
         )
-    absent = [name for pair in names.values() for name in pair if name not in values]
-    if absent:
+    missing = [name for names_of_role in names.values() for name in names_of_role if name not in values]
+    if missing:
         raise errors.DataError(
-            f"{given[0]} is given, but not {absent[0]}. Give features of the forgotten and retained samples of every "
-            "role, or of none (then the logits are used)."
+            f"{feature_names[0]} is given, but not {missing[0]}. Give features of the forgotten and retained samples "
+            "of every role, or of none (then the logits are used)."
         )
-    found = {}
-    for role, pair in names.items():
-        arrays = [_models(values[name]) for name in pair]
-        _same_models(dict(zip(pair, arrays, strict=True)), "features")
-        for name, array in zip(pair, arrays, strict=True):
+    features = {}
+    for role, names_of_role in names.items():
+        arrays = [_models(values[name]) for name in names_of_role]
+        _same_models(dict(zip(names_of_role, arrays, strict=True)), "features")
+        for name, array in zip(names_of_role, arrays, strict=True):
             checks.finite(name, array, "MNF")
-        models, samples = roles[role].shape[:2]
-        if len(arrays[0]) not in (1, models):
-            raise errors.ShapeError(f"{pair[0]} is of {len(arrays[0])} model(s), the outputs are of {models}.")
-        whole = np.zeros((models, samples, arrays[0].shape[-1]), np.float32)
-        for part, array in zip(EMBEDDED, arrays, strict=True):
-            whole[:, getattr(parts, part)[0]] = array
-        found[role] = whole
-    return found
+        num_models, num_samples = roles[role].shape[:2]
+        if len(arrays[0]) not in (1, num_models):
+            raise errors.ShapeError(
+                f"{names_of_role[0]} is of {len(arrays[0])} model(s), the outputs are of {num_models}."
+            )
+        role_features = np.zeros((num_models, num_samples, arrays[0].shape[-1]), np.float32)
+        for subset, array in zip(WITH_FEATURES, arrays, strict=True):
+            role_features[:, getattr(subsets, subset)[0]] = array
+        features[role] = role_features
+    return features
 
 
-def _check_amounts(parts: dict[str, np.ndarray], choices: EvaluationOptions) -> None:
-    """Raises a DataError for too few samples for the attacks."""
-    attacks = set(choices.groups) & {"svc", "thresholds", "entropy", "miacr"}
-    for name in ("retain", "test") if attacks and "retain" in parts else ():
-        if parts[name].shape[1] < 2:
+def _check_amounts(subsets: dict[str, np.ndarray], options: EvaluationOptions) -> None:
+    """Raises a DataError if there are too few samples for the attacks."""
+    attacks = set(options.groups) & {"svc", "thresholds", "entropy", "miacr"}
+    for name in ("retain", "test") if attacks and "retain" in subsets else ():
+        if subsets[name].shape[1] < 2:
             raise errors.DataError(f"{name} holds 1 sample; membership attacks need at least 2 (or leave them out: "
                                    "--metrics=conformal,distances).")  # fmt: skip
 
 
-def _same_models(parts: dict[str, np.ndarray], columns: str = "classes", is_beside: bool = False) -> None:
-    """Raises a ShapeError unless all are of the same models; one `beside` others may be 1 model of other classes."""
-    first, *rest = parts
+def _same_models(subsets: dict[str, np.ndarray], columns: str = "classes", is_reference: bool = False) -> None:
+    """Raises a ShapeError unless all come from the same models; a reference may be 1 model with other classes."""
+    first, *rest = subsets
     for name in rest:
-        models, classes = parts[name].shape[0], parts[name].shape[-1]
-        fits = models == len(parts[first]) or (is_beside and models == 1)
-        if not fits or (classes != parts[first].shape[-1] and not is_beside):
+        models, classes = subsets[name].shape[0], subsets[name].shape[-1]
+        is_compatible = models == len(subsets[first]) or (is_reference and models == 1)
+        if not is_compatible or (classes != subsets[first].shape[-1] and not is_reference):
             raise errors.ShapeError(
-                f"{name} is of {models} model(s) and {classes} {columns}, but {first} is of {len(parts[first])} and "
-                f"{parts[first].shape[-1]}: all arrays must be outputs of the same models."
+                f"{name} is of {models} model(s) and {classes} {columns}, but {first} is of {len(subsets[first])} and "
+                f"{subsets[first].shape[-1]}: all arrays must be outputs of the same models."
             )
 
 
-def _joined(parts: dict[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate(list(parts.values()), axis=1)
+def _joined(subsets: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate(list(subsets.values()), axis=1)
 
 
-def _parts(names: list[str], labels: dict[str, np.ndarray], models: int) -> Subsets:
+def _subsets(names: list[str], labels: dict[str, np.ndarray], models: int) -> Subsets:
     owner = np.repeat(names, [len(labels[name]) for name in names])
     return Subsets(*(np.repeat((owner == name)[None], models, 0) for name in Subsets._fields))
 
@@ -251,53 +258,67 @@ def _parts(names: list[str], labels: dict[str, np.ndarray], models: int) -> Subs
 # a run folder
 
 
-def parts_of(
+def subsets_of(
     settings: Settings, split: records.Split, labels: np.ndarray, groups: np.ndarray | None, rows: np.ndarray
 ) -> Subsets:
-    """Who plays which part for each forget set, [R, n] on the sorted `rows`.
+    """Returns the subsets of rows for each forget set, [R, n] on the sorted `rows`.
 
-    Held-out rows of a class (or subclass) of which no row is retained are judged apart.
+    Held-out rows of a class (or subclass) without retained rows form subsets of their own.
+
+    Args:
+      settings: for the kind of the forget sets.
+      split: rows of all roles.
+      labels: [N] of all rows of the data set.
+      groups: [N] the second labelling, or None.
+      rows: [n] sorted rows of the data set.
     """
     kinds = groups if settings.split.forget.kind == "subclass" and groups is not None else labels
-    known = utility.parts_of(split, np.asarray(kinds), rows)
-    return Subsets(known.forget, known.retain, known.test, known.population, known.test_forget, known.population_forget)
+    row_subsets = utility.subsets_of(split, np.asarray(kinds), rows)
+    return Subsets(
+        forget=row_subsets.forget,
+        retain=row_subsets.retain,
+        test=row_subsets.test,
+        calibration=row_subsets.population,
+        test_forget=row_subsets.test_forget,
+        calibration_forget=row_subsets.population_forget,
+    )
 
 
 def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
-    """Inputs from the recorded logits of original, exact retraining and every method, on all forget sets at once.
+    """Reads the recorded logits of original, exact retraining and every method, on all forget sets at once.
 
-    Thresholds and attacks calibrate on the population rows; TA and all numbers called test are of the test rows alone.
+    Thresholds and attacks are calibrated on the population rows; TA and all metrics called test use the test rows only.
     """
     settings, split = run.settings, run.split
-    choices = choices_of(settings)
+    options = options_of(settings)
     rows = run.logits("original").rows
-    parts = parts_of(settings, split, run.labels, run.groups, rows)
-    columns = np.flatnonzero(np.any([part.any(0) for part in parts], axis=0))
-    parts = Subsets(*(part[:, columns] for part in parts))
+    subsets = subsets_of(settings, split, run.labels, run.groups, rows)
+    columns = np.flatnonzero(np.any([subset.any(0) for subset in subsets], axis=0))
+    subsets = Subsets(*(subset[:, columns] for subset in subsets))
     labels = np.asarray(run.labels, np.int64)[rows[columns]]
     untrained = None
-    if "distances" in choices.groups:
-        places = np.flatnonzero(parts.forget.any(0))
-        answers = run.untrained(rows[columns][places])
-        untrained = np.full((len(columns), answers.shape[-1]), np.nan, np.float32)
-        untrained[places] = answers
+    if "distances" in options.groups:
+        positions = np.flatnonzero(subsets.forget.any(0))
+        outputs = run.untrained(rows[columns][positions])
+        untrained = np.full((len(columns), outputs.shape[-1]), np.nan, np.float32)
+        untrained[positions] = outputs
     names = [role for role in run.roles if role != "shadow"]
-    design = variance.design_of(settings.targets.originals, len(parts.forget), settings.split.forget.repeats)
+    design = variance.design_of(settings.targets.originals, len(subsets.forget), settings.split.forget.repeats)
     originals = {"originals": design.kind} if len(run.logits("original").values) > 1 else {}
     facts = {"split": run.split_fingerprint, "records": settings.compat.records, **originals, **_facts_of(settings)}
 
     def loader(role: str) -> Callable[[], Outputs]:
-        return lambda: _outputs(run, role, columns, parts, design)
+        return lambda: _outputs(run, role, columns, subsets, design)
 
     diverged = {name: sorted(run.logits(name).diverged) for name in names}
     return EvaluationInputs(
         roles={run.title(name): loader(name) for name in names},
         labels=labels,
         names=run.names(rows[columns]),
-        parts=parts,
+        subsets=subsets,
         untrained=untrained,
-        choices=choices,
-        notes=(*measures.check_calibration(labels, parts, choices), *distributions.check(parts, choices)),
+        options=options,
+        notes=(*measures.check_calibration(labels, subsets, options), *distributions.check(subsets, options)),
         facts=facts,
         costs={run.title(name): run.cost(name) for name in names},
         diverged={run.title(name): sets for name, sets in diverged.items() if sets},
@@ -311,22 +332,22 @@ def _facts_of(settings: Settings) -> dict[str, Any]:
     return {"compat": settings.compat.evaluate, "evaluate": vars(settings.evaluate), "seed": settings.seed}
 
 
-def _outputs(run: RecordedRun, name: str, columns: np.ndarray, parts: Subsets, design: Design) -> Outputs:
-    """Outputs of a role on the columns that have a part; an original that serves several models is repeated."""
+def _outputs(run: RecordedRun, name: str, columns: np.ndarray, subsets: Subsets, design: Design) -> Outputs:
+    """Reads the outputs of a role on the used columns; an original that serves several models is repeated."""
     recorded = run.logits(name)
     values = recorded.values[:, columns].astype(np.float32)
     if run.settings.compat.records == "faithful":
-        # As published: rows that were trained on are seen through the training augmentation.
-        trained = (parts.forget | parts.retain).any(0)
-        values[:, trained] = run.logits(name, "augmented_0").values[:, columns[trained]]
-    alive = np.asarray([number not in recorded.diverged for number in range(len(values))])
-    for number in np.flatnonzero(alive):
-        if not np.isfinite(values[number]).all():
+        # As published: training rows are evaluated under the training augmentation.
+        is_trained = (subsets.forget | subsets.retain).any(0)
+        values[:, is_trained] = run.logits(name, "augmented_0").values[:, columns[is_trained]]
+    is_alive = np.asarray([member not in recorded.diverged for member in range(len(values))])
+    for member in np.flatnonzero(is_alive):
+        if not np.isfinite(values[member]).all():
             raise errors.DataError(
-                f"the recorded logits of {name}, member {number}, hold NaN or infinite values although it did not "
+                f"the recorded logits of {name}, member {member}, hold NaN or infinite values although it did not "
                 "diverge. Delete the folder logits/ of the run and run the same command again."
             )
     if name == "original":
-        own = variance.design_factors(design)[0]
-        values, alive = values[own], alive[own]
-    return Outputs(values, alive, recorded.facts)
+        original_index = variance.design_factors(design)[0]
+        values, is_alive = values[original_index], is_alive[original_index]
+    return Outputs(values, is_alive, recorded.facts)

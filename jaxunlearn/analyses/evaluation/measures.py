@@ -1,6 +1,6 @@
-"""What is measured of M models of one role: arrays in, numbers per model out. No model code, no files.
+"""Metrics of M models of one role: arrays in, numbers per model out. No model code, no files.
 
-    measure(values [M, N, C], labels [N], parts, choices) -> name -> [M], or [M, A] for A levels alpha
+    measure_models(values [M, N, C], labels [N], subsets, options) -> name -> [M], or [M, A] for A levels alpha
 
 | names | what |
 | --- | --- |
@@ -10,7 +10,7 @@
 | threshold_FEATURE | the same by per-class thresholds (Song and Mittal) |
 | entropy_mia | share of forgotten samples that a logistic regression on the entropy calls members (SSD) |
 | zrf, activation_distance | distance to an untrained network, and to the retrained model |
-| coverage_PART, size_PART, cr_PART, empty_PART | of prediction sets, PART in forget, retain, test, test_forget |
+| coverage_SUBSET, size_SUBSET, cr_SUBSET, empty_SUBSET | of prediction sets, of forget, retain, test, test_forget |
 | class_coverage_test, class_size_test | [M, C, A], of the test samples of each class |
 | recover_ratio, mistaken | of the misclassified forgotten samples, those whose label is in the set |
 | miacr, miacr_exact, miacr_size, miacr_member | conformal membership attack: share whose set lacks "member"; is {non-\
@@ -18,7 +18,7 @@ member}; mean size; share called members |
 | UA_test, miacr_test_excluded ... | where whole classes were forgotten, on their test samples; share whose set lacks \
 "non-member" (lower = better, the other way round than miacr) |
 
-All numbers of forgotten samples are read beside those of the retrained model, which is the goal.
+All metrics of forgotten samples are to be compared with those of the retrained model, which is the goal.
 """
 
 from collections.abc import Callable
@@ -35,15 +35,15 @@ from jaxunlearn.scores import signals
 from jaxunlearn.settings import EvaluateSettings
 
 GROUPS = ("svc", "thresholds", "entropy", "distances", "conformal", "miacr")
-APART = ("distribution",)  # takes seconds per model: `all` leaves it out (see `distributions`)
+EXPENSIVE = ("distribution",)  # takes seconds per model: `all` leaves it out (see `distributions`)
 ModelMetrics = dict[str, Any]
 
 
 class Subsets(NamedTuple):
-    """Which samples play which part for each of M models, [M, N] bool each.
+    """Subsets of the samples for each of M models, [M, N] bool each.
 
     Attributes:
-      forget, retain, test: asked to be forgotten, kept, and held out (of classes that are still trained on).
+      forget, retain, test: forgotten, retained, and held out (of classes that are still trained on).
       calibration: held out as well, for thresholds.
       test_forget, calibration_forget: held-out samples of classes that were forgotten wholly; empty otherwise.
     """
@@ -57,10 +57,10 @@ class Subsets(NamedTuple):
 
 
 class EvaluationOptions(NamedTuple):
-    """How it is measured.
+    """Options of a measurement.
 
     Attributes:
-      settings: see `sections.EvaluateSettings`; `groups`: of GROUPS and APART.
+      settings: see `EvaluateSettings`; `groups`: of GROUPS and EXPENSIVE.
       compat: "corrected" or "faithful"; `seed`: of the draws of shadow members.
     """
 
@@ -70,22 +70,22 @@ class EvaluationOptions(NamedTuple):
     seed: int = 0
 
 
-def groups_of(asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The groups of metrics that are asked for, `all` spelled out (which leaves out the costly ones).
+def groups_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the requested groups of metrics, with `all` expanded (without the expensive ones).
 
     Raises:
-      ConfigError: an unknown one.
+      ConfigError: an unknown group.
     """
-    found: list[str] = []
-    for name in asked:
-        if name not in (*GROUPS, *APART, "all"):
-            raise errors.unknown("group of metrics", name, (*GROUPS, *APART, "all"))
-        found += GROUPS if name == "all" else [name]
-    return tuple(dict.fromkeys(found))
+    groups: list[str] = []
+    for name in names:
+        if name not in (*GROUPS, *EXPENSIVE, "all"):
+            raise errors.unknown("group of metrics", name, (*GROUPS, *EXPENSIVE, "all"))
+        groups += GROUPS if name == "all" else [name]
+    return tuple(dict.fromkeys(groups))
 
 
-def options_of(settings: EvaluateSettings) -> conformal.Options:
-    """How labels are scored and thresholds chosen."""
+def conformal_options_of(settings: EvaluateSettings) -> conformal.Options:
+    """Returns the non-conformity score and the quantile rule from the settings."""
     return conformal.Options(settings.score, settings.quantile_rule, settings.raps_lam, settings.raps_k_reg)
 
 
@@ -93,246 +93,272 @@ def check_choices(settings: EvaluateSettings) -> None:
     """Raises a ConfigError for alphas outside (0, 1), unknown groups, scores or ranks."""
     conformal.check_alphas(settings.alphas)
     conformal.check_alphas(settings.miacr_alpha)
-    conformal.check_options(options_of(settings))
+    conformal.check_options(conformal_options_of(settings))
     groups_of(settings.metrics)
 
 
-def check_calibration(labels: np.ndarray, parts: Subsets, choices: EvaluationOptions) -> list[str]:
-    """What is wrong with the calibration samples, as sentences, for settings that are not strict.
+def check_calibration(labels: np.ndarray, subsets: Subsets, options: EvaluationOptions) -> list[str]:
+    """Returns warnings about the calibration samples, for settings that are not strict.
 
     Raises:
-      DataError: under `strict`, the first of them.
+      DataError: under `strict`, with the first of them.
     """
-    settings, said = choices.settings, []
-    levels = (*(settings.alphas if "conformal" in choices.groups else ()),
-              *((settings.miacr_alpha,) if "miacr" in choices.groups else ()))  # fmt: skip
-    if not levels:
+    settings, sentences = options.settings, []
+    alphas = (*(settings.alphas if "conformal" in options.groups else ()),
+              *((settings.miacr_alpha,) if "miacr" in options.groups else ()))  # fmt: skip
+    if not alphas:
         return []
-    smallest = min(levels)
-    needed = conformal.smallest_calibration(smallest)
-    kinds = [("", parts.calibration, parts.test)]
-    if settings.qhat == "own" and parts.test_forget.any():
-        has_classes = parts.test_forget.any(1)
-        kinds.append((" of forgotten classes", parts.calibration_forget[has_classes], parts.test_forget[has_classes]))
-    for name, known, test in kinds:
-        count = int(known.sum(1).min())
-        if count < needed:
-            said.append(
-                f"{count} calibration sample(s){name} are too few for alpha = {smallest}: at least {needed} are "
+    smallest = min(alphas)
+    min_samples = conformal.smallest_calibration(smallest)
+    kinds = [("", subsets.calibration, subsets.test)]
+    if settings.qhat == "own" and subsets.test_forget.any():
+        has_classes = subsets.test_forget.any(1)
+        kinds.append(
+            (" of forgotten classes", subsets.calibration_forget[has_classes], subsets.test_forget[has_classes])
+        )
+    for name, is_calibration, is_test in kinds:
+        count = int(is_calibration.sum(1).min())
+        if count < min_samples:
+            sentences.append(
+                f"{count} calibration sample(s){name} are too few for alpha = {smallest}: at least {min_samples} are "
                 "needed, or the sets hold every label."
             )
-        for model in range(len(known)):
-            absent = np.setdiff1d(labels[test[model]], labels[known[model]])
-            if len(absent):
-                said.append(
-                    f"class {int(absent[0])} has test samples{name} but no calibration sample: coverage is promised "
+        for model in range(len(is_calibration)):
+            missing = np.setdiff1d(labels[is_test[model]], labels[is_calibration[model]])
+            if len(missing):
+                sentences.append(
+                    f"class {int(missing[0])} has test samples{name} but no calibration sample: coverage is promised "
                     "only where calibration and test samples are drawn alike."
                 )
                 break
-    if said and settings.strict:
-        ways = "Give more calibration samples (of a run: split.population, data.test_rows), a larger alpha"
-        own = ", the threshold of retained classes (qhat=retain)" if len(kinds) > 1 else ""
-        raise errors.DataError(f"{said[0]} {ways}{own}, or accept it with strict=False.")
-    return said
+    if sentences and settings.strict:
+        remedies = "Give more calibration samples (of a run: split.population, data.test_rows), a larger alpha"
+        own_remedy = ", the threshold of retained classes (qhat=retain)" if len(kinds) > 1 else ""
+        raise errors.DataError(f"{sentences[0]} {remedies}{own_remedy}, or accept it with strict=False.")
+    return sentences
 
 
 def measure_models(
     values: np.ndarray,
     labels: np.ndarray,
-    parts: Subsets,
-    choices: EvaluationOptions,
+    subsets: Subsets,
+    options: EvaluationOptions,
     retrained: np.ndarray | None = None,
     untrained: np.ndarray | None = None,
     is_alive: np.ndarray | None = None,
 ) -> ModelMetrics:
-    """Everything asked for, of M models of one role.
+    """Computes the requested metrics for the M models of one role.
 
     Args:
       values: [M, N, C] float logits.
       labels: [N] int.
-      parts: who plays which part.
-      choices: what is measured, and how.
+      subsets: masks of the samples.
+      options: of the measurement.
       retrained: [M, N, C] logits of the retrained models, or None.
       untrained: [N, C] logits of an untrained network on (at least) the forgotten samples, or None.
-      is_alive: [M] bool, models that did not diverge; the others' numbers are NaN.
+      is_alive: [M] bool, models that did not diverge; the others' metrics are NaN.
 
     Returns:
       name -> [M] or [M, A] float64, see the module.
     """
-    kept = np.ones(len(values), bool) if is_alive is None else is_alive
-    each: list[ModelMetrics] = []
-    for model in np.flatnonzero(kept):
-        one = _View(np.asarray(values[model], np.float32), labels, Subsets(*(part[model] for part in parts)))
-        numbers = _utility(one)
+    is_kept = np.ones(len(values), bool) if is_alive is None else is_alive
+    model_metrics: list[ModelMetrics] = []
+    for model in np.flatnonzero(is_kept):
+        view = _View(np.asarray(values[model], np.float32), labels, Subsets(*(subset[model] for subset in subsets)))
+        metrics = _utility(view)
         for name, attack in _ATTACKS.items():
-            if name in choices.groups and one.parts.retain.any():
-                numbers |= attack(one, choices, int(model))
-        if "distances" in choices.groups:
-            numbers |= _distances(one, choices, None if retrained is None else retrained[model], untrained)
-        each.append(numbers)
-    # What only some models have (numbers of a class that vanished wholly) is NaN for the others.
-    names = dict.fromkeys(name for numbers in each for name in numbers)
-    whole = {name: np.stack([np.float64(numbers.get(name, np.nan)) for numbers in each]) for name in names}
-    if "conformal" in choices.groups and kept.any():
-        whole |= _conformal(values[kept], labels, Subsets(*(part[kept] for part in parts)), choices)
-    return {name: _spread_out(np.asarray(lines, np.float64), kept) for name, lines in whole.items()}
+            if name in options.groups and view.subsets.retain.any():
+                metrics |= attack(view, options, int(model))
+        if "distances" in options.groups:
+            metrics |= _distances(view, options, None if retrained is None else retrained[model], untrained)
+        model_metrics.append(metrics)
+    # Metrics that only some models have (those of a wholly forgotten class) are NaN for the others.
+    names = dict.fromkeys(name for metrics in model_metrics for name in metrics)
+    stacked = {name: np.stack([np.float64(metrics.get(name, np.nan)) for metrics in model_metrics]) for name in names}
+    if "conformal" in options.groups and is_kept.any():
+        stacked |= _conformal(values[is_kept], labels, Subsets(*(subset[is_kept] for subset in subsets)), options)
+    return {name: _scatter(np.asarray(rows, np.float64), is_kept) for name, rows in stacked.items()}
 
 
 def sets_of(
-    values: np.ndarray, labels: np.ndarray, parts: Subsets, choices: EvaluationOptions, numbers: ModelMetrics
+    values: np.ndarray, labels: np.ndarray, subsets: Subsets, options: EvaluationOptions, metrics: ModelMetrics
 ) -> ModelMetrics:
-    """Prediction sets sample by sample: covered [M, A, N] bool and size [M, A, N] int32; models without numbers: 0.
+    """Computes prediction sets per sample: covered [M, A, N] bool, size [M, A, N] int32; 0 for models without metrics.
 
     Args:
       values: [M, N, C] logits, finite where the model has thresholds.
       labels: [N].
-      parts: as for `measure`.
-      choices: as for `measure`.
-      numbers: what `measure` found, with the group conformal.
+      subsets: as for `measure_models`.
+      options: as for `measure_models`.
+      metrics: result of `measure_models` with the group conformal.
     """
-    alive = ~np.isnan(numbers["q_hat"]).any(1)
-    options = options_of(choices.settings)
-    sets = conformal.predict(values[alive], labels, numbers["q_hat"][alive], options)
+    is_alive = ~np.isnan(metrics["q_hat"]).any(1)
+    conformal_options = conformal_options_of(options.settings)
+    sets = conformal.predict(values[is_alive], labels, metrics["q_hat"][is_alive], conformal_options)
     covered, size = np.asarray(sets.covered), np.asarray(sets.size)
-    if "q_hat_forget" in numbers:
-        apart = conformal.predict(values[alive], labels, numbers["q_hat_forget"][alive], options)
-        is_apart = (parts.forget | parts.test_forget)[alive][:, None]
-        covered, size = np.where(is_apart, apart.covered, covered), np.where(is_apart, apart.size, size)
-    shape = (len(values), len(choices.settings.alphas), len(labels))
-    found = {"covered": np.zeros(shape, bool), "size": np.zeros(shape, np.int32)}
-    found["covered"][alive], found["size"][alive] = covered, size
-    return found
+    if "q_hat_forget" in metrics:
+        own_sets = conformal.predict(values[is_alive], labels, metrics["q_hat_forget"][is_alive], conformal_options)
+        has_own_threshold = (subsets.forget | subsets.test_forget)[is_alive][:, None]
+        covered, size = (
+            np.where(has_own_threshold, own_sets.covered, covered),
+            np.where(has_own_threshold, own_sets.size, size),
+        )
+    shape = (len(values), len(options.settings.alphas), len(labels))
+    result = {"covered": np.zeros(shape, bool), "size": np.zeros(shape, np.int32)}
+    result["covered"][is_alive], result["size"][is_alive] = covered, size
+    return result
 
 
 class _View(NamedTuple):
-    """One model: logits [N, C], labels [N] and its parts, [N] bool each."""
+    """One model: logits [N, C], labels [N] and its subsets, [N] bool each."""
 
     logits: np.ndarray
     labels: np.ndarray
-    parts: Subsets
+    subsets: Subsets
 
 
-def _spread_out(lines: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    whole = np.full((len(kept), *lines.shape[1:]), np.nan)
-    whole[kept] = lines
-    return whole
+def _scatter(rows: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
+    result = np.full((len(is_kept), *rows.shape[1:]), np.nan)
+    result[is_kept] = rows
+    return result
 
 
-def _pair(one: _View, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return one.logits[part], one.labels[part]
+def _subset_pair(view: _View, subset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return view.logits[subset], view.labels[subset]
 
 
-def _utility(one: _View) -> ModelMetrics:
-    right = one.logits.argmax(-1) == one.labels
-    confidence = np.asarray(membership.features(one.logits, one.labels).confidence).ravel()
+def _utility(view: _View) -> ModelMetrics:
+    is_correct = view.logits.argmax(-1) == view.labels
+    confidence = np.asarray(membership.features(view.logits, view.labels).confidence).ravel()
 
-    found: ModelMetrics = {
-        **utility.utility(right, one.parts.forget, one.parts.retain, one.parts.test),
-        "confidence_forget": utility.accuracy(confidence, one.parts.forget),
-        "confidence_test": utility.accuracy(confidence, one.parts.test),
+    metrics: ModelMetrics = {
+        **utility.utility(is_correct, view.subsets.forget, view.subsets.retain, view.subsets.test),
+        "confidence_forget": utility.accuracy(confidence, view.subsets.forget),
+        "confidence_test": utility.accuracy(confidence, view.subsets.test),
     }
-    if one.parts.test_forget.any():
-        found["UA_test"] = 1 - utility.accuracy(right, one.parts.test_forget)
-    return found
+    if view.subsets.test_forget.any():
+        metrics["UA_test"] = 1 - utility.accuracy(is_correct, view.subsets.test_forget)
+    return metrics
 
 
-def _conformal(values: np.ndarray, labels: np.ndarray, parts: Subsets, choices: EvaluationOptions) -> ModelMetrics:
-    """Thresholds, and what prediction sets are worth on every part; all models in one call."""
-    settings, options = choices.settings, options_of(choices.settings)
+def _conformal(values: np.ndarray, labels: np.ndarray, subsets: Subsets, options: EvaluationOptions) -> ModelMetrics:
+    """Computes thresholds, and the quality of prediction sets on every subset, for all models in one call."""
+    settings, conformal_options = options.settings, conformal_options_of(options.settings)
 
-    def threshold(known: np.ndarray) -> np.ndarray:
-        some = known.any(0) | parts.calibration.any(0)  # never empty; what a model does not calibrate on is masked
-        return conformal.calibrate(values[:, some], labels[some], settings.alphas, options, known[:, some])
+    def threshold(is_calibration: np.ndarray) -> np.ndarray:
+        columns = is_calibration.any(0) | subsets.calibration.any(
+            0
+        )  # never empty; what a model does not calibrate on is masked
+        return conformal.calibrate(
+            values[:, columns], labels[columns], settings.alphas, conformal_options, is_calibration[:, columns]
+        )
 
-    q_hat = of_forgotten = threshold(parts.calibration)
-    found: ModelMetrics = {"q_hat": q_hat}
-    if parts.test_forget.any() and settings.qhat == "own":
-        of_forgotten = found["q_hat_forget"] = threshold(parts.calibration_forget)
-    # Parts under one threshold are judged in one call.
-    for names, own in ((("retain", "test"), q_hat), (("forget", "test_forget"), of_forgotten)):
-        chosen = {name: getattr(parts, name) for name in names if getattr(parts, name).any()}
-        if not chosen:
+    q_hat = q_hat_forget = threshold(subsets.calibration)
+    metrics: ModelMetrics = {"q_hat": q_hat}
+    if subsets.test_forget.any() and settings.qhat == "own":
+        q_hat_forget = metrics["q_hat_forget"] = threshold(subsets.calibration_forget)
+    # Subsets with the same threshold are judged in one call.
+    for names, threshold_values in ((("retain", "test"), q_hat), (("forget", "test_forget"), q_hat_forget)):
+        masks = {name: getattr(subsets, name) for name in names if getattr(subsets, name).any()}
+        if not masks:
             continue
-        some = np.any([part.any(0) for part in chosen.values()], axis=0)
-        sets = conformal.predict(values[:, some], labels[some], own, options)
-        quality = prediction_sets.summarise(sets, np.stack([part[:, some] for part in chosen.values()], axis=1))
-        for place, name in enumerate(chosen):
-            found[f"coverage_{name}"] = quality.coverage[:, place]
-            found[f"size_{name}"] = quality.set_size[:, place]
-            found[f"cr_{name}"] = quality.cr[:, place]
-            found[f"empty_{name}"] = quality.empty[:, place]
+        columns = np.any([subset.any(0) for subset in masks.values()], axis=0)
+        sets = conformal.predict(values[:, columns], labels[columns], threshold_values, conformal_options)
+        quality = prediction_sets.summarise(sets, np.stack([subset[:, columns] for subset in masks.values()], axis=1))
+        for index, name in enumerate(masks):
+            metrics[f"coverage_{name}"] = quality.coverage[:, index]
+            metrics[f"size_{name}"] = quality.set_size[:, index]
+            metrics[f"cr_{name}"] = quality.cr[:, index]
+            metrics[f"empty_{name}"] = quality.empty[:, index]
             if name == "forget":
-                found["recover_ratio"] = quality.recover_ratio[:, place]
-                found["mistaken"] = quality.mistaken[:, place]
+                metrics["recover_ratio"] = quality.recover_ratio[:, index]
+                metrics["mistaken"] = quality.mistaken[:, index]
             if name == "test":
-                classes = prediction_sets.of_classes(labels[some], values.shape[-1])
-                each = prediction_sets.summarise(sets, classes & parts.test[:, None, some])
-                found["class_coverage_test"], found["class_size_test"] = each.coverage, each.set_size
-    return found
+                classes = prediction_sets.of_classes(labels[columns], values.shape[-1])
+                class_quality = prediction_sets.summarise(sets, classes & subsets.test[:, None, columns])
+                metrics["class_coverage_test"], metrics["class_size_test"] = (
+                    class_quality.coverage,
+                    class_quality.set_size,
+                )
+    return metrics
 
 
-def _svc(one: _View, choices: EvaluationOptions, model: int) -> ModelMetrics:
-    pairs = (_pair(one, part) for part in (one.parts.retain, one.parts.test, one.parts.forget))
+def _svc(view: _View, options: EvaluationOptions, model: int) -> ModelMetrics:
+    pairs = (_subset_pair(view, subset) for subset in (view.subsets.retain, view.subsets.test, view.subsets.forget))
     arrays = [array for pair in pairs for array in pair]
-    found = svc.svc_mia(*arrays, compat=choices.compat, most=choices.settings.svc_rows, seed=choices.seed)
-    return {f"svc_{name}": np.float64(value) for name, value in found.items()}
+    rates = svc.svc_mia(*arrays, compat=options.compat, most=options.settings.svc_rows, seed=options.seed)
+    return {f"svc_{name}": np.float64(value) for name, value in rates.items()}
 
 
-def _thresholds(one: _View, choices: EvaluationOptions, model: int) -> ModelMetrics:
-    retain, test, forget = (_pair(one, part) for part in (one.parts.retain, one.parts.test, one.parts.forget))
-    found = membership.song_mittal(retain, test, None, forget, compat=choices.compat)
-    return {f"threshold_{name}": np.float64(rates.non_member) for name, rates in found.items()}
+def _thresholds(view: _View, options: EvaluationOptions, model: int) -> ModelMetrics:
+    retain, test, forget = (
+        _subset_pair(view, subset) for subset in (view.subsets.retain, view.subsets.test, view.subsets.forget)
+    )
+    rates_of = membership.song_mittal(retain, test, None, forget, compat=options.compat)
+    return {f"threshold_{name}": np.float64(attack_rates.non_member) for name, attack_rates in rates_of.items()}
 
 
-def _entropy(one: _View, choices: EvaluationOptions, model: int) -> ModelMetrics:
-    retain, test, forget = (one.logits[part] for part in (one.parts.retain, one.parts.test, one.parts.forget))
+def _entropy(view: _View, options: EvaluationOptions, model: int) -> ModelMetrics:
+    retain, test, forget = (
+        view.logits[subset] for subset in (view.subsets.retain, view.subsets.test, view.subsets.forget)
+    )
     attack = membership.entropy_attack(retain, test, forget)
     return {"entropy_mia": np.float64(attack.member_rate)}
 
 
-def _miacr(one: _View, choices: EvaluationOptions, model: int) -> ModelMetrics:
-    settings = choices.settings
-    fast = settings.miacr_attack == "threshold"
+def _miacr(view: _View, options: EvaluationOptions, model: int) -> ModelMetrics:
+    settings = options.settings
+    is_fast = settings.miacr_attack == "threshold"
 
-    def evidence(part: np.ndarray) -> np.ndarray:
-        """The confidence; log-odds for the threshold attack, which only needs its order: fewer ties near 1."""
-        logits, labels = _pair(one, part)
-        if fast:
+    def evidence(subset: np.ndarray) -> np.ndarray:
+        """Returns the confidence; log-odds for the threshold attack, which needs only the order: fewer ties near 1."""
+        logits, labels = _subset_pair(view, subset)
+        if is_fast:
             return np.asarray(signals.log_odds(jnp.asarray(logits), jnp.asarray(labels)))
         return np.asarray(membership.features(logits, labels).confidence).ravel()
 
-    retained = np.flatnonzero(one.parts.retain)
-    rng = np.random.default_rng([choices.seed, model])
-    drawn = rng.choice(retained, min(int(one.parts.test.sum()), len(retained)), replace=False)
-    found = miacr.miacr(
-        evidence(drawn), evidence(one.parts.test), evidence(one.parts.calibration), evidence(one.parts.forget),
-        alpha=settings.miacr_alpha, attack=settings.miacr_attack, quantile_rule=settings.quantile_rule,
-        test_forget=evidence(one.parts.test_forget) if one.parts.test_forget.any() else None, compat=choices.compat,
-        seed=choices.seed, most=settings.svc_rows,
-    )  # fmt: skip
-    numbers = {"miacr": found.miacr, "miacr_exact": found.exact, "miacr_size": found.set_size,
-               "miacr_member": found.traditional, "miacr_q_hat": found.q_hat}  # fmt: skip
-    if found.test is not None:
-        numbers |= {"miacr_test_excluded": found.test.excluded, "miacr_test_size": found.test.set_size,
-                    "miacr_test_non_member": found.test.non_member}  # fmt: skip
-    return numbers
+    retained = np.flatnonzero(view.subsets.retain)
+    rng = np.random.default_rng([options.seed, model])
+    drawn = rng.choice(retained, min(int(view.subsets.test.sum()), len(retained)), replace=False)
+    subsets = view.subsets
+    attack = miacr.miacr(
+        evidence(drawn),
+        evidence(subsets.test),
+        evidence(subsets.calibration),
+        evidence(subsets.forget),
+        alpha=settings.miacr_alpha,
+        attack=settings.miacr_attack,
+        quantile_rule=settings.quantile_rule,
+        test_forget=evidence(subsets.test_forget) if subsets.test_forget.any() else None,
+        compat=options.compat,
+        seed=options.seed,
+        most=settings.svc_rows,
+    )
+    metrics = {"miacr": attack.miacr, "miacr_exact": attack.exact, "miacr_size": attack.set_size,
+               "miacr_member": attack.traditional, "miacr_q_hat": attack.q_hat}  # fmt: skip
+    if attack.test is not None:
+        metrics |= {"miacr_test_excluded": attack.test.excluded, "miacr_test_size": attack.test.set_size,
+                    "miacr_test_non_member": attack.test.non_member}  # fmt: skip
+    return metrics
 
 
 def _distances(
-    one: _View, choices: EvaluationOptions, retrained: np.ndarray | None, untrained: np.ndarray | None
+    view: _View, options: EvaluationOptions, retrained: np.ndarray | None, untrained: np.ndarray | None
 ) -> ModelMetrics:
-    found: ModelMetrics = {}
-    own = one.logits[one.parts.forget]
+    metrics: ModelMetrics = {}
+    logits = view.logits[view.subsets.forget]
     if untrained is not None:
-        fresh = np.asarray(untrained)[one.parts.forget]
-        if fresh.shape[-1] == own.shape[-1]:
-            found["zrf"] = distances.zrf(own, fresh, compat=choices.compat)
+        untrained_logits = np.asarray(untrained)[view.subsets.forget]
+        if untrained_logits.shape[-1] == logits.shape[-1]:
+            metrics["zrf"] = distances.zrf(logits, untrained_logits, compat=options.compat)
     if retrained is not None:
-        goal = np.asarray(retrained, np.float32)[one.parts.forget]
-        # A method may answer for one class more (boundary expanding); a retrained model may have diverged.
-        fits = goal.shape[-1] == own.shape[-1] and np.isfinite(goal).all()
-        found["activation_distance"] = distances.activation_distance(own, goal) if fits else np.nan
-    return found
+        retrained_logits = np.asarray(retrained, np.float32)[view.subsets.forget]
+        # A method may add a class (boundary expanding); a retrained model may have diverged.
+        is_comparable = retrained_logits.shape[-1] == logits.shape[-1] and np.isfinite(retrained_logits).all()
+        metrics["activation_distance"] = (
+            distances.activation_distance(logits, retrained_logits) if is_comparable else np.nan
+        )
+    return metrics
 
 
 _ATTACKS: dict[str, Callable[[_View, EvaluationOptions, int], ModelMetrics]] = {

@@ -1,1 +1,3 @@
-"""Unlearning-Leaks as an analysis: posteriors of both versions in, what they reveal out."""
+"""Unlearning-Leaks as an analysis: posteriors of both versions in, metrics of the attack out."""
+
+__all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Unlearning-Leaks as an analysis: posterior pairs in, what they reveal out, composed into one report."""
+"""Unlearning-Leaks as an analysis: posterior pairs in, metrics of the attack out, composed into one report."""
 
 from collections.abc import Mapping
 
@@ -14,93 +14,103 @@ from jaxunlearn.report.section import Report
 from jaxunlearn.settings import Settings
 
 
-def analyse(given: LeakInputs, settings: Settings, context: Context) -> Leaks:
-    """Defends, attacks and measures."""
-    chosen = settings.leaks
+def analyse(leak_inputs: LeakInputs, settings: Settings, context: Context) -> Leaks:
+    """Defends, attacks and measures the posteriors."""
+    options = settings.leaks
     shadow, target = (
-        measures.published(side, chosen.defence, chosen.top_k, chosen.temperature)
-        for side in (given.shadow, given.target)
+        measures.published(side, options.defence, options.top_k, options.temperature)
+        for side in (leak_inputs.shadow, leak_inputs.target)
     )
-    seen = given._replace(shadow=shadow, target=target)
-    names = inputs.wanted(settings)
-    context.say(f"attacking {len(target.deleted):,} records by {len(names)} features ({chosen.attack})")
-    answers, fitted = measures.attack(seen, names, chosen.attack, settings.seed, settings.compat.leaks == "faithful")
-    numbers = measures.measure_features(answers, target, chosen.confidence_level)
-    found = {
-        name: measures.FeatureMetrics(name, numbers[name], fitted[name], one.score, one.probability)
-        for name, one in answers.items()
+    published = leak_inputs._replace(shadow=shadow, target=target)
+    names = inputs.requested_features(settings)
+    context.say(f"attacking {len(target.deleted):,} records by {len(names)} features ({options.attack})")
+    is_faithful = settings.compat.leaks == "faithful"
+    answers, shadow_aucs = measures.attack(published, names, options.attack, settings.seed, is_faithful)
+    metrics = measures.measure_features(answers, target, options.confidence_level)
+    feature_metrics = {
+        name: measures.FeatureMetrics(name, metrics[name], shadow_aucs[name], *feature_answers)
+        for name, feature_answers in answers.items()
     }
     distance = features.compute(target.original, target.unlearned, "l2_distance")[:, 0]
-    return Leaks(found, distance, given, seen, chosen.attack, chosen.defence, chosen.confidence_level, chosen.feature)
+    return Leaks(
+        features=feature_metrics,
+        distance=distance,
+        posteriors=leak_inputs,
+        published=published,
+        attack=options.attack,
+        defence=options.defence,
+        confidence_level=options.confidence_level,
+        report_feature=options.feature,
+    )
 
 
-def compose(found: Leaks, settings: Settings) -> Report:
-    """Sections, the answer in words, scores of every target record."""
-    is_run = bool(found.inputs.about)
-    posteriors = {"leaks/posteriors.npz": inputs.as_arrays(found.given)} if is_run else {}
-    kept = tuple((name, "undefended posteriors, for --posteriors with other attacks") for name in posteriors)
+def compose(leaks: Leaks, settings: Settings) -> Report:
+    """Composes sections, the answer in words, and scores of every target record."""
+    is_run = bool(leaks.published.about)
+    posteriors = {"leaks/posteriors.npz": inputs.as_arrays(leaks.posteriors)} if is_run else {}
+    array_files = tuple((name, "undefended posteriors, for --posteriors with other attacks") for name in posteriors)
     return Report(
         title="What deletion reveals" if is_run else "What deletion reveals, from given posteriors",
-        answer=sections.in_words(found),
-        summary=sections.summary(found),
-        sections=tuple(sections.sections(found)),
+        answer=sections.in_words(leaks),
+        summary=sections.summary(leaks),
+        sections=tuple(sections.sections(leaks)),
         provenance={
-            **found.inputs.about,
-            "attack": f"{sections.ATTACKS[found.attack]} on {', '.join(found.features)}",
+            **leaks.published.about,
+            "attack": f"{sections.ATTACKS[leaks.attack]} on {', '.join(leaks.features)}",
             "defence": _defence(settings),
             "compat": settings.compat.leaks,
         },
         stem=sections.STEM,
-        arrays={"leaks.npz": sections.arrays(found), **posteriors},
-        listed={"leaks.csv": sections.records_table(found)},
-        records={"leaks.json": sections.plain(found)},
-        files=(*sections.FILES, *kept),
+        arrays={"leaks.npz": sections.arrays(leaks), **posteriors},
+        listed={"leaks.csv": sections.records_table(leaks)},
+        records={"leaks.json": sections.plain(leaks)},
+        files=(*sections.FILES, *array_files),
         width=sections.WIDTH,
     )
 
 
 def _defence(settings: Settings) -> str:
-    chosen = settings.leaks
-    more = {"top_k": f", {chosen.top_k} entries", "temperature": f", {chosen.temperature:g}"}
-    return chosen.defence + more.get(chosen.defence, "")
+    options = settings.leaks
+    details = {"top_k": f", {options.top_k} entries", "temperature": f", {options.temperature:g}"}
+    return options.defence + details.get(options.defence, "")
 
 
-def describe(given: LeakInputs, settings: Settings) -> list[tuple[str, str]]:
-    """What an analysis of these posteriors would do."""
+def describe(leak_inputs: LeakInputs, settings: Settings) -> list[tuple[str, str]]:
+    """Describes what an analysis of these posteriors would do, for a dry run."""
     lines = []
-    for name, side in (("shadow", given.shadow), ("target", given.target)):
+    for name, side in (("shadow", leak_inputs.shadow), ("target", leak_inputs.target)):
         sets = "sets not known" if side.unit is None else f"{int(side.unit.max()) + 1} record sets"
         count = f"{int(side.deleted.sum()):,} deleted and {int((~side.deleted).sum()):,} other records"
         lines.append((name, f"{count}, {side.original.shape[1]} classes, {sets}"))
-    return [*lines, ("attack", f"{settings.leaks.attack} on {', '.join(inputs.wanted(settings))}"),
+    return [*lines, ("attack", f"{settings.leaks.attack} on {', '.join(inputs.requested_features(settings))}"),
             ("defence", _defence(settings))]  # fmt: skip
 
 
 def check(settings: Settings) -> None:
-    """Refuses settings that no input can mend.
+    """Refuses settings that are invalid with any input.
 
     Raises:
-      ConfigError: unknown features, or a threshold attack chosen to be named by a feature that it does not know.
+      ConfigError: unknown features, or leaks.feature is none that a threshold attack supports.
     """
-    inputs.wanted(settings)
-    chosen = settings.leaks
-    if chosen.attack == "threshold" and chosen.feature not in features.THRESHOLDS:
+    inputs.requested_features(settings)
+    options = settings.leaks
+    if options.attack == "threshold" and options.feature not in features.THRESHOLDS:
         raise errors.ConfigError(
-            f"leaks.feature = {chosen.feature!r} is not what attack = 'threshold' looks at. Give "
+            f"leaks.feature = {options.feature!r} is not what attack = 'threshold' looks at. Give "
             "--feature=l2_distance, or another attack."
         )
 
 
 def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> LeakInputs:
-    """Inputs from checked arrays; see `inputs.from_arrays`.
+    """Builds the inputs from checked arrays; see `inputs.from_arrays`.
 
     Raises:
       ConfigError: top_k above the number of classes.
     """
-    given = inputs.from_arrays(values, settings)
+    leak_inputs = inputs.from_arrays(values, settings)
     if settings.leaks.defence == "top_k":
-        defences.check_top_k(settings.leaks.top_k, given.target.original.shape[1])
-    return given
+        defences.check_top_k(settings.leaks.top_k, leak_inputs.target.original.shape[1])
+    return leak_inputs
 
 
 def check_run(run: RecordedRun) -> None:
@@ -108,7 +118,7 @@ def check_run(run: RecordedRun) -> None:
 
 
 def gather(run: RecordedRun, context: Context) -> LeakInputs:
-    """A run of launch.leaks gathers its posteriors by its plan; other run folders hold no such models.
+    """Refuses run folders: launch.leaks gathers its posteriors by its plan, other runs hold no such models.
 
     Raises:
       ConfigError: always.

@@ -14,7 +14,14 @@ SIDES = ("shadow", "target")
 
 
 def _fields(side: str, rows: str, classes: str, published: str) -> dict[str, ArrayField]:
-    """The arrays of one side; `published`: how the reference calls it."""
+    """Returns the array fields of one side.
+
+    Args:
+      side: shadow or target.
+      rows: letter of the axis of records.
+      classes: letter of the axis of classes.
+      published: name of the side in the reference.
+    """
     pair = f"{rows}{classes}"
     return {
         f"{side}_original": ArrayField(pair, "posteriors", required=True, aliases={f"{published}_original": pair}),
@@ -41,8 +48,8 @@ class Side(NamedTuple):
       original, unlearned: [N, C] posteriors of both versions.
       deleted: [N] bool, True = trained on and then deleted, False = never trained on.
       unit: [N] int, the independent unit (record set) of each record, numbered over all repeats; None = not known.
-      repeat: [N] int from 0, which repetition of the experiment.
-      ids: [N] what the user calls the records, or None.
+      repeat: [N] int from 0, the repetition of the experiment.
+      ids: [N] the user's names of the records, or None.
     """
 
     original: np.ndarray
@@ -54,14 +61,14 @@ class Side(NamedTuple):
 
 
 class Utility(NamedTuple):
-    """How well the original models of one side are fitted: [I] accuracies per set."""
+    """Accuracies [I] of the original models of one side, per record set."""
 
     train: np.ndarray
     test: np.ndarray
 
 
 class LeakInputs(NamedTuple):
-    """What is measured.
+    """Validated inputs of Unlearning-Leaks.
 
     Attributes:
       shadow, target: both sides, with the same repeats.
@@ -75,96 +82,98 @@ class LeakInputs(NamedTuple):
     about: Mapping[str, str] = {}
 
 
-def wanted(settings: Settings) -> tuple[str, ...]:
-    """The features to measure, the classical attack last.
+def requested_features(settings: Settings) -> tuple[str, ...]:
+    """Returns the features to measure, the classical attack last.
 
     Raises:
-      ConfigError: unknown feature.
+      ConfigError: an unknown feature.
     """
-    asked = settings.leaks.features
-    for name in asked:
+    requested = settings.leaks.features
+    for name in requested:
         if name != "all" and name not in features.FEATURES:
             raise errors.unknown("feature", name, [*features.FEATURES, "all"])
-    chosen = [name for name in features.FEATURES if name in asked or "all" in asked or name == settings.leaks.feature]
-    return (*(name for name in chosen if name != features.CLASSICAL), features.CLASSICAL)
+    names = features.FEATURES if "all" in requested else (*requested, settings.leaks.feature)
+    return (*(name for name in features.FEATURES if name in names and name != features.CLASSICAL), features.CLASSICAL)
 
 
 def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> LeakInputs:
-    """Inputs from arrays that `arrays.read` has checked.
+    """Builds the inputs from arrays that `arrays.read` has checked.
 
     Raises:
-      DataError: a side without one of the two kinds of records, or repeats of one side that the other lacks.
+      DataError: a side without one of the two kinds of records, or repeats that one side lacks.
     """
     blank = [np.zeros(len(values[f"{name}_deleted"]), np.int64) for name in SIDES]
-    repeats = [values.get(f"{name}_repeat", none) for name, none in zip(SIDES, blank, strict=True)]
-    known = np.unique(repeats[0])
-    alone = [str(one) for one in (*known, *np.unique(repeats[1])) if not all((own == one).any() for own in repeats)]
-    if alone:
+    repeats = [values.get(f"{name}_repeat", zeros) for name, zeros in zip(SIDES, blank, strict=True)]
+    values_of_repeat = np.unique(repeats[0])
+    labels = (*values_of_repeat, *np.unique(repeats[1]))
+    unmatched = [str(label) for label in labels if not all((side_repeats == label).any() for side_repeats in repeats)]
+    if unmatched:
         raise errors.DataError(
-            f"repeat {alone[0]} is on one side only: an attack needs both sides of a repeat (shadow_repeat and "
+            f"repeat {unmatched[0]} is on one side only: an attack needs both sides of a repeat (shadow_repeat and "
             "target_repeat)."
         )
     shadow, target = (
-        _side(name, values, np.searchsorted(known, own)) for name, own in zip(SIDES, repeats, strict=True)
+        _side(name, values, np.searchsorted(values_of_repeat, side_repeats))
+        for name, side_repeats in zip(SIDES, repeats, strict=True)
     )
     for name, side in zip(SIDES, (shadow, target), strict=True):
         for repeat in np.unique(side.repeat):
-            mine = side.deleted[side.repeat == repeat]
-            if mine.all() or not mine.any():
+            is_deleted = side.deleted[side.repeat == repeat]
+            if is_deleted.all() or not is_deleted.any():
                 raise errors.DataError(
-                    f"{name}_deleted holds {int(mine.sum())} deleted and {int((~mine).sum())} other records; an attack "
-                    "needs both: records that were deleted, and records that nobody trained on."
+                    f"{name}_deleted holds {int(is_deleted.sum())} deleted and {int((~is_deleted).sum())} other "
+                    "records; an attack needs both: records that were deleted, and records that nobody trained on."
                 )
     return LeakInputs(shadow, target)
 
 
 def sizes_of(settings: Settings) -> plan.Sizes:
-    """How much is drawn on each side of a run."""
-    chosen = settings.leaks
-    shards = chosen.shards if chosen.unlearning == "sisa" else 0
-    return plan.Sizes(chosen.sets, chosen.set_size, chosen.deletions, chosen.group, shards)
+    """Returns the sizes of each side of a run."""
+    leak_settings = settings.leaks
+    shards = leak_settings.shards if leak_settings.unlearning == "sisa" else 0
+    return plan.Sizes(leak_settings.sets, leak_settings.set_size, leak_settings.deletions, leak_settings.group, shards)
 
 
 def plans_of(settings: Settings, ids: np.ndarray, num_train: int) -> tuple[tuple[plan.SidePlan, plan.SidePlan], ...]:
-    """Both sides of every repeat of a run, in places of the data set.
+    """Plans both sides of every repeat of a run, by rows of the data set.
 
     Args:
       settings: of the run.
-      ids: [N] each place's row number in the user's file: plans follow the order of the file, not of the pools.
-      num_train: places of the train pool, the first ones.
+      ids: [N] each row's number in the user's file: plans follow the order of the file, not of the pools.
+      num_train: number of rows of the train pool, which come first.
 
     Raises:
-      ConfigError: more than the data have.
+      ConfigError: more rows than the data set has.
     """
-    chosen = settings.leaks
-    order = np.argsort(ids if chosen.rows == "all" else ids[:num_train], kind="stable")
-    drawn = plan.whole(
-        len(order), sizes_of(settings), settings.seed, repeats=chosen.repeats, case=chosen.case,
-        online=chosen.update == "online",
+    leak_settings = settings.leaks
+    order = np.argsort(ids if leak_settings.rows == "all" else ids[:num_train], kind="stable")
+    side_plans = plan.draw_all(
+        len(order), sizes_of(settings), settings.seed, repeats=leak_settings.repeats, case=leak_settings.case,
+        online=leak_settings.update == "online",
     )  # fmt: skip
-    return tuple((plan.renamed(shadow, order), plan.renamed(target, order)) for shadow, target in drawn)
+    return tuple((plan.renamed(shadow, order), plan.renamed(target, order)) for shadow, target in side_plans)
 
 
 def from_models(
     posteriors: Callable[[np.ndarray, np.ndarray], np.ndarray], plans: Sequence[Sequence[plan.SidePlan]],
     sizes: plan.Sizes, faithful: bool = False,
 ) -> tuple[Side, Side]:  # fmt: skip
-    """Both sides from the answers of a run's models, which stand repeat by repeat, shadow before target side.
+    """Builds both sides from the posteriors of a run's models, ordered by repeat, shadow before target side.
 
     Args:
-      posteriors: (members [m], places [m, q]) -> [m, q, C] what each member answers to its own places.
-      plans: as `plans_of` gives them; ids of records are places.
+      posteriors: (members [m], rows [m, q]) -> [m, q, C] posteriors of each member on its own rows.
+      plans: from `plans_of`; ids of records are rows.
       sizes: of each side.
       faithful: aggregate shards with the published error.
     """
-    parts: tuple[list[Side], list[Side]] = ([], [])
-    number = max(sizes.shards, 1)
+    sides_by_repeat: tuple[list[Side], list[Side]] = ([], [])
+    num_original = max(sizes.shards, 1)
     first = 0
     for repeat, sides in enumerate(plans):
-        for kept, side in zip(parts, sides, strict=True):
-            kept.append(_of_plan(posteriors, side, first, number, repeat, faithful))
-            first += sizes.sets * (number + sizes.deletions)
-    shadow, target = (_joined(kept) for kept in parts)
+        for repeats, side in zip(sides_by_repeat, sides, strict=True):
+            repeats.append(_of_plan(posteriors, side, first, num_original, repeat, faithful))
+            first += sizes.sets * (num_original + sizes.deletions)
+    shadow, target = (_joined(repeats) for repeats in sides_by_repeat)
     return shadow, target
 
 
@@ -172,57 +181,66 @@ def _of_plan(
     posteriors: Callable[[np.ndarray, np.ndarray], np.ndarray], side: plan.SidePlan, first: int, shards: int,
     repeat: int, faithful: bool,
 ) -> Side:  # fmt: skip
-    """One side of one repeat: set by set, deletion by deletion, positives then negatives."""
+    """Builds one side of one repeat, ordered by set and deletion, positives before negatives.
+
+    Args:
+      posteriors: as for `from_models`.
+      side: plan of the side.
+      first: index of its first model.
+      shards: number of original models per set.
+      repeat: index of the repeat.
+      faithful: aggregate shards with the published error.
+    """
     sets, deletions, width = side.positive.shape
-    places = np.concatenate([side.positive, side.negative], -1)  # [I, U, 2q]
-    flat = places.reshape(sets * deletions, -1)
+    rows = np.concatenate([side.positive, side.negative], -1)  # [I, U, 2q]
+    flat = rows.reshape(sets * deletions, -1)
     retrained = posteriors(first + sets * shards + np.arange(sets * deletions), flat)
-    owner = np.repeat(np.arange(sets), deletions)
-    originals = np.stack([posteriors(first + owner * shards + shard, flat) for shard in range(shards)])
+    set_index = np.repeat(np.arange(sets), deletions)
+    originals = np.stack([posteriors(first + set_index * shards + shard, flat) for shard in range(shards)])
     classes = retrained.shape[-1]
-    answers, after = originals.reshape(shards, -1, classes), retrained.reshape(-1, classes)
+    shard_answers, retrained_flat = originals.reshape(shards, -1, classes), retrained.reshape(-1, classes)
     shard = np.repeat(side.shard.ravel(), flat.shape[1])
     deleted = np.tile(np.repeat([True, False], width), sets * deletions)
-    unit = repeat * sets + np.repeat(owner, flat.shape[1])
+    unit = repeat * sets + np.repeat(set_index, flat.shape[1])
     return Side(
-        sisa.original(answers), sisa.unlearned(answers, after, shard, faithful), deleted, unit,
+        sisa.original(shard_answers), sisa.unlearned(shard_answers, retrained_flat, shard, faithful), deleted, unit,
         np.full(len(deleted), repeat), flat.ravel(),
     )  # fmt: skip
 
 
-def _joined(parts: Sequence[Side]) -> Side:
-    return Side(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
+def _joined(sides: Sequence[Side]) -> Side:
+    return Side(*(np.concatenate(fields) for fields in zip(*sides, strict=True)))
 
 
-def transferred(given: LeakInputs, shadow: Side, origin: str) -> LeakInputs:
-    """The inputs with the shadow side of other models.
+def transferred(leak_inputs: LeakInputs, shadow: Side, origin: str) -> LeakInputs:
+    """Replaces the shadow side by that of other models.
 
     Raises:
-      DataError: other classes, or another number of repeats.
+      DataError: a different number of classes or of repeats.
     """
-    classes = [side.original.shape[1] for side in (shadow, given.target)]
+    classes = [side.original.shape[1] for side in (shadow, leak_inputs.target)]
     if classes[0] != classes[1]:
         raise errors.DataError(
             f"the shadow models of {origin} answer over {classes[0]} classes, the target models over {classes[1]}: an "
             "attack cannot be carried over. Take shadow models with as many classes."
         )
-    repeats = [int(side.repeat.max()) + 1 for side in (shadow, given.target)]
+    repeats = [int(side.repeat.max()) + 1 for side in (shadow, leak_inputs.target)]
     if repeats[0] != repeats[1]:
         raise errors.DataError(
             f"{origin} holds {repeats[0]} repeats, this run {repeats[1]}: an attack needs both sides of a repeat. Set "
             "--repeats to the other's."
         )
-    return given._replace(shadow=shadow, about={**given.about, "shadow side": f"of {origin}"})
+    return leak_inputs._replace(shadow=shadow, about={**leak_inputs.about, "shadow side": f"of {origin}"})
 
 
-def as_arrays(given: LeakInputs) -> dict[str, np.ndarray]:
-    """The inputs as a file of arrays from which `from_arrays` makes them again."""
-    found: dict[str, np.ndarray] = {}
-    for name, side in zip(SIDES, (given.shadow, given.target), strict=True):
-        parts = {"original": side.original, "unlearned": side.unlearned, "deleted": side.deleted, "set": side.unit,
+def as_arrays(leak_inputs: LeakInputs) -> dict[str, np.ndarray]:
+    """Returns the inputs as arrays from which `from_arrays` rebuilds them."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, side in zip(SIDES, (leak_inputs.shadow, leak_inputs.target), strict=True):
+        columns = {"original": side.original, "unlearned": side.unlearned, "deleted": side.deleted, "set": side.unit,
                  "repeat": side.repeat, "ids": side.ids}  # fmt: skip
-        found |= {f"{name}_{part}": value for part, value in parts.items() if value is not None}
-    return found
+        arrays |= {f"{name}_{column}": value for column, value in columns.items() if value is not None}
+    return arrays
 
 
 def _side(name: str, values: Mapping[str, np.ndarray], repeat: np.ndarray) -> Side:
@@ -234,11 +252,11 @@ def _side(name: str, values: Mapping[str, np.ndarray], repeat: np.ndarray) -> Si
 
 
 def _floats(values: np.ndarray) -> np.ndarray:
-    """Posteriors in at least float32: differences of half precision would be rounding."""
+    """Converts posteriors to at least float32: differences in half precision would be rounding errors."""
     array = np.asarray(values)
     return array if array.dtype == np.float64 else array.astype(np.float32)
 
 
 def _units(unit: np.ndarray | None, repeat: np.ndarray) -> np.ndarray | None:
-    """Sets of different repeats are different units."""
+    """Numbers the sets over all repeats: sets of different repeats are different units."""
     return None if unit is None else np.unique(np.stack([repeat, unit]), axis=1, return_inverse=True)[1].ravel()

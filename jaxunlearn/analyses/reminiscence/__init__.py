@@ -1,1 +1,3 @@
-"""The Reminiscence Attack as an analysis: trajectories of relearning in, what came back too fast out."""
+"""The Reminiscence Attack as an analysis: relearning trajectories in, residual memory out."""
+
+__all__: list[str] = []

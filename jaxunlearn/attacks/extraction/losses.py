@@ -1,4 +1,4 @@
-"""What clone and victim are compared by, and the gradient of it that needs nothing but answers.
+"""The disagreement of clone and victim, and an estimate of its gradient that needs only the victim's answers.
 
 Source: OUR reference, `dfme_attack`.
 """
@@ -10,14 +10,21 @@ import jax.numpy as jnp
 
 
 def recovered_logits(log_probabilities: jax.Array, correction: str = "mean") -> jax.Array:
-    """Recovers logits [B, C] up to a constant per row from log-probabilities: "mean" centres them, "none" does not."""
+    """Recovers logits [B, C] up to a constant per row from log-probabilities: "mean" centres them, "none" does not.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.extraction.losses import recovered_logits
+      >>> recovered_logits(np.log(np.array([[0.5, 0.5]]))).tolist()
+      [[0.0, 0.0]]
+    """
     if correction == "none":
         return log_probabilities
     return log_probabilities - jnp.mean(log_probabilities, -1, keepdims=True)
 
 
 def disagreement(logits: jax.Array, log_probabilities: jax.Array, loss: str, correction: str = "mean") -> jax.Array:
-    """Computes how far a clone is from the victim, [B] per input; the generator looks for large ones.
+    """Computes how far a clone is from its victim, [B] per input; the generator looks for inputs where it is large.
 
     Args:
       logits: [B, C] of the clone.
@@ -37,7 +44,7 @@ def directions(key: jax.Array, count: int, inputs: jax.Array) -> jax.Array:
 
 
 def normalised(raw: jax.Array) -> jax.Array:
-    """Vectors [B, m, ...] at length 1."""
+    """Scales vectors [B, m, ...] to length 1."""
     axes = tuple(range(2, raw.ndim))
     return raw / jnp.sqrt(jnp.sum(raw**2, axes, keepdims=True))
 
@@ -63,7 +70,7 @@ def estimate(
     with jax.default_matmul_precision("highest"):
         value = objective(inputs)
 
-        # One direction of all inputs at a time: the batch stays the victim's, whatever m.
+        # One direction per input at a time: the victim always answers B inputs, whatever m is.
         def add(total: jax.Array, unit: jax.Array) -> tuple[jax.Array, None]:
             change = objective(inputs + epsilon * unit) - value
             return total + change.reshape(-1, *(1,) * (inputs.ndim - 1)) * unit, None
@@ -73,5 +80,5 @@ def estimate(
 
 
 def published_factor(loss: str, batch: int, classes: int) -> float:
-    """The published scale of the gradient: l1 is divided by inputs and once more by classes, kl by neither."""
+    """Returns the published scale of the gradient: "l1" divides by B C, "kl" by nothing."""
     return 1 / (batch * classes) if loss == "l1" else 1.0

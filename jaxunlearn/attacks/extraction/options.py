@@ -1,4 +1,4 @@
-"""How a model is extracted: the published constants, what they cost in queries, and their schedules."""
+"""Options of an extraction: the published constants, their cost in queries, and the learning rate schedules."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Options(NamedTuple):
     Attributes:
       budget: queries to one victim.
       batch: inputs per query step.
-      iterations: per epoch, at most what the budget pays for; one is `generator_steps`, then `clone_steps`.
+      iterations: per epoch, at most as many as the budget allows; each is `generator_steps`, then `clone_steps`.
       directions: m of the gradient estimate; `step_size`: epsilon. In float32 rounding errors grow as 1e-7 / epsilon.
       loss: "l1" of logits, or "kl" of probabilities.
       correction: l1: the victim's logits from its log-probabilities: "mean" subtracts their mean, "none" does not.
@@ -50,39 +50,48 @@ PUBLISHED = Options()
 MAZE = Options(loss="kl", directions=10, generator_optimizer="sgd")
 
 
-def of_settings(chosen: ExtractSettings) -> Options:
-    """Returns the options that the section `extract` of the settings names."""
-    return Options(**{name: getattr(chosen, name) for name in Options._fields if hasattr(chosen, name)})
+def of_settings(settings: ExtractSettings) -> Options:
+    """Returns the options that the section `extract` of the settings names.
+
+    Example:
+      >>> from jaxunlearn.attacks.extraction import of_settings
+      >>> from jaxunlearn.settings import ExtractSettings
+      >>> of_settings(ExtractSettings(budget=1000, clone_steps=3)).clone_steps
+      3
+    """
+    return Options(**{name: getattr(settings, name) for name in Options._fields if hasattr(settings, name)})
 
 
 def queries_per_iteration(options: Options) -> int:
-    """Queries of one iteration: a generator step asks m + 1 times per input, a clone step once."""
+    """Returns the queries of one iteration: a generator step asks m + 1 times per input, a clone step once."""
     return options.batch * (options.generator_steps * (options.directions + 1) + options.clone_steps)
 
 
 def iterations(options: Options) -> int:
-    """Iterations of an epoch: fewer than asked for where the budget does not pay for a whole epoch."""
+    """Returns the iterations per epoch: fewer than requested where the budget does not pay for a whole epoch."""
     affordable = options.budget // queries_per_iteration(options)
     return options.iterations if options.is_faithful else min(options.iterations, affordable)
 
 
 def epochs(options: Options) -> int:
-    """Whole epochs that the budget pays for; as published one more (1,117 for the default budget)."""
+    """Returns how many whole epochs the budget pays for; faithful: one more (1,117 for the default budget)."""
     count = options.budget // (queries_per_iteration(options) * iterations(options))
     return count + 1 if options.is_faithful else count
 
 
 def queries(options: Options) -> int:
-    """Queries that one victim is asked in all."""
+    """Returns the total number of queries to one victim.
+
+    Example:
+      >>> from jaxunlearn.attacks.extraction import Options, queries
+      >>> queries(Options(budget=10_000, batch=10, iterations=10))  # 10 x (1 x (1 + 1) + 5) per iteration
+      9800
+    """
     return epochs(options) * iterations(options) * queries_per_iteration(options)
 
 
 def check(options: Options) -> None:
-    """Checks ranges, and that the budget pays for one iteration.
-
-    Raises:
-      ConfigError: otherwise.
-    """
+    """Raises a ConfigError for an option out of range, or a budget below one iteration."""
     checks.choice("loss", options.loss, LOSSES)
     checks.choice("correction", options.correction, CORRECTIONS)
     checks.choice("generator_optimizer", options.generator_optimizer, ("adam", "sgd"))
@@ -91,17 +100,17 @@ def check(options: Options) -> None:
         checks.in_range(name, getattr(options, name), 1)
     checks.in_range("batch", options.batch, 2)  # batch norm of one input has no variance
     checks.in_range("step_size", options.step_size, 1e-6, 1.0)
-    least = queries_per_iteration(options)
-    if options.budget < least:
+    cost = queries_per_iteration(options)
+    if options.budget < cost:
         raise errors.ConfigError(
-            f"budget = {options.budget} queries do not pay for one iteration, which takes {least}: batch "
+            f"budget = {options.budget} queries do not pay for one iteration, which takes {cost}: batch "
             f"{options.batch} x ({options.generator_steps} generator steps x {options.directions + 1} + "
             f"{options.clone_steps} clone steps). Raise the budget, or lower the batch."
         )
 
 
 def clone_recipe(options: Options) -> TrainSettings:
-    """Optimizer and schedule of the clone."""
+    """Returns the clone's optimizer and schedule."""
     return TrainSettings(
         optimizer="sgd", learning_rate=options.clone_rate, momentum=options.momentum,
         weight_decay=options.weight_decay, epochs=epochs(options), **_schedule(options),  # type: ignore[arg-type]
@@ -109,7 +118,7 @@ def clone_recipe(options: Options) -> TrainSettings:
 
 
 def generator_recipe(options: Options) -> TrainSettings:
-    """Optimizer and schedule of the generator."""
+    """Returns the generator's optimizer and schedule."""
     return TrainSettings(
         optimizer=options.generator_optimizer, learning_rate=options.generator_rate, momentum=options.momentum,
         weight_decay=0.0 if options.generator_optimizer == "adam" else options.weight_decay,

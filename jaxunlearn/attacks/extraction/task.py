@@ -3,8 +3,8 @@
     step = generator_steps x (noise -> inputs -> estimated gradient -> generator), clone_steps x (noise -> inputs ->
     victim's answers -> clone)
 
-The generator is in training mode always; the clone only in its own steps. The best clone is that of the epoch in which
-it agrees with its victim on most held-out rows.
+The generator is always in training mode; the clone only in its own steps. The best clone is that of the epoch in which
+it agrees with its victim on the most held-out rows.
 
 Source: OUR reference, `dfme_attack`. Differs from the published code: all directions are evaluated (there some are
 dropped where m is large), and no epoch goes beyond the budget.
@@ -43,52 +43,62 @@ def task(
 
     Args:
       clone: `module.apply(variables, inputs, train=...) -> logits [B, C]`; it need not be the victim's architecture.
-      generator: from `models.generator.build(shape)`.
+      generator: from `models.architectures.generator.build(shape)`.
       victim: see `victims`; what differs between victims comes in the constants of the job.
       shape: of one network input.
-      options: how it is extracted.
+      options: see `Options`.
       to_inputs: values in (-1, 1) -> network inputs of clone and victim. Published: as they are, also where the victim
         was trained on normalised pictures.
       prepare: raw rows of the data set -> network inputs, for judging the clone.
 
     Raises:
       ConfigError: options out of range, or a budget below one iteration.
+
+    Example:
+      >>> import jax
+      >>> from jaxunlearn.attacks.extraction import Options, task, victims
+      >>> from jaxunlearn.models.architectures import dense, generator
+      >>> network = dense.Mlp(2)
+      >>> options = Options(budget=1000, batch=4, latents=3, width=2)
+      >>> extraction = task(network, generator.build((6,), 2), victims.network(network), (6,), options)
+      >>> jax.eval_shape(extraction.init, jax.random.key(0)).params["clone"]["Dense_0"]["kernel"].shape
+      (6, 2)
     """
     option.check(options)
-    of_clone, of_generator = option.clone_recipe(options), option.generator_recipe(options)
+    clone_recipe, generator_recipe = option.clone_recipe(options), option.generator_recipe(options)
 
-    def make_task(params: Tree, model_state: Tree, latents: jax.Array) -> tuple[jax.Array, Tree]:
-        """Inputs before the tanh, and the generator's statistics afterwards."""
+    def generate(params: Tree, model_state: Tree, latents: jax.Array) -> tuple[jax.Array, Tree]:
+        """Returns the generator's outputs before the tanh, and its model state afterwards."""
         variables = {"params": params, **model_state}
-        made, moved = generator.apply(variables, latents, train=True, mutable=list(model_state))
-        return jnp.asarray(made), dict(moved)
+        raw, new_state = generator.apply(variables, latents, train=True, mutable=list(model_state))
+        return jnp.asarray(raw), dict(new_state)
 
     def noise(key: jax.Array) -> jax.Array:
         return jax.random.normal(key, (options.batch, options.latents), jnp.float32)
 
     def init(key: jax.Array) -> State:
         blank = to_inputs(jnp.zeros((2, *shape), jnp.float32))
-        starts = {
+        initial = {
             "generator": dict(generator.init(keys.stream(key, "generator"), noise(key)[:2], train=True)),
             "clone": dict(clone.init(keys.stream(key, "clone"), blank, train=False)),
         }
-        params = {name: start.pop("params") for name, start in starts.items()}
+        params = {name: start.pop("params") for name, start in initial.items()}
         optimizer = {
-            "generator": recipe.transform(of_generator, 0.0, 0.0).init(params["generator"]),
-            "clone": recipe.transform(of_clone, 0.0, 0.0).init(params["clone"]),
+            "generator": recipe.make_optimizer(generator_recipe, 0.0, 0.0).init(params["generator"]),
+            "clone": recipe.make_optimizer(clone_recipe, 0.0, 0.0).init(params["clone"]),
         }
-        return State(params, starts, optimizer)
+        return State(params, initial, optimizer)
 
     def generator_step(state: State, key: jax.Array, factor: jax.Array, constants: Tree) -> State:
         def run(params: Tree) -> tuple[jax.Array, Tree]:
-            return make_task(params, state.model_state["generator"], noise(keys.stream(key, "latents")))
+            return generate(params, state.model_state["generator"], noise(keys.stream(key, "latents")))
 
         raw, pull_back, model_state = jax.vjp(run, state.params["generator"], has_aux=True)
-        known = {"params": state.params["clone"], **state.model_state["clone"]}
+        clone_variables = {"params": state.params["clone"], **state.model_state["clone"]}
 
         def objective(values: jax.Array) -> jax.Array:
             inputs = to_inputs(jnp.tanh(values))
-            logits = jnp.asarray(clone.apply(known, inputs, train=False))
+            logits = jnp.asarray(clone.apply(clone_variables, inputs, train=False))
             return -losses.disagreement(logits, victim(constants, inputs), options.loss, options.correction)
 
         units = losses.directions(keys.stream(key, "directions"), options.directions, raw)
@@ -96,45 +106,46 @@ def task(
         classes = jax.eval_shape(victim, constants, raw).shape[-1]
         gradient = gradient * losses.published_factor(options.loss, options.batch, classes)
         (gradients,) = pull_back(gradient)
-        return _moved(state, "generator", gradients, model_state, of_generator, factor)
+        return _apply_gradients(state, "generator", gradients, model_state, generator_recipe, factor)
 
     def clone_step(
         state: State, key: jax.Array, factor: jax.Array, constants: Tree
     ) -> tuple[State, tuple[jax.Array, jax.Array]]:
-        raw, model_state = make_task(state.params["generator"], state.model_state["generator"], noise(key))
+        raw, model_state = generate(state.params["generator"], state.model_state["generator"], noise(key))
         inputs = jax.lax.stop_gradient(to_inputs(jnp.tanh(raw)))
         answers = victim(constants, inputs)
         state = state._replace(model_state={**state.model_state, "generator": model_state})
 
         def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
-            own = state.model_state["clone"]
-            logits, moved = clone.apply(
-                {"params": params, **own}, inputs, train=True, mutable=list(own),
+            clone_state = state.model_state["clone"]
+            logits, new_state = clone.apply(
+                {"params": params, **clone_state}, inputs, train=True, mutable=list(clone_state),
                 rngs={"dropout": keys.stream(key, "dropout")},
             )  # fmt: skip
-            apart = losses.disagreement(jnp.asarray(logits), answers, options.loss, options.correction)
-            return jnp.mean(apart), (dict(moved), jnp.asarray(logits))
+            distances = losses.disagreement(jnp.asarray(logits), answers, options.loss, options.correction)
+            return jnp.mean(distances), (dict(new_state), jnp.asarray(logits))
 
-        (loss, (moved, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params["clone"])
-        agreed = jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(answers, -1), dtype=jnp.float32)
-        return _moved(state, "clone", gradients, moved, of_clone, factor), (loss, agreed)
+        (loss, (new_state, logits)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params["clone"])
+        agreement = jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(answers, -1), dtype=jnp.float32)
+        return _apply_gradients(state, "clone", gradients, new_state, clone_recipe, factor), (loss, agreement)
 
     def step(
         state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Tree
     ) -> tuple[State, Metrics]:
         del batches  # they only count the iterations
-        factor = recipe.rate(of_clone, step_info.epoch, step_info.fraction)
+        factor = recipe.schedule_factor(clone_recipe, step_info.epoch, step_info.fraction)
         with jax.default_matmul_precision("highest"):
 
-            def improve(state: State, number: jax.Array) -> tuple[State, None]:
-                return generator_step(state, keys.at(keys.stream(key, "generator"), number), factor, constants), None
+            def improve(state: State, index: jax.Array) -> tuple[State, None]:
+                return generator_step(state, keys.at(keys.stream(key, "generator"), index), factor, constants), None
 
-            def learn(state: State, number: jax.Array) -> tuple[State, tuple[jax.Array, jax.Array]]:
-                return clone_step(state, keys.at(keys.stream(key, "clone"), number), factor, constants)
+            def learn(state: State, index: jax.Array) -> tuple[State, tuple[jax.Array, jax.Array]]:
+                return clone_step(state, keys.at(keys.stream(key, "clone"), index), factor, constants)
 
             state, _ = jax.lax.scan(improve, state, jnp.arange(options.generator_steps))
-            state, (each, agreed) = jax.lax.scan(learn, state, jnp.arange(options.clone_steps))
-        return state, Metrics(jnp.mean(each), jnp.sum(agreed), jnp.float32(options.batch * options.clone_steps))
+            state, (step_losses, agreement) = jax.lax.scan(learn, state, jnp.arange(options.clone_steps))
+        count = jnp.float32(options.batch * options.clone_steps)
+        return state, Metrics(jnp.mean(step_losses), jnp.sum(agreement), count)
 
     def predict(variables: Tree, raw: jax.Array) -> jax.Array:
         return jnp.asarray(clone.apply(clones_of(variables), prepare(raw), train=False))
@@ -149,9 +160,11 @@ def task(
     return Task(init, step, predict, view, is_right)
 
 
-def _moved(state: State, name: str, gradients: Tree, model_state: Tree, train: Any, factor: jax.Array) -> State:
-    """The state after one optimizer step of one of its two networks."""
-    transform = recipe.transform(train, train.learning_rate * factor, train.weight_decay)
+def _apply_gradients(
+    state: State, name: str, gradients: Tree, model_state: Tree, train: Any, factor: jax.Array
+) -> State:
+    """Returns the state after one optimizer step of one of its two networks."""
+    transform = recipe.make_optimizer(train, train.learning_rate * factor, train.weight_decay)
     updates, optimizer = transform.update(gradients, state.optimizer[name], state.params[name])
     params = jax.tree.map(lambda value, update: value + update, state.params[name], updates)
     return State(
@@ -173,14 +186,14 @@ def job(
 ) -> population.Job:
     """Builds the population of clones of V victims; train it with `population.train(job, data, epochs(options), ...)`.
 
-    Clone v draws by its member number, so that it is the same alone and among others.
+    Clone v draws by its member id, so it is the same whichever others are trained with it.
 
     Args:
       extraction: from `task`.
-      member_ids: [V] global numbers of the clones.
+      member_ids: [V] ids of the clones, which their random draws depend on.
       key: of the role.
       options: those of the task.
-      victims: what `victims.network` reads, a tree with leading V; may be empty for a victim that is one function.
+      victims: what `victims.network` reads, a tree with leading V; may be empty if all share one function as victim.
       answers: [V, N] int, each victim's class of every row of the data set; needed to keep the best clone.
       rows: [n] rows of the data set on which clones are compared with their victims after every epoch; None = the last
         clone is kept.
@@ -191,6 +204,16 @@ def job(
 
     Raises:
       ConfigError: a budget below one iteration. ShapeError: sizes that do not fit. DataError: rows without answers.
+
+    Example:
+      >>> import jax
+      >>> from jaxunlearn.attacks.extraction import Options, job, task, victims
+      >>> from jaxunlearn.models.architectures import dense, generator
+      >>> network = dense.Mlp(2)
+      >>> options = Options(budget=1000, batch=4, latents=3, width=2)
+      >>> extraction = task(network, generator.build((6,), 2), victims.network(network), (6,), options)
+      >>> job(extraction, [0, 1], jax.random.key(0), options).steps  # iterations per epoch
+      35
     """
     option.check(options)
     ids = np.asarray(member_ids, np.int32).reshape(-1)
@@ -221,11 +244,24 @@ def job(
 
 
 def clones_of(variables: Tree) -> Tree:
-    """Returns the clone's flax variables out of what training hands on (`population.kept_variables`)."""
+    """Returns the clone's flax variables from those that training keeps (`population.kept_variables`).
+
+    Example:
+      >>> from jaxunlearn.attacks.extraction import clones_of
+      >>> params = {"clone": {"bias": 1.0}, "generator": {}}
+      >>> clones_of({"params": params, "clone": {"batch_stats": {}}, "generator": {}})
+      {'params': {'bias': 1.0}, 'batch_stats': {}}
+    """
     return {"params": variables["params"]["clone"], **variables["clone"]}
 
 
 def fidelity(clone_logits: Any, victim_logits: Any) -> np.ndarray:
-    """Computes the share of samples on which clone and victim give the same class, [...] of logits [..., N, C]."""
+    """Computes the share of samples on which clone and victim give the same class, [...] of logits [..., N, C].
+
+    Example:
+      >>> from jaxunlearn.attacks.extraction import fidelity
+      >>> float(fidelity([[1.0, 0.0], [1.0, 0.0]], [[2.0, 0.0], [0.0, 2.0]]))
+      0.5
+    """
     clone, victim = np.asarray(clone_logits), np.asarray(victim_logits)
     return np.asarray((clone.argmax(-1) == victim.argmax(-1)).mean(-1))

@@ -1,7 +1,7 @@
 """Victims: (constants of the member, network inputs [B, ...]) -> log-probabilities [B, C]. Nothing else is known.
 
-A victim is asked through the engine, so that the clones of many victims are one program; what differs between victims
-(their weights) stands in `constants` with a leading axis.
+Victims are queried inside the engine's program, so that the clones of many victims are trained together; what differs
+between victims (their weights) is in `constants` with a leading axis.
 """
 
 from collections.abc import Callable
@@ -22,6 +22,15 @@ def network(module: nn.Module) -> Victim:
 
     Args:
       module: called as `module.apply(variables, inputs, train=False)` on network inputs.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn.attacks.extraction import victims
+      >>> from jaxunlearn.models.architectures import dense
+      >>> variables = {"params": {"Dense_0": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}}
+      >>> answers = victims.network(dense.Mlp(2))({"victim": variables}, jnp.ones((1, 3)))
+      >>> jnp.exp(answers).tolist()
+      [[0.5, 0.5]]
     """
 
     def ask(constants: Any, inputs: jax.Array) -> jax.Array:
@@ -31,16 +40,23 @@ def network(module: nn.Module) -> Victim:
 
 
 def host(answer: Callable[[np.ndarray], np.ndarray], num_classes: int) -> Victim:
-    """Returns the victim of any Python function, a model of another framework or a remote service.
+    """Returns a victim that is any Python function: a model of another framework, or a remote service.
 
-    Asked from within the compiled program, one batch at a time.
+    It is called back from within the compiled program, one batch at a time.
 
     Args:
       answer: inputs [B, ...] float32 -> log-probabilities [B, C].
       num_classes: C.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.extraction import victims
+      >>> victim = victims.host(lambda inputs: np.log(np.full((len(inputs), 2), 0.5)), 2)
+      >>> np.exp(victim((), np.ones((1, 3), np.float32))).tolist()
+      [[0.5, 0.5]]
     """
 
-    def checked(inputs: jax.Array) -> np.ndarray:
+    def query(inputs: jax.Array) -> np.ndarray:
         values = np.asarray(answer(np.asarray(inputs)), np.float32)
         if values.shape != (len(inputs), num_classes):
             raise errors.ShapeError(
@@ -50,6 +66,6 @@ def host(answer: Callable[[np.ndarray], np.ndarray], num_classes: int) -> Victim
 
     def ask(constants: Any, inputs: jax.Array) -> jax.Array:
         shape = jax.ShapeDtypeStruct((inputs.shape[0], num_classes), jnp.float32)
-        return jax.pure_callback(checked, shape, inputs, vmap_method="sequential")
+        return jax.pure_callback(query, shape, inputs, vmap_method="sequential")
 
     return ask

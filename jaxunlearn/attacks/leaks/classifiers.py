@@ -2,14 +2,14 @@
 
     dt, rf      decision tree of at most 10 leaves, random forest: scikit-learn, on the host
     lr, mlp     exact logistic regression, network of 100 ReLU units: all features at once, as one population
-    threshold   no training but of one number: the distance of the pair, or the largest posterior of the original
+    threshold   one fitted number: a threshold on the distance of the pair, or on the original's largest posterior
 
 Higher = more like a record that was trained on and then deleted. A logistic regression is blind to differences whose
-sign says nothing (it wants l2_distance); trees are not.
+sign carries no information (it needs l2_distance); trees are not.
 
 Source: Unlearning-Leaks, attack models. Differs from the published code: the network sees standardised features, has a
 seed, and keeps its best of a fixed number of epochs (published: raw features, early stopping by patience); `rf` has a
-seed for every feature alike.
+seed for all features.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,19 +30,19 @@ Tables = Mapping[str, np.ndarray]
 
 
 class Answers(NamedTuple):
-    """What an attack says of N records.
+    """Answers of an attack on N records.
 
     Attributes:
-      score: [N] ranks them, higher = deleted member.
-      probability: [N] in [0, 1] that it was; decisions are taken above 0.5.
+      score: [N] for ranking, higher = deleted member.
+      probability: [N] in [0, 1] of a deleted member; decisions are taken above 0.5.
     """
 
     score: np.ndarray
     probability: np.ndarray
 
 
-class Attacked(NamedTuple):
-    """One feature's attack: answers on the shadow records it was trained on, and on the target records."""
+class FeatureAnswers(NamedTuple):
+    """Answers of one feature's attack on the shadow records it was trained on, and on the target records."""
 
     shadow: Answers
     target: Answers
@@ -50,23 +50,32 @@ class Attacked(NamedTuple):
 
 def run(
     kind: str, shadow: Tables, deleted: np.ndarray, target: Tables, *, seed: int = 0, faithful: bool = False
-) -> dict[str, Attacked]:
+) -> dict[str, FeatureAnswers]:
     """Trains one classifier per feature and applies it.
 
     Args:
       kind: one of `ATTACKS`.
       shadow: feature -> [N, d] of shadow records.
-      deleted: [N] bool, which of them were deleted members (the others nobody trained on).
+      deleted: [N] bool, which of them were deleted members (no model trained on the others).
       target: feature -> [n, d] of target records, the same names and widths.
       seed: of networks and forests.
       faithful: lr standardises target records by themselves for its probabilities, as published; not for its scores.
 
     Returns:
-      feature -> answers. `threshold` knows only the features of `features.THRESHOLDS` and leaves the others out.
+      feature -> answers. `threshold` reads only the features of `features.THRESHOLDS` and leaves the others out.
 
     Raises:
-      ConfigError: unknown attack, or one that knows none of the features. DataError: only one kind of record.
+      ConfigError: unknown attack, or one that reads none of the features. DataError: only one kind of record.
       ShapeError: widths differ.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.leaks import classifiers
+      >>> shadow = {"l2_distance": np.array([[0.1], [0.2], [0.8], [0.9]])}
+      >>> deleted = np.array([False, False, True, True])
+      >>> attacks = classifiers.run("threshold", shadow, deleted, {"l2_distance": np.array([[0.7], [0.85]])})
+      >>> attacks["l2_distance"].target.probability.tolist()
+      [0.0, 1.0]
     """
     checks.choice("attack", kind, ATTACKS)
     deleted = np.asarray(deleted, bool)
@@ -80,20 +89,23 @@ def run(
     return ATTACKS[kind](shadow, deleted, target, seed, faithful)
 
 
-def _alike(probability: np.ndarray) -> Answers:
+def _answers_of(probability: np.ndarray) -> Answers:
     return Answers(probability, probability)
 
 
-def _host(make: Callable[[int], Any]) -> Callable[..., dict[str, Attacked]]:
-    """An attack of scikit-learn, one feature after another."""
+def _host(make: Callable[[int], Any]) -> Callable[..., dict[str, FeatureAnswers]]:
+    """Returns an attack by scikit-learn, which fits one feature after another."""
 
-    def attack(shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool) -> dict[str, Attacked]:
+    def attack(
+        shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool
+    ) -> dict[str, FeatureAnswers]:
         del faithful
-        found = {}
+        attacks = {}
         for name, values in shadow.items():
             classifier = make(seed).fit(values, deleted)
-            found[name] = Attacked(*(_alike(classifier.predict_proba(one)[:, 1]) for one in (values, target[name])))
-        return found
+            tables = (values, target[name])
+            attacks[name] = FeatureAnswers(*(_answers_of(classifier.predict_proba(table)[:, 1]) for table in tables))
+        return attacks
 
     return attack
 
@@ -112,31 +124,34 @@ def _forest(seed: int) -> Any:
 
 
 def _padded(tables: Tables) -> np.ndarray:
-    """[A, N, D] float32: all features side by side, narrow ones filled with columns of zeros."""
+    """Stacks all features, [A, N, D] float32; narrow ones are filled up with columns of zeros."""
     width = max(values.shape[1] for values in tables.values())
     return np.stack([np.pad(values, ((0, 0), (0, width - values.shape[1]))) for values in tables.values()]).astype(
         np.float32
     )
 
 
-def _regression(shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool) -> dict[str, Attacked]:
+def _regression(
+    shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool
+) -> dict[str, FeatureAnswers]:
     del seed
-    known, asked = jnp.asarray(_padded(shadow)), jnp.asarray(_padded(target))
-    scores, probabilities = _regressions(known, jnp.asarray(deleted, jnp.int32), asked)
-    own = probabilities
+    shadow_inputs, target_inputs = jnp.asarray(_padded(shadow)), jnp.asarray(_padded(target))
+    shadow_p, target_p = _regressions(shadow_inputs, jnp.asarray(deleted, jnp.int32), target_inputs)
+    decision_p = target_p
     if faithful:
-        own = _regressions_by_their_queries(known, jnp.asarray(deleted, jnp.int32), asked)
+        decision_p = _regressions_by_their_queries(shadow_inputs, jnp.asarray(deleted, jnp.int32), target_inputs)
     return {
-        name: Attacked(
-            _alike(np.asarray(scores[place])), Answers(np.asarray(probabilities[place]), np.asarray(own[place]))
+        name: FeatureAnswers(
+            _answers_of(np.asarray(shadow_p[index])),
+            Answers(np.asarray(target_p[index]), np.asarray(decision_p[index])),
         )
-        for place, name in enumerate(shadow)
+        for index, name in enumerate(shadow)
     }
 
 
-def _fit_all(known: jax.Array, deleted: jax.Array) -> logistic.Logistic:
-    weights = jnp.ones(len(deleted), known.dtype)
-    return jax.vmap(lambda table: logistic.fit(table, deleted, weights, 2))(known)
+def _fit_all(shadow: jax.Array, deleted: jax.Array) -> logistic.Logistic:
+    weights = jnp.ones(len(deleted), shadow.dtype)
+    return jax.vmap(lambda table: logistic.fit(table, deleted, weights, 2))(shadow)
 
 
 def _answers(model: logistic.Logistic, queries: jax.Array) -> jax.Array:
@@ -144,59 +159,70 @@ def _answers(model: logistic.Logistic, queries: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _regressions(known: jax.Array, deleted: jax.Array, asked: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """P(deleted) [A, N] of the known and [A, n] of the asked records, from [A, N, D] and [A, n, D]."""
-    models = _fit_all(known, deleted)
-    return jax.vmap(_answers)(models, known), jax.vmap(_answers)(models, asked)
+def _regressions(shadow: jax.Array, deleted: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns P(deleted) [A, N] of shadow and [A, n] of target records, from [A, N, D] and [A, n, D]."""
+    models = _fit_all(shadow, deleted)
+    return jax.vmap(_answers)(models, shadow), jax.vmap(_answers)(models, target)
 
 
 @jax.jit
-def _regressions_by_their_queries(known: jax.Array, deleted: jax.Array, asked: jax.Array) -> jax.Array:
-    """The same of the asked records, standardised by themselves."""
+def _regressions_by_their_queries(shadow: jax.Array, deleted: jax.Array, target: jax.Array) -> jax.Array:
+    """Returns P(deleted) [A, n] of target records that are standardised by themselves."""
 
-    def one(model: logistic.Logistic, queries: jax.Array) -> jax.Array:
+    def answer(model: logistic.Logistic, queries: jax.Array) -> jax.Array:
         return _answers(logistic.standardised_by(model, queries), queries)
 
-    return jax.vmap(one)(_fit_all(known, deleted), asked)
+    return jax.vmap(answer)(_fit_all(shadow, deleted), target)
 
 
-def _network(shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool) -> dict[str, Attacked]:
+def _network(
+    shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool
+) -> dict[str, FeatureAnswers]:
     del faithful
-    known, asked = _padded(shadow), _padded(target)
-    mean, scale = known.mean(1, keepdims=True), known.std(1, keepdims=True)
+    shadow_inputs, target_inputs = _padded(shadow), _padded(target)
+    mean, scale = shadow_inputs.mean(1, keepdims=True), shadow_inputs.std(1, keepdims=True)
     scale = np.where(scale > 0, scale, 1.0)
-    known, asked = (known - mean) / scale, (asked - mean) / scale
-    attacks, rows, width = known.shape
+    shadow_inputs, target_inputs = (shadow_inputs - mean) / scale, (target_inputs - mean) / scale
+    attacks, rows, width = shadow_inputs.shape
     train = TrainSettings(optimizer="adam", learning_rate=0.01, weight_decay=0.0, schedule="constant", epochs=EPOCHS,
                           batch=200, keep="best")  # fmt: skip
     module = dense.Mlp(2, (100,))
     task = population.supervised(
         module, module, lambda inputs, key, is_train: inputs, train, jax.ShapeDtypeStruct((width,), jnp.float32)
     )
-    data = np.concatenate([known.reshape(-1, width), asked.reshape(-1, width)])
-    labels = np.concatenate([np.tile(deleted, attacks), np.zeros(attacks * asked.shape[1], bool)]).astype(np.int32)
-    out = _held_out(deleted, seed)
-    own = np.repeat(np.eye(attacks, dtype=bool), rows, 1)  # [A, A * N]: each attack's own table
-    later = np.zeros((attacks, attacks * asked.shape[1]), bool)
-    member, best = (np.concatenate([own & np.tile(mask, attacks), later], 1) for mask in (~out, out))
-    stream = population.from_membership(member)
-    numbers = np.asarray([list(features.FEATURES).index(name) for name in shadow])  # not places: others may be left out
+    data = np.concatenate([shadow_inputs.reshape(-1, width), target_inputs.reshape(-1, width)])
+    queries = attacks * target_inputs.shape[1]
+    labels = np.concatenate([np.tile(deleted, attacks), np.zeros(queries, bool)]).astype(np.int32)
+    held_out = _held_out(deleted, seed)
+    table_mask = np.repeat(np.eye(attacks, dtype=bool), rows, 1)  # [A, A * N]: each attack's own table
+    target_mask = np.zeros((attacks, queries), bool)
+    training_mask, validation_mask = (
+        np.concatenate([table_mask & np.tile(mask, attacks), target_mask], 1) for mask in (~held_out, held_out)
+    )
+    stream = population.from_membership(training_mask)
+    # Ids of features, not their positions in `shadow`: a feature draws the same whichever others there are.
+    member_ids = np.asarray([list(features.FEATURES).index(name) for name in shadow])
     job = population.Job(
-        task=task, streams={"train": stream}, batches={"train": 200}, member_ids=numbers,
+        task=task, streams={"train": stream}, batches={"train": 200}, member_ids=member_ids,
         key=keys.stream(keys.root(seed), "attack"),
         constants={"learning_rate": np.full(attacks, 0.01, np.float32), "weight_decay": np.zeros(attacks, np.float32)},
-        steps=population.steps_per_epoch(stream, 200), held_out=population.from_membership(best),
+        steps=population.steps_per_epoch(stream, 200), held_out=population.from_membership(validation_mask),
     )  # fmt: skip
     mapping = population.make_mapping("vmap", devices=1)
     *_, latest = population.train(job, population.DeviceDataset(data, labels), EPOCHS, mapping)
     variables = latest.carry.best
-    answers = jax.vmap(lambda own, queries: jax.nn.softmax(task.predict(own, queries))[:, 1])
-    known_p, asked_p = (np.asarray(answers(variables, jnp.asarray(table))) for table in (known, asked))
-    return {name: Attacked(_alike(known_p[place]), _alike(asked_p[place])) for place, name in enumerate(shadow)}
+    predict = jax.vmap(lambda model, queries: jax.nn.softmax(task.predict(model, queries))[:, 1])
+    shadow_p, target_p = (
+        np.asarray(predict(variables, jnp.asarray(table))) for table in (shadow_inputs, target_inputs)
+    )
+    return {
+        name: FeatureAnswers(_answers_of(shadow_p[index]), _answers_of(target_p[index]))
+        for index, name in enumerate(shadow)
+    }
 
 
 def _held_out(deleted: np.ndarray, seed: int) -> np.ndarray:
-    """[N] bool: a tenth of each kind, on which the best epoch is chosen."""
+    """Draws a mask [N] of a tenth of each kind of record, on which the best epoch is chosen."""
     generator, held_out = np.random.default_rng(seed), np.zeros(len(deleted), bool)
     for kind in (deleted, ~deleted):
         rows = np.flatnonzero(kind)
@@ -204,34 +230,38 @@ def _held_out(deleted: np.ndarray, seed: int) -> np.ndarray:
     return held_out
 
 
-def _threshold(shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool) -> dict[str, Attacked]:
+def _threshold(
+    shadow: Tables, deleted: np.ndarray, target: Tables, seed: int, faithful: bool
+) -> dict[str, FeatureAnswers]:
     del seed, faithful
-    known = [name for name in shadow if name in features.THRESHOLDS]
-    if not known:
+    names = [name for name in shadow if name in features.THRESHOLDS]
+    if not names:
         raise errors.ConfigError(
             f"attack = 'threshold' knows the features {', '.join(features.THRESHOLDS)}; ask for one of them."
         )
-    found = {}
-    for name in known:
-        numbers = features.THRESHOLDS[name](shadow[name])
-        order = np.argsort(-numbers, kind="stable")
-        falling, hits = numbers[order], np.cumsum(deleted[order])
+    attacks = {}
+    for name in names:
+        statistic = features.THRESHOLDS[name](shadow[name])
+        order = np.argsort(-statistic, kind="stable")
+        descending, hits = statistic[order], np.cumsum(deleted[order])
         misses = np.arange(1, len(order) + 1) - hits
-        ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(order) - 1)
-        right = hits[ends] + (~deleted).sum() - misses[ends]
-        place = ends[int(right.argmax())]
-        above = hits[place] / (place + 1)
-        rest = len(order) - place - 1
-        below = (deleted.sum() - hits[place]) / rest if rest else 0.0
+        ends = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(order) - 1)
+        num_correct = hits[ends] + (~deleted).sum() - misses[ends]
+        cut_index = ends[int(num_correct.argmax())]
+        p_above = hits[cut_index] / (cut_index + 1)
+        num_below = len(order) - cut_index - 1
+        p_below = (deleted.sum() - hits[cut_index]) / num_below if num_below else 0.0
 
-        def answers(values: np.ndarray, cut: float = falling[place], sides: tuple = (above, below)) -> Answers:
+        def answers(
+            values: np.ndarray, cut: float = descending[cut_index], sides: tuple = (p_above, p_below)
+        ) -> Answers:
             return Answers(values, np.where(values >= cut, *sides))
 
-        found[name] = Attacked(answers(numbers), answers(features.THRESHOLDS[name](target[name])))
-    return found
+        attacks[name] = FeatureAnswers(answers(statistic), answers(features.THRESHOLDS[name](target[name])))
+    return attacks
 
 
-ATTACKS: dict[str, Callable[..., dict[str, Attacked]]] = {
+ATTACKS: dict[str, Callable[..., dict[str, FeatureAnswers]]] = {
     "dt": _host(_tree),
     "rf": _host(_forest),
     "lr": _regression,

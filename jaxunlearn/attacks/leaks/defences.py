@@ -1,4 +1,4 @@
-"""Defences: what a model's owner publishes instead of the posterior, of both versions alike.
+"""Defences: what a model's owner publishes instead of the posterior, in the same way for both versions.
 
     top_k        the k largest entries stay, the rest of the mass is spread evenly over the others
     label        only the predicted class, as one-hot
@@ -6,8 +6,8 @@
 
 Each version uses its own order. The attack sees published posteriors only; DP-SGD is a defence of the training.
 
-Source: Unlearning-Leaks, section on defences. Differs from the published code: more than C entries to keep is a
-message (published: IndexError); the temperature stands in the paper, in the code only as a comment.
+Source: Unlearning-Leaks, section on defences. Differs from the published code: more than C entries to keep raise a
+ConfigError (published: IndexError); the temperature is described in the paper, in the code only in a comment.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ DEFENCES = ("none", "top_k", "label", "temperature")
 
 
 def publish(posterior: Array, defence: str, *, top_k: int = 3, temperature: float = 2.0) -> Array:
-    """Returns [N, C] what is published of [N, C] posteriors.
+    """Returns the [N, C] posteriors that are published in place of the true ones.
 
     Args:
       posterior: [N, C] float, rows sum to 1; NumPy or JAX.
@@ -32,6 +32,7 @@ def publish(posterior: Array, defence: str, *, top_k: int = 3, temperature: floa
 
     Example:
       >>> import numpy as np
+      >>> from jaxunlearn.attacks.leaks.defences import publish
       >>> publish(np.array([[0.7, 0.2, 0.1]]), "top_k", top_k=1).round(2)
       array([[0.7 , 0.15, 0.15]])
     """
@@ -40,8 +41,8 @@ def publish(posterior: Array, defence: str, *, top_k: int = 3, temperature: floa
     classes = posterior.shape[-1]
     if defence == "label":
         # The last index of the ascending stable order: the last of several largest entries.
-        last = classes - 1 - xp.argmax(xp.flip(posterior, axis=-1), axis=-1)
-        return (xp.arange(classes) == last[..., None]).astype(posterior.dtype)
+        predicted = classes - 1 - xp.argmax(xp.flip(posterior, axis=-1), axis=-1)
+        return (xp.arange(classes) == predicted[..., None]).astype(posterior.dtype)
     if defence == "temperature":
         checks.in_range("temperature", temperature, 1e-6)
         largest = xp.max(posterior, axis=-1, keepdims=True)
@@ -53,9 +54,9 @@ def publish(posterior: Array, defence: str, *, top_k: int = 3, temperature: floa
             return posterior
         order = xp.argsort(posterior, axis=-1, stable=True)
         rank = xp.argsort(order, axis=-1, stable=True)
-        kept = rank >= classes - top_k
-        rest = (1.0 - xp.sum(xp.where(kept, posterior, 0.0), axis=-1, keepdims=True)) / (classes - top_k)
-        return xp.where(kept, posterior, rest)
+        is_top = rank >= classes - top_k
+        remainder = (1.0 - xp.sum(xp.where(is_top, posterior, 0.0), axis=-1, keepdims=True)) / (classes - top_k)
+        return xp.where(is_top, posterior, remainder)
     return posterior
 
 

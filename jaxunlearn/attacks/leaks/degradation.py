@@ -1,4 +1,4 @@
-"""Degradation: how much surer of the truth an attacker is who sees both versions instead of the original alone.
+"""Degradation: how much surer of the truth an attacker becomes by seeing both versions instead of the original alone.
 
 d_i = P_pair(truth_i) - P_classical(truth_i) per record; DegRate = mean of d, DegCount = share of records with d > 0.
 
@@ -20,16 +20,22 @@ def gains(pair: np.ndarray, classical: np.ndarray, deleted: np.ndarray) -> np.nd
 
     Raises:
       ShapeError: vectors of different lengths.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.leaks.degradation import gains
+      >>> gains(np.array([0.9, 0.5]), np.array([0.5, 0.25]), np.array([True, False])).tolist()
+      [0.4, -0.25]
     """
     checks.shape("N", pair=pair, classical=classical, deleted=deleted)
     return np.where(deleted, pair - classical, classical - pair)
 
 
 def rate(gains: np.ndarray) -> float:
-    """DegRate in [-1, 1]: the mean gain over members and non-members together."""
+    """Returns DegRate in [-1, 1]: the mean gain over all records, members and non-members."""
     return float(np.mean(gains))
 
 
 def count(gains: np.ndarray) -> float:
-    """DegCount in [0, 1]: the share of records with a gain above 0; equal confidences do not count."""
+    """Returns DegCount in [0, 1]: the share of records with a gain above 0; equal confidences do not count."""
     return float(np.mean(gains > 0))

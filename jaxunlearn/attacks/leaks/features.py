@@ -40,10 +40,11 @@ def compute(original: Array, unlearned: Array, name: str) -> Array:
       [N, C], [N, 2C] for concatenations, [N, 1] for l2_distance.
 
     Raises:
-      ConfigError: unknown feature. ShapeError: the two do not fit together.
+      ConfigError: unknown feature. ShapeError: posteriors of different shapes.
 
     Example:
       >>> import numpy as np
+      >>> from jaxunlearn.attacks.leaks.features import compute
       >>> compute(np.array([[0.9, 0.1]]), np.array([[0.7, 0.3]]), "sorted_diff").round(2)
       array([[-0.2,  0.2]])
     """
@@ -53,7 +54,7 @@ def compute(original: Array, unlearned: Array, name: str) -> Array:
 
 
 def _sorted(original: Array, unlearned: Array) -> tuple[Array, Array]:
-    """Both posteriors in the ascending order of the original one."""
+    """Sorts both posteriors in the ascending order of the original one."""
     xp = original.__array_namespace__()
     order = xp.argsort(original, axis=-1, stable=True)
     return xp.take_along_axis(original, order, axis=-1), xp.take_along_axis(unlearned, order, axis=-1)
@@ -95,7 +96,7 @@ FEATURES: dict[str, Callable[[Array, Array], Array]] = {
     CLASSICAL: _basic_mia,
 }
 
-# What the attack by a threshold looks at: one number [N] per record of a feature [N, K], higher = deleted.
+# The statistic of the threshold attack: one number [N] per record from a feature [N, K], higher = deleted.
 THRESHOLDS: dict[str, Callable[[Any], Any]] = {
     "l2_distance": lambda values: values[:, 0],
     CLASSICAL: lambda values: values.max(1),

@@ -1,4 +1,4 @@
-"""Decision trees and random forests: models that are fitted on the host, one after another, by scikit-learn.
+"""Decision trees and random forests: models that scikit-learn fits on the host, one after another.
 
 Source: models.DT and models.RF of Unlearning-Leaks. Differs from the published code: training records keep their order
 (published: sorted after a deletion, which gives a forest another bootstrap), classes without records get posterior 0
@@ -17,20 +17,27 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def fit(family: str, inputs: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
-    """Fits one model.
+    """Fits one decision tree or random forest.
 
     Args:
       family: dt (10 leaves) or rf (500 trees, leaves of at least 30 records).
       inputs: [n, ...] raw; flattened.
       labels: [n] int.
       num_classes: C.
-      seed: of the forest; trees have none that matters.
+      seed: of the forest; a tree does not depend on it.
 
     Returns:
       inputs [m, ...] -> posteriors [m, C] float64.
 
     Raises:
       ConfigError: unknown family.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.leaks import host_models
+      >>> predict = host_models.fit("dt", np.array([[0.0], [1.0]]), np.array([0, 2]), num_classes=3)
+      >>> predict(np.array([[0.9]])).tolist()
+      [[0.0, 0.0, 1.0]]
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.tree import DecisionTreeClassifier
@@ -44,9 +51,9 @@ def fit(family: str, inputs: np.ndarray, labels: np.ndarray, num_classes: int, s
     model.fit(inputs.reshape(len(inputs), -1), labels)
 
     def predict(rows: np.ndarray) -> np.ndarray:
-        known = model.predict_proba(rows.reshape(len(rows), -1))
+        posteriors = model.predict_proba(rows.reshape(len(rows), -1))
         answers = np.zeros((len(rows), num_classes))
-        answers[:, model.classes_] = known
+        answers[:, model.classes_] = posteriors
         return answers
 
     return predict

@@ -1,14 +1,14 @@
-"""Who trains on what: record sets, deletions, records that nobody saw, and replacements, as row numbers.
+"""Who trains on what: record sets, deletions, records that no model saw, and replacements, as row numbers.
 
     all rows -> two sides that share no record: shadow (the attacker trains on it) and target (it is attacked)
     a side   -> positive (sets are drawn from it), negative (never trained on), replace (added by online learning)
     a set    -> one original model; its deletions -> one unlearned model each
 
-With NumPy's legacy generator and the published order of calls, so that published plans come back bit for bit; what the
-published code draws later, in its attack stage, comes from a generator of its own here.
+Draws use NumPy's legacy generator and the published order of calls, so published plans are reproduced bit for bit; what
+the published code draws later, in its attack stage, comes from a separate generator here.
 
 Source: Unlearning-Leaks, record_split. Differs from the published code: one seed decides everything (published: none
-is set), and a SISA plan of a group is refused (published: the group size is ignored).
+is set), and SISA with a group is an error (published: the group size is ignored).
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Sizes(NamedTuple):
 
 
 class SidePlan(NamedTuple):
-    """What happens on one side; I sets, U deletions each, k records per deletion.
+    """The plan of one side; I sets, U deletions each, k records per deletion.
 
     Attributes:
       sets: [I, n] training records, in the order in which they were drawn.
@@ -66,18 +66,25 @@ class SidePlan(NamedTuple):
 
 
 def split(rows: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits rows as scikit-learn's train_test_split does; returns (rest, the ceil(fraction * n) taken out)."""
-    taken = int(np.ceil(fraction * len(rows)))
+    """Splits rows as scikit-learn's train_test_split does; returns (remaining rows, ceil(fraction * n) drawn rows)."""
+    size = int(np.ceil(fraction * len(rows)))
     order = np.random.RandomState(seed).permutation(len(rows))
-    return rows[order[taken:]], rows[order[:taken]]
+    return rows[order[size:]], rows[order[:size]]
 
 
 def pools(num_rows: int) -> tuple[SideRows, SideRows]:
-    """Returns the pools of the shadow and of the target side; a function of the number of rows alone."""
+    """Returns the pools of the shadow and the target side; they depend only on the number of rows.
+
+    Example:
+      >>> from jaxunlearn.attacks.leaks import plan
+      >>> shadow, target = plan.pools(100)
+      >>> len(shadow.positive), len(shadow.negative), len(shadow.replace)
+      (40, 8, 2)
+    """
 
     def of_side(rows: np.ndarray) -> SideRows:
-        positive, rest = split(rows, 0.2, 100)
-        negative, replace = split(rest, 0.15, 0)
+        positive, remainder = split(rows, 0.2, 100)
+        negative, replace = split(remainder, 0.15, 0)
         return SideRows(positive, negative, replace)
 
     shadow, target = split(np.arange(num_rows), 0.5, 100)
@@ -85,7 +92,14 @@ def pools(num_rows: int) -> tuple[SideRows, SideRows]:
 
 
 def check(sizes: Sizes, pool: SideRows, case: str = "in_out", online: bool = False, side: str = "shadow") -> None:
-    """Refuses sizes that a side cannot have.
+    """Raises an error unless a side has enough records for its sizes.
+
+    Args:
+      sizes: of the side.
+      pool: its records.
+      case: one of `CASES`.
+      online: whether deleted records are replaced by fresh ones.
+      side: "shadow" or "target", for messages.
 
     Raises:
       ConfigError: the message names the setting, its value and what is possible.
@@ -130,129 +144,163 @@ def _check_sisa(sizes: Sizes, case: str, online: bool) -> None:
             f"deletions = {sizes.deletions}, but a set has {sizes.set_size} records, of which SISA deletes each "
             "at most once. Lower deletions."
         )
-    for name, value, only in (("group", sizes.group, 1), ("case", case, "in_out"), ("update", online, False)):
-        if value != only:
-            shown = "online" if name == "update" else value
-            raise errors.ConfigError(f"{name} = {shown}: SISA deletes one record per retrained shard and adds none.")
+    for name, value, allowed in (("group", sizes.group, 1), ("case", case, "in_out"), ("update", online, False)):
+        if value != allowed:
+            text = "online" if name == "update" else value
+            raise errors.ConfigError(f"{name} = {text}: SISA deletes one record per retrained shard and adds none.")
 
 
 def draw(
-    pool: SideRows, sizes: Sizes, generator: np.random.RandomState, later: np.random.RandomState, *,
+    pool: SideRows, sizes: Sizes, generator: np.random.RandomState, attack_generator: np.random.RandomState, *,
     case: str = "in_out", online: bool = False,
 ) -> SidePlan:  # fmt: skip
     """Draws the plan of one side.
 
     Args:
-      pool: of the side.
-      sizes: checked.
+      pool: records of the side.
+      sizes: of the side, checked by `check`.
       generator: of sets and deletions, used in the published order of calls: shadow side first, then target.
-      later: of everything that the published code draws while it attacks: negatives, replacements, single records.
+      attack_generator: of what the published code draws in its attack: negatives, replacements, single records.
       case: in_out (deleted records against records never seen), in_in (records that stay), or multi_version (one of
         the k deleted records: it was removed at some moment between the two versions).
-      online: as many fresh records are added as are deleted.
+      online: whether as many fresh records are added as are deleted.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.leaks import plan
+      >>> shadow, _ = plan.pools(100)
+      >>> side = plan.draw(shadow, plan.Sizes(2, 10, 3), np.random.RandomState(0), np.random.RandomState(1))
+      >>> side.sets.shape, side.deleted.shape
+      ((2, 10), (2, 3, 1))
     """
     rows, deleted = [], []
     for _ in range(sizes.sets):
-        one = generator.choice(pool.positive, sizes.set_size, replace=False)
-        rows.append(one)
+        records = generator.choice(pool.positive, sizes.set_size, replace=False)
+        rows.append(records)
         if sizes.shards:  # every record at most once
-            deleted.append(generator.choice(one, sizes.deletions, replace=False)[:, None])
+            deleted.append(generator.choice(records, sizes.deletions, replace=False)[:, None])
         else:
             deleted.append(
-                np.stack([generator.choice(one, sizes.group, replace=False) for _ in range(sizes.deletions)])
+                np.stack([generator.choice(records, sizes.group, replace=False) for _ in range(sizes.deletions)])
             )
-    sets, gone = np.stack(rows), np.stack(deleted)
-    # Before what depends on the case: every case is measured on the same models.
+    sets, deletions = np.stack(rows), np.stack(deleted)
+    # Drawn before everything that depends on the case, so that every case is measured on the same models.
     added = None
     if online:
-        fresh = [later.choice(pool.replace, sizes.group, replace=False) for _ in range(sizes.sets * sizes.deletions)]
-        added = np.stack(fresh).reshape(gone.shape)
-    positive = _evaluated(sets, gone, case, later)
+        additions = [
+            attack_generator.choice(pool.replace, sizes.group, replace=False)
+            for _ in range(sizes.sets * sizes.deletions)
+        ]
+        added = np.stack(additions).reshape(deletions.shape)
+    positive = _evaluated(sets, deletions, case, attack_generator)
     if sizes.shards:
-        negative = np.stack([later.choice(pool.negative, sizes.deletions, replace=False) for _ in sets])[:, :, None]
+        partners = [attack_generator.choice(pool.negative, sizes.deletions, replace=False) for _ in sets]
+        negative = np.stack(partners)[:, :, None]
     else:
-        negative = later.choice(pool.negative, positive.shape)
-    return SidePlan(sets, gone, shard_of(sets, gone, sizes.shards), positive, negative, added)
+        negative = attack_generator.choice(pool.negative, positive.shape)
+    return SidePlan(sets, deletions, shard_of(sets, deletions, sizes.shards), positive, negative, added)
 
 
-def whole(
+def draw_all(
     num_rows: int, sizes: Sizes, seed: int, *, repeats: int = 1, case: str = "in_out", online: bool = False
 ) -> tuple[tuple[SidePlan, SidePlan], ...]:
-    """Draws both sides of every repeat; repeat r is what seed + r gives as its first.
+    """Draws both sides of every repeat; repeat r equals the first repeat of seed + r.
+
+    Args:
+      num_rows: of the data set.
+      sizes: of both sides.
+      seed: of all draws.
+      repeats: independent plans.
+      case: see `draw`.
+      online: see `draw`.
+
+    Returns:
+      (shadow side, target side) per repeat.
 
     Raises:
       ConfigError: as `check`.
+
+    Example:
+      >>> from jaxunlearn.attacks.leaks import plan
+      >>> (shadow, target), = plan.draw_all(100, plan.Sizes(2, 10, 3), seed=0)
+      >>> len(set(shadow.sets.ravel()) & set(target.sets.ravel()))
+      0
     """
-    both = pools(num_rows)
-    for side, pool in zip(("shadow", "target"), both, strict=True):
+    side_pools = pools(num_rows)
+    for side, pool in zip(("shadow", "target"), side_pools, strict=True):
         check(sizes, pool, case, online, side)
-    found = []
+    plans = []
     for repeat in range(repeats):
-        generator, later = np.random.RandomState((seed + repeat) % 2**32), np.random.RandomState([seed + repeat, 1])
-        shadow, target = (draw(pool, sizes, generator, later, case=case, online=online) for pool in both)
-        found.append((shadow, target))
-    return tuple(found)
+        generator = np.random.RandomState((seed + repeat) % 2**32)
+        attack_generator = np.random.RandomState([seed + repeat, 1])
+        shadow, target = (
+            draw(pool, sizes, generator, attack_generator, case=case, online=online) for pool in side_pools
+        )
+        plans.append((shadow, target))
+    return tuple(plans)
 
 
 def renamed(side: SidePlan, names: np.ndarray) -> SidePlan:
-    """The same plan in other row numbers: row i becomes names[i]."""
+    """Returns the plan in other row numbers: row i becomes names[i]."""
     added = None if side.added is None else names[side.added]
     return SidePlan(
         names[side.sets], names[side.deleted], side.shard, names[side.positive], names[side.negative], added
     )
 
 
-def _evaluated(sets: np.ndarray, deleted: np.ndarray, case: str, later: np.random.RandomState) -> np.ndarray:
-    """[I, U, q] the records with label 1."""
+def _evaluated(sets: np.ndarray, deleted: np.ndarray, case: str, attack_generator: np.random.RandomState) -> np.ndarray:
+    """Draws the [I, U, q] records with label 1."""
     if case == "in_out":
         return deleted
     if case == "multi_version":
-        return np.asarray([[[later.choice(gone)] for gone in per_set] for per_set in deleted])
+        return np.asarray(
+            [[[attack_generator.choice(records)] for records in set_deletions] for set_deletions in deleted]
+        )
     return np.asarray(
         [
-            [[later.choice(np.setdiff1d(rows, gone))] for gone in per_set]
-            for rows, per_set in zip(sets, deleted, strict=True)
+            [[attack_generator.choice(np.setdiff1d(rows, records))] for records in set_deletions]
+            for rows, set_deletions in zip(sets, deleted, strict=True)
         ]
     )
 
 
 def shards_of(sets: np.ndarray, shards: int) -> np.ndarray:
-    """[I, S, n / S] the records of every shard, in the order in which they were drawn."""
+    """Returns the [I, S, n / S] records of every shard, in the order in which they were drawn."""
     return sets.reshape(len(sets), max(shards, 1), -1)
 
 
 def shard_of(sets: np.ndarray, deleted: np.ndarray, shards: int) -> np.ndarray:
-    """[I, U] which shard holds the first deleted record; zeros without shards."""
+    """Returns [I, U] which shard holds the first deleted record; zeros without shards."""
     size = sets.shape[1] // max(shards, 1)
     return (sets[:, None, :] == deleted[:, :, :1]).argmax(-1) // size
 
 
 def membership(side: SidePlan, shards: int, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Who trains on what, as a membership matrix.
+    """Returns who trains on what, as a membership matrix.
 
     Returns:
       ([I * S + I * U, num_rows] bool: all original (shard) models set by set, then all unlearned ones;
       [I * S + I * U] int the original model from which each comes).
     """
-    parts = shards_of(side.sets, shards)
-    sets, number, _ = parts.shape
+    shard_rows = shards_of(side.sets, shards)
+    sets, num_shards, _ = shard_rows.shape
     deletions = side.deleted.shape[1]
-    member = np.zeros((sets * (number + deletions), num_rows), bool)
+    member = np.zeros((sets * (num_shards + deletions), num_rows), bool)
     source = np.zeros(len(member), np.int32)
     for i in range(sets):
-        for s in range(number):
-            member[i * number + s, parts[i, s]] = True
-            source[i * number + s] = i * number + s
+        for s in range(num_shards):
+            member[i * num_shards + s, shard_rows[i, s]] = True
+            source[i * num_shards + s] = i * num_shards + s
         for j in range(deletions):
-            place, origin = sets * number + i * deletions + j, i * number + int(side.shard[i, j])
-            member[place] = member[origin]
-            member[place, side.deleted[i, j]] = False
+            index, origin = sets * num_shards + i * deletions + j, i * num_shards + int(side.shard[i, j])
+            member[index] = member[origin]
+            member[index, side.deleted[i, j]] = False
             if side.added is not None:
-                member[place, side.added[i, j]] = True
-            source[place] = origin
+                member[index, side.added[i, j]] = True
+            source[index] = origin
     return member, source
 
 
 def evaluated_rows(sides: Sequence[SidePlan]) -> np.ndarray:
-    """Sorted distinct rows whose posteriors are needed."""
-    return np.unique(np.concatenate([np.concatenate([one.positive.ravel(), one.negative.ravel()]) for one in sides]))
+    """Returns the sorted distinct rows whose posteriors are needed."""
+    return np.unique(np.concatenate([np.concatenate([side.positive.ravel(), side.negative.ravel()]) for side in sides]))

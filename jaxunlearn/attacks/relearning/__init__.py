@@ -1,13 +1,14 @@
-"""The Reminiscence Attack: what a model was made to forget, it learns again faster than what it never saw.
+"""The Reminiscence Attack: a model relearns what it was made to forget faster than what it never saw.
 
 unlearned models -> trials (`plan`) -> trajectories of one population (`running.relearn`)
 -> steps and scores (`scoring`) -> a decision fitted on shadow trials (`deciding`)
 
-Class-wise, a trial relearns a probe set of one class under the forget output; probes of classes that no model ever saw
-are the negatives. Sample-wise, a model is fine-tuned on retained rows (`reminiscence.reminisce`), then asked by LiRA.
-Ranking numbers (AUC, TPR at 5 % FPR) are those of `metrics.roc` on `scoring.scores`.
+Class-wise, a trial relearns a probe set of one class under the forget label; probes of classes that no model ever saw
+are the negatives. Sample-wise, a model is fine-tuned on retained rows (`reminiscence.reminisce`), then attacked by
+LiRA. Ranking metrics (AUC, TPR at 5 % FPR) are those of `metrics.roc` on `scoring.scores`.
 
-What trains is imported by its own name (`running`, `reminiscence`), so that judging trials needs no model code.
+Modules that train (`running`, `reminiscence`) are imported by their own names, so that judging trials needs no model
+code.
 
 Source: "Reminiscence Attack on Residuals", ICCV 2025, repositories OUR (`rea.py`) and Over-unlearningAndReplay.
 """
@@ -18,7 +19,7 @@ from jaxunlearn.attacks.relearning.scoring import first_steps, scores, smoothed
 
 __all__ = [
     "Decision",
-    "Judged",
+    "JudgedTrials",
     "Trials",
     "choose",
     "crossed",

@@ -1,7 +1,7 @@
-"""Reminiscence: fine-tuning on retained rows alone, and what of the forgotten ones comes back by it.
+"""Reminiscence: fine-tuning on retained rows only, and which forgotten rows it brings back.
 
-Source: OUR `rea_reminiscence_random.py`. The models it ends with are asked by LiRA (`scores.lira.median_online`), and
-so are the unlearned ones, for comparison.
+Source: OUR `rea_reminiscence_random.py`. LiRA (`scores.lira.median_online`) is applied to the models that result and,
+for comparison, to the unlearned ones.
 """
 
 from collections.abc import Sequence
@@ -32,18 +32,18 @@ def reminisce(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
 ) -> running.Trajectories:
-    """Relearns on retained rows alone: do forgotten rows come back by themselves?
+    """Fine-tunes on retained rows only and records whether forgotten rows come back by themselves.
 
-    Fine-tuning in stages of constant rate, each with an optimizer of its own; after every step the watched rows are
-    answered. `variables` are the reminisced models, which LiRA is then asked about.
+    Training has stages of constant rate, each with a new optimizer; after every step the watched rows are evaluated.
+    `variables` are the final models, to which LiRA is then applied.
 
     Args:
       module: the network.
       prepare: see `running.task`.
       victims: flax variables [V, ...]; one member per victim.
-      data: the resident data set.
+      data: the data set on the device.
       retain: [V] rows that each victim kept.
-      watched: [V] rows to be watched under their own labels, say the forgotten ones.
+      watched: [V] rows evaluated with their true labels, e.g. the forgotten ones.
       mapping: how members are mapped.
       key: for the order of rows, and dropout.
       stages: (learning rate, epochs). Published for ResNet-18: the default.
@@ -59,15 +59,15 @@ def reminisce(
         raise errors.ShapeError(
             f"{count} victims, but {len(retain)} sets of retained rows and {len(watched)} of watched ones."
         )
-    own = running.task(module, prepare, momentum, weight_decay)
+    task = running.task(module, prepare, momentum, weight_decay)
     rows = np.full((count, max(map(len, watched))), -1, np.int32)
-    for line, one in zip(rows, watched, strict=True):
-        line[: len(one)] = one
+    for padded, indices in zip(rows, watched, strict=True):
+        padded[: len(indices)] = indices
     labels = np.asarray(data.labels, np.int32)[np.maximum(rows, 0)]
-    streams = {"retain": population.from_rows([[one] for one in retain], batch)}
-    found: list[running.Trajectories] = []
-    for number, (rate, epochs) in enumerate(stages):
-        start = found[-1].variables if found else trees.to_host(victims)
+    streams = {"retain": population.from_rows([[indices] for indices in retain], batch)}
+    trajectories: list[running.Trajectories] = []
+    for stage, (rate, epochs) in enumerate(stages):
+        start = trajectories[-1].variables if trajectories else trees.to_host(victims)
         constants = {
             "learning_rate": np.full(count, rate, np.float32), "probe_label": np.zeros(count, np.int32),
             "watched_rows": rows, "watched_labels": labels,
@@ -76,8 +76,9 @@ def reminisce(
             start, streams, {"retain": batch}, constants, running.no_momentum(start),
             np.arange(count, dtype=np.int32), epochs, (),
         )  # fmt: skip
-        job = running.job_of(own, members, keys.at(keys.stream(key, "reminisce"), number))
-        found.append(running.run(job, epochs, data, mapping))
-    loss, accuracy = (np.concatenate([getattr(one, name) for one in found], 1) for name in ("loss", "accuracy"))
-    frozen = np.max([one.diverged_at for one in found], 0)
-    return found[-1]._replace(loss=loss, accuracy=accuracy, diverged_at=frozen)
+        job = running.job_of(task, members, keys.at(keys.stream(key, "reminisce"), stage))
+        trajectories.append(running.run(job, epochs, data, mapping))
+    loss = np.concatenate([trajectory.loss for trajectory in trajectories], 1)
+    accuracy = np.concatenate([trajectory.accuracy for trajectory in trajectories], 1)
+    diverged_at = np.max([trajectory.diverged_at for trajectory in trajectories], 0)
+    return trajectories[-1]._replace(loss=loss, accuracy=accuracy, diverged_at=diverged_at)

@@ -3,10 +3,10 @@
     per step   1 probe under the forget label + r retained rows -> training mode, CE, SGD with momentum
                evaluation mode: mean CE and accuracy over ALL probes of the member -> its trajectory
 
-Members share nothing but the data set; the engine (`population.training`) runs them. Source: OUR `rea.py` and
-`mia_mu_strategies.py`. Differs from the published code: every trial has an optimizer of its own (published: momentum
-goes on from the forget trial to those of unseen classes, `relearn_carried`; the first version goes on with the weights
-as well, and unseen classes are the better learned the later they come).
+Members share only the data set; the engine (`population.training`) runs them. Source: OUR `rea.py` and
+`mia_mu_strategies.py`. Differs from the published code: every trial has a new optimizer (published: momentum is carried
+from the forget trial to those of unseen classes, `relearn_carried`; the first version carries the weights as well, so
+later unseen classes are learned better).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -37,14 +37,14 @@ CARRIED = ("optimizer", "everything")
 
 
 class Trajectories(NamedTuple):
-    """What M members did, step by step, and where they ended.
+    """Trajectories of M members, and their final states.
 
     Attributes:
       loss: [M, T] float32 mean cross entropy of a member's probes after each step.
-      accuracy: [M, T] float32 share of them that are answered with their label.
+      accuracy: [M, T] float32 share of them that are classified correctly.
       variables: flax variables [M, ...] after the last step.
       momentum: [M, ...] momentum of the optimizer after it.
-      diverged_at: [M] step at which a member was frozen, -1 = never; its trajectory stays at what it was before.
+      diverged_at: [M] step at which a member was frozen, -1 = never; its trajectory is constant from there on.
     """
 
     loss: np.ndarray
@@ -54,7 +54,7 @@ class Trajectories(NamedTuple):
     diverged_at: np.ndarray
 
 
-class Watched(NamedTuple):
+class WatchedRows(NamedTuple):
     """The rows over which a member is evaluated after every step, gathered once per epoch."""
 
     inputs: jax.Array  # [n, ...] raw
@@ -63,10 +63,10 @@ class Watched(NamedTuple):
 
 
 def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: float = 0.0) -> Task:
-    """One member: trains on all its streams as one batch, evaluates its watched rows, writes down what it found.
+    """Returns the task of a member: it trains on all its streams as one batch and records metrics of its watched rows.
 
-    The optimizer's state is a dict {"momentum": tree, "loss": [T], "accuracy": [T]}. Constants of a member:
-    `learning_rate`, `probe_label` (labels of the stream "probe"), and `watched` (a `Watched`).
+    The optimizer state is a dict {"momentum": tree, "loss": [T], "accuracy": [T]}. Constants of a member:
+    `learning_rate`, `probe_label` (labels of the stream "probe"), and `watched` (`WatchedRows`).
 
     Args:
       module: the network, called as module.apply(variables, inputs, train=..., mask=...).
@@ -81,20 +81,20 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
     def step(
         state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Tree
     ) -> tuple[State, Metrics]:
-        shown = [
+        labelled_batches = [
             batch._replace(labels=jnp.full_like(batch.labels, constants["probe_label"])) if name == "probe" else batch
             for name, batch in batches.items()
         ]
-        inputs, labels, weights, _ = (jnp.concatenate(column) for column in zip(*shown, strict=True))
+        inputs, labels, weights, _ = (jnp.concatenate(column) for column in zip(*labelled_batches, strict=True))
         inputs = prepare(inputs, keys.stream(key, "augment"), False)
 
         def objective(params: Tree) -> tuple[jax.Array, Tree]:
-            logits, moved = module.apply(
+            logits, new_state = module.apply(
                 {"params": params, **state.model_state}, inputs, train=True, mask=weights > 0,
                 mutable=list(state.model_state), rngs={"dropout": keys.stream(key, "dropout")},
             )  # fmt: skip
-            losses, _ = _answered(logits, labels)
-            return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0)) / jnp.sum(weights), dict(moved)
+            losses, _ = _losses_and_hits(logits, labels)
+            return jnp.sum(jnp.where(weights > 0, losses * weights, 0.0)) / jnp.sum(weights), dict(new_state)
 
         (loss, model_state), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         if weight_decay:
@@ -105,14 +105,14 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
         watched = constants["watched"]
         answers = predict({"params": params, **model_state}, watched.inputs)
         shares = watched.weights / jnp.maximum(jnp.sum(watched.weights), 1.0)
-        losses, is_right = _answered(answers, watched.labels)
-        lost, right = jnp.sum(shares * losses), jnp.sum(shares * is_right)
-        noted = {
+        losses, is_right = _losses_and_hits(answers, watched.labels)
+        watched_loss, watched_accuracy = jnp.sum(shares * losses), jnp.sum(shares * is_right)
+        optimizer = {
             "momentum": trace,
-            "loss": state.optimizer["loss"].at[step_info.step].set(lost),
-            "accuracy": state.optimizer["accuracy"].at[step_info.step].set(right),
+            "loss": state.optimizer["loss"].at[step_info.step].set(watched_loss),
+            "accuracy": state.optimizer["accuracy"].at[step_info.step].set(watched_accuracy),
         }
-        return State(params, model_state, noted), Metrics(loss, jnp.float32(0.0), jnp.sum(weights))
+        return State(params, model_state, optimizer), Metrics(loss, jnp.float32(0.0), jnp.sum(weights))
 
     def predict(variables: Tree, inputs: jax.Array) -> jax.Array:
         return jnp.asarray(module.apply(variables, prepare(inputs, keys.root(0), False), train=False))
@@ -124,22 +124,22 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
     return Task(init, step, predict, view)
 
 
-def _answered(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[B] cross entropies, and [B] bool whether the first largest logit is the label's.
+def _losses_and_hits(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns [B] cross entropies, and [B] bool whether the first largest logit is that of the label.
 
-    By comparisons in place of gathers and argmax, which a CPU does one number after another.
+    Comparisons replace gathers and argmax, which a CPU does not vectorise.
     """
     classes = jnp.arange(logits.shape[-1])
-    is_own = classes == labels[:, None]
-    own = jnp.sum(jnp.where(is_own, logits, 0.0), -1)
+    is_label = classes == labels[:, None]
+    label_logits = jnp.sum(jnp.where(is_label, logits, 0.0), -1)
     top = jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True))
-    losses = jnp.log(jnp.sum(jnp.exp(logits - top), -1)) + top[:, 0] - own
+    losses = jnp.log(jnp.sum(jnp.exp(logits - top), -1)) + top[:, 0] - label_logits
     is_beaten = jnp.any((logits == top) & (classes < labels[:, None]), -1)
-    return losses, (own == top[:, 0]) & ~is_beaten
+    return losses, (label_logits == top[:, 0]) & ~is_beaten
 
 
 class TrialMembers(NamedTuple):
-    """Everything of M members that a run is made of; every leaf with a leading M but `batches` and `epochs`."""
+    """Inputs of a run of M members; every leaf but `batches`, `epochs` and `unshuffled` has a leading M."""
 
     start: Tree
     streams: dict[str, population.Stream]
@@ -151,24 +151,26 @@ class TrialMembers(NamedTuple):
     unshuffled: tuple[str, ...]
 
 
-def _watch(state: State, data: DeviceDataset, constants: Tree, key: jax.Array) -> dict[str, Watched]:
+def _watch(state: State, data: DeviceDataset, constants: Tree, key: jax.Array) -> dict[str, WatchedRows]:
     """Gathers the watched rows of a member."""
     del state, key
     rows = constants["watched_rows"]
     weights = (rows >= 0).astype(jnp.float32)
-    return {"watched": Watched(jnp.asarray(data.inputs)[jnp.maximum(rows, 0)], constants["watched_labels"], weights)}
+    return {
+        "watched": WatchedRows(jnp.asarray(data.inputs)[jnp.maximum(rows, 0)], constants["watched_labels"], weights)
+    }
 
 
-def job_of(own: Task, members: TrialMembers, key: jax.Array) -> population.Job:
-    """Returns the engine's job of a population; all steps are epochs of its first stream."""
-    driver = next(iter(members.streams))
-    per_epoch = population.steps_per_epoch(members.streams[driver], members.batches[driver])
-    blank = np.full((len(members.ids), members.epochs * per_epoch), np.nan, np.float32)
-    rest = {name: leaf for name, leaf in members.start.items() if name != "params"}
-    noted = {"momentum": members.momentum, "loss": blank, "accuracy": blank}
+def job_of(member_task: Task, members: TrialMembers, key: jax.Array) -> population.Job:
+    """Returns the engine's job of a population; the epochs are those of its first stream."""
+    primary_stream = next(iter(members.streams))
+    per_epoch = population.steps_per_epoch(members.streams[primary_stream], members.batches[primary_stream])
+    empty = np.full((len(members.ids), members.epochs * per_epoch), np.nan, np.float32)
+    model_state = {name: leaf for name, leaf in members.start.items() if name != "params"}
+    optimizer = {"momentum": members.momentum, "loss": empty, "accuracy": empty}
     return population.Job(
-        task=own, streams=members.streams, batches=members.batches, member_ids=members.ids, key=key,
-        constants=members.constants, steps=per_epoch, initial=State(members.start["params"], rest, noted),
+        task=member_task, streams=members.streams, batches=members.batches, member_ids=members.ids, key=key,
+        constants=members.constants, steps=per_epoch, initial=State(members.start["params"], model_state, optimizer),
         unshuffled=members.unshuffled, on_epoch_start=_watch,
     )  # fmt: skip
 
@@ -178,26 +180,34 @@ def run(
     epochs: int,
     data: DeviceDataset,
     mapping: MemberMapping,
-    program: executor.Compiled | None = None,
+    program: executor.CompiledProgram | None = None,
 ) -> Trajectories:
-    """Runs one population to its end; `program` is that of the job, or of another of the same shapes."""
-    *_, last = population.train(job, data, epochs, mapping, program=program)
-    carry = population.host(last)
-    found = carry.state.optimizer
+    """Runs one population to its end.
+
+    Args:
+      job: from `job_of`.
+      epochs: of its first stream.
+      data: the data set on the device.
+      mapping: how members are mapped.
+      program: the compiled epoch of the job, or of another job of the same shapes; None compiles one.
+    """
+    *_, latest = population.train(job, data, epochs, mapping, program=program)
+    carry = population.host(latest)
+    optimizer = carry.state.optimizer
     return Trajectories(
-        _filled(found["loss"]), _filled(found["accuracy"]), population.variables(carry.state), found["momentum"],
-        np.asarray(carry.diverged_at),
+        _filled(optimizer["loss"]), _filled(optimizer["accuracy"]), population.variables(carry.state),
+        optimizer["momentum"], np.asarray(carry.diverged_at),
     )  # fmt: skip
 
 
 def _filled(values: np.ndarray) -> np.ndarray:
-    """[M, T] with steps that a member did not take as the last one before them; NaN where there is none."""
-    taken = np.where(np.isnan(values), 0, np.arange(values.shape[1]))
-    return np.take_along_axis(values, np.maximum.accumulate(taken, 1), 1)
+    """Fills steps [M, T] that a member did not take with its last step before them; NaN where there is none."""
+    last_steps = np.where(np.isnan(values), 0, np.arange(values.shape[1]))
+    return np.take_along_axis(values, np.maximum.accumulate(last_steps, 1), 1)
 
 
 def no_momentum(start: Tree) -> Tree:
-    """The momentum of new optimizers of members with these variables."""
+    """Returns the momentum of new optimizers for members with these variables: zeros."""
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), start["params"])
 
 
@@ -215,20 +225,20 @@ def relearn(
     start: Tree = None,
     trace: Tree = None,
 ) -> Trajectories:
-    """Runs all trials; each from its victim's weights, with an optimizer of its own.
+    """Runs all trials, each from its victim's weights with a new optimizer.
 
     Args:
       module: the network.
       prepare: see `task`.
       victims: flax variables [V, ...] of the unlearned models.
-      data: the resident data set.
+      data: the data set on the device.
       trials: from `plan`.
-      mapping: how members are mapped (`population.make`); small networks want groups side by side.
-      key: for dropout alone; everything else follows from the trials.
+      mapping: how members are mapped (`population.make_mapping`); small networks are faster in groups.
+      key: for dropout only; everything else follows from the trials.
       momentum: of SGD.
       chunk: members that run together; 0 = all.
-      start: flax variables [M, ...] to start from in place of the victims'.
-      trace: [M, ...] momentum to start with in place of 0.
+      start: flax variables [M, ...] to start from instead of the victims'.
+      trace: [M, ...] momentum to start with instead of 0.
 
     Raises:
       ShapeError: trials of different lengths. DataError: a victim or row that does not exist.
@@ -239,10 +249,10 @@ def relearn(
         module, prepare, victims, data, trials, mapping, key=key, momentum=momentum, chunk=chunk, start=start,
         trace=trace,
     )  # fmt: skip
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *(found for _, found in chunks))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *(trajectories for _, trajectories in chunks))
 
 
-def relearn_by_chunk(
+def relearn_by_chunk(  # noqa: D417
     module: Module,
     prepare: Prepare,
     victims: Tree,
@@ -257,29 +267,41 @@ def relearn_by_chunk(
     start: Tree = None,
     trace: Tree = None,
 ) -> Iterator[tuple[int, Trajectories]]:
-    """Runs trials chunk by chunk: yields (number of the chunk, what its members did), for callers that keep less.
+    """Runs trials chunk by chunk, for callers that need not keep all results in memory.
 
-    All arguments but `skip`, numbers of chunks that are not run, are those of `relearn`.
+    Args:
+      module, prepare, victims, data, trials, mapping, key, momentum, chunk, start, trace: see `relearn`.
+      skip: indices of chunks that are not run.
+
+    Yields:
+      (index of the chunk, trajectories of its members).
     """
     _check(trials, trees.size(victims), len(np.asarray(data.labels)))
-    own, count = task(module, prepare, momentum), len(trials.victim)
+    member_task, count = task(module, prepare, momentum), len(trials.victim)
     size, program = chunk or count, None
-    for number, first in enumerate(range(0, count, size)):
-        if number in skip:
+    for index, first in enumerate(range(0, count, size)):
+        if index in skip:
             continue
         # The last chunk is filled up with its last trial, so that all chunks share one program's shapes.
-        places = np.minimum(np.arange(first, first + min(size, count)), count - 1)
-        cut = plan.take(trials, places)
-        begun = trees.take(victims, cut.victim) if start is None else trees.take(start, places)
-        given = no_momentum(begun) if trace is None else trees.take(trace, places)
-        job = job_of(own, members_of(cut, begun, given, places), key)
+        trial_ids = np.minimum(np.arange(first, first + min(size, count)), count - 1)
+        chunk_trials = plan.take(trials, trial_ids)
+        chunk_start = trees.take(victims, chunk_trials.victim) if start is None else trees.take(start, trial_ids)
+        chunk_trace = no_momentum(chunk_start) if trace is None else trees.take(trace, trial_ids)
+        job = job_of(member_task, members_of(chunk_trials, chunk_start, chunk_trace, trial_ids), key)
         program = program or training.compile_epoch(job, data, mapping)
-        made = run(job, 1, data, mapping, program)
-        yield number, trees.take(made, slice(0, count - first))
+        trajectories = run(job, 1, data, mapping, program)
+        yield index, trees.take(trajectories, slice(0, count - first))
 
 
 def members_of(trials: plan.Trials, start: Tree, trace: Tree, ids: np.ndarray) -> TrialMembers:
-    """The population of some trials; a member's number is its place, so that dropout differs between members."""
+    """Returns the population of these trials.
+
+    Args:
+      trials: of M members.
+      start: flax variables [M, ...] to start from.
+      trace: [M, ...] momentum to start with.
+      ids: [M] member ids, from which dropout is drawn.
+    """
     labels = np.repeat(np.asarray(trials.label, np.int32)[:, None], trials.probes.shape[1], 1)
     constants = {
         "learning_rate": np.asarray(trials.learning_rate, np.float32),
@@ -295,10 +317,10 @@ def members_of(trials: plan.Trials, start: Tree, trace: Tree, ids: np.ndarray) -
 
 
 def _stream(rows: np.ndarray) -> population.Stream:
-    """Rows [M, n] as they are, -1 = padding, for which a row of the member's own is read at weight 0."""
+    """Returns the stream of rows [M, n] in their order; padding (-1) reads one of the member's rows at weight 0."""
     rows = np.asarray(rows, np.int32)
-    own = np.where(rows >= 0, rows, rows.max(1, keepdims=True, initial=0))
-    return population.Stream(own, (rows >= 0).astype(np.float32), np.full(len(rows), rows.shape[1], np.int32))
+    real_rows = np.where(rows >= 0, rows, rows.max(1, keepdims=True, initial=0))
+    return population.Stream(real_rows, (rows >= 0).astype(np.float32), np.full(len(rows), rows.shape[1], np.int32))
 
 
 def relearn_carried(
@@ -313,44 +335,55 @@ def relearn_carried(
     momentum: float = 0.9,
     carried: str = "optimizer",
 ) -> Trajectories:
-    """Runs trials as published: those of one victim, repeat and rate share an optimizer, the first one goes ahead.
+    """Runs trials as published: those of one victim, repeat and rate share an optimizer, the forget trial comes first.
 
     Args:
       module: the network.
       prepare: see `task`.
       victims: flax variables [V, ...].
-      data: the resident data set.
-      trials: from `plan`; of a sequence the first is the forget trial.
+      data: the data set on the device.
+      trials: from `plan`; the first of each sequence is the forget trial.
       mapping: how members are mapped.
       key: for dropout.
       momentum: of SGD.
-      carried: "optimizer": all others go on with the momentum that the first one leaves (second version, which runs one
-        of them). "everything": each goes on with the momentum of the one before it, and from the third on with its
-        weights, too (first version).
+      carried: "optimizer": all other trials start with the momentum that the first one ends with (second version, which
+        runs one of them). "everything": each starts with the momentum of the trial before it, and from the third on
+        with its weights as well (first version).
     """
     checks.choice("carried", carried, CARRIED)
-    lines = np.stack([trials.victim, trials.repeat, np.asarray(trials.learning_rate, np.float64)], 1)
-    sequence = np.unique(lines, axis=0, return_inverse=True)[1].ravel()
-    rank = np.array([np.count_nonzero(sequence[:place] == one) for place, one in enumerate(sequence)])
+    groups = np.stack([trials.victim, trials.repeat, np.asarray(trials.learning_rate, np.float64)], 1)
+    sequence = np.unique(groups, axis=0, return_inverse=True)[1].ravel()
+    rank = np.array([np.count_nonzero(sequence[:index] == group) for index, group in enumerate(sequence)])
     turns = np.minimum(rank, 1) if carried == "optimizer" else rank
-    found: list[Trajectories] = []
+    trajectories: list[Trajectories] = []
     order: list[np.ndarray] = []
     # The k-th trials of all sequences are one population.
     for turn in range(turns.max(initial=-1) + 1):
-        places = np.flatnonzero(turns == turn)
-        places = places[np.argsort(sequence[places], kind="stable")]
+        trial_ids = np.flatnonzero(turns == turn)
+        trial_ids = trial_ids[np.argsort(sequence[trial_ids], kind="stable")]
         start = trace = None
         if turn:
-            before = np.searchsorted(sequence[order[-1]], sequence[places])
-            trace = trees.take(found[-1].momentum, before)
-            start = trees.take(found[-1].variables, before) if turn > 1 else None
-        own = plan.take(trials, places)
-        found.append(
-            relearn(module, prepare, victims, data, own, mapping, key=key, momentum=momentum, start=start, trace=trace)
+            predecessors = np.searchsorted(sequence[order[-1]], sequence[trial_ids])
+            trace = trees.take(trajectories[-1].momentum, predecessors)
+            start = trees.take(trajectories[-1].variables, predecessors) if turn > 1 else None
+        turn_trials = plan.take(trials, trial_ids)
+        trajectories.append(
+            relearn(
+                module,
+                prepare,
+                victims,
+                data,
+                turn_trials,
+                mapping,
+                key=key,
+                momentum=momentum,
+                start=start,
+                trace=trace,
+            )  # fmt: skip
         )
-        order.append(places)
-    back = np.argsort(np.concatenate(order), kind="stable")
-    return trees.take(jax.tree.map(lambda *parts: np.concatenate(parts), *found), back)
+        order.append(trial_ids)
+    inverse = np.argsort(np.concatenate(order), kind="stable")
+    return trees.take(jax.tree.map(lambda *leaves: np.concatenate(leaves), *trajectories), inverse)
 
 
 def _check(trials: plan.Trials, victims: int, rows: int) -> None:
@@ -360,6 +393,6 @@ def _check(trials: plan.Trials, victims: int, rows: int) -> None:
     )  # fmt: skip
     if len(trials.victim) and not 0 <= trials.victim.min() <= trials.victim.max() < victims:
         raise errors.DataError(f"trials name victims {trials.victim.min()} to {trials.victim.max()} of {victims}.")
-    for name, places in (("probes", trials.probes), ("learned", trials.learned), ("retained", trials.retained)):
-        if places.size and not -1 <= places.min() <= places.max() < rows:
-            raise errors.DataError(f"{name} holds row {places.max()}, but the data set has {rows} rows.")
+    for name, rows_read in (("probes", trials.probes), ("learned", trials.learned), ("retained", trials.retained)):
+        if rows_read.size and not -1 <= rows_read.min() <= rows_read.max() < rows:
+            raise errors.DataError(f"{name} holds row {rows_read.max()}, but the data set has {rows} rows.")

@@ -1,6 +1,6 @@
-"""From trajectories to one number per trial: the step at which a probe set is learned, and the score of it.
+"""From trajectories to one number per trial: the step at which a probe set is learned, and its score.
 
-Higher score = learned sooner = the class was forgotten, not unseen. Ranking numbers are those of `metrics.roc`.
+Higher score = learned sooner = the class was forgotten, not unseen. Ranking metrics are those of `metrics.roc`.
 Source: OUR `rea.py` (steps, differences), and its paper's tables (trial level).
 """
 
@@ -9,7 +9,9 @@ import numpy as np
 from jaxunlearn import checks
 
 LEVEL = 0.9
-NEVER = 75  # published; with 77 steps a trial that gets there at the very end counts as later than one that never does
+NOT_REACHED = (
+    75  # published; of 77 steps, a trial that gets there in the last one counts as later than one that never does
+)
 
 
 def first_steps(accuracy: np.ndarray, level: float = LEVEL, never: int | None = None) -> np.ndarray:
@@ -18,13 +20,19 @@ def first_steps(accuracy: np.ndarray, level: float = LEVEL, never: int | None = 
     Args:
       accuracy: [M, T] in [0, 1].
       level: published 0.9.
-      never: of trials that do not get there; None = T, published `NEVER`.
+      never: step of trials that do not reach it; None = T, published `NEVER`.
 
     Returns:
       [M] int.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.relearning import first_steps
+      >>> first_steps(np.array([[0.5, 1.0, 1.0], [0.0, 0.5, 0.5]])).tolist()
+      [1, 3]
     """
     checks.shape("MT", accuracy=accuracy)
-    # Shares of float32 fall on either side of a level such as 0.9: a millionth decides nothing else.
+    # float32 fractions fall on either side of a level such as 0.9; a tolerance of 1e-6 affects no other fraction.
     reached = np.asarray(accuracy, np.float64) >= level - 1e-6
     return np.where(reached.any(1), reached.argmax(1), reached.shape[1] if never is None else never)
 
@@ -38,14 +46,27 @@ def scores(
       accuracy: [M, T] in [0, 1].
       level: see `first_steps`.
       never: see `first_steps`.
-      break_ties: among trials of the same step the mean accuracy of the trajectory decides.
+      break_ties: order trials of the same step by the mean accuracy of their trajectories.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.relearning import scores
+      >>> scores(np.array([[0.5, 1.0, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0]])).tolist()
+      [-0.5625, -2.75]
     """
-    sooner = -first_steps(accuracy, level, never).astype(np.float64)
-    return sooner + (np.asarray(accuracy, np.float64).mean(1) / 2 if break_ties else 0.0)
+    score = -first_steps(accuracy, level, never).astype(np.float64)
+    return score + (np.asarray(accuracy, np.float64).mean(1) / 2 if break_ties else 0.0)
 
 
 def smoothed(accuracy: np.ndarray, width: int = 5) -> np.ndarray:
-    """Returns moving averages over `width` steps where all of them exist, [M, T - width + 1]: how curves are drawn."""
+    """Returns moving averages over `width` steps, [M, T - width + 1], for drawing curves.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.attacks.relearning import smoothed
+      >>> smoothed(np.array([[0.0, 1.0, 1.0]]), width=2).tolist()
+      [[0.5, 1.0]]
+    """
     checks.shape("MT", accuracy=accuracy)
     checks.in_range("width", width, 1, accuracy.shape[1])
     return np.lib.stride_tricks.sliding_window_view(accuracy, width, axis=1).mean(-1)

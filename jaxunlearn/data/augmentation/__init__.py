@@ -1,1 +1,5 @@
-"""What a network sees: normalised rows, flips, crops, AutoAugment."""
+"""Inputs of a network: normalised rows, flips, crops, AutoAugment."""
+
+from jaxunlearn.data.augmentation import augment
+
+__all__ = ["augment"]

@@ -1,11 +1,11 @@
-"""What a network sees: raw rows to normalised float32, with random flips, crops and loss of colour during training.
+"""Inputs of a network: raw rows to normalised float32, with random flips, crops and greying during training.
 
     raw -> [flip] -> [black border, random crop] -> [grey] -> (raw / scale - mean) / std
     raw -> AutoAugment -> mirrored border, random crop -> flip -> (raw / scale - mean) / std      "autoaugment"
 
 Written for ONE member, undecorated, to run inside the training step under `jit` and `vmap`. The border is added before
-normalisation, so it is black and not the mean colour. Row j's draw is a function of (key, j): it does not change with
-the batch size, and no row ever touches another (a NaN stays in its row).
+normalisation, so it is black and not the mean colour. Row j's draw is a function of (key, j): it does not depend on the
+batch size, and rows do not affect each other (a NaN stays in its row).
 
 Source: training transforms of the CIFAR recipes of the IAM reference (flip with p = 0.5, zero padding 4, random crop).
 CINIC-10's recipe crops first and flips then, which has the same distribution. `flip_crop_gray` is the training
@@ -32,7 +32,7 @@ Prepare = Callable[[jax.Array, jax.Array | None, bool], jax.Array]
 
 
 def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
-    """Builds the function between the resident rows and the network.
+    """Builds the function that turns raw rows on the device into inputs of the network.
 
     Args:
       dataset: its scale, mean, std and number of axes are used; its arrays are not captured.
@@ -48,6 +48,16 @@ def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
     Raises:
       ConfigError: unknown kind, negative pad, augmentation of rows that are not pictures, or greying of pictures that
         have neither one nor three channels, or autoaugment of pictures that are not uint8 with three channels.
+
+    Example:
+      >>> import jax
+      >>> from jaxunlearn import data, settings
+      >>> from jaxunlearn.data.augmentation import augment
+      >>> digits = data.load(settings.DataSettings(name="digits"))
+      >>> prepare = augment.prepare(digits, "crop", pad=1)
+      >>> inputs = prepare(digits.inputs[:4], jax.random.key(0), True)
+      >>> inputs.shape, inputs.dtype.name
+      ((4, 8, 8, 1), 'float32')
     """
     checks.choice("data.augment", augment, KINDS)
     checks.in_range("data.pad", pad, 0)
@@ -80,7 +90,7 @@ def prepare(dataset: Dataset, augment: str = "none", pad: int = 4) -> Prepare:
 
 
 def normalise(inputs: jax.Array, scale: float, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> jax.Array:
-    """(inputs / scale - mean) / std in float32; empty mean and std mean no normalisation.
+    """Computes (inputs / scale - mean) / std in float32; with empty mean and std inputs / scale.
 
     Args:
       inputs: [B, ..., C] uint8 or float32.
@@ -123,7 +133,7 @@ def _flipped(inputs: jax.Array, bits: jax.Array) -> jax.Array:
 
 
 def _gray(inputs: jax.Array) -> jax.Array:
-    """[B, H, W, 3] with the same luminance in every channel, in the dtype of the inputs."""
+    """Returns pictures [B, H, W, 3] with their luminance in every channel, in the dtype of the inputs."""
     red, green, blue = (inputs[..., channel].astype(jnp.float32) for channel in range(3))
     luminance = 0.2989 * red + 0.587 * green + 0.114 * blue
     return jnp.broadcast_to(luminance.astype(inputs.dtype)[..., None], inputs.shape)

@@ -41,15 +41,15 @@ def transform(pictures: jax.Array, words: jax.Array) -> jax.Array:
       [B, H, W, 3] uint8.
     """
     # A loop, because XLA would compute the first operation anew wherever the second one reads a pixel.
-    return jax.lax.scan(lambda seen, rows: (apply(seen, rows), None), pictures, choose(words).T)[0]
+    return jax.lax.scan(lambda carry, rows: (apply(carry, rows), None), pictures, choose(words).T)[0]
 
 
 def choose(words: jax.Array) -> jax.Array:
-    """What happens to every picture.
+    """Draws the operations for every picture.
 
     Args:
-      words: [B, WORDS] uint32: one chooses the pair of operations, and for each of the two one decides in 31 bits
-        whether it is applied, and in the last its sign.
+      words: [B, WORDS] uint32: the first chooses the pair of operations; of each of the other two, 31 bits decide
+        whether the operation is applied, and the last bit gives its sign.
 
     Returns:
       [B, 2] int32 rows of the tables in `autoaugment_tables`; 0 where an operation is not applied.
@@ -85,83 +85,87 @@ def apply(pictures: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def _is(kinds: jax.Array, operation: str, axes: int) -> jax.Array:
-    """[B, 1, ...] bool with `axes` axes after the first: is the operation this one?"""
+    """Returns whether the operation of every picture is this one: [B, 1, ...] bool, `axes` axes after the first."""
     return (kinds == autoaugment_tables.OPERATIONS.index(operation)).reshape(-1, *(1,) * axes)
 
 
 def _moved(pictures: jax.Array, affine: jax.Array) -> jax.Array:
-    """[B, H, W, 3] uint8 fetched from where `affine` [B, 6] int32 points, black where that is outside."""
+    """Moves pixels: [B, H, W, 3] uint8 read where `affine` [B, 6] int32 points, black where that is outside."""
     batch, height, width, channels = pictures.shape
     x, y = jnp.arange(width, dtype=jnp.int32), jnp.arange(height, dtype=jnp.int32)[:, None]
     a, b, c, d, e, f = (affine[:, i, None, None] for i in range(6))
-    column, line = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
-    is_inside = (column >= 0) & (column < width) & (line >= 0) & (line < height)
-    source = jnp.where(is_inside, line * width + column, 0).reshape(batch, -1, 1)
+    column, row = (a * x + b * y + c) >> 16, (d * x + e * y + f) >> 16
+    is_inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    source = jnp.where(is_inside, row * width + column, 0).reshape(batch, -1, 1)
     pixels = pictures.reshape(batch, height * width, channels)
     fetched = jnp.take_along_axis(pixels, source, axis=1, mode="promise_in_bounds").reshape(pictures.shape)
     return jnp.where(is_inside[..., None], fetched, jnp.uint8(0))
 
 
 def _looked_up(pictures: jax.Array, tables: jax.Array) -> jax.Array:
-    """[B, H, W, 3] uint8: every byte replaced by the entry of its picture's and channel's table [B, 3, 256]."""
+    """Replaces every byte by the entry of its picture's and channel's table [B, 3, 256]: [B, H, W, 3] uint8."""
     batch, channels = tables.shape[:2]
-    entry = pictures.astype(jnp.int32) + 256 * jnp.arange(channels, dtype=jnp.int32)
+    entries = pictures.astype(jnp.int32) + 256 * jnp.arange(channels, dtype=jnp.int32)
     flat = tables.reshape(batch, -1)
-    found = jnp.take_along_axis(flat, entry.reshape(batch, -1), axis=1, mode="promise_in_bounds")
-    return found.reshape(pictures.shape)
+    values = jnp.take_along_axis(flat, entries.reshape(batch, -1), axis=1, mode="promise_in_bounds")
+    return values.reshape(pictures.shape)
 
 
 def _tables(pictures: jax.Array, kinds: jax.Array, constant: jax.Array) -> jax.Array:
-    """[B, 3, 256] uint8 tables: `constant` [B, 256], or one made from the histogram of each channel."""
+    """Builds tables [B, 3, 256] uint8: `constant` [B, 256], or one made from the histogram of each channel."""
     counts = _histogram(pictures)
-    upto = jnp.cumsum(counts, axis=-1)
-    tables = jnp.where(_is(kinds, "equalize", 2), _equalize(counts, upto), constant[:, None, :])
-    tables = jnp.where(_is(kinds, "autocontrast", 2), _autocontrast(upto), tables)
+    cumulative = jnp.cumsum(counts, axis=-1)
+    tables = jnp.where(_is(kinds, "equalize", 2), _equalize(counts, cumulative), constant[:, None, :])
+    tables = jnp.where(_is(kinds, "autocontrast", 2), _autocontrast(cumulative), tables)
     # Scattered into place: XLA computes the producers of a gather anew for every pixel, but not those of a scatter,
     # and a table has a quarter of the entries of a 32x32 picture. Twice as fast on a CPU.
     entries = tables.reshape(-1)
-    place = jnp.arange(entries.size, dtype=jnp.int32)
-    written = (
+    positions = jnp.arange(entries.size, dtype=jnp.int32)
+    scattered = (
         jnp.zeros_like(entries)
-        .at[place]
+        .at[positions]
         .set(entries, mode="promise_in_bounds", unique_indices=True, indices_are_sorted=True)
     )
-    return written.reshape(tables.shape)
+    return scattered.reshape(tables.shape)
 
 
 def _histogram(pictures: jax.Array) -> jax.Array:
-    """[B, 3, 256] int32: how often every byte occurs in every channel.
+    """Counts how often every byte occurs in every channel: [B, 3, 256] int32.
 
     Whole numbers are added, so that the order of a scatter does not matter.
     """
     batch, channels = pictures.shape[0], pictures.shape[-1]
-    place = 256 * (channels * jnp.arange(batch)[:, None, None, None] + jnp.arange(channels))
-    bins = (pictures.astype(jnp.int32) + place).reshape(-1)
+    offsets = 256 * (channels * jnp.arange(batch)[:, None, None, None] + jnp.arange(channels))
+    bins = (pictures.astype(jnp.int32) + offsets).reshape(-1)
     counts = jnp.zeros(batch * channels * 256, jnp.int32).at[bins].add(1, mode="promise_in_bounds")
     return counts.reshape(batch, channels, 256)
 
 
-def _equalize(counts: jax.Array, upto: jax.Array) -> jax.Array:
-    """[..., 256] uint8: (step // 2 + pixels below the byte) // step, with one step = 1/255 of the pixels.
+def _equalize(counts: jax.Array, cumulative: jax.Array) -> jax.Array:
+    """Computes tables [..., 256] uint8: (step // 2 + pixels below the byte) // step, step = 1/255 of the pixels.
 
     The brightest bytes do not count towards the step. A channel too small or too uniform for one stays as it is.
 
     Args:
       counts: [..., 256] int32, a histogram.
-      upto: its cumulative sum.
+      cumulative: its cumulative sum.
     """
-    step = jnp.max(jnp.where(upto < upto[..., -1:], upto, 0), axis=-1, keepdims=True) // 255
-    values = jax.lax.div(step // 2 + upto - counts, jnp.broadcast_to(jnp.maximum(step, 1), counts.shape))
+    step = jnp.max(jnp.where(cumulative < cumulative[..., -1:], cumulative, 0), axis=-1, keepdims=True) // 255
+    values = jax.lax.div(step // 2 + cumulative - counts, jnp.broadcast_to(jnp.maximum(step, 1), counts.shape))
     return jnp.where(step > 0, jnp.minimum(values, 255), jnp.arange(256)).astype(jnp.uint8)
 
 
-def _autocontrast(upto: jax.Array) -> jax.Array:
-    """[..., 256] uint8: the lowest byte that occurs becomes 0, the highest 255; a channel of one value stays.
+def _autocontrast(cumulative: jax.Array) -> jax.Array:
+    """Computes tables [..., 256] uint8: the lowest byte that occurs becomes 0, the highest 255.
+
+    A channel of one value stays as it is.
 
     Args:
-      upto: [..., 256] int32, cumulative sum of a histogram.
+      cumulative: [..., 256] int32, cumulative sum of a histogram.
     """
-    low, high = (jnp.sum(upto < bound, axis=-1, keepdims=True, dtype=jnp.int32) for bound in (1, upto[..., -1:]))
+    low, high = (
+        jnp.sum(cumulative < bound, axis=-1, keepdims=True, dtype=jnp.int32) for bound in (1, cumulative[..., -1:])
+    )
     spread = high - low
     values = jnp.arange(256, dtype=jnp.int32)
     above = jnp.clip(values - low, 0, spread)
@@ -174,7 +178,7 @@ def _autocontrast(upto: jax.Array) -> jax.Array:
 
 
 def _quotient(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
-    """Whole quotient, int32, of a numerator below 2^16 by a divisor below 2^8; a divisor of 0 counts as 1.
+    """Divides a numerator below 2^16 by a divisor below 2^8, rounded down, int32; a divisor of 0 counts as 1.
 
     The half keeps a quotient at least 1/510 away from the next whole number, far more than float32 can err.
     """
@@ -183,7 +187,7 @@ def _quotient(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
 
 
 def _base(pictures: jax.Array, kinds: jax.Array) -> jax.Array:
-    """[B, H, W, 3] int32: what a picture is blended with."""
+    """Returns the pictures that the inputs are blended with, [B, H, W, 3] int32."""
     values = pictures.astype(jnp.int32)
     red, green, blue = (values[..., channel] for channel in range(3))
     luminance = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
@@ -195,18 +199,18 @@ def _base(pictures: jax.Array, kinds: jax.Array) -> jax.Array:
 
 
 def _smoothed(values: jax.Array) -> jax.Array:
-    """[B, H, W, 3] int32: mean of 3x3 pixels, the middle one counted five times, to the nearest; the border stays."""
+    """Averages 3x3 pixels, the middle one counted five times, rounded: [B, H, W, 3] int32; the border stays."""
     height, width = values.shape[1:3]
     if min(height, width) < 3:
         return values
     rows = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
-    around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * values[:, 1:-1, 1:-1]
-    return values.at[:, 1:-1, 1:-1].set(jax.lax.div(2 * around + 13, 26))
+    weighted_sum = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:] + 4 * values[:, 1:-1, 1:-1]
+    return values.at[:, 1:-1, 1:-1].set(jax.lax.div(2 * weighted_sum + 13, 26))
 
 
 def _blended(base: jax.Array, pictures: jax.Array, factors: jax.Array) -> jax.Array:
-    """[B, H, W, 3] uint8: base [B, H, W, 3] int32 + (factors [B, 2] summed) * (pictures - base), cut to a byte."""
+    """Computes base [B, H, W, 3] int32 + (factors [B, 2] summed) * (pictures - base), clipped to uint8."""
     difference = (pictures.astype(jnp.int32) - base).astype(jnp.float32)
     coarse, fine = factors[:, 0, None, None, None], factors[:, 1, None, None, None]
-    moved = coarse * difference + fine * difference
-    return jnp.clip(base.astype(jnp.float32) + moved, 0, 255).astype(jnp.uint8)
+    change = coarse * difference + fine * difference
+    return jnp.clip(base.astype(jnp.float32) + change, 0, 255).astype(jnp.uint8)

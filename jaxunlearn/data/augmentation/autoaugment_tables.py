@@ -1,4 +1,4 @@
-"""The AutoAugment policy for CIFAR-10, and what each of its operations does, as constant tables.
+"""The AutoAugment policy for CIFAR-10 and its operations as constant tables.
 
     policy (25 pairs) -> (operation, level 0..9, sign) -> one row of every table below
 
@@ -51,12 +51,12 @@ CIFAR10 = (
 
 
 def row(operation: str, level: int = 0, is_negative: bool = False) -> int:
-    """The row of the tables that holds an operation of `OPERATIONS` at a level in [0, 10) and a sign."""
+    """Returns the row of the tables that holds an operation of `OPERATIONS` at a level in [0, 10) and a sign."""
     return 1 + (OPERATIONS.index(operation) * LEVELS + level) * 2 + is_negative
 
 
 def magnitude(operation: str, level: int, is_negative: bool = False, side: int = 32) -> float:
-    """The number that an operation is called with.
+    """Computes the number that an operation is called with.
 
     Args:
       operation: shear (pixels per pixel), translate (pixels), rotate (degrees), brightness, color, contrast, sharpness
@@ -92,7 +92,7 @@ def _every_row() -> list[tuple[int, str, int, bool]]:
 
 @functools.cache
 def affine(height: int, width: int) -> np.ndarray:
-    """Where a pixel of the new picture comes from, in 1/65536 of a pixel, as Pillow counts.
+    """Returns the source position of every pixel as an affine map, in 1/65536 of a pixel as in Pillow.
 
     Returns:
       [ROWS, 6] int32 (a, b, c, d, e, f): the pixel in column x and row y is the old one in column
@@ -124,7 +124,7 @@ def affine(height: int, width: int) -> np.ndarray:
 
 @functools.cache
 def factors() -> np.ndarray:
-    """[ROWS, 2] float32 whose sum is the weight of the picture against what it is blended with; (1, 0) = no blend.
+    """Returns [ROWS, 2] float32 whose sum is the weight of the picture in the blend; (1, 0) = no blend.
 
     The first part has 12 significant bits and the second the other 12, so that both have exact products with a
     difference of two bytes. A compiler that fuses a product into a sum then rounds as one that does not.
@@ -139,7 +139,7 @@ def factors() -> np.ndarray:
 
 @functools.cache
 def lookups() -> np.ndarray:
-    """[ROWS, 256] uint8: the new value of every byte under invert, posterize and solarize; other rows keep it."""
+    """Returns [ROWS, 256] uint8: new values of bytes under invert, posterize and solarize; other rows keep them."""
     values = np.arange(256)
     table = np.tile(values, (ROWS, 1))
     for index, operation, level, _ in _every_row():
@@ -154,13 +154,13 @@ def lookups() -> np.ndarray:
 
 @functools.cache
 def kinds() -> np.ndarray:
-    """[ROWS] int32: place of the row's operation in `OPERATIONS`; -1 for the row that does nothing."""
+    """Returns [ROWS] int32: index of the row's operation in `OPERATIONS`; -1 for the row that does nothing."""
     return np.array([-1, *(OPERATIONS.index(operation) for _, operation, _, _ in _every_row())], np.int32)
 
 
 @functools.cache
 def shortfalls() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where Pillow's autocontrast falls one short of 255 (value - low) // (high - low).
+    """Lists where Pillow's autocontrast falls one short of 255 (value - low) // (high - low).
 
     It truncates value * scale - low * scale in float64. Where the quotient is whole, the rounding of those products
     can bring the difference below it: for one pair of extremes in seven even the brightest pixel becomes 254. JAX has
@@ -170,14 +170,14 @@ def shortfalls() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns:
       g [256] int32 by s (0 for s = 0), start [256] int32 by s, and is_short [n] bool at start + low (g + 1) + t.
     """
-    parts, starts, found = np.zeros(256, np.int32), np.zeros(256, np.int32), []
+    divisors, starts, is_short = np.zeros(256, np.int32), np.zeros(256, np.int32), []
     count = 0
     for spread in range(1, 256):
-        parts[spread], starts[spread] = math.gcd(255, spread), count
+        divisors[spread], starts[spread] = math.gcd(255, spread), count
         low = np.arange(256.0 - spread)[:, None]
-        whole = np.arange(parts[spread] + 1.0)
+        steps = np.arange(divisors[spread] + 1.0)
         scale = 255.0 / spread
-        reached = (low + whole * (spread // parts[spread])) * scale + -low * scale
-        found.append((reached < whole * (255 // parts[spread])).ravel())
-        count += found[-1].size
-    return parts, starts, np.concatenate(found)
+        result = (low + steps * (spread // divisors[spread])) * scale + -low * scale
+        is_short.append((result < steps * (255 // divisors[spread])).ravel())
+        count += is_short[-1].size
+    return divisors, starts, np.concatenate(is_short)

@@ -2,7 +2,7 @@
 
     raw inputs, raw labels -> tidy_inputs, tidy_labels -> build(...) -> Dataset
 
-Whole numbers from 0 to 255 are kept as uint8, whatever type they came in, because the data set lies on the device once
+Whole numbers from 0 to 255 are stored as uint8, whatever their type was, because the data set lies on the device once
 and is scaled inside the training step. Everything else becomes float32. Pictures are NHWC, grey ones with C = 1.
 """
 
@@ -31,10 +31,10 @@ _CHUNK = 4096
 
 
 def tidy_inputs(name: str, raw: np.ndarray) -> np.ndarray:
-    """Inputs in their smallest honest type and in house order.
+    """Converts inputs to uint8 if that loses nothing, else float32, and gives grey pictures a channel axis.
 
     Args:
-      name: what to call the array in a message.
+      name: of the array, for messages.
       raw: [N, F] features, [N, H, W] grey pictures or [N, H, W, C] pictures, of any real number type.
 
     Returns:
@@ -42,6 +42,12 @@ def tidy_inputs(name: str, raw: np.ndarray) -> np.ndarray:
 
     Raises:
       DataError: not numbers, NaN or infinity, no rows, wrong number of axes, or channels before height and width.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.data.formats import arrays
+      >>> arrays.tidy_inputs("x", np.array([[0.0, 255.0], [3.0, 4.0]])).dtype.name
+      'uint8'
     """
     raw = np.asarray(raw)
     if raw.dtype.kind not in "buif":
@@ -69,15 +75,15 @@ def _compact(raw: np.ndarray) -> np.ndarray:
     if raw.dtype.kind == "b" or (raw.min() >= 0 and raw.max() <= 255):
         # The first row settles most float arrays without a pass over all of them.
         if raw.dtype.kind != "f" or np.array_equal(raw[0], np.floor(raw[0])):
-            whole = raw.astype(np.uint8)
-            if raw.dtype.kind != "f" or np.array_equal(whole, raw):
-                return whole
+            as_bytes = raw.astype(np.uint8)
+            if raw.dtype.kind != "f" or np.array_equal(as_bytes, raw):
+                return as_bytes
     with np.errstate(over="ignore"):
         return raw.astype(np.float32, copy=False)
 
 
 def tidy_labels(name: str, raw: np.ndarray, num_rows: int) -> np.ndarray:
-    """Labels as [N] int32; one-hot rows are turned into class numbers.
+    """Converts labels to [N] int32; one-hot rows become class numbers.
 
     Raises:
       DataError: not one whole number per row of the inputs, or one below 0 or above the largest int32.
@@ -92,31 +98,33 @@ def tidy_labels(name: str, raw: np.ndarray, num_rows: int) -> np.ndarray:
     if raw.dtype.kind not in "bui":
         raise errors.DataError(
             f"{name} has dtype {raw.dtype}, expected whole numbers (class indices from 0). "
-            "Number the classes and save them as int32; names belong into class_names."
+            "Number the classes and save them as int32; names belong in class_names."
         )
     if raw.size and raw.min() < 0:
         row = int(np.flatnonzero(raw < 0)[0])
         raise errors.DataError(f"{name}: row {row} is {int(raw[row])}; class indices start at 0.")
     if raw.size and raw.max() > np.iinfo(np.int32).max:
-        raise errors.DataError(f"{name}: row {int(raw.argmax())} is {int(raw.max())}, no class index. {RENUMBER}")
+        raise errors.DataError(
+            f"{name}: row {int(raw.argmax())} is {int(raw.max())}, which is not a class index. {RENUMBER}"
+        )
     return raw.astype(np.int32)
 
 
 def is_binary(inputs: np.ndarray) -> bool:
-    """Whether inputs are uint8 and hold nothing but 0 and 1."""
+    """Returns whether inputs are uint8 and hold nothing but 0 and 1."""
     return inputs.dtype == np.uint8 and int(inputs.max()) <= 1
 
 
 def scale_of(inputs: np.ndarray) -> float:
-    """The divisor of raw inputs: 255 for 8-bit pictures, 1 for tabular, binary and float data."""
+    """Returns the divisor of raw inputs: 255 for 8-bit pictures, 1 for tabular, binary and float data."""
     return 255.0 if inputs.ndim == 4 and inputs.dtype == np.uint8 and not is_binary(inputs) else 1.0
 
 
 def statistics(inputs: np.ndarray, scale: float) -> Constants:
-    """Mean and population deviation over all rows, per channel or feature, of inputs / scale.
+    """Computes mean and population deviation of inputs / scale over all rows, per channel or feature.
 
-    Two passes in float64, so that a large offset does not cost digits. A constant channel or feature gets deviation 1:
-    it is centred, not divided by zero.
+    Two passes in float64, so that a large offset does not cost precision. A constant channel or feature gets deviation
+    1: it is centred, not divided by zero.
 
     Args:
       inputs: [N, ..., C] uint8 or float32, usually the train pool.
@@ -138,7 +146,7 @@ def statistics(inputs: np.ndarray, scale: float) -> Constants:
 
 
 def cut(name: str, num_rows: int, held_out: float) -> tuple[np.ndarray, int]:
-    """Cuts rows of a source without a test part: one fixed permutation, the first floor((1 - held_out) n) rows train.
+    """Cuts rows of a source without test rows: one fixed permutation, the first floor((1 - held_out) n) rows train.
 
     The permutation has seed 42 and is the published one, so that the pools of the tabular benchmarks are exactly those
     of the reference (80 % train).
@@ -183,25 +191,33 @@ def build(
       labels: [N] class indices, or one-hot rows.
       num_train: rows of the train pool.
       ids: [N] numbers in the source; None = the row number.
-      names: [N] what the source calls its rows, or None.
+      names: [N] the source's names of its rows, or None.
       groups: [N] second labelling, or None.
       class_names: may be empty; otherwise its length is the number of classes.
-      group_names: of the values of `groups`; may be empty.
-      num_classes: 0 = as many as class_names, else the largest label + 1.
+      group_names: names of the values of `groups`; may be empty.
+      num_classes: 0 = the number of class_names, else the largest label + 1.
       scale: 0 = by `scale_of`.
       constants: mean and std in scaled units; None = from the train pool, none for binary features.
       notes: sentences about the source that a user must know.
 
     Raises:
       DataError: malformed arrays, labels that leave most classes empty, or constants for another number of channels.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.data.formats import arrays
+      >>> rows = np.array([[0.5, 2.0], [1.5, 0.0], [0.0, 1.0]], np.float32)
+      >>> dataset = arrays.build("mine", rows, np.array([0, 1, 0]), num_train=2)
+      >>> dataset.num_classes, dataset.mean
+      (2, (1.0, 1.0))
     """
     inputs, labels = _tidy(name, inputs, labels)
     num_classes = class_count(f"the labels of data set {name!r}", labels, num_classes or len(class_names))
     scale = scale or scale_of(inputs)
-    plain = inputs.ndim == 2 and is_binary(inputs)
-    is_pool_scaled = constants is None and not plain
+    is_unscaled = inputs.ndim == 2 and is_binary(inputs)
+    is_pool_scaled = constants is None and not is_unscaled
     if constants is None:
-        constants = ((), ()) if plain else statistics(inputs[:num_train], scale)
+        constants = ((), ()) if is_unscaled else statistics(inputs[:num_train], scale)
     elif constants[0] and len(constants[0]) != inputs.shape[-1]:
         raise errors.DataError(
             f"data set {name!r} has {len(constants[0])} channel(s), but the inputs have shape {inputs.shape}. "
@@ -231,16 +247,16 @@ def _tidy(name: str, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray
     return inputs, tidy_labels(f"the labels of data set {name!r}", labels, len(inputs))
 
 
-def class_count(name: str, labels: np.ndarray, known: int = 0) -> int:
-    """Returns the number of classes: `known`, else the largest label + 1.
+def class_count(name: str, labels: np.ndarray, num_classes: int = 0) -> int:
+    """Returns the number of classes: `num_classes` if that is not 0, else the largest label + 1.
 
     Raises:
-      DataError: a label of `known` classes or more; or most of the numbers up to the largest label label no row: they
-        are names, not class indices.
+      DataError: a label that is not below `num_classes`; or most of the numbers up to the largest label are no row's
+        label: then they are names, not class indices.
     """
-    if known:
-        checks.labels(name, labels, known)
-        return known
+    if num_classes:
+        checks.labels(name, labels, num_classes)
+        return num_classes
     count, values = int(labels.max()) + 1, np.unique(labels)
     if 2 * len(values) < count:
         listed = ", ".join(map(str, values[:4].tolist())) + (", ..." if len(values) > 4 else "")
@@ -253,15 +269,20 @@ def class_count(name: str, labels: np.ndarray, known: int = 0) -> int:
 
 
 def build_cut(name: str, inputs: np.ndarray, labels: np.ndarray, held_out: float, **facts: Any) -> Dataset:
-    """`build` for a source without a test part: rows are put into pool order by `cut`.
+    """Builds a `Dataset` from rows of a source without test rows, which `cut` divides into the two pools.
 
-    What the facts say of rows (`ids`, `names`, `groups`) is in source order and is reordered with them; without `ids`
-    they are the row numbers of the source.
+    Args:
+      name: the source's name.
+      inputs: [N, ...] in source order.
+      labels: [N] likewise.
+      held_out: fraction of the rows that is held out.
+      **facts: keywords of `build`. `ids`, `names` and `groups` are in source order and are reordered with the rows;
+        without `ids` they are the row numbers of the source.
     """
     # Checked in the order of the source, so that messages name rows as the user counts them.
     inputs, labels = _tidy(name, inputs, labels)
-    known = facts.get("num_classes") or len(facts.get("class_names", ()))
-    facts = facts | {"num_classes": class_count(f"the labels of data set {name!r}", labels, known)}
+    num_classes = facts.get("num_classes") or len(facts.get("class_names", ()))
+    facts = facts | {"num_classes": class_count(f"the labels of data set {name!r}", labels, num_classes)}
     order, num_train = cut(name, len(inputs), held_out)
     facts = {"ids": np.arange(len(inputs))} | facts
     by_row = {key: np.asarray(facts[key])[order] for key in ("ids", "names", "groups") if facts.get(key) is not None}
@@ -273,8 +294,8 @@ def take(dataset: Dataset, rows: np.ndarray, num_train: int) -> Dataset:
 
     Args:
       dataset: the data set.
-      rows: [n] places, or an [N] mask, in pool order: rows of the train pool first.
-      num_train: how many of them are the train pool.
+      rows: [n] positions, or an [N] mask, in pool order: rows of the train pool first.
+      num_train: number of them in the train pool.
     """
     by_row = {
         field: None if getattr(dataset, field) is None else np.asarray(getattr(dataset, field))[rows]

@@ -1,8 +1,8 @@
-"""Reading one CSV file as text: separator, header, records and the lines they begin in; nothing is interpreted.
+"""Reads one CSV file as text: separator, header, records and the lines in which they begin; cells stay strings.
 
     bytes -> UTF-8 text -> separator -> header and records -> CsvTable
 
-Everything that is wrong with a file is one message that names its line.
+Messages about a malformed file name the line.
 """
 
 import csv
@@ -15,17 +15,17 @@ from jaxunlearn import errors
 from jaxunlearn.data.formats import files
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-SNIFFED_CHARACTERS = 64 * 1024  # of the start of a file, on which its separator is chosen
+SNIFFED_CHARACTERS = 64 * 1024  # the separator is detected in the beginning of a file
 
 
 class CsvTable(NamedTuple):
     """A file as text.
 
     Attributes:
-      path: where it was read from.
-      columns: name -> [N] cells without blanks around them, in the order of the file.
+      path: of the file.
+      columns: name -> [N] cells without surrounding blanks, in the order of the file.
       lines: [N] line of the file, from 1, in which each record begins (cells in quotes may span lines).
-      notes: what the user should know about how it was read.
+      notes: sentences for the user about how it was read.
     """
 
     path: pathlib.Path
@@ -49,14 +49,15 @@ def read(path: pathlib.Path) -> CsvTable:
     (_, header), *body = records
     if len(header) == 1:
         raise errors.DataError(
-            f"{path} has one column only ({header[0][:40]!r}). Columns are separated by {_listed(SEPARATORS)}; a row "
+            f"{path} has only one column ({header[0][:40]!r}). Columns are separated by {_enumeration(SEPARATORS)}; "
+            "a row "
             "needs features and a label."
         )
     for line, cells in body:
         if len(cells) != len(header):
             raise errors.DataError(
                 f"{path}, line {line}: {len(cells)} columns, expected {len(header)} as in the header. Put cells that "
-                "hold the separator into double quotes."
+                "contain the separator into double quotes."
             )
     _require_header(path, header, [cells for _, cells in body])
     columns, notes = _named_columns(
@@ -83,14 +84,14 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _separator(text: str) -> str:
-    """The separator that cuts the first rows into columns as often as the header, and into most columns."""
-    start = text[:SNIFFED_CHARACTERS]
-    whole = start if len(start) == len(text) else start[: start.rfind("\n") + 1] or start
+    """Returns the separator that gives most of the first rows as many columns as the header; ties: most columns."""
+    beginning = text[:SNIFFED_CHARACTERS]
+    complete_lines = beginning if len(beginning) == len(text) else beginning[: beginning.rfind("\n") + 1] or beginning
 
     def fit(separator: str) -> tuple[float, int]:
         widths = []
         try:
-            for row in csv.reader(io.StringIO(whole, newline=""), delimiter=separator):
+            for row in csv.reader(io.StringIO(complete_lines, newline=""), delimiter=separator):
                 if row:
                     widths.append(len(row))
         except csv.Error:
@@ -103,44 +104,45 @@ def _separator(text: str) -> str:
 
 
 def _records(path: pathlib.Path, text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """(line in which it begins, cells) of every record that holds anything; lines may end as on any system."""
+    """Returns (first line, cells) of every record that is not empty; any line ending is accepted."""
     reader = csv.reader(
         io.StringIO(text, newline=None), delimiter=separator, strict=True, skipinitialspace=separator != "\t"
     )
-    records, begun = [], 1
+    records, first_line = [], 1
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
             if any(cells):
-                records.append((begun, cells))
-            begun = reader.line_num + 1
+                records.append((first_line, cells))
+            first_line = reader.line_num + 1
     except csv.Error as error:
         raise errors.DataError(
-            f"{path}, line {begun}: {error}. Quotes inside a quoted cell are doubled; check for one that is not closed."
+            f"{path}, line {first_line}: {error}. Quotes inside a quoted cell are doubled; check for one that is not "
+            "closed."
         ) from error
     return records
 
 
 def _require_header(path: pathlib.Path, header: list[str], body: list[list[str]]) -> None:
-    """Refuses a first line that looks like the rows below it: numbers wherever the second line has some.
+    """Raises a DataError if the first line looks like the rows below it: numbers wherever the second line has some.
 
     Names that count the columns (0, 1, 2, ...) are a header.
     """
-    numeric = [place for place, cell in enumerate(body[0]) if is_number(cell)]
-    named = [header[place] for place in numeric]
-    if not named or not all(map(is_number, named)):
+    numeric = [column for column, cell in enumerate(body[0]) if is_number(cell)]
+    names = [header[place] for place in numeric]
+    if not names or not all(map(is_number, names)):
         return
-    values = [float(name) for name in named]
-    counts = all(later - earlier == 1 for earlier, later in zip(values, values[1:], strict=False))
-    if not (counts and len(values) > 1):
+    values = [float(name) for name in names]
+    is_counting = all(later - earlier == 1 for earlier, later in zip(values, values[1:], strict=False))
+    if not (is_counting and len(values) > 1):
         raise errors.DataError(
             f"{path} has no header: its first line holds values ({', '.join(header[:4])}, ...), not names of columns. "
-            "Write a line of names above it."
+            "Insert a line of names above it."
         )
 
 
 def is_number(cell: str) -> bool:
-    """Tells whether a cell is a number as Python writes it, without separators of thousands."""
+    """Returns whether a cell is a number as Python writes it, without separators of thousands."""
     try:
         float(cell)
     except ValueError:
@@ -151,17 +153,19 @@ def is_number(cell: str) -> bool:
 def _named_columns(
     path: pathlib.Path, header: list[str], cells: list[list[str]]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Columns by name; those without a name are left out where they are empty or merely count the rows."""
+    """Returns the columns by name; unnamed ones are left out if they are empty or only count the rows."""
     columns: dict[str, list[str]] = {}
     notes = []
-    for place, (name, column) in enumerate(zip(header, cells, strict=True), 1):
+    for position, (name, column) in enumerate(zip(header, cells, strict=True), 1):
         if not name:
             first = int(column[0]) if column[0].isdecimal() else -1
             counts = [str(first + row) for row in range(len(column))]
             if any(column) and (first < 0 or column != counts):
-                raise errors.DataError(f"{path}: column {place} has no name in the header. Give it one, or delete it.")
-            why = "is empty" if not any(column) else "only counts the rows"
-            notes.append(f"{path.name}: column {place} has no name and {why}; it is left out")
+                raise errors.DataError(
+                    f"{path}: column {position} has no name in the header. Give it one, or delete it."
+                )
+            reason = "is empty" if not any(column) else "only counts the rows"
+            notes.append(f"{path.name}: column {position} has no name and {reason}; it is left out")
         elif name in columns:
             raise errors.DataError(
                 f"{path}: the header has the name {name!r} twice. Rename or delete one of these columns"
@@ -172,6 +176,6 @@ def _named_columns(
     return columns, notes
 
 
-def _listed(words: dict[str, str]) -> str:
+def _enumeration(words: dict[str, str]) -> str:
     *first, last = words.values()
     return f"{', '.join(first)} or {last}"

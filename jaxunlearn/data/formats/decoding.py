@@ -1,10 +1,10 @@
 """Picture files: which files of a folder are pictures, and how their pixels become one array.
 
-    folder -> listing -> pictures, and how many of what is left out
+    folder -> listing -> pictures, and counts of the entries left out
     pictures -> headers (channels, depth) -> pixels [N, size, size, C]
 
-Nothing is lost on the way in silence: more than 8 bits become float32, and what only the transparency of a picture
-shows is drawn.
+Nothing is lost silently: more than 8 bits become float32, and content that only the transparency of a picture shows
+is drawn.
 """
 
 import pathlib
@@ -26,48 +26,49 @@ GREY_MODES = ("1", "L", "LA", "La")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 DEEPEST = 65535
-# Ink of any brightness but this one stands out from it.
+# The background behind transparent pictures: both black and white ink are visible on it.
 GROUND = (128, 128, 128, 255)
 
 
 def entries(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns what lies in a folder, sorted by name, hidden files left out.
+    """Returns the entries of a folder, sorted by name, without hidden files.
 
     Raises:
       DataError: no folder, one that cannot be read, or a link in it that points to nothing.
     """
     try:
-        found = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
-        dangling = next((one for one in found if not one.exists()), None)
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        dangling_link = next((path for path in paths if not path.exists()), None)
     except OSError as error:
         raise errors.DataError(f"{folder} cannot be read as a folder ({error.strerror}).") from error
-    if dangling is not None:
+    if dangling_link is not None:
         raise errors.DataError(
-            f"{dangling} is a link to {dangling.readlink()}, which does not exist. Restore that, or remove the link."
+            f"{dangling_link} is a link to {dangling_link.readlink()}, which does not exist. Restore that, or remove "
+            "the link."
         )
-    return found
+    return paths
 
 
 def listing(folder: pathlib.Path) -> tuple[list[pathlib.Path], Counter[str]]:
     """Lists the pictures of one class; a class folder may keep them in a folder `images` of its own.
 
     Returns:
-      (pictures sorted by path, how many entries of which kind are no pictures).
+      (pictures sorted by path, number of other entries by kind).
 
     Raises:
       DataError: as `entries`, or something called like a picture that is no regular file.
     """
     inner = folder / "images"
-    there = sorted([*entries(folder), *(entries(inner) if inner.is_dir() else [])])
-    pictures = [one for one in there if one.suffix.lower() in SUFFIXES]
-    for one in pictures:
-        if not one.is_file():
-            raise errors.DataError(f"{one} is called like a picture but is no regular file. Remove or rename it.")
-    return pictures, Counter(kind_of(one) for one in there if one.suffix.lower() not in SUFFIXES and one != inner)
+    paths = sorted([*entries(folder), *(entries(inner) if inner.is_dir() else [])])
+    pictures = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    for path in pictures:
+        if not path.is_file():
+            raise errors.DataError(f"{path} is named like a picture but is not a regular file. Remove or rename it.")
+    return pictures, Counter(kind_of(path) for path in paths if path.suffix.lower() not in SUFFIXES and path != inner)
 
 
 def kind_of(path: pathlib.Path) -> str:
-    """What to call an entry that is left out."""
+    """Returns the kind of an entry that is left out, in words."""
     if path.is_dir():
         return "folders"
     return repr(path.suffix.lower()) if path.suffix else "without suffix"
@@ -83,11 +84,11 @@ def read_pictures(paths: Sequence[pathlib.Path], size: int) -> tuple[np.ndarray,
       size: pixels per side; a picture of another size is resized (its shape is not kept).
 
     Returns:
-      ([N, size, size, C], how many pictures are transparent in places). C = 1 where every picture is grey, else 3;
+      ([N, size, size, C], number of pictures with transparent regions). C = 1 where every picture is grey, else 3;
       uint8, or float32 brightness in 0 .. 1 where one of them has 16 bits.
 
     Raises:
-      DataError: a file that is not one picture of at most 16 bits (named), or more pixels than memory holds.
+      DataError: a file that is not one picture of at most 16 bits (named), or more pixels than fit into memory.
     """
     headers = [_read(path, _header) for path in paths]
     channels = 1 if headers and all(is_grey for is_grey, _ in headers) else 3
@@ -103,24 +104,24 @@ def read_pictures(paths: Sequence[pathlib.Path], size: int) -> tuple[np.ndarray,
 
 
 def _read(path: pathlib.Path, work: Any) -> Any:
-    """What `work` makes of an opened picture; a broken file is an error that names it."""
+    """Returns `work(picture)` of a picture file; a DataError names a broken file."""
     import PIL.Image
 
-    broken = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, MemoryError,
+    failures = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, MemoryError,
               struct.error, zlib.error, PIL.Image.DecompressionBombError)  # fmt: skip
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # large, but sound; or without what is broken in its metadata
+            warnings.simplefilter("ignore")  # of large pictures and of broken metadata
             with PIL.Image.open(path) as picture:
                 return work(picture)
-    except broken as error:
+    except failures as error:
         raise errors.DataError(
-            f"{path} cannot be read as a picture ({error}). Remove the file or replace it with a sound one."
+            f"{path} cannot be read as a picture ({error}). Remove the file or replace it with an intact one."
         ) from error
 
 
 def _header(picture: Any) -> tuple[bool, bool]:
-    """(is grey, has 16 bits) of a picture whose pixels need not be read."""
+    """Returns (is grey, has 16 bits) without reading the pixels."""
     # Photographs of some cameras hold a second, smaller view.
     if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
         raise ValueError(f"it holds {picture.n_frames} pictures or pages; save each to a file of its own")
@@ -131,7 +132,7 @@ def _header(picture: Any) -> tuple[bool, bool]:
 
 
 def _pixels(picture: Any, size: int) -> tuple[np.ndarray, bool]:
-    """([size, size, 1 or 3] uint8, or float32 in 0 .. 1 of a picture of 16 bits; is it transparent in places)."""
+    """Returns (pixels [size, size, 1 or 3] uint8, or float32 in 0 .. 1 if it has 16 bits; has transparent regions)."""
     import PIL.Image
 
     if picture.mode in DEEP_MODES:
@@ -144,7 +145,7 @@ def _pixels(picture: Any, size: int) -> tuple[np.ndarray, bool]:
     if picture.mode in ALPHA_MODES or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         low, high = picture.getextrema()[3]
-        # One and the same transparency everywhere shows nothing.
+        # A constant transparency shows nothing.
         is_transparent = low < high
         if is_transparent:
             picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, GROUND), picture)
@@ -156,7 +157,7 @@ def _brightness(values: np.ndarray) -> np.ndarray:
 
 
 def resized(picture: Any, size: int) -> np.ndarray:
-    """A PIL picture as an array with `size` pixels per side; one that has that size already is not touched."""
+    """Returns a PIL picture as an array with `size` pixels per side; resized only if it has another size."""
     import PIL.Image
 
     if picture.size != (size, size):

@@ -1,4 +1,4 @@
-"""Codes for columns of tables: whole numbers that the Unlearning-Leaks reference gives text, numbers and gaps.
+"""Codes for columns of tables: the whole numbers of the Unlearning-Leaks reference for text, numbers and gaps.
 
 Source: data preparation of Unlearning-Leaks (PreprocessAccident.transform_to_num; `sorted_codes`: Adult).
 """
@@ -9,7 +9,13 @@ BINS = 100
 
 
 def sorted_codes(values: np.ndarray) -> np.ndarray:
-    """Codes [N] categories by the sorted order of their distinct values, from 0; a missing value is one of its own."""
+    """Codes [N] categories by the sorted order of their distinct values, from 0; missing is a category of its own.
+
+    Example:
+      >>> from jaxunlearn.data.formats import encoding
+      >>> encoding.sorted_codes(["b", "a", "b"])
+      array([1, 0, 1])
+    """
     return np.unique(np.asarray(values), return_inverse=True)[1]
 
 
@@ -19,10 +25,10 @@ def equal_width(values: np.ndarray) -> np.ndarray:
     A constant column is 100 throughout, a column of gaps 101.
     """
     values = np.asarray(values, np.float64)
-    known = values[~np.isnan(values)]
-    if not len(known):
+    present = values[~np.isnan(values)]
+    if not len(present):
         return np.full(len(values), BINS + 1, np.uint32)
-    edges = np.linspace(known.min(), known.max(), BINS + 1)
+    edges = np.linspace(present.min(), present.max(), BINS + 1)
     edges[-1] += 1
     codes = np.searchsorted(edges, values, side="right")
     return np.where(np.isnan(values), BINS + 1, np.minimum(codes, BINS)).astype(np.uint32)
@@ -33,19 +39,21 @@ def first_seen(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
 
     Args:
       values: [N] of one type.
-      missing: [N] bool. The first missing value takes a number, as published, that no category then has.
+      missing: [N] bool. As published, the first missing value uses up a number, which no category then has.
     """
     values, missing = np.asarray(values), np.asarray(missing, bool)
-    _, first, place = np.unique(values, return_index=True, return_inverse=True)
-    # Missing values may be written in any way: together they are one value.
+    _, first, category_of_row = np.unique(values, return_index=True, return_inverse=True)
+    # Missing values may be written differently: together they are one value.
     if missing.any():
-        gone = int(np.flatnonzero(missing)[0])
-        merged = np.where(missing, len(first), place)
-        known = np.unique(merged[~missing])
-        begins = {int(one): int(first[one]) for one in known} | {len(first): gone}
-        place = merged
+        first_missing = int(np.flatnonzero(missing)[0])
+        merged = np.where(missing, len(first), category_of_row)
+        present = np.unique(merged[~missing])
+        first_row_of = {int(category): int(first[category]) for category in present} | {len(first): first_missing}
+        category_of_row = merged
     else:
-        begins = {number: int(one) for number, one in enumerate(first)}
-    order = {number: rank + 1 for rank, (number, _) in enumerate(sorted(begins.items(), key=lambda item: item[1]))}
-    codes = np.asarray([order[int(one)] for one in place], np.uint32)
+        first_row_of = {number: int(category) for number, category in enumerate(first)}
+    order = {
+        number: rank + 1 for rank, (number, _) in enumerate(sorted(first_row_of.items(), key=lambda item: item[1]))
+    }
+    codes = np.asarray([order[int(category)] for category in category_of_row], np.uint32)
     return np.where(missing, 0, codes).astype(np.uint32)

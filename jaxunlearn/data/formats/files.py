@@ -1,7 +1,7 @@
-"""Files of the data room: where they lie, how they are read, cached and missed.
+"""Files of data sets: paths, reading, cached copies, and the error where a file is missing.
 
-Decoded copies live in one cache folder (`data.cache`, else the user's cache folder) as plain `.npz`. A copy's name
-carries a digest of what it was made from, so a changed source is decoded again and a stale copy is never served.
+Decoded copies lie in one cache folder (`data.cache`, else the user's cache folder) as plain `.npz`. The name of a copy
+holds a digest of its source, so a changed source is decoded again and a stale copy is never used.
 """
 
 import gzip
@@ -21,48 +21,50 @@ from jaxunlearn.settings import DataSettings
 
 
 def expand(path: str) -> pathlib.Path:
-    """A path as the user wrote it, with `~` and variables resolved."""
+    """Expands `~` and environment variables in a user's path."""
     return pathlib.Path(os.path.expandvars(path)).expanduser()
 
 
 def cache_folder(cache: str = "") -> pathlib.Path:
-    """The folder of decoded copies: `cache`, else `$XDG_CACHE_HOME/jaxunlearn`, else `~/.cache/jaxunlearn`."""
+    """Returns the folder of decoded copies: `cache`, `$XDG_CACHE_HOME/jaxunlearn`, or `~/.cache/jaxunlearn`."""
     return expand(cache) if cache else settings.cache_folder()
 
 
-def missing(name: str, looked: str, ways: Iterable[str] = ()) -> errors.DataError:
-    """The error for data that are not there: where they were looked for, and every way to get them.
+def missing_error(name: str, looked: str, ways: Iterable[str] = ()) -> errors.DataError:
+    """Builds the error for absent data: where they were looked for, and every way to get them.
 
     Args:
       name: the source's name.
       looked: where it was looked for, in words.
-      ways: what helps for this source in particular; an own `.npz` and the built-in digits are always added.
+      ways: ways to get this source; a user's `.npz` and the built-in digits are always added.
     """
-    every = [
+    options = [
         *ways,
         "point --config.data.path to an .npz with x_train, y_train, x_test, y_test",
         "try the built-in data, which need no file: --config.data.name=digits",
     ]
-    numbered = "; ".join(f"({number}) {way}" for number, way in enumerate(every, 1))
+    numbered = "; ".join(f"({number}) {way}" for number, way in enumerate(options, 1))
     return errors.DataError(f"data set {name!r} was not found (looked for {looked}). Choose one: {numbered}.")
 
 
 def existing(name: str, path: str, ways: Iterable[str] = ()) -> pathlib.Path:
-    """The path a user gave, which must be a file or a folder.
+    """Returns a user's path, expanded, which must be a file or a folder.
 
     Raises:
-      DataError: there is nothing (the message names the ways out), or a pipe or device, whose reading may never end.
+      DataError: there is nothing (the message lists the remedies), or a pipe or device, whose reading may never end.
     """
-    found = expand(path)
-    if not found.exists():
-        raise missing(name, f"{found}, given as data.path", ways)
-    if not found.is_file() and not found.is_dir():
-        raise errors.DataError(f"data.path = {found} is neither a file nor a folder. Save its content to a file first.")
-    return found
+    location = expand(path)
+    if not location.exists():
+        raise missing_error(name, f"{location}, given as data.path", ways)
+    if not location.is_file() and not location.is_dir():
+        raise errors.DataError(
+            f"data.path = {location} is neither a file nor a folder. Save its content to a file first."
+        )
+    return location
 
 
 def locate(settings: DataSettings, candidates: Iterable[str], ways: Iterable[str] = ()) -> pathlib.Path:
-    """The file or folder of a source: `data.path`, else the first of `candidates` in the cache folder.
+    """Returns the file or folder of a source: `data.path`, else the first of `candidates` in the cache folder.
 
     Raises:
       DataError: none of them exists.
@@ -73,7 +75,7 @@ def locate(settings: DataSettings, candidates: Iterable[str], ways: Iterable[str
     for candidate in candidates:
         if (folder / candidate).exists():
             return folder / candidate
-    raise missing(settings.name, f"{' or '.join(candidates)} in {folder}, and data.path is empty", ways)
+    raise missing_error(settings.name, f"{' or '.join(candidates)} in {folder}, and data.path is empty", ways)
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -87,7 +89,7 @@ BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, Attribu
 
 
 def require_memory(what: str, needed: int) -> None:
-    """Raises a DataError where something to read would fill more than this machine's memory."""
+    """Raises a DataError if `needed` bytes are more than this machine's memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > memory:
         raise errors.DataError(
@@ -97,20 +99,20 @@ def require_memory(what: str, needed: int) -> None:
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
-    """The content of a file, unpacked where it is gzip.
+    """Reads a file, unpacked if it is gzip.
 
     Raises:
-      DataError: no regular file, larger than memory. OSError, EOFError: it cannot be read.
+      DataError: no regular file, or larger than memory. OSError, EOFError: it cannot be read.
     """
     if not path.is_file():
-        raise errors.DataError(f"{path} is no regular file. Save its content to one first.")
+        raise errors.DataError(f"{path} is not a regular file. Save its content to one first.")
     require_memory(str(path), path.stat().st_size)
     with open(path, "rb") as file:
         if file.read(2) != b"\x1f\x8b":
             file.seek(0)
             return file.read()
     with gzip.open(path) as file:
-        # Unpacked once without being kept: a small file may unpack to more than memory holds.
+        # Unpacked once for its size only: a small file may unpack to more than memory holds.
         while file.read(1 << 24):
             require_memory(f"{path}, unpacked,", file.tell())
         file.seek(0)
@@ -118,7 +120,7 @@ def read_bytes(path: pathlib.Path) -> bytes:
 
 
 def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays to `path` under a temporary name first, so that a reader never meets half a file."""
+    """Writes arrays to `path` under a temporary name first, so that a reader never finds an incomplete file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -130,21 +132,21 @@ def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def digest(*parts: object) -> str:
-    """Twelve hexadecimal digits that name the given facts."""
+    """Returns twelve hexadecimal digits that identify the given facts."""
     return hashlib.blake2s("\n".join(map(str, parts)).encode(errors="surrogateescape"), digest_size=6).hexdigest()
 
 
 def stamp(path: pathlib.Path) -> tuple[str, int, int]:
-    """What identifies a file without reading it: path, size and time of the last change."""
+    """Returns path, size and time of the last change, which identify a file without reading it."""
     facts = path.stat()
     return str(path.resolve()), facts.st_size, facts.st_mtime_ns
 
 
-def cached(settings: DataSettings, stem: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The decoded copy named `stem`, made once by `make`.
+def load_cached(settings: DataSettings, stem: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the decoded copy named `stem`; makes it by `make` if it does not exist.
 
-    A damaged copy is an error rather than made again: silence about a failing disk would cost more. A cache folder that
-    cannot be written costs only time and gives a warning.
+    A damaged copy is an error: making it again would hide a failing disk. A cache folder that cannot be written costs
+    only time and gives a warning.
     """
     path = cache_folder(settings.cache) / f"{stem}.npz"
     if path.exists():
@@ -152,8 +154,8 @@ def cached(settings: DataSettings, stem: str, make: Callable[[], dict[str, np.nd
             return read_npz(path)
         except errors.DataError as error:
             raise errors.DataError(
-                f"the decoded copy {path} is damaged. Delete that file and run the same command again: it is only made "
-                "from its source once more."
+                f"the decoded copy {path} is damaged. Delete that file and run the same command again: it is "
+                "then made from its source again."
             ) from error
     arrays = make()
     try:
@@ -168,12 +170,12 @@ def cached(settings: DataSettings, stem: str, make: Callable[[], dict[str, np.nd
 
 
 def existing_file(setting: str, path: str) -> pathlib.Path:
-    """The file a setting names.
+    """Returns the file that a setting names.
 
     Raises:
       DataError: the setting is empty, or there is no such file.
     """
-    found = expand(path)
-    if not path or not found.is_file():
+    location = expand(path)
+    if not path or not location.is_file():
         raise errors.DataError(f"{setting} = {path!r}: there is no such file. Give the path of an existing one.")
-    return found
+    return location

@@ -1,1 +1,5 @@
-"""Texts as data sets: documents of files, tokenizers, the made corpus."""
+"""Texts as data sets: documents in files, tokenizers, a synthetic corpus."""
+
+from jaxunlearn.data.language import texts
+
+__all__ = ["texts"]

@@ -6,8 +6,8 @@ A line of a .jsonl file is an object with one of
 
     {"text": "..."}    {"prompt": "...", "answer": "..."}    {"tokens": [5, 17, 2]}
 
-and, if wanted, "id" (what the text is called) and "group" (author, topic). "question" is another name of "prompt";
-other keys are not read.
+and optionally "id" (a name of the text) and "group" (author, topic). "question" is another name of "prompt"; other keys
+are not read.
 """
 
 import json
@@ -26,22 +26,22 @@ SUFFIXES = (".txt", ".jsonl")
 HELD_OUT = ("test", "val", "valid")
 EVERYTHING = "all"
 
-# A byte of text is a token of four bytes, a padded one of four more, and stands in two strings meanwhile.
+# A byte of text becomes a token of four bytes, another four where it is padded, and is in two strings meanwhile.
 BYTES_PER_BYTE = 12
 
 FORMS = '{"text": "..."}, {"prompt": "...", "answer": "..."} or {"tokens": [...]}'
 
 
 class Document(NamedTuple):
-    """One text as it was found.
+    """One text of a file.
 
     Attributes:
-      name: what a user calls it: file, file:line, or the id of its line.
+      name: the user's name of it: file, file:line, or the id of its line.
       where: file (and line), for messages.
       group: the group it belongs to.
       text: its characters; of a question with answer, the answer.
-      prompt: the characters in front that are given, or None.
-      tokens: [n] token ids in place of characters, or None.
+      prompt: the characters before the answer, which are not learned, or None.
+      tokens: [n] token ids instead of characters, or None.
       is_file: whether it is a whole file, so that all its blocks are numbered.
     """
 
@@ -59,8 +59,8 @@ class Pool(NamedTuple):
 
     Attributes:
       paths: N files.
-      groups: of each, the folder it lies in or its own name; what lines say for themselves counts before it.
-      left_out: kind of entry that is not read -> how many.
+      groups: of each, its folder's name or its own; a "group" of a line takes precedence.
+      left_out: kind of entry that is not read -> number of them.
     """
 
     paths: list[pathlib.Path]
@@ -87,34 +87,36 @@ def pools(path: pathlib.Path) -> list[Pool]:
                 f"data.path = {path}: texts are read from {' and '.join(SUFFIXES)} files. Name a file of plain text "
                 ".txt, and one with an object per line .jsonl."
             )
-        found = [_pool(path)]
+        pools_of_files = [_pool(path)]
     else:
         train, held_out = _named(path, ("train",)), _named(path, HELD_OUT)
         if train is None or (held_out is None and train.is_file()):
-            found = [_pool(path)]
+            pools_of_files = [_pool(path)]
         elif held_out is None:
             raise errors.DataError(
                 f"{path} has a folder 'train' but none of 'test', 'val', 'valid'; add the held-out texts, or put all "
                 "texts directly under it to have a fraction held out."
             )
         else:
-            found = [_pool(train), _pool(held_out)]
-            others = [entry for entry in decoding.entries(path) if entry not in (train, held_out)]
-            found[0].left_out.update(_kind(entry) for entry in others)
-    size = sum(file.stat().st_size for pool in found for file in pool.paths)
+            pools_of_files = [_pool(train), _pool(held_out)]
+            ignored = [entry for entry in decoding.entries(path) if entry not in (train, held_out)]
+            pools_of_files[0].left_out.update(_kind(entry) for entry in ignored)
+    size = sum(file.stat().st_size for pool in pools_of_files for file in pool.paths)
     files.require_memory(f"the texts of {path}, as token ids,", BYTES_PER_BYTE * size)
-    return found
+    return pools_of_files
 
 
 def _named(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
-    """The first folder or file of texts that is called like one of these names."""
-    there = decoding.entries(root)
+    """Returns the first folder or file of texts with one of these names."""
+    entries = decoding.entries(root)
     for name in names:
-        found = [one for one in there if (one.name == name and one.is_dir()) or one.name in _file_names(name)]
-        if len(found) > 1:
-            raise errors.DataError(f"{root} holds {found[0].name} and {found[1].name}; keep one of them as pool.")
-        if found:
-            return found[0]
+        matches = [
+            entry for entry in entries if (entry.name == name and entry.is_dir()) or entry.name in _file_names(name)
+        ]
+        if len(matches) > 1:
+            raise errors.DataError(f"{root} holds {matches[0].name} and {matches[1].name}; keep one of them as pool.")
+        if matches:
+            return matches[0]
     return None
 
 
@@ -123,7 +125,7 @@ def _file_names(stem: str) -> list[str]:
 
 
 def _pool(root: pathlib.Path) -> Pool:
-    """The files of one pool: one file, or all of a folder and of the folders in it."""
+    """Lists the files of one pool: one file, or all files of a folder and its subfolders."""
     pool = Pool([], [], Counter())
     if root.is_file():
         pool.paths.append(root)
@@ -135,26 +137,26 @@ def _pool(root: pathlib.Path) -> Pool:
         pool.groups.extend([entry.name if entry.is_dir() else entry.stem] * len(inside))
         pool.left_out.update(left_out if inside or entry.is_file() else [_kind(entry)])
     if not pool.paths:
-        listed = _listed(pool.left_out)
+        unread = _counts_in_words(pool.left_out)
         raise errors.DataError(
-            f"{root} holds no texts ({', '.join(SUFFIXES)})" + (f"; it holds {listed}." if listed else ".")
+            f"{root} holds no texts ({', '.join(SUFFIXES)})" + (f"; it holds {unread}." if unread else ".")
         )
     return pool
 
 
-def _inside(entry: pathlib.Path, above: tuple[pathlib.Path, ...]) -> tuple[list[pathlib.Path], Counter[str]]:
-    """(files of texts of an entry, what else lies there); `above` are the folders that it lies in."""
+def _inside(entry: pathlib.Path, ancestors: tuple[pathlib.Path, ...]) -> tuple[list[pathlib.Path], Counter[str]]:
+    """Returns (files of texts under an entry, other entries); `ancestors` are the folders above it."""
     if not entry.is_dir():
         is_text = entry.suffix.lower() in SUFFIXES
         return ([entry], Counter()) if is_text else ([], Counter([_kind(entry)]))
-    if entry.resolve() in above:
+    if entry.resolve() in ancestors:
         raise errors.DataError(f"{entry} is a link to a folder that it lies in. Remove the link.")
     paths: list[pathlib.Path] = []
     left_out: Counter[str] = Counter()
-    for one in decoding.entries(entry):
-        inside, others = _inside(one, (*above, entry.resolve()))
+    for child in decoding.entries(entry):
+        inside, unread = _inside(child, (*ancestors, entry.resolve()))
         paths.extend(inside)
-        left_out.update(others)
+        left_out.update(unread)
     return paths, left_out
 
 
@@ -162,14 +164,14 @@ def _kind(entry: pathlib.Path) -> str:
     return f"folder {entry.name!r}" if entry.is_dir() else decoding.kind_of(entry)
 
 
-def _listed(left_out: Counter[str]) -> str:
+def _counts_in_words(left_out: Counter[str]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
 
 
-def left_out_note(found: Sequence[Pool]) -> list[str]:
-    """Returns a sentence about what lies among the texts and is not read, if anything does."""
-    listed = _listed(sum((pool.left_out for pool in found), Counter()))
-    return [f"not read, because they are no texts ({', '.join(SUFFIXES)}): {listed}"] if listed else []
+def left_out_note(pools: Sequence[Pool]) -> list[str]:
+    """Returns a sentence about entries among the texts that are not read, if there are any."""
+    unread = _counts_in_words(sum((pool.left_out for pool in pools), Counter()))
+    return [f"not read, because they are no texts ({', '.join(SUFFIXES)}): {unread}"] if unread else []
 
 
 def read(path: pathlib.Path, group: str, root: pathlib.Path) -> list[Document]:
@@ -177,7 +179,7 @@ def read(path: pathlib.Path, group: str, root: pathlib.Path) -> list[Document]:
 
     Args:
       path: a .txt or .jsonl file.
-      group: the group of texts that do not name their own.
+      group: the group of texts whose line has no "group".
       root: the folder (or file) of all texts, to which names are relative.
 
     Raises:
@@ -187,7 +189,7 @@ def read(path: pathlib.Path, group: str, root: pathlib.Path) -> list[Document]:
         content = files.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise errors.DataError(
-            f"{path} is no UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}). Save it as UTF-8."
+            f"{path} is not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}). Save it as UTF-8."
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise errors.DataError(f"{path} cannot be read ({error}). Remove the file or replace it.") from error
@@ -201,35 +203,35 @@ def read(path: pathlib.Path, group: str, root: pathlib.Path) -> list[Document]:
 
 def _from_line(line: str, name: str, where: str, group: str) -> Document:
     try:
-        found = json.loads(line)
+        record = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
         raise errors.DataError(
-            f"{where}: no JSON ({reason}). A .jsonl file holds one object per line: {FORMS}."
+            f"{where}: not JSON ({reason}). A .jsonl file holds one object per line: {FORMS}."
         ) from error
-    if not isinstance(found, dict):
-        raise errors.DataError(f"{where}: expected an object, {FORMS}, got {type(found).__name__}.")
-    if "question" in found and "prompt" not in found:
-        found["prompt"] = found["question"]
-    is_pair = "prompt" in found or "answer" in found
-    forms = [form for form in ("text", "tokens") if form in found] + ["prompt and answer"] * is_pair
+    if not isinstance(record, dict):
+        raise errors.DataError(f"{where}: expected an object, {FORMS}, got {type(record).__name__}.")
+    if "question" in record and "prompt" not in record:
+        record["prompt"] = record["question"]
+    is_pair = "prompt" in record or "answer" in record
+    forms = [form for form in ("text", "tokens") if form in record] + ["prompt and answer"] * is_pair
     if not forms:
-        keys = ", ".join(map(repr, list(found)[:8])) or "(none)"
+        keys = ", ".join(map(repr, list(record)[:8])) or "(none)"
         raise errors.DataError(f"{where} has the keys {keys}; expected {FORMS}.")
     if len(forms) > 1:
         raise errors.DataError(f"{where} holds {' and '.join(forms)}; expected one of {FORMS}.")
-    name, group = _label(found, "id", where, name), _label(found, "group", where, group)
-    if "tokens" in found:
-        return Document(name, where, group, tokens=_tokens(found["tokens"], where))
-    if "text" in found:
-        return Document(name, where, group, _string(found, "text", where))
-    return Document(name, where, group, _string(found, "answer", where), _string(found, "prompt", where))
+    name, group = _label(record, "id", where, name), _label(record, "group", where, group)
+    if "tokens" in record:
+        return Document(name, where, group, tokens=_tokens(record["tokens"], where))
+    if "text" in record:
+        return Document(name, where, group, _string(record, "text", where))
+    return Document(name, where, group, _string(record, "answer", where), _string(record, "prompt", where))
 
 
-def _string(found: dict[str, Any], key: str, where: str) -> str:
-    if key not in found:
+def _string(record: dict[str, Any], key: str, where: str) -> str:
+    if key not in record:
         raise errors.DataError(f"{where} has no key {key!r}: a prompt and its answer belong together.")
-    value = found[key]
+    value = record[key]
     if not isinstance(value, str):
         raise errors.DataError(f"{where}: {key} is {_shown(value)}, expected a string.")
     if not _is_sound(value):
@@ -237,9 +239,9 @@ def _string(found: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def _label(found: dict[str, Any], key: str, where: str, default: str) -> str:
-    """What a line says of itself, a string or a whole number; `default` where it says nothing."""
-    value = found.get(key)
+def _label(record: dict[str, Any], key: str, where: str, default: str) -> str:
+    """Returns a line's value of `key`, a string or a whole number; without it `default`."""
+    value = record.get(key)
     if value is None:
         return default
     if not isinstance(value, (str, int)) or isinstance(value, bool) or not _is_sound(str(value)):
@@ -248,11 +250,11 @@ def _label(found: dict[str, Any], key: str, where: str, default: str) -> str:
 
 
 def _tokens(value: Any, where: str) -> np.ndarray:
-    """[n] int64 ids of a line; which of them are tokens is checked once the vocabulary is known."""
-    if not isinstance(value, list) or any(type(one) is not int for one in value):
+    """Returns the ids of a line, [n] int64, which are checked once the vocabulary is known."""
+    if not isinstance(value, list) or any(type(token) is not int for token in value):
         raise errors.DataError(f"{where}: tokens is {_shown(value)}, expected a list of whole numbers.")
-    if any(abs(one) >= 1 << 62 for one in value):
-        raise errors.DataError(f"{where}: tokens holds {_shown(max(value, key=abs))}, which is no token id.")
+    if any(abs(token) >= 1 << 62 for token in value):
+        raise errors.DataError(f"{where}: tokens holds {_shown(max(value, key=abs))}, which is not a token id.")
     return np.array(value, np.int64)
 
 

@@ -2,7 +2,7 @@
 
     files -> documents -> blocks (tokens, characters, name) -> Dataset
 
-Every block is a row. Which rows belong to which document shows in their names: `book.txt:0`, `book.txt:1`, ...
+Every block is a row, named by its document: `book.txt:0`, `book.txt:1`, ...
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ class Block(NamedTuple):
     """One row.
 
     Attributes:
-      name: what a user calls it.
+      name: the user's name of it.
       group: the group of its document.
       tokens: [n] int32.
-      prompt: so many of them are given.
-      text: its characters, or None where they are not known.
+      prompt: number of tokens at the start that are not learned.
+      text: its characters, or None if they are not known.
       number: of the block within its document, from 0.
     """
 
@@ -40,26 +40,26 @@ class Block(NamedTuple):
 
 
 def from_files(settings: DataSettings) -> Dataset:
-    """Texts of .txt and .jsonl files: every document is cut into blocks of at most `data.length` tokens.
+    """Builds a data set from .txt and .jsonl files: documents are cut into blocks of at most `data.length` tokens.
 
     * `data.path` is a file, a folder of files (also in folders), or a folder with `train` and `test` (or `val`,
       `valid`; folders or files). Without these two, `data.held_out` of all blocks are held out at random.
-    * A .txt file is one document; what a line of a .jsonl file may hold says `documents`.
-    * Group of a text: its "group", else the folder it lies in (the uppermost, under `train` or the root), else its
-      file. Groups are numbered by name.
-    * A prompt with its answer is one row, never cut; the tokens of the prompt are given and not learned. A blank
-      between the two belongs to the answer and is added if neither has one.
-    * `data.unit=words`: blocks of `data.length` whitespace-separated words joined by blanks, the last one of a document
-      however short, each block tokenised by itself (MUSE).
+    * A .txt file is one document; see `documents` for the lines of a .jsonl file.
+    * Group of a text: its "group", else its folder (the uppermost, under `train` or the root), else its file. Groups
+      are numbered by name.
+    * A prompt with its answer is one row, never cut; the tokens of the prompt are not learned. A blank between the two
+      belongs to the answer and is added if neither has one.
+    * `data.unit=words`: blocks of `data.length` whitespace-separated words joined by blanks; the last block of a
+      document may be shorter. Each block is tokenised by itself (MUSE).
     * `data.tokenizer`: `bytes` (UTF-8, 256 tokens; blocks end at whole characters) or a user's function, see
-      `tokenizing`. Where all rows are given as tokens, the vocabulary is its attribute, else the largest id plus 1.
+      `tokenizing`. If all rows are given as tokens, the vocabulary is its attribute, else the largest id plus 1.
 
-    Blocks of fewer than two tokens are left out, which is said in the notes. Rows are named file:block or file:line,
-    after a line's "id" if it has one; ids count them in the order of sorted files, held-out ones after the train ones.
+    Blocks of fewer than two tokens are left out, with a note. Rows are named by a line's "id" if it has one, else
+    file:block or file:line; ids count them in the order of sorted files, held-out ones after the train ones.
 
     Raises:
       DataError: no path, no texts, or a file or line that cannot be used (named).
-      ConfigError: an unusable tokenizer, or words asked for where rows are given as tokens.
+      ConfigError: an unusable tokenizer, or `data.unit=words` where rows are given as tokens.
     """
     if not settings.path or not files.expand(settings.path).exists():
         absent = f", and {settings.path} does not exist" if settings.path else ""
@@ -69,7 +69,7 @@ def from_files(settings: DataSettings) -> Dataset:
         )
     root = files.existing("texts", settings.path)
     tokenizer, pools = tokenizing.of(settings), documents.pools(root)
-    found = [
+    pool_documents = [
         [
             document
             for path, group in zip(pool.paths, pool.groups, strict=True)
@@ -77,40 +77,42 @@ def from_files(settings: DataSettings) -> Dataset:
         ]
         for pool in pools
     ]
-    every = [document for pool in found for document in pool]
-    if not every:
+    all_documents = [document for pool in pool_documents for document in pool]
+    if not all_documents:
         raise errors.DataError(f"{root} holds no texts: its files are empty.")
-    tokenizer, notes = _with_vocabulary(tokenizer, every)
-    blocks = [[block for document in pool for block in _blocks(document, settings, tokenizer)] for pool in found]
+    tokenizer, notes = _with_vocabulary(tokenizer, all_documents)
+    blocks = [
+        [block for document in pool for block in _blocks(document, settings, tokenizer)] for pool in pool_documents
+    ]
     _refuse_long([block for pool in blocks for block in pool], settings)
-    kept = [[block for block in pool if len(block.tokens) >= 2] for pool in blocks]
+    pool_blocks = [[block for block in pool if len(block.tokens) >= 2] for pool in blocks]
     notes = [*documents.left_out_note(pools), *notes, *_short_note(blocks)]
-    for pool, where in zip(kept, ("train", "held-out"), strict=False):
+    for pool, pool_name in zip(pool_blocks, ("train", "held-out"), strict=False):
         if not pool:
-            which = f"the {where} pool of {root}" if len(kept) > 1 else str(root)
-            raise errors.DataError(f"{which} holds no text of at least 2 tokens.")
-    if len(kept) == 1 and any(block.number for block in kept[0]):
+            subject = f"the {pool_name} pool of {root}" if len(pool_blocks) > 1 else str(root)
+            raise errors.DataError(f"{subject} holds no text of at least 2 tokens.")
+    if len(pool_blocks) == 1 and any(block.number for block in pool_blocks[0]):
         notes.append(
             "blocks are held out at random, so that both pools hold blocks of the same document; folders train and "
             "test hold out whole documents"
         )
-    return _built(settings, kept, tokenizer, notes)
+    return _build(settings, pool_blocks, tokenizer, notes)
 
 
-def _with_vocabulary(tokenizer: Tokenizer, every: Sequence[Document]) -> tuple[Tokenizer, list[str]]:
-    """The tokenizer that all documents share, and what to say about it."""
-    if tokenizer is BYTES and all(document.tokens is not None for document in every):
+def _with_vocabulary(tokenizer: Tokenizer, all_documents: Sequence[Document]) -> tuple[Tokenizer, list[str]]:
+    """Returns the tokenizer that all documents share, and notes about it."""
+    if tokenizer is BYTES and all(document.tokens is not None for document in all_documents):
         tokenizer = Tokenizer("unknown", BYTES.encode, None, 0)
-    for document in every:
+    for document in all_documents:
         if document.tokens is not None and len(document.tokens):
-            wrong = tokenizing.wrong_id(document.tokens, tokenizer.vocabulary)
-            if wrong:
-                raise errors.DataError(f"{document.where} holds {wrong}.")
+            complaint = tokenizing.wrong_id(document.tokens, tokenizer.vocabulary)
+            if complaint:
+                raise errors.DataError(f"{document.where} holds {complaint}.")
     return tokenizer, [] if tokenizer.vocabulary else ["the vocabulary ends at the largest token id of these texts"]
 
 
 def _blocks(document: Document, settings: DataSettings, tokenizer: Tokenizer) -> Iterator[Block]:
-    """The rows of a document."""
+    """Yields the rows of a document."""
     if document.prompt is not None:
         yield _question(document, tokenizer)
         return
@@ -121,7 +123,7 @@ def _blocks(document: Document, settings: DataSettings, tokenizer: Tokenizer) ->
 
 
 def _cut(document: Document, settings: DataSettings, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, str | None]]:
-    """(tokens, characters or None) of the blocks of a document."""
+    """Yields (tokens, characters or None) of the blocks of a document."""
     length = settings.length
     if document.tokens is None and settings.unit == "words":
         words = document.text.split()
@@ -143,7 +145,7 @@ def _cut(document: Document, settings: DataSettings, tokenizer: Tokenizer) -> It
     start = 0
     while start < len(tokens):
         stop = min(start + length, len(tokens))
-        # No block of bytes ends within a character, so that its characters are known: 10xxxxxx is a later byte of one.
+        # Blocks of bytes end between characters, so that their characters are known: 10xxxxxx continues a character.
         while tokenizer is BYTES and document.tokens is None and stop < len(tokens) and tokens[stop] & 0xC0 == 0x80:
             stop -= 1
         block = tokens[start:stop]
@@ -152,20 +154,20 @@ def _cut(document: Document, settings: DataSettings, tokenizer: Tokenizer) -> It
 
 
 def _question(document: Document, tokenizer: Tokenizer) -> Block:
-    """The row of a prompt with its answer."""
+    """Returns the row of a prompt with its answer."""
     prompt, answer = document.prompt or "", document.text
     if not answer:
         raise errors.DataError(f"{document.where}: the answer is empty; nothing would be learned.")
     if prompt and not prompt[-1].isspace() and not answer[0].isspace():
         answer = " " + answer
-    parts = [tokenizing.encoded(tokenizer, text, document.where) for text in (prompt, answer)]
-    if not len(parts[1]):
+    token_ids = [tokenizing.encoded(tokenizer, text, document.where) for text in (prompt, answer)]
+    if not len(token_ids[1]):
         raise errors.DataError(f"{document.where}: the answer has no tokens; nothing would be learned.")
-    return Block(document.name, document.group, np.concatenate(parts), len(parts[0]), prompt + answer)
+    return Block(document.name, document.group, np.concatenate(token_ids), len(token_ids[0]), prompt + answer)
 
 
 def _refuse_long(rows: Sequence[Block], settings: DataSettings) -> None:
-    """Raises a DataError where a prompt with its answer is too long; names the longest, so that one change will do."""
+    """Raises a DataError if a prompt with its answer is too long; names the longest, so that one change is enough."""
     sizes = [len(row.tokens if settings.unit == "tokens" else (row.text or "").split()) for row in rows]
     longest = max(sizes, default=0)
     if longest > settings.length:
@@ -184,7 +186,7 @@ def _short_note(blocks: Sequence[Sequence[Block]]) -> list[str]:
     return [f"left out, because they have fewer than 2 tokens: {len(short):,} block(s), first {short[0]}"]
 
 
-def _built(
+def _build(
     settings: DataSettings, pools: Sequence[Sequence[Block]], tokenizer: Tokenizer, notes: Sequence[str]
 ) -> Dataset:
     rows = [block for pool in pools for block in pool]
@@ -210,6 +212,6 @@ def _built(
 
 
 def _group_order(name: str) -> tuple[int, int, str]:
-    """Whole numbers first, by their value, then names."""
+    """Returns the sort key of a group: whole numbers first, by their value, then names."""
     is_number = name.isascii() and name.isdigit() and len(name) < 19
     return (0, int(name), name) if is_number else (1, 0, name)

@@ -16,12 +16,12 @@ from jaxunlearn.records import Dataset, next_tokens
 
 PADDING = -1
 
-# No tokenizer has as many tokens: a larger id is a number of something else.
+# No tokenizer has more tokens: a larger id cannot be a token.
 MAX_VOCABULARY = 1 << 20
 
 
 def padded(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Joins N rows of token ids as [N, T] int32, T the longest of them, with -1 behind the end of each.
+    """Joins N rows of token ids as [N, T] int32, T the longest of them, padded with -1 at the end.
 
     Raises:
       DataError: more than memory holds.
@@ -58,13 +58,21 @@ def build(
       num_train: rows of the train pool, which come first; 0 = a fraction is held out.
       held_out: that fraction; rows are cut by the fixed permutation of `arrays.cut`.
       class_names: names of the groups; may be empty.
-      prompts: [N] number of tokens at the start that are given and not learned, or None.
+      prompts: [N] number of tokens at the start that are not learned, or None.
       texts: N strings, the characters of the rows, or None.
       names: N names of the rows in the user's files, or None.
       notes: sentences about the source that a user must know.
 
     Raises:
       DataError: a pool would be empty.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.data.language import texts
+      >>> tokens = texts.padded([np.array([1, 2, 3]), np.array([4, 5])])
+      >>> dataset = texts.build("mine", tokens, np.array([0, 1]), vocabulary=6, num_train=1)
+      >>> dataset.inputs[1], dataset.num_classes
+      (array([ 4,  5, -1], dtype=int32), 2)
     """
     count = len(tokens)
     dataset = Dataset(
@@ -78,7 +86,7 @@ def build(
         class_names=tuple(class_names),
         vocabulary=vocabulary,
         prompts=None if prompts is None else np.asarray(prompts, np.int32),
-        # Strings of NumPy lose the zeros at their end, and a text of zeros would have no characters at all.
+        # NumPy strings lose zeros at their end; a text of zeros would lose all characters.
         texts=None if texts is None else np.array([text.replace("\0", "\ufffd") for text in texts], np.str_),
         notes=tuple(notes),
     )
@@ -90,7 +98,7 @@ def validate(dataset: Dataset, name: str) -> None:
 
     Raises:
       DataError: inputs that are not [N, T] int32 with T >= 2, ids outside the vocabulary, padding that is not at the
-        end, a text of fewer than two tokens or one of which nothing is learned, or constants of normalisation.
+        end, a text of fewer than two tokens or without a learned one, or constants of normalisation.
     """
     source, tokens = f"data source {name!r}", np.asarray(dataset.inputs)
     if tokens.dtype != np.int32 or tokens.ndim != 2 or tokens.shape[1] < 2:
@@ -125,7 +133,7 @@ def validate(dataset: Dataset, name: str) -> None:
 
 
 def _check_tokens(source: str, tokens: np.ndarray, vocabulary: int) -> None:
-    """Refuses ids that are none, and padding between tokens."""
+    """Raises a DataError for ids outside the vocabulary and padding between tokens."""
     is_outside = (tokens < PADDING) | (tokens >= vocabulary)
     _refuse_rows(
         source,
@@ -148,7 +156,7 @@ def _check_tokens(source: str, tokens: np.ndarray, vocabulary: int) -> None:
 
 
 def _refuse_rows(source: str, is_wrong: np.ndarray, sentence: Callable[[int], str]) -> None:
-    """Raises a DataError that names the first wrong row [N] and how many there are."""
+    """Raises a DataError that names the first wrong row of a mask [N] and the number of them."""
     wrong = np.flatnonzero(is_wrong)
     if len(wrong):
         raise errors.DataError(f"{source}: row {wrong[0]} {sentence(int(wrong[0]))} ({len(wrong):,} such row(s)).")
@@ -160,7 +168,7 @@ def learned_tokens(dataset: Dataset) -> int:
 
 
 def require_plain(dataset: Dataset, augment: str) -> None:
-    """Raises a ConfigError where texts are to be augmented: there is nothing to flip or crop."""
+    """Raises a ConfigError for augmentation of texts: there is nothing to flip or crop."""
     if augment != "none":
         raise errors.ConfigError(
             f"data.augment = {augment!r} changes pictures, but {dataset.name!r} holds texts. Set "

@@ -1,10 +1,10 @@
-"""Tokenizers: from characters to token ids, and back where that is known.
+"""Tokenizers: from characters to token ids, and back if possible.
 
     of(settings) -> Tokenizer      `bytes`, the alphabet of the grammar, or a user's `my_module:my_tokenizer`
 
-A user's tokenizer is a function from a string to a list of ids from 0. Two attributes are read if it has them:
-`vocabulary`, the number of ids (else the largest one met, plus 1), and `decode`, from a list of ids to a string (else
-the characters of blocks of a longer text are unknown, and with them scores that read characters).
+A user's tokenizer is a function from a string to a list of ids from 0. It may have two attributes: `vocabulary`, the
+number of ids (else the largest one that occurs, plus 1), and `decode`, from a list of ids to a string (without it,
+scores that read characters are not available for texts that are cut into blocks).
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from jaxunlearn.settings import DataSettings
 
 
 class Tokenizer(NamedTuple):
-    """What turns texts into token ids.
+    """A mapping from texts to token ids.
 
     Attributes:
       name: as in the settings, for messages.
-      encode: string -> whatever the tokenizer returns; call `encoded`, which checks it.
+      encode: string -> the tokenizer's unchecked result; `encoded` checks it.
       decode: list of ids -> string, or None where that is not known.
       vocabulary: number of ids; 0 = not known.
     """
@@ -40,7 +40,7 @@ BYTES = Tokenizer(
     256,
 )
 ALPHABET = Tokenizer(
-    "grammar", grammar.read, lambda ids: "".join(grammar.CHARACTERS[one] for one in ids), grammar.VOCABULARY
+    "grammar", grammar.read, lambda ids: "".join(grammar.CHARACTERS[index] for index in ids), grammar.VOCABULARY
 )
 
 
@@ -67,7 +67,7 @@ def of(settings: DataSettings) -> Tokenizer:
                 f"ids, 2 to {texts.MAX_VOCABULARY:,}."
             )
     if decode is not None and not callable(decode):
-        raise errors.ConfigError(f"data.tokenizer = {name!r}: its attribute decode is no function from ids to text.")
+        raise errors.ConfigError(f"data.tokenizer = {name!r}: its attribute decode is not a function from ids to text.")
     return Tokenizer(name, encode, decode, int(vocabulary))
 
 
@@ -77,7 +77,7 @@ def encoded(tokenizer: Tokenizer, text: str, where: str) -> np.ndarray:
     Args:
       tokenizer: from `of`.
       text: any string.
-      where: what the text is, for messages.
+      where: source of the text, for messages.
 
     Raises:
       ConfigError: the tokenizer fails, or does not return whole numbers from 0 within its vocabulary.
@@ -86,24 +86,25 @@ def encoded(tokenizer: Tokenizer, text: str, where: str) -> np.ndarray:
     with checks.users_code(what, tokenizer.encode if ":" in tokenizer.name else None):
         ids = tokenizer.encode(text)
     try:
-        found = np.asarray(ids)
+        token_ids = np.asarray(ids)
     except (ValueError, TypeError, OverflowError) as error:
         raise errors.ConfigError(f"{what} returned no list of token ids ({error}).") from error
-    if found.ndim == 1 and found.size == 0:
+    if token_ids.ndim == 1 and token_ids.size == 0:
         return np.zeros(0, np.int32)
-    if found.ndim != 1 or found.dtype.kind not in "iu":
+    if token_ids.ndim != 1 or token_ids.dtype.kind not in "iu":
         raise errors.ConfigError(
-            f"{what} returned {type(ids).__name__} of shape {found.shape} and dtype {found.dtype}, expected a list of "
+            f"{what} returned {type(ids).__name__} of shape {token_ids.shape} and dtype {token_ids.dtype}, expected "
+            "a list of "
             "whole numbers: wrap it in a function that returns the ids alone."
         )
-    wrong = wrong_id(found, tokenizer.vocabulary)
-    if wrong:
-        raise errors.ConfigError(f"{what} returned {wrong}.")
-    return found.astype(np.int32)
+    complaint = wrong_id(token_ids, tokenizer.vocabulary)
+    if complaint:
+        raise errors.ConfigError(f"{what} returned {complaint}.")
+    return token_ids.astype(np.int32)
 
 
 def wrong_id(ids: np.ndarray, vocabulary: int) -> str:
-    """Says in words which of some ids [n], n > 0, is no token of a vocabulary (0 = not known); "" if none."""
+    """Returns a phrase about an id of [n], n > 0, that is no token of the vocabulary (0 = not known); "" if none."""
     low, high = int(ids.min()), int(ids.max())
     if low < 0:
         return f"the token id {low}; ids start at 0, and padding is added here"
@@ -115,7 +116,7 @@ def wrong_id(ids: np.ndarray, vocabulary: int) -> str:
 
 
 def decoded(tokenizer: Tokenizer, ids: np.ndarray, where: str) -> str | None:
-    """Returns the characters of token ids [n], or None where the tokenizer cannot tell.
+    """Returns the characters of token ids [n], or None if the tokenizer cannot decode.
 
     Raises:
       ConfigError: the user's `decode` fails or returns no string.

@@ -1,4 +1,4 @@
-"""The published picture benchmarks, by whichever way their files are here, with their published constants.
+"""The published picture benchmarks with their published constants, from any of three kinds of files.
 
     data.path = an .npz            -> its arrays
     data.path = an official archive, or a copy imported before -> numpy reader
@@ -23,7 +23,7 @@ from jaxunlearn.settings import DataSettings
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of a picture benchmark.
+    """Facts about a picture benchmark.
 
     Attributes:
       tfds: its name in TensorFlow Datasets.
@@ -42,7 +42,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """An official archive: its sum, and how its records are laid out (label bytes, then 3 planes of 32x32)."""
+    """An official archive: its checksum and the layout of its records (label bytes, then 3 planes of 32x32)."""
 
     sha256: str
     label_bytes: int
@@ -89,17 +89,17 @@ COARSE_NAMES = (
 
 
 def cifar10(settings: DataSettings) -> Dataset:
-    """CIFAR-10: 50,000 + 10,000 pictures of 32x32x3, ten classes."""
+    """Loads CIFAR-10: 50,000 + 10,000 pictures of 32x32x3, ten classes."""
     return _pictures(settings, "cifar10")
 
 
 def cifar100(settings: DataSettings) -> Dataset:
-    """CIFAR-100 with its 100 fine classes: 50,000 + 10,000 pictures of 32x32x3."""
+    """Loads CIFAR-100 with its 100 fine classes: 50,000 + 10,000 pictures of 32x32x3."""
     return _pictures(settings, "cifar100")
 
 
 def cifar20(settings: DataSettings) -> Dataset:
-    """CIFAR-100's pictures under the 20 coarse classes; the fine classes stand in `groups`.
+    """Loads CIFAR-100 with its 20 coarse classes as labels; `groups` holds the fine classes.
 
     The file is CIFAR-100's. An .npz may also hold coarse labels (none above 19); then there are no groups.
     """
@@ -117,37 +117,37 @@ def cifar20(settings: DataSettings) -> Dataset:
 
 
 def mnist(settings: DataSettings) -> Dataset:
-    """MNIST: 60,000 + 10,000 pictures of 28x28x1, ten digits."""
+    """Loads MNIST: 60,000 + 10,000 pictures of 28x28x1, ten digits."""
     return _pictures(settings, "mnist")
 
 
 def fashion_mnist(settings: DataSettings) -> Dataset:
-    """Fashion-MNIST: 60,000 + 10,000 pictures of 28x28x1, ten kinds of clothing."""
+    """Loads Fashion-MNIST: 60,000 + 10,000 pictures of 28x28x1, ten kinds of clothing."""
     return _pictures(settings, "fashion_mnist")
 
 
 def svhn(settings: DataSettings) -> Dataset:
-    """SVHN, cropped digits: 73,257 + 26,032 pictures of 32x32x3, ten digits."""
+    """Loads SVHN, cropped digits: 73,257 + 26,032 pictures of 32x32x3, ten digits."""
     return _pictures(settings, "svhn")
 
 
 def _pictures(settings: DataSettings, name: str, label: str = "") -> Dataset:
     facts, label = FACTS[name], label or name
-    given = files.existing(label, settings.path, _ways(settings, facts)) if settings.path else None
-    if given is not None and given.suffix == ".npz":
-        return _from_npz(given, label, settings.held_out, facts)
-    if given is not None and given.is_file():
-        if given.name not in ARCHIVES:
+    path = files.existing(label, settings.path, _ways(settings, facts)) if settings.path else None
+    if path is not None and path.suffix == ".npz":
+        return _from_npz(path, label, settings.held_out, facts)
+    if path is not None and path.is_file():
+        if path.name not in ARCHIVES:
             raise errors.DataError(
-                f"data.path = {given}: data set {label!r} is read from an .npz, "
+                f"data.path = {path}: data set {label!r} is read from an .npz, "
                 f"{f'from {facts.archive}, ' if facts.archive else ''}or from a folder prepared by tensorflow-datasets."
             )
-        if given.name != facts.archive:
-            raise errors.DataError(f"data.path = {given}: data set {label!r} needs {facts.archive}.")
-        content = files.read_npz(import_archive(str(given), settings.cache))
+        if path.name != facts.archive:
+            raise errors.DataError(f"data.path = {path}: data set {label!r} needs {facts.archive}.")
+        content = files.read_npz(import_archive(str(path), settings.cache))
     else:
         imported = imported_copy(name, settings.cache)
-        if given is None and facts.archive and imported.is_file():
+        if path is None and facts.archive and imported.is_file():
             content = files.read_npz(imported)
         else:
             content = tfds.read(settings, facts.tfds, _archive_way(facts))
@@ -159,7 +159,7 @@ def _pictures(settings: DataSettings, name: str, label: str = "") -> Dataset:
 
 
 def _from_npz(path: pathlib.Path, label: str, held_out: float, facts: Facts) -> Dataset:
-    """A benchmark out of an .npz; float pictures that were scaled or normalised already are taken as they are."""
+    """Builds a benchmark from an .npz; float pictures that are scaled or normalised already stay as they are."""
     content = files.read_npz(path)
     scale, constants = 0.0, facts.constants
     inputs = content.get("x_train", content.get("x"))
@@ -184,12 +184,12 @@ def _ways(settings: DataSettings, facts: Facts) -> list[str]:
 
 
 def imported_copy(name: str, cache: str = "") -> pathlib.Path:
-    """Where the arrays of an imported official archive lie."""
+    """Returns the path of the arrays of an imported official archive."""
     return files.cache_folder(cache) / f"{name}-official.npz"
 
 
 def import_archive(path: str, out: str = "") -> pathlib.Path:
-    """Reads an official CIFAR archive with numpy alone and keeps its arrays where the CIFAR sources find them.
+    """Converts an official CIFAR archive to an .npz in the cache folder, where the CIFAR sources find it.
 
     Args:
       path: cifar-10-binary.tar.gz or cifar-100-binary.tar.gz.
@@ -200,29 +200,36 @@ def import_archive(path: str, out: str = "") -> pathlib.Path:
 
     Raises:
       DataError: no such file, another name, another SHA-256, or records that do not fit.
+
+    Example:
+      >>> from jaxunlearn.data import import_archive
+      >>> import_archive("cifar-10-binary.tar.gz")  # downloaded before  # doctest: +SKIP
+      PosixPath('/home/me/.cache/jaxunlearn/cifar10-official.npz')
     """
-    found = files.existing_file("--import", path)
-    if found.name not in ARCHIVES:
-        raise errors.DataError(f"{found} is not an archive that can be imported. Known: {', '.join(ARCHIVES)}.")
-    archive = ARCHIVES[found.name]
-    target = imported_copy("cifar10" if "cifar-10-" in found.name else "cifar100", out)
-    with open(found, "rb") as file:
+    source = files.existing_file("--import", path)
+    if source.name not in ARCHIVES:
+        raise errors.DataError(f"{source} is not an archive that can be imported. Known: {', '.join(ARCHIVES)}.")
+    archive = ARCHIVES[source.name]
+    target = imported_copy("cifar10" if "cifar-10-" in source.name else "cifar100", out)
+    with open(source, "rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != archive.sha256:
         raise errors.DataError(
-            f"{found} has the SHA-256 {actual}, the official archive {archive.sha256}. The download is incomplete or "
-            "another file: fetch it again."
+            f"{source} has the SHA-256 {actual}, the official archive {archive.sha256}. The download is incomplete or "
+            "a different file: download it again."
         )
     content: dict[str, np.ndarray] = {}
     try:
-        with tarfile.open(found) as tar:
-            members = {pathlib.PurePosixPath(one.name).name: one for one in tar.getmembers() if one.isfile()}
-            for part, names in (("train", archive.train), ("test", archive.test)):
-                raw = b"".join(_member(tar, members, found, name) for name in names)
-                content |= {f"{key}_{part}": value for key, value in _records(raw, archive.label_bytes, found).items()}
-            words = _member(tar, members, found, archive.names).decode().split() if archive.names in members else []
+        with tarfile.open(source) as tar:
+            members = {
+                pathlib.PurePosixPath(member.name).name: member for member in tar.getmembers() if member.isfile()
+            }
+            for pool, names in (("train", archive.train), ("test", archive.test)):
+                raw = b"".join(_member(tar, members, source, name) for name in names)
+                content |= {f"{key}_{pool}": value for key, value in _records(raw, archive.label_bytes, source).items()}
+            words = _member(tar, members, source, archive.names).decode().split() if archive.names in members else []
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise errors.DataError(f"{found} cannot be unpacked ({error}). Fetch it again.") from error
+        raise errors.DataError(f"{source} cannot be unpacked ({error}). Fetch it again.") from error
     files.write_npz(target, content | {"class_names": np.array(words, dtype=np.str_)})
     return target
 

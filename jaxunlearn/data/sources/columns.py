@@ -2,8 +2,8 @@
 
     CSV file(s) -> csv_files.read -> label, ids, features -> Dataset
 
-Categories are coded by the sorted order of their distinct values, as `tabular.adult` does; a missing category is one of
-its own. Missing numbers take the median of the column over the train pool. Both are said in a note.
+Categories are coded by the sorted order of their distinct values, as in `tabular.adult`; missing is a category of its
+own. Missing numbers take the median of the column over the train pool. Notes report both.
 """
 
 import re
@@ -21,35 +21,35 @@ LABEL_NAMES = ("label", "target", "y", "class")
 ID_NAMES = ("id", "ids", "row_id")
 MISSING = ("", "?", "na", "n/a", "nan", "null")
 NO_NUMBER = (*MISSING, "none", "-")  # words that may be categories elsewhere
-# A column counts as numbers where this fraction of what is not missing is written with digits alone.
+# A column is numeric if at least this fraction of its present cells is written with digits only.
 NUMERIC_FRACTION = 0.9
 NUMBER_LIKE = re.compile(r"[-+]?[$€£]?\s?\d[\d,.' ]*([eE][-+]?\d+)?\s?%?")
-# A label with more distinct values than these, or in more than half of the rows another one, is none.
+# More distinct values than these (the second: if they are also more than half of the rows) are no class labels.
 MAX_FRACTIONAL_CLASSES, MAX_SPARSE_CLASSES = 20, 20
 POOLS = ("train", "test")
 
 
 class _Rows(NamedTuple):
-    """One or two tables, one below the other: cells by column, and where each row stands."""
+    """One or two tables, one below the other: cells by column, and the location of each row."""
 
     path: str
     columns: dict[str, list[str]]
-    places: list[tuple[CsvTable, int]]  # (table, line)
+    locations: list[tuple[CsvTable, int]]  # (table, line)
     num_train: int  # 0 = to be cut
     notes: tuple[str, ...]
 
     def where(self, row: int) -> str:
         """Returns `mine.csv, line 7`."""
-        table, line = self.places[row]
+        table, line = self.locations[row]
         return f"{table.path}, line {line}"
 
 
 def from_csv(settings: DataSettings) -> Dataset:
-    """A CSV file with a header, or a folder with train.csv and test.csv: [N, F] rows, one column of which is the label.
+    """Loads a CSV file with a header, or a folder with train.csv and test.csv: [N, F] features and a label column.
 
     The label is `data.label`, else the one column called label, target, y or class, else the last one. Rows are named
     by `data.id_column` (else by a column called id whose values differ), else `mine.csv:17`, by the line in which they
-    begin. `ids` count rows from 0, held-out files go on counting.
+    begin. `ids` count rows from 0, test rows after train rows.
 
     Raises:
       DataError: no or unreadable file (see `csv_files.read`), unknown columns, missing or unusable labels, words in a
@@ -65,8 +65,8 @@ def from_csv(settings: DataSettings) -> Dataset:
     label = _label_column(rows, settings.label, notes)
     labels, class_names = _labels(rows, label)
     names, id_column = _names(rows, settings.id_column, label, notes)
-    for setting, wanted in (("data.ignore", settings.ignore), ("data.categories", settings.categories)):
-        _require_columns(rows, setting, wanted)
+    for setting, required in (("data.ignore", settings.ignore), ("data.categories", settings.categories)):
+        _require_columns(rows, setting, required)
     left_out = {label, id_column, *settings.ignore}
     features = [name for name in rows.columns if name not in left_out]
     if not features:
@@ -86,14 +86,14 @@ def _read(settings: DataSettings) -> _Rows:
     if not path.is_dir():
         table = csv_files.read(path)
         return _Rows(str(path), table.columns, [(table, line) for line in table.lines], 0, table.notes)
-    found = [
+    paths = [
         next((path / f"{pool}{end}" for end in (".csv", ".csv.gz", ".tsv") if (path / f"{pool}{end}").is_file()), None)
         for pool in POOLS
     ]
-    if found[0] is None or found[1] is None:
-        missing = POOLS[found.index(None)]
+    if paths[0] is None or paths[1] is None:
+        missing = POOLS[paths.index(None)]
         raise errors.DataError(f"{path} holds no {missing}.csv; a folder of tables needs train.csv and test.csv.")
-    train, test = csv_files.read(found[0]), csv_files.read(found[1])
+    train, test = csv_files.read(paths[0]), csv_files.read(paths[1])
     for table, other in ((test, train), (train, test)):
         for name in other.columns:
             if name not in table.columns:
@@ -115,18 +115,18 @@ def _require_columns(rows: _Rows, setting: str, names: tuple[str, ...]) -> None:
         if name not in rows.columns:
             raise errors.DataError(
                 f"{setting}: {rows.path} has no column {name!r}.{errors.nearest(name, rows.columns)} It has "
-                f"{_shown(list(rows.columns))}."
+                f"{_listing(list(rows.columns))}."
             )
 
 
-def _label_column(rows: _Rows, wanted: str, notes: list[str]) -> str:
-    if wanted:
-        _require_columns(rows, "data.label", (wanted,))
-        return wanted
+def _label_column(rows: _Rows, name: str, notes: list[str]) -> str:
+    if name:
+        _require_columns(rows, "data.label", (name,))
+        return name
     usual = [name for name in rows.columns if name.lower() in LABEL_NAMES]
     if len(usual) > 1:
         raise errors.DataError(
-            f"{rows.path} has the columns {_shown(usual)}: say which is the label, --config.data.label={usual[0]}."
+            f"{rows.path} has the columns {_listing(usual)}: choose the label by --config.data.label={usual[0]}."
         )
     label = usual[0] if usual else list(rows.columns)[-1]
     notes.append(f"the label is column {label!r}{'' if usual else ', the last one'} (data.label)")
@@ -134,7 +134,7 @@ def _label_column(rows: _Rows, wanted: str, notes: list[str]) -> str:
 
 
 def _labels(rows: _Rows, label: str) -> tuple[np.ndarray, list[str]]:
-    """[N] class indices by the sorted order of the values, numbers by size, and the values as names."""
+    """Returns class indices [N] by the sorted order of the values (numbers by size), and the values as names."""
     cells = rows.columns[label]
     gaps = [row for row, cell in enumerate(cells) if cell.lower() in MISSING]
     if gaps:
@@ -145,18 +145,22 @@ def _labels(rows: _Rows, label: str) -> tuple[np.ndarray, list[str]]:
     numeric = all(map(csv_files.is_number, cells))
     values: Any = np.array([float(cell) for cell in cells]) if numeric else np.array(cells)
     classes, labels = np.unique(values, return_inverse=True)
-    shown = _shown([f"{value:g}" if numeric else str(value) for value in classes[:4]]) + ", ..." * (len(classes) > 4)
+    value_list = _listing([f"{value:g}" if numeric else str(value) for value in classes[:4]]) + ", ..." * (
+        len(classes) > 4
+    )
     is_fractional = numeric and not np.array_equal(classes, np.round(classes))
     is_sparse = len(classes) > MAX_SPARSE_CLASSES and 2 * len(classes) > len(cells)
     if is_sparse or (is_fractional and len(classes) > MAX_FRACTIONAL_CLASSES):
         raise errors.DataError(
-            f"{rows.path}: the label {label!r} has {len(classes):,} different values in {len(cells):,} rows ({shown}). "
+            f"{rows.path}: the label {label!r} has {len(classes):,} different values in {len(cells):,} rows "
+            f"({value_list}). "
             "A label names a class: regression targets have to be cut into classes first; another column is chosen by "
             "--config.data.label=NAME."
         )
     if len(classes) < 2:
         raise errors.DataError(
-            f"{rows.path}: every row has the label {shown} in column {label!r}; a classifier needs at least 2 classes. "
+            f"{rows.path}: every row has the label {value_list} in column {label!r}; a classifier needs at least 2 "
+            "classes. "
             "Another column is chosen by --config.data.label=NAME."
         )
     if numeric:
@@ -164,49 +168,49 @@ def _labels(rows: _Rows, label: str) -> tuple[np.ndarray, list[str]]:
     return labels.astype(np.int32), classes.tolist()
 
 
-def _names(rows: _Rows, wanted: str, label: str, notes: list[str]) -> tuple[list[str], str]:
-    """What rows are called, and the column that says so ("" = their lines)."""
-    if wanted:
-        _require_columns(rows, "data.id_column", (wanted,))
-        if wanted == label:
-            raise errors.DataError(f"data.id_column = {wanted!r} is the label as well. Name two columns.")
-        cells = rows.columns[wanted]
+def _names(rows: _Rows, id_column: str, label: str, notes: list[str]) -> tuple[list[str], str]:
+    """Returns the names of rows and the column that holds them ("" = named by their lines)."""
+    if id_column:
+        _require_columns(rows, "data.id_column", (id_column,))
+        if id_column == label:
+            raise errors.DataError(f"data.id_column = {id_column!r} is the label as well. Name two columns.")
+        cells = rows.columns[id_column]
         first: dict[str, int] = {}
         for row, cell in enumerate(cells):
             if not cell or cell in first:
-                why = f"{cell!r} stands in line {rows.places[first[cell]][1]} too" if cell else "it is empty"
+                reason = f"{cell!r} stands in line {rows.locations[first[cell]][1]} too" if cell else "it is empty"
                 raise errors.DataError(
-                    f"{rows.where(row)}: data.id_column = {wanted!r} must name every row, but {why}."
+                    f"{rows.where(row)}: data.id_column = {id_column!r} must name every row, but {reason}."
                 )
             first[cell] = row
-        return cells, wanted
+        return cells, id_column
     for name, cells in rows.columns.items():
         if name != label and name.lower() in ID_NAMES and all(cells) and len(set(cells)) == len(cells):
             notes.append(f"column {name!r} names the rows and is no feature (data.id_column)")
             return cells, name
-    return [f"{table.path.name}:{line}" for table, line in rows.places], ""
+    return [f"{table.path.name}:{line}" for table, line in rows.locations], ""
 
 
 def _coded(rows: _Rows, name: str, categories: tuple[str, ...], train: np.ndarray, notes: list[str]) -> np.ndarray:
-    """[N] float64 of one column: numbers as they are, or codes of categories.
+    """Returns one column as [N] float64: numbers as they are, or codes of categories.
 
     Args:
       rows: the table.
       name: the column.
       categories: columns whose numbers are codes of categories.
-      train: rows of the train pool, over which gaps are filled.
-      notes: what was missing is added here.
+      train: rows of the train pool, whose median fills gaps.
+      notes: a note about missing values is appended here.
     """
     cells = rows.columns[name]
     gaps = [row for row, cell in enumerate(cells) if cell.lower() in NO_NUMBER]
     missing = set(gaps)
-    known = [cell for row, cell in enumerate(cells) if row not in missing]
-    if not known:
+    present_cells = [cell for row, cell in enumerate(cells) if row not in missing]
+    if not present_cells:
         raise errors.DataError(
             f"{rows.path}: column {name!r} holds no value. Leave it out: --config.data.ignore={name}."
         )
-    alike = sum(csv_files.is_number(cell) or NUMBER_LIKE.fullmatch(cell) is not None for cell in known)
-    if name in categories or alike < NUMERIC_FRACTION * len(known):
+    num_numbers = sum(csv_files.is_number(cell) or NUMBER_LIKE.fullmatch(cell) is not None for cell in present_cells)
+    if name in categories or num_numbers < NUMERIC_FRACTION * len(present_cells):
         return _categories(rows, name, notes)
     values = np.full(len(cells), np.nan)
     for row, cell in enumerate(cells):
@@ -217,10 +221,10 @@ def _coded(rows: _Rows, name: str, categories: tuple[str, ...], train: np.ndarra
             raise _not_a_number(rows, name, row)
         values[row] = number
     if gaps:
-        there = values[train][~np.isnan(values[train])]
-        if not len(there):
+        present = values[train][~np.isnan(values[train])]
+        if not len(present):
             raise errors.DataError(f"{rows.path}: column {name!r} holds no value in the train pool. Leave it out.")
-        median = float(np.median(there))
+        median = float(np.median(present))
         values[np.isnan(values)] = median
         notes.append(f"column {name!r}: {_missing(rows, gaps)} filled with {median:g}, the median of the train pool")
     return values
@@ -240,22 +244,25 @@ def _categories(rows: _Rows, name: str, notes: list[str]) -> np.ndarray:
 def _not_a_number(rows: _Rows, name: str, row: int) -> errors.DataError:
     cell = rows.columns[name][row]
     if NUMBER_LIKE.fullmatch(cell):
-        how = "Write numbers with digits and a decimal point only (1234.5): no separators of thousands, no units."
+        advice = "Write numbers with digits and a decimal point only (1234.5): no separators of thousands, no units."
     elif csv_files.is_number(cell):
-        how = "Only finite numbers can be learned from; leave the cell empty where the value is not known."
+        advice = "Only finite numbers can be learned from; leave the cell empty where the value is not known."
     else:
-        how = "Nearly all of the column are numbers. Mend the cell, or leave it empty where the value is not known."
+        advice = (
+            "Nearly all other cells of the column are numbers. Correct the cell, or leave it empty where the value is "
+            "not known."
+        )
     return errors.DataError(
-        f"{rows.where(row)}: column {name!r} holds {cell[:40]!r}, expected a number. {how} If the column names "
+        f"{rows.where(row)}: column {name!r} holds {cell[:40]!r}, expected a number. {advice} If the column names "
         f"categories: --config.data.categories={name}."
     )
 
 
 def _missing(rows: _Rows, gaps: list[int]) -> str:
-    table, line = rows.places[gaps[0]]
+    table, line = rows.locations[gaps[0]]
     plural = "s are" if len(gaps) > 1 else " is"
     return f"{len(gaps):,} missing value{plural} (first: {table.path.name}, line {line})"
 
 
-def _shown(names: list[str]) -> str:
+def _listing(names: list[str]) -> str:
     return ", ".join(repr(name) for name in names[:12]) + (", ..." if len(names) > 12 else "")

@@ -2,8 +2,8 @@
 
     pools of (file, label) -> decoded once, cached -> Dataset
 
-Order is that of published code: classes sorted by name, files sorted by name within a class. Reading is done once; the
-decoded arrays are cached under a name that depends on every file's size and time.
+The order is that of published code: classes sorted by name, files sorted by name within a class. Pictures are decoded
+once; the arrays are cached under a name that depends on every file's size and time.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ CINIC10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 CINIC10_CONSTANTS = ((0.47889522, 0.47227842, 0.43047404), (0.24205776, 0.23828046, 0.25874835))
 TINY_IMAGENET_CONSTANTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-# Copies that an earlier way of decoding has left in the cache are not read.
+# Part of the name of cached copies: those of an earlier version are not read.
 DECODING_VERSION = 2
 
 
@@ -32,7 +32,7 @@ class Pool(NamedTuple):
 
     Attributes:
       pictures, labels: one entry per picture.
-      left_out: kind of entry that is no picture -> how many lie there.
+      left_out: kind of entry that is no picture -> number of them.
     """
 
     pictures: list[pathlib.Path]
@@ -41,11 +41,11 @@ class Pool(NamedTuple):
 
 
 def folder(settings: DataSettings) -> Dataset:
-    """Pictures under root/<split>/<class>/ (train and test, val or valid), or root/<class>/ with a fraction held out.
+    """Loads pictures root/<split>/<class>/* (train and test, val or valid), or root/<class>/* with a fraction held out.
 
-    Pictures are resized to `data.size` pixels per side (both sides, the shape is not kept). Grey pictures give C = 1 if
-    all are grey, else everything is RGB. ids count the pictures in sorted order, held-out ones after the train ones;
-    names are their paths under the root. What lies there and is not read is counted in the notes.
+    Pictures are resized to `data.size` pixels per side (both sides, the aspect ratio is not kept). C = 1 if all
+    pictures are grey, else 3. ids count the pictures in sorted order, held-out ones after the train ones; names are
+    their paths under the root. Notes count the entries that are not read.
 
     Raises:
       DataError: no path, another layout, unequal classes, or a picture that cannot be read (named).
@@ -58,11 +58,11 @@ def folder(settings: DataSettings) -> Dataset:
     root = files.existing("folder", settings.path)
     if not (root / "train").is_dir():
         names = class_names(root)
-        pool = _listed(root, names)
-        content = _decoded(settings, [pool], names, settings.size)
+        pool = _list_pool(root, names)
+        content = _decode(settings, [pool], names, settings.size)
         return arrays.build_cut(
             "folder", content["x"], content["y"], settings.held_out, class_names=content["class_names"].tolist(),
-            **_told(root, [pool], [root], content),
+            **_facts(root, [pool], [root], content),
         )  # fmt: skip
     held_out = next((root / part for part in ("test", "val", "valid") if (root / part).is_dir()), None)
     if held_out is None:
@@ -71,32 +71,34 @@ def folder(settings: DataSettings) -> Dataset:
             "class folders directly under the root to have a fraction held out."
         )
     names = class_names(root / "train")
-    pools = [_listed(root / "train", names), _listed(held_out, names, root / "train")]
-    content = _decoded(settings, pools, names, settings.size)
-    return _build("folder", content, **_told(root, pools, [root, root / "train", held_out], content))
+    pools = [_list_pool(root / "train", names), _list_pool(held_out, names, root / "train")]
+    content = _decode(settings, pools, names, settings.size)
+    return _build("folder", content, **_facts(root, pools, [root, root / "train", held_out], content))
 
 
-def _told(
+def _facts(
     root: pathlib.Path, pools: Sequence[Pool], folders: Sequence[pathlib.Path], content: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """What to tell about a folder: the paths of its pictures, and what was left out or drawn.
+    """Returns facts about a folder: the paths of its pictures, and notes about other entries and transparency.
 
     Args:
-      root: what paths are relative to.
+      root: paths are relative to it.
       pools: all of them.
-      folders: those that hold folders alone; the last ones hold the classes.
-      content: from `_decoded`.
+      folders: those that should only hold folders; the last ones hold the classes.
+      content: from `_decode`.
     """
     left_out: Counter[str] = sum((pool.left_out for pool in pools), Counter())
-    left_out.update(decoding.kind_of(one) for folder in folders for one in decoding.entries(folder) if one.is_file())
+    left_out.update(
+        decoding.kind_of(entry) for folder in folders for entry in decoding.entries(folder) if entry.is_file()
+    )
     if len(folders) > 1:
-        read = {folder.name for folder in folders[1:]}
-        others = [one for one in decoding.entries(root) if one.is_dir() and one.name not in read]
-        left_out.update(f"folder {one.name!r}" for one in others)
+        pool_names = {folder.name for folder in folders[1:]}
+        unread_folders = [entry for entry in decoding.entries(root) if entry.is_dir() and entry.name not in pool_names]
+        left_out.update(f"folder {entry.name!r}" for entry in unread_folders)
     notes = []
     if left_out:
-        listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
-        notes.append(f"not read, because they are no pictures ({', '.join(decoding.SUFFIXES)}) of a class: {listed}")
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
+        notes.append(f"not read, because they are no pictures ({', '.join(decoding.SUFFIXES)}) of a class: {counts}")
     if content["transparent"]:
         notes.append(f"{int(content['transparent']):,} pictures are transparent in places and are laid on mid-grey")
     paths = [str(picture.relative_to(root)) for pool in pools for picture in pool.pictures]
@@ -104,9 +106,9 @@ def _told(
 
 
 def cinic10(settings: DataSettings) -> Dataset:
-    """CINIC-10: the folder `train` is the train pool, `valid` then `test` the held-out pool; 90,000 + 180,000 pictures.
+    """Loads CINIC-10: 90,000 pictures in `train` and 180,000 held-out ones in `valid`, then `test`.
 
-    Class folders sorted by name are the CIFAR-10 classes in CIFAR-10's order. An .npz as `data.path` is read instead.
+    Class folders sorted by name are the CIFAR-10 classes in CIFAR-10's order. `data.path` may also be an .npz.
 
     Source: the normalisation and pools of the IAM reference.
     """
@@ -117,31 +119,31 @@ def cinic10(settings: DataSettings) -> Dataset:
     root = files.locate(settings, ["CINIC-10", "cinic10", "cinic10.npz"], ways)
     if root.suffix == ".npz":
         return builtin.from_npz(root, "cinic10", settings.held_out, num_classes=10, constants=CINIC10_CONSTANTS)
-    absent = [part for part in ("train", "valid", "test") if not (root / part).is_dir()]
+    absent = [name for name in ("train", "valid", "test") if not (root / name).is_dir()]
     if absent:
-        raise files.missing(
+        raise files.missing_error(
             "cinic10", f"the folders train, valid and test in {root}, of which {absent[0]} is absent", ways
         )
-    found = class_names(root / "train")
-    if found != CINIC10_CLASSES:
+    names = class_names(root / "train")
+    if names != CINIC10_CLASSES:
         raise errors.DataError(
-            f"{root / 'train'} holds the classes {', '.join(found)}; expected {', '.join(CINIC10_CLASSES)}."
+            f"{root / 'train'} holds the classes {', '.join(names)}; expected {', '.join(CINIC10_CLASSES)}."
         )
-    pools = [_listed(root / part, found, root / "train") for part in ("train", "valid", "test")]
-    return _build("cinic10", _decoded(settings, pools, found, 32), constants=CINIC10_CONSTANTS)
+    pools = [_list_pool(root / name, names, root / "train") for name in ("train", "valid", "test")]
+    return _build("cinic10", _decode(settings, pools, names, 32), constants=CINIC10_CONSTANTS)
 
 
 def tiny_imagenet(settings: DataSettings) -> Dataset:
-    """Tiny-ImageNet: 100,000 training pictures of 64x64x3 in 200 classes, numbered in the order of their WordNet ids.
+    """Loads Tiny-ImageNet: 100,000 training pictures of 64x64x3 in 200 classes, numbered in order of WordNet ids.
 
     Two layouts, both with train/WNID/*.JPEG or train/WNID/images/*.JPEG:
 
     * as downloaded: the held-out pool is val/images, labelled by val/val_annotations.txt, 10,000 pictures; the pictures
       of `test` have no labels and are left out;
-    * rearranged: val, test and cal, as far as they are there, hold class folders as train does, and are the held-out
-      pool in this order.
+    * rearranged: val, test and cal (those that exist) hold class folders as train does, and are the held-out pool in
+      this order.
 
-    Classes are called by their first name in words.txt, else by their id. A rearranged copy may hold fewer.
+    The name of a class is its first one in words.txt, else its id. A rearranged copy may hold fewer classes.
 
     Source: the normalisation of the conformal unlearning reference (ImageNet's).
     """
@@ -153,35 +155,37 @@ def tiny_imagenet(settings: DataSettings) -> Dataset:
     if root.suffix == ".npz":
         return builtin.from_npz(root, "tiny_imagenet", settings.held_out, constants=TINY_IMAGENET_CONSTANTS)
     if not (root / "train").is_dir():
-        raise files.missing("tiny_imagenet", f"the folder train in {root}", ways)
-    found = class_names(root / "train")
-    pools, annotations = [_listed(root / "train", found)], root / "val" / "val_annotations.txt"
+        raise files.missing_error("tiny_imagenet", f"the folder train in {root}", ways)
+    wordnet_ids = class_names(root / "train")
+    pools, annotations = [_list_pool(root / "train", wordnet_ids)], root / "val" / "val_annotations.txt"
     # A rearranged copy may keep the annotations, and an empty folder.
     if annotations.is_file() and any((root / "val" / "images").glob("*")):
-        pools.append(_annotated(annotations, found))
-        content = _decoded(settings, pools, found, 64, files.stamp(annotations))
+        pools.append(_annotated(annotations, wordnet_ids))
+        content = _decode(settings, pools, wordnet_ids, 64, files.stamp(annotations))
     else:
-        # The downloaded `test` holds nothing but unlabelled pictures, which a rearranged copy may still have beside it.
-        parts = [part for part in (root / "val", root / "test", root / "cal") if _has_classes(part)]
-        if not parts:
-            raise files.missing(
+        # The downloaded `test` holds only unlabelled pictures, which a rearranged copy may still contain.
+        held_out = [
+            root_of_pool for root_of_pool in (root / "val", root / "test", root / "cal") if _has_classes(root_of_pool)
+        ]
+        if not held_out:
+            raise files.missing_error(
                 "tiny_imagenet", f"val/val_annotations.txt, or class folders in val, test or cal of {root}", ways
             )
-        pools += [_listed(part, found, root / "train") for part in parts]
-        content = _decoded(settings, pools, found, 64)
+        pools += [_list_pool(root_of_pool, wordnet_ids, root / "train") for root_of_pool in held_out]
+        content = _decode(settings, pools, wordnet_ids, 64)
     words = _words(root / "words.txt")
-    content["class_names"] = np.array([words.get(name, name) for name in found])
+    content["class_names"] = np.array([words.get(name, name) for name in wordnet_ids])
     return _build("tiny_imagenet", content, constants=TINY_IMAGENET_CONSTANTS)
 
 
 def _has_classes(root: pathlib.Path) -> bool:
-    return root.is_dir() and any(one.is_dir() and one.name != "images" for one in decoding.entries(root))
+    return root.is_dir() and any(entry.is_dir() and entry.name != "images" for entry in decoding.entries(root))
 
 
 def _annotated(annotations: pathlib.Path, names: Sequence[str]) -> Pool:
-    """The pictures that lines `picture <tab> class <tab> ...` label, sorted by class and then by name."""
+    """Lists the pictures labelled by lines `picture <tab> class <tab> ...`, sorted by class and then by name."""
     label_of = {name: label for label, name in enumerate(names)}
-    found = []
+    labelled = []
     for number, line in enumerate(annotations.read_text(errors="replace").splitlines(), 1):
         words = line.split()
         if not words:
@@ -194,15 +198,15 @@ def _annotated(annotations: pathlib.Path, names: Sequence[str]) -> Pool:
             )
         if not picture.is_file():
             raise errors.DataError(f"{annotations}, line {number}, names {picture}, which is absent. Unpack it again.")
-        found.append((label_of[words[1]], picture.name, picture))
-    if not found:
+        labelled.append((label_of[words[1]], picture.name, picture))
+    if not labelled:
         raise errors.DataError(f"{annotations} labels no picture. Restore the file of the download.")
-    found.sort()
-    return Pool([picture for _, _, picture in found], [label for label, _, _ in found])
+    labelled.sort()
+    return Pool([picture for _, _, picture in labelled], [label for label, _, _ in labelled])
 
 
 def _words(path: pathlib.Path) -> dict[str, str]:
-    """WordNet id -> first name, from lines `n01443537 <tab> goldfish, Carassius auratus`; empty without the file."""
+    """Reads WordNet id -> first name from lines `n01443537 <tab> goldfish, Carassius auratus`; {} without the file."""
     if not path.is_file():
         return {}
     lines = [line.partition("\t") for line in path.read_text(errors="replace").splitlines()]
@@ -210,18 +214,18 @@ def _words(path: pathlib.Path) -> dict[str, str]:
 
 
 def _build(name: str, content: dict[str, np.ndarray], **facts: Any) -> Dataset:
-    """A `Dataset` whose train pool is the first of the decoded pools."""
+    """Builds a `Dataset` whose train pool is the first of the decoded pools."""
     names, num_train = content["class_names"].tolist(), int(content["counts"][0])
     return arrays.build(name, content["x"], content["y"], num_train, class_names=names, **facts)
 
 
 def class_names(root: pathlib.Path) -> tuple[str, ...]:
-    """The sorted names of the class folders under `root`.
+    """Returns the sorted names of the class folders under `root`.
 
     Raises:
       DataError: no folder there.
     """
-    names = tuple(one.name for one in decoding.entries(root) if one.is_dir())
+    names = tuple(entry.name for entry in decoding.entries(root) if entry.is_dir())
     if not names:
         raise errors.DataError(
             f"{root} holds no class folders; expected <class>/*{decoding.SUFFIXES[0]}, one folder per class, as in "
@@ -230,17 +234,17 @@ def class_names(root: pathlib.Path) -> tuple[str, ...]:
     return names
 
 
-def _listed(root: pathlib.Path, names: Sequence[str], train: pathlib.Path | None = None) -> Pool:
+def _list_pool(root: pathlib.Path, names: Sequence[str], train: pathlib.Path | None = None) -> Pool:
     """Lists the pictures of one pool with their labels.
 
     Args:
       root: the folder of class folders.
       names: all classes.
-      train: the folder that has every class; None = `root` is it, and a class without pictures is an error.
+      train: the folder that has every class; None = `root`, where a class without pictures is an error.
 
     Raises:
-      DataError: a class that `names` does not hold, a class of the train pool without pictures, or something called
-        like a picture that is none.
+      DataError: a class that `names` does not hold, a class of the train pool without pictures, or an entry named
+        like a picture that is no regular file.
     """
     extra = sorted(set(class_names(root)) - set(names))
     if extra:
@@ -258,16 +262,15 @@ def _listed(root: pathlib.Path, names: Sequence[str], train: pathlib.Path | None
     return pool
 
 
-def _decoded(
+def _decode(
     settings: DataSettings, pools: Sequence[Pool], names: Sequence[str], size: int, *facts: Any
 ) -> dict[str, np.ndarray]:
-    """All pictures of several pools as x [N, size, size, C], y [N], counts per pool, class_names; cached.
+    """Decodes the pictures of several pools: x [N, size, size, C], y [N], counts per pool, class_names; cached.
 
-    `transparent` is how many of them are transparent in places.
-
-    `facts` are what the labels depend on beside the paths of the pictures.
+    `transparent` is the number of pictures with transparent regions. `facts` are what the labels depend on in addition
+    to the paths of the pictures.
     """
-    pictures, counts = [one for pool in pools for one in pool.pictures], [len(pool.pictures) for pool in pools]
+    pictures, counts = [picture for pool in pools for picture in pool.pictures], [len(pool.pictures) for pool in pools]
 
     def make() -> dict[str, np.ndarray]:
         x, transparent = decoding.read_pictures(pictures, size)
@@ -280,4 +283,4 @@ def _decoded(
         }
 
     digest = files.digest(DECODING_VERSION, size, counts, *map(files.stamp, pictures), *facts)
-    return files.cached(settings, f"{settings.name.replace(':', '_')}-{digest}", make)
+    return files.load_cached(settings, f"{settings.name.replace(':', '_')}-{digest}", make)

@@ -1,10 +1,10 @@
-"""ImageNet at 64 x 64 pixels, from the batch files it is published in.
+"""ImageNet at 64 x 64 pixels, from its published batch files.
 
     train_data_batch_1 ... train_data_batch_10, val_data      pickled: data [n, 12288], labels [n] from 1
     -> pictures [N, size, size, 3] uint8, labels from 0, cached
 
-A pickle can run any code while it is read. Here only what an array of numbers is made of is allowed in it; anything
-else is an error, and nothing of it is run.
+A pickle can run any code while it is read. Here it may only contain the constituents of arrays of numbers; anything
+else is an error and is not run.
 
 Source: OUR reference, its ImageNet64 data set (a folder with a subset of 100 classes, resized to 32 pixels).
 """
@@ -29,11 +29,11 @@ DECODING_VERSION = 1
 
 
 def imagenet64(settings: DataSettings) -> Dataset:
-    """ImageNet64, or a subset of its classes: the train batches are the train pool, val_data the held-out pool.
+    """Loads ImageNet64, or a subset of its classes: train batches as the train pool, val_data as the held-out pool.
 
     Pictures are resized to `data.size` pixels per side. Their values are only scaled to 0 .. 1, as published. Labels
-    count the classes that the train batches hold in the order of their published numbers, from 0; where these are not
-    1 .. C, classes are called by them. An .npz as `data.path` is read instead.
+    count the classes in the train batches from 0, in the order of their published numbers, which are also their names
+    unless they are 1 .. C. `data.path` may also be an .npz.
 
     Raises:
       DataError: absent or malformed files, one that is no plain pickle of arrays, a class that only val_data holds.
@@ -47,7 +47,7 @@ def imagenet64(settings: DataSettings) -> Dataset:
         return builtin.from_npz(root, "imagenet64", settings.held_out, constants=((), ()))
     train = sorted(root.glob("train_data_batch_*"), key=_number)
     if not train or not (root / "val_data").is_file():
-        raise files.missing("imagenet64", f"train_data_batch_1 ... and val_data in {root}", ways)
+        raise files.missing_error("imagenet64", f"train_data_batch_1 ... and val_data in {root}", ways)
 
     def make() -> dict[str, np.ndarray]:
         x, y = _read_batches(train, settings.size)
@@ -56,7 +56,7 @@ def imagenet64(settings: DataSettings) -> Dataset:
 
     batches = [*train, root / "val_data"]
     digest = files.digest(DECODING_VERSION, settings.size, *map(files.stamp, batches))
-    content = files.cached(settings, f"imagenet64-{digest}", make)
+    content = files.load_cached(settings, f"imagenet64-{digest}", make)
     values = np.unique(content["y_train"])
     absent = np.setdiff1d(content["y_test"], values)
     if len(absent):
@@ -81,8 +81,8 @@ def _read_batches(paths: list[pathlib.Path], size: int) -> tuple[np.ndarray, np.
     """Reads batch files as [N, size, size, 3] uint8 and their labels [N] as published, from 1."""
     needed = sum(path.stat().st_size for path in paths) * (1 + size**2 / SIDE**2)
     files.require_memory(f"{len(paths)} batches of ImageNet64", int(needed))
-    parts = [_read_batch(path, size) for path in paths]
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+    batches = [_read_batch(path, size) for path in paths]
+    return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
 
 
 def _read_batch(path: pathlib.Path, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,14 +116,14 @@ def load_arrays(path: pathlib.Path) -> dict[str, Any]:
     """Reads a pickled dict of arrays, numbers, lists and text, and nothing else.
 
     Raises:
-      DataError: cut off, no pickle, no dict, or it asks for anything that such a dict does not need (named, not run).
+      DataError: cut off, no pickle, no dict, or a name in it that such a dict does not need (reported, not run).
     """
     try:
         content = _ArraysOnly(io.BytesIO(files.read_bytes(path)), encoding="latin1").load()
     except (pickle.UnpicklingError, *files.BROKEN, ImportError, RecursionError) as error:
         raise errors.DataError(
             f"{path} cannot be read as a pickled batch of arrays ({error}). Fetch it again; files that hold anything "
-            "but arrays are not read, because reading them could run code."
+            "other than arrays are not read, because reading them could run code."
         ) from error
     if not isinstance(content, dict):
         raise errors.DataError(f"{path} holds {type(content).__name__}, expected the dict of a batch.")
@@ -134,7 +134,7 @@ class _ArraysOnly(pickle.Unpickler):
     """Refuses every name that the pickle of an array does not need."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What an array is pickled with, under the names of numpy 1 and 2, and bytes pickled for Python 2."""
+        """Returns the functions that rebuild arrays (names of numpy 1 and 2) and Python 2 bytes; nothing else."""
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return np.zeros(1).__reduce__()[0]
         if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":

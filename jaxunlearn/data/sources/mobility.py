@@ -37,7 +37,7 @@ HOURS = 168
 
 
 def accident(settings: DataSettings) -> Dataset:
-    """US-Accidents: [N, 29] coded columns, two classes of severity.
+    """Loads US-Accidents: [N, 29] coded columns, two classes of severity.
 
     Raises:
       DataError: missing file or column, a number column with text, or an unknown severity.
@@ -60,7 +60,7 @@ def accident(settings: DataSettings) -> Dataset:
 
 
 def _coded(values: list[str], name: str, path: pathlib.Path) -> np.ndarray:
-    """[N] codes of one column."""
+    """Returns the codes [N] of one column."""
     if name in FLAGS:
         unknown = sorted(set(values) - {"True", "False", "true", "false", "1", "0"})
         if unknown:
@@ -73,12 +73,12 @@ def _coded(values: list[str], name: str, path: pathlib.Path) -> np.ndarray:
 
 
 def insta_ny(settings: DataSettings) -> Dataset:
-    """Check-ins in New York: [N, 168] counts per hour of the week, 9 categories of places."""
+    """Loads check-ins in New York: [N, 168] counts per hour of the week, 9 categories of places."""
     return _checkins(settings, "insta_ny", "ny_withCatId.csv")
 
 
 def insta_la(settings: DataSettings) -> Dataset:
-    """Check-ins in Los Angeles: [N, 168] counts per hour of the week, 9 categories of places."""
+    """Loads check-ins in Los Angeles: [N, 168] counts per hour of the week, 9 categories of places."""
     return _checkins(settings, "insta_la", "la_withCatId.csv")
 
 
@@ -99,8 +99,8 @@ def _checkins(settings: DataSettings, name: str, file: str) -> Dataset:
     return arrays.build_cut(name, inputs, labels.astype(np.int64), settings.held_out)
 
 
-def _columns(path: pathlib.Path, most: int = 0) -> dict[str, list[str]]:
-    """Columns of a CSV by its header, of the first rows."""
+def _columns(path: pathlib.Path, max_rows: int = 0) -> dict[str, list[str]]:
+    """Reads the columns of a CSV by its header; `max_rows` 0 = all rows."""
     try:
         text = files.read_bytes(path).decode("utf-8-sig")
         rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=None)) if any(row)]
@@ -108,15 +108,15 @@ def _columns(path: pathlib.Path, most: int = 0) -> dict[str, list[str]]:
         raise errors.DataError(f"{path} cannot be read as text ({error}). Fetch it again.") from error
     if len(rows) < 2:
         raise errors.DataError(f"{path} holds no rows under its header.")
-    header, body = rows[0], rows[1 : most + 1] if most else rows[1:]
+    header, body = rows[0], rows[1 : max_rows + 1] if max_rows else rows[1:]
     for line, row in enumerate(body, 2):
         if len(row) != len(header):
             raise errors.DataError(f"{path}, row {line}: {len(row)} columns, expected {len(header)}.")
-    return {name: [row[place] for row in body] for place, name in enumerate(header)}
+    return {name: [row[index] for row in body] for index, name in enumerate(header)}
 
 
 def _numbers(values: list[str], name: str, path: pathlib.Path, gaps: bool = True) -> np.ndarray:
-    """[N] float64; an empty cell is NaN where gaps are allowed."""
+    """Returns numbers [N] float64; an empty cell is NaN if gaps are allowed."""
     try:
         return np.asarray([float(value) if value or not gaps else np.nan for value in values])
     except ValueError as error:

@@ -1,6 +1,6 @@
 """The tabular benchmarks: Location-30, Purchase-100, Texas-100 (binary features) and UCI Adult.
 
-The binary ones are read from their published archives (.tgz, .tar.gz, .zip), from what those unpack to, or from an
+The binary ones are read from their published archives (.tgz, .tar.gz, .zip), from the unpacked files, or from an
 .npz. All of them are cut by the fixed permutation of seed 42, which gives the pools of the reference: the first
 floor(0.8 n) rows train.
 
@@ -31,7 +31,7 @@ class Binary:
     Attributes:
       classes: number of classes.
       archive: name of the published archive.
-      texts: ends of the paths inside it: one table with the label first, or features and labels apart.
+      texts: ends of the paths in it: one table with the label first, or separate files of features and labels.
       url: where the archive is published.
     """
 
@@ -61,17 +61,17 @@ ADULT_OTHER_NAMES = {"gender": "sex", "educational-num": "education-num", "class
 
 
 def location30(settings: DataSettings) -> Dataset:
-    """Location-30: 5,010 rows of 446 binary check-in features, 30 classes."""
+    """Loads Location-30: 5,010 rows of 446 binary check-in features, 30 classes."""
     return _binary(settings, "location30")
 
 
 def purchase100(settings: DataSettings) -> Dataset:
-    """Purchase-100: 197,324 rows of 600 binary features, 100 classes."""
+    """Loads Purchase-100: 197,324 rows of 600 binary features, 100 classes."""
     return _binary(settings, "purchase100")
 
 
 def texas100(settings: DataSettings) -> Dataset:
-    """Texas-100: 67,330 rows of 6,169 binary features, 100 classes."""
+    """Loads Texas-100: 67,330 rows of 6,169 binary features, 100 classes."""
     return _binary(settings, "texas100")
 
 
@@ -88,33 +88,33 @@ def _binary(settings: DataSettings, name: str) -> Dataset:
             return builtin.from_content(content, path, name, settings.held_out, num_classes=facts.classes)
     else:
         stem = f"{name}-{files.digest(*map(files.stamp, _files_of(path)))}"
-        content = files.cached(settings, stem, lambda: _read_texts(path, name, facts))
+        content = files.load_cached(settings, stem, lambda: _read_texts(path, name, facts))
         x, y = content["x"], content["y"]
     y = arrays.tidy_labels(f"the labels of {path}", y, len(x))
-    # Published labels of Purchase and Texas count from 1; an .npz may be shifted already, so only the range can tell.
+    # Published labels of Purchase and Texas count from 1; an .npz may be shifted already, so the range decides.
     if y.min() == 1 or (y.min() > 1 and y.max() == facts.classes):
         y = y - 1
     return arrays.build_cut(name, x, y, settings.held_out, num_classes=facts.classes)
 
 
 def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
-    """Every file that a decoded copy of `path` may depend on."""
+    """Lists every file that a decoded copy of `path` may depend on."""
     if path.is_dir():
-        return sorted(one for one in path.rglob("*") if one.is_file())
-    return [one for one in (path, path.with_name("labels")) if one.is_file()]
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return [file for file in (path, path.with_name("labels")) if file.is_file()]
 
 
 def _read_texts(path: pathlib.Path, name: str, facts: Binary) -> dict[str, np.ndarray]:
-    # Quotes and blanks carry nothing in these tables; lines may end as on any system.
-    found = [text.replace(b"\r", b"\n").translate(None, b"\"' \t") for text in _texts(path, name, facts)]
-    lines = [line for line in found[0].split(b"\n") if line]
+    # Quotes and blanks have no meaning in these tables; any line ending is accepted.
+    texts = [text.replace(b"\r", b"\n").translate(None, b"\"' \t") for text in _texts(path, name, facts)]
+    lines = [line for line in texts[0].split(b"\n") if line]
     if not lines:
         raise errors.DataError(f"{path} holds no rows.")
-    if len(found) == 1:
-        parts = [line.partition(b",") for line in lines]
-        labels, rows = [label for label, _, _ in parts], [rest for _, _, rest in parts]
+    if len(texts) == 1:
+        cells = [line.partition(b",") for line in lines]
+        labels, rows = [label for label, _, _ in cells], [rest for _, _, rest in cells]
     else:
-        rows, labels = lines, [line for line in found[1].split(b"\n") if line]
+        rows, labels = lines, [line for line in texts[1].split(b"\n") if line]
     if len(labels) != len(rows):
         raise errors.DataError(f"{path} holds {len(rows)} rows of features, but {len(labels)} labels.")
     try:
@@ -125,45 +125,45 @@ def _read_texts(path: pathlib.Path, name: str, facts: Binary) -> dict[str, np.nd
 
 
 def _binary_rows(rows: list[bytes], path: pathlib.Path) -> np.ndarray:
-    """[N, F] uint8 from lines `0,1,0,...`: every second byte is a feature, which is far faster than a CSV parser."""
+    """Parses lines `0,1,0,...` to [N, F] uint8: every second byte is a feature, far faster than a CSV parser."""
     length = len(rows[0])
     x = np.empty((len(rows), (length + 1) // 2), np.uint8)
     for number, row in enumerate(rows):
         raw = np.frombuffer(row, np.uint8)
         x[number] = raw[::2] - ord("0") if len(raw) == length else 255
         if x[number].max() > 1 or np.any(raw[1::2] != ord(",")):
-            shown = row[:40].decode(errors="replace")
+            beginning = row[:40].decode(errors="replace")
             raise errors.DataError(
-                f"{path}: row {number} is not a list of {x.shape[1]} features 0 or 1 (it starts {shown!r}). "
+                f"{path}: row {number} is not a list of {x.shape[1]} features 0 or 1 (it starts {beginning!r}). "
                 "Unpack the published archive again, or give an .npz with x and y."
             )
     return x
 
 
 def _texts(path: pathlib.Path, name: str, facts: Binary) -> list[bytes]:
-    """The published text files in an archive, in a folder, or the file itself (Texas: with its sibling `labels`)."""
+    """Reads the published text files in an archive or a folder, or the file itself (Texas: also the file `labels`)."""
     try:
         if path.is_dir():
-            there = {str(one.relative_to(path)): one for one in path.rglob("*") if one.is_file()}
-            return [files.read_bytes(there[_find(there, text, path, name)]) for text in facts.texts]
+            files_inside = {str(entry.relative_to(path)): entry for entry in path.rglob("*") if entry.is_file()}
+            return [files.read_bytes(files_inside[_find(files_inside, text, path, name)]) for text in facts.texts]
         if tarfile.is_tarfile(path):
             with tarfile.open(path) as tar:
-                members = {one.name: one for one in tar.getmembers() if one.isfile()}
-                chosen = [members[_find(members, text, path, name)] for text in facts.texts]
-                files.require_memory(str(path), sum(member.size for member in chosen))
-                return [tar.extractfile(member).read() for member in chosen]  # type: ignore[union-attr]
+                members = {member.name: member for member in tar.getmembers() if member.isfile()}
+                selection = [members[_find(members, text, path, name)] for text in facts.texts]
+                files.require_memory(str(path), sum(member.size for member in selection))
+                return [tar.extractfile(member).read() for member in selection]  # type: ignore[union-attr]
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 entries = {entry.filename: entry for entry in archive.infolist()}
-                wanted = [entries[_find(entries, text, path, name)] for text in facts.texts]
-                files.require_memory(str(path), sum(entry.file_size for entry in wanted))
-                return [archive.read(entry) for entry in wanted]
+                selected_entries = [entries[_find(entries, text, path, name)] for text in facts.texts]
+                files.require_memory(str(path), sum(entry.file_size for entry in selected_entries))
+                return [archive.read(entry) for entry in selected_entries]
         if len(facts.texts) == 1:
             return [files.read_bytes(path)]
         labels = path.with_name("labels")
         if not labels.is_file():
             raise errors.DataError(
-                f"{path} needs the file 'labels' beside it; give the archive or the unpacked folder."
+                f"{path} needs the file 'labels' in the same folder; give the archive or the unpacked folder."
             )
         return [files.read_bytes(path), files.read_bytes(labels)]
     except (OSError, EOFError, zlib.error, RuntimeError, tarfile.TarError, zipfile.BadZipFile) as error:
@@ -171,27 +171,27 @@ def _texts(path: pathlib.Path, name: str, facts: Binary) -> list[bytes]:
 
 
 def _find(names: dict, end: str, path: pathlib.Path, name: str) -> str:
-    """The one entry whose path ends in `end` (or its last part), hidden companion files of macOS aside."""
-    visible = [one for one in names if not pathlib.PurePosixPath(one).name.startswith(".")]
-    for wanted in (end, end.rpartition("/")[2]):
-        found = [one for one in visible if ("/" + one).endswith("/" + wanted)]
-        if found:
-            return min(found, key=len)
-    shown = ", ".join(sorted(visible)[:5]) or "nothing"
-    raise errors.DataError(f"{path} holds no file {end!r} of data set {name!r}; it holds {shown}.")
+    """Returns the entry whose path ends in `end` (or its last component), without hidden companion files of macOS."""
+    visible = [entry for entry in names if not pathlib.PurePosixPath(entry).name.startswith(".")]
+    for ending in (end, end.rpartition("/")[2]):
+        matches = [entry for entry in visible if ("/" + entry).endswith("/" + ending)]
+        if matches:
+            return min(matches, key=len)
+    first_entries = ", ".join(sorted(visible)[:5]) or "nothing"
+    raise errors.DataError(f"{path} holds no file {end!r} of data set {name!r}; it holds {first_entries}.")
 
 
 def adult(settings: DataSettings) -> Dataset:
-    """UCI Adult: [N, 14] float32 integer codes, two classes (1 = more than 50K a year); `groups` is the code of sex.
+    """Loads UCI Adult: [N, 14] float32 codes, two classes (1 = more than 50K a year); `groups` is the code of sex.
 
     Text columns are coded by the sorted order of their distinct values in the file; `?` is a category of its own. The
-    features are standardised through mean and std of the train pool. The file is adult.data as published, or a copy
-    with header and without blanks (.csv, .gz), by UCI's or Kaggle's column names.
+    features are standardised by mean and std of the train pool. The file is adult.data as published, or a copy with
+    header and without blanks (.csv, .gz), with UCI's or Kaggle's column names.
 
     Raises:
       DataError: missing file, a row with another number of columns, or a number column with text.
 
-    Source: data preparation of the Unlearning-Leaks reference. Differs from it in nothing but the standardisation.
+    Source: data preparation of the Unlearning-Leaks reference. Differs from it only in the standardisation.
     """
     ways = [
         "get adult.data from https://archive.ics.uci.edu/ml/machine-learning-databases/adult/ and point "
@@ -200,8 +200,8 @@ def adult(settings: DataSettings) -> Dataset:
     path = files.locate(settings, ["adult.data", "adult.csv", "adult.csv.gz"], ways)
     columns = _adult_columns(path)
     x = np.empty((len(columns["age"]), len(ADULT_FEATURES)), np.float32)
-    for place, feature in enumerate(ADULT_FEATURES):
-        x[:, place] = _adult_codes(columns[feature], feature, path)
+    for index, feature in enumerate(ADULT_FEATURES):
+        x[:, index] = _adult_codes(columns[feature], feature, path)
     income = np.array([value.rstrip(".") for value in columns["income"]])
     wrong = sorted(set(income.tolist()) - {"<=50K", ">50K"})
     if wrong:
@@ -219,7 +219,7 @@ def adult(settings: DataSettings) -> Dataset:
 def _adult_columns(path: pathlib.Path) -> dict[str, list[str]]:
     try:
         text = files.read_bytes(path).decode("utf-8-sig")
-        # Lines may end as on any system.
+        # Any line ending is accepted.
         numbered = list(enumerate(csv.reader(io.StringIO(text, newline=None), skipinitialspace=True), 1))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise errors.DataError(f"{path} cannot be read as text ({error}). Fetch it again.") from error
@@ -237,7 +237,7 @@ def _adult_columns(path: pathlib.Path) -> dict[str, list[str]]:
     for line, row in rows:
         if len(row) != len(order):
             raise errors.DataError(f"{path}, line {line}: {len(row)} columns, expected {len(order)}.")
-    return {name: [row[place] for _, row in rows] for place, name in enumerate(order)}
+    return {name: [row[index] for _, row in rows] for index, name in enumerate(order)}
 
 
 def _adult_codes(values: list[str], feature: str, path: pathlib.Path) -> np.ndarray:

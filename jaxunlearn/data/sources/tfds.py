@@ -1,8 +1,8 @@
 """Data sets prepared by TensorFlow Datasets, read without TensorFlow.
 
-Only folders in array_record format can be read without TensorFlow, and nothing is ever downloaded from here: an offline
-attempt would hang for minutes. TFDS shuffles on writing; where a feature `id` exists (bytes like b"train_00266"), rows
-are sorted by it, because published splits are given in source order.
+Only folders in array_record format can be read without TensorFlow. Nothing is ever downloaded: an offline attempt would
+hang for minutes. TFDS shuffles on writing; if a feature `id` exists (bytes like b"train_00266"), rows are sorted by it,
+because published splits are given in source order.
 """
 
 import contextlib
@@ -27,23 +27,23 @@ HELD_OUT_SPLITS = ("test", "validation", "val", "valid")
 
 
 def data_dir(settings: DataSettings) -> pathlib.Path:
-    """Where prepared data lie: `data.path` if it is no .npz, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    """Returns the folder of prepared data: `data.path` if no .npz, `$TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
     path = "" if settings.path.endswith(".npz") else settings.path
     return files.expand(path or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
 
 
 def is_known(name: str, settings: DataSettings) -> bool:
-    """Whether TFDS knows a data set of this name, or one of that name is prepared in the data folder; no network."""
+    """Returns whether TFDS knows this name, or a data set of this name is prepared in the data folder; no network."""
     try:
         _builder(name, settings)
     except errors.DataError as error:
-        # Missing or broken data of a known name get their own message; these two have nothing to say about the name.
+        # Missing or broken data of a known name get their own message; these errors do not mean that the name is known.
         return type(error.__cause__).__name__ not in ("DatasetNotFoundError", "ModuleNotFoundError", "ImportError")
     return True
 
 
 def source(settings: DataSettings) -> Dataset:
-    """Any prepared TFDS data set whose features have `image` and `label`, by `data.name` ("emnist/letters").
+    """Loads any prepared TFDS data set with the features `image` and `label`, by `data.name` ("emnist/letters").
 
     The splits train and test (or validation) become the pools; without a held-out split a fraction is held out.
     Pictures of unequal size are resized to `data.size`. ids are the numbers of the feature `id` where there is one.
@@ -63,7 +63,7 @@ def source(settings: DataSettings) -> Dataset:
 
 
 def source_ids(content: dict[str, np.ndarray]) -> np.ndarray:
-    """Row numbers in the source, held-out rows going on after the train rows."""
+    """Returns row numbers in the source, held-out rows numbered after the train rows."""
     train, test = content["ids_train"], content["ids_test"]
     return np.concatenate([train, test + train.max() + 1])
 
@@ -74,7 +74,7 @@ def read(settings: DataSettings, tfds_name: str, more_ways: Sequence[str] = ()) 
     Args:
       settings: path, cache and size.
       tfds_name: its name in TFDS.
-      more_ways: what else helps where it is not prepared.
+      more_ways: other ways to get it, for the message if it is not prepared.
 
     Returns:
       x_train, y_train, ids_train, the same for test where there is a held-out split, and class_names.
@@ -88,7 +88,7 @@ def read(settings: DataSettings, tfds_name: str, more_ways: Sequence[str] = ()) 
         is_prepared = builder.is_prepared() and bool(builder.info.splits)
     if not is_prepared:
         looked = f"{tfds_name}/{version} under {data_dir(settings)}"
-        raise files.missing(settings.name, looked, [download_command(tfds_name, data_dir(settings)), *more_ways])
+        raise files.missing_error(settings.name, looked, [download_command(tfds_name, data_dir(settings)), *more_ways])
     if builder.info.file_format is None or builder.info.file_format.value not in ("array_record", "parquet"):
         raise errors.DataError(
             f"data set {tfds_name!r} under {builder.data_path} was prepared as {builder.info.file_format.name}, which "
@@ -99,7 +99,7 @@ def read(settings: DataSettings, tfds_name: str, more_ways: Sequence[str] = ()) 
     if absent:
         raise errors.DataError(
             f"data set {tfds_name!r} has the features {', '.join(builder.info.features)}, but no {absent[0]!r}; only "
-            "data sets with image and label can be read. Write an own source: --config.data.name=my_module:my_source."
+            "data sets with image and label can be read. Write your own source: --config.data.name=my_module:my_source."
         )
     splits = ["train"] + [name for name in HELD_OUT_SPLITS if name in builder.info.splits][:1]
     if "train" not in builder.info.splits:
@@ -115,11 +115,11 @@ def read(settings: DataSettings, tfds_name: str, more_ways: Sequence[str] = ()) 
 
     facts = [(split, builder.info.splits[split].num_examples, builder.info.splits[split].num_bytes) for split in splits]
     stem = f"tfds-{tfds_name.replace('/', '_')}-{version}-{files.digest(builder.data_path, settings.size, *facts)}"
-    return files.cached(settings, stem, make)
+    return files.load_cached(settings, stem, make)
 
 
 def download_command(tfds_name: str, folder: pathlib.Path) -> str:
-    """How to prepare a data set so that it can be read here, as a sentence."""
+    """Returns a sentence that explains how to prepare a data set so that it can be read here."""
     return (
         'on a machine with network and TensorFlow: python -c "import tensorflow_datasets as t; '
         f"t.builder('{tfds_name}', data_dir='{folder}', file_format='array_record').download_and_prepare()\", then "
@@ -145,33 +145,33 @@ def _builder(name: str, settings: DataSettings) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         raise errors.DataError(f"tensorflow-datasets knows no data set {name!r}.") from error
     except ImportError:
-        pass  # Some descriptions need TensorFlow; what they have prepared can be read all the same.
+        pass  # Some descriptions need TensorFlow; their prepared data can be read without it.
     except (ValueError, RuntimeError, OSError, KeyError) as error:
         raise errors.DataError(
             f"data set {name!r} cannot be opened under {folder} ({_first_line(error)}). "
             "Delete its folder and prepare it again."
         ) from error
-    # Prepared by another version of TFDS: the newest version that lies there will do.
+    # Prepared by another version of TFDS: the newest version in the folder is used.
     described = sorted((folder / name).glob("*/dataset_info.json"))
     if described:
         return tfds.builder_from_directory(str(described[-1].parent))
     if builder is None:
-        raise files.missing(settings.name, f"{name} under {folder}", [download_command(name, folder)])
+        raise files.missing_error(settings.name, f"{name} under {folder}", [download_command(name, folder)])
     return builder
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TFDS: it warns of what our messages say better, and prints banners to stdout, which is for results."""
+    """Silences TFDS: its warnings duplicate our messages, and it prints banners to stdout, which is for results."""
     logger = logging.getLogger("absl")
-    before = logger.disabled
+    was_disabled = logger.disabled
     logger.disabled = True
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.disabled = before
+        logger.disabled = was_disabled
 
 
 def _label_names(builder: Any) -> list[str]:
@@ -215,16 +215,16 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _ids(rows: list[dict[str, Any]], split: str, where: str) -> np.ndarray:
-    """[N] int64 numbers at the end of the feature `id`; without one, the order of TFDS."""
-    found = []
+    """Returns the numbers at the end of the feature `id`, [N] int64; without one, the order of TFDS."""
+    numbers = []
     for row in rows:
         word = row.get("id", b"")
         match = re.search(r"(\d+)$", word.decode() if isinstance(word, bytes) else str(word))
         if match is None:
             break
-        found.append(int(match.group(1)))
-    if len(found) == len(rows) and len(set(found)) == len(found):
-        return np.array(found, np.int64)
+        numbers.append(int(match.group(1)))
+    if len(numbers) == len(rows) and len(set(numbers)) == len(numbers):
+        return np.array(numbers, np.int64)
     warnings.warn(
         f"split {split!r} of {where} has no usable feature 'id': rows stay in the shuffled order of TFDS, so published "
         "index files do not apply to it.",

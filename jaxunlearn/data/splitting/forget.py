@@ -1,17 +1,17 @@
-"""Which target rows are to be forgotten: R forget sets, one row of [R, N] each.
+"""Forget sets: which target rows are to be forgotten, R sets as rows of a mask [R, N].
 
-| kind | set r | how many sets |
+| kind | set r | number of sets |
 | --- | --- | --- |
 | set_random | `size` rows drawn by seed + r | `count` |
 | one_class | every target row of class classes[r % len] | `count` |
 | class_percentage | a fraction of the target rows of class classes[r % len] | `count` |
 | classes | sequential removal: every target row of classes[0] .. classes[r] | len(classes) |
 | subclass | every target row whose fine class (`groups` of the data set) is classes[r % len] | `count` |
-| index_file | the rows that the file lists, as the user's own file numbers or names them | as many as the file holds |
+| index_file | the rows that the file lists, as the user's own file numbers or names them | sets in the file |
 | randperm | the first `size` rows of PyTorch's randperm of the train pool with seed `seed` + r | `count` |
 
-Classes are the user's own numbers, also where others are excluded and the labels are numbered anew.
-With `repeats` n every set stands n times in a row: n models of the same request, which differ by their draws.
+Classes are the user's own numbers, also where others are excluded and labels are renumbered.
+With `repeats` n every set occurs n times in a row: n models of the same request, with different seeds.
 """
 
 import pathlib
@@ -26,8 +26,7 @@ from jaxunlearn.data.splitting import optml_splits
 from jaxunlearn.records import Dataset
 from jaxunlearn.settings import CLASS_KINDS, SplitSettings
 
-# Forget sets made of classes that the network tells apart; a subclass is none of these.
-# Rows that are known before the split is drawn, and kept out of the shadow set.
+# Kinds whose rows are known before the split is drawn; they never enter the shadow set.
 LISTED_KINDS = ("index_file", "randperm")
 
 
@@ -50,17 +49,27 @@ def draw(
       ConfigError: a set that is empty or leaves nothing to retain, a class that does not exist, or subclasses of a data
         set that has none.
       DataError: a class without target rows, or listed rows outside the target set.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import data, settings
+      >>> from jaxunlearn.data.splitting import forget
+      >>> digits = data.load(settings.DataSettings(name="digits"))
+      >>> options = settings.SplitSettings(forget=settings.ForgetSettings(kind="set_random", size=10, count=2))
+      >>> sets = forget.draw(digits, np.arange(100), options, seed=1)
+      >>> sets.shape, sets.sum(1)
+      ((2, 1797), array([10, 10]))
     """
     kind = settings.forget.kind
     if kind == "set_random":
-        chosen = _random_sets(target, settings, seed)
+        row_sets = _random_sets(target, settings, seed)
     elif kind in LISTED_KINDS:
-        chosen = _listed_sets(dataset, target, settings, listed)
+        row_sets = _listed_sets(dataset, target, settings, listed)
     else:
         checks.choice("split.forget.kind", kind, ("set_random", "subclass", *LISTED_KINDS, *CLASS_KINDS))
-        chosen = _class_sets(dataset, target, settings, seed)
-    sets = np.zeros((len(chosen), len(dataset.labels)), bool)
-    for number, rows in enumerate(chosen):
+        row_sets = _class_sets(dataset, target, settings, seed)
+    sets = np.zeros((len(row_sets), len(dataset.labels)), bool)
+    for number, rows in enumerate(row_sets):
         sets[number, rows] = True
         if not 0 < sets[number].sum() < len(target):
             raise errors.ConfigError(
@@ -88,7 +97,7 @@ def _random_sets(target: np.ndarray, settings: SplitSettings, seed: int) -> list
 
 
 def published_positions(num_target: int, seed: int) -> np.ndarray:
-    """The published order of target positions: all but the last 100 permuted, the last 100 appended in order.
+    """Returns the published order of target positions: all but the last 100 permuted, the last 100 in order.
 
     The forget set is the end of this list, so the last 100 positions are forgotten under every seed.
     """
@@ -111,30 +120,30 @@ def _class_sets(dataset: Dataset, target: np.ndarray, settings: SplitSettings, s
         )
     target_labels = labels[target]
     rows_of = {}
-    for one in classes:
-        label = one if kind_of_class == "fine class" else naming.label_of("split.forget.classes", dataset, one)
+    for value in classes:
+        label = value if kind_of_class == "fine class" else naming.label_of("split.forget.classes", dataset, value)
         if kind_of_class == "fine class":
-            _check_fine_class(dataset, labels, one)
-        rows_of[one] = target[target_labels == label]
-        if len(rows_of[one]) == 0:
+            _check_fine_class(dataset, labels, value)
+        rows_of[value] = target[target_labels == label]
+        if len(rows_of[value]) == 0:
             numbers = np.unique(target_labels).tolist()
             if kind_of_class == "class":
                 numbers = [naming.class_value(dataset, number) for number in numbers]
             present = ", ".join(map(str, numbers))
             raise errors.DataError(
-                f"{kind_of_class} {one} of split.forget.classes has no row in the target set, which holds the "
+                f"{kind_of_class} {value} of split.forget.classes has no row in the target set, which holds the "
                 f"{kind_of_class}es {present}. Choose one of these, or a larger target set."
             )
     if settings.forget.kind == "classes":
-        return [np.concatenate([rows_of[one] for one in classes[: step + 1]]) for step in range(len(classes))]
-    chosen = [rows_of[classes[number % len(classes)]] for number in range(settings.forget.count)]
+        return [np.concatenate([rows_of[value] for value in classes[: step + 1]]) for step in range(len(classes))]
+    row_sets = [rows_of[classes[number % len(classes)]] for number in range(settings.forget.count)]
     if settings.forget.kind in ("one_class", "subclass"):
-        return chosen
-    return [_part(rows, settings, seed + number) for number, rows in enumerate(chosen)]
+        return row_sets
+    return [_fraction_of(rows, settings, seed + number) for number, rows in enumerate(row_sets)]
 
 
 def _labelling(dataset: Dataset, kind: str) -> tuple[np.ndarray, str]:
-    """Labels [N] by which classes are chosen, and what to call one of them."""
+    """Returns the labels [N] that define classes of this kind, and the word for such a class."""
     if kind != "subclass":
         return np.asarray(dataset.labels), "class"
     if dataset.groups is None:
@@ -146,26 +155,26 @@ def _labelling(dataset: Dataset, kind: str) -> tuple[np.ndarray, str]:
     return np.asarray(dataset.groups), "fine class"
 
 
-def _check_fine_class(dataset: Dataset, groups: np.ndarray, one: int) -> None:
-    """Refuses a fine class that does not exist, or whose rows are excluded."""
+def _check_fine_class(dataset: Dataset, groups: np.ndarray, value: int) -> None:
+    """Raises a ConfigError for a fine class that does not exist, or whose rows are excluded."""
     ood = dataset.ood
-    if ood is not None and ood.groups is not None and one in np.asarray(ood.groups) and one not in groups:
+    if ood is not None and ood.groups is not None and value in np.asarray(ood.groups) and value not in groups:
         raise errors.ConfigError(
-            f"split.forget.classes holds the fine class {one}, whose rows are excluded (data.ood_classes, "
+            f"split.forget.classes holds the fine class {value}, whose rows are excluded (data.ood_classes, "
             "data.ood_subclasses): no model sees them, so none can forget them. Take it out of one of the two."
         )
-    if not 0 <= one <= groups.max():
+    if not 0 <= value <= groups.max():
         raise errors.ConfigError(
-            f"split.forget.classes holds {one}; {dataset.name!r} has the fine classes 0 to {int(groups.max())}."
+            f"split.forget.classes holds {value}; {dataset.name!r} has the fine classes 0 to {int(groups.max())}."
         )
 
 
-def _part(rows: np.ndarray, settings: SplitSettings, seed: int) -> np.ndarray:
+def _fraction_of(rows: np.ndarray, settings: SplitSettings, seed: int) -> np.ndarray:
     size = int(len(rows) * settings.forget.fraction)
     if size == 0:
         raise errors.ConfigError(
-            f"split.forget.fraction = {settings.forget.fraction} of the {len(rows)} target rows of a class is no row "
-            "at all. Raise the fraction."
+            f"split.forget.fraction = {settings.forget.fraction} of the {len(rows)} target rows of a class is less "
+            "than one row. Raise the fraction."
         )
     if settings.rng == "optml":
         return optml_splits.forget_rows(rows, size, seed)
@@ -184,16 +193,16 @@ def _listed_sets(
         outside = rows[~np.isin(rows, target)]
         if len(outside):
             raise errors.DataError(
-                f"forget set {number} ({origin(settings)}) lists {len(outside)} row(s) outside the target set, first "
-                f"{naming.shown(dataset, outside[:1])[0]}. Only rows that the original model trains on can be "
-                "forgotten: lower split.shadow, set split.target = 0, or use split.rng = 'numpy', which keeps listed "
-                "rows out of the shadow set."
+                f"forget set {number} ({source_of_rows(settings)}) lists {len(outside)} row(s) outside the target "
+                f"set, first {naming.display_names(dataset, outside[:1])[0]}. Only rows that the original model "
+                "trains on can be forgotten: lower split.shadow, set split.target = 0, or use split.rng = 'numpy', "
+                "which keeps listed rows out of the shadow set."
             )
     return list(listed)
 
 
 def listed_rows(settings: SplitSettings, dataset: Dataset) -> tuple[np.ndarray, ...]:
-    """Forget sets that are known before the split is drawn, one [n] int64 array of places each; none of other kinds.
+    """Returns the forget sets that are known before the split is drawn, one [n] int64 array each; else none.
 
     `randperm` repeats `torch.manual_seed(seed); torch.randperm(n)[:size]` without PyTorch. Seed 420 gives the published
     1,000 rows of 50,000 of Forget with Precision, where rows count in the canonical order of CIFAR-10.
@@ -201,56 +210,57 @@ def listed_rows(settings: SplitSettings, dataset: Dataset) -> tuple[np.ndarray, 
     Raises:
       DataError: as `read_index_file`. ConfigError: more rows than the train pool has.
     """
-    chosen = settings.forget
-    if chosen.kind == "index_file":
-        return read_index_file(chosen.path, dataset)
-    if chosen.kind != "randperm":
+    options = settings.forget
+    if options.kind == "index_file":
+        return read_index_file(options.path, dataset)
+    if options.kind != "randperm":
         return ()
-    if chosen.size >= dataset.num_train:
+    if options.size >= dataset.num_train:
         raise errors.ConfigError(
-            f"split.forget.size = {chosen.size}, but the train pool of {dataset.name!r} has {dataset.num_train} rows "
+            f"split.forget.size = {options.size}, but the train pool of {dataset.name!r} has {dataset.num_train} rows "
             "and some must be retained. Lower split.forget.size."
         )
-    streams = (published_permutations.published_stream(chosen.seed + number) for number in range(chosen.count))
+    streams = (published_permutations.published_stream(options.seed + number) for number in range(options.count))
     return tuple(
-        np.sort(published_permutations.published(dataset.num_train, stream)[: chosen.size]) for stream in streams
+        np.sort(published_permutations.published(dataset.num_train, stream)[: options.size]) for stream in streams
     )
 
 
-def origin(settings: SplitSettings) -> str:
-    """Where listed rows come from, for messages."""
-    chosen = settings.forget
-    return f"index file {chosen.path}" if chosen.kind == "index_file" else f"randperm of seed {chosen.seed}"
+def source_of_rows(settings: SplitSettings) -> str:
+    """Returns the source of listed rows, for messages."""
+    options = settings.forget
+    return f"index file {options.path}" if options.kind == "index_file" else f"randperm of seed {options.seed}"
 
 
 def read_index_file(path: str, dataset: Dataset) -> tuple[np.ndarray, ...]:
     """Reads forget sets from a file: .npy (one set, or [R, n]), .txt (one set) or .npz (one array per set).
 
-    Whole numbers are row numbers of the user's own file (`Dataset.ids`). Text is what that file calls its rows
+    Whole numbers are row numbers of the user's own file (`Dataset.ids`). Text is that file's names of its rows
     (`Dataset.names`); a .txt of such ids starts with a line `ids` and has one of them per line. An .npz gives its sets
     in the order in which they were saved.
 
     Returns:
-      One sorted [n] int64 array of places in the train pool per set, without repetitions.
+      One sorted [n] int64 array of train rows per set, without repetitions.
 
     Raises:
       DataError: no such file, another format, not whole numbers, an empty set, or rows outside the train pool.
     """
-    found = files.existing_file("split.forget.path", path)
+    location = files.existing_file("split.forget.path", path)
     sets = []
-    for number, listed in enumerate(_read_arrays(found)):
-        where = f"forget set {number} of {found}"
+    for number, listed in enumerate(_read_arrays(location)):
+        where = f"forget set {number} of {location}"
         _check_listed(where, listed, len(dataset.labels))
-        find = naming.places_of_names if listed.dtype.kind == "U" else naming.places_of_rows
-        places = np.unique(find(where, dataset, listed))
-        held_out = places[places >= dataset.num_train]
+        find = naming.positions_of_names if listed.dtype.kind == "U" else naming.positions_of_rows
+        positions = np.unique(find(where, dataset, listed))
+        held_out = positions[positions >= dataset.num_train]
         if len(held_out):
             raise errors.DataError(
-                f"{where} lists row {naming.shown(dataset, held_out[:1])[0]}, but the train pool of {dataset.name!r} "
-                f"does not hold it: {len(held_out)} of the listed rows are held out, and only rows that models train "
-                "on can be forgotten. Leave them out, or choose the pools yourself (x_train, x_test; train and test)."
+                f"{where} lists row {naming.display_names(dataset, held_out[:1])[0]}, but the train pool of "
+                f"{dataset.name!r} does not hold it: {len(held_out)} of the listed rows are held out, and only rows "
+                "that models train on can be forgotten. Leave them out, or choose the pools yourself (x_train, x_test; "
+                "train and test)."
             )
-        sets.append(places)
+        sets.append(positions)
     return tuple(sets)
 
 
@@ -260,7 +270,7 @@ def _check_listed(where: str, listed: np.ndarray, num_rows: int) -> None:
         raise errors.DataError(
             f"{where} has shape {listed.shape} and dtype {listed.dtype}; expected a list of whole row numbers.{mask}"
         )
-    # One number for every row (of all, or of the train pool), each 0 or 1, is no list of rows 0 and 1.
+    # More than two numbers, each 0 or 1, are a mask and not a list of rows 0 and 1.
     if listed.dtype.kind in "ui" and len(listed) > 2 and np.isin(listed, (0, 1)).all():
         raise errors.DataError(
             f"{where} holds {len(listed)} numbers, all 0 or 1, for {num_rows} rows: this looks like a mask. Save "
@@ -276,7 +286,7 @@ def _read_arrays(path: pathlib.Path) -> list[np.ndarray]:
     try:
         if path.suffix == ".txt":
             return [_read_text(files.read_bytes(path).decode("utf-8-sig"))]
-        # Mapped, so that a header that claims more than the file holds is refused unread.
+        # Memory-mapped, so that a header that claims more than the file holds is refused unread.
         array = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except files.BROKEN as error:
         raise errors.DataError(
@@ -293,19 +303,21 @@ def _read_text(text: str) -> np.ndarray:
     return np.array([int(word) for line in lines for word in line.replace(",", " ").split()], np.int64)
 
 
-def described(dataset: Dataset, settings: SplitSettings) -> tuple[str, ...]:
-    """Returns sentences that tell which classes or rows are asked to be forgotten, where settings give only numbers."""
+def sentences(dataset: Dataset, settings: SplitSettings) -> tuple[str, ...]:
+    """Returns sentences that name the classes or rows to forget, where settings only give numbers."""
     kind, classes = settings.forget.kind, dict.fromkeys(settings.forget.classes)
     if kind in CLASS_KINDS and dataset.class_names:
         return (f"split.forget.classes: {'; '.join(_class(dataset, value) for value in classes)}",)
     if kind == "subclass" and dataset.group_names:
-        listed = "; ".join(f"fine class {value} is {dataset.group_names[value]!r}" for value in classes)
-        return (f"split.forget.classes: {listed}",)
+        names = "; ".join(f"fine class {value} is {dataset.group_names[value]!r}" for value in classes)
+        return (f"split.forget.classes: {names}",)
     if kind != "index_file":
         return ()
     first = listed_rows(settings, dataset)[0]
-    shown = ", ".join(naming.shown(dataset, first[:5])) + (", ..." if len(first) > 5 else "")
-    return (f"{origin(settings)}, first set: {len(first)} row(s), by their number in the data's own file {shown}",)
+    shown = ", ".join(naming.display_names(dataset, first[:5])) + (", ..." if len(first) > 5 else "")
+    return (
+        f"{source_of_rows(settings)}, first set: {len(first)} row(s), by their number in the data's own file {shown}",
+    )
 
 
 def _class(dataset: Dataset, value: int) -> str:
@@ -316,7 +328,7 @@ def _class(dataset: Dataset, value: int) -> str:
 
 
 def set_names(dataset: Dataset, settings: SplitSettings, count: int) -> tuple[str, ...]:
-    """Returns what to call each of `count` forget sets: its (last) class, as the user calls it, else its number."""
+    """Returns a name for each of `count` forget sets: the user's name of its (last) class, else its number."""
     kind, classes = settings.forget.kind, settings.forget.classes
     values = [classes[number // settings.forget.repeats % len(classes)] for number in range(count)] if classes else []
     if kind == "subclass":

@@ -1,6 +1,6 @@
 """The published splits of the saliency unlearning code (SalUn; group OPTML), index for index.
 
-    per class, 10 % of the training pictures -> validation rows (they become our shadow set, which no target model sees)
+    per class, 10 % of the training pictures -> validation rows (our shadow set, which no target model sees)
     the other rows, ascending                -> training rows   (our target set)
     RandomState(seed - 1) over their positions -> forget set
 
@@ -17,7 +17,7 @@ FRACTION = 0.1
 
 
 def validation_rows(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Rows held out of training: int(0.1 n) of the n rows of each class, classes one after another from one stream.
+    """Draws the rows held out of training: int(0.1 n) of the n rows of each class, in turn from one stream.
 
     Args:
       labels: [N] classes of the whole train pool.
@@ -28,21 +28,21 @@ def validation_rows(labels: np.ndarray, seed: int) -> np.ndarray:
     """
     stream = _stream(seed)
     drawn = []
-    for one in range(int(labels.max()) + 1):
-        rows = np.flatnonzero(labels == one)
+    for label in range(int(labels.max()) + 1):
+        rows = np.flatnonzero(labels == label)
         drawn.append(stream.choice(rows, int(FRACTION * len(rows)), replace=False))
     return np.concatenate(drawn)
 
 
 def training_rows(labels: np.ndarray, validation: np.ndarray) -> np.ndarray:
-    """[n] int64 rows of the train pool that are not held out, ascending."""
+    """Returns the rows of the train pool that are not held out, [n] int64, ascending."""
     is_training = np.ones(len(labels), bool)
     is_training[validation] = False
     return np.flatnonzero(is_training)
 
 
 def forget_rows(rows: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """`size` of the given rows by the stream of seed - 1.
+    """Draws `size` of the given rows from the stream of seed - 1.
 
     Args:
       rows: [n] all training rows, or those of one class, ascending.
@@ -56,5 +56,5 @@ def forget_rows(rows: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _stream(seed: int) -> np.random.RandomState:
-    # Seed 0 would ask for -1, which the published code cannot serve.
+    # Seed 0 would give -1, which fails in the published code.
     return np.random.RandomState(seed % 2**32)

@@ -6,13 +6,13 @@
 
 Three ways of drawing, by `settings.rng`:
 
-* `numpy`: everything is random by the seed. What a member trains on is a function of the seed, its number and the pool,
-  never of how many members there are or in which order they are drawn.
+* `numpy`: everything is random by the seed. The training rows of a member depend on the seed, its number and the pool,
+  never on the number of members or the order of drawing.
 * `mt19937`: the published permutations, index for index, with their quirks: shadow and target do not depend on the
   seed; the last 100 target rows are forgotten under every seed (so only 400 of 500 vary, and forget sets of at most 100
-  rows are all the same); the last 200 shadow rows are in every shadow model's training part; shadow seeds are chained
+  rows are all the same); the last 200 shadow rows are training rows of every shadow model; shadow seeds are chained
   through their low byte and always start at 42.
-* `optml`: SalUn's published splits (see `optml_splits`): the shadow set is its validation part. Held-out rows and
+* `optml`: SalUn's published splits (see `optml_splits`): the shadow set is its validation set. Held-out rows and
   shadow members, which that code does not have, are drawn as with `numpy`.
 
 Source: IAM reference, data loader and shadow training; pinned by golden arrays.
@@ -34,7 +34,7 @@ def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
 
     With `rng="numpy"` shadow and target rows are random draws from the train pool, and the held-out pool is halved at
     random; forget sets are independent uniform draws from the target rows, set r by seed + r. Rows of an
-    `index_file` and `randperm` are kept out of the shadow set, so that rows fixed beforehand can always be audited.
+    `index_file` and `randperm` never enter the shadow set, so that they can always be audited.
 
     With `rng="mt19937"` shadow, target, test, population and the forget sets of `set_random` equal the published ones:
     set r is the published set of seed + r, the held-out halves are those of `seed`. Differs from the published code
@@ -42,7 +42,7 @@ def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
 
     With `rng="optml"` shadow (validation) rows in drawn order, target (training) rows ascending and the forget sets of
     `set_random`, `one_class` and `class_percentage` equal those of SalUn's code; set r is the published one of seed +
-    r. That code tests on the whole held-out pool, from which population rows are kept aside here (`settings.test`).
+    r. That code tests on the whole held-out pool; here it also supplies the population rows (`settings.test`).
 
     Args:
       dataset: train pool first, then held-out pool.
@@ -57,6 +57,15 @@ def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
     Raises:
       ConfigError: sizes that do not fit together, or a forget set that is empty or leaves nothing to retain.
       DataError: an absent class, or an index file that does not fit.
+
+    Example:
+      >>> from jaxunlearn import data, settings
+      >>> from jaxunlearn.data.splitting import splits
+      >>> digits = data.load(settings.DataSettings(name="digits"))
+      >>> options = settings.SplitSettings(shadow=600, forget=settings.ForgetSettings(size=10, count=2))
+      >>> split = splits.draw(digits, options, seed=1)
+      >>> split.shadow.shape, split.target.shape, split.forget.sum(1)
+      ((600,), (837,), array([10, 10]))
     """
     _check_pools(dataset, settings)
     listed = forget.listed_rows(settings, dataset)
@@ -82,9 +91,10 @@ def draw(dataset: Dataset, settings: SplitSettings, seed: int) -> Split:
 def _check_pools(dataset: Dataset, settings: SplitSettings) -> None:
     num_train, num_held_out = dataset.num_train, len(dataset.labels) - dataset.num_train
     if settings.shadow + max(settings.target, 2) > num_train:
-        wanted = f"split.target = {settings.target}" if settings.target else "at least 2 target rows"
+        requirement = f"split.target = {settings.target}" if settings.target else "at least 2 target rows"
         raise errors.ConfigError(
-            f"split.shadow = {settings.shadow} and {wanted} do not fit into the train pool of {dataset.name!r}, which "
+            f"split.shadow = {settings.shadow} and {requirement} do not fit into the train pool of {dataset.name!r}, "
+            "which "
             f"has {num_train} rows. Lower split.shadow{' or split.target' if settings.target else ''}."
         )
     if num_held_out < 2:
@@ -100,7 +110,7 @@ def _check_pools(dataset: Dataset, settings: SplitSettings) -> None:
     if settings.rng != "optml" and settings.shadow < 2:
         raise errors.ConfigError(
             f"split.shadow = {settings.shadow}: shadow models need at least 2 rows of their own. Only split.rng = "
-            "'optml', which sets their number itself, takes 0."
+            "'optml', which sets their number itself, accepts 0."
         )
     if settings.rng == "mt19937":
         num_target = settings.target or num_train - settings.shadow
@@ -127,14 +137,15 @@ def _random_rows(
     free = order[~is_listed[order]]
     if len(free) < settings.shadow:
         raise errors.ConfigError(
-            f"split.shadow = {settings.shadow}, but only {len(free)} rows of the train pool are left beside the "
-            f"{int(is_listed.sum())} rows to forget ({forget.origin(settings)}). Lower split.shadow."
+            f"split.shadow = {settings.shadow}, but only {len(free)} rows of the train pool are left in addition to "
+            "the "
+            f"{int(is_listed.sum())} rows to forget ({forget.source_of_rows(settings)}). Lower split.shadow."
         )
     shadow = free[: settings.shadow]
     if settings.target and settings.target < is_listed.sum():
         raise errors.ConfigError(
-            f"split.target = {settings.target}, but {forget.origin(settings)} holds {int(is_listed.sum())} different "
-            "rows, all of which must be target rows. Raise split.target."
+            f"split.target = {settings.target}, but {forget.source_of_rows(settings)} holds {int(is_listed.sum())} "
+            "different rows, all of which must be target rows. Raise split.target."
         )
     is_target = is_listed.copy()
     others = free[settings.shadow :]
@@ -152,12 +163,15 @@ def _optml_rows(dataset: Dataset, settings: SplitSettings, seed: int) -> tuple[n
     labels = np.asarray(dataset.labels)[: dataset.num_train]
     shadow = optml_splits.validation_rows(labels, seed)
     target = optml_splits.training_rows(labels, shadow)
-    for name, given, there in (("shadow", settings.shadow, len(shadow)), ("target", settings.target, len(target))):
-        if given not in (0, there):
+    for name, requested, available in (
+        ("shadow", settings.shadow, len(shadow)),
+        ("target", settings.target, len(target)),
+    ):
+        if requested not in (0, available):
             raise errors.ConfigError(
-                f"split.{name} = {given}, but split.rng = 'optml' keeps 10 % of each class of {dataset.name!r}, "
+                f"split.{name} = {requested}, but split.rng = 'optml' keeps 10 % of each class of {dataset.name!r}, "
                 f"{len(shadow)} rows, as shadow set and the other {len(target)} as target set. Set "
-                f"--config.split.{name}=0 or {there}."
+                f"--config.split.{name}=0 or {available}."
             )
     if len(shadow) < 2:
         raise errors.ConfigError(
@@ -180,7 +194,10 @@ def _published_rows(dataset: Dataset, settings: SplitSettings, seed: int) -> tup
 
 
 def shadow_seeds(count: int) -> list[int]:
-    """Seeds of the first `count` shadow models of a published sequential run: s_0 = 42, s_i = (s_{i-1} mod 256) + i."""
+    """Returns the seeds of the first `count` shadow models of a published sequential run.
+
+    s_0 = 42, s_i = (s_{i-1} mod 256) + i.
+    """
     seeds = [published_permutations.FIXED_SEED]
     for i in range(1, count):
         seeds.append(seeds[-1] % 256 + i)
@@ -188,7 +205,7 @@ def shadow_seeds(count: int) -> list[int]:
 
 
 def shadow_pool(split: Split, pool: str) -> np.ndarray:
-    """[n] rows that shadow models may train on: the shadow rows, the target rows, or both in this order.
+    """Returns the rows [n] that shadow models may train on: the shadow rows, the target rows, or both in this order.
 
     Raises:
       ConfigError: unknown pool.
@@ -201,7 +218,7 @@ def shadow_pool(split: Split, pool: str) -> np.ndarray:
 def shadow_members(
     split: Split, shadows: ShadowSettings, member_ids: Sequence[int] | np.ndarray, seed: int, rng: str, num_rows: int
 ) -> np.ndarray:
-    """Which rows each shadow model trains on: int(ratio * pool size) rows of the pool.
+    """Draws the rows that each shadow model trains on: int(ratio * pool size) rows of the pool.
 
     Member i's row is a function of (seed, i) and the pool alone. With `rng="mt19937"` it is the published one of a
     sequential run: the last 200 pool positions always, the rest by member i's chained seed; `seed` plays no part.
@@ -209,7 +226,7 @@ def shadow_members(
     Args:
       split: from `draw`; the pool is its shadow rows, its target rows, or both in this order.
       shadows: ratio and pool.
-      member_ids: [M] global member numbers, at least 0.
+      member_ids: [M] global ids of members, at least 0.
       seed: the run's seed.
       rng: numpy, mt19937, or optml (which draws as numpy does).
       num_rows: N, rows of the data set.
@@ -219,6 +236,16 @@ def shadow_members(
 
     Raises:
       ConfigError: a member would train on nothing, or too few rows for the published fixed tail.
+
+    Example:
+      >>> from jaxunlearn import data, settings
+      >>> from jaxunlearn.data.splitting import splits
+      >>> digits = data.load(settings.DataSettings(name="digits"))
+      >>> options = settings.SplitSettings(shadow=600, forget=settings.ForgetSettings(size=10, count=2))
+      >>> split = splits.draw(digits, options, seed=1)
+      >>> members = splits.shadow_members(split, settings.ShadowSettings(ratio=0.5), range(3), 1, "numpy", 1797)
+      >>> members.sum(1)
+      array([300, 300, 300])
     """
     checks.choice("split.rng", rng, ("numpy", "mt19937", "optml"))
     pool = shadow_pool(split, shadows.pool)
@@ -245,7 +272,7 @@ def shadow_members(
 
 
 def published_shadow_positions(pool_size: int, ratio: float, seed: int) -> np.ndarray:
-    """Training positions of one published shadow model, in its published order.
+    """Returns the training positions of one published shadow model, in its published order.
 
     A permutation of all but the last 200 positions gives the first int(ratio * m) - 200; the last 200 follow in order.
 

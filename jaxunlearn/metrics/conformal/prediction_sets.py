@@ -1,4 +1,4 @@
-"""What prediction sets are worth: coverage, set size, CR, recover ratio, on any groups of samples of any models.
+"""Quality of prediction sets: coverage, set size, CR, recover ratio, on any groups of samples of any models.
 
     conformal.predict(...) -> Sets (per sample) -> summarise(sets, groups) -> Quality
 
@@ -15,7 +15,7 @@ from jaxunlearn import checks
 
 
 class Sets(NamedTuple):
-    """What prediction sets say of every sample.
+    """Prediction sets, sample by sample.
 
     Attributes:
       covered: [..., A, N] bool, the sample's own label is in its set.
@@ -29,17 +29,19 @@ class Sets(NamedTuple):
 
 
 class Quality(NamedTuple):
-    """What prediction sets are worth on a set of samples; NaN where there is no sample.
+    """Quality of prediction sets on a group of samples; NaN where there is no sample.
 
     Attributes:
-      n: [...] samples; `accuracy`: [...] share whose most probable label is right.
+      n: [...] number of samples.
+      accuracy: [...] share whose most probable label is right.
       coverage: [..., A] share whose label is in its set: about 1 - alpha on data like the calibration data.
       set_size: [..., A] mean labels per set.
       cr: [..., A] coverage / set size in [0, 1]; NaN where all sets are empty. Forgotten samples: lower = better
         forgotten; retained and test samples: higher = more useful.
       empty: [..., A] number of empty sets.
       recover_ratio: [..., A] of the misclassified samples, the share whose label is in the set ("fake forgetting":
-        lower = better forgotten); NaN where none is misclassified. `mistaken`: [...] how many are.
+        lower = better forgotten); NaN where none is misclassified.
+      mistaken: [...] number of misclassified samples.
     """
 
     n: Any
@@ -53,31 +55,39 @@ class Quality(NamedTuple):
 
 
 def summarise(sets: Sets, groups: Any = None) -> Quality:
-    """Coverage, set size, CR and recover ratio.
+    """Computes coverage, set size, CR and recover ratio.
 
     Args:
       sets: of one model or many.
       groups: None = all samples; [N] or [..., N] bool = some of them; [..., K, N] bool with one axis more than
-        `sets.correct` = K groups (classes, say), an axis K before A in the result.
+        `sets.correct` = K groups (classes, for example), an axis K before A in the result.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics.conformal import prediction_sets
+      >>> sets = prediction_sets.Sets(np.array([[True, False]]), np.array([[1, 1]]), np.array([True, False]))
+      >>> quality = prediction_sets.summarise(sets)
+      >>> quality.coverage.tolist(), quality.set_size.tolist(), quality.recover_ratio.tolist()
+      ([0.5], [1.0], [0.0])
     """
     axes = np.ndim(sets.correct)
-    chosen = np.ones(np.shape(sets.correct)[-1], bool) if groups is None else np.asarray(groups, bool)
-    grouped = chosen.ndim == axes + 1
-    full = (*np.shape(sets.correct)[:-1], *((chosen.shape[-2],) if grouped else (1,)), chosen.shape[-1])
-    if not grouped and chosen.ndim:
-        chosen = chosen[..., None, :]
-    found = quality(count(sets, np.broadcast_to(chosen, full)))
-    return found if grouped else Quality(*(np.take(leaf, 0, axes - 1) for leaf in found))
+    masks = np.ones(np.shape(sets.correct)[-1], bool) if groups is None else np.asarray(groups, bool)
+    is_grouped = masks.ndim == axes + 1
+    shape = (*np.shape(sets.correct)[:-1], *((masks.shape[-2],) if is_grouped else (1,)), masks.shape[-1])
+    if not is_grouped and masks.ndim:
+        masks = masks[..., None, :]
+    qualities = quality(count(sets, np.broadcast_to(masks, shape)))
+    return qualities if is_grouped else Quality(*(np.take(leaf, 0, axes - 1) for leaf in qualities))
 
 
 def of_classes(labels: Any, num_classes: int) -> np.ndarray:
-    """[C, N] bool: the samples of each class, as `groups` of `summarise`."""
+    """Returns [C, N] bool masks of the samples of each class, as `groups` of `summarise`."""
     checks.labels("labels", labels, num_classes)
     return np.asarray(labels)[None] == np.arange(num_classes)[:, None]
 
 
 class Counts(NamedTuple):
-    """Numbers of samples [..., K] and [..., K, A]; `size` is labels in all sets together."""
+    """Numbers of samples [..., K] and [..., K, A]; `size` is the total number of labels in all sets."""
 
     n: Any
     correct: Any
@@ -89,23 +99,25 @@ class Counts(NamedTuple):
 
 @jax.jit
 def count(sets: Sets, groups: Any) -> Counts:
-    """What is to be counted of `groups` [..., K, N] bool; jitted."""
-    chosen = jnp.asarray(groups, jnp.float32)  # counts below 2^24 are exact
+    """Counts samples, covered labels and set sizes in `groups` [..., K, N] bool; jitted."""
+    weights = jnp.asarray(groups, jnp.float32)  # counts below 2^24 are exact
 
     def total(values: jax.Array) -> jax.Array:
-        """[..., K, A] sums of [..., A, N] over each group."""
-        return jnp.einsum("...kn,...an->...ka", chosen, values.astype(jnp.float32), precision="highest")
+        """Sums [..., A, N] over each group: [..., K, A]."""
+        return jnp.einsum("...kn,...an->...ka", weights, values.astype(jnp.float32), precision="highest")
 
-    correct = jnp.einsum("...kn,...n->...k", chosen, sets.correct.astype(jnp.float32), precision="highest")
+    correct = jnp.einsum("...kn,...n->...k", weights, sets.correct.astype(jnp.float32), precision="highest")
     recovered = total(sets.covered & ~sets.correct[..., None, :])
-    return Counts(jnp.sum(chosen, -1), correct, total(sets.covered), total(sets.size), total(sets.size == 0), recovered)
+    return Counts(
+        jnp.sum(weights, -1), correct, total(sets.covered), total(sets.size), total(sets.size == 0), recovered
+    )
 
 
 def quality(counts: Counts) -> Quality:
-    """Divided on the host: a coverage of all samples is 1, not a rounding above."""
+    """Divides the counts, on the host: the coverage of all samples is exactly 1."""
     n, correct, covered, size, empty, recovered = (np.asarray(leaf, np.float64) for leaf in counts)
     mistaken = n - correct
     with np.errstate(divide="ignore", invalid="ignore"):
-        each = n[..., None]
-        return Quality(n, correct / n, covered / each, size / each, covered / size, empty,
+        samples = n[..., None]
+        return Quality(n, correct / n, covered / samples, size / samples, covered / size, empty,
                        recovered / mistaken[..., None], mistaken)  # fmt: skip

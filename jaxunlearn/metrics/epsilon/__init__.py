@@ -1,11 +1,11 @@
-"""Epsilon-hat: how well retrained and unlearned models can be told apart; what DP-SGD guarantees."""
+"""Epsilon-hat: how well retrained and unlearned models can be told apart; the guarantee of DP-SGD."""
 
 from jaxunlearn.metrics.epsilon.epsilon import (
     COMPAT,
     DELTA,
     FEW_MODELS,
     SCORES,
-    SLACK,
+    SMOOTHING,
     Counts,
     Summary,
     count,
@@ -21,3 +21,25 @@ from jaxunlearn.metrics.epsilon.epsilon import (
     statistics_of,
     summarise,
 )
+
+__all__ = [
+    "COMPAT",
+    "Counts",
+    "DELTA",
+    "FEW_MODELS",
+    "SCORES",
+    "SMOOTHING",
+    "Summary",
+    "count",
+    "epsilon_from_counts",
+    "epsilon_hat",
+    "epsilon_sweep",
+    "epsilon_table",
+    "halves",
+    "max_finite",
+    "quantiles",
+    "regression_epsilon",
+    "squared_errors",
+    "statistics_of",
+    "summarise",
+]

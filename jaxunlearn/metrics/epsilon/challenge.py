@@ -3,22 +3,22 @@
     logits [S, N, C] of both groups --scaled_confidence--> [S, N] --challenge_epsilon--> [S]     higher = WORSE
       --challenge_score--> mean of the points of bins, in [0, 1] --final_score--> times utility   higher = BETTER
 
-epsilon is the largest that any of some 160,000 rules shows: one-sided thresholds on a grid, and windows with both ends
-on grids that take the narrower group. Many rules overfit: two halves of the same retrained models show epsilon
-1.6 (N = 40), not 0, so a score is to be read beside that of the halves.
+epsilon is the largest over some 160,000 rules: one-sided thresholds on a grid, and windows with both ends on grids that
+take the narrower group. Many rules overfit: two halves of the same retrained models have epsilon 1.6 (N = 40), not 0.
+Compare a score with that of the halves.
 
-The published scorer evaluates every rule on every model. Here a rule is the places of its ends among the sorted values
-of a sample, so that a pass over (right ends) x (values) says which places occur; cumulative counts and a table over
-pairs of counts do the rest. Most right ends cannot beat what a few have shown already and are never looked at.
+The published scorer evaluates every rule on every model. Here a rule is the indices of its ends among the sorted values
+of a sample: one pass over (right ends) x (values) finds the indices that occur, and cumulative counts and a table over
+pairs of counts give epsilon. Most right ends cannot exceed the best epsilon of a few and are skipped.
 
-NumPy in float64, not a jitted program: whether a value that equals an end of a window counts as inside hangs on the
-last bit (the least value of the narrower group lies on the grid of left ends by construction), and compilers are free
-to fuse the products and sums that make the ends. float32 gives another epsilon for about 1 sample in 80 of published
+NumPy in float64, not a jitted program: whether a value that equals an end of a window counts as inside depends on the
+last bit (the smallest value of the narrower group lies on the grid of left ends by construction), and compilers may
+fuse the products and sums that make the ends. float32 gives another epsilon for about 1 sample in 80 of published
 models.
 
 Source: the NeurIPS 2023 machine unlearning challenge and its public scorer (google-deepmind/unlearning_evaluation).
-Differs from it: it runs (as published, an assertion on an array fails for every sample that is not peaky); groups that
-allow no rule, such as equal constants, have epsilon 0 (published: an assertion); logits are not overwritten.
+Differs from it: as published, an assertion on an array fails for every sample that is not peaky; groups that allow no
+rule, such as equal constants, have epsilon 0 here (published: an assertion); logits are not overwritten.
 """
 
 import math
@@ -29,7 +29,7 @@ import numpy as np
 from jaxunlearn import checks, errors
 
 DELTA = 1e-5
-# epsilon of groups that a rule separates, and of groups of which one is narrower than PEAKY times the other.
+# epsilon of groups that a rule separates, and of groups where one is narrower than PEAKY times the other.
 CAP = 50.0
 PEAKY = 0.01
 # Width of the bins that get points.
@@ -41,13 +41,13 @@ LEFT_ENDS = 400
 # Log-odds; the grid of thresholds grows with the largest, and float64 must resolve a thousandth of its pitch.
 LARGEST_CONFIDENCE = 1e4
 # Added inside both logarithms; bounds the confidence to +-103.62.
-SLACK = 1e-45
-# Where a value comes so near to a left end (in pitches), the places are compared exactly.
+SMOOTHING = 1e-45
+# Values this close to a left end (in pitches) are compared with it exactly.
 _NEAR = 1e-6
 
 
 def scaled_confidence(logits: Any, labels: Any) -> np.ndarray:
-    """Log-odds of the true class, log p_y - log(sum of the other probabilities); higher = surer and right.
+    """Computes log-odds of the true class, log p_y - log(sum of the other probabilities); higher = more confident.
 
     Args:
       logits: [..., C] float, C >= 2: [S, N, C] of N models or [S, C] of one; -inf is allowed.
@@ -60,35 +60,41 @@ def scaled_confidence(logits: Any, labels: Any) -> np.ndarray:
     Raises:
       ShapeError, DataError: shapes that do not fit, fewer than two classes, NaN, labels that are no classes.
 
-    Source: `compute_logit_scaled_confidence`: exp in the precision of the logits, all else in float64. That, and not
-    the unbounded log-odds of the membership scores, so that ties where models are sure are the published ones.
+    Source: `compute_logit_scaled_confidence`: exp in the precision of the logits, all else in float64. This keeps the
+    published ties of confident models, unlike the unbounded log-odds of the membership scores.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics.epsilon import challenge
+      >>> challenge.scaled_confidence(np.zeros((1, 2)), np.array([0])).tolist()
+      [0.0]
     """
-    given, places = np.asarray(logits), np.asarray(labels)
-    if given.ndim <= places.ndim or given.shape[: places.ndim] != places.shape or given.shape[-1] < 2:
+    outputs, index = np.asarray(logits), np.asarray(labels)
+    if outputs.ndim <= index.ndim or outputs.shape[: index.ndim] != index.shape or outputs.shape[-1] < 2:
         raise errors.ShapeError(
-            f"logits have shape {given.shape} and labels {places.shape}: expected logits [S, ..., C] of at least two "
+            f"logits have shape {outputs.shape} and labels {index.shape}: expected logits [S, ..., C] of at least two "
             "classes and labels [S]."
         )
-    checks.labels("labels", places, given.shape[-1])
-    values = given if given.dtype == np.float64 else given.astype(np.float32)
-    checks.not_nan("logits", values, "S" + "N" * (given.ndim - 2) + "C")
-    top = values.max(-1, keepdims=True)
+    checks.labels("labels", index, outputs.shape[-1])
+    values = outputs if outputs.dtype == np.float64 else outputs.astype(np.float32)
+    checks.not_nan("logits", values, "S" + "N" * (outputs.ndim - 2) + "C")
+    largest = values.max(-1, keepdims=True)
     with np.errstate(invalid="ignore"):
         # The largest are 0 by definition: infinity minus infinity is not. Masked classes (-inf) have probability 0.
-        values = np.where(values == top, values.dtype.type(0), values - top)
-    others = np.exp(values, out=values).astype(np.float64)
-    others /= others.sum(-1, keepdims=True)
-    places = places.reshape(places.shape + (1,) * (given.ndim - places.ndim))
-    places = np.broadcast_to(places, (*given.shape[:-1], 1))
-    own = np.take_along_axis(others, places, -1)[..., 0]
-    np.put_along_axis(others, places, 0.0, -1)
-    return np.log(own + SLACK) - np.log(others.sum(-1) + SLACK)
+        values = np.where(values == largest, values.dtype.type(0), values - largest)
+    probabilities = np.exp(values, out=values).astype(np.float64)
+    probabilities /= probabilities.sum(-1, keepdims=True)
+    index = index.reshape(index.shape + (1,) * (outputs.ndim - index.ndim))
+    index = np.broadcast_to(index, (*outputs.shape[:-1], 1))
+    true_probability = np.take_along_axis(probabilities, index, -1)[..., 0]
+    np.put_along_axis(probabilities, index, 0.0, -1)
+    return np.log(true_probability + SMOOTHING) - np.log(probabilities.sum(-1) + SMOOTHING)
 
 
 def challenge_epsilon(retrained: Any, unlearned: Any, delta: float = DELTA) -> np.ndarray:
-    """Epsilon of every forgotten sample. HIGHER = easier to tell apart = worse unlearning.
+    """Computes epsilon of every forgotten sample. HIGHER = easier to tell apart = worse unlearning.
 
-    A rule with false positive rate FPR and false negative rate FNR shows
+    A rule with false positive rate FPR and false negative rate FNR gives
     max(0, log(1 - delta - FPR) - log FNR, log(1 - delta - FNR) - log FPR); CAP where both are 0; nothing where only
     one is. Rules are
       confidence >= threshold: it means the group with the larger median (ties: unlearned);
@@ -101,50 +107,55 @@ def challenge_epsilon(retrained: Any, unlearned: Any, delta: float = DELTA) -> n
 
     Returns:
       [S] float64 in [0, 50], rates and logarithms in float32 as published. 50 where a rule separates the groups and
-      where the range of one is below 1 % of the other's; 0 where no rule is of use. With N models per group the
-      largest below 50 is about log(N - 1). A single model says nothing: beside several that differ it gives 50 (no
-      range), beside another single one 50 or, where they differ by less than the grids resolve (0.01), perhaps 0.
+      where the range of one is below 1 % of the other's; 0 where no rule is usable. With N models per group the
+      largest value below 50 is about log(N - 1). A single model is no evidence: against several that differ it gives
+      50 (no range), against another single one 50 or, if they differ by less than the grids resolve (0.01), perhaps 0.
 
     Raises:
       ShapeError: not [S, Nr] and [S, Nu], or empty. DataError: values that are not finite, or beyond
         LARGEST_CONFIDENCE. ConfigError: delta.
 
     Source: `_get_epsilons` of the public scorer (whose axes are [N, S]); equal to the last bit on published models.
+
+    Example:
+      >>> from jaxunlearn.metrics.epsilon import challenge
+      >>> challenge.challenge_epsilon([[0.0, 1.0, 2.0]], [[7.0, 8.0, 9.0]]).tolist()
+      [50.0]
     """
     first, second = groups = _checked(retrained, unlearned)
     checks.in_range("delta", delta, 0, np.nextafter(1.0, 0.0))
     sizes = first.shape[1], second.shape[1]
 
-    lows, highs = np.stack([one.min(1) for one in groups]), np.stack([one.max(1) for one in groups])
+    lows, highs = np.stack([group.min(1) for group in groups]), np.stack([group.max(1) for group in groups])
     ranges = highs - lows
-    # Groups by number, 0 = retrained, 1 = unlearned: what a high confidence means, and what lying in a window means.
+    # Groups by number, 0 = retrained, 1 = unlearned: the group of high confidences, and the group inside windows.
     upper = np.where(np.median(first, 1) > np.median(second, 1), 0, 1)
     narrow = np.where(ranges[0] == ranges[1], 1 - upper, ranges.argmin(0))
     wide = ranges.max(0)
     is_peaky = (wide > 0) & (ranges.min(0) / np.where(wide > 0, wide, 1) < PEAKY)
 
-    both = np.concatenate(groups, 1)
-    order = np.argsort(both, 1)
-    ordered = np.take_along_axis(both, order, 1)
-    # How many of each group come before a place among the sorted values, both in one number: an entry of the tables.
-    codes = np.zeros((len(both), both.shape[1] + 1), np.int64)
+    pooled = np.concatenate(groups, 1)
+    order = np.argsort(pooled, 1)
+    ordered = np.take_along_axis(pooled, order, 1)
+    # How many of each group come before an index of the sorted values, both in one number: an entry of the tables.
+    codes = np.zeros((len(pooled), pooled.shape[1] + 1), np.int64)
     np.cumsum(np.where(order < sizes[0], sizes[1] + 1, 1), 1, out=codes[:, 1:])
     tables = _table(*sizes, delta).ravel(), _table(*sizes[::-1], delta).T.ravel()
 
-    found = np.full(len(both), CAP)
+    epsilons = np.full(len(pooled), CAP)
     for sample in np.flatnonzero(~is_peaky):
-        # Equal values are one place: models that are all sure leave few.
+        # Equal values share an index: confident models leave few different ones.
         is_new = np.diff(ordered[sample], prepend=-np.inf) > 0
         values, before = ordered[sample][is_new], codes[sample][np.append(is_new, True)]
         best = _best_threshold(values, before, tables[upper[sample]])
         inner = narrow[sample]
         ends = float(lows[inner, sample]), float(highs[inner, sample])
-        found[sample] = _best_window(values, before, ends, tables[inner], best)
-    return found
+        epsilons[sample] = _best_window(values, before, ends, tables[inner], best)
+    return epsilons
 
 
 def _checked(retrained: Any, unlearned: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both groups as float64; raises as `challenge_epsilon`."""
+    """Returns both groups as float64; raises as `challenge_epsilon`."""
     sizes = checks.shape("SN SM", retrained=retrained, unlearned=unlearned)
     if min(sizes.values()) < 1:
         raise errors.ShapeError(
@@ -164,12 +175,12 @@ def _checked(retrained: Any, unlearned: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bins(epsilon: Any, n_models: int) -> np.ndarray:
-    """Points of samples: 1 for epsilon in [0, 0.5), 1/2 in [0.5, 1), halving with every bin; higher = better.
+    """Returns points of samples: 1 for epsilon in [0, 0.5), 1/2 in [0.5, 1), halving with every bin; higher = better.
 
     Args:
       epsilon: [...] float, >= 0 or inf.
-      n_models: N models per group (of unequal groups the smaller). The bins end at ceil(log(N - 1)), beyond what N
-        models can show; there is none for N <= 2.
+      n_models: N models per group (of unequal groups the smaller). The bins end at ceil(log(N - 1)), beyond the
+        largest finite epsilon of N models; there is none for N <= 2.
 
     Returns:
       [...] float64, 0 beyond the last bin.
@@ -186,10 +197,15 @@ def bins(epsilon: Any, n_models: int) -> np.ndarray:
 
 
 def challenge_score(epsilon: Any, n_models: int) -> float:
-    """Forget score: mean of the points (`bins`) of epsilon [S], in [0, 1]; HIGHER = better unlearning.
+    """Computes the forget score: mean of the points (`bins`) of epsilon [S], in [0, 1]; HIGHER = better unlearning.
 
     Raises:
       DataError: no sample, and as `bins`. ConfigError: n_models.
+
+    Example:
+      >>> from jaxunlearn.metrics.epsilon import challenge
+      >>> challenge.challenge_score([0.2, 0.7, 50.0, 50.0], n_models=16)
+      0.375
     """
     points = bins(epsilon, n_models)
     if not points.size:
@@ -200,7 +216,7 @@ def challenge_score(epsilon: Any, n_models: int) -> float:
 def final_score(
     forget_score: float, *, unlearned_retain: Any, retrained_retain: Any, unlearned_test: Any, retrained_test: Any
 ) -> float:
-    """The challenge's score: forget score times what is left of the accuracy; HIGHER = better.
+    """Computes the challenge's score: forget score times relative accuracies; HIGHER = better.
 
     Args:
       forget_score: of `challenge_score`.
@@ -214,16 +230,22 @@ def final_score(
 
     Raises:
       DataError: no accuracy, one that is not finite, or a retrained mean of 0.
+
+    Example:
+      >>> from jaxunlearn.metrics.epsilon import challenge
+      >>> retain, test = {"unlearned_retain": [0.9], "retrained_retain": [0.9]}, {"retrained_test": [0.8]}
+      >>> challenge.final_score(0.5, **retain, **test, unlearned_test=[0.4])
+      0.25
     """
     pairs = (("retain", unlearned_retain, retrained_retain), ("test", unlearned_test, retrained_test))
     score = float(forget_score)
     for name, unlearned, retrained in pairs:
         means = []
-        for owner, given in (("unlearned", unlearned), ("retrained", retrained)):
-            values = np.asarray(given, np.float64)
-            checks.finite(f"{owner}_{name}", values)
+        for role, accuracies in (("unlearned", unlearned), ("retrained", retrained)):
+            values = np.asarray(accuracies, np.float64)
+            checks.finite(f"{role}_{name}", values)
             if not values.size:
-                raise errors.DataError(f"{owner}_{name} holds no accuracy.")
+                raise errors.DataError(f"{role}_{name} holds no accuracy.")
             means.append(values.mean())
         if means[1] == 0:
             raise errors.DataError(f"retrained_{name} is 0 everywhere: there is no accuracy to compare with.")
@@ -232,24 +254,26 @@ def final_score(
 
 
 def _table(n_inside: int, n_outside: int, delta: float) -> np.ndarray:
-    """Epsilon of a rule by how many it takes of the group that it means, and of the other group.
+    """Returns epsilon of a rule by the number of models inside it, of its own group and of the other group.
 
     Returns:
-      [n_inside + 1, n_outside + 1] float32; 0 where the rule does not count, so that a maximum may meet it.
+      [n_inside + 1, n_outside + 1] float32; 0 where the rule does not count, so that it may take part in a maximum.
     """
-    missed = ((n_inside - np.arange(n_inside + 1)) / n_inside).astype(np.float32)[:, None]
-    taken = (np.arange(n_outside + 1) / n_outside).astype(np.float32)[None]
-    rest = np.float32(1 - delta)
+    miss_rates = ((n_inside - np.arange(n_inside + 1)) / n_inside).astype(np.float32)[:, None]
+    false_rates = (np.arange(n_outside + 1) / n_outside).astype(np.float32)[None]
+    remainder = np.float32(1 - delta)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.fmax(np.log(rest - taken) - np.log(missed), np.log(rest - missed) - np.log(taken))
-    is_counted = (missed > 0) & (taken > 0)
-    found = np.where(is_counted, np.fmax(found, 0), 0)  # fmax: both logarithms may be undefined
-    found[-1, 0] = CAP
-    return np.minimum(found, np.float32(CAP))
+        epsilons = np.fmax(
+            np.log(remainder - false_rates) - np.log(miss_rates), np.log(remainder - miss_rates) - np.log(false_rates)
+        )
+    is_counted = (miss_rates > 0) & (false_rates > 0)
+    epsilons = np.where(is_counted, np.fmax(epsilons, 0), 0)  # fmax: both logarithms may be undefined
+    epsilons[-1, 0] = CAP
+    return np.minimum(epsilons, np.float32(CAP))
 
 
 def _thresholds(low: float, high: float) -> np.ndarray:
-    """The published grid of thresholds: float32, counted from the nearer end; [ceil(100 (high - low))] as float64."""
+    """Returns the published grid of thresholds: float32, from the nearer end; [ceil(100 (high - low))] as float64."""
     size = math.ceil((high - low) * PER_UNIT)
     start, stop = np.float32(low), np.float32(high)
     if size < 2:
@@ -260,7 +284,7 @@ def _thresholds(low: float, high: float) -> np.ndarray:
 
 
 def _best_threshold(values: np.ndarray, codes: np.ndarray, table: np.ndarray) -> float:
-    """Largest epsilon of the rules value >= threshold; values [n] as `_best_window`, codes [n + 1]."""
+    """Returns the largest epsilon of the rules value >= threshold; values [n] as `_best_window`, codes [n + 1]."""
     below = np.searchsorted(_thresholds(float(values[0]), float(values[-1])), values, "right")
     is_first = np.diff(below, prepend=0) > 0  # some threshold lies between this value and the one before
     return float(table[codes[-1] - codes[:-1][is_first]].max(initial=0.0))
@@ -269,47 +293,47 @@ def _best_threshold(values: np.ndarray, codes: np.ndarray, table: np.ndarray) ->
 def _best_window(
     values: np.ndarray, codes: np.ndarray, ends: tuple[float, float], table: np.ndarray, best: float
 ) -> float:
-    """The larger of `best` and the epsilons of the rules left <= value <= right.
+    """Returns the largest of `best` and the epsilons of the rules left <= value <= right.
 
     Args:
-      values: [n] of both groups, each once, ascending.
-      codes: [n + 1], what lies before each place.
-      ends: least and greatest value of the narrower group.
+      values: [n] distinct values of both groups, ascending.
+      codes: [n + 1] codes of the models before each index.
+      ends: smallest and largest value of the narrower group.
       table: float32, epsilon by difference of codes.
-      best: epsilon shown already.
+      best: largest epsilon so far.
     """
     low, high = ends
     width = high - low
     start, stop = low + width - REACH, high + REACH
     rights = np.linspace(start, stop, num=math.ceil((stop - start) * PER_UNIT))
-    upto = np.searchsorted(values, rights, "right")
-    # Right ends between the same values take the same ones: a run. All that each run could show, for any left end;
-    # a window that begins behind its end (negative difference) is as good as an empty one, entry 0.
-    is_new = np.diff(upto, prepend=-1) > 0
-    shown = table[np.maximum(codes[upto[is_new]][:, None] - codes[None, :-1], 0)]
-    most = shown.max(1)
+    end_index = np.searchsorted(values, rights, "right")
+    # Right ends between the same two values form a run: they take the same values. The epsilons of each run, for any
+    # left end; a window whose left end lies beyond its right end (negative difference) counts as empty, entry 0.
+    is_new = np.diff(end_index, prepend=-1) > 0
+    window_epsilons = table[np.maximum(codes[end_index[is_new]][:, None] - codes[None, :-1], 0)]
+    run_maxima = window_epsilons.max(1)
     run = np.cumsum(is_new) - 1
-    # One right end per run mostly shows the maximum, and then few of the others could show more.
-    for chosen in (is_new, ~is_new):
-        rows = np.flatnonzero(chosen & (most[run] > best))
+    # One right end per run mostly attains the maximum; then few of the others could exceed it.
+    for candidates in (is_new, ~is_new):
+        rows = np.flatnonzero(candidates & (run_maxima[run] > best))
         if len(rows):
             occurs = _first_inside(values, rights[rows], width)
-            best = max(best, float((shown[run[rows]] * occurs).max()))
+            best = max(best, float((window_epsilons[run[rows]] * occurs).max()))
     return best
 
 
 def _first_inside(values: np.ndarray, rights: np.ndarray, width: float) -> np.ndarray:
-    """[R, n] bool: some left end of right end r makes value k the first one inside."""
+    """Returns [R, n] bool: whether some left end of right end r makes value k the first one inside."""
     starts, stops = rights - width - REACH, rights - width + REACH
     last = LEFT_ENDS - 1
     scale = last / (stops[0] - starts[0])
-    # Left ends up to each value: one more than where the value lies on the grid, rounded down.
-    place = values[None] * scale - (starts * scale - 1)[:, None]
-    count = np.floor(place + _NEAR)
-    rows, columns = np.nonzero(count != np.floor(place - _NEAR))
+    # Number of left ends up to each value: one more than its position on the grid, rounded down.
+    grid_index = values[None] * scale - (starts * scale - 1)[:, None]
+    count = np.floor(grid_index + _NEAR)
+    rows, columns = np.nonzero(count != np.floor(grid_index - _NEAR))
     np.clip(count, 0, LEFT_ENDS, out=count)
-    if len(rows):  # the value lies on a left end as far as that tells
-        nearest = np.rint(place[rows, columns]) - 1
+    if len(rows):  # the value lies on a left end within _NEAR
+        nearest = np.rint(grid_index[rows, columns]) - 1
         is_on_grid = (nearest >= 0) & (nearest <= last)
         rows, columns, nearest = rows[is_on_grid], columns[is_on_grid], nearest[is_on_grid]
         steps = (stops - starts) / last

@@ -1,1 +1,5 @@
-"""What numbers allow to conclude: intervals, p-values, error control, calibration tests."""
+"""Statistical inference: intervals, p-values, error control, calibration tests."""
+
+from jaxunlearn.metrics.inference import calibration_test, decision, intervals
+
+__all__ = ["calibration_test", "decision", "intervals"]

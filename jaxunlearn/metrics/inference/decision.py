@@ -1,9 +1,9 @@
-"""Decisions per sample: p-values, and the false discovery rate of many of them.
+"""Decisions per sample: p-values, and control of their false discovery rate.
 
     statistic [n], null [k] --p_values--> p [n] --benjamini_hochberg--> rejected [n]
 
-NumPy and SciPy on the host; a null of 10^7 values costs one sort. A p-value here is a rank: among the k null values and
-the sample's own, all exchangeable if the null is true, how many are at least as extreme.
+NumPy and SciPy on the host; a null of 10^7 values costs one sort. A p-value here is a rank: the share of values at
+least as extreme, among the k null values and the sample's own, which are exchangeable if the null is true.
 Source: Vovk, Gammerman and Shafer, Algorithmic learning in a random world (conformal p-values, Mondrian groups);
 Benjamini and Hochberg 1995; Bates, Candes, Lei, Romano and Sesia, Testing for outliers with conformal p-values (that
 p-values sharing one null may go into Benjamini-Hochberg).
@@ -17,10 +17,11 @@ from jaxunlearn import checks, errors
 
 
 class Rejections(NamedTuple):
-    """What a multiple test rejects.
+    """Result of a multiple test.
 
     Attributes:
-      rejected: [n] bool; `adjusted`: [n] float64 smallest level at which each would be rejected.
+      rejected: [n] bool.
+      adjusted: [n] float64, the smallest level at which each null would be rejected.
     """
 
     rejected: np.ndarray
@@ -36,17 +37,17 @@ def p_values(
     groups: np.ndarray | None = None,
     null_groups: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Conformal p-values: small = more extreme than the null explains.
+    """Computes conformal p-values; small = more extreme than the null explains.
 
-    Without a seed, (1 + #{null >= t}) / (k + 1): at most u with chance at most u if t and the null are exchangeable.
+    Without a seed, (1 + #{null >= t}) / (k + 1): P(p <= u) <= u if t and the null are exchangeable.
     With a seed, (#{null > t} + U (1 + #{null = t})) / (k + 1) with U uniform on (0, 1]: exactly uniform, ties or not.
 
     Args:
       statistic: [n] finite numbers.
       null: [k] the statistic of samples for which the null is true, k >= 1.
-      side: "greater" if large values speak against the null, "less" if small ones do.
+      side: "greater" if large values are evidence against the null, "less" if small ones are.
       seed: None for the conservative form, or the seed of U, drawn in the order of the samples.
-      groups: [n] whole numbers such as class labels: each sample is ranked only among null values of its own group
+      groups: [n] integers such as class labels: each sample is ranked only among null values of its own group
         (Mondrian), which makes p-values valid within every group. A group without null values gets p = 1 (with a
         seed: U), which is valid and never rejects.
       null_groups: [k], required with `groups`.
@@ -57,6 +58,11 @@ def p_values(
     Raises:
       ShapeError: arrays do not fit together. DataError: non-finite values or an empty null.
       ConfigError: unknown side, or only one of the two group arrays.
+
+    Example:
+      >>> from jaxunlearn.metrics.inference import decision
+      >>> decision.p_values([2.5, 0.5], null=[0.0, 1.0, 2.0]).tolist()
+      [0.25, 0.75]
     """
     checks.choice("side", side, ("greater", "less"))
     statistic, null = np.asarray(statistic), np.asarray(null)
@@ -69,44 +75,49 @@ def p_values(
     if groups is None and null_groups is None:
         return _p_values(statistic, null, side, uniform)
     if groups is None or null_groups is None:
-        missing = "groups" if groups is None else "null_groups"
-        raise errors.ConfigError(f"{missing} is missing: calibration by group needs both groups and null_groups.")
+        name = "groups" if groups is None else "null_groups"
+        raise errors.ConfigError(f"{name} is missing: calibration by group needs both groups and null_groups.")
     groups, null_groups = np.asarray(groups), np.asarray(null_groups)
     checks.shape("N K", sizes, groups=groups, null_groups=null_groups)
-    found = np.empty(sizes["N"])
+    p = np.empty(sizes["N"])
     for group in np.unique(groups):
-        own = groups == group
-        found[own] = _p_values(
-            statistic[own], null[null_groups == group], side, None if uniform is None else uniform[own]
+        mask = groups == group
+        p[mask] = _p_values(
+            statistic[mask], null[null_groups == group], side, None if uniform is None else uniform[mask]
         )
-    return found
+    return p
 
 
 def _p_values(statistic: np.ndarray, null: np.ndarray, side: str, uniform: np.ndarray | None) -> np.ndarray:
     ascending = np.sort(null)
     below = np.searchsorted(ascending, statistic, "left")
     not_above = np.searchsorted(ascending, statistic, "right")
-    beyond = len(null) - not_above if side == "greater" else below
-    share: np.ndarray | float = 1.0 if uniform is None else uniform
-    return (beyond + share * (1 + not_above - below)) / (len(null) + 1)
+    extreme_count = len(null) - not_above if side == "greater" else below
+    tie_share: np.ndarray | float = 1.0 if uniform is None else uniform
+    return (extreme_count + tie_share * (1 + not_above - below)) / (len(null) + 1)
 
 
 def benjamini_hochberg(p: np.ndarray, fdr: float = 0.05) -> Rejections:
-    """Rejects as many nulls as possible with an expected false fraction of at most `fdr`.
+    """Performs the Benjamini-Hochberg test: an expected share of at most `fdr` of the rejected nulls is true.
 
     Holds for independent p-values, and for conservative conformal ones sharing a null (positively dependent).
 
     Args:
       p: [n] p-values in [0, 1].
-      fdr: of the false discovery rate, in [0, 1].
+      fdr: bound on the false discovery rate, in [0, 1].
 
     Returns:
-      Rejections: adjusted = min over larger ranks of n p / rank, rejected where it is at most the level.
+      Rejections: adjusted = min over larger ranks of n p / rank, rejected where it is at most `fdr`.
 
     Raises:
-      ShapeError: not a vector. DataError: p-values outside [0, 1] or NaN. ConfigError: the level.
+      ShapeError: not a vector. DataError: p-values outside [0, 1] or NaN. ConfigError: fdr.
 
     Source: Benjamini and Hochberg 1995.
+
+    Example:
+      >>> from jaxunlearn.metrics.inference import decision
+      >>> decision.benjamini_hochberg([0.01, 0.5, 0.02], fdr=0.05).rejected.tolist()
+      [True, False, True]
     """
     checks.in_range("fdr", fdr, 0, 1)
     p = check(p)
@@ -118,7 +129,7 @@ def benjamini_hochberg(p: np.ndarray, fdr: float = 0.05) -> Rejections:
 
 
 def check(p: np.ndarray) -> np.ndarray:
-    """The public border: p-values as float64 [n] in [0, 1]; raises ShapeError or DataError."""
+    """Returns p-values as float64 [n], checked to lie in [0, 1]; raises ShapeError or DataError."""
     p = np.asarray(p, np.float64)
     checks.shape("N", p=p)
     outside = np.flatnonzero(~((p >= 0) & (p <= 1)))
@@ -136,10 +147,10 @@ def positive_predictive_value(true_rate: np.ndarray, false_rate: np.ndarray, pri
     Args:
       true_rate: [...] share of members that are flagged.
       false_rate: [...] share of non-members that are flagged.
-      prior: share of members among the samples asked about, in [0, 1].
+      prior: share of members among all samples, in [0, 1].
 
     Source: Jayaraman et al. 2021, "Revisiting membership inference under realistic assumptions", section 3.
     """
-    right = prior * np.asarray(true_rate, np.float64)
-    flagged = right + (1 - prior) * np.asarray(false_rate, np.float64)
-    return np.divide(right, flagged, out=np.full(np.shape(flagged), np.nan), where=flagged > 0)
+    true_positives = prior * np.asarray(true_rate, np.float64)
+    positives = true_positives + (1 - prior) * np.asarray(false_rate, np.float64)
+    return np.divide(true_positives, positives, out=np.full(np.shape(positives), np.nan), where=positives > 0)

@@ -1,10 +1,10 @@
 """Attacks with a support vector machine: SVC-MIA on five features, and Platt scaling. NumPy and scikit-learn.
 
-    svc_mia       does an SVC, shown retained and test samples, call forgotten ones non-members? The "MIA" column
+    svc_mia       share of forgotten samples that an SVC, fitted to retained and test samples, calls non-members ("MIA")
     svc_attack    the same from features, with any targets
     platt_svc     decision function and P(member), for the conformal form of the attack (`miacr`)
 
-An RBF machine on n samples per side costs about n^2: 10,000 per side take half a minute for all five features.
+An SVC with an RBF kernel on n samples per side costs about n^2: 10,000 per side take half a minute for all features.
 Source: SalUn code, evaluation with SVCs; Platt, Probabilistic outputs for support vector machines; Lin, Lin and Weng, A
 note on Platt's probabilistic outputs.
 """
@@ -33,12 +33,12 @@ def svc_mia(
     most: int = 0,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Share of forgotten samples that an SVC calls non-members, per feature; "MIA efficacy" of the literature.
+    """Computes the share of forgotten samples that an SVC calls non-members, per feature ("MIA efficacy").
 
     Higher = better forgotten; compare with the retrained model, whose value is the goal. Shadow members are drawn from
     the retained samples, as many as there are test samples; non-members are the test samples. Tables print
-    100 * "confidence". Differs from the published code, which takes the first retained samples in data order: of data
-    in order of the classes those are a few classes. compat="faithful" does so, too.
+    100 * "confidence". Differs from the published code, which takes the first retained samples in data order: if data
+    are ordered by class, those are of a few classes only. compat="faithful" does the same.
 
     Args:
       retain_logits: [R, C] float of the audited model on retained samples, without augmentation.
@@ -48,7 +48,7 @@ def svc_mia(
       forget_logits: [F, C].
       forget_labels: [F].
       compat: of the choice of members, and of the modified entropy, see `membership.features`.
-      most: shadow samples per side, drawn from those above; 0 = all (published). Time grows with its square.
+      most: cap on shadow samples per side, drawn by `seed`; 0 = all (published). Time grows with its square.
       seed: of the draws.
 
     Returns:
@@ -59,14 +59,22 @@ def svc_mia(
       labels out of range. ConfigError: unknown compat, most below 0.
 
     Source: SalUn code, evaluation with SVCs.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics.membership import svc
+      >>> confident, uncertain = np.array([[9.0, 0.0]] * 4), np.array([[0.5, 0.0]] * 4)
+      >>> labels = np.zeros(4, int)
+      >>> svc.svc_mia(confident, labels, uncertain, labels, forget_logits=uncertain, forget_labels=labels)["confidence"]
+      1.0
     """
     checks.in_range("most", most, 0)
     sizes = checks.shape(
         "RC TC FC", retain_logits=retain_logits, test_logits=test_logits, forget_logits=forget_logits
     )  # fmt: skip
     checks.shape("R", sizes, retain_labels=retain_labels)
-    number, count = sizes["R"], min(sizes["R"], sizes["T"])
-    members = np.arange(count) if compat == "faithful" or count == number else drawn(number, count, seed)
+    total, count = sizes["R"], min(sizes["R"], sizes["T"])
+    members = np.arange(count) if compat == "faithful" or count == total else draw_rows(total, count, seed)
     return svc_attack(
         features(np.asarray(retain_logits)[members], np.asarray(retain_labels)[members], compat=compat, name="retain"),
         features(test_logits, test_labels, compat=compat, name="test"),
@@ -86,7 +94,7 @@ def svc_attack(
     most: int = 0,
     seed: int = 0,
 ) -> dict[str, float]:
-    """One SVC per feature (C = 3, RBF with gamma = 1 / columns), fitted to shadows, judging targets.
+    """Fits one SVC per feature (C = 3, RBF with gamma = 1 / columns) to the shadows and judges the targets.
 
     Args:
       shadow_member: features of n known members of one model.
@@ -97,40 +105,48 @@ def svc_attack(
       seed: of the draw.
 
     Returns:
-      feature -> mean over the targets there are of: share of members called members, share of non-members called
-      non-members.
+      feature -> hit rate in [0, 1]: the share of members called members, of non-members called non-members, or the mean
+      of both if there are targets of both kinds.
 
     Raises:
       ShapeError: numbers of classes differ, or features of several models. DataError: no target, or an empty set.
       ConfigError: most below 0.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics.membership import features, svc
+      >>> member, other = (features(np.array([[x, 0.0]] * 4), np.zeros(4, int)) for x in (9.0, 0.5))
+      >>> svc.svc_attack(member, other, None, target_non_member=other)["entropy"]
+      1.0
     """
     checks.in_range("most", most, 0)
-    targets = [(one, called) for one, called in ((target_member, True), (target_non_member, False)) if one is not None]
+    candidates = ((target_member, True), (target_non_member, False))
+    targets = [(target, is_member) for target, is_member in candidates if target is not None]
     if not targets:
-        raise errors.DataError("the attack has nobody to judge: give target_member, target_non_member or both.")
+        raise errors.DataError("the attack has no target: give target_member, target_non_member or both.")
     outputs: dict[str, Any] = {
         "shadow_member": shadow_member.probability,
         "shadow_non_member": shadow_non_member.probability,
-        **{f"target_{'non_' * (not called)}member": one.probability for one, called in targets},
+        **{f"target_{'non_' * (not is_member)}member": target.probability for target, is_member in targets},
     }
     checks.shape("NC KC TC UC"[: 3 * len(outputs) - 1], **outputs)
-    found = {}
+    rates = {}
     for name in Features._fields:
         decide = fit_svc(*(at_most(getattr(side, name), most, seed) for side in (shadow_member, shadow_non_member)))
-        shares = [((decide(getattr(one, name)) > 0) == is_member).mean() for one, is_member in targets]
-        found[name] = float(np.mean(shares))
-    return found
+        shares = [((decide(getattr(target, name)) > 0) == is_member).mean() for target, is_member in targets]
+        rates[name] = float(np.mean(shares))
+    return rates
 
 
 def fit_svc(member: np.ndarray, non_member: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The published classifier: an SVC with C = 3 and an RBF kernel, gamma = 1 / F.
+    """Fits the published classifier: an SVC with C = 3 and an RBF kernel, gamma = 1 / F.
 
     Args:
       member: [n] or [n, F] float.
       non_member: [k] or [k, F].
 
     Returns:
-      A function of [N] or [N, F] to decision values [N] float64, above 0 = called a member.
+      A function from [N] or [N, F] to decision values [N] float64, above 0 = called a member.
 
     Raises:
       ShapeError: numbers of features differ. DataError: a side without samples, NaN or infinite values.
@@ -149,13 +165,13 @@ def fit_svc(member: np.ndarray, non_member: np.ndarray) -> Callable[[np.ndarray]
 
 
 def platt(decisions: np.ndarray, is_member: np.ndarray) -> Sigmoid:
-    """Platt scaling: the sigmoid of held-out decision values that is P(member).
+    """Fits P(member) as a sigmoid of held-out decision values (Platt scaling).
 
-    Targets are (n + 1) / (n + 2) for n members and 1 / (k + 2) for k non-members, which keeps the slope finite where
-    the decision values separate the two.
+    Targets are (n + 1) / (n + 2) for n members and 1 / (k + 2) for k non-members, which keeps the slope finite if the
+    decision values separate the two.
 
     Args:
-      decisions: [N] float, higher = more like a member, of samples that the machine was not fitted to.
+      decisions: [N] float, higher = more like a member, of samples that the SVC was not fitted to.
       is_member: [N] bool, both kinds present.
 
     Raises:
@@ -167,17 +183,17 @@ def platt(decisions: np.ndarray, is_member: np.ndarray) -> Sigmoid:
     checks.shape("N", decisions=decisions, is_member=is_member)
     checks.finite("decisions", decisions)
     members = int(is_member.sum())
-    others = len(is_member) - members
-    if not members or not others:
-        raise errors.DataError(f"Platt scaling needs both kinds, but has {members} members, {others} non-members.")
-    targets = np.where(is_member, (members + 1) / (members + 2), 1 / (others + 2))
+    non_members = len(is_member) - members
+    if not members or not non_members:
+        raise errors.DataError(f"Platt scaling needs both kinds, but has {members} members, {non_members} non-members.")
+    targets = np.where(is_member, (members + 1) / (members + 2), 1 / (non_members + 2))
     return fit_sigmoid(decisions, targets, np.ones_like(decisions), ridge=0.0)
 
 
 def platt_svc(
     member: np.ndarray, non_member: np.ndarray, *, seed: int = 0
 ) -> tuple[Callable[[np.ndarray], np.ndarray], Sigmoid]:
-    """`fit_svc` on all samples, and the sigmoid of its decision values, fitted to those of 5 stratified folds.
+    """Fits `fit_svc` to all samples, and P(member) as a sigmoid of the decision values of 5 stratified folds.
 
     Args:
       member: [n] or [n, F], n >= 2.
@@ -195,27 +211,27 @@ def platt_svc(
     generator = np.random.default_rng(seed)
     folds = [generator.permutation(len(side)) % FOLDS for side in sides]
     decisions = [np.zeros(len(side)) for side in sides]
-    for number in range(min(FOLDS, max(map(len, sides)))):
-        held = [fold == number for fold in folds]
-        fitted = fit_svc(*(side[~out] for side, out in zip(sides, held, strict=True)))
-        for values, side, out in zip(decisions, sides, held, strict=True):
-            if out.any():
-                values[out] = fitted(side[out])
+    for test_fold in range(min(FOLDS, max(map(len, sides)))):
+        held_out_masks = [fold == test_fold for fold in folds]
+        decide_fold = fit_svc(*(side[~held_out] for side, held_out in zip(sides, held_out_masks, strict=True)))
+        for values, side, held_out in zip(decisions, sides, held_out_masks, strict=True):
+            if held_out.any():
+                values[held_out] = decide_fold(side[held_out])
     is_member = np.arange(len(sides[0]) + len(sides[1])) < len(sides[0])
     return decide, platt(np.concatenate(decisions), is_member)
 
 
 def _columns(values: np.ndarray) -> np.ndarray:
-    """[N, F] float64 of [N, F] or of one feature [N]."""
+    """Returns [N, F] float64 from [N, F] or from one feature [N]."""
     values = np.asarray(values, np.float64)
     return values[:, None] if values.ndim == 1 else values
 
 
 def at_most(values: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
-    """Draws `most` rows where there are more; 0 = all. Evenly spaced ones could all be of one class."""
-    return values if not most or len(values) <= most else values[drawn(len(values), most, seed)]
+    """Draws `most` rows if there are more; 0 = all. Evenly spaced rows could all be of one class."""
+    return values if not most or len(values) <= most else values[draw_rows(len(values), most, seed)]
 
 
-def drawn(number: int, count: int, seed: int) -> np.ndarray:
-    """[count] of the positions 0 .. number - 1, without repetition, in rising order."""
-    return np.sort(np.random.default_rng(seed).choice(number, count, replace=False))
+def draw_rows(total: int, count: int, seed: int) -> np.ndarray:
+    """Draws [count] of the indices 0 .. total - 1 without replacement, in ascending order."""
+    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))

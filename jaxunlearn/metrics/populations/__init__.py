@@ -1,1 +1,5 @@
-"""Numbers of many models: where their variance comes from, which method is closest to retraining."""
+"""Statistics over many models: components of their variance, the method closest to retraining."""
+
+from jaxunlearn.metrics.populations import closeness, variance
+
+__all__ = ["closeness", "variance"]

@@ -1,14 +1,13 @@
-"""Where the ± of a mean over models comes from: training seed, forget set, their interaction, unlearning seed.
+"""Variance components of a mean over models: training seed, forget set, their interaction, unlearning seed.
 
     y[a, f, u] = mu + A_a + F_f + (AF)_af + e_afu      a original, f forget set, u unlearning seed
 
-Balanced tables by analysis of variance in float64: mean squares, components as their differences (negative ones keep
+Balanced tables: analysis of variance in float64, with mean squares, components as their differences (negative ones keep
 their sign here and are printed as 0), and the interval of the mean with Satterthwaite's degrees of freedom. Tables with
-holes (diverged models) by dense REML. What a design cannot tell apart is NaN, never 0: the component that stands first
-holds the sum, the residual that of everything that changes with every model.
+missing entries (diverged models): dense REML. Components that a design cannot separate are NaN, never 0: the first of
+them holds their sum, and the residual the sum of everything that changes with every model.
 
-Source: Searle, Casella and McCulloch, Variance Components, chapters 4
-and 6; Satterthwaite 1946.
+Source: Searle, Casella and McCulloch, Variance Components, chapters 4 and 6; Satterthwaite 1946.
 """
 
 import math
@@ -28,7 +27,7 @@ DRAWS = 2000
 NAN = float("nan")
 # Where the search for REML components starts, as shares of the variance of all values.
 _STARTS = ((1, 1, 1, 1), (8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8), (4, 4, 0.1, 1), (0.01, 0.01, 0.01, 1))
-_SMALLEST, _LARGEST = -25.0, 6.0  # of the log of a component over the variance of all values
+_SMALLEST, _LARGEST = -25.0, 6.0  # of the log of a component relative to the variance of all values
 
 
 class Fit(NamedTuple):
@@ -36,9 +35,10 @@ class Fit(NamedTuple):
 
     Attributes:
       mean: of all models (REML: weighted).
-      se_mean: its standard error; `df_mean`: degrees of freedom of its interval.
+      se_mean: its standard error.
+      df_mean: degrees of freedom of its interval.
       components: [4] variances in the order of SOURCES; negative estimates keep their sign, NaN = not identifiable.
-      mean_squares: [4] of the analysis of variance; NaN where there is none, or where REML was used.
+      mean_squares: [4] of the analysis of variance; NaN if undefined, or for REML.
       method: "analysis of variance" or "REML".
     """
 
@@ -51,19 +51,27 @@ class Fit(NamedTuple):
 
 
 def design_of(kind: str, models: int, repeats: int = 1) -> Design:
-    """Returns the design of a role of so many models, `repeats` of each forget set."""
+    """Returns the design of a role of `models` models, `repeats` of each forget set."""
     return Design(kind, models // repeats, repeats)
 
 
 def design_factors(design: Design) -> tuple[np.ndarray, np.ndarray]:
-    """Returns which original and which forget set every model is of, [M] int each."""
+    """Returns the index of the original and of the forget set of every model, [M] int each."""
     forget_set = np.repeat(np.arange(design.sets), design.repeats)
     original = {"shared": np.zeros_like(forget_set), "crossed": np.tile(np.arange(design.repeats), design.sets)}
     return original.get(design.kind, forget_set), forget_set
 
 
 def fit(y: np.ndarray, design: Design) -> Fit:
-    """Fits the values [M] of a role's models; those that are not finite (diverged) are left out."""
+    """Fits the values [M] of a role's models; non-finite ones (diverged models) are left out.
+
+    Example:
+      >>> from jaxunlearn.metrics.populations import variance
+      >>> from jaxunlearn.records import Design
+      >>> result = variance.fit([1.0, 1.0, 3.0, 3.0], Design("shared", 2, 2))  # 2 forget sets, 2 models of each
+      >>> result.mean, result.components.tolist()
+      (2.0, [nan, 2.0, nan, 0.0])
+    """
     return fit_levels(y, *design_factors(design))
 
 
@@ -72,16 +80,16 @@ def fit_levels(y: np.ndarray, original: np.ndarray, forget_set: np.ndarray) -> F
 
     Args:
       y: [M] one number per model; non-finite ones are left out.
-      original: [M] int, which original a model comes from.
-      forget_set: [M] int, which forget set it is of.
+      original: [M] int, index of the model's original.
+      forget_set: [M] int, index of its forget set.
 
     Returns:
-      The analysis of variance where every (original, forget set) cell, or of one-to-one designs every set, has as many
-      values; else REML.
+      The analysis of variance if every (original, forget set) cell, or in one-to-one designs every set, has the same
+      number of values; else REML.
     """
-    kept = np.isfinite(np.asarray(y, np.float64))
-    y = np.asarray(y, np.float64)[kept]
-    original, forget_set = (np.unique(one[kept], return_inverse=True)[1] for one in (original, forget_set))
+    mask = np.isfinite(np.asarray(y, np.float64))
+    y = np.asarray(y, np.float64)[mask]
+    original, forget_set = (np.unique(labels[mask], return_inverse=True)[1] for labels in (original, forget_set))
     if not len(y):
         return Fit(NAN, NAN, NAN, np.full(4, NAN), np.full(4, NAN))
     table = _balanced(y, original, forget_set)
@@ -89,7 +97,7 @@ def fit_levels(y: np.ndarray, original: np.ndarray, forget_set: np.ndarray) -> F
 
 
 def _balanced(y: np.ndarray, original: np.ndarray, forget_set: np.ndarray) -> np.ndarray | None:
-    """[A, F, U] where the cells are equally full; one-to-one designs as [A, 1, U]; None otherwise."""
+    """Returns the table [A, F, U] of cells of equal size, [A, 1, U] for one-to-one designs; None if unbalanced."""
     shape = original.max() + 1, forget_set.max() + 1
     if _is_same(original, forget_set):
         forget_set, shape = np.zeros_like(forget_set), (shape[0], 1)
@@ -101,17 +109,17 @@ def _balanced(y: np.ndarray, original: np.ndarray, forget_set: np.ndarray) -> np
 
 
 def _is_same(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two labellings cut the models into the same groups."""
+    """Returns whether two labellings divide the models into the same groups."""
     pairs = len(np.unique(np.stack([first, second]), axis=1).T)
     return pairs == first.max() + 1 == second.max() + 1
 
 
 def anova(y: np.ndarray) -> Fit:
-    """The balanced analysis of variance of y [A, F, U].
+    """Computes the balanced analysis of variance of y [A, F, U].
 
-    A or F of 1 has no component; U of 1 leaves interaction and residual together (the residual holds their sum). The
+    A factor with one level has no component; with U = 1 the residual holds the sum of interaction and residual. The
     variance of the mean is (MS_training + MS_set - MS_interaction) / AFU, or max(MS_interaction, MS_residual) / AFU
-    where that is not positive; of one factor alone it is that factor's mean square.
+    if that is not positive; with a single factor it is that factor's mean square / AFU.
 
     Raises:
       ShapeError: not three axes.
@@ -119,9 +127,9 @@ def anova(y: np.ndarray) -> Fit:
     y = np.asarray(y, np.float64)
     checks.shape("AFU", y=y)
     mean, rows, columns, cells = y.mean(), y.mean((1, 2)), y.mean((0, 2)), y.mean(2)
-    parts = (rows - mean, columns - mean, cells - rows[:, None] - columns[None] + mean, y - cells[..., None])
+    effects = (rows - mean, columns - mean, cells - rows[:, None] - columns[None] + mean, y - cells[..., None])
     freedom = _freedom(y.shape)
-    sums = np.asarray([y.size / part.size * np.square(part).sum() for part in parts])
+    sums = np.asarray([y.size / effect.size * np.square(effect).sum() for effect in effects])
     squares = np.where(freedom > 0, sums / np.maximum(freedom, 1), NAN)
     variance, df = _variance_of_the_mean(squares, freedom, y.size)
     se = math.sqrt(variance) if variance >= 0 else NAN
@@ -129,29 +137,29 @@ def anova(y: np.ndarray) -> Fit:
 
 
 def _freedom(shape: tuple[int, ...]) -> np.ndarray:
-    """[4] degrees of freedom of the mean squares of a table [A, F, U]."""
+    """Returns the [4] degrees of freedom of the mean squares of a table [A, F, U]."""
     a, f, u = shape
     return np.asarray([a - 1, f - 1, (a - 1) * (f - 1), a * f * (u - 1)])
 
 
 def _components(squares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Components [..., 4] from mean squares [..., 4] of tables [A, F, U]."""
+    """Computes components [..., 4] from mean squares [..., 4] of tables [A, F, U]."""
     a, f, u = shape
     training, forget, interaction, residual = np.moveaxis(squares, -1, 0)
-    found = np.full(squares.shape, NAN)
+    components = np.full(squares.shape, NAN)
     if a > 1 and f > 1:
-        found[..., 0], found[..., 1] = (training - interaction) / (f * u), (forget - interaction) / (a * u)
-        found[..., 2], found[..., 3] = (interaction - residual) / u, residual if u > 1 else interaction
-        return found
-    top, place = (training, 0) if a > 1 else (forget, 1)
-    found[..., 3] = residual if u > 1 else top  # with one model per level the two are one
+        components[..., 0], components[..., 1] = (training - interaction) / (f * u), (forget - interaction) / (a * u)
+        components[..., 2], components[..., 3] = (interaction - residual) / u, residual if u > 1 else interaction
+        return components
+    mean_square, index = (training, 0) if a > 1 else (forget, 1)
+    components[..., 3] = residual if u > 1 else mean_square  # with one model per level they coincide
     if u > 1 and max(a, f) > 1:
-        found[..., place] = (top - residual) / u
-    return found
+        components[..., index] = (mean_square - residual) / u
+    return components
 
 
 def _variance_of_the_mean(squares: np.ndarray, freedom: np.ndarray, size: int) -> tuple[float, float]:
-    """The estimated variance of the mean of all values, and Satterthwaite's degrees of freedom."""
+    """Estimates the variance of the mean of all values, with Satterthwaite's degrees of freedom."""
     signs = np.asarray([1, 1, -1, 0]) * (freedom > 0)
     if not signs.any():
         signs = np.asarray([0, 0, 0, 1])  # one original and one forget set: only the unlearning seeds differ
@@ -166,20 +174,20 @@ def _variance_of_the_mean(squares: np.ndarray, freedom: np.ndarray, size: int) -
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# tables with holes
+# tables with missing entries
 
 
 def reml(y: np.ndarray, original: np.ndarray, forget_set: np.ndarray) -> Fit:
-    """Restricted maximum likelihood with non-negative components, for tables with holes; dense, M of some hundreds.
+    """Fits non-negative components by restricted maximum likelihood; dense, for up to some hundred models.
 
     Args:
       y: [M] finite values.
-      original: [M] int, which original a model comes from.
-      forget_set: [M] int, which forget set it is of.
+      original: [M] int, index of the model's original.
+      forget_set: [M] int, index of its forget set.
 
     Returns:
-      Components of what the design tells apart; equal to those of `anova` where a table is whole and all are positive.
-      The degrees of freedom are Satterthwaite's, from the expected information.
+      The identifiable components; equal to those of `anova` if the table is balanced and all of them are positive. The
+      degrees of freedom are Satterthwaite's, from the expected information.
     """
     y = np.asarray(y, np.float64)
     scale = float(np.var(y))
@@ -197,48 +205,48 @@ def reml(y: np.ndarray, original: np.ndarray, forget_set: np.ndarray) -> Fit:
         return value, gradient * theta
 
     best = None
-    places = [*names, 3]
+    indices = [*names, 3]
     for start in _STARTS:
-        shares = np.asarray(start, np.float64)[places]
-        found = scipy.optimize.minimize(
+        shares = np.asarray(start, np.float64)[indices]
+        optimum = scipy.optimize.minimize(
             objective, np.log(shares / shares.sum()), jac=True, method="L-BFGS-B",
-            bounds=[(_SMALLEST, _LARGEST)] * len(places), options={"maxiter": 500, "ftol": 1e-14, "gtol": 1e-9},
+            bounds=[(_SMALLEST, _LARGEST)] * len(indices), options={"maxiter": 500, "ftol": 1e-14, "gtol": 1e-9},
         )  # fmt: skip
-        if best is None or found.fun < best.fun:
-            best = found
+        if best is None or optimum.fun < best.fun:
+            best = optimum
     assert best is not None
     theta = np.where(best.x < _SMALLEST / 2, 0.0, np.exp(best.x))
     mean, variance, df = _of_the_mean(theta, centred, matrices)
     components = np.full(4, NAN)
-    components[places] = theta * scale
+    components[indices] = theta * scale
     center = float(y.mean()) + mean * math.sqrt(scale)
     return Fit(center, math.sqrt(variance * scale), df, components, np.full(4, NAN), "REML")
 
 
 def _kernels(original: np.ndarray, forget_set: np.ndarray) -> dict[int, np.ndarray]:
-    """Place in SOURCES -> [M, M] whether two models share its level; what cannot be told apart is left out."""
+    """Returns index in SOURCES -> [M, M] whether two models share its level; only of identifiable sources."""
     cell = original * (forget_set.max() + 1) + forget_set
-    kept: dict[int, np.ndarray] = {}
-    for place, confidence_level in enumerate((original, forget_set, cell)):
-        count = len(np.unique(confidence_level))
-        same = (confidence_level[:, None] == confidence_level[None]).astype(np.float64)
-        is_known = any(np.array_equal(same, other) for other in kept.values())
-        if 1 < count < len(confidence_level) and not is_known:
-            kept[place] = same
-    return kept
+    kernels: dict[int, np.ndarray] = {}
+    for index, labels in enumerate((original, forget_set, cell)):
+        count = len(np.unique(labels))
+        same = (labels[:, None] == labels[None]).astype(np.float64)
+        is_duplicate = any(np.array_equal(same, other) for other in kernels.values())
+        if 1 < count < len(labels) and not is_duplicate:
+            kernels[index] = same
+    return kernels
 
 
 def _minus_log_likelihood(theta: np.ndarray, y: np.ndarray, matrices: np.ndarray) -> tuple[float, np.ndarray]:
-    """Minus the restricted log-likelihood of centred values without its constant, and its gradient in theta."""
+    """Computes minus the restricted log-likelihood of centred values, up to a constant, and its gradient in theta."""
     projection, log_det = _projection(theta, matrices)
     weighted = projection @ y
     value = 0.5 * (log_det + float(y @ weighted))
-    gradient = [0.5 * (float(np.sum(projection * one)) - float(weighted @ one @ weighted)) for one in matrices]
+    gradient = [0.5 * (float(np.sum(projection * kernel)) - float(weighted @ kernel @ weighted)) for kernel in matrices]
     return value, np.asarray(gradient)
 
 
 def _projection(theta: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray, float]:
-    """P = V^-1 - V^-1 1 1' V^-1 / (1' V^-1 1), and log |V| + log 1' V^-1 1."""
+    """Computes P = V^-1 - V^-1 1 1' V^-1 / (1' V^-1 1), and log |V| + log 1' V^-1 1."""
     factor = scipy.linalg.cho_factor(np.tensordot(theta, matrices, 1), lower=True)
     inverse = scipy.linalg.cho_solve(factor, np.eye(matrices.shape[1]))
     ones = inverse.sum(1)
@@ -247,50 +255,51 @@ def _projection(theta: np.ndarray, matrices: np.ndarray) -> tuple[np.ndarray, fl
 
 
 def _of_the_mean(theta: np.ndarray, y: np.ndarray, matrices: np.ndarray) -> tuple[float, float, float]:
-    """The weighted mean, its variance, and Satterthwaite's degrees of freedom from the expected information."""
+    """Computes the weighted mean, its variance, and Satterthwaite's degrees of freedom (expected information)."""
     inverse = np.linalg.inv(np.tensordot(theta, matrices, 1))
     weights = inverse.sum(1) / inverse.sum()
     variance = 1 / float(inverse.sum())
     positive = theta > 0
     projection, _ = _projection(theta, matrices)
-    products = [projection @ one for one in matrices[positive]]
-    information = np.asarray([[0.5 * np.sum(one * other.T) for other in products] for one in products])
-    slopes = np.asarray([weights @ one @ weights for one in matrices[positive]])
+    products = [projection @ kernel for kernel in matrices[positive]]
+    information = np.asarray([[0.5 * np.sum(product * other.T) for other in products] for product in products])
+    slopes = np.asarray([weights @ kernel @ weights for kernel in matrices[positive]])
     spread = float(slopes @ np.linalg.pinv(information) @ slopes)
     return float(weights @ y), variance, 2 * variance**2 / spread if spread > 0 else NAN
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what is printed
+# findings
 
 
 def mean(
     values: np.ndarray, design: Design, *, metric: str, of: str, against: str = "", confidence_level: float = 0.95
 ) -> Finding:
-    """The mean of a role's models with Student's t interval for its design, and their deviation as spread.
+    """Computes the mean of a role's models with Student's t interval for its design, and their standard deviation.
 
     Args:
       values: [M] one number per model; non-finite ones are left out and not counted.
       design: of the models.
-      metric: what is measured.
-      of: of whom.
-      against: on what.
+      metric: its name.
+      of: what was measured.
+      against: what it was measured on.
       confidence_level: of the interval.
     """
-    found = fit(values, design)
-    known = np.asarray(values, np.float64)[np.isfinite(values)]
-    half = NAN
-    if found.df_mean > 0 and not math.isnan(found.se_mean):
-        half = float(scipy.stats.t.ppf((1 + confidence_level) / 2, found.df_mean) * found.se_mean)
-    method = "" if math.isnan(half) else f"{found.method}, originals {design.kind}"
+    estimate = fit(values, design)
+    finite = np.asarray(values, np.float64)[np.isfinite(values)]
+    half_width = NAN
+    if estimate.df_mean > 0 and not math.isnan(estimate.se_mean):
+        half_width = float(scipy.stats.t.ppf((1 + confidence_level) / 2, estimate.df_mean) * estimate.se_mean)
+    method = "" if math.isnan(half_width) else f"{estimate.method}, originals {design.kind}"
     return Finding(
-        found.mean, found.mean - half, found.mean + half, intervals.std(known), metric=metric, n=len(known),
+        estimate.mean, estimate.mean - half_width, estimate.mean + half_width, intervals.std(finite),
+        metric=metric, n=len(finite),
         confidence_level=confidence_level, of=of, against=against, method=method,
     )  # fmt: skip
 
 
-def told_apart(design: Design) -> dict[str, str]:
-    """Returns which sources a design tells apart, in the words of tables: place in SOURCES -> what its sd is of."""
+def separable_sources(design: Design) -> dict[str, str]:
+    """Returns the sources that a design can separate: entry of SOURCES -> its name in tables."""
     if design.repeats < 2:
         return {}
     if design.kind == "crossed":
@@ -305,54 +314,54 @@ def told_apart(design: Design) -> dict[str, str]:
 def component_findings(
     values: np.ndarray, design: Design, *, metric: str, of: str, confidence_level: float = 0.95, seed: int = 0
 ) -> tuple[Finding, ...]:
-    """The variance of every source that the design tells apart, with its interval by a parametric bootstrap.
+    """Computes the variance of every source that the design can separate, with parametric bootstrap intervals.
 
     Args:
       values: [M] one number per model.
       design: of the models.
-      metric: what is measured.
-      of: of whom.
+      metric: its name.
+      of: what was measured.
       confidence_level: of the intervals.
       seed: of the bootstrap.
 
     Returns:
-      One Finding per source, value = the variance, negative estimates with their sign; empty where the design tells
-      nothing apart.
+      One Finding per source, value = the variance, negative estimates with their sign; empty if the design can separate
+      none.
     """
-    named = told_apart(design)
-    if not named:
+    sources = separable_sources(design)
+    if not sources:
         return ()
-    found = fit(values, design)
-    ends = bootstrap(found, values, design, confidence_level, seed)
-    made = []
-    for source, text in named.items():
-        place = SOURCES.index(source)
-        low, high = (float(end) for end in ends[place])
-        made.append(Finding(
-            float(found.components[place]), low, high, metric=f"variance of {metric}: {text}",
+    estimate = fit(values, design)
+    ends = bootstrap(estimate, values, design, confidence_level, seed)
+    findings = []
+    for source, text in sources.items():
+        index = SOURCES.index(source)
+        low, high = (float(end) for end in ends[index])
+        findings.append(Finding(
+            float(estimate.components[index]), low, high, metric=f"variance of {metric}: {text}",
             n=int(np.isfinite(values).sum()), confidence_level=confidence_level, of=of,
-            method=f"{found.method}; parametric bootstrap, {DRAWS} draws",
+            method=f"{estimate.method}; parametric bootstrap, {DRAWS} draws",
         ))  # fmt: skip
-    return tuple(made)
+    return tuple(findings)
 
 
 def bootstrap(
-    found: Fit, values: np.ndarray, design: Design, confidence_level: float = 0.95, seed: int = 0, draws: int = DRAWS
+    estimate: Fit, values: np.ndarray, design: Design, confidence_level: float = 0.95, seed: int = 0, draws: int = DRAWS
 ) -> np.ndarray:
-    """Intervals of the components [4, 2]: quantiles of the components of tables drawn from the fit.
+    """Computes intervals [4, 2] of the components: quantiles over tables drawn from the fit.
 
     Mean squares of a balanced normal table are independent multiples of chi squared, so these are drawn.
 
     Args:
-      found: the fit of the values.
+      estimate: the fit of the values.
       values: [M] one number per model.
       design: of the models.
       confidence_level: of the intervals.
       seed: of the draws.
-      draws: tables.
+      draws: number of tables.
 
     Returns:
-      NaN where a component is not identifiable, or where models are missing (REML of so many tables takes too long).
+      NaN for components that are not identifiable, and if models are missing (REML of all draws takes too long).
     """
     original, forget_set = design_factors(design)
     values = np.asarray(values, np.float64)
@@ -361,18 +370,20 @@ def bootstrap(
         return np.full((4, 2), NAN)
     a, f, u = table.shape
     freedom = _freedom(table.shape)
-    training, forget, interaction, residual = np.clip(np.nan_to_num(found.components), 0, None)
+    training, forget, interaction, residual = np.clip(np.nan_to_num(estimate.components), 0, None)
     within = residual + u * interaction
     expected = np.asarray([within + f * u * training, within + a * u * forget, within, residual])
-    drawn = np.random.default_rng(seed).chisquare(np.maximum(freedom, 1), (draws, 4)) / np.maximum(freedom, 1)
-    components = _components(np.where(freedom > 0, expected * drawn, NAN), table.shape)
+    chi_squares = np.random.default_rng(seed).chisquare(np.maximum(freedom, 1), (draws, 4)) / np.maximum(freedom, 1)
+    components = _components(np.where(freedom > 0, expected * chi_squares, NAN), table.shape)
     ends = np.full((4, 2), NAN)
-    for place in np.flatnonzero(np.isfinite(found.components)):
-        ends[place] = np.quantile(components[:, place], [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
+    for index in np.flatnonzero(np.isfinite(estimate.components)):
+        ends[index] = np.quantile(components[:, index], [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     return ends
 
 
-def deviations(found: Fit, design: Design) -> dict[str, float]:
-    """Returns what the design tells apart, in words -> standard deviation; negative estimates as 0."""
-    known = {text: float(found.components[SOURCES.index(source)]) for source, text in told_apart(design).items()}
-    return {text: math.sqrt(max(value, 0.0)) for text, value in known.items() if not math.isnan(value)}
+def deviations(estimate: Fit, design: Design) -> dict[str, float]:
+    """Returns name of each source that the design can separate -> standard deviation; negative estimates as 0."""
+    variances = {
+        text: float(estimate.components[SOURCES.index(source)]) for source, text in separable_sources(design).items()
+    }
+    return {text: math.sqrt(max(value, 0.0)) for text, value in variances.items() if not math.isnan(value)}

@@ -1,9 +1,9 @@
 """The bootstrap table of audits of texts: AUC and TPR at FPR 0.1 and 0.01, corrected or exactly as published.
 
-Corrected: every draw takes as many of each kind as there are (stratified, NumPy's new generator); the value is that of
-the whole sample, [ ] the percentile interval. Published ("legacy"): every draw takes the size of the smaller kind from
-each, by NumPy's legacy generator; the TPR is that of the ROC point whose FPR is nearest, on the curve without collinear
-points; value and ± are mean and deviation over draws. NumPy on the host.
+Corrected: every draw resamples each kind at its own size (stratified, NumPy's new generator); the value is that of the
+original sample, [ ] the percentile interval. Published ("legacy"): every draw takes the size of the smaller kind from
+each kind, by NumPy's legacy generator; the TPR is that of the ROC point with the nearest FPR, on the curve without
+collinear points; value and ± are mean and standard deviation over draws. NumPy on the host.
 
 Source: the benchmark that IAM's language-model part builds on (reference: results_with_bootstrapping).
 """
@@ -24,65 +24,74 @@ PUBLISHED_SEED = 42
 
 
 class Draws(NamedTuple):
-    """Numbers of every draw: auc [B]; tpr [B, 2] at the FPRs of RATES."""
+    """Metrics of B draws: auc [B]; tpr [B, 2] at the FPRs of RATES."""
 
     auc: np.ndarray
     tpr: np.ndarray
 
 
 def legacy_index(truth: np.ndarray, seed: int, iterations: int) -> np.ndarray:
-    """[B, 2m] published draws: m members, then m others, with replacement, shuffled; m = size of the smaller kind."""
+    """Draws [B, 2m] indices as published: m members and m others with replacement; m = size of the smaller kind."""
     generator = np.random.RandomState(seed)
-    members, others = np.flatnonzero(truth), np.flatnonzero(~np.asarray(truth, bool))
-    size = min(len(members), len(others))
-    drawn = np.empty((iterations, 2 * size), np.int64)
-    for line in drawn:
-        line[:size] = generator.choice(members, size, replace=True)
-        line[size:] = generator.choice(others, size, replace=True)
-        generator.shuffle(line)
-    return drawn
+    members, non_members = np.flatnonzero(truth), np.flatnonzero(~np.asarray(truth, bool))
+    size = min(len(members), len(non_members))
+    index = np.empty((iterations, 2 * size), np.int64)
+    for row in index:
+        row[:size] = generator.choice(members, size, replace=True)
+        row[size:] = generator.choice(non_members, size, replace=True)
+        generator.shuffle(row)
+    return index
 
 
 def legacy(scores: np.ndarray, truth: np.ndarray, index: np.ndarray) -> Draws:
-    """Computes the published numbers of draws.
+    """Computes the published metrics of draws.
 
     Args:
       scores: [n] higher = member; NaN counts as 0 and infinities as the largest floats, as published.
       truth: [n] True = member.
-      index: [B, 2m] positions of every draw; see `legacy_index`.
+      index: [B, 2m] samples of every draw; see `legacy_index`.
     """
     scores = np.nan_to_num(np.asarray(scores, np.float64))
     scores, truth = roc.check(scores, truth)
     ranked = roc.rank(scores, truth)
-    weights = (np.bincount(line, minlength=len(truth)) for line in index)
-    curves = [roc.count(ranked, one) for one in weights]
-    tpr = np.array([_nearest(one) for one in curves])
-    return Draws(np.array([roc.area(one) for one in curves]), tpr)
+    weights = (np.bincount(row, minlength=len(truth)) for row in index)
+    curves = [roc.count(ranked, draw_weights) for draw_weights in weights]
+    tpr = np.array([_nearest(curve) for curve in curves])
+    return Draws(np.array([roc.area(curve) for curve in curves]), tpr)
 
 
 def _nearest(points: roc.Curve) -> list[float]:
-    """TPR at the corner of a curve whose FPR is nearest to each of RATES; the first one at ties."""
+    """Returns the TPR at the corner of a curve whose FPR is nearest to each of RATES; the first one at ties."""
     hits, misses = points.true_positives, points.false_positives
-    moved = np.append(True, (np.diff(hits) != 0) | (np.diff(misses) != 0))  # thresholds of which nothing was drawn
-    hits, misses = hits[moved], misses[moved]
+    is_new = np.append(
+        True, (np.diff(hits) != 0) | (np.diff(misses) != 0)
+    )  # leaves out thresholds without a drawn sample
+    hits, misses = hits[is_new], misses[is_new]
     corner = np.concatenate([[True], (np.diff(hits, 2) != 0) | (np.diff(misses, 2) != 0), [True]])
     fpr, tpr = (misses / misses[-1])[corner], (hits / hits[-1])[corner]
     return [float(tpr[np.argmin(np.abs(fpr - rate))]) for rate in RATES.values()]
 
 
 def corrected(scores: np.ndarray, truth: np.ndarray, *, seed: int, iterations: int) -> Draws:
-    """Numbers of stratified draws; scores [n] and truth [n] as `roc.check` takes them. TPR is linear between points."""
+    """Computes the metrics of stratified draws; the TPR is linear between points of the curve.
+
+    Args:
+      scores: [n] higher = member.
+      truth: [n] True = member.
+      seed: of the draws.
+      iterations: number of draws.
+    """
     scores, truth = roc.check(scores, truth)
     ranked, generator = roc.rank(scores, truth), np.random.default_rng(seed)
     kinds = np.flatnonzero(truth), np.flatnonzero(~truth)
-    lines = np.empty((iterations, len(COLUMNS)))
-    for line in lines:
+    values = np.empty((iterations, len(COLUMNS)))
+    for row in values:
         rows = np.concatenate([generator.choice(kind, len(kind)) for kind in kinds])
-        line[:] = _numbers(roc.count(ranked, np.bincount(rows, minlength=len(truth))))
-    return Draws(lines[:, 0], lines[:, 1:])
+        row[:] = _metric_values(roc.count(ranked, np.bincount(rows, minlength=len(truth))))
+    return Draws(values[:, 0], values[:, 1:])
 
 
-def _numbers(points: roc.Curve) -> list[float]:
+def _metric_values(points: roc.Curve) -> list[float]:
     return [roc.area(points), *(roc.member_rate(points, rate) for rate in RATES.values())]
 
 
@@ -97,7 +106,7 @@ def table(
       truth: [n] True = member.
       mode: one of MODES.
       seed: of the draws.
-      iterations: how many draws, at least 2.
+      iterations: number of draws, at least 2.
       confidence_level: of the percentile intervals (corrected).
 
     Returns:
@@ -105,35 +114,44 @@ def table(
 
     Raises:
       ShapeError, DataError: as `roc.check`. ConfigError: mode, iterations or level out of range.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics.ranking import bootstrap
+      >>> row = bootstrap.table({"loss": np.arange(8.0)}, np.arange(8) % 4 > 1, iterations=50)["loss"]
+      >>> row["auc"].value, row["auc"].low < row["auc"].value < row["auc"].high
+      (0.75, True)
     """
     checks.choice("bootstrap", mode, MODES)
     checks.in_range("bootstrap draws", iterations, 2)
     truth = roc.both_kinds(np.asarray(truth))
     smaller = int(min(truth.sum(), (~truth).sum()))
     index = legacy_index(truth, seed, iterations) if mode == "legacy" else None
-    found = {}
+    findings = {}
     for name, values in scores.items():
-        given: dict[str, Any] = {"of": name, "against": "kept against forgotten", "confidence_level": confidence_level}
+        settings: dict[str, Any] = {
+            "of": name, "against": "kept against forgotten", "confidence_level": confidence_level
+        }  # fmt: skip
         if index is not None:
             draws = legacy(values, truth, index)
             columns = zip(COLUMNS, (draws.auc, *draws.tpr.T), strict=True)
-            found[name] = {
-                column: Finding(float(line.mean()), std=float(line.std()), metric=column, n=2 * smaller,
-                                method="published bootstrap", **given)
-                for column, line in columns
+            findings[name] = {
+                column: Finding(float(resamples.mean()), std=float(resamples.std()), metric=column, n=2 * smaller,
+                                method="published bootstrap", **settings)
+                for column, resamples in columns
             }  # fmt: skip
             continue
         draws = corrected(values, truth, seed=seed, iterations=iterations)
-        whole = _numbers(roc.curve(values, truth))
-        found[name] = {}
-        for column, value, line in zip(COLUMNS, whole, (draws.auc, *draws.tpr.T), strict=True):
-            interval = intervals.resampled(value, line, confidence_level)
-            if np.ptp(line) == 0:  # separated: every draw says the same, however few texts there are
+        estimates = _metric_values(roc.curve(values, truth))
+        findings[name] = {}
+        for column, value, resamples in zip(COLUMNS, estimates, (draws.auc, *draws.tpr.T), strict=True):
+            interval = intervals.resampled(value, resamples, confidence_level)
+            if np.ptp(resamples) == 0:  # separated: every draw gives the same value, for any number of texts
                 members = int(truth.sum())
                 interval = (
                     intervals.delong(values, truth, confidence_level) if column == "auc" else
                     intervals.clopper_pearson(value * members, members, confidence_level)
                 )  # fmt: skip
-            found[name][column] = Finding(*interval, metric=column, n=len(truth), method="bootstrap over texts",
-                                          **given)  # fmt: skip
-    return found
+            findings[name][column] = Finding(*interval, metric=column, n=len(truth), method="bootstrap over texts",
+                                          **settings)  # fmt: skip
+    return findings

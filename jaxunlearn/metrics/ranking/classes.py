@@ -1,8 +1,8 @@
-"""Over- and under-unlearning per class: what membership scores say of retained and of forgotten samples.
+"""Over- and under-unlearning per class, from membership scores of retained and forgotten samples.
 
-One row per forgotten class (a run that forgets that class), one row pooled over all. Read against the row of the
-retrained model: forgotten samples that still look more like members than after retraining were under-unlearned;
-retained samples that look less like members were over-unlearned.
+One row per forgotten class (a run that forgets that class), one row pooled over all. Compare with the row of the
+retrained model: forgotten samples that look more like members than after retraining were under-unlearned; retained
+samples that look less like members were over-unlearned.
 NumPy on the host. Source: IAM, section on over- and under-unlearning (Table 8).
 """
 
@@ -23,7 +23,7 @@ class Moments(NamedTuple):
 
     Attributes:
       mean, std (population), maximum, minimum: over samples.
-      tail: mean of the tenth that is worst: the lowest of retained, the highest of forgotten samples.
+      tail: mean of the worst tenth: the lowest of retained, the highest of forgotten samples.
     """
 
     mean: np.ndarray
@@ -34,7 +34,7 @@ class Moments(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What the report prints of one class ([R] arrays for all classes, or scalars for the pooled row).
+    """The report's row of one class ([R] arrays for all classes, or scalars for the pooled row).
 
     Attributes:
       auc: in [0, 1], higher = retained above forgotten.
@@ -54,7 +54,7 @@ class Report(NamedTuple):
     Attributes:
       classes: Row of [R] arrays, one entry per forgotten class.
       pooled: Row of scalars over all samples of all classes ("overall").
-      spread: population standard deviation over classes of "weighted_bce", "retained" and "forgotten" means.
+      std: population standard deviation over classes of "weighted_bce", "retained" and "forgotten" means.
     """
 
     classes: Row
@@ -63,12 +63,12 @@ class Report(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A method against retraining; every entry 0 = as retraining, above 0 = that fault.
+    """A method compared with retraining; 0 = as retraining, above 0 = the fault in question.
 
     Attributes:
       under: mean membership of forgotten samples above retraining's (under-unlearning).
       over: mean membership of retained samples below retraining's (over-unlearning).
-      over_tail: the same for the retained samples that look least like members: damage to few samples shows here.
+      over_tail: the same for the retained samples that look least like members; it shows damage to few samples.
     """
 
     under: np.ndarray
@@ -77,7 +77,7 @@ class Gap(NamedTuple):
 
 
 def weighted_bce(membership: np.ndarray, truth: np.ndarray) -> float:
-    """Binary cross entropy of membership against truth, members weighted by (forgotten / retained); lower = better.
+    """Computes the binary cross entropy of membership, members weighted by (forgotten / retained); lower = better.
 
     Args:
       membership: [n] in [0, 1].
@@ -91,11 +91,11 @@ def weighted_bce(membership: np.ndarray, truth: np.ndarray) -> float:
 
 
 def moments(values: np.ndarray, lowest: bool, tail: str = "corrected") -> Moments:
-    """Moments of one kind of sample.
+    """Computes the moments of one kind of sample.
 
     Args:
       values: [n] membership, n >= 1.
-      lowest: whether the worst tenth is the lowest (retained) or the highest (forgotten).
+      lowest: whether the worst tenth is the lowest (retained); else the highest (forgotten).
       tail: "corrected" takes at least one sample into the tail; "faithful" takes int(0.1 n), so that below 10 samples
         the tail of retained ones is NaN and the tail of forgotten ones is the mean of all (published).
 
@@ -114,12 +114,12 @@ def moments(values: np.ndarray, lowest: bool, tail: str = "corrected") -> Moment
         end = values[0] if lowest else values[-1]
     else:
         end = np.nan if lowest else values.mean()
-    numbers = (values.mean(), values.std(), values[-1], values[0], end)
-    return Moments(*(np.asarray(number) for number in numbers))
+    statistics = (values.mean(), values.std(), values[-1], values[0], end)
+    return Moments(*(np.asarray(statistic) for statistic in statistics))
 
 
 def row(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -> Row:
-    """The report's row of one class: membership [n] in [0, 1] (higher = member), truth [n] (True = retained).
+    """Computes the row of one class: membership [n] in [0, 1] (higher = member), truth [n] (True = retained).
 
     Raises:
       ShapeError, DataError: as `weighted_bce`. ConfigError: unknown `tail` (see `moments`).
@@ -134,7 +134,7 @@ def row(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -> R
 
 
 def report(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -> Report:
-    """Class report of one method.
+    """Computes the class report of one method.
 
     Args:
       membership: [R, N] membership scores in [0, 1] of R runs, each forgetting another class; higher = member.
@@ -149,17 +149,23 @@ def report(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -
       or without forgotten samples. ConfigError: unknown tail.
 
     Source: IAM, Table 8. Differs from the published code in the tail of fewer than 10 samples (tail="faithful").
+
+    Example:
+      >>> from jaxunlearn.metrics.ranking import classes
+      >>> report = classes.report([[0.75, 1.0, 0.5, 0.25]], [[True, True, False, False]])
+      >>> float(report.pooled.auc), float(report.pooled.retained.mean), float(report.pooled.forgotten.tail)
+      (1.0, 0.875, 0.5)
     """
     membership, truth = np.asarray(membership), np.asarray(truth)
     checks.shape("RN", membership=membership, truth=truth)
-    rows = [row(one, kinds, tail) for one, kinds in zip(membership, truth, strict=True)]
+    rows = [row(run_membership, kinds, tail) for run_membership, kinds in zip(membership, truth, strict=True)]
     if not rows:
         raise errors.DataError("class report of no run: membership has shape (0, N).")
     classes = Row(
-        auc=np.stack([one.auc for one in rows]),
-        weighted_bce=np.stack([one.weighted_bce for one in rows]),
-        retained=Moments(*map(np.stack, zip(*(one.retained for one in rows), strict=True))),
-        forgotten=Moments(*map(np.stack, zip(*(one.forgotten for one in rows), strict=True))),
+        auc=np.stack([entry.auc for entry in rows]),
+        weighted_bce=np.stack([entry.weighted_bce for entry in rows]),
+        retained=Moments(*map(np.stack, zip(*(entry.retained for entry in rows), strict=True))),
+        forgotten=Moments(*map(np.stack, zip(*(entry.forgotten for entry in rows), strict=True))),
     )
     spread = {
         "weighted_bce": float(classes.weighted_bce.std()),
@@ -170,7 +176,7 @@ def report(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -
 
 
 def against_retrained(method: Row, retrained: Row) -> Gap:
-    """Reads a method's row (one class, all classes as [R], or pooled) against the same row of the retrained model."""
+    """Compares a method's row (one class, all classes as [R], or pooled) with the same row of the retrained model."""
     return Gap(
         under=method.forgotten.mean - retrained.forgotten.mean,
         over=retrained.retained.mean - method.retained.mean,

@@ -1,4 +1,4 @@
-"""ScoreUI: does a membership score grow with how long a sample has been trained on? NumPy and SciPy on the host.
+"""ScoreUI: does a membership score increase with the amount of training? NumPy and SciPy on the host.
 
 Column b of B + 1 belongs to a model saved after b / B of its training, so every sample's true degree of membership
 there is b / B. The predicted matrix is min-max normalised as a whole, then compared entry by entry.
@@ -23,7 +23,8 @@ class Agreement(NamedTuple):
     """How well predicted degrees of membership follow the true ones; every field is NaN for a constant matrix.
 
     Attributes:
-      mse: [...] mean squared error, lower = better; `mse_per_column`: [..., B + 1] the same for every b.
+      mse: [...] mean squared error, lower = better.
+      mse_per_column: [..., B + 1] the same for every b.
       kl: [...] published divergence of 20-bin density histograms (truth from predicted), lower = better.
       pearson, spearman: [...] correlations in [-1, 1], higher = better.
     """
@@ -39,7 +40,7 @@ TITLES = {"mse": "ScoreUI MSE", "kl": "ScoreUI KL", "pearson": "ScoreUI Pearson"
 
 
 def normalise(membership: np.ndarray) -> np.ndarray:
-    """Min-max over the last two axes: [..., N, B + 1] float64 in [0, 1]; NaN for a constant matrix."""
+    """Scales the last two axes [N, B + 1] by minimum and maximum to float64 in [0, 1]; NaN for a constant matrix."""
     membership = np.asarray(membership, np.float64)
     low = membership.min((-2, -1), keepdims=True)
     width = membership.max((-2, -1), keepdims=True) - low
@@ -47,9 +48,9 @@ def normalise(membership: np.ndarray) -> np.ndarray:
 
 
 def degrees(columns: int) -> np.ndarray:
-    """[B + 1] float32 true degree of membership b / B per column.
+    """Returns the [B + 1] float32 true degrees of membership b / B of the columns.
 
-    Single precision as published: degrees lie on the edges of the histogram, and rounding decides to which side.
+    Single precision as published: degrees lie on the edges of the histogram, and rounding decides on which side.
     """
     return (np.arange(columns) / (columns - 1)).astype(np.float32)
 
@@ -58,8 +59,8 @@ def agreement(membership: np.ndarray, truth: np.ndarray | None = None) -> Agreem
     """Compares membership scores of growing models with the true degree of membership.
 
     Args:
-      membership: [..., N, B + 1] of N samples under B + 1 models in the order of training, higher = member. Leading
-        axes (shadow groups, starting models) are matrices of their own, each normalised by its own extremes.
+      membership: [..., N, B + 1] of N samples under B + 1 models in the order of training, higher = member. Along
+        leading axes (shadow groups, starting models) each matrix is normalised by its own extremes.
       truth: [B + 1] true degrees; None = b / B.
 
     Returns:
@@ -69,21 +70,27 @@ def agreement(membership: np.ndarray, truth: np.ndarray | None = None) -> Agreem
       ShapeError: fewer than two axes, no sample, or fewer than two columns. DataError: NaN or infinite entries.
 
     Source: IAM, section on ScoreUI.
+
+    Example:
+      >>> from jaxunlearn.metrics.ranking import correlation
+      >>> agreement = correlation.agreement([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])
+      >>> float(agreement.mse), round(float(agreement.spearman), 6)
+      (0.0, 1.0)
     """
     membership = check(membership)
     normalised = normalise(membership)
     truth = degrees(membership.shape[-1]) if truth is None else np.asarray(truth, np.float32)
     errors_squared = (normalised - truth) ** 2
     leading = membership.shape[:-2]
-    each = [_shape_numbers(matrix, truth) for matrix in normalised.reshape(-1, *membership.shape[-2:])]
-    kl, pearson, spearman = (np.array(column).reshape(leading) for column in zip(*each, strict=True))
+    statistics = [_shape_statistics(matrix, truth) for matrix in normalised.reshape(-1, *membership.shape[-2:])]
+    kl, pearson, spearman = (np.array(column).reshape(leading) for column in zip(*statistics, strict=True))
     return Agreement(errors_squared.mean((-2, -1)), errors_squared.mean(-2), kl, pearson, spearman)
 
 
 def table(
     membership: np.ndarray, confidence_level: float = 0.95, of: str = "", truth: np.ndarray | None = None
 ) -> dict[str, Finding]:  # fmt: skip
-    """The published ScoreUI row: means over starting models and shadow groups.
+    """Computes the published ScoreUI row: means over starting models and shadow groups.
 
     Args:
       membership: [G, L, N, B + 1] of G shadow groups, L starting models.
@@ -93,7 +100,7 @@ def table(
 
     Returns:
       "mse", "kl" (lower = better), "pearson", "spearman" (higher = better) -> Finding: value is the mean over groups
-      and starting models, spread the population standard deviation over groups, the interval Student's t over
+      and starting models, std the population standard deviation over groups, the interval Student's t over
       starting models (independent trainings; groups judge the same ones), NaN for one.
 
     Raises:
@@ -101,34 +108,34 @@ def table(
     """
     checks.in_range("confidence_level", confidence_level, 0, 1)
     groups, starts, samples, columns = np.shape(check(membership, "membership [G, L, N, B + 1]", 4))
-    numbers = agreement(membership, truth)._asdict()
-    found = {}
+    metrics = agreement(membership, truth)._asdict()
+    findings = {}
     for name, title in TITLES.items():
-        values = numbers[name]
+        values = metrics[name]
         finding = intervals.mean(
             values.mean(0), metric=title, of=of, against="true degree of membership", confidence_level=confidence_level
         )
-        found[name] = finding.replace(  # type: ignore[attr-defined]
+        findings[name] = finding.replace(  # type: ignore[attr-defined]
             std=intervals.std(values.mean(1)),
             n=starts * samples * columns,
             method=f"t over {finding.n} starting models",
         )
-    return found
+    return findings
 
 
 def check(membership: np.ndarray, name: str = "membership", axes: int | None = None) -> np.ndarray:
-    """The public border: an array [..., N >= 1, B + 1 >= 2] of finite numbers, `axes` of them where given."""
+    """Returns membership as a finite array [..., N >= 1, B + 1 >= 2], with `axes` axes if given; raises otherwise."""
     membership = np.asarray(membership)
     shape = membership.shape
     if len(shape) < 2 or (axes and len(shape) != axes) or min(shape, default=0) < 1 or shape[-1] < 2:
-        wanted = f"{axes} axes" if axes else "at least the axes [N, B + 1]"
-        raise errors.ShapeError(f"{name} has shape {shape}, expected {wanted}, no empty one and B >= 1.")
+        expected = f"{axes} axes" if axes else "at least the axes [N, B + 1]"
+        raise errors.ShapeError(f"{name} has shape {shape}, expected {expected}, no empty one and B >= 1.")
     checks.finite("membership", membership)
     return membership
 
 
-def _shape_numbers(normalised: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
-    """KL, Pearson and Spearman of one normalised matrix [N, B + 1] against the true degrees [B + 1]."""
+def _shape_statistics(normalised: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    """Computes KL, Pearson and Spearman of one normalised matrix [N, B + 1] against the true degrees [B + 1]."""
     if np.isnan(normalised).any():
         return float("nan"), float("nan"), float("nan")
     truth = np.broadcast_to(truth, normalised.shape).ravel()

@@ -1,7 +1,7 @@
-"""Judges one request, and takes back what other shadow models would not have said.
+"""Judges one request, and withdraws verdicts that other shadow models would not have given.
 
-Disjoint groups of the shadows give each row a verdict of their own. A row on which fewer than 80 % of them agree with
-the verdict of all shadows together is CANNOT TELL: another audit of the same model might have said something else.
+Disjoint groups of the shadows each judge every row. A row is CANNOT TELL if fewer than 80 % of them agree with the
+verdict of all shadows together: another audit of the same model might have given another verdict.
 """
 
 import numpy as np
@@ -12,43 +12,48 @@ from jaxunlearn.metrics.verdict.rows import CANNOT_TELL
 
 LEAST_AGREEMENT = 0.8
 MOST_GROUPS = 5
-FEWEST_SHADOWS, ENOUGH_SHADOWS = 2, 10  # in a group: for verdicts on rows at all; with which they are sharp
+FEWEST_SHADOWS, ENOUGH_SHADOWS = 2, 10  # per group: minimum for verdicts on rows; sufficient for full power
 
 
-def judged(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judgement:
+def judge_with_agreement(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judgement:
     """Returns `judge.judge` with the agreement of groups of shadows; rows on which they disagree are CANNOT TELL.
 
-    What does not depend on shadows stays: identical or edited answers, and a request that is suppressed as a whole.
-    `power_not` counts what agreement leaves. Source: reproducibility across audits, e.g. mean Jaccard index of flagged
-    sets over runs; here by row and verdict.
+    Verdicts that do not depend on shadows stay: identical or edited answers, and a request suppressed as a whole.
+    `power_not` counts the rows left after agreement. Source: reproducibility across audits, e.g. mean Jaccard index of
+    flagged sets over runs; here by row and verdict.
 
     Args, Raises: see `judge.judge`.
     """
     answers = judge.check(answers)
-    found = judge.judge(answers, fdr, is_strict)
-    parts = [_of(answers, group) for group in groups(len(answers.shadows))]
-    if found.checks.refused or not parts:
-        return found
-    each = [codes for part in parts if (codes := judge.row_codes(part, fdr, is_strict)) is not None]
-    if len(each) < 2:
-        return found
-    rows_alone = rows.decide(found.tests, fdr)
-    share = np.mean(np.stack(each) == rows_alone, axis=0)
-    found = found._replace(power_not=_caught(answers, parts, fdr), groups=len(each))
-    if found.is_identical or found.is_edited:
-        return found._replace(agreement=np.ones(len(share)), disputed=np.zeros(len(share), bool))
-    by_rows = found.codes == rows_alone
+    judgement = judge.judge(answers, fdr, is_strict)
+    subsets = [_of(answers, group) for group in groups(len(answers.shadows))]
+    if judgement.checks.refused or not subsets:
+        return judgement
+    group_codes = [codes for subset in subsets if (codes := judge.row_codes(subset, fdr, is_strict)) is not None]
+    if len(group_codes) < 2:
+        return judgement
+    row_codes = rows.decide(judgement.tests, fdr)
+    share = np.mean(np.stack(group_codes) == row_codes, axis=0)
+    judgement = judgement._replace(power_not=_caught(answers, subsets, fdr), groups=len(group_codes))
+    if judgement.is_identical or judgement.is_edited:
+        return judgement._replace(agreement=np.ones(len(share)), disputed=np.zeros(len(share), bool))
+    by_rows = judgement.codes == row_codes
     share = np.where(by_rows, share, 1.0)
-    disputed = by_rows & (share < LEAST_AGREEMENT) & (found.codes != CANNOT_TELL)
-    codes = np.where(disputed, CANNOT_TELL, found.codes)
-    return found._replace(codes=codes.astype(np.int8), agreement=share, disputed=disputed)
+    disputed = by_rows & (share < LEAST_AGREEMENT) & (judgement.codes != CANNOT_TELL)
+    codes = np.where(disputed, CANNOT_TELL, judgement.codes)
+    return judgement._replace(codes=codes.astype(np.int8), agreement=share, disputed=disputed)
 
 
 def groups(shadows: int) -> list[np.ndarray]:
-    """Returns disjoint groups of equally many of the shadows, in their order; none where two are not possible.
+    """Returns disjoint groups of shadows of equal size, in their order; none if there are too few for two.
 
-    Two groups, and up to five where each keeps ten shadows: small groups disagree for want of power (untouched, hardest
-    rows of Location-30, 20 shadows: 122 of 300 caught by two groups of ten, 82 by five of four).
+    Two groups, and up to five of at least ten shadows each: small groups disagree because they lack power (untouched,
+    hardest rows of Location-30, 20 shadows: 122 of 300 caught by two groups of ten, 82 by five of four).
+
+    Example:
+      >>> from jaxunlearn.metrics.verdict import agreement
+      >>> [group.tolist() for group in agreement.groups(5)]
+      [[0, 1], [2, 3]]
     """
     if shadows < 2 * FEWEST_SHADOWS:
         return []
@@ -66,11 +71,11 @@ def _of(answers: Answers, group: np.ndarray) -> Answers:
     )
 
 
-def _caught(answers: Answers, parts: list[Answers], fdr: float) -> int | None:
-    """Returns how many rows are caught when nothing was forgotten, by all shadows and by enough of the groups."""
-    whole = judge.caught_untouched(answers, fdr)
-    each = [judge.caught_untouched(part, fdr) for part in parts]
-    if whole is None:
+def _caught(answers: Answers, subsets: list[Answers], fdr: float) -> int | None:
+    """Counts the rows that all shadows and enough of the groups catch if nothing was forgotten."""
+    flags_of_all = judge.caught_untouched(answers, fdr)
+    group_flags = [judge.caught_untouched(subset, fdr) for subset in subsets]
+    if flags_of_all is None:
         return None
-    share = np.mean([flags for flags in each if flags is not None], axis=0)
-    return int((whole & (share >= LEAST_AGREEMENT)).sum())
+    share = np.mean([flags for flags in group_flags if flags is not None], axis=0)
+    return int((flags_of_all & (share >= LEAST_AGREEMENT)).sum())

@@ -1,8 +1,8 @@
-"""Computes how a model that never saw a row answers it: the null of NOT FORGOTTEN and of SUPPRESSED.
+"""Predicts how a model that never saw a row answers it: the null of NOT FORGOTTEN and of SUPPRESSED.
 
-Shadow models say how hard a row is (their mean) and how far models differ on it (their variance). The population, rows
-that neither the audited model nor any shadow saw, says how the audited model stands to its shadows. One fit holds for
-every row, so that no number of a row depends on which other rows are audited.
+Shadow models measure how hard a row is (their mean) and how much models differ on it (their variance). The population,
+rows that neither the audited model nor any shadow saw, measures how the audited model relates to its shadows. One fit
+serves all rows, so results for a row do not depend on which other rows are audited.
 """
 
 from typing import NamedTuple
@@ -11,8 +11,8 @@ import numpy as np
 
 CLIP = 50.0  # of log-odds
 SOFT = 1e-3
-ALIKE = 0.25  # slopes as near to 1 as that are taken for 1
-PRIOR = 4  # degrees of freedom with which the typical variance counts beside a row's own
+ALIKE = 0.25  # slopes this close to 1 are set to 1
+PRIOR = 4  # degrees of freedom of the typical variance, when averaged with a row's own
 ROWS_PER_BIN, MOST_BINS = 30, 10
 
 
@@ -30,14 +30,14 @@ class Moments(NamedTuple):
 
 
 class OutModel(NamedTuple):
-    """Maps the shadows' moments of a row to mean and deviation of a model that never saw it.
+    """Maps the shadows' moments of a row to mean and standard deviation of a model that never saw it.
 
     Attributes:
-      raw_slope: of the audited model's answers on the shadows' mean, in [0.2, 5]; below 1 = the shadows are more
-        certain than the model.
-      slope, offset: applied; slope 1 where `raw_slope` is within 0.25 of it.
+      raw_slope: of the audited model's answers regressed on the shadows' mean, in [0.2, 5]; below 1 = the shadows are
+        more certain than the model.
+      slope, offset: as applied; slope is 1 if `raw_slope` is within 0.25 of 1.
       correlation: of the audited model's answers with the shadows' mean, over the population.
-      knots, log_variance: [B] variance between shadows by their mean.
+      knots, log_variance: [B] mean of the shadows, and log of their variance at it.
     """
 
     raw_slope: float
@@ -64,38 +64,45 @@ class OutModel(NamedTuple):
 
 
 def log_odds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns [..., N] float64 log-odds z_y - logsumexp(other z), clipped to +-50, from logits [..., N, C]."""
+    """Returns [..., N] float64 log-odds z_y - logsumexp(other z), clipped to +-50, from logits [..., N, C].
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics.verdict import out_model
+      >>> out_model.log_odds(np.array([[3.0, 1.0], [3.0, 1.0]]), np.array([0, 1])).tolist()
+      [2.0, -2.0]
+    """
     values = np.asarray(logits, np.float64)
-    places = np.broadcast_to(np.asarray(labels)[..., None], (*values.shape[:-1], 1))
-    own = np.take_along_axis(values, places, -1)[..., 0]
-    others = values.copy()
-    np.put_along_axis(others, places, -np.inf, -1)
+    index = np.broadcast_to(np.asarray(labels)[..., None], (*values.shape[:-1], 1))
+    true_logits = np.take_along_axis(values, index, -1)[..., 0]
+    other_logits = values.copy()
+    np.put_along_axis(other_logits, index, -np.inf, -1)
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.clip(own - np.logaddexp.reduce(others, -1), -CLIP, CLIP)
+        return np.clip(true_logits - np.logaddexp.reduce(other_logits, -1), -CLIP, CLIP)
 
 
 def log_odds_of_probabilities(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns [..., N] float64 log-odds from probabilities [..., N, C], clipped to [1e-6, 1 - 1e-6] first."""
     values = np.asarray(probabilities, np.float64)
-    places = np.broadcast_to(np.asarray(labels)[..., None], (*values.shape[:-1], 1))
-    own = np.clip(np.take_along_axis(values, places, -1)[..., 0], 1e-6, 1 - 1e-6)
-    return np.log(own) - np.log(1 - own)
+    index = np.broadcast_to(np.asarray(labels)[..., None], (*values.shape[:-1], 1))
+    true_probabilities = np.clip(np.take_along_axis(values, index, -1)[..., 0], 1e-6, 1 - 1e-6)
+    return np.log(true_probabilities) - np.log(1 - true_probabilities)
 
 
 def soft(log_odds: np.ndarray) -> np.ndarray:
     """Returns log((p + e) / (1 - p + e)), e = 1e-3, p the probability of the true class.
 
-    Beyond p = .999 nothing is learned about memory, and unbounded log-odds fill the null with outliers.
+    Beyond p = .999 log-odds carry no information about memory, and unbounded ones fill the null with outliers.
     """
     p = 1 / (1 + np.exp(-log_odds))
     return np.log((p + SOFT) / (1 - p + SOFT))
 
 
-def place(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def mid_rank(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Returns the mid-rank of [n] values among a reference [k], in [0, 1]; NaN where the reference is empty."""
     ordered = np.sort(reference)
-    both = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
-    return both / (2 * len(ordered)) if len(ordered) else np.full(np.shape(values), np.nan)
+    doubled_ranks = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return doubled_ranks / (2 * len(ordered)) if len(ordered) else np.full(np.shape(values), np.nan)
 
 
 def robust(values: np.ndarray) -> float:
@@ -119,25 +126,25 @@ def fit(population: np.ndarray, population_shadows: np.ndarray) -> OutModel:
       population: [P] answers of the audited model.
       population_shadows: [S, P] answers of the shadows.
     """
-    seen = moments(population_shadows)
-    variance = seen.variance if len(population_shadows) > 1 else (population - seen.mean) ** 2 / 2
+    shadows = moments(population_shadows)
+    variance = shadows.variance if len(population_shadows) > 1 else (population - shadows.mean) ** 2 / 2
     bins = int(np.clip(len(population) // ROWS_PER_BIN, 1, MOST_BINS))
-    edges = np.quantile(seen.mean, np.linspace(0, 1, bins + 1))
-    index = np.searchsorted(edges[1:-1], seen.mean, "right")
-    filled = [index == number for number in range(bins) if (index == number).any()]
-    knots = np.array([seen.mean[rows].mean() for rows in filled])
-    least = max(0.05 * float(variance.mean()), 1e-18)
-    log_variance = np.log([max(float(variance[rows].mean()), least) for rows in filled])
+    edges = np.quantile(shadows.mean, np.linspace(0, 1, bins + 1))
+    index = np.searchsorted(edges[1:-1], shadows.mean, "right")
+    bin_masks = [index == number for number in range(bins) if (index == number).any()]
+    knots = np.array([shadows.mean[rows].mean() for rows in bin_masks])
+    floor = max(0.05 * float(variance.mean()), 1e-18)
+    log_variance = np.log([max(float(variance[rows].mean()), floor) for rows in bin_masks])
 
-    typical = np.exp(np.interp(seen.mean, knots, log_variance))
-    spread = float(seen.mean.var())
-    covariance = float(np.mean((population - population.mean()) * (seen.mean - seen.mean.mean())))
-    noise = float(typical.mean()) / len(population_shadows)  # of the shadows' mean itself: taken out
+    typical = np.exp(np.interp(shadows.mean, knots, log_variance))
+    spread = float(shadows.mean.var())
+    covariance = float(np.mean((population - population.mean()) * (shadows.mean - shadows.mean.mean())))
+    noise = float(typical.mean()) / len(population_shadows)  # variance of the shadows' mean itself, subtracted
     divisor = max(spread - noise, spread / 4, 1e-18)
     raw_slope = float(np.clip(covariance / divisor, 0.2, 5))
-    slope, offset = raw_slope, float(population.mean() - raw_slope * seen.mean.mean())
+    slope, offset = raw_slope, float(population.mean() - raw_slope * shadows.mean.mean())
     if abs(raw_slope - 1) <= ALIKE:
-        slope, offset = 1.0, float(np.median(population - seen.mean))
+        slope, offset = 1.0, float(np.median(population - shadows.mean))
     norm = np.sqrt(spread * float(population.var()))
     correlation = covariance / norm if norm > 0 else 0.0
     return OutModel(raw_slope, slope, offset, correlation, knots, log_variance)

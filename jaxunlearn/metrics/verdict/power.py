@@ -1,4 +1,4 @@
-"""Computes how many rows would have been found, before any answer of the audited model to a requested row is used."""
+"""Computes the power of the tests, without any answer of the audited model to a requested row."""
 
 import numpy as np
 
@@ -11,12 +11,20 @@ MOST_SHADOWS = 10
 
 
 def not_forgotten(original: Signal, requested: np.ndarray, fdr: float) -> np.ndarray:
-    """Returns [F] bool: the requested rows that are caught when the original plays the unlearned model.
+    """Returns [F] bool: the requested rows that are caught if the original takes the audited model's place.
 
     Args:
       original: soft signal of the original model.
       requested: [N] bool.
       fdr: false discovery rate.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.metrics.verdict import power, rows
+      >>> normal = np.random.default_rng(0).normal
+      >>> original = rows.signal(normal(size=4) + 50, normal(size=(5, 4)), normal(size=99), normal(size=(5, 99)))
+      >>> power.not_forgotten(original, np.array([True, True, False, False]), fdr=0.05).tolist()
+      [True, True]
     """
     p_high = rows.p_high(original.z[requested], original.population_z)
     return decision.benjamini_hochberg(p_high, fdr).rejected
@@ -25,11 +33,11 @@ def not_forgotten(original: Signal, requested: np.ndarray, fdr: float) -> np.nda
 def forgotten(
     smooth: Signal, shadows: np.ndarray, population_shadows: np.ndarray, likeness: Likeness, fdr: float, keep: float
 ) -> float:
-    """Returns about how many requested rows are confirmed when models that never saw them play their answers.
+    """Estimates how many requested rows are confirmed if models that never saw them take the audited model's place.
 
-    Each of up to ten shadow models plays the requested rows, brought to the scale of the audited model by the
-    population; the others say how hard rows are, and retained rows answer as in the audited model. An approximation:
-    within 10 % on random and hard requests, up to twice too high on easy ones of forests.
+    Each of up to ten shadow models answers the requested rows, brought to the scale of the audited model by the
+    population; the other shadows measure how hard rows are, and retained rows keep the audited model's answers. An
+    approximation: within 10 % on random and hard requests, up to twice too high on easy ones of forests.
 
     Args:
       smooth: soft signal of the audited model.
@@ -37,22 +45,25 @@ def forgotten(
       population_shadows: [S, P] likewise, of the population.
       likeness: see `rows.Likeness`.
       fdr: false discovery rate.
-      keep: see `rows.trained`.
+      keep: see `rows.compare_with_trained`.
     """
-    asked = likeness.requested
-    like = smooth.answers[~asked][rows.like_retained(likeness)]
-    centre, deviation = smooth.model.centre(smooth.moments)[asked], smooth.model.deviation(smooth.moments)[asked]
-    confirmed = []
+    requested = likeness.requested
+    like_answers = smooth.answers[~requested][rows.like_retained(likeness)]
+    centre, deviation = (
+        smooth.model.centre(smooth.moments)[requested],
+        smooth.model.deviation(smooth.moments)[requested],
+    )
+    counts = []
     for number in range(min(len(shadows), MOST_SHADOWS)):
-        others = np.arange(len(shadows)) != number
-        both = soft(shadows[others]), soft(population_shadows[others])
-        played = rows.signal(soft(shadows[number]), both[0], soft(population_shadows[number]), both[1])
-        model = rows.signal(smooth.answers, both[0], smooth.population, both[1])
-        scale = robust(smooth.population_z) / robust(played.population_z)
-        z = (played.z[asked] - np.median(played.population_z)) * scale
-        own = model.model.centre(model.moments)[asked] + model.model.deviation(model.moments)[asked] * z
-        p_in, trace = rows.trained(own, centre, like, keep)
-        never = np.ones(len(own))
-        tests = RowTests(never, never, p_in, z, centre, deviation, trace, own < centre + trace / 2)
-        confirmed.append(int((rows.decide(tests, fdr) == FORGOTTEN).sum()))
-    return float(np.mean(confirmed))
+        other_shadows = np.arange(len(shadows)) != number
+        references = soft(shadows[other_shadows]), soft(population_shadows[other_shadows])
+        shadow = rows.signal(soft(shadows[number]), references[0], soft(population_shadows[number]), references[1])
+        model = rows.signal(smooth.answers, references[0], smooth.population, references[1])
+        scale = robust(smooth.population_z) / robust(shadow.population_z)
+        z = (shadow.z[requested] - np.median(shadow.population_z)) * scale
+        answers = model.model.centre(model.moments)[requested] + model.model.deviation(model.moments)[requested] * z
+        p_in, trace = rows.compare_with_trained(answers, centre, like_answers, keep)
+        ones = np.ones(len(answers))
+        tests = RowTests(ones, ones, p_in, z, centre, deviation, trace, answers < centre + trace / 2)
+        counts.append(int((rows.decide(tests, fdr) == FORGOTTEN).sum()))
+    return float(np.mean(counts))

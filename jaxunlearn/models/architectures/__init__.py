@@ -1,1 +1,3 @@
-"""Architectures by family: builders of flax linen modules."""
+"""Architectures by family: builders of flax linen modules, offered by name in `models.MODELS`."""
+
+__all__: list[str] = []

@@ -2,13 +2,13 @@
 
     whitening 2x2 to 24 maps, GELU - three groups (conv 3x3, max pool 2, bn, GELU, conv 3x3, bn, GELU) - max pool - head
 
-It follows the airbench94 network. Two of its ideas carry most of the speed: the first layer whitens 2x2 patches and is
-never trained, and every convolution starts as the identity on its first channels. There the whitening is computed
-from the training pictures. Here it is fixed, the same for every data set and member: the principal components of 2x2
-patches of natural pictures are very nearly the four Haar functions times luminance and two opponent colours, and the
-table below holds their variances, measured on 20,000 normalised (JPEG re-encoded) CIFAR-10 pictures. So a model depends
-on its own rows only, which membership audits need. Differences from the published network: that, PyTorch's batch norm
-with a trainable scale, and no flip or crop at test time.
+It follows the airbench94 network. Two of its ideas give most of the speed: the first layer whitens 2x2 patches and is
+never trained, and every convolution starts as the identity on its first channels. The published code computes the
+whitening from the training pictures. Here it is fixed, the same for every data set and member: the principal components
+of 2x2 patches of natural pictures are very nearly the four Haar functions times luminance and two opponent colours, and
+the table below holds their variances, measured on 20,000 normalised (JPEG re-encoded) CIFAR-10 pictures. A model then
+depends only on its own rows, as membership audits require. Differences from the published network: this, PyTorch's
+batch norm with a trainable scale, and no flip or crop at test time.
 
 Parameters at width 64: 1,972,504 for 10 classes, 1,995,544 for 100.
 
@@ -52,11 +52,12 @@ def whitening(channels: int) -> np.ndarray:
 
 
 def identity_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Kernel [k, k, C, O] whose first min(C, O) outputs copy the inputs; the others start as PyTorch's do."""
+    """Returns a kernel [k, k, C, O] whose first min(C, O) outputs copy the inputs; the rest starts as in PyTorch."""
     kernel = blocks.kernel_init(key, shape, dtype)
-    middle, copied = shape[0] // 2, min(shape[2:])
-    copies = jnp.zeros((*shape[:3], copied), dtype).at[middle, middle, :copied, :].set(jnp.eye(copied, dtype=dtype))
-    return kernel.at[..., :copied].set(copies)
+    middle, num_copies = shape[0] // 2, min(shape[2:])
+    identity = jnp.zeros((*shape[:3], num_copies), dtype)
+    identity = identity.at[middle, middle, :num_copies, :].set(jnp.eye(num_copies, dtype=dtype))
+    return kernel.at[..., :num_copies].set(identity)
 
 
 def _head_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -87,7 +88,7 @@ class Airbench(nn.Module):
         Args:
           inputs: [B, H, W, C] float32, normalised; H = W >= 9.
           train: batch statistics (updated where `batch_stats` is mutable), or the running ones.
-          mask: [B] bool, False = padding that no other row may feel.
+          mask: [B] bool, False = padding, which does not affect other rows.
 
         Returns:
           logits [B, classes] float32.
@@ -121,6 +122,14 @@ class Airbench(nn.Module):
 
 def airbench(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """The airbench94-like network; `width` = channels of the first group, 64."""
+    """Builds the airbench94-like network.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the first group; 0 = 64.
+    """
     options.reject_unused_options("airbench", hidden=hidden)
     return Airbench(num_classes, width or 64, conv, dtype)

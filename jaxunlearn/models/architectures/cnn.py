@@ -1,7 +1,7 @@
 """Convolutional networks: the small one for digits / MNIST, and VGG in the shapes that published code gives it.
 
 `cnn`: 3x3x16, ReLU, 3x3x32, ReLU, max pool 2, dense 64, ReLU, dense C; with `width` w: channels w and 2w, dense 4w.
-From 28x28 on there is a second max pool, after the first convolution. `cnn_bn` has batch norm after each convolution,
+From 28x28 on there is another max pool after the first convolution. `cnn_bn` has batch norm after each convolution,
 which then has no bias: the smallest network on which modes of batch norm can be studied.
 
 `vgg11`, `vgg16`: configurations A and D of Simonyan and Zisserman 2015, without batch norm. The five poolings bring
@@ -14,8 +14,8 @@ at width 64 for 10 classes:
     vgg16_imagenet   mean to 7x7, 25088 - 4096 - 4096 - C, no batch norm   134,297,290   conformal unlearning reference
     vgg16_bn         batch norm, mean to 2x2, 2048 - 256 - 256 - C          15,311,818   SalUn
 
-They start as PyTorch's layers do, as the first one's code leaves them; SalUn's code starts its convolutions normal with
-variance 2 / fan_out, its dense layers normal(0, 0.01) and biases at 0.
+They are initialised as PyTorch's layers by default, as in the code of the first; SalUn's code initialises convolutions
+from a normal distribution of variance 2 / fan_out, dense layers from normal(0, 0.01) and biases with 0.
 """
 
 import flax.linen as nn
@@ -29,7 +29,7 @@ class Cnn(nn.Module):
     """Two convolutions and two dense layers.
 
     Attributes:
-      is_normalised: batch norm after every convolution, whose bias it makes superfluous.
+      is_normalised: batch norm after every convolution, which then has no bias.
     """
 
     num_classes: int
@@ -45,7 +45,7 @@ class Cnn(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """Inputs [B, H, W, C] float32, mask [B] bool (False = padding), to logits [B, classes] float32."""
+        """Maps inputs [B, H, W, C] float32, mask [B] bool (False = padding), to logits [B, classes] float32."""
         maps = blocks.pictures(inputs, mask)
         is_large = min(maps.shape[1:3]) >= 28
         for channels in (self.width, 2 * self.width):
@@ -78,7 +78,7 @@ class SimpleCnn(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """Inputs [B, H, W, C] float32, mask [B] bool, to logits [B, classes] float32; training draws "dropout"."""
+        """Maps inputs [B, H, W, C] float32, mask [B] bool, to logits [B, classes] float32; training draws "dropout"."""
         maps = blocks.pictures(inputs, mask)
         maps = nn.relu(blocks.Conv(self.width, padding=0, conv=self.conv, dtype=self.dtype)(maps))
         maps = blocks.Conv(2 * self.width, padding=0, conv=self.conv, dtype=self.dtype)(maps)
@@ -94,7 +94,7 @@ class Vgg(nn.Module):
     Attributes:
       depths: convolutions per block; the channels double from block to block, up to 8 times `width`.
       hidden: widths of the hidden dense layers in units of `width`.
-      pool: the last maps are averaged to pool x pool; 0 = they are taken as they are.
+      pool: the last maps are averaged to pool x pool; 0 = not averaged.
       is_normalised: batch norm after every convolution.
       use_bias: of the convolutions.
       dropout: before every dense layer.
@@ -118,10 +118,10 @@ class Vgg(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """Inputs [B, H, W, C] float32, mask [B] bool, to logits [B, classes] float32; training draws "dropout".
+        """Maps inputs [B, H, W, C] float32, mask [B] bool, to logits [B, classes] float32; training draws "dropout".
 
         Raises:
-          ShapeError: pictures that the poolings would shrink to nothing.
+          ShapeError: pictures too small for the poolings.
         """
         maps = blocks.pictures(inputs, mask)
         least = 2 ** len(self.depths)
@@ -150,48 +150,104 @@ class Vgg(nn.Module):
 
 def cnn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
         width: int = 0) -> nn.Module:  # fmt: skip
-    """The digits / MNIST network; `width` = channels of the first convolution."""
+    """Builds the digits / MNIST network.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the first convolution; 0 = 16.
+    """
     options.reject_unused_options("cnn", hidden=hidden)
     return Cnn(num_classes, width or 16, conv, dtype)
 
 
 def scnn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
          width: int = 0) -> nn.Module:  # fmt: skip
-    """The small network of Unlearning-Leaks; `width` = channels of the first convolution."""
+    """Builds the small network of Unlearning-Leaks.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the first convolution; 0 = 32.
+    """
     options.reject_unused_options("scnn", hidden=hidden)
     return SimpleCnn(num_classes, width or 32, conv, dtype)
 
 
 def cnn_bn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
            width: int = 0) -> nn.Module:  # fmt: skip
-    """The digits / MNIST network with batch norm; `width` = channels of the first convolution."""
+    """Builds the digits / MNIST network with batch norm.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the first convolution; 0 = 16.
+    """
     options.reject_unused_options("cnn_bn", hidden=hidden)
     return Cnn(num_classes, width or 16, conv, dtype, True)
 
 
 def vgg11(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
           width: int = 0) -> nn.Module:  # fmt: skip
-    """VGG with 8 convolutions; `width` = channels of the first."""
+    """Builds VGG with 8 convolutions.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the first convolution; 0 = 64.
+    """
     options.reject_unused_options("vgg11", hidden=hidden)
     return Vgg(num_classes, (1, 1, 2, 2, 2), width or 64, conv, dtype)
 
 
 def vgg16(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
           width: int = 0) -> nn.Module:  # fmt: skip
-    """VGG with 13 convolutions; `width` = channels of the first."""
+    """Builds VGG with 13 convolutions.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the first convolution; 0 = 64.
+    """
     options.reject_unused_options("vgg16", hidden=hidden)
     return Vgg(num_classes, (2, 2, 3, 3, 3), width or 64, conv, dtype)
 
 
 def vgg16_imagenet(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
                    width: int = 0) -> nn.Module:  # fmt: skip
-    """VGG-16 with the dense layers of ImageNet, no batch norm; `width` = channels of the first convolution."""
+    """Builds VGG-16 with the dense layers of ImageNet, without batch norm.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the first convolution; 0 = 64.
+    """
     options.reject_unused_options("vgg16_imagenet", hidden=hidden)
     return Vgg(num_classes, (2, 2, 3, 3, 3), width or 64, conv, dtype, (64, 64), 7, use_bias=False, dropout=0.0)
 
 
 def vgg16_bn(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """VGG-16 with batch norm and two small dense layers; `width` = channels of the first convolution."""
+    """Builds VGG-16 with batch norm and two small dense layers.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the first convolution; 0 = 64.
+    """
     options.reject_unused_options("vgg16_bn", hidden=hidden)
     return Vgg(num_classes, (2, 2, 3, 3, 3), width or 64, conv, dtype, (4, 4), 2, True, False, 0.0)

@@ -1,7 +1,7 @@
 """Dense networks: logistic regression and the tanh and ReLU networks of the tabular audits.
 
     logistic    F - C; `logistic_sigmoid` with a sigmoid behind it, as Unlearning-Leaks has it
-    mlp         F - hidden - C, ReLU; hidden 256, 128 unless told otherwise; `mlp_tanh` with tanh
+    mlp         F - hidden - C, ReLU; hidden 256, 128 by default; `mlp_tanh` with tanh
     purchase    600-1024-512-256-128-100, tanh: 1,317,348 parameters (the IAM seed's Purchase classifier)
     texas       6169-1024-512-256-128-100, tanh: the widths that public membership-inference code uses for it. The IAM
                 seed ships none.
@@ -35,7 +35,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """Inputs [B, ...] float32 (flattened), mask [B] bool (False = padding), to logits [B, C] float32."""
+        """Maps inputs [B, ...] float32 (flattened), mask [B] bool (False = padding), to logits [B, C] float32."""
         del train  # nothing here differs between training and evaluation
         hidden = blocks.features(inputs, mask)
         for width in self.hidden:
@@ -46,48 +46,104 @@ class Mlp(nn.Module):
 
 def logistic(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """One dense layer."""
+    """Builds logistic regression: one dense layer.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: not used; must be 0.
+    """
     options.reject_unused_options("logistic", hidden=hidden, width=width)
     return Mlp(num_classes, (), dtype=dtype)
 
 
 def logistic_sigmoid(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
                      width: int = 0) -> nn.Module:  # fmt: skip
-    """One dense layer and a sigmoid, whose outputs are taken for logits (LRTorch of Unlearning-Leaks)."""
+    """Builds one dense layer and a sigmoid, whose outputs serve as logits (LRTorch of Unlearning-Leaks).
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: not used; must be 0.
+    """
     options.reject_unused_options("logistic_sigmoid", hidden=hidden, width=width)
     return Mlp(num_classes, (), dtype=dtype, squashed=True)
 
 
 def mlp(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
         width: int = 0) -> nn.Module:  # fmt: skip
-    """ReLU network of the given hidden widths."""
+    """Builds a ReLU network.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: widths of the hidden layers; () = (256, 128).
+      width: not used; must be 0.
+    """
     options.reject_unused_options("mlp", width=width)
     return Mlp(num_classes, options.widths(hidden) or (256, 128), "relu", dtype)
 
 
 def mlp_tanh(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """Tanh network of the given hidden widths."""
+    """Builds a tanh network.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: widths of the hidden layers; () = (256, 128).
+      width: not used; must be 0.
+    """
     options.reject_unused_options("mlp_tanh", width=width)
     return Mlp(num_classes, options.widths(hidden) or (256, 128), "tanh", dtype)
 
 
 def purchase(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """The classifier of Purchase-100."""
+    """Builds the classifier of Purchase-100.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: not used; must be 0.
+    """
     options.reject_unused_options("purchase", hidden=hidden, width=width)
     return Mlp(num_classes, (1024, 512, 256, 128), "tanh", dtype)
 
 
 def texas(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
           width: int = 0) -> nn.Module:  # fmt: skip
-    """The classifier of Texas-100."""
+    """Builds the classifier of Texas-100.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: not used; must be 0.
+    """
     options.reject_unused_options("texas", hidden=hidden, width=width)
     return Mlp(num_classes, (1024, 512, 256, 128), "tanh", dtype)
 
 
 def location(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """The classifier of Location-30."""
+    """Builds the classifier of Location-30.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: not used; must be 0.
+    """
     options.reject_unused_options("location", hidden=hidden, width=width)
     return Mlp(num_classes, (256, 128), "tanh", dtype)

@@ -1,9 +1,9 @@
-"""Generators: networks that turn noise into inputs of another network, for attacks that have no data.
+"""Generators: networks that turn noise into inputs of another network, for attacks without data.
 
-    latents [B, Z] -> pictures [B, H, W, C] or rows [B, F], before the tanh that brings them into (-1, 1)
+    latents [B, Z] -> pictures [B, H, W, C] or rows [B, F], before the tanh that maps them into (-1, 1)
 
-Called as `module.apply(variables, latents, train=..., mutable=...)`; `activation` is applied outside, where a gradient
-is estimated through it.
+Called as `module.apply(variables, latents, train=..., mutable=...)`; the tanh is applied by the caller, who estimates
+gradients through it.
 
 Source: OUR reference, data-free model extraction (GeneratorA).
 """
@@ -35,19 +35,19 @@ class PictureGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
-        """Latents [B, Z] to pictures [B, H, W, C] before the tanh."""
+        """Maps latents [B, Z] to pictures [B, H, W, C] before the tanh."""
         height, width, channels = self.shape
         maps = blocks.Dense(height // 4 * (width // 4) * 2 * self.width)(latents)
         maps = maps.reshape(len(latents), height // 4, width // 4, 2 * self.width)
-        maps = _doubled(blocks.BatchNorm()(maps, train))
+        maps = _upsample(blocks.BatchNorm()(maps, train))
         maps = _leaky(blocks.BatchNorm()(blocks.Conv(2 * self.width, conv=self.conv)(maps), train))
-        maps = _leaky(blocks.BatchNorm()(blocks.Conv(self.width, conv=self.conv)(_doubled(maps)), train))
+        maps = _leaky(blocks.BatchNorm()(blocks.Conv(self.width, conv=self.conv)(_upsample(maps)), train))
         maps = blocks.Conv(channels, conv=self.conv)(maps)
         return blocks.BatchNorm(is_affine=False)(maps, train)
 
 
 class RowGenerator(nn.Module):
-    """The same idea for plain features: two hidden layers, 2w and 2w wide.
+    """The generator of plain features: two hidden layers of width 2w.
 
     Attributes:
       features: F of a row; `width`: w.
@@ -58,7 +58,7 @@ class RowGenerator(nn.Module):
 
     @nn.compact
     def __call__(self, latents: jax.Array, train: bool = False) -> jax.Array:
-        """Latents [B, Z] to rows [B, F] before the tanh."""
+        """Maps latents [B, Z] to rows [B, F] before the tanh."""
         rows = latents
         for _ in range(2):
             rows = _leaky(blocks.BatchNorm()(blocks.Dense(2 * self.width)(rows), train))
@@ -66,7 +66,7 @@ class RowGenerator(nn.Module):
 
 
 def build(shape: tuple[int, ...], width: int = 64, conv: str = "native") -> nn.Module:
-    """Returns the generator of inputs of a shape.
+    """Builds the generator of inputs of a given shape.
 
     Args:
       shape: of one input, (H, W, C) or (F,).
@@ -74,7 +74,12 @@ def build(shape: tuple[int, ...], width: int = 64, conv: str = "native") -> nn.M
       conv: form of the convolutions, one of `conv.FORMS`. Changes speed only.
 
     Raises:
-      ConfigError: pictures whose sides are no multiples of 4, or inputs of another rank.
+      ConfigError: pictures whose sides are not multiples of 4, or inputs of another rank.
+
+    Example:
+      >>> from jaxunlearn.models.architectures import generator
+      >>> generator.build((8, 8, 1), width=4).shape
+      (8, 8, 1)
     """
     if len(shape) == 1:
         return RowGenerator(shape[0], width)
@@ -86,8 +91,8 @@ def build(shape: tuple[int, ...], width: int = 64, conv: str = "native") -> nn.M
     return PictureGenerator((shape[0], shape[1], shape[2]), width, conv)
 
 
-def _doubled(maps: jax.Array) -> jax.Array:
-    """Nearest neighbour, twice the size."""
+def _upsample(maps: jax.Array) -> jax.Array:
+    """Doubles height and width by nearest neighbours."""
     return jnp.repeat(jnp.repeat(maps, 2, axis=1), 2, axis=2)
 
 

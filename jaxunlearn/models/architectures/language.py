@@ -1,16 +1,17 @@
 """Language models: decoder-only transformers that predict the next token at every position.
 
-    name          positions   norms and activation             where small ones stand
+    name          positions   norms and activation             follows
     lm            learned     LayerNorm, GELU, biases          GPT-2
     lm_rotary     rotary      RMSNorm, gated SiLU, no biases   LLaMA
 
 Tokens -> embedding (+ learned positions) -> layers of x + attention(norm x), x + mlp(norm x) -> norm -> logits by the
-same embedding (tied). A position sees itself and what is before it; padding stands at the end of a text as -1 and so is
-seen by nothing that counts. `width` is the width of the tokens, 64; `hidden` = (layers, heads), (2, 4): a hidden layer
-of the mlp is 4 times as wide as the tokens, gated 8/3 times. From `SCANNED` layers on, their parameters are stacked and
-the program holds one layer in a `scan`: it compiles in the time of one.
+same embedding (tied). A position attends to itself and to earlier ones; padding (-1) is at the end of a text, so that
+no token attends to it. `width` is the width of the tokens, 64; `hidden` = (layers, heads), (2, 4): the hidden layer of
+the mlp is 4 times as wide as the tokens, 8/3 times if gated. From `SCANNED` layers on, the parameters of the layers are
+stacked and the program contains one layer in a `scan`, which compiles as fast as a single layer.
 
-Weights start as normal(0, 0.02), those that write into the residual stream divided by sqrt(2 * layers), as GPT-2's.
+Weights are initialised from normal(0, 0.02), those that write into the residual stream divided by sqrt(2 * layers), as
+in GPT-2.
 Source: Radford et al., "Language models are unsupervised multitask learners", 2019; Touvron et al., "LLaMA", 2023; Su
 et al., "RoFormer", 2021.
 """
@@ -25,7 +26,7 @@ from jaxunlearn import errors
 from jaxunlearn.models.layers import options
 
 WIDTH, LAYERS, HEADS = 64, 2, 4
-SCANNED = 9  # layers; fewer are unrolled, which lets XLA fuse across them
+SCANNED = 9  # layers; fewer are unrolled, so that XLA can fuse across them
 BASE = 10_000.0  # of rotary positions
 
 
@@ -33,7 +34,7 @@ class Block(nn.Module):
     """One layer on the residual stream [B, T, D].
 
     Attributes:
-      heads: of the attention; layers: of the whole network, for the scale of the start.
+      heads: of the attention; layers: of the whole network, for the scale of the initial weights.
       is_rotary: rotary positions, RMSNorm, a gated mlp and no biases; else LayerNorm, GELU and biases.
     """
 
@@ -44,28 +45,28 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, stream: jax.Array) -> jax.Array:
-        """Stream [B, T, D] to [B, T, D]."""
+        """Maps the stream [B, T, D] to [B, T, D]."""
         stream = stream + self._attention(_norm(self.is_rotary, self.dtype, "norm_attention")(stream))
         return stream + self._mlp(_norm(self.is_rotary, self.dtype, "norm_mlp")(stream))
 
     def _dense(self, features: int, name: str, is_last: bool = False) -> nn.Dense:
-        spread = 0.02 / (2 * self.layers) ** 0.5 if is_last else 0.02
-        start = nn.initializers.normal(spread)
+        std = 0.02 / (2 * self.layers) ** 0.5 if is_last else 0.02
+        start = nn.initializers.normal(std)
         return nn.Dense(features, not self.is_rotary, self.dtype, kernel_init=start, name=name)
 
     def _attention(self, inner: jax.Array) -> jax.Array:
         batch, length, width = inner.shape
-        stacked = self._dense(3 * width, "query_key_value")(inner).reshape(batch, length, 3, self.heads, -1)
-        query, key, value = jnp.moveaxis(stacked, 2, 0)
+        projections = self._dense(3 * width, "query_key_value")(inner).reshape(batch, length, 3, self.heads, -1)
+        query, key, value = jnp.moveaxis(projections, 2, 0)
         if self.is_rotary:
             query, key = rotated(query), rotated(key)
         # Products of many terms and the softmax stay in float32 under bfloat16.
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-        seen = jnp.tril(jnp.ones((length, length), bool))
-        scores = jnp.where(seen, scores * (width // self.heads) ** -0.5, -jnp.inf)
+        is_visible = jnp.tril(jnp.ones((length, length), bool))
+        scores = jnp.where(is_visible, scores * (width // self.heads) ** -0.5, -jnp.inf)
         weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, length, width)
-        return self._dense(width, "mixed", is_last=True)(mixed)
+        values = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(batch, length, width)
+        return self._dense(width, "mixed", is_last=True)(values)
 
     def _mlp(self, inner: jax.Array) -> jax.Array:
         width = inner.shape[-1]
@@ -78,14 +79,14 @@ class Block(nn.Module):
 
 
 def rotated(heads: jax.Array) -> jax.Array:
-    """Turns queries or keys [B, T, H, d] by their position: pairs (i, i + d/2) by t / BASE^(2i/d)."""
+    """Rotates queries or keys [B, T, H, d] by their position: pairs (i, i + d/2) by t / BASE^(2i/d)."""
     length, size = heads.shape[1], heads.shape[-1]
     rates = BASE ** (-jnp.arange(0, size, 2) / size)
     angles = jnp.arange(length)[:, None] * rates
     cosine, sine = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
     first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
-    return turned.astype(heads.dtype)
+    rotation = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
+    return rotation.astype(heads.dtype)
 
 
 def _norm(is_rotary: bool, dtype: str, name: str) -> nn.Module:
@@ -95,7 +96,7 @@ def _norm(is_rotary: bool, dtype: str, name: str) -> nn.Module:
 
 
 class _Hidden(nn.Module):
-    """Gives the output of one of the stacked layers a path of its own, by which methods find it."""
+    """Gives the output of one of the stacked layers its own path, at which methods find it."""
 
     @nn.compact
     def __call__(self, stream: jax.Array) -> jax.Array:
@@ -107,7 +108,7 @@ class LanguageModel(nn.Module):
 
     Attributes:
       num_classes: V, size of the vocabulary.
-      width, layers, heads: of the tokens, number of layers, heads per layer.
+      width, layers, heads: width of the tokens, number of layers, heads per layer.
       is_rotary: see `Block`.
       is_scanned: the layers' parameters are stacked, and the program holds one layer.
     """
@@ -122,7 +123,7 @@ class LanguageModel(nn.Module):
 
     @property
     def is_tied(self) -> bool:
-        """Whether the last product is with the embedding: there is no head of its own."""
+        """Returns whether the logits are products with the embedding, so that there is no separate head."""
         return True
 
     @property
@@ -132,9 +133,9 @@ class LanguageModel(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """Tokens [B, T] (-1 = padding at the end) to logits [B, T, V] float32 of the token after each.
+        """Maps tokens [B, T] (-1 = padding at the end) to logits [B, T, V] float32 of the next tokens.
 
-        A number of positions beyond that of the initialisation has no learned positions to add.
+        With learned positions, T must be that of the initialisation.
         """
         del train, mask  # no dropout, no batch statistics
         tokens = jnp.maximum(inputs.astype(jnp.int32), 0)
@@ -149,56 +150,70 @@ class LanguageModel(nn.Module):
         return jnp.dot(stream, embed.embedding.T.astype(jnp.float32))
 
     def _layers(self, stream: jax.Array) -> jax.Array:
-        given: dict[str, Any] = {"heads": self.heads, "layers": self.layers, "is_rotary": self.is_rotary,
+        options_of_block: dict[str, Any] = {"heads": self.heads, "layers": self.layers, "is_rotary": self.is_rotary,
                                  "dtype": self.dtype}  # fmt: skip
         if not self.is_scanned:
             for index in range(self.layers):
-                stream = Block(**given, name=f"layer_{index}")(stream)
+                stream = Block(**options_of_block, name=f"layer_{index}")(stream)
             return stream
 
-        def one(block: Block, carry: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        def apply_block(block: Block, carry: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
             after = block(carry)
             return after, after
 
-        scan = nn.scan(one, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.layers)
-        stream, every = scan(Block(**given, name="layers"), stream, None)
+        scan = nn.scan(apply_block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.layers)
+        stream, outputs = scan(Block(**options_of_block, name="layers"), stream, None)
         for index in range(self.layers):
-            _Hidden(name=f"layer_{index}")(every[index])
+            _Hidden(name=f"layer_{index}")(outputs[index])
         return stream
 
 
-def _built(
+def _build(
     name: str, num_classes: int, dtype: str, hidden: tuple[int, ...], width: int, is_rotary: bool
 ) -> LanguageModel:  # fmt: skip
     if hidden and len(hidden) != 2:
         raise errors.ConfigError(f"model.hidden = {tuple(hidden)!r}: {name!r} takes two numbers, (layers, heads).")
     layers, heads = options.widths(hidden) or (LAYERS, HEADS)
     width = width or WIDTH
-    each = 2 * heads if is_rotary else heads
-    if width % each:
+    divisor = 2 * heads if is_rotary else heads
+    if width % divisor:
         raise errors.ConfigError(
-            f"model.width = {width} is not a multiple of {each}, which {name!r} with {heads} heads needs."
+            f"model.width = {width} is not a multiple of {divisor}, which {name!r} with {heads} heads needs."
         )
     return LanguageModel(num_classes, width, layers, heads, is_rotary, layers >= SCANNED, dtype)
 
 
 def lm(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
        width: int = 0) -> nn.Module:  # fmt: skip
-    """The transformer with learned positions; `hidden` = (layers, heads), `width` of the tokens.
+    """Builds the transformer with learned positions.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: (layers, heads); () = (2, 4).
+      width: of the tokens, a multiple of the heads; 0 = 64.
 
     Raises:
       ConfigError: `hidden` is not two numbers; a width that the heads do not divide.
     """
     del conv  # it has no convolution
-    return _built("lm", num_classes, dtype, hidden, width, is_rotary=False)
+    return _build("lm", num_classes, dtype, hidden, width, is_rotary=False)
 
 
 def lm_rotary(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
               width: int = 0) -> nn.Module:  # fmt: skip
-    """The transformer with rotary positions; `hidden` = (layers, heads), `width` of the tokens.
+    """Builds the transformer with rotary positions.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: (layers, heads); () = (2, 4).
+      width: of the tokens, a multiple of twice the heads; 0 = 64.
 
     Raises:
       ConfigError: `hidden` is not two numbers; a width that the heads do not divide into even parts.
     """
     del conv  # it has no convolution
-    return _built("lm_rotary", num_classes, dtype, hidden, width, is_rotary=True)
+    return _build("lm_rotary", num_classes, dtype, hidden, width, is_rotary=True)

@@ -30,7 +30,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Inputs [B, H, W, C] to [B, H / stride, W / stride, width or 4 x width]."""
+        """Maps inputs [B, H, W, C] to [B, H / stride, W / stride, width or 4 x width]."""
 
         def layer(maps: jax.Array, channels: int, kernel: int, stride: int, name: str) -> jax.Array:
             maps = blocks.Conv(
@@ -78,7 +78,7 @@ class ResNet(nn.Module):
         Args:
           inputs: [B, H, W, C] float32, normalised.
           train: batch statistics (updated where `batch_stats` is mutable), or the running ones.
-          mask: [B] bool, False = padding that no other row may feel.
+          mask: [B] bool, False = padding, which does not affect other rows.
 
         Returns:
           logits [B, classes] float32.
@@ -99,20 +99,44 @@ class ResNet(nn.Module):
 
 def resnet18(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """ResNet-18; `width` = base width, 64."""
+    """Builds ResNet-18.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the stem; 0 = 64.
+    """
     options.reject_unused_options("resnet18", hidden=hidden)
     return ResNet(num_classes, (2, 2, 2, 2), False, width or 64, conv, dtype)
 
 
 def resnet34(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """ResNet-34; `width` = base width, 64."""
+    """Builds ResNet-34.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the stem; 0 = 64.
+    """
     options.reject_unused_options("resnet34", hidden=hidden)
     return ResNet(num_classes, (3, 4, 6, 3), False, width or 64, conv, dtype)
 
 
 def resnet50(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
              width: int = 0) -> nn.Module:  # fmt: skip
-    """ResNet-50 (bottleneck blocks); `width` = base width, 64."""
+    """Builds ResNet-50 (bottleneck blocks).
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the stem; 0 = 64.
+    """
     options.reject_unused_options("resnet50", hidden=hidden)
     return ResNet(num_classes, (3, 4, 6, 3), True, width or 64, conv, dtype)

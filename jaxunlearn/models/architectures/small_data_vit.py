@@ -1,4 +1,4 @@
-"""The vision transformer for small data sets: shifted patches, attention of a token to all others but itself.
+"""The vision transformer for small data sets: shifted patches, attention of each token to all tokens except itself.
 
 Picture and its four shifts by one pixel (content right, left, down, up) -> patches of 4x4 -> norm -> dense -> class
 token and learned positions -> dropout -> 4 times (x + attention(norm x), x + mlp(norm x)) -> norm -> head on the class
@@ -17,14 +17,15 @@ import jax.numpy as jnp
 from jaxunlearn import errors
 from jaxunlearn.models.layers import blocks, options
 
-MOVES = ((1, 1), (1, 0), (1, 2), (0, 1), (2, 1))  # as it is; content right, left, down, up
+MOVES = ((1, 1), (1, 0), (1, 2), (0, 1), (2, 1))  # unshifted; content right, left, down, up
 
 
 class SmallDataVit(nn.Module):
     """The whole network.
 
     Attributes:
-      width, depth, heads, head_width, hidden: of the tokens, layers, heads per layer, of a head, of the MLP.
+      width, depth, heads, head_width, hidden: width of the tokens, layers, heads per layer, widths of a head and of the
+        MLP.
       patch: pixels per side; dropout: after the positions and within layers.
     """
 
@@ -45,7 +46,7 @@ class SmallDataVit(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """Inputs [B, H, W, C] float32, mask [B] bool, to logits [B, classes] float32; training draws "dropout".
+        """Maps inputs [B, H, W, C] float32, mask [B] bool, to logits [B, classes] float32; training draws "dropout".
 
         Raises:
           ShapeError: height or width is not a multiple of the patch.
@@ -58,8 +59,8 @@ class SmallDataVit(nn.Module):
         positions = self.param("positions", nn.initializers.normal(1.0), (1, tokens.shape[1], self.width), jnp.float32)
         tokens = self._drop(tokens + positions.astype(tokens.dtype), train)
         for layer in range(self.depth):
-            mixed = self._attention(layer, self._norm(f"norm_attention_{layer}", tokens))
-            tokens = tokens + self._drop(blocks.Dense(self.width, self.dtype, name=f"mixed_{layer}")(mixed), train)
+            values = self._attention(layer, self._norm(f"norm_attention_{layer}", tokens))
+            tokens = tokens + self._drop(blocks.Dense(self.width, self.dtype, name=f"mixed_{layer}")(values), train)
             inner = self._norm(f"norm_mlp_{layer}", tokens)
             inner = nn.gelu(blocks.Dense(self.hidden, self.dtype, name=f"mlp_in_{layer}")(inner), approximate=False)
             inner = blocks.Dense(self.width, self.dtype, name=f"mlp_out_{layer}")(self._drop(inner, train))
@@ -76,10 +77,10 @@ class SmallDataVit(nn.Module):
     def _attention(self, layer: int, tokens: jax.Array) -> jax.Array:
         batch, length, _ = tokens.shape
         inner = self.heads * self.head_width
-        stacked = nn.Dense(
+        projections = nn.Dense(
             3 * inner, use_bias=False, dtype=self.dtype, kernel_init=blocks.kernel_init, name=f"query_key_value_{layer}"
         )(tokens)
-        query, key, value = jnp.moveaxis(stacked.reshape(batch, length, 3, self.heads, -1), 2, 0)
+        query, key, value = jnp.moveaxis(projections.reshape(batch, length, 3, self.heads, -1), 2, 0)
         start = nn.initializers.constant(math.log(self.head_width**-0.5))
         scale = jnp.exp(self.param(f"temperature_{layer}", start, (), jnp.float32))
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) * scale
@@ -89,7 +90,7 @@ class SmallDataVit(nn.Module):
 
 
 def _patches(inputs: jax.Array, patch: int) -> jax.Array:
-    """[B, H, W, C] to [B, number of patches, patch * patch * 5 C], patches row by row."""
+    """Cuts pictures [B, H, W, C] into [B, number of patches, patch * patch * 5 C], patches row by row."""
     batch, height, width, channels = inputs.shape
     if height % patch or width % patch:
         raise errors.ShapeError(
@@ -97,13 +98,21 @@ def _patches(inputs: jax.Array, patch: int) -> jax.Array:
             "multiple of that. Pad or resize the pictures, or choose model.name = 'cnn'."
         )
     padded = jnp.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    moved = jnp.concatenate([padded[:, i : i + height, j : j + width] for i, j in MOVES], -1)
-    cut = moved.reshape(batch, height // patch, patch, width // patch, patch, 5 * channels)
-    return jnp.swapaxes(cut, 2, 3).reshape(batch, -1, patch * patch * 5 * channels)
+    shifted = jnp.concatenate([padded[:, i : i + height, j : j + width] for i, j in MOVES], -1)
+    grid = shifted.reshape(batch, height // patch, patch, width // patch, patch, 5 * channels)
+    return jnp.swapaxes(grid, 2, 3).reshape(batch, -1, patch * patch * 5 * channels)
 
 
 def vit_small_data(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
                    width: int = 0) -> nn.Module:  # fmt: skip
-    """The published network; `width` = width of the tokens, 512."""
+    """Builds the published network.
+
+    Args:
+      num_classes: number of logits.
+      conv: not used: there is no convolution.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: of the tokens; 0 = 512.
+    """
     options.reject_unused_options("vit_small_data", hidden=hidden)
     return SmallDataVit(num_classes, width or 512, dtype=dtype)

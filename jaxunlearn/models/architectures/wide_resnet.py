@@ -31,7 +31,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool, mask: jax.Array | None) -> jax.Array:
-        """Inputs [B, H, W, C] to [B, H / stride, W / stride, width]."""
+        """Maps inputs [B, H, W, C] to [B, H / stride, W / stride, width]."""
 
         def convolve(maps: jax.Array, kernel: int, stride: int, name: str) -> jax.Array:
             return blocks.Conv(
@@ -72,7 +72,7 @@ class WideResNet(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, train: bool = False, mask: jax.Array | None = None) -> jax.Array:
-        """Inputs [B, H, W, C] float32, mask [B] bool (False = padding), to logits [B, classes] float32."""
+        """Maps inputs [B, H, W, C] float32, mask [B] bool (False = padding), to logits [B, classes] float32."""
         maps = blocks.Conv(
             self.stem, use_bias=False, conv=self.conv, dtype=self.dtype, kernel_init=fan_out_normal, name="conv_stem"
         )(blocks.pictures(inputs, mask))
@@ -88,13 +88,29 @@ class WideResNet(nn.Module):
 
 def wrn28_2(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
             width: int = 0) -> nn.Module:  # fmt: skip
-    """WRN-28-2; `width` = channels of the stem, 16."""
+    """Builds WRN-28-2.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the stem; 0 = 16.
+    """
     options.reject_unused_options("wrn28_2", hidden=hidden)
     return WideResNet(num_classes, 4, 2, width or STEM, conv, dtype)
 
 
 def wrn40_2(num_classes: int, conv: str = "native", dtype: str = "float32", hidden: tuple[int, ...] = (),
             width: int = 0) -> nn.Module:  # fmt: skip
-    """WRN-40-2; `width` = channels of the stem, 16."""
+    """Builds WRN-40-2.
+
+    Args:
+      num_classes: number of logits.
+      conv: form of the convolutions, one of `FORMS`.
+      dtype: type of the arithmetic, "float32" or "bfloat16".
+      hidden: not used; must be empty.
+      width: channels of the stem; 0 = 16.
+    """
     options.reject_unused_options("wrn40_2", hidden=hidden)
     return WideResNet(num_classes, 6, 2, width or STEM, conv, dtype)

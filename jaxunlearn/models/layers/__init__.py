@@ -1,1 +1,3 @@
-"""Layers that networks are made of, and how their convolutions are computed."""
+"""Layers of which networks are built (`blocks`), and the convolution with its implementations (`conv`)."""
+
+__all__: list[str] = []

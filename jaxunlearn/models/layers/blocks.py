@@ -1,9 +1,9 @@
-"""Layers that start, normalise and pool as PyTorch's do, written for padded batches.
+"""Layers that initialise, normalise and pool as PyTorch's do, written for padded batches.
 
-Published recipes were tuned in PyTorch, and three of its habits move their numbers: weights *and biases* start
-uniform in +-1/sqrt(fan_in), batch norm keeps the unbiased running variance (factor n / (n - 1)), and padding is
-explicit. A batch may hold padded rows, marked by `mask` [B] bool (False = padding): those rows are excluded from
-batch statistics by `where`, never by a product, so that not even NaN in them reaches another row.
+Published recipes were tuned in PyTorch, and three of its conventions affect their results: weights *and biases* are
+initialised uniformly in +-1/sqrt(fan_in), batch norm stores the unbiased running variance (factor n / (n - 1)), and
+padding is explicit. A batch may contain padded rows, marked by `mask` [B] bool (False = padding): they are excluded
+from batch statistics by `where`, never by a product, so that not even NaN in them reaches another row.
 
 Parameters are float32 always; `dtype` is the type of the arithmetic and of the output.
 """
@@ -25,7 +25,7 @@ kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def bias_init(fan_in: int) -> nn.initializers.Initializer:
-    """Uniform in +-1/sqrt(fan_in), PyTorch's start of the biases of dense and convolution layers."""
+    """Returns PyTorch's initializer of the biases of dense and convolution layers: uniform in +-1/sqrt(fan_in)."""
     bound = fan_in**-0.5
 
     def draw(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -37,7 +37,7 @@ def bias_init(fan_in: int) -> nn.initializers.Initializer:
 class Dense(nn.Module):
     """A dense layer on the last axis: [..., F] -> [..., features].
 
-    Source: PyTorch `nn.Linear`, start included.
+    Source: PyTorch `nn.Linear`, including its initial values.
     """
 
     features: int
@@ -45,7 +45,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Inputs [..., F] to [..., features] of `dtype`."""
+        """Maps inputs [..., F] to [..., features] of `dtype`."""
         fan_in = inputs.shape[-1]
         kernel = self.param("kernel", kernel_init, (fan_in, self.features), jnp.float32)
         bias = self.param("bias", bias_init(fan_in), (self.features,), jnp.float32)
@@ -54,9 +54,9 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A square 2-D convolution, [B, H, W, C] -> [B, oh, ow, features], with as much padding on every side.
+    """A square 2-D convolution, [B, H, W, C] -> [B, oh, ow, features], with equal padding on all sides.
 
-    Source: PyTorch `nn.Conv2d(kernel_size=kernel, stride=stride, padding=padding)`, start included.
+    Source: PyTorch `nn.Conv2d(kernel_size=kernel, stride=stride, padding=padding)`, including its initial values.
     """
 
     features: int
@@ -70,7 +70,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Inputs [B, H, W, C] to [B, oh, ow, features] of `dtype`."""
+        """Maps inputs [B, H, W, C] to [B, oh, ow, features] of `dtype`."""
         channels = inputs.shape[-1]
         shape = (self.kernel, self.kernel, channels, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
@@ -91,12 +91,12 @@ class BatchNorm(nn.Module):
     y = scale * (x - mean) / sqrt(var + 1e-5) + bias. In training, mean and (biased) variance are those of the batch,
     and the running ones move by running = 0.9 * running + 0.1 * batch, with the variance times n / (n - 1) for n
     unmasked elements per channel. Statistics are float32 whatever the dtype of the inputs. A fully masked batch leaves
-    the running statistics as they are, and one element alone has variance 0; both give finite outputs.
+    the running statistics unchanged, and a single element has variance 0; both give finite outputs.
 
     Without `is_affine` there is no scale and no bias.
 
-    The statistics stand in the collection `batch_stats` (`mean`, `var`). Where that collection is not mutable, training
-    mode normalises by the batch and forgets: this is what a second forward pass of one step wants.
+    The statistics are in the collection `batch_stats` (`mean`, `var`). If that collection is not mutable, training mode
+    normalises by the batch without updating them, e.g. for a second forward pass in the same step.
 
     Source: PyTorch `nn.BatchNorm2d(eps=1e-5, momentum=0.1)`.
     """
@@ -113,10 +113,10 @@ class BatchNorm(nn.Module):
         Args:
           inputs: [B, ..., C] float32 or bfloat16.
           train: normalise by the batch and update the running statistics, or normalise by the running statistics.
-          mask: [B] bool, False = padding; None = all rows count.
+          mask: [B] bool, False = padding; None = no padding.
 
         Returns:
-          [B, ..., C] of `dtype`; padded rows hold finite numbers without meaning.
+          [B, ..., C] of `dtype`; padded rows hold arbitrary finite numbers.
         """
         channels = inputs.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
@@ -133,8 +133,8 @@ class BatchNorm(nn.Module):
         if not self.is_initializing() and self.is_mutable_collection("batch_stats"):
             unbiased = var * count / jnp.maximum(count - 1, 1)
             for variable, batch in ((running_mean, mean), (running_var, unbiased)):
-                moved = self.momentum * variable.value + (1 - self.momentum) * batch
-                variable.value = jnp.where(count > 0, moved, variable.value)
+                running = self.momentum * variable.value + (1 - self.momentum) * batch
+                variable.value = jnp.where(count > 0, running, variable.value)
         return outputs
 
 
@@ -145,11 +145,19 @@ _Normalised = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 def _normalised_by_batch(
     inputs: jax.Array, scale: jax.Array, bias: jax.Array, mask: jax.Array | None, epsilon: float, dtype: str
 ) -> _Normalised:
-    """Outputs [B, ..., C] of `dtype`, and mean [C], biased variance [C] and number of elements [] of the unmasked rows.
+    """Returns outputs [B, ..., C] of `dtype`, and mean [C], biased variance [C] and element count [] of unmasked rows.
 
-    The gradient is written out because batch norm is bound by memory: automatic differentiation of the two-pass
+    The gradient is a custom VJP because batch norm is bound by memory: automatic differentiation of the two-pass
     moments reads the activations in four sums, the closed form in one pass that gives both sums it needs. Gradients of
     gradients and `jax.jvp` of a gradient work; plain forward mode does not.
+
+    Args:
+      inputs: [B, ..., C].
+      scale: [C] float32.
+      bias: [C] float32.
+      mask: [B] bool, False = padding; None = no padding.
+      epsilon: added to the variance.
+      dtype: of the outputs.
     """
     return _normalise_forward(inputs, scale, bias, mask, epsilon, dtype)[0]
 
@@ -159,7 +167,7 @@ def _normalise_forward(
 ) -> tuple[_Normalised, tuple]:
     values = hide(inputs.astype(jnp.float32), mask)
     mean, var, count = _moments(values, mask)
-    # Zero but for the rounding of the mean, which counts where a batch of few rows hardly varies.
+    # Zero except for the rounding of the mean, which matters where a small batch hardly varies.
     drift = jnp.sum(hide(values - mean, mask), tuple(range(values.ndim - 1))) / jnp.maximum(count, 1)
     inverse = jax.lax.rsqrt(var + epsilon)
     outputs = ((values - mean) * (scale * inverse) + bias).astype(dtype)
@@ -186,9 +194,9 @@ _normalised_by_batch.defvjp(_normalise_forward, _normalise_backward)
 
 
 def _moments(values: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean [C], biased variance [C] and number of elements [] of the unmasked rows; `values` are 0 in masked ones.
+    """Returns mean [C], biased variance [C] and number of elements [] of unmasked rows; `values` are 0 in masked ones.
 
-    Two passes, since E[x^2] - E[x]^2 loses all digits where the mean is large against the spread.
+    Computed in two passes, since E[x^2] - E[x]^2 loses all digits where the mean is large relative to the deviation.
     """
     axes = tuple(range(values.ndim - 1))
     per_row = values[0, ..., 0].size
@@ -201,10 +209,10 @@ def _moments(values: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.
 
 
 def hide(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Zeros in the rows that `mask` [B] marks as padding; inputs [B, ...] of any shape and dtype.
+    """Sets the rows that `mask` [B] marks as padding to zero; inputs [B, ...] of any shape and dtype.
 
-    Every model does this to its inputs: in the gradient a padded row's zero cotangent still meets its activations, and
-    0 * NaN is NaN.
+    Every model applies this to its inputs: in the gradient, the zero cotangent of a padded row is multiplied with its
+    activations, and 0 * NaN is NaN.
     """
     if mask is None:
         return inputs
@@ -213,7 +221,7 @@ def hide(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def pictures(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Checked inputs [B, H, W, C] of a convolutional model, padded rows hidden.
+    """Returns checked inputs [B, H, W, C] of a convolutional model, with padded rows set to zero.
 
     Raises:
       ShapeError: inputs of another rank.
@@ -227,23 +235,23 @@ def pictures(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 
 def features(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Inputs [B, ...] as rows of features [B, F], padded rows hidden."""
+    """Returns inputs [B, ...] as rows of features [B, F], with padded rows set to zero."""
     return hide(inputs.reshape(inputs.shape[0], -1), mask)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(inputs: jax.Array, size: int = 2) -> jax.Array:
-    """Largest value of each size x size window: [B, H, W, C] -> [B, H // size, W // size, C].
+    """Returns the maximum of each size x size window: [B, H, W, C] -> [B, H // size, W // size, C].
 
-    The gradient goes to the first of several equal values in row order, as in PyTorch; an odd last row or column is
-    left out, as there. Written as comparisons of shifted slices, because the scatter that is the gradient of XLA's own
-    windowed maximum took 38 % of a digits CNN's training step on a CPU.
+    As in PyTorch, the gradient goes to the first of several equal values in row order, and an odd last row or column is
+    dropped. Written as comparisons of shifted slices, because the scatter in the gradient of XLA's own windowed maximum
+    took 38 % of a digits CNN's training step on a CPU.
     """
     return functools.reduce(jnp.maximum, _windows(inputs, size))
 
 
 def _windows(inputs: jax.Array, size: int) -> list[jax.Array]:
-    """The size * size slices [B, H // size, W // size, C] whose entries form the windows, in row order."""
+    """Returns the size * size slices [B, H // size, W // size, C] whose entries form the windows, in row order."""
     height, width = inputs.shape[1] // size * size, inputs.shape[2] // size * size
     return [inputs[:, i:height:size, j:width:size] for i in range(size) for j in range(size)]
 
@@ -256,31 +264,31 @@ def _max_pool_forward(inputs: jax.Array, size: int) -> tuple[jax.Array, tuple[ja
 def _max_pool_backward(size: int, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array]:
     inputs, outputs = residuals
     is_taken = jnp.zeros(outputs.shape, bool)
-    parts = []
+    gradients = []
     for window in _windows(inputs, size):
         is_first = (window == outputs) & ~is_taken
         is_taken |= is_first
-        parts.append(jnp.where(is_first, cotangent, 0))
+        gradients.append(jnp.where(is_first, cotangent, 0))
     batch, height, width, channels = outputs.shape
-    spread = jnp.stack(parts, axis=3).reshape(batch, height, width, size, size, channels)
-    spread = spread.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * size, width * size, channels)
+    stacked = jnp.stack(gradients, axis=3).reshape(batch, height, width, size, size, channels)
+    stacked = stacked.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * size, width * size, channels)
     border = ((0, 0), (0, inputs.shape[1] - height * size), (0, inputs.shape[2] - width * size), (0, 0))
-    return (jnp.pad(spread, border),)
+    return (jnp.pad(stacked, border),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def avg_pool(inputs: jax.Array, size: int = 2) -> jax.Array:
-    """Mean of each size x size window: [B, H, W, C] -> [B, H // size, W // size, C]."""
+    """Returns the mean of each size x size window: [B, H, W, C] -> [B, H // size, W // size, C]."""
     return nn.avg_pool(inputs, (size, size), strides=(size, size))
 
 
 def adaptive_avg_pool(inputs: jax.Array, size: int) -> jax.Array:
-    """Means over size x size even windows of the picture: [B, H, W, C] -> [B, size, size, C].
+    """Averages a picture over size x size even windows: [B, H, W, C] -> [B, size, size, C].
 
-    Window i of an axis of n pixels goes from floor(i n / size) to ceil((i + 1) n / size), so that windows overlap where
-    size does not divide n, and repeat pixels where n is smaller. Written as a product with a constant matrix per axis.
+    Window i of an axis of n pixels goes from floor(i n / size) to ceil((i + 1) n / size), so that windows overlap if
+    size does not divide n, and repeat pixels if n is smaller. Written as a product with a constant matrix per axis.
 
     Source: PyTorch `nn.AdaptiveAvgPool2d`.
     """
@@ -291,7 +299,7 @@ def adaptive_avg_pool(inputs: jax.Array, size: int) -> jax.Array:
 
 
 def _even_windows(length: int, size: int) -> np.ndarray:
-    """[size, length] float64 whose row i averages window i."""
+    """Returns [size, length] float64 whose row i averages window i."""
     weights = np.zeros((size, length))
     for i in range(size):
         first, last = i * length // size, -(-(i + 1) * length // size)
@@ -300,5 +308,5 @@ def _even_windows(length: int, size: int) -> np.ndarray:
 
 
 def global_avg_pool(inputs: jax.Array) -> jax.Array:
-    """Mean over the picture in float32: [B, H, W, C] -> [B, C]."""
+    """Returns the mean over the picture in float32: [B, H, W, C] -> [B, C]."""
     return jnp.mean(inputs, axis=(1, 2), dtype=jnp.float32)

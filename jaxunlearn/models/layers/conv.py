@@ -1,14 +1,14 @@
 """The 2-D convolution that stays fast when many models are trained as one program.
 
-A native convolution has two traps in a population. On a CPU its automatic gradient inside `scan` or `map` is 20 to 70
-times slower than outside, because XLA brings convolutions into the one layout that has a fast kernel only in the entry
-computation, not inside loop bodies. Under `vmap` over weights it becomes a grouped convolution, whose weight gradient
-has no good kernel on any platform. So the same numbers are offered in several forms:
+A native convolution has two problems in a population. On a CPU its automatic gradient inside `scan` or `map` is 20 to
+70 times slower than outside, because XLA converts convolutions to the one layout that has a fast kernel only in the
+entry computation, not inside loop bodies. Under `vmap` over weights it becomes a grouped convolution, whose weight
+gradient has no good kernel on any platform. So the same function is offered in several forms:
 
     native     the plain call; use it for forward-mode differentiation of a loss (of networks without batch norm, whose
-               own gradient is written out too)
+               gradient is a custom VJP too)
     canonical  native forward, gradients written as convolutions that already have the fast layout (custom VJP)
-    im2col     patches times a matrix; the patches are recomputed for the gradient instead of being kept (custom VJP)
+    im2col     patches times a matrix; the patches are recomputed for the gradient instead of being stored (custom VJP)
     unrolled   one native call per member under `vmap`, for forward and both gradients; grouped above 8 members
     grouped    native under `vmap`, but the weight gradient is one native call per member
     shift      sum of shifted pictures, for one to three input channels (custom VJP)
@@ -35,7 +35,7 @@ FORMS = (*conv_implementations.FORMS, "cpu")
 def conv(
     x: jax.Array, w: jax.Array, stride: int | tuple[int, int], padding: conv_implementations.Padding, form: str
 ) -> jax.Array:
-    """2-D convolution (cross-correlation, as in every network library) in the given form.
+    """Computes a 2-D convolution (cross-correlation, as in all network libraries) in the given form.
 
     Args:
       x: [B, H, W, C] float32 or bfloat16.
@@ -50,6 +50,13 @@ def conv(
     Raises:
       ConfigError: unknown form.
       ShapeError: operands of the wrong rank, unequal channels, or a kernel larger than the padded picture.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn.models.layers import conv
+      >>> y = conv.conv(jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 2)), 1, ((1, 1), (1, 1)), "im2col")
+      >>> y[0, :, :, 0].astype(int).tolist()
+      [[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]]
     """
     checks.choice("convolution form", form, FORMS)
     bound = checks.shape("BHWC KLCO", x=x, w=w)
@@ -64,10 +71,10 @@ def conv(
 
 
 def conv_general_dilated(form: str) -> Callable[..., jax.Array]:
-    """A function with the signature of `jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
+    """Returns a function with the signature of `jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
 
-    Form `native` passes everything through. The other forms know strides and padding; for dilation, groups, other
-    layouts or an explicit precision they raise, since falling back silently would bring back the slow gradients.
+    Form `native` passes everything through. The other forms support strides and padding; for dilation, groups, other
+    layouts or an explicit precision they raise, since a silent fallback would have the slow gradients again.
 
     Args:
       form: one of `FORMS`.
@@ -76,7 +83,7 @@ def conv_general_dilated(form: str) -> Callable[..., jax.Array]:
       `function(lhs, rhs, window_strides, padding, ...) -> [B, oh, ow, O]`.
 
     Raises:
-      ConfigError: unknown form; when called, a feature the form does not have.
+      ConfigError: unknown form; when called, an option that the form does not support.
     """
     checks.choice("convolution form", form, FORMS)
     if form == "native":
@@ -95,7 +102,7 @@ def conv_general_dilated(form: str) -> Callable[..., jax.Array]:
 
 
 def _layer_form(form: str, channels: int, outputs: int, geometry: conv_implementations.Geometry) -> str:
-    """The form one layer takes under a policy, from static shapes alone."""
+    """Returns the form of one layer under a policy, from static shapes only."""
     if form != "cpu":
         return form
     # With few input channels a matrix product has little to multiply and a native kernel wastes its vector lanes: the
@@ -110,11 +117,13 @@ def _layer_form(form: str, channels: int, outputs: int, geometry: conv_implement
 
 def _refuse_options(form: str, lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> None:
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, options.pop("dimension_numbers", None))
-    plain = lhs.ndim == 4 and layout == lax.conv_dimension_numbers(lhs.shape, rhs.shape, conv_implementations.LAYOUT)
-    found = [] if plain else ["a layout other than NHWC/HWIO"]
+    is_standard = lhs.ndim == 4 and layout == lax.conv_dimension_numbers(
+        lhs.shape, rhs.shape, conv_implementations.LAYOUT
+    )
+    unsupported = [] if is_standard else ["a layout other than NHWC/HWIO"]
     neutral = (None, 1, (1, 1), [1, 1])
-    found += [f"{name}={value}" for name, value in options.items() if value not in neutral]
-    if found:
+    unsupported += [f"{name}={value}" for name, value in options.items() if value not in neutral]
+    if unsupported:
         raise errors.ConfigError(
-            f"convolution form {form!r} does not support {', '.join(found)}. Use form 'native' for this layer."
+            f"convolution form {form!r} does not support {', '.join(unsupported)}. Use form 'native' for this layer."
         )

@@ -1,7 +1,7 @@
 """The forms of the 2-D convolution: each computes the same product and its two gradients in its own way.
 
-`conv.py` is the door and tells when to use which. Here every form is a function `(x, w, geometry) -> y` with
-x [B, H, W, C], w [kh, kw, C, O], y [B, oh, ow, O], all of one dtype, and a gradient of its own. The two gradients of a
+`conv.py` is the interface and explains when to use which. Every form is a function `(x, w, geometry) -> y` with
+x [B, H, W, C], w [kh, kw, C, O], y [B, oh, ow, O], all of one dtype, and its own gradient. The two gradients of a
 convolution are products of the same kind: `data(dy, w) -> dx` and `weight(x, dy) -> dw`.
 """
 
@@ -18,13 +18,13 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-# Launches and compile time grow with every unrolled member; above these counts one grouped call is the lesser evil.
+# Launches and compile time grow with every unrolled member; above these counts one grouped call is better.
 _UNROLLED_MEMBERS = 8
 _GROUPED_MEMBERS = 64
 
 
 class Geometry(NamedTuple):
-    """What is static about one convolution; the sizes of x and w are needed to shape their gradients."""
+    """Static properties of one convolution; the sizes of x and w determine the shapes of their gradients."""
 
     stride: tuple[int, int]
     padding: Padding
@@ -42,7 +42,7 @@ class Geometry(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Up to how many members each of the three products is issued member by member under `vmap`."""
+    """Maximum number of members for which each of the three products is computed member by member under `vmap`."""
 
     forward: int
     data: int
@@ -93,7 +93,7 @@ def _canonical_data(dy: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Arra
 def _canonical_weight(x: jax.Array, dy: jax.Array, geometry: Geometry) -> jax.Array:
     """Convolves x, channels as its batch, with dy as a kernel that reduces over the real batch."""
     padding = [
-        (low, k - 1 + (out - 1) * s + 1 - n - low)  # a negative end crops rows that no window reached
+        (low, k - 1 + (out - 1) * s + 1 - n - low)  # a negative end crops rows outside all windows
         for n, (low, _), k, s, out in zip(
             geometry.size, geometry.padding, geometry.kernel, geometry.stride, geometry.output, strict=True
         )
@@ -119,12 +119,12 @@ def _im2col(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:
-    pieces = _pieces(x, geometry)
-    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=-1)
+    slices = _slices(x, geometry)
+    return slices[0] if len(slices) == 1 else jnp.concatenate(slices, axis=-1)
 
 
-def _pieces(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
-    """For each position of the kernel, in row order, the slice [B, oh, ow, C] of the padded picture that it meets."""
+def _slices(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
+    """Returns, for each position of the kernel in row order, its slice [B, oh, ow, C] of the padded picture."""
     x = jnp.pad(x, ((0, 0), *geometry.padding, (0, 0)))
     (oh, ow), (sh, sw) = geometry.output, geometry.stride
     batch, _, _, channels = x.shape
@@ -137,9 +137,9 @@ def _pieces(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
 
 
 def _im2col_data(dy: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    """Sums each window position's share of dy into its place; a flipped-kernel im2col would be slower."""
+    """Adds each window position's share of dy at its position; a flipped-kernel im2col would be slower."""
     kh, kw, channels, outputs = w.shape
-    # float32 until the sum is done: with bfloat16 operands the shares must not be rounded one by one.
+    # float32 until the sum is complete: with bfloat16 operands the shares must not be rounded individually.
     shares = _dot(dy, w.reshape(-1, outputs), ((3,), (1,)))
     (oh, ow), (sh, sw) = geometry.output, geometry.stride
     zero = jnp.zeros((), shares.dtype)
@@ -152,8 +152,8 @@ def _im2col_data(dy: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
                 divmod(position, kw), geometry.padding, geometry.size, (oh, ow), (sh, sw), strict=True
             )
         ]
-        placed = lax.pad(share, zero, ((0, 0, 0), edges[0], edges[1], (0, 0, 0)))
-        total = placed if total is None else total + placed
+        padded_share = lax.pad(share, zero, ((0, 0, 0), edges[0], edges[1], (0, 0, 0)))
+        total = padded_share if total is None else total + padded_share
     assert total is not None
     return total.astype(dy.dtype)
 
@@ -164,22 +164,22 @@ def _im2col_weight(x: jax.Array, dy: jax.Array, geometry: Geometry) -> jax.Array
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# shift: a sum of shifted pictures times one row of the kernel each, which the compiler fuses into one pass. With one or
-# three input channels there is too little to multiply for a matrix product.
+# shift: a sum of shifted pictures, each times one row of the kernel, which the compiler fuses into one pass. With one
+# to three input channels a matrix product would be too small.
 
 
 def _shift(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     rows = w.astype(jnp.promote_types(w.dtype, jnp.float32)).reshape(-1, w.shape[2], w.shape[3])
     total = jnp.zeros((), rows.dtype)
-    for piece, row in zip(_pieces(x, geometry), rows, strict=True):
+    for window, row in zip(_slices(x, geometry), rows, strict=True):
         for channel in range(w.shape[2]):
-            total = total + piece[..., channel : channel + 1] * row[channel]
+            total = total + window[..., channel : channel + 1] * row[channel]
     return total.astype(x.dtype)
 
 
 def _shift_weight(x: jax.Array, dy: jax.Array, geometry: Geometry) -> jax.Array:
-    """The im2col product, patches stacked position by position: whole pictures are copied, not single pixels."""
-    stacked = jnp.stack([jnp.moveaxis(piece, 3, 0) for piece in _pieces(x, geometry)])
+    """Computes the im2col product with patches stacked by position, which copies whole pictures, not single pixels."""
+    stacked = jnp.stack([jnp.moveaxis(window, 3, 0) for window in _slices(x, geometry)])
     dw = _dot(stacked.reshape(-1, dy[..., 0].size), dy.reshape(-1, dy.shape[3]), ((1,), (0,)))
     return dw.reshape(*geometry.kernel, x.shape[3], dy.shape[3]).astype(x.dtype)
 
@@ -196,18 +196,20 @@ def _dot(a: jax.Array, b: jax.Array, contract: tuple[tuple[int, ...], tuple[int,
 def _with_gradients(
     product: Callable[..., jax.Array], data: Callable[..., jax.Array], weight: Callable[..., jax.Array]
 ) -> Callable[[jax.Array, jax.Array, Geometry], jax.Array]:
-    """`product` with the two given gradients; x and w are all that is kept for them.
+    """Returns `product` with the two given gradients, for which only x and w are stored.
 
-    Neither the gradients nor the product inside the gradient pass are custom VJPs again: so the jvp of a gradient works
-    and stays in the fast layout. (The gradient of a gradient works too, but XLA chooses its layouts.)
+    Neither the gradients nor the product inside the gradient pass are custom VJPs again, so that the jvp of a gradient
+    works and stays in the fast layout. (The gradient of a gradient works too, but XLA chooses its layouts.)
     """
     function = jax.custom_vjp(product, nondiff_argnums=(2,))
 
     def forward(x: jax.Array, w: jax.Array, geometry: Geometry) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         return product(x, w, geometry), (x, w)
 
-    def backward(geometry: Geometry, kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x, w = kept
+    def backward(
+        geometry: Geometry, operands: tuple[jax.Array, jax.Array], dy: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        x, w = operands
         return data(dy, w, geometry), weight(x, dy, geometry)
 
     function.defvjp(forward, backward)
@@ -215,8 +217,8 @@ def _with_gradients(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# unrolled, grouped: native products whose batching rule is a loop over the members. A function with its own batching
-# rule has no transpose, so the three bilinear products are each other's gradients, to any order.
+# unrolled, grouped: native products whose batching rule is a loop over the members. A function with a custom batching
+# rule has no transpose, so the three bilinear products define each other's gradients, to any order.
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -241,28 +243,34 @@ _Pair = tuple[jax.Array, jax.Array]
 def _define_product(function: Any, gradients: Callable[[_Pair, jax.Array, _Static], _Pair]) -> None:
     function.defvjp(
         lambda a, b, geometry, limits: (function(a, b, geometry, limits), (a, b)),
-        lambda geometry, limits, kept, cotangent: gradients(kept, cotangent, (geometry, limits)),
+        lambda geometry, limits, operands, cotangent: gradients(operands, cotangent, (geometry, limits)),
     )
 
 
-_define_product(_forward, lambda kept, dy, static: (_data(dy, kept[1], *static), _weight(kept[0], dy, *static)))
-_define_product(_data, lambda kept, dx, static: (_forward(dx, kept[1], *static), _weight(dx, kept[0], *static)))
-_define_product(_weight, lambda kept, dw, static: (_data(kept[1], dw, *static), _forward(kept[0], dw, *static)))
+_define_product(
+    _forward, lambda operands, dy, static: (_data(dy, operands[1], *static), _weight(operands[0], dy, *static))
+)
+_define_product(
+    _data, lambda operands, dx, static: (_forward(dx, operands[1], *static), _weight(dx, operands[0], *static))
+)
+_define_product(
+    _weight, lambda operands, dw, static: (_data(operands[1], dw, *static), _forward(operands[0], dw, *static))
+)
 
 
 def _member_wise(product: Product, limit: int) -> Product:
-    """`product(a, b)` which under `vmap` over both operands runs once per member, up to `limit` members."""
-    one = custom_vmap(product)
+    """Returns `product(a, b)` which under `vmap` over both operands runs once per member, up to `limit` members."""
+    mapped = custom_vmap(product)
 
-    def many(size: int, batched: list[bool], a: jax.Array, b: jax.Array) -> tuple[jax.Array, bool]:
+    def rule(size: int, batched: list[bool], a: jax.Array, b: jax.Array) -> tuple[jax.Array, bool]:
         if all(batched) and size <= limit:
-            return jnp.stack([one(a[i], b[i]) for i in range(size)]), True
+            return jnp.stack([mapped(a[i], b[i]) for i in range(size)]), True
         # An operand shared by all members needs no loop: its batching folds the members into an ordinary axis.
         axes = tuple(0 if is_batched else None for is_batched in batched)
         return jax.vmap(product, in_axes=axes)(a, b), True
 
-    one.def_vmap(many)
-    return one
+    mapped.def_vmap(rule)
+    return mapped
 
 
 FORMS: dict[str, Callable[[jax.Array, jax.Array, Geometry], jax.Array]] = {

@@ -1,6 +1,6 @@
-"""Shadows of another run, asked about this run's rows: dataset shift, architecture shift, incremental training.
+"""Shadows of another run, queried on this run's rows: dataset shift, architecture shift, incremental training.
 
-Pictures keep this run's normalisation (as published); the foreign shadows' own training rows, for IAM-Off, are those
+Images keep this run's normalisation (as published); the external shadows' own training rows, for IAM-Off, are those
 recorded in their own run.
 """
 
@@ -21,15 +21,15 @@ PROTOCOLS = gather.ELSEWHERE
 
 
 def name_of(folder: str) -> str:
-    """A short name for a run folder in tables."""
+    """Returns a short name for a run folder in tables."""
     return Path(folder).expanduser().absolute().name
 
 
 def settings_of(folder: str) -> settings.Settings:
-    """The settings another run was made with.
+    """Returns the settings of another run.
 
     Raises:
-      ConfigError: no finished shadow population there.
+      ConfigError: the run has no finished shadow population.
     """
     root = Path(folder).expanduser()
     if not (root / "run.json").exists() or not (root / "populations" / shadow.NAME / "stage.json").exists():
@@ -49,26 +49,34 @@ def settings_of(folder: str) -> settings.Settings:
 
 
 def check(experiment: experiments.Experiment) -> None:
-    """Raises a ConfigError unless every run of audit.shadow_runs can answer about this run's rows."""
+    """Raises a ConfigError unless every run of audit.shadow_runs can predict this run's rows."""
     for folder in experiment.settings.audit.shadow_runs:
-        other = settings_of(folder)
+        other_settings = settings_of(folder)
         logits = Path(folder).expanduser() / "logits" / "shadow.npy"
         classes = store.logits.read(logits).shape[-1] if logits.exists() else experiment.dataset.num_classes
         if classes != experiment.dataset.num_classes:
             raise errors.ConfigError(
-                f"audit.shadow_runs: the shadows of {folder!r} know {classes} classes ({other.data.name}), this run's "
+                f"audit.shadow_runs: the shadows of {folder!r} know {classes} classes "
+                f"({other_settings.data.name}), this run's "
                 f"data has {experiment.dataset.num_classes}; shadows must answer the same question."
             )
 
 
 def open_shadows(
-    run: store.Run,
+    run_folder: store.Run,
     reporter: progress.Reporter,
     experiment: experiments.Experiment,
     folder: str,
     options: scores.Options,
 ) -> tuple[str, tuple[scores.Signals, scores.Signals, scores.Signals]]:
-    """Signals of another run's shadows on this run's target and population rows, and on their own training rows.
+    """Computes signals of another run's shadows on this run's target and population rows, and on their training rows.
+
+    Args:
+      run_folder: of this run.
+      reporter: for messages.
+      experiment: of this run.
+      folder: the other run folder.
+      options: which signals to compute.
 
     Returns:
       (short name of the run, (signals on target rows, on population rows, on own rows)).
@@ -76,47 +84,49 @@ def open_shadows(
     Raises:
       ConfigError: not a run folder with shadows, or a network that cannot read these inputs.
     """
-    other = settings_of(folder)
-    here = dataclasses.replace(experiment.settings, model=other.model, train=other.train, shadows=other.shadows)
-    there_experiment = experiments.prepare(here)
+    other_settings = settings_of(folder)
+    mixed_settings = dataclasses.replace(
+        experiment.settings, model=other_settings.model, train=other_settings.train, shadows=other_settings.shadows
+    )
+    shadow_experiment = experiments.prepare(mixed_settings)
     root = store.Run(Path(folder).expanduser().absolute())
     fingerprint, _ = store.read_claim(root.path("populations", shadow.NAME, "stage.json"))
-    ids = np.arange(other.shadows.count)
-    split = splits.obtain(run, experiment)
+    ids = np.arange(other_settings.shadows.count)
+    split = splits.obtain(run_folder, experiment)
     reporter.say(f"asking {len(ids)} shadow models of {root.root} about {len(split.target):,} target rows")
     try:
-        variables = members.load(there_experiment, root.path("populations", shadow.NAME), fingerprint, ids)
+        variables = members.load(shadow_experiment, root.path("populations", shadow.NAME), fingerprint, ids)
     except ValueError as error:
         raise errors.ConfigError(
             f"audit.shadow_runs: the shadows of {folder!r} were trained on inputs of another shape than this run's "
             f"{experiment.dataset.inputs.shape[1:]}; they cannot answer about these rows."
         ) from error
-    own = _own_logits(root, experiments.prepare(other))
+    own_logits = _own_logits(root, experiments.prepare(other_settings))
     return name_of(folder), (
-        _answers(there_experiment, variables, split.target, options),
-        _answers(there_experiment, variables, split.population, options),
-        gather.own_signals(own, options),
+        _signals(shadow_experiment, variables, split.target, options),
+        _signals(shadow_experiment, variables, split.population, options),
+        gather.own_signals(own_logits, options),
     )
 
 
 def _own_logits(root: store.Run, experiment: experiments.Experiment) -> RoleLogits:
-    """The shadows' recorded logits in their own run."""
+    """Returns the shadows' recorded logits in their own run."""
     spec = roles.claim(root, shadow.describe(experiment, splits.obtain(root, experiment)))
     values = recording.read(root, spec)
     labels = np.asarray(experiment.dataset.labels, np.int32)[spec.rows]
     return RoleLogits(values, labels, spec.rows, spec.membership[:, spec.rows], {})
 
 
-def _answers(
+def _signals(
     experiment: experiments.Experiment, variables: object, rows: records.Array, options: scores.Options
 ) -> scores.Signals:
-    """Signals [S, n] of a population on rows of the data set, block by block; logits are not kept."""
+    """Computes the signals [S, n] of a population on rows of the data set, block by block; logits are not kept."""
     rows = np.asarray(rows, np.int32)
     labels = np.asarray(experiment.dataset.labels, np.int32)[rows]
     count = jax.tree.leaves(variables)[0].shape[0]
-    blocks = [
-        scores.signals_of(values, labels[where], options)
-        for where, values in population.predict(
+    signals = [
+        scores.signals_of(values, labels[block], options)
+        for block, values in population.predict(
             experiment.task,
             variables,
             experiments.device_dataset(experiment).inputs,
@@ -124,4 +134,4 @@ def _answers(
             experiments.member_mapping(experiment, count),
         )
     ]
-    return scores.Signals(*(np.concatenate(parts, -1) for parts in zip(*blocks, strict=True)))
+    return scores.Signals(*(np.concatenate(signal_blocks, -1) for signal_blocks in zip(*signals, strict=True)))

@@ -1,4 +1,4 @@
-"""Data-free extraction of a run's models: what is missing of the run is trained first, then its models are copied."""
+"""Data-free extraction of a run's models: missing models are trained first, then all are copied."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,73 +12,77 @@ from jaxunlearn.attacks.extraction import options
 from jaxunlearn.runs import experiments, opening, roles, splits
 from jaxunlearn.runs.drivers import plan, reading, run_input
 from jaxunlearn.runs.execution import extraction
-from jaxunlearn.runs.roles import audited, extracted, variants
+from jaxunlearn.runs.roles import audited_models, clone_models, variants
 from jaxunlearn.runs.verbs import extract, unlearn
 from jaxunlearn.settings import Settings
 
-NAMES = (*unlearn.NEEDED, run_input.ALL_METHODS)
+NAMES = (*unlearn.REFERENCE_ROLES, run_input.ALL_METHODS)
 
 
 def run(
-    chosen: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: bool, overrides: Mapping[str, Any]
+    settings: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: bool, overrides: Mapping[str, Any]
 ) -> str:  # fmt: skip
-    """Copies the models of extract.roles; returns what the terminal shows.
+    """Copies the models of extract.roles; returns the text for the terminal.
 
     Args:
-      chosen: the settings.
+      settings: of the run.
       workdir: the run folder.
       overwrite: stages whose results are deleted first.
-      dry_run: whether only the plan is wanted.
+      dry_run: whether to only show the plan.
       overrides: settings of the command line.
 
     Raises:
-      UserError: anything the user can mend; settings are checked before any training.
+      UserError: settings are checked before any training.
     """
-    prepared, reporter = prepare(chosen), progress.Reporter()
+    checked_job, reporter = prepare(settings), progress.Reporter()
     if dry_run:
-        split = splits.draw(prepared.experiment)
-        return _plan_text(prepared, split, _victims(prepared, split, reporter))
-    with opening.open_experiment(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
-        folder, reporter, experiment, _, _ = opened
-        prepared = prepared._replace(experiment=experiment)
-        split = splits.obtain(folder, experiment)
-        victims = _victims(prepared, split, reporter)
+        split = splits.draw(checked_job.experiment)
+        return _plan_text(checked_job, split, _victim_specs(checked_job, split, reporter))
+    with opening.open_experiment(checked_job.experiment, settings, workdir, overwrite, overrides) as open_run:
+        run_folder, reporter, experiment, _, _ = open_run
+        checked_job = checked_job._replace(experiment=experiment)
+        split = splits.obtain(run_folder, experiment)
+        victims = _victim_specs(checked_job, split, reporter)
         reporter.say(extract.budget_text(experiment, victims))
-        for victim in victims:  # clones made with other settings are refused before anything is trained
-            roles.claim(folder, extracted.describe(experiment, split, victim))
-        run_input.train(folder, reporter, prepared)
-        summary = extract.run(folder, reporter, experiment, split, [roles.claim(folder, one) for one in victims])
-        return f"{extract.text(summary)}\n\n{extract.files_text(folder, summary)}"
+        for victim in victims:  # clones of other settings are refused before anything is trained
+            roles.claim(run_folder, clone_models.describe(experiment, split, victim))
+        run_input.train(run_folder, reporter, checked_job)
+        summary = extract.run(
+            run_folder, reporter, experiment, split, [roles.claim(run_folder, victim_spec) for victim_spec in victims]
+        )
+        return f"{extract.text(summary)}\n\n{extract.files_text(run_folder, summary)}"
 
 
-def prepare(chosen: Settings) -> run_input.Prepared:
-    """Builds the experiment and refuses impossible extractions before a run folder is touched.
+def prepare(settings: Settings) -> run_input.CheckedJob:
+    """Builds the experiment and checks the extraction before a run folder is touched.
 
     Raises:
-      ConfigError: a budget below one iteration, inputs that no generator makes, a role that does not exist.
+      ConfigError: a budget below one iteration, inputs that no generator produces, or an unknown role.
     """
-    _check_roles(chosen.extract.roles)
-    options.check(attack.of_settings(chosen.extract))
-    experiment, reporter = experiments.prepare(chosen), progress.Reporter()
+    _check_roles(settings.extract.roles)
+    options.check(attack.of_settings(settings.extract))
+    experiment, reporter = experiments.prepare(settings), progress.Reporter()
     experiments.require_classes(experiment, "launch.extract")
-    extracted.check(experiment)
-    audited.check(experiment)
-    asked: tuple[variants.MethodConfig, ...] = ()
-    wants_all = run_input.ALL_METHODS in chosen.extract.roles
+    clone_models.check(experiment)
+    audited_models.check(experiment)
+    configs: tuple[variants.MethodConfig, ...] = ()
+    wants_all = run_input.ALL_METHODS in settings.extract.roles
     if wants_all:
-        experiment, asked = unlearn.check(experiment, reporter)
-    known = {variant.role for variant in asked}
-    named = [name for name in chosen.extract.roles if name.startswith(variants.PREFIX) and name not in known]
-    more = tuple(variants.of_role(experiment.settings, name) for name in named)
-    unlearn.trace(experiment, more)
-    asked += more
+        experiment, configs = unlearn.check(experiment, reporter)
+    known_roles = {variant.role for variant in configs}
+    explicit_roles = [
+        name for name in settings.extract.roles if name.startswith(variants.PREFIX) and name not in known_roles
+    ]
+    explicit_configs = tuple(variants.of_role(experiment.settings, name) for name in explicit_roles)
+    unlearn.trace(experiment, explicit_configs)
+    configs += explicit_configs
     # Methods start from the originals, and are compared with exact retraining.
-    names = (*unlearn.NEEDED, *(variant.role for variant in asked))
-    return run_input.Prepared(experiment, names, asked, wants_all, tuple(reporter.notes))
+    names = (*unlearn.REFERENCE_ROLES, *(variant.role for variant in configs))
+    return run_input.CheckedJob(experiment, names, configs, wants_all, tuple(reporter.notes))
 
 
 def _check_roles(names: Sequence[str]) -> None:
-    """Refuses roles that have no models to ask.
+    """Raises a ConfigError for roles without models to query.
 
     Raises:
       ConfigError: no role, or an unknown one.
@@ -90,41 +94,41 @@ def _check_roles(names: Sequence[str]) -> None:
             raise errors.unknown("role in extract.roles", name, (*NAMES, f"{variants.PREFIX}METHOD"))
 
 
-def _victims(
-    prepared: run_input.Prepared, split: records.Split, reporter: progress.Reporter
+def _victim_specs(
+    checked_job: run_input.CheckedJob, split: records.Split, reporter: progress.Reporter
 ) -> list[roles.RoleSpec]:  # fmt: skip
-    """The roles whose models are asked.
+    """Returns the roles whose models are queried.
 
     Raises:
       ConfigError: all of them are ensembles.
     """
-    experiment, found = prepared.experiment, []
-    for name in prepared.roles:
-        if name in unlearn.NEEDED and name not in experiment.settings.extract.roles:
+    experiment, specs = checked_job.experiment, []
+    for name in checked_job.roles:
+        if name in unlearn.REFERENCE_ROLES and name not in experiment.settings.extract.roles:
             continue
-        spec = reading.described(experiment, split, name)
+        spec = reading.describe_role(experiment, split, name)
         if spec.method is not None and spec.method.ensemble > 1:
             reporter.note(f"{name} is an ensemble of models: it is not copied")
             continue
-        found.append(spec)
-    if not found:
+        specs.append(spec)
+    if not specs:
         raise errors.ConfigError("extract.roles names ensembles only, which are not copied; e.g. (retrained,).")
-    return found
+    return specs
 
 
-def _plan_text(prepared: run_input.Prepared, split: records.Split, victims: list[roles.RoleSpec]) -> str:
-    """What would be trained, and what would be asked."""
-    experiment = prepared.experiment
-    specs = [extracted.describe(experiment, split, victim) for victim in victims]
+def _plan_text(checked_job: run_input.CheckedJob, split: records.Split, victims: list[roles.RoleSpec]) -> str:
+    """Returns the plan: models to train, and queries."""
+    experiment = checked_job.experiment
+    specs = [clone_models.describe(experiment, split, victim) for victim in victims]
     shapes = population.variables(jax.eval_shape(experiment.task.init, keys.root(0)))
 
     def make_job(spec: roles.RoleSpec, ids: np.ndarray, lengths: tuple[int, int]) -> population.Job:
         del lengths
-        # Whatever the models have learned, they answer in the same time.
+        # The time of a query does not depend on the weights.
         blank = jax.tree.map(lambda leaf: np.zeros((len(spec.membership), *leaf.shape), leaf.dtype), shapes)
         return extraction.job_of(spec, ids, blank)
 
     return "\n\n".join([
-        run_input.plan_text(prepared), extract.budget_text(experiment, victims),
+        run_input.plan_text(checked_job), extract.budget_text(experiment, victims),
         plan.text(plan.of_roles(specs, make_job=make_job)),
     ])  # fmt: skip

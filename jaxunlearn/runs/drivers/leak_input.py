@@ -1,6 +1,6 @@
 """A run of Unlearning-Leaks: models trained and recorded, their posteriors attacked, a report out.
 
-prepare -> the role of all models -> train and record what is missing -> posterior pairs -> analyse, compose, deliver
+prepare -> the role of all models -> train and record missing ones -> posterior pairs -> analyse, compose, deliver
 """
 
 import time
@@ -24,74 +24,76 @@ from jaxunlearn.runs.roles import leaks
 from jaxunlearn.settings import Settings
 
 ANALYSIS = "leaks"
-KEPT = "leaks/posteriors.npz"  # in a run folder
-Answers = Callable[[np.ndarray, np.ndarray], np.ndarray]
+POSTERIORS_FILE = "leaks/posteriors.npz"  # in a run folder
+PosteriorFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def run(chosen: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: bool, overrides: Mapping[str, Any]) -> str:
-    """Trains what is missing, attacks, and returns what the terminal shows.
+def run(
+    settings: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: bool, overrides: Mapping[str, Any]
+) -> str:
+    """Trains missing models, attacks them, and returns the text for the terminal.
 
     Args:
-      chosen: settings of the run.
+      settings: of the run.
       workdir: its folder.
       overwrite: stages whose results are deleted first.
-      dry_run: only say what would be done.
+      dry_run: whether to only show the plan.
       overrides: settings of the command line.
 
     Raises:
-      UserError: whatever the user can mend; settings and sizes before anything is trained.
+      UserError: settings and sizes are checked before anything is trained.
     """
     analysis = ANALYSES[ANALYSIS]
-    analysis.check(chosen)
-    leaks.check(chosen)
-    others = None if not chosen.leaks.shadow_from else shadow_side(chosen)
-    experiment = experiments.prepare(leaks.narrow(chosen))
+    analysis.check(settings)
+    leaks.check(settings)
+    external_shadow = None if not settings.leaks.shadow_from else shadow_side(settings)
+    experiment = experiments.prepare(leaks.narrow(settings))
     experiments.require_classes(experiment, "launch.leaks")
-    if chosen.leaks.defence == "top_k":
-        defences.check_top_k(chosen.leaks.top_k, experiment.dataset.num_classes)
+    if settings.leaks.defence == "top_k":
+        defences.check_top_k(settings.leaks.top_k, experiment.dataset.num_classes)
     role = leaks.describe(experiment)
     if dry_run:
-        return described(role)
-    with opening.open_experiment(experiment, chosen, workdir, overwrite, overrides) as opened:
-        folder, reporter, experiment, plain, begun = opened
+        return plan_text(role)
+    with opening.open_experiment(experiment, settings, workdir, overwrite, overrides) as open_run:
+        run_folder, reporter, experiment, plain, start_time = open_run
         role = leaks.describe(experiment)  # the mapping may be tuned
-        role = role._replace(spec=roles.claim(folder, role.spec))
-        logits, spent = make(folder, reporter, role.spec)
-        given = gather(folder, reporter, role, logits, spent)
-        if others is not None:
-            given = inputs.transferred(given, others, chosen.leaks.shadow_from)
-        context = delivery.context(folder, reporter)
-        report = analysis.compose(analysis.analyse(given, chosen, context), chosen)
-        report = report._replace(title=f"{report.title}: {chosen.data.name}")
-        return delivery.deliver(folder, report, plain, begun, {})
+        role = role._replace(spec=roles.claim(run_folder, role.spec))
+        logits, cost = make(run_folder, reporter, role.spec)
+        leak_inputs = gather(run_folder, reporter, role, logits, cost)
+        if external_shadow is not None:
+            leak_inputs = inputs.transferred(leak_inputs, external_shadow, settings.leaks.shadow_from)
+        context = delivery.context(run_folder, reporter)
+        report = analysis.compose(analysis.analyse(leak_inputs, settings, context), settings)
+        report = report._replace(title=f"{report.title}: {settings.data.name}")
+        return delivery.deliver(run_folder, report, plain, start_time, {})
 
 
-def shadow_side(chosen: Settings) -> inputs.Side:
-    """The shadow side of another run, or of a file of posteriors.
+def shadow_side(settings: Settings) -> inputs.Side:
+    """Returns the shadow side of another run, or of a file of posteriors.
 
     Raises:
-      DataError: it holds none.
+      DataError: it has none.
     """
-    path = store.arrays.expand(chosen.leaks.shadow_from)
-    kept = path / KEPT
+    path = store.arrays.expand(settings.leaks.shadow_from)
+    posteriors_path = path / POSTERIORS_FILE
     analysis = ANALYSES[ANALYSIS]
-    named = store.arrays.read(kept if kept.exists() else path, analysis.expected)
-    return inputs.from_arrays(arrays.read(named, analysis.fields, analysis.expected), chosen).shadow
+    named_arrays = store.arrays.read(posteriors_path if posteriors_path.exists() else path, analysis.expected)
+    return inputs.from_arrays(arrays.read(named_arrays, analysis.fields, analysis.expected), settings).shadow
 
 
 def make(
-    run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec
+    run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec
 ) -> tuple[np.ndarray, chunked.TrainingCost]:  # fmt: skip
-    """Trains and records what is missing; returns logits [M, n, C] and what that cost in this process."""
+    """Trains and records missing models; returns logits [M, n, C] and the cost in this process."""
     settings = spec.experiment.settings
     if not leaks.is_fitted_on_host(settings):
-        made = execution.make(run, reporter, spec)
-        return made.logits[spec.name], made.spent
-    begun = time.monotonic()
-    there = len(host.finished(run, spec))
-    values = host.record(run, reporter, spec, lambda member, x, y: _fit(spec, member, x, y))
-    new = len(spec.membership) - there
-    return values, chunked.TrainingCost(new, new, time.monotonic() - begun if new else 0.0, 0.0)
+        recorded_roles = execution.make(run_folder, reporter, spec)
+        return recorded_roles.logits[spec.name], recorded_roles.cost
+    start_time = time.monotonic()
+    num_finished = len(host.finished_members(run_folder, spec))
+    values = host.record(run_folder, reporter, spec, lambda member, x, y: _fit(spec, member, x, y))
+    num_new = len(spec.membership) - num_finished
+    return values, chunked.TrainingCost(num_new, num_new, time.monotonic() - start_time if num_new else 0.0, 0.0)
 
 
 def _fit(spec: roles.RoleSpec, member: int, x: np.ndarray, y: np.ndarray) -> host.Predict:
@@ -102,144 +104,167 @@ def _fit(spec: roles.RoleSpec, member: int, x: np.ndarray, y: np.ndarray) -> hos
 
 
 def gather(
-    run: store.Run, reporter: progress.Reporter, role: leaks.LeakRole, logits: np.ndarray, spent: chunked.TrainingCost
+    run_folder: store.Run, reporter: progress.Reporter, role: leaks.LeakRole, logits: np.ndarray,
+    cost: chunked.TrainingCost,
 ) -> inputs.LeakInputs:  # fmt: skip
-    """Posterior pairs of both sides, named as the user names records, with what is known of the models."""
+    """Gathers the posterior pairs of both sides, with the user's names of the records.
+
+    Args:
+      run_folder: the run folder.
+      reporter: for messages.
+      role: the models.
+      logits: [M, n, C] of the models on the role's rows.
+      cost: of training in this process.
+    """
     experiment, spec = role.spec.experiment, role.spec
     settings, dataset = experiment.settings, experiment.dataset
-    answers = posteriors(logits, spec.rows)
-    faithful = settings.compat.leaks == "faithful"
-    shadow, target = inputs.from_models(answers, role.plans, inputs.sizes_of(settings), faithful)
-    keep = delivery.context(run, reporter).cached
+    posterior_fn = make_posterior_fn(logits, spec.rows)
+    is_faithful = settings.compat.leaks == "faithful"
+    shadow, target = inputs.from_models(posterior_fn, role.plans, inputs.sizes_of(settings), is_faithful)
+    cached = delivery.context(run_folder, reporter).cached
     facts = {"role": spec.fingerprint, "repeats": settings.leaks.repeats, "version": leaks.STAGE_VERSION}
-    kept = keep("leaks/utility.npz", facts, lambda: utility(run, role))
-    sides = {name: inputs.Utility(kept[f"{name}_train"], kept[f"{name}_test"]) for name in inputs.SIDES}
-    frozen = {} if leaks.is_fitted_on_host(settings) else members.diverged(run, spec)
-    if frozen:
-        first = next(iter(frozen))
+    accuracies = cached("leaks/utility.npz", facts, lambda: utility(run_folder, role))
+    sides = {name: inputs.Utility(accuracies[f"{name}_train"], accuracies[f"{name}_test"]) for name in inputs.SIDES}
+    divergence_steps = {} if leaks.is_fitted_on_host(settings) else members.divergence_steps(run_folder, spec)
+    if divergence_steps:
+        first = next(iter(divergence_steps))
         raise errors.ConfigError(
-            f"{len(frozen)} of {len(spec.membership)} models diverged (the first one, {first}, in step "
-            f"{frozen[first]}): their answers say nothing of deletions. Lower train.learning_rate."
+            f"{len(divergence_steps)} of {len(spec.membership)} models diverged (the first one, {first}, in step "
+            f"{divergence_steps[first]}): their answers say nothing of deletions. Lower train.learning_rate."
         )
-    named = {
-        name: naming.shown(dataset, np.asarray(side.ids)) for name, side in (("shadow", shadow), ("target", target))
+    ids_by_side = {
+        name: naming.display_names(dataset, np.asarray(side.ids))
+        for name, side in (("shadow", shadow), ("target", target))
     }
     return inputs.LeakInputs(
-        shadow._replace(ids=named["shadow"]), target._replace(ids=named["target"]), sides, _about(role, spent)
+        shadow._replace(ids=ids_by_side["shadow"]),
+        target._replace(ids=ids_by_side["target"]),
+        sides,
+        _about(role, cost),
     )
 
 
-def posteriors(logits: np.ndarray, rows: np.ndarray) -> Answers:
-    """Posteriors by (members [m], places [m, q]) -> [m, q, C] float64, from logits [M, n, C] on sorted rows [n]."""
+def make_posterior_fn(logits: np.ndarray, rows: np.ndarray) -> PosteriorFn:
+    """Returns a function (member ids [m], rows [m, q]) -> posteriors [m, q, C] float64.
 
-    def answers(who: np.ndarray, places: np.ndarray) -> np.ndarray:
-        columns = np.searchsorted(rows, places)
+    Args:
+      logits: [M, n, C].
+      rows: [n] sorted rows of the data set.
+    """
+
+    def posterior_fn(member_ids: np.ndarray, queried_rows: np.ndarray) -> np.ndarray:
+        columns = np.searchsorted(rows, queried_rows)
         values = np.stack(
-            [np.asarray(logits[member], np.float64)[line] for member, line in zip(who, columns, strict=True)]
+            [
+                np.asarray(logits[member], np.float64)[member_columns]
+                for member, member_columns in zip(member_ids, columns, strict=True)
+            ]
         )
         return _softmax(values)
 
-    return answers
+    return posterior_fn
 
 
 def _softmax(values: np.ndarray) -> np.ndarray:
-    raised = np.exp(values - values.max(-1, keepdims=True))
-    return raised / raised.sum(-1, keepdims=True)
+    exponentials = np.exp(values - values.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
-def utility(run: store.Run, role: leaks.LeakRole) -> dict[str, np.ndarray]:
-    """Accuracies [I] of the original models (SISA: of the mean of their shards) on their sets and on unseen records."""
+def utility(run_folder: store.Run, role: leaks.LeakRole) -> dict[str, np.ndarray]:
+    """Computes accuracies [I] of the originals (SISA: the mean of their shards) on their sets and unseen records."""
     experiment, spec = role.spec.experiment, role.spec
     settings, dataset = experiment.settings, experiment.dataset
     sizes = inputs.sizes_of(settings)
     shards = max(sizes.shards, 1)
     labels = np.asarray(dataset.labels)
-    found: dict[str, list[float]] = {f"{side}_{part}": [] for side in inputs.SIDES for part in ("train", "test")}
+    accuracies: dict[str, list[float]] = {
+        f"{side}_{subset}": [] for side in inputs.SIDES for subset in ("train", "test")
+    }
     first = 0
-    for both in role.plans:
-        for name, side in zip(inputs.SIDES, both, strict=True):
+    for sides in role.plans:
+        for name, side in zip(inputs.SIDES, sides, strict=True):
             unseen = np.unique(side.negative)
             rows = np.unique(np.concatenate([side.sets.ravel(), unseen])).astype(np.int32)
-            predicted = _predictions(run, spec, np.arange(first, first + sizes.sets * shards), shards, rows)
-            for number in range(sizes.sets):
-                for part, own in (("train", side.sets[number]), ("test", unseen)):
-                    right = predicted[number][np.searchsorted(rows, own)] == labels[own]
-                    found[f"{name}_{part}"].append(float(right.mean()))
+            predicted = _predictions(run_folder, spec, np.arange(first, first + sizes.sets * shards), shards, rows)
+            for set_id in range(sizes.sets):
+                for subset, subset_rows in (("train", side.sets[set_id]), ("test", unseen)):
+                    is_correct = predicted[set_id][np.searchsorted(rows, subset_rows)] == labels[subset_rows]
+                    accuracies[f"{name}_{subset}"].append(float(is_correct.mean()))
             first += sizes.sets * (shards + sizes.deletions)
-    return {name: np.asarray(values) for name, values in found.items()}
+    return {name: np.asarray(values) for name, values in accuracies.items()}
 
 
 def _predictions(
-    run: store.Run, spec: roles.RoleSpec, originals: np.ndarray, shards: int, rows: np.ndarray
+    run_folder: store.Run, spec: roles.RoleSpec, originals: np.ndarray, shards: int, rows: np.ndarray
 ) -> np.ndarray:  # fmt: skip
-    """[I, n] predicted classes of the sets' original models on some rows."""
+    """Returns [I, n]: predicted classes of the sets' original models on some rows."""
     experiment = spec.experiment
-    inputs_of_all = np.asarray(experiment.dataset.inputs)
+    all_inputs = np.asarray(experiment.dataset.inputs)
     shape = (len(originals), len(rows), experiment.dataset.num_classes)
-    answers = np.empty(shape, np.float32)
+    model_posteriors = np.empty(shape, np.float32)
     if leaks.is_fitted_on_host(experiment.settings):
-        for place, member in enumerate(originals.tolist()):
-            own = np.flatnonzero(spec.membership[member])
-            fitted = _fit(spec, member, inputs_of_all[own], np.asarray(experiment.dataset.labels)[own])
-            answers[place] = fitted(inputs_of_all[rows])
+        for index, member in enumerate(originals.tolist()):
+            member_rows = np.flatnonzero(spec.membership[member])
+            predict = _fit(spec, member, all_inputs[member_rows], np.asarray(experiment.dataset.labels)[member_rows])
+            model_posteriors[index] = predict(all_inputs[rows])
     else:
-        variables = members.load(experiment, members.folder_of(run, spec), spec.fingerprint, originals)
+        variables = members.load(experiment, members.folder_of(run_folder, spec), spec.fingerprint, originals)
         mapping = experiments.member_mapping(experiment, len(originals))
-        for where, values in population.predict(experiment.task, variables, inputs_of_all, rows, mapping):
-            answers[:, where] = _softmax(values)
-    return answers.reshape(-1, shards, *shape[1:]).mean(1).argmax(-1)
+        for block, values in population.predict(experiment.task, variables, all_inputs, rows, mapping):
+            model_posteriors[:, block] = _softmax(values)
+    return model_posteriors.reshape(-1, shards, *shape[1:]).mean(1).argmax(-1)
 
 
-def _about(role: leaks.LeakRole, spent: chunked.TrainingCost) -> dict[str, str]:
-    """Provenance: what was trained."""
+def _about(role: leaks.LeakRole, cost: chunked.TrainingCost) -> dict[str, str]:
+    """Returns the provenance of the models."""
     experiment = role.spec.experiment
-    chosen, settings = experiment.settings.leaks, experiment.settings
-    network = f"{settings.model.name}, {chosen.coupling} starts" if chosen.model == "network" else chosen.model
-    speed = f"; {spent.members} trained in {progress.duration(spent.seconds)}" if spent.members else ""
-    private = {"privacy": privacy(role)} if chosen.private else {}
+    options, settings = experiment.settings.leaks, experiment.settings
+    network = f"{settings.model.name}, {options.coupling} starts" if options.model == "network" else options.model
+    speed = f"; {cost.members} trained in {progress.duration(cost.seconds)}" if cost.members else ""
+    privacy_fact = {"privacy": privacy_text(role)} if options.private else {}
     return {
-        **private,
+        **privacy_fact,
         "config": f"{settings.data.name}, {network}, seed {settings.seed}",
-        "models": f"{len(role.spec.membership)}: {_plan_in_words(role)}{speed}",
-        "case": f"{chosen.case}, {chosen.unlearning}, {chosen.update}",
+        "models": f"{len(role.spec.membership)}: {_sets_text(role)}{speed}",
+        "case": f"{options.case}, {options.unlearning}, {options.update}",
     }
 
 
-def privacy(role: leaks.LeakRole) -> str:
-    """What DP-SGD guarantees for a record of the largest model, by the true rate at which records are sampled."""
+def privacy_text(role: leaks.LeakRole) -> str:
+    """Returns the DP-SGD guarantee for a record of the largest model, at the true sampling rate of records."""
     settings = role.spec.experiment.settings
-    chosen, rows = settings.leaks, int(role.spec.membership.sum(1).max())
-    steps = leaks.steps(role)
-    found = accountant.epsilon(steps, min(1.0, settings.train.batch / rows), chosen.noise, chosen.delta)
+    options, rows = settings.leaks, int(role.spec.membership.sum(1).max())
+    steps = leaks.max_steps(role)
+    epsilon = accountant.epsilon(steps, min(1.0, settings.train.batch / rows), options.noise, options.delta)
     return (
-        f"epsilon {found:.3g} at delta {chosen.delta:g} for one version (DP-SGD, noise {chosen.noise:g}, clip "
-        f"{chosen.clip:g}, {steps:,} steps of {settings.train.batch} of {rows:,} records; the accountant takes "
+        f"epsilon {epsilon:.3g} at delta {options.delta:g} for one version (DP-SGD, noise {options.noise:g}, clip "
+        f"{options.clip:g}, {steps:,} steps of {settings.train.batch} of {rows:,} records; the accountant takes "
         "every batch for a random sample of the records, while these are shuffled)"
     )
 
 
-def _plan_in_words(role: leaks.LeakRole) -> str:
-    chosen = role.spec.experiment.settings.leaks
-    shards = f" in {chosen.shards} shards" if chosen.unlearning == "sisa" else ""
-    repeats = f"{chosen.repeats} x " if chosen.repeats > 1 else ""
+def _sets_text(role: leaks.LeakRole) -> str:
+    options = role.spec.experiment.settings.leaks
+    shards = f" in {options.shards} shards" if options.unlearning == "sisa" else ""
+    repeats = f"{options.repeats} x " if options.repeats > 1 else ""
     return (
-        f"{repeats}{chosen.sets} + {chosen.sets} sets of {chosen.set_size:,}{shards}, {chosen.deletions} deletions of "
-        f"{chosen.group} each"
+        f"{repeats}{options.sets} + {options.sets} sets of {options.set_size:,}{shards}, "
+        f"{options.deletions} deletions of {options.group} each"
     )
 
 
-def described(role: leaks.LeakRole) -> str:
-    """What would be trained and attacked; a network's time is measured, other models are quick."""
+def plan_text(role: leaks.LeakRole) -> str:
+    """Returns the plan of training and attack; a network's time is measured, other models are quick."""
     spec = role.spec
     settings = spec.experiment.settings
-    attacked = sum(side.positive.size + side.negative.size for _, side in role.plans)
-    lines = [
-        ("models", f"{len(spec.membership)}: {_plan_in_words(role)}"),
-        ("attacked", f"{attacked:,} records of the target side, half of them deleted ones ({settings.leaks.case})"),
+    num_attacked = sum(side.positive.size + side.negative.size for _, side in role.plans)
+    rows = [
+        ("models", f"{len(spec.membership)}: {_sets_text(role)}"),
+        ("attacked", f"{num_attacked:,} records of the target side, half of them deleted ones ({settings.leaks.case})"),
         ("attack", f"{settings.leaks.attack}, defence {settings.leaks.defence}"),
-        *([("privacy", privacy(role))] if settings.leaks.private else []),
+        *([("privacy", privacy_text(role))] if settings.leaks.private else []),
     ]
     if settings.leaks.model != "network":
         disk = spec.membership.shape[0] * len(spec.rows) * spec.experiment.dataset.num_classes * 4
-        return delivery.described([*lines, ("disk", f"about {progress.size(disk)} of logits")])
-    return "\n\n".join([delivery.described(lines), dry_run_plan.text(dry_run_plan.of_roles([spec]))])
+        return delivery.plan_table([*rows, ("disk", f"about {progress.size(disk)} of logits")])
+    return "\n\n".join([delivery.plan_table(rows), dry_run_plan.text(dry_run_plan.of_roles([spec]))])

@@ -1,7 +1,7 @@
-"""What a command would train, measured on this machine without training: members, steps, memory, time, disk.
+"""The plan of a dry run, measured on this machine without training: members, steps, memory, time, disk.
 
-One plan for every verb: the roles it needs, shadows included, and its unlearning methods. One epoch program is
-compiled, which says what memory it takes, and a few of its steps are timed; the rest is arithmetic.
+The same for every verb: the roles it needs, shadows included, and its unlearning methods. One epoch program is
+compiled, which gives its memory, and a few of its steps are timed; the rest is arithmetic.
 """
 
 import time
@@ -15,7 +15,7 @@ from jaxunlearn.population import capacity, executor, training
 from jaxunlearn.report import tables
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.execution import scratch
-from jaxunlearn.runs.roles import audited, shadow, unlearned, variants
+from jaxunlearn.runs.roles import audited_models, shadow, unlearned_models, variants
 from jaxunlearn.runs.verbs import account
 from jaxunlearn.unlearn.engine import costs
 
@@ -23,12 +23,13 @@ TIMED_STEPS = 3
 
 
 class RolePlan(NamedTuple):
-    """What one role would take.
+    """The estimated cost of one role.
 
     Attributes:
-      name: of the role; members: M.
-      epochs: of training; of a method, passes over its retained rows (a gradient per row counts 1).
-      rows: of the largest member.
+      name: of the role.
+      members: M.
+      epochs: of training; for a method, passes over its retained rows (one gradient per row = 1).
+      rows: of the member with the most rows.
       model_steps: of all members together.
       disk_bytes: weights, rolling checkpoints and logits.
       seconds: estimated.
@@ -44,14 +45,16 @@ class RolePlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a command would do.
+    """The plan of a command.
 
     Attributes:
       roles: in the order in which they are trained.
-      parameters: of one model; mapping: how members are mapped onto the machine.
+      parameters: of one model.
+      mapping: how members are mapped onto the machine.
       chunk: members trained at once, of the role with the most members.
-      program_bytes: of that program per device; budget_bytes: what one device may give.
-      files: what is written.
+      program_bytes: of that program per device.
+      budget_bytes: available per device.
+      files: that are written.
     """
 
     roles: tuple[RolePlan, ...]
@@ -64,100 +67,102 @@ class Plan(NamedTuple):
 
 
 def make(
-    experiment: experiments.Experiment, names: tuple[str, ...] = (), asked: tuple[variants.MethodConfig, ...] = ()
+    experiment: experiments.Experiment, names: tuple[str, ...] = (), configs: tuple[variants.MethodConfig, ...] = ()
 ) -> Plan:  # fmt: skip
-    """The plan of the shadow models, further roles and unlearning methods.
+    """Returns the plan of the shadow models, further roles and unlearning methods.
 
     Args:
       experiment: of checked settings.
-      names: of `audited.NAMES`; those that the settings do not ask for are left out.
-      asked: unlearning methods.
+      names: of `audited_models.NAMES`; those that the settings do not request are left out.
+      configs: unlearning methods.
 
     Raises:
       DeviceError: not even one member fits into memory.
     """
     split = splits.draw(experiment)
-    names = tuple(name for name in audited.wanted(experiment.settings) if name in names)
-    specs = [shadow.describe(experiment, split), *(audited.describe(experiment, split, name) for name in names)]
-    typical = next((place for place, spec in enumerate(specs) if spec.name == "retrained"), 0)
+    names = tuple(name for name in audited_models.requested_roles(experiment.settings) if name in names)
+    specs = [shadow.describe(experiment, split), *(audited_models.describe(experiment, split, name) for name in names)]
+    typical = next((index for index, spec in enumerate(specs) if spec.name == "retrained"), 0)
 
-    def unlearning(rate: _Rate) -> list[RolePlan]:
-        return [_unlearning(unlearned.describe(experiment, split, variant), split, rate) for variant in asked]
+    def unlearning_plans(rate: _Rate) -> list[RolePlan]:
+        return [
+            _unlearning_plan(unlearned_models.describe(experiment, split, variant), split, rate) for variant in configs
+        ]
 
-    return of_roles(specs, typical, unlearning)
+    return of_roles(specs, typical, unlearning_plans)
 
 
 def of_roles(
-    specs: list[roles.RoleSpec], typical: int = 0, more: Callable[["_Rate"], list[RolePlan]] = lambda rate: [],
+    specs: list[roles.RoleSpec], typical: int = 0, more_plans: Callable[["_Rate"], list[RolePlan]] = lambda rate: [],
     make_job: scratch.MakeJob = scratch.make_job,
 ) -> Plan:  # fmt: skip
-    """The plan of some roles.
+    """Returns the plan of some roles.
 
     Args:
       specs: at least one.
-      typical: place of the one whose rate is measured.
-      more: rate -> plans of what is no training from scratch.
-      make_job: what training some members of a role is.
+      typical: index of the role whose rate is measured.
+      more_plans: rate -> plans of roles that are not trained from scratch.
+      make_job: returns the training job of some members of a role.
 
     Raises:
       DeviceError: not even one member fits into memory.
     """
     experiment = specs[0].experiment
-    fitted, member_mapping = _fit(max(specs, key=lambda spec: len(spec.membership)), make_job)
-    rate = _measured_rate(specs[typical], make_job)
-    found = [*(_planned(spec, rate) for spec in specs), *more(rate)]
+    chunk_fit, member_mapping = _chunk_fit(max(specs, key=lambda spec: len(spec.membership)), make_job)
+    rate = _measure_rate(specs[typical], make_job)
+    role_plans = [*(_training_plan(spec, rate) for spec in specs), *more_plans(rate)]
     return Plan(
-        tuple(found),
+        tuple(role_plans),
         experiment.cost.parameters,
         f"{member_mapping.kind}, conv {experiment.mapping_policy.conv}, {member_mapping.mesh.size} device(s)",
-        fitted.chunk,
-        fitted.program_bytes,
-        fitted.budget_bytes,
-        tuple(f"logits/{role.name}.npy  populations/{role.name}/" for role in found),
+        chunk_fit.chunk,
+        chunk_fit.program_bytes,
+        chunk_fit.budget_bytes,
+        tuple(f"logits/{role.name}.npy  populations/{role.name}/" for role in role_plans),
     )
 
 
 class _Rate(NamedTuple):
-    """Model-steps per second with so many members side by side."""
+    """Model-steps per second with `at_once` members side by side."""
 
     steps: float
     at_once: int
 
     def seconds(self, steps: int, members: int) -> float:
-        """Seconds for so many model-steps; fewer members than run side by side leave devices idle."""
+        """Returns the seconds for `steps` model-steps; with fewer members than `at_once`, devices are idle."""
         return steps / (self.steps * min(1.0, members / self.at_once))
 
 
-def _planned(spec: roles.RoleSpec, rate: _Rate) -> RolePlan:
-    """The plan of a role that is trained on its rows."""
+def _training_plan(spec: roles.RoleSpec, rate: _Rate) -> RolePlan:
+    """Returns the plan of a role that is trained on its rows."""
     train, rows = spec.experiment.settings.train, spec.membership.sum(1)
     steps = roles.model_steps(spec, spec.member_ids) * train.epochs
     seconds = rate.seconds(steps, len(rows))
     return RolePlan(spec.name, len(rows), train.epochs, int(rows.max()), steps, roles.disk_bytes(spec), seconds)
 
 
-def _unlearning(spec: roles.RoleSpec, split: records.Split, rate: _Rate) -> RolePlan:
-    """The plan of an unlearning method: its cost in passes over the retained rows, at the rate of training."""
+def _unlearning_plan(spec: roles.RoleSpec, split: records.Split, rate: _Rate) -> RolePlan:
+    """Returns the plan of an unlearning method: its cost in passes over the retained rows, at the rate of training."""
     assert spec.method is not None
     experiment, method = spec.experiment, spec.method
     forget = int(np.asarray(split.forget).sum(1).mean())
     retain = len(np.asarray(split.target)) - forget
-    sizes = account.sizes_of(experiment, method, forget, retain, account.has_statistics(experiment))
+    sizes = account.sizes_of(experiment, method, forget, retain, account.network_has_batch_stats(experiment))
     epochs = costs.retain_epochs(method, sizes)
-    trained = unlearned.parts(spec)
-    count = len(trained.membership)
+    submodel_spec = unlearned_models.submodel_spec(spec)
+    count = len(submodel_spec.membership)
     steps = int(np.ceil(epochs * -(-sizes.retain // experiment.settings.train.batch))) * count
     seconds = rate.seconds(steps, count)
-    return RolePlan(spec.name, count, epochs, sizes.retain, steps, roles.disk_bytes(trained), seconds)
+    return RolePlan(spec.name, count, epochs, sizes.retain, steps, roles.disk_bytes(submodel_spec), seconds)
 
 
-def _fit(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> tuple[capacity.Fit, population.MemberMapping]:
-    """How many members go at once, and what their program takes."""
+def _chunk_fit(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> tuple[capacity.Fit, population.MemberMapping]:
+    """Returns how many members fit at once, and the memory of their program."""
     experiment, count = spec.experiment, len(spec.membership)
     engine = experiment.settings.engine
     member_mapping = experiments.member_mapping(experiment, min(count, engine.chunk or count))
 
-    def need(members: int) -> int:
+    def bytes_of(members: int) -> int:
         job = make_job(spec, np.resize(spec.member_ids, members), (0, 0))
         return capacity.program_bytes(
             training.compile_epoch(job, experiments.device_dataset(experiment), member_mapping).memory
@@ -166,25 +171,25 @@ def _fit(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> tuple[capacity.Fit,
     budget = capacity.budget(list(member_mapping.mesh.devices.flat), engine.memory)
     if engine.chunk:
         chunk = min(engine.chunk, count)
-        return capacity.Fit(chunk, need(chunk), budget), member_mapping
-    return capacity.fit(need, count, executor.multiple(member_mapping), budget), member_mapping
+        return capacity.Fit(chunk, bytes_of(chunk), budget), member_mapping
+    return capacity.fit(bytes_of, count, executor.multiple(member_mapping), budget), member_mapping
 
 
-def _measured_rate(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> _Rate:
-    """The rate of one group on every device, from a few steps after a warm-up."""
+def _measure_rate(spec: roles.RoleSpec, make_job: scratch.MakeJob) -> _Rate:
+    """Measures the rate of one group on every device, from a few steps after a warm-up."""
     member_mapping = experiments.member_mapping(spec.experiment, len(spec.membership))
     ids = np.resize(spec.member_ids, executor.multiple(member_mapping))
     job = make_job(spec, ids, (0, 0))._replace(steps=TIMED_STEPS)
     data = executor.place(experiments.device_dataset(spec.experiment), member_mapping, shared=True)
-    began = elapsed = 0.0
+    start_time = elapsed = 0.0
     for report in population.train(job, data, 2, member_mapping):
-        elapsed, began = time.monotonic() - began, time.monotonic()
+        elapsed, start_time = time.monotonic() - start_time, time.monotonic()
         del report
     return _Rate(TIMED_STEPS * len(ids) / elapsed, len(ids))
 
 
 def text(plan: Plan) -> str:
-    """A plan as a table."""
+    """Returns a plan as a table."""
     rows = [
         (
             role.name,
@@ -204,6 +209,6 @@ def text(plan: Plan) -> str:
         ("one model", f"{plan.parameters:,} parameters; {plan.mapping}"),
         ("memory", f"{memory}, {members} members in {chunks} chunk(s) of up to {plan.chunk}"),
         ("time", f"about {seconds} for {steps:,} model-steps ({TIMED_STEPS} steps timed here)"),
-        ("disk", f"about {disk}; what is finished already is reused"),
+        ("disk", f"about {disk}; finished members are reused"),
         ("files", "\n" + "\n".join(f"  {name}" for name in plan.files)),
     ])  # fmt: skip

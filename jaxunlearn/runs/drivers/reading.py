@@ -1,4 +1,4 @@
-"""Reading what a run folder holds, as analyses see it; trains and records nothing (but one view of epsilon-hat)."""
+"""Reads a run folder for analyses; trains nothing, and records only the additional views that an analysis needs."""
 
 from typing import Any
 
@@ -11,46 +11,48 @@ from jaxunlearn.data.splitting import forget
 from jaxunlearn.runs import answers, experiments, prompts, roles, splits
 from jaxunlearn.runs.drivers import external
 from jaxunlearn.runs.execution import members, recording, relearning
-from jaxunlearn.runs.roles import audited, extracted, shadow, unlearned, variants
+from jaxunlearn.runs.roles import audited_models, clone_models, shadow, unlearned_models, variants
 from jaxunlearn.runs.verbs import account, unlearn
 
 
 def recorded_run(
-    run: store.Run,
+    run_folder: store.Run,
     reporter: progress.Reporter,
     experiment: experiments.Experiment,
     names: tuple[str, ...],
-    made: unlearn.Summary | None,
+    summary: unlearn.UnlearningSummary | None,
 ) -> RecordedRun:
-    """A trained run folder as an analysis sees it.
+    """Returns a trained run folder in the form that analyses read.
 
     Args:
-      run: the folder.
+      run_folder: the run folder.
       reporter: for messages.
       experiment: of the same settings.
-      names: recorded roles that the analysis asked for.
-      made: utility and cost of the roles, where they were looked at.
+      names: recorded roles that the analysis needs.
+      summary: utility and cost of the roles, where computed.
     """
-    split = splits.obtain(run, experiment)
+    split = splits.obtain(run_folder, experiment)
     cache: dict[tuple[str, str], RoleLogits] = {}
 
     def logits(name: str, view: str = recording.CLEAN) -> RoleLogits:
         if (name, view) not in cache:
             if view in prompts.KINDS:
-                _record_prompted(run, reporter, experiment, split, name, view)
-            cache[name, view] = role_logits(run, experiment, name, view)
+                _record_prompted(run_folder, reporter, experiment, split, name, view)
+            cache[name, view] = role_logits(run_folder, experiment, name, view)
         return cache[name, view]
 
     def cost(name: str) -> tuple[float, float]:
-        one = None if made is None else made.roles.get(name)
-        return (float("nan"), float("nan")) if one is None else (one.seconds, one.retain_epochs)
+        role_utility = None if summary is None else summary.roles.get(name)
+        return (
+            (float("nan"), float("nan")) if role_utility is None else (role_utility.seconds, role_utility.retain_epochs)
+        )
 
     def utility(name: str) -> dict[str, np.ndarray]:
-        recorded = logits(name)
-        return unlearn.utility(experiment, split, recorded.values, recorded.rows, recorded.diverged)
+        role_record = logits(name)
+        return unlearn.utility(experiment, split, role_record.values, role_record.rows, role_record.diverged)
 
     def training_mode(name: str, rows: np.ndarray, batch: int) -> np.ndarray | None:
-        return _training_mode(run, reporter, experiment, split, name, rows, batch)
+        return _training_mode_logits(run_folder, reporter, experiment, split, name, rows, batch)
 
     return planned_run(experiment, split)._replace(
         split_fingerprint=splits.fingerprint(experiment),
@@ -58,18 +60,20 @@ def recorded_run(
         logits=logits,
         cost=cost,
         utility=utility,
-        untrained=lambda rows: _untrained(experiment, rows),
+        untrained=lambda rows: _untrained_logits(experiment, rows),
         training_mode=training_mode,
-        external_shadows=lambda folder, options: external.open_shadows(run, reporter, experiment, folder, options),
-        relearned=lambda name: _relearned(run, reporter, experiment, split, name),
-        check_relearning=lambda: _check_relearning(run, experiment, split, names),
+        external_shadows=lambda folder, options: external.open_shadows(
+            run_folder, reporter, experiment, folder, options
+        ),
+        relearned=lambda name: _relearn(run_folder, reporter, experiment, split, name),
+        check_relearning=lambda: _check_relearning(run_folder, experiment, split, names),
     )
 
 
 def planned_run(experiment: experiments.Experiment, split: records.Split) -> RecordedRun:
-    """A run before anything is trained: what an analysis can check already."""
+    """Returns a run before anything is trained, for the checks of an analysis."""
 
-    def nothing(*given: Any) -> Any:
+    def not_recorded(*arguments: Any) -> Any:
         raise errors.StoreError("nothing is recorded yet.")
 
     dataset = experiment.dataset
@@ -80,21 +84,21 @@ def planned_run(experiment: experiments.Experiment, split: records.Split) -> Rec
         rows=splits.recorded_rows(split),
         labels=np.asarray(dataset.labels, np.int32),
         groups=None if dataset.groups is None else np.asarray(dataset.groups),
-        names=lambda rows: naming.named(dataset, rows),
-        shown=lambda rows: naming.shown(dataset, rows),
+        names=lambda rows: naming.result_names(dataset, rows),
+        display_names=lambda rows: naming.display_names(dataset, rows),
         class_names=tuple(dataset.class_names),
         set_names=forget.set_names(dataset, experiment.settings.split, len(np.asarray(split.forget))),
         roles=(),
-        logits=nothing,
-        cost=nothing,
-        title=unlearn.shown,
-        utility=nothing,
-        untrained=nothing,
-        training_mode=nothing,
-        external_shadows=nothing,
-        relearned=nothing,
+        logits=not_recorded,
+        cost=not_recorded,
+        title=unlearn.display_name,
+        utility=not_recorded,
+        untrained=not_recorded,
+        training_mode=not_recorded,
+        external_shadows=not_recorded,
+        relearned=not_recorded,
         check_relearning=lambda: relearning.check(experiment, split),
-        predicted=answers.predicted(dataset) if dataset.vocabulary else None,
+        predicted=answers.prediction_mask(dataset) if dataset.vocabulary else None,
         texts=None if dataset.texts is None else np.asarray(dataset.texts),
     )
 
@@ -102,27 +106,27 @@ def planned_run(experiment: experiments.Experiment, split: records.Split) -> Rec
 def role_logits(
     run_folder: store.Run, experiment: experiments.Experiment, name: str, view: str = recording.CLEAN
 ) -> RoleLogits:
-    """The recorded logits of a role, checked against the settings.
+    """Returns the recorded logits of a role, checked against the settings.
 
     Args:
-      run_folder: where `targets.run` has worked.
+      run_folder: where `targets.run` has finished.
       experiment: of the same settings.
-      name: shadow, one of `audited.NAMES`, or unlearned:METHOD.
+      name: shadow, one of `audited_models.NAMES`, or unlearned:METHOD.
       view: clean, or augmented_K.
 
     Raises:
       ConfigError: no such role.
-      StoreError: not asked for, not recorded yet, or recorded with other settings; the message names the command to
+      StoreError: not requested, not recorded yet, or recorded with other settings; the message names the command to
         run.
     """
-    command = _check_there(run_folder, experiment, name, view)
-    spec = described(experiment, splits.obtain(run_folder, experiment), name)
+    command = _check_recorded(run_folder, experiment, name, view)
+    spec = describe_role(experiment, splits.obtain(run_folder, experiment), name)
     if name.startswith(variants.PREFIX):
-        roles.claim(run_folder, unlearned.parts(spec))
+        roles.claim(run_folder, unlearned_models.submodel_spec(spec))
         diverged = unlearn.diverged_sets(run_folder, spec)
     else:
         spec = roles.claim(run_folder, spec)
-        diverged = members.diverged(run_folder, spec)
+        diverged = members.divergence_steps(run_folder, spec)
     try:
         values = recording.read(run_folder, spec, view)
     except errors.StoreError as error:
@@ -132,25 +136,27 @@ def role_logits(
     return RoleLogits(values, labels, spec.rows, spec.membership[:, spec.rows], diverged, spec.snapshots, facts)
 
 
-def described(experiment: experiments.Experiment, split: records.Split, name: str) -> roles.RoleSpec:
-    """The role of a name: shadow, one of `audited.NAMES`, or unlearned:METHOD; nothing is stored.
+def describe_role(experiment: experiments.Experiment, split: records.Split, name: str) -> roles.RoleSpec:
+    """Describes a role by its name: shadow, one of `audited_models.NAMES`, or unlearned:METHOD; stores nothing.
 
     Raises:
       ConfigError: no such role.
     """
     if name.startswith(variants.PREFIX):
-        return unlearned.of_name(experiment, split, name)
-    known = (shadow.NAME, *audited.NAMES)
-    if name not in known:
-        raise errors.unknown("role", name, known)
-    return shadow.describe(experiment, split) if name == shadow.NAME else audited.describe(experiment, split, name)
+        return unlearned_models.describe_by_name(experiment, split, name)
+    known_roles = (shadow.NAME, *audited_models.NAMES)
+    if name not in known_roles:
+        raise errors.unknown("role", name, known_roles)
+    return (
+        shadow.describe(experiment, split) if name == shadow.NAME else audited_models.describe(experiment, split, name)
+    )
 
 
-def _check_there(run_folder: store.Run, experiment: experiments.Experiment, name: str, view: str) -> str:
-    """Refuses a role that is not recorded; returns the advice of how to make it.
+def _check_recorded(run_folder: store.Run, experiment: experiments.Experiment, name: str, view: str) -> str:
+    """Raises a StoreError for a role that is not recorded; returns the advice how to record it.
 
     Raises:
-      StoreError: not asked for, or not recorded yet.
+      StoreError: not requested, or not recorded yet.
     """
     root = run_folder.root
     if name.startswith(variants.PREFIX):
@@ -159,103 +165,107 @@ def _check_there(run_folder: store.Run, experiment: experiments.Experiment, name
         if not run_folder.path("logits", recording.file_name(name, view)).exists():
             raise errors.StoreError(f"{root} holds no logits of {name}. {command}")
         return command
-    if name in audited.NAMES and name not in audited.wanted(experiment.settings):
+    if name in audited_models.NAMES and name not in audited_models.requested_roles(experiment.settings):
         raise errors.StoreError(
             f"these settings ask for no {name} models. Switch them on (targets.{name}) and run `python -m "
             f"launch.targets --config=... --workdir={root}`."
         )
     verb = "shadows" if name == shadow.NAME else "targets"
     command = f"Run `python -m launch.{verb} --config=... --workdir={root}` with the same settings."
-    needed = [("split.json",), ("populations", shadow.NAME, "stage.json")]
-    if name in audited.NAMES:
-        needed.append(("populations", name, "stage.json"))
-    for parts in needed:
-        if not run_folder.path(*parts).exists():
-            raise errors.StoreError(f"{run_folder.path(*parts)} is missing. {command}")
+    paths = [("split.json",), ("populations", shadow.NAME, "stage.json")]
+    if name in audited_models.NAMES:
+        paths.append(("populations", name, "stage.json"))
+    for names in paths:
+        if not run_folder.path(*names).exists():
+            raise errors.StoreError(f"{run_folder.path(*names)} is missing. {command}")
     return command
 
 
 def _record_prompted(
-    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split, name: str,
-    view: str,
+    run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
+    name: str, view: str,
 ) -> None:  # fmt: skip
-    """Records a role of language models behind a prompt, where that is not there yet.
+    """Records a role of language models behind a prompt, unless it is recorded already.
 
     Raises:
       StoreError: a damaged population; run the command again.
     """
-    spec = roles.claim(run, described(experiment, split, name))
-    if not recording.record(run, reporter, spec, view)[1]:
+    spec = roles.claim(run_folder, describe_role(experiment, split, name))
+    if not recording.record(run_folder, reporter, spec, view)[1]:
         raise errors.StoreError(f"models of {name} were damaged and are made again: run the same command again.")
 
 
-def _relearned(
-    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split, name: str
+def _relearn(
+    run_folder: store.Run,
+    reporter: progress.Reporter,
+    experiment: experiments.Experiment,
+    split: records.Split,
+    name: str,
 ) -> Any:
-    """What the Reminiscence Attack sees of a role."""
-    spec = described(experiment, split, name)
+    """Runs the Reminiscence Attack on a role."""
+    spec = describe_role(experiment, split, name)
     if spec.method is not None and spec.method.ensemble > 1:
         reporter.note(f"{name} is an ensemble of models: it is not relearned")
-        return relearning.Attacked()
+        return relearning.RoleTrials()
     if experiment.settings.reminisce.target == "extracted":
-        spec = extracted.describe(experiment, split, spec)
-    return relearning.attacked(run, reporter, experiment, split, roles.claim(run, spec))
+        spec = clone_models.describe(experiment, split, spec)
+    return relearning.attack_role(run_folder, reporter, experiment, split, roles.claim(run_folder, spec))
 
 
 def _check_relearning(
-    run: store.Run, experiment: experiments.Experiment, split: records.Split, names: tuple[str, ...]
+    run_folder: store.Run, experiment: experiments.Experiment, split: records.Split, names: tuple[str, ...]
 ) -> None:  # fmt: skip
-    """Refuses models or clones that cannot be attacked, before anything is trained.
+    """Checks, before anything is trained, that models or clones can be attacked.
 
     Raises:
-      ConfigError: see `relearning.check`. StoreError: clones that are not there, or of other settings; the message
-        names the command that makes them.
+      ConfigError: see `relearning.check`. StoreError: clones that are missing, or of other settings; the message
+        names the command that computes them.
     """
     relearning.check(experiment, split)
     if experiment.settings.reminisce.target != "extracted":
         return
-    command = f"Run `python -m launch.extract --config=... --workdir={run.root}` with the same settings."
+    command = f"Run `python -m launch.extract --config=... --workdir={run_folder.root}` with the same settings."
     for name in names:
-        victim = described(experiment, split, name)
+        victim = describe_role(experiment, split, name)
         if victim.method is not None and victim.method.ensemble > 1:
             continue
         try:
-            recording.read(run, extracted.describe(experiment, split, victim))
+            recording.read(run_folder, clone_models.describe(experiment, split, victim))
         except errors.StoreError as error:
-            raise errors.StoreError(f"no clones of {unlearn.shown(name)}: {error} {command}") from error
+            raise errors.StoreError(f"no clones of {unlearn.display_name(name)}: {error} {command}") from error
 
 
-def _untrained(experiment: experiments.Experiment, rows: np.ndarray) -> np.ndarray:
-    """Logits [n, C] of one untrained network."""
+def _untrained_logits(experiment: experiments.Experiment, rows: np.ndarray) -> np.ndarray:
+    """Returns the logits [n, C] of one untrained network."""
     state = experiment.task.init(keys.stream(keys.root(experiment.settings.seed), "evaluate: untrained"))
-    one = trees.stack([{"params": state.params, **state.model_state}])
-    answers = np.full((len(rows), experiment.dataset.num_classes), np.nan, np.float32)
+    variables = trees.stack([{"params": state.params, **state.model_state}])
+    logits = np.full((len(rows), experiment.dataset.num_classes), np.nan, np.float32)
     inputs = experiments.device_dataset(experiment).inputs
-    for where, values in population.predict(
-        experiment.task, one, inputs, rows, experiments.member_mapping(experiment, 1)
+    for block, values in population.predict(
+        experiment.task, variables, inputs, rows, experiments.member_mapping(experiment, 1)
     ):
-        answers[where] = values[0]
-    return answers
+        logits[block] = values[0]
+    return logits
 
 
-def _training_mode(
-    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split, name: str,
-    rows: np.ndarray, batch: int,
+def _training_mode_logits(
+    run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
+    name: str, rows: np.ndarray, batch: int,
 ) -> np.ndarray | None:  # fmt: skip
-    """Logits [M, n, C] with BatchNorm in training mode, recorded where they are not yet; None where there is no such.
+    """Returns logits [M, n, C] with BatchNorm in training mode, recorded if missing; None for ensembles or without it.
 
     Raises:
       StoreError: a damaged population; run the command again.
     """
-    if not account.has_statistics(experiment):
+    if not account.network_has_batch_stats(experiment):
         return None
-    spec = described(experiment, split, name)
+    spec = describe_role(experiment, split, name)
     if spec.method is not None and spec.method.ensemble > 1:
         reporter.note(f"{name} is an ensemble: not recorded in training mode")
         return None
-    spec = roles.claim(run, spec)
+    spec = roles.claim(run_folder, spec)
     view = recording.training_mode(batch)
-    values, whole = recording.record(run, reporter, spec, view, rows)
-    if not whole:
+    values, is_complete = recording.record(run_folder, reporter, spec, view, rows)
+    if not is_complete:
         raise errors.StoreError(f"models of {name} were damaged and are made again: run the same command again.")
     return np.asarray(values, np.float32)

@@ -1,6 +1,6 @@
-"""A run folder in, a report out: the one way for every analysis and study.
+"""A run folder in, a report out, for every analysis and study.
 
-prepare -> train and record what is missing -> RecordedRun -> gather -> analyse -> compose -> deliver
+prepare -> train and record missing models -> RecordedRun -> gather -> analyse -> compose -> deliver
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from jaxunlearn.analyses.base import CLASSES, TEXTS, Analysis, Context, Recorded
 from jaxunlearn.report.section import Report
 from jaxunlearn.runs import experiments, opening, prompts, splits
 from jaxunlearn.runs.drivers import delivery, external, plan, reading
-from jaxunlearn.runs.roles import audited, shadow, variants
+from jaxunlearn.runs.roles import audited_models, shadow, variants
 from jaxunlearn.runs.verbs import shadows, targets, unlearn
 from jaxunlearn.settings import Settings
 
@@ -21,15 +21,15 @@ ALL_METHODS = "unlearned"  # stands for every method of unlearn.methods
 
 
 class Job(NamedTuple):
-    """What is done with a run folder.
+    """An analysis or study of a run folder.
 
     Attributes:
       narrow: settings -> settings with only the models that are needed.
       roles: settings -> roles that are needed, see `Analysis.roles`.
-      check: refuses settings; check_run: refuses a run before anything is trained, first without its folder, then in
-        it.
+      check: raises for invalid settings.
+      check_run: raises for an invalid run before anything is trained, first without its folder, then in it.
       report: (recorded run, context, utility and cost of all roles) -> report.
-      joins: analyses whose sections the report takes up.
+      joins: analyses whose sections are added to the report.
       is_plan, needs, reads: see `Analysis`.
     """
 
@@ -37,36 +37,38 @@ class Job(NamedTuple):
     roles: Callable[[Settings], tuple[str, ...]]
     check: Callable[[Settings], None]
     check_run: Callable[[RecordedRun], None]
-    report: Callable[[RecordedRun, Context, unlearn.Summary | None], Report]
+    report: Callable[[RecordedRun, Context, unlearn.UnlearningSummary | None], Report]
     joins: tuple[str, ...] = ()
     is_plan: Callable[[Settings], bool] = lambda settings: False
     needs: Callable[[Settings, records.Split], list[tuple[str, str]]] = lambda settings, split: []
     reads: tuple[str, ...] = (CLASSES,)
 
 
-class Prepared(NamedTuple):
+class CheckedJob(NamedTuple):
     """A job that has passed every check.
 
     Attributes:
-      experiment: with methods spelled out; roles: to record; variants: the unlearning methods among them.
-      costs_are_wanted: whether the report says what every role costs.
-      notes: what a reader of the report must know.
+      experiment: with `all` expanded to the methods.
+      roles: to record.
+      variants: the unlearning methods among them.
+      with_costs: whether the report states the cost of every role.
+      notes: for readers of the report.
     """
 
     experiment: experiments.Experiment
     roles: tuple[str, ...]
     variants: tuple[variants.MethodConfig, ...]
-    costs_are_wanted: bool
+    with_costs: bool
     notes: tuple[str, ...] = ()
 
 
 def job_of(name: str) -> Job:
-    """The job of an analysis."""
+    """Returns the job of an analysis."""
     analysis: Analysis = ANALYSES[name]
 
-    def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> Report:
-        inputs = analysis.gather(run, context)
-        return analysis.compose(analysis.analyse(inputs, run.settings, context), run.settings)
+    def report(recorded: RecordedRun, context: Context, summary: unlearn.UnlearningSummary | None) -> Report:
+        inputs = analysis.gather(recorded, context)
+        return analysis.compose(analysis.analyse(inputs, recorded.settings, context), recorded.settings)
 
     return Job(
         analysis.narrow,
@@ -82,92 +84,104 @@ def job_of(name: str) -> Job:
 
 
 def run(
-    job: Job, chosen: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: bool, overrides: Mapping[str, Any]
+    job: Job, settings: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: bool, overrides: Mapping[str, Any]
 ) -> str:
-    """Does a job; trains and records first what is missing. Returns what the terminal shows.
+    """Runs a job; trains and records missing models first. Returns the text for the terminal.
+
+    Args:
+      job: the analysis or study.
+      settings: of the run.
+      workdir: the run folder.
+      overwrite: stages whose results are deleted first.
+      dry_run: whether to only show the plan.
+      overrides: settings of the command line.
 
     Raises:
-      UserError: anything the user can mend; settings and other run folders are checked before any training.
+      UserError: settings and other run folders are checked before any training.
     """
-    prepared = prepare(job, chosen)
-    if dry_run or job.is_plan(chosen):
-        needs = job.needs(chosen, splits.draw(prepared.experiment)) if job.is_plan(chosen) else []
-        return "\n\n".join([*([delivery.described(needs)] if needs else []), plan_text(prepared)])
-    with opening.open_experiment(prepared.experiment, chosen, workdir, overwrite, overrides) as opened:
-        folder, reporter, experiment, plain, begun = opened
-        # What only the folder can tell is asked before anything is trained in it.
-        job.check_run(reading.recorded_run(folder, reporter, experiment, prepared.roles, None))
-        trained, made = train(folder, reporter, prepared._replace(experiment=experiment))
-        recorded = reading.recorded_run(folder, reporter, experiment, prepared.roles, made)
-        report = job.report(recorded, delivery.context(folder, reporter), made)
-        joined = delivery.joined_sections(folder, job.joins)
+    checked_job = prepare(job, settings)
+    if dry_run or job.is_plan(settings):
+        needs = job.needs(settings, splits.draw(checked_job.experiment)) if job.is_plan(settings) else []
+        return "\n\n".join([*([delivery.plan_table(needs)] if needs else []), plan_text(checked_job)])
+    with opening.open_experiment(checked_job.experiment, settings, workdir, overwrite, overrides) as open_run:
+        run_folder, reporter, experiment, plain, start_time = open_run
+        # Checks that need the folder, before anything is trained in it.
+        job.check_run(reading.recorded_run(run_folder, reporter, experiment, checked_job.roles, None))
+        targets_summary, unlearning_summary = train(run_folder, reporter, checked_job._replace(experiment=experiment))
+        recorded = reading.recorded_run(run_folder, reporter, experiment, checked_job.roles, unlearning_summary)
+        report = job.report(recorded, delivery.context(run_folder, reporter), unlearning_summary)
+        more_sections = delivery.joined_sections(run_folder, job.joins)
         report = report._replace(
-            title=f"{report.title}: {chosen.data.name}",
-            sections=(*report.sections, *joined),
-            notes=(*prepared.notes, *reporter.notes, *report.notes),
-            more_findings=tuple(shadows.findings(trained.shadow)) if report.stem == "report" else (),
+            title=f"{report.title}: {settings.data.name}",
+            sections=(*report.sections, *more_sections),
+            notes=(*checked_job.notes, *reporter.notes, *report.notes),
+            more_findings=tuple(shadows.findings(targets_summary.shadow)) if report.stem == "report" else (),
         )
-        config = f"{chosen.data.name}, {chosen.model.name}, seed {chosen.seed}"
-        return delivery.deliver(folder, report, plain, begun, {"config": config})
+        config = f"{settings.data.name}, {settings.model.name}, seed {settings.seed}"
+        return delivery.deliver(run_folder, report, plain, start_time, {"config": config})
 
 
-def prepare(job: Job, chosen: Settings) -> Prepared:
-    """Builds the experiment and refuses impossible jobs before a run folder is touched.
+def prepare(job: Job, settings: Settings) -> CheckedJob:
+    """Builds the experiment and checks the job before a run folder is touched.
 
     Raises:
-      UserError: what the user has to mend.
+      UserError: invalid settings, data or roles.
     """
-    narrowed = job.narrow(chosen)
-    job.check(narrowed)
-    experiment = experiments.prepare(narrowed)
+    job_settings = job.narrow(settings)
+    job.check(job_settings)
+    experiment = experiments.prepare(job_settings)
     if TEXTS not in job.reads:
         experiments.require_classes(experiment, "this command")
     elif CLASSES not in job.reads and not experiment.dataset.vocabulary:
         raise errors.ConfigError(f"this command works on texts, but {experiment.dataset.name!r} holds none.")
     prompts.check(experiment.settings)
-    audited.check(experiment)
+    audited_models.check(experiment)
     reporter = progress.Reporter()
-    asked: tuple[variants.MethodConfig, ...] = ()
-    wanted = job.roles(narrowed)
-    wants_all = ALL_METHODS in wanted or f"{variants.PREFIX}all" in wanted
+    configs: tuple[variants.MethodConfig, ...] = ()
+    requested_roles = job.roles(job_settings)
+    wants_all = ALL_METHODS in requested_roles or f"{variants.PREFIX}all" in requested_roles
     if wants_all:
-        experiment, asked = unlearn.check(experiment, reporter)
-    experiment = _with_roles_named(experiment)
+        experiment, configs = unlearn.check(experiment, reporter)
+    experiment = _expand_role_names(experiment)
     names = [name for name in job.roles(experiment.settings) if name != ALL_METHODS]
-    if ALL_METHODS in wanted:
-        names += [variant.role for variant in asked]
+    if ALL_METHODS in requested_roles:
+        names += [variant.role for variant in configs]
     else:
-        asked = tuple(variants.of_role(experiment.settings, name) for name in names if name.startswith(variants.PREFIX))
+        configs = tuple(
+            variants.of_role(experiment.settings, name) for name in names if name.startswith(variants.PREFIX)
+        )
         if not wants_all:
-            unlearn.trace(experiment, asked)
-    known = (shadow.NAME, *audited.NAMES)
+            unlearn.trace(experiment, configs)
+    known_roles = (shadow.NAME, *audited_models.NAMES)
     for name in names:
-        if name not in known and not name.startswith(variants.PREFIX):
-            raise errors.unknown("role", name, (*audited.NAMES, f"{variants.PREFIX}METHOD"))
+        if name not in known_roles and not name.startswith(variants.PREFIX):
+            raise errors.unknown("role", name, (*audited_models.NAMES, f"{variants.PREFIX}METHOD"))
     job.check_run(reading.planned_run(experiment, splits.draw(experiment)))
     if experiment.settings.audit.protocol in external.PROTOCOLS:
         external.check(experiment)
-    return Prepared(experiment, tuple(names), asked, ALL_METHODS in wanted, tuple(reporter.notes))
+    return CheckedJob(experiment, tuple(names), configs, ALL_METHODS in requested_roles, tuple(reporter.notes))
 
 
-def _with_roles_named(experiment: experiments.Experiment) -> experiments.Experiment:
-    """The experiment with `unlearned:all` in audit.unlearned spelled out."""
-    named = variants.roles_of(experiment.settings, experiment.settings.audit.unlearned)
-    audit = dataclasses.replace(experiment.settings.audit, unlearned=named)
+def _expand_role_names(experiment: experiments.Experiment) -> experiments.Experiment:
+    """Returns the experiment with `unlearned:all` in audit.unlearned expanded."""
+    role_names = variants.role_names(experiment.settings, experiment.settings.audit.unlearned)
+    audit = dataclasses.replace(experiment.settings.audit, unlearned=role_names)
     return experiment._replace(settings=dataclasses.replace(experiment.settings, audit=audit))
 
 
 def train(
-    run: store.Run, reporter: progress.Reporter, prepared: Prepared
-) -> tuple[targets.Summary, unlearn.Summary | None]:
-    """Trains and records what is missing; the second result is None where no costs or methods are wanted."""
-    experiment, names, asked, costs_are_wanted, _ = prepared
-    unlearn.claim(run, experiment, asked)
-    trained = targets.run(run, reporter, experiment, tuple(name for name in audited.NAMES if name in names))
-    made = unlearn.make(run, reporter, experiment, asked) if asked or costs_are_wanted else None
-    return trained, made
+    run_folder: store.Run, reporter: progress.Reporter, checked_job: CheckedJob
+) -> tuple[targets.TargetsSummary, unlearn.UnlearningSummary | None]:
+    """Trains and records missing models; the second result is None if neither costs nor methods are requested."""
+    experiment, names, configs, with_costs, _ = checked_job
+    unlearn.claim(run_folder, experiment, configs)
+    targets_summary = targets.run(
+        run_folder, reporter, experiment, tuple(name for name in audited_models.NAMES if name in names)
+    )
+    unlearning_summary = unlearn.make(run_folder, reporter, experiment, configs) if configs or with_costs else None
+    return targets_summary, unlearning_summary
 
 
-def plan_text(prepared: Prepared) -> str:
-    """What would be trained."""
-    return plan.text(plan.make(prepared.experiment, prepared.roles, prepared.variants))
+def plan_text(checked_job: CheckedJob) -> str:
+    """Returns the plan of training."""
+    return plan.text(plan.make(checked_job.experiment, checked_job.roles, checked_job.variants))

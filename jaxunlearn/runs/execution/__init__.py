@@ -1,7 +1,7 @@
-"""Execution: what RoleSpecs ask for and the run folder lacks is trained and recorded.
+"""Execution: trains and records the members that RoleSpecs describe and the run folder lacks.
 
-`scratch` trains on a role's rows, `unlearning` makes members from the originals, `extraction` copies a role from its
-answers, `recording` keeps logits; `members` reads and writes what is finished. `make` is the one way through them.
+`scratch` trains on a role's rows, `unlearning` computes members from the originals, `extraction` copies a role from its
+answers, `recording` stores logits; `members` reads and writes finished members. `make` combines them.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,63 +14,74 @@ from jaxunlearn.population import chunked
 from jaxunlearn.runs import roles
 from jaxunlearn.runs.execution import extraction, recording, scratch, unlearning
 
-ROUNDS = 4  # of training again what is damaged when it is read back
+__all__: list[str] = []  # internal
+
+ROUNDS = 4  # attempts to retrain members that are damaged when they are read back
 
 
-class Made(NamedTuple):
-    """Roles that are trained and recorded: name -> clean logits [M * K, n, C]; what training cost in this process."""
+class RecordedRoles(NamedTuple):
+    """Trained and recorded roles: name -> clean logits [M * K, n, C]; the cost of training in this process."""
 
     logits: dict[str, np.ndarray]
-    spent: chunked.TrainingCost
+    cost: chunked.TrainingCost
 
 
-def make(run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec) -> Made:
-    """Trains and records what is missing of a role that is trained on its rows."""
-    return _until_whole(
+def make(run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec) -> RecordedRoles:
+    """Trains and records the missing members of a role that is trained on its rows."""
+    return _until_complete(
         [spec],
-        lambda: scratch.train_missing(run, reporter, spec),
-        lambda spec, view: recording.record(run, reporter, spec, view),
+        lambda: scratch.train_missing(run_folder, reporter, spec),
+        lambda spec, view: recording.record(run_folder, reporter, spec, view),
     )
 
 
-def extract(run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, victim: roles.RoleSpec) -> Made:
-    """Makes and records what is missing of the clones `spec` of a recorded role."""
-    return _until_whole(
+def extract(
+    run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, victim: roles.RoleSpec
+) -> RecordedRoles:
+    """Trains and records the missing clones of a recorded role.
+
+    Args:
+      run_folder: of the run.
+      reporter: of the run.
+      spec: the clones, from `roles.clone_models`.
+      victim: the role whose models are queried.
+    """
+    return _until_complete(
         [spec],
-        lambda: extraction.train_missing(run, reporter, spec, victim),
-        lambda spec, view: recording.record(run, reporter, spec, view),
+        lambda: extraction.train_missing(run_folder, reporter, spec, victim),
+        lambda spec, view: recording.record(run_folder, reporter, spec, view),
     )
 
 
-def unlearn(world: unlearning.UnlearningRun, specs: Sequence[roles.RoleSpec]) -> Made:
-    """Makes and records what is missing of all variants of one method."""
-    return _until_whole(
+def unlearn(unlearning_run: unlearning.UnlearningRun, specs: Sequence[roles.RoleSpec]) -> RecordedRoles:
+    """Computes and records the missing members of all variants of one method."""
+    return _until_complete(
         specs,
-        lambda: unlearning.train_missing(world, specs),
-        lambda spec, view: unlearning.record(world, spec, view),
+        lambda: unlearning.train_missing(unlearning_run, specs),
+        lambda spec, view: unlearning.record(unlearning_run, spec, view),
     )
 
 
-def _until_whole(
+def _until_complete(
     specs: Sequence[roles.RoleSpec],
     train: Callable[[], chunked.TrainingCost],
     record: Callable[[roles.RoleSpec, str], tuple[np.ndarray, bool]],
-) -> Made:
-    """Trains and records roles; what is found damaged while recording is trained again.
+) -> RecordedRoles:
+    """Trains and records roles; retrains members whose files are damaged when they are read back.
 
     Raises:
-      StoreError: what was just written is damaged again and again.
+      StoreError: finished members are damaged again after `ROUNDS` attempts.
     """
-    spent = chunked.TrainingCost()
+    cost = chunked.TrainingCost()
     for _ in range(ROUNDS):
-        spent = chunked.add(spent, train())
-        logits, is_whole = {}, True
+        cost = chunked.add(cost, train())
+        logits, all_complete = {}, True
         for spec in specs:
             for view in (*spec.views, recording.CLEAN):
-                logits[spec.name], whole = record(spec, view)
-                is_whole = is_whole and whole
-        if is_whole:
-            return Made(logits, spent)
+                logits[spec.name], is_complete = record(spec, view)
+                all_complete = all_complete and is_complete
+        if all_complete:
+            return RecordedRoles(logits, cost)
     names = ", ".join(spec.name for spec in specs)
     raise errors.StoreError(
         f"{names}: finished models were damaged when they were read back, {ROUNDS} times in a row. The disk of the run "

@@ -1,4 +1,4 @@
-"""Extraction of recorded models: the clones of a role are trained by the one restartable loop, like all models."""
+"""Extraction of recorded models: the clones of a role are trained by the same restartable loop as all other models."""
 
 from typing import Any
 
@@ -14,41 +14,44 @@ Tree = Any
 
 
 def train_missing(
-    run: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, victim: roles.RoleSpec
+    run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, victim: roles.RoleSpec
 ) -> chunked.TrainingCost:  # fmt: skip
-    """Trains every clone that no finished chunk holds; returns what that cost.
+    """Trains every clone that no finished chunk holds; returns the cost.
 
     Args:
-      run: the run folder, where both roles are claimed.
+      run_folder: the run folder, where both roles are claimed.
       reporter: for progress.
-      spec: the clones, from `roles.extracted`.
-      victim: the role that is asked, trained and recorded.
+      spec: the clones, from `roles.clone_models`.
+      victim: the role whose models are queried, trained and recorded.
 
     Raises:
-      StoreError: a model that is asked is not there, or damaged.
+      StoreError: a queried model is missing or damaged.
     """
-    variables = members.load(victim.experiment, members.folder_of(run, victim), victim.fingerprint, victim.member_ids)
+    variables = members.load(
+        victim.experiment, members.folder_of(run_folder, victim), victim.fingerprint, victim.member_ids
+    )
     answers = None
     if spec.experiment.settings.train.keep == "best":
-        recorded = recording.read(run, victim)
+        victim_logits = recording.read(run_folder, victim)
         answers = np.zeros(spec.membership.shape, np.int32)
-        answers[:, victim.rows] = np.stack([np.asarray(line).argmax(-1) for line in recorded])
+        answers[:, victim.rows] = np.stack([np.asarray(member_logits).argmax(-1) for member_logits in victim_logits])
 
     def make_job(spec: roles.RoleSpec, ids: np.ndarray, lengths: tuple[int, int]) -> population.Job:
-        del lengths  # no clone has rows of its own
+        del lengths  # clones have no training rows
         return job_of(spec, ids, variables, answers)
 
-    return scratch.train_missing(run, reporter, spec, make_job)
+    return scratch.train_missing(run_folder, reporter, spec, make_job)
 
 
 def job_of(spec: roles.RoleSpec, ids: np.ndarray, variables: Tree, answers: np.ndarray | None = None) -> population.Job:
-    """The extraction of some members of a role.
+    """Returns the extraction job of some members of a role.
 
     Args:
       spec: the clones.
-      ids: [m] members.
-      variables: flax variables [M, ...] of all models that are asked.
-      answers: [M, N] their classes of all rows of the data set, by which the best epoch is chosen; None = the last.
+      ids: [m] member ids.
+      variables: flax variables [M, ...] of all queried models.
+      answers: [M, N] int32 classes that these models predict for every row of the data set, by which the best epoch is
+        chosen; None = keep the last epoch.
     """
     settings, ids = spec.experiment.settings, np.asarray(ids, np.int32)
     return extraction.job(
@@ -59,12 +62,12 @@ def job_of(spec: roles.RoleSpec, ids: np.ndarray, variables: Tree, answers: np.n
     )  # fmt: skip
 
 
-def clones(run: store.Run, spec: roles.RoleSpec) -> Tree:
+def clones(run_folder: store.Run, spec: roles.RoleSpec) -> Tree:
     """Loads the flax variables [M, ...] of finished clones, as networks of the run.
 
     Raises:
-      StoreError: a clone is not there, or damaged.
+      StoreError: a clone is missing or damaged.
     """
     return extraction.clones_of(
-        members.load(spec.experiment, members.folder_of(run, spec), spec.fingerprint, spec.member_ids)
+        members.load(spec.experiment, members.folder_of(run_folder, spec), spec.fingerprint, spec.member_ids)
     )

@@ -1,8 +1,8 @@
-"""Relearning of recorded models: trials of one role as one population, kept chunk by chunk.
+"""Relearning of recorded models: the trials of a role are one population, stored chunk by chunk.
 
     models of a role -> trials against each (`plan`) -> trajectories -> relearned/ROLE/...npz
 
-Only trajectories are kept: a relearned model is of no use to anyone.
+Only trajectories are stored: the relearned models themselves are not needed again.
 """
 
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, records, store, trees
-from jaxunlearn.analyses.reminiscence.inputs import Attacked, Recovery, Trials
+from jaxunlearn.analyses.reminiscence.inputs import Recovery, RoleTrials, Trials
 from jaxunlearn.attacks import extraction, relearning
 from jaxunlearn.attacks.relearning import plan as trial_plan
 from jaxunlearn.attacks.relearning import reminiscence, running
@@ -18,25 +18,25 @@ from jaxunlearn.data import exclusion, naming
 from jaxunlearn.population import capacity
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.execution import members
-from jaxunlearn.runs.roles import audited, extracted
+from jaxunlearn.runs.roles import audited_models, clone_models
 from jaxunlearn.settings import to_dict
 from jaxunlearn.unlearn.base import network as networks
 
 VERSION = 1
 ROOT = "relearned"
 GROUP = 60  # dense members side by side on a CPU: their weights stay in a core's cache
-COPIES = 6  # of a member's parameters that a device holds: weights, momentum, gradient, and what they are made from
+COPIES = 6  # of a member's parameters in device memory: weights, momentum, gradient, and their inputs
 OF_TRIALS = ("share", "trials", "retained", "steps", "learning_rates", "carried")
 OF_RECOVERY = ("recovery_epochs", "recovery_rate", "recovery_batch")
 Tree = Any
 
 
 class Plan(NamedTuple):
-    """What is relearned, in rows of the data set followed by the excluded rows.
+    """The trials of a run, in rows of the data set followed by the excluded rows.
 
     Attributes:
-      trials: per forget set, at all rates; empty where forget sets are single rows.
-      probes: per trial.
+      trials: of each forget set, at all learning rates; empty where forget sets are single rows.
+      probes: number of probes per trial.
     """
 
     trials: tuple[trial_plan.Trials, ...]
@@ -44,44 +44,44 @@ class Plan(NamedTuple):
 
 
 def is_class_wise(experiment: experiments.Experiment, split: records.Split) -> bool:
-    """Whether every forget set is a whole (fine) class, so that unseen classes are its yardstick."""
+    """Returns whether every forget set is a whole (fine) class, so that trials compare it with unseen classes."""
     labels, forget = np.asarray(experiment.dataset.labels), np.asarray(split.forget)
     return split.kind in ("one_class", "subclass") and all(len(np.unique(labels[mask])) == 1 for mask in forget)
 
 
 def make_plan(experiment: experiments.Experiment, split: records.Split) -> Plan:
-    """Draws the trials against the model of every forget set; nothing is read or stored.
+    """Draws the trials against the model of every forget set; reads and stores nothing.
 
     Raises:
       ConfigError: no unseen classes, or too few rows.
     """
     if not is_class_wise(experiment, split):
         return Plan((), 0)
-    chosen, dataset = experiment.settings.reminisce, experiment.dataset
+    options, dataset = experiment.settings.reminisce, experiment.dataset
     forget, target = np.asarray(split.forget), np.asarray(split.target)
-    size = max(1, round(chosen.share * int(forget.sum(1).min())))
+    size = max(1, round(options.share * int(forget.sum(1).min())))
     ood = exclusion.require(dataset, 1, size, "launch.reminisce")
-    known = len(dataset.labels)
-    unseen = [known + np.flatnonzero(np.asarray(ood.labels) == one) for one in range(ood.num_classes)]
-    drawn = []
-    for number, mask in enumerate(forget):
+    num_rows = len(dataset.labels)
+    unseen = [num_rows + np.flatnonzero(np.asarray(ood.labels) == label) for label in range(ood.num_classes)]
+    set_trials = []
+    for set_id, mask in enumerate(forget):
         retain = target[~mask[target]]
-        if len(retain) < size + chosen.retained:
+        if len(retain) < size + options.retained:
             raise errors.ConfigError(
-                f"forget set {number} leaves {len(retain)} retained rows, but relearning needs {size} that never come "
-                f"along and {chosen.retained} per step. Lower reminisce.share or reminisce.retained."
+                f"forget set {set_id} leaves {len(retain)} retained rows, but relearning needs {size} that never come "
+                f"along and {options.retained} per step. Lower reminisce.share or reminisce.retained."
             )
         trials = relearning.draw(
             np.flatnonzero(mask), unseen, retain, int(np.asarray(dataset.labels)[np.flatnonzero(mask)[0]]), size=size,
-            repeats=chosen.trials, companions=chosen.retained, steps=chosen.steps,
-            seed=experiment.settings.seed * 65_537 + number,
+            repeats=options.trials, companions=options.retained, steps=options.steps,
+            seed=experiment.settings.seed * 65_537 + set_id,
         )  # fmt: skip
-        drawn.append(relearning.crossed(trials, [0], chosen.learning_rates))
-    return Plan(tuple(drawn), size)
+        set_trials.append(relearning.crossed(trials, [0], options.learning_rates))
+    return Plan(tuple(set_trials), size)
 
 
 def check(experiment: experiments.Experiment, split: records.Split) -> None:
-    """Refuses a run that cannot be attacked, before anything is trained.
+    """Raises a ConfigError, before anything is trained, for a run that cannot be attacked.
 
     Raises:
       ConfigError: no unseen classes, too few rows, or forget sets that are parts of classes.
@@ -99,14 +99,14 @@ def check(experiment: experiments.Experiment, split: records.Split) -> None:
     make_plan(experiment, split)
 
 
-def attacked(
-    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
+def attack_role(
+    run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
     spec: roles.RoleSpec,
-) -> Attacked:  # fmt: skip
-    """What the attack sees of a role; what is kept already is read back.
+) -> RoleTrials:  # fmt: skip
+    """Runs the attack on a role; results that are stored already are read back.
 
     Args:
-      run: the run folder, where the role is claimed and trained.
+      run_folder: the run folder, where the role is claimed and trained.
       reporter: for progress.
       experiment: of the run.
       split: of the run.
@@ -115,144 +115,155 @@ def attacked(
     Raises:
       StoreError: its models are not finished.
     """
-    sets = len(np.asarray(split.forget))
-    which = np.arange(sets) if len(spec.membership) == sets else audited.original_of(experiment.settings, sets)
-    variables = members.load(spec.experiment, members.folder_of(run, spec), spec.fingerprint, which)
-    if extracted.is_one(spec):
+    num_sets = len(np.asarray(split.forget))
+    model_ids = (
+        np.arange(num_sets)
+        if len(spec.membership) == num_sets
+        else audited_models.original_of(experiment.settings, num_sets)
+    )
+    variables = members.load(spec.experiment, members.folder_of(run_folder, spec), spec.fingerprint, model_ids)
+    if clone_models.is_clone_role(spec):
         variables = extraction.clones_of(variables)
-    frozen = members.diverged(run, spec)
-    alive = np.asarray([int(number) not in frozen for number in which])
-    if not alive.all():
-        reporter.note(f"{spec.name}: {int((~alive).sum())} model(s) diverged and are not attacked")
-    if not alive.any():
-        return Attacked()
+    frozen = members.divergence_steps(run_folder, spec)
+    is_finite = np.asarray([int(model_id) not in frozen for model_id in model_ids])
+    if not is_finite.all():
+        reporter.note(f"{spec.name}: {int((~is_finite).sum())} model(s) diverged and are not attacked")
+    if not is_finite.any():
+        return RoleTrials()
     facts = {
         "role": spec.fingerprint, "split": splits.fingerprint(experiment), "version": VERSION,
         "data": experiment.data_fingerprint, "seed": experiment.settings.seed,
     }  # fmt: skip
-    trials = _trials(run, reporter, experiment, split, spec, variables, facts)
-    recovery = _recovery(run, reporter, experiment, split, spec, variables, facts)
+    trials = _trials(run_folder, reporter, experiment, split, spec, variables, facts)
+    recovery = _recovery(run_folder, reporter, experiment, split, spec, variables, facts)
     if trials is not None:
-        trials = trees.take(trials, alive[trials.unit])
+        trials = trees.take(trials, is_finite[trials.unit])
     if recovery is not None:
         recovery = recovery._replace(
-            accuracy=recovery.accuracy[alive], before=recovery.before[alive], sets=recovery.sets[alive],
-            models=which[alive], logits=None if recovery.logits is None else recovery.logits[alive],
+            accuracy=recovery.accuracy[is_finite], before=recovery.before[is_finite], sets=recovery.sets[is_finite],
+            models=model_ids[is_finite], logits=None if recovery.logits is None else recovery.logits[is_finite],
         )  # fmt: skip
-    return Attacked(trials, recovery)
+    return RoleTrials(trials, recovery)
 
 
-def _chosen(experiment: experiments.Experiment, names: tuple[str, ...]) -> dict[str, Any]:
+def _option_values(experiment: experiments.Experiment, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name, value in to_dict(experiment.settings.reminisce).items() if name in names}
 
 
 def _trials(
-    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
+    run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
     spec: roles.RoleSpec, variables: Tree, facts: dict[str, Any],
 ) -> Trials | None:  # fmt: skip
-    """Trajectories of all trials, set by set."""
+    """Returns the trajectories of all trials, set by set."""
     plan = make_plan(experiment, split)
     if not plan.trials:
         return None
-    facts = {**facts, **_chosen(experiment, OF_TRIALS)}
-    pieces, missing = {}, []
-    for number in range(len(plan.trials)):
-        kept = store.kept(run, _path(run, spec, f"set_{number}"), facts, ("accuracy", "loss"))
-        if kept is None:
-            missing.append(number)
+    facts = {**facts, **_option_values(experiment, OF_TRIALS)}
+    by_set, missing = {}, []
+    for set_id in range(len(plan.trials)):
+        stored_arrays = store.load_cached(
+            run_folder, _path(run_folder, spec, f"set_{set_id}"), facts, ("accuracy", "loss")
+        )
+        if stored_arrays is None:
+            missing.append(set_id)
         else:
-            pieces[number] = kept
+            by_set[set_id] = stored_arrays
     if missing:
         reporter.begin(f"relearning {spec.name}")
-    made = _relearned(experiment, plan, variables, missing) if missing else ()
-    for done, (number, found) in enumerate(made, 1):
-        pieces[number] = store.keep(_path(run, spec, f"set_{number}"), facts, found)
-        reporter.update(done, len(missing), "models", "")
-    every = [pieces[number] for number in range(len(plan.trials))]
+    results = _relearn(experiment, plan, variables, missing) if missing else ()
+    for count, (set_id, trajectories) in enumerate(results, 1):
+        by_set[set_id] = store.save_cached(_path(run_folder, spec, f"set_{set_id}"), facts, trajectories)
+        reporter.update(count, len(missing), "models", "")
+    set_arrays = [by_set[set_id] for set_id in range(len(plan.trials))]
     rates = np.asarray(experiment.settings.reminisce.learning_rates, np.float64)  # as given, not as float32
-    taken = np.concatenate([one.learning_rate for one in plan.trials])
+    learning_rates = np.concatenate([trials.learning_rate for trials in plan.trials])
     return Trials(
-        np.concatenate([one["accuracy"] for one in every]), np.concatenate([one["loss"] for one in every]),
-        np.concatenate([one.is_forgotten for one in plan.trials]),
-        np.repeat(np.arange(len(plan.trials)), [len(one.victim) for one in plan.trials]),
-        rates[np.abs(taken[:, None] - rates).argmin(1)],
+        np.concatenate([arrays["accuracy"] for arrays in set_arrays]),
+        np.concatenate([arrays["loss"] for arrays in set_arrays]),
+        np.concatenate([trials.is_forgotten for trials in plan.trials]),
+        np.repeat(np.arange(len(plan.trials)), [len(trials.victim) for trials in plan.trials]),
+        rates[np.abs(learning_rates[:, None] - rates).argmin(1)],
     )  # fmt: skip
 
 
-def _relearned(experiment: experiments.Experiment, plan: Plan, variables: Tree, missing: list[int]) -> Any:
-    """Yields (forget set, its trajectories); one program for all sets, chunks as large as memory holds."""
-    network, data, key = _network(experiment), _resident(experiment), keys.root(experiment.settings.seed)
+def _relearn(experiment: experiments.Experiment, plan: Plan, variables: Tree, missing: list[int]) -> Any:
+    """Yields (forget set, its trajectories); one program for all sets, chunks as large as memory permits."""
+    network, data, key = _network(experiment), _device_dataset(experiment), keys.root(experiment.settings.seed)
     first = plan.trials[0]
     member_mapping = _trial_mapping(experiment, len(first.victim))
     if experiment.settings.reminisce.carried != "fresh":
-        for number in missing:
-            own = trees.take(variables, np.asarray([number]))
-            found = running.relearn_carried(
-                network.module, network.prepare, own, data, plan.trials[number], member_mapping, key=key,
+        for set_id in missing:
+            model = trees.take(variables, np.asarray([set_id]))
+            trajectories = running.relearn_carried(
+                network.module, network.prepare, model, data, plan.trials[set_id], member_mapping, key=key,
                 carried=experiment.settings.reminisce.carried,
             )  # fmt: skip
-            yield number, {"accuracy": found.accuracy, "loss": found.loss}
+            yield set_id, {"accuracy": trajectories.accuracy, "loss": trajectories.loss}
         return
-    each = len(first.victim)
-    # Chunks end where sets end, so that a set is kept as soon as it is done.
-    per_set = -(-each // max(1, min(each, _largest_chunk(experiment))))
-    size = -(-each // per_set)
-    padded = [trial_plan.take(one, np.minimum(np.arange(per_set * size), each - 1)) for one in plan.trials]
-    joined = trial_plan.Trials(*(np.concatenate(columns) for columns in zip(*padded, strict=True)))
-    joined = joined._replace(victim=np.repeat(np.arange(len(padded)), per_set * size))
-    skip = [chunk for chunk in range(len(padded) * per_set) if chunk // per_set not in missing]
-    halves: list[running.Trajectories] = []
-    for chunk, found in running.relearn_by_chunk(
-        network.module, network.prepare, variables, data, joined, member_mapping, key=key, chunk=size, skip=skip
+    num_trials = len(first.victim)
+    # Chunks end where sets end, so that a set is stored as soon as it is done.
+    per_set = -(-num_trials // max(1, min(num_trials, _largest_chunk(experiment))))
+    size = -(-num_trials // per_set)
+    trial_ids = np.minimum(np.arange(per_set * size), num_trials - 1)
+    padded_trials = [trial_plan.take(trials, trial_ids) for trials in plan.trials]
+    all_trials = trial_plan.Trials(*(np.concatenate(columns) for columns in zip(*padded_trials, strict=True)))
+    all_trials = all_trials._replace(victim=np.repeat(np.arange(len(padded_trials)), per_set * size))
+    skip = [chunk for chunk in range(len(padded_trials) * per_set) if chunk // per_set not in missing]
+    set_chunks: list[running.Trajectories] = []
+    for chunk, chunk_trajectories in running.relearn_by_chunk(
+        network.module, network.prepare, variables, data, all_trials, member_mapping, key=key, chunk=size, skip=skip
     ):
-        halves.append(found._replace(variables=None, momentum=None))
-        if len(halves) == per_set:
-            whole = {
-                "accuracy": np.concatenate([one.accuracy for one in halves])[:each],
-                "loss": np.concatenate([one.loss for one in halves])[:each],
+        set_chunks.append(chunk_trajectories._replace(variables=None, momentum=None))
+        if len(set_chunks) == per_set:
+            set_arrays = {
+                "accuracy": np.concatenate([trajectories.accuracy for trajectories in set_chunks])[:num_trials],
+                "loss": np.concatenate([trajectories.loss for trajectories in set_chunks])[:num_trials],
             }
-            halves = []
-            yield chunk // per_set, whole
+            set_chunks = []
+            yield chunk // per_set, set_arrays
 
 
 def _recovery(
-    run: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
+    run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
     spec: roles.RoleSpec, variables: Tree, facts: dict[str, Any],
 ) -> Recovery | None:  # fmt: skip
-    """Accuracy on forgotten rows while all models of the role are fine-tuned on their retained rows."""
-    chosen = experiment.settings.reminisce
-    if not chosen.recovery_epochs:
+    """Returns the accuracy on forgotten rows while all models of the role are fine-tuned on their retained rows."""
+    options = experiment.settings.reminisce
+    if not options.recovery_epochs:
         return None
-    path, facts = _path(run, spec, "recovery"), {**facts, **_chosen(experiment, OF_RECOVERY)}
-    kept = store.kept(run, path, facts, ("accuracy", "before", "per_epoch", "rows", "logits"))
-    if kept is None:
+    path, facts = _path(run_folder, spec, "recovery"), {**facts, **_option_values(experiment, OF_RECOVERY)}
+    arrays = store.load_cached(run_folder, path, facts, ("accuracy", "before", "per_epoch", "rows", "logits"))
+    if arrays is None:
         reporter.say(f"relearning {spec.name} on retained rows alone")
         forget, target = np.asarray(split.forget), np.asarray(split.target)
         forgotten = [np.flatnonzero(mask) for mask in forget]
         retain = [target[~mask[target]] for mask in forget]
-        network, data = _network(experiment), _resident(experiment)
+        network, data = _network(experiment), _device_dataset(experiment)
         before = _accuracies(experiment, variables, data, forgotten)
-        stages = ((chosen.recovery_rate, chosen.recovery_epochs), (chosen.recovery_rate / 2, chosen.recovery_epochs))
-        found = reminiscence.reminisce(
+        stages = (
+            (options.recovery_rate, options.recovery_epochs),
+            (options.recovery_rate / 2, options.recovery_epochs),
+        )
+        recovery = reminiscence.reminisce(
             network.module, network.prepare, variables, data, retain, forgotten,
             experiments.member_mapping(experiment, len(forget)), key=keys.root(experiment.settings.seed), stages=stages,
-            batch=chosen.recovery_batch,
+            batch=options.recovery_batch,
         )  # fmt: skip
-        made = {
-            "accuracy": found.accuracy, "before": before,
-            "per_epoch": np.asarray(found.accuracy.shape[1] // (2 * chosen.recovery_epochs)),
-            **_answers(experiment, split, spec, found.variables),
+        results = {
+            "accuracy": recovery.accuracy, "before": before,
+            "per_epoch": np.asarray(recovery.accuracy.shape[1] // (2 * options.recovery_epochs)),
+            **_answers(experiment, split, spec, recovery.variables),
         }  # fmt: skip
-        kept = store.keep(path, facts, made)
-    answers = (kept["rows"], kept["logits"]) if len(kept["rows"]) else (None, None)
-    sets = np.arange(len(kept["before"]))
-    return Recovery(kept["accuracy"], kept["before"], int(kept["per_epoch"]), sets, sets, *answers)
+        arrays = store.save_cached(path, facts, results)
+    answers = (arrays["rows"], arrays["logits"]) if len(arrays["rows"]) else (None, None)
+    sets = np.arange(len(arrays["before"]))
+    return Recovery(arrays["accuracy"], arrays["before"], int(arrays["per_epoch"]), sets, sets, *answers)
 
 
 def _answers(
     experiment: experiments.Experiment, split: records.Split, spec: roles.RoleSpec, variables: Tree
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Rows [n], named, and logits [R, n, C] of fine-tuned models on them, where forget sets are single rows.
+    """Returns rows [n], their names, and logits [R, n, C] of fine-tuned models, where forget sets are single rows.
 
     The rows are those that were forgotten and those held out.
     """
@@ -265,24 +276,24 @@ def _answers(
         experiments.device_dataset(experiment),
         experiments.member_mapping(spec.experiment, len(forget)),
     )
-    for where, values in population.predict(spec.experiment.task, variables, data.inputs, rows, member_mapping):
-        logits[:, where] = values
-    names = naming.named(experiment.dataset, rows)
-    named = {"file_rows": names.pop("rows"), **names, "labels": np.asarray(experiment.dataset.labels)[rows]}
-    return {"rows": rows, "logits": logits, **named}
+    for block, values in population.predict(spec.experiment.task, variables, data.inputs, rows, member_mapping):
+        logits[:, block] = values
+    names = naming.result_names(experiment.dataset, rows)
+    row_names = {"file_rows": names.pop("rows"), **names, "labels": np.asarray(experiment.dataset.labels)[rows]}
+    return {"rows": rows, "logits": logits, **row_names}
 
 
 def _accuracies(
     experiment: experiments.Experiment, variables: Tree, data: population.DeviceDataset, forgotten: list[np.ndarray]
 ) -> np.ndarray:  # fmt: skip
-    """[R] accuracy of each model on the rows of its own forget set."""
+    """Returns the [R] accuracy of each model on the rows of its own forget set."""
     rows = np.unique(np.concatenate(forgotten)).astype(np.int32)
-    right = np.zeros((len(forgotten), len(rows)), bool)
+    is_correct = np.zeros((len(forgotten), len(rows)), bool)
     member_mapping = experiments.member_mapping(experiment, len(forgotten))
-    for where, values in population.predict(experiment.task, variables, data.inputs, rows, member_mapping):
-        right[:, where] = values.argmax(-1) == np.asarray(data.labels)[rows[where]]
+    for block, values in population.predict(experiment.task, variables, data.inputs, rows, member_mapping):
+        is_correct[:, block] = values.argmax(-1) == np.asarray(data.labels)[rows[block]]
     return np.asarray([
-        right[number][np.searchsorted(rows, own)].mean() for number, own in enumerate(forgotten)
+        is_correct[set_id][np.searchsorted(rows, set_rows)].mean() for set_id, set_rows in enumerate(forgotten)
     ])  # fmt: skip
 
 
@@ -291,8 +302,8 @@ def _network(experiment: experiments.Experiment) -> Any:
     return experiments.build_network(settings, experiment.dataset, experiment.mapping_policy.conv)
 
 
-def _resident(experiment: experiments.Experiment) -> population.DeviceDataset:
-    """The data set followed by the excluded rows, whose labels nobody reads."""
+def _device_dataset(experiment: experiments.Experiment) -> population.DeviceDataset:
+    """Returns the data set followed by the excluded rows, whose labels are never read."""
     data, ood = experiments.device_dataset(experiment), experiment.dataset.ood
     if ood is None:
         return data
@@ -302,7 +313,7 @@ def _resident(experiment: experiments.Experiment) -> population.DeviceDataset:
 
 
 def _trial_mapping(experiment: experiments.Experiment, count: int) -> population.MemberMapping:
-    """The run's own; on a CPU dense networks side by side in small groups."""
+    """Returns the run's own mapping; on a CPU, dense networks are mapped in small groups."""
     policy = experiment.mapping_policy
     is_dense = all(layer.kind != "conv" for layer in networks.layers(_network(experiment)))
     if policy.mapping == "map" and policy.group == 1 and is_dense:
@@ -311,13 +322,13 @@ def _trial_mapping(experiment: experiments.Experiment, count: int) -> population
 
 
 def _largest_chunk(experiment: experiments.Experiment) -> int:
-    """Members that memory holds."""
+    """Returns the number of members that fit in memory."""
     if experiment.settings.engine.chunk:
         return experiment.settings.engine.chunk
     member_mapping = experiments.member_mapping(experiment, 1)
-    room = capacity.budget(list(member_mapping.mesh.devices.flat), experiment.settings.engine.memory)
-    return max(1, int(room // (COPIES * 4 * experiment.cost.parameters)))
+    memory = capacity.budget(list(member_mapping.mesh.devices.flat), experiment.settings.engine.memory)
+    return max(1, int(memory // (COPIES * 4 * experiment.cost.parameters)))
 
 
-def _path(run: store.Run, spec: roles.RoleSpec, name: str) -> Any:
-    return run.path(ROOT, spec.name, f"{name}.npz")
+def _path(run_folder: store.Run, spec: roles.RoleSpec, name: str) -> Any:
+    return run_folder.path(ROOT, spec.name, f"{name}.npz")

@@ -1,6 +1,8 @@
 """Roles: the groups of models of a run, as plain arrays and facts, before anything is stored or trained.
 
-Experiment, Split -> RoleSpec (`shadow`, `audited`, `unlearned`) -> `execution` trains and records what is missing
+A role is described by one of the modules of this folder and executed by `runs.execution`:
+
+Experiment, Split -> RoleSpec (`shadow`, `audited`, `unlearned`) -> `execution` trains and records missing members
 """
 
 from collections.abc import Mapping
@@ -14,14 +16,17 @@ from jaxunlearn.runs import experiments
 from jaxunlearn.runs.roles.variants import MethodConfig
 from jaxunlearn.settings import TrainSettings, to_dict
 
+__all__ = ["RoleSpec", "Start"]
+
 
 class Start(NamedTuple):
     """Finished models from whose weights a role starts: member r from member r, or (shared) all from member 0.
 
     Attributes:
-      name: of their role; `fingerprint`: of it.
+      name: of their role.
+      fingerprint: of their role.
       folder: of their chunks; None = populations/NAME of the same run.
-      shared: whether one model serves all members.
+      shared: whether all members start from the same model.
     """
 
     name: str
@@ -33,25 +38,27 @@ class Start(NamedTuple):
 class RoleSpec(NamedTuple):
     """One group of models of a run.
 
-    A member's numbers depend on its own number and rows and on `facts` alone, so a role can grow: 128 shadow models
-    reuse the 64 that are there.
+    A member's weights depend only on its id, its rows and `facts`, so a role can grow: 128 shadow models reuse the 64
+    that are finished.
 
     Attributes:
       name: shadow, original, retrained, unlearned:METHOD ...
       experiment: the experiment with this role's own recipe.
       membership: [M, N] bool, the rows of the data set that each member trains on (unlearned members: retains).
-      held_out: [N] bool rows on which train.keep = best chooses the epoch, less a member's own.
+      held_out: [N] bool rows on which train.keep = best chooses the epoch; a member's own rows are excluded.
       rows: [n] int32 rows whose logits are recorded.
-      facts: plain values, everything that decides about the members' numbers; `version`: of the code that makes them.
-      stage: the name that --overwrite knows.
-      views: augmented views recorded beside the clean one.
+      facts: plain values, everything that the members' weights depend on.
+      version: of the code that computes the members.
+      run_stage: the name used by --overwrite.
+      views: augmented views recorded in addition to the clean one.
       snapshots: K epochs (1 = after the first) whose logits are recorded; empty = the finished weights.
-      factors: [M] float32 factors on the learning rate; None = 1.
-      drawn: what decides about a membership that is drawn and kept in the run folder; None = it follows from the split.
-      start: whose weights the members start from; None = each member's own random initialisation.
-      coupling: [M] member numbers: whose initial weights and batches each member shares; None = everyone has its own.
-      steps: per epoch, of members whose rows do not decide about it (clones); 0 = as many as their rows take.
-      variant, method: how originals become these members; None = trained on their rows.
+      learning_rate_scale: [M] float32 factors on the learning rate; None = 1.
+      membership_facts: everything that a random membership stored in the run folder depends on; None = the membership
+        follows from the split.
+      start: models whose weights the members start from; None = each member's own random initialisation.
+      coupling: [M] member ids whose initial weights and batches each member shares; None = no sharing.
+      steps: per epoch, for members whose steps do not depend on their rows (clones); 0 = as many as their rows need.
+      variant, method: how these members are computed from the originals; None = trained on their rows.
     """
 
     name: str
@@ -65,7 +72,7 @@ class RoleSpec(NamedTuple):
     views: tuple[str, ...] = ()
     snapshots: tuple[int, ...] = ()
     learning_rate_scale: np.ndarray | None = None
-    drawn: Mapping[str, Any] | None = None
+    membership_facts: Mapping[str, Any] | None = None
     start: Start | None = None
     coupling: np.ndarray | None = None
     steps: int = 0
@@ -79,75 +86,79 @@ class RoleSpec(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that decides about the members' numbers."""
+        """Of everything that the members' weights depend on."""
         return store.fingerprint_of(self.facts, self.version)
 
 
 def model_steps(spec: RoleSpec, member_ids: Any) -> int:
-    """Steps of some members together in one epoch."""
+    """Returns the total number of steps of some members in one epoch."""
     batch, ids = spec.experiment.settings.train.batch, np.asarray(member_ids)
     return spec.steps * len(ids) or population.model_steps(spec.membership[ids].sum(1), batch)
 
 
 def recipe_facts(train: TrainSettings) -> dict[str, Any]:
-    """What of a recipe decides about numbers; settings that came later count only where they are set."""
+    """Returns the settings of a recipe that the weights depend on; later additions count only where they are set."""
     return {name: value for name, value in to_dict(train).items() if name != "l1" or value}
 
 
 def mask(length: int, rows: Any) -> np.ndarray:
-    """[length] bool, true at `rows`."""
-    inside = np.zeros(length, bool)
-    inside[np.asarray(rows)] = True
-    return inside
+    """Returns [length] bool, true at `rows`."""
+    is_member = np.zeros(length, bool)
+    is_member[np.asarray(rows)] = True
+    return is_member
 
 
 def view_names(count: int) -> tuple[str, ...]:
-    """Names of the augmented views beside the clean one; a name is a view, the same pictures for every role."""
-    return tuple(f"augmented_{number}" for number in range(count))
+    """Returns the names of the augmented views; a name stands for the same images in every role."""
+    return tuple(f"augmented_{index}" for index in range(count))
 
 
-def claim(run: store.Run, spec: RoleSpec) -> RoleSpec:
-    """Claims a role's stage of the run folder; returns the role with the membership that is kept there.
+def claim(run_folder: store.Run, spec: RoleSpec) -> RoleSpec:
+    """Claims a role's stage of the run folder; returns the role with the membership stored there.
 
     Raises:
       StoreError: the folder holds this role made with other settings.
     """
-    if spec.drawn is not None:
-        spec = spec._replace(membership=_kept_membership(run, spec, spec.drawn))
-    store.claim(run, spec.run_stage, run.path("populations", spec.name, "stage.json"), spec.facts, spec.version)
+    if spec.membership_facts is not None:
+        spec = spec._replace(membership=_stored_membership(run_folder, spec, spec.membership_facts))
+    store.claim(
+        run_folder, spec.run_stage, run_folder.path("populations", spec.name, "stage.json"), spec.facts, spec.version
+    )
     return spec
 
 
-def _kept_membership(run: store.Run, spec: RoleSpec, drawn: Mapping[str, Any]) -> np.ndarray:
-    """[M, N] bool: stored rows as they are, rows of new members added.
+def _stored_membership(run_folder: store.Run, spec: RoleSpec, facts: Mapping[str, Any]) -> np.ndarray:
+    """Returns [M, N] bool: the stored rows of existing members, followed by those of new members.
 
     Raises:
       StoreError: the stored rows were drawn by other facts; the message names the stage for --overwrite.
     """
-    store.claim(run, spec.run_stage, run.path("populations", spec.name, "membership.json"), drawn, spec.version)
-    path = run.path("populations", spec.name, "membership.npz")
+    store.claim(
+        run_folder, spec.run_stage, run_folder.path("populations", spec.name, "membership.json"), facts, spec.version
+    )
+    path = run_folder.path("populations", spec.name, "membership.npz")
     count = spec.membership.shape[1]
-    arrays = store.stored(run, path, ("packed",))
-    table = np.zeros((0, count), bool)
+    arrays = store.load_intact(run_folder, path, ("packed",))
+    membership = np.zeros((0, count), bool)
     if arrays is not None:
-        table = np.unpackbits(arrays["packed"], axis=1, count=count).astype(bool)
-    if len(table) < len(spec.membership):
-        table = np.concatenate([table, spec.membership[len(table) :]])
-        store.files.write_npz(path, packed=np.packbits(table, axis=1))
-    return table[: len(spec.membership)]
+        membership = np.unpackbits(arrays["packed"], axis=1, count=count).astype(bool)
+    if len(membership) < len(spec.membership):
+        membership = np.concatenate([membership, spec.membership[len(membership) :]])
+        store.files.write_npz(path, packed=np.packbits(membership, axis=1))
+    return membership[: len(spec.membership)]
 
 
 def disk_bytes(spec: RoleSpec) -> int:
-    """Bytes that a role writes: variables of every member and snapshot, a rolling checkpoint, and the logits."""
+    """Returns the bytes that a role writes: variables of members and snapshots, a rolling checkpoint, the logits."""
     members, settings = len(spec.membership), spec.experiment.settings
-    weights = members * spec.experiment.cost.parameters * 4 * (1 + len(settings.train.snapshots) + 3)
-    lines = members * max(len(spec.snapshots), 1) * (1 + len(spec.views))
-    numbers = lines * len(spec.rows) * experiments.recorded_width(spec.experiment)
-    return weights + numbers * np.dtype(settings.engine.logits_dtype).itemsize
+    weight_bytes = members * spec.experiment.cost.parameters * 4 * (1 + len(settings.train.snapshots) + 3)
+    num_models = members * max(len(spec.snapshots), 1) * (1 + len(spec.views))
+    num_values = num_models * len(spec.rows) * experiments.recorded_width(spec.experiment)
+    return weight_bytes + num_values * np.dtype(settings.engine.logits_dtype).itemsize
 
 
-def missing_bytes(run: store.Run, spec: RoleSpec) -> int:
-    """Bytes that the members of a role will take that no finished chunk holds yet."""
-    finished, _ = store.chunks.finished(run.path("populations", spec.name), spec.fingerprint)
-    done = sum(len(chunk.member_ids) for chunk in finished)
-    return int(max(0.0, 1.0 - done / len(spec.membership)) * disk_bytes(spec))
+def missing_bytes(run_folder: store.Run, spec: RoleSpec) -> int:
+    """Returns the bytes that the unfinished members of a role will take."""
+    finished_chunks, _ = store.chunks.finished(run_folder.path("populations", spec.name), spec.fingerprint)
+    num_finished = sum(len(chunk.member_ids) for chunk in finished_chunks)
+    return int(max(0.0, 1.0 - num_finished / len(spec.membership)) * disk_bytes(spec))

@@ -1,4 +1,4 @@
-"""The shadow role: models of the same kind as the audited one, on rows that are drawn for each of them.
+"""The shadow role: models of the same architecture as the audited one, on rows that are drawn for each of them.
 
 Source: IAM, section on shadow training; every shadow model is OUT for every target row, because shadow and target rows
 are disjoint.
@@ -18,12 +18,12 @@ STAGE_VERSION = 1
 
 
 def describe(experiment: experiments.Experiment, split: records.Split) -> roles.RoleSpec:
-    """The shadow models of these settings; nothing is read or stored."""
+    """Describes the shadow models of these settings; reads and stores nothing."""
     settings = experiment.settings
     shadows = settings.shadows
     ids = np.arange(shadows.count, dtype=np.int32)
-    factors = np.asarray(shadows.learning_rate_factor or (1.0,), np.float32)
-    drawn = {"split": splits.fingerprint(experiment), "ratio": shadows.ratio, "pool": shadows.pool}
+    rate_scales = np.asarray(shadows.learning_rate_factor or (1.0,), np.float32)
+    membership_facts = {"split": splits.fingerprint(experiment), "ratio": shadows.ratio, "pool": shadows.pool}
     return roles.RoleSpec(
         name=NAME,
         experiment=experiment,
@@ -34,20 +34,20 @@ def describe(experiment: experiments.Experiment, split: records.Split) -> roles.
         version=STAGE_VERSION,
         run_stage="shadows",
         views=views(settings),
-        learning_rate_scale=factors[ids % len(factors)],
-        drawn=drawn,
+        learning_rate_scale=rate_scales[ids % len(rate_scales)],
+        membership_facts=membership_facts,
     )
 
 
 def views(settings: Settings) -> tuple[str, ...]:
-    """Augmented views that are recorded beside the clean one."""
+    """Returns the augmented views that are recorded in addition to the clean one."""
     return roles.view_names(max(settings.shadows.views, int(settings.compat.records == "faithful")))
 
 
 def facts(experiment: experiments.Experiment) -> dict[str, Any]:
-    """Everything that decides about a shadow model's numbers; not how many there are, nor how they are mapped."""
+    """Returns everything that a shadow model's weights depend on: neither the number of shadows nor their mapping."""
     settings = experiment.settings
-    own = {name: value for name, value in to_dict(settings.shadows).items() if name not in ("count", "views")}
+    shadow_facts = {name: value for name, value in to_dict(settings.shadows).items() if name not in ("count", "views")}
     return {
         "seed": settings.seed,
         "data": experiment.data_fingerprint,
@@ -55,10 +55,10 @@ def facts(experiment: experiments.Experiment) -> dict[str, Any]:
         "split": splits.fingerprint(experiment),
         "model": to_dict(settings.model),
         "train": roles.recipe_facts(settings.train),
-        "shadows": own,
+        "shadows": shadow_facts,
     }
 
 
 def fingerprint(experiment: experiments.Experiment) -> str:
-    """The fingerprint of the shadow role."""
+    """Returns the fingerprint of the shadow role."""
     return store.fingerprint_of(facts(experiment), STAGE_VERSION)

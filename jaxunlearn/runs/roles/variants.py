@@ -1,11 +1,11 @@
 """Variants of unlearning methods: a method with all its hyperparameters, and the name of its role.
 
-    unlearned:ssd            the method as the settings have it
+    unlearned:ssd            the method as configured in the settings
     unlearned:ssd@alpha=5    one value of a sweep
-    unlearned:ssd+our@mid    the first half of a method that has one: recorded along with unlearned:ssd+our
+    unlearned:ssd+our@mid    the first phase of a method in two phases: recorded along with unlearned:ssd+our
 
-Hyperparameters come from the builder's defaults, then the published values of the data set, then compat.unlearn, then
-`unlearn.options`, then the sweep.
+Hyperparameters come from the builder's defaults, overridden in turn by the published values of the data set,
+compat.unlearn, `unlearn.options`, and the sweep.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.wrappers import wrappers
 
 PREFIX = "unlearned:"
-# The exact retrains are a role of their own, trained by launch.targets; `all` does not train them a second time.
+# The exact retrains are a separate role, trained by launch.targets; `all` does not train them a second time.
 EXACT = "retrain"
 CONFORMAL = "conformal"
 
@@ -27,9 +27,10 @@ class MethodConfig(NamedTuple):
 
     Attributes:
       role: `unlearned:METHOD`, with `@name=value,...` for values of a sweep.
-      method: its name; `entry`: its line of the table.
-      chosen: every hyperparameter of the builder.
-      swept: names of those that the sweep gave.
+      method: its name.
+      entry: its entry in the registry.
+      hyperparameters: every hyperparameter of the builder.
+      swept: names of the swept ones.
     """
 
     role: str
@@ -39,87 +40,88 @@ class MethodConfig(NamedTuple):
     swept: tuple[str, ...] = ()
 
 
-def names(settings: Settings) -> tuple[str, ...]:
-    """The methods that the settings ask for, `all` spelled out.
+def method_names(settings: Settings) -> tuple[str, ...]:
+    """Returns the methods that the settings request, with `all` expanded.
 
     Raises:
       ConfigError: an unknown method.
     """
-    asked: list[str] = []
+    requested: list[str] = []
     for name in settings.unlearn.methods:
-        asked += [one for one in unlearn.METHODS if one != EXACT] if name == "all" else [name]
+        requested += [method for method in unlearn.METHODS if method != EXACT] if name == "all" else [name]
     if settings.unlearn.conformal.enable:
-        asked = [name if CONFORMAL in wrappers.split(name)[1] else f"{name}{wrappers.SEPARATOR}{CONFORMAL}"
-                 for name in asked]  # fmt: skip
-    for name in asked:
+        requested = [name if CONFORMAL in wrappers.split(name)[1] else f"{name}{wrappers.SEPARATOR}{CONFORMAL}"
+                 for name in requested]  # fmt: skip
+    for name in requested:
         unlearn.lookup(name)
-    found = [one for name in asked for one in (name, *_mid(settings, name))]
-    return tuple(dict.fromkeys(found))
+    expanded = [method for name in requested for method in (name, *_mid_names(settings, name))]
+    return tuple(dict.fromkeys(expanded))
 
 
-def _mid(settings: Settings, name: str) -> tuple[str, ...]:
-    """METHOD@mid of a method that has one: the model between over-unlearning and Replay is a result of its own."""
+def _mid_names(settings: Settings, name: str) -> tuple[str, ...]:
+    """Returns METHOD@mid where it exists: the model between over-unlearning and Replay is a result in itself."""
     if name.endswith(wrappers.MID) or not wrappers.has_mid(name):
         return ()
-    return (name + wrappers.MID,) if _base(settings, name)[1].get("orthogonal_replay", True) else ()
+    return (name + wrappers.MID,) if _base_config(settings, name)[1].get("orthogonal_replay", True) else ()
 
 
-def wanted(settings: Settings) -> tuple[MethodConfig, ...]:
-    """Every variant that the settings ask for, sweeps spelled out.
+def requested_variants(settings: Settings) -> tuple[MethodConfig, ...]:
+    """Returns every variant that the settings request, with sweeps expanded.
 
     Raises:
       ConfigError: an unknown method or hyperparameter, a sweep that no method has, or of a whole number.
     """
-    asked = names(settings)
+    methods = method_names(settings)
     check_options(settings)
-    if settings.unlearn.conformal.lam and not any(CONFORMAL in wrappers.split(name)[1] for name in asked):
+    if settings.unlearn.conformal.lam and not any(CONFORMAL in wrappers.split(name)[1] for name in methods):
         raise errors.ConfigError(
             "unlearn.conformal.lam is set, but no method is wrapped in the conformal loss. Name one "
             "METHOD+conformal, or set --config.unlearn.conformal.enable=True."
         )
-    swept = _sweeps(settings)
-    for name in swept:
-        if not any(name in registry.swept(entry, chosen) for entry, chosen in (_base(settings, one) for one in asked)):
+    sweeps = _sweeps(settings)
+    base_configs = [(method, *_base_config(settings, method)) for method in methods]
+    for name in sweeps:
+        if not any(name in registry.swept(entry, base_values) for _, entry, base_values in base_configs):
             raise errors.ConfigError(
-                f"sweep of {name}: none of the methods {', '.join(asked)} has a hyperparameter {name!r} that may "
+                f"sweep of {name}: none of the methods {', '.join(methods)} has a hyperparameter {name!r} that may "
                 "differ between members."
             )
-    found = []
-    for method in asked:
-        entry, chosen = _base(settings, method)
-        own = [name for name in swept if name in registry.swept(entry, chosen)]
-        for values in itertools.product(*(swept[name] for name in own)):
-            given = dict(zip(own, values, strict=True))
-            found.append(MethodConfig(_role(method, given), method, entry, {**chosen, **given}, tuple(own)))
-    return tuple(found)
+    configs = []
+    for method, entry, base_values in base_configs:
+        swept_names = [name for name in sweeps if name in registry.swept(entry, base_values)]
+        for values in itertools.product(*(sweeps[name] for name in swept_names)):
+            swept_values = dict(zip(swept_names, values, strict=True))
+            values_by_name = {**base_values, **swept_values}
+            configs.append(MethodConfig(_role(method, swept_values), method, entry, values_by_name, tuple(swept_names)))
+    return tuple(configs)
 
 
 def _sweeps(settings: Settings) -> dict[str, tuple[float, ...]]:
-    """Hyperparameter -> its values, from unlearn.sweep.NAME and unlearn.sweeps.
+    """Returns hyperparameter -> its values, from unlearn.sweep.NAME and unlearn.sweeps.
 
     Raises:
       ConfigError: not of the form name=0.1;0.2, or a name given twice.
     """
-    found = {name: values for name, values in to_dict(settings.unlearn.sweep).items() if values}
+    sweeps = {name: values for name, values in to_dict(settings.unlearn.sweep).items() if values}
     weights = tuple(dict.fromkeys(settings.unlearn.conformal.lam))
     if len(weights) > 1:
-        found[f"{CONFORMAL}_lam"] = weights
+        sweeps[f"{CONFORMAL}_lam"] = weights
     for sweep in settings.unlearn.sweeps:
         name, equals, text = sweep.partition("=")
         try:
-            values = tuple(float(part) for part in text.split(";") if part.strip())
+            values = tuple(float(value) for value in text.split(";") if value.strip())
         except ValueError as error:
             raise errors.ConfigError(f"unlearn.sweeps: {sweep!r} holds something that is no number.") from error
         if not equals or not name or not values:
             raise errors.ConfigError(f"unlearn.sweeps: {sweep!r} is not of the form strength=0.1;0.2.")
-        if name in found:
+        if name in sweeps:
             raise errors.ConfigError(f"unlearn.sweeps: the values of {name} are given twice.")
-        found[name] = values
-    return found
+        sweeps[name] = values
+    return sweeps
 
 
 def of_role(settings: Settings, role: str) -> MethodConfig:
-    """The variant behind a role's name.
+    """Returns the variant of a role name.
 
     Raises:
       ConfigError: not such a name, an unknown method or hyperparameter.
@@ -131,21 +133,21 @@ def of_role(settings: Settings, role: str) -> MethodConfig:
         method += wrappers.MID
         labels = labels[1:]
     label = "@".join(labels)
-    entry, chosen = _base(settings, method)
-    given = {}
-    for part in filter(None, label.split(",")):
-        name, _, text = part.partition("=")
-        given[name] = registry.parse_hyperparameter(entry, name, text)
-    return MethodConfig(role, method, entry, {**chosen, **given}, tuple(given))
+    entry, base_values = _base_config(settings, method)
+    swept_values = {}
+    for assignment in filter(None, label.split(",")):
+        name, _, text = assignment.partition("=")
+        swept_values[name] = registry.parse_hyperparameter(entry, name, text)
+    return MethodConfig(role, method, entry, {**base_values, **swept_values}, tuple(swept_values))
 
 
-def mid_of(settings: Settings, variant: MethodConfig) -> MethodConfig:
-    """The variant METHOD@mid whose models a method comes by, with the hyperparameters that decide about them."""
+def mid_variant(settings: Settings, variant: MethodConfig) -> MethodConfig:
+    """Returns the variant METHOD@mid of a method, with the hyperparameters that its models depend on."""
     method = variant.method + wrappers.MID
-    entry, chosen = _base(settings, method)
-    swept = tuple(name for name in variant.swept if name in chosen)
-    chosen |= {name: variant.hyperparameters[name] for name in swept}
-    return MethodConfig(_role(method, {name: chosen[name] for name in swept}), method, entry, chosen, swept)
+    entry, base_values = _base_config(settings, method)
+    swept = tuple(name for name in variant.swept if name in base_values)
+    base_values |= {name: variant.hyperparameters[name] for name in swept}
+    return MethodConfig(_role(method, {name: base_values[name] for name in swept}), method, entry, base_values, swept)
 
 
 def _role(method: str, swept: dict[str, Any]) -> str:
@@ -153,75 +155,76 @@ def _role(method: str, swept: dict[str, Any]) -> str:
     return f"{PREFIX}{method}" + (f"@{label}" if label else "")
 
 
-def roles_of(settings: Settings, asked: tuple[str, ...]) -> tuple[str, ...]:
-    """Role names with `unlearned:all` spelled out as every variant that the settings ask for."""
-    found: list[str] = []
-    for name in asked:
-        found += [one.role for one in wanted(settings)] if name == f"{PREFIX}all" else [name]
-    return tuple(dict.fromkeys(found))
+def role_names(settings: Settings, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns role names with `unlearned:all` expanded to every variant that the settings request."""
+    expanded: list[str] = []
+    for name in names:
+        expanded += [variant.role for variant in requested_variants(settings)] if name == f"{PREFIX}all" else [name]
+    return tuple(dict.fromkeys(expanded))
 
 
-def _base(settings: Settings, method: str) -> tuple[unlearn.MethodEntry, dict[str, Any]]:
-    """A method's line of the table and its hyperparameters without a sweep."""
+def _base_config(settings: Settings, method: str) -> tuple[unlearn.MethodEntry, dict[str, Any]]:
+    """Returns a method's registry entry and its hyperparameters without a sweep."""
     entry = unlearn.lookup(method)
-    chosen = unlearn.hyperparameters(entry, settings.unlearn.dataset or settings.data.name)
-    if "compat" in chosen and settings.compat.unlearn == "faithful":
-        chosen["compat"] = "faithful"
+    values = unlearn.hyperparameters(entry, settings.unlearn.dataset or settings.data.name)
+    if "compat" in values and settings.compat.unlearn == "faithful":
+        values["compat"] = "faithful"
     if CONFORMAL in wrappers.split(method)[1]:
-        chosen |= _conformal(settings)
+        values |= _conformal_hyperparameters(settings)
     for option in settings.unlearn.options:
-        target, name, text = _parse(option)
-        if target == method or (target in _also(method) or not target) and name in chosen:
-            chosen[name] = registry.parse_hyperparameter(entry, name, text)
-    return entry, chosen
+        target, name, text = _parse_option(option)
+        if target == method or (target in _option_targets(method) or not target) and name in values:
+            values[name] = registry.parse_hyperparameter(entry, name, text)
+    return entry, values
 
 
-def _also(method: str) -> tuple[str, ...]:
-    """Names whose options hold for a method too: its own without @mid, and the plain one that it wraps.
+def _option_targets(method: str) -> tuple[str, ...]:
+    """Returns further names whose options apply to a method: its name without @mid, and the plain method that it wraps.
 
-    Not where the wrapper puts another method in its place: an alpha for ssd is none for its intensified form.
+    The latter not where the wrapper replaces the method: an alpha for ssd does not apply to its intensified form.
     """
     base, chain = wrappers.split(method)
-    whole = method.removesuffix(wrappers.MID)
-    is_another = any(wrappers.replaces(one, wrappers.innermost(unlearn.lookup(base).build)) for one in chain)
-    return (whole,) if is_another else (whole, base)
+    full_method = method.removesuffix(wrappers.MID)
+    build = wrappers.base_builder(unlearn.lookup(base).build)
+    is_another = any(wrappers.replaces(wrapper, build) for wrapper in chain)
+    return (full_method,) if is_another else (full_method, base)
 
 
 def is_pairwise(settings: Settings) -> bool:
-    """Whether the conformal loss has its published form."""
+    """Returns whether the conformal loss has its published form."""
     return settings.unlearn.conformal.pairwise or settings.compat.unlearn == "faithful"
 
 
-def usual_lam(settings: Settings) -> float:
-    """The weight of the conformal loss where none is given."""
+def default_lam(settings: Settings) -> float:
+    """Returns the weight of the conformal loss where none is set."""
     return 0.5 if is_pairwise(settings) else 0.085
 
 
-def _conformal(settings: Settings) -> dict[str, Any]:
-    """Hyperparameters of the wrapper as unlearn.conformal has them."""
-    own, pairwise = settings.unlearn.conformal, is_pairwise(settings)
-    lam = own.lam[0] if own.lam else usual_lam(settings)
-    given = {"lam": lam, "delta": own.delta, "alpha": own.alpha, "pairwise": pairwise, "batch": own.batch,
-             "calibration": own.calibration_rows, "eval_mode": settings.compat.unlearn == "faithful"}  # fmt: skip
-    return {f"{CONFORMAL}_{name}": value for name, value in given.items()}
+def _conformal_hyperparameters(settings: Settings) -> dict[str, Any]:
+    """Returns the hyperparameters of the wrapper as set in unlearn.conformal."""
+    options, pairwise = settings.unlearn.conformal, is_pairwise(settings)
+    lam = options.lam[0] if options.lam else default_lam(settings)
+    values = {"lam": lam, "delta": options.delta, "alpha": options.alpha, "pairwise": pairwise, "batch": options.batch,
+             "calibration": options.calibration_rows, "eval_mode": settings.compat.unlearn == "faithful"}  # fmt: skip
+    return {f"{CONFORMAL}_{name}": value for name, value in values.items()}
 
 
 def check_options(settings: Settings) -> None:
-    """Raises a ConfigError for an option that no method takes up."""
-    asked = names(settings)
+    """Raises a ConfigError for an option that applies to no method."""
+    methods = method_names(settings)
     for option in settings.unlearn.options:
-        target, name, _ = _parse(option)
+        target, name, _ = _parse_option(option)
         if target:
-            known = unlearn.hyperparameters(unlearn.lookup(target))
-            if name not in known:
-                raise errors.unknown(f"hyperparameter of {target}", name, known)
-        elif not any(name in unlearn.hyperparameters(unlearn.lookup(method)) for method in asked):
-            everything = sorted({one for method in asked for one in unlearn.hyperparameters(unlearn.lookup(method))})
-            raise errors.unknown("hyperparameter in unlearn.options", name, everything)
+            known_names = unlearn.hyperparameters(unlearn.lookup(target))
+            if name not in known_names:
+                raise errors.unknown(f"hyperparameter of {target}", name, known_names)
+        elif not any(name in unlearn.hyperparameters(unlearn.lookup(method)) for method in methods):
+            all_names = sorted({key for method in methods for key in unlearn.hyperparameters(unlearn.lookup(method))})
+            raise errors.unknown("hyperparameter in unlearn.options", name, all_names)
 
 
-def _parse(option: str) -> tuple[str, str, str]:
-    """(method or "", hyperparameter, text) of `ssd.alpha=5` or `epochs=3`.
+def _parse_option(option: str) -> tuple[str, str, str]:
+    """Returns (method or "", hyperparameter, text) of `ssd.alpha=5` or `epochs=3`.
 
     Raises:
       ConfigError: not of this form.
@@ -234,5 +237,5 @@ def _parse(option: str) -> tuple[str, str, str]:
 
 
 def hyperparameters(settings: Settings, method: str) -> dict[str, Any]:
-    """All hyperparameters of a method as these settings have them, without sweeps."""
-    return _base(settings, method)[1]
+    """Returns all hyperparameters of a method under these settings, without sweeps."""
+    return _base_config(settings, method)[1]

@@ -1,7 +1,9 @@
-"""Experiments that join several stages, by study.kind."""
+"""Studies: experiments that join several stages, by study.kind."""
 
 from jaxunlearn.runs.drivers import run_input
 from jaxunlearn.runs.studies import conformal_loss, methods, over_unlearning
+
+__all__ = ["STUDIES"]
 
 STUDIES: dict[str, run_input.Job] = {
     "methods": methods.JOB,

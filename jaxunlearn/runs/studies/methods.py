@@ -1,8 +1,7 @@
-"""Studies: experiments that join several stages and end in one table.
+"""The study of methods: every unlearning method on every forget set, next to the originals and exact retraining.
 
-`methods`: every unlearning method on every forget set, beside the originals (nothing unlearned) and exact retraining
-(the goal): what it forgets and keeps (UA, RA, TA; of texts the losses), what IAM-On sees of it in single samples, what
-it costs.
+Utility (UA, RA, TA; losses of texts), membership scores of single samples by IAM-On, and cost. The originals have
+nothing unlearned; exact retraining is the goal.
 """
 
 import dataclasses
@@ -34,11 +33,11 @@ COLUMNS = ("iam_on_forgotten", "iam_on_retained", "auc", "moved", "retain_epochs
 
 
 class MembershipSummary(NamedTuple):
-    """What IAM-On sees of one role: Findings over forget sets.
+    """Membership scores (IAM-On) of one role: findings over forget sets.
 
     Attributes:
-      forgotten, retained: mean membership score of the forgotten and of the retained samples.
-      auc: how well the score tells them apart; 0.5 = the method left no difference.
+      forgotten, retained: mean membership score of the forgotten and of the retained samples, in [0, 1].
+      auc: of separating them by the score; 0.5 = no difference left.
     """
 
     forgotten: records.Finding
@@ -46,22 +45,25 @@ class MembershipSummary(NamedTuple):
     auc: records.Finding
 
 
-def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> Report:
-    """The table of all methods next to exact retraining."""
-    assert made is not None
-    asked = tuple(name for name in made.roles if name not in unlearn.NEEDED)
-    audit = dataclasses.replace(run.settings.audit, unlearned=asked or ("retrained",))
+def report(run: RecordedRun, context: Context, summary: unlearn.UnlearningSummary | None) -> Report:
+    """Returns the report: a table of all methods next to exact retraining."""
+    assert summary is not None
+    unlearned_roles = tuple(name for name in summary.roles if name not in unlearn.REFERENCE_ROLES)
+    audit = dataclasses.replace(run.settings.audit, unlearned=unlearned_roles or ("retrained",))
     settings = dataclasses.replace(run.settings, audit=audit)
     signals = gather.gather(run._replace(settings=settings), context)
-    seen = {name: see(signals, settings, name, one.diverged, made.design) for name, one in made.roles.items()}
-    section = present(made, seen)
+    memberships = {
+        name: summarise_membership(signals, settings, name, role_utility.diverged, summary.design)
+        for name, role_utility in summary.roles.items()
+    }
+    section = present(summary, memberships)
     return Report(
         title="Unlearning methods",
-        answer=in_words(made, seen),
+        answer=in_words(summary, memberships),
         sections=(section,),
         provenance={
             "forget sets": f"{len(signals.set_names)} ({settings.split.forget.kind})",
-            "models": sentences.units(made.design),
+            "models": sentences.units(summary.design),
             "shadow models": f"{settings.shadows.count}, {settings.audit.group_size or 1} per group",
         },
         stem=STEM,
@@ -69,104 +71,134 @@ def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> 
     )
 
 
-def narrowed(chosen: Settings) -> Settings:
-    """The settings with only what IAM-On needs: no models for other scores."""
-    targets = dataclasses.replace(chosen.targets, population_in=False, reference=0, snapshots=0)
-    audit = dataclasses.replace(chosen.audit, scores=tuple(SCORE.values()))
-    return dataclasses.replace(chosen, targets=targets, audit=audit)
+def narrow(settings: Settings) -> Settings:
+    """Returns the settings with only the models that IAM-On needs."""
+    targets = dataclasses.replace(settings.targets, population_in=False, reference=0, snapshots=0)
+    audit = dataclasses.replace(settings.audit, scores=tuple(SCORE.values()))
+    return dataclasses.replace(settings, targets=targets, audit=audit)
 
 
-def see(
+def summarise_membership(
     signals: AuditSignals, settings: Settings, role: str, diverged: dict[int, int], design: records.Design
 ) -> MembershipSummary:  # fmt: skip
-    """IAM-On's view of one role, mean over groups of shadow models; forget sets whose model diverged are left out."""
+    """Computes the membership scores of one role, mean over groups of shadow models.
+
+    Args:
+      signals: of all roles.
+      settings: of the run.
+      role: name of the role.
+      diverged: forget sets of diverged models, which are left out.
+      design: of the forget sets.
+    """
     assert signals.forgotten is not None
-    kept = [number for number in range(len(signals.forgotten)) if number not in diverged]
-    if not kept:
-        nothing = records.Finding(float("nan"), of=role)
-        return MembershipSummary(nothing, nothing, nothing)
+    set_ids = [set_id for set_id in range(len(signals.forgotten)) if set_id not in diverged]
+    if not set_ids:
+        missing = records.Finding(float("nan"), of=role)
+        return MembershipSummary(missing, missing, missing)
     if diverged:
-        signals = audit_signals.only_sets(signals, kept)
+        signals = audit_signals.only_sets(signals, set_ids)
     assert signals.forgotten is not None
     score = SCORE[signals.kind]
     values = binui.score_all(signals, [score], audit_signals.groups(signals, settings), role)[score]
     truth, confidence_level = ~signals.forgotten, settings.audit.confidence_level
     means = values.mean(0)
-    by_set = [np.asarray([line[mask].mean() for line, mask in zip(means, masks, strict=True)])
+    by_set = [np.asarray([set_scores[mask].mean() for set_scores, mask in zip(means, masks, strict=True)])
               for masks in (signals.forgotten, truth)]  # fmt: skip
     forgotten, retained = (
         variance.mean(
-            one, design._replace(sets=len(kept)), metric=f"iam_on {name}", of=role, confidence_level=confidence_level
+            scores_by_set,
+            design._replace(sets=len(set_ids)),
+            metric=f"iam_on {name}",
+            of=role,
+            confidence_level=confidence_level,
         )
-        for one, name in zip(by_set, ("forgotten", "retained"), strict=True)
+        for scores_by_set, name in zip(by_set, ("forgotten", "retained"), strict=True)
     )
     auc = pooled.table(values, truth, confidence_level=confidence_level, of=role)["auc"]
     return MembershipSummary(forgotten, retained, auc)
 
 
-def present(summary: unlearn.Summary, seen: dict[str, MembershipSummary]) -> Section:
-    """The table of the study."""
+def present(summary: unlearn.UnlearningSummary, memberships: dict[str, MembershipSummary]) -> Section:
+    """Returns the table of the study."""
     rows: list[tuple[cells.Cell, ...]] = []
-    every: list[records.Finding] = []
-    for name, one in summary.roles.items():
-        found = [*unlearn.findings(name, one, summary.design), *seen[name]]
-        every += found
-        bare = [intervals.half(finding) for finding in found]
-        moved = "" if np.isnan(one.moved) else f"{one.moved:.2g}"
+    all_findings: list[records.Finding] = []
+    for name, role_utility in summary.roles.items():
+        findings = [*unlearn.findings(name, role_utility, summary.design), *memberships[name]]
+        all_findings += findings
+        half_intervals = [intervals.with_half_width(finding) for finding in findings]
+        moved = "" if np.isnan(role_utility.moved) else f"{role_utility.moved:.2g}"
         rows.append(
-            (unlearn.shown(name), *bare, moved, number_format.cost(one.retain_epochs), number_format.cost(one.seconds))
+            (
+                unlearn.display_name(name),
+                *half_intervals,
+                moved,
+                number_format.cost(role_utility.retain_epochs),
+                number_format.cost(role_utility.seconds),
+            )
         )
-    meaning = (
+    metrics_text = (
         "Losses in nats per token, on texts to be forgotten, retained and held out"
-        if unlearn.of_texts(summary)
+        if unlearn.is_language_model(summary)
         else "UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and held-out samples"
     )
     caption = (
-        f"{meaning}; IAM-On = mean "
-        "membership score (1 = looks trained on) of forgotten and of retained samples, AUC = how well it tells them "
-        "apart; moved = relative change of the parameters; epochs = rows read in passes over the retained samples; "
+        f"{metrics_text}; IAM-On = mean "
+        "membership score (1 = looks trained on) of forgotten and of retained samples, AUC = how well it separates "
+        "them; moved = relative change of the parameters; epochs = rows read, in passes over the retained samples; "
         f"seconds for all forget sets. {sentences.plus_minus(summary.design)}"
     )
     header = ("method", *headers((*summary.roles["retrained"].metrics, *COLUMNS)))
-    told = "The goal is to look like the retrained models: not 0, not 1."
+    goal_text = "The goal is to look like the retrained models: not 0, not 1."
     baselines = ("original", "retrained", *closeness.YARDSTICKS)
     table = cells.Table("", caption, header, tuple(rows), baselines)
-    every += closeness.findings(unlearn.closest(summary))
-    return Section(STEM, "Methods beside exact retraining", told, table, None, tuple(every))
+    all_findings += closeness.findings(unlearn.compare_closeness(summary))
+    return Section(STEM, "Methods compared with exact retraining", goal_text, table, None, tuple(all_findings))
 
 
-def in_words(summary: unlearn.Summary, seen: dict[str, MembershipSummary]) -> str:
-    """Whether a method is closest to retraining, and which did next to nothing or too much, in a few sentences."""
-    goal, start = seen["retrained"], seen["original"]
-    names = [name for name in summary.roles if name not in unlearn.NEEDED]
+def in_words(summary: unlearn.UnlearningSummary, memberships: dict[str, MembershipSummary]) -> str:
+    """Names the method closest to retraining, and those that did next to nothing or too much."""
+    retrained, original = memberships["retrained"], memberships["original"]
+    names = [name for name in summary.roles if name not in unlearn.REFERENCE_ROLES]
     if not names:
-        return "No method was asked for."
-    effect = start.forgotten.value - goal.forgotten.value
-    reached = (
-        {name: (start.forgotten.value - seen[name].forgotten.value) / effect for name in names} if effect > 0 else {}
+        return "No method was requested."
+    effect = original.forgotten.value - retrained.forgotten.value
+    effect_shares = (
+        {name: (original.forgotten.value - memberships[name].forgotten.value) / effect for name in names}
+        if effect > 0
+        else {}
     )
-    said = []
-    if math.isnan(goal.forgotten.value):
-        said.append("The retrained models diverged, so there is nothing to compare with.")
-    elif not math.isnan(start.forgotten.value):
-        said.append(
-            "Exact retraining takes the forgotten samples' membership score (IAM-On) from "
-            f"{start.forgotten.value:.3f} to {goal.forgotten.value:.3f}, and forgotten from retained samples apart "
-            f"with AUC {goal.auc.value:.3f}."
+    statements = []
+    if math.isnan(retrained.forgotten.value):
+        statements.append("The retrained models diverged, so there is nothing to compare with.")
+    elif not math.isnan(original.forgotten.value):
+        statements.append(
+            "Exact retraining changes the membership score (IAM-On) of the forgotten samples from "
+            f"{original.forgotten.value:.3f} to {retrained.forgotten.value:.3f}, and the score separates forgotten "
+            f"from retained samples with AUC {retrained.auc.value:.3f}."
         )
-    found = unlearn.closest(summary)
-    over, unit = ("the three losses", "nats") if unlearn.of_texts(summary) else ("UA, RA and TA", sentences.POINTS)
-    said.append(
-        sentences.closest(found.gaps, found.untouched, found.gap_to_original, found.gap_to_best, found.best, over, unit)
+    closeness_to_retrained = unlearn.compare_closeness(summary)
+    metrics_text, unit = (
+        ("the three losses", "nats") if unlearn.is_language_model(summary) else ("UA, RA and TA", sentences.POINTS)
     )
-    idle = [unlearn.shown(name) for name, part in reached.items() if part < 0.1]
-    if idle and effect > 0:
-        said.append(f"Less than a tenth of that effect on forgotten samples: {', '.join(idle)}.")
-    beyond = [unlearn.shown(name) for name, part in reached.items()
-              if part > 1 and seen[name].retained.value < goal.retained.value - 0.05]  # fmt: skip
-    if beyond and effect > 0:
-        said.append(f"Over-unlearning (retained samples lose membership too): {', '.join(beyond)}.")
-    return " ".join(said)
+    statements.append(
+        sentences.closest(
+            closeness_to_retrained.gaps,
+            closeness_to_retrained.untouched,
+            closeness_to_retrained.gap_to_original,
+            closeness_to_retrained.gap_to_best,
+            closeness_to_retrained.best,
+            metrics_text,
+            unit,
+        )
+    )
+    ineffective = [unlearn.display_name(name) for name, share in effect_shares.items() if share < 0.1]
+    if ineffective and effect > 0:
+        statements.append(f"Less than a tenth of that effect on forgotten samples: {', '.join(ineffective)}.")
+    over_unlearned = [unlearn.display_name(name) for name, share in effect_shares.items()
+              if share > 1 and memberships[name].retained.value < retrained.retained.value - 0.05]  # fmt: skip
+    if over_unlearned and effect > 0:
+        statements.append(f"Over-unlearning (retained samples lose membership too): {', '.join(over_unlearned)}.")
+    return " ".join(statements)
 
 
 def check_run(run: RecordedRun) -> None:
@@ -174,13 +206,13 @@ def check_run(run: RecordedRun) -> None:
     require_units(run.settings)
     if run.predicted is not None:
         text_run.check(run)
-    audit_signals.group_places(run.settings, run.settings.shadows.count, run.settings.audit.group_size or 1)
+    audit_signals.group_indices(run.settings, run.settings.shadows.count, run.settings.audit.group_size or 1)
 
 
 def roles(settings: Settings) -> tuple[str, ...]:
-    """The roles that are needed."""
+    """Returns the roles that are needed."""
     shadow_origin = ("shadow_origin",) if settings.targets.shadow_origin else ()
     return ("shadow", "original", "retrained", *shadow_origin, "unlearned")
 
 
-JOB = Job(narrowed, roles, ANALYSES["audit"].check, check_run, report, reads=(CLASSES, TEXTS))
+JOB = Job(narrow, roles, ANALYSES["audit"].check, check_run, report, reads=(CLASSES, TEXTS))

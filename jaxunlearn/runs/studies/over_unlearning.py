@@ -1,6 +1,6 @@
 """The study of Over-Unlearning and Replay: every method with and without it, under attack.
 
-METHOD, METHOD+our -> UA, RA, TA, the Reminiscence Attack, how the forgotten class lies among the others
+METHOD, METHOD+our -> UA, RA, TA, the Reminiscence Attack, the position of the forgotten class among the others
 """
 
 import dataclasses
@@ -32,19 +32,23 @@ UNDER_ATTACK = ("rea_excess", "rea_accuracy")
 DISTRIBUTION = ("distribution_variance", "silhouette", "overlap_integral")
 
 
-def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> Report:
-    """The table of all methods with and without Over-Unlearning and Replay."""
+def report(run: RecordedRun, context: Context, summary: unlearn.UnlearningSummary | None) -> Report:
+    """Returns the report: a table of all methods with and without Over-Unlearning and Replay."""
     settings = run.settings
     run = run._replace(roles=tuple(role for role in run.roles if not role.endswith(wrappers.MID)))
     evaluation = EVALUATION.analyse(EVALUATION.gather(run, context), settings, context)
     attack = ATTACK.analyse(ATTACK.gather(run, context), settings, context)
-    first = present(evaluation, attack)
-    seen = [one for one in evaluation_sections.sections(evaluation) if one.name.startswith("evaluation_distribution")]
+    main_section = present(evaluation, attack)
+    distribution_sections = [
+        section
+        for section in evaluation_sections.sections(evaluation)
+        if section.name.startswith("evaluation_distribution")
+    ]
     return Report(
         title="Over-Unlearning and Replay",
-        answer=first.text,
-        summary=(*attack_sections.summary(attack)[:3], ("What Over-Unlearning and Replay changes", first.text)),
-        sections=(first, *attack_sections.sections(attack), *seen),
+        answer=main_section.text,
+        summary=(*attack_sections.summary(attack)[:3], ("Effect of Over-Unlearning and Replay", main_section.text)),
+        sections=(main_section, *attack_sections.sections(attack), *distribution_sections),
         provenance={"forget sets": f"{evaluation.design.sets} ({settings.split.forget.kind})", **attack.about},
         stem=STEM,
         notes=evaluation.notes,
@@ -52,90 +56,97 @@ def report(run: RecordedRun, context: Context, made: unlearn.Summary | None) -> 
     )
 
 
-def narrowed(chosen: Settings) -> Settings:
-    """The settings with every method and its wrapped form; `all` stands for what the published code wraps."""
-    asked = PUBLISHED if "all" in chosen.unlearn.methods else chosen.unlearn.methods
-    bases = dict.fromkeys(wrappers.SEPARATOR.join(_bases(name)) for name in asked)
+def narrow(settings: Settings) -> Settings:
+    """Returns the settings with every method and its wrapped form; `all` means those that the published code wraps."""
+    names = PUBLISHED if "all" in settings.unlearn.methods else settings.unlearn.methods
+    bases = dict.fromkeys(wrappers.SEPARATOR.join(_without_wrapper(name)) for name in names)
     methods = tuple(name for base in bases for name in (base, f"{base}{wrappers.SEPARATOR}{WRAPPER}"))
-    unlearning = dataclasses.replace(chosen.unlearn, methods=methods)
-    evaluate = dataclasses.replace(chosen.evaluate, metrics=(distributions.GROUP,))
-    return ATTACK.narrow(dataclasses.replace(chosen, unlearn=unlearning, evaluate=evaluate))
+    unlearning = dataclasses.replace(settings.unlearn, methods=methods)
+    evaluate = dataclasses.replace(settings.evaluate, metrics=(distributions.GROUP,))
+    return ATTACK.narrow(dataclasses.replace(settings, unlearn=unlearning, evaluate=evaluate))
 
 
-def _bases(name: str) -> list[str]:
+def _without_wrapper(name: str) -> list[str]:
     base, chain = wrappers.split(name.removesuffix(wrappers.MID))
-    return [base, *(one for one in chain if one != WRAPPER)]
+    return [base, *(wrapper for wrapper in chain if wrapper != WRAPPER)]
 
 
 def present(evaluation: evaluation_sections.Evaluation, attack: attack_sections.Reminiscence) -> Section:
-    """The table of the study."""
+    """Returns the table of the study."""
     rows: list[tuple[Cell, ...]] = []
-    every: list[Finding] = []
+    all_findings: list[Finding] = []
     for name in evaluation.roles:
-        shown = [evaluation_sections.finding(evaluation, name, one) for one in (*UTILITY, *DISTRIBUTION)]
-        numbers = attack.roles[name].metrics
-        attacked: list[Cell] = [numbers.get(one, "") for one in UNDER_ATTACK]
-        every += [*shown, *(one for one in attacked if isinstance(one, Finding))]
-        bare = [evaluation_sections.bare(one) for one in shown]
-        rows.append((name, *bare[: len(UTILITY)], *attacked, *bare[len(UTILITY) :]))
+        findings = [evaluation_sections.finding(evaluation, name, metric) for metric in (*UTILITY, *DISTRIBUTION)]
+        metrics = attack.roles[name].metrics
+        attack_cells: list[Cell] = [metrics.get(metric, "") for metric in UNDER_ATTACK]
+        all_findings += [*findings, *(cell for cell in attack_cells if isinstance(cell, Finding))]
+        values = [evaluation_sections.bare(finding) for finding in findings]
+        rows.append((name, *values[: len(UTILITY)], *attack_cells, *values[len(UTILITY) :]))
     caption = (
         f"{sentences.plus_minus(evaluation.design)} AUC vs retrained, ReA accuracy: "
         f"[{number_format.rate(attack.confidence_level)} interval "
         "over forget sets], see below; variance, silhouette, overlap of the forgotten class after t-SNE. The goal is "
-        "the line of the retrained models."
+        "the row of the retrained models."
     )
     header = ("method", *headers(UTILITY), *headers(UNDER_ATTACK), *headers(DISTRIBUTION))
     table = Table("", caption, header, tuple(rows), ("original", "retrained"))
     return Section(STEM, "Methods with and without Over-Unlearning and Replay", in_words(attack), table, None,
-                   tuple(every))  # fmt: skip
+                   tuple(all_findings))  # fmt: skip
 
 
 def in_words(attack: attack_sections.Reminiscence) -> str:
-    """Whether the wrapped form of each method is relearned less soon, by forget sets in pairs, and what is left."""
-    judged = attack_sections.judged(attack)
+    """Describes whether the wrapped form of each method is relearned later, by pairs of forget sets."""
+    auc_by_role = attack_sections.judged(attack)
     suffix = f"{wrappers.SEPARATOR}{WRAPPER}"
-    pairs = [name for name in judged if not name.endswith(suffix) and name + suffix in judged]
+    pairs = [name for name in auc_by_role if not name.endswith(suffix) and name + suffix in auc_by_role]
     if not pairs:
         return "No method was measured with and without Over-Unlearning and Replay."
-    each = "; ".join(_pair(attack, name, name + suffix, len(pairs)) for name in pairs)
+    comparisons = "; ".join(_pair_text(attack, name, name + suffix, len(pairs)) for name in pairs)
     confidence_level = number_format.rate(attack.confidence_level)
     return (
         "How much sooner than by retrained models the forgotten class is relearned, without and with Over-Unlearning "
-        f"and Replay (an AUC, .5 = no sooner): {each}. Intervals are for all pairs together, {confidence_level}."
+        f"and Replay (an AUC, .5 = no sooner): {comparisons}. Intervals are for all pairs together, {confidence_level}."
     )
 
 
-def _pair(attack: attack_sections.Reminiscence, name: str, wrapped: str, pairs: int) -> str:
-    """What becomes of one method: both numbers, their difference, and whether anything is left."""
-    judged = attack_sections.judged(attack)
-    values = f"{name} {number_format.number(judged[name].value, bare=True)} and " + (
-        number_format.number(judged[wrapped].value, bare=True)
+def _pair_text(attack: attack_sections.Reminiscence, name: str, wrapped: str, pairs: int) -> str:
+    """Describes one method: both AUCs, their difference, and whether anything is left."""
+    auc_by_role = attack_sections.judged(attack)
+    values = f"{name} {number_format.number(auc_by_role[name].value, bare=True)} and " + (
+        number_format.number(auc_by_role[wrapped].value, bare=True)
     )
-    apart = drop(attack, name, wrapped, pairs)
+    difference = drop(attack, name, wrapped, pairs)
     change = (
-        f"lower by {number_format.bare(apart)}"
-        if apart.value >= 0
-        else f"higher by {number_format.bare(_negative(apart))}"
+        f"lower by {number_format.bare(difference)}"
+        if difference.value >= 0
+        else f"higher by {number_format.bare(_negative(difference))}"
     )
-    if math.isnan(apart.low):
+    if math.isnan(difference.low):
         return f"{values} (too few forget sets to compare)"
-    is_shown = apart.low > 0 or apart.high < 0
-    left = {
+    is_shown = difference.low > 0 or difference.high < 0
+    conclusions = {
         "residual": "with it still above retraining", "nothing shown": "with it not told apart from retraining",
         "not known": "with it not told apart from retraining, for all sets agree",
     }  # fmt: skip
     doubt = "" if is_shown else ", a difference that these sets do not show"
-    return f"{values} ({change}{doubt}; {left[attack_sections.verdict(judged[wrapped])]})"
+    return f"{values} ({change}{doubt}; {conclusions[attack_sections.verdict(auc_by_role[wrapped])]})"
 
 
 def drop(attack: attack_sections.Reminiscence, name: str, wrapped: str, pairs: int) -> Finding:
-    """AUC against retrained models of a method minus that of its wrapped form, forget sets in pairs."""
+    """Computes AUC against retrained models of a method minus that of its wrapped form, by pairs of forget sets.
+
+    Args:
+      attack: the results of the Reminiscence Attack.
+      name: of the method.
+      wrapped: name of its wrapped form.
+      pairs: number of compared pairs, for the joint confidence level.
+    """
     values = attack.roles[name].excess - attack.roles[wrapped].excess
     confidence_level = 1 - (1 - attack.confidence_level) / pairs
-    found = intervals.mean(values, metric="rea_drop", of=name, against=wrapped, confidence_level=confidence_level)
-    if (found.n or 0) < measures.least_sets(confidence_level):
-        found = dataclasses.replace(found, low=math.nan, high=math.nan)
-    return found
+    finding = intervals.mean(values, metric="rea_drop", of=name, against=wrapped, confidence_level=confidence_level)
+    if (finding.n or 0) < measures.least_sets(confidence_level):
+        finding = dataclasses.replace(finding, low=math.nan, high=math.nan)
+    return finding
 
 
 def _negative(finding: Finding) -> Finding:
@@ -143,13 +154,13 @@ def _negative(finding: Finding) -> Finding:
 
 
 def check(settings: Settings) -> None:
-    """Refuses what either analysis refuses."""
+    """Checks settings for both analyses."""
     EVALUATION.check(settings)
     ATTACK.check(settings)
 
 
 def check_run(run: RecordedRun) -> None:
-    """Refuses what either analysis refuses, before anything is trained.
+    """Checks a run for both analyses, before anything is trained.
 
     Raises:
       UserError: no unseen classes, too few rows, an unusable calibration set.
@@ -158,4 +169,4 @@ def check_run(run: RecordedRun) -> None:
     ATTACK.check_run(run)
 
 
-JOB = Job(narrowed, EVALUATION.roles, check, check_run, report)
+JOB = Job(narrow, EVALUATION.roles, check, check_run, report)

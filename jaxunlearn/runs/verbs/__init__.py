@@ -1,1 +1,3 @@
-"""What launch.shadows, launch.targets and launch.unlearn do: roles described, executed, and summed up."""
+"""The verbs of launch.shadows, targets, unlearn and extract: roles are described, executed and summarised."""
+
+__all__: list[str] = []  # internal

@@ -21,13 +21,16 @@ from jaxunlearn.runs.roles import shadow
 from jaxunlearn.settings import Settings
 
 
-class Summary(NamedTuple):
-    """What a run found; also summary.json.
+class ShadowSummary(NamedTuple):
+    """Accuracies and cost of the shadow models; also summary.json.
 
     Attributes:
-      members: M; `diverged`: member -> step at which it was frozen; `steps_per_member`: of the largest one.
+      members: M.
+      diverged: member -> step at which it was frozen.
+      steps_per_member: of the member with the most rows.
       train_accuracy, held_out_accuracy, auc: [M] per member (NaN for diverged ones).
-      spent: what training cost in this run; `seconds`: the whole run.
+      spent: training cost in this run.
+      seconds: of the whole run.
     """
 
     members: int
@@ -54,71 +57,79 @@ class Exposure(NamedTuple):
     rows: np.ndarray
 
 
-def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment) -> Summary:
+def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment) -> ShadowSummary:
     """Trains the shadow population of a run folder and records its logits; finished work is reused.
 
     Raises:
       StoreError: not enough disk space, or the folder holds results of other settings.
     """
-    begun = time.monotonic()
+    start_time = time.monotonic()
     split = splits.obtain(run_folder, experiment)
     spec = roles.claim(run_folder, shadow.describe(experiment, split))
     store.files.require_space(run_folder.root, roles.missing_bytes(run_folder, spec))
-    made = execution.make(run_folder, reporter, spec)
-    values = made.logits[spec.name]
-    exposed = exposure(spec, values, split)
-    summary = summarise(spec, values, split, exposed, members.diverged(run_folder, spec))
+    recorded_roles = execution.make(run_folder, reporter, spec)
+    values = recorded_roles.logits[spec.name]
+    shadow_exposure = exposure(spec, values, split)
+    summary = summarise(spec, values, split, shadow_exposure, members.divergence_steps(run_folder, spec))
     if summary.diverged:
         reporter.note(f"{spec.name}: {len(summary.diverged)} of {summary.members} members diverged and were frozen")
-    summary = summary._replace(spent=made.spent, seconds=time.monotonic() - begun)
+    summary = summary._replace(spent=recorded_roles.cost, seconds=time.monotonic() - start_time)
     write_findings(run_folder, summary)
-    draw_figure(run_folder, experiment, exposed)
+    draw_figure(run_folder, experiment, shadow_exposure)
     return summary
 
 
 def summarise(
-    spec: roles.RoleSpec, values: np.ndarray, split: records.Split, exposed: Exposure, diverged: dict[int, int]
-) -> Summary:  # fmt: skip
-    """Accuracies and leak of every member from its recorded logits [M, n, C]."""
+    spec: roles.RoleSpec, values: np.ndarray, split: records.Split, shadow_exposure: Exposure, diverged: dict[int, int]
+) -> ShadowSummary:  # fmt: skip
+    """Computes accuracies and leakage of every member from its recorded logits.
+
+    Args:
+      spec: the shadow role.
+      values: [M, n, C] logits on the role's rows.
+      split: of the run.
+      shadow_exposure: from `exposure`.
+      diverged: member -> step at which it was frozen.
+    """
     train = spec.experiment.settings.train
     dataset = spec.experiment.dataset
     held_out = np.isin(spec.rows, np.concatenate([split.test, split.population]))
-    table = spec.membership[:, spec.rows]
-    accuracies = np.full((2, len(table)), np.nan)
-    aucs = np.full(len(table), np.nan)
-    for member, inside in enumerate(table):
+    membership = spec.membership[:, spec.rows]
+    accuracies = np.full((2, len(membership)), np.nan)
+    aucs = np.full(len(membership), np.nan)
+    for member, is_trained in enumerate(membership):
         if member in diverged:
             continue
-        right = answers.right(dataset, values[member], spec.rows)
-        accuracies[:, member] = right[inside].mean(), right[held_out].mean()
-        aucs[member] = roc.auc(exposed.log_odds[member], exposed.member[member])
-    steps = -(-table.sum(1).max() // train.batch) * train.epochs
-    return Summary(len(table), diverged, int(steps), accuracies[0], accuracies[1], aucs)
+        correctness = answers.correctness(dataset, values[member], spec.rows)
+        accuracies[:, member] = correctness[is_trained].mean(), correctness[held_out].mean()
+        aucs[member] = roc.auc(shadow_exposure.log_odds[member], shadow_exposure.member[member])
+    steps = -(-membership.sum(1).max() // train.batch) * train.epochs
+    return ShadowSummary(len(membership), diverged, int(steps), accuracies[0], accuracies[1], aucs)
 
 
 def exposure(spec: roles.RoleSpec, values: np.ndarray, split: records.Split) -> Exposure:
-    """Log-odds of every member on the shadow pool, for the figure."""
+    """Computes the log-odds of every member on the shadow pool, for the figure."""
     rows = spec.rows
-    wanted = np.isin(rows, shadow_pool(split, spec.experiment.settings.shadows.pool))
+    in_pool = np.isin(rows, shadow_pool(split, spec.experiment.settings.shadows.pool))
     dataset = spec.experiment.dataset
-    log_odds = np.stack([answers.log_odds(dataset, values[m][wanted], rows[wanted]) for m in spec.member_ids])
-    return Exposure(log_odds, spec.membership[:, rows[wanted]], rows[wanted])
+    log_odds = np.stack([answers.log_odds(dataset, values[m][in_pool], rows[in_pool]) for m in spec.member_ids])
+    return Exposure(log_odds, spec.membership[:, rows[in_pool]], rows[in_pool])
 
 
-def draw_figure(run_folder: store.Run, experiment: experiments.Experiment, exposed: Exposure) -> None:
+def draw_figure(run_folder: store.Run, experiment: experiments.Experiment, shadow_exposure: Exposure) -> None:
     """Draws report/shadows.svg: members against non-members, and the rows that training exposes most."""
     dataset = experiment.dataset
-    labels = np.asarray(dataset.labels)[exposed.rows]
-    pictures = np.asarray(dataset.inputs)[exposed.rows] if dataset.inputs.ndim == 4 else None
+    labels = np.asarray(dataset.labels)[shadow_exposure.rows]
+    images = np.asarray(dataset.inputs)[shadow_exposure.rows] if dataset.inputs.ndim == 4 else None
     figure = figures.exposure(
-        exposed.log_odds, exposed.member, labels, np.asarray(dataset.ids)[exposed.rows], pictures, dataset.class_names,
-        dataset.scale,
+        shadow_exposure.log_odds, shadow_exposure.member, labels, np.asarray(dataset.ids)[shadow_exposure.rows], images,
+        dataset.class_names, dataset.scale,
     )  # fmt: skip
     page.save_figure(figure, run_folder.output("report", "shadows.svg"))
 
 
-def findings(summary: Summary) -> list[records.Finding]:
-    """The summary as findings with intervals over members."""
+def findings(summary: ShadowSummary) -> list[records.Finding]:
+    """Returns the summary as findings with intervals over members."""
     gap, of = summary.train_accuracy - summary.held_out_accuracy, shadow.NAME
     against = "members' own rows"
     return [
@@ -129,7 +140,7 @@ def findings(summary: Summary) -> list[records.Finding]:
     ]
 
 
-def write_findings(run_folder: store.Run, summary: Summary) -> None:
+def write_findings(run_folder: store.Run, summary: ShadowSummary) -> None:
     """Writes summary.json (per member) and report/shadows_findings.json."""
     plain = {
         **summary._asdict(),
@@ -137,46 +148,50 @@ def write_findings(run_folder: store.Run, summary: Summary) -> None:
         "member": list(range(summary.members)),
     }
     store.files.write_json(run_folder.path("summary.json"), plain)
-    numbers = run_folder.path("report", "shadows_findings.json")
-    store.files.write_json(numbers, [vars(finding) for finding in findings(summary)])
+    findings_path = run_folder.path("report", "shadows_findings.json")
+    store.files.write_json(findings_path, [vars(finding) for finding in findings(summary)])
 
 
-def summary_text(summary: Summary) -> str:
-    """A summary as a table."""
+def summary_text(summary: ShadowSummary) -> str:
+    """Returns the summary as a table."""
 
-    def spread(values: np.ndarray) -> str:
-        kept = values[np.isfinite(values)]
-        if not len(kept):
+    def mean_and_deviation(values: np.ndarray) -> str:
+        finite_values = values[np.isfinite(values)]
+        if not len(finite_values):
             return "none finite"
-        return f"{kept.mean():.4f} ± {kept.std(ddof=min(1, len(kept) - 1)):.4f}, min {kept.min():.4f}"
+        deviation = finite_values.std(ddof=min(1, len(finite_values) - 1))
+        return f"{finite_values.mean():.4f} ± {deviation:.4f}, min {finite_values.min():.4f}"
 
-    spent = summary.spent
+    cost = summary.spent
     rate = (
-        f"{progress.rate(spent.model_steps / spent.seconds)} model-steps/s"
-        if spent.model_steps
+        f"{progress.rate(cost.model_steps / cost.seconds)} model-steps/s"
+        if cost.model_steps
         else "nothing left to train"
     )
-    flagged = ", ".join(f"member {member} at step {step}" for member, step in list(summary.diverged.items())[:8])
+    diverged_text = ", ".join(f"member {member} at step {step}" for member, step in list(summary.diverged.items())[:8])
     rows = [
         ("members", f"{summary.members}" + (f" ({len(summary.diverged)} diverged)" if summary.diverged else "")),
         ("steps per member", f"{summary.steps_per_member:,}"),
-        ("train accuracy", spread(summary.train_accuracy)),
-        ("held-out accuracy", spread(summary.held_out_accuracy)),
-        ("generalisation gap", spread(summary.train_accuracy - summary.held_out_accuracy)),
-        ("AUC of confidence", spread(summary.auc) + "  (members ↑ against other shadow rows; 0.5 = no leak)"),
+        ("train accuracy", mean_and_deviation(summary.train_accuracy)),
+        ("held-out accuracy", mean_and_deviation(summary.held_out_accuracy)),
+        ("generalisation gap", mean_and_deviation(summary.train_accuracy - summary.held_out_accuracy)),
+        (
+            "AUC of confidence",
+            mean_and_deviation(summary.auc) + "  (members ↑ against other shadow rows; 0.5 = no leak)",
+        ),
         ("±", "deviation over members, each of a seed and rows of its own"),
-        ("training", f"{rate}, {progress.duration(spent.seconds)}"),
-        ("compiling", progress.duration(spent.compile_seconds)),
+        ("training", f"{rate}, {progress.duration(cost.seconds)}"),
+        ("compiling", progress.duration(cost.compile_seconds)),
         ("in all", progress.duration(summary.seconds)),
-        *([("diverged, frozen", flagged)] if flagged else []),
+        *([("diverged, frozen", diverged_text)] if diverged_text else []),
     ]
     return tables.pairs(rows)
 
 
 def files_text(run_folder: store.Run, settings: Settings) -> str:
-    """Where the results are."""
+    """Returns a list of the result files."""
     rows = [
-        ("  logits/shadow.npy", "[members, rows, classes]; logits/index.json says which rows and classes of yours"),
+        ("  logits/shadow.npy", "[members, rows, classes]; logits/index.json names their rows and classes"),
         *[(f"  logits/{recording.file_name(shadow.NAME, view)}", "the same through the training augmentation")
           for view in shadow.views(settings)],
         ("  populations/shadow/", "weights (orbax chunks), membership.npz"),

@@ -2,7 +2,7 @@
 
     shadows, originals, exact retrains (reused) -> one population per method -> logits/unlearned:METHOD.npy
 
-Accuracies stand beside those of the originals (nothing unlearned) and of exact retraining (the goal).
+Accuracies are reported next to those of the originals (nothing unlearned) and of exact retraining (the goal).
 """
 
 import dataclasses
@@ -18,39 +18,26 @@ from jaxunlearn.metrics import utility as utilities
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.metrics.populations import closeness, variance
 from jaxunlearn.report import cells, number_format, sentences, tables
-from jaxunlearn.runs import answers, execution, experiments, roles, splits
-from jaxunlearn.runs.execution import members, recording, unlearning
-from jaxunlearn.runs.roles import audited, unlearned, variants
+from jaxunlearn.runs import execution, experiments, roles, splits
+from jaxunlearn.runs.execution import members, unlearning
+from jaxunlearn.runs.roles import audited_models, unlearned_models, variants
 from jaxunlearn.runs.verbs import account, targets
+from jaxunlearn.runs.verbs.role_utility import Utility, diverged_sets, reference_utility, utility
 from jaxunlearn.unlearn.base import entries
 from jaxunlearn.unlearn.wrappers import wrappers
 
-NEEDED = ("original", "retrained")
+REFERENCE_ROLES = ("original", "retrained")
 COLUMNS = ("gap", "retain_epochs", "seconds")
 
 
-class Utility(NamedTuple):
-    """What a role of R models is good for, and what it cost.
+class UnlearningSummary(NamedTuple):
+    """Utilities of all roles; also unlearned.json.
 
     Attributes:
-      numbers: UA, RA and TA, or losses of texts -> [R], see `metrics.utility`; NaN for diverged members.
-      seconds: of making all R models, compiling included; NaN where it was not measured.
-      retain_epochs: rows read, in passes over the retained rows.
-      diverged: forget set -> step at which its model was frozen.
-      chosen: hyperparameters.
-      moved: relative change of the parameters, mean over members: 0 = the original model.
+      roles: name -> utility, the originals and exact retrains first.
+      seconds: of this call.
+      design: which originals the models of forget sets come from.
     """
-
-    metrics: dict[str, np.ndarray]
-    seconds: float = float("nan")
-    retain_epochs: float = float("nan")
-    diverged: dict[int, int] = {}
-    chosen: dict[str, Any] = {}
-    moved: float = float("nan")
-
-
-class Summary(NamedTuple):
-    """All roles: the originals and exact retrains first; also unlearned.json. `design`: whose originals they are of."""
 
     roles: dict[str, Utility]
     seconds: float
@@ -60,48 +47,50 @@ class Summary(NamedTuple):
 def check(
     experiment: experiments.Experiment, reporter: progress.Reporter | None = None
 ) -> tuple[experiments.Experiment, tuple[variants.MethodConfig, ...]]:
-    """Refuses impossible settings before a run folder is touched; notes which methods of `all` are left out.
+    """Checks settings before a run folder is touched; notes which methods of `all` are left out.
 
     Returns:
-      The experiment with `all` in unlearn.methods spelled out as the methods for this kind of data that this network
-      can run (those left out are named), and the variants asked for.
+      The experiment with `all` in unlearn.methods expanded to the methods for this kind of data that this network can
+      run, and the requested variants.
 
     Raises:
-      ConfigError: unknown methods, hyperparameters or sweeps; a method named one by one that this network cannot run,
+      ConfigError: unknown methods, hyperparameters or sweeps; an explicitly named method that this network cannot run,
         or that is for data of another kind.
     """
-    audited.check(experiment)
-    chosen, split = experiment.settings.unlearn, splits.draw(experiment)
-    by_name = {wrappers.split(name)[0] for name in chosen.methods}
-    kept: list[variants.MethodConfig] = []
-    left_out: dict[str, str] = {}
-    for method, group in itertools.groupby(variants.wanted(experiment.settings), key=lambda one: one.method):
-        same = list(group)
-        is_named = wrappers.split(method)[0] in by_name
-        if not is_named and not entries.fits(same[0].entry, experiment.dataset.vocabulary):
+    audited_models.check(experiment)
+    options, split = experiment.settings.unlearn, splits.draw(experiment)
+    explicit_names = {wrappers.split(name)[0] for name in options.methods}
+    configs: list[variants.MethodConfig] = []
+    skipped_reasons: dict[str, str] = {}
+    for method, group in itertools.groupby(
+        variants.requested_variants(experiment.settings), key=lambda config: config.method
+    ):
+        method_configs = list(group)
+        is_named = wrappers.split(method)[0] in explicit_names
+        if not is_named and not entries.fits(method_configs[0].entry, experiment.dataset.vocabulary):
             continue
         try:
-            unlearned.check_kind(experiment, same[0])
-            for variant in same:
-                unlearned.built(variant)
-            unlearning.trace(experiment, split, same[0])
+            unlearned_models.check_kind(experiment, method_configs[0])
+            for variant in method_configs:
+                unlearned_models.build_method(variant)
+            unlearning.trace(experiment, split, method_configs[0])
         except errors.ConfigError as error:
             if is_named:
                 raise
-            left_out[method] = str(error)
+            skipped_reasons[method] = str(error)
             continue
-        kept += same
-    for method, reason in left_out.items():
+        configs += method_configs
+    for method, reason in skipped_reasons.items():
         (reporter or progress.Reporter()).note(f"{method} is left out: {reason}")
-    methods = tuple(dict.fromkeys(one.method for one in kept))
-    settings = dataclasses.replace(experiment.settings, unlearn=dataclasses.replace(chosen, methods=methods))
-    return experiment._replace(settings=settings), tuple(kept)
+    methods = tuple(dict.fromkeys(config.method for config in configs))
+    settings = dataclasses.replace(experiment.settings, unlearn=dataclasses.replace(options, methods=methods))
+    return experiment._replace(settings=settings), tuple(configs)
 
 
-def trace(experiment: experiments.Experiment, asked: tuple[variants.MethodConfig, ...]) -> None:
+def trace(experiment: experiments.Experiment, configs: tuple[variants.MethodConfig, ...]) -> None:
     """Raises a ConfigError for a method that this network cannot run."""
     split = splits.draw(experiment)
-    for variant in {one.method: one for one in asked}.values():
+    for variant in {config.method: config for config in configs}.values():
         unlearning.trace(experiment, split, variant)
 
 
@@ -109,27 +98,34 @@ def run(
     run_folder: store.Run,
     reporter: progress.Reporter,
     experiment: experiments.Experiment,
-    asked: tuple[variants.MethodConfig, ...],
-) -> Summary:
-    """Trains what is missing of shadows, originals and retrains, then makes every variant (`make`)."""
-    begun = time.monotonic()
-    claim(run_folder, experiment, asked)
-    targets.run(run_folder, reporter, experiment, NEEDED)
-    return make(run_folder, reporter, experiment, asked, begun)
+    configs: tuple[variants.MethodConfig, ...],
+) -> UnlearningSummary:
+    """Trains missing shadows, originals and retrains, then computes every variant (`make`).
+
+    Args:
+      run_folder: the run folder.
+      reporter: for progress.
+      experiment: of checked settings.
+      configs: the variants, from `check`.
+    """
+    start_time = time.monotonic()
+    claim(run_folder, experiment, configs)
+    targets.run(run_folder, reporter, experiment, REFERENCE_ROLES)
+    return make(run_folder, reporter, experiment, configs, start_time)
 
 
 def claim(
-    run_folder: store.Run, experiment: experiments.Experiment, asked: tuple[variants.MethodConfig, ...]
+    run_folder: store.Run, experiment: experiments.Experiment, configs: tuple[variants.MethodConfig, ...]
 ) -> list[roles.RoleSpec]:
-    """Claims the stages of all variants, before anything is trained that they would not fit to.
+    """Claims the stages of all variants, before any training whose results would not fit them.
 
     Raises:
-      StoreError: the folder holds one of them made with other settings (from other originals, say).
+      StoreError: the folder holds one of them computed with other settings (from other originals, say).
     """
     split = splits.obtain(run_folder, experiment)
-    specs = [unlearned.describe(experiment, split, variant) for variant in asked]
+    specs = [unlearned_models.describe(experiment, split, variant) for variant in configs]
     for spec in specs:
-        roles.claim(run_folder, unlearned.parts(spec))
+        roles.claim(run_folder, unlearned_models.submodel_spec(spec))
     return specs
 
 
@@ -137,211 +133,191 @@ def make(
     run_folder: store.Run,
     reporter: progress.Reporter,
     experiment: experiments.Experiment,
-    asked: tuple[variants.MethodConfig, ...],
-    begun: float | None = None,
-) -> Summary:
-    """Unlearns and records every variant that is missing, in a folder whose originals and retrains are trained.
+    configs: tuple[variants.MethodConfig, ...],
+    start_time: float | None = None,
+) -> UnlearningSummary:
+    """Unlearns and records every missing variant, in a folder whose originals and retrains are trained.
 
-    The summary's seconds count from `begun` (a `time.monotonic()`; None = now).
+    Args:
+      run_folder: the run folder.
+      reporter: for progress.
+      experiment: of checked settings.
+      configs: the variants, from `check`.
+      start_time: a `time.monotonic()` from which the summary's seconds count; None = now.
 
     Raises:
       StoreError: not enough disk space, or the folder holds results of other settings.
     """
-    begun = time.monotonic() if begun is None else begun
+    start_time = time.monotonic() if start_time is None else start_time
     split = splits.obtain(run_folder, experiment)
-    world = unlearning.load_originals(run_folder, reporter, experiment, split)
-    specs = claim(run_folder, experiment, asked)
-    trained = [unlearned.parts(spec) for spec in specs]
-    store.files.require_space(run_folder.root, sum(roles.missing_bytes(run_folder, spec) for spec in trained))
-    found = {name: exact(run_folder, experiment, split, name) for name in NEEDED}
-    for _, group in itertools.groupby(zip(asked, specs, strict=True), key=lambda pair: pair[0].method):
-        same = list(group)
-        made = execution.unlearn(world, [spec for _, spec in same])
-        for variant, spec in same:
-            found[variant.role] = _summarise(run_folder, reporter, spec, split, made.logits[spec.name])
-    design = audited.design(experiment.settings, len(np.asarray(split.forget)))
-    summary = Summary(found, time.monotonic() - begun, design)
-    store.files.write_json(run_folder.path("unlearned.json"), _with_others(run_folder, plain(summary)))
+    unlearning_run = unlearning.load_originals(run_folder, reporter, experiment, split)
+    specs = claim(run_folder, experiment, configs)
+    submodel_specs = [unlearned_models.submodel_spec(spec) for spec in specs]
+    store.files.require_space(run_folder.root, sum(roles.missing_bytes(run_folder, spec) for spec in submodel_specs))
+    utilities_by_role = {name: reference_utility(run_folder, experiment, split, name) for name in REFERENCE_ROLES}
+    for _, group in itertools.groupby(zip(configs, specs, strict=True), key=lambda pair: pair[0].method):
+        method_pairs = list(group)
+        recorded_roles = execution.unlearn(unlearning_run, [spec for _, spec in method_pairs])
+        for variant, spec in method_pairs:
+            utilities_by_role[variant.role] = _summarise(
+                run_folder, reporter, spec, split, recorded_roles.logits[spec.name]
+            )
+    design = audited_models.design(experiment.settings, len(np.asarray(split.forget)))
+    summary = UnlearningSummary(utilities_by_role, time.monotonic() - start_time, design)
+    store.files.write_json(run_folder.path("unlearned.json"), _merge_earlier(run_folder, plain(summary)))
     return summary
 
 
 def _summarise(
     run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec, split: records.Split, values: np.ndarray
 ) -> Utility:  # fmt: skip
-    """What a made role is good for, and what it cost."""
+    """Computes utility and cost of a recorded role."""
     assert spec.method is not None and spec.variant is not None
-    trained = unlearned.parts(spec)
+    submodel_spec = unlearned_models.submodel_spec(spec)
     diverged = diverged_sets(run_folder, spec)
     if diverged:
-        frozen = (f"forget set {number} diverged and was frozen at step {step}" for number, step in diverged.items())
-        reporter.note(f"{spec.name}: {'; '.join(frozen)}")
-    whole, _ = store.chunks.finished(members.folder_of(run_folder, trained), spec.fingerprint)
+        messages = (f"forget set {set_id} diverged and was frozen at step {step}" for set_id, step in diverged.items())
+        reporter.note(f"{spec.name}: {'; '.join(messages)}")
+    finished_chunks, _ = store.chunks.finished(members.folder_of(run_folder, submodel_spec), spec.fingerprint)
     return Utility(
         metrics=utility(spec.experiment, split, values, spec.rows, diverged),
         diverged=diverged,
-        seconds=float(sum(chunk.manifest["seconds"] for chunk in whole)),
+        seconds=float(sum(chunk.manifest["seconds"] for chunk in finished_chunks)),
         retain_epochs=account.retain_epochs(spec.experiment, split, spec.method),
-        chosen=spec.variant.hyperparameters,
-        moved=float(np.mean([escapes.number(value) for chunk in whole for value in chunk.manifest["moved"]])),
+        hyperparameters=spec.variant.hyperparameters,
+        moved=float(np.mean([escapes.number(value) for chunk in finished_chunks for value in chunk.manifest["moved"]])),
     )
 
 
-def diverged_sets(run_folder: store.Run, spec: roles.RoleSpec) -> dict[int, int]:
-    """Forget set -> step at which its model was frozen; one diverged part leaves an ensemble without an answer."""
-    assert spec.method is not None
-    frozen = members.diverged(run_folder, unlearned.parts(spec))
-    return {member // spec.method.ensemble: step for member, step in frozen.items()}
-
-
-def exact(run_folder: store.Run, experiment: experiments.Experiment, split: records.Split, name: str) -> Utility:
-    """The originals or exact retrains, as every method is seen; what the retrains cost is theirs alone."""
-    spec = roles.claim(run_folder, audited.describe(experiment, split, name))
-    recorded = recording.read(run_folder, spec)
-    sets = len(np.asarray(split.forget))
-    diverged = members.diverged(run_folder, spec)
-    values = recorded
-    if name == "original":
-        own = audited.original_of(experiment.settings, sets)
-        values = recorded[own]
-        diverged = {number: diverged[one] for number, one in enumerate(own.tolist()) if one in diverged}
-    found = Utility(utility(experiment, split, values, spec.rows, diverged), diverged=diverged)
-    if name == "original":
-        return found._replace(seconds=0.0, retain_epochs=0.0)
-    epochs = spec.experiment.settings.train.epochs
-    whole, _ = store.chunks.finished(members.folder_of(run_folder, spec), spec.fingerprint)
-    is_exact = sum(len(chunk.member_ids) for chunk in whole) == sets
-    seconds = sum(float(chunk.manifest.get("seconds", np.nan)) for chunk in whole) if is_exact else float("nan")
-    return found._replace(seconds=seconds, retain_epochs=float(epochs))
-
-
-def utility(
-    experiment: experiments.Experiment,
-    split: records.Split,
-    values: np.ndarray,
-    rows: np.ndarray,
-    diverged: dict[int, int],
-) -> dict[str, np.ndarray]:
-    """UA, RA and TA of R models, each on its own forget set, from their logits [R, n, C] on the sorted `rows`.
-
-    Of language models their losses there, see `metrics.utility.losses`.
-    """
-    labels = np.asarray(experiment.dataset.labels)
-    is_subclass = experiment.settings.split.forget.kind == "subclass" and experiment.dataset.groups is not None
-    parts = utilities.parts_of(split, np.asarray(experiment.dataset.groups if is_subclass else labels), rows)
-    dataset, of_texts = experiment.dataset, bool(experiment.dataset.vocabulary)
-    numbers = {name: np.full(len(values), np.nan) for name in (utilities.LOSSES if of_texts else utilities.GAP)}
-    for member, line in enumerate(values):
-        if member not in diverged:
-            own_parts = parts.forget[member], parts.retain[member], parts.test[member]
-            own = (
-                utilities.losses(answers.losses(dataset, line, rows), *own_parts)
-                if of_texts
-                else utilities.utility(answers.right(dataset, line, rows), *own_parts)
-            )
-            for name, value in own.items():
-                numbers[name][member] = value
-    return numbers
-
-
-def _with_others(run_folder: store.Run, told: dict[str, Any]) -> dict[str, Any]:
-    """What unlearned.json will hold: this call's roles, and those of earlier calls whose logits are still there."""
+def _merge_earlier(run_folder: store.Run, results: dict[str, Any]) -> dict[str, Any]:
+    """Returns the content of unlearned.json: this call's roles, and those of earlier calls whose logits still exist."""
     try:
-        before = store.files.read_json(run_folder.path("unlearned.json")).get("roles", {})
+        earlier_roles = store.files.read_json(run_folder.path("unlearned.json")).get("roles", {})
     except (FileNotFoundError, errors.StoreError):
-        before = {}
-    kept = {name: one for name, one in before.items() if run_folder.path("logits", f"{name}.npy").exists()}
-    return {**told, "roles": {**kept, **told["roles"]}}
+        earlier_roles = {}
+    recorded_roles = {
+        name: facts for name, facts in earlier_roles.items() if run_folder.path("logits", f"{name}.npy").exists()
+    }
+    return {**results, "roles": {**recorded_roles, **results["roles"]}}
 
 
-def plain(summary: Summary) -> dict[str, Any]:
-    """What unlearned.json tells of this call."""
-    return {"roles": {name: one._asdict() for name, one in summary.roles.items()}, "seconds": summary.seconds}
+def plain(summary: UnlearningSummary) -> dict[str, Any]:
+    """Returns the content of unlearned.json for this call."""
+    roles_by_name = {}
+    for name, role_utility in summary.roles.items():
+        values = role_utility._asdict()
+        names = {"numbers": values.pop("metrics"), "chosen": values.pop("hyperparameters")}
+        roles_by_name[name] = {**names, **values}
+    return {"roles": roles_by_name, "seconds": summary.seconds}
 
 
-def gap(one: Utility, exact: Utility) -> float:
-    """Mean absolute difference to exact retraining over UA, RA and TA, as a fraction; of texts over losses, in nats."""
-    return utilities.gap(one.metrics, exact.metrics, tuple(exact.metrics))
+def gap(role_utility: Utility, retrained: Utility) -> float:
+    """Returns the mean absolute difference to exact retraining.
+
+    Over UA, RA and TA, as a fraction; for texts over losses, in nats.
+    """
+    return utilities.gap(role_utility.metrics, retrained.metrics, tuple(retrained.metrics))
 
 
-def closest(summary: Summary) -> closeness.Closeness:
+def compare_closeness(summary: UnlearningSummary) -> closeness.Closeness:
     """Compares every method, and doing nothing, with exact retraining, in UA, RA and TA, or in losses of texts."""
-    methods = {shown(name): one.metrics for name, one in summary.roles.items() if name not in NEEDED}
-    goal = summary.roles["retrained"].metrics
-    return closeness.compare(methods, goal, summary.roles["original"].metrics, summary.design, tuple(goal))
+    methods = {
+        display_name(name): role_utility.metrics
+        for name, role_utility in summary.roles.items()
+        if name not in REFERENCE_ROLES
+    }
+    retrained_metrics = summary.roles["retrained"].metrics
+    return closeness.compare(
+        methods, retrained_metrics, summary.roles["original"].metrics, summary.design, tuple(retrained_metrics)
+    )
 
 
-def table(summary: Summary) -> cells.Table:
-    """One row per role; exact retraining, the goal, second."""
-    goal = summary.roles["retrained"]
+def table(summary: UnlearningSummary) -> cells.Table:
+    """Returns one row per role; exact retraining, the goal, is second."""
+    retrained = summary.roles["retrained"]
     rows: list[tuple[cells.Cell, ...]] = []
-    for name, one in summary.roles.items():
-        found = [intervals.half(finding) for finding in findings(name, one, summary.design)]
-        apart = "" if name in NEEDED else gap(one, goal)
+    for name, role_utility in summary.roles.items():
+        half_intervals = [
+            intervals.with_half_width(finding) for finding in findings(name, role_utility, summary.design)
+        ]
+        gap_to_retrained = "" if name in REFERENCE_ROLES else gap(role_utility, retrained)
         rows.append(
-            (shown(name), *found, apart, number_format.cost(one.retain_epochs), number_format.cost(one.seconds))
+            (
+                display_name(name),
+                *half_intervals,
+                gap_to_retrained,
+                number_format.cost(role_utility.retain_epochs),
+                number_format.cost(role_utility.seconds),
+            )
         )
-    meaning = (
+    metrics_text = (
         "Losses in nats per token, on texts to be forgotten, retained and held out."
-        if of_texts(summary)
+        if is_language_model(summary)
         else "UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on test samples."
     )
     caption = (
-        f"{meaning} {sentences.plus_minus(summary.design)} The goal is to equal the retrained models; gap = mean "
+        f"{metrics_text} {sentences.plus_minus(summary.design)} The goal is to equal the retrained models; gap = mean "
         "absolute "
         "difference to them. epochs = rows read, in passes over the retained samples; seconds = all forget sets "
-        "together, with compiling."
+        "together, including compilation."
     )
-    columns = (*goal.metrics, *COLUMNS)
-    return cells.Table("", caption, ("role", *headers(columns)), tuple(rows), (*NEEDED, *closeness.YARDSTICKS))
+    columns = (*retrained.metrics, *COLUMNS)
+    return cells.Table("", caption, ("role", *headers(columns)), tuple(rows), (*REFERENCE_ROLES, *closeness.YARDSTICKS))
 
 
-def of_texts(summary: Summary) -> bool:
-    """Whether the models are language models."""
+def is_language_model(summary: UnlearningSummary) -> bool:
+    """Returns whether the models are language models."""
     return utilities.LOSSES[0] in summary.roles["retrained"].metrics
 
 
-def sources(summary: Summary) -> cells.Table | None:
-    """The standard deviation by each source that the design tells apart; None where it tells none."""
-    named = list(variance.told_apart(summary.design).values())
-    if not named:
+def variance_table(summary: UnlearningSummary) -> cells.Table | None:
+    """Returns the standard deviation by each source that the design separates; None if it separates none."""
+    source_names = list(variance.separable_sources(summary.design).values())
+    if not source_names:
         return None
+
+    def deviations(values: np.ndarray) -> str:
+        return sentences.std_cell(variance.deviations(variance.fit(values, summary.design), summary.design))
+
     rows = tuple(
-        (shown(name), *(sentences.split(variance.deviations(variance.fit(values, summary.design), summary.design))
-                        for values in one.metrics.values()))
-        for name, one in summary.roles.items()
-    )  # fmt: skip
-    caption = (
-        f"Standard deviations [{' | '.join(f'sd {name}' for name in named)}] of {sentences.units(summary.design)}."
+        (display_name(name), *map(deviations, role_utility.metrics.values()))
+        for name, role_utility in summary.roles.items()
     )
+    source_text = " | ".join(f"sd {name}" for name in source_names)
+    caption = f"Standard deviations [{source_text}] of {sentences.units(summary.design)}."
     columns = tuple(summary.roles["retrained"].metrics)
     return cells.Table("Where the ± comes from", caption, ("role", *headers(columns)), rows)
 
 
-def findings(name: str, one: Utility, design: records.Design) -> tuple[records.Finding, ...]:
-    """UA, RA and TA of a role with the interval of their design."""
+def findings(name: str, role_utility: Utility, design: records.Design) -> tuple[records.Finding, ...]:
+    """Returns UA, RA and TA of a role with the intervals of their design."""
     return tuple(
         variance.mean(values, design, metric=metric, of=name, against="forget sets")
-        for metric, values in one.metrics.items()
+        for metric, values in role_utility.metrics.items()
     )
 
 
-def shown(role: str) -> str:
-    """A role's name for tables: the method's."""
+def display_name(role: str) -> str:
+    """Returns a role's name for tables: that of the method."""
     return role.removeprefix(variants.PREFIX)
 
 
-def text(summary: Summary) -> str:
-    """The tables for the terminal."""
-    diverged = [f"{name}: {len(one.diverged)} member(s) diverged and were frozen" for name, one in summary.roles.items()
-                if one.diverged]  # fmt: skip
-    made = [tables.text(table(summary), percent=not of_texts(summary))]
-    split = sources(summary)
-    made += [tables.text(split)] if split is not None else []
-    return "\n".join([*made, *diverged, f"in all {progress.duration(summary.seconds)}"])
+def text(summary: UnlearningSummary) -> str:
+    """Returns the tables for the terminal."""
+    diverged = [
+        f"{name}: {len(role_utility.diverged)} member(s) diverged and were frozen"
+        for name, role_utility in summary.roles.items()
+        if role_utility.diverged
+    ]
+    table_texts = [tables.text(table(summary), percent=not is_language_model(summary))]
+    source_table = variance_table(summary)
+    table_texts += [tables.text(source_table)] if source_table is not None else []
+    return "\n".join([*table_texts, *diverged, f"in all {progress.duration(summary.seconds)}"])
 
 
-def files_text(run_folder: store.Run, asked: tuple[variants.MethodConfig, ...]) -> str:
-    """Where the results are."""
-    listed = "\n".join(f"  logits/{one.role}.npy  populations/{one.role}/" for one in asked[:3])
-    more = f"\n  ... and {len(asked) - 3} more" if len(asked) > 3 else ""
-    return f"files in {run_folder.root}:\n{listed}{more}\n  unlearned.json  per role: utility, cost, hyperparameters"
+def files_text(run_folder: store.Run, configs: tuple[variants.MethodConfig, ...]) -> str:
+    """Returns a list of the result files."""
+    file_lines = "\n".join(f"  logits/{config.role}.npy  populations/{config.role}/" for config in configs[:3])
+    ellipsis_line = f"\n  ... and {len(configs) - 3} more" if len(configs) > 3 else ""
+    summary_line = "  unlearned.json  per role: utility, cost, hyperparameters"
+    return f"files in {run_folder.root}:\n{file_lines}{ellipsis_line}\n{summary_line}"

@@ -1,4 +1,4 @@
-"""Plain differences between the original and the unlearned model, and what the unlearned model shows by itself.
+"""LDiff: how unusual the difference between the original and the unlearned model is among population samples.
 
 Source: IAM, section on differences. Published as unlearning scores (high = unlearned); here minus those.
 """
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 def ldiff(
     unlearned: jax.Array, original: jax.Array, population_unlearned: jax.Array, population_original: jax.Array
 ) -> jax.Array:
-    """LDiff membership in [0, 1]: how unusual the sample's carlini logit and its fall are among population samples.
+    """Computes LDiff membership in [0, 1]: how unusual a sample's carlini logit and its fall are in the population.
 
-    Half of it is the change of the Gaussian tail between the two models, half the Laplace tail of c_u - c_o, both
+    It is the mean of the change of the Gaussian tail between the two models and of the Laplace tail of c_u - c_o, both
     fitted to population samples.
 
     Args:
@@ -21,15 +21,23 @@ def ldiff(
       original: [N] of the original model.
       population_unlearned: [P] float32 of the audited model, P >= 2.
       population_original: [P] of the original model.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.scores.families import difference
+      >>> population = np.array([-1.0, 0.0, 1.0])
+      >>> score = difference.ldiff(np.array([0.0, 0.0]), np.array([0.0, 5.0]), population, population)
+      >>> [round(value, 2) for value in score.tolist()]  # the second sample's logit fell
+      [0.5, 0.13]
     """
     mean, deviation = jnp.mean(population_unlearned), jnp.maximum(jnp.std(population_unlearned, ddof=1), 1e-10)
     change = population_unlearned - population_original
-    middle = jnp.median(change)
-    scale = jnp.maximum(jnp.mean(jnp.abs(change - middle)), 1e-10)
+    median = jnp.median(change)
+    scale = jnp.maximum(jnp.mean(jnp.abs(change - median)), 1e-10)
 
     def tail(values: jax.Array) -> jax.Array:
         return 1.0 - jax.scipy.stats.norm.cdf((values - mean) / deviation)
 
-    first = (tail(unlearned) - tail(original) + 1.0) / 2.0
-    second = 1.0 - jax.scipy.stats.laplace.cdf((unlearned - original - middle) / scale)
-    return 1.0 - (first + second) / 2.0
+    gaussian = (tail(unlearned) - tail(original) + 1.0) / 2.0
+    laplace = 1.0 - jax.scipy.stats.laplace.cdf((unlearned - original - median) / scale)
+    return 1.0 - (gaussian + laplace) / 2.0

@@ -1,7 +1,7 @@
 """Scores that do well with few shadow models: BaVarIA, the BASE hierarchy and InfoRMIA.
 
-LiRA's per-row variances need dozens of models. BaVarIA shrinks them to a normal-inverse-gamma prior from all rows; BASE
-compares with the mean answer of models; InfoRMIA shifts BASE so that one threshold serves several models.
+LiRA's per-row variances need dozens of models. BaVarIA shrinks them to a normal-inverse-gamma prior fitted to all rows;
+BASE compares with the mean answer of models; InfoRMIA shifts BASE so that one threshold serves several models.
 
 Functions of [N] and [K, N] log-odds of the true class return [N] float32, higher = more like a member, finite for any
 finite input and K >= 1. Sources: BaVarIA and BASE (exponential-family MIA), `methods.py`; InfoRMIA.
@@ -24,7 +24,7 @@ PUBLISHED_LEAST = 1e-10  # probability below which the published BASE looks no f
 
 
 class Prior(NamedTuple):
-    """Normal-inverse-gamma prior of one side (IN or OUT), of one pseudo-observation.
+    """Normal-inverse-gamma prior of one side (IN or OUT), worth one pseudo-observation.
 
     Attributes:
       mean: scalar; scale: scalar > 0, of the inverse gamma.
@@ -79,20 +79,20 @@ def side_of(values: Array, member: Array, prior: Prior, density: str) -> Side:
 
     Args:
       values: [K, N] log-odds of other models.
-      member: [K, N] bool, which of them belong to the side; none of a row = the prior alone.
+      member: [K, N] bool, which of them belong to the side; a row without any gets the prior.
       prior: see `fit_prior`.
       density: "t": posterior predictive, Student's t; "n": Gaussian with the row's mean and the shrunk variance.
     """
     count = jnp.sum(member, 0)
-    own = jnp.sum(jnp.where(member, values, 0.0), 0) / jnp.maximum(count, 1)
-    squares = jnp.sum(jnp.where(member, (values - own) ** 2, 0.0), 0)
+    row_mean = jnp.sum(jnp.where(member, values, 0.0), 0) / jnp.maximum(count, 1)
+    squares = jnp.sum(jnp.where(member, (values - row_mean) ** 2, 0.0), 0)
     precision, shape = 1 + count, SHAPES[density] + count / 2
-    scale = prior.scale + squares / 2 + count * (own - prior.mean) ** 2 / (2 * precision)
+    scale = prior.scale + squares / 2 + count * (row_mean - prior.mean) ** 2 / (2 * precision)
     if density == STUDENT:
-        mean, freedom = (prior.mean + count * own) / precision, 2 * shape
+        mean, freedom = (prior.mean + count * row_mean) / precision, 2 * shape
         variance = scale * (precision + 1) / (shape * precision)
     else:
-        mean, freedom = jnp.where(count > 0, own, prior.mean), jnp.full(own.shape, jnp.inf)
+        mean, freedom = jnp.where(count > 0, row_mean, prior.mean), jnp.full(row_mean.shape, jnp.inf)
         variance = jnp.where(shape > 1, scale / jnp.maximum(shape - 1, 0.5), scale)
     return Side(jnp.asarray(mean), jnp.sqrt(jnp.maximum(variance, LEAST_VARIANCE)), jnp.asarray(freedom))
 
@@ -108,8 +108,8 @@ def bavaria(
       values: [K, N] of other models.
       member: [K, N] bool, which of them trained on the row.
       density: "t" or "n".
-      inside: the prior that stands for IN where no model of it is at hand (offline); None = fitted, with its models.
-      compat: "faithful" takes the ratio as it is; corrected, it does not rise again as a logit falls far below OUT.
+      inside: the prior used for IN if there is no IN model (offline); None = fitted to the IN models.
+      compat: "faithful" returns the plain ratio; "corrected" keeps it from rising as a logit falls far below OUT.
     """
     inner = fit_prior(values, member, density) if inside is None else inside
     high = side_of(values, member if inside is None else jnp.zeros_like(member), inner, density)
@@ -120,9 +120,10 @@ def bavaria(
 
 
 def _turning_point(high: Side, low: Side) -> jax.Array:
-    """Returns where, left of the OUT mean, the ratio stops falling; -inf where it falls for ever, or IN lies lower.
+    """Returns where, left of the OUT mean, the ratio stops falling; -inf if it never does or the IN mean is lower.
 
-    There the wider density begins to win: a sample that the model was driven away from would look like a member.
+    Beyond that point the wider density dominates: a sample that the model was driven away from would look like a
+      member.
     """
 
     def at(exponent: jax.Array) -> jax.Array:
@@ -136,14 +137,14 @@ def _turning_point(high: Side, low: Side) -> jax.Array:
 
     start = jnp.full(low.mean.shape, NEAREST), jnp.full(low.mean.shape, FARTHEST)
     near, _ = jax.lax.fori_loop(0, 40, halve, start)
-    has_one = (high.mean > low.mean) & (high.slope(at(start[1])) < low.slope(at(start[1])))
-    return jnp.where(has_one, at(near), -jnp.inf)
+    has_minimum = (high.mean > low.mean) & (high.slope(at(start[1])) < low.slope(at(start[1])))
+    return jnp.where(has_minimum, at(near), -jnp.inf)
 
 
 def from_original(
     unlearned: Array, original: Array, shadows: Array, density: str, compat: str = "corrected"
 ) -> jax.Array:
-    """Returns BaVarIA [N] with the original's own answers, which are all IN, as the IN prior.
+    """Returns BaVarIA [N] with an IN prior fitted to the original's own answers, which are all IN.
 
     Args:
       unlearned: [N] log-odds of the audited model.
@@ -167,11 +168,17 @@ def base(unlearned: Array, shadows: Array, compat: str = "corrected") -> jax.Arr
     Args:
       unlearned: [N] log-odds of the audited model.
       shadows: [K, N] of models that did not see the row (online: of all).
-      compat: "faithful" looks no further than p = 1e-10; corrected follows the log-odds, however low.
+      compat: "faithful" clips p at 1e-10; "corrected" follows the log-odds, however low.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.scores.families import few_shadow
+      >>> few_shadow.base(np.array([0.0, 0.0]), np.array([[0.0, -200.0], [0.0, -200.0]])).round(2).tolist()
+      [0.0, 199.30999755859375]
     """
-    least = jnp.log(PUBLISHED_LEAST) if compat == "faithful" else -jnp.inf
-    own, others = jax.nn.log_sigmoid(unlearned), log_mean_probability(shadows)
-    return jnp.maximum(own, least) - jnp.maximum(others, least)
+    floor = jnp.log(PUBLISHED_LEAST) if compat == "faithful" else -jnp.inf
+    log_p, log_mean_p = jax.nn.log_sigmoid(unlearned), log_mean_probability(shadows)
+    return jnp.maximum(log_p, floor) - jnp.maximum(log_mean_p, floor)
 
 
 def informia(
@@ -186,7 +193,7 @@ def informia(
       shadows: [K, N] of other models.
       population: [P] of the audited model on rows that no model saw.
       population_shadows: [K, P].
-      offline_a: in [0, 1]: the mean over OUT models stands for one over all, p = ((1 + a) p_out + 1 - a) / 2; None =
+      offline_a: in [0, 1]: estimates the mean over all models from OUT models, p = ((1 + a) p_out + 1 - a) / 2; None =
         the models are of both kinds.
     """
     means = [log_mean_probability(values) for values in (shadows, population_shadows)]

@@ -11,11 +11,11 @@ of the unlearned model's signal u under the distribution of x:
 x is affine in a, so mean and variance at every level follow from three moments; no [S, I, N] array exists. The sum runs
 in a scan. ecdf and kde need the shadows at each level: [S, N] at a time.
 
-A pooled spread includes the spread between samples, so a score depends on the other audited samples: score the whole
-set in one call (moments of parts would be others).
+A pooled standard deviation includes the variation between samples, so a score depends on the other audited samples:
+score the whole set in one call (subsets have other moments).
 
 Source: IAM, section on interpolated approximate measurement (reference: interpolate_appro; `fix_variance` True is
-std="pooled"). Differs: a pooled spread of 0 counts as 1e-10 (published: NaN), more than 128 shadows are all used.
+std="pooled"). Differs: a pooled deviation of 0 counts as 1e-10 (published: NaN), more than 128 shadows are all used.
 """
 
 from functools import partial
@@ -43,20 +43,30 @@ def interpolate(
     family: str = "gumbel",
     std: str = "pooled",
 ) -> Array:
-    """Membership score in [0, 1]; higher = the sample still looks trained on. Completeness of unlearning = 1 - score.
+    """Computes the membership score in [0, 1]; higher = the sample still looks trained on.
+
+    Completeness of unlearning = 1 - score.
 
     Args:
-      fitting: [N] float32 IN level o: the original model's signal (IAM-On), or one number repeated (IAM-Off).
+      fitting: [N] float32 IN level o: the original model's signal (IAM-On), or a repeated constant (IAM-Off).
       unlearned: [N] float32 signal u of the audited model.
       shadows: [S, N] float32 OUT signals.
       interpolation_steps: I >= 2; 2 means no interpolation.
       family: gumbel, norm, ecdf, beta (signals in [0, 1]) or kde.
-      std: pooled = one standard deviation per level over shadows and samples; per_sample = over shadows. With one
-        shadow always pooled.
+      std: pooled = one standard deviation per level over shadows and samples; per_sample = over shadows. Always pooled
+        if there is one shadow.
 
     Returns:
       [N] float32. All families but beta are one jitted kernel; beta's incomplete integrals, with parameters up to 1e9
-      where a spread vanishes, need float64 and run in SciPy on the host.
+      where a deviation vanishes, need float64 and run in SciPy on the host.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.scores.families import iam
+      >>> original, shadows = np.array([0.9, 0.8]), np.array([[0.3, 0.2], [0.4, 0.1]])
+      >>> score = iam.interpolate(original, np.array([0.9, 0.15]), shadows, interpolation_steps=20)
+      >>> bool(score[0] > score[1])  # the first sample still looks trained on
+      True
     """
     std = "pooled" if shadows.shape[0] == 1 else std
     if family == "beta":
@@ -74,33 +84,33 @@ def _interpolate(
 ) -> jax.Array:
     shadows = shadows.astype(jnp.float32)
     fitting, unlearned = fitting.astype(jnp.float32), unlearned.astype(jnp.float32)
-    # Only differences to the shadows' centre enter; centring keeps float32 variances exact.
+    # Only differences to the shadows' centre matter; centring keeps float32 variances exact.
     center = jnp.mean(shadows)
     shadows, fitting, unlearned = shadows - center, fitting - center, unlearned - center
     mean = jnp.mean(shadows, 0)
-    own = jnp.std(shadows, 0)
-    fitted = fitting - jnp.mean(fitting)
-    apart = mean - jnp.mean(mean)
-    var_shadow = jnp.mean(own**2) + jnp.mean(apart**2)
-    var_fitting, covariance = jnp.mean(fitted**2), jnp.mean(fitted * apart)
+    shadow_std = jnp.std(shadows, 0)
+    fitting_offset = fitting - jnp.mean(fitting)
+    mean_offset = mean - jnp.mean(mean)
+    var_shadow = jnp.mean(shadow_std**2) + jnp.mean(mean_offset**2)
+    var_fitting, covariance = jnp.mean(fitting_offset**2), jnp.mean(fitting_offset * mean_offset)
 
     def at_level(total: jax.Array, k: jax.Array) -> tuple[jax.Array, None]:
         a, weight = k / (interpolation_steps - 1), (k + 1) / (interpolation_steps - 1)
         variance = (1 - a) ** 2 * var_shadow + a**2 * var_fitting + 2 * a * (1 - a) * covariance
-        # float32 moments may leave a variance a hair below zero.
+        # float32 moments may leave a variance slightly below zero.
         pooled = jnp.sqrt(jnp.maximum(variance, 0.0))
-        deviation = jnp.maximum((1 - a) * own, 0.0) if std == "per_sample" else pooled
+        deviation = jnp.maximum((1 - a) * shadow_std, 0.0) if std == "per_sample" else pooled
         center_k = (1 - a) * mean + a * fitting
         if family == "gumbel":
             value = _gumbel(unlearned, center_k, jnp.maximum(deviation, SMALL))
         elif family == "norm":
             value = _normal((unlearned - center_k) / jnp.maximum(deviation, SMALL))
         else:
-            placed = shadows + a * (fitting - shadows)
+            interpolated = shadows + a * (fitting - shadows)
             if family == "ecdf":
-                value = jnp.mean(placed <= unlearned, 0, dtype=jnp.float32)
+                value = jnp.mean(interpolated <= unlearned, 0, dtype=jnp.float32)
             else:
-                value = jnp.mean(_normal((unlearned - placed) / jnp.maximum(deviation, SMALL)), 0)
+                value = jnp.mean(_normal((unlearned - interpolated) / jnp.maximum(deviation, SMALL)), 0)
         return total + weight * value, None
 
     steps = jnp.arange(interpolation_steps - 1, dtype=jnp.float32)
@@ -123,16 +133,17 @@ def _normal(z: jax.Array) -> jax.Array:
 def _interpolate_beta(
     fitting: np.ndarray, unlearned: np.ndarray, shadows: np.ndarray, interpolation_steps: int, std: str
 ) -> np.ndarray:
-    """The same in float64 with Beta distributions matched to mean and variance; [N] at a time."""
+    """Computes the score in float64 with Beta distributions matched to mean and variance; [N] at a time."""
     fitting, unlearned, shadows = (values.astype(np.float64) for values in (fitting, unlearned, shadows))
-    mean, own = shadows.mean(0), shadows.std(0)
+    mean, shadow_std = shadows.mean(0), shadows.std(0)
     covariance = np.cov(mean, fitting, ddof=0) if len(mean) > 1 else np.zeros((2, 2))
     total, weights = np.zeros_like(unlearned), 0.0
     for k in range(interpolation_steps - 1):
         a, weight = k / (interpolation_steps - 1), (k + 1) / (interpolation_steps - 1)
-        variance = (1 - a) ** 2 * (np.mean(own**2) + covariance[0, 0]) + a**2 * covariance[1, 1]
+        variance = (1 - a) ** 2 * (np.mean(shadow_std**2) + covariance[0, 0]) + a**2 * covariance[1, 1]
         variance = np.maximum(variance + 2 * a * (1 - a) * covariance[0, 1], 0.0)
-        value = _beta(unlearned, (1 - a) * mean + a * fitting, variance if std == "pooled" else ((1 - a) * own) ** 2)
+        variance = variance if std == "pooled" else ((1 - a) * shadow_std) ** 2
+        value = _beta(unlearned, (1 - a) * mean + a * fitting, variance)
         total, weights = total + weight * value, weights + weight
     return np.clip(total / weights, 0.0, 1.0).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""RMIA: how many population samples does this one beat, in how far the model's answer exceeds its reference?
+"""RMIA: the share of population samples whose ratio of the model's answer to its reference a sample exceeds.
 
     r_x = signal of the audited model / reference signal;  membership = fraction of z with r_x / r_z > gamma
 
@@ -20,7 +20,7 @@ TINY = 1e-30
 
 
 def trimmed_mean(values: jax.Array, trim: float = TRIM) -> jax.Array:
-    """[N] mean of [S, N] over models without the floor(trim * S) smallest and largest."""
+    """Computes the mean [N] of [S, N] over models without the floor(trim * S) smallest and largest."""
     cut = int(trim * values.shape[0])
     if cut == 0:
         return jnp.mean(values, 0)
@@ -47,7 +47,7 @@ def _sorted(values: jax.Array) -> jax.Array:
 
 @jax.jit
 def dominated(ratio: jax.Array, population: jax.Array, gamma: jax.Array | float = 2.0) -> jax.Array:
-    """[N] fraction of [P] population ratios r_z with ratio * (1 / r_z) > gamma, by one sort and a search."""
+    """Computes the fraction [N] of [P] population ratios r_z with ratio * (1 / r_z) > gamma, by a sort and a search."""
     inverse = jnp.sort(1.0 / _away_from_zero(population))
     bound = gamma / _away_from_zero(ratio)
     above = inverse.shape[0] - jnp.searchsorted(inverse, bound, side="right", method="scan_unrolled")
@@ -64,7 +64,7 @@ def offline(
     offline_a: jax.Array | float,
     gamma: jax.Array | float = 2.0,
 ) -> jax.Array:
-    """RMIA-Off membership in [0, 1]: the reference is guessed from OUT models as (1+a)/2 * mean + (1-a)/2.
+    """Computes RMIA-Off membership in [0, 1]; the reference is (1+a)/2 * mean of OUT models + (1-a)/2.
 
     Args:
       unlearned: [N] float32 RMIA signal of the audited model.
@@ -72,14 +72,21 @@ def offline(
       population: [P] of the audited model on population samples.
       population_shadows: [S, P] of the OUT models on population samples.
       offline_a: in [0, 1], the data set's constant or a tuned one.
-      gamma: ratio from which a population sample is dominated.
+      gamma: ratio above which a population sample is dominated.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.scores.families import rmia
+      >>> population = np.array([0.1, 0.2])
+      >>> rmia.offline(np.array([0.9, 0.1]), np.array([[0.2, 0.2]]), population, population[None], 1.0).tolist()
+      [1.0, 0.0]
     """
 
     def guess(outside: jax.Array) -> jax.Array:
         return (1 + offline_a) / 2 * trimmed_mean(outside) + (1 - offline_a) / 2
 
-    own = unlearned / _away_from_zero(guess(shadows))
-    return dominated(own, population / _away_from_zero(guess(population_shadows)), gamma)
+    ratio = unlearned / _away_from_zero(guess(shadows))
+    return dominated(ratio, population / _away_from_zero(guess(population_shadows)), gamma)
 
 
 @jax.jit
@@ -92,7 +99,9 @@ def online(
     population_shadows: jax.Array,
     gamma: jax.Array | float = 2.0,
 ) -> jax.Array:
-    """RMIA-On membership in [0, 1]: the reference averages S OUT signals and S copies of the one IN signal, trimmed.
+    """Computes RMIA-On membership in [0, 1].
+
+    The reference is the trimmed mean of S OUT signals and S copies of the one IN signal.
 
     Args:
       unlearned: [N] float32 RMIA signal of the audited model.
@@ -101,14 +110,22 @@ def online(
       population: [P] of the audited model on population samples.
       population_in: [P] of a model trained on the population samples.
       population_shadows: [S, P] of the OUT models on population samples.
-      gamma: ratio from which a population sample is dominated.
+      gamma: ratio above which a population sample is dominated.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.scores.families import rmia
+      >>> population, original, shadows = np.array([0.1, 0.2]), np.array([0.9, 0.9]), np.array([[0.1, 0.1]])
+      >>> unlearned = np.array([0.9, 0.1])
+      >>> rmia.online(unlearned, original, shadows, population, population, population[None], gamma=1.5).tolist()
+      [1.0, 0.0]
     """
 
     def average(inside: jax.Array, outside: jax.Array) -> jax.Array:
         return trimmed_mean(jnp.concatenate([outside, jnp.broadcast_to(inside, outside.shape)]))
 
-    own = unlearned / _away_from_zero(average(original, shadows))
-    return dominated(own, population / _away_from_zero(average(population_in, population_shadows)), gamma)
+    ratio = unlearned / _away_from_zero(average(original, shadows))
+    return dominated(ratio, population / _away_from_zero(average(population_in, population_shadows)), gamma)
 
 
 def tune_offline_a(signals: np.ndarray, member: np.ndarray, population: np.ndarray, gamma: float = 2.0,
@@ -117,35 +134,44 @@ def tune_offline_a(signals: np.ndarray, member: np.ndarray, population: np.ndarr
 
     Args:
       signals: [S, n] RMIA signals of the shadows on rows of the shadow pool.
-      member: [S, n] bool who trained on what.
+      member: [S, n] bool, which shadow trained on which row.
       population: [S, P] signals on population samples, OUT for all.
       gamma: as in `offline`.
       pseudo_target: which shadow plays the target.
 
     Returns:
-      The value of 0, 0.1, ..., 1 with the highest AUC of the pseudo-target's own rows against its other rows (the
-      smallest one at ties). Only rows that some other shadow did not train on can be used; NaN if there are none.
+      The value of 0, 0.1, ..., 1 with the highest AUC of the pseudo-target's training rows against its other rows (the
+      smallest at ties). Only rows that some other shadow did not train on can be used; NaN if there are none.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.scores.families import rmia
+      >>> signals = np.array([[0.9, 0.5], [0.1, 0.5], [0.1, 0.5]])
+      >>> member = np.array([[True, False], [False, True], [False, False]])
+      >>> rmia.tune_offline_a(signals, member, population=np.full((3, 3), 0.1))
+      0.8
     """
     signals, member = np.asarray(signals, np.float64), np.asarray(member, bool)
-    others = np.arange(len(signals)) != pseudo_target
-    outside = others[:, None] & ~member
-    usable = outside.any(0) & np.isfinite(signals).all(0)
-    truth = member[pseudo_target, usable]
-    if not usable.any() or truth.all() or not truth.any():
+    is_reference = np.arange(len(signals)) != pseudo_target
+    outside = is_reference[:, None] & ~member
+    is_usable = outside.any(0) & np.isfinite(signals).all(0)
+    truth = member[pseudo_target, is_usable]
+    if not is_usable.any() or truth.all() or not truth.any():
         return float("nan")
-    mean = np.where(outside, signals, 0.0).sum(0)[usable] / outside.sum(0)[usable]
-    mean_population = np.asarray(population, np.float64)[others].mean(0)
-    best, chosen = -np.inf, float("nan")
+    mean = np.where(outside, signals, 0.0).sum(0)[is_usable] / outside.sum(0)[is_usable]
+    mean_population = np.asarray(population, np.float64)[is_reference].mean(0)
+    best_wins, best_a = -np.inf, float("nan")
     for a in np.linspace(0, 1, 11):
-        own = signals[pseudo_target, usable] / ((1 + a) / 2 * mean + (1 - a) / 2)
-        beaten = population[pseudo_target] / ((1 + a) / 2 * mean_population + (1 - a) / 2)
-        scores = np.asarray(dominated(jnp.asarray(own, jnp.float32), jnp.asarray(beaten, jnp.float32), gamma))
-        ordered = np.sort(scores[~truth])
-        # The chance that a member scores above a non-member, ties counting half.
-        wins = np.searchsorted(ordered, scores[truth], "left") + np.searchsorted(ordered, scores[truth], "right")
-        if wins.mean() > best + 1e-9:
-            best, chosen = wins.mean(), float(a)
-    return chosen
+        ratio = signals[pseudo_target, is_usable] / ((1 + a) / 2 * mean + (1 - a) / 2)
+        population_ratio = population[pseudo_target] / ((1 + a) / 2 * mean_population + (1 - a) / 2)
+        ratio, population_ratio = jnp.asarray(ratio, jnp.float32), jnp.asarray(population_ratio, jnp.float32)
+        scores = np.asarray(dominated(ratio, population_ratio, gamma))
+        negatives = np.sort(scores[~truth])
+        # Up to a factor the probability that a member scores above a non-member; ties count half.
+        wins = np.searchsorted(negatives, scores[truth], "left") + np.searchsorted(negatives, scores[truth], "right")
+        if wins.mean() > best_wins + 1e-9:
+            best_wins, best_a = wins.mean(), float(a)
+    return best_a
 
 
 def _away_from_zero(values: jax.Array) -> jax.Array:

@@ -1,10 +1,10 @@
-"""UnLeak: a classifier on how the posterior of a sample changed between the original and the unlearned model.
+"""UnLeak: a classifier of the change of a sample's posterior between the original and the unlearned model.
 
-    both posteriors -> keep the three largest values, spread the rest evenly -> order both by the original's
+    both posteriors -> keep the three largest values, spread the remainder evenly -> order both by the original's
     -> feature = original - unlearned [C] -> one hidden layer of 100 ReLU units -> P(class "unlearned")
 
-Trained on pairs whose state is known: outputs of a model of all shadow rows against those of each shadow model, on rows
-that the shadow did not train on (unlearned) and on as many that it did (retained).
+It is trained on pairs whose state is known: outputs of a model trained on all shadow rows against those of each shadow
+model, on rows that the shadow did not train on (unlearned) and on as many that it did (retained).
 
 Source: Chen et al., When Machine Unlearning Jeopardizes Privacy; IAM, section on UnLeak. The published code pairs
 outputs of different samples for most shadows (it recomputes splits by another seed chain) and has no fixed seed; here
@@ -22,13 +22,20 @@ KEPT = 3
 
 @jax.jit
 def features(original: jax.Array, unlearned: jax.Array) -> jax.Array:
-    """[..., C] float32 change of the flattened, ordered posterior ("sorted_diff").
+    """Computes the [..., C] float32 change of the flattened, ordered posterior ("sorted_diff").
 
     The order of the C - 3 equal values is arbitrary; the last three columns belong to the original's three largest.
 
     Args:
       original: [..., C] logits, C > 3 (see `check_classes`).
       unlearned: [..., C] logits of the same samples.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.scores.families import unleak
+      >>> original, unlearned = np.log(np.array([0.1, 0.1, 0.2, 0.6])), np.log(np.array([0.1, 0.2, 0.3, 0.4]))
+      >>> [round(value, 2) for value in unleak.features(original, unlearned)[-2:].tolist()]
+      [-0.1, 0.2]
     """
     before, after = _flattened(original), _flattened(unlearned)
     order = jnp.argsort(before, -1)
@@ -36,7 +43,7 @@ def features(original: jax.Array, unlearned: jax.Array) -> jax.Array:
 
 
 def check_classes(num_classes: int) -> None:
-    """Raises a DataError for three classes or fewer, where the flattened posterior does not exist."""
+    """Raises a DataError for three classes or fewer, for which the flattened posterior is undefined."""
     if num_classes <= KEPT:
         raise errors.DataError(
             f"unleak needs more than {KEPT} classes (it keeps the {KEPT} largest and spreads the rest), not "
@@ -74,7 +81,7 @@ def fit_and_score(train: np.ndarray, forgotten: np.ndarray, audited: np.ndarray,
 
 def _flattened(logits: jax.Array) -> jax.Array:
     posterior = jax.nn.softmax(logits.astype(jnp.float32), -1)
-    largest, where = jax.lax.top_k(posterior, KEPT)
-    rest = (1.0 - jnp.sum(largest, -1, keepdims=True)) / (posterior.shape[-1] - KEPT)
-    kept = jnp.any(where[..., None, :] == jnp.arange(posterior.shape[-1])[:, None], -1)
-    return jnp.where(kept, posterior, rest)
+    largest, top_classes = jax.lax.top_k(posterior, KEPT)
+    remainder = (1.0 - jnp.sum(largest, -1, keepdims=True)) / (posterior.shape[-1] - KEPT)
+    is_top = jnp.any(top_classes[..., None, :] == jnp.arange(posterior.shape[-1])[:, None], -1)
+    return jnp.where(is_top, posterior, remainder)

@@ -1,7 +1,7 @@
 """The arrays of an audit of texts: their field table, checks of their content, and the one pass over them.
 
 A model is given by log-probabilities per token with their mask, or by losses per text. Only the audited model's tokens
-are looked at one by one; IN ("fit") and OUT ("ref") models enter by their losses.
+are read one by one; of IN ("fit") and OUT ("ref") models only the losses.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from jaxunlearn.scores.tokens.options import TokenOptions
 from jaxunlearn.scores.tokens.statistics import BLOCK_BYTES, TextSignals, nll, summarise
 
 MOMENTS = ("entropy", "model_std", "vocab_mean", "vocab_std")
-LARGEST = 1e6  # nats; beyond, numbers stand for "nothing here"
-ROUNDING = 1e-3  # log-probabilities that low precision has rounded above 0, by at most so much, count as 0
+LARGEST = 1e6  # nats; larger numbers are placeholders, not losses
+ROUNDING = 1e-3  # log-probabilities that low precision has rounded above 0 by at most this much count as 0
 
 
-def _numbers(axes: str, needs: tuple[str, ...] = (), aliases: Mapping[str, str] = {}) -> ArrayField:  # noqa: B006
-    """Numbers that may be NaN at places that a mask leaves out; `from_arrays` looks at all others."""
+def _number_field(axes: str, needs: tuple[str, ...] = (), aliases: Mapping[str, str] = {}) -> ArrayField:  # noqa: B006
+    """Returns a field of numbers that may be NaN where a mask is 0; `from_arrays` checks the others."""
     return ArrayField(axes, "numbers", needs=needs, aliases=aliases, finite=False)
 
 
@@ -30,44 +30,44 @@ def _numbers(axes: str, needs: tuple[str, ...] = (), aliases: Mapping[str, str] 
 # U those of the retrained one; S OUT models; P population texts with Q, X, Y, R predictions; A edited copies of Z
 # predictions; K neighbours, L steps.
 FIELDS: dict[str, ArrayField] = {
-    "nll_target": _numbers("N", aliases={"nll": "N"}),
-    "nll_fit": _numbers("N|?N"),  # several are refused with a reason
-    "nll_ref": _numbers("N|SN"),
-    "nll_retrained": _numbers("N"),
-    "token_logp_target": _numbers("NT", aliases={"token_logp": "NT"}),
+    "nll_target": _number_field("N", aliases={"nll": "N"}),
+    "nll_fit": _number_field("N|?N"),  # several raise an error that says why
+    "nll_ref": _number_field("N|SN"),
+    "nll_retrained": _number_field("N"),
+    "token_logp_target": _number_field("NT", aliases={"token_logp": "NT"}),
     "mask": ArrayField("NT", "flags", aliases={"target_mask": "NT"}),
-    "token_logp_fit": _numbers("NV|?NV"),
+    "token_logp_fit": _number_field("NV|?NV"),
     "mask_fit": ArrayField("NV", "flags", needs=("token_logp_fit",)),
-    "token_logp_ref": _numbers("NW|SNW"),
+    "token_logp_ref": _number_field("NW|SNW"),
     "mask_ref": ArrayField("NW", "flags", needs=("token_logp_ref",)),
-    "token_logp_retrained": _numbers("NU"),
+    "token_logp_retrained": _number_field("NU"),
     "mask_retrained": ArrayField("NU", "flags", needs=("token_logp_retrained",)),
-    **{name: _numbers("NT", needs=("token_logp_target",)) for name in ("entropy", "vocab_mean")},
-    "model_std": _numbers("NT", needs=("entropy",), aliases={"model_sd": "NT"}),
-    "vocab_std": _numbers("NT", needs=("vocab_mean",), aliases={"vocab_sd": "NT"}),
+    **{name: _number_field("NT", needs=("token_logp_target",)) for name in ("entropy", "vocab_mean")},
+    "model_std": _number_field("NT", needs=("entropy",), aliases={"model_sd": "NT"}),
+    "vocab_std": _number_field("NT", needs=("vocab_mean",), aliases={"vocab_sd": "NT"}),
     "texts": ArrayField("N", "ids"),
-    "compressed_len": _numbers("N", needs=("num_chars",)),
-    "num_chars": _numbers("N", needs=("compressed_len",), aliases={"n_chars": "N"}),
-    "nll_lower": _numbers("N"),
-    "nll_recall": _numbers("N"),
-    "nll_recall_member": _numbers("N", needs=("nll_recall",)),
-    "nll_neighbours": _numbers("KN"),
-    "token_logp_pac": _numbers("ANZ", needs=("mask_pac", "token_logp_target")),
+    "compressed_len": _number_field("N", needs=("num_chars",)),
+    "num_chars": _number_field("N", needs=("compressed_len",), aliases={"n_chars": "N"}),
+    "nll_lower": _number_field("N"),
+    "nll_recall": _number_field("N"),
+    "nll_recall_member": _number_field("N", needs=("nll_recall",)),
+    "nll_neighbours": _number_field("KN"),
+    "token_logp_pac": _number_field("ANZ", needs=("mask_pac", "token_logp_target")),
     "mask_pac": ArrayField("ANZ", "flags", needs=("token_logp_pac",)),
-    "pop_nll_target": _numbers("P", aliases={"pop_nll": "P"}),
-    "pop_nll_fit": _numbers("P"),
-    "pop_nll_ref": _numbers("P|SP"),
-    "pop_nll_retrained": _numbers("P"),
-    "pop_token_logp_target": _numbers("PQ"),
+    "pop_nll_target": _number_field("P", aliases={"pop_nll": "P"}),
+    "pop_nll_fit": _number_field("P"),
+    "pop_nll_ref": _number_field("P|SP"),
+    "pop_nll_retrained": _number_field("P"),
+    "pop_token_logp_target": _number_field("PQ"),
     "pop_mask": ArrayField("PQ", "flags"),
-    "pop_token_logp_fit": _numbers("PX"),
+    "pop_token_logp_fit": _number_field("PX"),
     "pop_mask_fit": ArrayField("PX", "flags", needs=("pop_token_logp_fit",)),
-    "pop_token_logp_ref": _numbers("PY|SPY"),
+    "pop_token_logp_ref": _number_field("PY|SPY"),
     "pop_mask_ref": ArrayField("PY", "flags", needs=("pop_token_logp_ref",)),
-    "pop_token_logp_retrained": _numbers("PR"),
+    "pop_token_logp_retrained": _number_field("PR"),
     "pop_mask_retrained": ArrayField("PR", "flags", needs=("pop_token_logp_retrained",)),
-    "nll_steps": _numbers("LN", aliases={"nll_by_step": "LN"}),
-    "steps": _numbers("L", needs=("nll_steps",)),
+    "nll_steps": _number_field("LN", aliases={"nll_by_step": "LN"}),
+    "steps": _number_field("L", needs=("nll_steps",)),
     "forgotten": ArrayField("N", "flags"),
     "label": ArrayField("N", "flags"),
     "ids": ArrayField("N", "ids"),
@@ -81,14 +81,14 @@ EXPECTED = (
 
 
 class TokenEvidence(NamedTuple):
-    """What scores of texts read, after the pass.
+    """Evidence of texts after the pass.
 
     Attributes:
       target: [N] losses of the audited model; fit: [N] of the IN model; ref: [S, N] of OUT models; retrained: [N] of
         exact retraining of the same request.
       pop_target, pop_fit, pop_retrained: [P], pop_ref: [S, P] of population texts; all but `target` may be None.
       signals: TextSignals of the audited model.
-      steps: [L, N] losses of the audited model at L steps of a training, and degrees: [L] how far it was, in (0, 1].
+      steps: [L, N] losses of the audited model at L training steps; degrees: [L] progress of the training, in (0, 1].
       forgotten: [N] bool, or None.
     """
 
@@ -107,30 +107,37 @@ class TokenEvidence(NamedTuple):
 
 
 def from_arrays(values: Mapping[str, np.ndarray], options: TokenOptions) -> TokenEvidence:
-    """Checks the content of arrays that `arrays.read` has checked by FIELDS, and passes once over the tokens.
+    """Checks the content of arrays that `arrays.read` has checked against FIELDS, and passes once over the tokens.
 
     Raises:
       DataError: log-probabilities above 0, NaN or infinite ones at unmasked places, a missing mask, a text without a
-        prediction, negative losses, requests of one kind only. ShapeError: a mask of another model's length.
+        prediction, negative losses, only one kind of text. ShapeError: a mask of another model's length.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn.scores import tokens
+      >>> evidence = tokens.from_arrays({"nll_target": np.array([2.0, 0.5])}, tokens.TokenOptions())
+      >>> evidence.target.tolist()
+      [2.0, 0.5]
     """
     forgotten = _forgotten(values)
     target, signals = _audited(values, options)
     models = ("fit", "ref", "retrained")
     losses = {name: _losses(values, name) for name in (*models, "pop_target", *(f"pop_{name}" for name in models))}
     for name in ("ref", "pop_ref"):
-        line = losses[name]
-        losses[name] = None if line is None else np.atleast_2d(line)
+        loss = losses[name]
+        losses[name] = None if loss is None else np.atleast_2d(loss)
     if losses["ref"] is not None and losses["pop_ref"] is not None and len(losses["ref"]) != len(losses["pop_ref"]):
         raise errors.ShapeError(
             f"{len(losses['ref'])} OUT model(s) answered the texts, {len(losses['pop_ref'])} the population texts; "
             "`nll_ref` [s, n] and `pop_nll_ref` [s, p] must hold the same models in the same order."
         )
-    more = {name: _checked_loss(name, values[name]) for name in _EDITED if name in values}
-    if "nll_neighbours" in more:
-        more["nll_neighbours"] = more["nll_neighbours"].mean(0)
+    edited = {name: _checked_loss(name, values[name]) for name in _EDITED if name in values}
+    if "nll_neighbours" in edited:
+        edited["nll_neighbours"] = edited["nll_neighbours"].mean(0)
     steps = _checked_loss("nll_steps", values["nll_steps"]) if "nll_steps" in values else None
     return TokenEvidence(
-        target=target, **losses, signals=signals._replace(**more, deflated=_deflated(values)), steps=steps,
+        target=target, **losses, signals=signals._replace(**edited, deflated=_deflated(values)), steps=steps,
         degrees=None if steps is None else _degrees(values, len(steps)), forgotten=forgotten,
     )  # fmt: skip
 
@@ -154,7 +161,7 @@ def _forgotten(values: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def _audited(values: Mapping[str, np.ndarray], options: TokenOptions) -> tuple[np.ndarray, TextSignals]:
-    """Losses and statistics of the audited model."""
+    """Returns losses and statistics of the audited model."""
     if "token_logp_target" not in values:
         if "nll_target" not in values:
             raise errors.DataError(
@@ -165,26 +172,27 @@ def _audited(values: Mapping[str, np.ndarray], options: TokenOptions) -> tuple[n
     if "nll_target" in values:
         raise errors.DataError("the audited model is given twice, by `token_logp_target` and `nll_target`; give one.")
     moments = {name: values[name] for name in MOMENTS if name in values}
-    target, signals = _passed("token_logp_target", values, "mask", options, moments)
+    target, signals = _pass_tokens("token_logp_target", values, "mask", options, moments)
     if "token_logp_pac" in values:
         copies = [
-            _passed(f"token_logp_pac[{number}]", {f"token_logp_pac[{number}]": copy, "mask": mask}, "mask", options)
-            for number, (copy, mask) in enumerate(zip(values["token_logp_pac"], values["mask_pac"], strict=True))
+            _pass_tokens(f"token_logp_pac[{index}]", {f"token_logp_pac[{index}]": copy, "mask": mask}, "mask", options)
+            for index, (copy, mask) in enumerate(zip(values["token_logp_pac"], values["mask_pac"], strict=True))
         ]
-        signals = signals._replace(pac_augmented=np.mean([np.asarray(one.pac_distance) for _, one in copies], 0))
+        distances = [np.asarray(copy_signals.pac_distance) for _, copy_signals in copies]
+        signals = signals._replace(pac_augmented=np.mean(distances, 0))
     return target, signals
 
 
 def _losses(values: Mapping[str, np.ndarray], model: str) -> np.ndarray | None:
-    """[n] or [s, n] losses of a model, given as such or by its tokens; None where neither is there."""
+    """Returns the [n] or [s, n] losses of a model, given directly or by its tokens; None if neither is given."""
     prefix, _, name = model.rpartition("_")
     prefix = f"{prefix}_" if prefix else ""
     plain, tokens = f"{prefix}nll_{name}", f"{prefix}token_logp_{name}"
-    for given, axes in ((plain, 1), (tokens, 2)):
-        if model == "fit" and given in values and np.ndim(values[given]) > axes:
+    for field, axes in ((plain, 1), (tokens, 2)):
+        if model == "fit" and field in values and np.ndim(values[field]) > axes:
             raise errors.ShapeError(
-                f"{given} has shape {np.shape(values[given])}: IN is one model, the audited one as it was before "
-                f"unlearning. Give one model's answers, e.g. {given}[0]; only OUT models (`nll_ref`) may be several."
+                f"{field} has shape {np.shape(values[field])}: IN is one model, the audited one as it was before "
+                f"unlearning. Give one model's answers, e.g. {field}[0]; only OUT models (`nll_ref`) may be several."
             )
     if plain in values and tokens in values:
         raise errors.DataError(f"a model is given twice, by `{tokens}` and `{plain}`; give one of them.")
@@ -193,34 +201,34 @@ def _losses(values: Mapping[str, np.ndarray], model: str) -> np.ndarray | None:
     if tokens not in values:
         return None
     logp = values[tokens]
-    own, shared = f"{prefix}mask_{name}", f"{prefix}mask"
-    mask_name = own if own in values else shared
+    own_mask, shared_mask = f"{prefix}mask_{name}", f"{prefix}mask"
+    mask_name = own_mask if own_mask in values else shared_mask
     if mask_name not in values:
         raise errors.DataError(
-            f"`{tokens}` comes without `{shared}` [n, t] (1 = a prediction that counts); padding cannot be told from "
-            f"tokens. A model with another tokenizer brings a mask of its own, `{own}`."
+            f"`{tokens}` comes without `{shared_mask}` [n, t] (1 = a prediction that counts); padding cannot be told "
+            f"from tokens. A model with another tokenizer brings a mask of its own, `{own_mask}`."
         )
     if np.shape(logp)[-2:] != np.shape(values[mask_name]):
         raise errors.ShapeError(
             f"`{tokens}` has shape {np.shape(logp)}, `{mask_name}` {np.shape(values[mask_name])}: one text has as many "
-            f"predictions in both. A model with another tokenizer brings a mask of its own, `{own}`."
+            f"predictions in both. A model with another tokenizer brings a mask of its own, `{own_mask}`."
         )
     models = logp if np.ndim(logp) == 3 else logp[None]
-    lines = []
-    for number, one in enumerate(models):
-        where = f"{tokens}[{number}]" if np.ndim(logp) == 3 else tokens
-        lines.append(_passed(where, {where: one, mask_name: values[mask_name]}, mask_name)[0])
-    return np.stack(lines) if np.ndim(logp) == 3 else lines[0]
+    losses = []
+    for index, model_logp in enumerate(models):
+        field_name = f"{tokens}[{index}]" if np.ndim(logp) == 3 else tokens
+        losses.append(_pass_tokens(field_name, {field_name: model_logp, mask_name: values[mask_name]}, mask_name)[0])
+    return np.stack(losses) if np.ndim(logp) == 3 else losses[0]
 
 
-def _passed(
+def _pass_tokens(
     name: str,
     values: Mapping[str, np.ndarray],
     mask_name: str,
     options: TokenOptions | None = None,
     moments: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, TextSignals]:
-    """Checks and passes over one model's tokens in blocks of texts; without options for its losses only."""
+    """Checks and summarises one model's tokens in blocks of texts; without options, only its losses."""
     if mask_name not in values:
         raise errors.DataError(
             f"`{name}` comes without `{mask_name}` [n, t] (1 = a prediction that counts): padding cannot be told from "
@@ -229,30 +237,33 @@ def _passed(
     logp, mask, moments = values[name], values[mask_name], dict(moments or {})
     count, length = np.shape(logp)
     rows = min(count, max(1, BLOCK_BYTES // (4 * max(length, 1))))
-    losses, parts = [], []
+    losses, fragments = [], []
     for start in range(0, count, rows):
-        # The last block is filled up with texts of an earlier one, so that one program serves all.
+        # The last block starts earlier to be full, so that all blocks have one shape.
         block = slice(max(0, min(start, count - rows)), min(start + rows, count))
-        real = np.asarray(mask[block])
-        tokens = _checked_tokens(name, np.asarray(logp[block], np.float32), real, block.start)
-        beside = {key: _checked_moment(key, one[block], real, block.start) for key, one in moments.items()}
+        block_mask = np.asarray(mask[block])
+        tokens = _checked_tokens(name, np.asarray(logp[block], np.float32), block_mask, block.start)
+        block_moments = {
+            key: _checked_moment(key, moment[block], block_mask, block.start) for key, moment in moments.items()
+        }
         if options is None:
-            loss, part = nll(tokens, real), TextSignals()
+            loss, fragment = nll(tokens, block_mask), TextSignals()
         else:
-            loss, part = summarise(tokens, real, options, **beside)
-        fresh = start - block.start
-        losses.append(np.asarray(loss)[fresh:])
-        parts.append(jax.tree.map(lambda line, fresh=fresh: np.asarray(line)[fresh:], part))
-    return np.concatenate(losses), jax.tree.map(lambda *lines: np.concatenate(lines), *parts)
+            loss, fragment = summarise(tokens, block_mask, options, **block_moments)
+        offset = start - block.start
+        losses.append(np.asarray(loss)[offset:])
+        fragments.append(jax.tree.map(lambda leaf, offset=offset: np.asarray(leaf)[offset:], fragment))
+    return np.concatenate(losses), jax.tree.map(lambda *leaves: np.concatenate(leaves), *fragments)
 
 
 def _checked_tokens(name: str, logp: np.ndarray, mask: np.ndarray, first: int) -> np.ndarray:
-    """Log-probabilities with 0 at masked places."""
-    empty = np.flatnonzero(~mask.any(1))
-    if len(empty):
+    """Returns log-probabilities with 0 at masked places; raises a DataError for impossible ones."""
+    empty_texts = np.flatnonzero(~mask.any(1))
+    if len(empty_texts):
         raise errors.DataError(
-            f"{name}: text {first + int(empty[0])} has no prediction that counts ({len(empty)} such text(s) here): a "
-            "text of one token or none, or a mask of zeros, cannot be scored. Leave it out of every array."
+            f"{name}: text {first + int(empty_texts[0])} has no prediction that counts ({len(empty_texts)} such "
+            "text(s) here): a text of one token or none, or a mask of zeros, cannot be scored. Leave it out of every "
+            "array."
         )
     logp = np.where(mask, logp, np.float32(0))
     broken = np.argwhere(~np.isfinite(logp))
@@ -270,9 +281,9 @@ def _checked_tokens(name: str, logp: np.ndarray, mask: np.ndarray, first: int) -
         )
     if logp.max() > ROUNDING:
         row, column = map(int, np.unravel_index(logp.argmax(), logp.shape))
-        inside = logp[mask]
-        hint = "" if inside.min() < 0 else (
-            " They look like probabilities: take their logarithm." if inside.max() <= 1 + ROUNDING else
+        counted_logp = logp[mask]
+        hint = "" if counted_logp.min() < 0 else (
+            " They look like probabilities: take their logarithm." if counted_logp.max() <= 1 + ROUNDING else
             " They look like losses: change their sign."
         )  # fmt: skip
         raise errors.DataError(
@@ -284,8 +295,8 @@ def _checked_tokens(name: str, logp: np.ndarray, mask: np.ndarray, first: int) -
 
 def _checked_moment(name: str, values: np.ndarray, mask: np.ndarray, first: int) -> np.ndarray:
     values = np.where(mask, np.asarray(values, np.float32), np.float32(0))
-    least = -np.inf if name == "vocab_mean" else -ROUNDING
-    broken = np.argwhere(~np.isfinite(values) | (values < least))
+    minimum = -np.inf if name == "vocab_mean" else -ROUNDING
+    broken = np.argwhere(~np.isfinite(values) | (values < minimum))
     if len(broken):
         row, column = map(int, broken[0])
         kind = "finite" if name == "vocab_mean" else "finite and not negative"
@@ -297,36 +308,36 @@ def _checked_moment(name: str, values: np.ndarray, mask: np.ndarray, first: int)
 
 
 def _checked_loss(name: str, values: np.ndarray) -> np.ndarray:
-    """Losses in float32; raises where one is no mean negative log-likelihood."""
+    """Returns losses in float32; raises a DataError if one is no mean negative log-likelihood."""
     values = np.asarray(values, np.float32)
     broken = np.argwhere(~np.isfinite(values))
     if len(broken):
         raise errors.DataError(
-            f"{name} is {values[tuple(broken[0])]} at {_place(broken[0])} ({len(broken)} such place(s)): a text "
+            f"{name} is {values[tuple(broken[0])]} at {_location(broken[0])} ({len(broken)} such place(s)): a text "
             "without a finite loss cannot be scored. Leave it out of every array."
         )
     if values.min() < -ROUNDING:
-        place = np.unravel_index(values.argmin(), values.shape)
+        index = np.unravel_index(values.argmin(), values.shape)
         raise errors.DataError(
-            f"{name} is {values[place]:.4g} at {_place(place)}: a loss is minus the mean log-probability of a text's "
-            "tokens, at least 0. Change the sign of log-probabilities."
+            f"{name} is {values[index]:.4g} at {_location(index)}: a loss is minus the mean log-probability of a text's"
+            " tokens, at least 0. Change the sign of log-probabilities."
         )
     if values.max() > LARGEST:
-        place = np.unravel_index(values.argmax(), values.shape)
+        index = np.unravel_index(values.argmax(), values.shape)
         raise errors.DataError(
-            f"{name} is {values[place]:.4g} at {_place(place)}: no mean loss is so large. Leave the text out of every "
-            "array, or divide sums by their numbers of tokens."
+            f"{name} is {values[index]:.4g} at {_location(index)}: no mean loss is so large. Leave the text out of "
+            "every array, or divide sums by their numbers of tokens."
         )
     return np.maximum(values, 0)
 
 
-def _place(index: tuple | np.ndarray) -> str:
+def _location(index: tuple | np.ndarray) -> str:
     text = f"text {int(index[-1])}"
     return text if len(index) == 1 else f"row {int(index[0])}, {text}"
 
 
 def _deflated(values: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """[N] compressed bytes per character."""
+    """Returns the [N] compressed bytes per character."""
     if "texts" in values:
         if "compressed_len" in values:
             raise errors.DataError("sizes are given twice, by `texts` and by `compressed_len`; give one of them.")
@@ -346,7 +357,7 @@ def _deflated(values: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def _degrees(values: Mapping[str, np.ndarray], count: int) -> np.ndarray:
-    """[L] how far the training was at every step, in (0, 1]."""
+    """Returns the [L] progress of the training at every step, in (0, 1]."""
     if count < 2:
         raise errors.DataError("`nll_steps` holds one step; a score can only grow over at least two.")
     steps = np.asarray(values["steps"], np.float64) if "steps" in values else np.arange(1.0, count + 1)

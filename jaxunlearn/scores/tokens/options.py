@@ -1,4 +1,4 @@
-"""Choices of the scores of texts; defaults are the published ones."""
+"""Options of the scores of texts; the defaults are the published ones."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ MAX_LEVELS = 10_000
 
 
 class TokenOptions(NamedTuple):
-    """The choices of one audit of texts; every field is static.
+    """Options of one audit of texts; every field is static.
 
     Attributes:
       k: Min-K % and Min-K++: per cent of the tokens that count, the least likely ones.
       surp_k, surp_entropy: SURP: per cent of the tokens, and the entropy (nats) below which they count.
       pac_low, pac_high: PAC: fractions of least and most likely tokens.
       interpolation_steps, eps1, eps2: IAM: interpolation levels, and constants of its signal.
-      block: IAM: the spread is taken over consecutive blocks of as many texts; 0 = over all.
+      block: IAM: the standard deviation is taken over consecutive blocks of this many texts; 0 = over all.
       gamma: RMIA: ratio above which a population text is dominated.
       is_faithful: counts of tokens may be 0 (NaN), and PAC counts padding as tokens of log-probability 0, as published.
     """
@@ -34,7 +34,12 @@ class TokenOptions(NamedTuple):
 
 
 def check(options: TokenOptions) -> None:
-    """Raises a ConfigError for a choice out of range."""
+    """Raises a ConfigError for an option out of range.
+
+    Example:
+      >>> from jaxunlearn.scores import tokens
+      >>> tokens.check_options(tokens.TokenOptions(k=20.0))
+    """
     for name in ("k", "surp_k"):
         checks.in_range(f"tokens {name} (per cent)", getattr(options, name), 1e-6, 100.0)
     checks.in_range("tokens surp_entropy", options.surp_entropy, 0.0)

@@ -1,1 +1,3 @@
-"""What methods are made of as records: `Method` and its phases, the model as pure functions, an entry of the table."""
+"""Records of methods: `Method` and its phases, the model as pure functions, entries of the table of methods."""
+
+__all__: list[str] = []

@@ -1,4 +1,4 @@
-"""A line of the table of methods, and which kind of data it is for."""
+"""Entries of the table of methods, and the kind of data a method is for."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ NEEDS = ("forget", "retain", "labels", "statistics", "validation", "tokens", "cl
 
 
 class MethodEntry(NamedTuple):
-    """One line of the table.
+    """One entry of the table.
 
     Attributes:
       build: the builder; its arguments and their defaults are the hyperparameters.
-      about: one line for people.
+      about: description in one line.
       source: paper or code base.
       needs: which of NEEDS it reads ("labels": it replaces labels; "statistics": estimates in extra passes). "tokens":
         only for texts under language models; "classes": only for rows with class labels; neither: for both.
@@ -30,7 +30,7 @@ class MethodEntry(NamedTuple):
 
 
 def fits(entry: MethodEntry, vocabulary: int) -> bool:
-    """Whether a method is for data of this kind: texts (a vocabulary above 0) or rows with class labels."""
+    """Returns whether a method is for data of this kind: texts (a vocabulary above 0) or rows with class labels."""
     return ("classes" if vocabulary else "tokens") not in entry.needs
 
 
@@ -38,7 +38,7 @@ def check_fits(name: str, entry: MethodEntry, vocabulary: int) -> None:
     """Refuses a method for data of the other kind.
 
     Raises:
-      ConfigError: it is for texts and these are none, or the other way round.
+      ConfigError: it is for texts and these are not texts, or vice versa.
     """
     if fits(entry, vocabulary):
         return

@@ -1,20 +1,20 @@
-"""What an unlearning method is: frozen records of pure functions, written for ONE member of a population.
+"""Unlearning methods as frozen records of pure functions, written for ONE member of a population.
 
     builder(lr=..., epochs=...) -> Method = Phases in sequence
-    Phase = estimates, then epochs of gradient steps (objective -> gradient -> transform), or one transform alone: a
-    one-shot change
+    Phase = estimates, then epochs of gradient steps (objective -> gradient -> transform), or a single transform (a
+    one-shot change)
 
-A builder is a plain function whose arguments are the method's hyperparameters, all with defaults. Arguments that
-are floats may differ between members (forget sets, values of a sweep): inside the compiled program the builder is
-called with traced scalars, so it must not decide anything by them. Whole numbers, bools and strings are structure. The
-same builder is called on the host with each member's own plain numbers, where `StreamSpec.rows` is worked out.
+A builder is a plain function whose arguments are the method's hyperparameters, all with defaults. Float arguments may
+differ between members (forget sets, values of a sweep): inside the compiled program the builder is called with traced
+scalars, so it must not branch on them. Integers, bools and strings determine the structure. The same builder is called
+on the host with each member's own plain numbers, where `StreamSpec.rows` is evaluated.
 
     def my_method(lr: float = 0.01, epochs: int = 3):
         def objective(outputs, batches, context):
             keep = losses.cross_entropy(outputs["retain"], batches["retain"])
             return keep - 0.05 * losses.cross_entropy(outputs["forget"], batches["forget"])
-        reads = {"retain": StreamSpec("retain"), "forget": StreamSpec("forget")}
-        return Method((Phase(transforms.sgd(lr), (GradientStep(objective),), reads, epochs),))
+        streams = {"retain": StreamSpec("retain"), "forget": StreamSpec("forget")}
+        return Method((Phase(transforms.sgd(lr), (GradientStep(objective),), streams, epochs),))
 """
 
 import dataclasses
@@ -36,12 +36,12 @@ class MemberRows(NamedTuple):
     """The rows that ONE member may read; host side.
 
     Attributes:
-      forget, retain, validation: int32 rows of the data set: to be forgotten, kept, and held out (population rows).
-      labels: [N_all] int32 of the data set (of texts: groups); `kinds`: what is forgotten by: subclasses where these
-        are, else the labels.
-      test: rows on which accuracies are reported; only for what published code calibrates on.
-      submodel: which model of an ensemble this member is (SISA), else 0.
-      rng: numpy Generator of its own, the same whenever the member is made; draw from it in `StreamSpec.rows` only.
+      forget, retain, validation: int32 rows of the data set: to be forgotten, retained, and held out (population rows).
+      labels: [N_all] int32 of the data set (of texts: groups); `kinds`: the classes by which rows are forgotten:
+        subclasses if there are any, else the labels.
+      test: rows on which accuracies are reported; only for methods whose published code calibrates on them.
+      submodel: index in the member's ensemble (SISA), else 0.
+      rng: the member's numpy Generator, which repeats its draws in every call; use it in `StreamSpec.rows` only.
     """
 
     forget: np.ndarray
@@ -59,18 +59,18 @@ Labels = Callable[[jax.Array, "Samples", int], jax.Array]  # (key, samples, num_
 
 
 class StreamSpec(NamedTuple):
-    """Which batches a phase or an estimate reads.
+    """The batches that a phase or an estimate reads.
 
     Attributes:
-      rows: "forget", "retain", "validation"; two names with a plus are read as one list in that order
+      rows: "forget", "retain" or "validation"; names joined by a plus are read as one list in that order
         ("retain+forget"); a tuple gives segments that follow each other without sharing a batch (("forget",
-        "retain")); a function of `MemberRows` returns rows of its own.
+        "retain")); a function of `MemberRows` returns other rows.
       batch: rows per step; 0 = the run's batch size.
       shuffle: a new order every epoch, or always the order of the rows.
-      continue_across_epochs: an accompanying stream that is exhausted goes on where it is at the next epoch, instead of
-        starting again.
+      continue_across_epochs: an accompanying stream continues in the next epoch where it stopped, instead of starting
+        again.
       labels: replaces the labels; None = the true ones. See `labels.py`.
-      fresh_labels: draws of `labels` are renewed every epoch instead of once.
+      fresh_labels: `labels` are drawn again in every epoch instead of once.
     """
 
     rows: Rows | tuple[Rows, ...] = "retain"
@@ -86,10 +86,10 @@ class Samples(NamedTuple):
 
     Attributes:
       inputs: [B, ...] float32, normalised (and augmented): what the network takes; of texts [B, T] int32 tokens.
-      labels: [B] int32, replaced where `StreamSpec.labels` says so; of texts [B, T], the next tokens, -1 = none counts.
+      labels: [B] int32, as replaced by `StreamSpec.labels`; of texts [B, T], the next tokens, -1 = none.
       weights: [B] float32, 0 = padding.
       rows: [B] int32 rows of the data set.
-      is_forget: [B] bool, True = asked to be forgotten.
+      is_forget: [B] bool, True = in the forget set.
     """
 
     inputs: jax.Array
@@ -100,7 +100,7 @@ class Samples(NamedTuple):
 
 
 class SavedState(NamedTuple):
-    """What a phase left behind under the name `Phase.save_as`."""
+    """State at the end of a phase, saved under the name `Phase.save_as`."""
 
     params: Tree
     model_state: Tree
@@ -111,7 +111,7 @@ class Features(NamedTuple):
     """Hidden features of one stream, each [B, D] float32 ([B, T, D] of texts), shallow to deep (`feature_paths`).
 
     Attributes:
-      current: of the model that learns.
+      current: of the model in training.
       original: of the original model in evaluation mode, without gradient.
     """
 
@@ -120,13 +120,13 @@ class Features(NamedTuple):
 
 
 class StepContext(NamedTuple):
-    """What an objective may know beside its outputs.
+    """What an objective can use in addition to its outputs.
 
     Attributes:
       network: the model as pure functions.
       params: current parameters (differentiable); `reference`: those of the original model.
       teachers: teacher -> stream -> logits [B, C], in evaluation mode, without gradient.
-      estimates: what the phase has estimated, by name; `saved_states`: SavedStates of earlier phases.
+      estimates: estimates of the phase by name; `saved_states`: SavedStates of earlier phases.
       step_info: epoch, fraction, step.
       key: of this step.
       features: stream -> Features, of the streams of `GradientStep.features`.
@@ -143,7 +143,7 @@ class StepContext(NamedTuple):
     features: Mapping[str, Features] = {}
 
 
-# (logits by stream, samples by stream, now) -> scalar float32 to be minimised
+# (logits by stream, samples by stream, context) -> scalar float32 to be minimised
 Objective = Callable[[Mapping[str, jax.Array], Mapping[str, Samples], StepContext], jax.Array]
 
 
@@ -151,18 +151,18 @@ class GradientStep(NamedTuple):
     """One gradient step on one objective.
 
     Attributes:
-      objective: one function; or {"forget": ..., "retain": ...}, whose gradients are taken one by one and reach
-        the transform as `forget_grads` and `retain_grads`, their values as `losses` (their sum is the gradient).
-      streams: names of the streams that the model answers for, in this order (BatchNorm statistics move in it); empty =
-        all of the phase but `eval_streams`.
+      objective: one function; or {"forget": ..., "retain": ...}, whose gradients are computed separately and passed to
+        the transform as `forget_grads` and `retain_grads`, their values as `losses` (the gradient is their sum).
+      streams: names of the streams on which the model is evaluated, in this order (in which BatchNorm statistics move);
+        empty = all of the phase except `eval_streams`.
       interval: the step is taken at steps 0, interval, 2 * interval ... of the phase.
-      pre_transform: stateless transform of this move's gradient ahead of the phase's transform (mask, clip).
-      cost: gradient passes per row read, for the account of costs; 0 = one per objective.
-      row_filter: objective -> (samples -> [B] bool): rows that the model sees for this objective, the others are
-        padding (BatchNorm included).
-      eval_streams: names of streams that it also answers for, in evaluation mode whatever the phase's; BatchNorm
-        statistics do not move in them.
-      features: names of streams, among those it answers for in the phase's mode, whose hidden features the objective
+      pre_transform: stateless transform of this step's gradient before the phase's transform (mask, clip).
+      cost: gradient passes per row read, for the computation of costs; 0 = one per objective.
+      row_filter: objective -> (samples -> [B] bool): rows that this objective uses; all others become padding (also for
+        BatchNorm).
+      eval_streams: names of further streams on which the model is evaluated, always in evaluation mode; BatchNorm
+        statistics do not move on them.
+      features: names of streams, among those evaluated in the mode of the phase, whose hidden features the objective
         reads.
     """
 
@@ -177,16 +177,16 @@ class GradientStep(NamedTuple):
 
 
 class EstimateContext(NamedTuple):
-    """ONE member as estimates see it; traced.
+    """ONE member as seen by estimates; traced.
 
     Attributes:
       network, params, model_state: the current model (model_state: flax collections such as batch_stats).
       reference: variables {"params", ...} of the original model.
       saved_states: SavedStates of earlier phases; `estimates`: earlier estimates of the same phase.
-      data: the resident data set; `streams`, `stream_specs`: of this estimate (see `passes.py`).
+      data: the data set on the device; `streams`, `stream_specs`: of this estimate (see `passes.py`).
       forget: [N_all] bool.
       mode: "train" (batch statistics, running ones move) or "eval".
-      key: of this estimate; `labels_key`: of label draws, which last over epochs and phases.
+      key: of this estimate; `labels_key`: of drawn labels, which stay the same over epochs and phases.
       augment: whether inputs are augmented.
     """
 
@@ -207,16 +207,15 @@ class EstimateContext(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Something computed in a streamed pass before a phase: importances, Fisher, saliency, thresholds.
+    """A quantity computed in a streamed pass before a phase: importances, Fisher, saliency, thresholds.
 
     Attributes:
       compute: EstimateContext -> (tree, model_state): the estimate, and the BatchNorm statistics after it
         (`member.model_state` unless it ran the network in training mode).
-      stream_specs: the streams it passes over, one time each.
-      cost: gradient passes per row read, for the account of costs (a forward pass alone counts 1/3); a function of
+      stream_specs: the streams it reads, each once.
+      cost: gradient passes per row read, for the computation of costs (a forward pass counts 1/3); a function of
         (rows, number of classes) gives the passes of the whole estimate.
-      augment: its inputs are augmented where the run's are; an estimate is of the rows as they are, unless a published
-        number rests on the other.
+      augment: whether its inputs are augmented if those of the run are; only where published results depend on it.
     """
 
     compute: Callable[[EstimateContext], tuple[Tree, Tree]]
@@ -230,21 +229,21 @@ class Phase:
     """One stage of a method.
 
     Attributes:
-      transform: gradients to parameter changes, optax style; with extras (see `transforms.py`).
-      gradient_steps: what is done in every step; empty = an edit: the transform is applied once, to gradients of 0.
-      stream_specs: streams by name; the first one drives: an epoch is one pass over it, the others are cycled.
-      epochs: passes over the driving stream; `max_steps`: at most so many steps in all, 0 = no limit.
+      transform: gradients to parameter changes, as in optax; with extras (see `transforms.py`).
+      gradient_steps: taken in every step; empty = a one-shot phase: the transform is applied once, to gradients of 0.
+      stream_specs: streams by name; the first is the primary one: an epoch is one pass over it, the others are cycled.
+      epochs: passes over the primary stream; `max_steps`: maximum number of steps in total, 0 = no limit.
       estimates: computed in order before the phase; `every_epoch`: computed again at the start of every epoch.
-      teachers: name -> "original", "fresh" (a random network) or the name of a kept state.
+      teachers: name -> "original", "fresh" (a random network) or the name of a saved state.
       start: "current", "original" (parameters and statistics) or "fresh" (a new random network).
-      save_as: the state after the phase is remembered under this name.
-      mode: "train" or "eval" for BatchNorm and dropout; "" = the run's BatchNorm policy decides.
-      same_optimizer: goes on with the optimizer state of the phase before, and with its estimates if it has none of
-        its own.
-      first_epoch: the number that its first epoch has for schedules.
-      widen: the network gets one more output for this phase; it is dropped afterwards.
-      frozen: module paths ("Dense_1") whose parameters this phase must not touch are found by this function of the
-        network; None = everything may move.
+      save_as: name under which the state after the phase is saved.
+      mode: "train" or "eval" for BatchNorm and dropout; "" = by the run's BatchNorm policy.
+      same_optimizer: continue with the optimizer state of the previous phase, and with its estimates if this phase has
+        none.
+      first_epoch: number of its first epoch for schedules.
+      widen: add one output to the network for this phase, which is dropped afterwards.
+      frozen: function of the network that returns the module paths ("Dense_1") whose parameters do not change in this
+        phase; None = all may change.
     """
 
     transform: optax.GradientTransformation
@@ -270,15 +269,15 @@ class Method:
 
     Attributes:
       phases: run in sequence, from the original model.
-      bn: what the policy "auto" means for it: "frozen" (running statistics are used and never move), "recalibrate"
-        (batch statistics are used; afterwards the running ones are estimated anew on the retained rows) or "faithful"
-        (as published: the running ones move with every batch).
+      bn: meaning of the policy "auto" for this method: "frozen" (running statistics are used and never move),
+        "recalibrate" (batch statistics are used; afterwards the running ones are estimated anew on the retained rows)
+        or "faithful" (as published: the running ones move with every batch).
       ensemble: models per forget set whose probabilities are averaged (SISA).
-      augment: its training batches are augmented where the run's are; False = as published without.
+      augment: whether its training batches are augmented if those of the run are; False = not, as published.
       left_training: published code returns the model in training mode, and measures accuracies on retained and forget
         rows before anything else: with the policy "faithful" that moves the running statistics once more.
-      fixed_loss: its steps follow a recorded training; a wrapper cannot add a loss of its own.
-      mid: the model after so many phases is a result of its own, METHOD@mid; 0 = there is none.
+      fixed_loss: its steps follow a recorded training, so that a wrapper cannot add its own loss.
+      mid: number of phases after which the model is a separate result, METHOD@mid; 0 = none.
     """
 
     phases: tuple[Phase, ...]

@@ -1,7 +1,7 @@
-"""The model as unlearning sees it: pure functions of parameters, and which layer is which.
+"""The model as unlearning sees it: pure functions of parameters, and its layers.
 
-Layers are found by running the module once abstractly and noting the order in which submodules with parameters are
-called; names in a parameter tree say nothing about order.
+Layers are found by tracing the module once and recording the order in which submodules with parameters are called; the
+names in a parameter tree do not give the order.
 """
 
 from collections.abc import Collection
@@ -17,11 +17,11 @@ Tree = Any
 
 
 class Network(NamedTuple):
-    """One architecture with the way its inputs are prepared.
+    """One architecture with the preparation of its inputs.
 
     Attributes:
       module: called as module.apply(variables, inputs, train=..., mask=...) -> logits [B, C] float32; a language model
-        takes tokens [B, T] int32 (-1 = padding) and gives [B, T, V].
+        takes tokens [B, T] int32 (-1 = padding) and returns [B, T, V].
       prepare: (raw inputs [B, ...], key, is_train) -> float32 network inputs.
       example: shape and dtype of ONE raw row.
       num_classes: C, or V.
@@ -34,10 +34,10 @@ class Network(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A submodule that holds parameters itself.
+    """A submodule with parameters of its own.
 
     Attributes:
-      path: its place in the parameter tree, e.g. ("stage_0_block_1", "conv_0").
+      path: its position in the parameter tree, e.g. ("stage_0_block_1", "conv_0").
       kind: "conv" (a kernel of 4 axes), "dense" (2 axes) or "norm" (no kernel).
     """
 
@@ -46,7 +46,7 @@ class Layer(NamedTuple):
 
 
 def init(network: Network, key: jax.Array) -> tuple[Tree, Tree]:
-    """Parameters and statistics (other flax collections) of a random network."""
+    """Returns parameters and model state (other flax collections) of a random network."""
     blank = network.prepare(jnp.zeros((1, *network.example.shape), network.example.dtype), key, False)
     collections = dict(network.module.init(key, blank, train=False))
     return collections.pop("params"), collections
@@ -61,49 +61,77 @@ def forward(
     mode: str = "eval",
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Tree]:
-    """Logits [B, C] float32 and the statistics afterwards (moved in mode "train", the same ones in mode "eval").
+    """Returns logits [B, C] float32 and the model state afterwards (unchanged in mode "eval").
 
-    `weights` [B] marks padding by 0 (None = no padding); `key` is for dropout, needed in mode "train".
+    Args:
+      network: the model.
+      params: its parameters.
+      model_state: its other flax collections, e.g. {"batch_stats": ...}.
+      inputs: [B, ...] float32, prepared.
+      weights: [B], 0 = padding; None = no padding.
+      mode: "train" (batch statistics; running ones move) or "eval".
+      key: for dropout in mode "train"; None = a fixed one.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn import models, settings
+      >>> from jaxunlearn.unlearn import Network, network
+      >>> module = models.build(settings.ModelSettings("logistic"), num_classes=3)
+      >>> net = Network(module, lambda inputs, key, is_train: inputs, jax.ShapeDtypeStruct((4,), jnp.float32), 3)
+      >>> params, model_state = network.init(net, jax.random.key(0))
+      >>> logits, model_state = network.forward(net, params, model_state, jnp.ones((5, 4)))
+      >>> logits.shape
+      (5, 3)
     """
     mask = None if weights is None else weights > 0
     collections = {"params": params, **model_state}
     if mode == "eval":
         return jnp.asarray(network.module.apply(collections, inputs, train=False, mask=mask)), model_state
     rngs = {"dropout": key if key is not None else keys.root(0)}
-    logits, moved = network.module.apply(
+    logits, new_state = network.module.apply(
         collections, inputs, train=True, mask=mask, mutable=list(model_state), rngs=rngs
     )
-    return jnp.asarray(logits), dict(moved)
+    return jnp.asarray(logits), dict(new_state)
 
 
 def activations(
     network: Network, params: Tree, model_state: Tree, inputs: jax.Array, weights: jax.Array | None, mode: str = "eval"
 ) -> tuple[dict[tuple[str, ...], jax.Array], Tree]:
-    """Outputs of every layer with a kernel (before normalisation and activation), by path, and the moved statistics."""
-    wanted = {layer.path for layer in layers(network) if layer.kind != "norm"}
-    seen: dict[tuple[str, ...], jax.Array] = {}
-    with nn.intercept_methods(_noting(wanted, seen)):
-        _, moved = forward(network, params, model_state, inputs, weights, mode)
-    return seen, moved
+    """Returns outputs by path of all layers with a kernel, before normalisation and activation, and the model state.
+
+    Args:
+      network: the model.
+      params: its parameters.
+      model_state: its other flax collections, e.g. {"batch_stats": ...}.
+      inputs: [B, ...] float32, prepared.
+      weights: [B], 0 = padding; None = no padding.
+      mode: "train" (batch statistics; running ones move) or "eval".
+    """
+    paths = {layer.path for layer in layers(network) if layer.kind != "norm"}
+    outputs: dict[tuple[str, ...], jax.Array] = {}
+    with nn.intercept_methods(_record_outputs(paths, outputs)):
+        _, new_state = forward(network, params, model_state, inputs, weights, mode)
+    return outputs, new_state
 
 
-def _noting(wanted: Collection[tuple[str, ...]], seen: dict[tuple[str, ...], jax.Array]) -> Any:
-    """An interceptor that writes the outputs of the modules at the wanted paths into `seen`."""
+def _record_outputs(paths: Collection[tuple[str, ...]], outputs: dict[tuple[str, ...], jax.Array]) -> Any:
+    """Returns an interceptor that writes the outputs of the modules at the given paths into `outputs`."""
 
     def note(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
         result = call(*args, **kwargs)
-        if context.module.path in wanted and context.method_name == "__call__":
-            seen[context.module.path] = result
+        if context.module.path in paths and context.method_name == "__call__":
+            outputs[context.module.path] = result
         return result
 
     return note
 
 
 def feature_paths(network: Network) -> tuple[tuple[str, ...], ...]:
-    """Returns the module paths of the hidden features that the network names, shallow to deep.
+    """Returns the module paths of the network's hidden features, shallow to deep.
 
     Raises:
-      ConfigError: the module has no attribute `feature_paths`, or names none.
+      ConfigError: the module has no attribute `feature_paths`, or it is empty.
     """
     names = getattr(network.module, "feature_paths", None)
     if not names:
@@ -123,48 +151,68 @@ def with_features(
     mode: str = "eval",
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, Tree, tuple[jax.Array, ...]]:
-    """Runs `forward` and returns its logits and statistics with the named features.
+    """Runs `forward` and returns its logits and model state together with the hidden features.
+
+    Args:
+      network: the model.
+      params: its parameters.
+      model_state: its other flax collections, e.g. {"batch_stats": ...}.
+      inputs: [B, ...] float32, prepared.
+      weights: [B], 0 = padding; None = no padding.
+      mode: "train" (batch statistics; running ones move) or "eval".
+      key: for dropout in mode "train"; None = a fixed one.
 
     Returns:
-      logits [B, C], statistics, and features, each [B, D] float32; of texts, [B, T, V] and [B, T, D].
+      logits [B, C], model state, and features, each [B, D] float32; of texts, [B, T, V] and [B, T, D].
 
     Raises:
       ConfigError: the network names no features, or a path at which no module is called.
     """
     paths = feature_paths(network)
-    seen: dict[tuple[str, ...], jax.Array] = {}
-    with nn.intercept_methods(_noting(paths, seen)):
-        logits, moved = forward(network, params, model_state, inputs, weights, mode, key)
+    outputs: dict[tuple[str, ...], jax.Array] = {}
+    with nn.intercept_methods(_record_outputs(paths, outputs)):
+        logits, new_state = forward(network, params, model_state, inputs, weights, mode, key)
     for path in paths:
-        if path not in seen:
+        if path not in outputs:
             raise errors.ConfigError(
                 f"{type(network.module).__name__} names the feature {'/'.join(path)!r}, but calls no module of that "
                 "path."
             )
-    per_answer = logits.shape[:-1]
-    return logits, moved, tuple(seen[path].reshape(*per_answer, -1).astype(jnp.float32) for path in paths)
+    answer_shape = logits.shape[:-1]
+    return logits, new_state, tuple(outputs[path].reshape(*answer_shape, -1).astype(jnp.float32) for path in paths)
 
 
 def layers(network: Network) -> tuple[Layer, ...]:
-    """Every layer with parameters, in the order in which the network calls them."""
-    found: dict[tuple[str, ...], Layer] = {}
+    """Returns all layers with parameters, in the order in which the network calls them.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn import models, settings
+      >>> from jaxunlearn.unlearn import Network, network
+      >>> module = models.build(settings.ModelSettings("mlp", hidden=(8,)), num_classes=3)
+      >>> net = Network(module, lambda inputs, key, is_train: inputs, jax.ShapeDtypeStruct((4,), jnp.float32), 3)
+      >>> [(layer.path, layer.kind) for layer in network.layers(net)]
+      [(('Dense_0',), 'dense'), (('Dense_1',), 'dense')]
+    """
+    layers_by_path: dict[tuple[str, ...], Layer] = {}
 
     def note(call: Any, args: tuple, kwargs: dict, context: Any) -> Any:
         result = call(*args, **kwargs)
-        own = context.module.variables.get("params", {}) if context.method_name == "__call__" else {}
-        direct = {name: leaf for name, leaf in own.items() if hasattr(leaf, "shape")}
-        if direct and context.module.path not in found:
-            axes = getattr(direct.get("kernel"), "ndim", 0)
-            found[context.module.path] = Layer(context.module.path, {4: "conv", 2: "dense"}.get(axes, "norm"))
+        variables = context.module.variables.get("params", {}) if context.method_name == "__call__" else {}
+        leaves = {name: leaf for name, leaf in variables.items() if hasattr(leaf, "shape")}
+        if leaves and context.module.path not in layers_by_path:
+            axes = getattr(leaves.get("kernel"), "ndim", 0)
+            layers_by_path[context.module.path] = Layer(context.module.path, {4: "conv", 2: "dense"}.get(axes, "norm"))
         return result
 
     with nn.intercept_methods(note):
         jax.eval_shape(lambda: init(network, keys.root(0)))
-    return tuple(found.values())
+    return tuple(layers_by_path.values())
 
 
 def head(network: Network) -> Layer:
-    """The last dense layer: the one whose outputs are the logits.
+    """Returns the last dense layer, whose outputs are the logits.
 
     Raises:
       ConfigError: the network does not end in a dense layer with one output per class.
@@ -181,32 +229,32 @@ def head(network: Network) -> Layer:
 
 
 def leaf_at(tree: Tree, path: tuple[str, ...]) -> Tree:
-    """The subtree of a parameter tree at a module path."""
+    """Returns the subtree of a parameter tree at a module path."""
     for name in path:
         tree = tree[name]
     return tree
 
 
 def replace_at(tree: Tree, path: tuple[str, ...], new: Tree) -> Tree:
-    """A copy of a nested dict with another subtree at a module path."""
+    """Returns a copy of a nested dict with another subtree at a module path."""
     if not path:
         return new
     return {**tree, path[0]: replace_at(tree[path[0]], path[1:], new)}
 
 
-def belongs(network: Network, paths: tuple[tuple[str, ...], ...], params: Tree) -> Tree:
-    """Tree of bools shaped like `params`: does the leaf lie under one of the module paths?"""
+def mask_of_paths(network: Network, paths: tuple[tuple[str, ...], ...], params: Tree) -> Tree:
+    """Returns a tree of bools shaped like `params`: whether the leaf is under one of the module paths."""
     del network
 
     def inside(path: Any, leaf: Any) -> bool:
-        names = tuple(getattr(part, "key", str(part)) for part in path)
-        return any(names[: len(one)] == one for one in paths)
+        names = tuple(getattr(entry, "key", str(entry)) for entry in path)
+        return any(names[: len(prefix)] == prefix for prefix in paths)
 
     return jax.tree_util.tree_map_with_path(inside, params)
 
 
 def widened(network: Network) -> Network:
-    """The same network with one output more."""
+    """Returns the network with one more output."""
     if not hasattr(network.module, "num_classes"):
         raise errors.ConfigError(
             f"{type(network.module).__name__} has no attribute num_classes, which this method raises by one."
@@ -217,7 +265,7 @@ def widened(network: Network) -> Network:
 
 
 def widen(network: Network, params: Tree, key: jax.Array) -> Tree:
-    """Parameters of `widened(network)`: the head keeps its outputs, the new one starts uniform in +-1/sqrt(fan_in)."""
+    """Returns parameters of `widened(network)`: those of `network`, the new output uniform in +-1/sqrt(fan_in)."""
     path = head(network).path
     old = leaf_at(params, path)
     bound = old["kernel"].shape[0] ** -0.5
@@ -229,6 +277,6 @@ def widen(network: Network, params: Tree, key: jax.Array) -> Tree:
 
 
 def narrow(network: Network, params: Tree) -> Tree:
-    """Parameters of `network` from those of `widened(network)`: the last output is dropped."""
+    """Returns parameters of `network` from those of `widened(network)`, without the last output."""
     path = head(network).path
     return replace_at(params, path, jax.tree.map(lambda leaf: leaf[..., : network.num_classes], leaf_at(params, path)))

@@ -1,7 +1,7 @@
-"""Learning-rate factors of a phase, by the clock of each member: epoch, part of the epoch that is over, steps.
+"""Learning-rate factors of a phase, by the `StepInfo` of each member: epoch, elapsed fraction of the epoch, steps.
 
-A schedule is a function `StepInfo -> float32 factor` on the rate. The clock is a member's own: forget sets of other
-sizes have other numbers of steps, and the same schedule.
+A schedule is a function `StepInfo -> float32 factor` on the rate. Epochs and steps are each member's own: forget sets
+of different sizes have different numbers of steps and the same schedule.
 """
 
 from collections.abc import Callable
@@ -15,68 +15,77 @@ Schedule = Callable[[StepInfo], jax.Array | float]
 
 
 def constant(step_info: StepInfo) -> float:
-    """Always 1."""
+    """Returns 1."""
     del step_info
     return 1.0
 
 
 def cosine(epochs: int) -> Schedule:
-    """(1 + cos(pi e / E)) / 2 in epoch e: changes once per epoch, never reaches 0."""
+    """Returns the schedule (1 + cos(pi e / E)) / 2 in epoch e: changes once per epoch, never reaches 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn.population import StepInfo
+      >>> from jaxunlearn.unlearn import schedules
+      >>> factor = schedules.cosine(epochs=4)(StepInfo(jnp.int32(2), jnp.float32(0.0), jnp.int32(20)))
+      >>> round(float(factor), 3)
+      0.5
+    """
     return lambda step_info: (1.0 + jnp.cos(jnp.pi * step_info.epoch.astype(jnp.float32) / epochs)) / 2.0
 
 
 def cosine_by_step(epochs: int) -> Schedule:
-    """(1 + cos(pi t / n)) / 2 at step t of n = all steps of the phase."""
+    """Returns the schedule (1 + cos(pi t / n)) / 2 at step t of n = all steps of the phase."""
     return lambda step_info: (1.0 + jnp.cos(jnp.pi * (step_info.epoch + step_info.fraction) / epochs)) / 2.0
 
 
 def cosine_to(steps: int) -> Schedule:
-    """(1 + cos(pi t / n)) / 2 at step t, n given (phases with a `stop`)."""
+    """Returns the schedule (1 + cos(pi t / steps)) / 2 at step t, for phases with `max_steps`."""
     return lambda step_info: (1.0 + jnp.cos(jnp.pi * step_info.step / steps)) / 2.0
 
 
 def milestones(epochs: tuple[int, ...], factor: float) -> Schedule:
-    """`factor` to the number of milestones that have begun; repeated ones count repeatedly."""
-    places = jnp.asarray(epochs, jnp.float32)
-    return lambda step_info: jnp.float32(factor) ** jnp.sum(step_info.epoch >= places)
+    """Returns the schedule `factor` to the power of the number of milestones reached, counted with repetitions."""
+    starts = jnp.asarray(epochs, jnp.float32)
+    return lambda step_info: jnp.float32(factor) ** jnp.sum(step_info.epoch >= starts)
 
 
 def polynomial(epochs: int, power: float) -> Schedule:
-    """max(1e-6, (1 - e / E)^power); past the last epoch 1e-6."""
+    """Returns the schedule max(1e-6, (1 - e / E)^power) in epoch e; 1e-6 after the last epoch."""
     return lambda step_info: jnp.maximum(1e-6, jnp.clip(1.0 - step_info.epoch / epochs, 0.0, 1.0) ** power)
 
 
 def falling(epochs: int) -> Schedule:
-    """1 - e / E in epoch e, 0 from epoch E on."""
+    """Returns the schedule 1 - e / E in epoch e, 0 from epoch E on."""
     return lambda step_info: jnp.maximum(1.0 - step_info.epoch / epochs, 0.0)
 
 
 def overshooting(marks: tuple[int, ...], factor: float) -> Schedule:
-    """The warm-up of Over-Unlearning and Replay as published: the rate climbs 0 -> 1 -> 2 over the first two epochs.
+    """Returns the published warm-up of Over-Unlearning and Replay: the factor rises from 0 to 2 over two epochs.
 
-    From epoch 2 on it is 1, multiplied by `factor` at every milestone that has begun. Source: `fit_one_cycle` of both
-    code bases, where milestones are given.
+    From epoch 2 on it is 1, multiplied by `factor` at every milestone. Source: `fit_one_cycle` of both code bases, if
+    milestones are given.
     """
-    later = milestones(marks, factor)
-    return lambda step_info: jnp.where(step_info.epoch < 2, step_info.epoch + step_info.fraction, later(step_info))
+    decay = milestones(marks, factor)
+    return lambda step_info: jnp.where(step_info.epoch < 2, step_info.epoch + step_info.fraction, decay(step_info))
 
 
 def warmup(epochs: int) -> Schedule:
-    """Linear from 1 / n to 1 over the n steps of the first `epochs` epochs, then 1."""
+    """Returns the schedule linear from 1 / n to 1 over the n steps of the first `epochs` epochs, then 1."""
     return lambda step_info: jnp.minimum(1.0, (step_info.step + 1) / (epochs * step_info.length))
 
 
 def linear(epochs: int, warm: int = 1) -> Schedule:
-    """`warmup` over the first `warm` epochs, then linear from 1 down to 1 / n over the n steps of the others.
+    """Returns `warmup` over the first `warm` epochs, then linear from 1 down to 1 / n over the n remaining steps.
 
-    The published schedule of language models but for the warm-up, which there begins with a step of rate 0.
+    The published schedule of language models except that its warm-up begins with a step of rate 0.
     """
     if epochs <= warm:
         return warmup(max(epochs, 1))
-    climb = warmup(warm)
+    rise = warmup(warm)
 
     def factor(step_info: StepInfo) -> jax.Array:
-        left = (epochs * step_info.length - step_info.step) / ((epochs - warm) * step_info.length)
-        return jnp.minimum(climb(step_info), left)
+        remaining = (epochs * step_info.length - step_info.step) / ((epochs - warm) * step_info.length)
+        return jnp.minimum(rise(step_info), remaining)
 
     return factor

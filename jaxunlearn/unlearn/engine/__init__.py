@@ -1,1 +1,3 @@
-"""Runs a method on a whole population: who reads what, phases as tasks, BatchNorm afterwards, what it costs."""
+"""Runs a method on a whole population: rows of each member, phases as tasks, BatchNorm afterwards, costs."""
+
+__all__: list[str] = []

@@ -1,6 +1,6 @@
-"""Everything that decides about the numbers of a method on M members, before anything runs: rows, streams, modes.
+"""Host-side inputs of an unlearning run: rows, streams, BatchNorm mode.
 
-Host side; what comes of it is traced by `running`.
+`running` traces and runs them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,23 +20,23 @@ Tree = Any
 
 
 class UnlearningJob(NamedTuple):
-    """Everything that decides about the numbers of M members, and where they run.
+    """An unlearning run of M members: everything its results depend on, and the devices it runs on.
 
     Attributes:
-      network: the model; `data`: resident inputs and labels.
-      build: {name: number} -> Method; called with plain numbers on the host and with traced scalars inside.
-      hyper: name -> [M] float64, the hyperparameters that may differ between members (float32 inside).
-      originals: flax variables with leading M: what each member starts from.
-      forget, retain: [M][n] rows of each member; validation: [p] rows of all.
-      numbers: [M] int32, what keys are derived from; part: [M] int32 part of an ensemble.
+      network: the model; `data`: inputs and labels.
+      build: {name: number} -> Method; called with plain numbers on the host and with traced scalars inside programs.
+      hyper: name -> [M] float64, the hyperparameters that may differ between members (float32 inside programs).
+      originals: flax variables with leading M from which the members start.
+      forget, retain: [M][n] rows of each member; `validation`: [p] rows of all.
+      member_ids: [M] int32, from which keys are derived; `submodel`: [M] int32 index in an ensemble, else 0.
       key: root key of the role.
       mapping: how members are mapped.
       bn: "auto" (the method's own), "frozen", "recalibrate", "faithful" or "first_epoch" (training mode in the first
-        epoch only, as code that forgets to switch back after an evaluation does).
-      batch: rows per step where a stream does not say; augment: whether inputs are augmented.
-      budget: bytes that a program may need per device; 0 = not checked.
-      kinds: [N_all] int32 subclasses where these are forgotten, and the groups of texts; empty = the labels (of texts:
-        one group). `test`: rows, see `MemberRows`.
+        epoch only, as in code that does not switch back after an evaluation).
+      batch: rows per step of streams without a batch size; `augment`: whether inputs are augmented.
+      budget: maximum bytes of a program per device; 0 = not checked.
+      kinds: [N_all] int32 subclasses if these are forgotten, or the groups of texts; empty = the labels (of texts: one
+        group). `test`: rows, see `MemberRows`.
     """
 
     network: Network
@@ -60,27 +60,34 @@ class UnlearningJob(NamedTuple):
 
 
 def template(job: UnlearningJob) -> Method:
-    """The method of member 0: its phases have the same shape for all."""
-    return _concrete(job, 0)
+    """Returns the method of member 0; the phases of all members have the same shape."""
+    return _method_of(job, 0)
 
 
-def _concrete(job: UnlearningJob, member: int) -> Method:
+def _method_of(job: UnlearningJob, member: int) -> Method:
     return job.build({name: float(values[member]) for name, values in job.hyper.items()})
 
 
 def batch_norm_mode(job: UnlearningJob) -> str:
-    """The BatchNorm policy in force."""
+    """Returns the BatchNorm policy of the run."""
     return template(job).bn if job.bn == "auto" else job.bn
 
 
 def phases(job: UnlearningJob) -> tuple[tuple[Phase, str], ...]:
-    """The phases of member 0 with the mode that each runs in: "train", "eval" or "first_epoch"."""
+    """Returns the phases of member 0 with the mode of each: "train", "eval" or "first_epoch"."""
     mode = {"frozen": "eval", "first_epoch": "first_epoch"}.get(batch_norm_mode(job), "train")
     return tuple((phase, phase.mode or mode) for phase in template(job).phases)
 
 
 def member_rows(job: UnlearningJob, member: int, index: int, name: str) -> MemberRows:
-    """The rows of one member; the generator depends on the role, the member's number, the phase and the stream."""
+    """Returns the rows of one member; their generator depends on the role, the member id, the phase and the stream.
+
+    Args:
+      job: the run.
+      member: position of the member in the run.
+      index: of the phase.
+      name: of the stream.
+    """
     seed = np.asarray(jax.random.key_data(job.key)).ravel()
     rng = np.random.default_rng([*map(int, seed), int(job.member_ids[member]), index, keys.name_hash(name)])
     labels = np.asarray(job.data.labels)
@@ -93,54 +100,63 @@ def member_rows(job: UnlearningJob, member: int, index: int, name: str) -> Membe
     )  # fmt: skip
 
 
-def rows_of(reads: StreamSpec, rows_of_member: MemberRows) -> list[np.ndarray]:
-    """The segments of row numbers that a stream reads.
+def rows_of(stream_spec: StreamSpec, rows_of_member: MemberRows) -> list[np.ndarray]:
+    """Returns the segments of row numbers that a stream reads.
 
     Raises:
       ConfigError: an unknown name of rows.
     """
-    segments = reads.rows if isinstance(reads.rows, tuple) else (reads.rows,)
-    found = []
-    for one in segments:
-        if callable(one):
-            found.append(np.asarray(one(rows_of_member), np.int32))
+    segments = stream_spec.rows if isinstance(stream_spec.rows, tuple) else (stream_spec.rows,)
+    row_lists = []
+    for segment in segments:
+        if callable(segment):
+            row_lists.append(np.asarray(segment(rows_of_member), np.int32))
             continue
-        parts = []
-        for name in one.split("+"):
+        named_rows = []
+        for name in segment.split("+"):
             if name not in ("forget", "retain", "validation"):
                 raise errors.unknown("rows", name, ("forget", "retain", "validation"))
-            parts.append(getattr(rows_of_member, name))
-        found.append(np.concatenate(parts))
-    return found
+            named_rows.append(getattr(rows_of_member, name))
+        row_lists.append(np.concatenate(named_rows))
+    return row_lists
 
 
 def streams_of(
-    job: UnlearningJob, index: int, reads_of: Callable[[Phase], Mapping[str, StreamSpec]], prefix: str
+    job: UnlearningJob, index: int, stream_specs_of: Callable[[Phase], Mapping[str, StreamSpec]], prefix: str
 ) -> dict[str, Stream]:
-    """Streams with leading M of one phase or estimate, each member's rows from its own numbers."""
+    """Returns the streams with leading M of one phase or estimate.
+
+    Args:
+      job: the run.
+      index: of the phase.
+      stream_specs_of: phase of a member -> its stream specs by name.
+      prefix: of the names from which the members' generators are derived.
+    """
     members = range(len(job.member_ids))
-    methods = [_concrete(job, member) for member in members]
-    found = {}
-    for name, reads in tasks.sized(reads_of(methods[0].phases[index]), job.batch).items():
-        parts = [
-            rows_of(reads_of(methods[member].phases[index])[name], member_rows(job, member, index, prefix + name))
+    methods = [_method_of(job, member) for member in members]
+    streams = {}
+    for name, stream_spec in tasks.with_batch_sizes(stream_specs_of(methods[0].phases[index]), job.batch).items():
+        row_lists = [
+            rows_of(
+                stream_specs_of(methods[member].phases[index])[name], member_rows(job, member, index, prefix + name)
+            )
             for member in members
         ]
-        found[name] = population.from_rows(parts, reads.batch)
-    return found
+        streams[name] = population.from_rows(row_lists, stream_spec.batch)
+    return streams
 
 
-def estimate_streams(job: UnlearningJob, index: int, which: str) -> dict[str, dict[str, Stream]]:
-    """Streams of all estimates of a phase; `which` is "estimates" or "every_epoch"."""
+def estimate_streams(job: UnlearningJob, index: int, field: str) -> dict[str, dict[str, Stream]]:
+    """Returns the streams of all estimates of a phase; `field` is "estimates" or "every_epoch"."""
     phase = phases(job)[index][0]
     return {
-        name: streams_of(job, index, lambda one, name=name: getattr(one, which)[name].stream_specs, f"{name}.")  # type: ignore[misc]
-        for name in getattr(phase, which)
+        name: streams_of(job, index, lambda phase, name=name: getattr(phase, field)[name].stream_specs, f"{name}.")  # type: ignore[misc]
+        for name in getattr(phase, field)
     }
 
 
 def traced_phase(job: UnlearningJob, index: int) -> tasks.TracedPhase:
-    """One phase ready to be traced."""
+    """Returns one phase, ready to be traced."""
     phase, mode = phases(job)[index]
     net = network.widened(job.network) if phase.widen else job.network
     augment = job.augment and template(job).augment
@@ -148,10 +164,17 @@ def traced_phase(job: UnlearningJob, index: int) -> tasks.TracedPhase:
 
 
 def constants_of(job: UnlearningJob, index: int, saved_states: Tree, estimates: Tree) -> dict[str, Any]:
-    """Constants of all members in a phase; every leaf with a leading M."""
+    """Returns the constants of all members in a phase; every leaf has a leading M.
+
+    Args:
+      job: the run.
+      index: of the phase.
+      saved_states: SavedStates of earlier phases, by name.
+      estimates: of the phase, by name.
+    """
     forget = np.zeros((len(job.member_ids), len(np.asarray(job.data.labels))), bool)
-    for line, rows in zip(forget, job.forget, strict=True):
-        line[np.asarray(rows)] = True
+    for flags, rows in zip(forget, job.forget, strict=True):
+        flags[np.asarray(rows)] = True
     return {
         "number": np.asarray(job.member_ids, np.int32),
         "hyper": {name: np.asarray(values, np.float32) for name, values in job.hyper.items()},
@@ -164,14 +187,14 @@ def constants_of(job: UnlearningJob, index: int, saved_states: Tree, estimates: 
 
 
 def steps_of(job: UnlearningJob, index: int) -> np.ndarray:
-    """[M] steps per epoch of a phase with moves, at least 1."""
-    driver, reads = next(iter(tasks.sized(phases(job)[index][0].stream_specs, job.batch).items()))
-    stream = streams_of(job, index, lambda one: {driver: one.stream_specs[driver]}, "")[driver]
-    return np.maximum(-(-np.asarray(stream.num_rows) // reads.batch), 1)
+    """Returns [M] steps per epoch of a phase with gradient steps, at least 1."""
+    primary, stream_spec = next(iter(tasks.with_batch_sizes(phases(job)[index][0].stream_specs, job.batch).items()))
+    stream = streams_of(job, index, lambda phase: {primary: phase.stream_specs[primary]}, "")[primary]
+    return np.maximum(-(-np.asarray(stream.num_rows) // stream_spec.batch), 1)
 
 
 def epochs_of(job: UnlearningJob, index: int) -> int:
-    """Epochs of a phase: no more than the member with the fewest steps per epoch needs to reach `stop`; 0 = an edit."""
+    """Returns the epochs of a phase, at most those in which all members reach `max_steps`; 0 = a one-shot phase."""
     phase = phases(job)[index][0]
     if not phase.gradient_steps or not phase.max_steps:
         return phase.epochs if phase.gradient_steps else 0

@@ -1,10 +1,10 @@
-"""Runs a method over a whole population at once: phases in sequence, every phase one compiled program per epoch.
+"""Runs a method on a whole population at once: phases in sequence, each as one compiled program per epoch.
 
-    for event in run(setup):         # the caller reports and keeps checkpoints
+    for event in run(job):           # the caller reports and stores checkpoints
         ...
-    event.outcome                    # of the last one: variables [M, ...], diverged_at [M]
+    event.outcome                    # of the last event: variables [M, ...], diverged_at [M]
 
-A member is one (forget set, setting of hyperparameters) pair. Nothing here opens a file.
+A member is one (forget set, hyperparameters) pair. Nothing here opens a file.
 """
 
 import functools
@@ -21,7 +21,7 @@ from jaxunlearn import keys, population, trees
 from jaxunlearn.population import DeviceDataset, State, capacity, executor, training
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import Phase, SavedState
-from jaxunlearn.unlearn.engine import batch_norm, tasks
+from jaxunlearn.unlearn.engine import batch_norm, jobs, tasks
 from jaxunlearn.unlearn.engine.jobs import (
     UnlearningJob,
     constants_of,
@@ -31,7 +31,6 @@ from jaxunlearn.unlearn.engine.jobs import (
     steps_of,
     streams_of,
     template,
-    traced_phase,
 )
 
 Tree = Any
@@ -39,14 +38,14 @@ NOT_DIVERGED = training.NOT_DIVERGED
 
 
 class Outcome(NamedTuple):
-    """What a method made of M members.
+    """Result of a method on M members.
 
     Attributes:
       variables: flax variables [M, ...].
       diverged_at: [M] step at which a member was frozen, -1 = never.
-      seconds: since the run began, compiling included.
-      mid: the same after `Method.mid` phases, where the method has that, is no ensemble, and the run was not continued
-        behind it.
+      seconds: since the start of the run, including compiling.
+      mid: the outcome after `Method.mid` phases, if the method has a `mid`, is not an ensemble, and the run was not
+        resumed after it.
     """
 
     variables: Tree
@@ -56,12 +55,13 @@ class Outcome(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What `run` yields: after every epoch, and once at the end.
+    """State of a run after an epoch, and once at its end.
 
     Attributes:
-      phase, epoch: epochs done of this phase; `loss`, `accuracy`: [M] means over the driving stream.
-      checkpoint: () -> host tree to go on from (`run(setup, checkpoint=...)`).
-      outcome: of the last event only.
+      phase: index of the phase; `epoch`: its finished epochs.
+      loss, accuracy: [M] means over the primary stream.
+      checkpoint: () -> host tree for `Checkpoint`, from which `run` resumes.
+      outcome: in the last event only.
     """
 
     phase: int
@@ -73,7 +73,7 @@ class Event(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Where a run stood: `tree` as `Event.checkpoint` made it after `epoch` epochs of `phase`."""
+    """Progress of a run: `tree` from `Event.checkpoint` after `epoch` epochs of `phase`."""
 
     phase: int
     epoch: int
@@ -81,114 +81,124 @@ class Checkpoint(NamedTuple):
 
 
 def job_of(job: UnlearningJob, index: int, initial: State, saved_states: Tree, estimates: Tree) -> population.Job:
-    """The engine's job of a phase with moves."""
-    stage, phase = traced_phase(job, index), phases(job)[index][0]
-    reads = tasks.sized(phase.stream_specs, job.batch)
-    streams = streams_of(job, index, lambda one: one.stream_specs, "")
-    driver = next(iter(reads))
+    """Returns the population job of a phase with gradient steps.
+
+    Args:
+      job: the unlearning job.
+      index: of the phase.
+      initial: state [M, ...] before the first step.
+      saved_states: SavedStates of earlier phases, by name.
+      estimates: of the phase, by name.
+    """
+    traced_phase, phase = jobs.traced_phase(job, index), phases(job)[index][0]
+    stream_specs = tasks.with_batch_sizes(phase.stream_specs, job.batch)
+    streams = streams_of(job, index, lambda member_phase: member_phase.stream_specs, "")
+    primary = next(iter(stream_specs))
 
     return population.Job(
-        task=tasks.task(stage),
+        task=tasks.task(traced_phase),
         streams=streams,
-        batches={name: one.batch for name, one in reads.items()},
+        batches={name: spec.batch for name, spec in stream_specs.items()},
         member_ids=np.asarray(job.member_ids, np.int32),
         key=keys.at(job.key, index),
         constants=constants_of(job, index, saved_states, estimates),
-        steps=max(1, population.steps_per_epoch(streams[driver], reads[driver].batch)),
+        steps=max(1, population.steps_per_epoch(streams[primary], stream_specs[primary].batch)),
         initial=initial,
-        unshuffled=tuple(name for name, one in reads.items() if not one.shuffle),
-        continue_across_epochs=tuple(name for name, one in reads.items() if one.continue_across_epochs),
+        unshuffled=tuple(name for name, spec in stream_specs.items() if not spec.shuffle),
+        continue_across_epochs=tuple(name for name, spec in stream_specs.items() if spec.continue_across_epochs),
         max_steps=phase.max_steps,
-        on_epoch_start=_on_epoch_start(stage, phase),
+        on_epoch_start=_on_epoch_start(traced_phase, phase),
     )
 
 
 def _on_epoch_start(
-    stage: tasks.TracedPhase, phase: Phase
+    traced_phase: tasks.TracedPhase, phase: Phase
 ) -> Callable[[State, DeviceDataset, Tree, jax.Array], Tree] | None:
-    """What is estimated anew at the start of every epoch, as constants of its steps."""
+    """Returns the function that computes the estimates of every epoch, as constants of its steps."""
     if not phase.every_epoch:
         return None
 
     def on_epoch_start(state: State, data: DeviceDataset, constants: Tree, key: jax.Array) -> dict[str, Tree]:
-        own = tasks.phase_of(stage, constants)
-        found, _ = tasks.estimate_all(stage._replace(mode="eval"), own.every_epoch, state, data,
+        member_phase = tasks.phase_of(traced_phase, constants)
+        estimates, _ = tasks.estimate_all(traced_phase._replace(mode="eval"), member_phase.every_epoch, state, data,
                                       constants["epoch_streams"], constants, key)  # fmt: skip
-        return {"estimates": {**constants["estimates"], **found}}
+        return {"estimates": {**constants["estimates"], **estimates}}
 
     return on_epoch_start
 
 
-def _begin(job: UnlearningJob, index: int, given: State, saved_states: Tree) -> tuple[State, Tree, np.ndarray]:
-    """The state of all members before the first step of a phase, its estimates, and who stayed finite."""
-    stage = traced_phase(job, index)
-    fixed = {
+def _begin(job: UnlearningJob, index: int, initial: State, saved_states: Tree) -> tuple[State, Tree, np.ndarray]:
+    """Returns the members' state before the first step of a phase, its estimates, and [M] whether all is finite."""
+    traced_phase = jobs.traced_phase(job, index)
+    inputs = {
         "constants": constants_of(job, index, saved_states, {}),
         "streams": estimate_streams(job, index, "estimates"),
     }
-    arguments = executor.pad(jax.tree.map(np.asarray, (given, fixed)), job.mapping)
+    arguments = executor.pad(jax.tree.map(np.asarray, (initial, inputs)), job.mapping)
 
-    def fn(given: State, fixed: Tree, shared: DeviceDataset) -> Tree:
-        return tasks.begin(stage, given, shared, fixed["streams"], fixed["constants"])
+    def fn(initial: State, inputs: Tree, shared: DeviceDataset) -> Tree:
+        return tasks.begin(traced_phase, initial, shared, inputs["streams"], inputs["constants"])
 
-    given, fixed = executor.place(arguments, job.mapping)
+    initial, inputs = executor.place(arguments, job.mapping)
     data = executor.place(job.data, job.mapping, shared=True)
-    program = executor.compile_mapped(fn, job.mapping, given, fixed, data)
+    program = executor.compile_mapped(fn, job.mapping, initial, inputs, data)
     capacity.require(program.memory, job.budget)
-    found = trees.to_host(program.call(given, fixed, data))
-    return jax.tree.map(lambda leaf: leaf[: len(job.member_ids)], found)
+    results = trees.to_host(program.call(initial, inputs, data))
+    return jax.tree.map(lambda leaf: leaf[: len(job.member_ids)], results)
 
 
 def _is_plain(phase: Phase) -> bool:
-    """Whether a phase begins with nothing but a new optimizer state."""
-    is_made_here = phase.estimates or phase.widen or "fresh" in phase.teachers.values()
-    return bool(phase.gradient_steps) and not is_made_here and phase.start == "current"
+    """Returns whether a phase begins with a new optimizer state only."""
+    has_more = phase.estimates or phase.widen or "fresh" in phase.teachers.values()
+    return bool(phase.gradient_steps) and not has_more and phase.start == "current"
 
 
-def _carried(phase: Phase, estimates: Tree) -> Tree:
-    """What a phase takes over of the estimates of the one before."""
+def _inherited_estimates(phase: Phase, estimates: Tree) -> Tree:
+    """Returns the estimates that a phase inherits from the previous one."""
     return estimates if phase.same_optimizer and not phase.estimates else {}
 
 
-def _plain_start(job: UnlearningJob, index: int, given: State) -> State:
-    stage = traced_phase(job, index)
+def _plain_start(job: UnlearningJob, index: int, state: State) -> State:
+    traced_phase = jobs.traced_phase(job, index)
 
     def init(params: Tree, hyper: Tree) -> Tree:
-        return optax.with_extra_args_support(stage.build(hyper).phases[index].transform).init(params)
+        return optax.with_extra_args_support(traced_phase.build(hyper).phases[index].transform).init(params)
 
     if phases(job)[index][0].same_optimizer:
-        return given
+        return state
     hyper = {name: jnp.asarray(values, jnp.float32) for name, values in job.hyper.items()}
-    return given._replace(optimizer=trees.to_host(jax.jit(jax.vmap(init))(given.params, hyper)))
+    return state._replace(optimizer=trees.to_host(jax.jit(jax.vmap(init))(state.params, hyper)))
 
 
 class _Shapes(NamedTuple):
-    """Shapes [M, ...] at the first step of the phase at `place`."""
+    """Shapes [M, ...] at the first step of the phase at `position`."""
 
-    place: int
+    position: int
     state: State
     estimates: Tree
     saved_states: Tree
 
 
 def _shapes(job: UnlearningJob) -> Iterator[_Shapes]:
-    """Shapes before every phase, by tracing what comes before it."""
+    """Yields the shapes before every phase, by tracing the phases before it."""
     stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), job.originals)
     saved_states: dict[str, SavedState] = {}
     state = State(stacked["params"], {name: leaf for name, leaf in stacked.items() if name != "params"}, ())
     estimates: Tree = {}
     for index, (phase, _) in enumerate(phases(job)):
-        stage = traced_phase(job, index)
-        fixed = {
+        traced_phase = jobs.traced_phase(job, index)
+        inputs = {
             "constants": constants_of(job, index, saved_states, {}),
             "streams": estimate_streams(job, index, "estimates"),
         }
 
-        def fn(given: State, fixed: Tree, data: DeviceDataset, stage: tasks.TracedPhase = stage) -> Tree:
-            return tasks.begin(stage, given, data, fixed["streams"], fixed["constants"])
+        def fn(
+            initial: State, inputs: Tree, data: DeviceDataset, traced_phase: tasks.TracedPhase = traced_phase
+        ) -> Tree:
+            return tasks.begin(traced_phase, initial, data, inputs["streams"], inputs["constants"])
 
-        state, found, _ = jax.eval_shape(jax.vmap(fn, in_axes=(0, 0, None)), state, fixed, job.data)
-        estimates = {**_carried(phase, estimates), **found}
+        state, new_estimates, _ = jax.eval_shape(jax.vmap(fn, in_axes=(0, 0, None)), state, inputs, job.data)
+        estimates = {**_inherited_estimates(phase, estimates), **new_estimates}
         yield _Shapes(index, state, estimates, saved_states)
         if phase.save_as:
             saved_states = {**saved_states, phase.save_as: SavedState(state.params, state.model_state, state.optimizer)}
@@ -197,20 +207,20 @@ def _shapes(job: UnlearningJob) -> Iterator[_Shapes]:
 
 
 def templates(job: UnlearningJob, index: int) -> Tree:
-    """Shapes of a checkpoint inside phase `index`."""
-    found = next(one for one in _shapes(job) if one.place == index)
-    frozen: Any = jax.ShapeDtypeStruct((len(job.member_ids),), np.int32)
+    """Returns the shapes of a checkpoint inside phase `index`."""
+    shapes = next(phase_shapes for phase_shapes in _shapes(job) if phase_shapes.position == index)
+    diverged_at: Any = jax.ShapeDtypeStruct((len(job.member_ids),), np.int32)
     return {
-        "carry": training.Carry(found.state, frozen), "memory": found.saved_states, "estimates": found.estimates,
-        "diverged": frozen, "offset": jax.ShapeDtypeStruct((), np.int32),
+        "carry": training.Carry(shapes.state, diverged_at), "memory": shapes.saved_states,
+        "estimates": shapes.estimates, "diverged": diverged_at, "offset": jax.ShapeDtypeStruct((), np.int32),
     }  # fmt: skip
 
 
 def trace(job: UnlearningJob) -> None:
-    """Traces every phase and a step of it, compiles and computes nothing: mistakes show before any training.
+    """Traces every phase and one of its steps without compiling or computing, to find mistakes before any training.
 
     Raises:
-      ConfigError: layers that the network lacks, unknown rows. Whatever else a method's own code raises.
+      ConfigError: layers that the network lacks, unknown rows. Also all errors of the method's own code.
     """
     key = keys.root(0)
     step_info = population.StepInfo(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
@@ -219,20 +229,22 @@ def trace(job: UnlearningJob) -> None:
         if not phase.gradient_steps:
             continue
         batches: dict[str, Any] = {}
-        for name, reads in tasks.sized(phase.stream_specs, job.batch).items():
-            shape = (reads.batch, *job.data.inputs.shape[1:])
+        for name, stream_spec in tasks.with_batch_sizes(phase.stream_specs, job.batch).items():
+            shape = (stream_spec.batch, *job.data.inputs.shape[1:])
             inputs: Any = jax.ShapeDtypeStruct(shape, job.data.inputs.dtype)
-            labels: Any = jax.ShapeDtypeStruct((reads.batch, *job.data.labels.shape[1:]), np.int32)
-            real: Any = jax.ShapeDtypeStruct((reads.batch,), np.float32)
-            rows: Any = jax.ShapeDtypeStruct((reads.batch,), np.int32)
-            batches[name] = population.Batch(inputs, labels, real, rows)
+            labels: Any = jax.ShapeDtypeStruct((stream_spec.batch, *job.data.labels.shape[1:]), np.int32)
+            weights: Any = jax.ShapeDtypeStruct((stream_spec.batch,), np.float32)
+            rows: Any = jax.ShapeDtypeStruct((stream_spec.batch,), np.int32)
+            batches[name] = population.Batch(inputs, labels, weights, rows)
         constants = constants_of(job, index, saved_states, estimates)
         members = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (state, constants))
-        stage = traced_phase(job, index)
-        on_epoch_start = _on_epoch_start(stage, phase)
-        made = {} if on_epoch_start is None else jax.eval_shape(on_epoch_start, members[0], job.data, members[1], key)
-        members = (members[0], {**members[1], **made})
-        jax.eval_shape(tasks.task(stage).step, members[0], batches, step_info, key, members[1])
+        traced_phase = jobs.traced_phase(job, index)
+        on_epoch_start = _on_epoch_start(traced_phase, phase)
+        epoch_constants = (
+            {} if on_epoch_start is None else jax.eval_shape(on_epoch_start, members[0], job.data, members[1], key)
+        )
+        members = (members[0], {**members[1], **epoch_constants})
+        jax.eval_shape(tasks.task(traced_phase).step, members[0], batches, step_info, key, members[1])
 
 
 def _leave(job: UnlearningJob, phase: Phase, state: State) -> State:
@@ -243,57 +255,82 @@ def run(job: UnlearningJob, checkpoint: Checkpoint | None = None) -> Iterator[Ev
     """Runs all phases; yields after every epoch, and at the end with the outcome.
 
     Raises:
-      ConfigError: a hyperparameter that decides about shapes was given as a sweep; rows or heads that do not exist.
-      capacity.DoesNotFit: a program needs more memory than the budget; nothing has been run of it.
+      ConfigError: a hyperparameter that determines shapes differs between members; rows or heads that do not exist.
+      capacity.DoesNotFit: a program needs more memory than the budget; it has not been run.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import numpy as np
+      >>> from jaxunlearn import keys, models, population, settings, unlearn
+      >>> module = models.build(settings.ModelSettings("logistic"), num_classes=3)
+      >>> network = unlearn.Network(module, lambda inputs, key, is_train: inputs,
+      ...                           jax.ShapeDtypeStruct((4,), jnp.float32), num_classes=3)
+      >>> inputs = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+      >>> job = unlearn.UnlearningJob(
+      ...     network, population.DeviceDataset(inputs, np.arange(20, dtype=np.int32) % 3),
+      ...     build=lambda hyper: unlearn.descent.ascent(lr=0.01, epochs=1), hyper={},
+      ...     originals=jax.vmap(lambda key: module.init(key, inputs[:1]))(jax.random.split(jax.random.key(0), 2)),
+      ...     forget=[np.arange(5), np.arange(5, 8)], retain=[np.arange(5, 20), np.r_[0:5, 8:20]],  # of 2 members
+      ...     validation=np.arange(0), member_ids=np.arange(2), submodel=np.zeros(2, np.int32), key=keys.root(0),
+      ...     mapping=population.make_mapping(devices=1))
+      >>> *_, last = unlearn.running.run(job)
+      >>> last.outcome.variables["params"]["Dense_0"]["kernel"].shape
+      (2, 4, 3)
     """
     members = len(job.member_ids)
     originals = trees.to_host(job.originals)
-    rest = {name: leaf for name, leaf in originals.items() if name != "params"}
+    model_state = {name: leaf for name, leaf in originals.items() if name != "params"}
     saved_states: dict[str, SavedState] = {}
-    state = State(originals["params"], rest, ())
+    state = State(originals["params"], model_state, ())
     diverged, offset = np.full(members, NOT_DIVERGED, np.int32), 0
-    blank = np.full(members, np.nan, np.float32)
-    every, method = phases(job), template(job)
-    mid, begun = None, time.monotonic()
+    nans = np.full(members, np.nan, np.float32)
+    all_phases, method = phases(job), template(job)
+    mid, start_time = None, time.monotonic()
     estimates: Tree = {}
-    for index, (phase, _) in enumerate(every):
+    for index, (phase, _) in enumerate(all_phases):
         carry: training.Carry | None = None
-        done = 0
+        epochs_done = 0
         if checkpoint is not None and index < checkpoint.phase:
             continue
         if checkpoint is not None and index == checkpoint.phase:
             saved_states, estimates = checkpoint.tree["memory"], checkpoint.tree["estimates"]
             diverged, offset = np.asarray(checkpoint.tree["diverged"]), int(checkpoint.tree["offset"])
-            carry, done = checkpoint.tree["carry"], checkpoint.epoch
+            carry, epochs_done = checkpoint.tree["carry"], checkpoint.epoch
             state = carry.state
         elif _is_plain(phase):
-            state, estimates = _plain_start(job, index, state), _carried(phase, estimates)
+            state, estimates = _plain_start(job, index, state), _inherited_estimates(phase, estimates)
         else:
-            state, found, finite = _begin(job, index, state, saved_states)
-            estimates = {**_carried(phase, estimates), **found}
+            state, new_estimates, finite = _begin(job, index, state, saved_states)
+            estimates = {**_inherited_estimates(phase, estimates), **new_estimates}
             diverged = np.where(finite | (diverged != NOT_DIVERGED), diverged, offset).astype(np.int32)
         epochs = epochs_of(job, index)
-        if epochs > done:
+        if epochs > epochs_done:
             population_job = job_of(job, index, state, saved_states, estimates)
-            before = {"memory": saved_states, "estimates": estimates, "diverged": diverged, "offset": np.int32(offset)}
+            checkpoint_base = {
+                "memory": saved_states,
+                "estimates": estimates,
+                "diverged": diverged,
+                "offset": np.int32(offset),
+            }
             program = training.compile_epoch(population_job, job.data, job.mapping)
             capacity.require(program.memory, job.budget)
-            trained = population.train(
-                population_job, job.data, epochs, job.mapping, program=program, carry=carry, done=done
+            reports = population.train(
+                population_job, job.data, epochs, job.mapping, program=program, carry=carry, done=epochs_done
             )  # fmt: skip
             report = None
-            for report in trained:
+            for report in reports:
 
-                def keep(report: population.Progress = report, before: Tree = before) -> Tree:
-                    return {"carry": population.host(report), **before}
+                def make_checkpoint(report: population.Progress = report, base: Tree = checkpoint_base) -> Tree:
+                    return {"carry": population.host(report), **base}
 
-                yield Event(index, report.epoch, report.loss, report.accuracy, keep)
-            assert report is not None  # there is at least one epoch to do
+                yield Event(index, report.epoch, report.loss, report.accuracy, make_checkpoint)
+            assert report is not None  # there is at least one epoch
             carry = population.host(report)
         if carry is not None:
-            state, frozen = carry.state, np.asarray(carry.diverged_at)
+            state, frozen_at = carry.state, np.asarray(carry.diverged_at)
             diverged = np.where(
-                (diverged == NOT_DIVERGED) & (frozen != NOT_DIVERGED), offset + frozen, diverged
+                (diverged == NOT_DIVERGED) & (frozen_at != NOT_DIVERGED), offset + frozen_at, diverged
             ).astype(np.int32)
         if epochs:
             offset += epochs * int(steps_of(job, index).max())
@@ -301,13 +338,13 @@ def run(job: UnlearningJob, checkpoint: Checkpoint | None = None) -> Iterator[Ev
             saved_states = {**saved_states, phase.save_as: SavedState(state.params, state.model_state, state.optimizer)}
         state = _leave(job, phase, state)
         if index + 1 == method.mid and method.ensemble == 1:
-            mid = _settled(job, state, originals, diverged, time.monotonic() - begun)
-    last = _settled(job, state, originals, diverged, time.monotonic() - begun)
-    yield Event(len(every), 0, blank, blank, dict, last._replace(mid=mid))
+            mid = _make_outcome(job, state, originals, diverged, time.monotonic() - start_time)
+    outcome = _make_outcome(job, state, originals, diverged, time.monotonic() - start_time)
+    yield Event(len(all_phases), 0, nans, nans, dict, outcome._replace(mid=mid))
 
 
-def _settled(job: UnlearningJob, state: State, originals: Tree, diverged: np.ndarray, seconds: float) -> Outcome:
-    """An outcome with BatchNorm's statistics as the policy wants them; what was not touched keeps its own."""
+def _make_outcome(job: UnlearningJob, state: State, originals: Tree, diverged: np.ndarray, seconds: float) -> Outcome:
+    """Returns the outcome with BatchNorm statistics by the policy; unchanged models keep theirs."""
     variables = {"params": state.params, **state.model_state}
     pairs = zip(jax.tree.leaves(variables), jax.tree.leaves(originals), strict=True)
     if any(not np.array_equal(new, old) for new, old in pairs):

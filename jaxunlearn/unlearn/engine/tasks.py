@@ -1,7 +1,7 @@
-"""A phase of a method as the engine's task: what ONE member does before its first step, in a step, and in an edit.
+"""A phase of a method as a task of the population engine: start, step and one-shot change of ONE member.
 
-Constants of a member (a dict): `number` int32, `hyper` {name: float32}, `forget` [N_all] bool, `reference` variables of
-the original, `saved_states` {name: SavedState}, `estimates` {name: tree}.
+Constants of a member (a dict): `number` int32 (its id), `hyper` {name: float32}, `forget` [N_all] bool, `reference`
+variables of the original, `saved_states` {name: SavedState}, `estimates` {name: tree}.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,15 +33,15 @@ Constants = Mapping[str, Any]
 
 
 class TracedPhase(NamedTuple):
-    """One phase ready to run.
+    """One phase, ready to be traced.
 
     Attributes:
-      network: of this phase (widened where it asks for that).
+      network: of this phase (widened if the phase is).
       build: {name: scalar} -> Method.
-      position: which phase.
-      mode: "train", "eval", or "first_epoch" (training mode in epoch 0 alone).
-      key: root key of the role; `reads` of the phase with their batch sizes filled in.
-      batch: rows per step where a stream does not say; augment: whether inputs are augmented.
+      position: index of the phase.
+      mode: "train", "eval", or "first_epoch" (training mode in epoch 0 only).
+      key: root key of the role.
+      batch: rows per step of streams without a batch size; `augment`: whether inputs are augmented.
     """
 
     network: Network
@@ -53,41 +53,53 @@ class TracedPhase(NamedTuple):
     augment: bool
 
 
-def phase_of(stage: TracedPhase, constants: Constants) -> Phase:
-    """The phase with this member's hyperparameters."""
-    return stage.build(constants["hyper"]).phases[stage.position]
+def phase_of(traced_phase: TracedPhase, constants: Constants) -> Phase:
+    """Returns the phase with this member's hyperparameters."""
+    return traced_phase.build(constants["hyper"]).phases[traced_phase.position]
 
 
-def sized(reads: Mapping[str, StreamSpec], batch: int) -> dict[str, StreamSpec]:
-    """Reads with their batch sizes filled in."""
-    return {name: one._replace(batch=one.batch or batch) for name, one in reads.items()}
+def with_batch_sizes(stream_specs: Mapping[str, StreamSpec], batch: int) -> dict[str, StreamSpec]:
+    """Returns stream specs with batch sizes; `batch` is that of specs without one."""
+    return {name: spec._replace(batch=spec.batch or batch) for name, spec in stream_specs.items()}
 
 
 def member_of(
-    stage: TracedPhase,
+    traced_phase: TracedPhase,
     state: State,
     data: DeviceDataset,
     streams: Mapping[str, Stream],
-    reads: Mapping[str, StreamSpec],
+    stream_specs: Mapping[str, StreamSpec],
     constants: Constants,
-    found: Mapping[str, Tree],
+    estimates: Mapping[str, Tree],
     key: jax.Array,
 ) -> EstimateContext:
-    """The view that an estimate gets."""
+    """Returns the member as an estimate sees it.
+
+    Args:
+      traced_phase: the phase.
+      state: of the member.
+      data: the data set.
+      streams: of the estimate, by name.
+      stream_specs: likewise.
+      constants: of the member.
+      estimates: earlier ones of the phase, by name.
+      key: of the estimate.
+    """
     return EstimateContext(
-        stage.network, state.params, state.model_state, constants["reference"], constants["saved_states"], found, data,
-        streams, sized(reads, stage.batch), constants["forget"], "eval" if stage.mode == "eval" else "train", key,
-        labels_key(stage, constants), stage.augment,
+        traced_phase.network, state.params, state.model_state, constants["reference"], constants["saved_states"],
+        estimates, data, streams, with_batch_sizes(stream_specs, traced_phase.batch), constants["forget"],
+        "eval" if traced_phase.mode == "eval" else "train", key, labels_key(traced_phase, constants),
+        traced_phase.augment,
     )  # fmt: skip
 
 
-def labels_key(stage: TracedPhase, constants: Constants) -> jax.Array:
-    """The key of label draws that last over epochs and phases."""
-    return keys.member(keys.stream(stage.key, "labels"), constants["number"])
+def labels_key(traced_phase: TracedPhase, constants: Constants) -> jax.Array:
+    """Returns the key of drawn labels that stay the same over epochs and phases."""
+    return keys.member(keys.stream(traced_phase.key, "labels"), constants["number"])
 
 
 def estimate_all(
-    stage: TracedPhase,
+    traced_phase: TracedPhase,
     estimates: Mapping[str, Estimate],
     state: State,
     data: DeviceDataset,
@@ -95,19 +107,43 @@ def estimate_all(
     constants: Constants,
     key: jax.Array,
 ) -> tuple[dict[str, Tree], Tree]:
-    """All estimates in order, and the statistics after them."""
-    found: dict[str, Tree] = {}
+    """Computes all estimates in order; returns them by name, and the BatchNorm statistics after them.
+
+    Args:
+      traced_phase: the phase.
+      estimates: by name.
+      state: of the member.
+      data: the data set.
+      streams: estimate -> its streams by name.
+      constants: of the member.
+      key: of the estimates.
+    """
+    values: dict[str, Tree] = {}
     for name, estimate in estimates.items():
         member = member_of(
-            stage, state, data, streams.get(name, {}), estimate.stream_specs, constants, found, keys.stream(key, name)
+            traced_phase,
+            state,
+            data,
+            streams.get(name, {}),
+            estimate.stream_specs,
+            constants,
+            values,
+            keys.stream(key, name),
         )
-        found[name], moved = estimate.compute(member._replace(augment=member.augment and estimate.augment))
-        state = state._replace(model_state=moved)
-    return found, state.model_state
+        values[name], model_state = estimate.compute(member._replace(augment=member.augment and estimate.augment))
+        state = state._replace(model_state=model_state)
+    return values, state.model_state
 
 
-def extras(stage: TracedPhase, constants: Constants, step_info: StepInfo, key: jax.Array) -> dict[str, Any]:
-    """The extras of every transform's update."""
+def extras(traced_phase: TracedPhase, constants: Constants, step_info: StepInfo, key: jax.Array) -> dict[str, Any]:
+    """Returns the extras of every transform's update (see `transforms.py`).
+
+    Args:
+      traced_phase: the phase.
+      constants: of the member.
+      step_info: epoch and step.
+      key: of the step.
+    """
     estimates = constants["estimates"]
     return {
         "step_info": step_info,
@@ -123,117 +159,119 @@ def extras(stage: TracedPhase, constants: Constants, step_info: StepInfo, key: j
 
 
 def begin(
-    stage: TracedPhase,
-    given: State,
+    traced_phase: TracedPhase,
+    initial: State,
     data: DeviceDataset,
     streams: Mapping[str, Mapping[str, Stream]],
     constants: Constants,
 ) -> tuple[State, dict[str, Tree], jax.Array]:
-    """What ONE member does before the first step of a phase; an edit is done here altogether.
+    """Computes the start of a phase for ONE member: state and estimates before its first step, or its one-shot change.
+
+    Args:
+      traced_phase: the phase.
+      initial: state after the previous phase.
+      data: the data set.
+      streams: estimate -> its streams by name.
+      constants: of the member.
 
     Returns:
-      (state, estimates, whether everything is finite); where it is not, the parameters stay as they came.
+      (state, estimates, whether everything is finite); if it is not, parameters and statistics stay unchanged.
     """
-    phase = phase_of(stage, constants)
-    key = keys.at(keys.member(keys.stream(stage.key, "begin"), constants["number"]), stage.position)
-    params, model_state = given.params, given.model_state
+    phase, net = phase_of(traced_phase, constants), traced_phase.network
+    key = keys.at(keys.member(keys.stream(traced_phase.key, "begin"), constants["number"]), traced_phase.position)
+    params, model_state = initial.params, initial.model_state
     reference = constants["reference"]
     if phase.start == "original":
         params, model_state = reference["params"], {name: leaf for name, leaf in reference.items() if name != "params"}
     elif phase.start == "fresh":
-        # One draw per member number and not per phase, so that a part of an ensemble always starts alike.
-        params, model_state = network.init(
-            stage.network, keys.member(keys.stream(stage.key, "init"), constants["number"])
-        )
+        # One draw per member id and not per phase, so that a model of an ensemble always starts from the same.
+        params, model_state = network.init(net, keys.member(keys.stream(traced_phase.key, "init"), constants["number"]))
     if phase.widen:
-        base = stage.network._replace(
-            module=stage.network.module.clone(num_classes=stage.network.num_classes - 1),
-            num_classes=stage.network.num_classes - 1,
-        )
+        num_classes = net.num_classes - 1
+        base = net._replace(module=net.module.clone(num_classes=num_classes), num_classes=num_classes)
         params = network.widen(base, params, keys.stream(key, "widen"))
     transform = optax.with_extra_args_support(phase.transform)
-    optimizer = given.optimizer if phase.same_optimizer else transform.init(params)
+    optimizer = initial.optimizer if phase.same_optimizer else transform.init(params)
     state = State(params, model_state, optimizer)
-    found, model_state = estimate_all(stage, phase.estimates, state, data, streams, constants, key)
-    found |= _fresh_teachers(stage, phase, constants)
+    estimates, model_state = estimate_all(traced_phase, phase.estimates, state, data, streams, constants, key)
+    estimates |= _fresh_teachers(traced_phase, phase, constants)
     state = state._replace(model_state=model_state)
     if not phase.gradient_steps:
         step_info = StepInfo(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
-        nothing = jax.tree.map(jnp.zeros_like, params)
-        now = extras(stage, {**constants, "estimates": found}, step_info, keys.stream(key, "edit"))
-        updates, optimizer = transform.update(nothing, optimizer, params, **now)
-        state = State(optax.apply_updates(params, protect(stage, phase, updates)), model_state, optimizer)
-    finite = jnp.array(True)
+        zero_gradients = jax.tree.map(jnp.zeros_like, params)
+        update_extras = extras(traced_phase, {**constants, "estimates": estimates}, step_info, keys.stream(key, "edit"))
+        updates, optimizer = transform.update(zero_gradients, optimizer, params, **update_extras)
+        state = State(optax.apply_updates(params, protect(traced_phase, phase, updates)), model_state, optimizer)
+    is_finite = jnp.array(True)
     for leaf in jax.tree.leaves((state.params, state.model_state)):
-        finite &= jnp.all(jnp.isfinite(leaf))
-    safe = state._replace(
-        params=trees.where(finite, state.params, params),
-        model_state=trees.where(finite, state.model_state, model_state),
+        is_finite &= jnp.all(jnp.isfinite(leaf))
+    finite_state = state._replace(
+        params=trees.where(is_finite, state.params, params),
+        model_state=trees.where(is_finite, state.model_state, model_state),
     )
-    return safe, found, finite
+    return finite_state, estimates, is_finite
 
 
-def protect(stage: TracedPhase, phase: Phase, updates: Tree) -> Tree:
-    """Updates of 0 in layers that the phase must not touch."""
+def protect(traced_phase: TracedPhase, phase: Phase, updates: Tree) -> Tree:
+    """Returns updates with 0 in the frozen layers of the phase."""
     if phase.frozen is None:
         return updates
-    paths = tuple(tuple(path.split("/")) for path in phase.frozen(stage.network))
-    kept = network.belongs(stage.network, paths, updates)
-    return jax.tree.map(lambda leaf, keep: jnp.zeros_like(leaf) if keep else leaf, updates, kept)
+    paths = tuple(tuple(path.split("/")) for path in phase.frozen(traced_phase.network))
+    is_frozen = network.mask_of_paths(traced_phase.network, paths, updates)
+    return jax.tree.map(lambda leaf, frozen: jnp.zeros_like(leaf) if frozen else leaf, updates, is_frozen)
 
 
-def task(stage: TracedPhase) -> population.Task:
-    """The engine's task of a phase with moves."""
+def task(traced_phase: TracedPhase) -> population.Task:
+    """Returns the task of a phase with gradient steps."""
 
     def init(key: jax.Array) -> State:
-        params, model_state = network.init(stage.network, key)
+        params, model_state = network.init(traced_phase.network, key)
         return State(params, model_state, ())
 
     def step(
         state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Constants
     ) -> tuple[State, Metrics]:
-        phase = phase_of(stage, constants)
-        skipped = phase.first_epoch
-        step_info = step_info._replace(
-            epoch=step_info.epoch + skipped, step=step_info.step + skipped * step_info.length
-        )
-        view = member_of(stage, state, DeviceDataset(jnp.zeros(0), jnp.zeros(0)), {}, {}, constants, {}, key)
+        phase = phase_of(traced_phase, constants)
+        offset = phase.first_epoch
+        step_info = step_info._replace(epoch=step_info.epoch + offset, step=step_info.step + offset * step_info.length)
+        member = member_of(traced_phase, state, DeviceDataset(jnp.zeros(0), jnp.zeros(0)), {}, {}, constants, {}, key)
         samples = {
-            name: _samples(view, phase.stream_specs[name], batch, keys.stream(key, name), step_info)
+            name: _samples(member, phase.stream_specs[name], batch, keys.stream(key, name), step_info)
             for name, batch in batches.items()
         }
-        teachers = _teachers(stage, phase, samples, constants)
+        teachers = _teachers(traced_phase, phase, samples, constants)
         transform = optax.with_extra_args_support(phase.transform)
-        driver = next(iter(phase.stream_specs))
+        primary = next(iter(phase.stream_specs))
         loss, logits = jnp.float32(0.0), None
-        for number, move in enumerate(phase.gradient_steps):
+        for index, gradient_step in enumerate(phase.gradient_steps):
 
-            def make(
-                state: State, move: GradientStep = move, number: int = number
+            def take_step(
+                state: State, gradient_step: GradientStep = gradient_step, index: int = index
             ) -> tuple[State, jax.Array, jax.Array]:
-                return _move(stage, phase, move, transform, state, samples, teachers, step_info, keys.at(key, number),
-                             constants, driver)  # fmt: skip
+                return _take_step(traced_phase, phase, gradient_step, transform, state, samples, teachers, step_info,
+                                  keys.at(key, index), constants, primary)  # fmt: skip
 
             def skip(state: State) -> tuple[State, jax.Array, jax.Array]:
-                shape = (*samples[driver].labels.shape, stage.network.num_classes)
+                shape = (*samples[primary].labels.shape, traced_phase.network.num_classes)
                 return state, jnp.float32(0.0), jnp.zeros(shape)
 
-            if move.interval > 1:
-                state, own, answers = jax.lax.cond(step_info.step % move.interval == 0, make, skip, state)
+            if gradient_step.interval > 1:
+                is_due = step_info.step % gradient_step.interval == 0
+                state, step_loss, step_logits = jax.lax.cond(is_due, take_step, skip, state)
             else:
-                state, own, answers = make(state)
-            loss = loss + own
-            if logits is None or driver in answered(move, phase):
-                logits = answers
-        assert logits is not None  # a task is made of phases with moves only
-        batch = samples[driver]
+                state, step_loss, step_logits = take_step(state)
+            loss = loss + step_loss
+            if logits is None or primary in forward_streams(gradient_step, phase):
+                logits = step_logits
+        assert logits is not None  # tasks are made for phases with gradient steps only
+        batch = samples[primary]
         return state, Metrics(loss, *population.right_answers(logits, batch.labels, batch.weights))
 
     def predict(variables: Tree, inputs: jax.Array) -> jax.Array:
         collections = dict(variables)
         params = collections.pop("params")
-        prepared = stage.network.prepare(inputs, keys.root(0), False)
-        return network.forward(stage.network, params, collections, prepared)[0]
+        prepared = traced_phase.network.prepare(inputs, keys.root(0), False)
+        return network.forward(traced_phase.network, params, collections, prepared)[0]
 
     def view(variables: Tree, inputs: jax.Array, key: jax.Array) -> jax.Array:
         del key
@@ -242,64 +280,62 @@ def task(stage: TracedPhase) -> population.Task:
     return population.Task(init, step, predict, view)
 
 
-def _samples(view: EstimateContext, reads: StreamSpec, batch: Batch, key: jax.Array, step_info: StepInfo) -> Samples:
-    inputs = view.network.prepare(batch.inputs, keys.stream(key, "augment"), view.augment)
-    found = Samples(inputs, batch.labels, batch.weights, batch.rows, view.forget[batch.rows])
-    return passes.relabelled(view, reads, found, step_info.epoch)
+def _samples(member: EstimateContext, spec: StreamSpec, batch: Batch, key: jax.Array, step_info: StepInfo) -> Samples:
+    inputs = member.network.prepare(batch.inputs, keys.stream(key, "augment"), member.augment)
+    samples = Samples(inputs, batch.labels, batch.weights, batch.rows, member.forget[batch.rows])
+    return passes.relabelled(member, spec, samples, step_info.epoch)
 
 
-def _fresh_teachers(stage: TracedPhase, phase: Phase, constants: Constants) -> dict[str, Tree]:
-    """Variables of the phase's random networks, drawn once for all its steps."""
-    found = {}
+def _fresh_teachers(traced_phase: TracedPhase, phase: Phase, constants: Constants) -> dict[str, Tree]:
+    """Draws the variables of the phase's random networks, once for all its steps."""
+    variables = {}
     for name, source in phase.teachers.items():
         if source == "fresh":
-            key = keys.member(keys.stream(stage.key, "teacher"), constants["number"])
-            params, model_state = network.init(stage.network, key)
-            found[f"teacher {name}"] = {"params": params, **model_state}
-    return found
+            key = keys.member(keys.stream(traced_phase.key, "teacher"), constants["number"])
+            params, model_state = network.init(traced_phase.network, key)
+            variables[f"teacher {name}"] = {"params": params, **model_state}
+    return variables
 
 
 def _teachers(
-    stage: TracedPhase, phase: Phase, samples: Mapping[str, Samples], constants: Constants
+    traced_phase: TracedPhase, phase: Phase, samples: Mapping[str, Samples], constants: Constants
 ) -> dict[str, dict[str, jax.Array]]:
-    """Logits of every teacher on every stream, in evaluation mode."""
-    found = {}
+    """Computes the logits of every teacher on every stream, in evaluation mode."""
+    net, logits = traced_phase.network, {}
     for name, source in phase.teachers.items():
         if source == "original":
             variables = constants["reference"]
         elif source == "fresh":
             variables = constants["estimates"][f"teacher {name}"]
         else:
-            saved = constants["saved_states"][source]
-            variables = {"params": saved.params, **saved.model_state}
-        rest = {key: leaf for key, leaf in variables.items() if key != "params"}
-        found[name] = {
+            saved_state = constants["saved_states"][source]
+            variables = {"params": saved_state.params, **saved_state.model_state}
+        model_state = {key: leaf for key, leaf in variables.items() if key != "params"}
+        logits[name] = {
             stream: jax.lax.stop_gradient(
-                network.forward(stage.network, variables["params"], rest, one.inputs, one.weights)[0]
+                network.forward(net, variables["params"], model_state, batch.inputs, batch.weights)[0]
             )
-            for stream, one in samples.items()
+            for stream, batch in samples.items()
         }
-    return found
+    return logits
 
 
-def _original_features(stage: TracedPhase, batch: Samples, constants: Constants) -> tuple[jax.Array, ...]:
-    """Features of a batch in the original model; what no objective reads the compiler leaves out."""
-    params, rest = (
-        constants["reference"]["params"],
-        {name: leaf for name, leaf in constants["reference"].items() if name != "params"},
-    )
-    return jax.lax.stop_gradient(network.with_features(stage.network, params, rest, batch.inputs, batch.weights)[2])
+def _original_features(traced_phase: TracedPhase, batch: Samples, constants: Constants) -> tuple[jax.Array, ...]:
+    """Computes features of a batch in the original model; the compiler drops those that no objective reads."""
+    net, params = traced_phase.network, constants["reference"]["params"]
+    model_state = {name: leaf for name, leaf in constants["reference"].items() if name != "params"}
+    return jax.lax.stop_gradient(network.with_features(net, params, model_state, batch.inputs, batch.weights)[2])
 
 
-def answered(move: GradientStep, phase: Phase) -> tuple[str, ...]:
-    """The streams that the model answers for in the phase's own mode."""
-    return move.streams or tuple(name for name in phase.stream_specs if name not in move.eval_streams)
+def forward_streams(gradient_step: GradientStep, phase: Phase) -> tuple[str, ...]:
+    """Returns the streams on which the model is evaluated in the mode of the phase."""
+    return gradient_step.streams or tuple(name for name in phase.stream_specs if name not in gradient_step.eval_streams)
 
 
-def _move(
-    stage: TracedPhase,
+def _take_step(
+    traced_phase: TracedPhase,
     phase: Phase,
-    move: GradientStep,
+    gradient_step: GradientStep,
     transform: optax.GradientTransformationExtraArgs,
     state: State,
     samples: Mapping[str, Samples],
@@ -307,57 +343,58 @@ def _move(
     step_info: StepInfo,
     key: jax.Array,
     constants: Constants,
-    driver: str,
+    primary: str,
 ) -> tuple[State, jax.Array, jax.Array]:
-    """One gradient step of one move: new state, loss, logits on the driving stream."""
-    chosen = answered(move, phase)
+    """Takes one gradient step; returns the new state, the loss, and the logits on the primary stream."""
+    net, stream_names = traced_phase.network, forward_streams(gradient_step, phase)
+    objectives = gradient_step.objective
 
-    def evaluate(params: Tree, part: str, mode: str) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
-        objective = move.objective[part] if isinstance(move.objective, Mapping) else move.objective
-        outputs, model_state, seen = {}, state.model_state, dict(samples)
+    def evaluate(params: Tree, objective_name: str, mode: str) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
+        objective = objectives[objective_name] if isinstance(objectives, Mapping) else objectives
+        row_filter = gradient_step.row_filter.get(objective_name)
+        outputs, model_state, visible = {}, state.model_state, dict(samples)
         features: dict[str, Features] = {}
-        for name in chosen:
-            if part in move.row_filter:
-                is_seen = move.row_filter[part](samples[name])
-                seen[name] = samples[name]._replace(weights=jnp.where(is_seen, samples[name].weights, 0.0))
-            batch = seen[name]
-            asked = stage.network, params, model_state, batch.inputs, batch.weights, mode, keys.stream(key, name)
-            if name in move.features:
-                outputs[name], model_state, current = network.with_features(*asked)
-                features[name] = Features(current, _original_features(stage, batch, constants))
+        for name in stream_names:
+            batch = samples[name]
+            if row_filter is not None:
+                batch = visible[name] = batch._replace(weights=jnp.where(row_filter(batch), batch.weights, 0.0))
+            arguments = net, params, model_state, batch.inputs, batch.weights, mode, keys.stream(key, name)
+            if name in gradient_step.features:
+                outputs[name], model_state, current = network.with_features(*arguments)
+                features[name] = Features(current, _original_features(traced_phase, batch, constants))
             else:
-                outputs[name], model_state = network.forward(*asked)
-        for name in move.eval_streams:
-            batch = seen[name]
-            outputs[name], _ = network.forward(stage.network, params, state.model_state, batch.inputs, batch.weights)
-        now = StepContext(stage.network, params, constants["reference"]["params"], teachers, constants["estimates"],
-                  constants["saved_states"], step_info, key, features)  # fmt: skip
-        shown = outputs.get(driver, next(iter(outputs.values())))
-        return objective(outputs, seen, now), (model_state, shown)
+                outputs[name], model_state = network.forward(*arguments)
+        for name in gradient_step.eval_streams:
+            batch = visible[name]
+            outputs[name], _ = network.forward(net, params, state.model_state, batch.inputs, batch.weights)
+        context = StepContext(net, params, constants["reference"]["params"], teachers, constants["estimates"],
+                              constants["saved_states"], step_info, key, features)  # fmt: skip
+        logits = outputs.get(primary, next(iter(outputs.values())))
+        return objective(outputs, visible, context), (model_state, logits)
 
-    def differentiate(part: str = "") -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
-        def run(mode: str) -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
-            return jax.value_and_grad(evaluate, has_aux=True)(state.params, part, mode)
+    def differentiate(name: str = "") -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
+        def in_mode(mode: str) -> tuple[tuple[jax.Array, tuple[Tree, jax.Array]], Tree]:
+            return jax.value_and_grad(evaluate, has_aux=True)(state.params, name, mode)
 
-        if stage.mode != "first_epoch":
-            return run(stage.mode)
-        return jax.lax.cond(step_info.epoch == 0, lambda: run("train"), lambda: run("eval"))
+        if traced_phase.mode != "first_epoch":
+            return in_mode(traced_phase.mode)
+        return jax.lax.cond(step_info.epoch == 0, lambda: in_mode("train"), lambda: in_mode("eval"))
 
-    given = extras(stage, constants, step_info, key)
-    if isinstance(move.objective, Mapping):
-        losses, gradients = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, state.params)
-        model_state, shown = state.model_state, None
-        for name in move.objective:
-            (loss, (model_state, shown)), own = differentiate(name)
-            given[f"{name}_grads"] = own
-            given["losses"] = {**given["losses"], name: loss}
-            gradients, losses = jax.tree.map(jnp.add, gradients, own), losses + loss
+    update_extras = extras(traced_phase, constants, step_info, key)
+    if isinstance(objectives, Mapping):
+        total_loss, gradients = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, state.params)
+        model_state, logits = state.model_state, None
+        for name in objectives:
+            (loss, (model_state, logits)), objective_gradient = differentiate(name)
+            update_extras[f"{name}_grads"] = objective_gradient
+            update_extras["losses"] = {**update_extras["losses"], name: loss}
+            gradients, total_loss = jax.tree.map(jnp.add, gradients, objective_gradient), total_loss + loss
     else:
-        (losses, (model_state, shown)), gradients = differentiate()
-    if move.pre_transform is not None:
-        before = optax.with_extra_args_support(move.pre_transform)
-        gradients = before.update(gradients, before.init(state.params), state.params, **given)[0]
-    updates, optimizer = transform.update(gradients, state.optimizer, state.params, **given)
-    params = optax.apply_updates(state.params, protect(stage, phase, updates))
-    assert shown is not None  # every move answers for at least one stream
-    return State(params, model_state, optimizer), losses, jax.lax.stop_gradient(shown)
+        (total_loss, (model_state, logits)), gradients = differentiate()
+    if gradient_step.pre_transform is not None:
+        pre_transform = optax.with_extra_args_support(gradient_step.pre_transform)
+        gradients = pre_transform.update(gradients, pre_transform.init(state.params), state.params, **update_extras)[0]
+    updates, optimizer = transform.update(gradients, state.optimizer, state.params, **update_extras)
+    params = optax.apply_updates(state.params, protect(traced_phase, phase, updates))
+    assert logits is not None  # every gradient step has at least one stream
+    return State(params, model_state, optimizer), total_loss, jax.lax.stop_gradient(logits)

@@ -1,1 +1,3 @@
 """Methods for language models."""
+
+__all__: list[str] = []

@@ -9,9 +9,8 @@ Logits are [B, T, V], labels [B, T] the next tokens (-1 = none, see `records.nex
     distilled     soft cross entropy against edited logits      of the model itself (CE-U) or the original (UNDIAL)
     misdirected   squared distance of hidden activations to a random direction (RMU)
 
-Where a loss asks for one probability, it comes from a logsumexp and one gathered logit: no softmax over V is kept.
-`faithful` restores what published code (open-unlearning) does otherwise. Means are over what counts and 0 where nothing
-does; a row without labels counts nowhere.
+Single probabilities come from a logsumexp and one gathered logit: no softmax over V is stored. `faithful` restores
+deviations of published code (open-unlearning). Means are over tokens or rows with labels, and 0 where there are none.
 """
 
 import jax
@@ -30,12 +29,20 @@ def token_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def row_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns [B] sums of -log p(label): how surprising every text is."""
+    """Returns [B] sums of -log p(label) over the tokens of each text.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn.unlearn.language import language
+      >>> losses = language.row_losses(jnp.zeros((1, 3, 4)), jnp.array([[1, 2, -1]]))
+      >>> print(f"{losses[0] / jnp.log(4.0):.2f}")
+      2.00
+    """
     return jnp.sum(token_losses(logits, labels), -1)
 
 
 def answer_tokens(labels: jax.Array) -> jax.Array:
-    """Returns [B, T] bool: is the token AT this place to be learned? The first never is: nothing predicts it."""
+    """Returns [B, T] bool, True where the token AT this position is a label; the first never is."""
     return jnp.concatenate([jnp.full_like(labels[:, :1], -1), labels[:, :-1]], 1) >= 0
 
 
@@ -45,18 +52,18 @@ def row_mean(values: jax.Array, batch: Samples) -> jax.Array:
 
 
 def preference(margin: jax.Array, batch: Samples, beta: Scalar) -> jax.Array:
-    """Computes -(2 / beta) mean over rows of log sigma(beta * margin), margin [B]: high margins are wanted."""
+    """Computes -(2 / beta) mean over rows of log sigma(beta * margin), for margins [B]; it rewards high margins."""
     return -2.0 / beta * row_mean(jax.nn.log_sigmoid(beta * margin), batch)
 
 
 def npo(logits: jax.Array, reference: jax.Array, batch: Samples, beta: Scalar) -> jax.Array:
-    """Computes the loss of negative preference optimisation: rows less likely than under the original lower it.
+    """Computes the loss of negative preference optimisation; rows less likely than under the original reduce it.
 
     Args:
       logits: [B, T, V].
       reference: [B] `row_losses` of the original.
       batch: labels [B, T] and weights.
-      beta: > 0; small = nearer to gradient ascent.
+      beta: > 0; small = closer to gradient ascent.
 
     Source: Zhang et al., "Negative Preference Optimization", 2024.
     """
@@ -64,7 +71,7 @@ def npo(logits: jax.Array, reference: jax.Array, batch: Samples, beta: Scalar) -
 
 
 def simnpo(logits: jax.Array, batch: Samples, beta: Scalar, delta: Scalar, faithful: bool = False) -> jax.Array:
-    """Computes NPO without a reference: a mean loss per token beyond `delta` lowers it.
+    """Computes NPO without a reference; a mean loss per token above `delta` reduces it.
 
     Args:
       logits: [B, T, V].
@@ -77,33 +84,33 @@ def simnpo(logits: jax.Array, batch: Samples, beta: Scalar, delta: Scalar, faith
     Source: Fan et al., "Simplicity prevails: rethinking negative preference optimization", 2024.
     """
     is_label = batch.labels >= 0
-    number = jnp.sum(is_label, -1) + (is_label[:, 0] if faithful else 0)
-    return preference(row_losses(logits, batch.labels) / jnp.maximum(number, 1) - delta, batch, beta)
+    count = jnp.sum(is_label, -1) + (is_label[:, 0] if faithful else 0)
+    return preference(row_losses(logits, batch.labels) / jnp.maximum(count, 1) - delta, batch, beta)
 
 
-def dpo(rejected: jax.Array, chosen: jax.Array, batch: Samples, beta: Scalar) -> jax.Array:
+def dpo(rejected: jax.Array, preferred: jax.Array, batch: Samples, beta: Scalar) -> jax.Array:
     """Computes the loss of preferring alternative answers to the true ones (direct preference optimisation).
 
     Args:
       rejected: [B] `row_losses` of the true answers, minus those of the original model.
-      chosen: [B] the same of the alternative answers.
+      preferred: [B] the same of the alternative answers.
       batch: labels and weights of the true answers.
       beta: > 0.
 
     Source: Rafailov et al. 2023; as in Maini et al., "TOFU", 2024 (with "I don't know") and Mekala et al., "Alternate
     preference optimization", 2024.
     """
-    return preference(rejected - chosen, batch, beta)
+    return preference(rejected - preferred, batch, beta)
 
 
 def reweighted(logits: jax.Array, batch: Samples, likely: Scalar, unlikely: Scalar = 0.0) -> jax.Array:
-    """Computes minus the mean of p^likely (1 - p)^unlikely nll: ascent, with no gradient through the weights.
+    """Computes minus the mean of p^likely (1 - p)^unlikely nll: ascent, without gradient through the weights.
 
     Args:
       logits: [B, T, V].
       batch: labels [B, T] and weights.
-      likely: exponent of p: high = what the model is sure of counts.
-      unlikely: exponent of 1 - p: high = what it is sure of counts less.
+      likely: exponent of p: high = likely tokens count more.
+      unlikely: exponent of 1 - p: high = likely tokens count less.
 
     Source: WGA of Wang et al., "Rethinking LLM unlearning objectives", 2025 (unlikely 0); SatImp of Yang et al.,
     "Exploring criteria of loss reweighting", 2025.
@@ -120,22 +127,22 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits, -1) - jnp.sum(chances * logits, -1)
 
 
-def shifted(logits: jax.Array, places: jax.Array, change: Scalar) -> jax.Array:
-    """Adds `change` to logits [B, T, V] at the entries [B, T]; -1 = nowhere."""
-    return logits + jnp.where(places[..., None] == jnp.arange(logits.shape[-1]), change, 0.0)
+def shift_logits(logits: jax.Array, tokens: jax.Array, change: Scalar) -> jax.Array:
+    """Adds `change` to logits [B, T, V] at `tokens` [B, T]; -1 = nowhere."""
+    return logits + jnp.where(tokens[..., None] == jnp.arange(logits.shape[-1]), change, 0.0)
 
 
 def ce_u(logits: jax.Array, batch: Samples, skip: int = 1) -> jax.Array:
     """Computes the cross entropy of the model against its own answers without the true token.
 
-    The first `skip` tokens of every answer are spared. Targets follow the model, so that nothing stands still but
+    The first `skip` tokens of every answer are spared. Targets follow the model, so that the only fixed point is
     p(label) = 0.
     Source: Yang, "CE-U: cross entropy unlearning", 2025.
     """
     labels = batch.labels
     is_spared = jnp.cumsum(labels >= 0, -1) <= skip
     labels = jnp.where(is_spared, -1, labels)
-    values = soft_cross_entropy(logits, shifted(logits, labels, -jnp.inf))
+    values = soft_cross_entropy(logits, shift_logits(logits, labels, -jnp.inf))
     return losses.mean(values, batch._replace(labels=labels))
 
 
@@ -156,30 +163,36 @@ def undial(
     """
     labels = batch.labels
     if not faithful:
-        return losses.mean(soft_cross_entropy(logits, shifted(original, labels, -beta)), batch)
+        return losses.mean(soft_cross_entropy(logits, shift_logits(original, labels, -beta)), batch)
     labels = jnp.where(labels >= 0, labels, logits.shape[-1] - PUBLISHED_IGNORE)
-    values = soft_cross_entropy(logits, shifted(original, labels, -beta))[:, :-1]
-    return everywhere(values, batch)
+    values = soft_cross_entropy(logits, shift_logits(original, labels, -beta))[:, :-1]
+    return position_mean(values, batch)
 
 
-def everywhere(values: jax.Array, batch: Samples) -> jax.Array:
-    """Averages over all positions of the rows that are no padding, whether they have a label or not."""
+def position_mean(values: jax.Array, batch: Samples) -> jax.Array:
+    """Averages over all positions of the unpadded rows, with a label or not."""
     return task.weighted_mean(values, jnp.broadcast_to(batch.weights[:, None], values.shape))
 
 
 def divergence(student: jax.Array, original: jax.Array, batch: Samples, faithful: bool = False) -> jax.Array:
-    """Averages KL(original || student) over the positions with a label; faithful: over all positions."""
+    """Averages KL(original || student) over the positions with a label.
+
+    Args:
+      student, original: [B, T, V] logits.
+      batch: labels [B, T] and weights.
+      faithful: over all positions.
+    """
     values = losses.divergence(student, original)
-    return everywhere(values, batch) if faithful else losses.mean(values, batch)
+    return position_mean(values, batch) if faithful else losses.mean(values, batch)
 
 
-def spread(logits: jax.Array, batch: Samples, faithful: bool = False) -> jax.Array:
+def peakedness(logits: jax.Array, batch: Samples, faithful: bool = False) -> jax.Array:
     """Averages (largest logit - mean logit)^2: 0 where all tokens are equally likely. The forget term of PDU.
 
     Args:
       logits: [B, T, V].
       batch: labels [B, T] and weights.
-      faithful: over the positions one too late: those AT which there is an answer token.
+      faithful: over positions that are one too late: those AT which there is an answer token.
 
     Source: Entesari et al., "Constrained entropic unlearning", 2025.
     """

@@ -2,14 +2,13 @@
 
     loss = gamma * forget term (`language.py`) + alpha * retain term
 
-    grad_diff   ascent                                      satimp, wga   ascent with weights per token
-    ce_u        the model's own answers without the truth   undial        the original's, the truth lowered
-    pdu         equally likely tokens; the retain loss is a constraint with a multiplier that follows it
+    grad_diff   ascent                                       satimp, wga   ascent with weights per token
+    ce_u        the model's own outputs without truth        undial        the original's, the truth lowered
     rmu         hidden activations towards a random direction
 
 Retain terms: "nll" = cross entropy, "kl" = KL to the original, "none" = retained texts are not read. An epoch is a pass
 over the forget set. Published (open-unlearning, models of 1 to 8 billion parameters): AdamW at 1e-5, 10 epochs, linear
-warm-up of one epoch and linear decay, 32 rows per step. `compat="faithful"` restores what each docstring says.
+warm-up of one epoch and linear decay, 32 rows per step. Each docstring says what `compat="faithful"` restores.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxunlearn import checks, errors, keys
 from jaxunlearn.unlearn.base import network
@@ -40,7 +38,7 @@ from jaxunlearn.unlearn.methods import descent
 
 Tree = Any
 RETAIN = ("nll", "kl", "none")
-# (logits [B, T, V] of the stream "forget", its samples, now) -> float32 scalar
+# (logits [B, T, V] of the stream "forget", its samples, context) -> float32 scalar
 ForgetTerm = Callable[[jax.Array, Samples, StepContext], jax.Array]
 
 
@@ -71,7 +69,14 @@ def objective_of(
 
 
 class Descent(NamedTuple):
-    """How a method descends: AdamW at `lr` with `weight_decay` over `epochs`, `batch` rows of each stream per step."""
+    """AdamW of a method, and what it reads.
+
+    Attributes:
+      lr, weight_decay: of AdamW; the decay is decoupled.
+      epochs: passes over the forget set.
+      schedule: one of `descent.SCHEDULES`.
+      batch: rows per step of each stream, 0 = the run's.
+    """
 
     lr: Scalar
     epochs: int
@@ -83,12 +88,12 @@ class Descent(NamedTuple):
         """Returns AdamW with the schedule."""
         return transforms.adamw(self.lr, self.weight_decay, descent.make_schedule(self.schedule, self.epochs))
 
-    def reads(self, retain: str = "nll") -> dict[str, StreamSpec]:
+    def stream_specs(self, retain: str = "nll") -> dict[str, StreamSpec]:
         """Returns the forget set as the driving stream, and the retained texts unless `retain` is "none"."""
-        reads = {"forget": StreamSpec("forget", self.batch)}
+        specs = {"forget": StreamSpec("forget", self.batch)}
         if retain != "none":
-            reads["retain"] = StreamSpec("retain", self.batch, continue_across_epochs=True)
-        return reads
+            specs["retain"] = StreamSpec("retain", self.batch, continue_across_epochs=True)
+        return specs
 
 
 def method_of(
@@ -111,7 +116,7 @@ def method_of(
       alpha: weight of the retain term.
       retain: one of RETAIN.
       compat: one of COMPATS.
-      estimates: made before the phase.
+      estimates: computed before the phase.
       teaches: the forget term reads the logits of the teacher "original".
       cost: see `GradientStep`.
 
@@ -123,7 +128,7 @@ def method_of(
     objective = objective_of(forget_term, gamma, alpha, retain, compat == "faithful")
     teachers = {"original": "original"} if teaches or retain == "kl" else {}
     phase = Phase(
-        steps.transform(), (GradientStep(objective, cost=cost),), steps.reads(retain), steps.epochs,
+        steps.transform(), (GradientStep(objective, cost=cost),), steps.stream_specs(retain), steps.epochs,
         estimates=estimates or {}, teachers=teachers,
     )  # fmt: skip
     return Method((phase,))
@@ -133,13 +138,25 @@ def grad_diff(
     lr: float = 1e-3, epochs: int = 10, gamma: float = 1.0, alpha: float = 1.0, retain: str = "nll",
     weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0, compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """Gradient difference: climbs the loss of texts to forget, with a term that holds the retained ones.
+    """Climbs the loss of the forget set, with a retain term (gradient difference).
 
-    `compat="faithful"`: with retain="kl" the KL is averaged over all positions, prompt and padding included.
+    Args:
+      lr, weight_decay, schedule: of AdamW, see `Descent`.
+      epochs: passes over the forget set.
+      gamma, alpha: weights of the forget and the retain term.
+      retain: one of RETAIN.
+      batch: rows per step of each stream.
+      compat: "faithful" averages the KL of retain="kl" over all positions, prompt and padding included.
+
     Source: Liu et al., "Continual learning and private unlearning", 2022; Maini et al., "TOFU", 2024.
 
     Raises:
       ConfigError: an unknown retain term, compat or schedule.
+
+    Example:
+      >>> from jaxunlearn.unlearn.language import language_methods
+      >>> list(language_methods.grad_diff(retain="none").phases[0].stream_specs)
+      ['forget']
     """
 
     def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
@@ -154,9 +171,12 @@ def wga(
     retain: str = "nll", weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0,
     compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """Weighted gradient ascent: tokens that the model is sure of are climbed hardest, with weight p^beta.
+    """Climbs the loss of the forget set with weight p^beta per token: likely tokens most (weighted gradient ascent).
 
-    Published: beta 1 in open-unlearning, 5 by the authors. `compat` is that of `grad_diff`.
+    Args:
+      lr, epochs, gamma, alpha, retain, weight_decay, schedule, batch, compat: see `grad_diff`.
+      beta: published: 1 in open-unlearning, 5 by the authors.
+
     Source: Wang et al., "Rethinking LLM unlearning objectives", 2025.
 
     Raises:
@@ -175,10 +195,13 @@ def satimp(
     retain: str = "nll", weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0,
     compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """Ascent with weights p^beta1 (1 - p)^beta2 per token: saturation and importance together.
+    """Climbs the loss of the forget set with weights p^beta1 (1 - p)^beta2 per token: saturation and importance.
 
-    Published twice: gamma 0.1 and alpha 1 in the settings file, as here; the other way round in the code's defaults.
-    `compat` is that of `grad_diff`.
+    Args:
+      lr, epochs, retain, weight_decay, schedule, batch, compat: see `grad_diff`.
+      gamma, alpha: see `grad_diff`; 0.1 and 1 as in the published settings file, swapped in the code's defaults.
+      beta1, beta2: exponents of p and of 1 - p.
+
     Source: Yang et al., "Exploring criteria of loss reweighting to enhance LLM unlearning", 2025.
 
     Raises:
@@ -196,10 +219,15 @@ def ce_u(
     lr: float = 1e-3, epochs: int = 10, skip: int = 1, weight_decay: float = 0.0, schedule: str = "linear",
     batch: int = 0,
 ) -> Method:  # fmt: skip
-    """CE-U: learns the model's own answers with the true token left out; retained texts are not read.
+    """Learns the model's own outputs with the true token left out; retained texts are not read (CE-U).
 
-    The first `skip` tokens of every answer are spared. The targets follow the model, so that it stops nowhere but at
-    p(token) = 0. Where a batch has nothing to learn the loss is 0 (published: NaN).
+    The targets follow the model, so that the only fixed point is p(token) = 0. The loss of a batch without such tokens
+    is 0 (published: NaN).
+
+    Args:
+      lr, epochs, weight_decay, schedule, batch: see `grad_diff`.
+      skip: first tokens of every answer that are spared.
+
     Source: Yang, "CE-U: cross entropy unlearning", 2025.
 
     Raises:
@@ -218,11 +246,15 @@ def undial(
     retain: str = "none", weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0,
     compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """UNDIAL: learns the original's answers on the forget set with the logit of the true token lowered by beta.
+    """Learns the original's outputs on the forget set with the logit of the true token lowered (UNDIAL).
 
-    Published: rate 1e-4, retained texts with weight 0; here they are not read unless `retain` says so.
-    `compat="faithful"`: the mean runs over prompt and padding too, where the entry V - 100 of the vocabulary is
-    lowered (label -100 taken as an index).
+    Args:
+      lr, epochs, gamma, alpha, weight_decay, schedule, batch: see `grad_diff`; published: rate 1e-4.
+      beta: how far the logit is lowered.
+      retain: one of RETAIN; published: retained texts with weight 0.
+      compat: "faithful" averages over prompt and padding too, where the entry V - 100 of the vocabulary is lowered
+        (label -100 taken as an index).
+
     Source: Dong et al., "UNDIAL: self-distillation with adjusted logits for robust unlearning", 2024.
 
     Raises:
@@ -241,83 +273,8 @@ def undial(
     return method_of(forget_term, steps, gamma, alpha, retain, compat, teaches=True)
 
 
-class DualState(NamedTuple):
-    """Of `dual`: the multiplier of the retain loss, float32, and the state of the inner transform."""
-
-    multiplier: jax.Array
-    inner: Tree
-
-
-def dual(
-    inner: optax.GradientTransformation, gamma: Scalar, start: Scalar, step: Scalar, eps: Scalar, warmup: int
-) -> transforms.Transform:
-    """Descends gamma * forget + mu * (retain - eps) while mu climbs it: mu <- max(0, mu + step * (retain - eps)).
-
-    Of a move with the objectives "forget" and "retain".
-
-    Args:
-      inner: takes the joint gradient.
-      gamma: weight of the forget loss.
-      start: mu at the beginning.
-      step: of mu.
-      eps: what the retain loss may be.
-      warmup: mu stays as it is for so many epochs.
-    """
-    descends = optax.with_extra_args_support(inner)
-
-    def init(params: Tree) -> DualState:
-        return DualState(jnp.asarray(start, jnp.float32), descends.init(params))
-
-    def update(updates: Tree, state: DualState, params: Tree = None, **extras: Any) -> tuple[Tree, DualState]:
-        mu, grads = state.multiplier, (extras["forget_grads"], extras["retain_grads"])
-        joint = jax.tree.map(lambda forget, retain: gamma * forget + mu * retain, *grads)
-        changes, after = descends.update(joint, state.inner, params, **extras)
-        climbed = jnp.maximum(mu + step * (extras["losses"]["retain"] - eps), 0.0)
-        return changes, DualState(jnp.where(extras["step_info"].epoch >= warmup, climbed, mu), after)
-
-    return transforms.Transform(init, update)
-
-
-def pdu(
-    lr: float = 1e-3, epochs: int = 10, gamma: float = 1.0, alpha: float = 1.0, eps: float = 0.3, step: float = 1.0,
-    warmup: int = 5, weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0, compat: str = "corrected",
-) -> Method:  # fmt: skip
-    """PDU: makes all tokens equally likely on the forget set while the retain loss stays below `eps`.
-
-    Args:
-      lr: of AdamW.
-      epochs: passes over the forget set.
-      gamma: weight of the forget term.
-      alpha: multiplier of the retain loss at the beginning (published 1; the authors 50 to 100).
-      eps: bound of the mean cross entropy on retained texts, in nats; to be set by hand, near that of the original.
-      step: of the multiplier.
-      warmup: epochs before the multiplier moves.
-      weight_decay: of AdamW, decoupled.
-      schedule: one of `descent.SCHEDULES`.
-      batch: rows per step of each stream.
-      compat: "faithful" looks at positions one too late: those at the answer's tokens, the last of which predicts past
-        the end, instead of those that predict them.
-
-    Source: Entesari et al., "Constrained entropic unlearning: a primal-dual framework", 2025.
-
-    Raises:
-      ConfigError: an unknown compat or schedule.
-    """
-    checks.choice("compat", compat, COMPATS)
-
-    def forget_term(
-        outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext
-    ) -> jax.Array:
-        return language.spread(outputs["forget"], batches["forget"], compat == "faithful")
-
-    steps = Descent(lr, epochs, weight_decay, schedule, batch)
-    move = GradientStep({"forget": forget_term, "retain": descent.retain_loss}, cost=1.0)
-    transform = dual(steps.transform(), gamma, alpha, step, eps, warmup)
-    return Method((Phase(transform, (move,), steps.reads(), epochs),))
-
-
 def feature_index(layer: int, count: int) -> int:
-    """Returns the place of a hidden feature numbered from 1, 0 = the last, among `count`.
+    """Returns the index of a hidden feature numbered from 1, 0 = the last, among `count`.
 
     Raises:
       ConfigError: the network has no such feature.
@@ -328,7 +285,7 @@ def feature_index(layer: int, count: int) -> int:
 
 
 def control_vector(layer: int, length: Scalar) -> Estimate:
-    """Draws [D] a direction once per member, uniform in [0, 1] per coordinate, and scales it to a length."""
+    """Estimates [D] a direction of a given length, drawn once per member, uniform in [0, 1] per coordinate."""
 
     def compute(member: EstimateContext) -> tuple[Tree, Tree]:
         net = member.network
@@ -345,17 +302,17 @@ def rmu(
     lr: float = 1e-3, epochs: int = 10, gamma: float = 1.0, alpha: float = 1.0, length: float = 2.0, layer: int = 0,
     weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0, compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """RMU: hidden activations of the forget set go to a random direction, those of retained texts stay.
+    """Drives hidden activations of the forget set to a random direction and holds those of retained texts (RMU).
 
     Args:
-      lr: of AdamW; all parameters train (published for large models: those of three layers alone).
+      lr, weight_decay, schedule: of AdamW, see `Descent`; all parameters train (published for large models: three
+        layers).
       epochs: passes over the forget set.
       gamma: weight of the forget set.
       alpha: weight of the retained texts, whose activations stay with those of the original.
       length: of the direction, which has no negative coordinate; published 2, and 20 with three layers.
-      layer: which of the hidden features that the network names, from 1; 0 = the last. Published: block 7 of 32.
-      weight_decay: of AdamW, decoupled.
-      schedule: one of `descent.SCHEDULES`.
+      layer: number of the hidden feature among those that the network names, from 1; 0 = the last. Published: block 7
+        of 32.
       batch: rows per step of each stream.
       compat: "faithful" takes the mean of rows' sums times the mean of 1 / their lengths, as published, not the mean of
         rows' means; the same for answers of one length.
@@ -370,14 +327,16 @@ def rmu(
 
     def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         forget, retain = context.features["forget"], context.features["retain"]
-        place = feature_index(layer, len(forget.current))
-        away = language.misdirection(
-            forget.current[place], context.estimates["control"], batches["forget"], is_faithful
+        index = feature_index(layer, len(forget.current))
+        forget_distance = language.misdirection(
+            forget.current[index], context.estimates["control"], batches["forget"], is_faithful
         )
-        near = language.misdirection(retain.current[place], retain.original[place], batches["retain"], is_faithful)
-        return gamma * away + alpha * near
+        retain_distance = language.misdirection(
+            retain.current[index], retain.original[index], batches["retain"], is_faithful
+        )
+        return gamma * forget_distance + alpha * retain_distance
 
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
-    move = GradientStep(objective, features=("forget", "retain"))
+    gradient_step = GradientStep(objective, features=("forget", "retain"))
     estimates = {"control": control_vector(layer, length)}
-    return Method((Phase(steps.transform(), (move,), steps.reads(), epochs, estimates=estimates),))
+    return Method((Phase(steps.transform(), (gradient_step,), steps.stream_specs(), epochs, estimates=estimates),))

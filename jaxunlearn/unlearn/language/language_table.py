@@ -1,14 +1,14 @@
-"""The lines of `METHODS` that are for language models."""
+"""The entries of `METHODS` for language models."""
 
 from jaxunlearn.unlearn.base.entries import MethodEntry
-from jaxunlearn.unlearn.language import language_methods, preferences
+from jaxunlearn.unlearn.language import constrained, language_methods, preferences
 
 _BOTH = ("forget", "retain", "tokens")
 _FORGET = ("forget", "tokens")
 
 METHODS: dict[str, MethodEntry] = {
     "grad_diff": MethodEntry(
-        language_methods.grad_diff, "climbs the loss of the forget set, with a term that holds retained texts",
+        language_methods.grad_diff, "climbs the loss of the forget set, with a retain term",
         "Liu et al. 2022; TOFU", _BOTH,
     ),
     "npo": MethodEntry(
@@ -16,7 +16,7 @@ METHODS: dict[str, MethodEntry] = {
         (*_BOTH, "statistics"),
     ),
     "simnpo": MethodEntry(
-        preferences.simnpo, "the same by the mean loss per token, without the original", "Fan et al. 2024", _BOTH
+        preferences.simnpo, "NPO on the mean loss per token, without the original", "Fan et al. 2024", _BOTH
     ),
     "dpo": MethodEntry(
         preferences.dpo, "prefers another answer, \"I don't know\" or random tokens, to the true one",
@@ -31,21 +31,22 @@ METHODS: dict[str, MethodEntry] = {
         _BOTH,
     ),
     "undial": MethodEntry(
-        language_methods.undial, "learns the original's answers with the true token's logit lowered",
+        language_methods.undial, "learns the original's outputs with the true token's logit lowered",
         "Dong et al. 2024", _FORGET,
     ),
     "wga": MethodEntry(
-        language_methods.wga, "climbs most where the model is sure, with a term that holds retained texts",
+        language_methods.wga, "climbs the loss of likely tokens most, with a retain term",
         "Wang et al. 2025", _BOTH,
     ),
     "satimp": MethodEntry(
-        language_methods.satimp, "the same with weights of saturation and importance", "Yang et al. 2025", _BOTH
+        language_methods.satimp, "climbs with weights of saturation and importance, with a retain term",
+        "Yang et al. 2025", _BOTH,
     ),
     "ce_u": MethodEntry(
-        language_methods.ce_u, "learns the model's own answers with the true token left out", "Yang 2025", _FORGET
+        language_methods.ce_u, "learns the model's own outputs with the true token left out", "Yang 2025", _FORGET
     ),
     "pdu": MethodEntry(
-        language_methods.pdu, "makes all tokens equally likely while the retain loss stays below a bound",
+        constrained.pdu, "makes all tokens equally likely while the retain loss stays below a bound",
         "Entesari et al. 2025", _BOTH,
     ),
 }  # fmt: skip

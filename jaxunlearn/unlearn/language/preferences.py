@@ -1,12 +1,12 @@
 """Methods for language models that compare answers: NPO, SimNPO, DPO, AltPO.
 
-In NPO and SimNPO the true answer shall lose, in DPO and AltPO to another one. That alternative replaces the tokens
-after the prompt of every text to forget, and is made once, before the first step:
+NPO and SimNPO make the true answer less likely; DPO and AltPO prefer an alternative to it. The alternative replaces the
+tokens after the prompt of every text to forget, and is computed once, before the first step:
 
     dpo     a fixed sequence of tokens ("I don't know"), or uniformly random tokens
-    altpo   what the original model says itself, sampled
+    altpo   a sample from the original model
 
-What the original thinks of an answer is one number per text, estimated once. The rest is as in `language_methods.py`.
+The original's loss on an answer is one number per text, estimated once. The rest is as in `language_methods.py`.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Alternative = Callable[[EstimateContext, Samples], jax.Array]
 
 
 def check_beta(beta: Scalar) -> None:
-    """Raises a ConfigError unless beta is above 0; of a traced one nothing is known."""
+    """Raises a ConfigError unless beta is above 0; a traced one is not checked."""
     if not isinstance(beta, jax.core.Tracer) and not beta > 0:
         raise errors.ConfigError(f"beta = {beta}: must be above 0. A small one is nearly gradient ascent.")
 
@@ -60,14 +60,24 @@ def npo(
     retain: str = "nll", weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0,
     compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """Negative preference optimisation: texts to forget become less likely than under the original, up to a point.
+    """Makes texts to forget less likely than under the original, up to a point (negative preference optimisation).
 
     A row's gradient falls as sigma(-beta (S - S_original)), S the summed loss of its tokens: long rows weigh more and
-    stop earlier. `compat` is that of `grad_diff`.
+    stop earlier.
+
+    Args:
+      lr, epochs, gamma, alpha, retain, weight_decay, schedule, batch, compat: see `language_methods.grad_diff`.
+      beta: > 0; small = closer to gradient ascent.
+
     Source: Zhang et al., "Negative preference optimization: from catastrophic collapse to effective unlearning", 2024.
 
     Raises:
       ConfigError: an unknown retain term, compat or schedule; a beta of 0.
+
+    Example:
+      >>> from jaxunlearn.unlearn.language import preferences
+      >>> list(preferences.npo(beta=0.2).phases[0].estimates)
+      ['original']
     """
     check_beta(beta)
 
@@ -83,10 +93,14 @@ def simnpo(
     delta: float = 0.0, retain: str = "nll", weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0,
     compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """SimNPO: NPO on the mean loss per token, and without the original model.
+    """Applies NPO to the mean loss per token, without the original model (SimNPO).
 
-    Published: gamma 0.125 and beta 4.5 in open-unlearning; by the authors, on TOFU, 0.1375 and 2.5.
-    `compat="faithful"`: a text without prompt is divided by one token too many, its first; and what `grad_diff` says.
+    Args:
+      lr, epochs, alpha, retain, weight_decay, schedule, batch: see `language_methods.grad_diff`.
+      gamma, beta: weight, and > 0; 0.125 and 4.5 in open-unlearning, 0.1375 and 2.5 by the authors on TOFU.
+      delta: nats per token, see `language.simnpo`.
+      compat: "faithful" divides a text without prompt by one token too many, its first; and see `grad_diff`.
+
     Source: Fan et al., "Simplicity prevails: rethinking negative preference optimization for LLM unlearning", 2024.
 
     Raises:
@@ -102,20 +116,20 @@ def simnpo(
 
 
 def answer_start(labels: jax.Array) -> jax.Array:
-    """Returns [B] the place of the first token of every answer, from labels [B, T]; at least 1."""
+    """Returns [B] the position of the first token of every answer, from labels [B, T]; at least 1."""
     return jnp.argmax(labels >= 0, -1) + 1
 
 
 def with_answer(samples: Samples, answer: jax.Array, lengths: jax.Array | int) -> jax.Array:
-    """Writes other answers into texts, [B, T] int32; what does not fit is cut, what is left is padding.
+    """Writes other answers into texts, [B, T] int32; too long ones are cut, free positions become padding.
 
     Args:
       samples: inputs [B, T] and labels [B, T].
       answer: [L] or [B, L] tokens that follow the prompt.
       lengths: of the answers, [B] or one for all; at most L.
     """
-    places = jnp.arange(samples.inputs.shape[1])
-    offsets = places - answer_start(samples.labels)[:, None]
+    positions = jnp.arange(samples.inputs.shape[1])
+    offsets = positions - answer_start(samples.labels)[:, None]
     answer = jnp.broadcast_to(answer, (len(samples.inputs), answer.shape[-1]))
     new = jnp.take_along_axis(answer, jnp.clip(offsets, 0, answer.shape[-1] - 1), -1)
     lengths = jnp.broadcast_to(jnp.asarray(lengths), (len(samples.inputs),))[:, None]
@@ -125,12 +139,12 @@ def with_answer(samples: Samples, answer: jax.Array, lengths: jax.Array | int) -
 def answer_labels(inputs: jax.Array, start: jax.Array) -> jax.Array:
     """Returns [B, T] next tokens of texts [B, T] whose answers begin at `start` [B]; -1 elsewhere."""
     following = jnp.concatenate([inputs[:, 1:], jnp.full_like(inputs[:, :1], -1)], 1)
-    places = jnp.arange(inputs.shape[1])
-    return jnp.where(places + 1 >= start[:, None], following, -1)
+    positions = jnp.arange(inputs.shape[1])
+    return jnp.where(positions + 1 >= start[:, None], following, -1)
 
 
 def random_answers(member: EstimateContext, samples: Samples) -> jax.Array:
-    """Writes uniformly random answers, as long as the true ones; a row's draws are its own for good."""
+    """Writes uniformly random answers, as long as the true ones; a row's draws are permanent."""
     key, length = keys.stream(member.labels_key, "alternative"), samples.inputs.shape[1]
 
     def draw(row: jax.Array) -> jax.Array:
@@ -158,19 +172,19 @@ def sampled_answers(temperature: Scalar, most: int) -> Alternative:
     def make(member: EstimateContext, samples: Samples) -> jax.Array:
         start, key = answer_start(samples.labels), keys.stream(member.labels_key, "alternative")
         lengths = jnp.minimum(jnp.sum(samples.labels >= 0, -1), most)
-        places = jnp.arange(samples.inputs.shape[1])
+        positions = jnp.arange(samples.inputs.shape[1])
 
-        def add(number: jax.Array, inputs: jax.Array) -> jax.Array:
+        def add(index: jax.Array, inputs: jax.Array) -> jax.Array:
             logits = original_logits(member, inputs, samples.weights)
-            last = (start + number - 1)[:, None, None]
+            last = (start + index - 1)[:, None, None]
             next_logits = jnp.take_along_axis(logits, jnp.minimum(last, logits.shape[1] - 1), 1)[:, 0]
 
             def draw(row: jax.Array, row_logits: jax.Array) -> jax.Array:
-                return jax.random.categorical(keys.at(keys.at(key, row), number), row_logits)
+                return jax.random.categorical(keys.at(keys.at(key, row), index), row_logits)
 
             tokens = jax.vmap(draw)(samples.rows, next_logits / jnp.maximum(temperature, 1e-6))
-            is_here = (places == (start + number)[:, None]) & (number < lengths)[:, None]
-            return jnp.where(is_here, tokens[:, None], inputs).astype(jnp.int32)
+            is_next = (positions == (start + index)[:, None]) & (index < lengths)[:, None]
+            return jnp.where(is_next, tokens[:, None], inputs).astype(jnp.int32)
 
         blank = with_answer(samples, jnp.full(1, -1, jnp.int32), 0)
         return jax.lax.fori_loop(0, most, add, blank)
@@ -185,7 +199,7 @@ def alternatives(make: Alternative, batch: int, cost: float = 0.0) -> Estimate:
     on them, "statistics" of the model}.
 
     Args:
-      make: the texts.
+      make: (member, samples) -> texts [B, T].
       batch: rows per step, 0 = the run's.
       cost: gradient passes per row of `make`.
     """
@@ -203,9 +217,11 @@ def alternatives(make: Alternative, batch: int, cost: float = 0.0) -> Estimate:
             reference = language.row_losses(original_logits(member, inputs, samples.weights), labels)
             rows = jnp.where(samples.weights > 0, samples.rows, -1).astype(jnp.int32)
             new = {"rows": rows, "inputs": inputs, "labels": labels, "losses": reference}
-            table, place = total
-            table = jax.tree.map(lambda old, rows: jax.lax.dynamic_update_slice_in_dim(old, rows, place, 0), table, new)
-            return table, place + size
+            table, offset = total
+            table = jax.tree.map(
+                lambda old, rows: jax.lax.dynamic_update_slice_in_dim(old, rows, offset, 0), table, new
+            )
+            return table, offset + size
 
         table, _ = passes.fold(member, "forget", (blank, jnp.int32(0)), update)
         return {**table, "statistics": member.model_state}, member.model_state
@@ -213,17 +229,17 @@ def alternatives(make: Alternative, batch: int, cost: float = 0.0) -> Estimate:
     return Estimate(compute, {"forget": StreamSpec("forget", batch, shuffle=False)}, cost + 1 / 3)
 
 
-def preferring(beta: Scalar) -> ForgetTerm:
+def preference_term(beta: Scalar) -> ForgetTerm:
     """Returns the forget term of DPO: the answers of the estimate "alternatives" over the true ones."""
 
     def forget_term(logits: jax.Array, batch: Samples, context: StepContext) -> jax.Array:
         table = context.estimates["alternatives"]
-        place = jnp.argmax(table["rows"] == batch.rows[:, None], -1)
-        inputs, labels, reference = (table[name][place] for name in ("inputs", "labels", "losses"))
+        index = jnp.argmax(table["rows"] == batch.rows[:, None], -1)
+        inputs, labels, reference = (table[name][index] for name in ("inputs", "labels", "losses"))
         answers, _ = network.forward(context.network, context.params, table["statistics"], inputs, batch.weights)
-        chosen = language.row_losses(answers, labels) - reference
+        preferred = language.row_losses(answers, labels) - reference
         rejected = language.row_losses(logits, batch.labels) - context.estimates["original"][batch.rows]
-        return language.dpo(rejected, chosen, batch, beta)
+        return language.dpo(rejected, preferred, batch, beta)
 
     return forget_term
 
@@ -237,19 +253,17 @@ def dpo(
     retain: str = "nll", weight_decay: float = 0.0, schedule: str = "linear", batch: int = 0,
     compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """Direct preference optimisation of another answer over the true one, for every text to forget.
+    """Prefers another answer to the true one, for every text to forget (direct preference optimisation).
 
     Args:
-      lr: of AdamW.
+      lr, weight_decay, schedule: of AdamW, see `Descent`.
       epochs: passes over the forget set.
       gamma: weight of the preference.
       alpha: weight of the retain term.
       beta: > 0; how fast the preference saturates.
-      idk: token numbers of the other answer ("I don't know"; published: one of 100 such sentences per row, drawn anew
-        in every epoch); empty = uniformly random tokens, as many as the true answer has, drawn once per row.
+      idk: token ids of the other answer ("I don't know"; published: one of 100 such sentences per row, drawn anew in
+        every epoch); empty = uniformly random tokens, as many as the true answer has, drawn once per row.
       retain: one of `language_methods.RETAIN`.
-      weight_decay: of AdamW, decoupled.
-      schedule: one of `descent.SCHEDULES`.
       batch: rows per step of each stream.
       compat: that of `grad_diff`.
 
@@ -263,7 +277,7 @@ def dpo(
     make = fixed_answer(tuple(int(token) for token in idk)) if idk else random_answers
     estimates = {"original": original_losses(batch), "alternatives": alternatives(make, batch)}
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
-    return method_of(preferring(beta), steps, gamma, alpha, retain, compat, estimates, cost=_COST)
+    return method_of(preference_term(beta), steps, gamma, alpha, retain, compat, estimates, cost=_COST)
 
 
 def altpo(
@@ -271,25 +285,23 @@ def altpo(
     temperature: float = 1.0, tokens: int = 32, retain: str = "nll", weight_decay: float = 0.0,
     schedule: str = "linear", batch: int = 0, compat: str = "corrected",
 ) -> Method:  # fmt: skip
-    """Alternate preference optimisation: the other answer is one that the original model gives itself.
+    """Prefers an answer sampled from the original model to the true one (alternate preference optimisation).
 
     Args:
-      lr: of AdamW; published 1e-5 to 5e-5.
+      lr, weight_decay, schedule: of AdamW, see `Descent`; published rates: 1e-5 to 5e-5.
       epochs: passes over the forget set.
       gamma: weight of the preference.
       alpha: weight of the retain term; published 1 to 5.
       beta: > 0; published 0.05 to 0.5.
       temperature: of the sampling; 0 = the likeliest token.
-      tokens: of an alternative at most, else as many as the true answer has. Sampling is without a cache: as many
-        forward passes over the forget set as this.
+      tokens: largest length of an alternative, which is otherwise as long as the true answer. Sampling has no cache: it
+        takes this many forward passes over the forget set.
       retain: one of `language_methods.RETAIN`.
-      weight_decay: of AdamW, decoupled.
-      schedule: one of `descent.SCHEDULES`.
       batch: rows per step of each stream.
       compat: that of `grad_diff`.
 
-    Published: alternatives are asked for by a prompt to an instructed model. A small model has no such prompt: it goes
-    on with the text, and where it knows a text by heart that is the true answer, which then is neither preferred nor
+    Published: a prompt requests alternatives from an instruction-tuned model. A small model has no such prompt: it
+    continues the text, and where it has memorised a text that is the true answer, which then is neither preferred nor
     rejected; raise the temperature there.
     Source: Mekala et al., "Alternate preference optimization for unlearning factual knowledge", 2024.
 
@@ -301,4 +313,4 @@ def altpo(
     sampled = alternatives(sampled_answers(temperature, tokens), batch, tokens / 3)
     estimates = {"original": original_losses(batch), "alternatives": sampled}
     steps = Descent(lr, epochs, weight_decay, schedule, batch)
-    return method_of(preferring(beta), steps, gamma, alpha, retain, compat, estimates, cost=_COST)
+    return method_of(preference_term(beta), steps, gamma, alpha, retain, compat, estimates, cost=_COST)

@@ -1,4 +1,4 @@
-"""Arithmetic on whole models: what fine-tuning on the forget set changes, taken away."""
+"""Arithmetic on whole models: subtracts the change that fine-tuning on the forget set makes."""
 
 from typing import Any
 
@@ -15,17 +15,28 @@ def task_vector(
     lr: float = 1e-3, epochs: int = 5, alpha: float = 1.0, weight_decay: float = 0.0, schedule: str = "linear",
     optimizer: str = "adamw", batch: int = 0,
 ) -> Method:  # fmt: skip
-    """Task vector: fine-tunes a copy on the forget set and goes `alpha` times as far the other way.
+    """Fine-tunes a copy on the forget set and moves the original `alpha` times as far the other way (task vector).
 
     theta = original - alpha * (copy - original); alpha is to be swept. Retained samples are not read.
+
+    Args:
+      lr, weight_decay, optimizer, schedule: of the fine-tuning, see `descent.make_optimizer`, `descent.make_schedule`.
+      epochs: passes over the forget set.
+      alpha: length of the step back, in units of the copy's change.
+      batch: rows per step, 0 = the run's.
 
     Source: Ilharco et al., "Editing models with task arithmetic", 2023.
 
     Raises:
       ConfigError: an unknown optimizer or schedule.
+
+    Example:
+      >>> from jaxunlearn import unlearn
+      >>> [phase.epochs for phase in unlearn.arithmetic.task_vector(epochs=3).phases]
+      [3, 1]
     """
     transform = descent.make_optimizer(optimizer, lr, 0.9, weight_decay, descent.make_schedule(schedule, epochs))
-    reinforce = Phase(
+    reinforcement = Phase(
         transform, (GradientStep(losses.cross_entropy_on("forget")),), {"forget": StreamSpec("forget", batch)}, epochs
     )
 
@@ -33,4 +44,4 @@ def task_vector(
         del extras
         return jax.tree.map(lambda old, new: old - alpha * (new - old), reference_params, params)
 
-    return Method((reinforce, Phase(transforms.one_shot(negated))))
+    return Method((reinforcement, Phase(transforms.one_shot(negated))))

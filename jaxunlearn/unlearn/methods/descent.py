@@ -4,9 +4,9 @@ All are SGD on some mix of
 
     + cross entropy of rows to keep    - cross entropy of rows to forget    + a_e |p|_1    + l2 / 2 |p - original|^2
 
-and differ in which rows, which parameters may move, and the rate. Sources: fine-tuning and ascent as in "IAM", in the
-conformal unlearning code (`unlearn.py`), in the saliency code of the OPTML group, and in the two code bases of
-Over-Unlearning and Replay ("OUR", v1 and v2); the rest is named where it stands.
+and differ in the rows they read, the parameters that may move, and the rate. Sources: fine-tuning and ascent as in
+"IAM", in the conformal unlearning code (`unlearn.py`), in the saliency code of the OPTML group, and in the two code
+bases of Over-Unlearning and Replay ("OUR", v1 and v2); other sources stand at each function.
 """
 
 from collections.abc import Mapping
@@ -43,15 +43,15 @@ forget_ascent = losses.cross_entropy_on("forget", -1.0)
 
 
 def make_schedule(name: str, epochs: int, milestones: tuple[int, ...] = (), factor: Scalar = 0.1) -> schedules.Schedule:
-    """The schedule of a name.
+    """Returns the learning-rate schedule with this name.
 
     Args:
       name: "constant"; "cosine" over `epochs`, once per epoch; "milestones": times `factor` at each of them;
         "overshooting": the same after a warm-up that climbs to twice the rate (`schedules.overshooting`); "linear": up
         over the first epoch, then down to 0 (`schedules.linear`).
       epochs: of the phase.
-      milestones: epochs from 0.
-      factor: may be traced.
+      milestones: epochs, counted from 0.
+      factor: of the rate at each milestone; may be traced.
 
     Raises:
       ConfigError: an unknown name.
@@ -74,7 +74,13 @@ def make_optimizer(
     schedule: schedules.Schedule,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a name; "adam" and "adamw" (vision transformers) do not look at the momentum.
+    """Returns the optimizer with this name.
+
+    Args:
+      optimizer: one of OPTIMIZERS; "adam" and "adamw" (for vision transformers) ignore the momentum.
+      lr, momentum, weight_decay: floats, may be traced; the decay of "adamw" is decoupled, of the others L2.
+      schedule: factor on the rate.
+      nesterov: Nesterov momentum, of "sgd" only.
 
     Raises:
       ConfigError: an unknown name.
@@ -98,12 +104,24 @@ def finetune(
     l1: float = 0.0,
     optimizer: str = "sgd",
 ) -> Method:
-    """Trains on for some epochs on the retained samples alone; the rate falls as a cosine, once per epoch.
+    """Fine-tunes on the retained samples alone; the rate falls as a cosine, once per epoch.
 
-    Forgetting is left to catastrophic forgetting. `l1` is a constant coefficient of sum |p|: with schedule="constant"
-    and 5e-5 this is one stage of the Replay of OUR v2. OUR v1 fine-tunes with schedule="overshooting", factor 0.8.
+    Relies on catastrophic forgetting.
+
+    Args:
+      lr, momentum, weight_decay, nesterov, optimizer: see `make_optimizer`.
+      epochs: passes over the retained set.
+      batch: rows per step, 0 = the run's.
+      schedule, milestones, factor: see `make_schedule`. OUR v1 has "overshooting" with factor 0.8.
+      l1: constant coefficient of sum |p|; 5e-5 with schedule="constant" is one stage of the Replay of OUR v2.
+
     Source: IAM (5 epochs at 0.01); conformal unlearning and OPTML "FT"; OUR `fit_one_cycle`; forget precision (constant
     1e-3, Nesterov).
+
+    Example:
+      >>> from jaxunlearn import unlearn
+      >>> unlearn.descent.finetune(epochs=3).phases[0].epochs
+      3
     """
     descent = make_optimizer(
         optimizer, lr, momentum, weight_decay, make_schedule(schedule, epochs, milestones, factor), nesterov
@@ -116,25 +134,25 @@ def finetune(
 
 
 def last_layers(net: Network, k: int) -> tuple[tuple[str, ...], ...]:
-    """Paths of the last k layers with a kernel, and of whatever is called after the first of them.
+    """Returns the paths of the last k layers with a kernel, and of all modules called after the first of them.
 
-    Convolutions and dense layers count, in the order in which they are called; a normalisation behind one goes with it.
-    From the depth of the network on, the answer is the root: everything.
+    Convolutions and dense layers count, in the order in which they are called; a normalisation goes with the layer
+    before it. If k reaches the depth of the network, the only path is the root: everything.
     """
-    found = network.layers(net)
-    places = [number for number, layer in enumerate(found) if layer.kind != "norm"]
-    if k >= len(places):
+    layers = network.layers(net)
+    indices = [number for number, layer in enumerate(layers) if layer.kind != "norm"]
+    if k >= len(indices):
         return ((),)
-    paths = [layer.path for layer in found[places[-k] :]]
+    paths = [layer.path for layer in layers[indices[-k] :]]
     # A module with parameters of its own (class token, positions) is noted after the layers within it.
-    return tuple(path for path in paths if sum(layer.path[: len(path)] == path for layer in found) == 1)
+    return tuple(path for path in paths if sum(layer.path[: len(path)] == path for layer in layers) == 1)
 
 
 def all_but_last(net: Network, k: int) -> tuple[str, ...]:
-    """Paths "a/b/kernel" of all parameters outside the last k layers."""
+    """Returns the paths "a/b/kernel" of all parameters outside the last k layers."""
     shapes = jax.eval_shape(lambda: network.init(net, keys.root(0))[0])
-    inside = network.belongs(net, last_layers(net, k), shapes)
-    return tuple(path for path, is_last in trees.named_leaves(inside) if not is_last)
+    in_last_layers = network.mask_of_paths(net, last_layers(net, k), shapes)
+    return tuple(path for path, is_last in trees.named_leaves(in_last_layers) if not is_last)
 
 
 def cf_k(
@@ -146,11 +164,17 @@ def cf_k(
     batch: int = 0,
     schedule: str = "cosine",
 ) -> Method:
-    """Catastrophic forgetting-k: fine-tunes the last k layers on the retained samples.
+    """Fine-tunes the last k layers on the retained samples (catastrophic forgetting-k).
 
     All other parameters stay bit for bit; their BatchNorm statistics follow the policy.
 
-    For layers see `last_layers`; a k beyond the depth of the network is plain fine-tuning.
+    Args:
+      lr, momentum, weight_decay: of SGD.
+      epochs: passes over the retained set.
+      k: layers that train, see `last_layers`; beyond the depth of the network this is plain fine-tuning.
+      batch: rows per step, 0 = the run's.
+      schedule: one of SCHEDULES.
+
     Source: Goel et al., "Towards adversarial evaluations for inexact machine unlearning", 2022.
 
     Raises:
@@ -158,22 +182,22 @@ def cf_k(
     """
     checks.in_range("k", k, 1)
     descent = transforms.sgd(lr, momentum, weight_decay, schedule=make_schedule(schedule, epochs))
-    reads = {"retain": StreamSpec("retain", batch)}
-    phase = Phase(descent, (GradientStep(retain_loss),), reads, epochs, frozen=lambda net: all_but_last(net, k))
+    stream_specs = {"retain": StreamSpec("retain", batch)}
+    phase = Phase(descent, (GradientStep(retain_loss),), stream_specs, epochs, frozen=lambda net: all_but_last(net, k))
     return Method((phase,), "recalibrate")
 
 
 def reinitialised(member: EstimateContext, k: int) -> tuple[Tree, Tree]:
-    """Parameters and statistics with those of the last k layers drawn anew."""
+    """Returns parameters and model state with those of the last k layers reinitialised."""
     paths = last_layers(member.network, k)
     params, model_state = network.init(member.network, keys.stream(member.key, "renewed"))
 
-    def choose(fresh: Tree, current: Tree) -> Tree:
-        chosen = network.belongs(member.network, paths, current)
-        return jax.tree.map(lambda is_last, new, old: new if is_last else old, chosen, fresh, current)
+    def merge(fresh: Tree, current: Tree) -> Tree:
+        in_last_layers = network.mask_of_paths(member.network, paths, current)
+        return jax.tree.map(lambda is_last, new, old: new if is_last else old, in_last_layers, fresh, current)
 
-    moved = {name: choose(model_state[name], current) for name, current in member.model_state.items()}
-    return choose(params, member.params), moved
+    fresh_state = {name: merge(model_state[name], current) for name, current in member.model_state.items()}
+    return merge(params, member.params), fresh_state
 
 
 def eu_k(
@@ -185,10 +209,17 @@ def eu_k(
     batch: int = 0,
     schedule: str = "cosine",
 ) -> Method:
-    """Exact unlearning-k: draws the last k layers anew and trains them on the retained samples, the others frozen.
+    """Reinitialises the last k layers and trains them on the retained samples, the others frozen (exact unlearning-k).
 
-    Exact for those layers only: what the frozen ones know of the forgotten samples stays. With k beyond the depth of
-    the network it is a retraining. No epochs = the drawn layers alone.
+    Exact for those layers only: what the frozen ones know of the forgotten samples stays.
+
+    Args:
+      lr, momentum, weight_decay: of SGD.
+      epochs: passes over the retained set; 0 = the last layers are reinitialised and not trained.
+      k: layers, see `last_layers`; beyond the depth of the network this is retraining.
+      batch: rows per step, 0 = the run's.
+      schedule: one of SCHEDULES.
+
     Source: Goel et al., "Towards adversarial evaluations for inexact machine unlearning", 2022.
 
     Raises:
@@ -196,8 +227,8 @@ def eu_k(
     """
     training = cf_k(lr, epochs, k, momentum, weight_decay, batch, schedule)
     draw = transforms.one_shot(lambda params, *, estimates, **extras: estimates["renewed"])
-    start = Phase(draw, estimates={"renewed": Estimate(lambda member: reinitialised(member, k), cost=0.0)})
-    return Method((start, *training.phases), training.bn)
+    redraw = Phase(draw, estimates={"renewed": Estimate(lambda member: reinitialised(member, k), cost=0.0)})
+    return Method((redraw, *training.phases), training.bn)
 
 
 def total_step(lr: Scalar, schedule: schedules.Schedule) -> optax.GradientTransformationExtraArgs:
@@ -212,10 +243,16 @@ def total_step(lr: Scalar, schedule: schedules.Schedule) -> optax.GradientTransf
 
 
 def unrelated_ascent(lr: Scalar, epochs: int, batch: int, schedule: str) -> Method:
-    """The ascent of the IAM seed: the original climbs along gradients of a random network that learns the forget set.
+    """Moves the original along the gradients of a random network that learns the forget set: the IAM seed's ascent.
 
     For every forget batch g = gradient of the random network phi; theta += lr_e * g; phi takes an SGD step (momentum
     0.9, weight decay 5e-4) along g. As theta is never evaluated, phi runs alone and the steps are added afterwards.
+
+    Args:
+      lr: of both networks.
+      epochs: passes over the forget set.
+      batch: rows per step, 0 = the run's.
+      schedule: one of SCHEDULES.
     """
 
     def forget_loss(
@@ -227,10 +264,12 @@ def unrelated_ascent(lr: Scalar, epochs: int, batch: int, schedule: str) -> Meth
         del extras
         return jax.tree.map(jnp.add, params, saved_states["unrelated"].optimizer[0])
 
-    change = make_schedule(schedule, epochs)
-    both = optax.chain(total_step(lr, change), transforms.sgd(lr, 0.9, 5e-4, schedule=change))
-    reads = {"forget": StreamSpec("forget", batch)}
-    phi = Phase(both, (GradientStep(forget_loss),), reads, epochs, start="fresh", save_as="unrelated", mode="train")
+    factors = make_schedule(schedule, epochs)
+    transform = optax.chain(total_step(lr, factors), transforms.sgd(lr, 0.9, 5e-4, schedule=factors))
+    stream_specs = {"forget": StreamSpec("forget", batch)}
+    phi = Phase(
+        transform, (GradientStep(forget_loss),), stream_specs, epochs, start="fresh", save_as="unrelated", mode="train"
+    )
     return Method((phi, Phase(transforms.one_shot(ascend), start="original")))
 
 
@@ -247,10 +286,18 @@ def ascent(
 ) -> Method:
     """Climbs the cross entropy of the forget set; the rate falls as a cosine, once per epoch.
 
-    Nothing holds the retained samples, and the loss has no ceiling: small rates, above all for whole classes. `l2`
-    pulls to the original by l2 / 2 |p - original|^2. `source="fresh"` is what `compat="faithful"` chooses, as the IAM
-    seed does: gradients come from an unrelated random network, so hardly anything is forgotten (`unrelated_ascent`;
-    momentum, decay and l2 do not count there).
+    Nothing protects the retained samples, and the loss has no ceiling: choose small rates, above all for whole classes.
+
+    Args:
+      lr, momentum, weight_decay: of SGD.
+      epochs: passes over the forget set.
+      batch: rows per step, 0 = the run's.
+      schedule: one of SCHEDULES.
+      l2: adds l2 / 2 |p - original|^2 to the minimised loss.
+      source: "self", or "fresh": gradients come from an unrelated random network, so that hardly anything is forgotten
+        (`unrelated_ascent`, where momentum, decay and l2 do not count).
+      compat: "faithful" = source "fresh", as in the IAM seed.
+
     Source: IAM "ascent"; conformal unlearning and OPTML "GA" (momentum 0.9, weight decay 5e-4, constant rate); OUR v1
     (constant rate, l2 0.1).
 
@@ -267,7 +314,7 @@ def ascent(
 
 
 def paired(alpha: Scalar) -> Objective:
-    """Objective alpha * CE(stream "retain") - (1 - alpha) * CE(stream "forget")."""
+    """Returns the objective alpha * CE(stream "retain") - (1 - alpha) * CE(stream "forget")."""
 
     def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         return alpha * retain_loss(outputs, batches, context) + (1.0 - alpha) * forget_ascent(outputs, batches, context)
@@ -276,13 +323,13 @@ def paired(alpha: Scalar) -> Objective:
 
 
 def mixed(lam: Scalar) -> Objective:
-    """Objective CE(retained rows) - lam * CE(rows to forget) of the stream "all": means over the parts of a batch."""
+    """Returns the objective CE(retained rows) - lam * CE(forget rows) of the stream "all", a mean over each kind."""
 
     def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         del context
         logits, batch = outputs["all"], batches["all"]
-        keep = losses.cross_entropy(logits, batch, ~batch.is_forget)
-        return keep - lam * losses.cross_entropy(logits, batch, batch.is_forget)
+        retain_term = losses.cross_entropy(logits, batch, ~batch.is_forget)
+        return retain_term - lam * losses.cross_entropy(logits, batch, batch.is_forget)
 
     return objective
 
@@ -301,26 +348,40 @@ def negrad_plus(
     form: str = "paired",
     optimizer: str = "sgd",
 ) -> Method:
-    """NegGrad+: descends on retained samples and climbs on those to forget, in one step.
+    """Takes steps that descend on retained samples and climb on those to forget (NegGrad+).
 
-    `form="paired"`: alpha * CE(retain batch) - (1 - alpha) * CE(forget batch), forget batches cycled within an epoch
-    over the retained ones. `form="mixed"`: batches of both together, CE(retained part) - lam * CE(forget part).
-    `l1` adds l1 * |p|_1 and `l2` adds l2 / 2 |p - original|^2, both beside alpha; OUR v2 has l2 = 0.1 within it, that
-    is l2 = 0.1 * alpha here. Source: OUR `negative_grad` (paired, plain SGD; alpha 0.95, on samples 0.7; v1 l2 0.1, l1
+    Args:
+      lr, momentum, weight_decay, optimizer: see `make_optimizer`.
+      epochs: passes over the retained set; if mixed, over both sets.
+      alpha: share of the retained loss, if paired.
+      lam: weight of the forget loss, if mixed.
+      batch: rows per step of each stream, 0 = the run's.
+      schedule: one of SCHEDULES.
+      l1: adds l1 * |p|_1 to the loss, outside alpha.
+      l2: adds l2 / 2 |p - original|^2, outside alpha; OUR v2 has 0.1 inside, that is l2 = 0.1 * alpha here.
+      form: "paired": alpha * CE(retain batch) - (1 - alpha) * CE(forget batch), forget batches cycled within an epoch
+        over the retained ones; "mixed": batches of both kinds, CE(retained rows) - lam * CE(forget rows).
+
+    Source: OUR `negative_grad` (paired, plain SGD; alpha 0.95, on samples 0.7; v1 l2 0.1, l1
     1e-3); conformal unlearning "ga_plus" (mixed, momentum 0.9, weight decay 5e-4, cosine); the idea is that of Kurmanji
     et al. 2023.
 
     Raises:
       ConfigError: an unknown form, schedule or optimizer.
+
+    Example:
+      >>> from jaxunlearn import unlearn
+      >>> list(unlearn.descent.negrad_plus(alpha=0.9).phases[0].stream_specs)
+      ['retain', 'forget']
     """
     checks.choice("form", form, ("paired", "mixed"))
     if form == "mixed":
-        move, reads = GradientStep(mixed(lam)), {"all": StreamSpec("forget+retain", batch)}
+        gradient_step, stream_specs = GradientStep(mixed(lam)), {"all": StreamSpec("forget+retain", batch)}
     else:
-        move, reads = (
+        gradient_step, stream_specs = (
             GradientStep(paired(alpha)),
             {"retain": StreamSpec("retain", batch), "forget": StreamSpec("forget", batch)},
         )
     descent = make_optimizer(optimizer, lr, momentum, weight_decay, make_schedule(schedule, epochs))
     transform = optax.chain(transforms.add_l1(l1), transforms.add_l2_to_reference(l2), descent)
-    return Method((Phase(transform, (move,), reads, epochs),), "recalibrate")
+    return Method((Phase(transform, (gradient_step,), stream_specs, epochs),), "recalibrate")

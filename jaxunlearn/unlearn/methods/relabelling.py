@@ -1,8 +1,8 @@
 """Methods that train on false labels of the samples to be forgotten: random labels, amnesiac unlearning, poisoning.
 
 All minimise the cross entropy of one stream in which `StreamSpec.labels` replaces the labels of forget rows
-(`labels.py`). They differ in what a label is drawn from and how often, in whether retained samples come along, and in
-the order:
+(`labels.py`). They differ in the classes that a label is drawn from, in how often it is drawn, in whether they read
+retained samples, and in the order:
 
     mixed        forget and retain rows shuffled together
     sequential   in every epoch all forget batches, then all retain batches
@@ -17,13 +17,22 @@ from jaxunlearn.unlearn.blocks import labels, losses, schedules, transforms
 ORDERS = ("mixed", "sequential")
 
 
-def training(transform: optax.GradientTransformation, reads: StreamSpec, epochs: int, stream: str = "both") -> Phase:
-    """A phase that minimises the cross entropy of one stream, named `stream`."""
-    return Phase(transform, (GradientStep(losses.cross_entropy_on(stream)),), {stream: reads}, epochs)
+def training(
+    transform: optax.GradientTransformation, stream_spec: StreamSpec, epochs: int, stream: str = "both"
+) -> Phase:
+    """Returns a phase that minimises the cross entropy of one stream.
+
+    Args:
+      transform: gradients to parameter changes.
+      stream_spec: rows and labels.
+      epochs: passes over the stream.
+      stream: its name.
+    """
+    return Phase(transform, (GradientStep(losses.cross_entropy_on(stream)),), {stream: stream_spec}, epochs)
 
 
 def _ordered(order: str, batch: int, fresh: bool) -> StreamSpec:
-    """Forget and retain rows in one of ORDERS; fresh labels come from all classes, lasting ones from the wrong ones."""
+    """Specifies forget and retain rows in one of ORDERS; fresh labels: from all classes, lasting: from wrong ones."""
     checks.choice("order", order, ORDERS)
     rows = ("forget", "retain") if order == "sequential" else "forget+retain"
     return StreamSpec(rows, batch, labels=labels.uniform if fresh else labels.wrong, fresh_labels=fresh)
@@ -41,13 +50,11 @@ def random_label(
     """Gives every forget sample a random label and trains on forget and retain samples.
 
     Args:
-      lr: learning rate; falls as a cosine, once per epoch, if mixed; constant if sequential.
+      lr, momentum, weight_decay: of SGD; the rate falls as a cosine, once per epoch, if mixed; constant if sequential.
       epochs: passes over both sets.
-      momentum: of SGD.
-      weight_decay: L2 on every parameter, added to the gradient.
       batch: rows per step, 0 = the run's.
       order: "mixed" or "sequential".
-      fresh: False = one label per sample for good, uniform over the C - 1 wrong classes; True = a new one in every
+      fresh: False = one permanent label per sample, uniform over the C - 1 wrong classes; True = a new one in every
         epoch, uniform over all C, the true one included.
 
     Source: conformal unlearning "RL" (the defaults); `order="sequential", fresh=True` is RL of SalUn's code for
@@ -55,6 +62,11 @@ def random_label(
 
     Raises:
       ConfigError: an unknown order.
+
+    Example:
+      >>> from jaxunlearn import unlearn
+      >>> unlearn.relabelling.random_label(order="sequential").phases[0].stream_specs["both"].rows
+      ('forget', 'retain')
     """
     schedule = schedules.cosine(epochs) if order == "mixed" else schedules.constant
     descent = transforms.sgd(lr, momentum, weight_decay, schedule=schedule)
@@ -62,9 +74,13 @@ def random_label(
 
 
 def amnesiac(lr: float = 1e-3, epochs: int = 3, l2: float = 0.0, batch: int = 0) -> Method:
-    """Gives every forget sample one wrong label for good and trains on both sets, shuffled together, with Adam.
+    """Gives every forget sample one permanent wrong label and trains on both sets, shuffled together, with Adam.
 
-    `l2` times half the squared distance to the original parameters is added to the loss (published where used: 0.1).
+    Args:
+      lr: of Adam.
+      epochs: passes over both sets.
+      l2: adds l2 / 2 |p - original|^2 to the loss (published where used: 0.1).
+      batch: rows per step, 0 = the run's.
 
     Source: Graves et al. 2021 as in Over-Unlearning and Replay (3 epochs at 1e-4, batch 128).
     """
@@ -73,7 +89,7 @@ def amnesiac(lr: float = 1e-3, epochs: int = 3, l2: float = 0.0, batch: int = 0)
 
 
 def relabel(lr: float = 1e-3, epochs: int = 3, batch: int = 0) -> Method:
-    """In every epoch all forget batches with fresh labels from all C classes, then all retain batches; one Adam.
+    """Trains per epoch on all forget batches, freshly labelled from all C classes, then on all retain batches; Adam.
 
     Source: OUR version 2, sample-wise "relabel"; with a saliency mask its "salun".
     """
@@ -87,9 +103,14 @@ def _poisoned(rows: str, batch: int, shuffle: bool) -> StreamSpec:
 def poison(
     lr: float = 0.006, epochs: int = 1, momentum: float = 0.9, weight_decay: float = 5e-4, batch: int = 0
 ) -> Method:
-    """Trains on the forget set alone with labels uniform over all C classes, the true one included, drawn once.
+    """Fits the forget set alone to labels uniform over all C classes, the true one included, drawn once.
 
-    SGD with Nesterov momentum at a constant rate. Source: "Poison" of the forget-precision paper (1 epoch at 7e-4).
+    Args:
+      lr, momentum, weight_decay: of SGD with Nesterov momentum; the rate is constant.
+      epochs: passes over the forget set.
+      batch: rows per step, 0 = the run's.
+
+    Source: "Poison" of the forget-precision paper (1 epoch at 7e-4).
     """
     descent = transforms.sgd(lr, momentum, weight_decay, nesterov=True)
     return Method((training(descent, _poisoned("forget", batch, True), epochs, "forget"),), "frozen", augment=False)
@@ -98,9 +119,15 @@ def poison(
 def poison_full(
     lr: float = 0.01, epochs: int = 5, momentum: float = 0.9, weight_decay: float = 5e-4, batch: int = 0
 ) -> Method:
-    """Trains on the retained rows followed by the poisoned forget rows, always in this order, never shuffled.
+    """Fits the retained rows followed by the poisoned forget rows, always in this order, never shuffled.
 
-    SGD with Nesterov momentum, the rate falls as a cosine, once per epoch. The batch in the middle holds both kinds.
+    The batch in the middle holds both kinds.
+
+    Args:
+      lr, momentum, weight_decay: of SGD with Nesterov momentum; the rate falls as a cosine, once per epoch.
+      epochs: passes over both sets.
+      batch: rows per step, 0 = the run's.
+
     Source: "Poison full" of the forget-precision paper (5 epochs at 2e-3).
     """
     descent = transforms.sgd(lr, momentum, weight_decay, nesterov=True, schedule=schedules.cosine(epochs))
@@ -119,12 +146,9 @@ def hybrid(
     """Poisons, then fine-tunes on the retained rows in their own order with a new optimizer; both rates are constant.
 
     Args:
-      lr: of the poisoning.
-      lr_repair: of the fine-tuning.
-      epochs: of the fine-tuning.
-      poison_epochs: of the poisoning.
-      momentum: Nesterov momentum, both times.
-      weight_decay: L2 on every parameter, both times.
+      lr, poison_epochs: of the poisoning.
+      lr_repair, epochs: of the fine-tuning.
+      momentum, weight_decay: of SGD with Nesterov momentum, both times.
       batch: rows per step, 0 = the run's.
 
     Source: "Hybrid" of the forget-precision paper (1e-2 for 1 epoch, 1e-3 for 5).

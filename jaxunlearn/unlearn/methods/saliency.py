@@ -40,9 +40,9 @@ OPTIMIZERS = ("sgd", "adamw")
 
 
 def at_original(member: EstimateContext) -> EstimateContext:
-    """The member as the original model, in evaluation mode.
+    """Returns the member with the original model, in evaluation mode.
 
-    The same in all phases, whatever they have done to the model. A widened network has no original: there it is the
+    The same in all phases, even after they changed the model. A widened network has no original: there it is the
     current model.
     """
     params = member.reference["params"]
@@ -54,7 +54,7 @@ def at_original(member: EstimateContext) -> EstimateContext:
 
 
 def absolute_gradient(member: EstimateContext, name: str) -> Tree:
-    """|Sum over the batches of a stream of the gradient of the batch-mean cross entropy| of the original model."""
+    """Computes |sum over a stream's batches of the gradient of the batch-mean cross entropy| at the original model."""
     original = at_original(member)
 
     def update(total: Tree, samples: Samples, key: jax.Array) -> Tree:
@@ -65,23 +65,32 @@ def absolute_gradient(member: EstimateContext, name: str) -> Tree:
 
 
 def largest(tree: Tree, fraction: Scalar) -> Tree:
-    """Tree of bools: is the entry among the int(N * fraction) largest of all N entries of the tree together?
+    """Returns a tree of bools, True for the int(N * fraction) largest of all N entries of the tree together.
 
-    Ties go to the entry that comes first (leaves in the tree's order, each row by row).
+    Of equal entries the first one wins (leaves in the tree's order, each row by row).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn.unlearn import saliency
+      >>> saliency.largest({"a": jnp.array([3.0, 1.0]), "b": jnp.array([2.0, 0.0])}, 0.5)["a"].tolist()
+      [True, False]
     """
     leaves, structure = jax.tree.flatten(tree)
     flat = jnp.concatenate([leaf.ravel() for leaf in leaves])
     order = jnp.argsort(-flat, stable=True)
     ranks = jnp.zeros(flat.shape, jnp.int32).at[order].set(jnp.arange(len(flat), dtype=jnp.int32))
-    chosen = ranks < jnp.floor(len(flat) * jnp.asarray(fraction, jnp.float32)).astype(jnp.int32)
+    is_largest = ranks < jnp.floor(len(flat) * jnp.asarray(fraction, jnp.float32)).astype(jnp.int32)
     sizes = [leaf.size for leaf in leaves]
-    places = [sum(sizes[:number]) for number in range(len(sizes))]
-    parts = [chosen[place : place + leaf.size].reshape(leaf.shape) for place, leaf in zip(places, leaves, strict=True)]
-    return jax.tree.unflatten(structure, parts)
+    offsets = [sum(sizes[:number]) for number in range(len(sizes))]
+    masks = [
+        is_largest[offset : offset + leaf.size].reshape(leaf.shape)
+        for offset, leaf in zip(offsets, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, masks)
 
 
 def mask(fraction: Scalar, batch: int = 0) -> Estimate:
-    """The saliency mask of the original model on the forget set, tree of bools, True = may move.
+    """Estimates the saliency mask of the original model on the forget set, a tree of bools, True = may move.
 
     Source: SalUn, `generate_mask`: evaluation mode, all parameters ranked together.
     """
@@ -93,48 +102,54 @@ def mask(fraction: Scalar, batch: int = 0) -> Estimate:
 
 
 def saliency(method: Method, fraction: Scalar = 0.5, restore: bool = True, batch: int = 0) -> Method:
-    """A method with every phase under the saliency mask of the original model.
+    """Restricts every phase of a method to the saliency mask of the original model.
 
-    The mask is the same in all phases: it is computed on the original, whatever came before. A phase that continues
-    with the estimates of the one before continues with its mask too.
+    The mask is the same in all phases: it is always computed on the original. A phase that goes on with
+    the estimates of the previous one goes on with its mask too.
 
     Args:
       method: any method without a mask of its own.
       fraction: of all parameters that may move.
-      restore: masked-out parameters stay bit-identical, edits included; False = only the gradients are masked (weight
-        decay still moves everything and edits are not masked at all), as in the conformal unlearning code.
+      restore: masked-out parameters stay bit-identical, under one-shot changes too; False = only the gradients are
+        masked (weight decay still moves everything, one-shot changes are not masked), as in the conformal unlearning
+        code.
       batch: of the pass over the forget set; 0 = the run's.
 
     Raises:
       ConfigError: the method estimates a mask itself.
+
+    Example:
+      >>> from jaxunlearn import unlearn
+      >>> method = unlearn.saliency.saliency(unlearn.descent.finetune(), fraction=0.3)
+      >>> list(method.phases[0].estimates)
+      ['mask']
     """
     phases = []
     for phase in method.phases:
         if "mask" in phase.estimates or "mask" in phase.every_epoch:
             raise errors.ConfigError("this method has a mask of its own and cannot get a saliency mask as well.")
         inner = phase.transform
-        under = transforms.protected(inner) if restore else optax.chain(transforms.masked_gradients(), inner)
+        masked_transform = transforms.protected(inner) if restore else optax.chain(transforms.masked_gradients(), inner)
         is_continued = phase.same_optimizer and not phase.estimates
-        found = {} if is_continued else {**phase.estimates, "mask": mask(fraction, batch)}
-        phases.append(dataclasses.replace(phase, transform=under, estimates=found))
+        estimates = {} if is_continued else {**phase.estimates, "mask": mask(fraction, batch)}
+        phases.append(dataclasses.replace(phase, transform=masked_transform, estimates=estimates))
     return dataclasses.replace(method, phases=tuple(phases))
 
 
 def salun(lr: float = 0.02, epochs: int = 5, fraction: float = 0.5, form: str = "mixed", momentum: float = 0.9,
           weight_decay: float = 5e-4, restore_masked: bool = True, batch: int = 0) -> Method:  # fmt: skip
-    """Random labels for the forget set, learned by the most salient parameters alone.
+    """Trains the most salient parameters alone on random labels of the forget set (SalUn).
 
     Args:
-      lr: rate; SGD in the forms "mixed" and "sequential", Adam (about a tenth of it) in "adam".
+      lr: of SGD in the forms "mixed" and "sequential"; of Adam (about a tenth) in "adam".
       epochs: over forget and retained samples.
       fraction: of the parameters that may move.
       form: "mixed": one wrong label per forget sample, all rows shuffled together, cosine per epoch (conformal
         unlearning); "sequential": every epoch a new label out of all classes, forget batches first, constant rate (the
         authors' code); "adam": sequential with Adam and without weight decay (Orthogonal Unlearning).
-      momentum: of SGD.
-      weight_decay: of SGD.
+      momentum, weight_decay: of SGD.
       restore_masked: masked-out parameters stay as they are, as in the authors' code; False = weight decay moves
-        them, as in conformal unlearning. The sources disagree, so that no `compat` decides it.
+        them, as in conformal unlearning. The sources disagree, hence no `compat`.
       batch: rows per step.
 
     Raises:
@@ -151,33 +166,33 @@ def salun(lr: float = 0.02, epochs: int = 5, fraction: float = 0.5, form: str = 
 
 
 def adaptive(values: jax.Array, batch: Samples, power: Scalar = 0.5, floor: float = 1e-4) -> jax.Array:
-    """Weighted mean of [B] losses with weights 1 / loss^power (no gradient through them): forgotten rows count less.
+    """Averages [B] losses with weights 1 / loss^power (no gradient through them): forgotten rows count less.
 
     Args:
       values: [B] losses >= 0.
-      batch: whose padding is left out.
+      batch: its padding is left out.
       power: of the weights.
       floor: losses below it get the weight of `floor`, so that a loss of exactly 0 does not take all the weight; 0 = as
         published, where the weight is 1 / (loss^power + 1e-15).
     """
-    fixed = jax.lax.stop_gradient(values)
-    weights = jnp.maximum(fixed, floor) ** -power if floor else 1.0 / (fixed**power + 1e-15)
+    constants = jax.lax.stop_gradient(values)
+    weights = jnp.maximum(constants, floor) ** -power if floor else 1.0 / (constants**power + 1e-15)
     weights = jnp.where(batch.weights > 0, weights, 0.0)
     total = jnp.sum(weights)
     return jnp.sum(weights * values) / jnp.where(total > 0, total, 1.0)
 
 
 def more_important(forget: Tree, retain: Tree) -> Tree:
-    """Tree of bools: is the importance for the forget set at least that for the retained one (both plus 1e-15)?"""
+    """Returns a tree of bools, True where `forget` is at least `retain` (both plus 1e-15)."""
     return jax.tree.map(lambda f, r: (f + 1e-15) / (r + 1e-15) >= 1.0, forget, retain)
 
 
 def importance_mask(batch: int = 0) -> Estimate:
-    """`more_important` of the mean squared batch gradients of forget and retained set, in evaluation mode."""
+    """Estimates `more_important` from the mean squared batch gradients of both sets, in evaluation mode."""
 
     def compute(member: EstimateContext) -> tuple[Tree, Tree]:
-        fixed = member._replace(mode="eval")
-        forget, retain = (dampening.importance(fixed, name)[0] for name in ("forget", "retain"))
+        eval_member = member._replace(mode="eval")
+        forget, retain = (dampening.importance(eval_member, name)[0] for name in ("forget", "retain"))
         return more_important(forget, retain), member.model_state
 
     return Estimate(compute, {name: StreamSpec(name, batch, shuffle=False) for name in ("forget", "retain")})
@@ -194,9 +209,9 @@ def sfron(lr: float = 0.01, epochs: int = 5, iterations: int = 0, every: int = 1
     Args:
       lr: largest rate.
       epochs: passes over the retained set.
-      iterations: stops after so many steps, over which the cosine then falls; 0 = all epochs. As published: 3000.
+      iterations: stops after this many steps, over which the cosine then falls; 0 = all epochs. As published: 3000.
       every: an ascent at steps 0, every, 2 * every ...
-      alpha: weight of the ascent at the beginning, 40 as published; `clip` then decides how far an ascent goes.
+      alpha: weight of the ascent at the beginning, 40 as published; `clip` then limits an ascent's length.
       momentum: of SGD.
       weight_decay: of SGD (added to the gradient) or AdamW (decoupled).
       clip: largest norm of an ascent's gradient; 7 as published, for larger networks.
@@ -210,110 +225,133 @@ def sfron(lr: float = 0.01, epochs: int = 5, iterations: int = 0, every: int = 1
     Raises:
       ConfigError: an unknown optimizer.
     """
-    falling = schedules.cosine_to(iterations) if iterations else schedules.cosine_by_step(max(epochs, 1))
+    schedule = schedules.cosine_to(iterations) if iterations else schedules.cosine_by_step(max(epochs, 1))
     checks.choice("optimizer", optimizer, OPTIMIZERS)
     if optimizer == "sgd":
-        transform = transforms.sgd(lr, momentum, weight_decay, schedule=falling)
+        transform = transforms.sgd(lr, momentum, weight_decay, schedule=schedule)
     else:
-        transform = transforms.adamw(lr, weight_decay, falling)
+        transform = transforms.adamw(lr, weight_decay, schedule)
     floor = 0.0 if compat == "faithful" else 1e-4
 
     def ascent(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         batch = batches["forget"]
         values = losses.row_cross_entropy(outputs["forget"], batch.labels)
         batch = batch._replace(weights=losses.row_weights(batch))
-        return -alpha * falling(context.step_info) * adaptive(values, batch, floor=floor)
+        return -alpha * schedule(context.step_info) * adaptive(values, batch, floor=floor)
 
-    limited = optax.chain(transforms.masked_gradients(), transforms.clip_by_global_norm(clip))
-    moves = (GradientStep(ascent, ("forget",), every, limited), GradientStep(descent.retain_loss, ("retain",)))
-    reads = {"retain": StreamSpec("retain", batch), "forget": StreamSpec("forget", batch, continue_across_epochs=True)}
-    found = {"mask": importance_mask(batch)}
-    return Method((Phase(transform, moves, reads, epochs, iterations, found),), "recalibrate")
+    pre_transform = optax.chain(transforms.masked_gradients(), transforms.clip_by_global_norm(clip))
+    gradient_steps = (
+        GradientStep(ascent, ("forget",), every, pre_transform),
+        GradientStep(descent.retain_loss, ("retain",)),
+    )
+    stream_specs = {
+        "retain": StreamSpec("retain", batch),
+        "forget": StreamSpec("forget", batch, continue_across_epochs=True),
+    }
+    estimates = {"mask": importance_mask(batch)}
+    return Method((Phase(transform, gradient_steps, stream_specs, epochs, iterations, estimates),), "recalibrate")
 
 
 def sfron_plain(lr: float = 0.01, epochs: int = 5, every: int = 1, fraction: float = 0.5, batch: int = 0,
                 compat: str = "corrected") -> Method:  # fmt: skip
-    """SFRon as the Orthogonal Unlearning code has it: plain SGD under a saliency mask, an ascent every few steps.
+    """Alternates plain SGD descent and ascent under a saliency mask: SFRon as in the Orthogonal Unlearning code.
 
-    `compat="faithful"` begins every epoch with an ascent on the first forget batch, whatever its number of steps,
-    at the price of one compiled program per epoch; otherwise ascents come at steps 0, every ... of the whole run. The
-    ascent has no limit: on digits twice the default rate costs 6 points of accuracy; to forget a class takes 0.05.
-    Published: every = 5.
+    The ascent has no limit: on digits twice the default rate costs 6 points of accuracy; to forget a class takes 0.05.
+
+    Args:
+      lr: of SGD, constant.
+      epochs: passes over the retained set.
+      every: an ascent at steps 0, every, 2 * every ... of the whole run; published: 5.
+      fraction: of the parameters that may move.
+      batch: rows per step of each stream, 0 = the run's.
+      compat: "faithful" begins every epoch with an ascent on the first forget batch, for any number of steps,
+        at the price of one compiled program per epoch.
     """
-    moves = (GradientStep(descent.forget_ascent, ("forget",), every), GradientStep(descent.retain_loss, ("retain",)))
+    gradient_steps = (
+        GradientStep(descent.forget_ascent, ("forget",), every),
+        GradientStep(descent.retain_loss, ("retain",)),
+    )
     is_faithful = compat == "faithful"
-    reads = {
+    stream_specs = {
         "retain": StreamSpec("retain", batch),
         "forget": StreamSpec("forget", batch, continue_across_epochs=not is_faithful),
     }
-    phase = Phase(transforms.sgd(lr), moves, reads, min(epochs, 1) if is_faithful else epochs)
-    later = dataclasses.replace(phase, same_optimizer=True)
-    phases = (phase, *[later] * (epochs - 1)) if is_faithful else (phase,)
+    phase = Phase(transforms.sgd(lr), gradient_steps, stream_specs, min(epochs, 1) if is_faithful else epochs)
+    continuation = dataclasses.replace(phase, same_optimizer=True)
+    phases = (phase, *[continuation] * (epochs - 1)) if is_faithful else (phase,)
     return saliency(Method(phases, "recalibrate"), fraction, batch=batch)
 
 
 def curvature(member: EstimateContext, samples: Samples, directions: int = 10, step: float = 1e-3) -> jax.Array:
-    """[B] curvature of the loss around every input: a proxy of memorisation, higher = more memorised.
+    """Estimates [B] the curvature of the loss at every input: a proxy of memorisation, higher = more memorised.
 
-    Mean over random directions v of signs of |gradient(x + step v) - gradient(x)|^2 / step^2, gradients by the input,
-    in evaluation mode; a row's directions do not depend on its batch. Source: Garg et al. 2024.
+    Mean over random sign vectors v of |gradient(x + step v) - gradient(x)|^2 / step^2, gradients by the input, in
+    evaluation mode; a row's directions do not depend on its batch.
+
+    Args:
+      member: the model.
+      samples: inputs [B, ...] and labels.
+      directions: number of sign vectors.
+      step: length in every coordinate.
+
+    Source: Garg et al. 2024.
     """
 
     def gradient(inputs: jax.Array) -> jax.Array:
-        def total(inputs: jax.Array) -> jax.Array:
+        def summed_loss(inputs: jax.Array) -> jax.Array:
             logits, _ = network.forward(member.network, member.params, member.model_state, inputs)
             return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, samples.labels))
 
-        return jax.grad(total)(inputs)
+        return jax.grad(summed_loss)(inputs)
 
-    start, shape = gradient(samples.inputs), samples.inputs.shape[1:]
+    base_gradient, shape = gradient(samples.inputs), samples.inputs.shape[1:]
 
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         key = keys.at(member.key, number)
         signs = jax.vmap(lambda row: jax.random.rademacher(keys.at(key, row), shape, jnp.float32))(samples.rows)
-        change = (gradient(samples.inputs + step * signs) - start) / step
+        change = (gradient(samples.inputs + step * signs) - base_gradient) / step
         return total + jnp.sum(jnp.square(change).reshape(len(change), -1), 1), None
 
     summed, _ = jax.lax.scan(add, jnp.zeros(len(samples.rows)), jnp.arange(directions))
     return summed / directions
 
 
-def thirds(scores: jax.Array, is_own: jax.Array) -> jax.Array:
-    """[n] int32 parts 0 (low), 1 (middle), 2 (high) of scores [n], by rank; -1 where `is_own` [n] bool is False.
+def thirds(scores: jax.Array, is_counted: jax.Array) -> jax.Array:
+    """Returns [n] int32: 0, 1, 2 for the low, middle, high third of scores [n] by rank; -1 where not `is_counted` [n].
 
     Each of the lower two has floor(count / 3) entries, the high one the rest; ties in the order of the entries.
     """
-    order = jnp.argsort(jnp.where(is_own, scores, jnp.inf), stable=True)
+    order = jnp.argsort(jnp.where(is_counted, scores, jnp.inf), stable=True)
     # Entries that do not count come last even where scores are infinite themselves.
-    order = order[jnp.argsort(~is_own[order], stable=True)]
+    order = order[jnp.argsort(~is_counted[order], stable=True)]
     ranks = jnp.zeros(scores.shape, jnp.int32).at[order].set(jnp.arange(len(scores), dtype=jnp.int32))
-    size = jnp.sum(is_own) // 3
-    part = jnp.where(size > 0, jnp.minimum(ranks // jnp.maximum(size, 1), 2), 2)
-    return jnp.where(is_own, part, -1)
+    size = jnp.sum(is_counted) // 3
+    third = jnp.where(size > 0, jnp.minimum(ranks // jnp.maximum(size, 1), 2), 2)
+    return jnp.where(is_counted, third, -1)
 
 
 def most_memorised(directions: int = 10, step: float = 1e-3) -> Estimate:
-    """[N_all] bool: the third of the forget rows with the highest curvature of the original model."""
+    """Estimates [N_all] bool: the third of the forget rows with the highest curvature at the original model."""
 
     def compute(member: EstimateContext) -> tuple[Tree, Tree]:
         original, stream = at_original(member), member.streams["forget"]
 
         def update(total: jax.Array, samples: Samples, key: jax.Array) -> jax.Array:
             del key
-            found = curvature(original, samples, directions, step)
-            return total.at[samples.rows].add(jnp.where(samples.weights > 0, found, 0.0))
+            curvatures = curvature(original, samples, directions, step)
+            return total.at[samples.rows].add(jnp.where(samples.weights > 0, curvatures, 0.0))
 
         table = passes.fold(original, "forget", jnp.zeros(member.forget.shape), update)
         rows = jnp.asarray(stream.rows)
-        part = thirds(table[rows], jnp.asarray(stream.weights) > 0)
-        return jnp.zeros(member.forget.shape, bool).at[rows].max(part == 2), member.model_state
+        third = thirds(table[rows], jnp.asarray(stream.weights) > 0)
+        return jnp.zeros(member.forget.shape, bool).at[rows].max(third == 2), member.model_state
 
     return Estimate(compute, {"forget": StreamSpec("forget", shuffle=False)}, cost=directions + 1.0)
 
 
 def rum(lr: float = 0.01, epochs: int = 5, lr_relabel: float = 1e-3, epochs_relabel: int = 3, fraction: float = 0.5,
         directions: int = 10, batch: int = 0) -> Method:  # fmt: skip
-    """Forgets by how well samples are memorised: the least is left alone, the most goes to SalUn.
+    """Leaves the least memorised third of the forget set alone and applies SalUn to the most memorised third.
 
     Args:
       lr: of fine-tuning on the retained set (SGD, cosine per epoch).
@@ -327,15 +365,15 @@ def rum(lr: float = 0.01, epochs: int = 5, lr_relabel: float = 1e-3, epochs_rela
     The published code reads memorisation scores from a file and, class-wise, relabels the middle third by mistake.
     Other forget rows stay in the batches of SalUn and do not count in its loss.
     """
-    tuned = descent.finetune(lr, epochs, batch=batch).phases
-    (forgets,) = salun(lr_relabel, epochs_relabel, fraction, "adam", batch=batch).phases
-    (stream,) = forgets.stream_specs
+    finetuning = descent.finetune(lr, epochs, batch=batch).phases
+    (relabel_phase,) = salun(lr_relabel, epochs_relabel, fraction, "adam", batch=batch).phases
+    (stream,) = relabel_phase.stream_specs
 
     def objective(outputs: Mapping[str, jax.Array], batches: Mapping[str, Samples], context: StepContext) -> jax.Array:
         batch = batches[stream]
         where = ~batch.is_forget | context.estimates["chosen"][batch.rows]
         return losses.cross_entropy(outputs[stream], batch, where)
 
-    found = {"chosen": most_memorised(directions), **forgets.estimates}
-    last = dataclasses.replace(forgets, gradient_steps=(GradientStep(objective),), estimates=found)
-    return Method((*tuned, last), "recalibrate")
+    estimates = {"chosen": most_memorised(directions), **relabel_phase.estimates}
+    salun_phase = dataclasses.replace(relabel_phase, gradient_steps=(GradientStep(objective),), estimates=estimates)
+    return Method((*finetuning, salun_phase), "recalibrate")

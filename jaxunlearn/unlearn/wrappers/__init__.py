@@ -1,1 +1,3 @@
 """Methods around methods: METHOD+conformal, +our, +orthogonal, +salient."""
+
+__all__: list[str] = []

@@ -1,4 +1,4 @@
-"""`launch.bench gpu`: everything claimed about an accelerator and not yet known, measured in a few minutes.
+"""`launch.bench gpu`: measures an accelerator in a few minutes, and the claims about it.
 
 table     the measurements, in order, as data            runner    processes, deadline, resume, the rows file
 child     one process of measurements                    report    the table and the proposal of defaults

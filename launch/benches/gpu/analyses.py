@@ -1,4 +1,4 @@
-"""What comes after training: all scores, prediction sets and epsilon-hat at full size."""
+"""Work after training: all scores, prediction sets and epsilon-hat at full size."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def analyses(names: Sequence[str], *, pace: clock.Pace, sizes: dict[str, dict[str, int]]) -> Iterator[Row]:
-    """Rows named by their first word: scores, signals, sets, epsilon-hat.
+    """Yields rows named by their first word: scores, signals, sets, epsilon-hat.
 
     Args:
       names: rows to measure.
@@ -19,12 +19,12 @@ def analyses(names: Sequence[str], *, pace: clock.Pace, sizes: dict[str, dict[st
       sizes: analysis -> sizes that differ from the full ones of its own bench.
     """
     for name in names:
-        what = name.split()[0].rstrip(",:")
-        yield WORKS[what](name, pace, sizes[what])
+        analysis = name.split()[0].rstrip(",:")
+        yield WORKS[analysis](name, pace, sizes[analysis])
 
 
 def _scores(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
-    """Seconds from logits in host memory to every score, transfers and what stays on the host included."""
+    """Measures seconds from logits in host memory to every score, with transfers and work on the host."""
     import jax
     import numpy as np
 
@@ -33,18 +33,18 @@ def _scores(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
     from .. import scores as bench
 
     # A few shadows are drawn and repeated: drawing them all takes longer than scoring them.
-    full = bench.FULL._replace(**sizes)
-    drawn = bench.draw(full._replace(shadows=min(full.shadows, 4)))
-    repeated = {name: np.concatenate([getattr(drawn, name)] * (full.shadows // 4 or 1)) for name in
+    bench_sizes = bench.FULL._replace(**sizes)
+    few = bench.draw(bench_sizes._replace(shadows=min(bench_sizes.shadows, 4)))
+    repeated = {name: np.concatenate([getattr(few, name)] * (bench_sizes.shadows // 4 or 1)) for name in
                 ("shadows", "population_shadows", "shadow_train_logits", "shadow_train_labels")}  # fmt: skip
-    evidence = dataclasses.replace(drawn, **repeated)
+    evidence = dataclasses.replace(few, **repeated)
     options = scores.Options()
     seconds = clock.windows(lambda: scores.run(("all",), evidence, options).scores, pace, jax.block_until_ready)
     return value_row(name, seconds, "s", shape=list(evidence.shadows.shape))
 
 
 def _signals(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
-    """Milliseconds from logits on the device to the three signals that every score rests on."""
+    """Measures milliseconds from logits on the device to the three signals on which every score is based."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -61,28 +61,28 @@ def _signals(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
         return [jax.vmap(kernel, (0, None))(logits, labels) for kernel in kernels]
 
     seconds = clock.windows(lambda: all_signals(logits, labels), pace, jax.block_until_ready)
-    row = value_row(name, [1e3 * one for one in seconds], "ms", shape=list(shape))
+    row = value_row(name, [1e3 * window for window in seconds], "ms", shape=list(shape))
     return {**row, "byte_rate": logits.nbytes / (row["value"] * 1e-3)}
 
 
 def _sets(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
-    """Seconds for threshold, coverage, size and CR of every model and level, from logits on the device."""
+    """Measures seconds for threshold, coverage, size and CR of every model and level, from logits on the device."""
     from .. import conformal as bench
 
-    full = bench.FULL._replace(**sizes)
-    work = bench.ways_of(full)["here"]
-    row = value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=full._asdict())
-    read = 4 * full.models * full.classes * (full.samples + full.calibration)
-    return {**row, "byte_rate": read / row["value"]}
+    bench_sizes = bench.FULL._replace(**sizes)
+    work = bench.ways_of(bench_sizes)["here"]
+    row = value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=bench_sizes._asdict())
+    num_bytes = 4 * bench_sizes.models * bench_sizes.classes * (bench_sizes.samples + bench_sizes.calibration)
+    return {**row, "byte_rate": num_bytes / row["value"]}
 
 
 def _epsilon(name: str, pace: clock.Pace, sizes: dict[str, int]) -> Row:
-    """Seconds from logits in host memory to epsilon-hat of all approaches."""
+    """Measures seconds from logits in host memory to epsilon-hat of all approaches."""
     from .. import epsilon as bench
 
-    full = bench.FULL._replace(**sizes)
-    work, _ = next(iter(bench.works_of(full).values()))
-    return value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=full._asdict())
+    bench_sizes = bench.FULL._replace(**sizes)
+    work, _ = next(iter(bench.works_of(bench_sizes).values()))
+    return value_row(name, clock.windows(work, pace, lambda result: None), "s", sizes=bench_sizes._asdict())
 
 
 WORKS: dict[str, Callable[[str, clock.Pace, dict[str, int]], Row]] = {

@@ -1,7 +1,7 @@
 """One process of measurements, driven by the runner: a JSON request on stdin, one JSON line per row on stdout.
 
-It imports what takes time at once and touches the device only when the request arrives, so that the next process can
-get ready while this one measures. When its stdin ends, the runner has died: it ends too, and leaves the device.
+Slow imports happen at once, and it uses the device only after the request has arrived, so that the next process can
+start while this one measures. When its stdin ends, the runner has died: it ends too and releases the device.
 """
 
 import importlib
@@ -21,9 +21,9 @@ Emit = Callable[[Row], None]
 
 
 def serve() -> None:
-    """Measures what the request asks for; the last line says that nothing is missing."""
+    """Measures the rows of the request; the last line reports that they are complete."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with the answers
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with the answers
 
     def emit(row: Row) -> None:
         answers.write(json.dumps(row) + "\n")
@@ -48,7 +48,7 @@ def _end_with_runner() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What this process runs on: device, versions, whether PyTorch is there to compare with."""
+    """Returns facts about this process: device, versions, whether PyTorch is installed."""
     import jax
 
     from jaxunlearn import store
@@ -68,22 +68,22 @@ def machine() -> dict[str, Any]:
 
 
 def measure(measurement: dict[str, Any], request: dict[str, Any], emit: Emit) -> None:
-    """Emits the rows of one measurement; where it fails, a failed row for each that is missing, and goes on."""
+    """Emits the rows of one measurement; if it fails, a failed row for each missing one, and continues."""
     module, _, function = measurement["function"].partition(":")
     pace = clock.QUICK if request["quick"] else clock.FULL
     missing = list(measurement["names"])
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try:
-        found: Any = getattr(importlib.import_module(module), function)
-        for row in _named(found(measurement["names"], pace=pace, **measurement["arguments"]), missing):
-            now = time.perf_counter()
-            whole = complete(row, measurement, request["rates"], now - begun)
-            peaks.learn(request["rates"]["measured"], whole)
-            emit(whole)
-            begun = now
-    except Exception as error:  # noqa: BLE001 - a row that fails is a finding; the rest goes on
+        generator: Any = getattr(importlib.import_module(module), function)
+        for row in _named(generator(measurement["names"], pace=pace, **measurement["arguments"]), missing):
+            end = time.perf_counter()
+            completed = complete(row, measurement, request["rates"], end - start)
+            peaks.learn(request["rates"]["measured"], completed)
+            emit(completed)
+            start = end
+    except Exception as error:  # noqa: BLE001 - a row that fails is a finding; the others continue
         for name in missing:
-            emit(failed(name, measurement, error, time.perf_counter() - begun))
+            emit(failed_row(name, measurement, error, time.perf_counter() - start))
 
 
 def _named(rows: Iterator[Row], missing: list[str]) -> Iterator[Row]:
@@ -93,15 +93,29 @@ def _named(rows: Iterator[Row], missing: list[str]) -> Iterator[Row]:
 
 
 def complete(row: Row, measurement: dict[str, Any], rates: dict[str, dict[str, float]], seconds: float) -> Row:
-    """The row with its section, status, share of the peak, and the seconds it took."""
-    # The device's own rows are what the others are compared with; only the data sheet is above them.
+    """Adds section, status, share of the peak, and the seconds of its measurement to a row.
+
+    Args:
+      row: measured.
+      measurement: its entry of the table, as a dict.
+      rates: source -> peak rates; see `peaks`.
+      seconds: duration of the measurement.
+    """
+    # Section 1 measures the device's own peaks, which are compared with the data sheet.
     source = "data sheet" if measurement["section"] == 1 else "measured"
-    whole = peaks.with_share(row, rates[source], source)
-    return {"section": measurement["section"], "status": "ok", **whole, "seconds": seconds}
+    with_share = peaks.with_share(row, rates[source], source)
+    return {"section": measurement["section"], "status": "ok", **with_share, "seconds": seconds}
 
 
-def failed(name: str, measurement: dict[str, Any], error: Exception | str, seconds: float) -> Row:
-    """A row that says why there is no number."""
+def failed_row(name: str, measurement: dict[str, Any], error: Exception | str, seconds: float) -> Row:
+    """Builds a row that explains why there is no number.
+
+    Args:
+      name: of the row.
+      measurement: its entry of the table; the section is used.
+      error: the reason.
+      seconds: duration until it failed.
+    """
     message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     return {"section": measurement["section"], "name": name, "status": "failed", "value": None, "unit": "",
             "share": None, "share_of": "", "message": " ".join(message.split())[:1000], "seconds": seconds}  # fmt: skip
@@ -109,7 +123,14 @@ def failed(name: str, measurement: dict[str, Any], error: Exception | str, secon
 
 def request_of(measurements: Sequence[dict[str, Any]], machine: dict[str, Any] | None, quick: bool,
                rates: dict[str, dict[str, float]]) -> str:  # fmt: skip
-    """The request as one line; machine None = only say what this process runs on."""
+    """Returns the request as one line of JSON.
+
+    Args:
+      measurements: entries of the table, as dicts.
+      machine: from `machine`; None = the process only reports it.
+      quick: whether windows are short.
+      rates: source -> peak rates; see `peaks`.
+    """
     return json.dumps({"measurements": list(measurements), "machine": machine, "quick": quick, "rates": rates}) + "\n"
 
 

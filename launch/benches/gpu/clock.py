@@ -1,4 +1,4 @@
-"""Timed windows, and which kernels the time goes to."""
+"""Timed windows, and the time of each kind of kernel."""
 
 import collections
 import glob
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Pace(NamedTuple):
-    """How long to look: timed windows of about `seconds` each, after warm-up."""
+    """Timed windows of about `seconds` each, after warm-up."""
 
     windows: int = 5
     seconds: float = 0.3
@@ -18,7 +18,7 @@ class Pace(NamedTuple):
 
 FULL, QUICK = Pace(), Pace(5, 0.005)
 _MOST_CALLS, _WARM_CALLS = 1000, 4
-# Kinds of kernels by patterns of their names; the first that fits counts. A cast ("convert") is no convolution.
+# Kinds of kernels by patterns of their names; the first match counts. A cast ("convert") is no convolution.
 KINDS = (
     ("copy", r"memcpy|memset"),
     ("change of layout", r"nchwto|nhwcto|tonhwc|tonchw"),
@@ -30,55 +30,55 @@ KINDS = (
 
 
 def windows(call: Callable[[], Any], pace: Pace, wait: Callable[[Any], Any]) -> list[float]:
-    """Seconds per call in each of several windows.
+    """Measures seconds per call in each of several windows.
 
-    Calls within a window are not waited for one by one, as in training, where one step follows another.
+    As in training, calls within a window do not wait for each other.
 
     Args:
       call: starts the work and returns something to wait for.
       pace: number and length of the windows.
-      wait: waits for what the last call returned.
+      wait: waits for the result of the last call.
     """
     wait(call())
-    # The first calls may still record graphs; one that is longer than a window is a window itself.
-    tried = [_seconds(call, wait)]
-    while tried[-1] < pace.seconds and len(tried) < _WARM_CALLS:
-        tried.append(_seconds(call, wait))
-    repeats = max(1, min(round(pace.seconds / max(min(tried), 1e-9)), _MOST_CALLS))
-    seconds = tried[-1:] if tried[-1] >= pace.seconds else []
+    # The first calls may still record graphs; a call that is longer than a window counts as a window.
+    first_seconds = [_seconds(call, wait)]
+    while first_seconds[-1] < pace.seconds and len(first_seconds) < _WARM_CALLS:
+        first_seconds.append(_seconds(call, wait))
+    repeats = max(1, min(round(pace.seconds / max(min(first_seconds), 1e-9)), _MOST_CALLS))
+    seconds = first_seconds[-1:] if first_seconds[-1] >= pace.seconds else []
     for _ in range(pace.windows - len(seconds)):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(repeats):
             result = call()
         wait(result)
-        seconds.append((time.perf_counter() - begun) / repeats)
+        seconds.append((time.perf_counter() - start) / repeats)
     return seconds
 
 
 def _seconds(call: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     wait(call())
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def kind_of(kernel: str) -> str:
-    """The kind of a kernel, from its name."""
+    """Returns the kind of a kernel, by its name."""
     return next((kind for kind, pattern in KINDS if re.search(pattern, kernel.lower())), "element-wise")
 
 
 def profile(
     call: Callable[[], Any], wait: Callable[[Any], Any], seconds: float, steps: int, most: int = 12
 ) -> dict[str, Any]:
-    """Where a GPU spends its time during one call, from JAX's profiler; {} where it names no GPU.
+    """Profiles the kernels of one call by JAX's profiler; {} if it reports no GPU.
 
-    Under the profiler, kernels are launched one by one and not as graphs, so its own wall time is no measure.
+    Under the profiler, kernels are launched one by one and not as graphs, so its own wall time is not used.
 
     Args:
       call: the work, warm.
       wait: waits for its result.
-      seconds: what the call takes without the profiler.
+      seconds: of the call without the profiler.
       steps: training steps in one call, for the number of kernels per step.
-      most: kernels to name.
+      most: number of kernels to list.
 
     Returns:
       `busy`: seconds of all kernels over `seconds`; `kernels_run`: kernels per step; `kinds`: kind -> share of the
@@ -98,7 +98,7 @@ def profile(
 
 
 def _kernels(data: Any) -> list[tuple[str, float]]:
-    """(name, seconds) of everything that ran on the streams of a GPU."""
+    """Returns (name, seconds) of all events on the streams of a GPU."""
     return [
         (event.name, event.duration_ns * 1e-9)
         for plane in data.planes if plane.name.startswith("/device:GPU")
@@ -108,7 +108,14 @@ def _kernels(data: Any) -> list[tuple[str, float]]:
 
 
 def summary(events: list[tuple[str, float]], seconds: float, steps: int, most: int) -> dict[str, Any]:
-    """What `profile` returns, from (kernel, seconds) pairs."""
+    """Computes the result of `profile`.
+
+    Args:
+      events: (kernel, seconds) pairs.
+      seconds: of the call without the profiler.
+      steps: training steps in the call.
+      most: number of kernels to list.
+    """
     if not events:
         return {}
     by_name: dict[str, list[float]] = collections.defaultdict(list)

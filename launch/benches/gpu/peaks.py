@@ -1,15 +1,15 @@
-"""What a chip can do at most, and the share of it that a measurement reaches."""
+"""Peak rates of devices, and the share of them that a measurement reaches."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Name -> type of the operands and precision of their products: None is what a GPU takes by default, TF32 for float32.
+# Name -> type of the operands and precision of their products: None is a GPU's default, TF32 for float32.
 ARITHMETIC: dict[str, tuple[str, str | None]] = {
     "bf16": ("bfloat16", None), "tf32": ("float32", None), "f32": ("float32", "float32"),
 }  # fmt: skip
 # Dense rates of the data sheets in operations per second (multiply-add = 2), and memory bandwidth in bytes per second.
-# The first name that stands in a device's name as a whole word counts.
+# The first name that occurs in a device's name as a whole word counts.
 DATA_SHEETS: dict[str, dict[str, float]] = {
     "H200": {"bf16": 989e12, "tf32": 494e12, "f32": 67e12, "copy": 4.8e12},
     "H100 NVL": {"bf16": 835e12, "tf32": 418e12, "f32": 60e12, "copy": 3.9e12},
@@ -25,20 +25,20 @@ DATA_SHEETS: dict[str, dict[str, float]] = {
 
 
 def data_sheet(device_kind: str) -> dict[str, float]:
-    """The data sheet's rates of a device; empty where it is not in the table."""
+    """Returns the data sheet's rates of a device; {} if it is not in the table."""
     return next((rates for name, rates in DATA_SHEETS.items() if re.search(rf"\b{name}\b", device_kind)), {})
 
 
 def with_share(row: Mapping[str, Any], rates: Mapping[str, float], source: str) -> dict[str, Any]:
-    """The row with `share` and `share_of`: the larger of its shares of the arithmetic and of the memory bandwidth.
+    """Adds `share` and `share_of` to a row: the larger of its shares of the arithmetic and of the memory bandwidth.
 
     Args:
       row: may hold `operation_rate` (per second) with `arithmetic` (bf16, tf32 or f32), and `byte_rate` (per second).
       rates: peak rates by arithmetic, and `copy`; an absent one gives no share.
-      source: whose rates they are, for people: "measured" or "data sheet".
+      source: of the rates: "measured" or "data sheet".
 
     Returns:
-      A copy; `share` is None where nothing can be compared.
+      A copy; `share` is None if nothing can be compared.
     """
     arithmetic = row.get("arithmetic", "")
     pairs = [(row.get("operation_rate"), arithmetic, f"{source} {arithmetic} matrix rate"),
@@ -59,7 +59,7 @@ def learn(rates: dict[str, float], row: Mapping[str, Any]) -> None:
 
 
 def with_shares(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one machine with their shares of the peaks that stand among them, whenever those were measured."""
+    """Adds to rows of one machine their shares of the peaks that are among these rows, in any order."""
     rates: dict[str, float] = {}
     for row in rows:
         learn(rates, row)

@@ -1,8 +1,8 @@
-"""What a compiled program launches: kernels and bytes of one training step, read from its text.
+"""Kernels and bytes of one training step, read from the text of a compiled program.
 
-The step is the loop body with the most kernels (the scan over steps), or the whole program where that has more (no
-loop, or one that the compiler has unrolled). Bytes are those of operands and results of every kernel; an operand of
-which only a slice is read counts in full.
+The step is the loop body with the most kernels (the scan over steps), or the whole program if that has more (no loop,
+or one that the compiler has unrolled). Bytes are those of operands and results of every kernel; an operand counts in
+full even if only a slice is read.
 """
 
 import re
@@ -24,7 +24,7 @@ class Step(NamedTuple):
 
 
 def step_of(text: str) -> Step:
-    """Kernels and bytes per step, from the text of a compiled program (`compiled.as_text()`)."""
+    """Counts kernels and bytes per step in the text of a compiled program (`compiled.as_text()`)."""
     computations, entry = _parse(text)
     bodies = [name for name in re.findall(r"\bbody=%?([\w.\-]+)", text) if name in computations]
     return max(_count(computations[name]) for name in [*bodies, entry])
@@ -51,16 +51,16 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
 
 def _count(instructions: list[Instruction]) -> Step:
     shapes = {name: shape for name, shape, _, _ in instructions}
-    launched = [one for one in instructions if one[2] not in _FREE]
+    kernels = [instruction for instruction in instructions if instruction[2] not in _FREE]
     total = 0
-    for _, shape, _, rest in launched:
+    for _, shape, _, rest in kernels:
         operands = re.findall(r"%([\w.\-]+)", rest.partition("), ")[0])
         total += size(shape) + sum(size(shapes.get(name, "")) for name in operands)
-    return Step(len(launched), total)
+    return Step(len(kernels), total)
 
 
 def size(shape: str) -> int:
-    """Bytes of a shape as compilers print it: `bf16[8,64]{1,0}`, or a tuple of such."""
+    """Returns the bytes of a shape as compilers print it: `bf16[8,64]{1,0}`, or a tuple of them."""
     total = 0
     for kind, axes in re.findall(r"\b(\w+)\[([\d,]*)\]", shape):
         count = 1

@@ -1,8 +1,8 @@
 """The measurements of `launch.bench gpu`, in order, as data.
 
-Three passes: the first answers at least one question of every section, in some ten minutes on an H200 (estimated); the
-second has the rivals that defaults are chosen among; the third fills the tables. What a call has no time for is left to
-the next one with the same file. Within a pass the sections keep their order.
+Three passes: the first answers at least one question of every section, in about ten minutes on an H200 (estimated); the
+second measures the rivals among which defaults are chosen; the third fills the tables. The next call with the same file
+measures what a call has no time for. Within a pass the sections keep their order.
 """
 
 from collections.abc import Mapping
@@ -35,17 +35,17 @@ FORMS = {"unrolled": "unrolled native", "grouped": "grouped, native weight gradi
 
 
 class Measurement(NamedTuple):
-    """One function of this folder with its arguments, run in a process of its own or with its neighbours.
+    """One function of this folder with its arguments, run in a separate process or with its neighbours.
 
     Attributes:
       section: number in SECTIONS.
       function: "module:function", a generator (names, pace=..., **arguments) -> rows.
       arguments: by name, JSON.
       names: rows that it yields, in order; unique over the table.
-      seconds: what it takes on an H200, start and compiling included (estimated): for planning; ended at twice as long.
-      turn: the pass it belongs to, 1 to 3.
+      seconds: estimated on an H200, with start and compiling: for planning; it is ended after twice this time.
+      turn: its pass, 1 to 3.
       environment: variables of its process.
-      fresh: needs a process of its own (memory, compile times, environment).
+      fresh: needs a separate process (memory, compile times, environment).
       needs: "" or "data" (--data) or "torch" (PyTorch installed).
     """
 
@@ -61,7 +61,7 @@ class Measurement(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What differs between the whole bench and `--quick`."""
+    """Sizes of the whole bench, or of `--quick`."""
 
     model: str = "resnet18"
     label: str = "ResNet-18"
@@ -88,7 +88,7 @@ QUICK = Sizes("cnn_bn", "small CNN", 8, "cnn_bn", 128, (8,), (8,), ("bf16", "tf3
 ANALYSES = {
     False: {"scores": {"samples": 50_000}, "signals": {"shadows": 128, "samples": 50_000, "classes": 100}, "sets": {},
             "epsilon-hat": {}},
-    True: {"scores": {"shadows": 4, "samples": 60, "classes": 10, "population": 40, "own": 20},
+    True: {"scores": {"shadows": 4, "samples": 60, "classes": 10, "population": 40, "rows_per_shadow": 20},
            "signals": {"shadows": 2, "samples": 50, "classes": 10},
            "sets": {"models": 3, "calibration": 60, "samples": 80, "classes": 10, "levels": 3},
            "epsilon-hat": {"approaches": 2, "samples": 12, "models": 8, "classes": 4}},
@@ -96,7 +96,7 @@ ANALYSES = {
 
 
 def measurements(quick: bool, path: str = "") -> list[Measurement]:
-    """All measurements, section by section.
+    """Lists all measurements, section by section.
 
     Args:
       quick: tiny sizes.
@@ -109,12 +109,19 @@ def measurements(quick: bool, path: str = "") -> list[Measurement]:
 
 
 def passes(rows: list[Measurement]) -> list[Measurement]:
-    """The same in the order in which they are measured, pass by pass."""
-    return sorted(rows, key=lambda one: one.turn)
+    """Returns measurements in the order in which they are run, pass by pass."""
+    return sorted(rows, key=lambda measurement: measurement.turn)
 
 
 def network(sizes: Sizes, batch: int, arithmetic: str, augment: str = "none") -> dict[str, Any]:
-    """ResNet-18 on CIFAR shapes, or the small network of the quick bench."""
+    """Returns the arguments of `networks.make_network`: ResNet-18 on CIFAR shapes, or the quick bench's small network.
+
+    Args:
+      sizes: of the bench.
+      batch: rows per step.
+      arithmetic: bf16, tf32 or f32.
+      augment: of the training.
+    """
     return {"model": sizes.model, "side": sizes.side, "batch": batch, "arithmetic": arithmetic,
             "augment": augment, "rows": sizes.rows}  # fmt: skip
 
@@ -127,37 +134,37 @@ def _device(sizes: Sizes) -> list[Measurement]:
 
 
 def _steps(sizes: Sizes) -> list[Measurement]:
-    found = []
+    rows = []
     for batch in sizes.batches:
         for arithmetic in sizes.arithmetic:
             first = batch == sizes.batches[0] and arithmetic != "f32"
             name = f"{sizes.label}, batch {batch}, {arithmetic}: plain step"
             extra = (f"{name}, compiling without autotuning", f"{name}, autotuning") if first else ()
-            # Autotuning is measured only where nothing is remembered.
+            # Autotuning is measured only without a cache.
             environment = {"JAX_COMPILATION_CACHE_DIR": ""} if first else {}
-            found.append(Measurement(2, f"{NETWORKS}:plain_step", {"network": network(sizes, batch, arithmetic)},
+            rows.append(Measurement(2, f"{NETWORKS}:plain_step", {"network": network(sizes, batch, arithmetic)},
                                      (name, *extra), 40 if first else 25, 1 if first else 3, environment))  # fmt: skip
-    return found
+    return rows
 
 
 def _epochs(sizes: Sizes) -> list[Measurement]:
     batch, steps = sizes.batches[0], sizes.steps
     label = f"{sizes.label}, batch {batch}, bf16"
-    alone = {"network": network(sizes, batch, "bf16"), "steps": steps}
+    plain = {"network": network(sizes, batch, "bf16"), "steps": steps}
     augmented = {"network": network(sizes, batch, "bf16", "flip_crop"), "steps": steps, "conv": "native"}
     return [
-        Measurement(3, f"{NETWORKS}:scanned_step", alone, (f"{label}: scan over steps",), 25, 1),
-        Measurement(3, f"{NETWORKS}:epoch", {**alone, "conv": "native"}, (f"{label}: engine, rows gathered",), 25, 2),
+        Measurement(3, f"{NETWORKS}:scanned_step", plain, (f"{label}: scan over steps",), 25, 1),
+        Measurement(3, f"{NETWORKS}:epoch", {**plain, "conv": "native"}, (f"{label}: engine, rows gathered",), 25, 2),
         Measurement(3, f"{NETWORKS}:epoch", {**augmented, "profiled": True},
                     (f"{label}: engine, gathered and augmented",), 25, 1),
     ]  # fmt: skip
 
 
 def _groups(sizes: Sizes) -> list[Measurement]:
-    """The largest group in the default form, its rivals, smaller groups; one member alone is a row of section 3."""
+    """Lists the largest group in the default form, its rivals, and smaller groups; section 3 has a single member."""
     batch, largest = sizes.batches[0], sizes.groups[0]
     cells = [*((group, form) for group in sizes.groups for form in FORMS), (1, "im2col"), (1, "native")]
-    found = []
+    rows = []
     for arithmetic in ("bf16", "tf32"):
         for group, form in cells:
             is_known = (arithmetic, group, form) == ("bf16", 1, "native")
@@ -170,23 +177,23 @@ def _groups(sizes: Sizes) -> list[Measurement]:
             )
             arguments = {"network": network(sizes, batch, arithmetic, "flip_crop"), "steps": sizes.steps,
                          "members": group, "conv": form, "profiled": turn < 3}  # fmt: skip
-            found.append(Measurement(4, f"{NETWORKS}:epoch", arguments, (name,), 45, turn))
-    return found
+            rows.append(Measurement(4, f"{NETWORKS}:epoch", arguments, (name,), 45, turn))
+    return rows
 
 
 def _small(sizes: Sizes) -> list[Measurement]:
-    found = []
+    rows = []
     for case, label, forms in (("digits", "digits CNN", {"vmap": "im2col", "map": "unrolled"}),
                                ("location", "Location MLP", {"vmap": "native", "map": "native"})):  # fmt: skip
         cells = {f"{label}, {count} members: {mapping}": [count, mapping, form]
                  for count in sizes.members for mapping, form in forms.items()}  # fmt: skip
         arguments = {"case": case, "cells": cells}
-        found.append(Measurement(5, f"{FOLDER}.small:members", arguments, tuple(cells), 60, 1, fresh=False))
-    return found
+        rows.append(Measurement(5, f"{FOLDER}.small:members", arguments, tuple(cells), 60, 1, fresh=False))
+    return rows
 
 
 def _fast(sizes: Sizes, path: str) -> list[Measurement]:
-    found = []
+    rows = []
     for batch in sizes.fast_batches:
         for group in sizes.fast_members:
             label = f"{sizes.fast_model}, batch {batch}, bf16, {group} member(s)"
@@ -197,7 +204,7 @@ def _fast(sizes: Sizes, path: str) -> list[Measurement]:
             }  # fmt: skip
             names = (f"{label}: step", f"{label}: epoch of {sizes.fast_rows:,} samples, per member")
             turn = 1 if (batch, group) == (sizes.fast_batches[0], sizes.fast_members[0]) else 3
-            found.append(Measurement(6, f"{NETWORKS}:epoch", arguments, names, 40, turn))
+            rows.append(Measurement(6, f"{NETWORKS}:epoch", arguments, names, 40, turn))
     group = sizes.fast_members[0]
     arguments = {
         "path": path,
@@ -208,7 +215,7 @@ def _fast(sizes: Sizes, path: str) -> list[Measurement]:
     }
     label = f"configs/cifar10_fast.py, {group} member(s), bf16"
     names = (f"{label}: held-out accuracy", f"{label}: training")
-    return [*found, Measurement(6, f"{NETWORKS}:fast_accuracy", arguments, names, 60, 1, needs="data")]
+    return [*rows, Measurement(6, f"{NETWORKS}:fast_accuracy", arguments, names, 60, 1, needs="data")]
 
 
 def _analyses(quick: bool) -> list[Measurement]:
@@ -228,7 +235,7 @@ def _torch(sizes: Sizes) -> list[Measurement]:
     labels = {"compiled": "one model, bf16, channels last, compiled with CUDA graphs",
               "memory": "one model, bf16, channels last, eager", "func": f"torch.func over {members} models, bf16",
               "loader": "one model through a DataLoader"}  # fmt: skip
-    found = []
+    rows = []
     for way, label in labels.items():
         if sizes is QUICK and way == "compiled":
             continue  # torch.compile alone takes longer than the whole quick bench
@@ -236,16 +243,16 @@ def _torch(sizes: Sizes) -> list[Measurement]:
                      "members": members, "operations": operations}  # fmt: skip
         name = f"PyTorch ResNet-18, batch {batch}: {label}"
         seconds, turn = (70, 1) if way == "compiled" else (30, 1 if way == "loader" else 2)
-        found.append(Measurement(8, f"{FOLDER}.torch_way:ways", arguments, (name,), seconds, turn, needs="torch"))
-    return found
+        rows.append(Measurement(8, f"{FOLDER}.torch_way:ways", arguments, (name,), seconds, turn, needs="torch"))
+    return rows
 
 
 def _flags(sizes: Sizes) -> list[Measurement]:
     batch = sizes.batches[0]
     arguments = {"network": network(sizes, batch, "bf16", "flip_crop"), "steps": sizes.steps, "conv": "native"}
-    chosen = list(XLA_FLAGS.items()) if sizes is FULL else list(XLA_FLAGS.items())[:1]
+    flags = list(XLA_FLAGS.items()) if sizes is FULL else list(XLA_FLAGS.items())[:1]
     return [
         Measurement(9, f"{NETWORKS}:epoch", arguments, (f"{sizes.label}, batch {batch}, bf16: engine, {label}",),
                     30, 1 if number < 2 else 3, {"XLA_FLAGS": flag})
-        for number, (label, flag) in enumerate(chosen)
+        for number, (label, flag) in enumerate(flags)
     ]  # fmt: skip

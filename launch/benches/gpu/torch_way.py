@@ -1,8 +1,8 @@
-"""PyTorch on the same device: ResNet-18 on CIFAR shapes as it is trained there, slowly and at its best.
+"""PyTorch on the same device: ResNet-18 on CIFAR shapes, in a slow, common way and in the fastest ones.
 
-A process of its own: nothing here imports JAX. Ways: `loader` (DataLoader with flip and crop per picture, float32, one
-model: what published scripts do), `memory` (pictures on the device, channels last, bfloat16), `compiled` (the same
-under torch.compile with CUDA graphs), `func` (all models at once by torch.func, bfloat16).
+It runs in a separate process: nothing here imports JAX. Ways: `loader` (DataLoader with flip and crop per picture,
+float32, one model, as in published scripts), `memory` (pictures on the device, channels last, bfloat16), `compiled`
+(the same under torch.compile with CUDA graphs), `func` (all models at once by torch.func, bfloat16).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,48 +23,48 @@ LOADER_WORKERS = 4
 class Block(nn.Module):
     """Two 3x3 convolutions with batch norm and a shortcut."""
 
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        """From `before` to `after` channels."""
+    def __init__(self, channels: int, new_channels: int, stride: int) -> None:
+        """Builds layers from `channels` to `new_channels`."""
         super().__init__()
-        self.conv_0 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.norm_0 = nn.BatchNorm2d(after)
-        self.conv_1 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.norm_1 = nn.BatchNorm2d(after)
-        self.shortcut = nn.Identity() if stride == 1 and before == after else nn.Sequential(
-            nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)
+        self.conv_0 = nn.Conv2d(channels, new_channels, 3, stride, 1, bias=False)
+        self.norm_0 = nn.BatchNorm2d(new_channels)
+        self.conv_1 = nn.Conv2d(new_channels, new_channels, 3, 1, 1, bias=False)
+        self.norm_1 = nn.BatchNorm2d(new_channels)
+        self.shortcut = nn.Identity() if stride == 1 and channels == new_channels else nn.Sequential(
+            nn.Conv2d(channels, new_channels, 1, stride, bias=False), nn.BatchNorm2d(new_channels)
         )  # fmt: skip
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """[B, before, H, W] to [B, after, H / stride, W / stride]."""
+        """Maps [B, channels, H, W] to [B, new_channels, H / stride, W / stride]."""
         inner = self.norm_1(self.conv_1(functional.relu(self.norm_0(self.conv_0(maps)))))
         return functional.relu(inner + self.shortcut(maps))
 
 
 def resnet18(width: int, classes: int = 10) -> nn.Sequential:
-    """ResNet-18 for small pictures, as `jaxunlearn.models` has it."""
+    """Builds the ResNet-18 for small pictures of `jaxunlearn.models`."""
     layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-    before = width
+    channels = width
     for stage in range(4):
         for index in range(2):
-            layers.append(Block(before, width * 2**stage, 2 if stage and not index else 1))
-            before = width * 2**stage
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes))
+            layers.append(Block(channels, width * 2**stage, 2 if stage and not index else 1))
+            channels = width * 2**stage
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
 class Pictures(data.Dataset):
     """Random pictures, flipped and cropped one by one on the host."""
 
     def __init__(self, count: int, side: int) -> None:
-        """`count` pictures of side x side pixels."""
+        """Draws `count` pictures of side x side pixels."""
         self.inputs = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8)
         self.labels = torch.randint(0, 10, (count,))
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Returns the number of pictures."""
         return len(self.inputs)
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """One augmented, normalised picture and its label."""
+        """Returns one augmented, normalised picture and its label."""
         picture = functional.pad(self.inputs[row].float() / 255, (4, 4, 4, 4))
         side = self.inputs.shape[-1]
         top, left, flip = torch.randint(0, 9, (2,)).tolist() + [torch.rand(()).item() < 0.5]
@@ -74,7 +74,18 @@ class Pictures(data.Dataset):
 
 def ways(names: Sequence[str], *, pace: clock.Pace, way: str, width: int, side: int, batch: int, members: int,
          operations: float) -> Iterator[Row]:  # fmt: skip
-    """Microseconds per training sample of one way; `operations` per sample for the share of the peak."""
+    """Measures microseconds per training sample of one way.
+
+    Args:
+      names: rows to measure.
+      pace: of the windows.
+      way: loader, memory, compiled, or func.
+      width: channels of the first layer.
+      side: pixels per side.
+      batch: rows per step.
+      members: models trained at once by `func`.
+      operations: arithmetic per sample, for the share of the peak.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     call, samples = WAYS[way](device, width, side, batch, members)
@@ -84,7 +95,7 @@ def ways(names: Sequence[str], *, pace: clock.Pace, way: str, width: int, side: 
             torch.cuda.synchronize()
 
     seconds = clock.windows(call, pace, wait)
-    row = value_row(names[0], [1e6 * one / samples for one in seconds], "us per sample", way=way)
+    row = value_row(names[0], [1e6 * window / samples for window in seconds], "us per sample", way=way)
     row["arithmetic"] = "tf32" if way == "loader" else "bf16"
     yield {**row, "operation_rate": operations / (row["value"] * 1e-6)}
 
@@ -154,9 +165,9 @@ def _func(device: torch.device, width: int, side: int, batch: int, members: int)
     labels = torch.randint(0, 10, (members, batch), device=device)
 
     def objective(parameters: Any, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        # Autocast and torch.func do not go together; weights are cast by hand, their masters stay float32.
-        half = {name: value.to(torch.bfloat16) for name, value in parameters.items()}
-        logits = torch.func.functional_call(single, half, (inputs,))
+        # Autocast does not work with torch.func; weights are cast by hand, their masters stay float32.
+        weights = {name: value.to(torch.bfloat16) for name, value in parameters.items()}
+        logits = torch.func.functional_call(single, weights, (inputs,))
         return functional.cross_entropy(logits.float(), labels)
 
     gradients_of_all = torch.func.vmap(torch.func.grad(objective))

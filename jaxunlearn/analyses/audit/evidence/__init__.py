@@ -1,1 +1,3 @@
-"""What an audit works on: signals of all models, gathered from arrays or from a run folder."""
+"""Inputs of an audit: signals of all models, gathered from arrays or from a run folder."""
+
+__all__: list[str] = []

@@ -1,6 +1,7 @@
 """Signals of an audit, from a user's arrays or from the recorded logits of a run folder."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 
 import jax
@@ -51,37 +52,37 @@ EXPECTED = (
 
 
 def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSignals:
-    """Signals of one audited model, from arrays that `arrays.read` has checked.
+    """Computes the signals of one audited model from arrays that `arrays.read` has checked.
 
     Raises:
       DataError, ConfigError: arrays or settings that cannot be used.
     """
     if settings.audit.protocol in ELSEWHERE:
         raise errors.ConfigError(
-            f"protocol = {settings.audit.protocol!r} asks the shadow models of other run folders; here, give their "
-            "answers as `shadows`."
+            f"protocol = {settings.audit.protocol!r} reads the shadow models of other run folders; here, pass their "
+            "outputs as `shadows`."
         )
-    given = evidence.from_arrays(values)
+    user_evidence = evidence.from_arrays(values)
     options = options_of(settings)
     if not settings.audit.interpolation_steps and "levels" in values:
         options = options._replace(interpolation_steps=int(values["levels"]))
         scores.check_options(options)
     names = scores.names_of(settings.audit.scores)
-    whole = scores.signals_pass(given, options, pairs=scores.needs_pairs(names))
-    accuracies, doubts, different = _doubts(given, whole)
-    saw = np.asarray(values["shadow_saw"], bool) if "shadow_saw" in values else None
-    if whole.shadows is not None and len(different) < len(whole.shadows.log_odds):
-        whole = scores.choose_shadows(whole, different)
-        saw = None if saw is None else saw[different]
+    all_signals = scores.signals_pass(user_evidence, options, pairs=scores.needs_pairs(names))
+    accuracies, doubts, distinct_ids = _doubts(user_evidence, all_signals)
+    shadow_saw = np.asarray(values["shadow_saw"], bool) if "shadow_saw" in values else None
+    if all_signals.shadows is not None and len(distinct_ids) < len(all_signals.shadows.log_odds):
+        all_signals = scores.choose_shadows(all_signals, distinct_ids)
+        shadow_saw = None if shadow_saw is None else shadow_saw[distinct_ids]
     person_names, person = np.unique(values["person"], return_inverse=True) if "person" in values else ((), None)
-    audited = scores.single_model(whole)
+    audited = scores.single_model(all_signals)
     roles = {GIVEN: audited}
-    labels, others = np.asarray(given.labels), given.population_labels
+    labels, population_labels = np.asarray(user_evidence.labels), user_evidence.population_labels
     if "retrained" in values:
         population = None
-        if "population_retrained" in values and others is not None:
-            population = _one(scores.signals_of(values["population_retrained"], others, options))
-        after = _one(scores.signals_of(values["retrained"], labels, options))
+        if "population_retrained" in values and population_labels is not None:
+            population = _single(scores.signals_of(values["population_retrained"], population_labels, options))
+        after = _single(scores.signals_of(values["retrained"], labels, options))
         roles[RETRAINED] = audited._replace(
             unlearned=after, population_unlearned=population, posterior_pairs=None, views=()
         )
@@ -90,22 +91,22 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         before, population = audited.original, audited.population_original
         roles[ORIGINAL] = scores.AuditedModels(before, before, population, population, views=views)
     ids = np.asarray(values.get("ids", np.arange(len(labels))))
-    forgotten = None if given.forgotten is None else np.asarray(given.forgotten, bool)[None]
+    forgotten = None if user_evidence.forgotten is None else np.asarray(user_evidence.forgotten, bool)[None]
     return AuditSignals(
         options=options,
         names={"ids": ids},
-        shown=np.array([errors.printable(str(name)) for name in ids]),
+        display_names=np.array([errors.printable(str(name)) for name in ids]),
         labels=labels,
         forgotten=forgotten,
-        shared=whole,
+        shared=all_signals,
         roles=roles,
-        changes=_given_changes(given, values),
+        changes=_given_changes(user_evidence, values),
         audited=(GIVEN,),
         snapshots=_given_snapshots(values, labels, options, audited),
-        num_classes=np.shape(given.unlearned)[-1],
+        num_classes=np.shape(user_evidence.unlearned)[-1],
         set_names=("forgotten",),
         from_classes=options.forget_type == "class",
-        shadow_saw=saw,
+        shadow_saw=shadow_saw,
         person=person,
         person_names=tuple(errors.printable(str(name)) for name in person_names),
         accuracies=accuracies,
@@ -114,37 +115,42 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
 
 
 def _doubts(
-    given: Evidence, whole: scores.AuditSignals
+    user_evidence: Evidence, all_signals: scores.AuditSignals
 ) -> tuple[dict[str, plausibility.Accuracy], tuple[str, ...], np.ndarray]:
-    """(accuracy of every model, what is strange about the arrays, the shadows that are no copies of others)."""
-    accuracies = plausibility.accuracies(given)
-    assert whole.unlearned is not None
-    doubts = [plausibility.unchanged(whole.unlearned, whole.original), *plausibility.doubtful_labels(accuracies)]
-    doubts.append(plausibility.foreign(whole))
-    different = np.arange(0)
-    if whole.shadows is not None:
-        different = plausibility.distinct(whole.shadows, whole.population_shadows, whole.own)
-        doubts.append(plausibility.copied(len(whole.shadows.log_odds), len(different)))
-    return accuracies, tuple(filter(None, doubts)), different
+    """Returns the accuracies of all models, warnings about the arrays, and the indices of distinct shadows."""
+    accuracies = plausibility.accuracies(user_evidence)
+    assert all_signals.unlearned is not None
+    doubts = [
+        plausibility.unchanged(all_signals.unlearned, all_signals.original),
+        *plausibility.doubtful_labels(accuracies),
+    ]
+    doubts.append(plausibility.foreign(all_signals))
+    distinct_ids = np.arange(0)
+    if all_signals.shadows is not None:
+        distinct_ids = plausibility.distinct(
+            all_signals.shadows, all_signals.population_shadows, all_signals.shadow_train
+        )
+        doubts.append(plausibility.copied(len(all_signals.shadows.log_odds), len(distinct_ids)))
+    return accuracies, tuple(filter(None, doubts)), distinct_ids
 
 
-def _given_changes(given: Evidence, values: Mapping[str, np.ndarray]) -> dict[str, Changes]:
+def _given_changes(user_evidence: Evidence, values: Mapping[str, np.ndarray]) -> dict[str, Changes]:
     """Returns how far the audited and the retrained model moved from the original."""
-    if given.original is None:
+    if user_evidence.original is None:
         return {}
-    pairs = {GIVEN: (given.unlearned, given.population_unlearned)}
+    pairs = {GIVEN: (user_evidence.unlearned, user_evidence.population_unlearned)}
     if "retrained" in values:
         pairs[RETRAINED] = (values["retrained"], values.get("population_retrained"))
-    made = {}
+    changes = {}
     for name, (target, population) in pairs.items():
-        others = None
-        if population is not None and given.population_original is not None:
-            others = distances.largest_change(population, given.population_original)[None]
-        made[name] = Changes(distances.largest_change(target, given.original)[None], others)
-    return made
+        population_change = None
+        if population is not None and user_evidence.population_original is not None:
+            population_change = distances.largest_change(population, user_evidence.population_original)[None]
+        changes[name] = Changes(distances.largest_change(target, user_evidence.original)[None], population_change)
+    return changes
 
 
-def _one(signals: Signals) -> Signals:
+def _single(signals: Signals) -> Signals:
     return Signals(*(field[None] for field in signals))
 
 
@@ -153,11 +159,11 @@ def _given_snapshots(
 ) -> Snapshots | None:  # fmt: skip
     if "snapshots" not in values:
         return None
-    trainings, each, *_ = np.shape(values["snapshots"])
-    lines = np.reshape(values["snapshots"], (trainings * each, *np.shape(values["snapshots"])[2:]))
-    after = scores.signals_of(lines, labels, options)
-    before = None if audited.original is None else repeated(audited.original, len(lines))
-    return Snapshots(scores.AuditedModels(after, before), each)
+    trainings, per_training, *_ = np.shape(values["snapshots"])
+    models = np.reshape(values["snapshots"], (trainings * per_training, *np.shape(values["snapshots"])[2:]))
+    after = scores.signals_of(models, labels, options)
+    before = None if audited.original is None else repeated(audited.original, len(models))
+    return Snapshots(scores.AuditedModels(after, before), per_training)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -165,29 +171,29 @@ def _given_snapshots(
 
 
 def gather_whole(run: RecordedRun, context: Context) -> AuditSignals:
-    """`gather` without audited roles of which a model diverged: they have no finite answers to be judged by.
+    """Gathers the signals of a run without the audited roles that contain diverged models.
 
     Raises:
       ConfigError: no role is left.
     """
     audit = run.settings.audit
     models = {name: ORIGINAL if name.startswith(PROMPTED) else name for name in audit.unlearned}
-    lost = {name: run.logits(role).diverged for name, role in models.items() if run.logits(role).diverged}
-    for name, diverged in lost.items():
+    diverged_roles = {name: run.logits(role).diverged for name, role in models.items() if run.logits(role).diverged}
+    for name, diverged in diverged_roles.items():
         sets = ", ".join(map(str, diverged))
         context.note(f"{name} is left out of the audit: the model of forget set(s) {sets} diverged; lower its rate")
-    left = tuple(name for name in audit.unlearned if name not in lost)
-    if not left:
+    kept_roles = tuple(name for name in audit.unlearned if name not in diverged_roles)
+    if not kept_roles:
         raise errors.ConfigError(
-            f"every audited role has diverged models: {', '.join(lost)}. Lower the rates by unlearn.options, e.g. "
-            "--config.unlearn.options=lr=1e-3, and delete the role by --overwrite=unlearned:METHOD."
+            f"every audited role has diverged models: {', '.join(diverged_roles)}. Lower the rates by unlearn.options, "
+            "e.g. --config.unlearn.options=lr=1e-3, and delete the role by --overwrite=unlearned:METHOD."
         )
-    settings = dataclasses.replace(run.settings, audit=dataclasses.replace(audit, unlearned=left))
+    settings = dataclasses.replace(run.settings, audit=dataclasses.replace(audit, unlearned=kept_roles))
     return gather(run._replace(settings=settings), context)
 
 
 def gather(run: RecordedRun, context: Context) -> AuditSignals:
-    """Passes over the recorded logits of a run; samples are the target rows in the split's order."""
+    """Computes the signals of a run from its recorded logits; samples are the target rows in the split's order."""
     if run.predicted is not None:
         return text_run.gather(run, context)
     settings, split = run.settings, run.split
@@ -199,25 +205,25 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         context.note(f"RMIA: offline_a = {tuned:g}, tuned on shadow 0 as pseudo-target")
         options = options_of(settings, settings.data.name, tuned)
     wants_pairs = scores.needs_pairs(scores.names_of(audit.scores))
-    known = None
+    known_features = None
     if settings.targets.shadow_origin and wants_pairs:
-        known = known_pairs(run.logits("shadow_origin"), shadow, split.shadow)
+        known_features = known_pairs(run.logits("shadow_origin"), shadow, split.shadow)
     views = tuple(f"augmented_{view}" for view in range(min(settings.targets.views, settings.shadows.views)))
     labels = np.asarray(run.labels, np.int32)[split.target]
     reference, member = _reference(run, context, options) if settings.targets.reference else (None, None)
     population_in = None
     if settings.targets.population_in:
-        population_in = _line(_signals(run.logits("population_in"), split.population, options), 0)
+        population_in = _model(_signals(run.logits("population_in"), split.population, options), 0)
     shared = scores.AuditSignals(
         labels=labels,
         shadows=_signals(shadow, split.target, options),
         population_shadows=_signals(shadow, split.population, options),
         population_in=population_in,
-        own=own_signals(shadow, options),
+        shadow_train=own_signals(shadow, options),
         reference=reference,
         reference_member=member,
-        posterior_pairs_known=None if known is None else known[0],
-        posterior_pairs_forgotten=None if known is None else known[1],
+        posterior_pairs_known=None if known_features is None else known_features[0],
+        posterior_pairs_forgotten=None if known_features is None else known_features[1],
         views=tuple(
             scores.AuditSignals(labels, shadows=_signals(run.logits("shadow", view), split.target, options))
             for view in views
@@ -227,12 +233,12 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     original = run.logits(ORIGINAL)
     roles = {}
     for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL)):
-        pairs = known is not None and name != ORIGINAL
-        roles[name] = _cases(run, name, views, options, original if pairs else None)
+        pairs = known_features is not None and name != ORIGINAL
+        roles[name] = _models(run, name, views, options, original if pairs else None)
     signals = AuditSignals(
         options=options,
         names=run.names(np.asarray(split.target)),
-        shown=run.shown(np.asarray(split.target)),
+        display_names=run.display_names(np.asarray(split.target)),
         labels=labels,
         forgotten=np.asarray(split.forget)[:, split.target],
         shared=shared,
@@ -249,24 +255,24 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         signals = signals._replace(snapshots=_snapshots(run, signals))
     if audit.protocol in ELSEWHERE:
         signals = signals._replace(external={
-            name: shared._replace(shadows=target, population_shadows=population, own=own, posterior_pairs_known=None,
-                                  posterior_pairs_forgotten=None, views=())
-            for name, (target, population, own) in (run.external_shadows(folder, options)
+            name: shared._replace(shadows=target, population_shadows=population, shadow_train=train,
+                                  posterior_pairs_known=None, posterior_pairs_forgotten=None, views=())
+            for name, (target, population, train) in (run.external_shadows(folder, options)
                                                     for folder in audit.shadow_runs)
         })  # fmt: skip
     return signals
 
 
-def _cases(
+def _models(
     run: RecordedRun, name: str, views: tuple[str, ...], options: scores.Options, original: RoleLogits | None
 ) -> scores.AuditedModels:
-    """The R models of a role, each with its original; `original`: logits for UnLeak's features, or None."""
+    """Returns the R models of a role, each with its original; `original`: logits for UnLeak's features, or None."""
     split, count = run.split, len(np.asarray(run.split.forget))
-    recorded, start = run.logits(name), run.logits(ORIGINAL)
+    recorded, original_logits = run.logits(name), run.logits(ORIGINAL)
 
     def pair(rows: records.Array, view: str = "clean") -> tuple[Signals, Signals]:
-        both = (recorded, start) if view == "clean" else (run.logits(name, view), run.logits(ORIGINAL, view))
-        after, before = (repeated(_signals(one, rows, options), count) for one in both)
+        roles = (recorded, original_logits) if view == "clean" else (run.logits(name, view), run.logits(ORIGINAL, view))
+        after, before = (repeated(_signals(role_logits, rows, options), count) for role_logits in roles)
         return after, before
 
     after, before = pair(split.target)
@@ -283,67 +289,68 @@ def _cases(
 
 def _changes(run: RecordedRun, name: str) -> Changes:
     """Returns how far every model of a role moved from its original."""
-    recorded, start = run.logits(name), run.logits(ORIGINAL)
-    moved = []
+    recorded, original_logits = run.logits(name), run.logits(ORIGINAL)
+    changes = []
     for rows in (run.split.target, run.split.population):
-        after, before = _places(recorded, rows), _places(start, rows)
-        moved.append(np.stack([
-            distances.largest_change(values[after], start.values[number if len(start.values) > 1 else 0][before])
-            for number, values in enumerate(recorded.values)
-        ]))  # fmt: skip
-    return Changes(*moved)
+        after, before = _positions(recorded, rows), _positions(original_logits, rows)
+        originals = itertools.cycle(original_logits.values)  # one each, or one for all
+        pairs = zip(recorded.values, originals, strict=False)
+        changes.append(np.stack([distances.largest_change(values[after], start[before]) for values, start in pairs]))
+    return Changes(*changes)
 
 
 def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:
-    """All snapshots as audited models [L * K, ...] against the (first) original."""
+    """Returns all snapshots as audited models [L * K, ...] against the (first) original."""
     recorded = run.logits("snapshots")
-    after, others = (_signals(recorded, rows, signals.options) for rows in (run.split.target, run.split.population))
-    start, count = signals.roles[ORIGINAL], len(recorded.values)
-    before, others_before = of_first(start.original, count), of_first(start.population_original, count)
-    return Snapshots(scores.AuditedModels(after, before, others, others_before), len(recorded.snapshots))
+    after, population = (_signals(recorded, rows, signals.options) for rows in (run.split.target, run.split.population))
+    originals, count = signals.roles[ORIGINAL], len(recorded.values)
+    before, population_before = of_first(originals.original, count), of_first(originals.population_original, count)
+    return Snapshots(scores.AuditedModels(after, before, population, population_before), len(recorded.snapshots))
 
 
 def _reference(run: RecordedRun, context: Context, options: scores.Options) -> tuple[Signals | None, np.ndarray | None]:
-    """Reference models on the target rows and who trained on what; nothing where a row lacks an IN or an OUT model."""
+    """Returns reference models on the target rows and their membership; None if a row lacks an IN or an OUT model."""
     recorded = run.logits("reference")
-    member = recorded.member[:, _places(recorded, run.split.target)]
-    alone = int((member.all(0) | ~member.any(0)).sum())
-    if alone:
-        # A mean over no model would be a number that means nothing.
+    member = recorded.member[:, _positions(recorded, run.split.target)]
+    num_unusable = int((member.all(0) | ~member.any(0)).sum())
+    if num_unusable:
+        # A mean over no model is undefined.
         context.note(
-            f"score lira is left out: {alone} target row(s) are known to all or to none of the {len(member)} reference "
-            "models; raise targets.reference"
+            f"score lira is left out: {num_unusable} target row(s) are known to all or to none of the {len(member)} "
+            "reference models; raise targets.reference"
         )
         return None, None
     return _signals(recorded, run.split.target, options), member
 
 
-def _places(recorded: RoleLogits, rows: records.Array) -> np.ndarray:
-    """Positions of data-set rows among the recorded rows (which are sorted)."""
+def _positions(recorded: RoleLogits, rows: records.Array) -> np.ndarray:
+    """Returns the positions of data-set rows among the recorded rows, which are sorted."""
     return np.searchsorted(recorded.rows, np.asarray(rows))
 
 
 def _signals(recorded: RoleLogits, rows: records.Array, options: scores.Options) -> Signals:
-    places = _places(recorded, rows)
-    return scores.signals_of(recorded.values, recorded.labels[places], options, rows=places)
+    positions = _positions(recorded, rows)
+    return scores.signals_of(recorded.values, recorded.labels[positions], options, rows=positions)
 
 
-def _line(signals: Signals, model: int) -> Signals:
+def _model(signals: Signals, model: int) -> Signals:
     return Signals(*(field[model] for field in signals))
 
 
 def own_signals(recorded: RoleLogits, options: scores.Options) -> Signals:
-    """Signals [S, m] of each shadow on its own training rows (as many for all: the least number)."""
-    least = int(recorded.member.sum(1).min())
-    lines = []
+    """Computes the signals [S, m] of each shadow on its first m training rows, m the smallest number of any shadow."""
+    num_rows = int(recorded.member.sum(1).min())
+    signals = []
     for values, member in zip(recorded.values, recorded.member, strict=False):
-        own = np.flatnonzero(member)[:least]
-        lines.append(scores.signals_of(values, recorded.labels[own], options, rows=own))
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *lines)
+        rows = np.flatnonzero(member)[:num_rows]
+        signals.append(scores.signals_of(values, recorded.labels[rows], options, rows=rows))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *signals)
 
 
 def known_pairs(origin: RoleLogits, recorded: RoleLogits, pool: records.Array) -> tuple[np.ndarray, np.ndarray] | None:
-    """UnLeak's training pairs: shadow-origin model against each shadow, on rows it did not see and on as many it did.
+    """Computes UnLeak's training pairs: the shadow-origin model against each shadow.
+
+    The rows are those that the shadow did not see, and as many that it did.
 
     Returns:
       ([S, q, C] features, [S, q] bool forgotten), or None where shadows see the whole pool or classes are too few.
@@ -354,40 +361,40 @@ def known_pairs(origin: RoleLogits, recorded: RoleLogits, pool: records.Array) -
         return None
     features = []
     for values, member in zip(recorded.values, recorded.member, strict=False):
-        left = np.flatnonzero(inside & ~member)[:outside]
-        kept = np.flatnonzero(inside & member)[:outside]
-        rows = np.concatenate([left, kept])
+        unseen_rows = np.flatnonzero(inside & ~member)[:outside]
+        seen_rows = np.flatnonzero(inside & member)[:outside]
+        rows = np.concatenate([unseen_rows, seen_rows])
         features.append(np.asarray(unleak.features(np.asarray(origin.values[0][rows]), np.asarray(values[rows]))))
-    forgotten = np.repeat([True, False], [outside, len(kept)])
+    forgotten = np.repeat([True, False], [outside, len(seen_rows)])
     return np.stack(features), np.repeat(forgotten[None], len(features), 0)
 
 
 def _pairs(original: RoleLogits, audited: RoleLogits, split: records.Split) -> np.ndarray:
-    """[R, N, C] UnLeak features of every audited model against its original."""
-    before, after = _places(original, split.target), _places(audited, split.target)
+    """Computes [R, N, C] UnLeak features of every audited model against its original."""
+    before, after = _positions(original, split.target), _positions(audited, split.target)
     return np.stack([
         np.asarray(unleak.features(
-            np.asarray(original.values[number if len(original.values) > 1 else 0][before]), np.asarray(values[after])
+            np.asarray(original.values[index if len(original.values) > 1 else 0][before]), np.asarray(values[after])
         ))
-        for number, values in enumerate(audited.values)
+        for index, values in enumerate(audited.values)
     ])  # fmt: skip
 
 
 def tuned_offline_a(recorded: RoleLogits, split: records.Split, options: scores.Options) -> float:
-    """RMIA's offline_a, tuned on shadow 0 as pseudo-target with the others as its references.
+    """Tunes RMIA's offline_a on shadow 0 as pseudo-target, with the others as its references.
 
     Raises:
       ConfigError: every row of the pool was seen by all other shadows.
     """
-    tuned = rmia.tune_offline_a(
+    offline_a = rmia.tune_offline_a(
         np.asarray(_signals(recorded, split.shadow, options).ratio),
-        recorded.member[:, _places(recorded, split.shadow)],
+        recorded.member[:, _positions(recorded, split.shadow)],
         np.asarray(_signals(recorded, split.population, options).ratio),
         options.gamma,
     )
-    if not np.isfinite(tuned):
+    if not np.isfinite(offline_a):
         raise errors.ConfigError(
             "audit.rmia_offline_a = -2 tunes on shadow models, but no row of the shadow set is unknown to another "
             "shadow. Train more shadows or lower shadows.ratio, or give a value in [0, 1]."
         )
-    return tuned
+    return offline_a

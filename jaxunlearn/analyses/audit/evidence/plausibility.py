@@ -1,6 +1,6 @@
-"""Do the arrays of an audit belong together? Copies among the models, labels that fit none of them.
+"""Plausibility checks of a user's arrays: copies among the models, labels that fit none of them.
 
-Nothing here decides anything about samples: it says, before the numbers, what would make them worthless.
+They decide nothing about samples; they warn of inputs that would make the results meaningless.
 """
 
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from jaxunlearn import scores
 from jaxunlearn.records import Evidence
 from jaxunlearn.report import number_format
 
-# Answers that differ by less, relative to 1 + |log-odds|, on every sample are one model's: float16 rounds this far.
+# Outputs that differ by less than this, relative to 1 + |log-odds|, on every sample belong to one model (float16).
 ROUNDING = 1e-3
-# Below so many samples an accuracy says nothing about the labels.
+# With fewer samples an accuracy says nothing about the labels.
 FEWEST = 20
 FEWEST_ALIKE, TIMES_ALIKE = 5, 5  # texts of exactly one loss; times as many as under any OUT model
 LABELS_OF = {
@@ -25,40 +25,40 @@ LABELS_OF = {
 
 
 class Accuracy(NamedTuple):
-    """How well the models of one array answer.
+    """Accuracy of the models of one array.
 
     Attributes:
-      each: [M, 3] accuracy of every model on all, on retained and on forgotten samples; NaN where unknown.
-      shuffled: the accuracy, mean over models, if the labels were in any order.
+      by_model: [M, 3] accuracy of every model on all, on retained and on forgotten samples; NaN where unknown.
+      shuffled: accuracy under shuffled labels, mean over models.
       samples: per model.
     """
 
-    each: np.ndarray
+    by_model: np.ndarray
     shuffled: float
     samples: int
 
 
 def apart(first: scores.Signals, second: scores.Signals) -> float:
-    """Largest difference of two models' log-odds and true logits, relative to 1 + |value|; arrays broadcast."""
+    """Computes the largest difference of two models' log-odds and true logits, relative to 1 + |value|; broadcasts."""
     pairs = ((first.log_odds, second.log_odds), (first.true_logit, second.true_logit))
     return max(float((np.abs(a - b) / (1 + np.abs(b))).max()) for a, b in pairs)
 
 
-def distinct(*parts: scores.Signals | None) -> np.ndarray:
-    """[S'] numbers of the models that are no copy of an earlier one, by their answers [S, n] on every part."""
-    there = [part for part in parts if part is not None]
-    kept: list[int] = []
-    for number in range(len(there[0].log_odds)):
+def distinct(*signals: scores.Signals | None) -> np.ndarray:
+    """Returns [S'] indices of the models that are no copy of an earlier one, by signals [S, n] on several sets."""
+    subsets = [subset for subset in signals if subset is not None]
+    kept_ids: list[int] = []
+    for model in range(len(subsets[0].log_odds)):
         copies = [
-            other for other in kept
-            if all(apart(_model(part, number), _model(part, other)) < ROUNDING for part in there)
+            earlier for earlier in kept_ids
+            if all(apart(_model(subset, model), _model(subset, earlier)) < ROUNDING for subset in subsets)
         ]  # fmt: skip
-        kept += [] if copies else [number]
-    return np.array(kept)
+        kept_ids += [] if copies else [model]
+    return np.array(kept_ids)
 
 
 def unchanged(unlearned: scores.Signals, original: scores.Signals | None) -> str:
-    """The sentence for a model that answers as before unlearning; empty where it does not."""
+    """Returns a warning if a model answers as before unlearning; else an empty text."""
     if original is None or (difference := apart(unlearned, original)) >= ROUNDING:
         return ""
     return (
@@ -67,68 +67,68 @@ def unchanged(unlearned: scores.Signals, original: scores.Signals | None) -> str
     )
 
 
-def copied(given: int, kept: int, called: str = "shadow") -> str:
-    """The sentence for shadows, or OUT models, that are copies of each other; empty where there are none."""
-    if kept == given:
+def copied(count: int, num_distinct: int, kind: str = "shadow") -> str:
+    """Returns a warning if shadows, or OUT models, are copies of each other; else an empty text."""
+    if num_distinct == count:
         return ""
-    left = "one model" if kept == 1 else f"{kept} different models"
-    return f"The {given} {called} models are copies of {left}: copies say nothing new and are left out."
+    remainder = "one model" if num_distinct == 1 else f"{num_distinct} different models"
+    return f"The {count} {kind} models are copies of {remainder}: copies say nothing new and are left out."
 
 
-def foreign(audit_signals: scores.AuditSignals, called: str = "shadow") -> str:
-    """The sentence for a shadow, or OUT model, that is the original or the audited model; empty without one."""
+def foreign(audit_signals: scores.AuditSignals, kind: str = "shadow") -> str:
+    """Returns a warning if a shadow, or OUT model, is the original or the audited model; else an empty text."""
     for name in ("original", "unlearned"):
         model = getattr(audit_signals, name)
-        for number in range(
+        for index in range(
             0 if model is None or audit_signals.shadows is None else len(audit_signals.shadows.log_odds)
         ):
-            if apart(_model(audit_signals.shadows, number), model) < ROUNDING:
+            if apart(_model(audit_signals.shadows, index), model) < ROUNDING:
                 return (
-                    f"{called[0].upper()}{called[1:]} model {number} answers as `{name}` does, but {called} models "
+                    f"{kind[0].upper()}{kind[1:]} model {index} answers as `{name}` does, but {kind} models "
                     "must never have seen the audited samples: the null is not that of unseen samples."
                 )
     return ""
 
 
-def replaced(asked: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Finds requested texts with exactly the loss of many others, which no language model gives.
+def replaced(requested: np.ndarray, out_models: np.ndarray) -> np.ndarray:
+    """Finds requested texts with exactly the same loss as many others, which no language model produces.
 
-    Texts that are copies of each other, and losses of few digits, are as alike under the OUT models.
+    Duplicated texts, and losses with few digits, are equally alike under the OUT models.
 
     Args:
-      asked: [F] answers of the audited model to the requested texts.
-      outside: [S, F] of OUT models.
+      requested: [F] answers of the audited model to the requested texts.
+      out_models: [S, F] of OUT models.
 
     Returns:
       [F] bool.
     """
 
     def shared(values: np.ndarray) -> np.ndarray:
-        """[F] how many of the texts have the value of each."""
-        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        return counts[place.ravel()]
+        """Returns [F] the number of texts with the same value as each."""
+        _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return counts[index.ravel()]
 
-    counts = shared(asked)
-    usual = max(int(shared(one).max()) for one in outside)
-    return (counts >= FEWEST_ALIKE) & (counts > TIMES_ALIKE * usual)
+    counts = shared(requested)
+    usual_count = max(int(shared(losses).max()) for losses in out_models)
+    return (counts >= FEWEST_ALIKE) & (counts > TIMES_ALIKE * usual_count)
 
 
 def same_losses(audit_signals: scores.AuditSignals, forgotten: np.ndarray | None) -> str:
-    """The sentence for requested texts whose answers were replaced by one value; empty where there are none."""
+    """Returns a warning if the losses of requested texts were replaced by one value; else an empty text."""
     if forgotten is None or audit_signals.shadows is None or audit_signals.unlearned is None:
         return ""
-    asked, outside = np.asarray(audit_signals.unlearned.log_odds), np.asarray(audit_signals.shadows.log_odds)
-    number = int(replaced(asked[forgotten], outside[:, forgotten]).sum())
-    if not number:
+    audited, out_models = np.asarray(audit_signals.unlearned.log_odds), np.asarray(audit_signals.shadows.log_odds)
+    num_replaced = int(replaced(audited[forgotten], out_models[:, forgotten]).sum())
+    if not num_replaced:
         return ""
     return (
-        f"{number} of the {int(forgotten.sum())} requested texts have exactly the same loss, which OUT models do not "
-        "give them. No model answers different texts alike: these answers were replaced."
+        f"{num_replaced} of the {int(forgotten.sum())} requested texts have exactly the same loss, which OUT models do "
+        "not give them. No model answers different texts alike: these answers were replaced."
     )
 
 
 def accuracies(evidence: Evidence) -> dict[str, Accuracy]:
-    """How well each array of logits fits its labels, model by model."""
+    """Computes the accuracy of each array of logits on its labels, model by model."""
     forgotten = None if evidence.forgotten is None else np.asarray(evidence.forgotten, bool)
     return {
         name: _accuracy(getattr(evidence, name), getattr(evidence, labels), forgotten if labels == "labels" else None)
@@ -137,43 +137,43 @@ def accuracies(evidence: Evidence) -> dict[str, Accuracy]:
     }
 
 
-def doubtful_labels(found: dict[str, Accuracy]) -> list[str]:
-    """A question for every array of labels that no model answers better than labels in any order."""
-    said = []
+def doubtful_labels(by_array: dict[str, Accuracy]) -> list[str]:
+    """Returns a warning for every array of labels on which no model is more accurate than on shuffled labels."""
+    sentences = []
     for labels in dict.fromkeys(LABELS_OF.values()):
-        groups = [one for name, one in found.items() if LABELS_OF[name] == labels and one.samples >= FEWEST]
-        if not groups or any(_fits(one) for one in groups):
+        groups = [by_array[name] for name in by_array if LABELS_OF[name] == labels and by_array[name].samples >= FEWEST]
+        if not groups or any(_fits(accuracy) for accuracy in groups):
             continue
-        best = max(groups, key=lambda one: one.each[:, 0].mean())
-        found_rate, any_order = number_format.rate(best.each[:, 0].mean()), number_format.rate(best.shuffled)
-        said.append(
-            f"`{labels}` fit no model: accuracy {found_rate} at best, and labels in any order would give {any_order}. "
-            "Are they those of these samples, in this order? Scores read the logit of the true class."
+        best = max(groups, key=lambda accuracy: accuracy.by_model[:, 0].mean())
+        best_rate, shuffled_rate = number_format.rate(best.by_model[:, 0].mean()), number_format.rate(best.shuffled)
+        sentences.append(
+            f"`{labels}` fit no model: accuracy {best_rate} at best, and labels in any order would give "
+            f"{shuffled_rate}. Are they those of these samples, in this order? Scores read the logit of the true class."
         )
-    return said
+    return sentences
 
 
-def _fits(one: Accuracy) -> bool:
-    error = np.sqrt(one.shuffled * (1 - one.shuffled) / one.samples)
-    return bool(one.each[:, 0].mean() > one.shuffled + 2 * error)
+def _fits(accuracy: Accuracy) -> bool:
+    error = np.sqrt(accuracy.shuffled * (1 - accuracy.shuffled) / accuracy.samples)
+    return bool(accuracy.by_model[:, 0].mean() > accuracy.shuffled + 2 * error)
 
 
-def _model(part: Any, number: int) -> scores.Signals:
-    return scores.Signals(*(field[number] for field in part))
+def _model(signals: Any, index: int) -> scores.Signals:
+    return scores.Signals(*(field[index] for field in signals))
 
 
 def _accuracy(logits: Any, labels: Any, forgotten: np.ndarray | None) -> Accuracy:
     models = logits if np.ndim(logits) == 3 else logits[None]
     count, classes = models.shape[1:]
-    each = np.full((len(models), 3), np.nan)
+    by_model = np.full((len(models), 3), np.nan)
     shuffled = np.empty(len(models))
-    for number, values in enumerate(models):  # one at a time: they may be a memory map
-        own = np.asarray(labels[number] if np.ndim(labels) == 2 else labels)
+    for index, values in enumerate(models):  # one at a time: they may be a memory map
+        model_labels = np.asarray(labels[index] if np.ndim(labels) == 2 else labels)
         predicted = np.asarray(values).argmax(-1)
-        right = predicted == own
-        each[number, 0] = right.mean()
+        is_correct = predicted == model_labels
+        by_model[index, 0] = is_correct.mean()
         if forgotten is not None:
-            each[number, 1:] = right[~forgotten].mean(), right[forgotten].mean()
-        shares = [np.bincount(classes_of, minlength=classes) / count for classes_of in (predicted, own)]
-        shuffled[number] = shares[0] @ shares[1]
-    return Accuracy(each, float(shuffled.mean()), count)
+            by_model[index, 1:] = is_correct[~forgotten].mean(), is_correct[forgotten].mean()
+        shares = [np.bincount(classes_of, minlength=classes) / count for classes_of in (predicted, model_labels)]
+        shuffled[index] = shares[0] @ shares[1]
+    return Accuracy(by_model, float(shuffled.mean()), count)

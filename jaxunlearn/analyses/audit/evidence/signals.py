@@ -1,4 +1,4 @@
-"""What an audit works on: every logit passed over once, kept as three numbers per model and sample.
+"""Inputs of an audit: three numbers per model and sample, from one pass over the logits.
 
     arrays of a user, or recorded logits of a run -> AuditSignals -> any group of shadows, forget set and score
 
@@ -22,13 +22,15 @@ PUBLISHED_BLOCK = 64  # texts over which the published IAM takes its spread
 
 
 class Snapshots(NamedTuple):
-    """Models at several epochs of their training, as audited models: [L * K] cases, K = B + 1 of each training.
+    """Models at several epochs of their training.
 
-    `degrees` [K] say how far the training was; None = b / B.
+    Attributes:
+      models: [L * K] as audited models; per_training: K = B + 1, the snapshots of each training.
+      degrees: [K] progress of the training; None = b / B.
     """
 
-    cases: scores.AuditedModels
-    each: int
+    models: scores.AuditedModels
+    per_training: int
     degrees: np.ndarray | None = None
 
 
@@ -47,14 +49,13 @@ class AuditSignals(NamedTuple):
     """Everything that an audit reads.
 
     Attributes:
-      options: constants and choices of the scores.
-      names: arrays [N] that name the samples in files of results, at least `ids`; shown: [N] text for tables.
+      options: constants and options of the scores.
+      names: arrays [N] that name the samples in result files, at least `ids`; shown: [N] text for tables.
       labels: [N].
-      forgotten: [R, N] bool, the requests; None where they are not known.
-      shared: what all audited models share: shadows, population, labels.
-      roles: role -> its R models, audited ones first; "original" and "retrained" stand beside them where they are
-        there.
-      audited: the roles that were asked for.
+      forgotten: [R, N] bool, the requests; None if unknown.
+      shared: signals that all audited models share: shadows, population, labels.
+      roles: role -> its R models, audited ones first, then "original" and "retrained" if available.
+      audited: the requested roles.
       changes: role -> how far its answers moved from the original's; roles without original are left out.
       external: name -> `shared` with the shadow models of another run.
       snapshots: for ScoreUI, or None.
@@ -62,15 +63,15 @@ class AuditSignals(NamedTuple):
       is_run: whether they come from a run folder, with its R sets and groups of shadows.
       from_classes: whether the forget sets are whole classes.
       shadow_saw: [S, N] bool, which shadow was trained on which sample; None: no shadow saw any.
-      person: [N] numbers into `person_names` that group the samples; None where they are not known.
-      accuracies: array -> accuracy of its models on their labels; doubts: sentences about arrays that do not belong
-        together. Of a user's arrays only.
-      kind: of evidence, logits or tokens; written: [N] the texts themselves, where they are given.
+      person: [N] indices into `person_names` that group the samples; None if unknown.
+      accuracies: array -> accuracy of its models on their labels; doubts: warnings about inconsistent arrays. Of a
+        user's arrays only.
+      kind: of evidence, logits or tokens; written: [N] the texts themselves, or None.
     """
 
     options: scores.Options
     names: dict[str, np.ndarray]
-    shown: np.ndarray
+    display_names: np.ndarray
     labels: np.ndarray
     forgotten: np.ndarray | None
     shared: scores.AuditSignals
@@ -94,12 +95,12 @@ class AuditSignals(NamedTuple):
 
 
 def options_of(settings: Settings, dataset: str = "", offline_a: float | None = None) -> scores.Options:
-    """The scores' choices of these settings.
+    """Returns the options of the scores from the settings.
 
     Args:
       settings: see `AuditSettings`.
-      dataset: whose published constants are taken where audit.dataset is empty.
-      offline_a: a tuned one.
+      dataset: data set whose published constants apply if audit.dataset is empty.
+      offline_a: tuned value that replaces the published one.
 
     Raises:
       ConfigError: audit.dataset has no published constants, or constants that do not fit together.
@@ -138,7 +139,7 @@ def options_of(settings: Settings, dataset: str = "", offline_a: float | None = 
 
 
 def _token_options(settings: Settings) -> TokenOptions:
-    """The choices of scores of texts; faithful: IAM in blocks, and no least number of tokens, as published."""
+    """Returns the options of scores of texts; faithful: IAM in blocks, without a minimum of tokens, as published."""
     audit, plain = settings.audit, TokenOptions()
     is_faithful = settings.compat.scores == "faithful"
     return TokenOptions(
@@ -155,53 +156,53 @@ def _token_options(settings: Settings) -> TokenOptions:
 
 
 def names_of(signals: AuditSignals, settings: Settings) -> tuple[str, ...]:
-    """The scores that were asked for; `all` = every one of this kind of evidence."""
+    """Returns the names of the requested scores; `all` = every score of this kind of evidence."""
     return scores.names_of(settings.audit.scores, signals.kind)
 
 
 def num_shadows(signals: AuditSignals) -> int:
-    """S, the number of shadow models; 0 where there are none."""
+    """Returns S, the number of shadow models."""
     return 0 if signals.shared.shadows is None else len(signals.shared.shadows.log_odds)
 
 
 def groups(signals: AuditSignals, settings: Settings, size: int = 0) -> list[np.ndarray]:
-    """Disjoint groups of shadows: group j holds shadows j * size .. (j + 1) * size - 1; see `group_places`."""
+    """Returns disjoint groups of shadows: group j holds j * size .. (j + 1) * size - 1; see `group_places`."""
     count = num_shadows(signals)
     if not count:
         return [np.arange(0)]
     size = size or settings.audit.group_size or (1 if signals.is_run else count)
-    return group_places(settings, count, size)
+    return group_indices(settings, count, size)
 
 
-def group_places(settings: Settings, count: int, size: int) -> list[np.ndarray]:
-    """Disjoint groups of `size` of `count` shadows, at most audit.groups of them.
+def group_indices(settings: Settings, count: int, size: int) -> list[np.ndarray]:
+    """Splits `count` shadows into disjoint groups of `size`, at most audit.groups of them.
 
     Raises:
       ConfigError: fewer shadows than one group needs.
     """
-    number = min(count // size, settings.audit.groups)
-    if number == 0:
+    num_groups = min(count // size, settings.audit.groups)
+    if num_groups == 0:
         raise errors.ConfigError(
             f"audit.group_size = {size}, but there are {count} shadow models. Lower it, or give more (in a run: "
             "shadows.count)."
         )
-    return [np.arange(group * size, (group + 1) * size) for group in range(number)]
+    return [np.arange(group * size, (group + 1) * size) for group in range(num_groups)]
 
 
 def available(signals: AuditSignals, role: str) -> dict[str, bool]:
-    """Which fields of an Evidence these signals can stand for, when a role is audited."""
-    shared, cases = signals.shared, signals.roles[role]
+    """Maps the fields of an Evidence to whether these signals provide them when a role is audited."""
+    shared, models = signals.shared, signals.roles[role]
     if signals.kind == scores.TOKENS:
-        return texts.available(scores.select_model(shared, jax.tree.map(lambda leaf: leaf[0], cases)))
-    has_pairs = shared.posterior_pairs_known is not None and cases.posterior_pairs is not None
-    has_views = bool(shared.views and cases.views)
+        return texts.available(scores.select_model(shared, jax.tree.map(lambda leaf: leaf[0], models)))
+    has_pairs = shared.posterior_pairs_known is not None and models.posterior_pairs is not None
+    has_views = bool(shared.views and models.views)
     return {
-        "original": cases.original is not None,
+        "original": models.original is not None,
         "shadows": shared.shadows is not None,
-        "shadow_train_logits": shared.own is not None,
-        "population_labels": cases.population_unlearned is not None or shared.population_shadows is not None,
-        "population_original": cases.population_original is not None,
-        "population_unlearned": cases.population_unlearned is not None,
+        "shadow_train_logits": shared.shadow_train is not None,
+        "population_labels": models.population_unlearned is not None or shared.population_shadows is not None,
+        "population_original": models.population_original is not None,
+        "population_unlearned": models.population_unlearned is not None,
         "population_in": shared.population_in is not None,
         "population_shadows": shared.population_shadows is not None,
         **dict.fromkeys(("reference", "reference_member"), shared.reference is not None),
@@ -209,36 +210,38 @@ def available(signals: AuditSignals, role: str) -> dict[str, bool]:
             ("posterior_pairs_original", "posterior_pairs_unlearned", "posterior_pairs_forgotten"), has_pairs
         ),
         "unlearned_views": has_views,
-        "original_views": has_views and cases.views[0].original is not None,
+        "original_views": has_views and models.views[0].original is not None,
         "shadows_views": has_views and shared.views[0].shadows is not None,
     }
 
 
 def runnable(signals: AuditSignals, names: tuple[str, ...], role: str) -> tuple[list[str], dict[str, str]]:
-    """Scores whose inputs are there, and why others are skipped."""
+    """Returns the scores whose inputs are available, and the reasons for which others are skipped."""
     skipped = scores.skipped_for(names, available(signals, role), signals.num_classes, signals.kind)
     return [name for name in names if name not in skipped], skipped
 
 
 def with_shadows(signals: AuditSignals, group: np.ndarray) -> scores.AuditSignals:
-    """What the audited models share, with some of the shadows only; an empty group = as it is."""
+    """Returns the shared signals with the shadows of a group only; an empty group = all."""
     return scores.choose_shadows(signals.shared, group) if 0 < len(group) < num_shadows(signals) else signals.shared
 
 
 def repeated(signals: scores.Signals, count: int) -> scores.Signals:
-    """Signals [1 or count, n] as [count, n]."""
+    """Broadcasts signals [1 or count, n] to [count, n]."""
     return scores.Signals(*(np.broadcast_to(field, (count, *field.shape[1:])) for field in signals))
 
 
 def of_first(signals: scores.Signals | None, count: int) -> scores.Signals | None:
-    """The signals [R, n] of the first model as [count, n]; None stays None."""
+    """Repeats the first model of signals [R, n] as [count, n]; None stays None."""
     return None if signals is None else repeated(scores.Signals(*(field[:1] for field in signals)), count)
 
 
-def only_sets(signals: AuditSignals, kept: list[int]) -> AuditSignals:
-    """The signals of some forget sets."""
+def only_sets(signals: AuditSignals, sets: list[int]) -> AuditSignals:
+    """Returns the signals of some forget sets."""
     assert signals.forgotten is not None
-    index = np.asarray(kept)
-    roles = {name: jax.tree.map(lambda leaf: leaf[index], cases) for name, cases in signals.roles.items()}
-    changes = {name: jax.tree.map(lambda leaf: leaf[index], one) for name, one in signals.changes.items()}
+    index = np.asarray(sets)
+    roles = {name: jax.tree.map(lambda leaf: leaf[index], models) for name, models in signals.roles.items()}
+    changes = {
+        name: jax.tree.map(lambda leaf: leaf[index], role_changes) for name, role_changes in signals.changes.items()
+    }
     return signals._replace(forgotten=signals.forgotten[index], roles=roles, changes=changes)

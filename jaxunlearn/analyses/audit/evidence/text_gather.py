@@ -1,7 +1,7 @@
 """Signals of an audit of texts, from log-probabilities per token or losses per text.
 
-The log-odds of a text, log(P / (1 - P)) of P = e^-loss, take the place of those of a class: with several OUT models and
-population texts the verdicts of the one audit follow from them. OUT models stand for the shadows, IN for the original.
+The log-odds of a text, log(P / (1 - P)) with P = e^-loss, replace those of a class: with several OUT models and
+population texts the verdicts of the audit follow from them. OUT models serve as shadows, IN as the original.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def check_protocol(settings: Settings) -> None:
 
 
 def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSignals:
-    """Signals of one audited language model, from arrays that `arrays.read` has checked by `tokens.FIELDS`.
+    """Computes the signals of one audited language model from arrays checked against `tokens.FIELDS`.
 
     Raises:
       DataError, ShapeError: arrays that cannot be used. ConfigError: a protocol that texts do not have.
@@ -49,20 +49,23 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         raise errors.ConfigError("protocol = 'shadow_sweep' needs OUT models: give `nll_ref` [s, n].")
     options = options_of(settings)
     evidence = tokens.from_arrays(values, options.tokens)
-    whole = texts.measured_of(evidence)
-    assert whole.unlearned is not None
-    doubts = [plausibility.unchanged(whole.unlearned, whole.original), plausibility.foreign(whole, "OUT")]
-    if whole.shadows is not None:
-        different = plausibility.distinct(whole.shadows, whole.population_shadows)
-        doubts.append(plausibility.copied(len(whole.shadows.log_odds), len(different), "OUT"))
-        doubts.append(plausibility.same_losses(whole, evidence.forgotten))
-        if len(different) < len(whole.shadows.log_odds):
-            whole = scores.choose_shadows(whole, different)
-    audited = scores.single_model(whole)
+    all_signals = texts.audit_signals_of(evidence)
+    assert all_signals.unlearned is not None
+    doubts = [
+        plausibility.unchanged(all_signals.unlearned, all_signals.original),
+        plausibility.foreign(all_signals, "OUT"),
+    ]
+    if all_signals.shadows is not None:
+        distinct_ids = plausibility.distinct(all_signals.shadows, all_signals.population_shadows)
+        doubts.append(plausibility.copied(len(all_signals.shadows.log_odds), len(distinct_ids), "OUT"))
+        doubts.append(plausibility.same_losses(all_signals, evidence.forgotten))
+        if len(distinct_ids) < len(all_signals.shadows.log_odds):
+            all_signals = scores.choose_shadows(all_signals, distinct_ids)
+    audited = scores.single_model(all_signals)
     roles = {GIVEN: audited}
     if evidence.retrained is not None:
-        population = None if evidence.pop_retrained is None else _one(evidence.pop_retrained)
-        after = _one(evidence.retrained)
+        population = None if evidence.pop_retrained is None else _single(evidence.pop_retrained)
+        after = _single(evidence.retrained)
         roles[RETRAINED] = audited._replace(unlearned=after, population_unlearned=population, texts=None)
     if audited.original is not None:
         before, population = audited.original, audited.population_original
@@ -72,10 +75,10 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
     return AuditSignals(
         options=options,
         names={"ids": ids},
-        shown=np.array([errors.printable(str(name)) for name in ids]),
-        labels=whole.labels,
+        display_names=np.array([errors.printable(str(name)) for name in ids]),
+        labels=all_signals.labels,
         forgotten=None if evidence.forgotten is None else evidence.forgotten[None],
-        shared=whole,
+        shared=all_signals,
         roles=roles,
         changes=_changes(values, evidence),
         audited=(GIVEN,),
@@ -90,8 +93,8 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
     )
 
 
-def _one(losses: np.ndarray) -> scores.Signals:
-    """Losses [n] of one model as the Signals [1, n] of a role."""
+def _single(losses: np.ndarray) -> scores.Signals:
+    """Converts the losses [n] of one model to the Signals [1, n] of a role."""
     return jax.tree.map(lambda line: np.asarray(line)[None], texts.signals_of(losses))
 
 
@@ -102,39 +105,44 @@ def _changes(values: Mapping[str, np.ndarray], evidence: tokens.TokenEvidence) -
     pairs = {GIVEN: ("target", evidence.target, evidence.pop_target)}
     if evidence.retrained is not None:
         pairs[RETRAINED] = ("retrained", evidence.retrained, evidence.pop_retrained)
-    made = {}
-    for role, (model, losses, others) in pairs.items():
+    changes = {}
+    for role, (model, losses, population_losses) in pairs.items():
         population = None
-        if others is not None and evidence.pop_fit is not None:
-            population = _moved(values, "pop_", model, others, evidence.pop_fit)[None]
-        made[role] = Changes(_moved(values, "", model, losses, evidence.fit)[None], population)
-    return made
+        if population_losses is not None and evidence.pop_fit is not None:
+            population = _largest_change(values, "pop_", model, population_losses, evidence.pop_fit)[None]
+        changes[role] = Changes(_largest_change(values, "", model, losses, evidence.fit)[None], population)
+    return changes
 
 
-def _moved(
+def _largest_change(
     values: Mapping[str, np.ndarray], prefix: str, model: str, losses: np.ndarray, fit: np.ndarray
 ) -> np.ndarray:
-    """[N] largest change of a log-probability where both models have the same tokens, at least that of the loss."""
-    moved = np.abs(losses - fit)
-    one, other = (values.get(f"{prefix}token_logp_{name}") for name in (model, "fit"))
-    own_masks = any(f"{prefix}mask_{name}" in values for name in (model, "fit"))
-    if one is None or other is None or own_masks or np.shape(one) != np.shape(other):
-        return moved
+    """Computes [N] the largest change of a token's log-probability, at least that of the loss.
+
+    Without log-probabilities of the same tokens from both models it is that of the loss.
+    """
+    largest = np.abs(losses - fit)
+    model_logp, fit_logp = (values.get(f"{prefix}token_logp_{name}") for name in (model, "fit"))
+    has_own_masks = any(f"{prefix}mask_{name}" in values for name in (model, "fit"))
+    if model_logp is None or fit_logp is None or has_own_masks or np.shape(model_logp) != np.shape(fit_logp):
+        return largest
     mask = values[f"{prefix}mask"]
-    for row in range(len(moved)):  # a text at a time: arrays may be memory maps
-        real = np.asarray(mask[row], bool)
-        change = np.asarray(one[row], np.float32)[real] - np.asarray(other[row], np.float32)[real]
-        moved[row] = max(moved[row], np.abs(change).max())
-    return moved
+    for row in range(len(largest)):  # a text at a time: arrays may be memory maps
+        is_token = np.asarray(mask[row], bool)
+        token_change = (
+            np.asarray(model_logp[row], np.float32)[is_token] - np.asarray(fit_logp[row], np.float32)[is_token]
+        )
+        largest[row] = max(largest[row], np.abs(token_change).max())
+    return largest
 
 
 def _snapshots(evidence: tokens.TokenEvidence, audited: scores.AuditedModels) -> Snapshots | None:
-    """The steps of one training as audited models, against the one IN model."""
+    """Returns the steps of one training as audited models, against the single IN model."""
     if evidence.steps is None:
         return None
     count = len(evidence.steps)
     after = jax.tree.map(np.asarray, texts.signals_of(evidence.steps))
     before = None if audited.original is None else repeated(audited.original, count)
     sizes = evidence.signals.deflated
-    written = None if sizes is None else tokens.TextSignals(deflated=np.broadcast_to(sizes, (count, len(sizes))))
-    return Snapshots(scores.AuditedModels(after, before, texts=written), count, evidence.degrees)
+    text_signals = None if sizes is None else tokens.TextSignals(deflated=np.broadcast_to(sizes, (count, len(sizes))))
+    return Snapshots(scores.AuditedModels(after, before, texts=text_signals), count, evidence.degrees)

@@ -1,8 +1,8 @@
 """Signals of an audit of texts from a run folder: language models whose signals of next tokens are recorded.
 
-Shadow models stand for OUT, originals for IN, the population rows for population texts. An audited role is a recorded
-one, or `prompted:KIND`: the originals themselves, whose forgotten texts are asked for behind a prompt that is to hide
-them, and all others as they are. Nothing is unlearned there; what an audit says of it shows what it can be told.
+Shadow models serve as OUT, originals as IN, the population rows as population texts. An audited role is a recorded
+one, or `prompted:KIND`: the originals themselves, queried for forgotten texts behind a prompt that is meant to hide
+them, and for all other texts without it. Nothing is unlearned there: it shows whether prompts deceive an audit.
 
 Source: "IAM", Table 7 (prompts), ScoreUI over checkpoints.
 """
@@ -31,22 +31,22 @@ from jaxunlearn.settings import CLASS_KINDS
 
 
 def check(run: RecordedRun) -> None:
-    """Refuses what an audit of language models cannot do, before anything is trained.
+    """Refuses settings that an audit of language models does not support, before anything is trained.
 
     Raises:
       ConfigError: a protocol or models that texts do not have.
     """
     check_protocol(run.settings)
     targets = run.settings.targets
-    for name, nothing in {"reference": 0, "population_in": False, "shadow_origin": False, "views": 0}.items():
+    for name, required in {"reference": 0, "population_in": False, "shadow_origin": False, "views": 0}.items():
         if getattr(targets, name):
             raise errors.ConfigError(
-                f"targets.{name} serves scores of classifiers; for texts set --config.targets.{name}={nothing}."
+                f"targets.{name} serves scores of classifiers; for texts set --config.targets.{name}={required}."
             )
 
 
 def gather(run: RecordedRun, context: Context) -> AuditSignals:
-    """Passes over the recorded signals of a run; samples are the target rows in the split's order."""
+    """Gathers the recorded signals of a run; samples are the target rows in the split's order."""
     settings, split = run.settings, run.split
     target, population = np.asarray(split.target), np.asarray(split.population)
     options = options_of(settings)
@@ -58,28 +58,30 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         shadows=_signals(_losses(run, shadow, target)),
         population_shadows=_signals(_losses(run, shadow, population)),
     )
-    read = {name: _read(run, name, options) for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL))}
-    start, population_start = _signals(read[ORIGINAL].losses), _signals(read[ORIGINAL].unseen)
+    passes = {name: _read(run, name, options) for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL))}
+    original, population_start = _signals(passes[ORIGINAL].losses), _signals(passes[ORIGINAL].unseen)
     sizes = None if run.texts is None else np.asarray(deflated(run.texts[target]), np.float32)
     roles = {
         name: scores.AuditedModels(
-            unlearned=_signals(one.losses),
-            original=start,
-            population_unlearned=_signals(one.unseen),
+            unlearned=_signals(role_pass.losses),
+            original=original,
+            population_unlearned=_signals(role_pass.unseen),
             population_original=population_start,
-            texts=one.statistics._replace(deflated=None if sizes is None else np.broadcast_to(sizes, one.losses.shape)),
+            texts=role_pass.statistics._replace(
+                deflated=None if sizes is None else np.broadcast_to(sizes, role_pass.losses.shape)
+            ),
         )
-        for name, one in read.items()
+        for name, role_pass in passes.items()
     }
     signals = AuditSignals(
         options=options,
         names=run.names(target),
-        shown=run.shown(target),
+        display_names=run.display_names(target),
         labels=np.asarray(run.labels, np.int32)[target],
         forgotten=np.asarray(split.forget)[:, target],
         shared=shared,
         roles=roles,
-        changes={name: one.changes for name, one in read.items() if name != ORIGINAL},
+        changes={name: role_pass.changes for name, role_pass in passes.items() if name != ORIGINAL},
         audited=audited,
         set_names=run.set_names,
         is_run=True,
@@ -92,30 +94,30 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     return signals
 
 
-def _tokens(run: RecordedRun, recorded: RoleLogits, line: int, rows: np.ndarray) -> TokenSignals:
-    """Signals per token of one model on some rows of the data set."""
+def _tokens(run: RecordedRun, recorded: RoleLogits, model: int, rows: np.ndarray) -> TokenSignals:
+    """Returns the signals per token of one model on some rows of the data set."""
     assert run.predicted is not None
-    places = np.searchsorted(recorded.rows, rows)
-    return tokens.unpacked(recorded.values[line][places], run.predicted[rows])
+    positions = np.searchsorted(recorded.rows, rows)
+    return tokens.unpacked(recorded.values[model][positions], run.predicted[rows])
 
 
-def _answer(run: RecordedRun, name: str, number: int, rows: np.ndarray) -> TokenSignals:
-    """Signals per token of the model that a role has of a forget set; `prompted:KIND` hides its forgotten texts."""
+def _answer(run: RecordedRun, name: str, set_index: int, rows: np.ndarray) -> TokenSignals:
+    """Returns the signals per token of a role's model of one forget set; `prompted:KIND` hides its forgotten texts."""
     is_prompted = name.startswith(PROMPTED)
     recorded = run.logits(ORIGINAL if is_prompted else name)
-    line = number if len(recorded.values) > 1 else 0
-    plain = _tokens(run, recorded, line, rows)
+    model = set_index if len(recorded.values) > 1 else 0
+    tokens_of_role = _tokens(run, recorded, model, rows)
     if not is_prompted:
-        return plain
-    behind = _tokens(run, run.logits(ORIGINAL, name.removeprefix(PROMPTED)), line, rows)
-    forgotten = np.asarray(run.split.forget)[number, rows, None]
-    return TokenSignals(*(np.where(forgotten, new, old) for new, old in zip(behind, plain, strict=True)))
+        return tokens_of_role
+    prompted = _tokens(run, run.logits(ORIGINAL, name.removeprefix(PROMPTED)), model, rows)
+    forgotten = np.asarray(run.split.forget)[set_index, rows, None]
+    return TokenSignals(*(np.where(forgotten, new, old) for new, old in zip(prompted, tokens_of_role, strict=True)))
 
 
 def _losses(run: RecordedRun, recorded: RoleLogits, rows: np.ndarray) -> np.ndarray:
-    """[M * K, n] losses of every recorded model."""
-    read = (_tokens(run, recorded, line, rows) for line in range(len(recorded.values)))
-    return np.stack([np.asarray(tokens.nll(one.logp, one.mask)) for one in read])
+    """Computes [M * K, n] losses of all recorded models."""
+    token_signals = (_tokens(run, recorded, model, rows) for model in range(len(recorded.values)))
+    return np.stack([np.asarray(tokens.nll(model_tokens.logp, model_tokens.mask)) for model_tokens in token_signals])
 
 
 def _signals(losses: np.ndarray) -> scores.Signals:
@@ -123,7 +125,7 @@ def _signals(losses: np.ndarray) -> scores.Signals:
 
 
 class _Read(NamedTuple):
-    """What one pass over the tokens of the R models of a role leaves.
+    """Results of one pass over the tokens of the R models of a role.
 
     Attributes:
       losses: [R, N] of the target rows; unseen: [R, P] of the population rows.
@@ -140,43 +142,43 @@ class _Read(NamedTuple):
 def _read(run: RecordedRun, name: str, options: scores.Options) -> _Read:
     """Passes once over the tokens of a role, model by model, next to those of its originals."""
     target, population = np.asarray(run.split.target), np.asarray(run.split.population)
-    losses, unseen, statistics, moved, moved_unseen = [], [], [], [], []
-    for number in range(len(np.asarray(run.split.forget))):
-        after, others = (_answer(run, name, number, rows) for rows in (target, population))
-        loss, summed = tokens.summarise(
+    losses, unseen, statistics, changes, population_changes = [], [], [], [], []
+    for set_index in range(len(np.asarray(run.split.forget))):
+        after, unseen_tokens = (_answer(run, name, set_index, rows) for rows in (target, population))
+        loss, text_signals = tokens.summarise(
             after.logp, after.mask, options.tokens, entropy=after.entropy, model_std=after.model_std,
             vocab_mean=after.vocab_mean, vocab_std=after.vocab_std,
         )  # fmt: skip
         losses.append(np.asarray(loss))
-        statistics.append(summed)
-        unseen.append(np.asarray(tokens.nll(others.logp, others.mask)))
-        moved.append(_change(after, _answer(run, ORIGINAL, number, target)))
-        moved_unseen.append(_change(others, _answer(run, ORIGINAL, number, population)))
+        statistics.append(text_signals)
+        unseen.append(np.asarray(tokens.nll(unseen_tokens.logp, unseen_tokens.mask)))
+        changes.append(_change(after, _answer(run, ORIGINAL, set_index, target)))
+        population_changes.append(_change(unseen_tokens, _answer(run, ORIGINAL, set_index, population)))
     return _Read(
-        np.stack(losses), np.stack(unseen), jax.tree.map(lambda *lines: np.stack(lines), *statistics),
-        Changes(np.stack(moved), np.stack(moved_unseen)),
+        np.stack(losses), np.stack(unseen), jax.tree.map(lambda *leaves: np.stack(leaves), *statistics),
+        Changes(np.stack(changes), np.stack(population_changes)),
     )  # fmt: skip
 
 
 def _change(after: TokenSignals, before: TokenSignals) -> np.ndarray:
-    """[n] largest change of a log-probability of a text's tokens."""
+    """Computes [n] the largest change of a log-probability over a text's tokens."""
     return np.abs(np.where(after.mask, after.logp - before.logp, 0)).max(-1)
 
 
 def _snapshots(run: RecordedRun, start: scores.AuditedModels) -> Snapshots:
-    """All snapshots as audited models [L * K, ...] against the (first) original."""
+    """Returns all snapshots as audited models [L * K, ...] against the (first) original."""
     recorded = run.logits("snapshots")
     count = len(recorded.values)
     target, population = np.asarray(run.split.target), np.asarray(run.split.population)
-    written = None
+    text_signals = None
     if start.texts is not None and start.texts.deflated is not None:
         sizes = start.texts.deflated[0]
-        written = TextSignals(deflated=np.broadcast_to(sizes, (count, len(sizes))))
-    cases = scores.AuditedModels(
+        text_signals = TextSignals(deflated=np.broadcast_to(sizes, (count, len(sizes))))
+    models = scores.AuditedModels(
         unlearned=_signals(_losses(run, recorded, target)),
         original=of_first(start.original, count),
         population_unlearned=_signals(_losses(run, recorded, population)),
         population_original=of_first(start.population_original, count),
-        texts=written,
+        texts=text_signals,
     )
-    return Snapshots(cases, len(recorded.snapshots))
+    return Snapshots(models, len(recorded.snapshots))

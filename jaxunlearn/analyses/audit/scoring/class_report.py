@@ -1,4 +1,4 @@
-"""Over- and under-unlearning by class: how much membership is left in forgotten classes, how much is lost in kept ones?
+"""Over- and under-unlearning by class: membership left in forgotten classes, and lost in retained ones.
 
     mean over forgotten samples above exact retraining    -> under-unlearning
     mean or lowest tenth over retained samples below it   -> over-unlearning
@@ -25,13 +25,13 @@ SCORE = "iam_on"
 
 
 class Report(NamedTuple):
-    """What the class report found.
+    """Results of the class report.
 
     Attributes:
       roles: role -> rows per forget set and pooled, means over groups; `original` (nothing forgotten), `random` last.
-      groups: how many groups of shadow models.
-      gaps: role -> difference of its pooled row to exact retraining's (empty without that).
-      names: [R] what each forget set is (the class's name).
+      groups: number of groups of shadow models.
+      gaps: role -> difference between its pooled row and that of exact retraining (empty without it).
+      names: [R] the name of each forget set (that of its class).
     """
 
     roles: dict[str, classes.Report]
@@ -51,18 +51,25 @@ def check(settings: Settings) -> None:
 
 
 def run(signals: AuditSignals, settings: Settings, context: Context) -> Report:
-    """The report over all audited roles, from IAM-On memberships, mean over groups of shadow models."""
+    """Computes the report on all audited roles from IAM-On memberships, mean over groups of shadow models."""
     assert signals.forgotten is not None
     groups, truth = audit_signals.groups(signals, settings), ~signals.forgotten
-    there = [role for role in (*signals.audited, "retrained", "original") if role in signals.roles]
-    scored = {role: binui.score_all(signals, [SCORE], groups, role, context)[SCORE] for role in dict.fromkeys(there)}
+    role_names = [role for role in (*signals.audited, "retrained", "original") if role in signals.roles]
+    scored = {
+        role: binui.score_all(signals, [SCORE], groups, role, context)[SCORE] for role in dict.fromkeys(role_names)
+    }
     scored["random"] = np.full((1, *truth.shape), 0.5, np.float32)
-    roles = {role: _mean([classes.report(one, truth) for one in values]) for role, values in scored.items()}
+    roles = {
+        role: _mean([classes.report(memberships, truth) for memberships in by_group])
+        for role, by_group in scored.items()
+    }
     exact = roles.get("retrained")
-    gaps = {role: classes.against_retrained(one.pooled, exact.pooled) for role, one in roles.items()} if exact else {}
+    gaps = {}
+    if exact:
+        gaps = {role: classes.against_retrained(report.pooled, exact.pooled) for role, report in roles.items()}
     return Report(roles, len(groups), gaps, list(signals.set_names))
 
 
 def _mean(reports: list[classes.Report]) -> classes.Report:
-    """Every number's mean over reports."""
+    """Averages every number over reports."""
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *reports)

@@ -1,6 +1,6 @@
-"""Judging scores by the truth: metrics with intervals for every score, and what they gain over the plain confidence.
+"""Scores against the truth: metrics with intervals for every score, and their gain over the plain confidence.
 
-Arrays only: whoever trained the models, and however.
+Arrays only; where the models come from does not matter.
 """
 
 from typing import NamedTuple
@@ -13,13 +13,13 @@ from jaxunlearn.records import Finding
 PLAIN = ("confidence", "lm_loss")
 
 
-class Scored(NamedTuple):
+class RoleScores(NamedTuple):
     """All scores of one audited role.
 
     Attributes:
       values: name -> [G, R, N] membership scores.
       truth: [R, N] bool, True = retained; None where it is not known.
-      skipped: name -> why.
+      skipped: name -> reason.
     """
 
     values: dict[str, np.ndarray]
@@ -28,23 +28,23 @@ class Scored(NamedTuple):
 
 
 class Scoreboard(NamedTuple):
-    """What BinUI found of one role.
+    """Results of BinUI for one role.
 
     Attributes:
       scored: the scores themselves.
       table: score -> metric -> Finding, best AUC first.
       gains: other scores' AUC minus that of the plain score, as Findings (empty without it).
-      plain: the score that looks at the audited model alone: `confidence`, of texts `lm_loss`.
+      plain: the score that reads the audited model alone: `confidence`, of texts `lm_loss`.
     """
 
-    scored: Scored
+    scored: RoleScores
     table: dict[str, dict[str, Finding]]
     gains: dict[str, Finding]
     plain: str = PLAIN[0]
 
 
-def judge(scored: Scored, confidence_level: float) -> Scoreboard:
-    """Metrics with intervals for every score, and AUC gains over the plain confidence."""
+def judge(scored: RoleScores, confidence_level: float) -> Scoreboard:
+    """Computes metrics with intervals for every score, and AUC gains over the plain confidence."""
     assert scored.truth is not None
     table = {
         name: pooled.table(values, scored.truth, confidence_level=confidence_level, of=name)
@@ -66,16 +66,18 @@ def judge(scored: Scored, confidence_level: float) -> Scoreboard:
     return Scoreboard(scored, {name: table[name] for name in order}, gains, plain)
 
 
-def warnings(scored: Scored) -> list[str]:
-    """Returns sentences about scores that say nothing (constant), or twice the same."""
-    said = []
-    first: dict[bytes, str] = {}
+def warnings(scored: RoleScores) -> list[str]:
+    """Returns sentences about constant and about identical scores."""
+    sentences = []
+    first_name: dict[bytes, str] = {}
     for name, values in scored.values.items():
-        line = values[0, 0]
-        if len(line) > 1 and np.ptp(line) == 0:
-            said.append(f"score {name} is the same for every sample ({line[0]:.6g}); it cannot rank anything")
+        sample_scores = values[0, 0]
+        if len(sample_scores) > 1 and np.ptp(sample_scores) == 0:
+            sentences.append(
+                f"score {name} is the same for every sample ({sample_scores[0]:.6g}); it cannot rank anything"
+            )
             continue
-        same = first.setdefault(line.tobytes(), name)
-        if same != name:
-            said.append(f"scores {same} and {name} are identical on these samples")
-    return said
+        earlier = first_name.setdefault(sample_scores.tobytes(), name)
+        if earlier != name:
+            sentences.append(f"scores {earlier} and {name} are identical on these samples")
+    return sentences

@@ -1,4 +1,4 @@
-"""What an audit's quality depends on: number of shadows, interpolation levels and e1 / e2, and whose shadows they are.
+"""Sweeps of an audit: number of shadows, interpolation levels with e1 and e2, source of the shadow models.
 
 Source: IAM, sections on the number of shadow models, parameter sensitivity, distribution shift, architecture shift.
 """
@@ -26,9 +26,9 @@ class Sweep(NamedTuple):
 
     Attributes:
       values: the axis: numbers of shadows, or interpolation levels.
-      lines: name of a line -> one Finding (AUC) per value.
-      groups: how many groups of shadows stand behind each value.
-      skipped: line -> why it is left out: a score that is not finite somewhere on the axis.
+      lines: name of a curve -> one Finding (AUC) per value.
+      groups: number of groups of shadows behind each value.
+      skipped: curve -> reason: its score is not finite somewhere on the axis.
     """
 
     values: tuple[int, ...]
@@ -38,91 +38,119 @@ class Sweep(NamedTuple):
 
 
 def auc(values: np.ndarray, truth: np.ndarray, settings: Settings, of: str) -> Finding:
-    """The pooled AUC of [G, R, N] scores with its interval."""
+    """Computes the pooled AUC of scores with its interval.
+
+    Args:
+      values: [G, R, N] scores; HIGHER = still looks trained on.
+      truth: [R, N] bool, True = retained.
+      settings: for the confidence level.
+      of: name of the score.
+    """
     return pooled.table(values, truth, confidence_level=settings.audit.confidence_level, of=of)["auc"]
 
 
 def shadow_counts(signals: AuditSignals, settings: Settings, role: str, context: Context) -> Sweep:
-    """AUC against the number of shadows per group, for those of `CURVES` (or the first eight) that are asked for."""
+    """Computes AUC against the number of shadows per group, for the requested scores in `CURVES` (or the first eight).
+
+    Args:
+      signals: inputs of the audit.
+      settings: of the audit.
+      role: the audited role.
+      context: for messages.
+    """
     assert signals.forgotten is not None
-    there = audit_signals.num_shadows(signals)
-    counts = tuple(count for count in dict.fromkeys(settings.audit.counts) if count <= there)
-    wanted = audit_signals.names_of(signals, settings)
+    available = audit_signals.num_shadows(signals)
+    counts = tuple(count for count in dict.fromkeys(settings.audit.counts) if count <= available)
+    requested = audit_signals.names_of(signals, settings)
     names, _ = audit_signals.runnable(
-        signals, tuple(name for name in (*CURVES, *TEXT_CURVES) if name in wanted) or wanted[: len(CURVES)], role
+        signals, tuple(name for name in (*CURVES, *TEXT_CURVES) if name in requested) or requested[: len(CURVES)], role
     )  # fmt: skip
     lines: dict[str, list[Finding]] = {name: [] for name in names}
-    lost: dict[str, str] = {}
-    numbers = []
+    skipped: dict[str, str] = {}
+    num_groups = []
     for count in counts:
         groups = audit_signals.groups(signals, settings, count)
-        numbers.append(len(groups))
-        values = binui.score_all(signals, names, groups, role, lost=lost)
+        num_groups.append(len(groups))
+        values = binui.score_all(signals, names, groups, role, failures=skipped)
         context.say(f"{count} shadow(s) per group, {len(groups)} group(s)")
         for name in values:
             lines[name].append(auc(values[name], ~signals.forgotten, settings, name))
-    return _swept(counts, lines, tuple(numbers), lost)
+    return _swept(counts, lines, tuple(num_groups), skipped)
 
 
 def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: Context) -> Sweep:
-    """AUC of IAM-On and IAM-Off against interpolation levels, one line per score, e1 and e2."""
+    """Computes AUC of IAM-On and IAM-Off against interpolation levels, one curve per score, e1 and e2.
+
+    Args:
+      signals: inputs of the audit.
+      settings: of the audit.
+      role: the audited role.
+      context: for messages.
+    """
     assert signals.forgotten is not None
     audit = settings.audit
     groups = audit_signals.groups(signals, settings)
     names, _ = audit_signals.runnable(signals, ("iam_on", "iam_off"), role)
     lines: dict[str, list[Finding]] = {}
-    lost: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     pairs = [(e1, e2) for e1 in audit.sweep_e1 for e2 in audit.sweep_e2 if 0 < e2 < np.expm1(e1)]
     for e1, e2 in pairs:
         constants = signals.options.constants._replace(e1=e1, e2=e2, offline_e1=e1, offline_e2=e2)
         for name in names:
-            line = f"{name} e1={e1:g} e2={e2:g}"
-            lines[line] = []
-            for levels in audit.sweep_interpolation_steps:
+            label = f"{name} e1={e1:g} e2={e2:g}"
+            lines[label] = []
+            for steps in audit.sweep_interpolation_steps:
                 changed = signals._replace(
-                    options=signals.options._replace(constants=constants, interpolation_steps=levels)
+                    options=signals.options._replace(constants=constants, interpolation_steps=steps)
                 )
-                own: dict[str, str] = {}
-                values = binui.score_all(changed, [name], groups, role, lost=own)
-                if name in own:
-                    lost[line] = own[name]
-                lines[line] += [auc(one, ~signals.forgotten, settings, line) for one in values.values()]
+                not_finite: dict[str, str] = {}
+                values = binui.score_all(changed, [name], groups, role, failures=not_finite)
+                if name in not_finite:
+                    skipped[label] = not_finite[name]
+                lines[label] += [auc(array, ~signals.forgotten, settings, label) for array in values.values()]
         context.say(f"e1 = {e1:g}, e2 = {e2:g}: {len(audit.sweep_interpolation_steps)} numbers of levels")
     return _swept(
-        tuple(audit.sweep_interpolation_steps), lines, (len(groups),) * len(audit.sweep_interpolation_steps), lost
+        tuple(audit.sweep_interpolation_steps), lines, (len(groups),) * len(audit.sweep_interpolation_steps), skipped
     )
 
 
 def _swept(
-    values: tuple[int, ...], lines: dict[str, list[Finding]], groups: tuple[int, ...], lost: dict[str, str]
+    values: tuple[int, ...], lines: dict[str, list[Finding]], groups: tuple[int, ...], skipped: dict[str, str]
 ) -> Sweep:  # fmt: skip
-    """The sweep without lines that were lost on the way.
+    """Returns the sweep without the skipped curves.
 
     Raises:
       DataError: none is left.
     """
-    kept = {name: line for name, line in lines.items() if name not in lost}
-    if lost and not kept:
-        reasons = "; ".join(dict.fromkeys(lost.values()))
+    complete = {name: findings for name, findings in lines.items() if name not in skipped}
+    if skipped and not complete:
+        reasons = "; ".join(dict.fromkeys(skipped.values()))
         raise errors.DataError(f"no score could be computed along the sweep: {reasons}.")
-    return Sweep(values, kept, groups, lost)
+    return Sweep(values, complete, groups, skipped)
 
 
 def shadow_sources(
     signals: AuditSignals, settings: Settings, role: str, context: Context
 ) -> dict[str, scoreboard.Scoreboard]:
-    """One BinUI scoreboard per source of shadows: this run's (not with the protocol incremental), and other runs'."""
-    own = {} if settings.audit.protocol == "incremental" else {"own": signals.shared}
+    """Computes a BinUI scoreboard per source of shadows: this run (not with the protocol incremental), and other runs.
+
+    Args:
+      signals: inputs of the audit.
+      settings: of the audit.
+      role: the audited role.
+      context: for messages and progress.
+    """
+    run_shadows = {} if settings.audit.protocol == "incremental" else {"own": signals.shared}
     return {
         source: scoreboard.judge(binui.run(with_source(signals, shared), settings, role, context),
                                  settings.audit.confidence_level)
-        for source, shared in {**own, **signals.external}.items()
+        for source, shared in {**run_shadows, **signals.external}.items()
     }  # fmt: skip
 
 
 def with_source(signals: AuditSignals, shared: scores.AuditSignals) -> AuditSignals:
-    """The signals with other shadow models, without what only the own ones have recorded."""
+    """Returns the signals with other shadow models, without what is recorded only for the run's shadows."""
     if shared is signals.shared:
         return signals
-    roles = {name: cases._replace(posterior_pairs=None, views=()) for name, cases in signals.roles.items()}
+    roles = {name: models._replace(posterior_pairs=None, views=()) for name, models in signals.roles.items()}
     return signals._replace(shared=shared, roles=roles)

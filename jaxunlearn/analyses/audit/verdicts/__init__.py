@@ -1,1 +1,3 @@
-"""Verdicts of an audit: on every request, what they need, and what they become in words."""
+"""Verdicts of an audit: on every request, with the models that they need and their wording."""
+
+__all__: list[str] = []

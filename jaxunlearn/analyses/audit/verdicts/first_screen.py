@@ -1,6 +1,6 @@
-"""Composes what a reader without statistics sees first: asked, noticeable, changed, the request, rows, what to do.
+"""The summary for readers without statistics: question, power, changes, the request, its rows, what to do.
 
-The order is part of the procedure: power stands before any count of rows (`metrics/verdict`).
+The order is part of the procedure: power comes before any count of rows (`metrics/verdict`).
 """
 
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from jaxunlearn.analyses.audit.verdicts.verdict_sentences import ORDER, WORDS
 from jaxunlearn.metrics.verdict.judge import IDENTICAL_TO, Judgement
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, NOT_FORGOTTEN, SUPPRESSED
 
-NAMED = 5  # rows or persons that are named in a sentence
+MAX_NAMED = 5  # rows or persons that are named in a sentence
 
 SHORT, ASKED, POWER, CHANGED = "In short", "What was asked", "Could this audit notice?", "Was anything changed?"
 DOUBTS = "Before anything else"
 REQUEST, ROWS, PERSONS, ACTION = "The request as a whole", "Row by row", "Person by person", "What to do now"
-IN_THE_ANSWER = (POWER, CHANGED, REQUEST, ROWS, PERSONS)  # of the paragraph; the others stand beside it
+IN_THE_ANSWER = (POWER, CHANGED, REQUEST, ROWS, PERSONS)  # of the paragraph; the others are shown separately
 
 EVERY_REQUEST = {
     "not changed": "NOT FORGOTTEN. No model was changed.",
@@ -33,12 +33,12 @@ EVERY_REQUEST = {
 Summary = tuple[tuple[str, str], ...]
 
 
-class Named(NamedTuple):
-    """What the rows of one request are called.
+class RequestNames(NamedTuple):
+    """Names of the rows of one request.
 
     Attributes:
-      rows: [F] text; persons: names by number.
-      is_request: whether they were marked as asked to be forgotten; else every row is judged as if it were.
+      rows: [F] text; persons: names by index.
+      is_request: whether the user marked them as requested; else every row is judged as if it were.
     """
 
     rows: np.ndarray
@@ -52,37 +52,37 @@ def paragraph(summary: Summary, role: str) -> str:
     return " ".join([*lead, *(text for question, text in summary if question in IN_THE_ANSWER)])
 
 
-def single(found: Judgement, fdr: float, named: Named) -> Summary:
+def single(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
     """Returns the summary of one request.
 
     Args:
-      found: the verdict.
+      judgement: the verdict.
       fdr: of each kind of false verdict.
-      named: what its rows and persons are called.
+      named: names of its rows and persons.
     """
-    shadows, population, retained = found.checks.sizes
-    changed = verdict_sentences.changed(found, population + retained)
+    shadows, population, retained = judgement.checks.sizes
+    changed = verdict_sentences.changed(judgement, population + retained)
     pairs = [
-        (SHORT, in_short(found, fdr)),
+        (SHORT, in_short(judgement, fdr)),
         (ASKED, f"{_asked(named)} Compared with {_count(shadows, 'model')} that never saw them, {population:,} rows "
                 f"that no model saw, and {retained:,} rows that the model was allowed to keep."),
     ]  # fmt: skip
-    if found.checks.refused:
-        pairs += [(CHANGED, changed), (REQUEST, f"No verdict is given. {found.checks.refused}")]
+    if judgement.checks.refused:
+        pairs += [(CHANGED, changed), (REQUEST, f"No verdict is given. {judgement.checks.refused}")]
         return tuple((question, text) for question, text in pairs if text)
-    is_moved = not found.is_identical and not found.is_edited
+    is_moved = not judgement.is_identical and not judgement.is_edited
     pairs += [
-        (POWER, verdict_sentences.power(found)),
+        (POWER, verdict_sentences.power(judgement)),
         (CHANGED, changed),
-        (REQUEST, verdict_sentences.request(found.group, fdr) if is_moved else ""),
-        (ROWS, verdict_sentences.counts(found)),
-        (PERSONS, _persons(found, named)),
-        (ACTION, action(found, fdr, named)),
+        (REQUEST, verdict_sentences.request(judgement.group, fdr) if is_moved else ""),
+        (ROWS, verdict_sentences.counts(judgement)),
+        (PERSONS, _persons(judgement, named)),
+        (ACTION, action(judgement, fdr, named)),
     ]
     return tuple((question, text) for question, text in pairs if text)
 
 
-def _asked(named: Named) -> str:
+def _asked(named: RequestNames) -> str:
     count = _count(len(named.rows), "row")
     if named.is_request:
         return f"Are these {count}, which were asked to be forgotten, still in the model?"
@@ -92,100 +92,106 @@ def _asked(named: Named) -> str:
     )
 
 
-def in_short(found: Judgement, fdr: float) -> str:
+def in_short(judgement: Judgement, fdr: float) -> str:
     """Returns the verdict on one request in one line, without any number."""
-    group = found.group
-    if found.checks.refused:
+    group = judgement.group
+    if judgement.checks.refused:
         return "NO VERDICT: these arrays do not allow one."
-    if found.is_identical:
+    if judgement.is_identical:
         return "NOT FORGOTTEN. The model was not changed at all."
-    if found.is_edited:
+    if judgement.is_edited:
         return "SUPPRESSED. Only the requested answers were edited; nothing shows that the model forgot."
     if group.is_suppressed:
         return "SUPPRESSED. The model answers these rows unlike any model that never saw them."
-    some = bool((found.codes == NOT_FORGOTTEN).any())
+    has_caught = bool((judgement.codes == NOT_FORGOTTEN).any())
     if group.models < 2:
-        first = "Some rows are NOT FORGOTTEN. " if some else ""
-        return f"{first}The request as a whole CANNOT be judged: fewer than two shadow models saw none of its rows."
+        rows_sentence = "Some rows are NOT FORGOTTEN. " if has_caught else ""
+        return (
+            f"{rows_sentence}The request as a whole CANNOT be judged: fewer than two shadow models saw none of its "
+            "rows."
+        )
     is_in, is_out = group.p_high <= fdr, group.p_in <= fdr
     if is_in:
-        left = "Part of the request" if is_out else "The request"
-        return f"NOT FORGOTTEN. {left} is still in the model."
+        subject = "Part of the request" if is_out else "The request"
+        return f"NOT FORGOTTEN. {subject} is still in the model."
     if is_out:
-        if some:
+        if has_caught:
             return "FORGOTTEN as a whole, but not every row: some are NOT FORGOTTEN."
         return "FORGOTTEN as a whole, as far as a model's answers can show it."
-    return "CANNOT TELL for the request as a whole; some rows are NOT FORGOTTEN." if some else "CANNOT TELL."
+    return "CANNOT TELL for the request as a whole; some rows are NOT FORGOTTEN." if has_caught else "CANNOT TELL."
 
 
-def action(found: Judgement, fdr: float, named: Named) -> str:
-    """Returns who should look at which rows, and what would help."""
-    group, said = found.group, []
-    is_in = found.is_identical or (group.models > 1 and group.p_high <= fdr)
-    order = np.argsort(-found.tests.z, kind="stable")  # those that stand out most first
-    caught = named.rows[order][found.codes[order] == NOT_FORGOTTEN]
-    if found.is_identical:
+def action(judgement: Judgement, fdr: float, named: RequestNames) -> str:
+    """Recommends what to do with which rows, and what would sharpen the audit."""
+    group, sentences = judgement.group, []
+    is_in = judgement.is_identical or (group.models > 1 and group.p_high <= fdr)
+    order = np.argsort(-judgement.tests.z, kind="stable")  # the most conspicuous first
+    caught_rows = named.rows[order][judgement.codes[order] == NOT_FORGOTTEN]
+    if judgement.is_identical:
         return "Have the rows unlearned, or the model retrained without them, and audit again."
-    if len(caught):
-        said.append(
-            f"Look first at these rows: {_list(caught)}. A near-copy of such a row may have been kept. Have them "
+    if len(caught_rows):
+        sentences.append(
+            f"Look first at these rows: {_list(caught_rows)}. A near-copy of such a row may have been kept. Have them "
             "unlearned again, or the model retrained without them, and audit again."
         )
     elif is_in:
-        said.append(
+        sentences.append(
             "No single row can be named, but together they are still there: have the request unlearned again, or the "
             "model retrained without it, and audit again."
         )
-    if (found.codes == SUPPRESSED).any():
-        said.append(
-            "Ask whoever runs the model whether answers to these rows are filtered or edited; only the weights, or "
+    if (judgement.codes == SUPPRESSED).any():
+        sentences.append(
+            "Ask the operator of the model whether answers to these rows are filtered or edited; only the weights, or "
             "answers to slightly changed copies of the rows, can show what lies behind."
         )
-    unsure = int((found.codes == CANNOT_TELL).sum())
-    if unsure and group.p_in <= fdr and not is_in and not group.is_suppressed:
-        said.append(
+    num_unsure = int((judgement.codes == CANNOT_TELL).sum())
+    if num_unsure and group.p_in <= fdr and not is_in and not group.is_suppressed:
+        sentences.append(
             "Rows marked CANNOT TELL are vouched for by the request as a whole only, not one by one; if one of them "
             "matters by itself, only the record of how the model was trained can tell."
         )
-    elif unsure and group.models > 1 and not group.can_be_told:
-        said.append("Rows as easy as these leave no trace in answers: ask for the record of how the model was trained.")
-    elif unsure and (wanted := planning.lacking(*found.checks.sizes)):
-        said.append(f"More could be told with {wanted} (--plan_shadows says which).")
-    return " ".join(said)
+    elif num_unsure and group.models > 1 and not group.is_detectable:
+        sentences.append(
+            "Rows as easy as these leave no trace in answers: ask for the record of how the model was trained."
+        )
+    elif num_unsure and (additions := planning.lacking(*judgement.checks.sizes)):
+        sentences.append(f"More could be told with {additions} (--plan_shadows says which).")
+    return " ".join(sentences)
 
 
-def several(found: RoleVerdicts, fdr: float, role: str) -> Summary:
-    """Returns the summary of all requests of a run, each to a model of its own."""
-    each = found.judgements
-    rows, count = int(found.requested.sum()), len(each)
-    shadows, population, retained = each[0].checks.sizes
+def several(verdicts: RoleVerdicts, fdr: float, role: str) -> Summary:
+    """Returns the summary of all requests of a run, each with its own unlearned model."""
+    judgements = verdicts.judgements
+    rows, num_requests = int(verdicts.requested.sum()), len(judgements)
+    shadows, population, retained = judgements[0].checks.sizes
     retrained = " Exact retraining is audited here as if it were a method." if role == RETRAINED else ""
-    asked = (
-        f"Are the {rows:,} rows of {count} requests still in the {count} models that `{role}` made of them? Compared "
-        f"with {_count(shadows, 'model')} that never saw them, {population:,} rows that no model saw, and the rows "
+    request_text = (
+        f"Are the {rows:,} rows of {num_requests} requests still in the {num_requests} models that `{role}` made of "
+        f"them? Compared with {_count(shadows, 'model')} that never saw them, {population:,} rows that no model saw, "
+        "and the rows "
         f"that were kept.{retrained}"
     )
-    states = _states(found, fdr)
-    told = ", ".join(f"{number} {name}" for name, number in states.items() if number)
-    numbers = ", ".join(f"{int((found.codes == code).sum()):,} {WORDS[code]}" for code in ORDER)
+    states = _states(verdicts, fdr)
+    state_counts = ", ".join(f"{state_count} {name}" for name, state_count in states.items() if state_count)
+    code_counts = ", ".join(f"{int((verdicts.codes == code).sum()):,} {WORDS[code]}" for code in ORDER)
     pairs = [
-        (SHORT, _short_of_many(states, count)),
-        (ASKED, asked),
-        (POWER, _power_of_many(found, rows, count)),
-        (CHANGED, _changed_of_many(found, count)),
-        (REQUEST, f"Requests as a whole: {told}."),
-        (ROWS, f"Rows: {numbers}; of each kind at most about 1 in {round(1 / fdr)} is wrong."),
+        (SHORT, _short_of_many(states, num_requests)),
+        (ASKED, request_text),
+        (POWER, _power_of_many(verdicts, rows, num_requests)),
+        (CHANGED, _changed_of_many(verdicts, num_requests)),
+        (REQUEST, f"Requests as a whole: {state_counts}."),
+        (ROWS, f"Rows: {code_counts}; of each kind {verdict_sentences.error_bound(fdr)}."),
         (ACTION, "The table of requests says which are still in; verdicts.csv lists every row with its reason."),
     ]
     return tuple((question, text) for question, text in pairs if text)
 
 
 def unjudged(signals: AuditSignals, obstacle: str) -> Summary:
-    """Returns what can still be said where no row can be judged: whether anything was changed at all."""
-    is_same, said = _changed_alone(signals)
+    """Returns the summary if no row can be judged: whether the model was changed at all, and what is missing."""
+    is_same, text_of_changes = _changed_alone(signals)
     short = "NOT FORGOTTEN. The model was not changed." if is_same else "NO VERDICT on single rows, for want of arrays."
     return tuple((question, text) for question, text in (
-        (SHORT, short), (CHANGED, said), (REQUEST, f"No verdict on single samples: {obstacle}"),
+        (SHORT, short), (CHANGED, text_of_changes), (REQUEST, f"No verdict on single samples: {obstacle}"),
     ) if text)  # fmt: skip
 
 
@@ -194,106 +200,118 @@ def is_unchanged(signals: AuditSignals) -> bool:
     changes = signals.changes.get(signals.audited[0])
     if changes is None:
         return False
-    others = 0.0 if changes.population is None else changes.population.max(initial=0)
-    return bool(max(changes.target.max(initial=0), others) <= IDENTICAL_TO)
+    largest_elsewhere = 0.0 if changes.population is None else changes.population.max(initial=0)
+    return bool(max(changes.target.max(initial=0), largest_elsewhere) <= IDENTICAL_TO)
 
 
 def _changed_alone(signals: AuditSignals) -> tuple[bool, str]:
-    """Returns whether no requested row is answered otherwise than before, and what the changes say by themselves."""
+    """Returns whether the answers to all requested rows are unchanged, and a sentence on the changes."""
     changes = signals.changes.get(signals.audited[0])
     if changes is None or signals.forgotten is None:
         return False, ""
-    asked, target = signals.forgotten, changes.target
-    others = (
-        target[~asked] if changes.population is None else np.concatenate([target[~asked], changes.population.ravel()])
+    is_requested, target = signals.forgotten, changes.target
+    other_changes = (
+        target[~is_requested]
+        if changes.population is None
+        else np.concatenate([target[~is_requested], changes.population.ravel()])
     )
-    requested = target[asked]
+    requested = target[is_requested]
     if requested.max(initial=0) <= IDENTICAL_TO:
-        where = (
-            "on every row" if others.max(initial=0) <= IDENTICAL_TO else "on the requested rows, though not on others"
+        extent = (
+            "on every row"
+            if other_changes.max(initial=0) <= IDENTICAL_TO
+            else "on the requested rows, though not on others"
         )
         return True, (
-            f"The unlearned model answers exactly as the original, {where}: every requested row is NOT FORGOTTEN. That "
-            "needs no shadow model."
+            f"The unlearned model answers exactly as the original, {extent}: every requested row is NOT FORGOTTEN. "
+            "That needs no shadow model."
         )
-    if len(others) and others.max() <= IDENTICAL_TO:
+    if len(other_changes) and other_changes.max() <= IDENTICAL_TO:
         return False, (
-            f"Only answers to requested rows differ from the original; all other {len(others):,} answers are exactly "
-            "the same. Training cannot do that: the answers were edited or filtered."
+            f"Only answers to requested rows differ from the original; all other {len(other_changes):,} answers are "
+            "exactly the same. Training cannot do that: the answers were edited or filtered."
         )
-    rest = f", {np.median(others):.2g} on other rows" if len(others) else ""
+    comparison = f", {np.median(other_changes):.2g} on other rows" if len(other_changes) else ""
     return False, (
         f"The model was changed (median of the largest change of a log-probability: {np.median(requested):.2g} on "
-        f"requested rows{rest}). That does not say whether it forgot."
+        f"requested rows{comparison}). That does not say whether it forgot."
     )
 
 
-def _persons(found: Judgement, named: Named) -> str:
-    if not found.persons or found.is_edited:
+def _persons(judgement: Judgement, named: RequestNames) -> str:
+    if not judgement.persons or judgement.is_edited:
         return ""
-    still_in = np.array([named.persons[number] for number, (_, is_in) in found.persons.items() if is_in])
+    still_in = np.array([named.persons[index] for index, (_, is_in) in judgement.persons.items() if is_in])
     names = f": {_list(still_in)}" if len(still_in) else ""
-    return f"Persons still in the model: {len(still_in):,} of {len(found.persons):,}{names}."
+    return f"Persons still in the model: {len(still_in):,} of {len(judgement.persons):,}{names}."
 
 
-def _power_of_many(found: RoleVerdicts, rows: int, count: int) -> str:
-    caught = [one.power_not for one in found.judgements if one.power_not is not None]
-    confirmed = [one.power_forgotten for one in found.judgements if one.power_forgotten is not None]
-    if len(caught) < count:
+def _power_of_many(verdicts: RoleVerdicts, num_rows: int, num_requests: int) -> str:
+    num_caught = [judgement.power_not for judgement in verdicts.judgements if judgement.power_not is not None]
+    num_confirmed = [
+        judgement.power_forgotten for judgement in verdicts.judgements if judgement.power_forgotten is not None
+    ]
+    if len(num_caught) < num_requests:
         return ""
     text = (
-        f"This audit can notice: of {rows:,} requested rows in {count} requests, {sum(caught):,} would have been "
-        "caught if nothing had been forgotten"
+        f"This audit can notice: of {num_rows:,} requested rows in {num_requests} requests, {sum(num_caught):,} would "
+        "have been caught if nothing had been forgotten"
     )
-    if len(confirmed) == count:
-        text += f", and about {int(sum(confirmed)):,} would have been confirmed if all had been forgotten exactly"
+    if len(num_confirmed) == num_requests:
+        text += f", and about {int(sum(num_confirmed)):,} would have been confirmed if all had been forgotten exactly"
     text += "."
-    if sum(caught) < rows / 10:
+    if sum(num_caught) < num_rows / 10:
         text += ' So "not caught" says little about a single row; the requests as a whole say more.'
     return text
 
 
-def _changed_of_many(found: RoleVerdicts, count: int) -> str:
-    identical = sum(one.is_identical for one in found.judgements)
-    edited = sum(one.is_edited for one in found.judgements)
-    said = []
-    if identical:
-        said.append(f"In {identical} of {count} the unlearned model answers exactly as the original.")
-    if edited:
-        said.append(f"In {edited} of {count} only the answers to the requested rows were changed: edited or filtered.")
-    return " ".join(said)
+def _changed_of_many(verdicts: RoleVerdicts, num_requests: int) -> str:
+    num_identical = sum(judgement.is_identical for judgement in verdicts.judgements)
+    num_edited = sum(judgement.is_edited for judgement in verdicts.judgements)
+    sentences = []
+    if num_identical:
+        sentences.append(f"In {num_identical} of {num_requests} the unlearned model answers exactly as the original.")
+    if num_edited:
+        sentences.append(
+            f"In {num_edited} of {num_requests} only the answers to the requested rows were changed: edited or "
+            "filtered."
+        )
+    return " ".join(sentences)
 
 
-def state(found: Judgement, fdr: float) -> str:
+def state(judgement: Judgement, fdr: float) -> str:
     """Returns the state of one request, a name of EVERY_REQUEST."""
-    if found.is_identical:
+    if judgement.is_identical:
         return "not changed"
-    if found.is_edited:
+    if judgement.is_edited:
         return "edited"
-    if found.group.is_suppressed:
+    if judgement.group.is_suppressed:
         return "suppressed"
-    if found.group.p_high <= fdr:
+    if judgement.group.p_high <= fdr:
         return "still in the model"
-    return "forgotten" if found.group.p_in <= fdr else "cannot be told"
+    return "forgotten" if judgement.group.p_in <= fdr else "cannot be told"
 
 
-def _states(found: RoleVerdicts, fdr: float) -> dict[str, int]:
-    """Returns how many requests are in which state; every request is in one."""
-    each = [state(one, fdr) for one in found.judgements]
-    return {name: each.count(name) for name in EVERY_REQUEST}
+def _states(verdicts: RoleVerdicts, fdr: float) -> dict[str, int]:
+    """Counts the requests in each state; every request is in exactly one."""
+    states = [state(judgement, fdr) for judgement in verdicts.judgements]
+    return {name: states.count(name) for name in EVERY_REQUEST}
 
 
-def _short_of_many(states: dict[str, int], count: int) -> str:
+def _short_of_many(states: dict[str, int], num_requests: int) -> str:
     for name, text in EVERY_REQUEST.items():
-        if states[name] == count:
+        if states[name] == num_requests:
             return text
-    return f"It differs by request: {', '.join(f'{number} {name}' for name, number in states.items() if number)}."
+    return (
+        "It differs by request: "
+        f"{', '.join(f'{state_count} {name}' for name, state_count in states.items() if state_count)}."
+    )
 
 
 def _list(names: np.ndarray) -> str:
-    """Returns the first names in words."""
-    shown = ", ".join(map(str, names[:NAMED]))
-    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED:,} more"
+    """Lists the first names in words."""
+    text = ", ".join(map(str, names[:MAX_NAMED]))
+    return text if len(names) <= MAX_NAMED else f"{text} and {len(names) - MAX_NAMED:,} more"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Says which models and rows a verdict needs, and which more of them would sharpen it."""
+"""Numbers of models and rows that a verdict needs, and the benefit of more of them."""
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from jaxunlearn.settings import Settings
 ENOUGH_FOR_ROWS, ENOUGH_FOR_REQUEST = 2, 10
 ENOUGH_POPULATION, ENOUGH_RETAINED = 300, 200
 
-# What they buy, of 30 rows of a network and as a share of requests; measured, see docs/verdict.md.
-BOUGHT = (
+# Benefit of more models and rows: of 30 rows of a network, and as a share of requests; measured, see docs/verdict.md.
+BENEFITS = (
     ("with 2 shadows", "1 of 30 random and 25 of the 30 hardest rows of an untouched model are caught, 17 and 30 of a "
                        "retrained one confirmed; a random request is found still in in 38 %, gone in 10 % of audits"),
     ("with 5 (of which two groups must agree)", "0 and 23 caught, 16 and 30 confirmed; still in 67 %, gone 40 %"),
@@ -24,37 +24,47 @@ BOUGHT = (
 
 
 def lines(shadows: int, population: int, retained: int, is_texts: bool = False) -> list[tuple[str, str]]:
-    """Returns what there is and what to add, as lines of a table.
+    """Returns the available and the recommended numbers, as lines of a table.
 
     Args:
-      shadows: number of shadow models at hand.
+      shadows: number of available shadow models.
       population: number of rows that no model saw.
-      retained: number of rows that were not to be forgotten.
-      is_texts: texts under language models, on which nothing of what more models buy was measured.
+      retained: number of rows that were not requested.
+      is_texts: texts under language models, for which the benefit of more models has not been measured.
     """
     names = ("population_unlearned, population_shadows, population_labels", "population_original")
-    given, original = ("pop_nll_target, pop_nll_ref", "pop_nll_fit") if is_texts else names
-    asked = f"{given}; {original} if you have the original"
-    bought = () if is_texts else BOUGHT
-    models, unseen, kept, each = ("shadow models", "unseen rows", "retained rows", "shadow")
+    array_names, original = ("pop_nll_target, pop_nll_ref", "pop_nll_fit") if is_texts else names
+    array_text = f"{array_names}; {original} if you have the original"
+    benefits = () if is_texts else BENEFITS
+    models_title, unseen_title, retained_title, reference_title = (
+        "shadow models",
+        "unseen rows",
+        "retained rows",
+        "shadow",
+    )
     if is_texts:
-        models, unseen, kept, each = ("OUT models", "population texts", "kept texts", "OUT model")
+        models_title, unseen_title, retained_title, reference_title = (
+            "OUT models",
+            "population texts",
+            "kept texts",
+            "OUT model",
+        )
     return [
-        (models, _of(shadows, ENOUGH_FOR_ROWS, ENOUGH_FOR_REQUEST,
+        (models_title, _of(shadows, ENOUGH_FOR_ROWS, ENOUGH_FOR_REQUEST,
                               "for verdicts on rows", "for the request as a whole")),
         ("train them", "as the audited model was, each on a random draw of your training rows without the requested "
                        "ones, another seed each; as many rows as the audited model if you can (half does)"),
-        (unseen, _of(population, FEWEST_POPULATION, ENOUGH_POPULATION,
+        (unseen_title, _of(population, FEWEST_POPULATION, ENOUGH_POPULATION,
                             "for any verdict", "to call single rows not forgotten")),
-        ("give for them", f"the answers of the audited model and of every {each}: {asked}"),
-        (kept, _of(retained, FEWEST_RETAINED, ENOUGH_RETAINED,
+        ("give for them", f"the answers of the audited model and of every {reference_title}: {array_text}"),
+        (retained_title, _of(retained, FEWEST_RETAINED, ENOUGH_RETAINED,
                               "to call a row forgotten", "to call many so")),
-        *(("" if number else "what that buys", f"{what}: {text}") for number, (what, text) in enumerate(bought)),
+        *(("" if index else "what that buys", f"{size}: {text}") for index, (size, text) in enumerate(benefits)),
     ]  # fmt: skip
 
 
 def of_signals(signals: AuditSignals) -> list[tuple[str, str]]:
-    """Returns `lines` of what an audit has."""
+    """Returns `lines` for the signals of an audit."""
     population = signals.shared.population_shadows
     retained = 0 if signals.forgotten is None else int((~signals.forgotten).sum(1).min())
     unseen = 0 if population is None else population.log_odds.shape[1]
@@ -62,29 +72,29 @@ def of_signals(signals: AuditSignals) -> list[tuple[str, str]]:
 
 
 def of_run(settings: Settings, split: records.Split) -> list[tuple[str, str]]:
-    """Returns `lines` of what a run will have, for its largest request."""
+    """Returns `lines` for what a run will record, for its largest request."""
     retained = len(split.target) - int(np.asarray(split.forget).sum(1).max())
     return lines(settings.shadows.count, len(split.population), retained)
 
 
 def lacking(shadows: int, population: int, retained: int) -> str:
-    """Returns what more would sharpen the verdicts, in words; empty where there is enough."""
-    wanted = [
-        f"{enough - there:,} more {what}"
-        for there, enough, what in (
+    """Lists the models and rows that would sharpen the verdicts, in words; empty if there are enough."""
+    additions = [
+        f"{target - count:,} more {noun}"
+        for count, target, noun in (
             (shadows, ENOUGH_FOR_REQUEST, "shadow models"),
             (population, ENOUGH_POPULATION, "rows that no model saw"),
             (retained, ENOUGH_RETAINED, "retained rows"),
         )
-        if there < enough
+        if count < target
     ]
-    return ", ".join(wanted)
+    return ", ".join(additions)
 
 
-def _of(there: int, least: int, good: int, for_least: str, for_good: str) -> str:
+def _of(count: int, minimum: int, target: int, for_minimum: str, for_target: str) -> str:
     """Returns `5 of 10: ...`, in words."""
-    if there >= good:
-        return f"{there:,}: enough"
-    if there >= least:
-        return f"{there:,}: enough {for_least}; {good:,} {for_good}"
-    return f"{there:,}: at least {least:,} {for_least}, {good:,} {for_good}"
+    if count >= target:
+        return f"{count:,}: enough"
+    if count >= minimum:
+        return f"{count:,}: enough {for_minimum}; {target:,} {for_target}"
+    return f"{count:,}: at least {minimum:,} {for_minimum}, {target:,} {for_target}"

@@ -11,22 +11,23 @@ from jaxunlearn.metrics.verdict import agreement
 from jaxunlearn.metrics.verdict.judge import Answers, Judgement
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, SUPPRESSED
 
-NEEDED = {
+REQUIRED = {
     "shadows": "`shadows` [s, n, c], models that never saw the requested rows",
     "population_unlearned": "`population_unlearned` [p, c], the audited model on rows that no model saw",
     "population_shadows": "`population_shadows` [s, p, c], the shadows on these rows",
 }  # fmt: skip
-NEEDED_OF_TEXTS = {
+REQUIRED_OF_TEXTS = {
     "shadows": "`nll_ref` [s, n], several OUT models trained as the audited one that never saw the requested texts",
     "population_unlearned": "`pop_nll_target` [p], the audited model on texts that no model saw",
     "population_shadows": "`pop_nll_ref` [s, p], the OUT models on these texts",
 }  # fmt: skip
-FEWEST_LIKE, MOST_ALONE = 10, 0.2  # kept texts that are harder, and easier; share of the request that may lack them
-ALONE = (
+MIN_COMPARABLE = 10  # kept texts that must be harder than a requested text, and as many that must be easier
+MAX_ISOLATED = 0.2  # share of the requested texts that may lack them
+ISOLATED = (
     "Too many requested texts are harder, or easier, than all kept texts but a few: nothing shows how texts like them "
     "are answered after training."
 )
-FEWEST_OUT = 2  # one OUT model of any kind cannot say how far models differ
+MIN_OUT_MODELS = 2  # a single OUT model does not show how far models differ
 
 
 class RoleVerdicts(NamedTuple):
@@ -43,34 +44,34 @@ class RoleVerdicts(NamedTuple):
     @property
     def codes(self) -> np.ndarray:
         """[R, N] int8 verdicts; -1 outside the requests."""
-        return self._spread([one.codes for one in self.judgements], -1).astype(np.int8)
+        return self._scatter([judgement.codes for judgement in self.judgements], -1).astype(np.int8)
 
     def tested(self, name: str) -> np.ndarray:
-        """[R, N] float64 of one field of the row tests; NaN outside the requests."""
-        return self._spread([getattr(one.tests, name) for one in self.judgements], np.nan)
+        """Returns one field of the row tests as [R, N] float64; NaN outside the requests."""
+        return self._scatter([getattr(judgement.tests, name) for judgement in self.judgements], np.nan)
 
-    def _spread(self, values: list[np.ndarray], outside: float) -> np.ndarray:
-        spread = np.full(self.requested.shape, outside, np.float64)
-        for line, asked, own in zip(spread, self.requested, values, strict=True):
-            line[asked] = own
-        return spread
+    def _scatter(self, values: list[np.ndarray], outside: float) -> np.ndarray:
+        table = np.full(self.requested.shape, outside, np.float64)
+        for row, mask, request_values in zip(table, self.requested, values, strict=True):
+            row[mask] = request_values
+        return table
 
 
 def obstacle(signals: AuditSignals, role: str) -> str:
-    """Returns which arrays a verdict on a role lacks, and what to do; empty where it can be given."""
-    shared, cases = signals.shared, signals.roles[role]
+    """Names the arrays that a verdict on a role lacks, and what to do; empty if a verdict can be given."""
+    shared, models = signals.shared, signals.roles[role]
     is_texts = signals.kind == scores.TOKENS
-    least, needed = (FEWEST_OUT, NEEDED_OF_TEXTS) if is_texts else (1, NEEDED)
-    there = {
-        "shadows": shared.shadows is not None and len(shared.shadows.log_odds) >= least,
-        "population_unlearned": cases.population_unlearned is not None,
+    minimum, needed = (MIN_OUT_MODELS, REQUIRED_OF_TEXTS) if is_texts else (1, REQUIRED)
+    is_available_by_name = {
+        "shadows": shared.shadows is not None and len(shared.shadows.log_odds) >= minimum,
+        "population_unlearned": models.population_unlearned is not None,
         "population_shadows": shared.population_shadows is not None,
     }
-    lacking = [needed[name] for name, is_there in there.items() if not is_there]
-    if not lacking:
+    missing = [needed[name] for name, is_available in is_available_by_name.items() if not is_available]
+    if not missing:
         return ""
     return (
-        f"A verdict on single rows needs {'; '.join(lacking)}. `--plan_shadows` prints which models to train, on which "
+        f"A verdict on single rows needs {'; '.join(missing)}. `--plan_shadows` prints which models to train, on which "
         "rows, and what they would show."
     )
 
@@ -78,58 +79,71 @@ def obstacle(signals: AuditSignals, role: str) -> str:
 def judged(signals: AuditSignals, role: str, fdr: float, is_strict: bool) -> RoleVerdicts:
     """Judges every forget set of a role.
 
+    Args:
+      signals: of all models.
+      role: the audited one.
+      fdr: bound on the share of false verdicts, for each kind of verdict.
+      is_strict: see `agreement.judged`.
+
     Raises:
       DataError: arrays that cannot be judged.
     """
-    count = len(signals.roles[role].unlearned.log_odds)
-    requested = np.ones((count, len(signals.labels)), bool) if signals.forgotten is None else signals.forgotten
-    made = []
-    for number in range(count):
-        given = answers(signals, role, number, requested[number])
-        found = agreement.judged(given, fdr, is_strict)
-        made.append(_of_texts(found, given) if signals.kind == scores.TOKENS else found)
-    return RoleVerdicts(tuple(made), requested)
+    num_sets = len(signals.roles[role].unlearned.log_odds)
+    requested = np.ones((num_sets, len(signals.labels)), bool) if signals.forgotten is None else signals.forgotten
+    judgements = []
+    for index in range(num_sets):
+        request_answers = answers(signals, role, index, requested[index])
+        judgement = agreement.judge_with_agreement(request_answers, fdr, is_strict)
+        judgements.append(_of_texts(judgement, request_answers) if signals.kind == scores.TOKENS else judgement)
+    return RoleVerdicts(tuple(judgements), requested)
 
 
-def _of_texts(found: Judgement, given: Answers) -> Judgement:
-    """The judgement as far as texts allow it: FORGOTTEN only beside kept texts as hard; SUPPRESSED where replaced."""
-    if found.is_identical or found.is_edited:
-        return found
-    asked, ease = given.requested, given.shadows.mean(0)
-    kept = np.sort(ease[~asked])
-    easier = np.searchsorted(kept, ease[asked])  # how many kept texts are harder
-    alone = np.minimum(easier, len(kept) - easier) < FEWEST_LIKE
-    codes = np.where(alone & (found.codes == FORGOTTEN), CANNOT_TELL, found.codes)
-    replaced = plausibility.replaced(given.unlearned[asked], given.shadows[:, asked])
-    codes = np.where(replaced, SUPPRESSED, codes).astype(np.int8)
-    if alone.mean() > MOST_ALONE and not found.checks.refused:
-        checks = found.checks._replace(refused_in=ALONE) if not found.checks.refused_in else found.checks
-        group = found.group._replace(p_in=1.0, kept=(np.nan, np.nan, np.nan))
+def _of_texts(judgement: Judgement, request_answers: Answers) -> Judgement:
+    """Restricts a judgement of texts: FORGOTTEN needs comparable kept texts; replaced ones are SUPPRESSED."""
+    if judgement.is_identical or judgement.is_edited:
+        return judgement
+    requested, ease = request_answers.requested, request_answers.shadows.mean(0)
+    retained_ease = np.sort(ease[~requested])
+    num_harder = np.searchsorted(retained_ease, ease[requested])  # number of kept texts that are harder
+    is_isolated = np.minimum(num_harder, len(retained_ease) - num_harder) < MIN_COMPARABLE
+    codes = np.where(is_isolated & (judgement.codes == FORGOTTEN), CANNOT_TELL, judgement.codes)
+    is_replaced = plausibility.replaced(request_answers.unlearned[requested], request_answers.shadows[:, requested])
+    codes = np.where(is_replaced, SUPPRESSED, codes).astype(np.int8)
+    if is_isolated.mean() > MAX_ISOLATED and not judgement.checks.refused:
+        checks = judgement.checks._replace(refused_in=ISOLATED) if not judgement.checks.refused_in else judgement.checks
+        group = judgement.group._replace(p_in=1.0, trace_left=(np.nan, np.nan, np.nan))
         codes = np.where(codes == FORGOTTEN, CANNOT_TELL, codes)
-        found = found._replace(checks=checks, group=group, power_forgotten=None)
-    if replaced.mean() > 0.5:
-        found = found._replace(group=found.group._replace(p_narrow=0.0, p_in=1.0))
-    return found._replace(codes=codes, replaced=replaced)
+        judgement = judgement._replace(checks=checks, group=group, power_forgotten=None)
+    if is_replaced.mean() > 0.5:
+        judgement = judgement._replace(group=judgement.group._replace(p_narrow=0.0, p_in=1.0))
+    return judgement._replace(codes=codes, replaced=is_replaced)
 
 
-def answers(signals: AuditSignals, role: str, number: int, requested: np.ndarray) -> Answers:
-    """Returns what a verdict on the model of one forget set rests on; see `obstacle`."""
-    shared, cases = signals.shared, signals.roles[role]
+def answers(signals: AuditSignals, role: str, set_index: int, requested: np.ndarray) -> Answers:
+    """Collects the arrays for a verdict on the model of one forget set; `obstacle` must be empty.
+
+    Args:
+      signals: of all models.
+      role: the audited one.
+      set_index: of the forget set in the role.
+      requested: [N] bool, its rows.
+    """
+    shared, models = signals.shared, signals.roles[role]
     assert shared.shadows is not None and shared.population_shadows is not None
 
-    def odds(part: scores.Signals | None) -> np.ndarray | None:
-        return None if part is None else np.asarray(part.log_odds[number], np.float64)
+    def odds(role_signals: scores.Signals | None) -> np.ndarray | None:
+        return None if role_signals is None else np.asarray(role_signals.log_odds[set_index], np.float64)
 
-    unlearned, population = odds(cases.unlearned), odds(cases.population_unlearned)
+    unlearned, population = odds(models.unlearned), odds(models.population_unlearned)
     assert unlearned is not None and population is not None
-    original, population_original = odds(cases.original), odds(cases.population_original)
+    original, population_original = odds(models.original), odds(models.population_original)
     if original is None or population_original is None:
         original = population_original = None
     changes = signals.changes.get(role)
     if changes is None or changes.population is None:
-        moved = population_moved = None
+        change = population_change = None
     else:
-        moved, population_moved = changes.target[number], changes.population[number]
+        change, population_change = changes.target[set_index], changes.population[set_index]
     return Answers(
         unlearned=unlearned,
         requested=requested,
@@ -140,6 +154,6 @@ def answers(signals: AuditSignals, role: str, number: int, requested: np.ndarray
         population_original=population_original,
         shadow_saw=signals.shadow_saw,
         person=None if signals.person is None else signals.person[requested],
-        moved=moved,
-        population_moved=population_moved,
+        moved=change,
+        population_moved=population_change,
     )

@@ -1,4 +1,4 @@
-"""What an audit answers: could it have noticed, was anything changed, the request, persons, rows, and what to trust."""
+"""Sections on verdicts: overview with power, requests, persons, rows, and the checks that the verdicts rest on."""
 
 import dataclasses
 from typing import NamedTuple
@@ -17,66 +17,67 @@ from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.figures import verdict_bars
 from jaxunlearn.report.section import Section
 
-FIRST_ROWS, PRINTED_ROWS = 200, 40  # of the page, of the terminal; verdicts.csv has all
+MAX_ROWS, MAX_PRINTED_ROWS = 200, 40  # of the page, of the terminal; verdicts.csv has all
 
 
 def compose(
-    decided: dict[str, RoleVerdicts], obstacle: str, signals: AuditSignals, fdr: float
+    role_verdicts: dict[str, RoleVerdicts], obstacle: str, signals: AuditSignals, fdr: float
 ) -> tuple[first_screen.Summary, list[Section]]:
-    """Returns what is read first, and the sections, in the order of the procedure.
+    """Returns the summary and the sections, in the order of the procedure.
 
     Args:
-      decided: role -> verdicts, the first audited role first; empty where there are none.
+      role_verdicts: role -> verdicts, the first audited role first; empty if there are none.
       obstacle: why there are none.
       signals: what the verdicts rest on.
       fdr: of each kind of false verdict.
     """
-    if not decided:
+    if not role_verdicts:
         return first_screen.unjudged(signals, obstacle), [needs(signals)]
     role = signals.audited[0]
-    found = decided[role]
-    alone = found.judgements[0] if len(found.judgements) == 1 else None
-    if alone is not None:
-        named = first_screen.Named(
-            signals.shown[found.requested[0]], signals.person_names, signals.forgotten is not None
+    verdicts = role_verdicts[role]
+    judgement = verdicts.judgements[0] if len(verdicts.judgements) == 1 else None
+    if judgement is not None:
+        named = first_screen.RequestNames(
+            signals.display_names[verdicts.requested[0]], signals.person_names, signals.forgotten is not None
         )
-        summary = first_screen.single(alone, fdr, named)
+        summary = first_screen.single(judgement, fdr, named)
     else:
-        summary = first_screen.several(found, fdr, role)
-    sections = [overview(decided, signals), requests_table(found, signals, fdr)]
-    if alone is not None and alone.persons:
-        sections.append(persons(alone, signals))
-    sections += [rows_table(found, signals), trust(decided, signals, fdr)]
-    meaning = risk.section(decided, fdr)
-    sections += [] if meaning is None else [meaning]
+        summary = first_screen.several(verdicts, fdr, role)
+    sections = [overview(role_verdicts, fdr), requests_table(verdicts, signals, fdr)]
+    if judgement is not None and judgement.persons:
+        sections.append(persons(judgement, signals, fdr))
+    sections += [rows_table(verdicts, signals), trust(role_verdicts, signals, fdr)]
+    risk_section = risk.section(role_verdicts, fdr)
+    sections += [] if risk_section is None else [risk_section]
     return summary, sections
 
 
 def needs(signals: AuditSignals) -> Section:
-    """Returns which models and rows a verdict needs, and how many of them are there."""
+    """Tabulates the models and rows that a verdict needs, and how many of them are available."""
     table = Table("What a verdict on single rows needs", "", ("what", "how many are there, and how many it takes"),
                   tuple(planning.of_signals(signals)))  # fmt: skip
     return Section("needs", "What would it take to judge these rows?", "", table)
 
 
-def overview(decided: dict[str, RoleVerdicts], signals: AuditSignals) -> Section:
-    """Returns the table of verdicts by audited model, with what the audit could have seen."""
-    counts = {role: [int((found.codes == code).sum()) for code in ORDER] for role, found in decided.items()}
-    rates = {role: _rate(found, role) for role, found in decided.items()}
+def overview(role_verdicts: dict[str, RoleVerdicts], fdr: float) -> Section:
+    """Tabulates verdicts by audited model, with the power of the audit; `fdr`: of each kind of verdict."""
+    counts = {role: [int((verdicts.codes == code).sum()) for code in ORDER] for role, verdicts in role_verdicts.items()}
+    rates = {role: _rate(verdicts, role) for role, verdicts in role_verdicts.items()}
     if RETRAINED in rates:
         goal = rates[RETRAINED].value
         rates = {
-            role: one if role == RETRAINED else dataclasses.replace(one, retrained=goal) for role, one in rates.items()
+            role: finding if role == RETRAINED else dataclasses.replace(finding, retrained=goal)
+            for role, finding in rates.items()
         }
     rows = tuple(
-        (role, sum(counts[role]), *counts[role], _power(found, "power_not"), _power(found, "power_forgotten"),
+        (role, sum(counts[role]), *counts[role], _power(verdicts, "power_not"), _power(verdicts, "power_forgotten"),
          rates[role])
-        for role, found in decided.items()
+        for role, verdicts in role_verdicts.items()
     )  # fmt: skip
     table = Table(
         "Verdicts on the rows asked to be forgotten",
-        "Each kind of verdict at most about 5 % wrong per request (Benjamini-Hochberg). Caught if untouched, confirmed "
-        "if exact: what this audit could have noticed.",
+        f"Each kind of verdict at most about {number_format.rate(fdr)} wrong per request (Benjamini-Hochberg). Caught "
+        "if untouched, confirmed if exact: what this audit could have noticed.",
         ("audited model", "rows", *(WORDS[code].lower() for code in ORDER), "caught if untouched",
          "confirmed if exact", "rate not forgotten"),
         rows,
@@ -86,24 +87,24 @@ def overview(decided: dict[str, RoleVerdicts], signals: AuditSignals) -> Section
         "were trained on, and nearer to models that never saw it. Suppressed: clearly lower than any model that never "
         "saw it."
     )
-    figure = verdict_bars.verdicts(list(decided), np.array(list(counts.values())))
+    figure = verdict_bars.verdicts(list(role_verdicts), np.array(list(counts.values())))
     return Section("verdicts", "Which rows are forgotten?", text, table, figure, tuple(rates.values()))
 
 
-def _power(found: RoleVerdicts, name: str) -> Cell:
-    each = [getattr(one, name) for one in found.judgements]
-    return number_format.MISSING if any(one is None for one in each) else int(sum(each))
+def _power(verdicts: RoleVerdicts, name: str) -> Cell:
+    powers = [getattr(judgement, name) for judgement in verdicts.judgements]
+    return number_format.MISSING if any(judgement is None for judgement in powers) else int(sum(powers))
 
 
-def requests_table(found: RoleVerdicts, signals: AuditSignals, fdr: float) -> Section:
-    """Returns what is left of each request as a whole."""
+def requests_table(verdicts: RoleVerdicts, signals: AuditSignals, fdr: float) -> Section:
+    """Tabulates what is left of each request as a whole."""
     rows: list[tuple[Cell, ...]] = []
-    for number, one in enumerate(found.judgements):
-        group = one.group
-        kept = number_format.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
-        name = f"{number}: {signals.set_names[number]}" if signals.from_classes and signals.is_run else str(number)
-        rows.append((name, len(one.codes), kept, _p(group.p_high), _p(group.p_in), _p(group.p_low),
-                     _p(group.p_narrow), first_screen.state(one, fdr)))  # fmt: skip
+    for index, judgement in enumerate(verdicts.judgements):
+        group = judgement.group
+        share = number_format.MISSING if np.isnan(group.trace_left[0]) else verdict_sentences.share(group)
+        name = f"{index}: {signals.set_names[index]}" if signals.from_classes and signals.is_run else str(index)
+        rows.append((name, len(judgement.codes), share, _p(group.p_high), _p(group.p_in), _p(group.p_low),
+                     _p(group.p_narrow), first_screen.state(judgement, fdr)))  # fmt: skip
     table = Table(
         "Requests as a whole",
         "Left = share of what training left on these rows that is still there, with its 95 % interval: 100 % = as if "
@@ -115,30 +116,35 @@ def requests_table(found: RoleVerdicts, signals: AuditSignals, fdr: float) -> Se
     return Section("requests", "Is the request as a whole still in the model?", "", table)
 
 
-def persons(found: Judgement, signals: AuditSignals) -> Section:
-    """Returns what is left of each person's rows."""
+def persons(judgement: Judgement, signals: AuditSignals, fdr: float) -> Section:
+    """Tabulates what is left of each person's rows; `fdr`: of the persons called still in the model."""
     names = signals.person_names
     rows: list[tuple[Cell, ...]] = []
-    for number, (group, is_in) in found.persons.items():
-        kept = number_format.MISSING if np.isnan(group.kept[0]) else verdict_sentences.share(group)
-        verdict = "answers edited" if found.is_edited else "still in the model" if is_in else "not shown"
-        rows.append((str(names[number]), kept, _p(group.p_high), verdict))
-    table = Table("Persons", "At most about 5 % of those so called are wrong.",
-                  ("person", "left", "p (never seen)", "verdict"), tuple(rows))  # fmt: skip
+    for index, (group, is_in) in judgement.persons.items():
+        share = number_format.MISSING if np.isnan(group.trace_left[0]) else verdict_sentences.share(group)
+        verdict = "answers edited" if judgement.is_edited else "still in the model" if is_in else "not shown"
+        rows.append((str(names[index]), share, _p(group.p_high), verdict))
+    table = Table(
+        "Persons",
+        f"Of the persons called still in the model, at most about {number_format.rate(fdr)} are not "
+        "(Benjamini-Hochberg).",
+        ("person", "left", "p (never seen)", "verdict"),
+        tuple(rows),
+    )
     return Section("persons", "Whose rows are still in the model?", "", table)
 
 
-def rows_table(found: RoleVerdicts, signals: AuditSignals) -> Section:
-    """Returns the requested rows, those that look most trained on first."""
-    listed = listed_rows(found, signals)
-    p_high = np.concatenate([one.tests.p_high for one in found.judgements])
-    z = np.concatenate([one.tests.z for one in found.judgements])
-    shown = [listed[index] for index in np.lexsort((-z, p_high))[:FIRST_ROWS]]
+def rows_table(verdicts: RoleVerdicts, signals: AuditSignals) -> Section:
+    """Tabulates the requested rows, those that look most trained on first."""
+    listed = listed_rows(verdicts, signals)
+    p_high = np.concatenate([judgement.tests.p_high for judgement in verdicts.judgements])
+    z = np.concatenate([judgement.tests.z for judgement in verdicts.judgements])
+    first_rows = [listed[index] for index in np.lexsort((-z, p_high))[:MAX_ROWS]]
     table = Table(
         "Rows", "p-values before the control for multiple testing; verdicts.csv holds all rows.", HEADER,
-        tuple(row.shown for row in shown),
+        tuple(row.shown for row in first_rows),
     )  # fmt: skip
-    is_short = len(table.rows) <= PRINTED_ROWS
+    is_short = len(table.rows) <= MAX_PRINTED_ROWS
     return Section("rows", "Which rows should be looked at first?", "", table, printed=is_short)
 
 
@@ -150,10 +156,10 @@ class RowVerdict(NamedTuple):
     """One requested row: a line of verdicts.csv.
 
     Attributes:
-      sample: what the user calls it; request: number of its forget set; label: its class.
+      sample: its name; request: index of its forget set; label: its class.
       verdict, why: in words.
       p_high, p_low, p_in: see `rows.RowTests`.
-      left: share of what training left that is still there; NaN where that is too little to tell.
+      left: share of the trace of training that is still there; NaN if the trace is too small.
       agreement: share of the groups of shadows that give it this verdict; NaN where there are too few shadows.
     """
 
@@ -175,77 +181,84 @@ class RowVerdict(NamedTuple):
         return (*self[:4], _p(self.p_high), _p(self.p_low), _p(self.p_in), *shares, self.why)
 
 
-def all_rows(found: RoleVerdicts, signals: AuditSignals) -> Table:
+def all_rows(verdicts: RoleVerdicts, signals: AuditSignals) -> Table:
     """Returns the table of all requested rows."""
     header = ("sample", "request", "class", *RowVerdict._fields[3:])
-    return Table("", "", header, tuple(listed_rows(found, signals)))
+    return Table("", "", header, tuple(listed_rows(verdicts, signals)))
 
 
-def listed_rows(found: RoleVerdicts, signals: AuditSignals) -> list[RowVerdict]:
+def listed_rows(verdicts: RoleVerdicts, signals: AuditSignals) -> list[RowVerdict]:
     """Returns one record per requested row, in the order of the file."""
     names = signals.class_names
     listed = []
-    for number, one in enumerate(found.judgements):
-        places = np.flatnonzero(found.requested[number])
-        why, tests = verdict_sentences.reasons(one), one.tests
+    for set_index, judgement in enumerate(verdicts.judgements):
+        positions = np.flatnonzero(verdicts.requested[set_index])
+        why, tests = verdict_sentences.reasons(judgement), judgement.tests
         answers = tests.centre + tests.z * tests.deviation
-        for index, (place, code) in enumerate(zip(places, one.codes, strict=True)):
+        for index, (position, code) in enumerate(zip(positions, judgement.codes, strict=True)):
             trace = tests.trace[index]
             is_known = trace >= tests.deviation[index]
             left = float((answers[index] - tests.centre[index]) / trace) if is_known else np.nan
-            label = int(signals.labels[place])
+            label = int(signals.labels[position])
             listed.append(RowVerdict(
-                str(signals.shown[place]), str(number), names[label] if names else str(label), WORDS[int(code)],
+                str(signals.display_names[position]), str(set_index), names[label] if names else str(label),
+                WORDS[int(code)],
                 float(tests.p_high[index]), float(tests.p_low[index]), float(tests.p_in[index]), left,
-                float("nan") if one.agreement is None else float(one.agreement[index]), str(why[index]),
+                float("nan") if judgement.agreement is None else float(judgement.agreement[index]), str(why[index]),
             ))  # fmt: skip
     return listed
 
 
-def trust(decided: dict[str, RoleVerdicts], signals: AuditSignals, fdr: float) -> Section:
-    """Returns what the verdicts rest on, measured where exact retrains are there."""
-    found = next(iter(decided.values()))
-    is_one = len(found.judgements) == 1
-    said = verdict_sentences.trust(found.judgements[0]) if is_one else _common(found)
+def trust(role_verdicts: dict[str, RoleVerdicts], signals: AuditSignals, fdr: float) -> Section:
+    """Reports the checks of the verdicts, with the calibration on exact retrains if there are any."""
+    verdicts = next(iter(role_verdicts.values()))
+    is_single = len(verdicts.judgements) == 1
+    sentences = verdict_sentences.trust(verdicts.judgements[0]) if is_single else _common(verdicts)
     findings: tuple[Finding, ...] = ()
     figure = None
-    if RETRAINED in decided:
-        retrained = decided[RETRAINED]
+    if RETRAINED in role_verdicts:
+        retrained = role_verdicts[RETRAINED]
         p_high = retrained.tested("p_high")[retrained.requested]
         sets = np.broadcast_to(np.arange(len(retrained.requested))[:, None], retrained.requested.shape)
         clusters = sets[retrained.requested]
-        seen = calibration_test.calibration_test(
+        calibration_result = calibration_test.calibration_test(
             p_high, clusters=clusters if len(np.unique(clusters)) > 1 else None, alpha=fdr
         )
-        rate = Finding(*seen.rate, metric=f"rate of p <= {fdr:g}", n=len(p_high), of="calibration",
-                       against="rows truly forgotten", method=seen.method)  # fmt: skip
+        rate = Finding(*calibration_result.rate, metric=f"rate of p <= {fdr:g}", n=len(p_high), of="calibration",
+                       against="rows truly forgotten", method=calibration_result.method)  # fmt: skip
         findings = (rate,)
         figure = verdict_bars.calibration(p_high, fdr)
-        said.append(
+        sentences.append(
             f"Of {len(p_high):,} rows that truly were forgotten, {100 * rate.value:.1f} % have a p-value of at most "
             f"{100 * fdr:g} % (should be {100 * fdr:g})."
         )
     if signals.forgotten is not None and _whole_classes(signals.labels, signals.forgotten):
-        said.append(
+        sentences.append(
             "A class was removed with all its rows: no retained row is like them, so that what training left on them "
             "is estimated from other classes. Take FORGOTTEN for unproved there."
         )
-    said += verdict_sentences.FOOTNOTES
-    return Section("trust", "Can this be trusted?", " ".join(said), _foundations(found), figure, findings)
+    sentences += verdict_sentences.FOOTNOTES
+    return Section("trust", "Can this be trusted?", " ".join(sentences), _foundations(verdicts), figure, findings)
 
 
 def _whole_classes(labels: np.ndarray, forgotten: np.ndarray) -> bool:
     """Returns whether some request leaves no retained row of a class."""
-    return any(not np.isin(labels[asked], labels[~asked]).all() for asked in forgotten)
+    return any(not np.isin(labels[mask], labels[~mask]).all() for mask in forgotten)
 
 
-def _foundations(found: RoleVerdicts) -> Table:
-    """Returns what the verdict on each request rests on."""
+def _foundations(verdicts: RoleVerdicts) -> Table:
+    """Tabulates the checks behind the verdict on each request."""
     rows = tuple(
-        (str(number), *one.checks.sizes, one.model.raw_slope, one.model.correlation, _known(one.checks.retained_place),
-         _known(one.checks.chosen_place))
-        for number, one in enumerate(found.judgements)
-    )  # fmt: skip
+        (
+            str(index),
+            *judgement.checks.sizes,
+            judgement.model.raw_slope,
+            judgement.model.correlation,
+            _known(judgement.checks.retained_rank),
+            _known(judgement.checks.selection_rank),
+        )
+        for index, judgement in enumerate(verdicts.judgements)
+    )
     caption = (
         "Slope and correlation of the model's answers on the shadows', over the unseen rows (1 = alike). Retained "
         "place: 0.5 = the shadows find retained rows as hard as unseen ones. Chosen place: above 0.85 = the requested "
@@ -263,39 +276,41 @@ def _known(value: float) -> Cell:
     return number_format.MISSING if np.isnan(value) else value
 
 
-def _common(found: RoleVerdicts) -> list[str]:
-    """Returns what the requests of a run rest on, together."""
-    each = found.judgements
-    shadows, population, _ = each[0].checks.sizes
-    slopes = [one.model.raw_slope for one in each]
-    correlations = [one.model.correlation for one in each]
-    said = [
+def _common(verdicts: RoleVerdicts) -> list[str]:
+    """Sums up the checks over all requests of a run."""
+    judgements = verdicts.judgements
+    shadows, population, _ = judgements[0].checks.sizes
+    slopes = [judgement.model.raw_slope for judgement in judgements]
+    correlations = [judgement.model.correlation for judgement in judgements]
+    sentences = [
         f"They rest on {shadows:,} shadow model(s) and {population:,} rows that no model saw. The shadows follow the "
         f"audited models with slopes of {min(slopes):.2f} to {max(slopes):.2f} and correlations of "
         f"{min(correlations):.2f} to {max(correlations):.2f} (1 = alike)."
     ]
-    for name, text in (("is_contaminated", "shadows answer retained rows otherwise than the population"),
-                       ("is_chosen", "rows look chosen by the original's own answers")):  # fmt: skip
-        number = sum(bool(getattr(one.checks, name)) for one in each)
-        if number:
-            said.append(f"In {number} of {len(each)} requests {text}.")
-    for reason in dict.fromkeys(one.checks.refused or one.checks.refused_in for one in each):
+    for name, text in (("is_contaminated", "shadows answer retained rows differently from the population"),
+                       ("is_selected", "rows look chosen by the original's own answers")):  # fmt: skip
+        num_affected = sum(bool(getattr(judgement.checks, name)) for judgement in judgements)
+        if num_affected:
+            sentences.append(f"In {num_affected} of {len(judgements)} requests {text}.")
+    for reason in dict.fromkeys(judgement.checks.refused or judgement.checks.refused_in for judgement in judgements):
         if reason:
-            said.append(reason)
-    return said
+            sentences.append(reason)
+    return sentences
 
 
-def _rate(found: RoleVerdicts, role: str) -> Finding:
+def _rate(verdicts: RoleVerdicts, role: str) -> Finding:
     """Returns the fraction of requested rows judged not forgotten, with an interval over forget sets if they differ."""
-    asked = found.requested.sum(1)
-    caught = (found.codes == ORDER[0]).sum(1)
-    rate = intervals.mean(caught / asked, metric="rate not forgotten", of=role)
-    whole = float(caught.sum() / asked.sum())
-    if len(asked) > 1 and rate.low < rate.high:
+    num_requested = verdicts.requested.sum(1)
+    num_caught = (verdicts.codes == ORDER[0]).sum(1)
+    rate = intervals.mean(num_caught / num_requested, metric="rate not forgotten", of=role)
+    pooled_rate = float(num_caught.sum() / num_requested.sum())
+    if len(num_requested) > 1 and rate.low < rate.high:
         low, high = np.clip((rate.low, rate.high), 0, 1)
-        return dataclasses.replace(rate, value=whole, low=float(low), high=float(high), method="t over forget sets")
-    bounds = intervals.clopper_pearson(float(caught.sum()), float(asked.sum()))
-    return dataclasses.replace(rate, value=whole, low=bounds.low, high=bounds.high, method="Clopper-Pearson")
+        return dataclasses.replace(
+            rate, value=pooled_rate, low=float(low), high=float(high), method="t over forget sets"
+        )
+    bounds = intervals.clopper_pearson(float(num_caught.sum()), float(num_requested.sum()))
+    return dataclasses.replace(rate, value=pooled_rate, low=bounds.low, high=bounds.high, method="Clopper-Pearson")
 
 
 def _p(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The verdict on one request in sentences that a reader without statistics can act on, in a fixed order.
+"""The verdict on one request in sentences for readers without statistics, in a fixed order.
 
 Power comes first: no count of rows is ever printed without it. Source: the order and the wording are part of the
 procedure (`metrics/verdict`).
@@ -12,6 +12,7 @@ from jaxunlearn.metrics.verdict import out_model
 from jaxunlearn.metrics.verdict.judge import Judgement
 from jaxunlearn.metrics.verdict.request import GroupTests
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
+from jaxunlearn.report import number_format
 
 WORDS = {
     NOT_FORGOTTEN: "NOT FORGOTTEN", FORGOTTEN: "FORGOTTEN", SUPPRESSED: "SUPPRESSED", CANNOT_TELL: "CANNOT TELL",
@@ -25,51 +26,56 @@ FOOTNOTES = (
 )  # fmt: skip
 
 
-def power(found: Judgement) -> str:
-    """Returns what this audit can notice, before what it noticed."""
-    count = len(found.codes)
-    if found.checks.refused:
+def power(judgement: Judgement) -> str:
+    """States what this audit can notice, before what it noticed."""
+    count = len(judgement.codes)
+    if judgement.checks.refused:
         return ""
-    caught, confirmed = found.power_not, found.power_forgotten
-    would = "would have been caught if nothing had been forgotten"
-    if caught is None:
-        first = f"how many {would} cannot be estimated without the original model"
+    num_caught, num_confirmed = judgement.power_not, judgement.power_forgotten
+    outcome = "would have been caught if nothing had been forgotten"
+    if num_caught is None:
+        caught_text = f"how many {outcome} cannot be estimated without the original model"
     else:
         rows = "your one row" if count == 1 else f"your {count:,} rows"
-        first = f"of {rows}, {caught:,} {would}"
-    second = ""
-    if confirmed is not None:
-        second = f", and about {math.floor(confirmed):,} would have been confirmed if all had been forgotten exactly"
-    text = f"This audit can notice: {first}{second}."
-    if caught is not None and caught < count / 10:
+        caught_text = f"of {rows}, {num_caught:,} {outcome}"
+    confirmed_text = ""
+    if num_confirmed is not None:
+        confirmed_text = (
+            f", and about {math.floor(num_confirmed):,} would have been confirmed if all had been forgotten exactly"
+        )
+    text = f"This audit can notice: {caught_text}{confirmed_text}."
+    if num_caught is not None and num_caught < count / 10:
         text += ' So "not caught" says little about a single row here; the line about the request as a whole says more.'
     return text
 
 
-def changed(found: Judgement, others: int) -> str:
-    """Returns whether anything was changed at all; empty where the original is not known.
+def changed(judgement: Judgement, num_others: int) -> str:
+    """States whether anything was changed at all; empty if the original is not known.
 
     Args:
-      found: the verdict.
-      others: number of retained and population rows.
+      judgement: the verdict.
+      num_others: number of retained and population rows.
     """
-    if found.is_identical:
+    if judgement.is_identical:
         return "The unlearned model answers exactly as the original, on every row. Nothing was forgotten."
-    if found.is_edited:
+    if judgement.is_edited:
         return (
-            f"Only the answers to the requested rows differ from the original; all other {others:,} answers are "
+            f"Only the answers to the requested rows differ from the original; all other {num_others:,} answers are "
             "practically unchanged. Training cannot do that: the answers were edited or filtered (a model that looks "
             "up its nearest training rows is the exception). Whether the model behind them forgot cannot be seen."
         )
-    asked, rest = found.changes
-    if np.isnan(asked):
+    requested_change, other_change = judgement.changes
+    if np.isnan(requested_change):
         return ""
-    return f"The model was changed (median change of log-odds {asked:.2g} on requested, {rest:.2g} on other rows)."
+    return (
+        f"The model was changed (median change of log-odds {requested_change:.2g} on requested, {other_change:.2g} on "
+        "other rows)."
+    )
 
 
 def share(group: GroupTests) -> str:
     """Returns the share of the trace that is left, to 10 %: the error of the trace itself is not in the interval."""
-    value, low, high = (10 * round(10 * one) for one in group.kept)
+    value, low, high = (10 * round(10 * end) for end in group.trace_left)
     return f"{value:d} % (from {low:d} to {high:d})"
 
 
@@ -78,53 +84,64 @@ def request(group: GroupTests, fdr: float) -> str:
     if group.models < 2:
         return "The request as a whole needs at least two shadow models that saw none of its rows."
     if group.is_suppressed:
-        how = "much lower" if group.p_low <= group.p_narrow else "far too evenly"
+        manner = "much lower" if group.p_low <= group.p_narrow else "far too evenly"
         return (
-            f"As a group these rows are answered unlike any model that never saw them ({how}). That is suppression, "
+            f"As a group these rows are answered unlike any model that never saw them ({manner}). That is suppression, "
             "not forgetting."
         )
     is_in, is_out = group.p_high <= fdr, group.p_in <= fdr
     if np.isnan(group.dose):
         state = "The request is still in the model" if is_in else "As a whole it cannot be told"
-        return f"{state}; how much of it is left shows only beside retained rows."
-    if not np.isnan(group.kept[0]):
-        kept = f"{share(group)} of what training left on these rows is still there"
+        return f"{state}; the share that is left can only be estimated with retained rows."
+    if not np.isnan(group.trace_left[0]):
+        left = f"{share(group)} of what training left on these rows is still there"
         if is_in and is_out:
-            return f"Part of the request is still in the model: about {kept}, less than half."
+            return f"Part of the request is still in the model: about {left}, less than half."
         if is_in:
-            return f"The request is still in the model: about {kept}."
+            return f"The request is still in the model: about {left}."
         if is_out:
             return (
-                f"As a whole the request looks forgotten: about {kept}, less than half, and not more than chance "
+                f"As a whole the request looks forgotten: about {left}, less than half, and not more than chance "
                 "explains."
             )
-    if not group.can_be_told:
+    if not group.is_detectable:
         return (
             "These rows are so easy that a model answers the same with or without them. No audit of answers can tell."
         )
-    if np.isnan(group.kept[0]):
+    if np.isnan(group.trace_left[0]):
         return "The request is still in the model." if is_in else "As a whole it cannot be told."
     return (
-        f"As a whole it cannot be told: about {kept} (100 % = as if never forgotten, 0 % = as if never seen; below 0 "
+        f"As a whole it cannot be told: about {left} (100 % = as if never forgotten, 0 % = as if never seen; below 0 "
         "is normal for groups of similar rows)."
     )
 
 
-def counts(found: Judgement) -> str:
-    """Returns how many rows have which verdict, and why the rest has none."""
-    numbers = {code: int((found.codes == code).sum()) for code in ORDER}
-    text = ", ".join(f"{numbers[code]:,} {WORDS[code]}" for code in ORDER)
-    if found.is_identical or found.is_edited:
+def error_bound(fdr: float) -> str:
+    """States the bound on the share of wrong verdicts: as 1 in N if N is a whole number, else in per cent."""
+    count = round(1 / fdr)
+    if math.isclose(count * fdr, 1, rel_tol=1e-3):
+        return f"at most about 1 in {count} is wrong"
+    return f"at most about {number_format.rate(fdr)} are wrong"
+
+
+def counts(judgement: Judgement) -> str:
+    """Counts the rows by verdict, and explains those without one."""
+    num_by_code = {code: int((judgement.codes == code).sum()) for code in ORDER}
+    text = ", ".join(f"{num_by_code[code]:,} {WORDS[code]}" for code in ORDER)
+    if judgement.is_identical or judgement.is_edited:
         return f"{text}."
-    text += f"; of each kind at most about 1 in {round(1 / found.fdr)} is wrong."
-    easy = int(np.sum(reasons(found) == EASY))
-    if numbers[CANNOT_TELL] and found.checks.refused_in and not found.checks.refused:
-        text += f" None can be called FORGOTTEN. {found.checks.refused_in}"
-    elif numbers[CANNOT_TELL] and not found.checks.refused:
-        disputed = 0 if found.disputed is None else int(found.disputed.sum())
-        rest = numbers[CANNOT_TELL] - easy - disputed
-        text += f" Of {numbers[CANNOT_TELL]:,} that cannot be told: {easy:,} too easy, {rest:,} between the two"
-        text += f", {disputed:,} judged differently by groups of the shadow models." if disputed else "."
+    text += f"; of each kind {error_bound(judgement.fdr)}."
+    num_easy = int(np.sum(reasons(judgement) == EASY))
+    if num_by_code[CANNOT_TELL] and judgement.checks.refused_in and not judgement.checks.refused:
+        text += f" None can be called FORGOTTEN. {judgement.checks.refused_in}"
+    elif num_by_code[CANNOT_TELL] and not judgement.checks.refused:
+        num_disputed = 0 if judgement.disputed is None else int(judgement.disputed.sum())
+        num_between = num_by_code[CANNOT_TELL] - num_easy - num_disputed
+        text += (
+            f" Of {num_by_code[CANNOT_TELL]:,} that cannot be told: {num_easy:,} too easy, {num_between:,} between the "
+            "two"
+        )
+        text += f", {num_disputed:,} judged differently by groups of the shadow models." if num_disputed else "."
     return text
 
 
@@ -138,58 +155,60 @@ REASONS = {
 }
 
 
-def reasons(found: Judgement) -> np.ndarray:
-    """Returns [F] plain reasons, one per requested row."""
-    if found.is_identical:
-        return np.full(len(found.codes), "the unlearned model answers exactly as the original")
-    if found.is_edited:
+def reasons(judgement: Judgement) -> np.ndarray:
+    """Returns the reasons in words, [F] one per requested row."""
+    if judgement.is_identical:
+        return np.full(len(judgement.codes), "the unlearned model answers exactly as the original")
+    if judgement.is_edited:
         return np.where(
-            found.codes == SUPPRESSED, "only the answers to requested rows were changed", "its answer was not changed"
+            judgement.codes == SUPPRESSED,
+            "only the answers to requested rows were changed",
+            "its answer was not changed",
         )
-    tests = found.tests
-    easy = np.nan_to_num(tests.trace, nan=np.inf) < tests.deviation
-    made = np.where(easy, EASY, BETWEEN)
-    if found.checks.refused:
-        made = np.full(len(made), found.checks.refused)
-    elif found.checks.refused_in:
-        made = np.where(easy, EASY, found.checks.refused_in)
-    if found.disputed is not None:
-        made = np.where(found.disputed, DISPUTED, made)
+    tests = judgement.tests
+    is_easy = np.nan_to_num(tests.trace, nan=np.inf) < tests.deviation
+    texts = np.where(is_easy, EASY, BETWEEN)
+    if judgement.checks.refused:
+        texts = np.full(len(texts), judgement.checks.refused)
+    elif judgement.checks.refused_in:
+        texts = np.where(is_easy, EASY, judgement.checks.refused_in)
+    if judgement.disputed is not None:
+        texts = np.where(judgement.disputed, DISPUTED, texts)
     for code, reason in REASONS.items():
-        made = np.where(found.codes == code, reason, made)
-    if found.group.is_suppressed:
-        low = (found.codes == SUPPRESSED) & (tests.p_low > found.fdr)
-        made = np.where(low, "the request as a whole is answered unlike by any model that never saw it", made)
-    if found.replaced is not None:
-        made = np.where(found.replaced, "exactly the loss of many other texts: its answer was replaced", made)
-    return made
+        texts = np.where(judgement.codes == code, reason, texts)
+    if judgement.group.is_suppressed:
+        is_low = (judgement.codes == SUPPRESSED) & (tests.p_low > judgement.fdr)
+        texts = np.where(is_low, "the request as a whole is answered unlike by any model that never saw it", texts)
+    if judgement.replaced is not None:
+        texts = np.where(judgement.replaced, "exactly the loss of many other texts: its answer was replaced", texts)
+    return texts
 
 
-def trust(found: Judgement) -> list[str]:
-    """Returns what the verdict rests on, and a sentence for every assumption that looks doubtful."""
-    shadows, population, retained = found.checks.sizes
-    said = [
+def trust(judgement: Judgement) -> list[str]:
+    """States what the verdict rests on, with a sentence for every doubtful assumption."""
+    shadows, population, retained = judgement.checks.sizes
+    sentences = [
         f"It rests on {shadows:,} shadow model(s), {population:,} rows that no model saw and {retained:,} retained "
-        f"rows. The shadows follow the audited model with a slope of {found.model.raw_slope:.2f} and a correlation of "
-        f"{found.model.correlation:.2f} (1 = alike)."
+        f"rows. The shadows follow the audited model with a slope of {judgement.model.raw_slope:.2f} and a correlation "
+        f"of {judgement.model.correlation:.2f} (1 = alike)."
     ]
-    if abs(found.model.raw_slope - 1) > out_model.ALIKE:
-        which = "more" if found.model.raw_slope < 1 else "less"
-        said.append(
-            f"The shadows are {which} certain than your model (factor {found.model.raw_slope:.2f}); they were rescaled "
-            "by the population."
+    if abs(judgement.model.raw_slope - 1) > out_model.ALIKE:
+        direction = "more" if judgement.model.raw_slope < 1 else "less"
+        sentences.append(
+            f"The shadows are {direction} certain than your model (factor {judgement.model.raw_slope:.2f}); they were "
+            "rescaled by the population."
         )
-    if found.checks.is_contaminated:
-        said.append(
-            "Shadows answer retained rows otherwise than the population (mean place "
-            f"{found.checks.retained_place:.2f} instead of 0.5): they saw some, or the population is of another kind. "
-            "Rows were compared by the original's answers alone."
+    if judgement.checks.is_contaminated:
+        sentences.append(
+            "Shadows answer retained rows differently from the population (mean place "
+            f"{judgement.checks.retained_rank:.2f} instead of 0.5): they saw some, or the population is of another "
+            "kind. Rows were compared by the original's answers alone."
         )
-    if found.checks.is_chosen:
-        said.append(
+    if judgement.checks.is_selected:
+        sentences.append(
             "These rows look chosen by the original's own answers (most remembered first). A retrained model, which "
             "shares its other rows with the original, answers them a little high: read NOT FORGOTTEN with care."
         )
-    if found.checks.refused_in and not found.checks.refused:
-        said.append(f"Nothing can be called FORGOTTEN: {found.checks.refused_in}")
-    return said
+    if judgement.checks.refused_in and not judgement.checks.refused:
+        sentences.append(f"Nothing can be called FORGOTTEN: {judgement.checks.refused_in}")
+    return sentences

@@ -1,4 +1,4 @@
-"""Fisher forgetting: noise on parameters that the retained data do not hold fast, and a removed class's outputs wiped.
+"""Fisher forgetting: adds noise to parameters that the retained data do not determine, wipes removed classes' outputs.
 
     F = diagonal Fisher information on the retained rows
     theta' = mean + sqrt(variance) * N(0, 1),   variance = alpha * min(1 / (F + 1e-8), cap)
@@ -29,13 +29,20 @@ WIPED = 1e-4  # variance of the outputs of a removed class, before the factor 10
 
 
 def weighted_squares(fn: Callable[[Tree], tuple[jax.Array, jax.Array]], params: Tree) -> Tree:
-    """Sum over k of weight_k * (gradient of value_k)^2, element by element.
+    """Sums weight_k * (gradient of value_k)^2 over k, element by element.
 
     Args:
       fn: params -> (values [K], weights [K]); weights are taken as constants.
-      params: where; the result has this shape.
+      params: point of evaluation; the result has this shape.
 
     One backward pass per value, one at a time: memory does not grow with K.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxunlearn.unlearn import fisher
+      >>> fn = lambda w: (jnp.stack([2.0 * w, 3.0 * w]), jnp.array([1.0, 0.5]))
+      >>> float(fisher.weighted_squares(fn, jnp.float32(1.0)))
+      8.5
     """
     values, pull, weights = jax.vjp(fn, params, has_aux=True)
 
@@ -49,40 +56,49 @@ def weighted_squares(fn: Callable[[Tree], tuple[jax.Array, jax.Array]], params: 
 
 
 def rows_at_once(params: Tree, batch: int) -> int:
-    """How many per-sample gradients are held together: some 4 MB (cache), 8 rows if that takes less than 512 MB."""
+    """Returns how many per-sample gradients to hold together: about 4 MB (cache), or 8 rows within 512 MB."""
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     return min(batch, max(2**20 // size, min(8, 2**27 // size), 1))
 
 
-def sum_over_rows(one: Callable[[jax.Array, jax.Array], Tree], samples: Samples, start: Tree, size: int) -> Tree:
-    """`start` plus the sum of one(inputs of ONE row, label []) over the unpadded rows, `size` rows at a time."""
-    missing = -len(samples.weights) % size
+def sum_over_rows(row_fn: Callable[[jax.Array, jax.Array], Tree], samples: Samples, start: Tree, size: int) -> Tree:
+    """Adds row_fn(inputs of ONE row, its label) over the unpadded rows to `start`.
 
-    def cut(leaf: jax.Array) -> jax.Array:
-        return jnp.pad(leaf, ((0, missing),) + ((0, 0),) * (leaf.ndim - 1)).reshape(-1, size, *leaf.shape[1:])
+    Args:
+      row_fn: (inputs [...], label []) -> tree.
+      samples: the rows.
+      start: tree of the same shapes.
+      size: rows at a time.
+    """
+    padding = -len(samples.weights) % size
+
+    def chunks_of(leaf: jax.Array) -> jax.Array:
+        return jnp.pad(leaf, ((0, padding),) + ((0, 0),) * (leaf.ndim - 1)).reshape(-1, size, *leaf.shape[1:])
 
     def add(total: Tree, chunk: tuple[jax.Array, ...]) -> tuple[Tree, None]:
         inputs, labels, weights = chunk
-        found = jax.vmap(one)(inputs, labels)
+        row_values = jax.vmap(row_fn)(inputs, labels)
 
         def plus(old: jax.Array, leaf: jax.Array) -> jax.Array:
             is_row = (weights > 0).reshape((-1,) + (1,) * (leaf.ndim - 1))
             return old + jnp.sum(jnp.where(is_row, leaf, 0.0), 0)
 
-        return jax.tree.map(plus, total, found), None
+        return jax.tree.map(plus, total, row_values), None
 
-    return jax.lax.scan(add, start, (cut(samples.inputs), cut(samples.labels), cut(samples.weights)))[0]
+    return jax.lax.scan(add, start, (chunks_of(samples.inputs), chunks_of(samples.labels), chunks_of(samples.weights)))[
+        0
+    ]
 
 
 def information(member: EstimateContext, name: str, kind: str = "expected") -> Tree:
-    """Diagonal Fisher information on a stream, shaped like the parameters; evaluation mode.
+    """Estimates the diagonal Fisher information on a stream, shaped like the parameters; evaluation mode.
 
     "expected": mean over rows of sum_c p(c|x) (gradient of log p(c|x))^2, C backward passes per row.
     "empirical": mean over rows of (gradient of log p(y|x))^2.
     "batch": mean over batches of sum_c mean p(c|x) (gradient of mean log p(c|x))^2: cheap and rough, C backward passes
     per batch; depends on the batch size.
 
-    Of texts, p(y|x) is the probability of all tokens together, and only "empirical" can be had.
+    Of texts, p(y|x) is the probability of all tokens together, and only "empirical" is feasible.
 
     Raises:
       ConfigError: another kind, of texts.
@@ -101,8 +117,8 @@ def information(member: EstimateContext, name: str, kind: str = "expected") -> T
         def fn(params: Tree) -> tuple[jax.Array, jax.Array]:
             values = log_probabilities(params, inputs[None])[0]
             if label.ndim:
-                own = jnp.take_along_axis(values, jnp.maximum(label, 0)[:, None], -1)[:, 0]
-                return jnp.sum(jnp.where(label >= 0, own, 0.0))[None], jnp.ones(1)
+                label_values = jnp.take_along_axis(values, jnp.maximum(label, 0)[:, None], -1)[:, 0]
+                return jnp.sum(jnp.where(label >= 0, label_values, 0.0))[None], jnp.ones(1)
             return (values[label][None], jnp.ones(1)) if kind == "empirical" else (values, jnp.exp(values))
 
         return weighted_squares(fn, member.params)
@@ -125,12 +141,12 @@ def information(member: EstimateContext, name: str, kind: str = "expected") -> T
         return sum_over_rows(of_row, samples, total, size)
 
     summed = passes.fold(member, name, passes.zeros(member), update)
-    number = passes.batches(member, name) if kind == "batch" else passes.count(member, name)
-    return jax.tree.map(lambda leaf: leaf / number, summed)
+    count = passes.batches(member, name) if kind == "batch" else passes.count(member, name)
+    return jax.tree.map(lambda leaf: leaf / count, summed)
 
 
 def removed_classes(member: EstimateContext) -> jax.Array:
-    """[C] bool: classes of the stream "forget" without any row in the stream "retain"; of texts, none."""
+    """Returns [C] bool, True for classes of stream "forget" without any row in stream "retain"; of texts, none."""
     if member.data.labels.ndim > 1:
         return jnp.zeros(member.network.num_classes, bool)
 
@@ -145,7 +161,7 @@ def removed_classes(member: EstimateContext) -> jax.Array:
 def noise_of(
     theta: jax.Array, fisher: jax.Array, is_head: bool, removed: jax.Array, alpha: Scalar, variant: str = "golatkar"
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance of one tensor after Fisher forgetting.
+    """Computes mean and variance of one tensor after Fisher forgetting.
 
     v = alpha * min(1 / |F + 1e-8|, 1e3), in the head at most 1e2 times alpha; tensors of two and more axes take the
     mean over their input channels (axis -2 of a flax kernel: positions of a convolution stay apart); outputs of a
@@ -178,13 +194,13 @@ def noise_of(
 
 
 def heads(member: EstimateContext, variant: str, compat: str) -> Tree:
-    """Tree of bools shaped like the parameters: is this tensor the head's?
+    """Returns a tree of bools, one per tensor of the parameters: does it belong to the head?
 
-    Corrected: it belongs to the last dense layer. Faithful: its number of outputs happens to be that of the classes; in
+    Corrected: it belongs to the last dense layer. Faithful: its number of outputs equals the number of classes; in
     variant "optml" the last axis in PyTorch's order has length 10 (for a kernel of two axes that is the input's).
     """
     if compat == "corrected":
-        return network.belongs(member.network, (network.head(member.network).path,), member.params)
+        return network.mask_of_paths(member.network, (network.head(member.network).path,), member.params)
 
     def is_head(leaf: jax.Array) -> bool:
         if variant == "optml":
@@ -198,37 +214,50 @@ def noise(
     member: EstimateContext, fisher: Tree, alpha: Scalar, variant: str = "golatkar", wipe_removed_class: bool = True,
     compat: str = "corrected",
 ) -> tuple[Tree, Tree]:  # fmt: skip
-    """Mean and variance of all parameters after Fisher forgetting, by `noise_of`.
+    """Computes mean and variance of all parameters after Fisher forgetting, by `noise_of`.
 
-    The streams "forget" and "retain" are read for their labels alone.
+    Args:
+      member: its streams "forget" and "retain" are read for their labels alone.
+      fisher: F, shaped like the parameters.
+      alpha: scale of the variance.
+      variant: one of VARIANTS.
+      wipe_removed_class: wipe the outputs of `removed_classes`.
+      compat: see `heads`.
     """
     removed = removed_classes(member) if wipe_removed_class else jnp.zeros(member.network.num_classes, bool)
 
-    def one(theta: jax.Array, own: jax.Array, is_head: bool) -> tuple[jax.Array, jax.Array]:
-        return noise_of(theta, own, is_head, removed, alpha, variant)
+    def moments(theta: jax.Array, leaf_fisher: jax.Array, is_head: bool) -> tuple[jax.Array, jax.Array]:
+        return noise_of(theta, leaf_fisher, is_head, removed, alpha, variant)
 
-    pairs = jax.tree.map(one, member.params, fisher, heads(member, variant, compat))
+    pairs = jax.tree.map(moments, member.params, fisher, heads(member, variant, compat))
     mean, variance = jax.tree.transpose(jax.tree.structure(member.params), jax.tree.structure((0, 0)), pairs)
     return mean, variance
 
 
-def perturbed(mean: Tree, variance: Tree, draws: Tree) -> Tree:
-    """Mean + sqrt(variance) * draws."""
+def add_noise(mean: Tree, variance: Tree, draws: Tree) -> Tree:
+    """Returns mean + sqrt(variance) * draws."""
     return jax.tree.map(lambda m, v, z: m + jnp.sqrt(v) * z, mean, variance, draws)
 
 
 def fisher(alpha: float = 1e-6, kind: str = "expected", variant: str = "golatkar", wipe_removed_class: bool = True,
            batch: int = 0, compat: str = "corrected") -> Method:  # fmt: skip
-    """Adds the more noise the less the retained data determine a parameter, and wipes the outputs of removed classes.
+    """Adds more noise where the retained data determine a parameter less, and wipes the outputs of removed classes.
 
-    A class is removed if forget rows have it and no retained row does. Without one, the noise alone is left, which is
-    too small to forget single samples: this is what the method is known for. Measured per row in evaluation mode (the
-    IAM seed: in training mode, where BatchNorm ties a row to its batch).
+    A class is removed if forget rows have it and no retained row does. Without one, only the noise remains, which is
+    too small to forget single samples, as is known of this method. Measured per row in evaluation mode (the IAM seed:
+    in training mode, where BatchNorm couples the rows of a batch).
+
+    Args:
+      alpha: scale of the variance.
+      kind: of the Fisher information, see `information`.
+      variant: one of VARIANTS, see `noise_of`.
+      wipe_removed_class: wipe the outputs of removed classes.
+      batch: rows per step, 0 = the run's.
+      compat: "faithful" takes every tensor with as many outputs as classes for the head, and augments the rows.
 
     As published: IAM `kind="empirical", alpha=1e-9`; conformal `variant="conformal", alpha=1e-6`; Over-Unlearning and
     Replay `variant="conformal", alpha=1e-8`; OPTML `fisher`: `kind="empirical", variant="optml", alpha=1e-9`,
-    `fisher_new`: `kind="batch", variant="conformal"`. `compat="faithful"` takes every tensor with as many outputs as
-    there are classes for the head.
+    `fisher_new`: `kind="batch", variant="conformal"`.
 
     Raises:
       ConfigError: an unknown kind or variant; a network that does not end in a dense layer.
@@ -239,25 +268,25 @@ def fisher(alpha: float = 1e-6, kind: str = "expected", variant: str = "golatkar
     def measure(member: EstimateContext) -> tuple[Tree, Tree]:
         return information(member, "retain", kind), member.model_state
 
-    def spread(member: EstimateContext) -> tuple[Tree, Tree]:
-        found = noise(member, member.estimates["information"], alpha, variant, wipe_removed_class, compat)
-        return found, member.model_state
+    def noise_moments(member: EstimateContext) -> tuple[Tree, Tree]:
+        moments = noise(member, member.estimates["information"], alpha, variant, wipe_removed_class, compat)
+        return moments, member.model_state
 
     def change(params: Tree, *, estimates: Any, key: jax.Array, **extras: Any) -> Tree:
         del extras
         mean, variance = estimates["noise"]
-        return perturbed(mean, variance, optax.tree.random_like(key, params))
+        return add_noise(mean, variance, optax.tree.random_like(key, params))
 
     retain, forget = StreamSpec("retain", batch, shuffle=False), StreamSpec("forget", batch, shuffle=False)
-    found = {
+    estimates = {
         "information": Estimate(
             measure,
             {"retain": retain},
             1.0 if kind == "empirical" else (lambda rows, classes: rows * classes),
             augment=compat == "faithful",
         ),  # fmt: skip
-        "noise": Estimate(spread, {"forget": forget, "retain": retain}, 0.0),
+        "noise": Estimate(noise_moments, {"forget": forget, "retain": retain}, 0.0),
     }
     # The IAM seed returns the model in training mode, the other sources do not.
     left = variant == "golatkar"
-    return Method((Phase(transforms.one_shot(change), estimates=found, mode="eval"),), left_training=left)
+    return Method((Phase(transforms.one_shot(change), estimates=estimates, mode="eval"),), left_training=left)

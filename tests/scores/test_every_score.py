@@ -1,4 +1,4 @@
-"""Trials that every score of the table must pass, whatever it is; the names come from the table itself."""
+"""Checks that every score of the table must pass, whatever it is; the names come from the table itself."""
 
 import functools
 import logging
@@ -16,13 +16,13 @@ from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.scores import audit_signals as pass_of
 
 NAMES = list(scores.names_of(("all",)))
-# Five levels of IAM instead of 100: shorter programs to compile. Golden arrays and its own twin have the full number.
+# Five levels of IAM instead of 100, to compile shorter programs. Golden arrays have the full number.
 OPTIONS = scores.Options(interpolation_steps=naive.LEVELS)
 OF_SAMPLES = {"unlearned": 0, "labels": 0, "original": 0, "shadows": 1, "forgotten": 0, "reference": 1,
               "reference_member": 1, "unlearned_views": 1, "original_views": 1, "shadows_views": 2}  # fmt: skip
 OF_SHADOWS = {"shadows": 0, "population_shadows": 0, "shadow_train_logits": 0, "shadow_train_labels": 0,
               "shadows_views": 1}  # fmt: skip
-# Where a score lies, if not in [0, 1].
+# Ranges of scores that can leave [0, 1].
 RANGES = {
     "bavaria_t": (-np.inf, np.inf),
     "bavaria_n": (-np.inf, np.inf),
@@ -38,11 +38,13 @@ RANGES = {
     "logloss_diff": (-1, 1),
     "update": (-1, 1),
 }
-# Elsewhere float32 follows the naive twin to 1e-5; the log-log signal is steep near p = 1 (spec: 1e-4), kde sums it.
+# Tolerances of float32 against the naive reference, if not 2e-5: the log-log signal is steep near p = 1.
 COARSE = {name: 1e-4 for name in ("iam_on", "iam_off", "iam_raw", "logloss_diff")}
+# Scores that are float64 for their resolution; all others are float32.
+FLOAT64 = {"confidence", "loss"}
 
 
-def taken(evidence, order, axes):
+def reordered(evidence, order, axes):
     """Evidence with the entries of some arrays in another order."""
     return evidence.replace(**{name: np.take(getattr(evidence, name), order, axis) for name, axis in axes.items()})
 
@@ -58,8 +60,8 @@ def rounded(dtype):
 
 def with_ties(evidence):
     """Every sample twice, all logits whole numbers, so that signals tie within and between models."""
-    half = np.arange(len(evidence.labels)) // 2
-    return jax.tree.map(lambda x: np.round(x) if x.dtype == np.float32 else x, taken(evidence, half, OF_SAMPLES))
+    pairs = np.arange(len(evidence.labels)) // 2
+    return jax.tree.map(lambda x: np.round(x) if x.dtype == np.float32 else x, reordered(evidence, pairs, OF_SAMPLES))
 
 
 def saturated(evidence):
@@ -69,10 +71,10 @@ def saturated(evidence):
 
 def exploded(evidence, size):
     """Ascent that went too far: on forgotten samples the true class is at -size, another one at +size."""
-    logits, gone = np.array(evidence.unlearned), np.flatnonzero(evidence.forgotten)
-    labels = evidence.labels[gone]
-    logits[gone, labels] = -size * (1 + np.linspace(0, 1, len(gone)))
-    logits[gone, (labels + 1) % logits.shape[-1]] = size
+    logits, forgotten_rows = np.array(evidence.unlearned), np.flatnonzero(evidence.forgotten)
+    labels = evidence.labels[forgotten_rows]
+    logits[forgotten_rows, labels] = -size * (1 + np.linspace(0, 1, len(forgotten_rows)))
+    logits[forgotten_rows, (labels + 1) % logits.shape[-1]] = size
     return evidence.replace(unlearned=logits)
 
 
@@ -81,9 +83,9 @@ SHADOW_ORDER = np.array([2, 0, 3, 1])
 VARIANTS = {
     "base": base,
     "other": lambda: audit_case.make(seed=5),
-    "samples permuted": lambda: taken(base(), SAMPLE_ORDER, OF_SAMPLES),
-    "shadows permuted": lambda: taken(base(), SHADOW_ORDER, OF_SHADOWS),
-    "references permuted": lambda: taken(base(), np.arange(6)[::-1], {"reference": 0, "reference_member": 0}),
+    "samples permuted": lambda: reordered(base(), SAMPLE_ORDER, OF_SAMPLES),
+    "shadows permuted": lambda: reordered(base(), SHADOW_ORDER, OF_SHADOWS),
+    "references permuted": lambda: reordered(base(), np.arange(6)[::-1], {"reference": 0, "reference_member": 0}),
     "float16": lambda: rounded(np.float16),
     "float16 as float32": lambda: jax.tree.map(
         lambda x: x.astype(np.float32) if x.dtype == np.float16 else x, rounded(np.float16)
@@ -103,7 +105,7 @@ VARIANTS = {
     "one shadow": lambda: audit_case.make(shadows=1, references=2),
     "one sample": lambda: audit_case.make(samples=1).replace(forgotten=None),
     "128 shadows": lambda: audit_case.make(
-        shadows=128, samples=20, population=17, pairs=4, own=5, views=1, references=20
+        shadows=128, samples=20, population=17, pairs=4, train_rows=5, views=1, references=20
     ),
 }
 
@@ -124,42 +126,42 @@ def values(name, variant):
 
 
 def assert_sound(name, variant):
-    found = values(name, variant)
+    actual = values(name, variant)
     low, high = RANGES.get(name, (0, 1))
-    dtype = np.float64 if name in ("confidence", "loss") and variant != "one sample" else np.float32
-    assert found.shape == (len(measured(variant).labels),) and found.dtype == dtype
-    assert np.isfinite(found).all() and found.min() >= low and found.max() <= high
+    dtype = np.float64 if name in FLOAT64 and variant != "one sample" else np.float32
+    assert actual.shape == (len(measured(variant).labels),) and actual.dtype == dtype
+    assert np.isfinite(actual).all() and actual.min() >= low and actual.max() <= high
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"random", "unleak"}))
 @pytest.mark.parametrize("variant", ["base", "one shadow", "two classes"])
-def test_float32_follows_the_naive_float64_twin(name, variant):
-    expected, found = naive.SCORES[name](VARIANTS[variant]()), values(name, variant)
+def test_float32_follows_the_naive_float64_reference(name, variant):
+    expected, actual = naive.SCORES[name](VARIANTS[variant]()), values(name, variant)
     if name.startswith("rmia"):  # fractions of the population; a product within rounding of gamma may fall either way
-        apart = np.abs(found - expected) * 31
-        assert apart.max() < 1.001 and np.mean(apart > 1e-4) <= 0.02
+        differences = np.abs(actual - expected) * 31
+        assert differences.max() < 1.001 and np.mean(differences > 1e-4) <= 0.02
     else:
-        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=COARSE.get(name, 2e-5))
+        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=COARSE.get(name, 2e-5))
 
 
 @pytest.mark.parametrize(
     "name", ["rmia_on", "rmia_off", "iam_on", "iam_kde_off", "lira_on", "lira", "emia_r", "update"]
 )
-def test_128_shadows_follow_the_naive_twin(name):
-    test_float32_follows_the_naive_float64_twin(name, "128 shadows")
+def test_128_shadows_follow_the_naive_reference(name):
+    test_float32_follows_the_naive_float64_reference(name, "128 shadows")
 
 
-def test_every_score_that_does_not_draw_has_a_naive_twin():
+def test_every_score_that_does_not_draw_has_a_naive_reference():
     assert set(naive.SCORES) == set(NAMES) - {"random", "unleak"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_permuting_the_samples_permutes_the_scores(name):
-    found, expected = values(name, "samples permuted"), values(name, "base")[SAMPLE_ORDER]
+    actual, expected = values(name, "samples permuted"), values(name, "base")[SAMPLE_ORDER]
     if name == "random":  # noise of its own for every order of the samples: a sample must not find its number again
-        assert np.mean(found == expected) < 0.05
+        assert np.mean(actual == expected) < 0.05
     else:
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,8 +191,8 @@ def test_two_classes_are_too_few_for_unleak():
 @pytest.mark.parametrize("variant", ["ties", "saturated ties"])
 def test_equal_samples_get_equal_scores(name, variant):
     # The same sample twice, next to each other; lira's reference models hold one of the two.
-    found = values(name, variant)
-    np.testing.assert_allclose(found[::2], found[1::2], rtol=1e-5, atol=1e-5)
+    actual = values(name, variant)
+    np.testing.assert_allclose(actual[::2], actual[1::2], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -201,8 +203,8 @@ def test_short_floats_are_computed_in_float32(name, dtype):
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"random"}))
 def test_float16_logits_rank_as_float32_ones(name):
-    found, expected = values(name, "float16"), values(name, "base")
-    assert np.corrcoef(found, expected)[0, 1] > 0.99
+    actual, expected = values(name, "float16"), values(name, "base")
+    assert np.corrcoef(actual, expected)[0, 1] > 0.99
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"random"}))
@@ -215,26 +217,26 @@ def test_what_was_not_forgotten_looks_more_like_a_member(name):
 @pytest.mark.parametrize("size", ["50", "1e10", "1e15"])
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"random", "unleak"}))
 def test_a_sample_that_the_model_was_driven_away_from_is_no_member(name, size):
-    found, forgotten = values(name, f"exploded {size}"), base().forgotten
-    assert intervals.delong(found, ~forgotten, 0.95).value > 0.9
+    actual, forgotten = values(name, f"exploded {size}"), base().forgotten
+    assert intervals.delong(actual, ~forgotten, 0.95).value > 0.9
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shuffled_truth_gives_an_auc_of_one_half(name):
     shuffled = np.random.default_rng(3).permutation(~base().forgotten)
-    found = intervals.delong(values(name, "base"), shuffled, 0.999)
-    assert found.low < 0.5 < found.high
+    actual = intervals.delong(values(name, "base"), shuffled, 0.999)
+    assert actual.low < 0.5 < actual.high
 
 
 def test_confidence_and_loss_rank_alike_where_both_saturate():
     rng = np.random.default_rng(2)
     odds = np.sort(np.concatenate([rng.uniform(-2000, 2000, 400), rng.uniform(14, 40, 400)]).astype(np.float32))
     logits = np.stack([odds, np.zeros_like(odds)], 1)
-    found = scores.run(("confidence", "loss"), records.Evidence(logits, np.zeros(len(odds), np.int32))).scores
+    actual = scores.run(("confidence", "loss"), records.Evidence(logits, np.zeros(len(odds), np.int32))).scores
     for name in ("confidence", "loss"):
-        assert (np.diff(found[name].values)[np.diff(odds) > 0] > 0).all()
-    np.testing.assert_allclose(found["confidence"].values, scipy.special.expit(odds.astype(float)), atol=2e-7)
-    np.testing.assert_allclose(-found["loss"].values, np.logaddexp(0, -odds.astype(float)), rtol=1e-6, atol=1e-300)
+        assert (np.diff(actual[name].values)[np.diff(odds) > 0] > 0).all()
+    np.testing.assert_allclose(actual["confidence"].values, scipy.special.expit(odds.astype(float)), atol=2e-7)
+    np.testing.assert_allclose(-actual["loss"].values, np.logaddexp(0, -odds.astype(float)), rtol=1e-6, atol=1e-300)
 
 
 def test_a_score_without_finite_numbers_is_left_out_and_names_the_array():
@@ -249,7 +251,7 @@ def test_a_score_without_finite_numbers_is_left_out_and_names_the_array():
 def test_the_pass_in_small_blocks_equals_the_whole(monkeypatch):
     whole = measured("base", pairs=True)
     monkeypatch.setattr(pass_of, "BLOCK_BYTES", 4 * 6 * 7)  # seven rows of six classes
-    assert len(list(pass_of._places((4, 60), 6))) == 4 * 9
+    assert len(list(pass_of._block_indices((4, 60), 6))) == 4 * 9
     short = scores.signals_pass(base(), OPTIONS)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), short, whole)
 
@@ -266,9 +268,9 @@ def test_memory_maps_are_read_as_arrays_are(tmp_path):
 
 def test_chosen_rows_are_those_of_the_whole_in_that_order():
     evidence, rows = base(), np.array([5, 59, 0, 7])
-    some = scores.signals_of(evidence.shadows, evidence.labels[rows], OPTIONS, rows=rows)
-    for found, whole in zip(some, measured("base").shadows, strict=True):
-        np.testing.assert_allclose(found, whole[:, rows], rtol=1e-6)
+    selection = scores.signals_of(evidence.shadows, evidence.labels[rows], OPTIONS, rows=rows)
+    for actual, whole in zip(selection, measured("base").shadows, strict=True):
+        np.testing.assert_allclose(actual, whole[:, rows], rtol=1e-6)
 
 
 def test_inputs_stay_as_they_were():

@@ -1,6 +1,6 @@
-"""Clones as a role: extracted:ROLE holds a copy of every model of ROLE, made from its answers alone (DFME).
+"""Clones as a role: extracted:ROLE holds a copy of every model of ROLE, trained on its posteriors alone (DFME).
 
-A clone has the run's own architecture; its numbers depend on (the answers of its model, settings.extract, seed).
+A clone has the architecture of the run; its weights depend on (the posteriors of its model, settings.extract, seed).
 """
 
 import dataclasses
@@ -22,51 +22,51 @@ STAGE_VERSION = 1
 
 
 def check(experiment: experiments.Experiment) -> None:
-    """Refuses an extraction that cannot be, before anything is trained.
+    """Raises a ConfigError for an impossible extraction, before anything is trained.
 
     Raises:
-      ConfigError: a budget below one iteration, or inputs that no generator makes.
+      ConfigError: a budget below one iteration, or inputs that no generator produces.
     """
-    chosen = experiment.settings.extract
-    options.check(extraction.of_settings(chosen))
-    generator.build(_shape(experiment), chosen.width)
+    settings = experiment.settings.extract
+    options.check(extraction.of_settings(settings))
+    generator.build(_shape(experiment), settings.width)
 
 
 def describe(experiment: experiments.Experiment, split: records.Split, victim: roles.RoleSpec) -> roles.RoleSpec:
-    """The clones of the models of a role; nothing is read or stored.
+    """Describes the clones of the models of a role; reads and stores nothing.
 
     Args:
       experiment: of the run.
-      split: of the run, whose population rows choose the epoch if extract.keep = best.
-      victim: the role that is asked.
+      split: of the run; its population rows choose the epoch if extract.keep = best.
+      victim: the role whose models are queried.
     """
     settings = experiment.settings
-    chosen = extraction.of_settings(settings.extract)
+    extraction_options = extraction.of_settings(settings.extract)
     train = dataclasses.replace(
-        settings.train, epochs=options.epochs(chosen), keep=settings.extract.keep, snapshots=()
+        settings.train, epochs=options.epochs(extraction_options), keep=settings.extract.keep, snapshots=()
     )  # fmt: skip
-    task = _task(experiment, chosen)
-    both = jax.tree.leaves(jax.eval_shape(task.init, keys.root(0)).params)  # clone and generator
-    own = experiment._replace(
+    task = _task(experiment, extraction_options)
+    params = jax.tree.leaves(jax.eval_shape(task.init, keys.root(0)).params)  # clone and generator
+    clone_experiment = experiment._replace(
         settings=dataclasses.replace(settings, train=train), task=task,
-        cost=experiment.cost._replace(parameters=sum(leaf.size for leaf in both)),
+        cost=experiment.cost._replace(parameters=sum(leaf.size for leaf in params)),
     )  # fmt: skip
-    asked = {name: value for name, value in to_dict(settings.extract).items() if name != "roles"}
+    extract_facts = {name: value for name, value in to_dict(settings.extract).items() if name != "roles"}
     return roles.RoleSpec(
         name=PREFIX + victim.name,
-        experiment=own,
+        experiment=clone_experiment,
         membership=victim.membership,
         held_out=roles.mask(len(experiment.dataset.labels), split.population),
         rows=victim.rows,
-        facts={"victim": victim.fingerprint, "seed": settings.seed, "extract": asked},
+        facts={"victim": victim.fingerprint, "seed": settings.seed, "extract": extract_facts},
         version=STAGE_VERSION,
         run_stage=PREFIX + victim.name,
-        steps=options.iterations(chosen),
+        steps=options.iterations(extraction_options),
     )
 
 
-def is_one(spec: roles.RoleSpec) -> bool:
-    """Whether the members of a role are clones."""
+def is_clone_role(spec: roles.RoleSpec) -> bool:
+    """Returns whether the members of a role are clones."""
     return spec.name.startswith(PREFIX)
 
 
@@ -75,9 +75,9 @@ def _shape(experiment: experiments.Experiment) -> tuple[int, ...]:
 
 
 def to_inputs(experiment: experiments.Experiment) -> Callable[[jax.Array], jax.Array]:
-    """Returns what turns values in (-1, 1) into network inputs, as extract.inputs says.
+    """Returns the function that maps values in (-1, 1) to network inputs, as configured by extract.inputs.
 
-    The range of pictures is known to everyone, that of a feature (an age, a share) to whoever may ask for answers.
+    The range of pixel values is public knowledge; that of a feature (an age, a share) is known to users of the model.
     """
     settings, inputs = experiment.settings, np.asarray(experiment.dataset.inputs)
     if settings.extract.inputs == "network":
@@ -93,12 +93,12 @@ def _prepare(experiment: experiments.Experiment) -> Callable[[jax.Array], jax.Ar
     return lambda raw: prepare(raw, None, False)
 
 
-def _task(experiment: experiments.Experiment, chosen: extraction.Options) -> population.Task:
-    """One extraction; in float32 throughout, because the differences of answers are small."""
+def _task(experiment: experiments.Experiment, extraction_options: extraction.Options) -> population.Task:
+    """Returns the task of one extraction; float32 throughout, because finite differences of posteriors are small."""
     settings, conv = experiment.settings, experiment.mapping_policy.conv
     network = models.build(settings.model, experiment.dataset.num_classes, conv=conv, dtype="float32")
     shape = _shape(experiment)
     return extraction.task(
-        network, generator.build(shape, chosen.width, conv), victims.network(network), shape, chosen,
-        to_inputs=to_inputs(experiment), prepare=_prepare(experiment),
+        network, generator.build(shape, extraction_options.width, conv), victims.network(network), shape,
+        extraction_options, to_inputs=to_inputs(experiment), prepare=_prepare(experiment),
     )  # fmt: skip

@@ -31,7 +31,7 @@ def _gather(run, context):
     return np.asarray(before.values[0]), np.asarray(after.values[0])
 
 
-TRIAL = base.Analysis(
+EXAMPLE = base.Analysis(
     section="", compat="", flag="pair", expected="It needs `before` and `after` [n, c].",
     fields={name: ArrayField("NC", required=True) for name in ("before", "after")},
     check=lambda settings: None, check_run=lambda run: None,
@@ -41,14 +41,14 @@ TRIAL = base.Analysis(
     analyse=lambda pair, settings, context: np.abs(pair[0] - pair[1]).mean(-1),
     compose=_compose, outputs=("trial.npz", "report/trial*"),
 )  # fmt: skip
-VERB = _analysis.Verb("trial", TRIAL.section, TRIAL.flag, TRIAL.compat, "an .npz")
+VERB = _analysis.Verb("trial", EXAMPLE.section, EXAMPLE.flag, EXAMPLE.compat, "an .npz")
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
-def one_table_line(monkeypatch):
-    monkeypatch.setitem(ANALYSES, "trial", TRIAL)
+def registered(monkeypatch):
+    monkeypatch.setitem(ANALYSES, "trial", EXAMPLE)
 
 
 def launch(*argv):
@@ -88,8 +88,8 @@ def test_its_arrays_are_checked_as_everyones(tmp_path, capsys):
 def test_overwrite_deletes_what_it_owns_and_nothing_else(tmp_path, capsys):
     out = tmp_path / "out"
     assert launch(f"--pair={pair(tmp_path)}", f"--out={out}") == 0
-    other = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
-    np.savez(tmp_path / "other.npz", before=other, after=other)
+    other_array = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    np.savez(tmp_path / "other.npz", before=other_array, after=other_array)
     assert launch(f"--pair={tmp_path / 'other.npz'}", f"--out={out}") == 2  # results of other arrays are kept
     assert "--overwrite=trial" in capsys.readouterr().err
     assert launch(f"--pair={tmp_path / 'other.npz'}", f"--out={out}", "--overwrite=trial") == 0

@@ -1,4 +1,4 @@
-"""The audited side as roles: who trains on what, for how long, from which weights, and what decides about it.
+"""The roles of the audited side: training rows, epochs, initial weights, and the facts they depend on.
 
 | role | members | trains on | starts from |
 | --- | --- | --- | --- |
@@ -6,11 +6,11 @@
 | retrained | one per forget set | target rows without the set: exact retraining | fresh, or targets.start |
 | population_in | 1 | the population rows | fresh |
 | shadow_origin | 1 | all shadow rows | fresh |
-| reference | targets.reference | a random part of the target rows | fresh |
-| snapshots | targets.snapshots | all target rows, kept at several epochs | the weights of shadow member l |
+| reference | targets.reference | a random subset of the target rows | fresh |
+| snapshots | targets.snapshots | all target rows, stored at several epochs | the weights of shadow member l |
 
-A member's numbers depend on (settings of its role, seed, role, its number, its rows), so each role has a fingerprint of
-its own and grows by members. Source: IAM, sections on training and ScoreUI. Differs from the published code:
+A member's weights depend on (settings of its role, seed, role, its id, its rows), so each role has its own fingerprint
+and can grow by members. Source: IAM, sections on training and ScoreUI. Differs from the published code:
 population_in trains with the batch size, epochs and augmentation of the other roles (published: batch 256, no
 augmentation), and every role of a run shares one recipe.
 """
@@ -33,19 +33,21 @@ PER_SET = ("original", "retrained")
 STAGE_VERSION = 1
 
 
-def wanted(settings: Settings) -> tuple[str, ...]:
-    """The roles that these settings ask for, in the order in which they are trained."""
+def requested_roles(settings: Settings) -> tuple[str, ...]:
+    """Returns the roles that these settings request, in the order in which they are trained."""
     targets = settings.targets
-    asked = {"original": True, "retrained": True, "population_in": targets.population_in,
+    is_requested = {"original": True, "retrained": True, "population_in": targets.population_in,
              "shadow_origin": targets.shadow_origin, "reference": targets.reference > 0,
              "snapshots": targets.snapshots > 0}  # fmt: skip
-    return tuple(name for name in NAMES if asked[name])
+    return tuple(name for name in NAMES if is_requested[name])
 
 
-def kept_epochs(epochs: int, breaks: int) -> tuple[int, ...]:
-    """Epochs (1 = after the first) whose weights ScoreUI keeps: 1 + b * step, b = 0..B, step = (epochs - 1) // B.
+def snapshot_schedule(epochs: int, breaks: int) -> tuple[int, ...]:
+    """Returns the epochs (1 = after the first) whose weights ScoreUI stores.
 
-    With fewer than B epochs after the first, B is lowered to their number.
+    1 + b * step, b = 0..B, step = (epochs - 1) // B.
+
+    With fewer than B epochs after the first, B is their number.
     Source: IAM, section on ScoreUI (published, from 0: b * floor(epochs / B)).
     """
     breaks = min(breaks, epochs - 1)
@@ -54,33 +56,33 @@ def kept_epochs(epochs: int, breaks: int) -> tuple[int, ...]:
 
 
 def snapshot_epochs(settings: Settings) -> int:
-    """Nominal epochs of the ScoreUI trainings; those after the last kept one are not run."""
+    """Returns the nominal epochs of the ScoreUI trainings; epochs after the last snapshot are not run."""
     return settings.targets.snapshot_epochs or settings.targets.epochs or settings.train.epochs
 
 
 def train_settings(settings: Settings, name: str) -> TrainSettings:
-    """The recipe of one role: the shadows' with its own epochs; the schedule keeps the length of the whole training."""
+    """Returns the recipe of one role: that of the shadows with its own epochs; the schedule keeps its full length."""
     train = settings.train
     if name != "snapshots":
         return dataclasses.replace(train, epochs=settings.targets.epochs or train.epochs, snapshots=())
     epochs = snapshot_epochs(settings)
-    kept = kept_epochs(epochs, settings.targets.breaks)
+    snapshots = snapshot_schedule(epochs, settings.targets.breaks)
     length = train.schedule_epochs or epochs
-    return dataclasses.replace(train, epochs=kept[-1], snapshots=kept, schedule_epochs=length, keep="last")
+    return dataclasses.replace(train, epochs=snapshots[-1], snapshots=snapshots, schedule_epochs=length, keep="last")
 
 
 def describe(experiment: experiments.Experiment, split: records.Split, name: str) -> roles.RoleSpec:
-    """One role of these settings; of a run folder nothing is read but targets.start.
+    """Describes one role of these settings; reads nothing of a run folder except targets.start.
 
     Raises:
-      ConfigError: targets.start does not fit.
+      ConfigError: targets.start is incompatible.
     """
-    settings, everything = experiment.settings, len(experiment.dataset.labels)
+    settings, num_rows = experiment.settings, len(experiment.dataset.labels)
     train = train_settings(settings, name)
-    own_settings = dataclasses.replace(settings, train=train)
-    own = experiment._replace(
-        settings=own_settings,
-        task=experiments.build_task(own_settings, experiment.dataset, experiment.mapping_policy.conv),
+    role_settings = dataclasses.replace(settings, train=train)
+    role_experiment = experiment._replace(
+        settings=role_settings,
+        task=experiments.build_task(role_settings, experiment.dataset, experiment.mapping_policy.conv),
     )
     views: tuple[str, ...] = ()
     if name in PER_SET:
@@ -88,28 +90,28 @@ def describe(experiment: experiments.Experiment, split: records.Split, name: str
     rows = splits.recorded_rows(split)
     if name == "snapshots":
         rows = np.sort(np.concatenate([split.target, split.population])).astype(np.int32)
-    members = _members(experiment, split, name)
-    begun = _start(experiment, name, len(members))
+    membership = _membership(experiment, split, name)
+    start_models = _start(experiment, name, len(membership))
     return roles.RoleSpec(
         name=name,
-        experiment=own,
-        membership=members,
-        held_out=roles.mask(everything, split.shadow if name == "population_in" else split.population),
+        experiment=role_experiment,
+        membership=membership,
+        held_out=roles.mask(num_rows, split.shadow if name == "population_in" else split.population),
         rows=rows,
-        facts=_facts(own, name, begun),
+        facts=_facts(role_experiment, name, start_models),
         version=STAGE_VERSION,
         run_stage=name,
         views=views,
         snapshots=train.snapshots,
-        drawn=None if name != "reference" else _drawn(experiment),
-        start=begun,
+        membership_facts=None if name != "reference" else _reference_facts(experiment),
+        start=start_models,
     )
 
 
-def _facts(experiment: experiments.Experiment, name: str, begun: roles.Start | None) -> dict[str, Any]:
-    """Everything that decides about the numbers of a role's members."""
+def _facts(experiment: experiments.Experiment, name: str, start_models: roles.Start | None) -> dict[str, Any]:
+    """Returns everything that the weights of a role's members depend on."""
     settings = experiment.settings
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "seed": settings.seed,
         "data": experiment.data_fingerprint,
         "classes": experiment.dataset.num_answers,
@@ -120,35 +122,35 @@ def _facts(experiment: experiments.Experiment, name: str, begun: roles.Start | N
         "train": roles.recipe_facts(settings.train),
     }
     if name == "reference":
-        found["reference_ratio"] = settings.targets.reference_ratio
-    if begun is not None and begun.folder is None:
-        found[begun.name] = begun.fingerprint
-    elif begun is not None:
-        found["start"] = {"fingerprint": begun.fingerprint, "shared": begun.shared}
-    return found
+        facts["reference_ratio"] = settings.targets.reference_ratio
+    if start_models is not None and start_models.folder is None:
+        facts[start_models.name] = start_models.fingerprint
+    elif start_models is not None:
+        facts["start"] = {"fingerprint": start_models.fingerprint, "shared": start_models.shared}
+    return facts
 
 
-def _drawn(experiment: experiments.Experiment) -> dict[str, Any]:
-    """What decides about the rows of the reference models."""
+def _reference_facts(experiment: experiments.Experiment) -> dict[str, Any]:
+    """Returns everything that the rows of the reference models depend on."""
     return {"split": splits.fingerprint(experiment), "ratio": experiment.settings.targets.reference_ratio}
 
 
 def _start(experiment: experiments.Experiment, name: str, members: int) -> roles.Start | None:
-    """Whose weights a role starts from."""
+    """Returns the models whose weights a role starts from."""
     if name == "snapshots":
         return roles.Start(shadow.NAME, shadow.fingerprint(experiment))
     if name in PER_SET and experiment.settings.targets.start:
-        return start(experiment, name, members)
+        return external_start(experiment, name, members)
     return None
 
 
 def design(settings: Settings, models: int) -> records.Design:
-    """Returns what `models` models of forget sets are as draws: repeats, and whose originals they come from."""
+    """Returns the design of `models` models of forget sets: repeats, and which originals they come from."""
     return variance.design_of(settings.targets.originals, models, settings.split.forget.repeats)
 
 
 def original_of(settings: Settings, models: int) -> np.ndarray:
-    """Returns the number of the original that every one of `models` models of forget sets comes from, [R] int.
+    """Returns [R] int: the id of the original that each of `models` models of forget sets comes from.
 
     With repeats n model r is of forget set r // n; all of a set come from the original of that set, from ONE original
     (shared), or the u-th of every set from original u (crossed).
@@ -156,41 +158,41 @@ def original_of(settings: Settings, models: int) -> np.ndarray:
     return variance.design_factors(design(settings, models))[0]
 
 
-def _members(experiment: experiments.Experiment, split: records.Split, name: str) -> np.ndarray:
-    """[M, N_all] bool: the rows that each member of a role trains on."""
-    settings, everything = experiment.settings, len(experiment.dataset.labels)
-    target = roles.mask(everything, split.target)
+def _membership(experiment: experiments.Experiment, split: records.Split, name: str) -> np.ndarray:
+    """Returns [M, N_all] bool: the rows that each member of a role trains on."""
+    settings, num_rows = experiment.settings, len(experiment.dataset.labels)
+    target = roles.mask(num_rows, split.target)
     forget = np.asarray(split.forget)
     if name == "original":
         return np.repeat(target[None], int(original_of(settings, len(forget)).max()) + 1, 0)
     if name == "retrained":
         return target & ~forget
     if name == "population_in":
-        return roles.mask(everything, split.population)[None]
+        return roles.mask(num_rows, split.population)[None]
     if name == "shadow_origin":
-        return roles.mask(everything, split.shadow)[None]
+        return roles.mask(num_rows, split.shadow)[None]
     if name == "snapshots":
         return np.repeat(target[None], settings.targets.snapshots, 0)
     return draw_reference(experiment, split, np.arange(settings.targets.reference))
 
 
 def draw_reference(experiment: experiments.Experiment, split: records.Split, member_ids: np.ndarray) -> np.ndarray:
-    """[m, N_all] bool: reference models' rows, drawn as shadows draw theirs, but from the target rows.
+    """Returns [m, N_all] bool: the rows of reference models, drawn like those of shadows, but from the target rows.
 
     Always by the numpy generator: the published one would put the last 200 target rows into every model, which leaves
     them without an OUT model.
     """
     settings = experiment.settings
-    drawn = ShadowSettings(ratio=settings.targets.reference_ratio, pool="target")
-    return shadow_members(split, drawn, member_ids, settings.seed, "numpy", len(experiment.dataset.labels))
+    shadow_settings = ShadowSettings(ratio=settings.targets.reference_ratio, pool="target")
+    return shadow_members(split, shadow_settings, member_ids, settings.seed, "numpy", len(experiment.dataset.labels))
 
 
 def check(experiment: experiments.Experiment) -> None:
-    """Refuses impossible settings before a run folder is touched.
+    """Raises a ConfigError for impossible settings, before a run folder is touched.
 
     Raises:
-      ConfigError: too few shadows to start snapshots from, a reference model without rows, a targets.start that does
-        not fit.
+      ConfigError: too few shadows to start snapshots from, a reference model without rows, or an incompatible
+        targets.start.
     """
     splits.check(experiment)
     settings, split = experiment.settings, splits.draw(experiment)
@@ -207,22 +209,22 @@ def check(experiment: experiments.Experiment) -> None:
         )
     if targets.start:
         for name in PER_SET:
-            start(experiment, name, len(_members(experiment, split, name)))
+            external_start(experiment, name, len(_membership(experiment, split, name)))
 
 
-def start(experiment: experiments.Experiment, name: str, members: int) -> roles.Start:
-    """The models of the run folder targets.start from which a role of so many members starts.
+def external_start(experiment: experiments.Experiment, name: str, members: int) -> roles.Start:
+    """Returns the models of the run folder targets.start from which a role of `members` members starts.
 
     Raises:
       ConfigError: nothing finished there, too few members, or another architecture, input or number of classes.
     """
-    given = experiment.settings.targets.start
-    folder = Path(given).expanduser() / "populations" / name
+    start_folder = experiment.settings.targets.start
+    folder = Path(start_folder).expanduser() / "populations" / name
     stage = folder / "stage.json"
     if not stage.exists():
         raise errors.ConfigError(
-            f"targets.start = {given!r}: {stage} does not exist; it must be a run folder whose {name} models "
-            f"are trained. Run `python -m launch.targets --config=... --workdir={given}` first."
+            f"targets.start = {start_folder!r}: {stage} does not exist; it must be a run folder whose {name} models "
+            f"are trained. Run `python -m launch.targets --config=... --workdir={start_folder}` first."
         )
     fingerprint, facts = store.read_claim(stage)
     model = {f"model.{key}": value for key, value in to_dict(experiment.settings.model).items() if key != "dtype"}
@@ -231,16 +233,16 @@ def start(experiment: experiments.Experiment, name: str, members: int) -> roles.
         value = list(value) if isinstance(value, tuple) else value
         if facts.get(fact) != value:
             raise errors.ConfigError(
-                f"targets.start = {given!r} holds {name} models with {fact} = {facts.get(fact)!r}, but this run "
+                f"targets.start = {start_folder!r} holds {name} models with {fact} = {facts.get(fact)!r}, but this run "
                 f"has {value!r}; weights can be trained on only in the same network."
             )
-    found = store.chunks.finished(folder, fingerprint)[0]
-    ids = {int(member) for chunk in found for member in chunk.member_ids}
-    shared = name == "original" and ids == {0}
-    needed = 1 if shared else members
-    if not ids.issuperset(range(needed)):
+    finished_chunks = store.chunks.finished(folder, fingerprint)[0]
+    finished_ids = {int(member) for chunk in finished_chunks for member in chunk.member_ids}
+    shared = name == "original" and finished_ids == {0}
+    num_needed = 1 if shared else members
+    if not finished_ids.issuperset(range(num_needed)):
         raise errors.ConfigError(
-            f"targets.start = {given!r} holds {len(ids)} finished {name} model(s), but {needed} are needed, one "
-            "per forget set. Train them there, or lower split.forget.count."
+            f"targets.start = {start_folder!r} holds {len(finished_ids)} finished {name} model(s), but {num_needed} "
+            "are needed, one per forget set. Train them there, or lower split.forget.count."
         )
     return roles.Start(name, fingerprint, folder, shared)

@@ -1,6 +1,6 @@
-"""What trials of methods share: a small network with BatchNorm, three forget sets of digits, quick runs.
+"""Shared by the tests of methods: a small network with BatchNorm, three forget sets of digits, quick runs.
 
-Methods for texts run on as many random texts, of which the same rows are to be forgotten, under a small language model.
+Methods for texts run on as many random texts with the same forget rows, under a small language model.
 """
 
 import functools
@@ -23,7 +23,7 @@ IMAGES, LABELS = load_digits(return_X_y=True)
 IMAGES = (IMAGES.reshape(-1, 8, 8, 1) / 16).astype(np.float32)[:80]
 LABELS = LABELS.astype(np.int32)[:80] % 4
 VALIDATION = np.arange(60, 80)
-# Small enough for every method to run in a second or two; what is left out keeps its default.
+# Small enough for every method to run in a second or two; other hyperparameters keep their defaults.
 SMALL = {
     "epochs": 2, "batch": 16, "overfit_epochs": 2, "perturbations": 24, "samples": 6, "steps": 3, "iterations": 6,
     "noise_steps": 2, "shards": 2, "slices": 2, "max_samples": 12, "n_iters": 6, "tokens": 3,
@@ -34,8 +34,7 @@ ALL = sorted(registry.METHODS)
 class Net(nn.Module):
     """A convolution or a dense layer, BatchNorm, a dense head.
 
-    No bias stands in front of BatchNorm, as it is or behind a ReLU that is always open: its gradient would be rounding
-    alone, which Adam makes whole steps of.
+    No layer before BatchNorm has a bias: its gradient would be pure rounding error, which Adam turns into full steps.
     """
 
     num_classes: int = 4
@@ -56,13 +55,13 @@ DENSE = nets.network(Net(), (8, 8, 1))
 VOCABULARY, LENGTH = 11, 7
 TOKENS = nets.network(nets.Tokens(VOCABULARY), (LENGTH,), jnp.int32)
 TIED = nets.network(nets.Tokens(VOCABULARY, is_tied=True), (LENGTH,), jnp.int32)
-# The methods that look at convolutions; for the others a dense network compiles twice as fast.
+# Methods that need convolutions; for the others a dense network compiles twice as fast.
 NEED_CONVOLUTIONS = ("activation_reset",)
 FORGET = [np.arange(0, 9), np.arange(9, 14), np.arange(14, 26)]
 
 
 def texts(count=80):
-    """Random texts with a prompt of 1 to 3 tokens and up to 2 of padding: (inputs [N, T], next tokens [N, T])."""
+    """Returns random texts, prompts of 1 to 3 tokens, up to 2 of padding: (inputs [N, T], next tokens [N, T])."""
     rng = np.random.default_rng(7)
     tokens = rng.integers(0, VOCABULARY, (count, LENGTH)).astype(np.int32)
     tokens[np.arange(LENGTH) >= rng.integers(LENGTH - 2, LENGTH + 1, (count, 1))] = -1
@@ -73,24 +72,24 @@ def texts(count=80):
 
 @functools.cache
 def originals(net, count):
-    """Random networks with statistics that are not those of a fresh one."""
+    """Returns random networks with shifted running statistics."""
 
-    def draw(number):
-        params, model_state = networks.init(net, keys.root(number))
-        return {"params": params, **jax.tree.map(lambda leaf: leaf + 0.1 * (number + 1), model_state)}
+    def draw(seed):
+        params, model_state = networks.init(net, keys.root(seed))
+        return {"params": params, **jax.tree.map(lambda leaf: leaf + 0.1 * (seed + 1), model_state)}
 
     return trees.to_host(jax.jit(jax.vmap(draw))(jnp.arange(count)))
 
 
-def chosen(name):
-    """The hyperparameters of a line of the table, small."""
+def small_hyperparameters(name):
+    """Returns the hyperparameters of an entry of the registry, with the small values."""
     entry = registry.METHODS[name]
-    given = {key: value for key, value in SMALL.items() if key in inspect.signature(entry.build).parameters}
-    return {**registry.hyperparameters(entry), **given}
+    changes = {key: value for key, value in SMALL.items() if key in inspect.signature(entry.build).parameters}
+    return {**registry.hyperparameters(entry), **changes}
 
 
 def build(name):
-    return registry.METHODS[name].build(**chosen(name))
+    return registry.METHODS[name].build(**small_hyperparameters(name))
 
 
 def network_of(name):
@@ -99,29 +98,31 @@ def network_of(name):
     return CONVOLVED if name in NEED_CONVOLUTIONS else DENSE
 
 
-def make_job(method, forget=FORGET, mapping="map", numbers=None, retain=None, name="", net=None):
+def make_job(method, forget=FORGET, mapping="map", member_ids=None, retain=None, name="", net=None):
     net = net or network_of(name)
     data = texts() if isinstance(net.module, nets.Tokens) else (IMAGES, LABELS)
-    numbers = np.arange(len(forget)) if numbers is None else np.asarray(numbers)
+    member_ids = np.arange(len(forget)) if member_ids is None else np.asarray(member_ids)
     retain = [np.setdiff1d(np.arange(60), rows) for rows in forget] if retain is None else retain
-    parts = method.ensemble
+    submodels = method.ensemble
+    submodel = np.tile(np.arange(submodels), len(member_ids)).astype(np.int32)
     return running.UnlearningJob(
         net, population.DeviceDataset(*data), lambda hyper: method, {},
-        trees.take(originals(net, 3), np.repeat(numbers, parts)), [rows for rows in forget for _ in range(parts)],
-        [rows for rows in retain for _ in range(parts)], VALIDATION,
-        (np.repeat(numbers, parts) * parts + np.tile(np.arange(parts), len(numbers))).astype(np.int32),
-        np.tile(np.arange(parts), len(numbers)).astype(np.int32), keys.root(5),
+        trees.take(originals(net, 3), np.repeat(member_ids, submodels)),
+        [rows for rows in forget for _ in range(submodels)],
+        [rows for rows in retain for _ in range(submodels)], VALIDATION,
+        np.repeat(member_ids * submodels, submodels).astype(np.int32) + submodel,
+        submodel, keys.root(5),
         population.make_mapping(mapping, devices=1), "auto", 16, False,
     )  # fmt: skip
 
 
-def outcome(prepared):
-    *_, last = running.run(prepared)
-    return last.outcome
+def outcome(job):
+    *_, final_event = running.run(job)
+    return final_event.outcome
 
 
-def close(one, other, tolerance=2e-4):
-    for (path, a), (_, b) in zip(trees.named_leaves(one), trees.named_leaves(other), strict=True):
+def assert_close(actual, expected, tolerance=2e-4):
+    for (path, a), (_, b) in zip(trees.named_leaves(actual), trees.named_leaves(expected), strict=True):
         scale = max(float(np.abs(b).max()), 0.1)
         assert float(np.abs(a - b).max()) / scale < tolerance, path
 

@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: who imports whom, who opens files, how long files are."""
+"""Architecture: who imports whom, who opens files, how long files are."""
 
 import ast
 import importlib
@@ -39,7 +39,7 @@ THIRD = {
     "analyses": {"numpy", "jax"},
     "runs": {"numpy", "jax"},
 }
-# jax, flax and sklearn take a while to import; these belong inside the functions that need them.
+# Slow to import: imported inside the functions that need them.
 LAZY = {"orbax", "tensorflow_datasets", "PIL", "sklearn", "matplotlib"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -55,9 +55,9 @@ def imports(path):
             module = node.module or ""
             if node.level:  # launch/ is also jaxunlearn.launch: it knows itself by relative imports only
                 assert path.is_relative_to(ROOT / "launch"), f"{path}: relative import"
-                place = path.relative_to(ROOT).parent.parts[: 1 - node.level or None]
-                module = ".".join([*place, *filter(None, [module])])
-                assert place and not module.startswith("jaxunlearn"), f"{path}: an import out of launch/"
+                names = path.relative_to(ROOT).parent.parts[: 1 - node.level or None]
+                module = ".".join([*names, *filter(None, [module])])
+                assert names and not module.startswith("jaxunlearn"), f"{path}: an import out of launch/"
             else:
                 assert module.partition(".")[0] not in ("launch", "configs"), f"{path} imports {module}: not installed"
             yield module, node in top
@@ -75,6 +75,8 @@ def test_imports_point_back(path):
     allowed = set(FOUNDATION) | {room} | set(ROOMS.get(room, []))
     if path == PACKAGE / "__main__.py":
         allowed = {"launch"}  # the console command
+    elif path == PACKAGE / "__init__.py":
+        allowed = set(FOUNDATION) | set(ROOMS)  # it imports rooms when they are first used
     elif room == "foundation" and path.stem != "__init__":
         allowed = set(FOUNDATION[: FOUNDATION.index(path.stem)])
     elif room == "settings":  # a folder of the foundation
@@ -97,12 +99,12 @@ def folders_of(path):
             parts = module.split(".")
             if parts[0] != "jaxunlearn":
                 continue
-            place = PACKAGE.joinpath(*parts[1:])
-            found = place if place.is_dir() else place.parent
-            if found.is_dir() and found.relative_to(PACKAGE) != folder and found != PACKAGE:
+            path_of_module = PACKAGE.joinpath(*parts[1:])
+            target_folder = path_of_module if path_of_module.is_dir() else path_of_module.parent
+            if target_folder.is_dir() and target_folder.relative_to(PACKAGE) != folder and target_folder != PACKAGE:
                 # `from jaxunlearn.room import folder` names the room on the way to the folder.
-                if not (place.is_dir() and place.relative_to(PACKAGE) in folder.parents):
-                    graph.setdefault(folder, set()).add(found.relative_to(PACKAGE))
+                if not (path_of_module.is_dir() and path_of_module.relative_to(PACKAGE) in folder.parents):
+                    graph.setdefault(folder, set()).add(target_folder.relative_to(PACKAGE))
     return graph
 
 
@@ -116,27 +118,27 @@ def cycle_in(graph):
         if folder in finished:
             return None
         for other in sorted(graph.get(folder, ())):
-            found = walk(other, [*trail, folder])
-            if found:
-                return found
+            cycle = walk(other, [*trail, folder])
+            if cycle:
+                return cycle
         finished.add(folder)
         return None
 
-    return next((found for folder in sorted(graph) if (found := walk(folder, []))), None)
+    return next((cycle for folder in sorted(graph) if (cycle := walk(folder, []))), None)
 
 
 def test_no_two_folders_import_each_other():
     graph = folders_of(PACKAGE)
     assert graph[Path("runs/drivers")] >= {Path("analyses"), Path("runs/verbs")}  # the graph is not empty
     assert cycle_in({Path("a"): {Path("b")}, Path("b"): {Path("c")}, Path("c"): {Path("a")}}) is not None
-    found = cycle_in(graph)
-    assert not found, " -> ".join(map(str, found or ()))
+    cycle = cycle_in(graph)
+    assert not cycle, " -> ".join(map(str, cycle or ()))
 
 
 @pytest.mark.parametrize("room", ["store", "data", "models", "scores", "metrics", "population", "unlearn", "attacks",
                                    "report"])  # fmt: skip
 def test_no_analysis_is_known_below_its_level(room):
-    """A room below level 5 serves analyses without knowing which there are."""
+    """Rooms below level 5 serve analyses without knowing which ones exist."""
     from jaxunlearn.analyses import ANALYSES
 
     for path in sorted((PACKAGE / room).rglob("*.py")):
@@ -160,10 +162,10 @@ def test_only_the_store_the_data_and_the_page_touch_files(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").rglob("*.py")), ids=lambda path: path.stem)
 def test_launchers_import_each_other_in_a_way_that_holds_inside_the_package_too(path):
     for module, _ in imports(path):  # asserts on the way
-        found = ROOT / module.replace(".", "/")
+        target = ROOT / module.replace(".", "/")
         if module.startswith("launch"):
-            is_name = found.parent.with_suffix(".py").is_file()  # of something inside a module
-            assert found.with_suffix(".py").is_file() or found.is_dir() or is_name, f"{path} imports {module}"
+            is_name = target.parent.with_suffix(".py").is_file()  # of something inside a module
+            assert target.with_suffix(".py").is_file() or target.is_dir() or is_name, f"{path} imports {module}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.stem)
@@ -180,7 +182,7 @@ def test_launchers_print_results_the_one_way_that_a_name_cannot_steer(path):
     assert path.stem == "bench" or "print" not in {getattr(call.func, "id", "") for call in calls}
 
 
-def test_no_file_is_longer_than_a_sitting():
+def test_no_file_is_longer_than_400_lines():
     long = {str(path): n for path in FILES if (n := len(path.read_text().splitlines())) > 400}
     assert not long
 
@@ -192,9 +194,9 @@ def test_launchers_answer_help_without_importing_jax(path):
         "code = _entry.main(verb.command, verb.__doc__, define=getattr(verb, 'define', None))\n"
         "assert 'jax' not in sys.modules, 'jax was imported'\nsys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "--config" in done.stdout
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert "--config" in process.stdout
 
 
 def test_every_config_resolves_in_every_variant():
@@ -212,7 +214,7 @@ def test_every_config_resolves_in_every_variant():
 
 
 def test_files_of_tests_have_names_of_their_own():
-    """pytest imports them by their names alone: two of one name would hide each other."""
+    """pytest imports them by file name only: two files of the same name would hide each other."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
@@ -229,6 +231,6 @@ def test_files_of_tests_have_names_of_their_own():
     ],
 )
 def test_rooms_show_what_users_import_from_them(room, names):
-    """Files move between folders; what is imported from a room by its users stays where they look for it."""
+    """Files move between folders; the names that users import from a room stay there."""
     module = importlib.import_module(room)
     assert [name for name in names if not hasattr(module, name)] == []
