@@ -7,6 +7,7 @@ It takes functions and arrays, and knows no model, data set or file. See `traini
 """
 
 from jaxunlearn.population.executor import MemberMapping, make_mapping
+from jaxunlearn.population.in_memory import fit, logits
 from jaxunlearn.population.prediction import predict
 from jaxunlearn.population.private import private
 from jaxunlearn.population.streams import Stream, from_coupled, from_membership, from_rows, model_steps, steps_per_epoch
@@ -35,12 +36,14 @@ __all__ = [
     "StepInfo",
     "Stream",
     "Task",
+    "fit",
     "from_coupled",
     "from_membership",
     "from_rows",
     "host",
     "in_training_mode",
     "kept_variables",
+    "logits",
     "make_mapping",
     "model_steps",
     "predict",
