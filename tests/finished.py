@@ -16,12 +16,16 @@ FLAGS = ["--config=configs/digits.py:smoke", "--config.model.name=mlp", "--confi
 TWO_EPOCHS = "--config.unlearn.options=epochs=2"
 
 
+def call(verb, *arguments):
+    """Exit code of a launcher in this process."""
+    hooks = {name: getattr(verb, name, None) for name in ("define", "alone", "change")}
+    return _entry.main(verb.command, verb.__doc__, [verb.__name__, *arguments], **hooks)
+
+
 def launch(verb, *arguments, workdir):
     """(exit code, stdout, stderr) of a launcher in this process."""
-    define, alone = getattr(verb, "define", None), getattr(verb, "alone", None)
-    argv = [verb.__name__, *arguments, f"--workdir={workdir}"]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = _entry.main(verb.command, verb.__doc__, argv, define=define, alone=alone)
+        code = call(verb, *arguments, f"--workdir={workdir}")
     return code, out.getvalue(), err.getvalue()
 
 

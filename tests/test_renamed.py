@@ -2,19 +2,15 @@
 
 import json
 
+import finished
 import numpy as np
 import pytest
 
 from jaxunlearn import arrays, errors, records, scores, settings
 from jaxunlearn.runs.drivers import external
-from launch import _entry, audit, epsilon, evaluate
+from launch import audit, epsilon, evaluate
 
 FLAGS = {"audit": audit, "evaluate": evaluate, "epsilon": epsilon}
-
-
-def launch(verb, *arguments):
-    more = {name: getattr(verb, name, None) for name in ("define", "alone", "change")}
-    return _entry.main(verb.command, verb.__doc__, ["x", *arguments], **more)
 
 
 @pytest.mark.parametrize("old, new", settings.RENAMED.items())
@@ -26,14 +22,14 @@ def test_a_former_setting_is_named_by_its_name_of_today(old, new, capsys):
     with pytest.raises(errors.ConfigError, match=f"{old} is now called {new}"):
         settings.resolve(nested)
     verb = FLAGS.get(old.split(".")[0], audit)
-    assert launch(verb, "--config=digits", f"--config.{old}=1", "--dry_run") == 2
+    assert finished.call(verb, "--config=digits", f"--config.{old}=1", "--dry_run") == 2
     assert f"{old} is now called {new}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("old, new", [pair for pair in settings.RENAMED.items() if pair[0].split(".")[0] in FLAGS])
 def test_a_former_flag_is_named_by_its_name_of_today(old, new, capsys):
     group, leaf = old.split(".")
-    assert launch(FLAGS[group], "--config=digits", f"--{leaf}=1", "--dry_run") == 2
+    assert finished.call(FLAGS[group], "--config=digits", f"--{leaf}=1", "--dry_run") == 2
     assert f"--{leaf} is now called --{new.split('.')[1]}" in capsys.readouterr().err
 
 
@@ -43,7 +39,7 @@ def test_a_config_file_with_a_former_name_says_what_it_is_called_now(tmp_path, c
         "from jaxunlearn import settings\n\n\ndef get_config():\n"
         "    config = settings.defaults()\n    config.audit.spread = 'pooled'\n    return config\n"
     )
-    assert launch(audit, f"--config={path}", "--dry_run") == 2
+    assert finished.call(audit, f"--config={path}", "--dry_run") == 2
     said = capsys.readouterr().err
     assert "audit.spread is now called audit.std" in said and len(said) < 300
 

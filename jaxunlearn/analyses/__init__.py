@@ -19,6 +19,7 @@ from jaxunlearn.analyses.leaks.analysis import LEAKS
 from jaxunlearn.analyses.reminiscence.analysis import REMINISCENCE
 from jaxunlearn.records import Evidence
 from jaxunlearn.report.section import Report
+from jaxunlearn.scores.evidence import as_arrays
 
 __all__ = ["ANALYSES", "Analysis", "audit", "audit_texts", "in_memory", "owned_outputs"]
 
@@ -97,7 +98,7 @@ def audit_texts(
     if forgotten is not None:
         if not isinstance(forgotten, np.ndarray) or forgotten.dtype != bool:
             raise errors.DataError("`forgotten` of texts must be a mask [n] of bools.")
-        evidence = {**in_memory.as_arrays(evidence), "forgotten": forgotten}
+        evidence = {**as_arrays(evidence), "forgotten": forgotten}
     return in_memory.run(AUDIT, evidence, flag="tokens", **choices)
 
 

@@ -1,6 +1,5 @@
 """Runs an analysis on arrays that are in memory, without a launcher, a folder or a file."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxunlearn import arrays, errors, settings
 from jaxunlearn.analyses.base import Analysis, Context, array_input
 from jaxunlearn.records import Evidence
 from jaxunlearn.report.section import Report
+from jaxunlearn.scores.evidence import as_arrays
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
       >>> in_memory.run(ANALYSES["audit"], evidence, scores=("confidence",)).title
       'Audit of given logits'
     """
-    user_arrays = {name: _as_array(name, value) for name, value in as_arrays(evidence).items()}
+    user_arrays = {name: np.asarray(value) for name, value in as_arrays(evidence).items()}
     requested: dict[str, Any] = {"seed": seed, "compat": {analysis.compat: compat} if analysis.compat else {}}
     if analysis.section:
         requested[analysis.section] = choices
@@ -55,19 +55,6 @@ def run(
     context = Context(lambda text: None, lambda done, total, unit, what: None, _computed)
     inputs = kind.from_arrays(values, resolved)
     return analysis.compose(analysis.analyse(inputs, resolved, context), resolved)
-
-
-def as_arrays(evidence: Evidence | Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arrays of an `Evidence`, or of a mapping, that are there.
-
-    Raises:
-      DataError: something else.
-    """
-    if not isinstance(evidence, (Evidence, Mapping)):
-        raise errors.DataError(f"the evidence must be an Evidence or a dict of arrays, not {type(evidence).__name__}.")
-    if isinstance(evidence, Evidence):
-        evidence = {field.name: getattr(evidence, field.name) for field in dataclasses.fields(evidence)}
-    return {name: value for name, value in evidence.items() if value is not None}
 
 
 def with_forgotten(
@@ -101,13 +88,6 @@ def with_forgotten(
     if len(np.unique(rows)) < len(rows):
         raise errors.DataError("`forgotten` names a row twice.")
     return {**values, "forgotten": np.isin(np.arange(count), rows)}
-
-
-def _as_array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise errors.DataError(f"`{name}` is no array: lists of unequal length.") from error
 
 
 def _computed(name: str, facts: Any, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -184,26 +184,30 @@ def check_membership(membership: Any, count: int) -> np.ndarray:
     return array
 
 
-def check_variables(task: Task, variables: Any) -> int:
-    """Returns M, the number of models that variables with a leading axis hold.
+def num_models(variables: Any, expected: Tree) -> int | None:
+    """Returns M, the number of models that variables hold; None for those of one model, without a leading axis.
 
     Args:
-      task: of the network.
-      variables: flax variables, every leaf with a leading M.
+      variables: flax variables.
+      expected: those of one model, as arrays or shapes.
 
     Raises:
-      ShapeError: variables of another network, or without a leading axis that all share.
+      ShapeError: variables of another network, or without a leading axis that all leaves share.
     """
-    state = jax.eval_shape(task.init, jax.random.key(0))
-    expected = trees.named_leaves({"params": state.params, **state.model_state})
     leaves = trees.named_leaves(variables) if hasattr(variables, "keys") else []
-    if [name for name, _ in leaves] != [name for name, _ in expected]:
+    wanted_leaves = trees.named_leaves(expected)
+    if [name for name, _ in leaves] != [name for name, _ in wanted_leaves]:
         raise errors.ShapeError("these are not the variables of this network: their names differ.")
     shapes = [np.shape(leaf) for _, leaf in leaves]
+    if shapes == [leaf.shape for _, leaf in wanted_leaves]:
+        return None
     if len({shape[:1] for shape in shapes}) != 1 or any(
-        shape[1:] != leaf.shape for shape, (_, leaf) in zip(shapes, expected, strict=True)
+        shape[1:] != leaf.shape for shape, (_, leaf) in zip(shapes, wanted_leaves, strict=True)
     ):
-        raise errors.ShapeError("variables must be those of this network, every leaf with the same leading axis M.")
+        raise errors.ShapeError(
+            "these are not the variables of this network: their shapes differ, or not all leaves have the same leading "
+            "axis M."
+        )
     return int(shapes[0][0])
 
 
@@ -336,6 +340,10 @@ def logits(
     num_outputs(module, prepare, inputs[0])
     checks.in_range("batch", batch, 1)
     task = task_of(module, prepare, settings.TrainSettings(), inputs[0])
-    check_variables(task, variables)
+    state = jax.eval_shape(task.init, jax.random.key(0))
+    if num_models(variables, {"params": state.params, **state.model_state}) is None:
+        raise errors.ShapeError(
+            "variables must have the same leading axis M in every leaf; add one to those of one model."
+        )
     blocks = prediction.predict(task, variables, inputs, np.arange(len(inputs)), as_mapping(mapping), batch=batch)
     return np.concatenate([block for _, block in blocks], 1)

@@ -38,7 +38,7 @@ from jaxunlearn.scores.audit_signals import (
     signals_pass,
     single_model,
 )
-from jaxunlearn.scores.evidence import FIELDS, check
+from jaxunlearn.scores.evidence import FIELDS, as_arrays, check
 from jaxunlearn.scores.families import difference, emia, few_shadow, iam, lira, rmia, unleak
 from jaxunlearn.scores.options import Constants, Options, published
 from jaxunlearn.scores.options import check as check_options
@@ -160,20 +160,13 @@ def as_evidence(evidence: Evidence | Mapping[str, Any]) -> Evidence:
     Raises:
       DataError: something else, unknown names, lists of unequal length, no `unlearned` or `labels`.
     """
-    if not isinstance(evidence, (Evidence, Mapping)):
-        raise errors.DataError(f"the evidence must be an Evidence or a dict of arrays, not {type(evidence).__name__}.")
-    values = vars(evidence) if isinstance(evidence, Evidence) else dict(evidence)
+    values = as_arrays(evidence)
     unknown = [name for name in values if name not in FIELDS]
     if unknown:
         raise errors.unknown("array", str(unknown[0]), FIELDS)
-    if values.get("unlearned") is None or values.get("labels") is None:
+    if "unlearned" not in values or "labels" not in values:
         raise errors.DataError("the evidence needs `unlearned` [N, C] and `labels` [N].")
-    try:
-        arrays = {name: value if value is None or hasattr(value, "shape") else np.asarray(value)
-                  for name, value in values.items()}  # fmt: skip
-    except ValueError as error:
-        raise errors.DataError(f"the evidence holds lists of unequal length: {error}.") from error
-    return Evidence(**arrays)
+    return Evidence(**values)
 
 
 def run_checked(

@@ -38,6 +38,29 @@ FIELDS: dict[str, ArrayField] = {
 }
 
 
+def as_arrays(evidence: Evidence | Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arrays of an `Evidence`, or of a mapping of arrays and lists, without those that are None.
+
+    Raises:
+      DataError: something else, or lists of unequal length.
+
+    Example:
+      >>> from jaxunlearn.scores import evidence
+      >>> evidence.as_arrays({"labels": [0, 1], "original": None})
+      {'labels': array([0, 1])}
+    """
+    if not isinstance(evidence, (Evidence, Mapping)):
+        raise errors.DataError(f"the evidence must be an Evidence or a dict of arrays, not {type(evidence).__name__}.")
+    values = {}
+    for name, value in (vars(evidence) if isinstance(evidence, Evidence) else evidence).items():
+        try:
+            if value is not None:
+                values[name] = value if hasattr(value, "shape") else np.asarray(value)
+        except ValueError as error:
+            raise errors.DataError(f"`{name}` is no array: lists of unequal length.") from error
+    return values
+
+
 def from_arrays(values: Mapping[str, np.ndarray]) -> Evidence:
     """Builds Evidence from arrays by the names of FIELDS, as `arrays.read` returns them; other arrays are ignored.
 

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxunlearn import checks, errors, trees
+from jaxunlearn import checks, errors
 from jaxunlearn.population import MemberMapping, in_memory
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import network as networks
@@ -15,6 +15,7 @@ from jaxunlearn.unlearn.base.entries import MethodEntry
 from jaxunlearn.unlearn.base.method import Method
 from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.engine import running
+from jaxunlearn.unlearn.wrappers import wrappers
 
 Tree = Any
 Rows = Sequence[int] | np.ndarray
@@ -100,8 +101,9 @@ def run(
     for request in requests:
         check_request(entry, request, trained, held_out)
     defaults = {name: value[0] for name, value in values.items()}
-    builder = None if entry.build in built_in() else entry.build
-    with checks.users_code(f"the method {getattr(entry.build, '__name__', entry.build)!r}", builder):
+    is_builtin = isinstance(method, str) and registry.is_builtin(method)
+    builder = wrappers.base_builder(entry.build)
+    with checks.users_code(f"the method {getattr(builder, '__name__', builder)!r}", None if is_builtin else builder):
         for member in range(width):  # every value is checked
             registry.bind_hyperparameters(entry, {name: value[member % len(value)] for name, value in values.items()})
         job = running.UnlearningJob(
@@ -142,11 +144,6 @@ def entry_of(method: Any) -> MethodEntry:
     if "tokens" in entry.needs:
         raise errors.ConfigError(f"{method!r} is for texts, which are for the commands (docs/language_models.md).")
     return entry
-
-
-def built_in() -> set[Callable[..., Method]]:
-    """Returns the builders of the table: an exception in one of them is a bug, and not a user's."""
-    return {entry.build for entry in registry.METHODS.values()}
 
 
 def as_network(module: nn.Module, example: np.ndarray) -> Network:
@@ -254,16 +251,9 @@ def as_population(network: Network, originals: Tree, requests: int) -> tuple[Tre
       ShapeError: variables of another network, or numbers of models and requests that do not fit together.
     """
     params, model_state = jax.eval_shape(lambda: networks.init(network, jax.random.key(0)))
-    expected = {"params": params, **model_state}
-    leaves = jax.tree.leaves(expected)
-    if [name for name, _ in trees.named_leaves(originals)] != [name for name, _ in trees.named_leaves(expected)]:
-        raise errors.ShapeError("originals are not the variables of this network: their names differ.")
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(originals)]
-    if shapes == [leaf.shape for leaf in leaves]:
+    members = in_memory.num_models(originals, {"params": params, **model_state})
+    if members is None:
         return jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], requests, 0), originals), requests
-    if not all(shape[1:] == leaf.shape for shape, leaf in zip(shapes, leaves, strict=True)):
-        raise errors.ShapeError("originals are not the variables of this network: their shapes differ.")
-    members = shapes[0][0]
     if members == 1:
         return jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), requests, 0), originals), requests
     if requests not in (1, members):

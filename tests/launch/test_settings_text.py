@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import finished
 import pytest
 import yaml
 
 from jaxunlearn import settings
-from launch import _entry, _settings_text, audit, shadows, unlearn
+from launch import _settings_text, audit, shadows, unlearn
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,13 +23,8 @@ def lists(values):
     return [lists(value) for value in values] if isinstance(values, tuple) else values
 
 
-def launch(verb, *arguments):
-    more = {name: getattr(verb, name, None) for name in ("define", "alone", "change")}
-    return _entry.main(verb.command, verb.__doc__, ["x", *arguments], **more)
-
-
 def test_help_lists_every_setting_with_default_range_and_sentence(capsys):
-    assert launch(shadows, "--help") == 0
+    assert finished.call(shadows, "--help") == 0
     printed = capsys.readouterr().out
     assert printed.index("--workdir") < printed.index("Settings, given as --config.GROUP.NAME=VALUE")
     for name in settings.field_names():
@@ -58,7 +54,7 @@ def test_printed_settings_read_back_and_each_has_its_sentence(capsys):
     flags = ["--config.unlearn.options=ssd.alpha=5", "--config.data.path=a: b # 'c' \"d\" \\e é\t\u2028",
              "--config.train.weight_decay=1e-7", "--config.train.snapshots=(1,3)",
              "--config.audit.scores=iam_on,yes"]  # fmt: skip
-    assert launch(shadows, "--config=digits", *flags, "--print_config") == 0
+    assert finished.call(shadows, "--config=digits", *flags, "--print_config") == 0
     printed = capsys.readouterr().out
     read = yaml.safe_load(printed)
     assert read["data"]["path"] == "a: b # 'c' \"d\" \\e é\t\u2028"
@@ -88,12 +84,12 @@ def test_numbers_survive_the_round_trip(value):
 
 
 def test_flags_that_are_settings_are_among_the_printed(capsys):
-    assert launch(audit, "--config=digits", "--fdr=0.1", "--seed=7", "--print_config") == 0
+    assert finished.call(audit, "--config=digits", "--fdr=0.1", "--seed=7", "--print_config") == 0
     read = yaml.safe_load(capsys.readouterr().out)
     assert read["audit"]["fdr"] == 0.1 and read["seed"] == 7
-    assert launch(unlearn, "--config=digits", "--methods=ssd,scrub", "--print_config") == 0
+    assert finished.call(unlearn, "--config=digits", "--methods=ssd,scrub", "--print_config") == 0
     assert yaml.safe_load(capsys.readouterr().out)["unlearn"]["methods"] == ["ssd", "scrub"]
-    assert launch(audit, "--config=digits", "--fdr=0.9", "--print_config") == 2
+    assert finished.call(audit, "--config=digits", "--fdr=0.9", "--print_config") == 2
     assert "audit.fdr = 0.9" in capsys.readouterr().err
 
 
