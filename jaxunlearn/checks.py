@@ -97,16 +97,6 @@ def not_nan(name: str, array: Any, axes: str = "") -> None:
         )
 
 
-def float_type(name: str, array: Any) -> None:
-    """Raises a DataError unless a user's array has a standard numeric dtype."""
-    dtype = np.asarray(array).dtype
-    if dtype.kind not in "fiu":
-        raise errors.DataError(
-            f"{name} has dtype {dtype}, expected float16, float32 or float64. NumPy files do not keep bfloat16: "
-            "convert to float32 before saving."
-        )
-
-
 def labels(name: str, values: Any, num_classes: int) -> None:
     """Raises a DataError unless `values` are whole numbers in [0, num_classes)."""
     array = np.asarray(values)

@@ -177,7 +177,7 @@ def unlearned(originals, **changes):
         ({"network": ju.models.build(ju.settings.ModelSettings(name="logistic"), CLASSES)}, "names differ"),
         ({"data": (INPUTS, LABELS[:5])}, "of the same N"),
         ({"data": (INPUTS, LABELS - 1)}, "whole numbers from 0"),
-        ({"data": (INPUTS, LABELS + 1)}, "label 3 of row 2: the network has 3 outputs"),
+        ({"data": (INPUTS, LABELS + 1)}, r"labels must lie in \[0, 2\] for 3 classes, but row 2 is 3"),
         ({"data": (INPUTS, LABELS + 2**40)}, "whole numbers from 0"),
         ({"data": INPUTS}, "a pair"),
         ({"data": (INPUTS.astype(str), LABELS)}, "real numbers"),
@@ -201,7 +201,7 @@ def test_bad_input_of_unlearning_is_named(originals, changes, message):
         ({"membership": np.arange(ROWS)[None]}, "0 and 1"),
         ({"membership": np.full((1, ROWS), 0.5)}, "0 and 1"),
         ({"membership": np.zeros((0, ROWS), bool)}, "membership must be"),
-        ({"data": (INPUTS, LABELS + 5)}, "the network has 3 outputs"),
+        ({"data": (INPUTS, LABELS + 5)}, r"labels must lie in \[0, 2\] for 3 classes"),
         ({"module": "mlp"}, "must be a flax module"),
         (
             {"module": ju.models.build(ju.settings.ModelSettings(name="lm", width=16), 16), "data": (TOKENS, LABELS)},

@@ -107,16 +107,6 @@ def check_data(data: Any) -> training.DeviceDataset:
     return training.DeviceDataset(inputs, labels.astype(np.int32))
 
 
-def check_classes(labels: np.ndarray, num_classes: int) -> None:
-    """Raises a DataError that names the first label without an output of the network."""
-    beyond = np.flatnonzero(np.asarray(labels) >= num_classes)
-    if len(beyond):
-        raise errors.DataError(
-            f"label {labels[beyond[0]]} of row {beyond[0]}: the network has {num_classes} outputs, for labels 0 to "
-            f"{num_classes - 1}."
-        )
-
-
 def num_outputs(module: nn.Module, prepare: Prepare, example: np.ndarray) -> int:
     """Returns the number of classes that a flax module answers for; a module that cannot be called is named.
 
@@ -259,7 +249,7 @@ def fit(
     dataset = check_data(data)
     membership = check_membership(membership, len(dataset.labels))
     example = np.asarray(dataset.inputs[0])
-    check_classes(np.asarray(dataset.labels), num_outputs(module, prepare, example))
+    checks.labels("labels", dataset.labels, num_outputs(module, prepare, example))
     train = settings.resolve({"train": recipe}).train
     if train.keep == "best" or train.snapshots:
         raise errors.ConfigError("fit keeps the weights of the last epoch; leave keep and snapshots out.")

@@ -83,7 +83,7 @@ def run(
     dataset = in_memory.check_data(data)
     count, example = len(dataset.labels), np.asarray(dataset.inputs[0])
     network = network if isinstance(network, Network) else as_network(network, example)
-    in_memory.check_classes(np.asarray(dataset.labels), network.num_classes)
+    checks.labels("labels", dataset.labels, network.num_classes)
     checks.choice("bn", bn, ("auto", "frozen", "recalibrate", "faithful", "first_epoch"))
     checks.in_range("default_batch", default_batch, 1)
     entry = entry_of(method)

@@ -9,9 +9,8 @@ import numpy as np
 from jaxunlearn import checks
 
 LEVEL = 0.9
-NOT_REACHED = (
-    75  # published; of 77 steps, a trial that gets there in the last one counts as later than one that never does
-)
+# Published; of 77 steps, a trial that gets there in the last one counts as later than one that never does.
+NOT_REACHED = 75
 
 
 def first_steps(accuracy: np.ndarray, level: float = LEVEL, never: int | None = None) -> np.ndarray:
