@@ -190,6 +190,6 @@ def test_leave_one_out_models_of_adult(shared):
         with jax.enable_x64(dtype == "float64"):
             x, y, w = jnp.asarray(inputs[rows], dtype), jnp.asarray(labels[rows]), jnp.asarray(weights, dtype)
             models = jax.vmap(lambda weight: logistic.fit(x, y, weight, 2))(w)  # noqa: B023 - called at once
-            queries = jnp.asarray(inputs[queries], dtype)
-            actual = jax.vmap(lambda model: jax.nn.softmax(logistic.logits(model, queries)))(models)  # noqa: B023
+            query_inputs = jnp.asarray(inputs[queries], dtype)
+            actual = jax.vmap(lambda model: jax.nn.softmax(logistic.logits(model, query_inputs)))(models)  # noqa: B023
             np.testing.assert_allclose(np.asarray(actual), arrays["LR_exact_posterior"], rtol=0, atol=tolerance)
