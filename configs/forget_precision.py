@@ -21,7 +21,7 @@ Median epsilon-hat at delta 0.05 (in brackets the number of samples that are dis
     finetune           3.74 (30)      4.09 (11)            2.65 (42)
     poison             4.16 (144)     4.07 (18)            inf  (65)
     poison_full        4.20 (168)     inf  (43)            2.65 (17)
-    ceiling            4.32           4.09                 2.65
+    largest finite     4.32           4.09                 2.65
 
 Agreement: approaches that reset weights are hardest to distinguish from retraining, fine-tuning and poisoning easiest;
 the mode of batch norm changes little here (report/epsilon.html). Disagreement: `small` is undertrained (test accuracy

@@ -5,7 +5,7 @@
     ju.data.load(...)  ju.models.build(...)  ju.population.fit(...)  ju.unlearn.run("ssd", ...)
     ju.scores.run(["iam_on"], ju.Evidence(...))  ju.analyses.audit(evidence, forgotten)
 
-Rooms are imported when they are first used.
+Subpackages are imported when they are first used.
 """
 
 import importlib
@@ -43,7 +43,7 @@ if not (pathlib.Path(__file__).parent / "launch").is_dir():
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a room, or the record of that name, when it is first used."""
+    """Imports a subpackage, or the record of that name, when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name[0].isupper():

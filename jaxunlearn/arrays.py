@@ -116,8 +116,8 @@ def check(
             checks.finite(name, array, axes[name])
         if kind == "fractions" and (np.min(array) < 0 or np.max(array) > 1 + 1e-6):
             raise errors.DataError(
-                f"{name} holds values from {np.min(array):.4g} to {np.max(array):.4g}, expected fractions from 0 to 1."
-                + (" Divide per cent by 100." if 1 < np.max(array) <= 100 and np.min(array) >= 0 else "")
+                f"{name} contains values from {np.min(array):.4g} to {np.max(array):.4g}, expected fractions from 0 to "
+                "1." + (" Divide per cent by 100." if 1 < np.max(array) <= 100 and np.min(array) >= 0 else "")
             )
         if kind == "logits" and axes[name][-1] in CLASSES:
             _check_logits(name, array, axes[name], field_of(name, fields), probabilities)
@@ -157,7 +157,7 @@ def class_labels(name: str, array: np.ndarray, axes: int = 1) -> np.ndarray:
             f"{name} has dtype {values.dtype}, expected whole numbers: the index of each sample's class, from 0."
         )
     if values.size and (values.min() < np.iinfo(np.int32).min or values.max() > np.iinfo(np.int32).max):
-        raise errors.DataError(f"{name} holds {int(values.max())}: class indices are small numbers from 0.")
+        raise errors.DataError(f"{name} contains {int(values.max())}: class indices are small numbers from 0.")
     return values.astype(np.int32)
 
 
@@ -277,7 +277,7 @@ def _flags(name: str, array: np.ndarray, axes: int) -> np.ndarray:
     if values.dtype == bool:
         return values  # not copied: it may be a memory map
     if values.dtype.kind not in "biuf" or not ((values == 0) | (values == 1)).all():
-        raise errors.DataError(f"{name} must hold only 0 and 1 (or booleans), e.g. 1 = forgotten.")
+        raise errors.DataError(f"{name} must contain only 0 and 1 (or booleans), e.g. 1 = forgotten.")
     return values.astype(bool)
 
 
@@ -321,8 +321,8 @@ def _check_logits(name: str, array: np.ndarray, axes: str, field: ArrayField, pr
         sums = rows.sum(-1)
         worst = int(np.abs(sums - 1).argmax())
         raise errors.DataError(
-            f"{name} are no probabilities: values from {rows.min():.4g} to {rows.max():.4g}, and row {worst} sums to "
-            f"{sums[worst]:.4g} instead of 1. Give softmax outputs, or drop --probabilities if these are logits."
+            f"{name} are not probabilities: values from {rows.min():.4g} to {rows.max():.4g}, and row {worst} sums "
+            f"to {sums[worst]:.4g} instead of 1. Give softmax outputs, or drop --probabilities if these are logits."
         )
     if not probabilities and (is_softmax or is_sigmoid):
         raise errors.DataError(
@@ -342,8 +342,8 @@ def _check_posteriors(name: str, array: np.ndarray, axes: str) -> None:
     if rows.min() < 0 or deviation.max() > max(1e-2, 5e-4 * rows.shape[-1]):  # three decimals
         worst = int(deviation.argmax() if rows.min() >= 0 else rows.min(-1).argmin())
         raise errors.DataError(
-            f"{name} holds no probabilities: values from {rows.min():.4g} to {rows.max():.4g}, and row {worst} sums to "
-            f"{rows[worst].sum():.4g}. Give softmax outputs (of logits: scipy.special.softmax(logits, -1))."
+            f"{name} contains no probabilities: values from {rows.min():.4g} to {rows.max():.4g}, and row {worst} sums "
+            f"to {rows[worst].sum():.4g}. Give softmax outputs (of logits: scipy.special.softmax(logits, -1))."
         )
 
 

@@ -77,7 +77,7 @@ def finite(name: str, array: Any, axes: str = "") -> None:
     indices = ", ".join(str(tuple(int(i) for i in index)) for index in bad[:3])
     letters = f" (axes {', '.join(axes)})" if axes else ""
     raise errors.DataError(
-        f"{name} holds {len(bad)} value(s) that are NaN or infinite, first at {indices}{letters}. "
+        f"{name} contains {len(bad)} value(s) that are NaN or infinite, first at {indices}{letters}. "
         "Remove or repair those entries; they are never replaced silently."
     )
 
@@ -93,7 +93,7 @@ def not_nan(name: str, array: Any, axes: str = "") -> None:
         index = tuple(int(i) for i in bad[0])
         letters = f" (axes {', '.join(axes)})" if axes else ""
         raise errors.DataError(
-            f"{name} holds {len(bad)} NaN(s), first at {index}{letters}. Leave out models that diverged."
+            f"{name} contains {len(bad)} NaN(s), first at {index}{letters}. Leave out models that diverged."
         )
 
 

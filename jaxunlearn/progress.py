@@ -102,7 +102,7 @@ class Reporter:
         Args:
           sink: receives every event, or None.
           out: where lines are written; stderr by default.
-          every_seconds: least seconds between lines if `out` is no terminal.
+          every_seconds: least seconds between lines if `out` is not a terminal.
         """
         self.sink = sink
         self.out = out or sys.stderr

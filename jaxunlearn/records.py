@@ -1,4 +1,4 @@
-"""The records that rooms exchange: frozen, named, with shapes in the docstring.
+"""The records that subpackages exchange: frozen, named, with shapes in the docstring.
 
     Dataset -> Split -> Population -> Logits -> Evidence -> Scores -> Finding
 

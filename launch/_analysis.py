@@ -159,7 +159,7 @@ def with_flags(verb: Verb, request: _entry.Request) -> settings.Settings:
 
 
 def change(verb: Verb) -> Callable[[_entry.Request], settings.Settings]:
-    """Returns a function that applies a command line's flags to its settings; see `changed`."""
+    """Returns a function that applies a command line's flags to its settings; see `with_flags`."""
     return functools.partial(with_flags, verb)
 
 

@@ -39,7 +39,7 @@ def run(
       single: runs one request without --seeds; its output is not printed, the report of its seed has it.
 
     Raises:
-      ConfigError: seeds that are no list of distinct seeds, or given together with a single seed or arrays.
+      ConfigError: seeds that are not a list of distinct seeds, or given together with a single seed or arrays.
     """
     seeds = parse(request)
 
@@ -84,7 +84,7 @@ def parse(request: _entry.Request) -> tuple[int, ...]:
         raise errors.ConfigError("--seeds= names no seed. Give some, separated by commas (1,2,3).")
     for seed in seeds:
         if not 0 <= seed <= LARGEST:
-            raise errors.ConfigError(f"{argument}: {seed} is no seed; they lie between 0 and {LARGEST}.")
+            raise errors.ConfigError(f"{argument}: {seed} is not a seed; seeds lie between 0 and {LARGEST}.")
         if seeds.count(seed) > 1:
             raise errors.ConfigError(
                 f"{argument}: seed {seed} is given twice; the same models would count as independent."

@@ -26,7 +26,7 @@ def test_nan_is_reported_with_its_places_and_large_finite_sums_are_not():
     checks.finite("logits", np.full((100, 100), 3e38, np.float32))
     values = np.zeros((4, 3), np.float32)
     values[2, 1] = np.inf
-    with pytest.raises(errors.DataError, match=r"logits holds 1 value\(s\) .* first at \(2, 1\) \(axes N, C\)"):
+    with pytest.raises(errors.DataError, match=r"logits contains 1 value\(s\) .* first at \(2, 1\) \(axes N, C\)"):
         checks.finite("logits", values, "NC")
 
 

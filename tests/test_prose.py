@@ -1,4 +1,4 @@
-"""Rules of style for a machine to check: names of variables, first lines of docstrings, documented parameters."""
+"""Rules of style for a machine to check: variables, first lines of docstrings, documented parameters and fields."""
 
 import ast
 import re
@@ -15,6 +15,10 @@ NO_NAMES = {"one", "found", "chosen", "own", "asked", "given", "made", "said", "
 NOUN = re.compile(r"^\w+s (of|for|in|with|without|that|which|whose|by|at|on|as|from|to be)\b")
 VERB = re.compile(r"^(Is|Has|Does|[A-Z][a-z]+(-[a-z]+)?s)\b")
 MOST_UNEXPLAINED = 3  # parameters that need no Args section
+# An entry of a section: one or several names, then their explanation; further names may follow a semicolon.
+ENTRY = re.compile(r"^  ([\w*]+(?:, [\w*]+)*): ")
+FURTHER = re.compile(r"; `?(\w+(?:, \w+)*)`?: ")
+VALUES = {"None", "published", "faithful", "neither"}  # what a colon after a semicolon may explain as well
 
 pytestmark = pytest.mark.parametrize("room", ROOMS)
 
@@ -36,6 +40,33 @@ def parameters(function):
     arguments = function.args
     names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
     return [name for name in names if name not in ("self", "cls")]
+
+
+def section(node, name):
+    """The lines of one section of a docstring, such as Args, without its heading."""
+    match = re.search(rf"^{name}:\n((?:  .*\n?|\n)+)", ast.get_docstring(node) or "", re.MULTILINE)
+    return match.group(1).splitlines() if match else []
+
+
+def documented(lines):
+    """The names that a section explains; entries that cannot be read are among them."""
+    names = []
+    for line in lines:
+        entry = ENTRY.match(line)
+        if entry:
+            names += entry.group(1).split(", ")
+        elif re.match(r"  \S", line):
+            names.append(line.strip())
+        names += [name for match in FURTHER.finditer(line) for name in match.group(1).split(", ")]
+    return [name.lstrip("*") for name in names if name not in VALUES]
+
+
+def fields(cls):
+    """Annotated fields, properties, and attributes that methods assign."""
+    names = {node.target.id for node in cls.body if isinstance(node, ast.AnnAssign)}
+    names |= {node.name for node in cls.body if isinstance(node, ast.FunctionDef)}
+    stored = (node for node in ast.walk(cls) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    return names | {node.attr for node in stored if getattr(node.value, "id", "") == "self"}
 
 
 def test_variables_are_named_by_what_they_hold(room):
@@ -67,4 +98,30 @@ def test_functions_with_many_parameters_explain_them(room):
             missing = [name for name in parameters(function) if not re.search(rf"\b{name}\b", documented)]
             if missing:
                 bad.append(f"{where} {function.name}: {', '.join(missing)}")
+    assert not bad, "\n".join(bad)
+
+
+def test_documented_arguments_are_parameters(room):
+    bad = []
+    for where, function in functions(room):
+        arguments = function.args
+        known = {"self", "cls", *parameters(function)}
+        known |= {argument.arg for argument in (arguments.vararg, arguments.kwarg) if argument}
+        unknown = [name for name in documented(section(function, "Args")) if name not in known]
+        if unknown:
+            bad.append(f"{where} {function.name}: {', '.join(unknown)}")
+    assert not bad, "\n".join(bad)
+
+
+def test_documented_fields_are_fields_and_no_field_is_left_out(room):
+    bad = []
+    for where, cls in ((where, node) for where, node in nodes(room) if isinstance(node, ast.ClassDef)):
+        lines = section(cls, "Attributes")
+        unknown = [name for name in documented(lines) if name not in fields(cls)]
+        declared = [node.target.id for node in cls.body if isinstance(node, ast.AnnAssign)]
+        is_module = any("Module" in ast.unparse(base) for base in cls.bases)  # networks share most of their fields
+        if lines and not is_module:
+            unknown += [name for name in declared if not re.search(rf"\b{name}\b", "\n".join(lines))]
+        if unknown:
+            bad.append(f"{where} {cls.name}: {', '.join(unknown)}")
     assert not bad, "\n".join(bad)

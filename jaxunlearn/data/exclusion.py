@@ -136,7 +136,7 @@ def _class_numbers(setting: str, requested: Sequence[str], numbers: np.ndarray, 
         else:
             choices = ", ".join(f"{value}" + (f" {names[value]!r}" if names else "") for value in numbers[:12].tolist())
             raise errors.ConfigError(
-                f"{setting} holds {errors.printable(word)!r}, which is not a class of the data set. Its classes are "
+                f"{setting} contains {errors.printable(word)!r}, which is not a class of the data set. Its classes are "
                 f"{choices}{', ...' if len(numbers) > 12 else ''}."
             )
     return np.unique(values)

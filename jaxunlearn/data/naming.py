@@ -107,11 +107,11 @@ def label_of(what: str, dataset: Dataset, value: int) -> int:
     ood = dataset.ood
     if ood is not None and value in ood.class_values:
         raise errors.ConfigError(
-            f"{what} holds class {class_display(ood, ood.class_values.index(value))}, whose rows are excluded by "
+            f"{what} contains class {class_display(ood, ood.class_values.index(value))}, whose rows are excluded by "
             "data.ood_classes: no model sees them, so none can forget them. Take it out of one of the two."
         )
     spans = f"0 to {values[-1]}" if values == tuple(range(len(values))) else ", ".join(map(str, values))
-    raise errors.ConfigError(f"{what} holds {value}; {dataset.name!r} has the classes {spans}.")
+    raise errors.ConfigError(f"{what} contains {value}; {dataset.name!r} has the classes {spans}.")
 
 
 def _positions(what: str, kind: str, identifiers: np.ndarray, requested: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def _positions(what: str, kind: str, identifiers: np.ndarray, requested: np.ndar
             else f" Its first is {identifiers[0]!r}."
         )
         raise errors.DataError(
-            f"{what} lists {kind} {absent[0]}, which the data set does not hold ({len(absent)} such).{span}"
+            f"{what} lists {kind} {absent[0]}, which the data set does not contain ({len(absent)} such).{span}"
         )
     if np.any(high - low > 1):
         raise errors.DataError(

@@ -121,13 +121,13 @@ def both_kinds(truth: np.ndarray) -> np.ndarray:
     truth = np.asarray(truth)
     if truth.dtype != bool and not np.isin(truth, (0, 1)).all():
         raise errors.DataError(
-            f"truth holds {np.unique(truth)[:5].tolist()}, expected only True/1 (member) and False/0 (forgotten)."
+            f"truth contains {np.unique(truth)[:5].tolist()}, expected only True/1 (member) and False/0 (forgotten)."
         )
     truth = truth.astype(bool)
     if truth.all() or not truth.any():
         kind = "no sample at all" if not truth.size else "only members" if truth.all() else "no member"
         raise errors.DataError(
-            f"truth holds {kind} ({truth.size} samples); a ROC curve needs both members (True) and forgotten (False)."
+            f"truth contains {kind} ({truth.size} samples); a ROC curve needs members (True) and forgotten (False)."
         )
     return truth
 

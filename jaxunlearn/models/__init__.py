@@ -104,10 +104,10 @@ def check_kind(name: str, reads_texts: bool) -> None:
       >>> models.check_kind("lm", reads_texts=False)
       Traceback (most recent call last):
       ...
-      jaxunlearn.errors.ConfigError: model.name = 'lm' does not read rows that are no texts; choose one of ...
+      jaxunlearn.errors.ConfigError: model.name = 'lm' does not read rows that are not texts; choose one of ...
     """
     if name in MODELS and (name in LANGUAGE) != reads_texts:
-        kind = "texts" if reads_texts else "rows that are no texts"
+        kind = "texts" if reads_texts else "rows that are not texts"
         alternatives = LANGUAGE if reads_texts else ("mlp", "cnn", "resnet18")
         raise errors.ConfigError(
             f"model.name = {name!r} does not read {kind}; choose one of {', '.join(alternatives)}."

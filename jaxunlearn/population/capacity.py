@@ -22,7 +22,7 @@ class Fit(NamedTuple):
 
     Attributes:
       chunk: members per chunk.
-      program_bytes: needs of the program of one chunk per device (0 where the compiler does not say).
+      program_bytes: needs of the program of one chunk per device (0 where the compiler reports none).
       budget_bytes: limit per device.
     """
 
@@ -53,7 +53,7 @@ class DoesNotFit(RuntimeError):
 
 
 def require(memory: Any, budget_bytes: int) -> None:
-    """Raises `DoesNotFit` if the compiler says that a program needs more than the budget (0 = no limit)."""
+    """Raises `DoesNotFit` if the compiler reports that a program needs more than the budget (0 = no limit)."""
     if budget_bytes and program_bytes(memory) > budget_bytes:
         need, available = progress.size(program_bytes(memory)), progress.size(budget_bytes)
         raise DoesNotFit(f"the program needs {need} per device, but only {available} is available")

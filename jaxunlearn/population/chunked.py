@@ -53,7 +53,7 @@ class ChunkedTraining(NamedTuple):
       epochs: (ids, checkpoint or None) -> reports, one per epoch; the last one carries the result.
       load: ids -> their checkpoint, or None.
       save: (ids, state, history, epoch, seconds) stores a rolling checkpoint.
-      after: (ids, report, history) is called after every epoch, e.g. to store snapshots of weights.
+      on_epoch_end: (ids, report, history), called after every epoch, e.g. to store snapshots of weights.
       finish: (ids, result, history, seconds) stores finished members and drops their checkpoint.
       steps: (ids, epochs) -> amount of work of that many epochs; `unit`: its unit.
       compile_seconds: () -> seconds spent on compiling so far, as far as they are measured separately.

@@ -76,12 +76,12 @@ def as_inputs(inputs: Any) -> np.ndarray:
         return array
     if array.dtype.kind in "iu":
         if np.abs(array.astype(np.float64)).max() > np.iinfo(np.int32).max:
-            raise errors.DataError("inputs hold whole numbers beyond int32; give floats.")
+            raise errors.DataError("inputs contain whole numbers beyond int32; give floats.")
         return array.astype(np.int32)
     with np.errstate(over="ignore"):
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise errors.DataError("inputs hold NaN or infinite values (in float32).")
+        raise errors.DataError("inputs contain NaN or infinite values (in float32).")
     return array
 
 
@@ -92,7 +92,7 @@ def check_data(data: Any) -> training.DeviceDataset:
       data: (inputs [N, ...] finite numbers, labels [N] class numbers from 0).
 
     Raises:
-      ShapeError: not two arrays of the same N. DataError: NaN, infinite or no rows; labels that are no class numbers.
+      ShapeError: not two arrays of the same N. DataError: NaN, infinite or no rows; labels that are not class numbers.
     """
     if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise errors.ShapeError("data must be a pair (inputs, labels), e.g. (dataset.inputs, dataset.labels).")
@@ -100,7 +100,7 @@ def check_data(data: Any) -> training.DeviceDataset:
     if labels.ndim != 1 or len(inputs) != len(labels):
         raise errors.ShapeError(
             f"inputs must be [N, ...] and labels [N] of the same N, not {inputs.shape} and {labels.shape}. Texts, "
-            "whose labels are their next tokens, are for the commands (docs/language_models.md)."
+            "whose labels are their next tokens, are supported only by the commands (docs/language_models.md)."
         )
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
         raise errors.DataError("labels must be class numbers: whole numbers from 0.")
@@ -134,8 +134,8 @@ def num_outputs(module: nn.Module, prepare: Prepare, example: np.ndarray) -> int
             f"prepare(inputs, key, False), train=False, mask=None): {checks.describe_error(error)}."
         ) from error
     if getattr(logits, "ndim", 0) == 3:
-        raise errors.ConfigError("this network answers for every token; texts are for the commands "
-                                 "(docs/language_models.md).")  # fmt: skip
+        raise errors.ConfigError("this network answers for every token; texts are supported only by the "
+                                 "commands (docs/language_models.md).")  # fmt: skip
     if getattr(logits, "ndim", 0) != 2 or logits.shape[1] < 2:
         raise errors.ConfigError(f"{type(module).__name__} must return logits [B, C] with C >= 2 classes, not "
                                  f"{getattr(logits, 'shape', type(logits).__name__)}.")  # fmt: skip

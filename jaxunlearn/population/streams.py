@@ -55,7 +55,7 @@ def from_membership(member: np.ndarray, length: int = 0) -> Stream:
     weights = np.asarray(member, np.float32)
     checks.finite("member", weights, "MN")
     if (weights < 0).any():
-        raise errors.DataError("member holds negative weights; a weight is 0 (not trained on) or positive.")
+        raise errors.DataError("member contains negative weights; a weight is 0 (not trained on) or positive.")
     count = (weights > 0).sum(1).astype(np.int32)
     if (count == 0).any():
         raise errors.DataError(f"member {int(np.argmin(count))} has no row to train on; every member needs at least 1.")

@@ -135,7 +135,7 @@ def require_classes(experiment: Experiment, command: str) -> None:
     """
     if experiment.dataset.vocabulary:
         raise errors.ConfigError(
-            f"{command} works on classes, but {experiment.dataset.name!r} holds texts. For texts there are "
+            f"{command} works on classes, but {experiment.dataset.name!r} contains texts. For texts there are "
             "launch.audit, launch.unlearn and launch.study with study.kind = methods."
         )
 

@@ -13,11 +13,11 @@ class OpenRun(NamedTuple):
     """An open run folder.
 
     Attributes:
-      run: the run folder.
+      run_folder: the open folder, locked.
       reporter: for messages and progress.
       experiment: with the tuned mapping.
       plain: the settings as nested dicts.
-      begun: `time.monotonic()` of the start.
+      start_time: `time.monotonic()` of the start.
     """
 
     run_folder: store.Run

@@ -25,7 +25,7 @@ def check(experiment: experiments.Experiment) -> None:
 
 
 def report_notes(reporter: progress.Reporter, experiment: experiments.Experiment) -> None:
-    """Notes the data source's own notes, and the request to be forgotten."""
+    """Logs the notes of the data source and a description of the forget sets."""
     for note in (*experiment.dataset.notes, *forget.sentences(experiment.dataset, experiment.settings.split)):
         reporter.note(note)
 

@@ -57,7 +57,7 @@ def as_arrays(evidence: Evidence | Mapping[str, Any]) -> dict[str, Any]:
             if value is not None:
                 values[name] = value if hasattr(value, "shape") else np.asarray(value)
         except ValueError as error:
-            raise errors.DataError(f"`{name}` is no array: lists of unequal length.") from error
+            raise errors.DataError(f"`{name}` is not an array: lists of unequal length.") from error
     return values
 
 

@@ -6,7 +6,7 @@
     renamed      former names of settings
     resolution   a config -> checked, frozen `Settings`
 
-Other rooms import from here; a new setting is one line in its group.
+Other subpackages import from here; a new setting is one line in its group.
 """
 
 from jaxunlearn.settings.analyses import AuditSettings, CompatSettings, EpsilonSettings, EvaluateSettings, StudySettings

@@ -26,8 +26,8 @@ class AuditSettings:
     unlearned: tuple[str, ...] = field(("retrained",), "models to audit: retrained, unlearned:METHOD, or unlearned:all "
                                        "for every method of unlearn.methods")  # fmt: skip
     dataset: str = field("", "data set whose published constants are used; empty = data.name")
-    group_size: int = field(0, "shadow models per group; scores use one group at a time; 0 = 1 in a run folder, all of "
-                            "a file of arrays", low=0)  # fmt: skip
+    group_size: int = field(0, "shadow models per group; scores use one group at a time; 0 = 1 for a run folder, all "
+                            "for a file of arrays", low=0)  # fmt: skip
     groups: int = field(10, "maximum number of groups of shadow models", low=1)
     interpolation_steps: int = field(0, "IAM: number of interpolation steps; 0 = 100, or the number in a file of "
                                      "arrays", low=0, high=MAX_LEVELS)  # fmt: skip
@@ -76,16 +76,16 @@ class EvaluateSettings:
     """Standard utility metrics and conformal metrics."""
 
     metrics: tuple[str, ...] = field(("all",), "groups of metrics: svc, thresholds, entropy, distances, conformal, "
-                                     "miacr; all = all of these; distribution, which takes "
-                                     "seconds per model")  # fmt: skip
+                                     "miacr (all = these), and distribution (not part of all; takes "
+                                     "seconds per model)")  # fmt: skip
     alphas: tuple[float, ...] = field((0.05, 0.1, 0.15, 0.2), "miscoverage levels of the prediction sets, each in (0, "
                                       "1)")  # fmt: skip
     report_alpha: float = field(0.0, "level shown in tables and sentences, one of alphas; 0 = 0.1, or the first",
                                 low=0.0, high=0.9999)  # fmt: skip
     score: str = field("lac", "non-conformity score: lac = 1 - p, log = -log p, aps, raps",
                        choices=("lac", "log", "aps", "raps"))  # fmt: skip
-    quantile_rule: str = field("published", "rank of the threshold's quantile: as published, one above the textbook's, "
-                               "or the textbook's", choices=("published", "textbook"))  # fmt: skip
+    quantile_rule: str = field("published", "rank of the calibration quantile: published (one above the textbook rank) "
+                               "or textbook", choices=("published", "textbook"))  # fmt: skip
     raps_lam: float = field(0.01, "raps: penalty per label beyond rank raps_k_reg", low=0.0)
     raps_k_reg: int = field(5, "raps: number of labels without penalty", low=0)
     qhat: str = field("retain", "threshold for samples of wholly forgotten classes: from calibration rows of retained "
@@ -135,5 +135,5 @@ class CompatSettings:
                           choices=("corrected", "faithful"))  # fmt: skip
     unlearn: str = field("corrected", "faithful: unlearning methods with the quirks of the published code (see their "
                          "docstrings)", choices=("corrected", "faithful"))  # fmt: skip
-    leaks: str = field("corrected", "faithful: sum the answers of shards, and judge attacks by logistic regression, "
-                       "with the quirks of the published code", choices=("corrected", "faithful"))  # fmt: skip
+    leaks: str = field("corrected", "faithful: SISA posteriors and logistic-regression attacks with the quirks of the "
+                       "published code", choices=("corrected", "faithful"))  # fmt: skip

@@ -17,10 +17,10 @@ class LeaksSettings:
                                       "all = every one")  # fmt: skip
     attack: str = field("dt", "classifier of the attacker: decision tree, random forest, logistic regression, network, "
                         "or a threshold", choices=("dt", "rf", "lr", "mlp", "threshold"))  # fmt: skip
-    defence: str = field("none", "what is published of both versions' posteriors: all, the top_k largest, the "
-                         "predicted label, or all at a temperature",
+    defence: str = field("none", "what the owner publishes from both posteriors: everything, the top_k largest "
+                         "entries, the predicted label, or everything at a temperature",
                          choices=("none", "top_k", "label", "temperature"))  # fmt: skip
-    top_k: int = field(3, "defence = top_k: number of posteriors published", low=1)
+    top_k: int = field(3, "defence = top_k: number of entries published", low=1)
     temperature: float = field(2.0, "defence = temperature: divisor of the logits", low=1e-3, high=1e6)
     confidence_level: float = field(0.95, "confidence level of all intervals", low=0.5, high=0.9999)
     model: str = field("network", "run: model to train: the network of model.*, exact logistic regression, decision "
@@ -61,8 +61,8 @@ class ExtractSettings:
     inputs: str = field("pixels", "generated inputs: in the range of the data (pictures: from black to white; rows: of "
                         "each feature), normalised like the data, or network inputs in (-1, 1), as published",
                         choices=("pixels", "network"))  # fmt: skip
-    keep: str = field("last", "which clone is kept: of the last epoch, or the one that agrees with its model on most "
-                      "held-out rows (published; real attackers have none)", choices=("last", "best"))  # fmt: skip
+    keep: str = field("last", "clone to keep: that of the last epoch, or the one that agrees with its model on the "
+                      "most held-out rows (published; real attackers have none)", choices=("last", "best"))  # fmt: skip
     batch: int = field(128, "inputs per step", low=2)
     iterations: int = field(50, "maximum number of iterations per epoch", low=1)
     generator_steps: int = field(1, "steps of the generator per iteration", low=1)

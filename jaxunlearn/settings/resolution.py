@@ -238,13 +238,14 @@ def _check_together(settings: Settings) -> None:
     late_epochs = [epoch for epoch in train.snapshots if not 1 <= epoch <= train.epochs]
     if late_epochs:
         raise errors.ConfigError(
-            f"train.snapshots holds epoch {late_epochs[0]}, but training has epochs 1 to {train.epochs} (train.epochs)."
+            f"train.snapshots contains epoch {late_epochs[0]}, but training has epochs 1 to {train.epochs} "
+            "(train.epochs)."
         )
     if train.schedule == "step" and not train.milestones:
         raise errors.ConfigError("train.schedule = 'step' needs train.milestones, e.g. (60, 120, 160).")
     if settings.evaluate.report_alpha not in settings.evaluate.alphas:
         raise errors.ConfigError(
-            f"evaluate.report_alpha = {settings.evaluate.report_alpha} is none of evaluate.alphas "
+            f"evaluate.report_alpha = {settings.evaluate.report_alpha} is not one of evaluate.alphas "
             f"{settings.evaluate.alphas}."
         )
     if settings.epsilon.bootstrap == 1:

@@ -7,7 +7,7 @@ from jaxunlearn.settings.fields import MAX_EPOCHS, MAX_LENGTH, MAX_MODELS, MAX_W
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """The data set, and how it is shown to the network."""
+    """The data set and its preprocessing."""
 
     name: str = field("digits", "a source: digits, npz, csv, folder, texts, grammar, cifar10, ..., or "
                       "my_module:my_source")  # fmt: skip
@@ -40,15 +40,16 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ForgetSettings:
-    """What is asked to be forgotten."""
+    """The forget sets."""
 
     kind: str = field("set_random", "how forget sets are selected",
                       choices=("set_random", "one_class", "class_percentage", "classes", "subclass", "index_file",
                                "randperm"))  # fmt: skip
     count: int = field(10, "number of forget sets", low=1, high=MAX_MODELS)
     size: int = field(50, "rows per forget set (set_random, randperm)", low=1)
-    classes: tuple[int, ...] = field((0,), "one_class, class_percentage: forget set r takes class classes[r % len]; "
-                                      "subclass: likewise, of the fine classes")  # fmt: skip
+    classes: tuple[int, ...] = field((0,), "one_class, class_percentage, subclass (fine classes): forget set r uses "
+                                      "classes[r % len]; classes: forget set r consists of classes[0] to "
+                                      "classes[r]")  # fmt: skip
     fraction: float = field(0.1, "class_percentage: fraction of the class", low=0.0, high=1.0)
     path: str = field("", "index_file: .npy or .txt with row numbers of the data file, or .npz with one array per "
                       "forget set")  # fmt: skip
@@ -104,7 +105,7 @@ class TrainSettings:
     epochs: int = field(20, "passes over each model's training rows", low=1, high=MAX_EPOCHS)
     batch: int = field(64, "batch size (rows per step)", low=1)
     label_smoothing: float = field(0.0, "label smoothing", low=0.0, high=1.0)
-    keep: str = field("last", "weights that are kept: of the last epoch, or the best on held-out rows",
+    keep: str = field("last", "weights to keep: those of the last epoch, or the best on held-out rows",
                        choices=("last", "best"))  # fmt: skip
     snapshots: tuple[int, ...] = field((), "epochs (1 = after the first) whose weights are saved too")
 
@@ -129,7 +130,7 @@ class TargetSettings:
     originals: str = field("per_set", "per_set = one original model per forget set; shared = ONE for all: intervals "
                            "then hold for that model only; crossed = split.forget.repeats originals, each combined "
                            "with every forget set", choices=("per_set", "shared", "crossed"))  # fmt: skip
-    epochs: int = field(0, "training epochs of originals and retrained models; 0 = as the shadow models", low=0,
+    epochs: int = field(0, "training epochs of originals and retrained models; 0 = same as the shadow models", low=0,
                         high=MAX_EPOCHS)  # fmt: skip
     population_in: bool = field(True, "train a model on the population rows (IN models of online RMIA)")
     shadow_origin: bool = field(True, "train a model on all shadow rows (UnLeak's training pairs)")
@@ -137,12 +138,12 @@ class TargetSettings:
                            "LiRA; 0 = none", low=0, high=MAX_MODELS)  # fmt: skip
     reference_ratio: float = field(0.5, "fraction of the target rows that each reference model trains on", low=0.01,
                                    high=0.99)  # fmt: skip
-    snapshots: int = field(10, "ScoreUI: number of trainings on all target rows that start from shadow weights; 0 = "
-                           "none", low=0, high=MAX_MODELS)  # fmt: skip
+    snapshots: int = field(10, "ScoreUI: number of training runs on all target rows that start from shadow weights; "
+                           "0 = none", low=0, high=MAX_MODELS)  # fmt: skip
     breaks: int = field(20, "ScoreUI: number of equal steps between the first and the last saved epoch", low=1,
                         high=MAX_EPOCHS)  # fmt: skip
-    snapshot_epochs: int = field(0, "ScoreUI: epochs of these trainings; 0 = as originals and retrained models", low=0,
-                                 high=MAX_EPOCHS)  # fmt: skip
+    snapshot_epochs: int = field(0, "ScoreUI: epochs per training run; 0 = same as originals and retrained models",
+                                 low=0, high=MAX_EPOCHS)  # fmt: skip
     views: int = field(0, "number of augmented views recorded in addition to the clean one, for multi-query scores",
                        low=0, high=64)  # fmt: skip
     start: str = field("", "run folder whose originals and retrained models are trained further here (incremental "
@@ -159,7 +160,7 @@ class EngineSettings:
                       choices=("auto", "cpu", "native", "canonical", "im2col", "shift", "unrolled",
                                "grouped"))  # fmt: skip
     chunk: int = field(0, "members trained and checkpointed together; 0 = as many as fit into memory", low=0)
-    group: int = field(0, "members side by side within a mapped program; 0 = by platform", low=0)
+    group: int = field(0, "members side by side within a mapped program; 0 = chosen by platform", low=0)
     devices: int = field(0, "number of devices to use; 0 = all", low=0)
     memory: float = field(0.85, "maximum fraction of the free memory that a chunk may use", low=0.05, high=1.0)
     checkpoint_seconds: float = field(60.0, "minimum seconds between checkpoints within a chunk", low=0.0)

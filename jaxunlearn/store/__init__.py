@@ -1,4 +1,4 @@
-"""The run folder and user-given array files. Only this room, `data` and `report/page` open files.
+"""The run folder and user-given array files. Only `store`, `data` and `report/page` open files.
 
     run       lock, run.json, stages                   outputs   which files belong to the run folder
     chunks    populations (orbax)                      logits    memory-mapped logits; axes: their rows and classes

@@ -38,13 +38,13 @@ def read(path: Path | str, expected: str = "") -> dict[str, np.ndarray]:
         if os.path.isdir(path):  # unlike Path.is_dir, False for invalid names
             arrays = {file.stem: mapped(file) for file in sorted(path.glob("*.npy"))}
             if not arrays:
-                raise errors.DataError(f"{path} holds no .npy files. {expected}")
+                raise errors.DataError(f"{path} contains no .npy files. {expected}")
         elif path.suffix == ".npy":
             raise errors.DataError(f"{path} is a single array. {expected}")
         else:
             arrays = npy.read_archive(path)
             if not arrays:
-                raise npy.Malformed("holds no array")
+                raise npy.Malformed("contains no array")
     except FileNotFoundError as error:
         raise errors.DataError(f"{path} does not exist. {expected}") from error
     except npy.Malformed as error:
@@ -55,13 +55,13 @@ def read(path: Path | str, expected: str = "") -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         if array.ndim > 1 and not array.size:
             raise errors.DataError(
-                f"{path}: {name!r} has shape {array.shape}, it holds no value. Leave out what you do not have."
+                f"{path}: {name!r} has shape {array.shape}, it contains no value. Leave out what you do not have."
             )
     return {checks.printable(name): array for name, array in arrays.items()}
 
 
 def mapped(path: Path) -> np.ndarray:
-    """Returns a .npy as a read-only memory map; raises a DataError if it is no plain array."""
+    """Returns a .npy as a read-only memory map; raises a DataError if it is not a plain array."""
     try:
         return npy.map_file(path)
     except FileNotFoundError as error:
@@ -75,8 +75,8 @@ def mapped(path: Path) -> np.ndarray:
 def expand(path: Path | str) -> Path:
     """Returns a path with `~` expanded; raises a DataError for invalid paths."""
     if "\0" in str(path):
-        raise errors.DataError(f"{str(path)!r} is no path (it holds a NUL).")
+        raise errors.DataError(f"{str(path)!r} is not a path (it contains a NUL).")
     try:
         return Path(path).expanduser()
     except (RuntimeError, ValueError) as error:  # the home of an unknown user
-        raise errors.DataError(f"{str(path)!r} is no path ({error}).") from error
+        raise errors.DataError(f"{str(path)!r} is not a path ({error}).") from error

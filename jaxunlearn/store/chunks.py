@@ -32,7 +32,7 @@ class Damaged(errors.StoreError):
     """A chunk is damaged; `path` is its folder."""
 
     def __init__(self, path: Path, clause: str):
-        """Builds the message from the chunk's folder and a clause that says what is wrong."""
+        """Builds the message from the chunk's folder and a clause that explains the damage."""
         super().__init__(f"{path} {clause}; delete that folder and run the same command again: only this chunk is made "
                          "anew.")  # fmt: skip
         self.path = path

@@ -102,7 +102,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
         value = json.loads(path.read_text())
         if not isinstance(value, kind):
             expected = "an object" if kind is dict else f"a {kind.__name__}"
-            raise npy.Malformed(f"it holds a {type(value).__name__}, expected {expected}")
+            raise npy.Malformed(f"it contains a {type(value).__name__}, expected {expected}")
     except FileNotFoundError:
         raise
     except (npy.Malformed, OSError, ValueError, RecursionError) as error:

@@ -28,7 +28,7 @@ _ENCRYPTED = 0x1
 
 
 class Malformed(Exception):
-    """The file is no plain array or archive of plain arrays; the message is a clause that says why."""
+    """The file is not a plain array or an archive of plain arrays; the message is a clause that explains why."""
 
 
 class Header(NamedTuple):
@@ -48,11 +48,11 @@ def read_header(file: IO[bytes]) -> Header:
     """Reads the header of a .npy of plain numbers, bools or strings.
 
     Raises:
-      Malformed: no .npy, an implausible header, Python objects, or an unsupported type (float128, complex ...).
+      Malformed: not a .npy file, an implausible header, Python objects, or an unsupported type (float128, complex ...).
     """
     start = file.read(8)
     if start[:6] != MAGIC:
-        raise Malformed("is no .npy")
+        raise Malformed("is not a .npy file")
     width, version = {b"\x01\x00": ("<H", (1, 0)), b"\x02\x00": ("<I", (2, 0))}.get(start[6:], ("", (0, 0)))
     if not width:
         raise Malformed("is of an unknown .npy version")
@@ -64,7 +64,7 @@ def read_header(file: IO[bytes]) -> Header:
     if not all(type(axis) is int and axis >= 0 for axis in shape) or len(shape) > 32:
         raise Malformed(f"has the impossible shape {str(shape)[:60]}")
     if dtype.hasobject:
-        raise Malformed("holds Python objects, which are never unpickled (they could run code)")
+        raise Malformed("contains Python objects, which are never unpickled (they could run code)")
     if dtype.kind not in "biufUS" or (dtype.kind == "f" and dtype.itemsize > 8):
         raise Malformed(
             f"has dtype {checks.printable(str(dtype))[:60]}, expected plain numbers of at most 64 bits (NumPy files do "
@@ -120,7 +120,7 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
             if file.read(6) == MAGIC:
                 raise Malformed("is a single array, a .npy under another name")
             if not zipfile.is_zipfile(file):
-                raise Malformed("is no zip archive")
+                raise Malformed("is not a zip archive")
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
                 _check_directory(members, num_bytes)
@@ -140,15 +140,15 @@ def _check_directory(members: list[zipfile.ZipInfo], num_bytes: int) -> None:
     for member in members:
         name = member.filename
         if not name.endswith(".npy"):
-            raise Malformed(f"holds {name!r}, which is no array")
+            raise Malformed(f"contains {name!r}, which is not an array")
         if member.flag_bits & _ENCRYPTED:
-            raise Malformed(f"holds {name!r}, which is encrypted")
+            raise Malformed(f"contains {name!r}, which is encrypted")
         if member.compress_type not in _METHODS:
-            raise Malformed(f"holds {name!r}, which is compressed by method {member.compress_type}")
+            raise Malformed(f"contains {name!r}, which is compressed by method {member.compress_type}")
     names = [member.filename for member in members]
     duplicate = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if duplicate is not None:
-        raise Malformed(f"holds {duplicate!r} twice")
+        raise Malformed(f"contains {duplicate!r} twice")
     if sum(member.compress_size for member in members) > num_bytes:
         raise Malformed("is damaged: its members are larger than the file")
     total = sum(member.file_size for member in members)
@@ -173,9 +173,9 @@ def _check_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         try:
             header = read_header(file)
         except Malformed as error:
-            raise Malformed(f"holds {member.filename!r}, which {error}") from error
+            raise Malformed(f"contains {member.filename!r}, which {error}") from error
     if header.size != member.file_size:
-        raise Malformed(f"holds {member.filename!r}, whose size does not fit its shape {header.shape}")
+        raise Malformed(f"contains {member.filename!r}, whose size does not fit its shape {header.shape}")
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -187,7 +187,7 @@ def map_file(path: Path) -> np.ndarray:
     """Returns a .npy as a read-only memory map, or as a copy in memory if its byte order differs.
 
     Raises:
-      Malformed: no plain array, or truncated. FileNotFoundError: there is no such file.
+      Malformed: not a plain array, or truncated. FileNotFoundError: there is no such file.
     """
     num_bytes = require_regular(path)
     try:

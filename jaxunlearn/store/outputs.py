@@ -1,7 +1,7 @@
 """The registered outputs of a run folder: outputs.jsonl lists every output, one per line, before it is written.
 
-No other file in the folder is ever deleted. A non-empty folder without this list is no run folder: its files belong to
-the user.
+No other file in the folder is ever deleted. A non-empty folder without this list is not a run folder: its files belong
+to the user.
 """
 
 import fnmatch
@@ -23,7 +23,7 @@ def claim(root: Path) -> None:
     """Creates a run folder, or accepts an existing one.
 
     Raises:
-      StoreError: the folder is not empty and no run folder, or cannot be created.
+      StoreError: the folder is neither empty nor a run folder, or cannot be created.
     """
     with files.writing(root):
         root.mkdir(parents=True, exist_ok=True)
@@ -33,8 +33,8 @@ def claim(root: Path) -> None:
         if other_files:
             names = ", ".join(repr(name) for name in other_files[:3]) + (", ..." if len(other_files) > 3 else "")
             raise errors.StoreError(
-                f"{root} is no run folder and not empty (it holds {names}); nothing was touched. Choose a folder that "
-                "is new or empty, by --workdir, or --out where arrays are given."
+                f"{root} is not a run folder and not empty (it contains {names}); nothing was touched. Choose a new or "
+                "empty folder, by --workdir, or by --out for arrays."
             )
         (root / files.OUTPUTS).touch()
 

@@ -54,7 +54,8 @@ def read(path: Path) -> Folder:
     """Reads a folder; logits are memory-mapped.
 
     Raises:
-      DataError: a file that is no plain array, or a metrics.csv with missing columns or values that are no fractions.
+      DataError: a file that is not a plain array, or a metrics.csv with missing columns or values that are not
+        fractions.
     """
     subfolders = {
         checks.printable(subfolder.name): subfolder
@@ -88,8 +89,8 @@ def as_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
         labels_of_approach, values = _split_labels(path / name / UNLEARNED, stored)
         if len(labels_of_approach) != len(labels) or (labels_of_approach != labels).any():
             raise errors.DataError(
-                f"{path / name / UNLEARNED} has other labels than {path / RETRAINED}: both must hold the same samples "
-                "in the same order."
+                f"{path / name / UNLEARNED} has other labels than {path / RETRAINED}: both must contain the same "
+                "samples in the same order."
             )
         result[name] = values
         if name not in folder.accuracies and name != "baseline":
@@ -112,7 +113,7 @@ def _split_labels(path: Path, stored: np.ndarray) -> tuple[np.ndarray, np.ndarra
     if not is_one_hot.all():
         row = int(np.flatnonzero(~is_one_hot)[0])
         raise errors.DataError(
-            f"{path}: slot 0 of axis 1 must hold the one-hot label, but that of sample {row} is "
+            f"{path}: slot 0 of axis 1 must contain the one-hot label, but that of sample {row} is "
             f"{np.round(one_hot[row], 3).tolist()}. Logits without labels: give an .npz with `labels` instead."
         )
     return one_hot.argmax(-1), np.asarray(stored[:, 1:], np.float32)
@@ -130,7 +131,7 @@ def _accuracies(path: Path) -> Accuracies:
     try:
         accuracies = {subset: np.asarray([float(row[_column(subset)]) for row in rows]) for subset in SUBSETS}
     except (TypeError, ValueError) as error:
-        raise errors.DataError(f"{path} holds an accuracy that is no number ({error}).") from error
+        raise errors.DataError(f"{path} contains an accuracy that is not a number ({error}).") from error
     for name, values in accuracies.items():
         if not ((values >= 0) & (values <= 1)).all():
             index = int(np.flatnonzero(~((values >= 0) & (values <= 1)))[0])

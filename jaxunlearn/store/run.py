@@ -36,7 +36,7 @@ class Run(NamedTuple):
         return self.root.joinpath(*parts)
 
     def output(self, *parts: str) -> Path:
-        """Returns the path of an output that another room will write, and registers it in outputs.jsonl."""
+        """Returns the path of an output that another subpackage will write, and registers it in outputs.jsonl."""
         path = self.root.joinpath(*parts)
         files.note(path)
         return path
@@ -99,7 +99,7 @@ def open_run(
       owned: patterns of outputs by stage of analyses; see `patterns`.
 
     Raises:
-      StoreError: the folder cannot be written, is not empty and no run folder, or is in use by another process.
+      StoreError: the folder cannot be written, is neither empty nor a run folder, or is in use by another process.
       ConfigError: unknown stage.
 
     Example:
@@ -129,7 +129,7 @@ def begin(workdir: str) -> Run:
     """Creates or finds a run folder without locking it: for outputs that belong to no stage.
 
     Raises:
-      StoreError: the folder cannot be created, or is not empty and no run folder.
+      StoreError: the folder cannot be created, or is neither empty nor a run folder.
 
     Example:
       >>> from jaxunlearn import store
@@ -138,7 +138,7 @@ def begin(workdir: str) -> Run:
     """
     workdir = os.fspath(workdir)
     if "\0" in workdir:
-        raise errors.StoreError(f"{workdir!r} cannot be a folder: it holds a NUL. Choose another --workdir.")
+        raise errors.StoreError(f"{workdir!r} cannot be a folder: it contains a NUL. Choose another --workdir.")
     try:
         root = Path(workdir).expanduser().absolute()
     except RuntimeError as error:  # the home of an unknown user
@@ -310,7 +310,7 @@ def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: i
       ...     store.claim(run, "shadows", run.path("stage.json"), {"seed": 1}, version=1)
       ...     store.claim(run, "shadows", run.path("stage.json"), {"seed": 2}, version=1)
       Traceback (most recent call last):
-      jaxunlearn.errors.StoreError: ... holds results of stage 'shadows' made with other settings:
+      jaxunlearn.errors.StoreError: ... contains results of stage 'shadows' made with other settings:
         seed: stored 1, now 2
       Choose another --workdir, or delete them with --overwrite=shadows.
     """
@@ -331,7 +331,7 @@ def claim(run: Run, stage: str, path: Path, facts: Mapping[str, Any], version: i
         f"  {name}: stored {stored_facts.get(name)!r}, now {new_facts.get(name)!r}" for name in differences[:12]
     )
     raise errors.StoreError(
-        f"{run.root} holds results of stage '{stage}' made with other settings:\n{text}\n"
+        f"{run.root} contains results of stage '{stage}' made with other settings:\n{text}\n"
         f"Choose another --workdir, or delete them with --overwrite={stage}."
     )
 

@@ -28,7 +28,7 @@ def as_arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads a folder as named arrays, as in an .npz.
 
     Raises:
-      DataError: several files of one kind, or a line that is no number.
+      DataError: several files of one kind, or a line that is not a number.
 
     Example:
       >>> import pathlib
@@ -44,7 +44,9 @@ def as_arrays(path: Path) -> dict[str, np.ndarray]:
         files = sorted(file for file in path.iterdir() if _is_of(name, file.name))
         if len(files) > 1:
             names = ", ".join(errors.printable(file.name) for file in files[:3])
-            raise errors.DataError(f"{path} holds {len(files)} files *{SUFFIXES[name]}: {names}. Keep one run's files.")
+            raise errors.DataError(
+                f"{path} contains {len(files)} files *{SUFFIXES[name]}: {names}. Keep the files of one run."
+            )
         if files:
             result[name] = _read(files[0])
     return result
@@ -73,8 +75,8 @@ def _read(file: Path) -> np.ndarray:
         raise errors.DataError(f"{file} cannot be read as lines of text ({error}).") from error
     if not lines or _is_number(key):
         raise errors.DataError(
-            f"{file} begins with {errors.printable(key[:40])!r} and holds {len(lines)} further line(s). The first line "
-            "is the key (`nlloss :`), then one number per line."
+            f"{file} begins with {errors.printable(key[:40])!r} and contains {len(lines)} further line(s). The first "
+            "line is the key (`nlloss :`), then one number per line."
         )
     values = np.empty(len(lines))
     for index, line in enumerate(lines):
@@ -82,7 +84,7 @@ def _read(file: Path) -> np.ndarray:
             values[index] = float(line)
         except ValueError as error:
             raise errors.DataError(
-                f"{file}, line {index + 2}: {errors.printable(line[:40])!r} is no number. The first line is the key, "
-                f"here {errors.printable(key[:40])!r}, then one number per line."
+                f"{file}, line {index + 2}: {errors.printable(line[:40])!r} is not a number. The first line is the "
+                f"key, here {errors.printable(key[:40])!r}, then one number per line."
             ) from error
     return values

@@ -2,7 +2,7 @@
 
     METHODS -> builder(hyperparameters) -> Method (phases) -> run(...) -> unlearned variables [M, ...]
 
-`run` works on arrays in memory. `base/method.py` says what a method is, `engine/running.py` runs it, `blocks/` holds
+`run` works on arrays in memory. `base/method.py` describes a method, `engine/running.py` runs it, `blocks/` holds
 what methods are made of: gradient transforms, losses, schedules, labels, streamed passes. One file per family in
 `methods/` (of language models in `language/`, around other methods in `wrappers/`), one line each in `registry.py`.
 """

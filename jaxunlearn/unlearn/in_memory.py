@@ -142,7 +142,9 @@ def entry_of(method: Any) -> MethodEntry:
         raise errors.ConfigError("method must be a name of METHODS, or a function that returns a Method.")
     entry = registry.lookup(method) if isinstance(method, str) else MethodEntry(method, "", "yours", ())
     if "tokens" in entry.needs:
-        raise errors.ConfigError(f"{method!r} is for texts, which are for the commands (docs/language_models.md).")
+        raise errors.ConfigError(
+            f"{method!r} is for texts, which are supported only by the commands (docs/language_models.md)."
+        )
     return entry
 
 
@@ -184,10 +186,10 @@ def as_rows(name: str, rows: Rows, count: int) -> np.ndarray:
     if len(array) and not np.issubdtype(array.dtype, np.integer):
         raise errors.DataError(f"{name} must be whole row numbers, not {array.dtype}.")
     if len(array) and (array.min() < 0 or array.max() >= count):
-        raise errors.DataError(f"{name} holds row {array.max() if array.min() >= 0 else array.min()}; rows are 0 to "
+        raise errors.DataError(f"{name} contains row {array.max() if array.min() >= 0 else array.min()}; rows are 0 to "
                                f"{count - 1}.")  # fmt: skip
     if len(np.unique(array)) < len(array):
-        raise errors.DataError(f"{name} holds a row twice.")
+        raise errors.DataError(f"{name} contains a row twice.")
     return np.sort(array).astype(np.int32)
 
 
@@ -224,14 +226,14 @@ def check_request(entry: MethodEntry, request: np.ndarray, trained: np.ndarray, 
     strange = np.setdiff1d(request, trained)
     if len(strange):
         raise errors.ConfigError(
-            f"forget holds row {strange[0]}, on which the originals were not trained; only trained rows can be "
+            f"forget contains row {strange[0]}, on which the originals were not trained; only trained rows can be "
             "forgotten."
         )
     both = np.intersect1d(trained, held_out)
     if len(both):
         raise errors.ConfigError(f"row {both[0]} is in train and in validation; rows are one or the other.")
     if "retain" in entry.needs and len(request) == len(trained):
-        raise errors.ConfigError("forget holds every trained row; this method needs rows that are kept.")
+        raise errors.ConfigError("forget contains every trained row; this method needs rows that are kept.")
     if "validation" in entry.needs and not len(held_out):
         raise errors.ConfigError("this method reads held-out rows: name some by validation=.")
 

@@ -2,7 +2,7 @@
 
 Sizes: 8 approaches, 1,000 samples, 80 retrained and 80 unlearned models, 10 classes, as in the paper. Baselines: the
 published computation (a scalar density per model, a curve per sample) on 100 samples of one approach; the challenge
-rules one by one on 2 samples. The last rows are no times: the coverage of intervals over models.
+rules one by one on 2 samples. The last rows are not times: the coverage of intervals over models.
 """
 
 import tempfile
@@ -23,7 +23,11 @@ class Sizes(NamedTuple):
     """Sizes of the bench.
 
     Attributes:
-      plain_samples, rule_samples: samples of the two baselines; `repetitions`: of the coverage.
+      approaches, samples, models, classes: of the logits.
+      resamples: of the bootstrap.
+      plain_samples, rule_samples: samples of the two baselines.
+      rounds, round_seconds: see `timing`.
+      repetitions: of the coverage.
     """
 
     approaches: int = 8

@@ -274,16 +274,16 @@ def test_what_has_no_finite_number_gets_no_plot_and_no_empty_promise(tmp_path):
         ({"labels": np.arange(6)}, {}, errors.DataError, "must lie in"),
         ({"labels": np.zeros(7, int)}, {}, errors.ShapeError, "axis S"),
         ({"mine": np.zeros((6, 10, 4), "f4")}, {}, errors.ShapeError, "axis C"),
-        ({"mine": np.full((6, 10, 3), np.nan, "f4")}, {}, errors.DataError, r"mine\[0\] holds 30 NaN.*axes \?, C"),
+        ({"mine": np.full((6, 10, 3), np.nan, "f4")}, {}, errors.DataError, r"mine\[0\] contains 30 NaN.*axes \?, C"),
         ({"mine": np.zeros((6, 10, 3), "V2")}, {}, errors.DataError, "bfloat16"),
         ({"retrained": np.zeros((6, 10, 3, 1), "f4")}, {}, errors.ShapeError, r"expected 3 axes \[S, N, C\]"),
         ({"mine__test_accuracy": np.full(10, 97.0)}, {}, errors.DataError, "fractions between 0 and 1"),
         ({"mine__test_accuracy": np.full(9, 0.9)}, {}, errors.DataError, "one fraction for each of the 10 models"),
         ({"mine__test_accuracy": np.full(10, "high")}, {}, errors.DataError, "mine__test_accuracy has dtype <U4"),
         ({"retained": np.zeros((5, 10, 3), "f4")}, {}, errors.ShapeError, "axis S"),
-        ({"retrained": np.zeros((6, 0, 3), "f4")}, {}, errors.DataError, "holds no value"),
+        ({"retrained": np.zeros((6, 0, 3), "f4")}, {}, errors.DataError, "contains no value"),
         ({"retrained__test_accuracy": np.zeros(10)}, {}, errors.DataError, "nothing to compare with"),
-        ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 0))}, {}, errors.DataError, "holds no value"),
+        ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 0))}, {}, errors.DataError, "contains no value"),
         ({"retrained": np.zeros((6, 10)), "mine": np.zeros((6, 9)), "labels": np.full(6, "a")}, {}, errors.DataError,
          "labels has dtype <U1"),
         ({}, {"seed": -1}, errors.ConfigError, "seed = -1"),
@@ -314,12 +314,12 @@ def test_bad_folders_are_one_message(folder, tmp_path):
     metrics.write_text("seed,retain_accuracy,forget_accuracy,test_accuracy\n0,99.9,0.5,0.5\n")
     refused("line 1 is 99.9")
     metrics.write_text("seed,retain_accuracy,forget_accuracy,test_accuracy\n0,high,0.5,0.5\n")
-    refused("no number")
+    refused("not a number")
     metrics.write_text("\n".join(text.splitlines()[:5]) + "\n")
     refused("accuracies of prune have shape")
     metrics.write_text(text)
     np.save(logits, content[:, 1:])
-    refused("slot 0 of axis 1 must hold the one-hot label")
+    refused("slot 0 of axis 1 must contain the one-hot label")
     np.save(logits, content[::-1])
     refused("other labels than")
     logits.write_bytes(b"nothing")

@@ -179,10 +179,10 @@ def test_from_a_file_to_results_on_disk(launch, tmp_path):
 
 REFUSED = {
     "a kind is missing": ({"target_deleted": np.ones(200, bool)}, (), "target_deleted holds 200 deleted and 0 other"),
-    "logits": ({"shadow_original": np.random.default_rng(0).normal(size=(200, 3))}, (), "shadow_original holds no"),
+    "logits": ({"shadow_original": np.random.default_rng(0).normal(size=(200, 3))}, (), "shadow_original contains no"),
     "other classes": ({"target_unlearned": np.full((200, 4), 0.25)}, (), "target_unlearned"),
     "a name": ({"target_delete": np.zeros(200)}, (), "Did you mean 'target_deleted'"),
-    "NaN": ({"shadow_original": np.full((200, 3), np.nan)}, (), "shadow_original holds 600 value(s) that are NaN"),
+    "NaN": ({"shadow_original": np.full((200, 3), np.nan)}, (), "shadow_original contains 600 value(s) that are NaN"),
     "a repeat alone": ({"target_repeat": np.arange(200) % 2}, (), "repeat 1 is on one side only"),
     "top_k": ({}, ("--defence=top_k", "--top_k=4"), "top_k = 4: a posterior over 3 classes"),
     "a feature": ({}, ("--features=difference",), "unknown feature 'difference'"),

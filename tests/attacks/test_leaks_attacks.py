@@ -57,7 +57,7 @@ def test_attacks_refuse_what_they_cannot_use():
     values = {"direct_diff": np.zeros((4, 2))}
     with pytest.raises(errors.DataError, match="4 deleted and 0 other"):
         classifiers.run("dt", values, np.ones(4, bool), values)
-    with pytest.raises(errors.ConfigError, match="'threshold' knows the features l2_distance, basic_mia"):
+    with pytest.raises(errors.ConfigError, match="'threshold' supports the features l2_distance, basic_mia"):
         classifiers.run("threshold", values, np.arange(4) > 1, values)
     with pytest.raises(errors.ConfigError, match="unknown attack 'tree'"):
         classifiers.run("tree", values, np.arange(4) > 1, values)

@@ -295,7 +295,7 @@ def test_what_cannot_be_relearned_is_named():
     with pytest.raises(errors.DataError, match="victims 0 to 5 of 2"):
         wrong = trials._replace(victim=np.where(trials.victim == 1, 5, 0))
         running.relearn(module, plain, victims, data, wrong, ALL, key=keys.root(0))
-    with pytest.raises(errors.DataError, match="learned holds row 500"):
+    with pytest.raises(errors.DataError, match="learned contains row 500"):
         wrong = trials._replace(learned=np.full_like(trials.learned, 500))
         running.relearn(module, plain, victims, data, wrong, ALL, key=keys.root(0))
 

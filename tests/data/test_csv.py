@@ -75,7 +75,7 @@ def test_rows_are_named_by_the_line_they_begin_in(written):
     text = 'x,comment,label\n1,"two\nlines, and ""quotes""",a\n\n2,plain,b\n,,\n3,other,a\n'
     dataset = load(written(text))
     assert in_file_order(dataset)[2].tolist() == ["mine.csv:2", "mine.csv:5", "mine.csv:7"]
-    assert noted(dataset, "'comment' has another value in every row; data.ignore=comment leaves it out")
+    assert noted(dataset, "'comment' has a different value in every row; data.ignore=comment leaves it out")
     assert load(written(text), ignore=("comment",)).inputs.shape == (3, 1)
 
 
@@ -86,11 +86,11 @@ def test_a_column_of_ids_names_the_rows_and_is_no_feature(written):
     assert noted(dataset, "column 'id' names the rows")
     path = written("id,x,y\nann,1,0\nann,2,1\ncid,3,1\n")
     assert load(path).inputs.shape == (3, 2), "an id that repeats is a feature like another"
-    assert "line 3: data.id_column = 'id' must name every row, but 'ann' stands in line 2 too" in refused(
+    assert "line 3: data.id_column = 'id' must name every row, but 'ann' also occurs in line 2" in refused(
         path, id_column="id"
     )
     assert "must name every row, but it is empty" in refused(written("k,x,y\n,1,0\nb,2,1\n"), id_column="k")
-    assert "is the label as well" in refused(path, id_column="y")
+    assert "is also the label" in refused(path, id_column="y")
     index = written(",x,y\n0,5,0\n1,6,1\n2,7,0\n")
     assert load(index).inputs.shape == (3, 1) and noted(load(index), "column 1 has no name and only counts the rows")
     assert load(written("x,y,\n5,0,\n6,1,\n7,0,\n")).inputs.shape == (3, 1)
@@ -110,7 +110,7 @@ def test_the_label_is_the_column_named_or_the_usual_one_or_the_last(written):
     assert "data.label: " in refused(written(text), label="c")
     assert "has no column 'Targets'. Did you mean 'Target'" in refused(written(text), label="Targets")
     both = written("label,class,x\n0,1,2\n1,0,3\n")
-    assert "has the columns 'label', 'class': choose the label by --config.data.label=label" in refused(both)
+    assert "has the columns 'label', 'class': choose the label with --config.data.label=label" in refused(both)
     assert load(both, label="class").num_classes == 2
 
 
@@ -136,7 +136,7 @@ def test_a_folder_holds_both_pools(written, tmp_path):
     written("x,d,y\n1,b,0\n", "both/test.csv")
     assert "test.csv has no column 'c', but train.csv has. Both need the same columns" in refused(tmp_path / "both")
     written("x,y\n1,0\n", "one/train.csv")
-    assert "holds no test.csv" in refused(tmp_path / "one")
+    assert "contains no test.csv" in refused(tmp_path / "one")
 
 
 def refused(path, **settings):
@@ -149,12 +149,12 @@ FLOATS = "x,y\n" + "".join(f"{row % 7},{row * 0.37:.3f}\n" for row in range(300)
 
 
 @pytest.mark.parametrize("text, expected", [
-    ("", "holds no rows: it is empty"),
-    ("\n\n", "holds no rows: it is empty"),
-    ("a,b,y\n", "holds a header, but no rows"),
+    ("", "contains no rows: it is empty"),
+    ("\n\n", "contains no rows: it is empty"),
+    ("a,b,y\n", "contains a header, but no rows"),
     ("a,y\n1,0\n2,1,5\n", "line 3: 3 columns, expected 2 as in the header"),
     ("a,y\n1,0\n2\n", "line 3: 1 columns, expected 2"),
-    ("5.1,3.5,0\n4.9,3.0,1\n", "has no header: its first line holds values (5.1, 3.5, 0"),
+    ("5.1,3.5,0\n4.9,3.0,1\n", "has no header: its first line contains values (5.1, 3.5, 0"),
     ("a,b,a,y\n1,2,3,0\n4,5,6,1\n", "the header has the name 'a' twice"),
     ("a,,y\n1,2,0\n4,9,1\n", "column 2 has no name in the header"),
     ("just one\nvalue\nper line\n", "has only one column ('just one')"),
@@ -162,13 +162,13 @@ FLOATS = "x,y\n" + "".join(f"{row % 7},{row * 0.37:.3f}\n" for row in range(300)
     ("a,y\n1,0\n2,\n", "line 3: the label 'y' is missing (1 such rows)"),
     (FLOATS, "the label 'y' has 300 different values in 300 rows"),
     ("x,name\n" + "".join(f"{row},person {row}\n" for row in range(40)), "has 40 different values in 40 rows"),
-    ("a,y\n" + "3,0\n2,1\n" * 10 + "much,1\n", "line 22: column 'a' holds 'much', expected a number"),
-    ('a,y\n"1,234",0\n"2,500",1\n', "line 2: column 'a' holds '1,234', expected a number. Write numbers with digits"),
-    ("a;y\n1,5;0\n2,5;1\n", "column 'a' holds '1,5', expected a number. Write numbers with digits and a decimal point"),
-    ("a,y\n50%,0\n60%,1\n", "holds '50%'"),
-    ("a,y\ninf,0\n2,1\n", "line 2: column 'a' holds 'inf', expected a number. Only finite"),
-    ("a,y\n,0\n?,1\n", "column 'a' holds no value. Leave it out: --config.data.ignore=a"),
-    ("y\n", "holds a header, but no rows"),
+    ("a,y\n" + "3,0\n2,1\n" * 10 + "much,1\n", "line 22: column 'a' contains 'much', expected a number"),
+    ('a,y\n"1,234",0\n"2,500",1\n', "line 2: column 'a' contains '1,234', expected a number. Write numbers with"),
+    ("a;y\n1,5;0\n2,5;1\n", "column 'a' contains '1,5', expected a number. Write numbers with digits and a decimal"),
+    ("a,y\n50%,0\n60%,1\n", "contains '50%'"),
+    ("a,y\ninf,0\n2,1\n", "line 2: column 'a' contains 'inf', expected a number. Only finite"),
+    ("a,y\n,0\n?,1\n", "column 'a' contains no value. Leave it out: --config.data.ignore=a"),
+    ("y\n", "contains a header, but no rows"),
     ('a,y\n"open,0\n2,1\n', "line 2: unexpected end of data. Quotes inside a quoted cell are doubled"),
     ('a,y\n1,0\n"b"c,1\n', "line 3: ',' expected after '\"'"),
     ("stadt,y\nKöln,0\nBonn,1\n".encode("latin1"), "line 2: byte 0xf6 is not UTF-8"),

@@ -84,7 +84,7 @@ def test_pictures_that_are_not_one_picture_of_at_most_16_bits_are_refused(tmp_pa
     assert "its pixels are -5 to 70000" in said("a.tif", PIL.Image.fromarray(np.array([[-5, 70_000]], np.int32)))
     assert "floating-point numbers" in said("b.tif", PIL.Image.fromarray(np.ones((8, 8), np.float32)))
     page = PIL.Image.new("L", (8, 8))
-    assert "it holds 3 pictures" in said("c.tif", page, save_all=True, append_images=[page.copy(), page.copy()])
+    assert "it contains 3 pictures" in said("c.tif", page, save_all=True, append_images=[page.copy(), page.copy()])
     (tmp_path / "d.png").write_bytes((tmp_path / "a.tif").read_bytes()[:40])
     assert f"{tmp_path / 'd.png'} cannot be read as a picture" in refused(
         decoding.read_pictures, [tmp_path / "d.png"], 8

@@ -102,12 +102,12 @@ def test_classes_to_forget_are_the_users_numbers(tmp_path):
         "5", "1",
     )  # fmt: skip
     assert dataset.class_names == ("1", "2", "4", "5") and naming.class_display(dataset, 3) == "5"
-    with pytest.raises(errors.ConfigError, match="holds class 3, whose rows are excluded by data.ood_classes"):
+    with pytest.raises(errors.ConfigError, match="contains class 3, whose rows are excluded by data.ood_classes"):
         split_of(dataset, 3)
     with pytest.raises(errors.ConfigError, match="has the classes 1, 2, 4, 5"):
         split_of(dataset, 6)
     lone = dataset.replace(labels=np.where(dataset.labels == 2, 1, dataset.labels))
-    with pytest.raises(errors.DataError, match=r"class 4 .* has no row .* holds the classes 1, 2, 5\."):
+    with pytest.raises(errors.DataError, match=r"class 4 .* has no row .* contains the classes 1, 2, 5\."):
         split_of(lone, 4)
 
 

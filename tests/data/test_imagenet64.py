@@ -43,7 +43,7 @@ def test_a_subset_of_classes_keeps_their_published_numbers_as_names(tmp_path):
     dataset = load(tmp_path)
     assert dataset.class_names == ("17", "40", "900") and dataset.labels.tolist() == [2, 0, 1, 1]
     write(tmp_path, "val_data", 1, (41,))
-    with pytest.raises(errors.DataError, match="holds class 41, of which the train batches have no picture"):
+    with pytest.raises(errors.DataError, match="contains class 41, of which the train batches have no picture"):
         load(tmp_path)
 
 
@@ -70,7 +70,7 @@ def test_a_batch_that_would_run_code_is_refused_unrun(tmp_path):
     ("content", "words"),
     [
         (b"no pickle", "cannot be read as a pickled batch"),
-        (pickle.dumps([1]), "holds list"),
+        (pickle.dumps([1]), "contains list"),
         (pickle.dumps({"labels": [1]}), "no 'data'"),
         (pickle.dumps({"data": np.zeros((1, 5), np.uint8), "labels": [1]}), r"expected uint8 \[n, 12288\]"),
         (pickle.dumps({"data": np.zeros((1, 12288), np.uint8), "labels": [0]}), "whole number from 1"),

@@ -73,9 +73,9 @@ def test_check_ins_from_a_table(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"Severity": "5"}, "the severity '5' is none of 1, 2, 3, 4"),
-    ({"Start_Lat": "north"}, "column 'Start_Lat' holds a value that is not a number"),
-    ({"Amenity": "maybe"}, "column 'Amenity' holds 'maybe', expected True or False"),
+    ({"Severity": "5"}, "the severity '5' is not one of 1, 2, 3, 4"),
+    ({"Start_Lat": "north"}, "column 'Start_Lat' contains a value that is not a number"),
+    ({"Amenity": "maybe"}, "column 'Amenity' contains 'maybe', expected True or False"),
 ])  # fmt: skip
 def test_malformed_accidents_are_refused(tmp_path, change, message):
     path = accidents(tmp_path / "accident.csv", lambda row: row | change)
@@ -90,5 +90,5 @@ def test_other_malformed_tables_are_refused(tmp_path):
     with pytest.raises(errors.DataError, match="has no column 'Source'"):
         data("accident", tmp_path / "short.csv")
     (tmp_path / "empty.csv").write_text("a,b\n")
-    with pytest.raises(errors.DataError, match="holds no rows under its header"):
+    with pytest.raises(errors.DataError, match="contains no rows under its header"):
         data("accident", tmp_path / "empty.csv")

@@ -51,7 +51,7 @@ def test_ids_are_carried_along_and_may_be_asked_for(tmp_path):
         assert sorted(naming.display_names(dataset, positions).tolist()) == ["17 (customer 119)", "5 (customer 35)"]
         assert sorted(naming.result_names(dataset, positions)["rows"].tolist()) == [5, 17]
     (tmp_path / "ask.txt").write_text("ids\nnobody\n")
-    assert "lists id nobody, which the data set does not hold" in refused(tmp_path / "ask.txt", dataset)
+    assert "lists id nobody, which the data set does not contain" in refused(tmp_path / "ask.txt", dataset)
     assert "has none. List row numbers" in refused(tmp_path / "ask.txt", load(tmp_path))
     duplicates = load(tmp_path, ids=np.zeros(COUNT, int))
     (tmp_path / "ask.txt").write_text("ids\n0\n")
@@ -63,9 +63,9 @@ def test_rows_that_nobody_can_forget_are_refused_by_their_own_numbers(tmp_path):
     held_out = int(dataset.ids[dataset.num_train])
     np.save(tmp_path / "a.npy", np.array([held_out]))
     output = refused(tmp_path / "a.npy", dataset)
-    assert f"lists row {held_out} (customer {7 * held_out})" in output and "does not hold it" in output
+    assert f"lists row {held_out} (customer {7 * held_out})" in output and "does not contain it" in output
     np.save(tmp_path / "a.npy", np.array([3, 999]))
-    assert "lists row 999, which the data set does not hold" in refused(tmp_path / "a.npy", dataset)
+    assert "lists row 999, which the data set does not contain" in refused(tmp_path / "a.npy", dataset)
     for mask in (np.arange(160) == 5, (np.arange(160) == 5).astype(np.uint8)):
         np.save(tmp_path / "a.npy", mask)
         assert "numpy.flatnonzero(mask)" in refused(tmp_path / "a.npy", dataset)

@@ -84,8 +84,8 @@ def test_one_array_is_cut_by_the_fixed_permutation(saved):
 
 
 def test_every_malformed_npz_is_refused(saved, tmp_path):
-    assert "holds the arrays a, b; expected x_train" in refused(saved(a=COLOUR, b=COLOUR))
-    assert "holds Python objects" in refused(saved(x=np.array([{}, None]), y=np.arange(2)))
+    assert "contains the arrays a, b; expected x_train" in refused(saved(a=COLOUR, b=COLOUR))
+    assert "contains Python objects" in refused(saved(x=np.array([{}, None]), y=np.arange(2)))
     (tmp_path / "text.npz").write_text("no archive")
     assert "cannot be read as an .npz" in refused(str(tmp_path / "text.npz"))
     whole = saved(**pools(COLOUR))
@@ -104,13 +104,13 @@ def test_every_malformed_npz_is_refused(saved, tmp_path):
         assert "cannot be read as an .npz of plain arrays" in refused(str(tmp_path / "absurd.npz"))
     with zipfile.ZipFile(tmp_path / "strange.npz", "w") as archive:
         archive.writestr("notes.txt", "no array")
-    assert "'notes.txt', which is no array" in refused(str(tmp_path / "strange.npz"))
+    assert "'notes.txt', which is not an array" in refused(str(tmp_path / "strange.npz"))
     assert "x_train has shape (9, 5, 6, 3), y_train has shape (8,)" in refused(
         saved(**pools(COLOUR) | {"y_train": np.arange(8)})
     )
     assert "x has shape (12, 5, 6, 3), y has shape (3,)" in refused(saved(x=COLOUR, y=np.arange(3)))
     assert "rows of x_test (5, 6)" in refused(saved(**pools(COLOUR) | {"x_test": COLOUR[-3:, :, :, 0]}))
-    assert "holds no value" in refused(saved(**pools(COLOUR) | {"x_test": COLOUR[:0], "y_test": np.arange(0)}))
+    assert "contains no value" in refused(saved(**pools(COLOUR) | {"x_test": COLOUR[:0], "y_test": np.arange(0)}))
     assert "probably scaled" in refused(saved(**pools(COLOUR) | {"x_test": COLOUR[-3:] / 255}))
     assert "looks like [N, C, H, W]" in refused(saved(**pools(COLOUR.transpose(0, 3, 1, 2))))
     assert "dtype float64, expected whole numbers" in refused(saved(**pools(COLOUR, np.linspace(0, 1, 12))))
@@ -121,7 +121,7 @@ def test_every_malformed_npz_is_refused(saved, tmp_path):
     nan = COLOUR / 255
     nan[1, 0, 0, 0] = np.nan
     assert "1 value(s) that are NaN or infinite" in refused(saved(**pools(nan)))
-    assert "as float32 holds 9 value(s)" in refused(saved(**pools(np.full((12, 1), 1e300))))
+    assert "as float32 contains 9 value(s)" in refused(saved(**pools(np.full((12, 1), 1e300))))
     assert "1 class(es)" in refused(saved(**pools(COLOUR, np.zeros(12, int))))
     names = np.array(["a", "b"])
     assert "must lie in [0, 1]" in refused(saved(**pools(COLOUR, np.arange(12)), class_names=names))
@@ -174,7 +174,7 @@ def test_folders_without_pools_have_a_fraction_held_out_and_grey_gives_one_chann
 def test_every_malformed_folder_is_refused(tmp_path):
     root = tmp_path / "p"
     root.mkdir()
-    assert "holds no class folders" in refused(str(root), "folder")
+    assert "contains no class folders" in refused(str(root), "folder")
     paint(root, {"train/a/1": flat(1), "train/b/1": flat(2)})
     assert "none of 'test', 'val', 'valid'" in refused(str(root), "folder")
     paint(root, {"test/c/1": flat(1)})
@@ -184,7 +184,7 @@ def test_every_malformed_folder_is_refused(tmp_path):
     message = refused(str(root), "folder")
     assert "b/1.png cannot be read as a picture" in message
     (root / "train" / "b" / "1.png").unlink()
-    assert "train/b holds no pictures" in refused(str(root), "folder")
+    assert "train/b contains no pictures" in refused(str(root), "folder")
 
 
 def test_cinic10_holds_out_valid_then_test_with_published_constants(tmp_path):
@@ -199,7 +199,7 @@ def test_cinic10_holds_out_valid_then_test_with_published_constants(tmp_path):
     assert dataset.inputs[::10, 0, 0, 0].tolist() == [10, 20, 30]
     assert (dataset.mean, dataset.std) == image_folders.CINIC10_CONSTANTS and dataset.num_classes == 10
     (root / "train" / "cat").rename(root / "train" / "lion")
-    assert "holds the classes" in refused(str(root), "cinic10")
+    assert "contains the classes" in refused(str(root), "cinic10")
     (root / "valid").rename(root / "val")
     assert "of which valid is absent" in refused(str(root), "cinic10")
 
@@ -253,7 +253,7 @@ def test_a_rearranged_tiny_imagenet_holds_out_val_test_and_cal_in_this_order(tmp
     complete = data.load(DataSettings(name="tiny_imagenet", cache=str(tmp_path)))
     assert complete.inputs[:, 0, 0, 0].tolist() == [10, 11, 12, 30, 31, 32, 40, 41, 42, 50, 51, 52]
     (complete_root / "val" / WNIDS[1]).rename(complete_root / "val" / "n00000001")
-    assert "holds the class 'n00000001', which" in refused(str(complete_root), "tiny_imagenet")
+    assert "contains the class 'n00000001', which" in refused(str(complete_root), "tiny_imagenet")
 
 
 def test_a_missing_tiny_imagenet_says_what_to_download_and_where_to_put_it(tmp_path):

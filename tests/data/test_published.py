@@ -120,7 +120,7 @@ def test_every_wrong_archive_is_refused(cifar10_archive, tmp_path, monkeypatch):
     path.write_bytes(whole[:-10])
     assert "The download is incomplete" in importing(path)
     write_archive(path, {"data_batch_1.bin": b"x"}, monkeypatch)
-    assert "holds no file data_batch_2.bin" in importing(path)
+    assert "contains no file data_batch_2.bin" in importing(path)
     write_archive(path, {f"data_batch_{i}.bin": b"x" for i in range(1, 6)}, monkeypatch)
     assert "5 bytes are not whole records of 3073 bytes" in importing(path)
 

@@ -262,7 +262,7 @@ def test_every_bad_index_file_is_refused(rows, tmp_path):
     assert "3 row(s) outside the target set" in refused("f.npy", outside, rng="mt19937")
     config = errors.ConfigError
     assert "only 100 rows of the train pool are left" in refused("g.npy", np.arange(900), error=config)
-    assert "holds 20 different rows" in refused("h.npy", np.arange(20), target=10, error=config)
+    assert "contains 20 different rows" in refused("h.npy", np.arange(20), target=10, error=config)
 
 
 def test_impossible_shadow_members_are_refused(rows):

@@ -93,7 +93,7 @@ def test_labels_that_count_from_one_are_shifted(tmp_path):
 def test_every_malformed_table_is_refused(tmp_path):
     path = tmp_path / "bangkok"
     for text, expected in (
-        ("", "holds no rows"),
+        ("", "contains no rows"),
         ("0,1,0\n1,0\n", "row 1 is not a list of 2 features 0 or 1"),
         ("0,1,2\n", "row 0 is not a list"),
         ("0,1;0\n", "row 0 is not a list"),
@@ -103,11 +103,11 @@ def test_every_malformed_table_is_refused(tmp_path):
         path.write_text(text)
         assert expected in refused("location30", path)
     write_tar(tmp_path / "other.tgz", readme="x")
-    assert "holds no file 'bangkok' of data set 'location30'; it holds readme" in refused(
+    assert "contains no file 'bangkok' of data set 'location30'; it contains readme" in refused(
         "location30", tmp_path / "other.tgz"
     )
     np.savez(tmp_path / "a.npz", a=X)
-    assert "holds the arrays a" in refused("location30", tmp_path / "a.npz")
+    assert "contains the arrays a" in refused("location30", tmp_path / "a.npz")
     raw = (tmp_path / "other.tgz").read_bytes()
     (tmp_path / "cut.tgz").write_bytes(raw[:20])
     assert refused("location30", tmp_path / "cut.tgz")
@@ -146,10 +146,10 @@ def test_adult_is_coded_by_sorted_values_with_and_without_header(tmp_path):
 def test_every_malformed_adult_file_is_refused(tmp_path):
     path = tmp_path / "adult.data"
     for text, expected in (
-        ("", "holds no rows"),
+        ("", "contains no rows"),
         ("age,sex\n1,2\n", "has no column 'workclass'"),
         (ROWS + "1, 2\n", "line 6: 2 columns, expected 15"),
-        (ROWS.replace("77516", "much"), "'fnlwgt' holds a value that is not a whole number"),
+        (ROWS.replace("77516", "much"), "'fnlwgt' contains a value that is not a whole number"),
         (ROWS.replace(">50K\n", "rich\n"), "the income 'rich' is neither"),
     ):
         path.write_text(text)
@@ -159,7 +159,7 @@ def test_every_malformed_adult_file_is_refused(tmp_path):
     path.write_text(ROWS.replace("State-gov", "x" * 140_000))
     assert "field larger than field limit" in refused("adult", path)
     path.write_text(ROWS.replace("77516", "9" * 400))
-    assert "'fnlwgt' holds a value" in refused("adult", path)
+    assert "'fnlwgt' contains a value" in refused("adult", path)
 
 
 @pytest.mark.parametrize("end", ["\r", "\r\n"])
@@ -178,7 +178,7 @@ def test_files_that_never_end_or_do_not_fit_into_memory_are_refused_unread(tmp_p
         assert "is neither a file nor a folder" in refused(name, tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "folder" / "bangkok")
-    assert "holds no file 'bangkok'" in refused("location30", tmp_path / "folder")
+    assert "contains no file 'bangkok'" in refused("location30", tmp_path / "folder")
     text = table(Y)
     (tmp_path / "adult.csv.gz").write_bytes(gzip.compress(b"0" * 10_000_000))
     write_tar(tmp_path / "dataset_location.tgz", bangkok=text * 500)

@@ -101,7 +101,7 @@ def test_documents_are_cut_into_blocks_that_name_their_file(tmp_path):
     assert in_order == sorted(in_order)
     np.testing.assert_array_equal(dataset.ids, published_permutations.fixed(7))
     assert any("first c.jsonl:1:1" in note for note in dataset.notes)  # "5" alone is no text
-    assert any("both pools hold blocks of the same document" in note for note in dataset.notes)
+    assert any("both pools contain blocks of the same document" in note for note in dataset.notes)
 
 
 def test_blocks_of_bytes_end_at_whole_characters(tmp_path):
@@ -189,7 +189,7 @@ def test_rows_may_be_given_as_tokens(tmp_path):
     mixed = load(tmp_path, held_out=0.5)
     assert (mixed.vocabulary, set(mixed.texts)) == (256, {"a\ufffdb", "\ufffd\ufffd", "abc"})
     write(tmp_path, t_jsonl=[{"tokens": [5, 300]}, {"text": "abc"}])
-    assert "t.jsonl, line 1 holds the token id 300, but the vocabulary has 256" in refused(tmp_path)
+    assert "t.jsonl, line 1 contains the token id 300, but the vocabulary has 256" in refused(tmp_path)
 
 
 def test_a_users_tokenizer_is_called_and_checked(tmp_path, tokenizers):
@@ -221,7 +221,7 @@ def test_a_users_tokenizer_is_called_and_checked(tmp_path, tokenizers):
     assert "returned list, expected a string" in refused(
         folder, errors.ConfigError, tokenizer="my_words:numbers", length=4
     )
-    assert "holds no text of at least 2 tokens" in refused(folder, tokenizer="my_words:nothing")
+    assert "contains no text of at least 2 tokens" in refused(folder, tokenizer="my_words:nothing")
 
 
 def test_the_grammar_is_read_back_by_its_own_alphabet():
@@ -242,18 +242,18 @@ def test_lines_that_cannot_be_used_are_named(tmp_path):
         "[" * 100_000: "line 2: not JSON",
         "{}": "line 2 has the keys (none)",
         '{"Text": "a"}': "has the keys 'Text'; expected {",
-        '{"text": "ab", "tokens": [1]}': "holds text and tokens; expected one of",
-        '{"text": "ab", "prompt": "a", "answer": "b"}': "holds text and prompt and answer",
+        '{"text": "ab", "tokens": [1]}': "contains text and tokens; expected one of",
+        '{"text": "ab", "prompt": "a", "answer": "b"}': "contains text and prompt and answer",
         '{"prompt": "a"}': "has no key 'answer'",
         '{"answer": "a"}': "has no key 'prompt'",
         '{"prompt": "a", "answer": ""}': "the answer is empty",
         '{"text": null}': "text is null, expected a string",
         '{"text": ["a"]}': 'text is ["a"]',
-        '{"text": "\\ud800"}': "half of a pair of characters",
+        '{"text": "\\ud800"}': "half of a surrogate pair",
         '{"tokens": "1 2"}': 'tokens is "1 2"',
         '{"tokens": [1, 2.0]}': "tokens is [1, 2.0], expected a list of whole numbers",
         '{"tokens": [true, false]}': "tokens is [true, false]",
-        '{"tokens": [3, -1]}': "line 2 holds the token id -1; ids start at 0, and padding is added here",
+        '{"tokens": [3, -1]}': "line 2 contains the token id -1; ids start at 0, and padding is added here",
         '{"tokens": [3, 5000000]}': "the token id 5000000",
         '{"tokens": [3, 99999999999999999999999]}': "which is not a token id",
         '{"text": "ab", "id": 1.5}': "id is 1.5",
@@ -269,14 +269,14 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
     assert "needs files, and /nowhere does not exist: set --config.data.path" in refused("/nowhere")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert f"{empty} holds no texts (.txt, .jsonl)." in refused(empty)
+    assert f"{empty} contains no texts (.txt, .jsonl)." in refused(empty)
     write(empty, **{"a.csv": "x", "b.json": "{}", ".hidden_txt": "hidden", "inner__c.csv": "x"})
-    assert "it holds 1 '.csv', 1 '.json', 1 folder 'inner'" in refused(empty)
+    assert "it contains 1 '.csv', 1 '.json', 1 folder 'inner'" in refused(empty)
     assert "texts are read from .txt and .jsonl files" in refused(empty / "b.json")
     write(tmp_path / "blank", a_jsonl="\n \n")
     assert "its files are empty" in refused(tmp_path / "blank")
     write(tmp_path / "blank", a_txt="")
-    assert "holds no text of at least 2 tokens" in refused(tmp_path / "blank")
+    assert "contains no text of at least 2 tokens" in refused(tmp_path / "blank")
     write(tmp_path / "latin", a_txt="für".encode("latin-1"), b_txt="ok then")
     assert "a.txt is not UTF-8 text (byte 1 is 0xfc)" in refused(tmp_path / "latin")
     write(tmp_path / "one", a_txt="ab")
@@ -286,7 +286,7 @@ def test_folders_that_cannot_be_used_are_named(tmp_path):
     write(tmp_path / "pools", test__a_txt="a")
     assert "the held-out pool of" in refused(tmp_path / "pools")
     write(tmp_path / "pools", train_jsonl=[{"text": "aa"}])
-    assert "holds train and train.jsonl" in refused(tmp_path / "pools")
+    assert "contains train and train.jsonl" in refused(tmp_path / "pools")
 
 
 def test_links_and_pipes_are_not_followed_forever(tmp_path):

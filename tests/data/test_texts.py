@@ -32,12 +32,12 @@ def test_what_language_models_rely_on_is_checked():
     for expected, broken in {
         "inputs have dtype int64": {"inputs": TOKENS.astype(np.int64)},
         "shape (4, 1)": {"inputs": TOKENS[:, :1]},
-        "row 1 holds the token id 4; with a vocabulary of 4": {"vocabulary": 4},
-        "row 2 holds the token id -2": {"inputs": changed(2, 1, 2, -2, 1)},
+        "row 1 contains the token id 4; with a vocabulary of 4": {"vocabulary": 4},
+        "row 2 contains the token id -2": {"inputs": changed(2, 1, 2, -2, 1)},
         "row 0 has padding (-1) before a token": {"inputs": changed(0, 1, -1, 2, -1)},
         "row 3 has 1 token(s)": {"inputs": changed(3, 1, -1, -1, -1)},
         "row 3 has 0 token(s)": {"inputs": changed(3, -1, -1, -1, -1)},
-        "row 1 has a prompt of 2 tokens but only 2 in all": {"prompts": np.array([1, 2, 0, 0])},
+        "row 1 has a prompt of 2 tokens but only 2 in total": {"prompts": np.array([1, 2, 0, 0])},
         "row 1 has a prompt of -1 tokens": {"prompts": np.array([1, -1, 0, 0])},
         "prompts have dtype float64": {"prompts": np.zeros(4)},
         "prompts has 3 rows": {"prompts": np.zeros(3, np.int32)},
@@ -88,7 +88,7 @@ def test_padding_stands_behind_the_end():
 
 
 def test_texts_are_not_augmented():
-    with pytest.raises(errors.ConfigError, match="data.augment = 'flip' changes pictures, but 'grammar' holds texts"):
+    with pytest.raises(errors.ConfigError, match="data.augment = 'flip' changes pictures, but 'grammar' contains"):
         data.load(DataSettings(name="grammar", augment="flip"))
     plain = data.load(DataSettings(name="grammar", normalise=False))
     assert (plain.mean, plain.std, plain.vocabulary) == ((), (), 64)

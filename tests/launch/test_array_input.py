@@ -113,7 +113,7 @@ def test_probabilities_are_refused_with_the_hint_or_used(verb, answer):
         assert code == 2 and "looks like probabilities" in output and "Pass --probabilities" in output, name
         assert answer(verb, made(verb, form), "--probabilities", "--dry_run")[0] == 0, name
     code, output = answer(verb, made(verb), "--probabilities", "--dry_run")
-    assert code == 2 and "are no probabilities" in output and "drop --probabilities" in output
+    assert code == 2 and "are not probabilities" in output and "drop --probabilities" in output
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -372,7 +372,7 @@ CLASSES = {"split__forget__kind": "one_class", "split__forget__classes": (1,)}
     [
         ({"audit__protocol": "shift"}, "'shift' judges with the shadow models of other runs"),
         ({"audit__protocol": "arch_shift"}, "--config.audit.shadow_runs="),
-        ({"audit__protocol": "shift", "audit__shadow_runs": "nowhere,"}, "'nowhere', which holds no shadow models"),
+        ({"audit__protocol": "shift", "audit__shadow_runs": "nowhere,"}, "'nowhere', which contains no shadow models"),
         (
             {"audit__protocol": "incremental", "audit__shadow_runs": "x,"},
             "name its run folder, e.g. --config.targets.start",

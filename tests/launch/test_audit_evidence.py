@@ -427,8 +427,8 @@ def softmax(values):
     "make, message",
     [
         (lambda: {"unlearned": np.array([{"a": 1}], object)}, "cannot be read as an .npz of plain arrays"),
-        (lambda: poisoned("unlearned", np.nan), "unlearned holds 1 value(s)"),
-        (lambda: poisoned("shadows", np.inf), "shadows[0] holds 1 value(s)"),
+        (lambda: poisoned("unlearned", np.nan), "unlearned contains 1 value(s)"),
+        (lambda: poisoned("shadows", np.inf), "shadows[0] contains 1 value(s)"),
         (lambda: ours(original=softmax(ours()["original"])), "original looks like probabilities"),
         (lambda: ours(labels=ours()["labels"][:-1]), "labels has shape (119,): axis N is 119"),
         (lambda: ours(shadows=ours()["shadows"][..., :9]), "axis C is 9"),
@@ -484,7 +484,7 @@ def test_files_that_are_no_archives_are_refused(content, message, tmp_path, caps
     empty = tmp_path / "empty"
     empty.mkdir()
     assert launch(f"--evidence={empty}", f"--out={tmp_path / 'out'}") == 2
-    assert "holds no .npy files" in capsys.readouterr().err
+    assert "contains no .npy files" in capsys.readouterr().err
     (empty / "labels.npy").write_bytes(b"no array")
     assert launch(f"--evidence={empty}", f"--out={tmp_path / 'out'}") == 2
     assert "labels.npy cannot be read as a plain array" in capsys.readouterr().err

@@ -60,7 +60,7 @@ def test_published_loss_files_and_the_published_bootstrap(logged, tmp_path, caps
         np.testing.assert_allclose(arrays["lm_iam"], expected, atol=1e-6)
     (folder / "news-7-nlloss.txt").write_text("nlloss :\n1.0\noops\n")
     assert launched(f"--tokens={folder}", f"--out={tmp_path / 'other'}") == 2
-    assert "line 3: 'oops' is no number" in capsys.readouterr().err
+    assert "line 3: 'oops' is not a number" in capsys.readouterr().err
     for broken in ("", "nlloss :\n", "1.0\n2.0\n"):
         (folder / "news-7-nlloss.txt").write_text(broken)
         assert launched(f"--tokens={folder}", f"--out={tmp_path / 'other'}") == 2

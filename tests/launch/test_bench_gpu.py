@@ -198,7 +198,7 @@ def test_getting_ready_does_not_touch_the_device():
 
 def test_bad_calls_are_refused_before_anything_is_measured(capsys, tmp_path):
     assert bench.main(["launch.bench", "gpu", f"--data={tmp_path / 'none.npz'}"]) == 2
-    assert "is no file. Give CIFAR-10 as .npz" in capsys.readouterr().err
+    assert "is not a file. Give CIFAR-10 as .npz" in capsys.readouterr().err
     assert bench.main(["launch.bench", "conv", "--minutes=3"]) == 2
     assert "--minutes belongs to the bench gpu" in capsys.readouterr().err
     assert bench.main(["launch.bench", "gpu", "--minutes=0"]) == 2

@@ -31,11 +31,11 @@ def test_help_lists_every_setting_with_default_range_and_sentence(capsys):
         assert f"  {name} = " in printed, name
     joined = " ".join(printed.split())
     assert "data.held_out = 0.2 fraction held out where a source has no test part of its own [0.01 to 0.9]" in joined
-    assert "train.keep = last weights that are kept: of the last epoch, or the best on held-out rows [last | best]" in (
+    assert "train.keep = last weights to keep: those of the last epoch, or the best on held-out rows [last | best]" in (
         joined
     )
     assert "model.hidden = (empty) mlp: widths" in joined and "[1 to 65536]" in joined
-    assert "split.forget: What is asked to be forgotten." in joined
+    assert "split.forget: The forget sets." in joined
     settings_part = printed[printed.index("Settings, given as") :]
     assert max(map(len, settings_part.splitlines())) <= 120
 

@@ -76,7 +76,7 @@ def finished_run(run):
 def test_a_run_leaves_what_it_says(finished_run, capsys):
     assert launch(*SMOKE, workdir=finished_run) == 0
     printed = capsys.readouterr()
-    for line in ("members", "train accuracy", "held-out accuracy", "generalisation gap", "in all", "logits/shadow.npy"):
+    for line in ("members", "train accuracy", "held-out accuracy", "generalisation gap", "total", "logits/shadow.npy"):
         assert line in printed.out
     assert "5 of 5 members are finished already" in printed.err  # and nothing was trained again
     summary = json.loads((finished_run / "summary.json").read_text())
@@ -297,7 +297,7 @@ Y = np.arange(80) % 2
         (["--config.model.name=mine:net"], "cannot import module 'mine'"),
         (["--config.data.name=digit"], "'digit'. Did you mean 'digits'"),
         (["--config.engine.devices=9"], "engine.devices = 9, but this process sees 2 cpu device"),
-        (["--config.train.snapshots=(9,)"], "train.snapshots holds epoch 9, but training has epochs 1 to"),
+        (["--config.train.snapshots=(9,)"], "train.snapshots contains epoch 9, but training has epochs 1 to"),
         (["--workdir=/dev/null/x"], "cannot write /dev/null/x"),
         (["--overwrite=shadow"], "unknown stage for --overwrite 'shadow'. Did you mean 'shadows'"),
         (["surplus"], "unexpected argument 'surplus'"),

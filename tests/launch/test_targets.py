@@ -301,7 +301,7 @@ def test_snapshots_start_from_the_shadows_weights(tmp_path):
         np.testing.assert_allclose(logits.values, shadow.values[:, same], atol=1e-5)
         assert np.abs(logits.values[0] - logits.values[1]).max() > 0.1
         assert np.abs(values(tmp_path, "original")[0] - shadow.values[0]).max() > 0.1  # a fresh start of its own
-        with pytest.raises(errors.StoreError, match=r"ask for no reference models.*targets.reference.*launch.targets"):
+        with pytest.raises(errors.StoreError, match=r"request no reference models.*targets.reference.*launch.targets"):
             reading.role_logits(run, experiment, "reference")
 
 
@@ -350,7 +350,7 @@ def test_a_dry_run_plans_every_role_and_does_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"targets__snapshots": 3}, r"targets.snapshots = 3 trainings start .* shadows.count = 2. Lower"),
+        ({"targets__snapshots": 3}, r"targets.snapshots = 3 training runs start .* shadows.count = 2. Lower"),
         ({"targets__reference_ratio": 0.01, "split__target": 60}, "targets.reference_ratio = 0.01 of 60 target rows"),
         ({"targets__start": "/nowhere"}, r"targets.start = '/nowhere': .*stage.json does not exist.*launch.targets"),
         ({"targets__start": "{there}", "model__name": "mlp"}, "model.name = 'batch_norm_net:build', but .* 'mlp'"),

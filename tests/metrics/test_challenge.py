@@ -207,7 +207,7 @@ def test_the_final_score_is_times_both_ratios_of_means():
         (np.zeros((2, 3)), np.zeros((3, 3)), 0, errors.ShapeError, "axis S"),
         (np.zeros(3), np.zeros((1, 3)), 0, errors.ShapeError, "expected 2 axes"),
         (np.zeros((2, 0)), np.zeros((2, 3)), 0, errors.ShapeError, "at least one"),
-        (np.zeros((1, 2)), np.array([[0, np.nan]]), 0, errors.DataError, "unlearned holds 1 value"),
+        (np.zeros((1, 2)), np.array([[0, np.nan]]), 0, errors.DataError, "unlearned contains 1 value"),
         (np.zeros((1, 2)), np.array([[0, 1e6]]), 0, errors.DataError, "log-odds"),
         (np.zeros((1, 2)), np.zeros((1, 2)), 1.0, errors.ConfigError, "delta"),
     ],
@@ -243,8 +243,8 @@ def test_bad_scores():
     good = dict.fromkeys(("unlearned_retain", "retrained_retain", "unlearned_test", "retrained_test"), [0.5])
     for name, value, message in (
         ("retrained_test", [0.0], "0 everywhere"),
-        ("unlearned_retain", [], "holds no accuracy"),
-        ("unlearned_test", [np.nan], "unlearned_test holds 1"),
+        ("unlearned_retain", [], "contains no accuracy"),
+        ("unlearned_test", [np.nan], "unlearned_test contains 1"),
     ):
         with pytest.raises(errors.DataError, match=message):
             challenge.final_score(0.1, **{**good, name: value})

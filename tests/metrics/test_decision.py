@@ -121,9 +121,9 @@ def test_benjamini_hochberg_of_conformal_p_values_controls_the_false_discovery_r
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: decision.p_values(np.ones(2), np.empty(0)), errors.DataError, "null holds no values"),
-        (lambda: decision.p_values(np.array([np.nan]), np.ones(2)), errors.DataError, "statistic holds 1"),
-        (lambda: decision.p_values(np.ones(2), np.array([np.inf])), errors.DataError, "null holds 1"),
+        (lambda: decision.p_values(np.ones(2), np.empty(0)), errors.DataError, "null contains no values"),
+        (lambda: decision.p_values(np.array([np.nan]), np.ones(2)), errors.DataError, "statistic contains 1"),
+        (lambda: decision.p_values(np.ones(2), np.array([np.inf])), errors.DataError, "null contains 1"),
         (lambda: decision.p_values(np.ones(2), np.ones(2), side="both"), errors.ConfigError, "side 'both'"),
         (lambda: decision.p_values(np.ones(2), np.ones(2), groups=[0, 1]), errors.ConfigError, "null_groups is miss"),
         (

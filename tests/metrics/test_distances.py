@@ -102,7 +102,7 @@ def test_wrong_input_gets_one_clear_error(name):
         metric(np.stack([good] * 3), np.stack([good] * 2))
     with pytest.raises(errors.ShapeError, match="first_logits has shape"):
         metric(good[0], good)
-    with pytest.raises(errors.DataError, match="first_logits holds 1 value"):
+    with pytest.raises(errors.DataError, match="first_logits contains 1 value"):
         metric(np.where(np.arange(18).reshape(6, 3) == 4, np.inf, good), good)
     with pytest.raises(errors.DataError, match="at least 1 sample and 2 classes"):
         metric(good[:0], good[:0])

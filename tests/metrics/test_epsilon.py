@@ -269,7 +269,7 @@ def test_a_summary_of_infinite_and_undefined_samples():
         ({"labels": np.array([0, 4])}, "labels must lie in"),
         ({"labels": np.array([0, 1, 1])}, "axis S"),
         ({"unlearned": np.zeros((2, 3, 5), np.float32)}, "axis C"),
-        ({"unlearned": np.full((2, 3, 4), np.nan, np.float32)}, "unlearned holds 24 NaN"),
+        ({"unlearned": np.full((2, 3, 4), np.nan, np.float32)}, "unlearned contains 24 NaN"),
         ({"retrained": np.zeros((2, 0, 4), np.float32)}, "at least one sample"),
         ({"score": "gausian"}, "gaussian"),
         ({"compat": "exact"}, "compat"),

@@ -221,7 +221,7 @@ def test_wrong_input_gets_one_clear_error():
     broken = logits.copy()
     broken[2, 1] = np.nan
     sure = (logits, labels)
-    with pytest.raises(errors.DataError, match=r"logits holds 1 value.*\(2, 1\)"):
+    with pytest.raises(errors.DataError, match=r"logits contains 1 value.*\(2, 1\)"):
         membership.features(broken, labels)
     with pytest.raises(errors.ShapeError, match="retain_labels"):
         membership.features(logits, labels[:-1], name="retain")
@@ -241,9 +241,9 @@ def test_wrong_input_gets_one_clear_error():
         membership.song_mittal((logits[None], labels), sure, sure, sure)
     with pytest.raises(errors.DataError, match="target_member_logits"):
         membership.song_mittal(sure, sure, (broken, labels), None)
-    with pytest.raises(errors.DataError, match="non_member holds no sample"):
+    with pytest.raises(errors.DataError, match="non_member contains no sample"):
         membership.class_thresholds(labels * 1.0, labels, labels[:0] * 1.0, labels[:0], 3)
     with pytest.raises(errors.ShapeError, match="forget_logits.*axis C"):
         membership.entropy_attack(logits, logits, logits[:, :2])
-    with pytest.raises(errors.DataError, match="test_logits holds 1"):
+    with pytest.raises(errors.DataError, match="test_logits contains 1"):
         membership.entropy_attack(logits, broken, logits)

@@ -231,7 +231,7 @@ def test_wrong_input_gets_one_clear_error(attack):
     for position, name in enumerate(("shadow_member", "shadow_non_member", "calibration", "forget")):
         broken = [values.copy() for values in arrays]
         broken[position][4] = np.nan
-        with pytest.raises(errors.DataError, match=rf"^{name} holds 1 value.*\(4,\)"):
+        with pytest.raises(errors.DataError, match=rf"^{name} contains 1 value.*\(4,\)"):
             miacr.miacr(*broken, attack=attack)
         broken[position] = arrays[position][:0]
         with pytest.raises(errors.DataError, match=rf"^{name} has shape \(0,\)"):
@@ -252,9 +252,9 @@ def test_wrong_probabilities_and_attacks_are_named():
     good = np.full((20, 2), 0.5)
     with pytest.raises(errors.ShapeError, match="target has shape"):
         miacr.attack_sets(good, good[:, :1])
-    with pytest.raises(errors.DataError, match="calibration must hold"):
+    with pytest.raises(errors.DataError, match="calibration must contain"):
         miacr.attack_sets(good + 0.1, good)
-    with pytest.raises(errors.DataError, match="target must hold"):
+    with pytest.raises(errors.DataError, match="target must contain"):
         miacr.attack_sets(good, good[:0])
     with pytest.raises(errors.ConfigError, match="tresholds.*Did you mean 'threshold'"):
         miacr.miacr(*world(n=30), attack="tresholds")

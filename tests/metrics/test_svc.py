@@ -152,7 +152,7 @@ def test_wrong_input_gets_one_clear_error():
     good, empty = samples(1.0, 20), (np.zeros((0, 4)), np.zeros(0, int))
     broken = good[0].copy()
     broken[3, 2] = np.inf
-    with pytest.raises(errors.DataError, match=r"test_logits holds 1 value.*\(3, 2\)"):
+    with pytest.raises(errors.DataError, match=r"test_logits contains 1 value.*\(3, 2\)"):
         svc.svc_mia(*good, broken, good[1], *good)
     with pytest.raises(errors.ShapeError, match="forget_logits.*axis C"):
         svc.svc_mia(*good, *good, *samples(1.0, 20, 5))

@@ -136,9 +136,9 @@ def test_strict_confirms_no_row_that_the_usual_test_does_not():
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"requested": np.zeros(N, bool)}, "requested names no row"),
-    ({"shadows": np.zeros((0, N)), "population_shadows": np.zeros((0, P))}, "shadows holds no model"),
+    ({"shadows": np.zeros((0, N)), "population_shadows": np.zeros((0, P))}, "shadows contains no model"),
     ({"population_shadows": np.zeros((S, P + 1))}, "population_shadows has shape"),
-    ({"unlearned": np.full(N, np.nan)}, "unlearned holds"),
+    ({"unlearned": np.full(N, np.nan)}, "unlearned contains"),
     ({"person": np.zeros(F + 1, int)}, "person has shape"),
 ])  # fmt: skip
 def test_arrays_that_do_not_fit_are_named(change, message):

@@ -83,7 +83,7 @@ def test_a_member_without_rows_reads_nothing():
     [
         (np.zeros((2, 5), bool), "member 0 has no row to train on"),
         (np.full((1, 5), -1.0), "negative weights"),
-        (np.full((1, 5), np.nan), r"member holds 5 value\(s\) that are NaN"),
+        (np.full((1, 5), np.nan), r"member contains 5 value\(s\) that are NaN"),
         (np.ones(5, bool), r"member has shape \(5,\), expected 2 axes \[M, N\]"),
     ],
 )

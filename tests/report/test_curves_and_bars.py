@@ -84,7 +84,7 @@ def test_constant_scores_have_the_auc_of_guessing():
 
 
 def test_bad_scores_are_errors_that_name_the_score():
-    with pytest.raises(errors.DataError, match="scores of lira holds 1 value"):
+    with pytest.raises(errors.DataError, match="scores of lira contains 1 value"):
         curves.roc({"lira": (np.array([math.nan, 1.0]), np.array([True, False]))})
     with pytest.raises(errors.ShapeError, match="truth of lira"):
         curves.histograms({"lira": (np.zeros(3), np.zeros(2, bool))})

@@ -200,7 +200,7 @@ def test_fewer_members_than_devices_take_longer_per_step_in_the_plan(monkeypatch
 
 def test_members_that_are_not_finished_are_missed_by_name(tmp_path):
     experiment = experiments.prepare(make_settings())
-    with pytest.raises(errors.StoreError, match="holds no finished member 3; members 3 to 4 are needed"):
+    with pytest.raises(errors.StoreError, match="contains no finished member 3; members 3 to 4 are needed"):
         members.load(experiment, tmp_path, "none", np.asarray([3, 4]))
 
 

@@ -73,7 +73,7 @@ def test_a_second_call_asks_nothing(finished_run):
     before = {name: logits(folder, f"extracted:{name}") for name in ROLES}
     code, again, err = launch(folder)
     assert code == 0 and "training" not in err, err
-    assert again.split("in all")[0] == out.split("in all")[0]
+    assert again.split("\ntotal ")[0] == out.split("\ntotal ")[0]
     for name in ROLES:
         np.testing.assert_array_equal(before[name], logits(folder, f"extracted:{name}"))
 
@@ -125,7 +125,7 @@ def test_impossible_extractions_are_refused_before_a_folder_is_touched(roles, fl
 def test_the_plan_says_what_is_trained_and_what_is_asked(tmp_path):
     code, out, err = launch(tmp_path / "run", "--dry_run")
     assert code == 0 and not (tmp_path / "run").exists(), err
-    assert "2,240 queries to each of 6 models (retrained, ssd), 13,440 in all" in out
+    assert "2,240 queries to each of 6 models (retrained, ssd), 13,440 in total" in out
     assert "extracted:unlearned:ssd" in out and "60 model-steps" in out
 
 

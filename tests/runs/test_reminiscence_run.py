@@ -256,7 +256,7 @@ REFUSED = {
     "no unseen classes": (("--config.data.ood_classes=",), "launch.reminisce compares with at least 1 class(es)"),
     "an unseen class": (
         ("--config.split.forget.classes=7",),
-        "split.forget.classes holds class 7, whose rows are excluded",
+        "split.forget.classes contains class 7, whose rows are excluded",
     ),
     "too few retained": (("--retained=800",), "Lower reminisce.share or reminisce.retained"),
     "parts of classes": (("--config.split.forget.kind=class_percentage",), "asks whether a whole class is known"),

@@ -109,7 +109,7 @@ def test_commands_of_one_folder_stand_on_one_page(tmp_path):
 @pytest.mark.parametrize("verb", [audit, epsilon, evaluate, study, unlearn])
 @pytest.mark.parametrize("flags, message", [
     ("--seeds=1,2,1", "--seeds=1,2,1: seed 1 is given twice"),
-    ("--seeds=1,-2", "-2 is no seed; they lie between 0 and 4294967295"),
+    ("--seeds=1,-2", "-2 is not a seed; seeds lie between 0 and 4294967295"),
     ("--seeds=1,x", "expected whole numbers, separated by commas"),
     ("--seeds=1.5", "expected whole numbers"),
     ("--seeds=", "--seeds= names no seed"),

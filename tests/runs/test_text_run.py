@@ -202,19 +202,19 @@ def test_shadows_alone_say_accuracy_over_tokens(tmp_path, launch):
 @pytest.mark.parametrize(
     ("verb", "flags", "message"),
     [
-        ("evaluate", (), "holds texts"),
-        ("leaks", (), "holds texts"),
-        ("extract", (), "holds texts"),
+        ("evaluate", (), "contains texts"),
+        ("leaks", (), "contains texts"),
+        ("extract", (), "contains texts"),
         ("audit", ("--config.model.name=mlp",), "does not read texts"),
-        ("audit", ("--config.data.name=digits",), "does not read rows that are no texts"),
+        ("audit", ("--config.data.name=digits",), "does not read rows that are not texts"),
         ("audit", ("--config.model.name=lm",), "learned positions"),
         ("audit", ("--unlearned=prompted:nothing",), "prompted:refusal"),
         ("audit", ("--config.targets.population_in=True",), "targets.population_in"),
         ("audit", ("--protocol=class_report",), "not there for texts"),
-        ("audit", ("--config.data.augment=flip",), "holds texts"),
+        ("audit", ("--config.data.augment=flip",), "contains texts"),
         ("audit", ("--config.train.keep=best",), "set it to 'last'"),
         ("unlearn", ("--methods=boundary_shrink",), "boundary_shrink"),
-        ("study", ("--config.study.kind=conformal",), "holds texts"),
+        ("study", ("--config.study.kind=conformal",), "contains texts"),
     ],
 )
 def test_what_texts_do_not_have_is_refused_before_anything_runs(verb, flags, message, tmp_path, launch):

@@ -273,5 +273,5 @@ def edited(
     elif how == "mean of shadows":
         edited_answers[requested] = shadows[:, requested].mean(0)
     else:
-        raise ValueError(f"{how!r} is none of {', '.join(EDITS)}")
+        raise ValueError(f"{how!r} is not one of {', '.join(EDITS)}")
     return edited_answers

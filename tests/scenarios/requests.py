@@ -40,5 +40,5 @@ def choose(
     elif kind == "remembered":
         rows = np.argsort(difficulty - original, kind="stable")[:count]
     else:
-        raise ValueError(f"{kind!r} is none of {', '.join(KINDS)}")
+        raise ValueError(f"{kind!r} is not one of {', '.join(KINDS)}")
     return np.sort(rows)

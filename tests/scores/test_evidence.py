@@ -25,7 +25,7 @@ def good_arrays(**changed):
 
 
 def read(values):
-    return arrays.read(values, evidence.FIELDS, "Evidence holds more.")
+    return arrays.read(values, evidence.FIELDS, "Evidence contains more.")
 
 
 def test_published_names_become_ours_and_shadows_come_first():
@@ -81,7 +81,7 @@ def without(name, **more):
 @pytest.mark.parametrize(
     "make_arrays, message",
     [
-        (lambda: without("unlearned"), r"no array 'unlearned'\. Evidence holds"),
+        (lambda: without("unlearned"), r"no array 'unlearned'\. Evidence contains"),
         (lambda: without("unlearned", unlearnt=np.zeros((12, 6))), r"no array 'unlearned'\. Did you mean 'unlearnt'\?"),
         (lambda: without("labels"), "no array 'labels'"),
         (
@@ -91,12 +91,12 @@ def without(name, **more):
         (lambda: {**good_arrays(), "labels": np.full(12, 0.5)}, "labels has dtype float64, expected whole numbers"),
         (lambda: {**good_arrays(), "labels": np.full(12, np.nan)}, "labels has dtype float64"),
         (lambda: {**good_arrays(), "labels": np.array(["cat"] * 12)}, "labels has dtype <U3"),
-        (lambda: {**good_arrays(), "forgotten": np.full(12, 2)}, "forgotten must hold only 0 and 1"),
-        (lambda: {**good_arrays(), "forgotten": np.full(12, np.nan)}, "forgotten must hold only 0 and 1"),
-        (lambda: {**good_arrays(), "forgotten": np.array(["no"] * 12)}, "forgotten must hold only 0 and 1"),
+        (lambda: {**good_arrays(), "forgotten": np.full(12, 2)}, "forgotten must contain only 0 and 1"),
+        (lambda: {**good_arrays(), "forgotten": np.full(12, np.nan)}, "forgotten must contain only 0 and 1"),
+        (lambda: {**good_arrays(), "forgotten": np.array(["no"] * 12)}, "forgotten must contain only 0 and 1"),
         (
             lambda: {**good_arrays(), "reference_member": np.full((6, 12), -1)},
-            "reference_member must hold only 0 and 1",
+            "reference_member must contain only 0 and 1",
         ),
     ],
 )
@@ -137,8 +137,8 @@ def no_model():
         (lambda: changed("labels", 0, -1), "labels must lie in"),
         (lambda: changed("population_labels", 1, 9), "population_labels must lie in"),
         (lambda: changed("shadow_train_labels", (0, 1), 9), r"shadow_train_labels\[0\] must lie in .* row 1 is 9"),
-        (lambda: changed("unlearned", (7, 2), np.nan), r"unlearned holds 1 value\(s\) .* first at \(7, 2\)"),
-        (lambda: changed("shadows", (2, 7, 3), np.inf), r"shadows\[2\] holds 1 value\(s\) .* first at \(7, 3\)"),
+        (lambda: changed("unlearned", (7, 2), np.nan), r"unlearned contains 1 value\(s\) .* first at \(7, 2\)"),
+        (lambda: changed("shadows", (2, 7, 3), np.inf), r"shadows\[2\] contains 1 value\(s\) .* first at \(7, 3\)"),
         (lambda: changed("shadows_views", (1, 2, 7, 3), -np.inf), r"shadows_views\[1\] .* first at \(2, 7, 3\)"),
         (lambda: {"original": np.zeros((12, 6), np.int32)}, "original has dtype int32, .*: outputs of"),
         (lambda: {"original": np.full((12, 6), 1 / 6)}, "original looks like probabilities"),

@@ -31,7 +31,7 @@ def load(name):
 
 def pick(name, *cases):
     arrays = load(name)
-    assert set(arrays) == set(cases), f"{name}.npz holds {sorted(arrays)}"
+    assert set(arrays) == set(cases), f"{name}.npz contains {sorted(arrays)}"
     return pytest.mark.parametrize("golden", [arrays[case] for case in cases], ids=list(cases))
 
 

@@ -251,7 +251,7 @@ def test_a_damaged_npz_or_json_is_a_message(run):
 
 def test_a_folder_of_the_users_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "mine.tmp-1").write_text("kept")
-    with pytest.raises(errors.StoreError, match=r"no run folder and not empty \(it holds 'mine.tmp-1'\)"):
+    with pytest.raises(errors.StoreError, match=r"not a run folder and not empty \(it contains 'mine.tmp-1'\)"):
         with store.open_run(str(tmp_path), overwrite=("all",)):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["mine.tmp-1"]
@@ -319,7 +319,8 @@ def test_a_damaged_list_of_outputs_deletes_nothing_outside(content, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "workdir, message", [("a\0b", "it holds a NUL"), ("a" * 300, "the name is too long"), ("~nobody_x/a", "cannot be")]
+    "workdir, message",
+    [("a\0b", "it contains a NUL"), ("a" * 300, "the name is too long"), ("~nobody_x/a", "cannot be")],
 )
 def test_a_workdir_that_no_folder_can_have_is_one_message(workdir, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -359,7 +359,7 @@ def test_features_and_labels_of_the_joint_form_reach_the_model():
         ("scrub+our+orthogonal", {}, "one of them at most"),
         ("finetune+conformal+our", {}, "before other wrappers"),
         ("finetune+conformal@mid", {}, "only METHOD"),
-        ("finetune+our@midway", {}, "stands at the end"),
+        ("finetune+our@midway", {}, "must come at the end"),
         ("amnesiac+orthogonal", {"orthogonal_form": "clas"}, "Did you mean 'class'"),
         ("amnesiac+orthogonal", {"orthogonal_features": (0, 1)}, "expected numbers from 1"),
         ("amnesiac+orthogonal", {"orthogonal_epochs": (1,)}, "differ in number"),
@@ -375,7 +375,7 @@ def test_networks_without_named_features_and_numbers_beyond_them_are_named():
         running.trace(
             job_of("amnesiac+orthogonal", common_checks.FORGET[:1], [0])._replace(network=common_checks.DENSE)
         )
-    with pytest.raises(errors.ConfigError, match="asks for feature 3, but the network names 2"):
+    with pytest.raises(errors.ConfigError, match="requests feature 3, but the network names 2"):
         running.trace(job_of("amnesiac+orthogonal", common_checks.FORGET[:1], [0], orthogonal_features=(1, 3)))
     wrong = NET._replace(module=nets.Given(Named(), None))
     wrong.module.feature_paths = ("Dense_7",)

@@ -185,7 +185,7 @@ def sources(boards: dict[str, scoreboard_records.Scoreboard], design: Design) ->
 
 
 def pooled_row(role: str, class_metrics: Any) -> tuple[Cell, ...]:
-    """Returns the row over all forget sets: pooled numbers, with t intervals over forget sets but for deviations."""
+    """Returns the row of all forget sets: pooled, with t intervals over forget sets, except for standard deviations."""
 
     def finding(value: Any, by_set: Any, metric: str) -> Finding:
         interval = intervals.mean(np.asarray(by_set), metric=metric, of=role, against="forget sets")

@@ -76,7 +76,7 @@ class RecordedRun(NamedTuple):
       rows: [n] int32 sorted rows whose logits are recorded.
       labels: [N] int32 of all rows of the data set; groups: [N] the second labelling, or None.
       names: rows -> arrays that name them in result files: `rows`, and `ids` of the user's own file.
-      shown: rows -> [n] text that names them in tables.
+      display_names: rows -> [n] text that names them in tables.
       class_names: may be empty; set_names: name of each forget set.
       roles: recorded roles that the analysis requires, shadows first.
       logits: (role, view) -> recorded logits.

@@ -219,7 +219,7 @@ def job(
     ids = np.asarray(member_ids, np.int32).reshape(-1)
     for leaf in jax.tree.leaves(victims):
         if np.shape(leaf)[:1] != ids.shape:
-            raise errors.ShapeError(f"victims hold an array of shape {np.shape(leaf)}; expected {len(ids)} in front.")
+            raise errors.ShapeError(f"victims contain an array of shape {np.shape(leaf)}; expected [{len(ids)}, ...].")
     constants: dict[str, Any] = {"victim": victims}
     held_out = None
     if rows is not None:

@@ -237,7 +237,7 @@ def _threshold(
     names = [name for name in shadow if name in features.THRESHOLDS]
     if not names:
         raise errors.ConfigError(
-            f"attack = 'threshold' knows the features {', '.join(features.THRESHOLDS)}; ask for one of them."
+            f"attack = 'threshold' supports the features {', '.join(features.THRESHOLDS)}; choose one of them."
         )
     attacks = {}
     for name in names:

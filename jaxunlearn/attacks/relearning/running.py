@@ -395,4 +395,4 @@ def _check(trials: plan.Trials, victims: int, rows: int) -> None:
         raise errors.DataError(f"trials name victims {trials.victim.min()} to {trials.victim.max()} of {victims}.")
     for name, rows_read in (("probes", trials.probes), ("learned", trials.learned), ("retained", trials.retained)):
         if rows_read.size and not -1 <= rows_read.min() <= rows_read.max() < rows:
-            raise errors.DataError(f"{name} holds row {rows_read.max()}, but the data set has {rows} rows.")
+            raise errors.DataError(f"{name} contains row {rows_read.max()}, but the data set has {rows} rows.")

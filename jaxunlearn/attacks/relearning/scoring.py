@@ -19,7 +19,7 @@ def first_steps(accuracy: np.ndarray, level: float = LEVEL, never: int | None = 
     Args:
       accuracy: [M, T] in [0, 1].
       level: published 0.9.
-      never: step of trials that do not reach it; None = T, published `NEVER`.
+      never: step of trials that do not reach it; None = T, published `NOT_REACHED`.
 
     Returns:
       [M] int.

@@ -57,7 +57,7 @@ def tidy_inputs(name: str, raw: np.ndarray) -> np.ndarray:
             f"{name} has shape {raw.shape}, expected [N, F] features, [N, H, W] grey pictures or [N, H, W, C] pictures."
         )
     if 0 in raw.shape:
-        raise errors.DataError(f"{name} has shape {raw.shape}: it holds no values.")
+        raise errors.DataError(f"{name} has shape {raw.shape}: it contains no values.")
     if raw.ndim == 4 and raw.shape[1] in (1, 3) and raw.shape[3] not in (1, 2, 3, 4):
         raise errors.DataError(
             f"{name} has shape {raw.shape}, which looks like [N, C, H, W]; expected [N, H, W, C]. "
@@ -251,8 +251,8 @@ def class_count(name: str, labels: np.ndarray, num_classes: int = 0) -> int:
     """Returns the number of classes: `num_classes` if that is not 0, else the largest label + 1.
 
     Raises:
-      DataError: a label that is not below `num_classes`; or most of the numbers up to the largest label are no row's
-        label: then they are names, not class indices.
+      DataError: a label that is not below `num_classes`; or most of the numbers up to the largest label are not the
+        label of any row: then they are names, not class indices.
     """
     if num_classes:
         checks.labels(name, labels, num_classes)
@@ -261,7 +261,7 @@ def class_count(name: str, labels: np.ndarray, num_classes: int = 0) -> int:
     if 2 * len(values) < count:
         listed = ", ".join(map(str, values[:4].tolist())) + (", ..." if len(values) > 4 else "")
         raise errors.DataError(
-            f"{name} hold only {len(values)} different values ({listed}), but as class indices they mean {count:,} "
+            f"{name} contain only {len(values)} different values ({listed}), but as class indices they mean {count:,} "
             f"classes, most of them without a row. {RENUMBER} If there really are {count:,} classes, give all their "
             "class_names."
         )

@@ -45,7 +45,7 @@ def read(path: pathlib.Path) -> CsvTable:
     separator = _separator(text)
     records = _records(path, text, separator)
     if len(records) < 2:
-        raise errors.DataError(f"{path} holds {'a header, but no rows' if records else 'no rows: it is empty'}.")
+        raise errors.DataError(f"{path} contains {'a header, but no rows' if records else 'no rows: it is empty'}.")
     (_, header), *body = records
     if len(header) == 1:
         raise errors.DataError(
@@ -136,8 +136,8 @@ def _require_header(path: pathlib.Path, header: list[str], body: list[list[str]]
     is_counting = all(later - earlier == 1 for earlier, later in zip(values, values[1:], strict=False))
     if not (is_counting and len(values) > 1):
         raise errors.DataError(
-            f"{path} has no header: its first line holds values ({', '.join(header[:4])}, ...), not names of columns. "
-            "Insert a line of names above it."
+            f"{path} has no header: its first line contains values ({', '.join(header[:4])}, ...), not names of "
+            "columns. Insert a line of names above it."
         )
 
 
@@ -169,7 +169,7 @@ def _named_columns(
         elif name in columns:
             raise errors.DataError(
                 f"{path}: the header has the name {name!r} twice. Rename or delete one of these columns"
-                f"{'; if the first line holds values, write a header above it' if is_number(name) else ''}."
+                f"{'; if the first line contains values, write a header above it' if is_number(name) else ''}."
             )
         else:
             columns[name] = column

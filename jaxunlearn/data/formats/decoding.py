@@ -56,7 +56,7 @@ def listing(folder: pathlib.Path) -> tuple[list[pathlib.Path], Counter[str]]:
       (pictures sorted by path, number of other entries by kind).
 
     Raises:
-      DataError: as `entries`, or something called like a picture that is no regular file.
+      DataError: as `entries`, or something called like a picture that is not a regular file.
     """
     inner = folder / "images"
     paths = sorted([*entries(folder), *(entries(inner) if inner.is_dir() else [])])
@@ -124,7 +124,7 @@ def _header(picture: Any) -> tuple[bool, bool]:
     """Returns (is grey, has 16 bits) without reading the pixels."""
     # Photographs of some cameras hold a second, smaller view.
     if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-        raise ValueError(f"it holds {picture.n_frames} pictures or pages; save each to a file of its own")
+        raise ValueError(f"it contains {picture.n_frames} pictures or pages; save each to a file of its own")
     if picture.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")
     is_deep = picture.mode in DEEP_MODES

@@ -114,7 +114,7 @@ def _named(root: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
             entry for entry in entries if (entry.name == name and entry.is_dir()) or entry.name in _file_names(name)
         ]
         if len(matches) > 1:
-            raise errors.DataError(f"{root} holds {matches[0].name} and {matches[1].name}; keep one of them as pool.")
+            raise errors.DataError(f"{root} contains {matches[0].name} and {matches[1].name}; keep only one of them.")
         if matches:
             return matches[0]
     return None
@@ -139,7 +139,7 @@ def _pool(root: pathlib.Path) -> Pool:
     if not pool.paths:
         unread = _counts_in_words(pool.left_out)
         raise errors.DataError(
-            f"{root} holds no texts ({', '.join(SUFFIXES)})" + (f"; it holds {unread}." if unread else ".")
+            f"{root} contains no texts ({', '.join(SUFFIXES)})" + (f"; it contains {unread}." if unread else ".")
         )
     return pool
 
@@ -171,7 +171,7 @@ def _counts_in_words(left_out: Counter[str]) -> str:
 def left_out_note(pools: Sequence[Pool]) -> list[str]:
     """Returns a sentence about entries among the texts that are not read, if there are any."""
     unread = _counts_in_words(sum((pool.left_out for pool in pools), Counter()))
-    return [f"not read, because they are no texts ({', '.join(SUFFIXES)}): {unread}"] if unread else []
+    return [f"not read, because they are not texts ({', '.join(SUFFIXES)}): {unread}"] if unread else []
 
 
 def read(path: pathlib.Path, group: str, root: pathlib.Path) -> list[Document]:
@@ -207,7 +207,7 @@ def _from_line(line: str, name: str, where: str, group: str) -> Document:
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else error
         raise errors.DataError(
-            f"{where}: not JSON ({reason}). A .jsonl file holds one object per line: {FORMS}."
+            f"{where}: not JSON ({reason}). A .jsonl file contains one object per line: {FORMS}."
         ) from error
     if not isinstance(record, dict):
         raise errors.DataError(f"{where}: expected an object, {FORMS}, got {type(record).__name__}.")
@@ -219,7 +219,7 @@ def _from_line(line: str, name: str, where: str, group: str) -> Document:
         keys = ", ".join(map(repr, list(record)[:8])) or "(none)"
         raise errors.DataError(f"{where} has the keys {keys}; expected {FORMS}.")
     if len(forms) > 1:
-        raise errors.DataError(f"{where} holds {' and '.join(forms)}; expected one of {FORMS}.")
+        raise errors.DataError(f"{where} contains {' and '.join(forms)}; expected one of {FORMS}.")
     name, group = _label(record, "id", where, name), _label(record, "group", where, group)
     if "tokens" in record:
         return Document(name, where, group, tokens=_tokens(record["tokens"], where))
@@ -235,7 +235,7 @@ def _string(record: dict[str, Any], key: str, where: str) -> str:
     if not isinstance(value, str):
         raise errors.DataError(f"{where}: {key} is {_shown(value)}, expected a string.")
     if not _is_sound(value):
-        raise errors.DataError(f"{where}: {key} holds half of a pair of characters (\\ud800 to \\udfff); write both.")
+        raise errors.DataError(f"{where}: {key} contains half of a surrogate pair (\\ud800 to \\udfff); write both.")
     return value
 
 
@@ -254,7 +254,7 @@ def _tokens(value: Any, where: str) -> np.ndarray:
     if not isinstance(value, list) or any(type(token) is not int for token in value):
         raise errors.DataError(f"{where}: tokens is {_shown(value)}, expected a list of whole numbers.")
     if any(abs(token) >= 1 << 62 for token in value):
-        raise errors.DataError(f"{where}: tokens holds {_shown(max(value, key=abs))}, which is not a token id.")
+        raise errors.DataError(f"{where}: tokens contains {_shown(max(value, key=abs))}, which is not a token id.")
     return np.array(value, np.int64)
 
 

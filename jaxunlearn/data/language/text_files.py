@@ -79,7 +79,7 @@ def from_files(settings: DataSettings) -> Dataset:
     ]
     all_documents = [document for pool in pool_documents for document in pool]
     if not all_documents:
-        raise errors.DataError(f"{root} holds no texts: its files are empty.")
+        raise errors.DataError(f"{root} contains no texts: its files are empty.")
     tokenizer, notes = _with_vocabulary(tokenizer, all_documents)
     blocks = [
         [block for document in pool for block in _blocks(document, settings, tokenizer)] for pool in pool_documents
@@ -90,10 +90,10 @@ def from_files(settings: DataSettings) -> Dataset:
     for pool, pool_name in zip(pool_blocks, ("train", "held-out"), strict=False):
         if not pool:
             subject = f"the {pool_name} pool of {root}" if len(pool_blocks) > 1 else str(root)
-            raise errors.DataError(f"{subject} holds no text of at least 2 tokens.")
+            raise errors.DataError(f"{subject} contains no text of at least 2 tokens.")
     if len(pool_blocks) == 1 and any(block.number for block in pool_blocks[0]):
         notes.append(
-            "blocks are held out at random, so that both pools hold blocks of the same document; folders train and "
+            "blocks are held out at random, so that both pools contain blocks of the same document; folders train and "
             "test hold out whole documents"
         )
     return _build(settings, pool_blocks, tokenizer, notes)
@@ -107,7 +107,7 @@ def _with_vocabulary(tokenizer: Tokenizer, all_documents: Sequence[Document]) ->
         if document.tokens is not None and len(document.tokens):
             complaint = tokenizing.wrong_id(document.tokens, tokenizer.vocabulary)
             if complaint:
-                raise errors.DataError(f"{document.where} holds {complaint}.")
+                raise errors.DataError(f"{document.where} contains {complaint}.")
     return tokenizer, [] if tokenizer.vocabulary else ["the vocabulary ends at the largest token id of these texts"]
 
 

@@ -124,7 +124,7 @@ def validate(dataset: Dataset, name: str) -> None:
             source,
             prompts >= lengths,
             lambda row: (
-                f"has a prompt of {prompts[row]} tokens but only {lengths[row]} in all: nothing would be "
+                f"has a prompt of {prompts[row]} tokens but only {lengths[row]} in total: nothing would be "
                 "learned of it. A prompt is shorter than its text"
             ),
         )
@@ -139,7 +139,7 @@ def _check_tokens(source: str, tokens: np.ndarray, vocabulary: int) -> None:
         source,
         np.any(is_outside, axis=1),
         lambda row: (
-            f"holds the token id {tokens[row][is_outside[row]][0]}; with a vocabulary of {vocabulary} ids are "
+            f"contains the token id {tokens[row][is_outside[row]][0]}; with a vocabulary of {vocabulary} ids are "
             f"0 to {vocabulary - 1}, and padding is -1"
         ),
     )
@@ -171,6 +171,6 @@ def require_plain(dataset: Dataset, augment: str) -> None:
     """Raises a ConfigError for augmentation of texts: there is nothing to flip or crop."""
     if augment != "none":
         raise errors.ConfigError(
-            f"data.augment = {augment!r} changes pictures, but {dataset.name!r} holds texts. Set "
+            f"data.augment = {augment!r} changes pictures, but {dataset.name!r} contains texts. Set "
             "--config.data.augment=none."
         )

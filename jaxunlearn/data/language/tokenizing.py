@@ -48,7 +48,7 @@ def of(settings: DataSettings) -> Tokenizer:
     """Returns the tokenizer of a data set of texts.
 
     Raises:
-      ConfigError: neither `bytes` nor an importable function, or attributes that are no vocabulary and no function.
+      ConfigError: neither `bytes` nor an importable function, or attributes that are not a vocabulary and a function.
     """
     if settings.name == "grammar":
         return ALPHABET
@@ -104,7 +104,7 @@ def encoded(tokenizer: Tokenizer, text: str, where: str) -> np.ndarray:
 
 
 def wrong_id(ids: np.ndarray, vocabulary: int) -> str:
-    """Returns a phrase about an id of [n], n > 0, that is no token of the vocabulary (0 = not known); "" if none."""
+    """Returns a phrase about an id of [n], n > 0, that is not a token of the vocabulary (0 = not known); "" if none."""
     low, high = int(ids.min()), int(ids.max())
     if low < 0:
         return f"the token id {low}; ids start at 0, and padding is added here"

@@ -237,7 +237,7 @@ def import_archive(path: str, out: str = "") -> pathlib.Path:
 def _member(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo], path: pathlib.Path, name: str) -> bytes:
     file = tar.extractfile(members[name]) if name in members else None
     if file is None:
-        raise errors.DataError(f"{path} holds no file {name}; it is not the official archive.")
+        raise errors.DataError(f"{path} contains no file {name}; it is not the official archive.")
     return file.read()
 
 

@@ -79,7 +79,7 @@ def from_content(
             raise errors.DataError(f"{path}: x has shape {x.shape}, y has shape {y.shape}; expected one label per row.")
         return arrays.build_cut(name, x, y, held_out, **_by_row(path, content, {"": len(y)}), **facts)
     raise errors.DataError(
-        f"{path} holds the arrays {', '.join(sorted(content)) or '(none)'}; expected {', '.join(POOLS)}, "
+        f"{path} contains the arrays {', '.join(sorted(content)) or '(none)'}; expected {', '.join(POOLS)}, "
         f"or {', '.join(WHOLE)}. Save it with numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)."
     )
 
@@ -109,7 +109,7 @@ def join(
     if x_train.shape[1:] != x_test.shape[1:]:
         raise errors.DataError(
             f"{path}: rows of x_train have shape {x_train.shape[1:]}, rows of x_test {x_test.shape[1:]}; "
-            "both pools must hold the same kind of row."
+            "both pools must contain the same kind of row."
         )
     if (x_train.dtype.kind == "f") != (x_test.dtype.kind == "f"):
         raise errors.DataError(
@@ -155,7 +155,9 @@ def _pooled(
         return []
     for key in keys:
         if key not in content:
-            raise errors.DataError(f"{path} holds {name} of one pool, but no {key}: give {name}_train and {name}_test.")
+            raise errors.DataError(
+                f"{path} contains {name} of one pool, but no {key}: give {name}_train and {name}_test."
+            )
     return [(key, content[key], size) for key, size in keys.items()]
 
 

@@ -92,7 +92,7 @@ def _read(settings: DataSettings) -> _Rows:
     ]
     if paths[0] is None or paths[1] is None:
         missing = POOLS[paths.index(None)]
-        raise errors.DataError(f"{path} holds no {missing}.csv; a folder of tables needs train.csv and test.csv.")
+        raise errors.DataError(f"{path} contains no {missing}.csv; a folder of tables needs train.csv and test.csv.")
     train, test = csv_files.read(paths[0]), csv_files.read(paths[1])
     for table, other in ((test, train), (train, test)):
         for name in other.columns:
@@ -126,7 +126,7 @@ def _label_column(rows: _Rows, name: str, notes: list[str]) -> str:
     usual = [name for name in rows.columns if name.lower() in LABEL_NAMES]
     if len(usual) > 1:
         raise errors.DataError(
-            f"{rows.path} has the columns {_listing(usual)}: choose the label by --config.data.label={usual[0]}."
+            f"{rows.path} has the columns {_listing(usual)}: choose the label with --config.data.label={usual[0]}."
         )
     label = usual[0] if usual else list(rows.columns)[-1]
     notes.append(f"the label is column {label!r}{'' if usual else ', the last one'} (data.label)")
@@ -153,15 +153,13 @@ def _labels(rows: _Rows, label: str) -> tuple[np.ndarray, list[str]]:
     if is_sparse or (is_fractional and len(classes) > MAX_FRACTIONAL_CLASSES):
         raise errors.DataError(
             f"{rows.path}: the label {label!r} has {len(classes):,} different values in {len(cells):,} rows "
-            f"({value_list}). "
-            "A label names a class: regression targets have to be cut into classes first; another column is chosen by "
-            "--config.data.label=NAME."
+            f"({value_list}). A label names a class: cut regression targets into classes first; to use another column, "
+            "set --config.data.label=NAME."
         )
     if len(classes) < 2:
         raise errors.DataError(
             f"{rows.path}: every row has the label {value_list} in column {label!r}; a classifier needs at least 2 "
-            "classes. "
-            "Another column is chosen by --config.data.label=NAME."
+            "classes. To use another column, set --config.data.label=NAME."
         )
     if numeric:
         return labels.astype(np.int32), [f"{value:.15g}" for value in classes]
@@ -173,12 +171,12 @@ def _names(rows: _Rows, id_column: str, label: str, notes: list[str]) -> tuple[l
     if id_column:
         _require_columns(rows, "data.id_column", (id_column,))
         if id_column == label:
-            raise errors.DataError(f"data.id_column = {id_column!r} is the label as well. Name two columns.")
+            raise errors.DataError(f"data.id_column = {id_column!r} is also the label. Name two different columns.")
         cells = rows.columns[id_column]
         first: dict[str, int] = {}
         for row, cell in enumerate(cells):
             if not cell or cell in first:
-                reason = f"{cell!r} stands in line {rows.locations[first[cell]][1]} too" if cell else "it is empty"
+                reason = f"{cell!r} also occurs in line {rows.locations[first[cell]][1]}" if cell else "it is empty"
                 raise errors.DataError(
                     f"{rows.where(row)}: data.id_column = {id_column!r} must name every row, but {reason}."
                 )
@@ -186,7 +184,7 @@ def _names(rows: _Rows, id_column: str, label: str, notes: list[str]) -> tuple[l
         return cells, id_column
     for name, cells in rows.columns.items():
         if name != label and name.lower() in ID_NAMES and all(cells) and len(set(cells)) == len(cells):
-            notes.append(f"column {name!r} names the rows and is no feature (data.id_column)")
+            notes.append(f"column {name!r} names the rows and is not used as a feature (data.id_column)")
             return cells, name
     return [f"{table.path.name}:{line}" for table, line in rows.locations], ""
 
@@ -207,7 +205,7 @@ def _coded(rows: _Rows, name: str, categories: tuple[str, ...], train: np.ndarra
     present_cells = [cell for row, cell in enumerate(cells) if row not in missing]
     if not present_cells:
         raise errors.DataError(
-            f"{rows.path}: column {name!r} holds no value. Leave it out: --config.data.ignore={name}."
+            f"{rows.path}: column {name!r} contains no value. Leave it out: --config.data.ignore={name}."
         )
     num_numbers = sum(csv_files.is_number(cell) or NUMBER_LIKE.fullmatch(cell) is not None for cell in present_cells)
     if name in categories or num_numbers < NUMERIC_FRACTION * len(present_cells):
@@ -223,7 +221,7 @@ def _coded(rows: _Rows, name: str, categories: tuple[str, ...], train: np.ndarra
     if gaps:
         present = values[train][~np.isnan(values[train])]
         if not len(present):
-            raise errors.DataError(f"{rows.path}: column {name!r} holds no value in the train pool. Leave it out.")
+            raise errors.DataError(f"{rows.path}: column {name!r} contains no value in the train pool. Leave it out.")
         median = float(np.median(present))
         values[np.isnan(values)] = median
         notes.append(f"column {name!r}: {_missing(rows, gaps)} filled with {median:g}, the median of the train pool")
@@ -237,7 +235,7 @@ def _categories(rows: _Rows, name: str, notes: list[str]) -> np.ndarray:
     if gaps:
         notes.append(f"column {name!r}: {_missing(rows, gaps)} kept as a category")
     if len(cells) > 1 and codes.max() == len(cells) - 1:
-        notes.append(f"column {name!r} has another value in every row; data.ignore={name} leaves it out")
+        notes.append(f"column {name!r} has a different value in every row; data.ignore={name} leaves it out")
     return codes.astype(np.float64)
 
 
@@ -253,7 +251,7 @@ def _not_a_number(rows: _Rows, name: str, row: int) -> errors.DataError:
             "not known."
         )
     return errors.DataError(
-        f"{rows.where(row)}: column {name!r} holds {cell[:40]!r}, expected a number. {advice} If the column names "
+        f"{rows.where(row)}: column {name!r} contains {cell[:40]!r}, expected a number. {advice} If the column names "
         f"categories: --config.data.categories={name}."
     )
 

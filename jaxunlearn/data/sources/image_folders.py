@@ -32,7 +32,7 @@ class Pool(NamedTuple):
 
     Attributes:
       pictures, labels: one entry per picture.
-      left_out: kind of entry that is no picture -> number of them.
+      left_out: kind of entry that is not a picture -> number of them.
     """
 
     pictures: list[pathlib.Path]
@@ -98,7 +98,7 @@ def _facts(
     notes = []
     if left_out:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(left_out.items()))
-        notes.append(f"not read, because they are no pictures ({', '.join(decoding.SUFFIXES)}) of a class: {counts}")
+        notes.append(f"not read, because they are not pictures ({', '.join(decoding.SUFFIXES)}) of a class: {counts}")
     if content["transparent"]:
         notes.append(f"{int(content['transparent']):,} pictures are transparent in places and are laid on mid-grey")
     paths = [str(picture.relative_to(root)) for pool in pools for picture in pool.pictures]
@@ -114,7 +114,7 @@ def cinic10(settings: DataSettings) -> Dataset:
     """
     ways = (
         "download https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz, unpack it, and point "
-        "--config.data.path to the folder that holds train, valid and test",
+        "--config.data.path to the folder that contains train, valid and test",
     )
     root = files.locate(settings, ["CINIC-10", "cinic10", "cinic10.npz"], ways)
     if root.suffix == ".npz":
@@ -127,7 +127,7 @@ def cinic10(settings: DataSettings) -> Dataset:
     names = class_names(root / "train")
     if names != CINIC10_CLASSES:
         raise errors.DataError(
-            f"{root / 'train'} holds the classes {', '.join(names)}; expected {', '.join(CINIC10_CLASSES)}."
+            f"{root / 'train'} contains the classes {', '.join(names)}; expected {', '.join(CINIC10_CLASSES)}."
         )
     pools = [_list_pool(root / name, names, root / "train") for name in ("train", "valid", "test")]
     return _build("cinic10", _decode(settings, pools, names, 32), constants=CINIC10_CONSTANTS)
@@ -149,7 +149,7 @@ def tiny_imagenet(settings: DataSettings) -> Dataset:
     """
     ways = (
         "download http://cs231n.stanford.edu/tiny-imagenet-200.zip, unpack it, and point --config.data.path to the "
-        "folder tiny-imagenet-200, which holds train and val",
+        "folder tiny-imagenet-200, which contains train and val",
     )
     root = files.locate(settings, ["tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet.npz"], ways)
     if root.suffix == ".npz":
@@ -228,7 +228,7 @@ def class_names(root: pathlib.Path) -> tuple[str, ...]:
     names = tuple(entry.name for entry in decoding.entries(root) if entry.is_dir())
     if not names:
         raise errors.DataError(
-            f"{root} holds no class folders; expected <class>/*{decoding.SUFFIXES[0]}, one folder per class, as in "
+            f"{root} contains no class folders; expected <class>/*{decoding.SUFFIXES[0]}, one folder per class, as in "
             f"{root / 'cat' / '0001.png'}."
         )
     return names
@@ -244,18 +244,18 @@ def _list_pool(root: pathlib.Path, names: Sequence[str], train: pathlib.Path | N
 
     Raises:
       DataError: a class that `names` does not hold, a class of the train pool without pictures, or an entry named
-        like a picture that is no regular file.
+        like a picture that is not a regular file.
     """
     extra = sorted(set(class_names(root)) - set(names))
     if extra:
         raise errors.DataError(
-            f"{root} holds the class {extra[0]!r}, which {train} does not; it has {', '.join(names)}."
+            f"{root} contains the class {extra[0]!r}, which {train} does not; it has {', '.join(names)}."
         )
     pool = Pool([], [], Counter())
     for label, name in enumerate(names):
         pictures, left_out = decoding.listing(root / name) if (root / name).is_dir() else ([], Counter())
         if not pictures and train in (None, root):
-            raise errors.DataError(f"{root / name} holds no pictures ({', '.join(decoding.SUFFIXES)}).")
+            raise errors.DataError(f"{root / name} contains no pictures ({', '.join(decoding.SUFFIXES)}).")
         pool.pictures.extend(pictures)
         pool.labels.extend([label] * len(pictures))
         pool.left_out.update(left_out)

@@ -36,11 +36,11 @@ def imagenet64(settings: DataSettings) -> Dataset:
     unless they are 1 .. C. `data.path` may also be an .npz.
 
     Raises:
-      DataError: absent or malformed files, one that is no plain pickle of arrays, a class that only val_data holds.
+      DataError: absent or malformed files, one that is not a plain pickle of arrays, a class that only val_data holds.
     """
     ways = (
         "download the batches of ImageNet 64x64 from https://image-net.org/download-images.php, and point "
-        "--config.data.path to the folder that holds train_data_batch_1 ... and val_data",
+        "--config.data.path to the folder that contains train_data_batch_1 ... and val_data",
     )
     root = files.locate(settings, ["imagenet64", "Imagenet64", "imagenet64.npz"], ways)
     if root.suffix == ".npz":
@@ -61,7 +61,7 @@ def imagenet64(settings: DataSettings) -> Dataset:
     absent = np.setdiff1d(content["y_test"], values)
     if len(absent):
         raise errors.DataError(
-            f"{root / 'val_data'} holds class {absent[0]}, of which the train batches have no picture "
+            f"{root / 'val_data'} contains class {absent[0]}, of which the train batches have no picture "
             f"({len(absent)} such classes). Take both from the same subset."
         )
     names = () if np.array_equal(values, np.arange(1, len(values) + 1)) else values.astype(str).tolist()
@@ -90,8 +90,8 @@ def _read_batch(path: pathlib.Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     absent = [name for name in ("data", "labels") if name not in content]
     if absent:
         raise errors.DataError(
-            f"{path} holds {', '.join(map(repr, sorted(content)))}, but no {absent[0]!r}; a batch of ImageNet64 holds "
-            "data and labels."
+            f"{path} contains {', '.join(map(repr, sorted(content)))}, but no {absent[0]!r}; a batch of ImageNet64 "
+            "contains data and labels."
         )
     data, labels = np.asarray(content["data"]), np.asarray(content["labels"])
     length = 3 * SIDE * SIDE
@@ -122,11 +122,11 @@ def load_arrays(path: pathlib.Path) -> dict[str, Any]:
         content = _ArraysOnly(io.BytesIO(files.read_bytes(path)), encoding="latin1").load()
     except (pickle.UnpicklingError, *files.BROKEN, ImportError, RecursionError) as error:
         raise errors.DataError(
-            f"{path} cannot be read as a pickled batch of arrays ({error}). Fetch it again; files that hold anything "
-            "other than arrays are not read, because reading them could run code."
+            f"{path} cannot be read as a pickled batch of arrays ({error}). Fetch it again; files that contain "
+            "anything other than arrays are not read, because reading them could run code."
         ) from error
     if not isinstance(content, dict):
-        raise errors.DataError(f"{path} holds {type(content).__name__}, expected the dict of a batch.")
+        raise errors.DataError(f"{path} contains {type(content).__name__}, expected the dict of a batch.")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 

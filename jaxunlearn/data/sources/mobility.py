@@ -52,7 +52,7 @@ def accident(settings: DataSettings) -> Dataset:
     coded = [_coded(columns[name], name, path) for name in ACCIDENT_FEATURES]
     wrong = sorted(set(columns["Severity"]) - set(SEVERITIES))
     if wrong:
-        raise errors.DataError(f"{path}: the severity {wrong[0]!r} is none of 1, 2, 3, 4.")
+        raise errors.DataError(f"{path}: the severity {wrong[0]!r} is not one of 1, 2, 3, 4.")
     labels = np.asarray([SEVERITIES[value] for value in columns["Severity"]], np.int32)
     return arrays.build_cut(
         "accident", np.stack(coded, 1).astype(np.float32), labels, settings.held_out, class_names=("1 or 2", "3 or 4")
@@ -64,7 +64,7 @@ def _coded(values: list[str], name: str, path: pathlib.Path) -> np.ndarray:
     if name in FLAGS:
         unknown = sorted(set(values) - {"True", "False", "true", "false", "1", "0"})
         if unknown:
-            raise errors.DataError(f"{path}: column {name!r} holds {unknown[0]!r}, expected True or False.")
+            raise errors.DataError(f"{path}: column {name!r} contains {unknown[0]!r}, expected True or False.")
         return np.asarray([value in ("True", "true", "1") for value in values], np.uint32)
     if name in NUMBERS:
         return encoding.equal_width(_numbers(values, name, path))
@@ -95,7 +95,7 @@ def _checkins(settings: DataSettings, name: str, file: str) -> Dataset:
     inputs = np.stack([_numbers(columns[hour], hour, path, gaps=False) for hour in hours], 1)
     labels = _numbers(columns[label], label, path, gaps=False)
     if (labels != np.floor(labels)).any():
-        raise errors.DataError(f"{path}: the last column, {label!r}, must hold categories as whole numbers from 0.")
+        raise errors.DataError(f"{path}: the last column, {label!r}, must contain categories as whole numbers from 0.")
     return arrays.build_cut(name, inputs, labels.astype(np.int64), settings.held_out)
 
 
@@ -107,7 +107,7 @@ def _columns(path: pathlib.Path, max_rows: int = 0) -> dict[str, list[str]]:
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise errors.DataError(f"{path} cannot be read as text ({error}). Fetch it again.") from error
     if len(rows) < 2:
-        raise errors.DataError(f"{path} holds no rows under its header.")
+        raise errors.DataError(f"{path} contains no rows under its header.")
     header, body = rows[0], rows[1 : max_rows + 1] if max_rows else rows[1:]
     for line, row in enumerate(body, 2):
         if len(row) != len(header):
@@ -120,4 +120,4 @@ def _numbers(values: list[str], name: str, path: pathlib.Path, gaps: bool = True
     try:
         return np.asarray([float(value) if value or not gaps else np.nan for value in values])
     except ValueError as error:
-        raise errors.DataError(f"{path}: column {name!r} holds a value that is not a number ({error}).") from error
+        raise errors.DataError(f"{path}: column {name!r} contains a value that is not a number ({error}).") from error

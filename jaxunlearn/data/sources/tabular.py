@@ -109,18 +109,18 @@ def _read_texts(path: pathlib.Path, name: str, facts: Binary) -> dict[str, np.nd
     texts = [text.replace(b"\r", b"\n").translate(None, b"\"' \t") for text in _texts(path, name, facts)]
     lines = [line for line in texts[0].split(b"\n") if line]
     if not lines:
-        raise errors.DataError(f"{path} holds no rows.")
+        raise errors.DataError(f"{path} contains no rows.")
     if len(texts) == 1:
         cells = [line.partition(b",") for line in lines]
         labels, rows = [label for label, _, _ in cells], [rest for _, _, rest in cells]
     else:
         rows, labels = lines, [line for line in texts[1].split(b"\n") if line]
     if len(labels) != len(rows):
-        raise errors.DataError(f"{path} holds {len(rows)} rows of features, but {len(labels)} labels.")
+        raise errors.DataError(f"{path} contains {len(rows)} rows of features, but {len(labels)} labels.")
     try:
         y = np.array([int(label) for label in labels], np.int32)
     except (ValueError, OverflowError) as error:
-        raise errors.DataError(f"{path} holds a label that is not a whole number ({error}).") from error
+        raise errors.DataError(f"{path} contains a label that is not a whole number ({error}).") from error
     return {"x": _binary_rows(rows, path), "y": y}
 
 
@@ -178,7 +178,7 @@ def _find(names: dict, end: str, path: pathlib.Path, name: str) -> str:
         if matches:
             return min(matches, key=len)
     first_entries = ", ".join(sorted(visible)[:5]) or "nothing"
-    raise errors.DataError(f"{path} holds no file {end!r} of data set {name!r}; it holds {first_entries}.")
+    raise errors.DataError(f"{path} contains no file {end!r} of data set {name!r}; it contains {first_entries}.")
 
 
 def adult(settings: DataSettings) -> Dataset:
@@ -232,7 +232,7 @@ def _adult_columns(path: pathlib.Path) -> dict[str, list[str]]:
         rows = rows[1:]
     absent = [name for name in ADULT_FILE_ORDER if name not in order]
     if absent or not rows:
-        what = f"has no column {absent[0]!r}" if absent else "holds no rows"
+        what = f"has no column {absent[0]!r}" if absent else "contains no rows"
         raise errors.DataError(f"{path} {what}; expected the columns {', '.join(ADULT_FILE_ORDER)}.")
     for line, row in rows:
         if len(row) != len(order):
@@ -247,5 +247,5 @@ def _adult_codes(values: list[str], feature: str, path: pathlib.Path) -> np.ndar
         return np.array([int(value) for value in values], np.float64)
     except (ValueError, OverflowError) as error:
         raise errors.DataError(
-            f"{path}: column {feature!r} holds a value that is not a whole number ({error})."
+            f"{path}: column {feature!r} contains a value that is not a whole number ({error})."
         ) from error

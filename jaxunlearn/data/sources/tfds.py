@@ -143,7 +143,7 @@ def _builder(name: str, settings: DataSettings) -> Any:
             if builder.is_prepared():
                 return builder
     except tfds.core.DatasetNotFoundError as error:
-        raise errors.DataError(f"tensorflow-datasets knows no data set {name!r}.") from error
+        raise errors.DataError(f"tensorflow-datasets has no data set {name!r}.") from error
     except ImportError:
         pass  # Some descriptions need TensorFlow; their prepared data can be read without it.
     except (ValueError, RuntimeError, OSError, KeyError) as error:
@@ -191,7 +191,7 @@ def _read_split(builder: Any, split: str, size: int) -> dict[str, np.ndarray]:
     expected = builder.info.splits[split].num_examples
     if len(rows) != expected or not rows:
         raise errors.DataError(
-            f"split {split!r} of {builder.data_path} holds {len(rows)} rows, its description says {expected}. "
+            f"split {split!r} of {builder.data_path} contains {len(rows)} rows, its description says {expected}. "
             "Delete that folder and prepare it again."
         )
     images = [np.asarray(row["image"]) for row in rows]

@@ -131,7 +131,7 @@ def _class_sets(dataset: Dataset, target: np.ndarray, settings: SplitSettings, s
                 numbers = [naming.class_value(dataset, number) for number in numbers]
             present = ", ".join(map(str, numbers))
             raise errors.DataError(
-                f"{kind_of_class} {value} of split.forget.classes has no row in the target set, which holds the "
+                f"{kind_of_class} {value} of split.forget.classes has no row in the target set, which contains the "
                 f"{kind_of_class}es {present}. Choose one of these, or a larger target set."
             )
     if settings.forget.kind == "classes":
@@ -160,12 +160,12 @@ def _check_fine_class(dataset: Dataset, groups: np.ndarray, value: int) -> None:
     ood = dataset.ood
     if ood is not None and ood.groups is not None and value in np.asarray(ood.groups) and value not in groups:
         raise errors.ConfigError(
-            f"split.forget.classes holds the fine class {value}, whose rows are excluded (data.ood_classes, "
+            f"split.forget.classes contains the fine class {value}, whose rows are excluded (data.ood_classes, "
             "data.ood_subclasses): no model sees them, so none can forget them. Take it out of one of the two."
         )
     if not 0 <= value <= groups.max():
         raise errors.ConfigError(
-            f"split.forget.classes holds {value}; {dataset.name!r} has the fine classes 0 to {int(groups.max())}."
+            f"split.forget.classes contains {value}; {dataset.name!r} has the fine classes 0 to {int(groups.max())}."
         )
 
 
@@ -256,7 +256,7 @@ def read_index_file(path: str, dataset: Dataset) -> tuple[np.ndarray, ...]:
         if len(held_out):
             raise errors.DataError(
                 f"{where} lists row {naming.display_names(dataset, held_out[:1])[0]}, but the train pool of "
-                f"{dataset.name!r} does not hold it: {len(held_out)} of the listed rows are held out, and only rows "
+                f"{dataset.name!r} does not contain it: {len(held_out)} of the listed rows are held out, and only rows "
                 "that models train on can be forgotten. Leave them out, or choose the pools yourself (x_train, x_test; "
                 "train and test)."
             )
@@ -273,7 +273,7 @@ def _check_listed(where: str, listed: np.ndarray, num_rows: int) -> None:
     # More than two numbers, each 0 or 1, are a mask and not a list of rows 0 and 1.
     if listed.dtype.kind in "ui" and len(listed) > 2 and np.isin(listed, (0, 1)).all():
         raise errors.DataError(
-            f"{where} holds {len(listed)} numbers, all 0 or 1, for {num_rows} rows: this looks like a mask. Save "
+            f"{where} contains {len(listed)} numbers, all 0 or 1, for {num_rows} rows: this looks like a mask. Save "
             "numpy.flatnonzero(mask), the numbers of the rows."
         )
 

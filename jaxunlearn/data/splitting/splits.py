@@ -144,7 +144,7 @@ def _random_rows(
     shadow = free[: settings.shadow]
     if settings.target and settings.target < is_listed.sum():
         raise errors.ConfigError(
-            f"split.target = {settings.target}, but {forget.source_of_rows(settings)} holds {int(is_listed.sum())} "
+            f"split.target = {settings.target}, but {forget.source_of_rows(settings)} contains {int(is_listed.sum())} "
             "different rows, all of which must be target rows. Raise split.target."
         )
     is_target = is_listed.copy()

@@ -257,7 +257,7 @@ def predict(logits: Any, labels: Any, q_hat: Any, options: Options = STANDARD) -
     thresholds = np.asarray(q_hat, np.float32)
     checks.shape("A" if is_single else "MA", {} if is_single else {"M": len(values)}, q_hat=thresholds)
     if np.isnan(thresholds).any():
-        raise errors.DataError("q_hat holds NaN; thresholds are numbers or +inf.")
+        raise errors.DataError("q_hat contains NaN; thresholds are numbers or +inf.")
     sets = _predict(values, np.asarray(labels, np.int32), thresholds[None] if is_single else thresholds, options)
     return _squeeze(sets, is_single)
 
@@ -278,7 +278,7 @@ def evaluate(
     alphas: Any,
     options: Options = STANDARD,
 ) -> Report:
-    """Computes thresholds and the quality of the sets for all alphas, of one model or of M models, in one jitted call.
+    """Computes thresholds and set quality for all alphas in one jitted call, for one or M models.
 
     Args:
       calibration_logits: [n, C] or [M, n, C] float.
@@ -325,7 +325,7 @@ def _checked(name: str, logits: Any, labels: Any, where: Any) -> tuple[Any, np.n
     is_single = np.ndim(logits) == 2
     sizes = checks.shape("NC N" if is_single else "MNC N", **{name: logits, "labels": labels})
     if not sizes["N"]:
-        raise errors.DataError(f"{name} hold no sample.")
+        raise errors.DataError(f"{name} contain no sample.")
     checks.labels("labels", labels, sizes["C"])
     values = jnp.asarray(logits)[None] if is_single else jnp.asarray(logits)
     for model in np.flatnonzero(~np.asarray(_are_finite(values))).tolist():

@@ -58,7 +58,7 @@ def scaled_confidence(logits: Any, labels: Any) -> np.ndarray:
       [...] float64 within +-103.62, where the softmax has saturated.
 
     Raises:
-      ShapeError, DataError: shapes that do not fit, fewer than two classes, NaN, labels that are no classes.
+      ShapeError, DataError: shapes that do not fit, fewer than two classes, NaN, labels that are not classes.
 
     Source: `compute_logit_scaled_confidence`: exp in the precision of the logits, all else in float64. This keeps the
     published ties of confident models, unlike the unbounded log-odds of the membership scores.
@@ -159,7 +159,7 @@ def _checked(retrained: Any, unlearned: Any) -> tuple[np.ndarray, np.ndarray]:
     sizes = checks.shape("SN SM", retrained=retrained, unlearned=unlearned)
     if min(sizes.values()) < 1:
         raise errors.ShapeError(
-            f"retrained {np.shape(retrained)} and unlearned {np.shape(unlearned)} must hold at least one sample and "
+            f"retrained {np.shape(retrained)} and unlearned {np.shape(unlearned)} must contain at least one sample and "
             "one model."
         )
     first, second = np.asarray(retrained, np.float64), np.asarray(unlearned, np.float64)
@@ -168,8 +168,8 @@ def _checked(retrained: Any, unlearned: Any) -> tuple[np.ndarray, np.ndarray]:
         largest = float(np.abs(values).max())
         if largest > LARGEST_CONFIDENCE:
             raise errors.DataError(
-                f"{name} holds {largest:.4g}, but a confidence is a log-odds and at most {LARGEST_CONFIDENCE:.0f} in "
-                "size; `scaled_confidence` makes them from logits."
+                f"{name} contains {largest:.4g}, but a confidence is a log-odds and at most {LARGEST_CONFIDENCE:.0f} "
+                "in size; `scaled_confidence` makes them from logits."
             )
     return first, second
 
@@ -209,7 +209,7 @@ def challenge_score(epsilon: Any, n_models: int) -> float:
     """
     points = bins(epsilon, n_models)
     if not points.size:
-        raise errors.DataError("epsilon holds no sample.")
+        raise errors.DataError("epsilon contains no sample.")
     return float(points.mean())
 
 
@@ -245,7 +245,7 @@ def final_score(
             values = np.asarray(accuracies, np.float64)
             checks.finite(f"{role}_{name}", values)
             if not values.size:
-                raise errors.DataError(f"{role}_{name} holds no accuracy.")
+                raise errors.DataError(f"{role}_{name} contains no accuracy.")
             means.append(values.mean())
         if means[1] == 0:
             raise errors.DataError(f"retrained_{name} is 0 everywhere: there is no accuracy to compare with.")

@@ -116,7 +116,7 @@ def statistics_of(
         model on both sides, so that no sample is ever separated. Other scores are the same in both.
 
     Raises:
-      ShapeError, DataError: shapes that do not fit, NaN, labels that are no classes. ConfigError: score or compat.
+      ShapeError, DataError: shapes that do not fit, NaN, labels that are not classes. ConfigError: score or compat.
 
     Example:
       >>> import numpy as np
@@ -130,8 +130,8 @@ def statistics_of(
     sizes = checks.shape("SNC SMC S", retrained=retrained, unlearned=unlearned, labels=labels)
     if min(sizes.values()) < 1 or sizes["C"] < 2:
         raise errors.ShapeError(
-            f"retrained {np.shape(retrained)} and unlearned {np.shape(unlearned)} must hold at least one sample, one "
-            "model and two classes."
+            f"retrained {np.shape(retrained)} and unlearned {np.shape(unlearned)} must contain at least one sample, "
+            "one model and two classes."
         )
     checks.labels("labels", labels, sizes["C"])
     for name, values in (("retrained", retrained), ("unlearned", unlearned)):
@@ -277,7 +277,7 @@ def squared_errors(retrained: np.ndarray, unlearned: np.ndarray, targets: np.nda
     sizes = checks.shape("SN SM S", retrained=retrained, unlearned=unlearned, targets=targets)
     if min(sizes.values()) < 1:
         raise errors.ShapeError(
-            f"retrained {np.shape(retrained)} and unlearned {np.shape(unlearned)} must hold at least one sample and "
+            f"retrained {np.shape(retrained)} and unlearned {np.shape(unlearned)} must contain at least one sample and "
             "one model."
         )
     for name, values in (("retrained", retrained), ("unlearned", unlearned), ("targets", targets)):

@@ -70,7 +70,7 @@ def p_values(
     checks.finite("statistic", statistic)
     checks.finite("null", null)
     if not sizes["K"]:
-        raise errors.DataError("null holds no values; p-values need at least one sample for which the null is true.")
+        raise errors.DataError("null contains no values; p-values need at least one sample for which the null is true.")
     uniform = None if seed is None else 1.0 - np.random.default_rng(seed).random(sizes["N"])
     if groups is None and null_groups is None:
         return _p_values(statistic, null, side, uniform)

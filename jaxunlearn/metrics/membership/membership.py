@@ -105,7 +105,7 @@ def class_thresholds(
                  non_member_labels=non_member_labels)  # fmt: skip
     for name, values, labels in (("member", member, member_labels), ("non_member", non_member, non_member_labels)):
         if not len(values):
-            raise errors.DataError(f"{name} holds no sample; thresholds need shadow members and shadow non-members.")
+            raise errors.DataError(f"{name} contains no sample; thresholds need shadow members and shadow non-members.")
         checks.finite(name, values)
         checks.labels(f"{name}_labels", labels, num_classes)
     thresholds = np.zeros(num_classes)

@@ -122,7 +122,7 @@ def attack_sets(
         checks.shape("NK", {"K": 2}, **{name: values})
         checks.finite(name, values, "NK")
         if not len(values) or values.min() < 0 or np.abs(values.sum(1) - 1).max() > 1e-3:
-            raise errors.DataError(f"{name} must hold at least one row of P(non-member), P(member) with sum 1.")
+            raise errors.DataError(f"{name} must contain at least one row of P(non-member), P(member) with sum 1.")
     q_hat = conformal.threshold(1 - calibration[:, 1], alpha, quantile_rule)
     sets = 1 - target <= q_hat
     exact = sets[:, 0] & ~sets[:, 1]

@@ -157,7 +157,7 @@ def fit_svc(member: np.ndarray, non_member: np.ndarray) -> Callable[[np.ndarray]
     checks.shape("NF KF", member=sides[0], non_member=sides[1])
     for name, side in zip(("member", "non_member"), sides, strict=True):
         if not len(side):
-            raise errors.DataError(f"{name} holds no sample; the SVC needs members and non-members.")
+            raise errors.DataError(f"{name} contains no sample; the SVC needs members and non-members.")
         checks.finite(name, side, "NF")
     machine = SVC(C=COST, gamma="auto", kernel="rbf")
     machine.fit(np.concatenate(sides), np.arange(len(sides[0]) + len(sides[1])) < len(sides[0]))
@@ -207,7 +207,7 @@ def platt_svc(
     decide = fit_svc(*sides)
     for name, side in zip(("member", "non_member"), sides, strict=True):
         if len(side) < 2:
-            raise errors.DataError(f"{name} holds 1 sample; Platt scaling needs at least 2 of each kind.")
+            raise errors.DataError(f"{name} contains 1 sample; Platt scaling needs at least 2 of each kind.")
     generator = np.random.default_rng(seed)
     folds = [generator.permutation(len(side)) % FOLDS for side in sides]
     decisions = [np.zeros(len(side)) for side in sides]

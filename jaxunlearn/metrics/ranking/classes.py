@@ -22,7 +22,7 @@ class Moments(NamedTuple):
     """Membership of one kind of sample, each [R] per class or a scalar pooled, in [0, 1].
 
     Attributes:
-      mean, std (population), maximum, minimum: over samples.
+      mean, std, maximum, minimum: over samples; the standard deviation is the population's.
       tail: mean of the worst tenth: the lowest of retained, the highest of forgotten samples.
     """
 

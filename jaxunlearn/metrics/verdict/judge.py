@@ -217,7 +217,7 @@ def check(answers: Answers) -> Answers:
     if not requested.any():
         raise errors.DataError("requested names no row: mark the rows that are to be forgotten.")
     if not sizes["S"]:
-        raise errors.DataError("shadows holds no model; a verdict needs at least one that saw none of the rows.")
+        raise errors.DataError("shadows contains no model; a verdict needs at least one that saw none of the rows.")
     converted: dict[str, np.ndarray] = {"requested": requested}
     for name in ("unlearned", "shadows", "population", "population_shadows", "original", "population_original"):
         if name in arrays:

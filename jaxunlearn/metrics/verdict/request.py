@@ -29,7 +29,8 @@ class GroupTests(NamedTuple):
       p_in: small = less than half of the trace of training is left.
       mean, error: excess over such models and its standard error, in standard deviations.
       dose: expected excess if nothing had been forgotten, likewise.
-      kept: (value, low, high) share of the trace that is left, 95 %; NaN if the dose is within the error.
+      trace_left: (value, low, high) fraction of the effect of training that remains, 95 %; NaN if the dose is
+        within the error.
       models: number of shadows; below 2 all p-values are 1.
     """
 

@@ -41,7 +41,7 @@ def joined_sections(run_folder: store.Run, names: tuple[str, ...]) -> list[Secti
         try:
             sections = analysis.sections_of(record)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise store.files.damaged(path, f"it holds no results of {name}") from error
+            raise store.files.damaged(path, f"it contains no results of {name}") from error
         all_sections += [section._replace(findings=(), printed=False) for section in sections]
     return all_sections
 

@@ -34,13 +34,13 @@ def settings_of(folder: str) -> settings.Settings:
     root = Path(folder).expanduser()
     if not (root / "run.json").exists() or not (root / "populations" / shadow.NAME / "stage.json").exists():
         raise errors.ConfigError(
-            f"audit.shadow_runs names {folder!r}, which holds no shadow models. It must be a run folder: train them "
+            f"audit.shadow_runs names {folder!r}, which contains no shadow models. It must be a run folder: train them "
             f"with `python -m launch.shadows --config=... --workdir={folder}` first."
         )
     try:
         return settings.resolve(store.files.read_json(root / "run.json")["settings"])
     except KeyError as error:
-        raise store.files.damaged(root / "run.json", "it holds no settings") from error
+        raise store.files.damaged(root / "run.json", "it contains no settings") from error
     except errors.ConfigError as error:
         raise errors.ConfigError(
             f"audit.shadow_runs names {folder!r}, whose settings are those of another version of jaxunlearn ({error}) "
@@ -56,9 +56,9 @@ def check(experiment: experiments.Experiment) -> None:
         classes = store.logits.read(logits).shape[-1] if logits.exists() else experiment.dataset.num_classes
         if classes != experiment.dataset.num_classes:
             raise errors.ConfigError(
-                f"audit.shadow_runs: the shadows of {folder!r} know {classes} classes "
-                f"({other_settings.data.name}), this run's "
-                f"data has {experiment.dataset.num_classes}; shadows must answer the same question."
+                f"audit.shadow_runs: the shadows of {folder!r} have {classes} classes "
+                f"({other_settings.data.name}), but this run's data has {experiment.dataset.num_classes}; shadows must "
+                "have the same classes."
             )
 
 
@@ -93,13 +93,13 @@ def open_shadows(
     fingerprint, _ = store.read_claim(root.path("populations", shadow.NAME, "stage.json"))
     ids = np.arange(other_settings.shadows.count)
     split = splits.obtain(run_folder, experiment)
-    reporter.say(f"asking {len(ids)} shadow models of {root.root} about {len(split.target):,} target rows")
+    reporter.say(f"querying {len(ids)} shadow models of {root.root} on {len(split.target):,} target rows")
     try:
         variables = members.load(shadow_experiment, root.path("populations", shadow.NAME), fingerprint, ids)
     except ValueError as error:
         raise errors.ConfigError(
             f"audit.shadow_runs: the shadows of {folder!r} were trained on inputs of another shape than this run's "
-            f"{experiment.dataset.inputs.shape[1:]}; they cannot answer about these rows."
+            f"{experiment.dataset.inputs.shape[1:]}; they cannot be evaluated on these rows."
         ) from error
     own_logits = _own_logits(root, experiments.prepare(other_settings))
     return name_of(folder), (

@@ -130,7 +130,7 @@ def gather(
         first = next(iter(divergence_steps))
         raise errors.ConfigError(
             f"{len(divergence_steps)} of {len(spec.membership)} models diverged (the first one, {first}, in step "
-            f"{divergence_steps[first]}): their answers say nothing of deletions. Lower train.learning_rate."
+            f"{divergence_steps[first]}): their answers say nothing about deletions. Lower train.learning_rate."
         )
     ids_by_side = {
         name: naming.display_names(dataset, np.asarray(side.ids))

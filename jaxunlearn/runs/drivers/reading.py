@@ -163,11 +163,11 @@ def _check_recorded(run_folder: store.Run, experiment: experiments.Experiment, n
         method = name.removeprefix(variants.PREFIX).partition("@")[0]
         command = f"Run `python -m launch.unlearn --config=... --workdir={root} --methods={method}`."
         if not run_folder.path("logits", recording.file_name(name, view)).exists():
-            raise errors.StoreError(f"{root} holds no logits of {name}. {command}")
+            raise errors.StoreError(f"{root} contains no logits of {name}. {command}")
         return command
     if name in audited_models.NAMES and name not in audited_models.requested_roles(experiment.settings):
         raise errors.StoreError(
-            f"these settings ask for no {name} models. Switch them on (targets.{name}) and run `python -m "
+            f"these settings request no {name} models. Switch them on (targets.{name}) and run `python -m "
             f"launch.targets --config=... --workdir={root}`."
         )
     verb = "shadows" if name == shadow.NAME else "targets"

@@ -133,7 +133,7 @@ def prepare(job: Job, settings: Settings) -> CheckedJob:
     if TEXTS not in job.reads:
         experiments.require_classes(experiment, "this command")
     elif CLASSES not in job.reads and not experiment.dataset.vocabulary:
-        raise errors.ConfigError(f"this command works on texts, but {experiment.dataset.name!r} holds none.")
+        raise errors.ConfigError(f"this command works on texts, but {experiment.dataset.name!r} contains none.")
     prompts.check(experiment.settings)
     audited_models.check(experiment)
     reporter = progress.Reporter()

@@ -104,7 +104,7 @@ def _read_record(run_folder: store.Run) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     if not all(isinstance(entry, dict) and isinstance(entry.get("finished"), dict) for entry in record.values()):
-        raise store.files.damaged(run_folder.path(RECORD), "it holds no finished seeds")
+        raise store.files.damaged(run_folder.path(RECORD), "it contains no finished seeds")
     return record
 
 
@@ -195,9 +195,8 @@ def _report(record: dict[str, Any], name: str, settings: Settings) -> Report:
     command_record = record[name]
     count = len(command_record["seeds"])
     answer = (
-        f"launch.{name} over {count} seed{'s' * (count > 1)}: {len(command_record['findings']):,} numbers, "
-        "each with its "
-        f"{'mean, deviation and interval over seeds' if count > 1 else 'value; one seed makes no interval'}."
+        f"launch.{name} over {count} seed{'s' * (count > 1)}: {len(command_record['findings']):,} numbers, each with "
+        f"its {'mean, deviation and interval over seeds' if count > 1 else 'value; one seed gives no interval'}."
     )
     return Report(
         f"Over seeds: {settings.data.name}",
@@ -239,7 +238,7 @@ def _sections(name: str, record: dict[str, Any], is_printed: bool) -> list[Secti
                 "_".join(filter(None, ("seeds", name, section))),
                 heading,
                 interval_text(len(seeds)),
-                cells.Table(heading, "seeds.csv has the rows that are left out." * (len(names) > MOST_ROWS), heads,
+                cells.Table(heading, "seeds.csv contains all rows." * (len(names) > MOST_ROWS), heads,
                             tuple(rows)),
                 findings=tuple(findings),
                 printed=is_printed and len(rows) <= MOST_PRINTED,
@@ -269,9 +268,8 @@ def interval_text(count: int) -> str:
         return "One seed: no deviation and no interval."
     return (
         f"Mean over {count} seeds ± their sample deviation, [ ] {number_format.rate(LEVEL)} interval of the mean "
-        "(Student's "
-        "t). Every seed draws split, forget sets, weights and batches anew, unless the settings fix them; the data "
-        "set is the same, so the intervals cover other draws from these data only."
+        "(Student's t). Every seed draws split, forget sets, weights and batches anew, unless the settings fix them; "
+        "the data set is the same, so the intervals cover other draws from these data only."
     )
 
 
@@ -283,5 +281,7 @@ def _notes(record: dict[str, Any]) -> tuple[str, ...]:
         return ()
     examples = ", ".join(f"{finding['of']} {finding['metric']}" for finding in incomplete[:3])
     examples += ", ..." * (len(incomplete) > 3)
-    message = f"{len(incomplete)} number(s) are missing or not finite for some seeds and are over the others"
-    return (f"{message} ({examples})",)
+    return (
+        f"{len(incomplete)} number(s) are missing or not finite for some seeds; they are averaged over the remaining "
+        f"seeds ({examples})",
+    )

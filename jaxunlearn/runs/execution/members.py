@@ -127,8 +127,8 @@ def load(experiment: experiments.Experiment, folder: Path, fingerprint: str, mem
     missing = [member for member in requested if member not in index_of]
     if missing:
         raise errors.StoreError(
-            f"{folder} holds no finished member {missing[0]}; members {min(requested)} to {max(requested)} are needed. "
-            "Run the command that trains them again: it continues where it stopped."
+            f"{folder} contains no finished member {missing[0]}; members {min(requested)} to {max(requested)} are "
+            "needed. Run the command that trains them again: it continues where it stopped."
         )
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *fragments)
     return trees.take(joined, np.asarray([index_of[member] for member in requested]))

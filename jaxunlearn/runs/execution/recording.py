@@ -216,7 +216,7 @@ def read(run_folder: store.Run, spec: roles.RoleSpec, view: str = CLEAN) -> np.n
         raise errors.StoreError(f"{path} was recorded from other models or rows.")
     count = sum(str(model_id) in done for model_id in range(num_models))
     if count < num_models:
-        raise errors.StoreError(f"{path} holds {count} of {num_models} lines.")
+        raise errors.StoreError(f"{path} contains {count} of {num_models} lines.")
     values = logits.read(path)
     if values.shape[0] < num_models or values.shape[1:] != (
         len(spec.rows),

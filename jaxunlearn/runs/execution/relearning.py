@@ -68,8 +68,8 @@ def make_plan(experiment: experiments.Experiment, split: records.Split) -> Plan:
         retain = target[~mask[target]]
         if len(retain) < size + options.retained:
             raise errors.ConfigError(
-                f"forget set {set_id} leaves {len(retain)} retained rows, but relearning needs {size} that never come "
-                f"along and {options.retained} per step. Lower reminisce.share or reminisce.retained."
+                f"forget set {set_id} leaves {len(retain)} retained rows, but relearning needs {size} held-out rows "
+                f"and {options.retained} rows per step. Lower reminisce.share or reminisce.retained."
             )
         trials = relearning.draw(
             np.flatnonzero(mask), unseen, retain, int(np.asarray(dataset.labels)[np.flatnonzero(mask)[0]]), size=size,
@@ -88,8 +88,8 @@ def check(experiment: experiments.Experiment, split: records.Split) -> None:
     """
     if split.kind in ("class_percentage", "classes"):
         raise errors.ConfigError(
-            f"split.forget.kind = {split.kind!r}: the Reminiscence Attack asks whether a whole class is known "
-            "(one_class, subclass), or of single rows (set_random, index_file, randperm)."
+            f"split.forget.kind = {split.kind!r}: the Reminiscence Attack works on forget sets of whole "
+            "classes (one_class, subclass) or single rows (set_random, index_file, randperm)."
         )
     if experiment.settings.reminisce.target == "extracted" and not is_class_wise(experiment, split):
         raise errors.ConfigError(

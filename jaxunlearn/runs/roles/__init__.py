@@ -2,7 +2,7 @@
 
 A role is described by one of the modules of this folder and executed by `runs.execution`:
 
-Experiment, Split -> RoleSpec (`shadow`, `audited`, `unlearned`) -> `execution` trains and records missing members
+Experiment, Split -> RoleSpec (`shadow`, `audited_models`, ...) -> `execution` trains and records missing members
 """
 
 from collections.abc import Mapping

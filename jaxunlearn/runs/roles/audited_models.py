@@ -199,8 +199,8 @@ def check(experiment: experiments.Experiment) -> None:
     targets = settings.targets
     if targets.snapshots > settings.shadows.count:
         raise errors.ConfigError(
-            f"targets.snapshots = {targets.snapshots} trainings start from the weights of as many shadow models, but "
-            f"shadows.count = {settings.shadows.count}. Lower targets.snapshots (0 = none) or raise shadows.count."
+            f"targets.snapshots = {targets.snapshots} training runs start from the weights of as many shadow models, "
+            f"but shadows.count = {settings.shadows.count}. Lower targets.snapshots (0 = none) or raise shadows.count."
         )
     if targets.reference and not int(targets.reference_ratio * len(split.target)):
         raise errors.ConfigError(
@@ -233,8 +233,8 @@ def external_start(experiment: experiments.Experiment, name: str, members: int) 
         value = list(value) if isinstance(value, tuple) else value
         if facts.get(fact) != value:
             raise errors.ConfigError(
-                f"targets.start = {start_folder!r} holds {name} models with {fact} = {facts.get(fact)!r}, but this run "
-                f"has {value!r}; weights can be trained on only in the same network."
+                f"targets.start = {start_folder!r} contains {name} models with {fact} = {facts.get(fact)!r}, but this "
+                f"run has {value!r}; weights can be trained on only in the same network."
             )
     finished_chunks = store.chunks.finished(folder, fingerprint)[0]
     finished_ids = {int(member) for chunk in finished_chunks for member in chunk.member_ids}
@@ -242,7 +242,7 @@ def external_start(experiment: experiments.Experiment, name: str, members: int) 
     num_needed = 1 if shared else members
     if not finished_ids.issuperset(range(num_needed)):
         raise errors.ConfigError(
-            f"targets.start = {start_folder!r} holds {len(finished_ids)} finished {name} model(s), but {num_needed} "
+            f"targets.start = {start_folder!r} contains {len(finished_ids)} finished {name} model(s), but {num_needed} "
             "are needed, one per forget set. Train them there, or lower split.forget.count."
         )
     return roles.Start(name, fingerprint, folder, shared)

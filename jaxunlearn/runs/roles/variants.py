@@ -111,7 +111,7 @@ def _sweeps(settings: Settings) -> dict[str, tuple[float, ...]]:
         try:
             values = tuple(float(value) for value in text.split(";") if value.strip())
         except ValueError as error:
-            raise errors.ConfigError(f"unlearn.sweeps: {sweep!r} holds something that is no number.") from error
+            raise errors.ConfigError(f"unlearn.sweeps: {sweep!r} contains a value that is not a number.") from error
         if not equals or not name or not values:
             raise errors.ConfigError(f"unlearn.sweeps: {sweep!r} is not of the form strength=0.1;0.2.")
         if name in sweeps:
@@ -127,7 +127,7 @@ def of_role(settings: Settings, role: str) -> MethodConfig:
       ConfigError: not such a name, an unknown method or hyperparameter.
     """
     if not role.startswith(PREFIX):
-        raise errors.ConfigError(f"role {role!r} is no unlearned:METHOD.")
+        raise errors.ConfigError(f"role {role!r} is not of the form unlearned:METHOD.")
     method, *labels = role.removeprefix(PREFIX).split("@")
     if labels and f"@{labels[0]}" == wrappers.MID:
         method += wrappers.MID

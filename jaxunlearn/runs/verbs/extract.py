@@ -65,7 +65,7 @@ def budget_text(experiment: experiments.Experiment, victims: Sequence[roles.Role
     queries = extraction.queries(extraction.of_settings(experiment.settings.extract))
     count = sum(len(spec.membership) for spec in victims)
     names = ", ".join(unlearn.display_name(spec.name) for spec in victims)
-    return f"{queries:,} queries to each of {count} models ({names}), {queries * count:,} in all"
+    return f"{queries:,} queries to each of {count} models ({names}), {queries * count:,} in total"
 
 
 def run(
@@ -177,7 +177,7 @@ def text(summary: ExtractionSummary) -> str:
         for name, clones in summary.roles.items()
         if clones.diverged
     ]
-    duration_text = f"in all {progress.duration(summary.seconds)}"
+    duration_text = f"total {progress.duration(summary.seconds)}"
     return "\n".join([tables.text(table(summary), percent=True), *diverged, duration_text])
 
 

@@ -182,7 +182,7 @@ def summary_text(summary: ShadowSummary) -> str:
         ("±", "deviation over members, each of a seed and rows of its own"),
         ("training", f"{rate}, {progress.duration(cost.seconds)}"),
         ("compiling", progress.duration(cost.compile_seconds)),
-        ("in all", progress.duration(summary.seconds)),
+        ("total", progress.duration(summary.seconds)),
         *([("diverged, frozen", diverged_text)] if diverged_text else []),
     ]
     return tables.pairs(rows)

@@ -213,7 +213,7 @@ def text(summary: TargetsSummary) -> str:
         lines += [
             f"diverged, frozen: {name} member {member} at step {step}" for member, step in role_summary.diverged.items()
         ]
-    lines.append(f"in all {progress.duration(summary.seconds)}; columns 3 to 5 are accuracies, means over members")
+    lines.append(f"total {progress.duration(summary.seconds)}; columns 3 to 5 are accuracies, means over members")
     return "\n".join(lines)
 
 

@@ -312,7 +312,7 @@ def text(summary: UnlearningSummary) -> str:
     table_texts = [tables.text(table(summary), percent=not is_language_model(summary))]
     source_table = variance_table(summary)
     table_texts += [tables.text(source_table)] if source_table is not None else []
-    return "\n".join([*table_texts, *diverged, f"in all {progress.duration(summary.seconds)}"])
+    return "\n".join([*table_texts, *diverged, f"total {progress.duration(summary.seconds)}"])
 
 
 def files_text(run_folder: store.Run, configs: tuple[variants.MethodConfig, ...]) -> str:

@@ -130,7 +130,7 @@ def from_arrays(values: Mapping[str, np.ndarray], options: TokenOptions) -> Toke
     if losses["ref"] is not None and losses["pop_ref"] is not None and len(losses["ref"]) != len(losses["pop_ref"]):
         raise errors.ShapeError(
             f"{len(losses['ref'])} OUT model(s) answered the texts, {len(losses['pop_ref'])} the population texts; "
-            "`nll_ref` [s, n] and `pop_nll_ref` [s, p] must hold the same models in the same order."
+            "`nll_ref` [s, n] and `pop_nll_ref` [s, p] must contain the same models in the same order."
         )
     edited = {name: _checked_loss(name, values[name]) for name in _EDITED if name in values}
     if "nll_neighbours" in edited:
@@ -205,13 +205,13 @@ def _losses(values: Mapping[str, np.ndarray], model: str) -> np.ndarray | None:
     mask_name = own_mask if own_mask in values else shared_mask
     if mask_name not in values:
         raise errors.DataError(
-            f"`{tokens}` comes without `{shared_mask}` [n, t] (1 = a prediction that counts); padding cannot be told "
-            f"from tokens. A model with another tokenizer brings a mask of its own, `{own_mask}`."
+            f"`{tokens}` needs `{shared_mask}` [n, t] (1 = a prediction that counts): padding cannot be distinguished "
+            f"from tokens. A model with another tokenizer needs its own mask, `{own_mask}`."
         )
     if np.shape(logp)[-2:] != np.shape(values[mask_name]):
         raise errors.ShapeError(
-            f"`{tokens}` has shape {np.shape(logp)}, `{mask_name}` {np.shape(values[mask_name])}: one text has as many "
-            f"predictions in both. A model with another tokenizer brings a mask of its own, `{own_mask}`."
+            f"`{tokens}` has shape {np.shape(logp)}, `{mask_name}` {np.shape(values[mask_name])}: both must have "
+            f"the same number of predictions. A model with another tokenizer needs its own mask, `{own_mask}`."
         )
     models = logp if np.ndim(logp) == 3 else logp[None]
     losses = []
@@ -231,7 +231,7 @@ def _pass_tokens(
     """Checks and summarises one model's tokens in blocks of texts; without options, only its losses."""
     if mask_name not in values:
         raise errors.DataError(
-            f"`{name}` comes without `{mask_name}` [n, t] (1 = a prediction that counts): padding cannot be told from "
+            f"`{name}` needs `{mask_name}` [n, t] (1 = a prediction that counts): padding cannot be distinguished from "
             "tokens. Without padding give an array of ones."
         )
     logp, mask, moments = values[name], values[mask_name], dict(moments or {})
@@ -308,7 +308,7 @@ def _checked_moment(name: str, values: np.ndarray, mask: np.ndarray, first: int)
 
 
 def _checked_loss(name: str, values: np.ndarray) -> np.ndarray:
-    """Returns losses in float32; raises a DataError if one is no mean negative log-likelihood."""
+    """Returns losses in float32; raises a DataError if one is not a mean negative log-likelihood."""
     values = np.asarray(values, np.float32)
     broken = np.argwhere(~np.isfinite(values))
     if len(broken):
@@ -359,7 +359,7 @@ def _deflated(values: Mapping[str, np.ndarray]) -> np.ndarray | None:
 def _degrees(values: Mapping[str, np.ndarray], count: int) -> np.ndarray:
     """Returns the [L] progress of the training at every step, in (0, 1]."""
     if count < 2:
-        raise errors.DataError("`nll_steps` holds one step; a score can only grow over at least two.")
+        raise errors.DataError("`nll_steps` contains one step; a score can only grow over at least two.")
     steps = np.asarray(values["steps"], np.float64) if "steps" in values else np.arange(1.0, count + 1)
     if not (np.isfinite(steps).all() and (np.diff(steps) > 0).all() and steps[0] >= 0):
         raise errors.DataError(

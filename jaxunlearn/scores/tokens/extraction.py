@@ -171,7 +171,7 @@ def extract(
       TokenSignals of NumPy arrays [N, T - 1].
 
     Raises:
-      ShapeError, DataError: ids and mask of different shapes, or ids that are no integers.
+      ShapeError, DataError: ids and mask of different shapes, or ids that are not integers.
 
     Example:
       >>> import numpy as np
@@ -188,7 +188,7 @@ def extract(
     if ids.dtype.kind not in "iu":
         raise errors.DataError(f"ids have dtype {ids.dtype}, expected whole numbers: the tokenizer's ids.")
     if sizes["N"] == 0:
-        raise errors.ShapeError(f"ids hold no text: they have shape {ids.shape}.")
+        raise errors.ShapeError(f"ids contain no text: they have shape {ids.shape}.")
     params = jax.tree.map(jnp.asarray, params)
     blocks = []
     for start in range(0, len(ids), batch):

@@ -226,7 +226,7 @@ class Estimate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One stage of a method.
+    """One phase of a method: its estimates, then its gradient steps or one-shot change.
 
     Attributes:
       transform: gradients to parameter changes, as in optax; with extras (see `transforms.py`).

@@ -8,7 +8,7 @@
 
 Retain terms: "nll" = cross entropy, "kl" = KL to the original, "none" = retained texts are not read. An epoch is a pass
 over the forget set. Published (open-unlearning, models of 1 to 8 billion parameters): AdamW at 1e-5, 10 epochs, linear
-warm-up of one epoch and linear decay, 32 rows per step. Each docstring says what `compat="faithful"` restores.
+warm-up of one epoch and linear decay, 32 rows per step. Each docstring describes what `compat="faithful"` restores.
 """
 
 from collections.abc import Callable, Mapping

@@ -113,7 +113,7 @@ def finetune(
       epochs: passes over the retained set.
       batch: rows per step, 0 = the run's.
       schedule, milestones, factor: see `make_schedule`. OUR v1 has "overshooting" with factor 0.8.
-      l1: constant coefficient of sum |p|; 5e-5 with schedule="constant" is one stage of the Replay of OUR v2.
+      l1: constant coefficient of sum |p|; 5e-5 with schedule="constant" is one phase of the Replay of OUR v2.
 
     Source: IAM (5 epochs at 0.01); conformal unlearning and OPTML "FT"; OUR `fit_one_cycle`; forget precision (constant
     1e-3, Nesterov).

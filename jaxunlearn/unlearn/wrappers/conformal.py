@@ -106,7 +106,7 @@ def conformal(
 
     Raises:
       ConfigError: a method without gradient steps, or whose steps follow a recorded training; alpha outside (0, 1), or
-        swept: a rank depends on it.
+        swept: it determines a rank.
 
     Example:
       >>> from jaxunlearn import unlearn
@@ -115,7 +115,7 @@ def conformal(
       ['retain', 'conformal']
     """
     if isinstance(alpha, jax.core.Tracer):
-        raise errors.ConfigError("the alpha of the conformal loss decides about a rank; it cannot be swept.")
+        raise errors.ConfigError("the alpha of the conformal loss determines a rank, so it cannot be swept.")
     (alpha,) = prediction.check_alphas(alpha)
     next_starts = [*(phase.start for phase in method.phases[1:]), "current"]
     is_guided = [

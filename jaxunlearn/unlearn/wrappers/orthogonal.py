@@ -136,7 +136,7 @@ def with_orthogonality(
 def _check_indices(indices: tuple[int, ...], count: int) -> None:
     if max(indices) >= count:
         raise errors.ConfigError(
-            f"orthogonal_features asks for feature {max(indices) + 1}, but the network names {count}. "
+            f"orthogonal_features requests feature {max(indices) + 1}, but the network names {count}. "
             f"Set --config.unlearn.options=orthogonal_features={';'.join(map(str, range(1, count + 1)))}."
         )
 
@@ -188,7 +188,7 @@ def orthogonal(
     checks.choice("form", form, FORMS)
     indices = feature_indices(features)
     if len(epochs) != len(factors):
-        raise errors.ConfigError(f"epochs {epochs} and factors {factors} of the stages of Replay differ in number.")
+        raise errors.ConfigError(f"epochs {epochs} and factors {factors} of the phases of Replay differ in number.")
     has_steps = [bool(phase.gradient_steps) for phase in method.phases]
     if not any(has_steps) or method.fixed_loss:
         raise errors.ConfigError("it takes no gradient steps of its own, to whose loss orthogonality could be added.")
@@ -212,12 +212,12 @@ def orthogonal(
     method = dataclasses.replace(method, phases=phases)
     if not replay:
         return dataclasses.replace(method, bn="recalibrate")
-    num_l1_stages = l1_stages or len(epochs)
-    stages = tuple(
+    num_l1_phases = l1_stages or len(epochs)
+    replay_phases = tuple(
         over_unlearning.replay(
             factor * lr,
             count,
-            l1 if number < num_l1_stages else 0.0,
+            l1 if number < num_l1_phases else 0.0,
             momentum,
             weight_decay,
             batch,
@@ -225,7 +225,7 @@ def orthogonal(
         )
         for number, (count, factor) in enumerate(zip(epochs, factors, strict=True))
     )
-    return over_unlearning.append_phases(method, stages)
+    return over_unlearning.append_phases(method, replay_phases)
 
 
 def _with_retain_loss(phase: Phase, l1: Scalar, batch: int) -> Phase:

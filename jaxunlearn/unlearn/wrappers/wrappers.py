@@ -50,7 +50,7 @@ def split(name: str) -> tuple[str, tuple[str, ...]]:
     full_name, at, _ = name.partition(MID)
     base, *wrappers = full_name.split(SEPARATOR)
     if name not in (full_name, full_name + MID):
-        raise errors.ConfigError(f"{name!r}: {MID} stands at the end of a name, METHOD+our{MID}.")
+        raise errors.ConfigError(f"{name!r}: {MID} must come at the end of a name, METHOD+our{MID}.")
     if len(set(wrappers)) < len(wrappers):
         raise errors.ConfigError(f"{name!r} wraps the method in the same wrapper twice. Name it once.")
     for wrapper in wrappers:

@@ -105,7 +105,7 @@ def run(options: Options, say: Callable[[str], None] | None = None) -> list[Row]
         say(f"  left out: {name} ({reason})")
     num_left = count - len({row["name"] for row in new_rows})
     if num_left:
-        hint = "call again with the same --out to go on" if options.out else "give --out=FILE to go on later"
+        hint = "call again with the same --out to continue" if options.out else "give --out=FILE to continue later"
         say(f"{num_left} row(s) are left: {hint}")
     return report.ordered([*rows, *new_rows], options.quick)
 
@@ -364,5 +364,7 @@ def _stamp(machine: dict[str, Any]) -> Row:
 
 def _checked_data(path: str) -> str:
     if path and not Path(path).is_file():
-        raise errors.ConfigError(f"--data={path} is no file. Give CIFAR-10 as .npz (x_train, y_train, x_test, y_test).")
+        raise errors.ConfigError(
+            f"--data={path} is not a file. Give CIFAR-10 as .npz (x_train, y_train, x_test, y_test)."
+        )
     return str(Path(path).resolve()) if path else ""

@@ -50,7 +50,8 @@ class AuditSignals(NamedTuple):
 
     Attributes:
       options: constants and options of the scores.
-      names: arrays [N] that name the samples in result files, at least `ids`; shown: [N] text for tables.
+      names: arrays [N] that name the samples in result files, at least `ids`.
+      display_names: [N] text that names them in tables.
       labels: [N].
       forgotten: [R, N] bool, the requests; None if unknown.
       shared: signals that all audited models share: shadows, population, labels.
@@ -166,7 +167,7 @@ def num_shadows(signals: AuditSignals) -> int:
 
 
 def groups(signals: AuditSignals, settings: Settings, size: int = 0) -> list[np.ndarray]:
-    """Returns disjoint groups of shadows: group j holds j * size .. (j + 1) * size - 1; see `group_places`."""
+    """Returns disjoint groups of shadows: group j contains shadows j * size .. (j + 1) * size - 1."""
     count = num_shadows(signals)
     if not count:
         return [np.arange(0)]

@@ -25,7 +25,7 @@ class Levels(NamedTuple):
       table: score -> spearman, pearson, mse, kl as Findings: mean over trainings and groups, sd over groups, interval
         over trainings.
       curves: score -> [L, B + 1] mean scaled score of each training at each snapshot (group 0).
-      parts: [B + 1] the truth, b / B.
+      degrees: [B + 1] true degrees b / B.
       skipped: name -> reason.
     """
 
