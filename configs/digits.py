@@ -1,4 +1,4 @@
-"""scikit-learn's digits (1,797 real 8x8 pictures, embedded): an experiment that runs anywhere.
+"""scikit-learn's digits (1,797 real 8x8 pictures, bundled): an experiment that runs anywhere.
 
     python -m launch.shadows --config=configs/digits.py            64 shadow CNNs, 20 epochs
     python -m launch.audit --config=configs/digits.py              10 originals and retrains, all scores, verdicts

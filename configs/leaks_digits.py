@@ -1,4 +1,4 @@
-"""What deletion reveals on scikit-learn's digits (embedded): exact logistic regressions, 420 of them.
+"""What deletion reveals on scikit-learn's digits (bundled): exact logistic regressions, 420 of them.
 
     python -m launch.leaks --config=configs/leaks_digits.py
     python -m launch.leaks --config=configs/leaks_digits.py --model=dt                 decision trees

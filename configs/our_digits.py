@@ -1,4 +1,4 @@
-"""Over-Unlearning and Replay on scikit-learn's digits (embedded): an MLP forgets one digit of seven, three are unseen.
+"""Over-Unlearning and Replay on scikit-learn's digits (bundled): an MLP forgets one digit of seven, three are unseen.
 
     python -m launch.study --config=configs/our_digits.py                 methods with and without +our, under attack
     python -m launch.reminisce --config=configs/our_digits.py             the attack alone, also on models before Replay

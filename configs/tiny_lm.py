@@ -1,4 +1,4 @@
-"""Small language models on texts of one fixed random grammar (embedded): are requested documents forgotten?
+"""Small language models on texts of one fixed random grammar (generated): are requested documents forgotten?
 
     python -m launch.audit --config=configs/tiny_lm.py              exact retraining and two prompts, scores, verdicts
     python -m launch.unlearn --config=configs/tiny_lm.py --methods=npo,simnpo,grad_diff,rmu

@@ -246,7 +246,7 @@ NAN = np.where((np.arange(5)[:, None] == 3) & (np.arange(30) == 2), np.nan, draw
     "inputs, message",
     [
         ({"ids": np.arange(5)}, "neither `token_logp_target` .* nor `nll_target`"),
-        (changed(mask=None), "without `mask`"),
+        (changed(mask=None), "needs `mask`"),
         (changed(mask=np.ones((5, 29), bool)), "mask"),
         (changed(token_logp_target=NAN), "is nan at text 3, prediction 2"),
         (changed(token_logp_target=-drawn()["token_logp_target"]), "look like losses: change their sign"),

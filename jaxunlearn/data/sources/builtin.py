@@ -1,4 +1,4 @@
-"""The two sources that need no download: the embedded digits, and a user's own `.npz`."""
+"""The two sources that need no download: the bundled digits, and a user's own `.npz`."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ WHOLE = ("x", "y")
 
 
 def digits(settings: DataSettings) -> Dataset:
-    """Loads scikit-learn's embedded digits: 1,797 real 8x8 pictures, [N, 8, 8, 1] uint8 in 0 .. 16, ten classes.
+    """Loads scikit-learn's bundled digits: 1,797 real 8x8 pictures, [N, 8, 8, 1] uint8 in 0 .. 16, ten classes.
 
     The pools are cut by the fixed permutation of seed 42; ids are the row numbers in scikit-learn's order.
     """
