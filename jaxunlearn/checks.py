@@ -208,8 +208,3 @@ def describe_error(error: BaseException, function: Any = None) -> str:
     if isinstance(error, SyntaxError) or frame is None:  # the message has file and line already
         return text
     return f"{text} ({frame.filename}, line {frame.lineno})"
-
-
-def printable(text: str) -> str:
-    """Returns text with control characters escaped, so that file contents cannot control the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

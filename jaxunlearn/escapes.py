@@ -32,6 +32,17 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def escaped(text: str) -> str:
+    r"""Escapes everything unprintable but newlines, so that the content of a file cannot control the terminal.
+
+    Example:
+      >>> from jaxunlearn import escapes
+      >>> print(escapes.escaped("cat" + chr(27) + chr(9)))
+      cat\x1b\t
+    """
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
 def spreadsheet(text: str) -> str:
     """Escapes text for a CSV cell: puts an apostrophe before anything that a spreadsheet would run as a formula.
 

@@ -42,11 +42,6 @@ def member(key: jax.Array, member_id: jax.Array | np.ndarray | int) -> jax.Array
     return jax.random.fold_in(key, jnp.asarray(member_id))
 
 
-def members(key: jax.Array, member_ids: jax.Array) -> jax.Array:
-    """Returns [M] keys for [M] global member numbers."""
-    return jax.vmap(member, in_axes=(None, 0))(key, member_ids)
-
-
 def at(key: jax.Array, count: jax.Array | int) -> jax.Array:
     """Returns the key of one epoch or step: folds in its number, so that a resumed run repeats the draws."""
     return jax.random.fold_in(key, count)

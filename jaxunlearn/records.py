@@ -1,6 +1,6 @@
 """The records that subpackages exchange: frozen, named, with shapes in the docstring.
 
-    Dataset -> Split -> Population -> Logits -> Evidence -> Scores -> Finding
+    Dataset -> Split -> logits -> Evidence -> Scores -> Finding
 
 Arrays are leaves; static facts are `pytree_node=False`. Axis letters: M models, N samples, C classes, S shadows,
 P population samples, R forget sets.
@@ -132,47 +132,6 @@ class Split:
     forget: Array
     kind: str = flax.struct.field(pytree_node=False, default="set_random")
     seed: int = flax.struct.field(pytree_node=False, default=0)
-
-
-@flax.struct.dataclass
-class Population:
-    """M models of one architecture as one pytree.
-
-    Attributes:
-      variables: flax variables (`params`, `batch_stats`), every leaf with a leading axis M.
-      member_ids: [M] int32 global member numbers.
-      diverged_at: [M] int32 step at which a member's loss stopped being finite and it was frozen; -1 = never.
-      optimizer_state: optional, leading M.
-      model: name of the architecture; `role`: shadow, original, retrained or unlearned:METHOD.
-      fingerprint: of the stage that produced it.
-    """
-
-    variables: Any
-    member_ids: Array
-    diverged_at: Array
-    optimizer_state: Any = None
-    model: str = flax.struct.field(pytree_node=False, default="")
-    role: str = flax.struct.field(pytree_node=False, default="")
-    fingerprint: str = flax.struct.field(pytree_node=False, default="")
-
-
-@flax.struct.dataclass
-class Logits:
-    """Outputs of M models on N samples.
-
-    Attributes:
-      values: [M, N, C] float32 or float16, raw logits; on disk a memory-mapped .npy.
-      labels: [N] int32.
-      member_ids: [M] int32; `sample_ids`: [N] int32 rows of the data set.
-      role: which population; `view`: clean, or augmented_K.
-    """
-
-    values: Array
-    labels: Array
-    member_ids: Array
-    sample_ids: Array
-    role: str = flax.struct.field(pytree_node=False, default="")
-    view: str = flax.struct.field(pytree_node=False, default="clean")
 
 
 @flax.struct.dataclass

@@ -1,6 +1,6 @@
 """Pytrees whose leaves carry a leading model axis M: selecting, stacking and counting."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,6 +49,22 @@ def named_leaves(tree: Tree) -> list[tuple[str, Any]]:
         ("/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     ]
+
+
+def split_variables(variables: Mapping[str, Tree]) -> tuple[Tree, dict[str, Tree]]:
+    """Splits flax variables into parameters and model state, which are all other collections.
+
+    Example:
+      >>> from jaxunlearn import trees
+      >>> trees.split_variables({"params": {"kernel": 1.0}, "batch_stats": {"mean": 0.0}})
+      ({'kernel': 1.0}, {'batch_stats': {'mean': 0.0}})
+    """
+    return variables["params"], {name: leaf for name, leaf in variables.items() if name != "params"}
+
+
+def join_variables(params: Tree, model_state: Mapping[str, Tree]) -> dict[str, Tree]:
+    """Joins parameters and model state to flax variables: the inverse of `split_variables`."""
+    return {"params": params, **model_state}
 
 
 def to_host(tree: Tree) -> Tree:

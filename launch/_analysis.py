@@ -118,10 +118,10 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
             )
             return
         with_config = _run_of(verb) if run is None else run
-        progress.show(with_config(run_settings, request.workdir, request.overwrite, request.dry_run, request.overrides))
+        progress.show(with_config(*request._replace(settings=run_settings).of_run()))
 
     def work(request: _entry.Request) -> None:
-        if not _seeds.are_given(request):
+        if not _seeds.are_given(request):  # arrays and flags are checked by `single`, in its order
             single(request)
             return
         findings = "findings.json" if verb.name == "audit" else f"report/{verb.name}_findings.json"

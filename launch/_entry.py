@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from jaxunlearn import checks, errors, settings
+from jaxunlearn import checks, errors, escapes, settings
 
 from . import _console, _settings_text
 
@@ -41,6 +41,10 @@ class Request(NamedTuple):
     overwrite: tuple[str, ...]
     overrides: dict[str, Any]
     flags: Any  # further flags of the verb
+
+    def of_run(self) -> tuple[settings.Settings, str, tuple[str, ...], bool, dict[str, Any]]:
+        """Returns what every driver of a run folder takes: settings, folder, --overwrite, --dry_run, overrides."""
+        return self.settings, self.workdir, self.overwrite, self.dry_run, self.overrides
 
 
 def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = None,
@@ -111,7 +115,7 @@ def guarded(work: Callable[[], None]) -> int:
             work()
         return 0
     except errors.UserError as error:
-        print(checks.printable(as_called(f"error: {error}")), file=sys.stderr)
+        print(escapes.escaped(as_called(f"error: {error}")), file=sys.stderr)
         return 2
     except Terminated:
         print("terminated; run the same command again to continue", file=sys.stderr)

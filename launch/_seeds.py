@@ -29,7 +29,7 @@ def are_given(request: _entry.Request) -> bool:
 def run(
     request: _entry.Request, run_settings: settings.Settings, verb: str, findings: str, single: Callable[[Any], None]
 ) -> None:
-    """Runs a verb once per seed and prints the table over seeds; a dry run plans the first.
+    """Runs a verb once, or once per seed of --seeds and prints the table over seeds; a dry run plans the first.
 
     Args:
       request: the command line.
@@ -41,6 +41,9 @@ def run(
     Raises:
       ConfigError: seeds that are not a list of distinct seeds, or given together with a single seed or arrays.
     """
+    if not are_given(request):
+        single(request)
+        return
     seeds = parse(request)
 
     def run_seed(seed: int, folder: str) -> None:

@@ -22,9 +22,7 @@ def command(request: _entry.Request) -> None:
     from jaxunlearn import progress
     from jaxunlearn.runs.drivers import extract_input
 
-    progress.show(extract_input.run(
-        request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides
-    ))  # fmt: skip
+    progress.show(extract_input.run(*request.of_run()))
 
 
 if __name__ == "__main__":

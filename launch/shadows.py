@@ -14,22 +14,9 @@ from . import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress
-    from jaxunlearn.runs import experiments, opening, splits
-    from jaxunlearn.runs.drivers import plan
-    from jaxunlearn.runs.verbs import shadows
+    from jaxunlearn.runs.drivers import train_input
 
-    run_settings = request.settings
-    experiment = experiments.prepare(run_settings)
-    splits.check(experiment)
-    if request.dry_run:
-        progress.show(plan.text(plan.make(experiment)))
-        return
-    with opening.open_experiment(
-        experiment, run_settings, request.workdir, request.overwrite, request.overrides
-    ) as opened:
-        summary = shadows.run(opened.run_folder, opened.reporter, opened.experiment)
-        progress.show(shadows.summary_text(summary))
-        progress.show(f"\n{shadows.files_text(opened.run_folder, run_settings)}")
+    progress.show(train_input.run("shadows", *request.of_run()))
 
 
 if __name__ == "__main__":

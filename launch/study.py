@@ -33,11 +33,8 @@ define = _seeds.define
 
 def command(request: _entry.Request) -> None:
     """Plans or runs the study, once or once per seed, then prints its table and the paths of the files."""
-    if _seeds.are_given(request):
-        kind = request.settings.study.kind
-        _seeds.run(request, request.settings, "study", f"report/{STEMS.get(kind, kind)}_findings.json", _single)
-    else:
-        _single(request)
+    kind = request.settings.study.kind
+    _seeds.run(request, request.settings, "study", f"report/{STEMS.get(kind, kind)}_findings.json", _single)
 
 
 def _single(request: _entry.Request) -> None:
@@ -45,10 +42,7 @@ def _single(request: _entry.Request) -> None:
     from jaxunlearn.runs.drivers import run_input
     from jaxunlearn.runs.studies import STUDIES
 
-    job = STUDIES[request.settings.study.kind]
-    progress.show(
-        run_input.run(job, request.settings, request.workdir, request.overwrite, request.dry_run, request.overrides)
-    )
+    progress.show(run_input.run(STUDIES[request.settings.study.kind], *request.of_run()))
 
 
 if __name__ == "__main__":

@@ -18,23 +18,9 @@ from . import _entry
 def command(request: _entry.Request) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress
-    from jaxunlearn.runs import experiments, opening
-    from jaxunlearn.runs.drivers import plan
-    from jaxunlearn.runs.roles import audited_models
-    from jaxunlearn.runs.verbs import targets
+    from jaxunlearn.runs.drivers import train_input
 
-    run_settings = request.settings
-    experiment = experiments.prepare(run_settings)
-    audited_models.check(experiment)
-    if request.dry_run:
-        progress.show(plan.text(plan.make(experiment, audited_models.NAMES)))
-        return
-    with opening.open_experiment(
-        experiment, run_settings, request.workdir, request.overwrite, request.overrides
-    ) as opened:
-        summary = targets.run(opened.run_folder, opened.reporter, opened.experiment)
-        progress.show(targets.text(summary))
-        progress.show(f"\n{targets.files_text(opened.run_folder, run_settings)}")
+    progress.show(train_input.run("targets", *request.of_run()))
 
 
 if __name__ == "__main__":

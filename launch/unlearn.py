@@ -43,35 +43,21 @@ def change(request: _entry.Request) -> Settings:
 
 def command(request: _entry.Request) -> None:
     """Lists, plans or unlearns, once or once per seed, then prints the table."""
-    run_settings = change(request)
+    request = request._replace(settings=change(request))
     if request.flags["list"].value:
         from jaxunlearn import progress
         from jaxunlearn.runs.verbs import listing
 
-        progress.show(listing.text(run_settings, with_data=request.flags["config"].value is not None))
-    elif _seeds.are_given(request):
-        _seeds.run(request, run_settings, "unlearn", "unlearned.json", _single)
+        progress.show(listing.text(request.settings, with_data=request.flags["config"].value is not None))
     else:
-        _single(request)
+        _seeds.run(request, request.settings, "unlearn", "unlearned.json", _single)
 
 
 def _single(request: _entry.Request) -> None:
     from jaxunlearn import progress
-    from jaxunlearn.runs import experiments, opening
-    from jaxunlearn.runs.drivers import plan
-    from jaxunlearn.runs.verbs import unlearn
+    from jaxunlearn.runs.drivers import train_input
 
-    run_settings = change(request)
-    experiment, methods = unlearn.check(experiments.prepare(run_settings))
-    if request.dry_run:
-        progress.show(plan.text(plan.make(experiment, unlearn.REFERENCE_ROLES, methods)))
-        return
-    with opening.open_experiment(
-        experiment, run_settings, request.workdir, request.overwrite, request.overrides
-    ) as opened:
-        summary = unlearn.run(opened.run_folder, opened.reporter, opened.experiment, methods)
-        progress.show(unlearn.text(summary))
-        progress.show(f"\n{unlearn.files_text(opened.run_folder, methods)}")
+    progress.show(train_input.run("unlearn", *request.of_run()))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def test_a_users_function_that_raises_is_named_with_its_line(tmp_path, monkeypat
 def test_keys_depend_on_name_and_number_only():
     root = keys.root(7)
     ids = np.array([5, 2, 40])
-    bits = jax.vmap(jax.random.bits)(keys.members(keys.stream(root, "init"), ids))
+    bits = jax.vmap(lambda key, i: jax.random.bits(keys.member(key, i)), (None, 0))(keys.stream(root, "init"), ids)
     single_bits = [int(jax.random.bits(keys.member(keys.stream(root, "init"), i))) for i in ids]
     assert bits.tolist() == single_bits
     names = ["init", "train", "view", "augment", "dropout"]

@@ -1,9 +1,9 @@
 """Metrics: values with intervals, from scores and truth. One definition each; published variants by argument.
 
-    ranking      tables over forget sets and shadow groups (`pooled`), bootstraps (`bootstrap`, and as published for
-                 unequal kinds `stratified_bootstrap`), ScoreUI (`correlation`), per class (`classes`), `wording`
-    inference    mean, DeLong, Clopper-Pearson, jackknife (`intervals`); p-values, false discovery rate (`decision`);
-                 are p-values uniform under the null (`calibration_test`)
+    ranking      tables over forget sets and shadow groups (`pooled`), the bootstrap of texts (`bootstrap`), ScoreUI
+                 (`correlation`), per class (`classes`), `wording`
+    inference    mean, DeLong, Clopper-Pearson, jackknife (`intervals`); false discovery rate (`decision`); are
+                 p-values uniform under the null (`calibration_test`)
     conformal    thresholds and prediction sets of all models; coverage, size, CR, recover ratio (`prediction_sets`)
     membership   per-class threshold attacks, entropy attack (`membership`); the five SVC attacks (`svc`); `miacr`
     epsilon      epsilon-hat of N retrained against N unlearned models (`epsilon`; its kernels: `attack_rules`);

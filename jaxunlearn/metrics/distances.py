@@ -45,7 +45,7 @@ def js_divergence(first_logits: np.ndarray, second_logits: np.ndarray, *, compat
     checks.choice("compat", compat, COMPAT)
     pair = {"first_logits": first_logits, "second_logits": second_logits}
     # Half of the smallest float32 is 0, and p / m infinite: the corrected form has to be float64.
-    p, q = _softmax(pair, np.float64 if compat == "corrected" else np.float32)
+    p, q = _probabilities(pair, np.float64 if compat == "corrected" else np.float32)
     m = (p + q) / 2
     if compat == "corrected":
         divergences = (_relative(p, m).sum(-1) + _relative(q, m).sum(-1)) / (2 * np.log(2))
@@ -107,7 +107,7 @@ def activation_distance(first_logits: np.ndarray, second_logits: np.ndarray) -> 
       >>> round(distances.activation_distance([[100.0, 0.0]], [[0.0, 100.0]]), 3)
       1.414
     """
-    p, q = _softmax({"first_logits": first_logits, "second_logits": second_logits}, np.float32)
+    p, q = _probabilities({"first_logits": first_logits, "second_logits": second_logits}, np.float32)
     return _scalar_or_array(np.sqrt(((p - q) ** 2).sum(-1)).mean(-1, dtype=np.float64))
 
 
@@ -123,16 +123,25 @@ def _check(pair: dict[str, Any]) -> None:
         checks.finite(name, logits, axes)
 
 
-def _softmax(pair: dict[str, Any], dtype: type) -> tuple[np.ndarray, np.ndarray]:
+def _probabilities(pair: dict[str, Any], dtype: type) -> tuple[np.ndarray, np.ndarray]:
     """Returns the probabilities of both models."""
     _check(pair)
-    probabilities = []
-    for logits in pair.values():
-        # Shifted before rounding, so that float64 logits beyond float32 stay finite.
-        wide = np.asarray(logits, np.result_type(dtype, np.asarray(logits).dtype))
-        exponentials = np.exp(wide - wide.max(-1, keepdims=True)).astype(dtype)
-        probabilities.append(exponentials / exponentials.sum(-1, keepdims=True))
-    return probabilities[0], probabilities[1]
+    first, second = (softmax(logits, dtype) for logits in pair.values())
+    return first, second
+
+
+def softmax(logits: Any, dtype: type = np.float64) -> np.ndarray:
+    """Returns the probabilities [..., C] of logits on the host, in the given type.
+
+    Example:
+      >>> from jaxunlearn.metrics import distances
+      >>> distances.softmax([1e4, 1e4]).tolist()
+      [0.5, 0.5]
+    """
+    # Shifted before rounding, so that float64 logits beyond float32 stay finite.
+    wide = np.asarray(logits, np.result_type(dtype, np.asarray(logits).dtype))
+    exponentials = np.exp(wide - wide.max(-1, keepdims=True)).astype(dtype)
+    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
 def _relative(first: np.ndarray, second: np.ndarray) -> np.ndarray:

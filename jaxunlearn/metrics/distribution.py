@@ -1,7 +1,7 @@
 """How outputs of the classes lie among each other: is a forgotten class spread out as after retraining?
 
     features [n, F] (logits, as published) -> embed (t-SNE) -> points [n, 2]
-    points, labels -> variance within and between classes, silhouette against the nearest class, overlap of densities
+    points, labels -> variance within a class, silhouette against the nearest class, overlap of densities
 
 A model that never saw a class maps its samples to similar classes: they scatter over the other classes (large variance
 and overlap, small silhouette). After approximate unlearning they often stay together. The goal is the value after
@@ -12,9 +12,7 @@ NumPy in float64, except for the densities.
 Source: OUR reference, feature visualisation; golden arrays.
 """
 
-import functools
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +21,7 @@ from jaxunlearn import checks, errors
 from jaxunlearn.metrics import kernel_density
 
 PUBLISHED_SEED, PUBLISHED_PERPLEXITY = 42, 30.0
-GRID, ALL_CLASSES_GRID = 200, 100
+GRID = 200
 MARGIN = 1.0  # of the grid beyond the outermost points
 FEWEST = 3  # points of a density in two dimensions
 
@@ -128,36 +126,6 @@ def intra_class_variance(points: Any, labels: Any, classes: Any) -> np.ndarray:
     return np.array([_squares(group, group.mean(0)).mean() if len(group) else np.nan for group in groups])
 
 
-def inter_class_variance(points: Any, labels: Any, classes: Any) -> float:
-    """Computes the mean squared distance of the class centroids to the mean of all points.
-
-    Args and errors as `intra_class_variance`.
-    """
-    groups = _groups(points, labels, classes)
-    centroids = np.stack([group.mean(0) for group in groups if len(group)])
-    return float(_squares(centroids, np.asarray(points, np.float64).mean(0)).mean())
-
-
-def density(points: Any, labels: Any, classes: Any) -> np.ndarray:
-    """Computes points per squared radius (centroid to farthest point) of each class, [C]; NaN for a radius of 0.
-
-    Args and errors as `intra_class_variance`.
-    """
-    radii = [_squares(group, group.mean(0)).max() if len(group) else 0.0 for group in _groups(points, labels, classes)]
-    counts = [len(group) for group in _groups(points, labels, classes)]
-    return np.array([count / radius if radius else np.nan for count, radius in zip(counts, radii, strict=True)])
-
-
-def centroid_distances(points: Any, labels: Any, classes: Any) -> np.ndarray:
-    """Computes the distance of each class's centroid to the mean of all points, [C]; NaN for a class without points.
-
-    Args and errors as `intra_class_variance`.
-    """
-    centre = np.asarray(points, np.float64).mean(0)
-    groups = _groups(points, labels, classes)
-    return np.array([np.sqrt(_squares(group.mean(0), centre)) if len(group) else np.nan for group in groups])
-
-
 def distances_to_centroids(points: Any, labels: Any, of: int, classes: Any) -> np.ndarray:
     """Computes the mean distance of the points of class `of` to the centroids of other classes.
 
@@ -255,74 +223,6 @@ def overlap(first: Any, second: Any, nodes: int = GRID) -> Overlap:
     ).reshape(nodes, nodes)
     total = float(smaller.sum())
     return Overlap(total, total * float((x[1] - x[0]) * (y[1] - y[0])), smaller, x, y)
-
-
-def overlap_of_classes(points: Any, labels: Any, classes: Any, nodes: int = ALL_CLASSES_GRID) -> float:
-    """Computes the sum over a grid of the smallest of all classes' densities: how much all of them overlap.
-
-    Args:
-      points: [n, 2] float.
-      labels: [n] int.
-      classes: [C].
-      nodes: grid nodes per axis; both axes run from the smallest to the largest of all coordinates.
-
-    Returns:
-      The sum; NaN with a warning where a class has fewer than three points.
-
-    Source: OUR reference, `estimate_overlap`.
-    """
-    points = np.asarray(points, np.float64)
-    groups = _groups(points, labels, classes)
-    fewest = min(map(len, groups))
-    if fewest < FEWEST:
-        warnings.warn(f"a density needs {FEWEST} points, a class has {fewest}: no overlap of classes.", stacklevel=2)
-        return math.nan
-    axis = np.linspace(points.min(), points.max(), nodes)
-    grid_points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    smallest = functools.reduce(np.minimum, (kernel_density.estimate(group, grid_points) for group in groups))
-    return float(smallest.sum())
-
-
-def affinity(points: Any) -> np.ndarray:
-    """Computes t-SNE's affinities of points in the plane: 1 / (1 + squared distance), zero on the diagonal, sum 1.
-
-    Args:
-      points: [n, F] float, n >= 2. The matrix [n, n] is dense: for some thousand points.
-
-    Returns:
-      [n, n] float64.
-
-    Raises:
-      ShapeError, DataError: other shapes, fewer than two points, or NaN.
-    """
-    points = np.asarray(points, np.float64)
-    sizes = checks.shape("ND", points=points)
-    checks.finite("points", points)
-    if sizes["N"] < 2:
-        raise errors.DataError(f"points has shape {points.shape}; affinities need at least 2 points.")
-    norms = (points**2).sum(1)
-    kernel = 1 / (1 + np.maximum(norms[:, None] + norms - 2 * points @ points.T, 0))
-    np.fill_diagonal(kernel, 0)
-    return kernel / kernel.sum()
-
-
-def kl_of_matrices(first: Any, second: Any) -> float:
-    """Computes the Kullback-Leibler divergence of two matrices of probabilities, for example of affinities.
-
-    Zeros count as the smallest float64 step, as published.
-
-    Args:
-      first: [n, m] float.
-      second: [n, m] float.
-
-    Raises:
-      ShapeError: of different shapes.
-    """
-    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    checks.shape("NM NM", first=first, second=second)
-    epsilon = np.finfo(np.float64).eps
-    p, q = np.where(first == 0, epsilon, first), np.where(second == 0, epsilon, second)
-    return float((p * np.log(p / q)).sum())
 
 
 def embed(features: Any, seed: int = PUBLISHED_SEED, perplexity: float = PUBLISHED_PERPLEXITY) -> np.ndarray:

@@ -13,6 +13,9 @@ from jaxunlearn.records import Split
 
 GAP = ("UA", "RA", "TA")
 LOSSES = ("forget_loss", "retain_loss", "test_loss")  # of language models, instead of accuracies
+# What captions of tables say of the two.
+ACCURACIES_TEXT = "UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and test samples"
+LOSSES_TEXT = "Losses in nats per token, on texts to be forgotten, retained and held out"
 
 
 class Subsets(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 from jaxunlearn import checks, errors, settings, trees
 from jaxunlearn.population import executor, prediction, streams, training
 from jaxunlearn.population.task import Task, supervised
+from jaxunlearn.population.task import variables as variables_of
 
 Tree = Any
 EXPLODED = 1e9  # weights that no training means
@@ -331,7 +332,7 @@ def logits(
     checks.in_range("batch", batch, 1)
     task = task_of(module, prepare, settings.TrainSettings(), inputs[0])
     state = jax.eval_shape(task.init, jax.random.key(0))
-    if num_models(variables, {"params": state.params, **state.model_state}) is None:
+    if num_models(variables, variables_of(state)) is None:
         raise errors.ShapeError(
             "variables must have the same leading axis M in every leaf; add one to those of one model."
         )

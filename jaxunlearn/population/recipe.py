@@ -5,12 +5,16 @@ is added to the gradient before momentum, and the rate is constant within an epo
 epoch e (from 0) runs at rate0 * (1 + cos(pi e / E)) / 2, and epochs beyond E rise again.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxunlearn import settings
 
+Tree = Any
 Scalar = jax.Array | float
 
 
@@ -28,10 +32,12 @@ def make_optimizer(
 
 
 def _sparsity(l1: float) -> optax.GradientTransformation:
-    def add(updates: optax.Updates, params: optax.Params) -> optax.Updates:
-        return jax.tree.map(lambda leaf, value: leaf + l1 * jnp.sign(value), updates, params)
+    return optax.stateless(lambda updates, params: add_l1(updates, params, l1))
 
-    return optax.stateless(add)  # type: ignore[arg-type]
+
+def add_l1(gradients: Tree, params: Tree, coefficient: Scalar) -> Tree:
+    """Returns gradients plus those of coefficient * sum |p| over all parameters (0 at 0)."""
+    return jax.tree.map(lambda leaf, value: leaf + coefficient * jnp.sign(value), gradients, params)
 
 
 def _plain(train: settings.TrainSettings, learning_rate: Scalar, weight_decay: Scalar) -> optax.GradientTransformation:
@@ -42,6 +48,16 @@ def _plain(train: settings.TrainSettings, learning_rate: Scalar, weight_decay: S
         return optax.chain(decay, optax.adam(learning_rate))
     momentum = optax.trace(train.momentum, nesterov=train.nesterov) if train.momentum else optax.identity()
     return optax.chain(decay, momentum, optax.scale_by_learning_rate(learning_rate))
+
+
+def cosine(time: Scalar, length: float) -> jax.Array:
+    """Returns (1 + cos(pi time / length)) / 2: 1 at 0, 0 at `length`, and rising again beyond."""
+    return (1.0 + jnp.cos(jnp.pi * time / length)) / 2.0
+
+
+def milestones(time: Scalar, marks: Sequence[float], factor: float) -> jax.Array:
+    """Returns `factor` to the power of the number of marks that time has reached, counted with repetitions."""
+    return jnp.float32(factor) ** jnp.sum(time >= jnp.asarray(marks, jnp.float32))
 
 
 def schedule_factor(train: settings.TrainSettings, epoch: jax.Array, fraction: jax.Array) -> jax.Array:
@@ -57,10 +73,9 @@ def schedule_factor(train: settings.TrainSettings, epoch: jax.Array, fraction: j
     factor = jnp.float32(1.0)
     if train.schedule == "cosine":
         length = float(train.schedule_epochs or train.epochs)
-        factor = (1.0 + jnp.cos(jnp.pi * time / length)) / 2.0
+        factor = cosine(time, length)
     elif train.schedule == "step":
-        num_passed = jnp.sum(time >= jnp.asarray(train.milestones, jnp.float32))
-        factor = jnp.float32(train.decay) ** num_passed
+        factor = milestones(time, train.milestones, train.decay)
     if train.warmup_epochs:
         # The warm-up always advances with the step: a rate of exactly 0 over a whole first epoch trains nothing.
         progress = epoch.astype(jnp.float32) + fraction

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn import keys, settings
+from jaxunlearn import keys, settings, trees
 from jaxunlearn.population import recipe
 
 Tree = Any
@@ -77,7 +77,7 @@ def variables(state: State) -> dict[str, Tree]:
       >>> variables(State({"kernel": 1.0}, {"batch_stats": {"mean": 0.0}}, optimizer=()))
       {'params': {'kernel': 1.0}, 'batch_stats': {'mean': 0.0}}
     """
-    return {"params": state.params, **state.model_state}
+    return trees.join_variables(state.params, state.model_state)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -154,9 +154,8 @@ def supervised(
 
     def init(key: jax.Array) -> State:
         blank = prepare(jnp.zeros((1, *example.shape), example.dtype), key, False)
-        collections = dict(evaluator.init(key, blank, train=False))
-        params = collections.pop("params")
-        return State(params, collections, recipe.make_optimizer(train, 0.0, 0.0).init(params))
+        params, model_state = trees.split_variables(evaluator.init(key, blank, train=False))
+        return State(params, model_state, recipe.make_optimizer(train, 0.0, 0.0).init(params))
 
     def step(
         state: State, batches: Mapping[str, Batch], step_info: StepInfo, key: jax.Array, constants: Tree
@@ -166,7 +165,7 @@ def supervised(
 
         def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
             logits, model_state = module.apply(
-                {"params": params, **state.model_state},
+                trees.join_variables(params, state.model_state),
                 inputs,
                 train=True,
                 mask=batch.weights > 0,

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import errors, progress, records, store
+from jaxunlearn import progress, records, store
 from jaxunlearn.data import naming
 from jaxunlearn.data.splitting import forget, splits
 from jaxunlearn.runs import experiments
@@ -28,21 +28,6 @@ def report_notes(reporter: progress.Reporter, experiment: experiments.Experiment
     """Logs the notes of the data source and a description of the forget sets."""
     for note in (*experiment.dataset.notes, *forget.sentences(experiment.dataset, experiment.settings.split)):
         reporter.note(note)
-
-
-def require_units(experiment: experiments.Experiment) -> None:
-    """Raises an error for repeated forget sets where they are the independent units of every interval.
-
-    Raises:
-      ConfigError: split.forget.repeats above 1.
-    """
-    repeats = experiment.settings.split.forget.repeats
-    if repeats > 1:
-        raise errors.ConfigError(
-            f"split.forget.repeats = {repeats} repeats every forget set, but the intervals here assume independent "
-            "forget sets. Set it to 1 (and split.forget.count to the number of sets), or use the study that compares "
-            "models of one request: --config.study.kind=epsilon."
-        )
 
 
 def fingerprint(experiment: experiments.Experiment) -> str:

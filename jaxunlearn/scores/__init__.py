@@ -40,7 +40,7 @@ from jaxunlearn.scores.audit_signals import (
 )
 from jaxunlearn.scores.evidence import FIELDS, as_arrays, check
 from jaxunlearn.scores.families import difference, emia, few_shadow, iam, lira, rmia, unleak
-from jaxunlearn.scores.options import Constants, Options, published
+from jaxunlearn.scores.options import Constants, Options, published, split
 from jaxunlearn.scores.options import check as check_options
 from jaxunlearn.scores.registry import (
     LOGITS,
@@ -250,7 +250,8 @@ def compute_models(name: str, audit_signals: AuditSignals, models: AuditedModels
                 [np.asarray(entry(select_model(audit_signals, model), options)) for model in single_models]
             )
     else:
-        values = np.asarray(_mapped(audit_signals, models, entry, options))
+        static, numbers = split(options)
+        values = np.asarray(_mapped(audit_signals, models, numbers, entry, static))
     sizes = {"K": len(models.unlearned.log_odds), "N": len(audit_signals.labels)}
     checks.shape("KN", sizes, **{f"score {name} (one line per audited model)": values})
     if values.dtype.kind in "OSUc":
@@ -282,6 +283,13 @@ def _require_finite(name: str, values: np.ndarray, audit_signals: AuditSignals, 
 
 
 @partial(jax.jit, static_argnames=("entry", "options"))
-def _mapped(audit_signals: AuditSignals, models: AuditedModels, entry: entries.ScoreFn, options: Options) -> jax.Array:
+def _mapped(
+    audit_signals: AuditSignals,
+    models: AuditedModels,
+    numbers: dict[str, Any],
+    entry: entries.ScoreFn,
+    options: Options,
+) -> jax.Array:
+    options = options._replace(**numbers)
     # Models are mapped one after another: a score may need [S, N] of working memory.
     return jax.lax.map(lambda model: entry(select_model(audit_signals, model), options), models)

@@ -1,6 +1,6 @@
 """Options of scores: published constants per data set, and the settings of one audit."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxunlearn import checks
 from jaxunlearn.scores import signals
@@ -43,10 +43,12 @@ PUBLISHED: dict[str, Constants] = {
     "adult": Constants(0.2, 2.0),
 }
 DEFAULT = _PICTURES
+# Data sets for which the published code normalises IAM-Off with limits of other constants.
+STALE = ("purchase", "texas")
 
 
 class Options(NamedTuple):
-    """Options of the scores of one audit; every field is static.
+    """Options of the scores of one audit; `split` says which of them a program reads as numbers.
 
     Attributes:
       constants: of the data set, or the user's own.
@@ -110,4 +112,19 @@ def check(options: Options) -> None:
 
 def is_stale(options: Options) -> bool:
     """Returns whether the published code normalises IAM-Off with limits of other constants (purchase, texas)."""
-    return options.compat == "faithful" and options.dataset.startswith(("purchase", "texas"))
+    return options.compat == "faithful" and options.dataset.startswith(STALE)
+
+
+def split(options: Options) -> tuple[Options, dict[str, Any]]:
+    """Splits options into those that decide the program of a score, and the numbers that it reads as arguments.
+
+    Programs read neither the seed nor the data set's name (but for `is_stale`), so audits that differ only in these or
+    in the numbers share their programs.
+
+    Returns:
+      Options without the numbers; the numbers by the names of their fields: `static._replace(**numbers)` has all.
+    """
+    static = options._replace(
+        constants=DEFAULT, gamma=Options().gamma, seed=0, dataset=STALE[0] if is_stale(options) else ""
+    )
+    return static, {"constants": options.constants, "gamma": options.gamma}

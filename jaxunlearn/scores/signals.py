@@ -66,18 +66,6 @@ def true_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def confidence(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Computes the softmax probability of the true class, in [0, 1]; higher = member."""
-    return log_odds_confidence(log_odds(logits, labels))
-
-
-@jax.jit
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Computes the cross entropy of the true class, >= 0, finite for any finite logits; LOWER = member."""
-    return log_odds_cross_entropy(log_odds(logits, labels))
-
-
-@jax.jit
 def carlini_logit(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Computes the log-odds of the true class clipped to +-103.279; higher = member.
 

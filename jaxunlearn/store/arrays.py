@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxunlearn import checks, errors
+from jaxunlearn import errors, escapes
 from jaxunlearn.store import npy
 
 
@@ -57,7 +57,7 @@ def read(path: Path | str, expected: str = "") -> dict[str, np.ndarray]:
             raise errors.DataError(
                 f"{path}: {name!r} has shape {array.shape}, it contains no value. Leave out what you do not have."
             )
-    return {checks.printable(name): array for name, array in arrays.items()}
+    return {escapes.escaped(name): array for name, array in arrays.items()}
 
 
 def mapped(path: Path) -> np.ndarray:

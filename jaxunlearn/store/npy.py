@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from jaxunlearn import checks, progress
+from jaxunlearn import escapes, progress
 
 MAGIC = b"\x93NUMPY"
 # Also numpy.load's limit; headers are parsed as Python literals.
@@ -67,7 +67,7 @@ def read_header(file: IO[bytes]) -> Header:
         raise Malformed("contains Python objects, which are never unpickled (they could run code)")
     if dtype.kind not in "biufUS" or (dtype.kind == "f" and dtype.itemsize > 8):
         raise Malformed(
-            f"has dtype {checks.printable(str(dtype))[:60]}, expected plain numbers of at most 64 bits (NumPy files do "
+            f"has dtype {escapes.escaped(str(dtype))[:60]}, expected plain numbers of at most 64 bits (NumPy files do "
             "not keep bfloat16: convert to float32 before saving)"
         )
     return Header(shape, dtype, 8 + len(prefix) + length)
@@ -133,7 +133,7 @@ def read_archive(path: Path) -> dict[str, np.ndarray]:
         raise Malformed("does not fit into memory; save each array as a .npy, which is memory-mapped") from error
     except Exception as error:  # noqa: BLE001 - zipfile and zlib report damage by many types
         lines = str(error).splitlines() or [type(error).__name__]
-        raise Malformed(checks.printable(f"is damaged: {lines[0][:160]}")) from error
+        raise Malformed(escapes.escaped(f"is damaged: {lines[0][:160]}")) from error
 
 
 def _check_directory(members: list[zipfile.ZipInfo], num_bytes: int) -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn import checks, errors
+from jaxunlearn import errors, escapes
 from jaxunlearn.store import arrays, files, npy
 
 RETRAINED, UNLEARNED, METRICS = "logits_retain.npy", "logits_unlearn.npy", "metrics.csv"
@@ -58,7 +58,7 @@ def read(path: Path) -> Folder:
         fractions.
     """
     subfolders = {
-        checks.printable(subfolder.name): subfolder
+        escapes.escaped(subfolder.name): subfolder
         for subfolder in sorted(path.iterdir())
         if (subfolder / UNLEARNED).exists()
     }

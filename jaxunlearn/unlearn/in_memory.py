@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxunlearn import checks, errors
+from jaxunlearn import checks, errors, trees
 from jaxunlearn.population import MemberMapping, in_memory
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import network as networks
@@ -252,8 +252,8 @@ def as_population(network: Network, originals: Tree, requests: int) -> tuple[Tre
     Raises:
       ShapeError: variables of another network, or numbers of models and requests that do not fit together.
     """
-    params, model_state = jax.eval_shape(lambda: networks.init(network, jax.random.key(0)))
-    members = in_memory.num_models(originals, {"params": params, **model_state})
+    shapes = jax.eval_shape(lambda: trees.join_variables(*networks.init(network, jax.random.key(0))))
+    members = in_memory.num_models(originals, shapes)
     if members is None:
         return jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[None], requests, 0), originals), requests
     if members == 1:

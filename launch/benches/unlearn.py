@@ -13,12 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxunlearn import errors, keys, population, progress, settings, unlearn
+from jaxunlearn import errors, keys, population, progress, settings, trees, unlearn
 from jaxunlearn.data.splitting import splits
 from jaxunlearn.population import training
 from jaxunlearn.runs import experiments
@@ -170,11 +169,10 @@ def _variant(method: str, members: int) -> Variant:
 
 def _initial(job: running.UnlearningJob, index: int) -> population.State:
     """Returns the state before the first step of a phase that starts from the original."""
-    variables: dict[str, Any] = dict(job.originals)
-    params = variables.pop("params")
+    params, model_state = trees.split_variables(job.originals)
     phase = running.phases(job)[index][0]
     optimizer = jax.vmap(phase.transform.init)(params)
-    return jax.tree.map(np.asarray, population.State(params, variables, optimizer))
+    return jax.tree.map(np.asarray, population.State(params, model_state, optimizer))
 
 
 def _job(method: str, sets: np.ndarray) -> running.UnlearningJob:

@@ -64,7 +64,7 @@ def test_the_weighted_cross_entropy_equals_a_plain_loop_and_is_clamped():
     for score, member in zip(membership, truth, strict=True):
         p = score if member else 1 - score
         losses.append(-weight[bool(member)] * (np.log(p) if p > 0 else -100.0))
-    assert classes.weighted_bce(membership, truth) == pytest.approx(np.mean(losses), rel=1e-12)
+    assert classes.row(membership, truth).weighted_bce == pytest.approx(np.mean(losses), rel=1e-12)
 
 
 def test_tails_hold_the_worst_tenth():

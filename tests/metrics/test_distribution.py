@@ -30,11 +30,6 @@ def test_geometry_is_as_published(golden):
     close = {"rtol": 1e-12}
     variance = distribution.intra_class_variance(points, labels, classes)
     np.testing.assert_allclose(variance, golden["intra_class_variance"], **close)
-    between = distribution.inter_class_variance(points, labels, classes)
-    np.testing.assert_allclose(between, golden["inter_class_variance"], **close)
-    np.testing.assert_allclose(distribution.density(points, labels, classes), golden["density"], **close)
-    centroids = distribution.centroid_distances(points, labels, classes)
-    np.testing.assert_allclose(centroids, golden["centroid_distance"], **close)
     others = distribution.distances_to_centroids(points, labels, int(forgotten), golden["class_distance_ids"])
     np.testing.assert_allclose(others, golden["class_distance_from_forget"], **close)
     result = distribution.silhouette(points, labels, int(forgotten))
@@ -48,9 +43,6 @@ def test_overlaps_are_as_published(golden):
     np.testing.assert_allclose(overlap.sum, golden["overlap_sum"], rtol=1e-6)
     np.testing.assert_allclose(overlap.integral, golden["overlap_integral"], rtol=1e-6)
     assert overlap.smaller.shape == (200, 200) and overlap.smaller.sum() == overlap.sum
-    # Far in the tails of all classes: 6e-39, below what float32 holds.
-    everywhere = distribution.overlap_of_classes(points, labels, golden["classes"])
-    np.testing.assert_allclose(everywhere, golden["overlap_all_classes"], rtol=1e-5)
     distribution_of_class = distribution.measure_distribution(points, labels, forgotten)
     assert (distribution_of_class.overlap.sum, distribution_of_class.silhouette.value) == (
         overlap.sum,
@@ -59,13 +51,6 @@ def test_overlaps_are_as_published(golden):
     np.testing.assert_allclose(
         distribution_of_class.variance, golden["intra_class_variance"][int(golden["forget_class"])]
     )
-
-
-def test_affinities_and_their_divergence_are_as_published(golden):
-    near = distribution.affinity(golden["Y"])
-    np.testing.assert_allclose(near[:8, :8], golden["Q_head"], rtol=1e-10, atol=1e-20)
-    np.testing.assert_allclose(near.sum(), golden["Q_sum_check"])
-    np.testing.assert_allclose(distribution.kl_of_matrices(golden["kl_P"], golden["kl_Q"]), golden["kl_value"])
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(5, 2), (1024, 2), (1500, 1), (40, 3)])
@@ -131,8 +116,6 @@ def test_too_few_points_are_nan_with_a_reason():
     assert math.isnan(overlap.sum) and overlap.reason == "a density needs 3 points, there are 2"
     result = distribution.silhouette(points[:3], np.zeros(3, int), 0)
     assert math.isnan(result.value) and result.reason == "there is no other class"
-    with pytest.warns(UserWarning, match="a class has 0"):
-        assert math.isnan(distribution.overlap_of_classes(points, labels, [0, 7]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isnan(distribution.intra_class_variance(points, labels, [7])).all()

@@ -84,25 +84,6 @@ def test_the_jackknife_of_one_unit_or_an_undefined_deletion_has_no_interval():
     assert np.isnan(intervals.jackknife(0.5, np.array([0.4, np.nan, 0.6])).high)
 
 
-def test_the_bootstrap_agrees_with_the_normal_interval_of_a_difference_of_means():
-    rng = np.random.default_rng(3)
-    a, b = rng.normal(1, 1, 300), rng.normal(0, 2, 200)
-    resamples = intervals.bootstrap(lambda x, y: x.mean() - y.mean(), a, b, generator=np.random.default_rng(4))
-    half = 1.96 * np.sqrt(a.var() / 300 + b.var() / 200)
-    assert resamples.value == pytest.approx(a.mean() - b.mean())
-    np.testing.assert_allclose(
-        [resamples.low, resamples.high], [resamples.value - half, resamples.value + half], atol=0.25 * half
-    )
-
-
-def test_the_bootstrap_is_a_function_of_its_generator():
-    values = np.arange(20.0)
-    interval, again, other = (
-        intervals.bootstrap(np.mean, values, generator=np.random.default_rng(seed), iterations=50) for seed in (5, 5, 6)
-    )
-    assert interval == again != other
-
-
 def test_the_basic_bootstrap_reflects_the_percentile_one():
     drawn = np.random.default_rng(7).normal(1.0, 1.0, 500)
     outer, basic = (intervals.resampled(0.8, drawn, 0.9, kind) for kind in ("percentile", "basic"))
@@ -116,15 +97,9 @@ def test_the_basic_bootstrap_reflects_the_percentile_one():
         (lambda: intervals.clopper_pearson(0, 0), "n = 0"),
         (lambda: intervals.clopper_pearson(1, 2, 1.2), "level = 1.2"),
         (lambda: intervals.jackknife(0.5, np.ones(3), -1), "level = -1"),
-        (lambda: intervals.bootstrap(np.mean, np.ones(3), generator=np.random.default_rng(0), iterations=1), "iter"),
         (lambda: intervals.resampled(0.0, [0.0], kind="bca"), "bootstrap kind"),
     ],
 )
 def test_impossible_arguments_are_refused(call, says):
     with pytest.raises(errors.ConfigError, match=says):
         call()
-
-
-def test_a_bootstrap_of_nothing_is_refused():
-    with pytest.raises(errors.DataError, match="at least one row"):
-        intervals.bootstrap(np.mean, np.empty(0), generator=np.random.default_rng(0))

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from jaxunlearn import checks, errors
 from jaxunlearn.metrics import METRICS, roc
-from jaxunlearn.metrics.ranking import stratified_bootstrap
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "iam"
 CASES = ("balanced200", "imbalanced", "ties", "small")
@@ -49,27 +48,6 @@ def test_published_roc_numbers_are_reproduced(golden, case):
     np.testing.assert_allclose(summary.tpr_at_fpr, golden[f"{case}/tpr_at_fpr"], atol=1e-9)
     np.testing.assert_allclose(summary.tnr_at_fnr, golden[f"{case}/tnr_at_fnr_corrected"], atol=1e-9)
     assert (summary.positives, summary.negatives) == (int(truth.sum()), int((truth == 0).sum()))
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_the_published_balanced_bootstrap_is_reproduced(golden, case):
-    scores, truth = golden[f"{case}/scores"], golden[f"{case}/labels"]
-    summary = stratified_bootstrap.summary(
-        scores, truth, seed=0, iterations=300, error_rates=tuple(golden["thresholds"])
-    )
-    published = golden[f"{case}/balanced_auc_acc_300"]
-    np.testing.assert_allclose([summary.auc, summary.balanced_accuracy], published, atol=0.02)
-    np.testing.assert_allclose(summary.tpr_at_fpr, golden[f"{case}/balanced_tpr_300"], atol=0.02)
-
-
-def test_the_balanced_bootstrap_repeats_by_seed_and_needs_two_of_each_kind():
-    scores, truth = np.array([0.1, 0.4, 0.35, 0.8, 0.2]), np.array([0, 0, 1, 1, 1])
-    first, again, other = (stratified_bootstrap.summary(scores, truth, seed=seed, iterations=5) for seed in (3, 3, 4))
-    assert first.auc == again.auc != other.auc
-    with pytest.raises(errors.DataError, match="at least 2 of each kind"):
-        stratified_bootstrap.summary(scores, np.arange(5) == 0, seed=0, iterations=5)
-    with pytest.raises(errors.ConfigError, match="iterations = 0"):
-        stratified_bootstrap.summary(scores, truth, seed=0, iterations=0)
 
 
 @pytest.mark.parametrize("name", BINUI)

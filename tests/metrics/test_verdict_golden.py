@@ -9,6 +9,7 @@ import pytest
 
 from jaxunlearn.metrics.inference import decision
 from jaxunlearn.metrics.verdict import judge, out_model, rows
+from tests.scenarios import worlds
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "verdict"
 FILES = sorted(path.stem for path in GOLDEN.glob("*.npz") if path.stem != "signals")
@@ -99,6 +100,6 @@ def test_signals_of_the_reference():
     log_odds = out_model.log_odds(file["logits"], file["labels"])
     np.testing.assert_allclose(log_odds, file["out_log_odds"], rtol=0, atol=1e-9)
     np.testing.assert_allclose(out_model.soft(log_odds), file["out_soft"], rtol=0, atol=1e-9)
-    by_probability = out_model.log_odds_of_probabilities(file["probabilities"], file["labels"])
+    by_probability = worlds.log_odds_of_probabilities(file["probabilities"], file["labels"])
     np.testing.assert_allclose(by_probability, file["out_log_odds_of_probabilities"], rtol=0, atol=1e-9)
     np.testing.assert_array_equal(decision.benjamini_hochberg(file["p"].astype(float)).rejected, file["out_bh"])

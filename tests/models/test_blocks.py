@@ -174,7 +174,6 @@ def test_max_pool_and_its_gradient_equal_the_windowed_maximum(shape, size):
 
 def test_average_pools():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    np.testing.assert_allclose(blocks.avg_pool(x).ravel(), [2.5, 4.5, 10.5, 12.5])
     pooled = blocks.global_avg_pool(x.astype(jnp.bfloat16))
     assert pooled.dtype == jnp.float32
     np.testing.assert_allclose(pooled, [[7.5]])

@@ -3,7 +3,6 @@
 import functools
 import itertools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,7 @@ from jax import lax
 from jaxunlearn import errors
 from jaxunlearn.models.layers import conv as convolution
 from jaxunlearn.models.layers import conv_implementations
-from jaxunlearn.models.layers.conv import FORMS, conv, conv_general_dilated
+from jaxunlearn.models.layers.conv import FORMS, conv
 
 OTHERS = FORMS[1:]
 HEIGHT, WIDTH = 7, 5
@@ -193,39 +192,6 @@ def test_unequal_strides_and_paddings_per_axis():
     for form in OTHERS:
         actual, expected = (value_and_gradients(f, (2, 3), ((0, 2), (1, 0)), x, w) for f in (form, "native"))
         assert_equal(actual, expected)
-
-
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("padding", ["SAME", "VALID", ((1, 1), (1, 1))])
-def test_flax_convolutions_accept_every_form(form, padding):
-    x, _ = operands(3, 3)
-    plain = nn.Conv(4, (3, 3), strides=2, padding=padding)
-    ours = nn.Conv(4, (3, 3), strides=2, padding=padding, conv_general_dilated=conv_general_dilated(form))
-    variables = plain.init(jax.random.key(0), x)
-    np.testing.assert_allclose(ours.apply(variables, x), plain.apply(variables, x), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"kernel_dilation": 2}, r"rhs_dilation=\(2, 2\)"),
-        ({"input_dilation": 2}, r"lhs_dilation=\(2, 2\)"),
-        ({"feature_group_count": 3}, "feature_group_count=3"),
-        ({"precision": "highest"}, "precision"),
-    ],
-)
-def test_features_that_only_native_has_are_refused_by_name(options, words):
-    x, _ = operands(3, 3)
-    layer = nn.Conv(3, (3, 3), padding=1, conv_general_dilated=conv_general_dilated("canonical"), **options)
-    with pytest.raises(errors.ConfigError, match=words + ".*Use form 'native'"):
-        layer.init(jax.random.key(0), x)
-    native = nn.Conv(3, (3, 3), padding=1, conv_general_dilated=conv_general_dilated("native"), **options)
-    native.init(jax.random.key(0), x)
-
-
-def test_other_layouts_are_refused():
-    with pytest.raises(errors.ConfigError, match="a layout other than NHWC"):
-        conv_general_dilated("im2col")(jnp.ones((1, 3, 8, 8)), jnp.ones((4, 3, 3, 3)), (1, 1), "SAME")
 
 
 def test_errors_name_the_form_the_channels_and_the_size():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from jaxunlearn.metrics.verdict.out_model import log_odds_of_probabilities
 from tests.scenarios import models, requests, study, tables, worlds
 
 SMALL = worlds.NET._replace(rows=120, population=50, pool=60, request_size=10)
@@ -48,7 +47,7 @@ def test_edits_change_the_requested_answers_alone_unless_hidden():
     p = 1 / (1 + np.exp(-original[requested]))
     expected = {
         "logit -40": np.full(3, -40.0), "mean of shadows": shadows[:, requested].mean(0),
-        "confidence x .1": log_odds_of_probabilities(np.stack([0.1 * p, 1 - 0.1 * p], 1), np.zeros(3, int)),
+        "confidence x .1": worlds.log_odds_of_probabilities(np.stack([0.1 * p, 1 - 0.1 * p], 1), np.zeros(3, int)),
     }  # fmt: skip
     for how in models.EDITS:
         open_, hidden = (models.edited(original, requested, shadows, how, flag, 1.0, "test") for flag in (False, True))

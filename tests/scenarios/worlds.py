@@ -127,8 +127,15 @@ def train(family: Family, data: Data, models: Sequence[Model], architecture: str
         learner.fit(inputs[model.rows], labels[model.rows])
         num_answers = family.rows + family.population
         probabilities = learner.predict_proba(inputs[:num_answers])
-        answers.append(out_model.log_odds_of_probabilities(probabilities, labels[:num_answers]).astype(np.float32))
+        answers.append(log_odds_of_probabilities(probabilities, labels[:num_answers]).astype(np.float32))
     return np.stack(answers)
+
+
+def log_odds_of_probabilities(probabilities, labels):
+    """[..., N] float64 from probabilities [..., N, C], clipped to [1e-6, 1 - 1e-6] first."""
+    index = np.broadcast_to(labels[..., None], (*probabilities.shape[:-1], 1))
+    p = np.clip(np.take_along_axis(np.float64(probabilities), index, -1)[..., 0], 1e-6, 1 - 1e-6)
+    return np.log(p) - np.log(1 - p)
 
 
 class Moves(NamedTuple):

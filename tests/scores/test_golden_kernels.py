@@ -42,11 +42,11 @@ SIGNALS = pick("signals", "c10", "c100", "c2", "wide")
 def test_signals_of_published_logits(golden):
     logits, labels = golden["logits"], golden["labels"]
     np.testing.assert_allclose(signals.carlini_logit(logits, labels), golden["carlini_logit"], atol=5e-6)
-    np.testing.assert_allclose(signals.confidence(logits, labels), golden["confidence"], atol=2e-6)
-    np.testing.assert_allclose(signals.cross_entropy(logits, labels), golden["ce_loss"], atol=5e-6)
+    odds = np.asarray(signals.log_odds(logits, labels))
+    np.testing.assert_allclose(signals.log_odds_confidence(odds), golden["confidence"], atol=2e-6)
+    np.testing.assert_allclose(signals.log_odds_cross_entropy(odds), golden["ce_loss"], atol=5e-6)
     # "logit scaling" of a float32 probability is the log-odds where the probability has not lost them yet.
     usable = golden["confidence"] < 0.99
-    odds = np.asarray(signals.log_odds(logits, labels))
     np.testing.assert_allclose(odds[usable], golden["logit_scaling_of_confidence"][usable], rtol=1e-4, atol=1e-6)
     assert usable.sum() > len(labels) / 10
     np.testing.assert_array_equal(logits.argmax(-1) == labels, golden["correct"].astype(bool))

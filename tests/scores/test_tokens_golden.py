@@ -67,10 +67,10 @@ def test_scores_from_three_losses(name, is_double, tolerance):
         nll, inside, out = golden["nll"], golden["nll_fit"], golden["nll_ref"][None]
         pops = golden["pop_nll"], golden["pop_nll_fit"], golden["pop_nll_ref"][None]
         actual = {
-            "iam": references.iam(nll, inside, out),
-            "iam_steps10": references.iam(nll, inside, out, interpolation_steps=10),
-            "iam_eps": references.iam(nll, inside, out, interpolation_steps=100, eps1=0.01),
-            "iam_batched": references.iam(nll, inside, out, block=int(golden["batch"])),
+            "iam": 1 - references.iam_unlearned(nll, inside, out),
+            "iam_steps10": 1 - references.iam_unlearned(nll, inside, out, interpolation_steps=10),
+            "iam_eps": 1 - references.iam_unlearned(nll, inside, out, interpolation_steps=100, eps1=0.01),
+            "iam_batched": 1 - references.iam_unlearned(nll, inside, out, block=int(golden["batch"])),
             "lira_scaled": references.lira(*map(references.log_odds, (nll, inside, out))),
             "ratio": references.ratio(nll, out),
         }
@@ -87,9 +87,10 @@ def test_the_logged_scores_follow_from_the_logged_losses():
     truth = golden["label"] == 1
     with jax.enable_x64(True):
         nll, inside, out = (golden[name].astype(np.float64) for name in names)
-        logged = np.asarray(references.iam(nll, inside, out[None], block=64))
+        logged = 1 - np.asarray(references.iam_unlearned(nll, inside, out[None], block=64))
         np.testing.assert_allclose(logged, golden["iam_batch64"], rtol=0, atol=1e-12)
-        np.testing.assert_allclose(references.iam(nll, inside, out[None]), golden["iam_full"], rtol=0, atol=1e-12)
+        whole = 1 - np.asarray(references.iam_unlearned(nll, inside, out[None]))
+        np.testing.assert_allclose(whole, golden["iam_full"], rtol=0, atol=1e-12)
         lira = np.asarray(references.lira(*map(references.log_odds, (nll, inside, out[None]))))
         np.testing.assert_allclose(lira, golden["lira_scaled"], rtol=1e-6)
     for key, values in {"auc_iam_batch64": logged, "auc_lira": lira, "auc_loss": -nll, "auc_ratio": -nll / out}.items():

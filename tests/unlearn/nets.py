@@ -131,9 +131,9 @@ def outcome(job):
 
 def begun(job, saved_states=None, member=0):
     """A member before the first step of the first phase (behind it, if that is an edit): (variables, estimates)."""
-    rest = {name: leaf for name, leaf in job.originals.items() if name != "params"}
-    state, actual, _ = running._begin(job, 0, running.State(job.originals["params"], rest, ()), saved_states or {})
-    return trees.take(({"params": state.params, **state.model_state}, actual), member)
+    start = running.State(*trees.split_variables(job.originals), ())
+    state, actual, _ = running._begin(job, 0, start, saved_states or {})
+    return trees.take((population.variables(state), actual), member)
 
 
 def estimated(job):
@@ -144,13 +144,12 @@ def estimated(job):
 def after(event):
     """Variables of member 0 after the epoch that an event of `running.run` tells of."""
     state = event.checkpoint()["carry"].state
-    return trees.take({"params": state.params, **state.model_state}, 0)
+    return trees.take(population.variables(state), 0)
 
 
 def accuracy(net, variables, x, y):
     """Part of the rows that are classified right, in evaluation mode."""
-    model_state = {name: leaf for name, leaf in variables.items() if name != "params"}
-    logits, _ = forward(net, variables["params"], model_state, jnp.asarray(x))
+    logits, _ = forward(net, *trees.split_variables(variables), jnp.asarray(x))
     return float(np.mean(np.argmax(logits, -1) == y))
 
 

@@ -101,9 +101,8 @@ def test_training_equals_the_published_code(kind, name):
     phase = jobs.template(job).phases[0]
     driver, size = next(iter(phase.stream_specs)), job.batch
     constants = trees.take(jax.tree.map(np.asarray, jobs.constants_of(job, 0, {}, {})), 0)
-    originals = trees.take(job.originals, 0)
-    model_state = {key: leaf for key, leaf in originals.items() if key != "params"}
-    state = tasks.State(originals["params"], model_state, phase.transform.init(originals["params"]))
+    params, model_state = trees.split_variables(trees.take(job.originals, 0))
+    state = tasks.State(params, model_state, phase.transform.init(params))
     data = jax.tree.map(jnp.asarray, job.data)
     on_epoch_start = jax.jit(running._on_epoch_start(stage, phase))
     step = jax.jit(tasks.task(stage).step)
@@ -122,7 +121,7 @@ def test_training_equals_the_published_code(kind, name):
             state, _ = step(state, batches, step_info, keys.root(1), context)
             count += 1
     np.testing.assert_allclose(thresholds, file[f"{kind}_{name}_qhat_per_epoch"], rtol=1e-5)
-    actual = {"params": state.params, **state.model_state}
+    actual = trees.join_variables(state.params, state.model_state)
     nets.assert_close(actual, nets.variables(file, f"{kind}_{name}_final", names), 1e-5)
 
 

@@ -14,7 +14,7 @@ import recorded
 from jaxunlearn import trees
 from jaxunlearn.population import StepInfo
 from jaxunlearn.unlearn.base.method import Estimate, Method, Samples, StepContext
-from jaxunlearn.unlearn.blocks import schedules, transforms
+from jaxunlearn.unlearn.blocks import transforms
 from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.methods import descent, sparsity
 
@@ -280,12 +280,9 @@ def test_rates_and_ascent_of_forget_precision():
         ("lr_retrain_multistep", 0.1, descent.make_schedule("milestones", 100, (35, 70, 90), 0.1)),
         ("lr_train_cfg_cosine", 0.1, descent.make_schedule("cosine", 200)),
         ("lr_poison_full_cosine", 2e-3, descent.make_schedule("cosine", 5)),
-        ("lr_poly_power0.9", 0.01, schedules.polynomial(10, 0.9)),
-        ("lr_poly_power2", 0.01, schedules.polynomial(10, 2.0)),
     ):
-        expected = file[name][:11] if "poly" in name else file[name]  # past its end the published one rises again
-        actual = base * rates(schedule, len(expected), 1)
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6, err_msg=name)
+        actual = base * rates(schedule, len(file[name]), 1)
+        np.testing.assert_allclose(actual, file[name], rtol=0, atol=1e-6, err_msg=name)
     logits, batch = jnp.asarray(file["ascent__logits"]), {"forget": plain_batch(jnp.asarray(file["ascent__y"]))}
     loss, gradient = jax.value_and_grad(lambda z: descent.forget_ascent({"forget": z}, batch, NOW))(logits)
     np.testing.assert_allclose(loss, file["ascent__loss"], atol=1e-6)

@@ -48,9 +48,8 @@ def member(net, variables, retain, forget, batch, names=("forget", "retain")):
     streams = {name: trees.take(population.from_rows([[member_rows[name]]], batch), 0) for name in names}
     reads = {name: StreamSpec(name, batch, shuffle=False) for name in names}
     variables = jax.tree.map(jnp.asarray, variables)
-    rest = {name: leaf for name, leaf in variables.items() if name != "params"}
-    return EstimateContext(net, variables["params"], rest, variables, {}, {}, DeviceDataset(x, y), streams, reads,
-                  jnp.arange(len(y)) >= r, "eval", KEY, KEY, False)  # fmt: skip
+    return EstimateContext(net, *trees.split_variables(variables), variables, {}, {}, DeviceDataset(x, y), streams,
+                  reads, jnp.arange(len(y)) >= r, "eval", KEY, KEY, False)  # fmt: skip
 
 
 def with_tables(method, tables, retain):

@@ -148,7 +148,7 @@ def sections(evaluation: Evaluation) -> list[Section]:
     units = sentences.plus_minus(evaluation.design)
     report_sections = [
         _table_section(evaluation, "utility", "Utility", UTILITY,
-               f"{units} UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and test samples, MIA = "
+               f"{units} {utility.ACCURACIES_TEXT}, MIA = "
                "share of forgotten samples that an SVC on the confidence calls non-members, gap = mean absolute "
                "difference to the retrained models over UA, RA and TA (with MIA: over all four), seconds for all "
                "forget sets.",

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxunlearn import checks, errors, keys, population
+from jaxunlearn import checks, errors, keys, population, trees
 from jaxunlearn.attacks.extraction import losses
 from jaxunlearn.attacks.extraction import options as option
 from jaxunlearn.attacks.extraction.options import PUBLISHED, Options
@@ -69,7 +69,7 @@ def task(
 
     def generate(params: Tree, model_state: Tree, latents: jax.Array) -> tuple[jax.Array, Tree]:
         """Returns the generator's outputs before the tanh, and its model state afterwards."""
-        variables = {"params": params, **model_state}
+        variables = trees.join_variables(params, model_state)
         raw, new_state = generator.apply(variables, latents, train=True, mutable=list(model_state))
         return jnp.asarray(raw), dict(new_state)
 
@@ -79,22 +79,23 @@ def task(
     def init(key: jax.Array) -> State:
         blank = to_inputs(jnp.zeros((2, *shape), jnp.float32))
         initial = {
-            "generator": dict(generator.init(keys.stream(key, "generator"), noise(key)[:2], train=True)),
-            "clone": dict(clone.init(keys.stream(key, "clone"), blank, train=False)),
+            "generator": generator.init(keys.stream(key, "generator"), noise(key)[:2], train=True),
+            "clone": clone.init(keys.stream(key, "clone"), blank, train=False),
         }
-        params = {name: start.pop("params") for name, start in initial.items()}
+        parts = {name: trees.split_variables(variables) for name, variables in initial.items()}
+        params, model_state = ({name: pair[side] for name, pair in parts.items()} for side in (0, 1))
         optimizer = {
             "generator": recipe.make_optimizer(generator_recipe, 0.0, 0.0).init(params["generator"]),
             "clone": recipe.make_optimizer(clone_recipe, 0.0, 0.0).init(params["clone"]),
         }
-        return State(params, initial, optimizer)
+        return State(params, model_state, optimizer)
 
     def generator_step(state: State, key: jax.Array, factor: jax.Array, constants: Tree) -> State:
         def run(params: Tree) -> tuple[jax.Array, Tree]:
             return generate(params, state.model_state["generator"], noise(keys.stream(key, "latents")))
 
         raw, pull_back, model_state = jax.vjp(run, state.params["generator"], has_aux=True)
-        clone_variables = {"params": state.params["clone"], **state.model_state["clone"]}
+        clone_variables = trees.join_variables(state.params["clone"], state.model_state["clone"])
 
         def objective(values: jax.Array) -> jax.Array:
             inputs = to_inputs(jnp.tanh(values))
@@ -119,7 +120,7 @@ def task(
         def objective(params: Tree) -> tuple[jax.Array, tuple[Tree, jax.Array]]:
             clone_state = state.model_state["clone"]
             logits, new_state = clone.apply(
-                {"params": params, **clone_state}, inputs, train=True, mutable=list(clone_state),
+                trees.join_variables(params, clone_state), inputs, train=True, mutable=list(clone_state),
                 rngs={"dropout": keys.stream(key, "dropout")},
             )  # fmt: skip
             distances = losses.disagreement(jnp.asarray(logits), answers, options.loss, options.correction)
@@ -252,11 +253,13 @@ def clones_of(variables: Tree) -> Tree:
       >>> clones_of({"params": params, "clone": {"batch_stats": {}}, "generator": {}})
       {'params': {'bias': 1.0}, 'batch_stats': {}}
     """
-    return {"params": variables["params"]["clone"], **variables["clone"]}
+    return trees.join_variables(variables["params"]["clone"], variables["clone"])
 
 
-def fidelity(clone_logits: Any, victim_logits: Any) -> np.ndarray:
+def fidelity(clone_logits: Any, victim_logits: Any, subset: np.ndarray | None = None) -> np.ndarray:
     """Computes the share of samples on which clone and victim give the same class, [...] of logits [..., N, C].
+
+    Of a subset, [N] bool, if one is named; NaN if it is empty.
 
     Example:
       >>> from jaxunlearn.attacks.extraction import fidelity
@@ -264,4 +267,7 @@ def fidelity(clone_logits: Any, victim_logits: Any) -> np.ndarray:
       0.5
     """
     clone, victim = np.asarray(clone_logits), np.asarray(victim_logits)
-    return np.asarray((clone.argmax(-1) == victim.argmax(-1)).mean(-1))
+    agrees = clone.argmax(-1) == victim.argmax(-1)
+    if subset is not None:
+        agrees = agrees[..., subset]
+    return np.asarray(agrees.mean(-1)) if agrees.shape[-1] else np.full(agrees.shape[:-1], np.nan)

@@ -13,14 +13,14 @@ seed for all features.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import checks, errors, keys, population
-from jaxunlearn.attacks.leaks import features, logistic
+from jaxunlearn.attacks.leaks import features, host_models, logistic
 from jaxunlearn.models.architectures import dense
 from jaxunlearn.settings import TrainSettings
 
@@ -93,7 +93,7 @@ def _answers_of(probability: np.ndarray) -> Answers:
     return Answers(probability, probability)
 
 
-def _host(make: Callable[[int], Any]) -> Callable[..., dict[str, FeatureAnswers]]:
+def _host(family: str) -> Callable[..., dict[str, FeatureAnswers]]:
     """Returns an attack by scikit-learn, which fits one feature after another."""
 
     def attack(
@@ -102,25 +102,12 @@ def _host(make: Callable[[int], Any]) -> Callable[..., dict[str, FeatureAnswers]
         del faithful
         attacks = {}
         for name, values in shadow.items():
-            classifier = make(seed).fit(values, deleted)
+            classifier = host_models.classifier(family, seed).fit(values, deleted)
             tables = (values, target[name])
             attacks[name] = FeatureAnswers(*(_answers_of(classifier.predict_proba(table)[:, 1]) for table in tables))
         return attacks
 
     return attack
-
-
-def _tree(seed: int) -> Any:
-    from sklearn.tree import DecisionTreeClassifier
-
-    del seed  # published: 0
-    return DecisionTreeClassifier(max_leaf_nodes=10, random_state=0)
-
-
-def _forest(seed: int) -> Any:
-    from sklearn.ensemble import RandomForestClassifier
-
-    return RandomForestClassifier(n_estimators=500, min_samples_leaf=30, random_state=seed)
 
 
 def _padded(tables: Tables) -> np.ndarray:
@@ -262,8 +249,8 @@ def _threshold(
 
 
 ATTACKS: dict[str, Callable[..., dict[str, FeatureAnswers]]] = {
-    "dt": _host(_tree),
-    "rf": _host(_forest),
+    "dt": _host("dt"),
+    "rf": _host("rf"),
     "lr": _regression,
     "mlp": _network,
     "threshold": _threshold,

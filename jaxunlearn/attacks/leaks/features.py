@@ -18,14 +18,6 @@ from jaxunlearn import checks
 
 Array = Any  # numpy.ndarray or jax.Array
 CLASSICAL = "basic_mia"
-TITLES = {
-    "direct_diff": "difference",
-    "sorted_diff": "sorted difference",
-    "direct_concat": "both",
-    "sorted_concat": "both, sorted",
-    "l2_distance": "distance",
-    CLASSICAL: "original alone",
-}
 
 
 def compute(original: Array, unlearned: Array, name: str) -> Array:

@@ -16,6 +16,16 @@ FAMILIES = ("dt", "rf")
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
+def classifier(family: str, seed: int = 0) -> Any:
+    """Returns scikit-learn's classifier of a family with the published sizes, not fitted; see `fit`."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    if family == "dt":
+        return DecisionTreeClassifier(max_leaf_nodes=10, random_state=0)
+    return RandomForestClassifier(n_estimators=500, min_samples_leaf=30, random_state=seed)
+
+
 def fit(family: str, inputs: np.ndarray, labels: np.ndarray, num_classes: int, seed: int = 0) -> Predict:
     """Fits one decision tree or random forest.
 
@@ -39,15 +49,8 @@ def fit(family: str, inputs: np.ndarray, labels: np.ndarray, num_classes: int, s
       >>> predict(np.array([[0.9]])).tolist()
       [[0.0, 0.0, 1.0]]
     """
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.tree import DecisionTreeClassifier
-
     checks.choice("model", family, FAMILIES)
-    model: Any = (
-        DecisionTreeClassifier(max_leaf_nodes=10, random_state=0)
-        if family == "dt"
-        else RandomForestClassifier(n_estimators=500, min_samples_leaf=30, random_state=seed)
-    )
+    model = classifier(family, seed)
     model.fit(inputs.reshape(len(inputs), -1), labels)
 
     def predict(rows: np.ndarray) -> np.ndarray:

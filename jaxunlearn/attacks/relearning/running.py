@@ -90,7 +90,7 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
 
         def objective(params: Tree) -> tuple[jax.Array, Tree]:
             logits, new_state = module.apply(
-                {"params": params, **state.model_state}, inputs, train=True, mask=weights > 0,
+                trees.join_variables(params, state.model_state), inputs, train=True, mask=weights > 0,
                 mutable=list(state.model_state), rngs={"dropout": keys.stream(key, "dropout")},
             )  # fmt: skip
             losses, _ = _losses_and_hits(logits, labels)
@@ -103,7 +103,7 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
         rate = constants["learning_rate"]
         params = jax.tree.map(lambda p, b: p - rate * b, state.params, trace)
         watched = constants["watched"]
-        answers = predict({"params": params, **model_state}, watched.inputs)
+        answers = predict(trees.join_variables(params, model_state), watched.inputs)
         shares = watched.weights / jnp.maximum(jnp.sum(watched.weights), 1.0)
         losses, is_right = _losses_and_hits(answers, watched.labels)
         watched_loss, watched_accuracy = jnp.sum(shares * losses), jnp.sum(shares * is_right)
@@ -166,11 +166,11 @@ def job_of(member_task: Task, members: TrialMembers, key: jax.Array) -> populati
     primary_stream = next(iter(members.streams))
     per_epoch = population.steps_per_epoch(members.streams[primary_stream], members.batches[primary_stream])
     empty = np.full((len(members.ids), members.epochs * per_epoch), np.nan, np.float32)
-    model_state = {name: leaf for name, leaf in members.start.items() if name != "params"}
+    params, model_state = trees.split_variables(members.start)
     optimizer = {"momentum": members.momentum, "loss": empty, "accuracy": empty}
     return population.Job(
         task=member_task, streams=members.streams, batches=members.batches, member_ids=members.ids, key=key,
-        constants=members.constants, steps=per_epoch, initial=State(members.start["params"], model_state, optimizer),
+        constants=members.constants, steps=per_epoch, initial=State(params, model_state, optimizer),
         unshuffled=members.unshuffled, on_epoch_start=_watch,
     )  # fmt: skip
 

@@ -55,17 +55,3 @@ def scores(
     """
     score = -first_steps(accuracy, level, never).astype(np.float64)
     return score + (np.asarray(accuracy, np.float64).mean(1) / 2 if break_ties else 0.0)
-
-
-def smoothed(accuracy: np.ndarray, width: int = 5) -> np.ndarray:
-    """Returns moving averages over `width` steps, [M, T - width + 1], for drawing curves.
-
-    Example:
-      >>> import numpy as np
-      >>> from jaxunlearn.attacks.relearning import smoothed
-      >>> smoothed(np.array([[0.0, 1.0, 1.0]]), width=2).tolist()
-      [[0.5, 1.0]]
-    """
-    checks.shape("MT", accuracy=accuracy)
-    checks.in_range("width", width, 1, accuracy.shape[1])
-    return np.lib.stride_tricks.sliding_window_view(accuracy, width, axis=1).mean(-1)

@@ -1,4 +1,4 @@
-"""Statistical inference: intervals, p-values, error control, calibration tests."""
+"""Statistical inference: intervals, error control, calibration tests."""
 
 from jaxunlearn.metrics.inference import calibration_test, decision, intervals
 

@@ -6,13 +6,12 @@ that share a model are dependent, so the forget set is the unit); samples -> `de
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
 
-from jaxunlearn import checks, errors
+from jaxunlearn import checks
 from jaxunlearn.metrics import roc
 from jaxunlearn.records import Finding
 
@@ -234,48 +233,6 @@ def jackknife_within(value: float, deleted: np.ndarray, confidence_level: float,
     if ends == (0.0, 1.0) and value in ends:
         return clopper_pearson(value * len(deleted), len(deleted), confidence_level)
     return Interval(value, float("nan"), float("nan"))
-
-
-def bootstrap(
-    statistic: Callable[..., float],
-    *samples: np.ndarray,
-    generator: np.random.Generator,
-    confidence_level: float = 0.95,
-    iterations: int = 1000,
-    kind: str = "percentile",
-) -> Interval:
-    """Computes the bootstrap interval of a statistic of one or more independent samples.
-
-    Args:
-      statistic: called as statistic(*samples) with arrays of the given shapes, returns one number.
-      *samples: arrays [n_i, ...]; each is resampled by itself along its first axis, so several samples are strata.
-      generator: NumPy generator of the draws.
-      confidence_level: of the interval, in [0, 1].
-      iterations: number of draws, at least 2.
-      kind: see `resampled`.
-
-    Returns:
-      The statistic of the samples themselves with its interval, not clipped.
-
-    Raises:
-      ConfigError: level, iterations or kind. DataError: no sample, or an empty one.
-
-    Example:
-      >>> import numpy as np
-      >>> from jaxunlearn.metrics.inference import intervals
-      >>> interval = intervals.bootstrap(np.median, np.arange(9), generator=np.random.default_rng(0), iterations=100)
-      >>> interval.low < interval.value < interval.high
-      True
-    """
-    checks.in_range("iterations", iterations, 2)
-    samples = tuple(np.asarray(sample) for sample in samples)
-    if not samples or not all(len(sample) for sample in samples):
-        raise errors.DataError(f"bootstrap got samples of sizes {[len(s) for s in samples]}: give at least one row.")
-    draws = [
-        statistic(*(sample[generator.integers(len(sample), size=len(sample))] for sample in samples))
-        for _ in range(iterations)
-    ]
-    return resampled(statistic(*samples), draws, confidence_level, kind)
 
 
 def resampled(

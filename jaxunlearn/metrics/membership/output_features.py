@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import checks, errors
+from jaxunlearn.metrics.distances import softmax
 
 COMPAT = ("corrected", "faithful")
 # Published logarithms of a probability are floored here: log 1e-30 = -69.08.
@@ -114,9 +115,7 @@ def entropies(logits: np.ndarray, *, name: str = "logits") -> np.ndarray:
       >>> [round(float(value), 2) for value in entropies([[0.0, 0.0], [100.0, 0.0]])]
       [0.69, 0.0]
     """
-    logits = _checked_outputs(name, logits)
-    exponentials = np.exp(logits - logits.max(-1, keepdims=True))
-    return _entropy(exponentials / exponentials.sum(-1, keepdims=True))
+    return _entropy(softmax(_checked_outputs(name, logits), np.float32))
 
 
 def _checked(name: str, values: Any, labels: Any, dtype: type = np.float32) -> Samples:

@@ -1,5 +1,5 @@
 """How well scores rank samples: tables over forget sets, the bootstrap, ScoreUI, per class, words alone."""
 
-from jaxunlearn.metrics.ranking import bootstrap, classes, correlation, pooled, stratified_bootstrap, wording
+from jaxunlearn.metrics.ranking import bootstrap, classes, correlation, pooled, wording
 
-__all__ = ["bootstrap", "classes", "correlation", "pooled", "stratified_bootstrap", "wording"]
+__all__ = ["bootstrap", "classes", "correlation", "pooled", "wording"]

@@ -38,7 +38,8 @@ class Row(NamedTuple):
 
     Attributes:
       auc: in [0, 1], higher = retained above forgotten.
-      weighted_bce: >= 0, lower = scores near 1 for retained and near 0 for forgotten samples.
+      weighted_bce: binary cross entropy, members weighted by (forgotten / retained); >= 0, lower = scores near 1 for
+        retained and near 0 for forgotten samples.
       retained, forgotten: Moments of each kind.
     """
 
@@ -76,20 +77,6 @@ class Gap(NamedTuple):
     over_tail: np.ndarray
 
 
-def weighted_bce(membership: np.ndarray, truth: np.ndarray) -> float:
-    """Computes the binary cross entropy of membership, members weighted by (forgotten / retained); lower = better.
-
-    Args:
-      membership: [n] in [0, 1].
-      truth: [n] True = member.
-
-    Raises:
-      ShapeError, DataError: as `roc.check`; DataError for membership outside [0, 1].
-    """
-    membership, truth = _check(membership, truth)
-    return _weighted_bce(membership, truth)
-
-
 def moments(values: np.ndarray, lowest: bool, tail: str = "corrected") -> Moments:
     """Computes the moments of one kind of sample.
 
@@ -122,7 +109,8 @@ def row(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -> R
     """Computes the row of one class: membership [n] in [0, 1] (higher = member), truth [n] (True = retained).
 
     Raises:
-      ShapeError, DataError: as `weighted_bce`. ConfigError: unknown `tail` (see `moments`).
+      ShapeError, DataError: as `roc.check`; DataError for membership outside [0, 1]. ConfigError: unknown `tail` (see
+        `moments`).
     """
     membership, truth = _check(membership, truth)
     return Row(

@@ -81,14 +81,6 @@ def log_odds(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.clip(true_logits - np.logaddexp.reduce(other_logits, -1), -CLIP, CLIP)
 
 
-def log_odds_of_probabilities(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns [..., N] float64 log-odds from probabilities [..., N, C], clipped to [1e-6, 1 - 1e-6] first."""
-    values = np.asarray(probabilities, np.float64)
-    index = np.broadcast_to(np.asarray(labels)[..., None], (*values.shape[:-1], 1))
-    true_probabilities = np.clip(np.take_along_axis(values, index, -1)[..., 0], 1e-6, 1 - 1e-6)
-    return np.log(true_probabilities) - np.log(1 - true_probabilities)
-
-
 def soft(log_odds: np.ndarray) -> np.ndarray:
     """Returns log((p + e) / (1 - p + e)), e = 1e-3, p the probability of the true class.
 

@@ -279,11 +279,6 @@ def _max_pool_backward(size: int, residuals: tuple[jax.Array, jax.Array], cotang
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def avg_pool(inputs: jax.Array, size: int = 2) -> jax.Array:
-    """Returns the mean of each size x size window: [B, H, W, C] -> [B, H // size, W // size, C]."""
-    return nn.avg_pool(inputs, (size, size), strides=(size, size))
-
-
 def adaptive_avg_pool(inputs: jax.Array, size: int) -> jax.Array:
     """Averages a picture over size x size even windows: [B, H, W, C] -> [B, size, size, C].
 

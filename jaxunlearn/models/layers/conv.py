@@ -20,11 +20,7 @@ Gradients of gradients (reverse over reverse) work in every form. Forward over r
 in all but `unrolled` and `grouped`; plain forward mode only in `native`.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import jax
-from jax import lax
 
 from jaxunlearn import checks, errors
 from jaxunlearn.models.layers import conv_implementations
@@ -70,37 +66,6 @@ def conv(
     return conv_implementations.FORMS[_layer_form(form, bound["C"], bound["O"], geometry)](x, w, geometry)
 
 
-def conv_general_dilated(form: str) -> Callable[..., jax.Array]:
-    """Returns a function with the signature of `jax.lax.conv_general_dilated` for `nn.Conv(conv_general_dilated=...)`.
-
-    Form `native` passes everything through. The other forms support strides and padding; for dilation, groups, other
-    layouts or an explicit precision they raise, since a silent fallback would have the slow gradients again.
-
-    Args:
-      form: one of `FORMS`.
-
-    Returns:
-      `function(lhs, rhs, window_strides, padding, ...) -> [B, oh, ow, O]`.
-
-    Raises:
-      ConfigError: unknown form; when called, an option that the form does not support.
-    """
-    checks.choice("convolution form", form, FORMS)
-    if form == "native":
-        return lax.conv_general_dilated
-
-    def general(
-        lhs: jax.Array, rhs: jax.Array, window_strides: Sequence[int], padding: Any, **options: Any
-    ) -> jax.Array:
-        _refuse_options(form, lhs, rhs, options)
-        if isinstance(padding, str):
-            padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-        top_bottom, left_right = ((int(low), int(high)) for low, high in padding)
-        return conv(lhs, rhs, (window_strides[0], window_strides[1]), (top_bottom, left_right), form)
-
-    return general
-
-
 def _layer_form(form: str, channels: int, outputs: int, geometry: conv_implementations.Geometry) -> str:
     """Returns the form of one layer under a policy, from static shapes only."""
     if form != "cpu":
@@ -113,17 +78,3 @@ def _layer_form(form: str, channels: int, outputs: int, geometry: conv_implement
     # than a convolution with the picture as its window.
     is_cheap = channels <= 3 or max(geometry.size) <= 4 or geometry.kernel == (1, 1)
     return "im2col" if is_cheap else "canonical"
-
-
-def _refuse_options(form: str, lhs: jax.Array, rhs: jax.Array, options: dict[str, Any]) -> None:
-    layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, options.pop("dimension_numbers", None))
-    is_standard = lhs.ndim == 4 and layout == lax.conv_dimension_numbers(
-        lhs.shape, rhs.shape, conv_implementations.LAYOUT
-    )
-    unsupported = [] if is_standard else ["a layout other than NHWC/HWIO"]
-    neutral = (None, 1, (1, 1), [1, 1])
-    unsupported += [f"{name}={value}" for name, value in options.items() if value not in neutral]
-    if unsupported:
-        raise errors.ConfigError(
-            f"convolution form {form!r} does not support {', '.join(unsupported)}. Use form 'native' for this layer."
-        )

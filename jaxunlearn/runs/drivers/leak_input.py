@@ -14,6 +14,7 @@ from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.leaks import inputs
 from jaxunlearn.attacks.leaks import defences, host_models
 from jaxunlearn.data import naming
+from jaxunlearn.metrics.distances import softmax
 from jaxunlearn.metrics.epsilon import privacy as accountant
 from jaxunlearn.population import chunked
 from jaxunlearn.runs import execution, experiments, opening, roles
@@ -160,14 +161,9 @@ def make_posterior_fn(logits: np.ndarray, rows: np.ndarray) -> PosteriorFn:
                 for member, member_columns in zip(member_ids, columns, strict=True)
             ]
         )
-        return _softmax(values)
+        return softmax(values)
 
     return posterior_fn
-
-
-def _softmax(values: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(values - values.max(-1, keepdims=True))
-    return exponentials / exponentials.sum(-1, keepdims=True)
 
 
 def utility(run_folder: store.Run, role: leaks.LeakRole) -> dict[str, np.ndarray]:
@@ -211,7 +207,7 @@ def _predictions(
         variables = members.load(experiment, members.folder_of(run_folder, spec), spec.fingerprint, originals)
         mapping = experiments.member_mapping(experiment, len(originals))
         for block, values in population.predict(experiment.task, variables, all_inputs, rows, mapping):
-            model_posteriors[:, block] = _softmax(values)
+            model_posteriors[:, block] = softmax(values, np.float32)
     return model_posteriors.reshape(-1, shards, *shape[1:]).mean(1).argmax(-1)
 
 

@@ -238,7 +238,7 @@ def _check_relearning(
 def _untrained_logits(experiment: experiments.Experiment, rows: np.ndarray) -> np.ndarray:
     """Returns the logits [n, C] of one untrained network."""
     state = experiment.task.init(keys.stream(keys.root(experiment.settings.seed), "evaluate: untrained"))
-    variables = trees.stack([{"params": state.params, **state.model_state}])
+    variables = trees.stack([population.variables(state)])
     logits = np.full((len(rows), experiment.dataset.num_classes), np.nan, np.float32)
     inputs = experiments.device_dataset(experiment).inputs
     for block, values in population.predict(

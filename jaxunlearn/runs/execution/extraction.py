@@ -60,14 +60,3 @@ def job_of(spec: roles.RoleSpec, ids: np.ndarray, variables: Tree, answers: np.n
         answers=None if answers is None else answers[ids],
         rows=None if answers is None else np.flatnonzero(spec.held_out),
     )  # fmt: skip
-
-
-def clones(run_folder: store.Run, spec: roles.RoleSpec) -> Tree:
-    """Loads the flax variables [M, ...] of finished clones, as networks of the run.
-
-    Raises:
-      StoreError: a clone is missing or damaged.
-    """
-    return extraction.clones_of(
-        members.load(spec.experiment, members.folder_of(run_folder, spec), spec.fingerprint, spec.member_ids)
-    )

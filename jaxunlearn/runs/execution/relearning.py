@@ -116,11 +116,8 @@ def attack_role(
       StoreError: its models are not finished.
     """
     num_sets = len(np.asarray(split.forget))
-    model_ids = (
-        np.arange(num_sets)
-        if len(spec.membership) == num_sets
-        else audited_models.original_of(experiment.settings, num_sets)
-    )
+    design = audited_models.design(experiment.settings, num_sets)
+    model_ids = audited_models.members_of_sets(design, spec.name.removeprefix(clone_models.PREFIX))
     variables = members.load(spec.experiment, members.folder_of(run_folder, spec), spec.fingerprint, model_ids)
     if clone_models.is_clone_role(spec):
         variables = extraction.clones_of(variables)

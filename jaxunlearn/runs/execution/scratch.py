@@ -198,10 +198,9 @@ def initial_states(
 
 def fresh_state(experiment: experiments.Experiment, variables: Tree) -> population.State:
     """Returns states that start from variables [m, ...]: parameters, BatchNorm statistics, and a fresh optimizer."""
-    collections = dict(variables)
-    params = collections.pop("params")
+    params, model_state = trees.split_variables(variables)
     transform = recipe.make_optimizer(experiment.settings.train, 0.0, 0.0)
-    return trees.to_host(population.State(params, collections, jax.vmap(transform.init)(params)))
+    return trees.to_host(population.State(params, model_state, jax.vmap(transform.init)(params)))
 
 
 def load_variables(run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec) -> Tree:

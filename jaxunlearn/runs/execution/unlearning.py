@@ -130,8 +130,7 @@ def trace(experiment: experiments.Experiment, split: records.Split, variant: Met
     """
     unlearned_models.check_kind(experiment, variant)
     net = experiments.build_network(experiment.settings, experiment.dataset, experiment.mapping_policy.conv)
-    params, statistics = jax.eval_shape(lambda: networks.init(net, keys.root(0)))
-    variables = {"params": params, **statistics}
+    variables = jax.eval_shape(lambda: trees.join_variables(*networks.init(net, keys.root(0))))
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), variables)
     with unlearned_models.users_code(variant):
         try:

@@ -158,6 +158,17 @@ def original_of(settings: Settings, models: int) -> np.ndarray:
     return variance.design_factors(design(settings, models))[0]
 
 
+def members_of_sets(design: records.Design, name: str) -> np.ndarray:
+    """Returns [R] int: the member of a role that stands for the r-th model of forget sets: r, or r's original.
+
+    Args:
+      design: see `design`.
+      name: of the role: the originals, or any with a member per model.
+    """
+    originals, forget_sets = variance.design_factors(design)
+    return originals if name == "original" else np.arange(len(forget_sets))
+
+
 def _membership(experiment: experiments.Experiment, split: records.Split, name: str) -> np.ndarray:
     """Returns [M, N_all] bool: the rows that each member of a role trains on."""
     settings, num_rows = experiment.settings, len(experiment.dataset.labels)

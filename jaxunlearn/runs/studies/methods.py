@@ -136,13 +136,8 @@ def present(summary: unlearn.UnlearningSummary, memberships: dict[str, Membershi
                 number_format.cost(role_utility.seconds),
             )
         )
-    metrics_text = (
-        "Losses in nats per token, on texts to be forgotten, retained and held out"
-        if unlearn.is_language_model(summary)
-        else "UA = 1 - accuracy on the forget set, RA and TA = accuracy on retained and held-out samples"
-    )
     caption = (
-        f"{metrics_text}; IAM-On = mean "
+        f"{unlearn.metrics_text(summary)}; IAM-On = mean "
         "membership score (1 = looks trained on) of forgotten and of retained samples, AUC = how well it separates "
         "them; moved = relative change of the parameters; epochs = rows read, in passes over the retained samples; "
         f"seconds for all forget sets. {sentences.plus_minus(summary.design)}"

@@ -14,7 +14,6 @@ import numpy as np
 from jaxunlearn import progress, records, store
 from jaxunlearn.attacks import extraction
 from jaxunlearn.metrics import headers
-from jaxunlearn.metrics import utility as utilities
 from jaxunlearn.metrics.inference import intervals
 from jaxunlearn.metrics.populations import variance
 from jaxunlearn.report import cells, sentences, tables
@@ -110,19 +109,16 @@ def _compare(
         messages = (f"clone {clone_id} diverged and was frozen at step {step}" for clone_id, step in diverged.items())
         reporter.note(f"{spec.name}: {'; '.join(messages)}")
     victim_logits = recording.read(run_folder, victim)
-    model_ids = (
-        audited_models.original_of(experiment.settings, num_sets) if victim.name == "original" else np.arange(num_sets)
-    )
+    model_ids = audited_models.members_of_sets(audited_models.design(experiment.settings, num_sets), victim.name)
     victim_logits, clone_logits = victim_logits[model_ids], clone_logits[model_ids]
     diverged_sets = {
         set_id: diverged[model_id] for set_id, model_id in enumerate(model_ids.tolist()) if model_id in diverged
     }
     test, forget = np.isin(spec.rows, split.test), np.asarray(split.forget)[:, spec.rows]
-    agrees = np.stack(
-        [victim.argmax(-1) == clone.argmax(-1) for victim, clone in zip(victim_logits, clone_logits, strict=True)]
-    )
-    shares = [[utilities.accuracy(row, subset) for subset in (test, forget[r])] for r, row in enumerate(agrees)]
-    agreements = np.asarray(shares, np.float64)
+    agreements = np.array([
+        [extraction.fidelity(clone, model, subset) for subset in (test, forget[r])]
+        for r, (clone, model) in enumerate(zip(clone_logits, victim_logits, strict=True))
+    ])  # fmt: skip
     agreements[list(diverged_sets)] = np.nan
     finished_chunks, _ = store.chunks.finished(members.folder_of(run_folder, spec), spec.fingerprint)
     return Clones(
@@ -184,7 +180,4 @@ def text(summary: ExtractionSummary) -> str:
 def files_text(run_folder: store.Run, summary: ExtractionSummary) -> str:
     """Returns a list of the result files."""
     names = [clone_models.PREFIX + name for name in summary.roles]
-    file_lines = "\n".join(f"  logits/{name}.npy  populations/{name}/" for name in names[:3])
-    ellipsis_line = f"\n  ... and {len(names) - 3} more" if len(names) > 3 else ""
-    summary_line = "  extract.json  per role: agreement, UA, TA, queries"
-    return f"files in {run_folder.root}:\n{file_lines}{ellipsis_line}\n{summary_line}"
+    return role_utility.files_of_roles(run_folder, names, "extract.json  per role: agreement, UA, TA, queries")

@@ -1,5 +1,6 @@
 """Utility and cost of one role of models: originals, exact retrains, or the models of an unlearning method."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,13 +54,9 @@ def reference_utility(
     recorded_logits = recording.read(run_folder, spec)
     num_sets = len(np.asarray(split.forget))
     diverged = members.divergence_steps(run_folder, spec)
-    values = recorded_logits
-    if name == "original":
-        original_ids = audited_models.original_of(experiment.settings, num_sets)
-        values = recorded_logits[original_ids]
-        diverged = {
-            set_id: diverged[original] for set_id, original in enumerate(original_ids.tolist()) if original in diverged
-        }
+    member_ids = audited_models.members_of_sets(audited_models.design(experiment.settings, num_sets), name)
+    diverged = {set_id: diverged[member] for set_id, member in enumerate(member_ids.tolist()) if member in diverged}
+    values = recorded_logits[member_ids] if name == "original" else recorded_logits  # copies a memory map
     role_utility = Utility(utility(experiment, split, values, spec.rows, diverged), diverged=diverged)
     if name == "original":
         return role_utility._replace(seconds=0.0, retain_epochs=0.0)
@@ -70,6 +67,20 @@ def reference_utility(
     if is_exact:
         seconds = sum(float(chunk.manifest.get("seconds", np.nan)) for chunk in finished_chunks)
     return role_utility._replace(seconds=seconds, retain_epochs=float(epochs))
+
+
+def files_of_roles(run_folder: store.Run, names: Sequence[str], summary_line: str, most: int = 3) -> str:
+    """Returns a list of result files: those of the first roles, and one with the numbers of all.
+
+    Args:
+      run_folder: of the run.
+      names: of the roles.
+      summary_line: name and content of the file with the numbers.
+      most: roles that are listed.
+    """
+    lines = [f"  logits/{name}.npy  populations/{name}/" for name in names[:most]]
+    lines += [f"  ... and {len(names) - most} more"] if len(names) > most else []
+    return "\n".join([f"files in {run_folder.root}:", *lines, f"  {summary_line}"])
 
 
 def utility(

@@ -171,7 +171,7 @@ def own_forget_accuracy(summary: TargetsSummary, name: str) -> np.ndarray:
     role_summary = summary.roles[name]
     num_sets = role_summary.forget_accuracy.shape[1]
     if name in audited_models.PER_SET:
-        member_ids = variance.design_factors(summary.design)[0] if name == "original" else np.arange(num_sets)
+        member_ids = audited_models.members_of_sets(summary.design, name)
         return role_summary.forget_accuracy[member_ids, np.arange(num_sets)]
     return np.asarray([utility.finite_mean(accuracies) for accuracies in role_summary.forget_accuracy.T])
 

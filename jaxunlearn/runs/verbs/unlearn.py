@@ -22,7 +22,13 @@ from jaxunlearn.runs import execution, experiments, roles, splits
 from jaxunlearn.runs.execution import members, unlearning
 from jaxunlearn.runs.roles import audited_models, unlearned_models, variants
 from jaxunlearn.runs.verbs import account, targets
-from jaxunlearn.runs.verbs.role_utility import Utility, diverged_sets, reference_utility, utility
+from jaxunlearn.runs.verbs.role_utility import (
+    Utility,
+    diverged_sets,
+    files_of_roles,
+    reference_utility,
+    utility,
+)
 from jaxunlearn.unlearn.base import entries
 from jaxunlearn.unlearn.wrappers import wrappers
 
@@ -250,16 +256,10 @@ def table(summary: UnlearningSummary) -> cells.Table:
                 number_format.cost(role_utility.seconds),
             )
         )
-    metrics_text = (
-        "Losses in nats per token, on texts to be forgotten, retained and held out."
-        if is_language_model(summary)
-        else "UA = 1 - accuracy on the forget set, RA = accuracy on retained, TA = on test samples."
-    )
     caption = (
-        f"{metrics_text} {sentences.plus_minus(summary.design)} The goal is to equal the retrained models; gap = mean "
-        "absolute "
-        "difference to them. epochs = rows read, in passes over the retained samples; seconds = all forget sets "
-        "together, including compilation."
+        f"{metrics_text(summary)}. {sentences.plus_minus(summary.design)} The goal is to equal the retrained models; "
+        "gap = mean absolute difference to them. epochs = rows read, in passes over the retained samples; seconds = "
+        "all forget sets together, including compilation."
     )
     columns = (*retrained.metrics, *COLUMNS)
     return cells.Table("", caption, ("role", *headers(columns)), tuple(rows), (*REFERENCE_ROLES, *closeness.YARDSTICKS))
@@ -268,6 +268,11 @@ def table(summary: UnlearningSummary) -> cells.Table:
 def is_language_model(summary: UnlearningSummary) -> bool:
     """Returns whether the models are language models."""
     return utilities.LOSSES[0] in summary.roles["retrained"].metrics
+
+
+def metrics_text(summary: UnlearningSummary) -> str:
+    """Returns what the metrics of the roles are, for captions."""
+    return utilities.LOSSES_TEXT if is_language_model(summary) else utilities.ACCURACIES_TEXT
 
 
 def variance_table(summary: UnlearningSummary) -> cells.Table | None:
@@ -317,7 +322,5 @@ def text(summary: UnlearningSummary) -> str:
 
 def files_text(run_folder: store.Run, configs: tuple[variants.MethodConfig, ...]) -> str:
     """Returns a list of the result files."""
-    file_lines = "\n".join(f"  logits/{config.role}.npy  populations/{config.role}/" for config in configs[:3])
-    ellipsis_line = f"\n  ... and {len(configs) - 3} more" if len(configs) > 3 else ""
-    summary_line = "  unlearned.json  per role: utility, cost, hyperparameters"
-    return f"files in {run_folder.root}:\n{file_lines}{ellipsis_line}\n{summary_line}"
+    names = [config.role for config in configs]
+    return files_of_roles(run_folder, names, "unlearned.json  per role: utility, cost, hyperparameters")

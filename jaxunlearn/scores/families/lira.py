@@ -178,23 +178,6 @@ def median_online(
     return (_median_log(target, inside, variance) - _median_log(target, outside, variance)).mean(-1)
 
 
-def median_offline(
-    target: Array, reference: Array, member: Array, *, variance: str = "global"
-) -> np.ndarray:  # fmt: skip
-    """Computes the offline form of `median_online`: minus the log density of the OUT models.
-
-    Args:
-      target: [N, K] carlini logits of the audited model.
-      reference: [S, N, K] of shadow models.
-      member: [S, N] bool, as in `median_online`.
-      variance: as in `median_online`.
-
-    Returns:
-      [N]; large for any deviation from the OUT models.
-    """
-    return -_median_log(target, _sides(target, reference, member)[1], variance).mean(-1)
-
-
 def _sides(target: Array, reference: Array, member: Array) -> tuple[np.ndarray, np.ndarray]:
     """Returns logits [n, N, K] of the first n models that trained on each sample, and of the first that did not."""
     values, trained = _f64(reference), np.asarray(member, bool)

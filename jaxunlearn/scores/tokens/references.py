@@ -6,7 +6,6 @@ Source: IAM, section on language models (reference: iam_llm_score `ip_fit`, lira
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,21 +82,15 @@ def iam_signal(nll: Array, eps1: float = 0.1, eps2: float = 1e-5) -> jax.Array:
     return -jnp.log(eps1 - jnp.log(eps2 - jnp.expm1(-jnp.asarray(nll))))
 
 
-def iam(nll: Array, nll_in: Array, nll_out: Array, **options: Any) -> jax.Array:
-    """Computes IAM-On of texts, in [0, 1]: 1 - `iam_unlearned`, whose arguments it takes; higher = member.
-
-    In float32 all scores above 1 - 6e-8 are 1: a fifth of MUSE-News against checkpoints (in float64 a seventh), which
-    costs .007 of Spearman's correlation there. For ranks use `iam_unlearned`.
-    """
-    return 1 - iam_unlearned(nll, nll_in, nll_out, **options)
-
-
 @partial(jax.jit, static_argnames=("interpolation_steps", "eps1", "eps2", "block"))
 def iam_unlearned(
     nll: Array, nll_in: Array, nll_out: Array, *, interpolation_steps: int = 1000, eps1: float = 0.1,
     eps2: float = 1e-5, block: int = 0,
 ) -> jax.Array:  # fmt: skip
     """Computes the completeness of unlearning by IAM-On of texts, in [0, 1]; LOWER = member, exact near 0.
+
+    One minus this is the membership score. In float32 all scores above 1 - 6e-8 are 1: a fifth of MUSE-News against
+    checkpoints (in float64 a seventh), which costs .007 of Spearman's correlation there. For ranks use this.
 
     Interpolates from the IN signal f (level 0) towards the OUT signal r: I_a = f + a (r - f); a Gumbel distribution
     around it by the method of moments, its standard deviation over all texts; the result is the weighted mean of the

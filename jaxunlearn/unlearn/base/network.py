@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
-from jaxunlearn import errors, keys
+from jaxunlearn import errors, keys, trees
 
 Tree = Any
 
@@ -48,8 +49,7 @@ class Layer(NamedTuple):
 def init(network: Network, key: jax.Array) -> tuple[Tree, Tree]:
     """Returns parameters and model state (other flax collections) of a random network."""
     blank = network.prepare(jnp.zeros((1, *network.example.shape), network.example.dtype), key, False)
-    collections = dict(network.module.init(key, blank, train=False))
-    return collections.pop("params"), collections
+    return trees.split_variables(network.module.init(key, blank, train=False))
 
 
 def forward(
@@ -85,7 +85,7 @@ def forward(
       (5, 3)
     """
     mask = None if weights is None else weights > 0
-    collections = {"params": params, **model_state}
+    collections = trees.join_variables(params, model_state)
     if mode == "eval":
         return jnp.asarray(network.module.apply(collections, inputs, train=False, mask=mask)), model_state
     rngs = {"dropout": key if key is not None else keys.root(0)}
@@ -93,6 +93,26 @@ def forward(
         collections, inputs, train=True, mask=mask, mutable=list(model_state), rngs=rngs
     )
     return jnp.asarray(logits), dict(new_state)
+
+
+def input_gradient(
+    network: Network, params: Tree, model_state: Tree, inputs: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """Returns the gradient [B, ...] of every row's cross entropy by its own inputs, in evaluation mode.
+
+    Args:
+      network: the network.
+      params: its parameters.
+      model_state: its other flax collections.
+      inputs: [B, ...] prepared.
+      labels: [B].
+    """
+
+    def summed_loss(inputs: jax.Array) -> jax.Array:
+        logits, _ = forward(network, params, model_state, inputs)
+        return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+    return jax.grad(summed_loss)(inputs)
 
 
 def activations(
@@ -242,9 +262,8 @@ def replace_at(tree: Tree, path: tuple[str, ...], new: Tree) -> Tree:
     return {**tree, path[0]: replace_at(tree[path[0]], path[1:], new)}
 
 
-def mask_of_paths(network: Network, paths: tuple[tuple[str, ...], ...], params: Tree) -> Tree:
+def mask_of_paths(paths: tuple[tuple[str, ...], ...], params: Tree) -> Tree:
     """Returns a tree of bools shaped like `params`: whether the leaf is under one of the module paths."""
-    del network
 
     def inside(path: Any, leaf: Any) -> bool:
         names = tuple(getattr(entry, "key", str(entry)) for entry in path)

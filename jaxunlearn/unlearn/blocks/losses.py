@@ -75,14 +75,3 @@ def divergence(student: jax.Array, teacher: jax.Array, temperature: float | jax.
     log_student = jax.nn.log_softmax(student / temperature)
     log_teacher = jax.nn.log_softmax(teacher / temperature)
     return jnp.sum(jnp.exp(log_teacher) * (log_teacher - log_student), -1)
-
-
-def l1_norm(params: Tree) -> jax.Array:
-    """Returns the sum of absolute values of all parameters, including BatchNorm and biases."""
-    return sum((jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params)), start=jnp.float32(0.0))
-
-
-def distance_squared(params: Tree, reference: Tree) -> jax.Array:
-    """Returns the sum of squared differences of all parameters."""
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(reference), strict=True)
-    return sum((jnp.sum(jnp.square(a - b)) for a, b in pairs), start=jnp.float32(0.0))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn.population import StepInfo
+from jaxunlearn.population import StepInfo, recipe
 
 Schedule = Callable[[StepInfo], jax.Array | float]
 
@@ -31,28 +31,22 @@ def cosine(epochs: int) -> Schedule:
       >>> round(float(factor), 3)
       0.5
     """
-    return lambda step_info: (1.0 + jnp.cos(jnp.pi * step_info.epoch.astype(jnp.float32) / epochs)) / 2.0
+    return lambda step_info: recipe.cosine(step_info.epoch.astype(jnp.float32), epochs)
 
 
 def cosine_by_step(epochs: int) -> Schedule:
     """Returns the schedule (1 + cos(pi t / n)) / 2 at step t of n = all steps of the phase."""
-    return lambda step_info: (1.0 + jnp.cos(jnp.pi * (step_info.epoch + step_info.fraction) / epochs)) / 2.0
+    return lambda step_info: recipe.cosine(step_info.epoch + step_info.fraction, epochs)
 
 
 def cosine_to(steps: int) -> Schedule:
     """Returns the schedule (1 + cos(pi t / steps)) / 2 at step t, for phases with `max_steps`."""
-    return lambda step_info: (1.0 + jnp.cos(jnp.pi * step_info.step / steps)) / 2.0
+    return lambda step_info: recipe.cosine(step_info.step, steps)
 
 
 def milestones(epochs: tuple[int, ...], factor: float) -> Schedule:
     """Returns the schedule `factor` to the power of the number of milestones reached, counted with repetitions."""
-    starts = jnp.asarray(epochs, jnp.float32)
-    return lambda step_info: jnp.float32(factor) ** jnp.sum(step_info.epoch >= starts)
-
-
-def polynomial(epochs: int, power: float) -> Schedule:
-    """Returns the schedule max(1e-6, (1 - e / E)^power) in epoch e; 1e-6 after the last epoch."""
-    return lambda step_info: jnp.maximum(1e-6, jnp.clip(1.0 - step_info.epoch / epochs, 0.0, 1.0) ** power)
+    return lambda step_info: recipe.milestones(step_info.epoch, epochs, factor)
 
 
 def falling(epochs: int) -> Schedule:

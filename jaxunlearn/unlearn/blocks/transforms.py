@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn.population import StepInfo
+from jaxunlearn.population import StepInfo, recipe
 from jaxunlearn.unlearn.blocks import schedules
 
 Tree = Any
@@ -155,8 +155,7 @@ def add_l1(coefficient: Scalar, schedule: schedules.Schedule = schedules.constan
 
     def add(updates: Tree, params: Tree, *, step_info: StepInfo, **extras: Any) -> Tree:
         del extras
-        factor = coefficient * schedule(step_info)
-        return jax.tree.map(lambda leaf, value: leaf + factor * jnp.sign(value), updates, params)
+        return recipe.add_l1(updates, params, coefficient * schedule(step_info))
 
     return stateless(add)
 

@@ -183,7 +183,7 @@ def _shapes(job: UnlearningJob) -> Iterator[_Shapes]:
     """Yields the shapes before every phase, by tracing the phases before it."""
     stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), job.originals)
     saved_states: dict[str, SavedState] = {}
-    state = State(stacked["params"], {name: leaf for name, leaf in stacked.items() if name != "params"}, ())
+    state = State(*trees.split_variables(stacked), ())
     estimates: Tree = {}
     for index, (phase, _) in enumerate(phases(job)):
         traced_phase = jobs.traced_phase(job, index)
@@ -280,9 +280,8 @@ def run(job: UnlearningJob, checkpoint: Checkpoint | None = None) -> Iterator[Ev
     """
     members = len(job.member_ids)
     originals = trees.to_host(job.originals)
-    model_state = {name: leaf for name, leaf in originals.items() if name != "params"}
     saved_states: dict[str, SavedState] = {}
-    state = State(originals["params"], model_state, ())
+    state = State(*trees.split_variables(originals), ())
     diverged, offset = np.full(members, NOT_DIVERGED, np.int32), 0
     nans = np.full(members, np.nan, np.float32)
     all_phases, method = phases(job), template(job)
@@ -345,8 +344,8 @@ def run(job: UnlearningJob, checkpoint: Checkpoint | None = None) -> Iterator[Ev
 
 def _make_outcome(job: UnlearningJob, state: State, originals: Tree, diverged: np.ndarray, seconds: float) -> Outcome:
     """Returns the outcome with BatchNorm statistics by the policy; unchanged models keep theirs."""
-    variables = {"params": state.params, **state.model_state}
+    variables = population.variables(state)
     pairs = zip(jax.tree.leaves(variables), jax.tree.leaves(originals), strict=True)
     if any(not np.array_equal(new, old) for new, old in pairs):
-        variables = {"params": state.params, **batch_norm.finalise_batch_norm(job, state)}
+        variables = trees.join_variables(state.params, batch_norm.finalise_batch_norm(job, state))
     return Outcome(trees.to_host(variables), diverged.copy(), seconds)

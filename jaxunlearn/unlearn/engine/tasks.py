@@ -135,15 +135,8 @@ def estimate_all(
     return values, state.model_state
 
 
-def extras(traced_phase: TracedPhase, constants: Constants, step_info: StepInfo, key: jax.Array) -> dict[str, Any]:
-    """Returns the extras of every transform's update (see `transforms.py`).
-
-    Args:
-      traced_phase: the phase.
-      constants: of the member.
-      step_info: epoch and step.
-      key: of the step.
-    """
+def extras(constants: Constants, step_info: StepInfo, key: jax.Array) -> dict[str, Any]:
+    """Returns the extras of every transform's update (see `transforms.py`)."""
     estimates = constants["estimates"]
     return {
         "step_info": step_info,
@@ -180,9 +173,8 @@ def begin(
     phase, net = phase_of(traced_phase, constants), traced_phase.network
     key = keys.at(keys.member(keys.stream(traced_phase.key, "begin"), constants["number"]), traced_phase.position)
     params, model_state = initial.params, initial.model_state
-    reference = constants["reference"]
     if phase.start == "original":
-        params, model_state = reference["params"], {name: leaf for name, leaf in reference.items() if name != "params"}
+        params, model_state = trees.split_variables(constants["reference"])
     elif phase.start == "fresh":
         # One draw per member id and not per phase, so that a model of an ensemble always starts from the same.
         params, model_state = network.init(net, keys.member(keys.stream(traced_phase.key, "init"), constants["number"]))
@@ -199,7 +191,7 @@ def begin(
     if not phase.gradient_steps:
         step_info = StepInfo(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.int32(1))
         zero_gradients = jax.tree.map(jnp.zeros_like, params)
-        update_extras = extras(traced_phase, {**constants, "estimates": estimates}, step_info, keys.stream(key, "edit"))
+        update_extras = extras({**constants, "estimates": estimates}, step_info, keys.stream(key, "edit"))
         updates, optimizer = transform.update(zero_gradients, optimizer, params, **update_extras)
         state = State(optax.apply_updates(params, protect(traced_phase, phase, updates)), model_state, optimizer)
     is_finite = jnp.array(True)
@@ -217,7 +209,7 @@ def protect(traced_phase: TracedPhase, phase: Phase, updates: Tree) -> Tree:
     if phase.frozen is None:
         return updates
     paths = tuple(tuple(path.split("/")) for path in phase.frozen(traced_phase.network))
-    is_frozen = network.mask_of_paths(traced_phase.network, paths, updates)
+    is_frozen = network.mask_of_paths(paths, updates)
     return jax.tree.map(lambda leaf, frozen: jnp.zeros_like(leaf) if frozen else leaf, updates, is_frozen)
 
 
@@ -268,10 +260,8 @@ def task(traced_phase: TracedPhase) -> population.Task:
         return state, Metrics(loss, *population.right_answers(logits, batch.labels, batch.weights))
 
     def predict(variables: Tree, inputs: jax.Array) -> jax.Array:
-        collections = dict(variables)
-        params = collections.pop("params")
         prepared = traced_phase.network.prepare(inputs, keys.root(0), False)
-        return network.forward(traced_phase.network, params, collections, prepared)[0]
+        return network.forward(traced_phase.network, *trees.split_variables(variables), prepared)[0]
 
     def view(variables: Tree, inputs: jax.Array, key: jax.Array) -> jax.Array:
         del key
@@ -292,8 +282,7 @@ def _fresh_teachers(traced_phase: TracedPhase, phase: Phase, constants: Constant
     for name, source in phase.teachers.items():
         if source == "fresh":
             key = keys.member(keys.stream(traced_phase.key, "teacher"), constants["number"])
-            params, model_state = network.init(traced_phase.network, key)
-            variables[f"teacher {name}"] = {"params": params, **model_state}
+            variables[f"teacher {name}"] = trees.join_variables(*network.init(traced_phase.network, key))
     return variables
 
 
@@ -309,12 +298,10 @@ def _teachers(
             variables = constants["estimates"][f"teacher {name}"]
         else:
             saved_state = constants["saved_states"][source]
-            variables = {"params": saved_state.params, **saved_state.model_state}
-        model_state = {key: leaf for key, leaf in variables.items() if key != "params"}
+            variables = trees.join_variables(saved_state.params, saved_state.model_state)
+        params, model_state = trees.split_variables(variables)
         logits[name] = {
-            stream: jax.lax.stop_gradient(
-                network.forward(net, variables["params"], model_state, batch.inputs, batch.weights)[0]
-            )
+            stream: jax.lax.stop_gradient(network.forward(net, params, model_state, batch.inputs, batch.weights)[0])
             for stream, batch in samples.items()
         }
     return logits
@@ -322,8 +309,7 @@ def _teachers(
 
 def _original_features(traced_phase: TracedPhase, batch: Samples, constants: Constants) -> tuple[jax.Array, ...]:
     """Computes features of a batch in the original model; the compiler drops those that no objective reads."""
-    net, params = traced_phase.network, constants["reference"]["params"]
-    model_state = {name: leaf for name, leaf in constants["reference"].items() if name != "params"}
+    net, (params, model_state) = traced_phase.network, trees.split_variables(constants["reference"])
     return jax.lax.stop_gradient(network.with_features(net, params, model_state, batch.inputs, batch.weights)[2])
 
 
@@ -380,7 +366,7 @@ def _take_step(
             return in_mode(traced_phase.mode)
         return jax.lax.cond(step_info.epoch == 0, lambda: in_mode("train"), lambda: in_mode("eval"))
 
-    update_extras = extras(traced_phase, constants, step_info, key)
+    update_extras = extras(constants, step_info, key)
     if isinstance(objectives, Mapping):
         total_loss, gradients = jnp.float32(0.0), jax.tree.map(jnp.zeros_like, state.params)
         model_state, logits = state.model_state, None

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxunlearn import checks, errors, keys
+from jaxunlearn import checks, errors, keys, trees
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import Estimate, EstimateContext, Method, Samples, Scalar, StepContext, StreamSpec
 from jaxunlearn.unlearn.blocks import passes
@@ -35,9 +35,7 @@ def check_beta(beta: Scalar) -> None:
 
 def original_logits(member: EstimateContext, inputs: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns [B, T, V] logits of the original model in evaluation mode."""
-    variables = dict(member.reference)
-    params = variables.pop("params")
-    return network.forward(member.network, params, variables, inputs, weights)[0]
+    return network.forward(member.network, *trees.split_variables(member.reference), inputs, weights)[0]
 
 
 def original_losses(batch: int) -> Estimate:

@@ -13,9 +13,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jaxunlearn import errors
+from jaxunlearn import errors, trees
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import (
     Estimate,
@@ -48,14 +47,10 @@ def adversarial(
       mean, std: of normalisation, per channel or one for all: inputs are taken back to pixels, moved, clipped to [0,
         1], rounded to 1/255 and normalised again. Empty = inputs move in their own units.
     """
-    model_state = {name: leaf for name, leaf in member.reference.items() if name != "params"}
-
-    def summed_loss(inputs: jax.Array) -> jax.Array:
-        logits, _ = network.forward(member.network, member.reference["params"], model_state, inputs)
-        return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, samples.labels))
-
-    # The sum has the sign of the published mean, and no row's sign is lost by dividing.
-    perturbation = bound * jnp.sign(jax.grad(summed_loss)(samples.inputs))
+    params, model_state = trees.split_variables(member.reference)
+    # Of the sum of losses: it has the sign of the published mean, and no row's sign is lost by dividing.
+    gradient = network.input_gradient(member.network, params, model_state, samples.inputs, samples.labels)
+    perturbation = bound * jnp.sign(gradient)
     if not std:
         return samples.inputs + perturbation
     shift, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
@@ -75,12 +70,12 @@ def nearest(
     """
 
     def compute(member: EstimateContext) -> tuple[Tree, Tree]:
-        model_state = {name: leaf for name, leaf in member.reference.items() if name != "params"}
+        params, model_state = trees.split_variables(member.reference)
 
         def update(table: jax.Array, samples: Samples, key: jax.Array) -> jax.Array:
             del key
             adversarial_inputs = adversarial(member, samples, bound, mean, std)
-            logits, _ = network.forward(member.network, member.reference["params"], model_state, adversarial_inputs)
+            logits, _ = network.forward(member.network, params, model_state, adversarial_inputs)
             if only_wrong:
                 logits = jnp.where(jax.nn.one_hot(samples.labels, logits.shape[-1]) > 0, -jnp.inf, logits)
             classes = jnp.argmax(logits, -1).astype(jnp.int32)
@@ -133,7 +128,7 @@ def in_head(member: EstimateContext) -> tuple[Tree, Tree]:
     Raises:
       ConfigError: the network does not end in a dense layer with one output per class.
     """
-    flags = network.mask_of_paths(member.network, (network.head(member.network).path,), member.params)
+    flags = network.mask_of_paths((network.head(member.network).path,), member.params)
     return jax.tree.map(lambda flag, leaf: jnp.full(leaf.shape, flag), flags, member.params), member.model_state
 
 

@@ -151,7 +151,7 @@ def last_layers(net: Network, k: int) -> tuple[tuple[str, ...], ...]:
 def all_but_last(net: Network, k: int) -> tuple[str, ...]:
     """Returns the paths "a/b/kernel" of all parameters outside the last k layers."""
     shapes = jax.eval_shape(lambda: network.init(net, keys.root(0))[0])
-    in_last_layers = network.mask_of_paths(net, last_layers(net, k), shapes)
+    in_last_layers = network.mask_of_paths(last_layers(net, k), shapes)
     return tuple(path for path, is_last in trees.named_leaves(in_last_layers) if not is_last)
 
 
@@ -193,7 +193,7 @@ def reinitialised(member: EstimateContext, k: int) -> tuple[Tree, Tree]:
     params, model_state = network.init(member.network, keys.stream(member.key, "renewed"))
 
     def merge(fresh: Tree, current: Tree) -> Tree:
-        in_last_layers = network.mask_of_paths(member.network, paths, current)
+        in_last_layers = network.mask_of_paths(paths, current)
         return jax.tree.map(lambda is_last, new, old: new if is_last else old, in_last_layers, fresh, current)
 
     fresh_state = {name: merge(model_state[name], current) for name, current in member.model_state.items()}

@@ -77,23 +77,6 @@ def divergence(target: jax.Array, logits: jax.Array) -> jax.Array:
     return jnp.sum(jax.scipy.special.xlogy(target, target) - target * jax.nn.log_softmax(logits))
 
 
-def published_target(logits: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """Computes P [C] as the seed does: mean of the largest logit per true label, divided by the sum over labels.
-
-    Labels come in order of first appearance instead of class order; classes that do not occur get 0 at their own
-    index. Logits [B, C], labels [B].
-    """
-    is_class = labels[None, :] == jnp.arange(num_classes)[:, None]
-    count = jnp.sum(is_class, 1)
-    means = jnp.sum(jnp.where(is_class, jnp.max(logits, -1), 0.0), 1) / jnp.maximum(count, 1)
-    first_rows = jnp.where(count > 0, jnp.argmax(is_class, 1), len(labels))
-    values = means[jnp.argsort(first_rows)]
-    # The k-th value goes to the k-th class that occurs.
-    index = jnp.cumsum(count > 0) - 1
-    target = jnp.where(count > 0, values[jnp.maximum(index, 0)], 0.0)
-    return target / jnp.sum(target)
-
-
 def apply_mask(params: Tree, mask: Tree, eta: Scalar) -> Tree:
     """Returns the parameters minus eta times the mask of changes."""
     return jax.tree.map(lambda leaf, u: leaf - eta * u, params, mask)

@@ -172,7 +172,7 @@ def _every_weight(net: Network, params: Tree) -> Tree:
 
 
 def _head_weight(net: Network, params: Tree) -> Tree:
-    in_head = network.mask_of_paths(net, (network.head(net).path,), params)
+    in_head = network.mask_of_paths((network.head(net).path,), params)
     return jax.tree.map(lambda a, b: a and b, weights(params), in_head)
 
 

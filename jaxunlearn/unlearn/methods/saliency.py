@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxunlearn import checks, errors, keys
+from jaxunlearn import checks, errors, keys, trees
 from jaxunlearn.unlearn.base import network
 from jaxunlearn.unlearn.base.method import (
     Estimate,
@@ -45,8 +45,7 @@ def at_original(member: EstimateContext) -> EstimateContext:
     The same in all phases, even after they changed the model. A widened network has no original: there it is the
     current model.
     """
-    params = member.reference["params"]
-    model_state = {name: leaf for name, leaf in member.reference.items() if name != "params"}
+    params, model_state = trees.split_variables(member.reference)
     shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in (params, member.params)]
     if shapes[0] != shapes[1]:
         params, model_state = member.params, member.model_state
@@ -298,11 +297,7 @@ def curvature(member: EstimateContext, samples: Samples, directions: int = 10, s
     """
 
     def gradient(inputs: jax.Array) -> jax.Array:
-        def summed_loss(inputs: jax.Array) -> jax.Array:
-            logits, _ = network.forward(member.network, member.params, member.model_state, inputs)
-            return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, samples.labels))
-
-        return jax.grad(summed_loss)(inputs)
+        return network.input_gradient(member.network, member.params, member.model_state, inputs, samples.labels)
 
     base_gradient, shape = gradient(samples.inputs), samples.inputs.shape[1:]
 

@@ -1,7 +1,6 @@
 """Signals of an audit, from a user's arrays or from the recorded logits of a run folder."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 
 import jax
@@ -293,10 +292,14 @@ def _changes(run: RecordedRun, name: str) -> Changes:
     changes = []
     for rows in (run.split.target, run.split.population):
         after, before = _positions(recorded, rows), _positions(original_logits, rows)
-        originals = itertools.cycle(original_logits.values)  # one each, or one for all
-        pairs = zip(recorded.values, originals, strict=False)
+        pairs = zip(recorded.values, _originals(original_logits, recorded), strict=True)
         changes.append(np.stack([distances.largest_change(values[after], start[before]) for values, start in pairs]))
     return Changes(*changes)
+
+
+def _originals(original: RoleLogits, recorded: RoleLogits) -> np.ndarray:
+    """Returns the logits [R, n, C] of each model's original: there is one each, or one for all."""
+    return np.broadcast_to(original.values, (len(recorded.values), *original.values.shape[1:]))
 
 
 def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:
@@ -372,12 +375,8 @@ def known_pairs(origin: RoleLogits, recorded: RoleLogits, pool: records.Array) -
 def _pairs(original: RoleLogits, audited: RoleLogits, split: records.Split) -> np.ndarray:
     """Computes [R, N, C] UnLeak features of every audited model against its original."""
     before, after = _positions(original, split.target), _positions(audited, split.target)
-    return np.stack([
-        np.asarray(unleak.features(
-            np.asarray(original.values[index if len(original.values) > 1 else 0][before]), np.asarray(values[after])
-        ))
-        for index, values in enumerate(audited.values)
-    ])  # fmt: skip
+    pairs = zip(_originals(original, audited), audited.values, strict=True)
+    return np.stack([np.asarray(unleak.features(start[before], values[after])) for start, values in pairs])
 
 
 def tuned_offline_a(recorded: RoleLogits, split: records.Split, options: scores.Options) -> float:

@@ -142,17 +142,6 @@ def secant(w_1: jax.Array, w_2: jax.Array, g_1: jax.Array, g_2: jax.Array, where
     return jnp.where(is_included, g_1 - g_2, 0.0) / jnp.sqrt(jnp.where(length > 0, length, 1.0))
 
 
-def remaining(full: jax.Array, sample: jax.Array, n: Scalar, m: Scalar = 1.0) -> jax.Array:
-    """Computes the [d, d] Hessian of the remaining rows: (n H_full - m H_sample) / (n - m).
-
-    Args:
-      full: [d, d], mean over n rows.
-      sample: [d, d], mean over m of them.
-      n, m: numbers of rows.
-    """
-    return (n * full - m * sample) / (n - m)
-
-
 def newton_step(gradient: jax.Array, full: jax.Array, sample: jax.Array, n: Scalar, m: Scalar, l2: Scalar) -> jax.Array:
     """Computes [d] the parameter change m / (n - m) (H + l2 I)^-1 gradient, H = (n u u^T - m s s^T) / (n - m).
 

@@ -200,7 +200,7 @@ def heads(member: EstimateContext, variant: str, compat: str) -> Tree:
     variant "optml" the last axis in PyTorch's order has length 10 (for a kernel of two axes that is the input's).
     """
     if compat == "corrected":
-        return network.mask_of_paths(member.network, (network.head(member.network).path,), member.params)
+        return network.mask_of_paths((network.head(member.network).path,), member.params)
 
     def is_head(leaf: jax.Array) -> bool:
         if variant == "optml":
