@@ -82,8 +82,8 @@ def strict_json(value: Any) -> Any:
         return {key: strict_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [strict_json(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return strict_json(value.tolist())
+    if hasattr(value, "__array__"):  # of NumPy, also its scalars, or of JAX
+        return strict_json(np.asarray(value).tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf" if value > 0 else "-inf"
     return value

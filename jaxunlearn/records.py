@@ -12,6 +12,8 @@ import flax.struct
 import jax
 import numpy as np
 
+from jaxunlearn import errors
+
 Array = jax.Array | np.ndarray
 
 
@@ -109,6 +111,34 @@ def next_tokens(dataset: Dataset, rows: Array | slice = slice(None)) -> np.ndarr
         is_prompt = np.arange(1, tokens.shape[1] + 1) < np.asarray(dataset.prompts)[rows, None]
         targets[is_prompt] = -1
     return targets
+
+
+def positions(recorded: Array, rows: Array) -> np.ndarray:
+    """Returns the positions of rows of a data set among the rows that were recorded.
+
+    Args:
+      recorded: [n] row numbers, sorted.
+      rows: row numbers, any shape.
+
+    Raises:
+      DataError: a row was not recorded.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import records
+      >>> records.positions(np.array([2, 5, 7]), np.array([7, 2]))
+      array([2, 0])
+    """
+    recorded, rows = np.asarray(recorded), np.asarray(rows)
+    # A search alone would answer with the neighbour of a missing row.
+    is_missing = ~np.isin(rows, recorded)
+    if is_missing.any():
+        raise errors.DataError(
+            f"{int(is_missing.sum())} of {rows.size} rows were not recorded, the first is row "
+            f"{int(rows[is_missing][0])} of the data set. Delete the folder logits/ of the run and run the same "
+            "command again."
+        )
+    return np.searchsorted(recorded, rows)
 
 
 @flax.struct.dataclass

@@ -5,6 +5,7 @@ import json
 import math
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -89,3 +90,10 @@ def test_json_holds_no_nan_and_no_infinity_and_is_read_back(tmp_path):
         assert json.loads((tmp_path / name).read_text(), parse_constant=pytest.fail) == expected
     values = [escapes.number(part) for part in (None, "inf", "-inf", 2)]
     np.testing.assert_array_equal(values, [math.nan, math.inf, -math.inf, 2])
+
+
+def test_arrays_in_json_are_lists_of_all_their_values():
+    values = np.arange(2000)
+    for array in (values, jnp.asarray(values)):
+        assert escapes.strict_json({"rows": array}) == {"rows": values.tolist()}
+    assert escapes.strict_json([np.float32("nan"), jnp.float32("inf")]) == [None, "inf"]

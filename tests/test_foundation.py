@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxunlearn import checks, errors, keys, progress, settings
+from jaxunlearn import checks, errors, keys, progress, records, settings
 
 
 def test_shapes_bind_their_letters_or_name_the_argument():
@@ -253,3 +253,12 @@ def test_durations_and_sizes_are_readable():
     assert [progress.duration(s) for s in (8.24, 185, 7800)] == ["8.2 s", "3 min 05 s", "2 h 10 min"]
     assert [progress.rate(r) for r in (1628.4, 4.21, 0.4)] == ["1,628", "4.2", "0.40"]
     assert [progress.size(b) for b in (640, 12.3 * 2**20, 3000 * 2**30)] == ["640 B", "12.3 MiB", "3000.0 GiB"]
+
+
+def test_positions_of_rows_that_were_not_recorded_are_refused():
+    recorded = np.array([2, 5, 7], np.int32)
+    np.testing.assert_array_equal(records.positions(recorded, np.array([[7, 2], [5, 5]])), [[2, 0], [1, 1]])
+    assert records.positions(recorded, np.zeros(0, np.int32)).shape == (0,)
+    for rows in ([6], [0, 2], [5, 9]):
+        with pytest.raises(errors.DataError, match="1 of .* rows were not recorded, the first is row [069] of"):
+            records.positions(recorded, np.array(rows))

@@ -78,6 +78,7 @@ def load(settings: DataSettings) -> Dataset:
     with checks.users_code(f"data source {settings.name}", source if ":" in settings.name else None):
         dataset = source(settings)
     validate(dataset, settings.name)
+    dataset = _on_host(dataset)
     if dataset.vocabulary:
         texts.require_plain(dataset, settings.augment)
     dataset = _first_rows(dataset, settings.train_rows, settings.test_rows)
@@ -87,6 +88,14 @@ def load(settings: DataSettings) -> Dataset:
         ood = None if dataset.ood is None else dataset.ood.replace(**no_constants)  # type: ignore[attr-defined]
         dataset = dataset.replace(ood=ood, **no_constants)  # type: ignore[attr-defined]
     return dataset
+
+
+def _on_host(dataset: Dataset) -> Dataset:
+    """Returns the data set with NumPy arrays; a user's source may build it from arrays on a device."""
+    by_row = {field: getattr(dataset, field) for field in arrays.ROW_FIELDS}
+    host_values = {field: None if value is None else np.asarray(value) for field, value in by_row.items()}
+    ood = None if dataset.ood is None else _on_host(dataset.ood)
+    return dataset.replace(**host_values, ood=ood)  # type: ignore[attr-defined]
 
 
 def _first_rows(dataset: Dataset, train_rows: int, test_rows: int) -> Dataset:

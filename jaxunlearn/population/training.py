@@ -78,6 +78,8 @@ class Job(NamedTuple):
       held_out: stream on which the best epoch is selected, or None to keep the last one; `held_out_batch`: its rows per
         step, 0 = as the primary stream's.
       initial: State with leading M to start from, or None for `task.init`.
+      diverged_at: [M] step at which an earlier job froze a member, -1 = never; a frozen member stays as it is. None =
+        all members train.
       unshuffled: names of streams that are read in their own order instead of a new one every epoch.
       continue_across_epochs: names of accompanying streams that continue where the last epoch stopped reading; others
         start again.
@@ -96,27 +98,31 @@ class Job(NamedTuple):
     held_out: streams.Stream | None = None
     held_out_batch: int = 0
     initial: State | None = None
+    diverged_at: np.ndarray | None = None
     unshuffled: tuple[str, ...] = ()
     continue_across_epochs: tuple[str, ...] = ()
     max_steps: int = 0
     on_epoch_start: Callable[[State, DeviceDataset, Tree, jax.Array], dict[str, Tree]] | None = None
 
 
-def _start(job: Job, initial: State | None, member_id: jax.Array, key: jax.Array) -> Carry:
+def _start(
+    job: Job, initial: State | None, diverged_at: jax.Array | None, member_id: jax.Array, key: jax.Array
+) -> Carry:
     """Returns the carry of ONE member before its first epoch."""
     state = initial if initial is not None else job.task.init(keys.member(keys.stream(key, "init"), member_id))
     best = (variables(state), jnp.float32(-1.0)) if job.held_out is not None else (None, None)
-    return Carry(state, jnp.int32(NOT_DIVERGED), *best)
+    return Carry(state, jnp.int32(NOT_DIVERGED) if diverged_at is None else diverged_at, *best)
 
 
 def init_carry(job: Job, mapping: executor.MemberMapping) -> Carry:
     """Returns the padded carry of epoch 0 on the devices: each member from its own key, or from `job.initial`."""
-    initial, ids = executor.pad((job.initial, np.asarray(job.member_ids, np.int32)), mapping)
+    diverged_at = None if job.diverged_at is None else np.asarray(job.diverged_at, np.int32)
+    start, ids = executor.pad(((job.initial, diverged_at), np.asarray(job.member_ids, np.int32)), mapping)
     # A loop on the host is for training; its initialisation is the same program as that of a map.
     mapped = mapping._replace(kind="map") if mapping.kind == "loop" else mapping
-    program = jax.jit(executor.map_members(lambda state, member_id, key: _start(job, state, member_id, key), mapped))
+    program = jax.jit(executor.map_members(lambda start, member_id, key: _start(job, start[0], start[1], member_id, key), mapped))
     arguments = (
-        executor.place(initial, mapping),
+        executor.place(start, mapping),
         executor.place(ids, mapping),
         executor.place(job.key, mapping, shared=True),
     )
@@ -129,7 +135,7 @@ def carry_shapes(job: Job, members: int = 0) -> Carry:
     """Returns shapes and dtypes of the carry of `members` members (0 = the job's own), without computing anything."""
     ids = jax.ShapeDtypeStruct((members or len(job.member_ids),), jnp.int32)
     initial = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*ids.shape, *leaf.shape[1:]), leaf.dtype), job.initial)
-    start = jax.vmap(lambda state, member_id, key: _start(job, state, member_id, key), in_axes=(0, 0, None))
+    start = jax.vmap(lambda state, member_id, key: _start(job, state, None, member_id, key), in_axes=(0, 0, None))
     return jax.eval_shape(start, initial, ids, job.key)
 
 

@@ -160,6 +160,9 @@ def checksum(array: np.ndarray) -> int:
 def fingerprint(facts: Any) -> str:
     """Computes a 16-digit hash of nested plain values and arrays; the order of names does not matter.
 
+    Raises:
+      TypeError: a value of another type. Its text may leave out what distinguishes it from another value.
+
     Example:
       >>> import numpy as np
       >>> from jaxunlearn.store import files
@@ -167,6 +170,9 @@ def fingerprint(facts: Any) -> str:
       True
     """
     digest = hashlib.blake2b(digest_size=8)
+
+    def add_text(value: Any) -> None:
+        digest.update(json.dumps(value).encode())
 
     def add(value: Any) -> None:
         if isinstance(value, dict):
@@ -178,11 +184,14 @@ def fingerprint(facts: Any) -> str:
             digest.update(b"[")
             for item in value:
                 add(item)
-        elif isinstance(value, np.ndarray):
-            digest.update(f"{value.dtype}{value.shape}".encode())
-            digest.update(np.ascontiguousarray(value).view(np.uint8).reshape(-1).data if value.size else b"")
+        elif isinstance(value, np.generic):
+            add_text(value.item())
+        elif hasattr(value, "__array__"):  # of NumPy, of JAX or of another library
+            array = np.asarray(value)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data if array.size else b"")
         else:
-            digest.update(json.dumps(value, default=_plain).encode())
+            add_text(value)
         digest.update(b",")
 
     add(facts)
@@ -209,12 +218,4 @@ def remove(path: Path) -> None:
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(escapes.strict_json(value), indent=indent, default=_plain, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (np.integer, np.floating, np.bool_)):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return str(value)
+    return json.dumps(escapes.strict_json(value), indent=indent, default=str, allow_nan=False)

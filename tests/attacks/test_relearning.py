@@ -382,3 +382,20 @@ def test_reminiscence_wants_rows_for_every_victim():
     module, victims, data, _ = problem()
     with pytest.raises(errors.ShapeError, match="2 victims, but 1 sets"):
         reminiscence.reminisce(module, plain, victims, data, [np.arange(3)], [np.arange(3)] * 2, ALL, key=keys.root(0))
+
+
+def test_a_member_that_diverges_in_one_stage_stays_frozen_in_the_next():
+    module, victims, data, _ = problem()
+    broken = data._replace(inputs=np.where(np.arange(len(data.labels))[:, None] == 29, np.nan, np.asarray(data.inputs)))
+
+    def after(*stages):
+        return reminiscence.reminisce(
+            module, plain, victims, broken, [np.arange(0, 24), np.arange(0, 30)], [np.arange(60, 72)] * 2, ALL,
+            key=keys.root(0), stages=stages, batch=6,
+        )  # fmt: skip
+
+    first, actual = after((0.1, 1)), after((0.1, 1), (0.02, 1))
+    assert first.diverged_at.tolist() == actual.diverged_at.tolist() and actual.diverged_at[1] > first.diverged_at[0]
+    for a, b in zip(jax.tree.leaves(first.variables), jax.tree.leaves(actual.variables), strict=True):
+        assert not np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
+    assert (actual.loss[1, actual.diverged_at[1] :] == actual.loss[1, -1]).all() and np.isfinite(actual.loss).all()

@@ -57,6 +57,21 @@ def test_a_users_own_source_is_reached_by_module_and_name(tmp_path, monkeypatch)
     assert "cannot import module 'no_rows'" in refused("no_rows:x", errors.ConfigError)
 
 
+def test_arrays_of_a_users_source_are_brought_to_the_host(tmp_path, monkeypatch):
+    (tmp_path / "jax_rows.py").write_text(
+        "import jax.numpy as jnp\nfrom jaxunlearn.records import Dataset\n"
+        "def dataset(**facts):\n"
+        "    rows = jnp.arange(3)\n"
+        "    return Dataset(jnp.ones((3, 2)), rows % 2, rows, num_train=2, num_classes=2, **facts)\n"
+        "def three(settings):\n    return dataset(groups=jnp.zeros(3, jnp.int32), ood=dataset())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = data.load(DataSettings(name="jax_rows:three"))
+    for dataset in (loaded, loaded.ood):
+        assert type(dataset.inputs) is type(dataset.labels) is type(dataset.ids) is np.ndarray
+    assert type(loaded.groups) is np.ndarray and loaded.ood.groups is None
+
+
 def test_an_unknown_name_names_the_nearest_source():
     assert "unknown data source 'cifer10'. Did you mean 'cifar10'?" in refused("cifer10", errors.ConfigError)
 

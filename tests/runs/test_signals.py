@@ -10,7 +10,7 @@ from jaxunlearn.analyses.audit.evidence import gather
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
 from jaxunlearn.analyses.audit.scoring import binui, scoreboard, scoreui, sweeps
 from jaxunlearn.analyses.audit.verdicts import requests
-from jaxunlearn.analyses.base import Context
+from jaxunlearn.analyses.base import Context, RoleLogits
 from jaxunlearn.metrics.verdict import judge, out_model
 from jaxunlearn.records import Design, Evidence
 from jaxunlearn.runs import experiments
@@ -197,6 +197,22 @@ def test_rows_labels_and_requests_are_those_of_the_split(signals, recorded):
     assert (signals.forgotten.sum(1) == 50).all()
 
 
+def test_a_row_that_a_role_has_not_recorded_stops_the_audit(folder, recorded, monkeypatch):
+    """Its neighbour would be read in its place."""
+    row, role_logits = int(recorded.split["target"][0]), reading.role_logits
+
+    def without_the_row(run, experiment, name, view):
+        role = role_logits(run, experiment, name, view)
+        if name != "shadow":
+            return role
+        keep = role.rows != row
+        return role._replace(rows=role.rows[keep], values=role.values[:, keep], member=role.member[:, keep])
+
+    monkeypatch.setattr(reading, "role_logits", without_the_row)
+    with pytest.raises(errors.DataError, match=f"1 of .* rows were not recorded, the first is row {row} of"):
+        opened(folder)
+
+
 def test_unleak_learns_from_rows_that_the_shadow_did_not_see(folder, recorded):
     experiment = experiments.prepare(make_settings())
     with store.open_run(str(folder)) as run:
@@ -216,6 +232,22 @@ def test_unleak_learns_from_rows_that_the_shadow_did_not_see(folder, recorded):
     np.testing.assert_array_equal(differs, forgotten[0])
     whole = shadow._replace(member=np.ones_like(shadow.member))
     assert gather.known_pairs(origin, whole, recorded.split["shadow"]) is None
+
+
+@pytest.mark.parametrize(("seen", "expected"), [((2, 3, 1), (7, 1)), ((8, 9, 7), (1, 1)), ((3, 3, 3), (7, 3)),
+                                                ((2, 0, 1), None)])  # fmt: skip
+def test_unleak_pairs_shadows_of_different_sizes(seen, expected):
+    rng = np.random.default_rng(0)
+    member = np.arange(10) < np.array(seen)[:, None]
+    shadow = RoleLogits(rng.normal(size=(3, 10, 5)).astype(np.float32), np.zeros(10, int), np.arange(10), member, {})
+    origin = shadow._replace(values=shadow.values[:1])
+    known = gather.known_pairs(origin, shadow, np.arange(10))
+    if expected is None:
+        assert known is None
+        return
+    features, forgotten = known
+    assert features.shape == (3, sum(expected), 5)
+    np.testing.assert_array_equal(forgotten, np.repeat([[True, False]] * 3, expected, 1))
 
 
 def test_scores_without_their_inputs_are_skipped_with_what_they_lack(signals):

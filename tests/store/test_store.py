@@ -4,8 +4,10 @@ import fcntl
 import json
 import os
 import shutil
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -101,6 +103,25 @@ def test_fingerprints_see_every_fact_and_not_the_order_of_names():
     ]
     prints = [files.fingerprint(facts) for facts in changed]
     assert len({files.fingerprint(base), *prints}) == 6
+
+
+def test_fingerprints_hash_arrays_of_jax_by_their_content():
+    """The text of a large array leaves out its middle."""
+    rows = np.arange(2000)
+    other_rows = np.where((rows > 500) & (rows < 800), 0, rows)
+    assert files.fingerprint(jnp.asarray(rows)) != files.fingerprint(jnp.asarray(other_rows))
+    assert files.fingerprint([jnp.arange(3)]) == files.fingerprint([np.arange(3, dtype=np.int32)])
+    mixed = {"rows": np.arange(5, dtype=np.int32), "mean": (0.5, np.float64(0.25)), "name": "digits",
+             "flags": [True, None, np.bool_(False), np.int64(7), np.float32(0.1)], "empty": np.zeros((0, 2)),
+             "nan": float("nan")}  # fmt: skip
+    assert files.fingerprint(mixed) == "499cbd609e88d889"  # as in the run folders that exist
+    assert files.fingerprint([np.float32(0.5), np.bool_(True), np.int64(3)]) == files.fingerprint([0.5, True, 3])
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, Path("rows.npz"), b"rows", np.array([object()])])
+def test_fingerprints_refuse_what_they_cannot_hash(value):
+    with pytest.raises(TypeError):
+        files.fingerprint({"a": [value]})
 
 
 TREE = {"variables": {"params": {"Dense_0": {"kernel": np.arange(12.0, dtype=np.float32).reshape(3, 4)}}},

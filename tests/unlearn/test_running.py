@@ -11,6 +11,7 @@ from jaxunlearn import errors, keys, trees, unlearn
 from jaxunlearn.population import capacity
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import network as networks
+from jaxunlearn.unlearn.blocks import transforms
 from jaxunlearn.unlearn.engine import running
 from jaxunlearn.unlearn.methods import boundary, pruning, replay, saliency
 from jaxunlearn.unlearn.methods.importance import dampening, fisher
@@ -101,6 +102,30 @@ def test_a_member_that_diverges_is_frozen_alone_and_stays_flagged_wherever_the_r
     for actual in (straight, *cut):
         assert (actual.diverged_at >= 0).tolist() == [False, True, False]
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trees.take(actual.variables, np.array([0, 2]))))
+
+
+@pytest.mark.parametrize("kind", ["training", "fresh", "edit"])
+def test_a_member_that_an_earlier_phase_froze_is_not_changed_by_later_ones(kind):
+    first = unlearn.lookup("finetune").build(epochs=1, batch=16).phases[0]
+    second = unlearn.lookup("ascent").build(epochs=1, batch=16, lr=0.01).phases[0]  # reads other rows
+    if kind == "fresh":
+        second = dataclasses.replace(second, start="fresh")
+    elif kind == "edit":
+        change = transforms.one_shot(lambda params, **extras: jax.tree.map(lambda leaf: 2 * leaf, params))
+        second = unlearn.Phase(change)
+    retain = [np.arange(26, 59), np.arange(26, 60), np.arange(27, 59)]
+    job = make_job(unlearn.Method((first, second)), retain=retain)._replace(bn="frozen")
+    broken = np.where(np.arange(len(IMAGES))[:, None, None, None] == 59, np.nan, IMAGES)
+    job = job._replace(data=job.data._replace(inputs=broken))
+    event, *_ = running.run(job)
+    after_first = jax.tree.map(np.asarray, event.checkpoint())["carry"]
+    actual = outcome(job)
+    frozen_at = after_first.diverged_at[1]
+    assert actual.diverged_at.tolist() == after_first.diverged_at.tolist() == [-1, frozen_at, -1] and frozen_at >= 0
+    changed = [
+        differ(trees.take(actual.variables["params"], i), trees.take(after_first.state.params, i)) for i in range(3)
+    ]
+    assert changed == [True, False, True]
 
 
 def test_a_phase_that_stops_early_goes_on_from_its_last_epoch():

@@ -66,6 +66,10 @@ class RoleLogits(NamedTuple):
     snapshots: tuple[int, ...] = ()
     facts: Any = None
 
+    def positions(self, rows: records.Array) -> np.ndarray:
+        """Returns where rows of the data set lie among the recorded ones; raises a DataError if one is missing."""
+        return records.positions(self.rows, rows)
+
 
 class RecordedRun(NamedTuple):
     """A run folder as seen by an analysis.

@@ -227,7 +227,7 @@ def gather(run: RecordedRun, context: Context) -> EpsilonInputs:
         title = run.title(role)
         logits = run.logits(role)
         subset_accuracies = _accuracies(run, role)
-        logits_by_mode = {RUNNING: np.asarray(logits.values[:, np.searchsorted(logits.rows, rows)], np.float32)}
+        logits_by_mode = {RUNNING: np.asarray(logits.values[:, logits.positions(rows)], np.float32)}
         batched = run.training_mode(role, rows, settings.epsilon.bn_batch)
         if batched is not None:
             logits_by_mode[BATCH] = batched

@@ -308,7 +308,7 @@ def gather(run: RecordedRun, context: Context) -> EvaluationInputs:
     facts = {"split": run.split_fingerprint, "records": settings.compat.records, **originals, **_facts_of(settings)}
 
     def loader(role: str) -> Callable[[], Outputs]:
-        return lambda: _outputs(run, role, columns, subsets, design)
+        return lambda: _outputs(run, role, rows[columns], subsets, design)
 
     diverged = {name: sorted(run.logits(name).diverged) for name in names}
     return EvaluationInputs(
@@ -332,14 +332,15 @@ def _facts_of(settings: Settings) -> dict[str, Any]:
     return {"compat": settings.compat.evaluate, "evaluate": vars(settings.evaluate), "seed": settings.seed}
 
 
-def _outputs(run: RecordedRun, name: str, columns: np.ndarray, subsets: Subsets, design: Design) -> Outputs:
-    """Reads the outputs of a role on the used columns; an original that serves several models is repeated."""
+def _outputs(run: RecordedRun, name: str, rows: np.ndarray, subsets: Subsets, design: Design) -> Outputs:
+    """Reads the outputs of a role on the used rows; an original that serves several models is repeated."""
     recorded = run.logits(name)
-    values = recorded.values[:, columns].astype(np.float32)
+    values = recorded.values[:, recorded.positions(rows)].astype(np.float32)
     if run.settings.compat.records == "faithful":
         # As published: training rows are evaluated under the training augmentation.
         is_trained = (subsets.forget | subsets.retain).any(0)
-        values[:, is_trained] = run.logits(name, "augmented_0").values[:, columns[is_trained]]
+        augmented = run.logits(name, "augmented_0")
+        values[:, is_trained] = augmented.values[:, augmented.positions(rows[is_trained])]
     is_alive = np.asarray([member not in recorded.diverged for member in range(len(values))])
     for member in np.flatnonzero(is_alive):
         if not np.isfinite(values[member]).all():

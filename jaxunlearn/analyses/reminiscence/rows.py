@@ -20,7 +20,7 @@ def with_membership(run: RecordedRun, name: str, attacked: RoleTrials) -> RoleTr
         return attacked
     before, shadows = run.logits(name), run.logits("shadow")
     rows = np.asarray(recovery.rows)
-    columns, shadow_columns = (np.searchsorted(recorded.rows, rows) for recorded in (before, shadows))
+    columns, shadow_columns = (recorded.positions(rows) for recorded in (before, shadows))
     labels = np.asarray(run.labels)[rows]
     forget = np.asarray(run.split.forget)[recovery.sets][:, rows]
     held_out = np.isin(rows, np.asarray(run.split.test))

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxunlearn import errors, keys, population, trees
 from jaxunlearn.attacks.relearning import running
-from jaxunlearn.population import DeviceDataset, MemberMapping
+from jaxunlearn.population import DeviceDataset, MemberMapping, training
 
 Tree = Any
 
@@ -66,6 +66,7 @@ def reminisce(
     labels = np.asarray(data.labels, np.int32)[np.maximum(rows, 0)]
     streams = {"retain": population.from_rows([[indices] for indices in retain], batch)}
     trajectories: list[running.Trajectories] = []
+    diverged_at, offset = np.full(count, training.NOT_DIVERGED, np.int32), 0
     for stage, (rate, epochs) in enumerate(stages):
         start = trajectories[-1].variables if trajectories else trees.to_host(victims)
         constants = {
@@ -77,8 +78,11 @@ def reminisce(
             np.arange(count, dtype=np.int32), epochs, (),
         )  # fmt: skip
         job = running.job_of(task, members, keys.at(keys.stream(key, "reminisce"), stage))
-        trajectories.append(running.run(job, epochs, data, mapping))
-    loss = np.concatenate([trajectory.loss for trajectory in trajectories], 1)
-    accuracy = np.concatenate([trajectory.accuracy for trajectory in trajectories], 1)
-    diverged_at = np.max([trajectory.diverged_at for trajectory in trajectories], 0)
+        trajectories.append(running.run(job._replace(diverged_at=diverged_at), epochs, data, mapping))
+        frozen_at = trajectories[-1].diverged_at
+        is_new = (diverged_at == training.NOT_DIVERGED) & (frozen_at != training.NOT_DIVERGED)
+        diverged_at, offset = np.where(is_new, offset + frozen_at, diverged_at), offset + epochs * job.steps
+    # A member that an earlier stage froze has no steps in the later ones.
+    loss = running.filled(np.concatenate([trajectory.loss for trajectory in trajectories], 1))
+    accuracy = running.filled(np.concatenate([trajectory.accuracy for trajectory in trajectories], 1))
     return trajectories[-1]._replace(loss=loss, accuracy=accuracy, diverged_at=diverged_at)

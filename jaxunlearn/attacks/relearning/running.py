@@ -195,12 +195,12 @@ def run(
     carry = population.host(latest)
     optimizer = carry.state.optimizer
     return Trajectories(
-        _filled(optimizer["loss"]), _filled(optimizer["accuracy"]), population.variables(carry.state),
+        filled(optimizer["loss"]), filled(optimizer["accuracy"]), population.variables(carry.state),
         optimizer["momentum"], np.asarray(carry.diverged_at),
     )  # fmt: skip
 
 
-def _filled(values: np.ndarray) -> np.ndarray:
+def filled(values: np.ndarray) -> np.ndarray:
     """Fills steps [M, T] that a member did not take with its last step before them; NaN where there is none."""
     last_steps = np.where(np.isnan(values), 0, np.arange(values.shape[1]))
     return np.take_along_axis(values, np.maximum.accumulate(last_steps, 1), 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import arrays, errors, population, progress, store
+from jaxunlearn import arrays, errors, population, progress, records, store
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.leaks import inputs
 from jaxunlearn.attacks.leaks import defences, host_models
@@ -154,7 +154,7 @@ def make_posterior_fn(logits: np.ndarray, rows: np.ndarray) -> PosteriorFn:
     """
 
     def posterior_fn(member_ids: np.ndarray, queried_rows: np.ndarray) -> np.ndarray:
-        columns = np.searchsorted(rows, queried_rows)
+        columns = records.positions(rows, queried_rows)
         values = np.stack(
             [
                 np.asarray(logits[member], np.float64)[member_columns]
@@ -184,7 +184,7 @@ def utility(run_folder: store.Run, role: leaks.LeakRole) -> dict[str, np.ndarray
             predicted = _predictions(run_folder, spec, np.arange(first, first + sizes.sets * shards), shards, rows)
             for set_id in range(sizes.sets):
                 for subset, subset_rows in (("train", side.sets[set_id]), ("test", unseen)):
-                    is_correct = predicted[set_id][np.searchsorted(rows, subset_rows)] == labels[subset_rows]
+                    is_correct = predicted[set_id][records.positions(rows, subset_rows)] == labels[subset_rows]
                     accuracies[f"{name}_{subset}"].append(float(is_correct.mean()))
             first += sizes.sets * (shards + sizes.deletions)
     return {name: np.asarray(values) for name, values in accuracies.items()}

@@ -290,7 +290,7 @@ def _accuracies(
     for block, values in population.predict(experiment.task, variables, data.inputs, rows, member_mapping):
         is_correct[:, block] = values.argmax(-1) == np.asarray(data.labels)[rows[block]]
     return np.asarray([
-        is_correct[set_id][np.searchsorted(rows, set_rows)].mean() for set_id, set_rows in enumerate(forgotten)
+        is_correct[set_id][records.positions(rows, set_rows)].mean() for set_id, set_rows in enumerate(forgotten)
     ])  # fmt: skip
 
 

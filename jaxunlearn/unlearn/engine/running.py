@@ -80,7 +80,10 @@ class Checkpoint(NamedTuple):
     tree: Tree
 
 
-def job_of(job: UnlearningJob, index: int, initial: State, saved_states: Tree, estimates: Tree) -> population.Job:
+def job_of(
+    job: UnlearningJob, index: int, initial: State, saved_states: Tree, estimates: Tree,
+    diverged_at: np.ndarray | None = None,
+) -> population.Job:  # fmt: skip
     """Returns the population job of a phase with gradient steps.
 
     Args:
@@ -89,6 +92,7 @@ def job_of(job: UnlearningJob, index: int, initial: State, saved_states: Tree, e
       initial: state [M, ...] before the first step.
       saved_states: SavedStates of earlier phases, by name.
       estimates: of the phase, by name.
+      diverged_at: [M] step at which an earlier phase froze a member, -1 = never; None = no member is frozen.
     """
     traced_phase, phase = jobs.traced_phase(job, index), phases(job)[index][0]
     stream_specs = tasks.with_batch_sizes(phase.stream_specs, job.batch)
@@ -104,6 +108,7 @@ def job_of(job: UnlearningJob, index: int, initial: State, saved_states: Tree, e
         constants=constants_of(job, index, saved_states, estimates),
         steps=max(1, population.steps_per_epoch(streams[primary], stream_specs[primary].batch)),
         initial=initial,
+        diverged_at=diverged_at,
         unshuffled=tuple(name for name, spec in stream_specs.items() if not spec.shuffle),
         continue_across_epochs=tuple(name for name, spec in stream_specs.items() if spec.continue_across_epochs),
         max_steps=phase.max_steps,
@@ -145,6 +150,18 @@ def _begin(job: UnlearningJob, index: int, initial: State, saved_states: Tree) -
     capacity.require(program.memory, job.budget)
     results = trees.to_host(program.call(initial, inputs, data))
     return jax.tree.map(lambda leaf: leaf[: len(job.member_ids)], results)
+
+
+def _keep_frozen(is_frozen: np.ndarray, state: State, start: State) -> State:
+    """Returns the start of a phase in which members that an earlier phase froze keep their weights."""
+
+    def keep(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        return np.where(is_frozen.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+
+    if not is_frozen.any():
+        return start
+    params, model_state = jax.tree.map(keep, (start.params, start.model_state), (state.params, state.model_state))
+    return start._replace(params=params, model_state=model_state)
 
 
 def _is_plain(phase: Phase) -> bool:
@@ -300,12 +317,13 @@ def run(job: UnlearningJob, checkpoint: Checkpoint | None = None) -> Iterator[Ev
         elif _is_plain(phase):
             state, estimates = _plain_start(job, index, state), _inherited_estimates(phase, estimates)
         else:
-            state, new_estimates, finite = _begin(job, index, state, saved_states)
+            start, new_estimates, finite = _begin(job, index, state, saved_states)
             estimates = {**_inherited_estimates(phase, estimates), **new_estimates}
+            state = start if phase.widen else _keep_frozen(diverged != NOT_DIVERGED, state, start)
             diverged = np.where(finite | (diverged != NOT_DIVERGED), diverged, offset).astype(np.int32)
         epochs = epochs_of(job, index)
         if epochs > epochs_done:
-            population_job = job_of(job, index, state, saved_states, estimates)
+            population_job = job_of(job, index, state, saved_states, estimates, diverged)
             checkpoint_base = {
                 "memory": saved_states,
                 "estimates": estimates,

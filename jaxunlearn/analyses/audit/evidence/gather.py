@@ -291,8 +291,9 @@ def _changes(run: RecordedRun, name: str) -> Changes:
     recorded, original_logits = run.logits(name), run.logits(ORIGINAL)
     changes = []
     for rows in (run.split.target, run.split.population):
-        after, before = _positions(recorded, rows), _positions(original_logits, rows)
-        pairs = zip(recorded.values, _originals(original_logits, recorded), strict=True)
+    before, after = original.positions(split.target), audited.positions(split.target)
+    pairs = zip(_originals(original, audited), audited.values, strict=True)
+    return np.stack([np.asarray(unleak.features(start[before], values[after])) for start, values in pairs])
         changes.append(np.stack([distances.largest_change(values[after], start[before]) for values, start in pairs]))
     return Changes(*changes)
 
@@ -314,7 +315,7 @@ def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:
 def _reference(run: RecordedRun, context: Context, options: scores.Options) -> tuple[Signals | None, np.ndarray | None]:
     """Returns reference models on the target rows and their membership; None if a row lacks an IN or an OUT model."""
     recorded = run.logits("reference")
-    member = recorded.member[:, _positions(recorded, run.split.target)]
+    member = recorded.member[:, recorded.positions(run.split.target)]
     num_unusable = int((member.all(0) | ~member.any(0)).sum())
     if num_unusable:
         # A mean over no model is undefined.
@@ -326,13 +327,8 @@ def _reference(run: RecordedRun, context: Context, options: scores.Options) -> t
     return _signals(recorded, run.split.target, options), member
 
 
-def _positions(recorded: RoleLogits, rows: records.Array) -> np.ndarray:
-    """Returns the positions of data-set rows among the recorded rows, which are sorted."""
-    return np.searchsorted(recorded.rows, np.asarray(rows))
-
-
 def _signals(recorded: RoleLogits, rows: records.Array, options: scores.Options) -> Signals:
-    positions = _positions(recorded, rows)
+    positions = recorded.positions(rows)
     return scores.signals_of(recorded.values, recorded.labels[positions], options, rows=positions)
 
 
@@ -353,28 +349,31 @@ def own_signals(recorded: RoleLogits, options: scores.Options) -> Signals:
 def known_pairs(origin: RoleLogits, recorded: RoleLogits, pool: records.Array) -> tuple[np.ndarray, np.ndarray] | None:
     """Computes UnLeak's training pairs: the shadow-origin model against each shadow.
 
-    The rows are those that the shadow did not see, and as many that it did.
+    The rows are those that the shadow did not see, and as many that it did, or all of them if they are fewer.
 
     Returns:
-      ([S, q, C] features, [S, q] bool forgotten), or None where shadows see the whole pool or classes are too few.
+      ([S, q, C] features, [S, q] bool forgotten), or None where a shadow sees the whole pool or none of it, or classes
+      are too few.
     """
     inside = np.isin(recorded.rows, pool)
-    outside = (inside & ~recorded.member).sum(1).min()
-    if outside == 0 or recorded.values.shape[-1] <= unleak.KEPT:
+    # The same numbers for all shadows, whose sizes may differ.
+    num_unseen = (inside & ~recorded.member).sum(1).min()
+    num_seen = min(num_unseen, (inside & recorded.member).sum(1).min())
+    if num_seen == 0 or recorded.values.shape[-1] <= unleak.KEPT:
         return None
     features = []
     for values, member in zip(recorded.values, recorded.member, strict=False):
-        unseen_rows = np.flatnonzero(inside & ~member)[:outside]
-        seen_rows = np.flatnonzero(inside & member)[:outside]
+        unseen_rows = np.flatnonzero(inside & ~member)[:num_unseen]
+        seen_rows = np.flatnonzero(inside & member)[:num_seen]
         rows = np.concatenate([unseen_rows, seen_rows])
         features.append(np.asarray(unleak.features(np.asarray(origin.values[0][rows]), np.asarray(values[rows]))))
-    forgotten = np.repeat([True, False], [outside, len(seen_rows)])
+    forgotten = np.repeat([True, False], [num_unseen, num_seen])
     return np.stack(features), np.repeat(forgotten[None], len(features), 0)
 
 
 def _pairs(original: RoleLogits, audited: RoleLogits, split: records.Split) -> np.ndarray:
     """Computes [R, N, C] UnLeak features of every audited model against its original."""
-    before, after = _positions(original, split.target), _positions(audited, split.target)
+    before, after = original.positions(split.target), audited.positions(split.target)
     pairs = zip(_originals(original, audited), audited.values, strict=True)
     return np.stack([np.asarray(unleak.features(start[before], values[after])) for start, values in pairs])
 
@@ -387,7 +386,7 @@ def tuned_offline_a(recorded: RoleLogits, split: records.Split, options: scores.
     """
     offline_a = rmia.tune_offline_a(
         np.asarray(_signals(recorded, split.shadow, options).ratio),
-        recorded.member[:, _positions(recorded, split.shadow)],
+        recorded.member[:, recorded.positions(split.shadow)],
         np.asarray(_signals(recorded, split.population, options).ratio),
         options.gamma,
     )

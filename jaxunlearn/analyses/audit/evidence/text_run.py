@@ -97,7 +97,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
 def _tokens(run: RecordedRun, recorded: RoleLogits, model: int, rows: np.ndarray) -> TokenSignals:
     """Returns the signals per token of one model on some rows of the data set."""
     assert run.predicted is not None
-    positions = np.searchsorted(recorded.rows, rows)
+    positions = recorded.positions(rows)
     return tokens.unpacked(recorded.values[model][positions], run.predicted[rows])
 
 
