@@ -291,9 +291,8 @@ def _changes(run: RecordedRun, name: str) -> Changes:
     recorded, original_logits = run.logits(name), run.logits(ORIGINAL)
     changes = []
     for rows in (run.split.target, run.split.population):
-    before, after = original.positions(split.target), audited.positions(split.target)
-    pairs = zip(_originals(original, audited), audited.values, strict=True)
-    return np.stack([np.asarray(unleak.features(start[before], values[after])) for start, values in pairs])
+        after, before = recorded.positions(rows), original_logits.positions(rows)
+        pairs = zip(recorded.values, _originals(original_logits, recorded), strict=True)
         changes.append(np.stack([distances.largest_change(values[after], start[before]) for values, start in pairs]))
     return Changes(*changes)
 
