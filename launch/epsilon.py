@@ -8,7 +8,7 @@
 slot 0, metrics.csv), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach; predictions
 [S, N] for a regression (docs/own_outputs.md). With a config, many models of one request are trained and unlearned
 first. Prints one table of all approaches: median, quartiles, infinite, undefined and negative samples, accuracies, with
-intervals over models; proved bounds; the challenge score. Writes epsilon.npz (per sample, in input order), curves
+intervals over models; proven bounds; the challenge score. Writes epsilon.npz (per sample, in input order), curves
 against delta, histograms of single samples, report/epsilon.html. HIGHER epsilon = easier to tell apart = worse.
 """
 

@@ -93,7 +93,7 @@ def audit_texts(
       >>> forgotten = np.array([False, True, False, True, False])
       >>> report = audit_texts({"nll_target": losses, "forgotten": forgotten}, scores=("lm_loss",))
       >>> dict(report.summary)["In short"]
-      'NO VERDICT on single rows, for want of arrays.'
+      'NO VERDICT on single rows: required arrays are missing.'
     """
     if forgotten is not None:
         if not isinstance(forgotten, np.ndarray) or forgotten.dtype != bool:

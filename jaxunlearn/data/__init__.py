@@ -108,8 +108,7 @@ def _first_rows(dataset: Dataset, train_rows: int, test_rows: int) -> Dataset:
         if requested > available:
             raise errors.DataError(
                 f"data.{name} = {requested}, but that pool of {dataset.name!r} has {available} rows. Lower it, or "
-                "set 0 for "
-                "all."
+                "set 0 for all."
             )
     if not train_rows and not test_rows:
         return dataset

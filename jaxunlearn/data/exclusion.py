@@ -150,8 +150,7 @@ def _check_remainder(
         requirement = f"a {'language model' if dataset.vocabulary else 'classifier'} needs at least {least}"
         raise errors.ConfigError(
             f"{setting} leaves {len(remaining)} of the {dataset.num_classes} classes of {dataset.name!r}; "
-            f"{requirement}. "
-            "Exclude fewer."
+            f"{requirement}. Exclude fewer."
         )
     num_train = dataset.num_train
     for name, pool in (("train", is_ood[:num_train]), ("held-out", is_ood[num_train:])):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from jaxunlearn.records import Design, Finding
 from jaxunlearn.report import number_format
 
-_BEFOREHAND = ", chosen beforehand,"
+_IN_ADVANCE = ", fixed in advance,"
 
 
 def best_score(findings: Mapping[str, Finding], reference: float = 0.5, primary: str = "") -> str:
@@ -30,7 +30,7 @@ def best_score(findings: Mapping[str, Finding], reference: float = 0.5, primary:
       >>> from jaxunlearn.report import sentences
       >>> findings = {"iam_on": Finding(0.91, 0.88, 0.94), "confidence": Finding(0.75, 0.7, 0.8)}
       >>> sentences.best_score(findings, 0.5, "iam_on")
-      'iam_on, chosen beforehand, separates retained from forgotten: AUC .910 [.880, .940]. It is also the largest of
+      'iam_on, fixed in advance, separates retained from forgotten: AUC .910 [.880, .940]. It is also the largest of
       2 scores.'
     """
     candidates = {
@@ -43,13 +43,13 @@ def best_score(findings: Mapping[str, Finding], reference: float = 0.5, primary:
         return _separates(name, candidates[name], reference)
     largest_finding = candidates[name]
     if name == primary:
-        sentence = _separates(name, largest_finding, reference, _BEFOREHAND)
+        sentence = _separates(name, largest_finding, reference, _IN_ADVANCE)
         return f"{sentence} It is also the largest of {len(candidates)} scores."
     metric = largest_finding.metric or "AUC"
     maximum = f"{largest(len(candidates), 'scores')}: {name}, {metric} {number_format.bare(largest_finding)}."
     if primary not in candidates:
         return maximum
-    return f"{_separates(primary, candidates[primary], reference, _BEFOREHAND)} {maximum}"
+    return f"{_separates(primary, candidates[primary], reference, _IN_ADVANCE)} {maximum}"
 
 
 def largest_correlation(findings: Mapping[str, Finding], primary: str) -> str:
@@ -66,7 +66,7 @@ def largest_correlation(findings: Mapping[str, Finding], primary: str) -> str:
         return "No score's correlation with the amount of training could be computed."
     name = max(candidates, key=lambda name: candidates[name].value)
     sentences = [] if primary not in candidates else [
-        f"{primary}, chosen beforehand, follows the amount of training with Spearman "
+        f"{primary}, fixed in advance, follows the amount of training with Spearman "
         f"{number_format.bare(candidates[primary])}."
     ]  # fmt: skip
     if len(candidates) == 1:
@@ -82,7 +82,7 @@ def largest_correlation(findings: Mapping[str, Finding], primary: str) -> str:
 
 def largest(count: int, what: str, end: str = "largest") -> str:
     """Returns the words that announce a maximum (or minimum) over several candidates in every report."""
-    return f"{end.capitalize()} of {number_format.count(count)} {what}, chosen after looking"
+    return f"{end.capitalize()} of {number_format.count(count)} {what} (selected post hoc)"
 
 
 POINTS = "points"  # percentage points
@@ -97,14 +97,14 @@ def closest(
     quantities: str,
     unit: str = POINTS,
 ) -> str:
-    """Names the method closest to exact retraining, if any is closer than doing nothing.
+    """Names the method closest to exact retraining, if any is closer than the original model.
 
     Args:
       gaps: method -> mean absolute difference to the retrained models, a fraction; lower = closer.
-      gap_of_original: the gap of the original models (doing nothing); None if not measured.
-      gains: method -> gap of doing nothing minus its own; simultaneous intervals for all methods.
+      gap_of_original: the gap of the original models; None if not measured.
+      gains: method -> gap of the original models minus its own; simultaneous intervals for all methods.
       gap_to_best: method -> its gap minus that of `best`; simultaneous intervals for all pairs.
-      best: the closest method; "" if no method's interval excludes doing nothing.
+      best: the closest method; "" if no method is closer than the original models by its interval.
       quantities: over which the gap is averaged, in words: "UA, RA and TA".
       unit: of the gaps: "points" prints fractions as percentage points, any other unit unscaled.
     """
@@ -123,9 +123,11 @@ def closest(
     if best:
         level = number_format.rate(gaps[best].confidence_level)
         gap_text, gain_text = _gap_text(gaps[best], unit), _gap_text(gains[best], unit)
-        clause = f"{gap_text} {unit} away, {gain_text} less than doing nothing ({original_text})"
+        clause = f"{gap_text} {unit} away, {gain_text} less than the original model ({original_text})"
         if len(measured_gaps) == 1:
-            return f"{best} is closer to retraining in {quantities} than doing nothing: {clause}, {level} intervals."
+            return (
+                f"{best} is closer to retraining in {quantities} than the original model: {clause}, {level} intervals."
+            )
         ties = [name for name, finding in gap_to_best.items() if finding.low <= 0]
         tie_sentence = f" Not distinguishable from it: {_enumerate(ties)}." if ties else ""
         return (
@@ -133,24 +135,26 @@ def closest(
             f"together. {largest(len(measured_gaps), 'gaps', 'smallest')}.{tie_sentence}"
         )
     smallest = min(measured_gaps, key=lambda name: measured_gaps[name].value)
-    clause = f"{smallest}, {_gap_text(measured_gaps[smallest], unit)} {unit} away"
-    nearest_clause = (
-        clause if len(measured_gaps) == 1 else f"{largest(len(measured_gaps), 'gaps', 'smallest').lower()}: {clause}"
+    distance = f"{_gap_text(measured_gaps[smallest], unit)} {unit} away"
+    nearest = (
+        f"{smallest} is {distance}."
+        if len(measured_gaps) == 1
+        else f"{largest(len(measured_gaps), 'gaps', 'smallest')}: {smallest}, {distance}."
     )
     if original_text is None:
         return (
-            f"Doing nothing was not measured, so no method is called closest to retraining in {quantities} "
-            f"({nearest_clause})."
+            f"The original model was not measured, so no method is called closest to retraining in {quantities}. "
+            f"{nearest}"
         )
     if all(math.isnan(gain.low) for gain in gains.values()):
         return (
-            f"Too few forget sets for intervals, so no method is called closer to retraining in {quantities} than "
-            f"doing nothing, which is {original_text} {unit} away ({nearest_clause})."
+            f"There are too few forget sets for intervals, so no method is called closer to retraining in {quantities} "
+            f"than the original model, which is {original_text} {unit} away. {nearest}"
         )
-    subject = f"{smallest} is not" if len(measured_gaps) == 1 else "No method is"
+    subject = f"{smallest} is not" if len(measured_gaps) == 1 else "no method is"
     return (
-        f"{subject} closer to retraining in {quantities} than doing nothing, which is {original_text} {unit} away, by "
-        f"the intervals ({nearest_clause})."
+        f"By the intervals, {subject} closer to retraining in {quantities} than the original model, which is "
+        f"{original_text} {unit} away. {nearest}"
     )
 
 
@@ -210,7 +214,7 @@ def plus_minus(design: Design, level: float = 0.95) -> str:
         sources = (
             "training seed and forget set" if design.repeats > 1 else "training seed, forget set and unlearning seed"
         )
-        return f"{sentence} It holds {sources} together, which this design does not tell apart."
+        return f"{sentence} It combines variation by {sources}, which this design cannot separate."
     return sentence
 
 
@@ -222,7 +226,7 @@ def over_groups(design: Design, level: float, method: str) -> str:
       level: confidence level of the intervals.
       method: of the intervals; "" = there are none.
     """
-    text = "± deviation over groups of shadow models"
+    text = "± standard deviation over groups of shadow models"
     if not method:
         return f"{text}."
     if "forget sets" in method:
@@ -249,11 +253,10 @@ def resolution(forgotten: int, retained: int) -> str:
         levels = [level for level in ("1e-2", "1e-3") if count * float(level) < 1]
         if levels:
             columns = " and ".join(f"{rate}@{error} {level}" for level in levels)
-            verb = "lie" if len(levels) > 1 else "lies"
-            step = f"1/{number_format.count(count)}"
+            subject = f"the levels of {columns} are" if len(levels) > 1 else f"the level of {columns} is"
             clauses.append(
-                f"with {_number_of(count, f'{kind} sample')} the {error} has steps of {step}, and {columns} {verb} "
-                "below the first"
+                f"with {_number_of(count, f'{kind} sample')} the {error} changes in steps of "
+                f"1/{number_format.count(count)}, so {subject} below the smallest {error} above 0"
             )
     return f"Read with care: {'; '.join(clauses)}." if clauses else ""
 

@@ -124,7 +124,7 @@ def works_of(sizes: Sizes) -> dict[str, tuple[Callable[[], Any], float | None]]:
         f"99 values of delta, {all_of}, from the counts": (
             lambda: [epsilon.epsilon_sweep(pair_counts, deltas) for pair_counts in counts], None,
         ),
-        f"proved lower bounds of {all_of}": (
+        f"proven lower bounds of {all_of}": (
             lambda: [epsilon_bounds.lower_bound(*pair_statistics) for pair_statistics in statistics], None,
         ),
         f"{sizes.resamples} resamples of one approach": (bootstrap, None),

@@ -28,7 +28,7 @@ def summary(**changed):
     ({"group": OUT, "codes": ONE_CAUGHT}, "FORGOTTEN as a whole, but not every row"),
     ({}, "CANNOT TELL."),
     ({"codes": ONE_CAUGHT}, "CANNOT TELL for the request as a whole; some rows are NOT FORGOTTEN."),
-    ({"group": GROUP._replace(models=1)}, "The request as a whole CANNOT be judged: fewer than two"),
+    ({"group": GROUP._replace(models=1)}, "The request as a whole CANNOT be judged: at least two"),
     ({"checks": CHECKS._replace(refused="Give at least 40 rows.")}, "NO VERDICT"),
 ])  # fmt: skip
 def test_the_first_line_is_the_verdict_on_the_request_and_holds_no_count(changed, short):
@@ -48,7 +48,7 @@ def test_no_count_of_rows_stands_before_what_could_have_been_noticed(changed):
     for question in questions[: questions.index(first_screen.POWER)]:
         assert "FORGOTTEN," not in pairs[question]
     text = first_screen.paragraph(tuple(pairs.items()), "finetune")
-    assert text.index("This audit can notice") < text.index("NOT FORGOTTEN,")
+    assert text.index("this audit would have caught") < text.index("NOT FORGOTTEN,")
     assert "none still" not in text
 
 
@@ -80,8 +80,8 @@ def test_a_refusal_says_why_and_counts_nothing():
 @pytest.mark.parametrize(("groups", "short", "counts"), [
     ((IN, IN), "NOT FORGOTTEN, in every request.", "2 still in the model."),
     ((OUT, OUT), "FORGOTTEN as a whole, in every request", "2 forgotten."),
-    ((IN, OUT, GROUP), "It differs by request: 1 still in the model, 1 forgotten, 1 cannot be told.",
-     "1 still in the model, 1 forgotten, 1 cannot be told."),
+    ((IN, OUT, GROUP), "It differs by request: 1 still in the model, 1 forgotten, 1 undetermined.",
+     "1 still in the model, 1 forgotten, 1 undetermined."),
 ])  # fmt: skip
 def test_requests_of_a_run_are_counted_by_their_state(groups, short, counts):
     judgements = tuple(judgement(group=group) for group in groups)
@@ -90,8 +90,8 @@ def test_requests_of_a_run_are_counted_by_their_state(groups, short, counts):
     assert pairs[first_screen.SHORT].startswith(short)
     assert pairs[first_screen.REQUEST] == f"Requests as a whole: {counts}"
     assert (
-        f"of {10 * len(judgements)} requested rows in {len(judgements)} requests, {4 * len(judgements)} would have "
-        "been caught" in (pairs[first_screen.POWER])
+        f"Of {10 * len(judgements)} requested rows in {len(judgements)} requests, this audit would have caught "
+        f"{4 * len(judgements)} if " in pairs[first_screen.POWER]
     )
 
 
@@ -117,8 +117,8 @@ def test_one_flag_means_little_where_few_rows_are_members():
 
 
 def test_the_paragraph_says_that_retraining_is_audited_and_is_empty_without_verdicts():
-    pairs = (("What was asked", "Are they?"), (first_screen.POWER, "This audit can notice: 3."))
-    assert first_screen.paragraph(pairs, "finetune") == "This audit can notice: 3."
-    lead = "Exact retraining, audited as if it were a method. This audit can notice: 3."
+    pairs = (("What was asked", "Are they?"), (first_screen.POWER, "It would have caught 3."))
+    assert first_screen.paragraph(pairs, "finetune") == "It would have caught 3."
+    lead = "Exact retraining, audited as if it were a method. It would have caught 3."
     assert first_screen.paragraph(pairs, "retrained") == lead
     assert first_screen.paragraph((), "retrained") == ""

@@ -39,7 +39,7 @@ def test_evidence_and_mappings_are_the_same_and_choices_are_settings():
     arrays = {name: value for name, value in simulated().items() if name != "person"}
     first = analyses.audit(records.Evidence(**arrays), scores=("confidence",), fdr=0.2)
     second = analyses.audit(arrays, scores=("confidence",), fdr=0.2)
-    assert first.answer == second.answer and "about 1 in 5 is wrong" in first.answer
+    assert first.answer == second.answer and "about 1 in 5 verdicts of each kind is wrong" in first.answer
 
 
 def test_the_lines_of_the_docs_write_arrays_and_audit_them(tmp_path, monkeypatch, capsys):
@@ -82,7 +82,7 @@ def test_without_shadows_it_is_still_said_whether_anything_was_changed():
     answers = dict(audited(**unchanged).summary)
     assert answers[first_screen.SHORT] == "NOT FORGOTTEN. The model was not changed."
     assert (
-        "exactly as the original, on every row: every requested row is NOT FORGOTTEN" in answers[first_screen.CHANGED]
+        "exactly like the original on every row: every requested row is NOT FORGOTTEN" in answers[first_screen.CHANGED]
     )
     edited = np.where(
         REQUESTED[:, None],
@@ -96,7 +96,7 @@ def test_without_shadows_it_is_still_said_whether_anything_was_changed():
         REQUESTED[:, None], simulation["original"], simulation["original"] + np.arange(3, dtype=np.float32)
     )
     answers = dict(audited(**unchanged | {"unlearned": others}).summary)
-    assert "exactly as the original, on the requested rows" in answers[first_screen.CHANGED]
+    assert "exactly like the original on the requested rows, but not" in answers[first_screen.CHANGED]
     report = audited(**WITHOUT_SHADOWS)
     assert "That does not say whether it forgot" in dict(report.summary)[first_screen.CHANGED]
     assert "--plan_shadows" in dict(report.summary)[first_screen.REQUEST]
@@ -107,7 +107,7 @@ def test_without_shadows_it_is_still_said_whether_anything_was_changed():
 def test_where_no_request_was_given_it_is_said_that_every_row_is_judged():
     answers = dict(audited(forgotten=None).summary)
     assert "No request was given (`forgotten`), so every row is judged" in answers[first_screen.ASKED]
-    assert "which were asked to be forgotten" in dict(audited().summary)[first_screen.ASKED]
+    assert "which were to be forgotten" in dict(audited().summary)[first_screen.ASKED]
 
 
 def test_a_change_of_another_class_is_a_change():
@@ -119,8 +119,8 @@ def test_a_change_of_another_class_is_a_change():
         traded[row, [first, second]] += (0.5, np.log(2 - np.exp(0.5)))
     same = {"population_unlearned": simulation["population_original"]}
     report = audited(unlearned=simulation["original"], **same)
-    assert "exactly as the original" in report.answer
-    assert "exactly as the original" not in audited(unlearned=traded, **same).answer
+    assert "exactly like the original" in report.answer
+    assert "exactly like the original" not in audited(unlearned=traded, **same).answer
 
 
 def test_largest_change_ignores_constants_and_finds_every_class():
@@ -137,7 +137,7 @@ def test_largest_change_ignores_constants_and_finds_every_class():
 def test_a_report_in_memory_prints_and_saves_what_the_launcher_writes(tmp_path):
     report = audited()
     answers = str(report)
-    assert answers.startswith("In short: ") and "Verdicts on the rows asked to be forgotten" in answers
+    assert answers.startswith("In short: ") and "Verdicts on the requested rows" in answers
     report.save(tmp_path / "mine")
     assert {"verdicts.csv", "verdicts.npz", "scores.npz", "findings.json", "report"} <= {
         path.name for path in (tmp_path / "mine").iterdir()

@@ -76,7 +76,7 @@ def test_the_answer_says_what_the_second_version_adds():
     questions = dict(report_of_pairs.summary)
     assert list(questions) == ["What was asked", "What was found", "What could not be found", "What to do"]
     assert questions["What was found"].startswith("Seeing both versions raises the attack: AUC .")
-    assert "sorted_diff was chosen before any number was seen" in questions["What was asked"]
+    assert "sorted_diff was fixed in advance" in questions["What was asked"]
     assert "Do not let the same people query both versions" in questions["What to do"]
     nothing = dict(report(pairs(signal=0.005)).summary)
     assert "not distinguishable from seeing the original alone" in nothing["What was found"]
@@ -84,11 +84,11 @@ def test_the_answer_says_what_the_second_version_adds():
     assert "no proof that nothing leaks" in nothing["What to do"]
 
 
-def test_the_feature_named_first_is_the_one_chosen_beforehand():
+def test_the_feature_named_first_is_the_one_fixed_in_advance():
     by_concatenation = report(pairs(), feature="direct_concat")
     assert (
         "both versions (direct_concat)" in by_concatenation.answer
-        and "a maximum that flatters" in by_concatenation.answer
+        and "an optimistic maximum" in by_concatenation.answer
     )
     only = analyse(pairs(), features=("l2_distance",), feature="l2_distance").features
     assert list(only) == ["l2_distance", "basic_mia"]  # the classical attack is always measured
@@ -109,7 +109,7 @@ def test_records_of_one_set_are_no_independent_evidence():
     del often["target_set"]
     free = analyse(often, feature="l2_distance").features["l2_distance"].metrics["auc"]
     assert free.high - free.low < 0.6 * lengths[0]
-    assert "intervals take records for independent" in dict(report(often).summary)["What could not be found"]
+    assert "intervals treat records as independent" in dict(report(often).summary)["What could not be found"]
 
 
 def test_null_data_are_called_null_in_nineteen_of_twenty_cases():

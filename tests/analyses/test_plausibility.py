@@ -64,7 +64,7 @@ def test_copies_of_a_model_are_counted_once(noise):
         name: values + noise * rng.normal(size=values.shape).astype(np.float32) for name, values in copies.items()
     }
     audit, answer, _ = audited(honest.replace(**copies))
-    assert answer.startswith("The 5 shadow models are copies of 2 different models: copies say nothing new")
+    assert answer.startswith("The 5 shadow models are copies of 2 different models: copies add nothing")
     assert audit_signals.num_shadows(audit.signals) == 2
     two = honest.replace(shadows=honest.shadows[:2], population_shadows=honest.population_shadows[:2])
     alone = audited(two)[0]
@@ -76,7 +76,7 @@ def test_a_model_that_answers_as_before_was_not_unlearned_and_that_is_said_first
     honest = evidence()
     audit, answer, _ = audited(honest.replace(unlearned=honest.original + 1e-6))
     first = answer.split(". ")[0]
-    assert first.startswith("The unlearned model answers as the original does")
+    assert first.startswith("The unlearned model answers like the original")
     assert first.endswith("nothing was unlearned")
     almost = honest.original.copy()
     almost[:30] -= 0.1 * np.eye(C, dtype=np.float32)[honest.labels[:30]]
@@ -99,7 +99,7 @@ def test_a_shadow_that_has_seen_the_samples_is_named():
     honest = evidence()
     shadows = honest.shadows.copy()
     shadows[3] = honest.original
-    assert "Shadow model 3 answers as `original` does" in audited(honest.replace(shadows=shadows))[1]
+    assert "Shadow model 3 answers like `original`" in audited(honest.replace(shadows=shadows))[1]
 
 
 def test_answers_are_compared_relative_to_their_size():

@@ -251,7 +251,7 @@ def test_trials_that_all_end_alike_say_nothing(step):
     assert attack.metrics["auc"].value == attack.metrics["rea_excess"].value == 0.5
     assert not attack.metrics["rea_accuracy"].low > 0.5
     assert "residual" not in verdicts(values).values()
-    assert "because they all agree, of ssd (.500)" in report(values).answer
+    assert "no variation among them): ssd (.500)" in report(values).answer
 
 
 def test_more_methods_make_every_interval_longer():
@@ -308,12 +308,12 @@ def test_the_answer_in_words():
 def test_nothing_shown_is_no_proof():
     summary = dict(report(two_models(sets=9)).summary)
     assert summary["What to do"].startswith("This attack shows no residual.")
-    assert "proves nothing forgotten" in summary["What could not be found"]
+    assert "does not prove that anything was forgotten" in summary["What could not be found"]
 
 
 def test_few_sets_are_said_to_be_few():
     summary = dict(report(two_models(sooner=6.0, sets=4)).summary)
-    assert "Not known, for want of forget sets or because they all agree, of ssd (" in summary["What was found"]
+    assert "Unknown (too few forget sets, or no variation among them): ssd (" in summary["What was found"]
     assert "At least 6 are needed" in summary["What could not be found"]
     assert summary["What to do"].startswith("Attack models of several forget sets")
 
@@ -422,4 +422,4 @@ def test_what_is_missing_is_named(launch):
         values = two_models(**BARE)
         del values[name]
         code, output = launch(values, "--dry_run")
-        assert code == 2 and f"there is no array '{name}'" in output and "It holds relearning trials" in output
+        assert code == 2 and f"there is no array '{name}'" in output and "It contains relearning trials" in output

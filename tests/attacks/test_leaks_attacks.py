@@ -135,7 +135,7 @@ def test_shards_lose_only_the_deleted_record():
     ({"shards": 40}, False, "does not split into 40 equal shards of at least 2"),
     ({"shards": 4, "group": 2}, False, "group = 2: SISA deletes one record"),
     ({"shards": 4}, True, "update = online: SISA deletes one record"),
-    ({"shards": 4, "deletions": 35}, False, "34 records that nobody trains on, but 35 are needed"),
+    ({"shards": 4, "deletions": 35}, False, "34 records never used for training, but 35 are needed"),
     ({"group": 7}, True, "online learning adds 7 records per model, but the shadow side has 6"),
 ])  # fmt: skip
 def test_impossible_plans_are_refused(sizes, online, message):

@@ -89,7 +89,7 @@ def test_the_verdict_comes_first_and_every_form_of_the_report_begins_with_it(fir
     workdir, out, _ = first
     output = " ".join(out.split())
     assert out.startswith("In short: ") and "Exact retraining is audited here as if it were a method." in output
-    power = r"of 100 requested rows in 2 requests, \d+ would have been caught .* about \d+ would have been confirmed"
+    power = r"Of 100 requested rows in 2 requests, .* would have caught \d+ .* would have confirmed about \d+ if all"
     assert re.search(power, output).end() < output.index("Requests as a whole: ") < output.index("Rows: ")
     report = json.loads((workdir / "report" / "report.json").read_text())
     answers = {entry["question"]: entry["answer"] for entry in report["summary"]}
@@ -141,7 +141,7 @@ def test_verdicts_are_written_with_their_p_values_and_counted_in_the_answer(firs
         assert arrays["trace"][forgotten].min() >= 0
         counts[role] = [int((arrays["verdict"] == code).sum()) for code in ORDER]
     sentence = ", ".join(f"{count} {WORDS[code]}" for code, count in zip(ORDER, counts["retrained"], strict=True))
-    assert f"Rows: {sentence}; of each kind at most about 1 in 20 is wrong." in " ".join(out.split())
+    assert f"Rows: {sentence}; at most about 1 in 20 verdicts of each kind is wrong." in " ".join(out.split())
     lines = {line[0]: line for line in csv.reader((workdir / "report" / "tables" / "verdicts.csv").open())}
     for role, counts_of_role in counts.items():
         assert lines[role][1:6] == ["100", *map(str, counts_of_role)]
@@ -217,8 +217,8 @@ def test_another_question_to_the_same_models_trains_nothing(again, capsys):
     assert launch(*flags, workdir=again) == 0
     printed = capsys.readouterr()
     output = " ".join(printed.out.split())
-    assert "training" not in printed.err and "of each kind at most about 1 in 5 is wrong." in output
-    assert "lira_off, chosen beforehand" in output and "Spearman" not in output
+    assert "training" not in printed.err and "at most about 1 in 5 verdicts of each kind is wrong." in output
+    assert "lira_off, fixed in advance" in output and "Spearman" not in output
     assert "emia_r" in np.load(again / "scores" / "binui_retrained.npz").files
 
 
@@ -249,7 +249,7 @@ def test_an_evaluation_of_the_same_run_joins_the_report(again, capsys):
 def test_the_score_that_is_named_first_changes_no_verdict_and_strict_confirms_no_more(again, capsys):
     before = {path.name: path.read_bytes() for path in (again / "scores").glob("verdicts_*")}
     assert launch(*arguments(audit__protocol="binui", audit__decision="confidence"), workdir=again) == 0
-    assert "confidence, chosen beforehand" in " ".join(capsys.readouterr().out.split())
+    assert "confidence, fixed in advance" in " ".join(capsys.readouterr().out.split())
     assert {path.name: path.read_bytes() for path in (again / "scores").glob("verdicts_*")} == before
     plain = np.load(again / "scores" / "verdicts_retrained.npz")
     assert launch(*arguments(audit__protocol="binui", audit__strict=True), workdir=again) == 0
@@ -360,7 +360,7 @@ def test_the_plan_of_a_run_says_what_a_verdict_needs_and_trains_nothing(tmp_path
     assert launch(*arguments(audit__plan_shadows=True), workdir=tmp_path / "run") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "shadow models 4: enough for verdicts on rows; 10 for the request as a whole" in printed
-    assert "what that buys" in printed and "retained rows" in printed and "model-steps" in printed
+    assert "expected benefit" in printed and "retained rows" in printed and "model-steps" in printed
     assert not (tmp_path / "run").exists()
 
 

@@ -33,7 +33,7 @@ def test_losses_become_scores_intervals_figures_and_no_verdict(logged, tmp_path,
     output = " ".join(capsys.readouterr().out.split())
     assert "NO VERDICT on single rows" in output and "several OUT" in output and "`nll_ref` [s, n]" in output
     assert (
-        "lm_iam, chosen beforehand, separates" in output
+        "lm_iam, fixed in advance, separates" in output
         and "Scores over bootstrap draws" in output
         and "lm_zlib needs texts" in output
     )
@@ -55,7 +55,7 @@ def test_published_loss_files_and_the_published_bootstrap(logged, tmp_path, caps
     report = analyses.audit_texts(plain, compat="faithful", draws=40)
     expected = report.arrays["scores.npz"]["lm_iam"]
     assert launched(f"--tokens={folder}", f"--out={tmp_path / 'out'}", "--draws=40", "--compat=faithful") == 0
-    assert "As published: mean ± deviation over 40 draws" in capsys.readouterr().out
+    assert "As published: mean ± standard deviation over 40 draws" in capsys.readouterr().out
     with np.load(tmp_path / "out" / "scores.npz") as arrays:
         np.testing.assert_allclose(arrays["lm_iam"], expected, atol=1e-6)
     (folder / "news-7-nlloss.txt").write_text("nlloss :\n1.0\noops\n")
@@ -115,7 +115,7 @@ def test_without_a_null_nothing_is_called_forgotten(lost):
         del token_arrays[lost]
         token_arrays.pop("pop_nll_ref", None) if lost == "nll_ref" else None
     report = analyses.audit_texts(token_arrays, scores=("lm_loss",), protocol="binui", draws=0)
-    assert dict(report.summary)["In short"] == "NO VERDICT on single rows, for want of arrays."
+    assert dict(report.summary)["In short"] == "NO VERDICT on single rows: required arrays are missing."
     assert "verdicts.npz" not in report.arrays and "FORGOTTEN as a whole" not in report.answer
 
 
@@ -132,7 +132,7 @@ def test_a_model_that_was_not_changed_and_copied_out_models_are_recognised():
     losses = np.concatenate([token_arrays["nll_ref"], token_arrays["nll_fit"][None]])
     pop_losses = np.concatenate([token_arrays["pop_nll_ref"], token_arrays["pop_nll_fit"][None]])
     unchanged = audited({**token_arrays, "nll_ref": losses, "pop_nll_ref": pop_losses})
-    assert "answers as `original` does" in unchanged.answer
+    assert "answers like `original`" in unchanged.answer
 
 
 def test_exact_retraining_stands_beside_the_audited_model():
@@ -209,7 +209,7 @@ def test_steps_of_a_training_are_followed_with_the_published_spearman():
         (("--tokens={path}", "--evidence={path}"), "give --evidence or --tokens, not both"),
         (("--tokens={path}", "--config=configs/digits.py"), "give --config (a run) or --tokens (arrays), not both"),
         (("--tokens={path}", "--probabilities"), "--probabilities belongs to --evidence"),
-        (("--tokens={path}", "--protocol=class_report"), "is not there for texts"),
+        (("--tokens={path}", "--protocol=class_report"), "is not available for texts"),
         (("--tokens={path}", "--protocol=scoreui"), "needs `nll_steps`"),
         (("--tokens={path}", "--min_k=101"), "must be between 0.01 and 100"),
         (("--tokens={path}", "--interpolation_steps=1"), "IAM interpolation_steps = 1"),

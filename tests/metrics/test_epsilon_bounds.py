@@ -114,7 +114,7 @@ def test_the_table_is_made_of_clopper_pearson_limits():
 
 
 @pytest.mark.parametrize("score", ["gaussian", "margin"])
-def test_nothing_is_proved_of_equal_groups(score):
+def test_nothing_is_proven_of_equal_groups(score):
     generator = np.random.default_rng(0)
     first, second = generator.normal(size=(2, 4000, 40))
     assert np.mean(epsilon_bounds.lower_bound(first, second, score=score) > 0) <= 0.05

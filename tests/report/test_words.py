@@ -9,14 +9,14 @@ from jaxunlearn.report import sentences
 def test_the_best_score_is_named_with_its_interval():
     findings = {"confidence": finding(0.6, 0.58, 0.62), "iam_on": finding(0.671, 0.66, 0.682), "update": bare(math.nan)}
     assert sentences.best_score(findings) == (
-        "Largest of 2 scores, chosen after looking: iam_on, AUC .671 [.660, .682]."
+        "Largest of 2 scores (selected post hoc): iam_on, AUC .671 [.660, .682]."
     )  # fmt: skip
     assert sentences.best_score(findings, primary="confidence") == (
-        "confidence, chosen beforehand, separates retained from forgotten: AUC .600 [.580, .620]. Largest of 2 "
-        "scores, chosen after looking: iam_on, AUC .671 [.660, .682]."
+        "confidence, fixed in advance, separates retained from forgotten: AUC .600 [.580, .620]. Largest of 2 "
+        "scores (selected post hoc): iam_on, AUC .671 [.660, .682]."
     )
     assert sentences.best_score(findings, primary="iam_on") == (
-        "iam_on, chosen beforehand, separates retained from forgotten: AUC .671 [.660, .682]. It is also the largest "
+        "iam_on, fixed in advance, separates retained from forgotten: AUC .671 [.660, .682]. It is also the largest "
         "of 2 scores."
     )
     noise = {"random": finding(0.7, 0.6, 0.8), "iam_on": finding(0.6, 0.58, 0.62)}
@@ -34,12 +34,13 @@ def test_the_best_score_is_named_with_its_interval():
 
 def test_rates_below_one_sample_are_to_be_read_with_care():
     assert sentences.resolution(37, 5000) == (
-        "Read with care: with 37 forgotten samples the FPR has steps of 1/37, and TPR@FPR 1e-2 and TPR@FPR 1e-3 lie "
-        "below the first."
+        "Read with care: with 37 forgotten samples the FPR changes in steps of 1/37, so the levels of TPR@FPR 1e-2 and "
+        "TPR@FPR 1e-3 are below the smallest FPR above 0."
     )
     assert sentences.resolution(100, 500) == (
-        "Read with care: with 100 forgotten samples the FPR has steps of 1/100, and TPR@FPR 1e-3 lies below the first; "
-        "with 500 retained samples the FNR has steps of 1/500, and TNR@FNR 1e-3 lies below the first."
+        "Read with care: with 100 forgotten samples the FPR changes in steps of 1/100, so the level of TPR@FPR 1e-3 is "
+        "below the smallest FPR above 0; with 500 retained samples the FNR changes in steps of 1/500, so the level of "
+        "TNR@FNR 1e-3 is below the smallest FNR above 0."
     )
     assert not sentences.resolution(1000, 1000)
 

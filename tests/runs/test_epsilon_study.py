@@ -174,7 +174,7 @@ def test_a_network_without_batch_norm_has_one_mode_and_crossed_originals_are_an_
     assert "Both modes" not in out and f"{MODELS} originals and ONE forget set" in out
     record = json.loads((tmp_path / "epsilon.json").read_text())
     assert set(record["running"]["approaches"]) == {"baseline", "original", "finetune"}
-    assert record["running"]["order"] == ["finetune"] and "Doing nothing was not measured" not in out
+    assert record["running"]["order"] == ["finetune"] and "The original model was not measured" not in out
     assert np.load(tmp_path / "logits" / "original.npy").shape[0] == MODELS
     assert [path.name for path in (tmp_path / "epsilon").iterdir()] == ["running"]
 

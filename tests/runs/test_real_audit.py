@@ -62,7 +62,7 @@ def test_the_original_keeps_what_retraining_forgot(audited):
     caught, forgotten, suppressed = counts["retrained"]
     assert caught <= 6 and suppressed <= 6 and forgotten >= 150
     assert counts["original"] == [300, 0, 0]
-    assert answer.startswith("Exact retraining, audited as if it were a method. This audit can notice: of 300 ")
+    assert answer.startswith("Exact retraining, audited as if it were a method. Of 300 requested rows ")
     assert f"Rows: {caught} NOT FORGOTTEN, {forgotten} FORGOTTEN, {suppressed} SUPPRESSED, " in answer
     assert {"verdicts", "requests", "rows", "trust", "binui_retrained"} <= {section.name for section in sections}
 

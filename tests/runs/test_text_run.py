@@ -210,7 +210,7 @@ def test_shadows_alone_say_accuracy_over_tokens(tmp_path, launch):
         ("audit", ("--config.model.name=lm",), "learned positions"),
         ("audit", ("--unlearned=prompted:nothing",), "prompted:refusal"),
         ("audit", ("--config.targets.population_in=True",), "targets.population_in"),
-        ("audit", ("--protocol=class_report",), "not there for texts"),
+        ("audit", ("--protocol=class_report",), "not available for texts"),
         ("audit", ("--config.data.augment=flip",), "contains texts"),
         ("audit", ("--config.train.keep=best",), "set it to 'last'"),
         ("unlearn", ("--methods=boundary_shrink",), "boundary_shrink"),

@@ -161,9 +161,7 @@ def decisive(signals: AuditSignals, settings: Settings) -> str:
 def compose(audit: Audit, settings: Settings) -> Report:
     """Composes sections, the answer in words, and the arrays to save."""
     signals, tables = audit.signals, _listed(audit)
-    verdict_files = (
-        [("verdicts.csv", "one line per row asked to be forgotten: verdict, p-values, why")] if tables else []
-    )
+    verdict_files = [("verdicts.csv", "one line per requested row: verdict, p-values, why")] if tables else []
     report_sections: list[Section] = []
     summary: first_screen.Summary = ()
     kind = settings.targets.originals if signals.is_run else "given"
@@ -222,7 +220,7 @@ def _scores(audit: Audit, role: str, design: Design, first_score: str) -> list[S
 
 
 def _unchanged(signals: AuditSignals) -> tuple[str, ...]:
-    """Returns a warning if the audited models of a run answer as the original does."""
+    """Returns a warning if the audited models of a run answer like the original."""
     audited = signals.roles[signals.audited[0]]
     if signals.audited[0] == ORIGINAL or audited.original is None:
         return ()

@@ -120,7 +120,7 @@ def scoreui_sections(levels: scoreui.Levels, is_texts: bool = False) -> list[Sec
         text += f" Left out: {', '.join(levels.skipped)}."
     findings = tuple(finding for row in levels.table.values() for finding in row.values())
     figure = curves.scoreui(levels.degrees, bands)
-    return [Section("scoreui", "Does the score grow with how much was trained?", text, table, figure, findings)]
+    return [Section("scoreui", "Does the score grow with the amount of training?", text, table, figure, findings)]
 
 
 def counts(sweep: sweeps.Sweep, design: Design) -> list[Section]:
@@ -136,7 +136,7 @@ def counts(sweep: sweeps.Sweep, design: Design) -> list[Section]:
     )
     figure = curves.against_shadows(sweep.values, sweep.lines)
     findings = tuple(finding for aucs in sweep.lines.values() for finding in aucs)
-    lead = "How much an audit gains from more shadow models; published: one is nearly enough for IAM."
+    lead = "AUC by number of shadow models; the paper on IAM reports that one is nearly enough for IAM."
     text = lead + _left_out(sweep)
     return [Section("shadow_sweep", "How many shadow models are needed?", text, table, figure, findings)]
 
@@ -161,7 +161,7 @@ def sensitivity(sweep: sweeps.Sweep, design: Design) -> list[Section]:
     curves_of = {name: aucs for name, aucs in sweep.lines.items() if name.startswith("iam_on")} or sweep.lines
     figure = curves.sensitivity(sweep.values, dict(list(curves_of.items())[:8]))
     findings = tuple(finding for aucs in sweep.lines.values() for finding in aucs)
-    text = "How much IAM depends on its constants." + _left_out(sweep)
+    text = "Shows how the AUC of IAM changes with its constants." + _left_out(sweep)
     return [Section("sensitivity", "How sensitive is IAM to its constants?", text, table, figure, findings)]
 
 
@@ -263,7 +263,7 @@ def without_truth(scored: scoreboard_records.RoleScores) -> Section:
     )
     header = ("score", "lowest", "quarter", "median", "three quarters", "highest")
     table = Table("Scores (no truth given)", "Higher = still looks trained on.", header, rows)
-    text = "The file holds no `forgotten` array, so scores cannot be judged; they are in scores.npz."
+    text = "The file contains no `forgotten` array, so scores cannot be judged; they are in scores.npz."
     return Section("scores", "Scores", text, table)
 
 

@@ -23,11 +23,11 @@ RMIA = "lm_rmia"
 TIED = 0.25  # a larger share of texts with the same value of RMIA is reported
 
 OUT_NOTE = (
-    "A row is a text here, and the shadow models are the OUT models. Verdicts take the OUT models for models that were "
-    "trained as the audited one was, without the requested texts. Models of another architecture or of other training "
-    "data are no such null: audit with them for scores only."
+    "A row is a text here, and the shadow models are the OUT models. Verdicts assume that the OUT models were trained "
+    "like the audited model, without the requested texts. Models of another architecture or with other training data "
+    "are not a valid null; use them for scores only."
 )
-RUN_NOTE = "A row is a text here, and the shadow models are OUT models, trained as the audited one on other texts."
+RUN_NOTE = "A row is a text here, and the shadow models are OUT models, trained like the audited model on other texts."
 
 
 class TextFindings(NamedTuple):
@@ -93,7 +93,7 @@ def _ties(signals: AuditSignals, scored: RoleScores) -> tuple[str, ...]:
             f"{sentence}: they exceed no population text by a factor of {gamma:g}. Lower --rmia_gamma: a text that the "
             "audited model knows as well as IN does has a ratio below 2",
         )  # fmt: skip
-    return (f"{sentence}. " + ("Raise --rmia_gamma" if most_common == 1 else "Give more population texts"),)
+    return (f"{sentence}. " + ("Raise --rmia_gamma" if most_common == 1 else "Provide more population texts"),)
 
 
 def section(findings: TextFindings, settings: Settings) -> list[Section]:
@@ -105,8 +105,9 @@ def _words(auc: Finding | None) -> list[Section]:
     if auc is None:
         return []
     text = (
-        "A forest on a bag of words, judged on texts it was not fitted on; it has seen no language model. At .5 the "
-        "words say nothing. A score that does no better has not been shown to notice membership."
+        "A forest on a bag of words, judged on texts it was not fitted on; it uses no language model. An AUC of .5 "
+        "means that the words carry no information. A score that does no better has not been shown to detect "
+        "membership."
     )
     table = Table(
         "Forgotten and kept texts by their words alone",
@@ -127,8 +128,9 @@ def _draws(draws_of_score: Mapping[str, Mapping[str, Finding]], settings: Settin
     num_draws = number_format.count(settings.audit.draws)
     if np.isnan(first.low):
         caption = (
-            f"As published: mean ± deviation over {num_draws} draws of {number_format.count(first.n // 2)} texts of "
-            "each kind with replacement; TPR at the corner of the curve whose FPR is nearest. ± is no interval."
+            f"As published: mean ± standard deviation over {num_draws} draws of {number_format.count(first.n // 2)} "
+            "texts of each kind with replacement; TPR at the corner of the curve whose FPR is nearest. ± is not an "
+            "interval."
         )
     else:
         caption = (

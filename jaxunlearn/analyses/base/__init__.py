@@ -214,7 +214,7 @@ def require_units(settings: Settings) -> None:
     repeats = settings.split.forget.repeats
     if repeats > 1:
         raise errors.ConfigError(
-            f"split.forget.repeats = {repeats} repeats every forget set, but the intervals here take forget sets for "
-            "independent. Set it to 1 (and split.forget.count to the number of sets), or compare models of one request "
-            "by epsilon-hat: launch.epsilon with the same config."
+            f"split.forget.repeats = {repeats} repeats every forget set, but the intervals here treat forget sets "
+            "as independent. Set it to 1 (and split.forget.count to the number of sets), or compare models of one "
+            "request by epsilon-hat: launch.epsilon with the same config."
         )

@@ -32,7 +32,8 @@ FIELDS = {
 }
 EXPECTED = (
     "epsilon-hat takes a folder with logits_retain.npy and APPROACH/logits_unlearn.npy [S, 1 + N, C] (slot 0 the "
-    "one-hot label), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach (README)."
+    "one-hot label), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach "
+    "(docs/epsilon.md)."
 )
 
 
@@ -106,17 +107,17 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Epsilon
         elif name not in ("labels", GOAL, *NAMES):
             if np.ndim(array) != retrained.ndim:
                 raise errors.ShapeError(
-                    f"{name} has shape {np.shape(array)}, but the retrained models have {retrained.shape}: an approach "
-                    "has as many axes."
+                    f"{name} has shape {np.shape(array)}, but the retrained models have {retrained.shape}: both "
+                    "must have the same number of axes."
                 )
             approaches[name] = np.asarray(array, dtype)
     if not approaches:
         shape = "[S, N]" if is_regression else "[S, N, C]"
-        raise errors.DataError(f"there is no approach: no array {shape} besides `{GOAL}`. {EXPECTED}")
+        raise errors.DataError(f"there is no approach: expected an array {shape} in addition to `{GOAL}`. {EXPECTED}")
     for source in accuracies:
         if source not in (*approaches, measures.BASELINE):
             raise errors.DataError(
-                f"accuracies of {source!r} are given, but no approach of that name.{errors.nearest(source, approaches)}"
+                f"there are accuracies of {source!r}, but no approach of that name.{errors.nearest(source, approaches)}"
             )
     for name in epsilon_settings.approach:
         checks.choice("approach", name, (*approaches, measures.BASELINE))
@@ -132,7 +133,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Epsilon
         raise errors.ConfigError(f"score = {epsilon_settings.score!r}: a regression is judged by its squared error.")
     for sample in epsilon_settings.samples:
         if not 0 <= sample < len(labels):
-            raise errors.ConfigError(f"samples: {sample} is none of the {len(labels)} samples, 0 to {len(labels) - 1}.")
+            raise errors.ConfigError(f"samples: {sample} is not a sample number; they go from 0 to {len(labels) - 1}.")
     models = {measures.BASELINE: retrained.shape[1], **{name: logits.shape[1] for name, logits in approaches.items()}}
     accuracies = {name: subset_accuracies for name, subset_accuracies in accuracies.items() if name in models}
     for name, subset_accuracies in accuracies.items():
@@ -192,8 +193,8 @@ def _mode_notes(
         if abs(difference) > MODES_DIFFER:
             owner = RETRAINED_MODELS if name == measures.BASELINE else name
             notes.append(
-                f"{owner}: the logits are right on {100 * difference:+.2f} points of the forget set compared with the "
-                "accuracies given; were they recorded with BatchNorm in training mode?"
+                f"{owner}: the accuracy of the logits on the forget set differs from the given accuracy by "
+                f"{100 * difference:+.2f} points; were they recorded with BatchNorm in training mode?"
             )
     return notes
 
@@ -242,8 +243,8 @@ def gather(run: RecordedRun, context: Context) -> EpsilonInputs:
             accuracies[title] = {subset: values[is_sound] for subset, values in subset_accuracies.items()}
     if GOAL not in recorded or len(recorded) < 2:
         raise errors.StoreError(
-            "too many models diverged: two retrained ones and an approach with two are the least. Lower the learning "
-            "rates (train.learning_rate, unlearn.options) in another --workdir."
+            "too many models diverged: at least two retrained models and one approach with two models are needed. "
+            "Lower the learning rates (train.learning_rate, unlearn.options) in another --workdir."
         )
     accuracies_of = {
         measures.BASELINE if name == GOAL else name: subset_accuracies for name, subset_accuracies in accuracies.items()

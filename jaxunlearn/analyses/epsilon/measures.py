@@ -65,7 +65,7 @@ class ApproachMetrics(NamedTuple):
         challenge score is requested. summary: of `epsilon`; interval: of its median, over models.
       max_finite: largest finite epsilon-hat attainable with these group sizes.
       null_median: median epsilon-hat of two groups of these sizes without any difference (simulated).
-      bound: [S] proved lower bounds, or empty; max_bound: the largest attainable one.
+      bound: [S] proven lower bounds, or empty; max_bound: the largest attainable one.
       curve: [D] median epsilon-hat at DELTAS, or empty.
       challenge: None if it is not requested.
       accuracies: "retain", "forget", "test" -> [Nu], as recorded with the logits; empty where unknown.
@@ -320,11 +320,12 @@ def notes(report: EpsilonReport) -> list[str]:
         if min(metrics.sizes) < epsilon.FEW_MODELS:
             owner = "the baseline's halves" if name == BASELINE else name
             sentences.append(
-                f"{owner}: {metrics.sizes[0]} + {metrics.sizes[1]} models; below {epsilon.FEW_MODELS} in a group "
-                "epsilon-hat hardly means anything"
+                f"{owner}: {metrics.sizes[0]} + {metrics.sizes[1]} models; with fewer than "
+                f"{epsilon.FEW_MODELS} models per group epsilon-hat is unreliable"
             )
     if len({report.approaches[name].sizes for name in ranked(report) if name != BASELINE}) > 1:
         sentences.append(
-            "approaches have different numbers of models: epsilon-hat grows as they fall, so they do not compare"
+            "approaches have different numbers of models: epsilon-hat grows as these fall, so their values are not "
+            "comparable"
         )
     return sentences

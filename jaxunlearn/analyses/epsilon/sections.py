@@ -20,7 +20,7 @@ from jaxunlearn.report.section import Section
 STEM = "epsilon"
 WIDTH = 150
 FILES = (
-    ("epsilon.npz", "per sample, in the order given: ids, epsilon, proved bound, challenge; medians by delta"),
+    ("epsilon.npz", "per sample, in the order given: ids, epsilon, proven bound, challenge; medians by delta"),
     ("epsilon.json", "per approach: every number"),
 )
 # Never marked as the best.
@@ -136,9 +136,9 @@ def _main(report: EpsilonReport) -> Section:
     settings = report.options.settings
     caption = (
         f"epsilon-hat at delta = {settings.delta:g} over {len(report.labels):,} forgotten samples; higher = easier to "
-        f"tell apart. {_of_intervals(report)}{BASELINE} = one half of the "
-        "retrained models against the other. models = retrained + unlearned ones. mean = of finite samples; 25 %, 75 % "
-        "= quartiles; inf = samples that are told apart without error; nan = no usable rule; neg = no evidence at all. "
+        f"tell apart. {_of_intervals(report)}{BASELINE} = one half of the retrained models against the other. models = "
+        "retrained + unlearned ones. mean = of finite samples; 25 %, 75 % = quartiles; inf = samples that are told "
+        "apart without error; nan = no usable rule; neg = no evidence at all. "
         + ("MAE = mean absolute error on the forget set." if report.is_regression else
            "RA, UA, TA: accuracy on retained samples, 1 - accuracy on forgotten ones, accuracy on test samples; [ ] in "
            "the files = 1.96 standard errors over models.")
@@ -203,9 +203,9 @@ def _proved(report: EpsilonReport) -> Section:
         f"{number_format.rate(1 - report.options.settings.confidence_level)} are expected. Not comparable with "
         "epsilon-hat, which is an estimate without guarantee."
     )
-    header = ("approach", "proved epsilon, median", "share above 0", "largest provable", "largest finite epsilon-hat")
+    header = ("approach", "proven epsilon, median", "share above 0", "largest provable", "largest finite epsilon-hat")
     text = "A lower bound as in audits of differential privacy; higher = provably worse unlearning."
-    return Section("epsilon_proved", "What is proved?", text, Table("", caption, header, tuple(rows)))
+    return Section("epsilon_proved", "What is proven?", text, Table("", caption, header, tuple(rows)))
 
 
 def _challenge(report: EpsilonReport) -> Section:
@@ -219,8 +219,8 @@ def _challenge(report: EpsilonReport) -> Section:
     caption = (
         "The NeurIPS-2023 challenge: delta 1e-5, one- and two-sided rules on the confidence, forget = mean of 2/2^bin "
         "over bins of 0.5, final = forget times the ratios of accuracies, unlearned over retrained. Its many rules "
-        f"overfit: even {BASELINE} is far from 1, the more so as its halves have fewer models. Scores with different "
-        "numbers of models do not compare."
+        f"overfit: even {BASELINE} is far from 1, especially because its halves have fewer models. Scores with "
+        "different numbers of models are not comparable."
     )
     header = ("approach", "median epsilon ↓", "at 50", "forget ↑", "RA ratio", "TA ratio", "final ↑")
     return Section("epsilon_challenge", "The challenge score", "HIGHER = better, unlike epsilon-hat.",

@@ -15,7 +15,7 @@ from jaxunlearn.report import number_format, sentences
 
 
 def in_words(report: EpsilonReport) -> str:
-    """Names the approach that is hardest to tell from retraining, and compares it with doing nothing."""
+    """Names the approach that is hardest to tell from retraining, and compares it with the original model."""
     if report.options.settings.metric == "challenge":
         return _challenge(report)
     if all(math.isnan(metrics.summary.median) for metrics in report.approaches.values()):
@@ -41,20 +41,19 @@ def in_words(report: EpsilonReport) -> str:
 
 
 def _closest(report: EpsilonReport, finite: Sequence[str]) -> list[str]:
-    """Names the approach that is hardest to tell from retraining, if it is closer to it than doing nothing."""
+    """Names the approach that is hardest to tell from retraining, if it is closer to it than the original model."""
     best = finite[0]
     metrics = report.approaches[best]
     statistic = _what(report)
     constant = ", the same on every sample" if len(metrics.epsilon) > 1 and np.ptp(metrics.epsilon) == 0 else ""
     value = f"{statistic} {_shown(metrics)}{constant}"
-    best_in_words = f"{best}, {value}"
+    best_sentence = f"{best}: {value}."
     if len(report.order) > 1:
-        best_in_words = f"{sentences.largest(len(report.order), 'approaches', 'smallest').lower()}: {best_in_words}"
+        best_sentence = f"{sentences.largest(len(report.order), 'approaches', 'smallest')}: {best}, {value}."
     if START not in report.approaches:
-        words = f"{best}: {value}." if len(report.order) == 1 else f"{best_in_words[0].upper()}{best_in_words[1:]}."
         return [
-            f"{words} Doing nothing was not measured (no approach `{START}`), so none is called closer to retraining "
-            "than that."
+            f"{best_sentence} The original model was not measured (no approach `{START}`), so no approach is called "
+            "closer to retraining than it."
         ]
     original = report.approaches[START]
     original_in_words = "told apart without error"
@@ -63,24 +62,24 @@ def _closest(report: EpsilonReport, finite: Sequence[str]) -> list[str]:
     closer_names = [name for name in finite if name in report.gap_to_original and report.gap_to_original[name].high < 0]
     if not report.gap_to_original:
         return [
-            f"Without intervals no approach is called closer to retraining than doing nothing ({original_in_words}): "
-            f"{best_in_words}."
+            "Without intervals no approach is called closer to retraining than the original model "
+            f"({original_in_words}). {best_sentence}"
         ]
     if not closer_names:
         return [
-            f"No approach is closer to retraining than doing nothing ({original_in_words}), by the intervals; "
-            f"{best_in_words}."
+            f"By the intervals, no approach is closer to retraining than the original model ({original_in_words}). "
+            f"{best_sentence}"
         ]
     name, gain = closer_names[0], report.gap_to_original[closer_names[0]]
-    against = ", where doing nothing is told apart without error"
+    against = ", where the original model is told apart without error"
     if math.isfinite(original.summary.median):
         against = f" against {_shown(original)}"
     value = f"{statistic} {_shown(report.approaches[name])}{against}"
     difference = f" (difference {interval(gain)})" if math.isfinite(gain.value) else ""
     if len(report.order) == 1:
-        return [f"{name} is harder to tell from retraining than doing nothing: {value}{difference}."]
+        return [f"{name} is harder to tell from retraining than the original model: {value}{difference}."]
     return [
-        f"Hardest to tell from retraining, and harder than doing nothing, is {name}: {value}{difference}. "
+        f"{name} is the hardest to tell from retraining, and harder than the original model: {value}{difference}. "
         f"{sentences.largest(len(report.order), 'approaches', 'smallest')}."
     ]
 
@@ -88,8 +87,8 @@ def _closest(report: EpsilonReport, finite: Sequence[str]) -> list[str]:
 def _without_error(report: EpsilonReport, names: Sequence[str]) -> str:
     if len(names) == len(report.order) > 1:
         return (
-            f"Every approach ({_listed(names)}) is told apart from retraining without error on most samples, so there "
-            "is no order among them."
+            f"Every approach ({_listed(names)}) is told apart from retraining without error on most samples, so they "
+            "cannot be ranked."
         )
     return f"Told apart from retraining without error, on most samples: {_listed(names)}."
 
@@ -99,14 +98,14 @@ def _references(report: EpsilonReport) -> list[str]:
     baseline = report.approaches.get(BASELINE)
     if baseline is None or math.isnan(baseline.summary.median):
         return []
-    halves = "alves of the retrained models"
+    halves = "halves of the retrained models"
     if math.isinf(baseline.summary.median):
-        return [f"Even h{halves} are told apart without error on most samples: these are too few models."]
-    return [f"H{halves} against each other: {_shown(baseline)}."]
+        return [f"Even {halves} are told apart without error on most samples: these are too few models."]
+    return [f"{halves.capitalize()} against each other: {_shown(baseline)}."]
 
 
 def _others(report: EpsilonReport) -> list[str]:
-    """Names the approaches not proved worse than the best, those better than fine-tuning, and the easiest to tell."""
+    """Names the approaches not proven worse than the best, those better than fine-tuning, and the easiest to tell."""
     words = []
     interchangeable = [
         name for name in report.order[1:] if name in report.gap_to_best and report.gap_to_best[name].low <= 0
@@ -119,7 +118,7 @@ def _others(report: EpsilonReport) -> list[str]:
         words.append(f"Better than {PLAIN}, by the interval: {', '.join(better) or 'none'}.")
     worst = report.order[-1]
     if math.isfinite(report.approaches[worst].summary.median):
-        words.append(f"Easiest to tell: {worst}, {_shown(report.approaches[worst])}.")
+        words.append(f"Easiest to tell apart: {worst}, {_shown(report.approaches[worst])}.")
     return words
 
 
@@ -145,7 +144,7 @@ def limits(report: EpsilonReport) -> str:
         metrics = report.approaches[name]
         sizes = f"{metrics.sizes[0]} + {metrics.sizes[1]} models"
         if math.isnan(metrics.max_finite):
-            text = f"{sizes} show no finite epsilon-hat at this delta"
+            text = f"With {sizes} no finite epsilon-hat is possible at this delta"
         elif metrics.max_finite <= 0:
             text = (
                 f"{sizes} are too few to show a difference at this delta: epsilon-hat is at most "
@@ -153,13 +152,14 @@ def limits(report: EpsilonReport) -> str:
             )
         else:
             median = number_format.number(metrics.null_median, 2)
-            null_in_words = f"show a median of about {median} where there is no difference"
+            null_in_words = f"the median is about {median} if there is no difference"
             if math.isnan(metrics.null_median):
-                null_in_words = "show nothing of use where there is no difference"
+                null_in_words = "the median is undefined if there is no difference"
             elif math.isinf(metrics.null_median):
-                null_in_words = "are told apart without error on most samples even where there is no difference"
+                null_in_words = "most samples are told apart without error even if there is no difference"
             text = (
-                f"{sizes} {null_in_words}, and no finite epsilon-hat above {number_format.number(metrics.max_finite)}"
+                f"With {sizes} {null_in_words}, and the largest finite epsilon-hat is "
+                f"{number_format.number(metrics.max_finite)}"
             )
         if text not in texts:
             texts.append(text)

@@ -45,7 +45,7 @@ def _fields() -> dict[str, ArrayField]:
 FIELDS = _fields()
 EXPECTED = (
     "Outputs to evaluate are an .npz (or a folder of .npy) with `calibration`, `forget`, `test` and, for attacks, "
-    "`retain` [n, c] (or [m, n, c] of m models), each with `..._labels` [n] (README)."
+    "`retain` [n, c] (or [m, n, c] of m models), each with `..._labels` [n] (docs/evaluation.md)."
 )
 
 
@@ -214,7 +214,7 @@ def _features(
         num_models, num_samples = roles[role].shape[:2]
         if len(arrays[0]) not in (1, num_models):
             raise errors.ShapeError(
-                f"{names_of_role[0]} is of {len(arrays[0])} model(s), the outputs are of {num_models}."
+                f"{names_of_role[0]} has {len(arrays[0])} models, but the outputs have {num_models}."
             )
         role_features = np.zeros((num_models, num_samples, arrays[0].shape[-1]), np.float32)
         for subset, array in zip(WITH_FEATURES, arrays, strict=True):
@@ -240,7 +240,7 @@ def _same_models(subsets: dict[str, np.ndarray], columns: str = "classes", is_re
         is_compatible = models == len(subsets[first]) or (is_reference and models == 1)
         if not is_compatible or (classes != subsets[first].shape[-1] and not is_reference):
             raise errors.ShapeError(
-                f"{name} is of {models} model(s) and {classes} {columns}, but {first} is of {len(subsets[first])} and "
+                f"{name} has {models} model(s) and {classes} {columns}, but {first} has {len(subsets[first])} and "
                 f"{subsets[first].shape[-1]}: all arrays must be outputs of the same models."
             )
 

@@ -23,9 +23,7 @@ def in_words(evaluation: Evaluation) -> str:
             )
         )
     else:
-        statements.append(
-            "No retrained models were given, so how close these models come to retraining cannot be said."
-        )
+        statements.append("No retrained models were given, so the distance of these models from retraining is unknown.")
         statements += [_alone(evaluation, role) for role in evaluation.roles]
     methods = methods_of(evaluation)
     if START in evaluation.roles and methods:
@@ -38,7 +36,8 @@ def in_words(evaluation: Evaluation) -> str:
         excessive = [role for role in methods if mean_of(evaluation, role, "miacr") > retrained_miacr + 0.2]
         if excessive:
             statements.append(
-                f"MIACR far above the retrained models' (stranger than never seen): {', '.join(excessive)}."
+                "MIACR is far above that of the retrained models (forgotten samples look less familiar than unseen "
+                f"ones) for: {', '.join(excessive)}."
             )
     statements += [
         f"{role}: the model of forget set(s) {', '.join(map(str, sets))} diverged."

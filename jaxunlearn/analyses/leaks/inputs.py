@@ -35,9 +35,9 @@ def _fields(side: str, rows: str, classes: str, published: str) -> dict[str, Arr
 
 FIELDS = {**_fields("shadow", "N", "C", "train"), **_fields("target", "T", "C", "test")}
 EXPECTED = (
-    "It holds posteriors of both versions for records that were deleted (1) and that nobody trained on (0): "
+    "It contains posteriors of both versions for records that were deleted (1) or never used for training (0): "
     "`shadow_original`, `shadow_unlearned` [n, c], `shadow_deleted` [n] of models that you trained yourself, and "
-    "`target_original`, `target_unlearned` [t, c], `target_deleted` [t] of the models under attack (README)."
+    "`target_original`, `target_unlearned` [t, c], `target_deleted` [t] of the models under attack (docs/leaks.md)."
 )
 
 
@@ -122,7 +122,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> LeakInp
             if is_deleted.all() or not is_deleted.any():
                 raise errors.DataError(
                     f"{name}_deleted holds {int(is_deleted.sum())} deleted and {int((~is_deleted).sum())} other "
-                    "records; an attack needs both: records that were deleted, and records that nobody trained on."
+                    "records; an attack needs both: records that were deleted, and records never used for training."
                 )
     return LeakInputs(shadow, target)
 

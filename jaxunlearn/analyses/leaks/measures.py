@@ -52,7 +52,7 @@ class Leaks(NamedTuple):
       distance: [N] l2 distance of the published pair of every target record.
       posteriors: of both sides; published: the same behind the defence.
       attack, defence: names from the settings; confidence_level: of intervals.
-      report_feature: the feature chosen beforehand.
+      report_feature: the feature fixed in advance.
     """
 
     features: dict[str, FeatureMetrics]

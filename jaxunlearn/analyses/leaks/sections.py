@@ -23,12 +23,12 @@ ASKED, FOUND, NOT_FOUND, ACTION = "What was asked", "What was found", "What coul
 FILES = (
     ("leaks.npz", "per target record: deleted, ids, score and probability of every attack, distance"),
     ("leaks.json", "per feature: every number with its interval"),
-    ("leaks.csv", "target records, those that give themselves away most first"),
+    ("leaks.csv", "target records, those the attack is surest of first"),
 )
 
 
 def report_metrics(leaks: Leaks) -> FeatureMetrics:
-    """Returns the feature chosen beforehand; for a threshold attack, which may lack it, the distance."""
+    """Returns the feature fixed in advance; for a threshold attack, which may lack it, the distance."""
     return leaks.features.get(leaks.report_feature) or next(iter(leaks.features.values()))
 
 
@@ -48,11 +48,9 @@ def asked(leaks: Leaks) -> str:
     shadow_models = "other models" if "shadow side" in leaks.published.about else "models of its own"
     return (
         f"Someone sees the answers of a model before and after records were deleted from it.{conditions} Can this "
-        f"person tell {number_format.count(deleted)} deleted records from {num_negatives} that nobody trained on? The "
+        f"person tell {number_format.count(deleted)} deleted records from {num_negatives} never used for training? The "
         f"attack is a {ATTACKS[leaks.attack]} trained on {number_format.count(num_shadow)} records of {shadow_models}; "
-        "the "
-        "feature "
-        f"{main.name} was chosen before any number was seen."
+        f"the feature {main.name} was fixed in advance."
     )
 
 
@@ -91,7 +89,7 @@ def in_words(leaks: Leaks) -> str:
         if alternatives[best].metrics["auc"].value > main.metrics["auc"].value:
             best_auc = number_format.bare(alternatives[best].metrics["auc"])
             sentences.append(
-                f"The best of {len(alternatives) + 1} features, a maximum that flatters: {best}, AUC {best_auc}."
+                f"The best of {len(alternatives) + 1} features, an optimistic maximum: {best}, AUC {best_auc}."
             )
     return " ".join(sentences)
 
@@ -102,19 +100,20 @@ def not_found(leaks: Leaks) -> str:
     negatives = int((~target.deleted).sum())
     if negatives < 1000:
         statements.append(
-            f"{number_format.count(negatives)} records that nobody trained on show false alarm rates in steps of "
-            f"1/{number_format.count(negatives)}: nothing is known of rarer ones."
+            f"{number_format.count(negatives)} records never used for training show false alarm rates in steps of "
+            f"1/{number_format.count(negatives)}: nothing is known about rarer ones."
         )
     if target.unit is None:
         statements.append(
-            "Which records share a model is not known, so intervals take records for independent and are too short "
-            "(target_set says it)."
+            "Which records share a model is not known, so intervals treat records as independent and are too short "
+            "(give target_set)."
         )
     elif len(np.unique(target.repeat)) == 1:
         statements.append(
-            "Intervals are over target sets; how much another attacker's shadow models would change takes repeats."
+            "Intervals are over target sets; how much another attacker's shadow models would matter can only be "
+            "measured with several repeats."
         )
-    statements.append("Another attacker may find more: this is a lower bound of what is revealed.")
+    statements.append("Another attacker may find more: this is a lower bound on what is revealed.")
     if leaks.defence == "top_k" and target.original.shape[1] == 2:
         statements.append(
             "With two classes top_k = 1 publishes the whole posterior: the second entry follows from the first."
@@ -136,7 +135,7 @@ def action(leaks: Leaks) -> str:
             "measures that), batch deletions (a group hides its records), or train with differential privacy."
         )
     if auc.low > 0.5:
-        return "Not the deletion, but the original alone gives records away: look at its overfitting first."
+        return "The leak comes from the original, not from the deletion: reduce its overfitting first."
     return (
         f"This attack shows no leak: its AUC is at most {number_format.number(auc.high, bare=True)} "
         f"({number_format.rate(leaks.confidence_level)} interval). That is no proof that nothing leaks: try other "
@@ -195,8 +194,8 @@ def _distances(leaks: Leaks) -> Section:
         rows.append((name, len(distances), *quantiles, float(distances.mean())))
     table = Table("", "Euclidean distance between the two published posteriors of a record.",
                   ("records", "number", "10 %", "median", "90 %", "mean"), tuple(rows))  # fmt: skip
-    text = "Where deleted records move further than others, no classifier is needed to tell them."
-    return Section("leaks_distances", "How far do answers move?", text, table,
+    text = "Where the answers to deleted records change more than others, no classifier is needed to tell them apart."
+    return Section("leaks_distances", "How much do the answers change?", text, table,
                    pair_figures.distances(leaks.distance, target.deleted))  # fmt: skip
 
 
@@ -207,8 +206,8 @@ def _overfitting(leaks: Leaks) -> Section:
         rows.append((side, len(gap), float(utility.train.mean()), float(utility.test.mean()), float(gap.min()),
                      float(gap.mean()), float(gap.max())))  # fmt: skip
     header = ("side", "original models", "train accuracy", "test accuracy", "smallest gap", "mean gap", "largest gap")
-    caption = "Accuracy on the records of the set and on records of the same side that nobody trains on."
-    text = "Overfitted models give more away, also without a second version."
+    caption = "Accuracy on the records of the set and on records of the same side never used for training."
+    text = "Overfitted models leak more even without a second version."
     return Section("leaks_overfitting", "How overfitted are the original models?", text,
                    Table("", caption, header, tuple(rows)))  # fmt: skip
 
@@ -238,7 +237,7 @@ def _records(leaks: Leaks) -> Section:
         f"Of the {len(order)} records that the attacker is surest of, {num_correct} were deleted. All are in leaks.csv."
     )
     return Section(
-        "leaks_records", "Which records give themselves away?", text, records_table(leaks, SHOWN), printed=False
+        "leaks_records", "Which records are revealed most clearly?", text, records_table(leaks, SHOWN), printed=False
     )
 
 

@@ -23,8 +23,9 @@ FIELDS = {
     **{name: ArrayField("", "ignored") for name in ("score", "called_forgotten", "judged", "recovery__*")},
 }
 EXPECTED = (
-    "It holds relearning trials: `accuracy` [t, s] of every trial on all its probes after each of s steps, and "
-    "`forgotten` [t], 1 = the probes are of what was forgotten, 0 = of a class that no model ever saw (README)."
+    "It contains relearning trials: `accuracy` [t, s] of every trial on all its probes after each of s steps, and "
+    "`forgotten` [t], 1 = the probes are of what was forgotten, 0 = of a class that no model ever saw "
+    "(docs/reminiscence.md)."
 )
 
 
@@ -72,7 +73,7 @@ class Membership(NamedTuple):
 
     Attributes:
       before, after: [n] scores of the rows of all forget sets, higher = trained on.
-      forgotten: [n] bool, True = requested to be forgotten, False = nobody trained on it.
+      forgotten: [n] bool, True = requested to be forgotten, False = never used for training.
       unit: [n] int forget set.
     """
 
@@ -154,8 +155,7 @@ def check(name: str, trials: Trials, sets: np.ndarray) -> None:
                 raise errors.DataError(
                     f"{name}: the trials of forget set {sets[unit]} at learning rate {rate:g} are "
                     f"{int(is_forgotten.sum())} of what was forgotten and {int((~is_forgotten).sum())} of unseen "
-                    "classes; the attack needs both "
-                    "kinds."
+                    "classes; the attack needs both kinds."
                 )
 
 

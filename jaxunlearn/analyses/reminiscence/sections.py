@@ -100,11 +100,11 @@ def asked(reminiscence: Reminiscence) -> str:
         )
     models = reminiscence.about.get("attacked", "the models themselves")
     return (
-        "A class was to be forgotten. Someone has the model "
-        f"({models}), shows it probes of that class together with rows that were kept, "
-        "and watches how soon it recognises them. Probes of classes that no model ever saw are the yardstick: what was "
-        f"truly forgotten is learned no sooner. Per method and rate {trials[0]} trials of the forgotten class, "
-        f"{trials[1]} of unseen ones; learning rate, threshold and direction are fitted on models of other forget sets."
+        f"A class was to be forgotten. Someone has the model ({models}), shows it probes of that class together with "
+        "rows that were kept, and watches how soon it recognises them. Probes of classes that no model ever saw are "
+        "the yardstick: what was truly forgotten is learned no sooner. Per method and rate "
+        f"{trials[0]} trials of the forgotten class, {trials[1]} of unseen ones; learning rate, threshold and "
+        "direction are fitted on models of other forget sets."
     )
 
 
@@ -129,7 +129,7 @@ def _class_wise(reminiscence: Reminiscence) -> list[str]:
     for kind, text in (
         ("residual", f"The forgotten class is relearned sooner than {comparison} by"),
         ("nothing shown", f"No sooner than {comparison}, as far as these trials can show, by"),
-        ("not known", "Not known, for want of forget sets or because they all agree, of"),
+        ("not known", "Unknown (too few forget sets, or no variation among them):"),
     ):
         if groups[kind]:
             names_with_auc = [f"{name} ({_of(reminiscence, name)})" for name in groups[kind]]
@@ -161,7 +161,7 @@ def _sample_wise(reminiscence: Reminiscence) -> list[str]:
         f"{number_format.bare(auc_findings['auc_after'])} after fine-tuning"
         for name, auc_findings in memberships.items()
     ]
-    return [f"AUC with which LiRA tells forgotten rows from rows nobody trained on: {'; '.join(statements)}."]
+    return [f"AUC with which LiRA tells forgotten rows from rows never used for training: {'; '.join(statements)}."]
 
 
 def not_found(reminiscence: Reminiscence) -> str:
@@ -185,8 +185,8 @@ def not_found(reminiscence: Reminiscence) -> str:
                 "remembered: compare with .5 only where classes are alike."
             )
         sentences.append(
-            "The column called published takes the best threshold and rate on the trials it is reported of; it is "
-            "above .5 by chance alone."
+            "The column 'published' uses the best threshold and rate on the very trials it is evaluated on, so it "
+            "exceeds .5 by chance."
         )
     slow_names = [
         name for name, attack in reminiscence.roles.items()
@@ -197,7 +197,7 @@ def not_found(reminiscence: Reminiscence) -> str:
             f"Hardly any probe was learned at all on {', '.join(slow_names)}: larger rates (--learning_rates) or more "
             "steps may show what these trials cannot."
         )
-    sentences.append("Another attacker may find more: an attack that fails proves nothing forgotten.")
+    sentences.append("Another attacker may find more: a failed attack does not prove that anything was forgotten.")
     return " ".join(sentences)
 
 
@@ -209,8 +209,8 @@ def action(reminiscence: Reminiscence) -> str:
     residual = [name for name, finding in findings.items() if verdict(finding) == "residual"]
     if residual and not reminiscence.control:
         return (
-            f"Attack retrained models as well before you conclude anything of {', '.join(residual)}: a class that is "
-            "easy to learn comes back as soon as one that is remembered."
+            f"Attack retrained models as well before you conclude anything about {', '.join(residual)}: a class that "
+            "is easy to learn comes back as soon as one that was remembered."
         )
     if residual:
         return (
@@ -267,7 +267,7 @@ def _recovery(reminiscence: Reminiscence) -> Section:
         median = float(np.median(steps[np.isfinite(steps)])) if num_returned else float("nan")
         rows.append((name, float(recovery.before.mean()), float(recovery.accuracy[:, -1].mean()),
                      float(recovery.accuracy.max(1).mean()), f"{num_returned} of {len(steps)}", median))  # fmt: skip
-    header = ("models", "before", "after", "highest", "half came back in", "median steps")
+    header = ("models", "before", "after", "highest", "sets with half recovered", "median steps")
     steps = max(recovery.accuracy.shape[1] for recovery in recoveries.values())
     caption = (
         f"Accuracy on forgotten rows while the model is fine-tuned for {number_format.count(int(steps))} steps on "
@@ -277,7 +277,7 @@ def _recovery(reminiscence: Reminiscence) -> Section:
     control = recoveries.get(reminiscence.control)
     if control is not None and control.before.mean() > 0.5:
         text = (
-            "Most of these rows are answered rightly by models that never saw them: only what lies above that counts."
+            "Most of these rows are answered correctly by models that never saw them: only what lies above that counts."
         )
     else:
         text = "Forgotten rows that come back without being shown were hidden, not removed."
@@ -296,7 +296,7 @@ def _membership(reminiscence: Reminiscence) -> Section:
             rows.append((name, attack.membership["auc_before"], attack.membership["auc_after"]))
             findings += attack.membership.values()
     caption = (
-        "AUC of LiRA, forgotten rows against rows that nobody trained on; "
+        "AUC of LiRA, forgotten rows against rows never used for training; "
         f"[{number_format.rate(reminiscence.confidence_level)} interval over forget sets]. Retrained models never saw "
         "the forgotten rows: .5 is expected there."
     )

@@ -123,7 +123,7 @@ def check(sizes: Sizes, pool: SideRows, case: str = "in_out", online: bool = Fal
     if not len(pool.negative) or (sizes.shards and sizes.deletions > len(pool.negative)):
         needed = sizes.deletions if sizes.shards else needed
         raise errors.ConfigError(
-            f"the {side} side has {len(pool.negative)} records that nobody trains on, but {needed} are needed. Lower "
+            f"the {side} side has {len(pool.negative)} records never used for training, but {needed} are needed. Lower "
             "deletions, or give more data."
         )
     if online and sizes.group > len(pool.replace):

@@ -50,8 +50,7 @@ def read(path: pathlib.Path) -> CsvTable:
     if len(header) == 1:
         raise errors.DataError(
             f"{path} has only one column ({header[0][:40]!r}). Columns are separated by {_enumeration(SEPARATORS)}; "
-            "a row "
-            "needs features and a label."
+            "a row needs features and a label."
         )
     for line, cells in body:
         if len(cells) != len(header):

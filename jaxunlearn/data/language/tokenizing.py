@@ -94,8 +94,7 @@ def encoded(tokenizer: Tokenizer, text: str, where: str) -> np.ndarray:
     if token_ids.ndim != 1 or token_ids.dtype.kind not in "iu":
         raise errors.ConfigError(
             f"{what} returned {type(ids).__name__} of shape {token_ids.shape} and dtype {token_ids.dtype}, expected "
-            "a list of "
-            "whole numbers: wrap it in a function that returns the ids alone."
+            "a list of whole numbers: wrap it in a function that returns the ids alone."
         )
     complaint = wrong_id(token_ids, tokenizer.vocabulary)
     if complaint:

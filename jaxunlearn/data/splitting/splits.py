@@ -94,8 +94,7 @@ def _check_pools(dataset: Dataset, settings: SplitSettings) -> None:
         requirement = f"split.target = {settings.target}" if settings.target else "at least 2 target rows"
         raise errors.ConfigError(
             f"split.shadow = {settings.shadow} and {requirement} do not fit into the train pool of {dataset.name!r}, "
-            "which "
-            f"has {num_train} rows. Lower split.shadow{' or split.target' if settings.target else ''}."
+            f"which has {num_train} rows. Lower split.shadow{' or split.target' if settings.target else ''}."
         )
     if num_held_out < 2:
         raise errors.ConfigError(
@@ -138,8 +137,7 @@ def _random_rows(
     if len(free) < settings.shadow:
         raise errors.ConfigError(
             f"split.shadow = {settings.shadow}, but only {len(free)} rows of the train pool are left in addition to "
-            "the "
-            f"{int(is_listed.sum())} rows to forget ({forget.source_of_rows(settings)}). Lower split.shadow."
+            f"the {int(is_listed.sum())} rows to forget ({forget.source_of_rows(settings)}). Lower split.shadow."
         )
     shadow = free[: settings.shadow]
     if settings.target and settings.target < is_listed.sum():

@@ -84,9 +84,8 @@ def present(evaluation: evaluation_sections.Evaluation, attack: attack_sections.
         rows.append((name, *values[: len(UTILITY)], *attack_cells, *values[len(UTILITY) :]))
     caption = (
         f"{sentences.plus_minus(evaluation.design)} AUC vs retrained, ReA accuracy: "
-        f"[{number_format.rate(attack.confidence_level)} interval "
-        "over forget sets], see below; variance, silhouette, overlap of the forgotten class after t-SNE. The goal is "
-        "the row of the retrained models."
+        f"[{number_format.rate(attack.confidence_level)} interval over forget sets], see below; variance, silhouette, "
+        "overlap of the forgotten class after t-SNE. The goal is the row of the retrained models."
     )
     header = ("method", *headers(UTILITY), *headers(UNDER_ATTACK), *headers(DISTRIBUTION))
     table = Table("", caption, header, tuple(rows), ("original", "retrained"))
@@ -104,8 +103,8 @@ def in_words(attack: attack_sections.Reminiscence) -> str:
     comparisons = "; ".join(_pair_text(attack, name, name + suffix, len(pairs)) for name in pairs)
     confidence_level = number_format.rate(attack.confidence_level)
     return (
-        "How much sooner than by retrained models the forgotten class is relearned, without and with Over-Unlearning "
-        f"and Replay (an AUC, .5 = no sooner): {comparisons}. Intervals are for all pairs together, {confidence_level}."
+        "AUC for relearning the forgotten class sooner than retrained models do (.5 = no sooner), without and with "
+        f"Over-Unlearning and Replay: {comparisons}. Intervals are for all pairs together, {confidence_level}."
     )
 
 
@@ -125,10 +124,10 @@ def _pair_text(attack: attack_sections.Reminiscence, name: str, wrapped: str, pa
         return f"{values} (too few forget sets to compare)"
     is_shown = difference.low > 0 or difference.high < 0
     conclusions = {
-        "residual": "with it still above retraining", "nothing shown": "with it not told apart from retraining",
-        "not known": "with it not told apart from retraining, for all sets agree",
+        "residual": "with it still above retraining", "nothing shown": "with it indistinguishable from retraining",
+        "not known": "with it indistinguishable from retraining (no variation among sets)",
     }  # fmt: skip
-    doubt = "" if is_shown else ", a difference that these sets do not show"
+    doubt = "" if is_shown else ", not significant"
     return f"{values} ({change}{doubt}; {conclusions[attack_sections.verdict(auc_by_role[wrapped])]})"
 
 

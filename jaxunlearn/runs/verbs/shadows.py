@@ -179,7 +179,7 @@ def summary_text(summary: ShadowSummary) -> str:
             "AUC of confidence",
             mean_and_deviation(summary.auc) + "  (members ↑ against other shadow rows; 0.5 = no leak)",
         ),
-        ("±", "deviation over members, each of a seed and rows of its own"),
+        ("±", "standard deviation over members, each with its own seed and rows"),
         ("training", f"{rate}, {progress.duration(cost.seconds)}"),
         ("compiling", progress.duration(cost.compile_seconds)),
         ("total", progress.duration(summary.seconds)),

@@ -46,7 +46,7 @@ FIELDS = {
 }
 EXPECTED = (
     "Evidence is an .npz (or a folder of .npy) with `unlearned` [n, c] logits, `labels` [n] and as many of `original` "
-    "[n, c], `shadows` [s, n, c], `forgotten` [n], `retrained` [n, c] as you have (README)."
+    "[n, c], `shadows` [s, n, c], `forgotten` [n], `retrained` [n, c] as you have (docs/own_outputs.md)."
 )
 
 

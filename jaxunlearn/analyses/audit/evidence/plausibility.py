@@ -62,7 +62,7 @@ def unchanged(unlearned: scores.Signals, original: scores.Signals | None) -> str
     if original is None or (difference := apart(unlearned, original)) >= ROUNDING:
         return ""
     return (
-        f"The unlearned model answers as the original does (log-odds differ by {difference:.1g} at most): nothing was "
+        f"The unlearned model answers like the original (log-odds differ by at most {difference:.1g}): nothing was "
         "unlearned."
     )
 
@@ -72,7 +72,7 @@ def copied(count: int, num_distinct: int, kind: str = "shadow") -> str:
     if num_distinct == count:
         return ""
     remainder = "one model" if num_distinct == 1 else f"{num_distinct} different models"
-    return f"The {count} {kind} models are copies of {remainder}: copies say nothing new and are left out."
+    return f"The {count} {kind} models are copies of {remainder}: copies add nothing and are left out."
 
 
 def foreign(audit_signals: scores.AuditSignals, kind: str = "shadow") -> str:
@@ -84,7 +84,7 @@ def foreign(audit_signals: scores.AuditSignals, kind: str = "shadow") -> str:
         ):
             if apart(_model(audit_signals.shadows, index), model) < ROUNDING:
                 return (
-                    f"{kind[0].upper()}{kind[1:]} model {index} answers as `{name}` does, but {kind} models "
+                    f"{kind[0].upper()}{kind[1:]} model {index} answers like `{name}`, but {kind} models "
                     "must never have seen the audited samples: the null is not that of unseen samples."
                 )
     return ""

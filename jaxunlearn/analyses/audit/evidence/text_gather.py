@@ -32,7 +32,7 @@ def check_protocol(settings: Settings) -> None:
     """Raises a ConfigError for a protocol that texts do not have."""
     protocol = settings.audit.protocol
     if protocol not in PROTOCOLS:
-        raise errors.ConfigError(f"protocol = {protocol!r} is not there for texts; known: {', '.join(PROTOCOLS)}.")
+        raise errors.ConfigError(f"protocol = {protocol!r} is not available for texts; known: {', '.join(PROTOCOLS)}.")
 
 
 def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSignals:

@@ -16,7 +16,7 @@ from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, NOT_FORGOTTEN, SUPPRESS
 
 MAX_NAMED = 5  # rows or persons that are named in a sentence
 
-SHORT, ASKED, POWER, CHANGED = "In short", "What was asked", "Could this audit notice?", "Was anything changed?"
+SHORT, ASKED, POWER, CHANGED = "In short", "What was asked", "What could this audit detect?", "Was anything changed?"
 DOUBTS = "Before anything else"
 REQUEST, ROWS, PERSONS, ACTION = "The request as a whole", "Row by row", "Person by person", "What to do now"
 IN_THE_ANSWER = (POWER, CHANGED, REQUEST, ROWS, PERSONS)  # of the paragraph; the others are shown separately
@@ -27,7 +27,7 @@ EVERY_REQUEST = {
     "suppressed": "SUPPRESSED, in every request.",
     "still in the model": "NOT FORGOTTEN, in every request.",
     "forgotten": "FORGOTTEN as a whole, in every request, as far as a model's answers can show it.",
-    "cannot be told": "CANNOT TELL, for any request as a whole.",
+    "undetermined": "CANNOT TELL for any request as a whole.",
 }
 
 Summary = tuple[tuple[str, str], ...]
@@ -85,10 +85,10 @@ def single(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
 def _asked(named: RequestNames) -> str:
     count = _count(len(named.rows), "row")
     if named.is_request:
-        return f"Are these {count}, which were asked to be forgotten, still in the model?"
+        return f"Are these {count}, which were to be forgotten, still in the model?"
     return (
         f"Are these {count} still in the model? No request was given (`forgotten`), so every row is judged as if it "
-        "had been asked to be forgotten."
+        "had been requested."
     )
 
 
@@ -107,8 +107,8 @@ def in_short(judgement: Judgement, fdr: float) -> str:
     if group.models < 2:
         rows_sentence = "Some rows are NOT FORGOTTEN. " if has_caught else ""
         return (
-            f"{rows_sentence}The request as a whole CANNOT be judged: fewer than two shadow models saw none of its "
-            "rows."
+            f"{rows_sentence}The request as a whole CANNOT be judged: at least two shadow models must be trained "
+            "without any of its rows."
         )
     is_in, is_out = group.p_high <= fdr, group.p_in <= fdr
     if is_in:
@@ -136,8 +136,8 @@ def action(judgement: Judgement, fdr: float, named: RequestNames) -> str:
         )
     elif is_in:
         sentences.append(
-            "No single row can be named, but together they are still there: have the request unlearned again, or the "
-            "model retrained without it, and audit again."
+            "No single row can be named, but together they are still in the model: have the request unlearned again, "
+            "or the model retrained without it, and audit again."
         )
     if (judgement.codes == SUPPRESSED).any():
         sentences.append(
@@ -155,7 +155,7 @@ def action(judgement: Judgement, fdr: float, named: RequestNames) -> str:
             "Rows as easy as these leave no trace in answers: ask for the record of how the model was trained."
         )
     elif num_unsure and (additions := planning.lacking(*judgement.checks.sizes)):
-        sentences.append(f"More could be told with {additions} (--plan_shadows says which).")
+        sentences.append(f"To sharpen the verdicts, add {additions} (--plan_shadows shows which).")
     return " ".join(sentences)
 
 
@@ -166,10 +166,9 @@ def several(verdicts: RoleVerdicts, fdr: float, role: str) -> Summary:
     shadows, population, retained = judgements[0].checks.sizes
     retrained = " Exact retraining is audited here as if it were a method." if role == RETRAINED else ""
     request_text = (
-        f"Are the {rows:,} rows of {num_requests} requests still in the {num_requests} models that `{role}` made of "
-        f"them? Compared with {_count(shadows, 'model')} that never saw them, {population:,} rows that no model saw, "
-        "and the rows "
-        f"that were kept.{retrained}"
+        f"Are the {rows:,} rows of {num_requests} requests still in the {num_requests} models that `{role}` produced "
+        f"for them? Compared with {_count(shadows, 'model')} that never saw them, {population:,} rows that no model "
+        f"saw, and the rows that were kept.{retrained}"
     )
     states = _states(verdicts, fdr)
     state_counts = ", ".join(f"{state_count} {name}" for name, state_count in states.items() if state_count)
@@ -180,8 +179,11 @@ def several(verdicts: RoleVerdicts, fdr: float, role: str) -> Summary:
         (POWER, _power_of_many(verdicts, rows, num_requests)),
         (CHANGED, _changed_of_many(verdicts, num_requests)),
         (REQUEST, f"Requests as a whole: {state_counts}."),
-        (ROWS, f"Rows: {code_counts}; of each kind {verdict_sentences.error_bound(fdr)}."),
-        (ACTION, "The table of requests says which are still in; verdicts.csv lists every row with its reason."),
+        (ROWS, f"Rows: {code_counts}; {verdict_sentences.error_bound(fdr)}."),
+        (
+            ACTION,
+            "The table of requests shows which are still in the model; verdicts.csv lists every row with its reason.",
+        ),
     ]
     return tuple((question, text) for question, text in pairs if text)
 
@@ -189,7 +191,11 @@ def several(verdicts: RoleVerdicts, fdr: float, role: str) -> Summary:
 def unjudged(signals: AuditSignals, obstacle: str) -> Summary:
     """Returns the summary if no row can be judged: whether the model was changed at all, and what is missing."""
     is_same, text_of_changes = _changed_alone(signals)
-    short = "NOT FORGOTTEN. The model was not changed." if is_same else "NO VERDICT on single rows, for want of arrays."
+    short = (
+        "NOT FORGOTTEN. The model was not changed."
+        if is_same
+        else "NO VERDICT on single rows: required arrays are missing."
+    )
     return tuple((question, text) for question, text in (
         (SHORT, short), (CHANGED, text_of_changes), (REQUEST, f"No verdict on single samples: {obstacle}"),
     ) if text)  # fmt: skip
@@ -220,10 +226,10 @@ def _changed_alone(signals: AuditSignals) -> tuple[bool, str]:
         extent = (
             "on every row"
             if other_changes.max(initial=0) <= IDENTICAL_TO
-            else "on the requested rows, though not on others"
+            else "on the requested rows, but not on others"
         )
         return True, (
-            f"The unlearned model answers exactly as the original, {extent}: every requested row is NOT FORGOTTEN. "
+            f"The unlearned model answers exactly like the original {extent}: every requested row is NOT FORGOTTEN. "
             "That needs no shadow model."
         )
     if len(other_changes) and other_changes.max() <= IDENTICAL_TO:
@@ -254,11 +260,11 @@ def _power_of_many(verdicts: RoleVerdicts, num_rows: int, num_requests: int) -> 
     if len(num_caught) < num_requests:
         return ""
     text = (
-        f"This audit can notice: of {num_rows:,} requested rows in {num_requests} requests, {sum(num_caught):,} would "
-        "have been caught if nothing had been forgotten"
+        f"Of {num_rows:,} requested rows in {num_requests} requests, this audit would have caught {sum(num_caught):,} "
+        "if nothing had been forgotten"
     )
     if len(num_confirmed) == num_requests:
-        text += f", and about {int(sum(num_confirmed)):,} would have been confirmed if all had been forgotten exactly"
+        text += f", and would have confirmed about {int(sum(num_confirmed)):,} if all had been forgotten exactly"
     text += "."
     if sum(num_caught) < num_rows / 10:
         text += ' So "not caught" says little about a single row; the requests as a whole say more.'
@@ -270,11 +276,13 @@ def _changed_of_many(verdicts: RoleVerdicts, num_requests: int) -> str:
     num_edited = sum(judgement.is_edited for judgement in verdicts.judgements)
     sentences = []
     if num_identical:
-        sentences.append(f"In {num_identical} of {num_requests} the unlearned model answers exactly as the original.")
+        sentences.append(
+            f"In {num_identical} of {num_requests} requests the unlearned model answers exactly like the original."
+        )
     if num_edited:
         sentences.append(
-            f"In {num_edited} of {num_requests} only the answers to the requested rows were changed: edited or "
-            "filtered."
+            f"In {num_edited} of {num_requests} requests only the answers to the requested rows were changed: edited "
+            "or filtered."
         )
     return " ".join(sentences)
 
@@ -289,7 +297,7 @@ def state(judgement: Judgement, fdr: float) -> str:
         return "suppressed"
     if judgement.group.p_high <= fdr:
         return "still in the model"
-    return "forgotten" if judgement.group.p_in <= fdr else "cannot be told"
+    return "forgotten" if judgement.group.p_in <= fdr else "undetermined"
 
 
 def _states(verdicts: RoleVerdicts, fdr: float) -> dict[str, int]:

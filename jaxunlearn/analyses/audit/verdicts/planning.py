@@ -14,12 +14,14 @@ ENOUGH_POPULATION, ENOUGH_RETAINED = 300, 200
 # Benefit of more models and rows: of 30 rows of a network, and as a share of requests; measured, see docs/verdict.md.
 BENEFITS = (
     ("with 2 shadows", "1 of 30 random and 25 of the 30 hardest rows of an untouched model are caught, 17 and 30 of a "
-                       "retrained one confirmed; a random request is found still in in 38 %, gone in 10 % of audits"),
-    ("with 5 (of which two groups must agree)", "0 and 23 caught, 16 and 30 confirmed; still in 67 %, gone 40 %"),
-    ("with 10", "1 and 27 caught, 16 and 30 confirmed; still in 96 %, gone 79 %"),
-    ("with 20", "2 and 29 caught, 17 and 30 confirmed; still in 100 %, gone 88 %; more add little"),
-    ("unseen rows", "with 40 or 100 of them no random row is caught, with 300 1, with 1,000 2 of 30 (20 shadows)"),
-    ("retained rows", "with 50 of them no random row is confirmed, with 100 6, with 200 or more 16 of 30"),
+                       "retrained one confirmed; 38 % of audits find a random request still in the untouched model, "
+                       "10 % find it forgotten by the retrained one"),
+    ("with 5 (of which two groups must agree)", "0 and 23 caught, 16 and 30 confirmed; 67 % find it still in, 40 % "
+                                                "forgotten"),
+    ("with 10", "1 and 27 caught, 16 and 30 confirmed; 96 % find it still in, 79 % forgotten"),
+    ("with 20", "2 and 29 caught, 17 and 30 confirmed; 100 % find it still in, 88 % forgotten; more add little"),
+    ("unseen rows", "no random row is caught with 40 or 100 of them, 1 of 30 with 300, 2 with 1,000 (20 shadows)"),
+    ("retained rows", "no random row is confirmed with 50 of them, 6 of 30 with 100, 16 with 200 or more"),
 )  # fmt: skip
 
 
@@ -56,10 +58,10 @@ def lines(shadows: int, population: int, retained: int, is_texts: bool = False) 
                        "ones, another seed each; as many rows as the audited model if you can (half does)"),
         (unseen_title, _of(population, FEWEST_POPULATION, ENOUGH_POPULATION,
                             "for any verdict", "to call single rows not forgotten")),
-        ("give for them", f"the answers of the audited model and of every {reference_title}: {array_text}"),
+        ("provide for them", f"the answers of the audited model and of every {reference_title}: {array_text}"),
         (retained_title, _of(retained, FEWEST_RETAINED, ENOUGH_RETAINED,
-                              "to call a row forgotten", "to call many so")),
-        *(("" if index else "what that buys", f"{size}: {text}") for index, (size, text) in enumerate(benefits)),
+                              "to call a row forgotten", "to call many rows forgotten")),
+        *(("" if index else "expected benefit", f"{size}: {text}") for index, (size, text) in enumerate(benefits)),
     ]  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def section(role_verdicts: dict[str, RoleVerdicts], fdr: float) -> Section | Non
     table = Table(
         "Share of flagged rows that are right", "95 % intervals from both rates (Clopper-Pearson).",
         ("still in the model beforehand", "share of flagged rows that are right"),
-        tuple((f"{100 * prior:g} %", judgement) for prior, judgement in zip(PRIORS, findings, strict=True)),
+        tuple((f"{100 * prior:g} %", finding) for prior, finding in zip(PRIORS, findings, strict=True)),
     )  # fmt: skip
     return Section("risk", "What does it mean if a single row is flagged?", text, table, None, tuple(findings))
 

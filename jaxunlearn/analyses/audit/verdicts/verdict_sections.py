@@ -54,7 +54,7 @@ def compose(
 
 def needs(signals: AuditSignals) -> Section:
     """Tabulates the models and rows that a verdict needs, and how many of them are available."""
-    table = Table("What a verdict on single rows needs", "", ("what", "how many are there, and how many it takes"),
+    table = Table("What a verdict on single rows needs", "", ("item", "available, and required"),
                   tuple(planning.of_signals(signals)))  # fmt: skip
     return Section("needs", "What would it take to judge these rows?", "", table)
 
@@ -75,9 +75,9 @@ def overview(role_verdicts: dict[str, RoleVerdicts], fdr: float) -> Section:
         for role, verdicts in role_verdicts.items()
     )  # fmt: skip
     table = Table(
-        "Verdicts on the rows asked to be forgotten",
-        f"Each kind of verdict at most about {number_format.rate(fdr)} wrong per request (Benjamini-Hochberg). Caught "
-        "if untouched, confirmed if exact: what this audit could have noticed.",
+        "Verdicts on the requested rows",
+        f"At most about {number_format.rate(fdr)} of the verdicts of each kind are wrong per request "
+        "(Benjamini-Hochberg). The columns 'caught if untouched' and 'confirmed if exact' show the power of the audit.",
         ("audited model", "rows", *(WORDS[code].lower() for code in ORDER), "caught if untouched",
          "confirmed if exact", "rate not forgotten"),
         rows,
@@ -93,11 +93,11 @@ def overview(role_verdicts: dict[str, RoleVerdicts], fdr: float) -> Section:
 
 def _power(verdicts: RoleVerdicts, name: str) -> Cell:
     powers = [getattr(judgement, name) for judgement in verdicts.judgements]
-    return number_format.MISSING if any(judgement is None for judgement in powers) else int(sum(powers))
+    return number_format.MISSING if any(power is None for power in powers) else int(sum(powers))
 
 
 def requests_table(verdicts: RoleVerdicts, signals: AuditSignals, fdr: float) -> Section:
-    """Tabulates what is left of each request as a whole."""
+    """Tabulates what remains of each request as a whole."""
     rows: list[tuple[Cell, ...]] = []
     for index, judgement in enumerate(verdicts.judgements):
         group = judgement.group
@@ -107,9 +107,9 @@ def requests_table(verdicts: RoleVerdicts, signals: AuditSignals, fdr: float) ->
                      _p(group.p_narrow), first_screen.state(judgement, fdr)))  # fmt: skip
     table = Table(
         "Requests as a whole",
-        "Left = share of what training left on these rows that is still there, with its 95 % interval: 100 % = as if "
-        "never forgotten, 0 % = as if never seen.",
-        ("request", "rows", "left", "p (never seen)", "p (half is left)", "p (not lower)", "p (as varied)",
+        "Remaining = fraction of the effect of training on these rows that is still present, with its 95 % interval: "
+        "100 % = as if never forgotten, 0 % = as if never seen.",
+        ("request", "rows", "remaining", "p (never seen)", "p (half remains)", "p (not lower)", "p (too uniform)",
          "verdict"),
         tuple(rows),
     )  # fmt: skip
@@ -117,7 +117,7 @@ def requests_table(verdicts: RoleVerdicts, signals: AuditSignals, fdr: float) ->
 
 
 def persons(judgement: Judgement, signals: AuditSignals, fdr: float) -> Section:
-    """Tabulates what is left of each person's rows; `fdr`: of the persons called still in the model."""
+    """Tabulates what remains of each person's rows; `fdr`: of the persons called still in the model."""
     names = signals.person_names
     rows: list[tuple[Cell, ...]] = []
     for index, (group, is_in) in judgement.persons.items():
@@ -128,7 +128,7 @@ def persons(judgement: Judgement, signals: AuditSignals, fdr: float) -> Section:
         "Persons",
         f"Of the persons called still in the model, at most about {number_format.rate(fdr)} are not "
         "(Benjamini-Hochberg).",
-        ("person", "left", "p (never seen)", "verdict"),
+        ("person", "remaining", "p (never seen)", "verdict"),
         tuple(rows),
     )
     return Section("persons", "Whose rows are still in the model?", "", table)
@@ -148,8 +148,8 @@ def rows_table(verdicts: RoleVerdicts, signals: AuditSignals) -> Section:
     return Section("rows", "Which rows should be looked at first?", "", table, printed=is_short)
 
 
-HEADER = ("sample", "request", "class", "verdict", "p (never seen)", "p (not lower)", "p (trained on)", "left",
-          "agreement", "why")  # fmt: skip
+HEADER = ("sample", "request", "class", "verdict", "p (never seen)", "p (not lower)", "p (trained on)",
+          "remaining", "agreement", "why")  # fmt: skip
 
 
 class RowVerdict(NamedTuple):
@@ -159,7 +159,7 @@ class RowVerdict(NamedTuple):
       sample: its name; request: index of its forget set; label: its class.
       verdict, why: in words.
       p_high, p_low, p_in: see `rows.RowTests`.
-      left: share of the trace of training that is still there; NaN if the trace is too small.
+      left: share of the trace of training that remains; NaN if the trace is too small.
       agreement: share of the groups of shadows that give it this verdict; NaN where there are too few shadows.
     """
 
@@ -234,8 +234,8 @@ def trust(role_verdicts: dict[str, RoleVerdicts], signals: AuditSignals, fdr: fl
         )
     if signals.forgotten is not None and _whole_classes(signals.labels, signals.forgotten):
         sentences.append(
-            "A class was removed with all its rows: no retained row is like them, so that what training left on them "
-            "is estimated from other classes. Take FORGOTTEN for unproved there."
+            "A class was removed with all its rows: no retained row is like them, so that the effect of training on "
+            "them is estimated from other classes. Treat FORGOTTEN as unproven for these rows."
         )
     sentences += verdict_sentences.FOOTNOTES
     return Section("trust", "Can this be trusted?", " ".join(sentences), _foundations(verdicts), figure, findings)
@@ -261,13 +261,13 @@ def _foundations(verdicts: RoleVerdicts) -> Table:
     )
     caption = (
         "Slope and correlation of the model's answers on the shadows', over the unseen rows (1 = alike). Retained "
-        "place: 0.5 = the shadows find retained rows as hard as unseen ones. Chosen place: above 0.85 = the requested "
+        "rank: 0.5 = the shadows find retained rows as hard as unseen ones. Selection rank: above 0.85 = the requested "
         "rows look chosen by the original's answers."
     )
     return Table(
         "What the verdicts rest on", caption,
-        ("request", "shadows", "unseen rows", "retained rows", "slope", "correlation", "retained place",
-         "chosen place"),
+        ("request", "shadows", "unseen rows", "retained rows", "slope", "correlation", "retained rank",
+         "selection rank"),
         rows,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ WORDS = {
 }  # fmt: skip
 ORDER = (NOT_FORGOTTEN, FORGOTTEN, SUPPRESSED, CANNOT_TELL)
 FOOTNOTES = (
-    "NOT FORGOTTEN is also said when a near-copy of the row was kept.",
+    "A row is also NOT FORGOTTEN if a near-copy of it was kept.",
     "Rows must be chosen without looking at the unlearned model.",
     "A filter that answers the requested rows as another, honestly retrained model does cannot be seen from these "
     "answers.",
@@ -27,23 +27,23 @@ FOOTNOTES = (
 
 
 def power(judgement: Judgement) -> str:
-    """States what this audit can notice, before what it noticed."""
+    """States what this audit could have detected, before what it detected."""
     count = len(judgement.codes)
     if judgement.checks.refused:
         return ""
     num_caught, num_confirmed = judgement.power_not, judgement.power_forgotten
-    outcome = "would have been caught if nothing had been forgotten"
+    rows = "your one row" if count == 1 else f"your {count:,} rows"
     if num_caught is None:
-        caught_text = f"how many {outcome} cannot be estimated without the original model"
-    else:
-        rows = "your one row" if count == 1 else f"your {count:,} rows"
-        caught_text = f"of {rows}, {num_caught:,} {outcome}"
-    confirmed_text = ""
-    if num_confirmed is not None:
-        confirmed_text = (
-            f", and about {math.floor(num_confirmed):,} would have been confirmed if all had been forgotten exactly"
+        text = (
+            f"How many of {rows} this audit would have caught if nothing had been forgotten cannot be estimated "
+            "without the original model"
         )
-    text = f"This audit can notice: {caught_text}{confirmed_text}."
+    else:
+        text = f"Of {rows}, this audit would have caught {num_caught:,} if nothing had been forgotten"
+    if num_confirmed is not None:
+        subject = "; it" if num_caught is None else ", and"
+        text += f"{subject} would have confirmed about {math.floor(num_confirmed):,} if all had been forgotten exactly"
+    text += "."
     if num_caught is not None and num_caught < count / 10:
         text += ' So "not caught" says little about a single row here; the line about the request as a whole says more.'
     return text
@@ -57,7 +57,7 @@ def changed(judgement: Judgement, num_others: int) -> str:
       num_others: number of retained and population rows.
     """
     if judgement.is_identical:
-        return "The unlearned model answers exactly as the original, on every row. Nothing was forgotten."
+        return "The unlearned model answers exactly like the original on every row. Nothing was forgotten."
     if judgement.is_edited:
         return (
             f"Only the answers to the requested rows differ from the original; all other {num_others:,} answers are "
@@ -74,7 +74,7 @@ def changed(judgement: Judgement, num_others: int) -> str:
 
 
 def share(group: GroupTests) -> str:
-    """Returns the share of the trace that is left, to 10 %: the error of the trace itself is not in the interval."""
+    """Returns the share of the trace that remains, to 10 %: the error of the trace itself is not in the interval."""
     value, low, high = (10 * round(10 * end) for end in group.trace_left)
     return f"{value:d} % (from {low:d} to {high:d})"
 
@@ -86,22 +86,22 @@ def request(group: GroupTests, fdr: float) -> str:
     if group.is_suppressed:
         manner = "much lower" if group.p_low <= group.p_narrow else "far too evenly"
         return (
-            f"As a group these rows are answered unlike any model that never saw them ({manner}). That is suppression, "
-            "not forgetting."
+            f"The answers to these rows as a group are unlike those of any model that never saw them ({manner}). That "
+            "is suppression, not forgetting."
         )
     is_in, is_out = group.p_high <= fdr, group.p_in <= fdr
     if np.isnan(group.dose):
-        state = "The request is still in the model" if is_in else "As a whole it cannot be told"
-        return f"{state}; the share that is left can only be estimated with retained rows."
+        state = "The request is still in the model" if is_in else UNDETERMINED
+        return f"{state}; the share that remains can only be estimated with retained rows."
     if not np.isnan(group.trace_left[0]):
-        left = f"{share(group)} of what training left on these rows is still there"
+        remainder = f"{share(group)} of the effect of training on these rows remains"
         if is_in and is_out:
-            return f"Part of the request is still in the model: about {left}, less than half."
+            return f"Part of the request is still in the model: about {remainder}, less than half."
         if is_in:
-            return f"The request is still in the model: about {left}."
+            return f"The request is still in the model: about {remainder}."
         if is_out:
             return (
-                f"As a whole the request looks forgotten: about {left}, less than half, and not more than chance "
+                f"As a whole the request looks forgotten: about {remainder}, less than half, and not more than chance "
                 "explains."
             )
     if not group.is_detectable:
@@ -109,10 +109,10 @@ def request(group: GroupTests, fdr: float) -> str:
             "These rows are so easy that a model answers the same with or without them. No audit of answers can tell."
         )
     if np.isnan(group.trace_left[0]):
-        return "The request is still in the model." if is_in else "As a whole it cannot be told."
+        return "The request is still in the model." if is_in else f"{UNDETERMINED}."
     return (
-        f"As a whole it cannot be told: about {left} (100 % = as if never forgotten, 0 % = as if never seen; below 0 "
-        "is normal for groups of similar rows)."
+        f"{UNDETERMINED}: about {remainder} (100 % = as if never forgotten, 0 % = as if never seen; below 0 is normal "
+        "for groups of similar rows)."
     )
 
 
@@ -120,8 +120,8 @@ def error_bound(fdr: float) -> str:
     """States the bound on the share of wrong verdicts: as 1 in N if N is a whole number, else in per cent."""
     count = round(1 / fdr)
     if math.isclose(count * fdr, 1, rel_tol=1e-3):
-        return f"at most about 1 in {count} is wrong"
-    return f"at most about {number_format.rate(fdr)} are wrong"
+        return f"at most about 1 in {count} verdicts of each kind is wrong"
+    return f"at most about {number_format.rate(fdr)} of the verdicts of each kind are wrong"
 
 
 def counts(judgement: Judgement) -> str:
@@ -130,24 +130,22 @@ def counts(judgement: Judgement) -> str:
     text = ", ".join(f"{num_by_code[code]:,} {WORDS[code]}" for code in ORDER)
     if judgement.is_identical or judgement.is_edited:
         return f"{text}."
-    text += f"; of each kind {error_bound(judgement.fdr)}."
+    text += f"; {error_bound(judgement.fdr)}."
     num_easy = int(np.sum(reasons(judgement) == EASY))
     if num_by_code[CANNOT_TELL] and judgement.checks.refused_in and not judgement.checks.refused:
         text += f" None can be called FORGOTTEN. {judgement.checks.refused_in}"
     elif num_by_code[CANNOT_TELL] and not judgement.checks.refused:
         num_disputed = 0 if judgement.disputed is None else int(judgement.disputed.sum())
         num_between = num_by_code[CANNOT_TELL] - num_easy - num_disputed
-        text += (
-            f" Of {num_by_code[CANNOT_TELL]:,} that cannot be told: {num_easy:,} too easy, {num_between:,} between the "
-            "two"
-        )
+        text += f" Among the CANNOT TELL rows: {num_easy:,} too easy, {num_between:,} between the two references"
         text += f", {num_disputed:,} judged differently by groups of the shadow models." if num_disputed else "."
     return text
 
 
+UNDETERMINED = "Whether the request as a whole was forgotten cannot be determined"
 EASY = "too easy: models answer it alike whether they saw it or not"
 DISPUTED = "groups of the shadow models judge it differently"
-BETWEEN = "between what models answer that saw such rows and those that did not"
+BETWEEN = "between the answers of models that saw such rows and of models that did not"
 REASONS = {
     NOT_FORGOTTEN: "answered higher than by models that never saw it",
     FORGOTTEN: "answered lower than rows like it that were trained on, nearer to models that never saw it",
@@ -158,7 +156,7 @@ REASONS = {
 def reasons(judgement: Judgement) -> np.ndarray:
     """Returns the reasons in words, [F] one per requested row."""
     if judgement.is_identical:
-        return np.full(len(judgement.codes), "the unlearned model answers exactly as the original")
+        return np.full(len(judgement.codes), "the unlearned model answers exactly like the original")
     if judgement.is_edited:
         return np.where(
             judgement.codes == SUPPRESSED,
@@ -178,7 +176,8 @@ def reasons(judgement: Judgement) -> np.ndarray:
         texts = np.where(judgement.codes == code, reason, texts)
     if judgement.group.is_suppressed:
         is_low = (judgement.codes == SUPPRESSED) & (tests.p_low > judgement.fdr)
-        texts = np.where(is_low, "the request as a whole is answered unlike by any model that never saw it", texts)
+        reason = "the answers to the request as a whole are unlike those of any model that never saw it"
+        texts = np.where(is_low, reason, texts)
     if judgement.replaced is not None:
         texts = np.where(judgement.replaced, "exactly the loss of many other texts: its answer was replaced", texts)
     return texts
@@ -200,7 +199,7 @@ def trust(judgement: Judgement) -> list[str]:
         )
     if judgement.checks.is_contaminated:
         sentences.append(
-            "Shadows answer retained rows differently from the population (mean place "
+            "Shadows answer retained rows differently from the population (mean rank "
             f"{judgement.checks.retained_rank:.2f} instead of 0.5): they saw some, or the population is of another "
             "kind. Rows were compared by the original's answers alone."
         )
