@@ -137,6 +137,85 @@ def in_range(name: str, value: float, low: float | None = None, high: float | No
         raise errors.ConfigError(f"{name} = {value}: must be {ends}.")
 
 
+def whole(name: str, value: Any, low: int = 0, high: int | None = None) -> int:
+    """Returns a whole number as an int, from a number of Python, NumPy or JAX; 2.0 is one.
+
+    Args:
+      name: of the argument, for the message.
+      value: what the user gave.
+      low: smallest value allowed.
+      high: largest value allowed; None = unbounded.
+
+    Raises:
+      ConfigError: no number, True or False, a fraction, or out of range.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import checks
+      >>> checks.whole("batch", np.int64(8), low=1)
+      8
+    """
+    number = value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not float(number).is_integer():
+        raise errors.ConfigError(f"{name} = {value!r:.60}: expected a whole number.")
+    in_range(name, int(number), low, high)
+    return int(number)
+
+
+def is_several(value: Any) -> bool:
+    """Returns whether a user gave several values: a list, a tuple, a range, or an array [n].
+
+    Example:
+      >>> from jaxunlearn import checks
+      >>> checks.is_several(range(3)), checks.is_several("abc")
+      (True, False)
+    """
+    return isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0) == 1
+
+
+def rows(name: str, values: Any, count: int) -> np.ndarray:
+    """Returns sorted int32 row numbers, from row numbers or a mask.
+
+    Args:
+      name: of the argument, for the message.
+      values: whole numbers within 0 .. count - 1, each once, or a mask [count] of bools, or of 0 and 1.
+      count: N, the number of rows.
+
+    Raises:
+      DataError: numbers out of range or twice, fractions, 0 and 1 that could be either. ShapeError: a mask of another
+        length, more than one axis, no array.
+
+    Example:
+      >>> from jaxunlearn import checks
+      >>> checks.rows("forget", [True, False, True], 3), checks.rows("forget", [2, 0], 3)
+      (array([0, 2], dtype=int32), array([0, 2], dtype=int32))
+    """
+    try:
+        array = np.asarray(sorted(values) if isinstance(values, (set, frozenset)) else values)
+    except (ValueError, TypeError) as error:
+        raise errors.ShapeError(f"{name} must be row numbers [n] or a mask [N]: lists of unequal length.") from error
+    if array.dtype == bool and array.shape != (count,):
+        raise errors.ShapeError(f"{name}: a mask must be [N] with N = {count} rows of data, not {array.shape}.")
+    if array.ndim != 1:
+        raise errors.ShapeError(f"{name} must be row numbers [n] or a mask [N], not an array of shape {array.shape}.")
+    is_numeric = array.dtype.kind in "biuf"
+    is_mask = is_numeric and len(array) == count > 0 and bool(np.isin(array, (0, 1)).all())
+    if is_mask and count <= 2 and array.dtype.kind in "iu" and len(np.unique(array)) == count and array.max() < count:
+        raise errors.DataError(f"{name} = {array.tolist()} could be row numbers or a mask; give the mask as bools.")
+    if is_mask:
+        return np.flatnonzero(array).astype(np.int32)
+    if len(array) and array.dtype.kind not in "iu":
+        raise errors.DataError(f"{name} must be whole row numbers or a mask of bools, not {array.dtype}.")
+    if len(array) and (array.min() < 0 or array.max() >= count):
+        wrong = array.max() if array.min() >= 0 else array.min()
+        raise errors.DataError(f"{name} contains row {wrong}; rows are 0 to {count - 1}.")
+    if len(np.unique(array)) < len(array):
+        repeated = np.sort(array)[:-1][np.diff(np.sort(array)) == 0][0]
+        raise errors.DataError(f"{name} contains row {repeated} twice.")
+    return np.sort(array).astype(np.int32)
+
+
 def choice(kind: str, value: str, names: Iterable[str]) -> None:
     """Raises a ConfigError with the nearest known name unless `value` is among `names`."""
     names = list(names)

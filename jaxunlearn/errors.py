@@ -9,6 +9,14 @@ from collections.abc import Iterable
 
 from jaxunlearn import escapes
 
+# Names of one thing in different libraries; a similar spelling would lead elsewhere.
+SYNONYMS = (
+    ("learning_rate", "lr", "rate", "step_size"),
+    ("batch", "batch_size", "default_batch"),
+    ("epochs", "num_epochs", "n_epochs"),
+    ("weight_decay", "wd"),
+)
+
 
 class UserError(Exception):
     """An error that the user can fix: the message says what is wrong and what to do."""
@@ -41,13 +49,18 @@ class DeviceError(UserError):
 def nearest(name: str, names: Iterable[str]) -> str:
     """Returns ` Did you mean 'x'?` for the closest known name, or an empty string when none is close.
 
+    A name of the same thing (lr, learning_rate) comes before similar spellings; upper and lower case do not matter.
+
     Example:
       >>> from jaxunlearn import errors
-      >>> errors.nearest("shadow", ["shadows", "targets"])
-      " Did you mean 'shadows'?"
+      >>> errors.nearest("shadow", ["shadows", "targets"]), errors.nearest("lr", ["l1", "learning_rate"])
+      (" Did you mean 'shadows'?", " Did you mean 'learning_rate'?")
     """
-    matches = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    by_spelling = {str(other).lower(): other for other in names}
+    word = str(name).lower()
+    synonyms = [other for group in SYNONYMS if word in group for other in group if other in by_spelling]
+    matches = synonyms or difflib.get_close_matches(word, list(by_spelling), n=1, cutoff=0.5)
+    return f" Did you mean {by_spelling[matches[0]]!r}?" if matches else ""
 
 
 def unknown(kind: str, name: str, names: Iterable[str], error: type[UserError] = ConfigError) -> UserError:

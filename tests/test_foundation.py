@@ -150,6 +150,73 @@ def test_wrong_settings_are_named(changes, message):
         settings.resolve(changes)
 
 
+def test_numbers_of_numpy_are_numbers():
+    config = {"seed": np.int64(3), "train": {"learning_rate": np.float32(0.5), "nesterov": np.bool_(True),
+                                             "milestones": np.array([3, 6])}}  # fmt: skip
+    plain = {"seed": 3, "train": {"learning_rate": 0.5, "nesterov": True, "milestones": (3, 6)}}
+    assert settings.resolve(config) == settings.resolve(plain)
+    with pytest.raises(errors.ConfigError, match="train.epochs = 1.5: expected int"):
+        settings.resolve({"train": {"epochs": np.float64(1.5)}})
+
+
+@pytest.mark.parametrize(
+    "name, names, suggestion",
+    [
+        ("lr", ["l1", "learning_rate", "nesterov"], "learning_rate"),
+        ("learning_rate", ["factor", "lr"], "lr"),
+        ("batch_size", ["default_batch", "base_size", "batch"], "batch"),
+        ("SSD", ["lfssd", "ssd"], "ssd"),
+        ("NegGrad+", ["ascent", "negrad_plus", "retrain"], "negrad_plus"),
+        ("Dense", ["Densa", "sparse"], "Densa"),
+    ],
+)
+def test_a_name_of_the_same_thing_is_suggested_before_similar_ones(name, names, suggestion):
+    assert errors.nearest(name, names) == f" Did you mean {suggestion!r}?"
+    assert errors.nearest("xyz", names) == ""
+
+
+@pytest.mark.parametrize("kind", [bool, int, np.uint8, float])
+def test_rows_are_numbers_or_a_mask_of_any_kind(kind):
+    mask = np.array([0, 1, 1, 0], kind)
+    assert checks.rows("forget", mask, 4).tolist() == checks.rows("forget", mask.tolist(), 4).tolist() == [1, 2]
+    for numbers in ([2, 1], np.array([1, 2], np.uint8), range(1, 3), {1, 2}, jax.numpy.array([2, 1])):
+        assert checks.rows("forget", numbers, 4).tolist() == [1, 2]
+    assert checks.rows("forget", [], 4).tolist() == [] and checks.rows("forget", [0] * 4, 4).tolist() == []
+    assert checks.rows("forget", [1], 1).tolist() == [0] and checks.rows("forget", [1, 1], 2).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ([4], "forget contains row 4; rows are 0 to 3"),
+        ([-1], "forget contains row -1"),
+        ([3, 1, 3], "forget contains row 3 twice"),
+        ([0, 1, 0], "forget contains row 0 twice"),
+        ([1.0, 2.0], "whole row numbers or a mask of bools, not float64"),
+        (["a"], "whole row numbers"),
+        ([True, False], r"a mask must be \[N\] with N = 4 rows of data"),
+        (np.ones((4, 4)), r"not an array of shape \(4, 4\)"),
+        ([[1], [2, 3]], "unequal length"),
+        (None, r"shape \(\)"),
+        ({"a": 1}, r"shape \(\)"),
+    ],
+)
+def test_what_are_no_rows_is_named(values, message):
+    with pytest.raises(errors.UserError, match=message):
+        checks.rows("forget", values, 4)
+    with pytest.raises(errors.DataError, match=r"\[1, 0\] could be row numbers or a mask; give the mask as bools"):
+        checks.rows("forget", [1, 0], 2)
+
+
+@pytest.mark.parametrize("value", [2.5, True, np.bool_(True), "3", None, np.nan, np.array([1]), np.float32(0.5)])
+def test_what_is_no_whole_number_is_named(value):
+    with pytest.raises(errors.ConfigError, match="batch = .*: expected a whole number"):
+        checks.whole("batch", value)
+    with pytest.raises(errors.ConfigError, match="batch = 0: must be at least 1"):
+        checks.whole("batch", 0, low=1)
+    assert [checks.whole("batch", number) for number in (3, 3.0, np.int8(3), jax.numpy.array(3))] == [3] * 4
+
+
 def test_progress_says_rate_and_time_left_and_records_every_event(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])

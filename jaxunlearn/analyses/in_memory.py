@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxunlearn import arrays, errors, settings
+from jaxunlearn import arrays, checks, errors, settings
 from jaxunlearn.analyses.base import Analysis, Context, array_input
 from jaxunlearn.records import Evidence
 from jaxunlearn.report.section import Report
@@ -64,10 +64,11 @@ def with_forgotten(
 
     Args:
       evidence: see `run`.
-      forgotten: [n] bool, or row numbers from 0; None = as the evidence says.
+      forgotten: a mask [n] (bools, or 0 and 1), or row numbers from 0; None = as the evidence says.
 
     Raises:
-      DataError: `forgotten` is given twice, or names rows that do not exist.
+      DataError: `forgotten` is given twice, is empty, or names rows that do not exist. ShapeError: a mask of another
+        length.
     """
     if forgotten is None:
         return evidence
@@ -77,16 +78,9 @@ def with_forgotten(
     if "forgotten" in values:
         raise errors.DataError("`forgotten` is given twice, in the evidence and as an argument. Leave one out.")
     count = len(values["labels"])
-    try:
-        rows = np.asarray(forgotten)
-    except ValueError:
-        rows = np.zeros((0, 0))
-    if rows.shape == (count,) and rows.dtype.kind in "biu" and np.isin(rows, (0, 1)).all():
-        return {**values, "forgotten": rows.astype(bool)}
-    if rows.ndim != 1 or not len(rows) or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= count:
-        raise errors.DataError(f"`forgotten` must be a mask [n], or at least one row number from 0 to {count - 1}.")
-    if len(np.unique(rows)) < len(rows):
-        raise errors.DataError("`forgotten` names a row twice.")
+    rows = checks.rows("`forgotten`", forgotten, count)
+    if not len(rows):
+        raise errors.DataError("`forgotten` is empty: name at least one row.")
     return {**values, "forgotten": np.isin(np.arange(count), rows)}
 
 

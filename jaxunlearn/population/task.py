@@ -69,6 +69,23 @@ class Task(NamedTuple):
     is_correct: Callable[[Tree, jax.Array, jax.Array, Tree], jax.Array] | None = None
 
 
+class Network(NamedTuple):
+    """One architecture with the preparation of its inputs.
+
+    Attributes:
+      module: called as module.apply(variables, inputs, train=..., mask=...) -> logits [B, C] float32; a language model
+        takes tokens [B, T] int32 (-1 = padding) and returns [B, T, V].
+      prepare: (raw inputs [B, ...], key, is_train) -> float32 network inputs.
+      example: shape and dtype of ONE raw row.
+      num_classes: C, or V.
+    """
+
+    module: nn.Module
+    prepare: Any
+    example: jax.ShapeDtypeStruct
+    num_classes: int
+
+
 def variables(state: State) -> dict[str, Tree]:
     """Returns the flax variables of a state: parameters and the other collections.
 

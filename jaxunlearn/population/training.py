@@ -120,7 +120,9 @@ def init_carry(job: Job, mapping: executor.MemberMapping) -> Carry:
     start, ids = executor.pad(((job.initial, diverged_at), np.asarray(job.member_ids, np.int32)), mapping)
     # A loop on the host is for training; its initialisation is the same program as that of a map.
     mapped = mapping._replace(kind="map") if mapping.kind == "loop" else mapping
-    program = jax.jit(executor.map_members(lambda start, member_id, key: _start(job, start[0], start[1], member_id, key), mapped))
+    program = jax.jit(
+        executor.map_members(lambda start, member_id, key: _start(job, start[0], start[1], member_id, key), mapped)
+    )
     arguments = (
         executor.place(start, mapping),
         executor.place(ids, mapping),

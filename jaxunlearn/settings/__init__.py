@@ -16,6 +16,7 @@ from jaxunlearn.settings.recipes import RECIPES
 from jaxunlearn.settings.renamed import RENAMED, current_name
 from jaxunlearn.settings.resolution import (
     Settings,
+    build,
     cache_folder,
     defaults,
     field_names,
@@ -62,6 +63,7 @@ __all__ = [
     "TargetSettings",
     "TrainSettings",
     "UnlearnSettings",
+    "build",
     "cache_folder",
     "current_name",
     "defaults",

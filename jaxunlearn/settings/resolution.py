@@ -159,6 +159,29 @@ def resolve(config: Any) -> Settings:
     return settings
 
 
+def build(cls: type, values: dict[str, Any]) -> Any:
+    """Returns one checked group of settings, such as `TrainSettings`, from values by name.
+
+    Messages name settings without their group, as arguments of a function are.
+
+    Args:
+      cls: the group.
+      values: by name; missing ones get their defaults.
+
+    Raises:
+      ConfigError: unknown name, wrong type, or a value out of range.
+
+    Example:
+      >>> from jaxunlearn import settings
+      >>> settings.build(settings.TrainSettings, {"epochs": 3}).epochs
+      3
+    """
+    group = _build(cls, values, "")
+    if isinstance(group, TrainSettings):
+        _check_training(group, "")
+    return group
+
+
 def _fill_in(settings: Settings) -> Settings:
     """Completes the values that depend on other settings."""
     evaluate = settings.evaluate
@@ -208,6 +231,8 @@ def unknown_setting(name: str) -> errors.ConfigError:
 
 
 def _convert(name: str, value: Any, kind: Any, is_item: bool = False) -> Any:
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):  # numbers and arrays of NumPy and JAX
+        value = value.tolist()
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
         values = value if isinstance(value, (tuple, list)) else (value,)
@@ -232,17 +257,9 @@ def _check_range(name: str, value: Any, metadata: Any) -> None:
 
 
 def _check_together(settings: Settings) -> None:
-    train, shadows = settings.train, settings.shadows
-    if shadows.ratio == 0.0:
+    if settings.shadows.ratio == 0.0:
         raise errors.ConfigError("shadows.ratio = 0.0: a shadow model must train on something; give more than 0.")
-    late_epochs = [epoch for epoch in train.snapshots if not 1 <= epoch <= train.epochs]
-    if late_epochs:
-        raise errors.ConfigError(
-            f"train.snapshots contains epoch {late_epochs[0]}, but training has epochs 1 to {train.epochs} "
-            "(train.epochs)."
-        )
-    if train.schedule == "step" and not train.milestones:
-        raise errors.ConfigError("train.schedule = 'step' needs train.milestones, e.g. (60, 120, 160).")
+    _check_training(settings.train, "train.")
     if settings.evaluate.report_alpha not in settings.evaluate.alphas:
         raise errors.ConfigError(
             f"evaluate.report_alpha = {settings.evaluate.report_alpha} is not one of evaluate.alphas "
@@ -252,3 +269,14 @@ def _check_together(settings: Settings) -> None:
         raise errors.ConfigError("epsilon.bootstrap = 1: one resample gives no interval; give 0, or several hundred.")
     if settings.split.forget.kind == "index_file" and not settings.split.forget.path:
         raise errors.ConfigError("split.forget.kind = 'index_file' needs split.forget.path.")
+
+
+def _check_training(train: TrainSettings, prefix: str) -> None:
+    late_epochs = [epoch for epoch in train.snapshots if not 1 <= epoch <= train.epochs]
+    if late_epochs:
+        raise errors.ConfigError(
+            f"{prefix}snapshots contains epoch {late_epochs[0]}, but training has epochs 1 to {train.epochs} "
+            f"({prefix}epochs)."
+        )
+    if train.schedule == "step" and not train.milestones:
+        raise errors.ConfigError(f"{prefix}schedule = 'step' needs {prefix}milestones, e.g. (60, 120, 160).")

@@ -101,7 +101,7 @@ class Airbench(nn.Module):
         if height != width or height < 9:
             raise errors.ShapeError(
                 f"airbench takes square pictures of at least 9x9 pixels, not {height}x{width}. "
-                "Choose model.name = 'cnn' for others."
+                "Choose the architecture 'cnn' (model.name = 'cnn') for others."
             )
         filters = jnp.asarray(whitening(maps.shape[-1]), self.dtype)
         bias = self.param("whitening_bias", nn.initializers.zeros, (filters.shape[-1],), jnp.float32)

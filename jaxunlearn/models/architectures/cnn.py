@@ -128,7 +128,8 @@ class Vgg(nn.Module):
         if min(maps.shape[1:3]) < least:
             raise errors.ShapeError(
                 f"VGG halves the picture {len(self.depths)} times and needs at least {least}x{least} pixels, not "
-                f"{maps.shape[1]}x{maps.shape[2]}. Choose model.name = 'cnn' for small pictures."
+                f"{maps.shape[1]}x{maps.shape[2]}. Choose the architecture 'cnn' (model.name = 'cnn') for small "
+                "pictures."
             )
         for block, depth in enumerate(self.depths):
             for _ in range(depth):

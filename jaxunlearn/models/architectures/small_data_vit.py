@@ -95,7 +95,7 @@ def _patches(inputs: jax.Array, patch: int) -> jax.Array:
     if height % patch or width % patch:
         raise errors.ShapeError(
             f"the vision transformer cuts pictures into patches of {patch}x{patch}, but {height}x{width} is not a "
-            "multiple of that. Pad or resize the pictures, or choose model.name = 'cnn'."
+            "multiple of that. Pad or resize the pictures, or choose the architecture 'cnn' (model.name = 'cnn')."
         )
     padded = jnp.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifted = jnp.concatenate([padded[:, i : i + height, j : j + width] for i, j in MOVES], -1)

@@ -119,7 +119,7 @@ def _patches(inputs: jax.Array, patch: int) -> jax.Array:
     if height % patch or width % patch:
         raise errors.ShapeError(
             f"the vision transformer cuts pictures into patches of {patch}x{patch}, but {height}x{width} is not a "
-            "multiple of that. Pad or resize the pictures, or choose model.name = 'cnn'."
+            "multiple of that. Pad or resize the pictures, or choose the architecture 'cnn' (model.name = 'cnn')."
         )
     grid = inputs.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return jnp.swapaxes(grid, 2, 3).reshape(batch, -1, patch * patch * channels)

@@ -229,7 +229,7 @@ def pictures(inputs: jax.Array, mask: jax.Array | None) -> jax.Array:
     if inputs.ndim != 4:
         raise errors.ShapeError(
             f"this architecture takes pictures [B, H, W, C], but its inputs have shape {tuple(inputs.shape)}. "
-            "Give pictures a channel axis, or choose model.name = 'mlp' for plain features."
+            "Give pictures a channel axis, or choose the architecture 'mlp' (model.name = 'mlp') for plain features."
         )
     return hide(inputs, mask)
 

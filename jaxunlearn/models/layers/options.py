@@ -14,7 +14,7 @@ def reject_unused_options(architecture: str, **values: tuple[int, ...] | int) ->
         if value:
             raise errors.ConfigError(
                 f"model.{name} = {value!r}: architecture {architecture!r} does not use it. Leave it unset"
-                + (", or choose model.name = 'mlp'." if name == "hidden" else ".")
+                + (", or choose the architecture 'mlp' (model.name = 'mlp')." if name == "hidden" else ".")
             )
 
 

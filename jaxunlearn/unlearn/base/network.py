@@ -13,25 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxunlearn import errors, keys, trees
+from jaxunlearn.population import Network as Network
 
 Tree = Any
-
-
-class Network(NamedTuple):
-    """One architecture with the preparation of its inputs.
-
-    Attributes:
-      module: called as module.apply(variables, inputs, train=..., mask=...) -> logits [B, C] float32; a language model
-        takes tokens [B, T] int32 (-1 = padding) and returns [B, T, V].
-      prepare: (raw inputs [B, ...], key, is_train) -> float32 network inputs.
-      example: shape and dtype of ONE raw row.
-      num_classes: C, or V.
-    """
-
-    module: nn.Module
-    prepare: Any
-    example: jax.ShapeDtypeStruct
-    num_classes: int
 
 
 class Layer(NamedTuple):
