@@ -90,6 +90,7 @@ def check(
     values: dict[str, Any] = {}
     order = list(fields)  # of the table, not of the file: error messages do not depend on the file's order
     for name, array in sorted(by_name.items(), key=lambda item: order.index(_key(item[0], fields))):
+        _require_models(name, array, field_of(name, fields), {axes[other]: np.shape(values[other]) for other in values})
         values[name], axes[name] = _convert(name, array, field_of(name, fields), probabilities)
         axes[name] = axes[name].replace("?", chr(ord("\u03b1") + len(axes) % 24 + 24 * (len(axes) // 24)))
     sizes = checks.shape(" ".join(axes[name] for name in values if axes[name]),
@@ -253,12 +254,29 @@ def _convert(name: str, array: np.ndarray, field: ArrayField, probabilities: boo
         raise errors.DataError(
             f"{name} has dtype {dtype}, expected float16, float32 or float64"
             + (": outputs of a network." if field.kind in ("logits", "posteriors") else ".")
-            + " NumPy files do not keep bfloat16: convert to float32 before saving."
+            + " NumPy files do not keep bfloat16: convert to float32 before saving." * (dtype.kind == "V")
         )
     if field.kind in ("logits", "posteriors"):
         array = _widen(array, layouts, probabilities or field.kind == "posteriors")
     matches = [axes for axes in layouts if len(axes) == np.ndim(array)]
     return array, (matches or layouts)[0]
+
+
+def _require_models(name: str, array: np.ndarray, field: ArrayField, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses outputs [N, C] of one model where those of several belong: they would be read as [S, N] of two classes.
+
+    Args:
+      name: of the array.
+      array: as given.
+      field: of the array.
+      shapes: of the arrays that were read before, by axes.
+    """
+    axes, shape = field.axes, np.shape(array)
+    if len(axes) == 3 and field.kind == "logits" and shape == shapes.get(axes[1:]) and shape[0] != shape[1]:
+        raise errors.ShapeError(
+            f"{name} has shape {shape}, which is one model's; it must be [{', '.join(axes)}]. For one model give "
+            f"{name}[None]."
+        )
 
 
 def _targets(array: np.ndarray) -> np.ndarray:

@@ -17,6 +17,15 @@ from jaxunlearn import errors
 Array = jax.Array | np.ndarray
 
 
+def _equal(first: Any, second: object) -> bool:
+    """Returns whether two records hold equal arrays and facts; arrays themselves compare entry by entry."""
+    structures: list[Any] = [jax.tree.structure(record) for record in (first, second)]
+    if type(first) is not type(second) or structures[0] != structures[1]:
+        return False
+    pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return all(np.array_equal(leaf, other) for leaf, other in pairs)
+
+
 class Design(NamedTuple):
     """How the models of a role were sampled: model r belongs to forget set r // repeats.
 
@@ -80,6 +89,7 @@ class Dataset:
     prompts: Array | None = None
     texts: Array | None = None
     notes: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
+    __eq__ = _equal
 
     @property
     def num_answers(self) -> int:
@@ -162,6 +172,7 @@ class Split:
     forget: Array
     kind: str = flax.struct.field(pytree_node=False, default="set_random")
     seed: int = flax.struct.field(pytree_node=False, default=0)
+    __eq__ = _equal
 
 
 @flax.struct.dataclass
@@ -169,7 +180,9 @@ class Evidence:
     """The arrays of one audit: the input for logits from any framework.
 
     Attributes:
-      unlearned: [N, C] logits of the audited model; labels: [N] int32. All others may be None.
+      unlearned: [N, C] logits of the audited model, its raw outputs before any softmax: some scores (RMIA, EMIA, the
+        margin) change with a constant added to a row, so log-probabilities give other values; labels: [N] int32. All
+        others may be None.
       original: [N, C]; shadows: [S, N, C], every shadow OUT for every sample.
       forgotten: [N] bool or None (the ground truth; scores never see it).
       population_original, population_unlearned, population_in: [P, C]; population_shadows: [S, P, C];
@@ -182,6 +195,9 @@ class Evidence:
         of shadows can be selected).
       original_views, unlearned_views: [K, N, C], shadows_views: [K, S, N, C]: the same samples under K augmentations,
         for multi-query scores.
+      retrained, population_retrained: [N, C], [P, C] of exact retraining; snapshots: [L, K, N, C] models at K epochs of
+        L trainings; ids, person: [N] names of the rows and of the persons they belong to; shadow_saw: [S, N] bool,
+        which shadow was trained on which row. An audit reads these, scores do not.
     """
 
     unlearned: Array
@@ -204,6 +220,13 @@ class Evidence:
     original_views: Array | None = None
     unlearned_views: Array | None = None
     shadows_views: Array | None = None
+    retrained: Array | None = None
+    population_retrained: Array | None = None
+    snapshots: Array | None = None
+    ids: Array | None = None
+    person: Array | None = None
+    shadow_saw: Array | None = None
+    __eq__ = _equal
 
 
 @flax.struct.dataclass
@@ -216,6 +239,7 @@ class Scores:
     values: Array
     name: str = flax.struct.field(pytree_node=False, default="")
     parameters: tuple[tuple[str, Any], ...] = flax.struct.field(pytree_node=False, default=())
+    __eq__ = _equal
 
 
 @flax.struct.dataclass
@@ -228,6 +252,11 @@ class Finding:
       metric: its name; `n`: number of observations; `of`, `against`: what was measured, on what.
       method: of the interval.
       retrained: the same metric of the retrained model, the goal of unlearning (None where it does not apply).
+
+    Example:
+      >>> from jaxunlearn.records import Finding
+      >>> Finding(0.9, 0.85, 0.95, metric="auc").to_dict()["low"]
+      0.85
     """
 
     value: float
@@ -241,3 +270,7 @@ class Finding:
     against: str = flax.struct.field(pytree_node=False, default="")
     method: str = flax.struct.field(pytree_node=False, default="")
     retrained: float | None = flax.struct.field(pytree_node=False, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns its fields as a dict."""
+        return dict(vars(self))

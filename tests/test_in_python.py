@@ -103,7 +103,7 @@ def test_scores_and_verdicts_of_arrays(originals):
     logits = ju.population.logits(network(), originals, INPUTS)
     evidence = ju.Evidence(unlearned=logits[0], original=logits[0], shadows=logits[1:], labels=LABELS)
     result = ju.scores.run(["iam_on", "confidence"], evidence)
-    assert set(result.scores) == {"iam_on", "confidence"} and result.scores["iam_on"].values.shape == (ROWS,)
+    assert set(result.scores) == {"iam_on", "confidence"} and result["iam_on"].values.shape == (ROWS,)
     report = ju.analyses.audit(evidence, LABELS == 0, scores=("confidence",))
     assert "NOT FORGOTTEN" in dict(report.summary)["In short"]
     by_number = ju.analyses.audit(evidence, np.flatnonzero(LABELS == 0), scores=("confidence",))
@@ -285,7 +285,7 @@ def test_evidence_of_other_forms(originals):
         (None, None, "an Evidence or a dict"),
         (values, [1, 1, 2], "twice"),
         (values, [], "at least one row"),
-        ({"unlearned": logits[0]}, [1], "needs `labels`"),
+        ({"unlearned": logits[0]}, [1], "no array 'labels'"),
         ({**values, "unlearned": [[1.0], [1.0, 2.0]]}, None, "unequal length"),
     ):
         with pytest.raises(ju.errors.UserError, match=message):
@@ -299,8 +299,19 @@ def test_evidence_of_other_forms(originals):
 @pytest.mark.slow
 def test_the_lines_of_the_docs_run(capsys):
     text = (Path(__file__).resolve().parents[1] / "docs/in_python.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    first, sweep = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     names = {}
-    exec(compile(block, "docs/in_python.md", "exec"), names)
+    exec(compile(first, "docs/in_python.md", "exec"), names)
     assert "50 CANNOT TELL" in capsys.readouterr().out
     assert names["logits"].shape == (17, 1797, 10) and "In short" in dict(names["report"].summary)
+    exec(compile(sweep, "docs/in_python.md", "exec"), names)
+    assert len(re.findall("rows caught", capsys.readouterr().out)) == 3
+
+
+def test_names_stand_for_settings_and_the_room_lists_what_it_offers():
+    assert ju.models.build("mlp", 5).num_classes == 5
+    hidden = ju.models.build(ju.settings.ModelSettings(name="mlp", hidden=8), CLASSES)
+    assert hidden == network()
+    assert ju.data.load("digits").num_classes == 10
+    assert ju.unlearn.hyperparameters("ssd") == ju.unlearn.hyperparameters(ju.unlearn.lookup("ssd"))
+    assert set(ju.__all__) == {name for name in dir(ju) if not name.startswith("__")}

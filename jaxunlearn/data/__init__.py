@@ -49,11 +49,12 @@ SOURCES: dict[str, Callable[[DataSettings], Dataset]] = {
 }
 
 
-def load(settings: DataSettings) -> Dataset:
+def load(settings: DataSettings | str) -> Dataset:
     """Loads and checks a data set, cut to the requested rows.
 
     Args:
-      settings: name, path, cache, held_out, train_rows, test_rows, ood_classes, ood_subclasses, size, normalise.
+      settings: a name, or DataSettings with name, path, cache, held_out, train_rows, test_rows, ood_classes,
+        ood_subclasses, size, normalise.
 
     Returns:
       A checked `Dataset`: inputs [N, ...] uint8 or float32 (pictures NHWC), labels [N] int32, ids [N] int64; the first
@@ -65,11 +66,13 @@ def load(settings: DataSettings) -> Dataset:
       DataError: missing or malformed data.
 
     Example:
-      >>> from jaxunlearn import data, settings
-      >>> digits = data.load(settings.DataSettings(name="digits"))
+      >>> from jaxunlearn import data
+      >>> digits = data.load("digits")
       >>> digits.inputs.shape, digits.num_train, digits.num_classes
       ((1797, 8, 8, 1), 1437, 10)
     """
+    if isinstance(settings, str):
+        settings = DataSettings(name=settings)
     known = ":" in settings.name or settings.name in SOURCES
     if known or not tfds.is_known(settings.name, settings):
         source = checks.lookup("data source", settings.name, SOURCES)

@@ -52,11 +52,11 @@ LANGUAGE = ("lm", "lm_rotary")  # these read tokens and return logits [B, T, V]
 _OPTIONS = ("num_classes", "conv", "dtype", "hidden", "width")
 
 
-def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype: str | None = None) -> nn.Module:
+def build(settings: ModelSettings | str, num_classes: int, conv: str = "native", dtype: str | None = None) -> nn.Module:
     """Builds the network of `model` settings.
 
     Args:
-      settings: name (in `MODELS`, or `my_module:my_builder`), hidden, width, dtype.
+      settings: a name (in `MODELS`, or `my_module:my_builder`), or ModelSettings with name, hidden, width, dtype.
       num_classes: number of logits.
       conv: form of the convolutions, one of `FORMS`. Changes speed only.
       dtype: "float32" or "bfloat16", type of the arithmetic; None = that of the settings.
@@ -77,6 +77,9 @@ def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype
       >>> network.apply(variables, jnp.ones((5, 4))).shape
       (5, 3)
     """
+    if isinstance(settings, str):
+        settings = ModelSettings(name=settings)
+    hidden = (settings.hidden,) if isinstance(settings.hidden, int) else tuple(settings.hidden)
     builder = checks.lookup("model", settings.name, MODELS)
     checks.choice("convolution form", conv, FORMS)
     dtype = settings.dtype if dtype is None else dtype
@@ -84,7 +87,7 @@ def build(settings: ModelSettings, num_classes: int, conv: str = "native", dtype
     checks.in_range("num_classes", num_classes, low=1)
     _check_signature(settings.name, builder)
     with checks.users_code(f"model {settings.name}", None if settings.name in MODELS else builder):
-        module = builder(num_classes=num_classes, conv=conv, dtype=dtype, hidden=settings.hidden, width=settings.width)
+        module = builder(num_classes=num_classes, conv=conv, dtype=dtype, hidden=hidden, width=settings.width)
     if not isinstance(module, nn.Module):
         raise errors.ConfigError(
             f"model {settings.name!r} returned {type(module).__name__}, expected a flax.linen Module."

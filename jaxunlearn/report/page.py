@@ -25,6 +25,7 @@ from jaxunlearn.report.section import Report, Section
 
 # Longer tables scroll in a box: per-sample tables have hundreds of rows.
 LONG = 40
+FRAME_HEIGHT = 700  # pixels of the page inside another one
 # Colours of figures that follow the page; black is matplotlib's default.
 _PAGE_COLORS = {
     theme.INK: "var(--ink)", "#000000": "var(--ink)", theme.QUIET: "var(--quiet)", theme.PAPER: "var(--paper)",
@@ -160,6 +161,18 @@ def html(report: Report) -> str:
         "</html>",
     ]
     return "\n".join(line for line in lines if line) + "\n"
+
+
+def frame(report: Report) -> str:
+    """Returns the page inside an iframe, whose styles and script leave the page around it alone.
+
+    Example:
+      >>> from jaxunlearn.report import Report, page
+      >>> page.frame(Report("Audit", "37 of 500 samples are not forgotten.", (), {}))[:15]
+      '<iframe srcdoc='
+    """
+    text = html_module.escape(html(report), quote=True)
+    return f'<iframe srcdoc="{text}" width="100%" height="{FRAME_HEIGHT}" style="border: 0"></iframe>'
 
 
 def _first_screen(report: Report) -> str:

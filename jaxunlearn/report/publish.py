@@ -124,7 +124,7 @@ def _findings(report: Report) -> list[dict[str, Any]]:
     """Returns every finding with the name of its section ("" = none); two sections may show the same score."""
     pairs = [("", finding) for finding in report.more_findings]
     pairs += [(section.name, finding) for section in report.sections for finding in section.findings]
-    return [{**vars(finding), "section": name} for name, finding in pairs]
+    return [{**finding.to_dict(), "section": name} for name, finding in pairs]
 
 
 def _save_json(path: Path, value: Any) -> None:

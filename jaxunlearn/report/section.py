@@ -1,11 +1,14 @@
 """Records of reports: a section, and the report of several sections."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxunlearn.records import Finding
 from jaxunlearn.report.cells import Table
+
+WIDTH_OF_REPR = 100  # characters of the answer in the one line that names a report
 
 
 class Section(NamedTuple):
@@ -49,6 +52,7 @@ class Report(NamedTuple):
       files: (file, content) of what is saved.
       more_findings: numbers that belong to no section.
       width: of tables in the terminal, in characters.
+      result: the results as values, for programs; None where an analysis has none.
     """
 
     title: str
@@ -65,11 +69,23 @@ class Report(NamedTuple):
     files: tuple[tuple[str, str], ...] = ()
     more_findings: tuple[Finding, ...] = ()
     width: int = 120
+    result: Any = None
 
     @property
     def findings(self) -> list[Finding]:
         """All findings, in order."""
         return [*self.more_findings, *(finding for section in self.sections for finding in section.findings)]
+
+    def __repr__(self) -> str:
+        """Returns one line: the arrays and tables of a report would fill pages."""
+        text = " ".join((self.summary[0][1] if self.summary else self.answer).split())
+        return f"<{type(self).__name__} {self.title!r}: {textwrap.shorten(text, WIDTH_OF_REPR, placeholder=' ...')}>"
+
+    def _repr_html_(self) -> str:
+        """Returns the page in a frame of its own, for notebooks."""
+        from jaxunlearn.report import page
+
+        return page.frame(self)
 
     def __str__(self) -> str:
         """Returns the text that launchers print: the first screen, the tables, the notes."""

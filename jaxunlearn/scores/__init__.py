@@ -38,7 +38,7 @@ from jaxunlearn.scores.audit_signals import (
     signals_pass,
     single_model,
 )
-from jaxunlearn.scores.evidence import FIELDS, as_arrays, check
+from jaxunlearn.scores.evidence import AUDIT_FIELDS, FIELDS, as_arrays, check
 from jaxunlearn.scores.families import difference, emia, few_shadow, iam, lira, rmia, unleak
 from jaxunlearn.scores.options import Constants, Options, published, split
 from jaxunlearn.scores.options import check as check_options
@@ -54,8 +54,10 @@ from jaxunlearn.scores.registry import (
     needs_pairs,
     skipped_for,
 )
+from jaxunlearn.scores.results import ByScore
 
 __all__ = [
+    "AUDIT_FIELDS",
     "AuditSignals",
     "AuditedModels",
     "Constants",
@@ -85,6 +87,7 @@ __all__ = [
     "names_of",
     "needs",
     "needs_pairs",
+    "notes_on_level",
     "published",
     "rmia",
     "run",
@@ -98,20 +101,28 @@ __all__ = [
 ]
 
 DEFAULT_OPTIONS = Options()
+MOST_REASONS = 5  # named where no score could be computed
+LEVEL_TOLERANCE = 1e-3  # of the true class' log-probability
 # Log-odds beyond this mean a diverged model; messages about an overflowing score name the array that holds them.
 EXPLODED = 1e6
 
 
 class Result(NamedTuple):
-    """Scores of one audit.
+    """Scores of one audit; `result["iam_on"].values` are those of one score.
 
     Attributes:
       scores: name -> Scores.
       skipped: name -> why it could not be computed, e.g. the arrays that are missing.
+      notes: sentences on how to read the values.
     """
 
     scores: dict[str, Scores]
     skipped: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, name: Any) -> Any:
+        """Returns one score by name; raises a UserError with the reason if it was not computed."""
+        return self.scores[name] if isinstance(name, str) else tuple.__getitem__(self, name)
 
 
 def run(
@@ -125,13 +136,14 @@ def run(
 
     Args:
       names: of SCORES, `all`, or `my_module:my_score`.
-      evidence: the arrays, also as a dict by the same names; checked here.
+      evidence: the arrays, also as a dict by the same names; checked here. Arrays that only an audit reads, such as
+        `ids` and `retrained`, may be there.
       options: see `options.Options`.
       audit_signals: the result of `signals_pass`, if the caller has it.
 
     Returns:
       Scores for every name whose inputs are there; for the others, which arrays are missing or why they are not one
-      finite number per sample.
+      finite number per sample. `result["iam_on"].values` [N]: higher = the sample still looks trained on.
 
     Raises:
       UserError: bad evidence, options or names; no score could be computed.
@@ -143,15 +155,21 @@ def run(
       >>> shadows = np.array([[[0.0, 0.0], [0.5, 0.0]]])  # of 1 model that trained on neither sample
       >>> evidence = scores.Evidence(unlearned=unlearned, labels=np.array([0, 0]), shadows=shadows)
       >>> result = scores.run(["emia_r", "iam_on"], evidence)
-      >>> print(result.scores["emia_r"].values.round(2))  # the first sample still looks trained on
+      >>> print(result["emia_r"].values.round(2))  # the first sample still looks trained on
       [0.99 0.5 ]
       >>> result.skipped
       {'iam_on': 'needs original'}
     """
     names = names_of((names,) if isinstance(names, str) else names)
-    evidence, _ = check(as_evidence(evidence))
+    if not isinstance(options, Options):
+        raise errors.ConfigError(f"options must be scores.Options(...), not {type(options).__name__}.")
     check_options(options)
-    return run_checked(names, evidence, options, audit_signals)
+    evidence, _ = check(as_evidence(evidence))
+    result = run_checked(names, evidence, options, audit_signals)
+    if not result.scores:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in list(result.skipped.items())[:MOST_REASONS])
+        raise errors.DataError(f"no score could be computed: {reasons}.")
+    return result
 
 
 def as_evidence(evidence: Evidence | Mapping[str, Any]) -> Evidence:
@@ -160,7 +178,7 @@ def as_evidence(evidence: Evidence | Mapping[str, Any]) -> Evidence:
     Raises:
       DataError: something else, unknown names, lists of unequal length, no `unlearned` or `labels`.
     """
-    values = as_arrays(evidence)
+    values = {name: value for name, value in as_arrays(evidence).items() if name not in AUDIT_FIELDS}
     unknown = [name for name in values if name not in FIELDS]
     if unknown:
         raise errors.unknown("array", str(unknown[0]), FIELDS)
@@ -199,7 +217,31 @@ def run_checked(
             skipped[name] = str(error).rstrip(".")
     if computable and not computed:
         raise errors.DataError(f"no score could be computed: {computable[0]}: {skipped[computable[0]]}.")
-    return Result(computed, skipped)
+    return Result(ByScore(computed, skipped), skipped, notes_on_level(computed, audit_signals.unlearned, options))
+
+
+def notes_on_level(names: Iterable[str], unlearned: Signals | None, options: Options) -> tuple[str, ...]:
+    """Returns a sentence if log-probabilities were given where scores read the level of logits.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxunlearn import scores
+      >>> logits = np.array([[1.0, 3.0], [0.5, -1.0]])
+      >>> log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+      >>> labels = np.array([0, 1])
+      >>> [len(scores.run("margin", scores.Evidence(z, labels)).notes) for z in (logits, log_probabilities)]
+      [0, 1]
+    """
+    affected = [name for name in names if find(name).reads_level(options)]
+    if not affected or unlearned is None:
+        return ()
+    of_probabilities = -np.logaddexp(0, -np.asarray(unlearned.log_odds, np.float64))
+    if np.abs(np.asarray(unlearned.true_logit, np.float64) - of_probabilities).max() > LEVEL_TOLERANCE:
+        return ()
+    return (
+        f"`unlearned` looks like log-probabilities (the exponentials of every row sum to 1). {', '.join(affected)} "
+        "depend on a constant added to the logits of a row: give the network's own outputs for them",
+    )
 
 
 def compute(name: str, audit_signals: AuditSignals, options: Options) -> Scores:

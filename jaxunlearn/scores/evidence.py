@@ -36,6 +36,16 @@ FIELDS: dict[str, ArrayField] = {
     "original_views": ArrayField("KNC"),
     "shadows_views": ArrayField("KSNC"),
 }
+# What only an audit reads besides: other models, names and persons. L trainings, K snapshots of each.
+AUDIT_FIELDS: dict[str, ArrayField] = {
+    "retrained": ArrayField("NC"),
+    "population_retrained": ArrayField("PC", needs=("population_labels", "retrained")),
+    "snapshots": ArrayField("LKNC"),
+    "ids": ArrayField("N", "ids"),
+    "person": ArrayField("N", "ids"),
+    "shadow_saw": ArrayField("SN", "flags", needs=("shadows",)),
+    "levels": ArrayField("", "count", aliases={"INTERAPPROX": ""}),
+}
 
 
 def as_arrays(evidence: Evidence | Mapping[str, Any]) -> dict[str, Any]:

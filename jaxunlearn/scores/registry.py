@@ -30,6 +30,8 @@ class Score(NamedTuple):
       least_classes: fewest classes for which it is defined.
       entry_of_models: (audit_signals, models, options) -> [K, N], if K audited models share more than their inputs.
       kinds: kinds of evidence it is defined on: logits of classifiers, tokens of language models.
+      reads_level: options -> whether a constant added to all logits of a row changes it. Such a score needs the
+        network's own outputs; log-probabilities have another constant.
     """
 
     entry: entries.ScoreFn
@@ -42,6 +44,7 @@ class Score(NamedTuple):
     least_classes: int = 2
     entry_of_models: Callable[..., np.ndarray] | None = None
     kinds: tuple[str, ...] = (LOGITS,)
+    reads_level: Callable[[Options], bool] = lambda options: False
 
 
 def _always(options: Options) -> bool:
@@ -56,6 +59,10 @@ def _faithful(options: Options) -> bool:
     return options.compat == "faithful"
 
 
+def _with_taylor(options: Options) -> bool:
+    return options.rmia_signal.startswith("taylor")
+
+
 _ON = ("original", "shadows")
 _OFF = ("shadows", "shadow_train_logits")
 _POPULATION = ("population_unlearned", "population_shadows")
@@ -63,6 +70,8 @@ _VIEWS = ("unlearned_views", "shadows_views")
 _RMIA_ON = (*_ON, *_POPULATION, "population_in")
 _ALONE: dict[str, Any] = {"reads_shadows": False}
 _OVER_VIEWS: dict[str, Any] = {"clean_only": False}
+_LEVEL: dict[str, Any] = {"reads_level": _always}
+_RMIA: dict[str, Any] = {"reads_level": _with_taylor}
 
 
 def _change(signal: entries.SignalFn, about: str) -> Score:
@@ -90,8 +99,8 @@ _FIT_REF = ("nll_fit", "nll_ref")
 SCORES: dict[str, Score] = {
     "iam_on": Score(entries.iam_on, _ON, "IAM with the original model as IN level", _with_beta),
     "iam_off": Score(entries.iam_off, _OFF, "IAM without the original model", _with_beta),
-    "rmia_on": Score(entries.rmia_on, _RMIA_ON, "RMIA with IN and OUT references"),
-    "rmia_off": Score(entries.rmia_off, ("shadows", *_POPULATION), "RMIA with OUT references"),
+    "rmia_on": Score(entries.rmia_on, _RMIA_ON, "RMIA with IN and OUT references", **_RMIA),
+    "rmia_off": Score(entries.rmia_off, ("shadows", *_POPULATION), "RMIA with OUT references", **_RMIA),
     "lira_on": Score(entries.lira_on, _ON, "LiRA, original model as the only IN model", _faithful),
     "lira_off": Score(entries.lira_off, ("shadows",), "LiRA with OUT models only", _faithful),
     "lira": Score(
@@ -104,9 +113,9 @@ SCORES: dict[str, Score] = {
     "bavaria_n": Score(partial(entries.bavaria, "n"), _ON, "BaVarIA: LiRA with shrunk variances"),
     "base": Score(entries.base, ("shadows",), "BASE: probability against its mean over shadows"),
     "informia": Score(entries.informia, ("shadows", *_POPULATION), "InfoRMIA with OUT references"),
-    "emia_r": Score(entries.emia_r, ("shadows",), "EMIA-R: loss among the shadows' losses"),
+    "emia_r": Score(entries.emia_r, ("shadows",), "EMIA-R: loss among the shadows' losses", **_LEVEL),
     "emia_p": Score(
-        entries.emia_p, ("population_unlearned",), "EMIA-P: loss among other samples' losses", **_ALONE
+        entries.emia_p, ("population_unlearned",), "EMIA-P: loss among other samples' losses", **_ALONE, **_LEVEL
     ),
     "update": Score(entries.update, _ON, "update attack: fall of the LiRA tail", _faithful),
     "unleak": Score(
@@ -120,7 +129,7 @@ SCORES: dict[str, Score] = {
     ),
     "confidence": Score(entries.confidence, (), "confidence of the unlearned model alone", _always, **_ALONE),
     "loss": Score(entries.minus_loss, (), "minus the cross entropy of the unlearned model alone", _always, **_ALONE),
-    "margin": Score(entries.margin, (), "Taylor soft margin of the unlearned model alone", **_ALONE),
+    "margin": Score(entries.margin, (), "Taylor soft margin of the unlearned model alone", **_ALONE, **_LEVEL),
     "confidence_diff": _change(entries.CONFIDENCE, "change of the confidence"),
     "loss_diff": _change(entries.LOSS, "minus the change of the cross entropy"),
     "carlini_diff": _change(entries.CARLINI, "change of the carlini logit"),
@@ -132,7 +141,7 @@ SCORES: dict[str, Score] = {
         **_ALONE,
     ),
     "iam_confidence": _gauss(entries.CONFIDENCE, "IAM on confidences, Gaussian"),
-    "iam_tsm": _gauss(entries.MARGIN, "IAM on Taylor soft margins, Gaussian"),
+    "iam_tsm": _gauss(entries.MARGIN, "IAM on Taylor soft margins, Gaussian")._replace(**_LEVEL),
     "iam_carlini": _gauss(entries.CARLINI, "IAM on carlini logits, Gaussian"),
     "iam_loss": _gauss(entries.LOSS, "IAM on losses, Gaussian"),
     "iam_carlini_off": Score(
@@ -150,11 +159,11 @@ SCORES: dict[str, Score] = {
     ),
     "rmia_on_views": Score(
         partial(entries.over_views, entries.rmia_on), (*_RMIA_ON, *_VIEWS, "original_views"),
-        "RMIA-On over augmented views", **_OVER_VIEWS,
+        "RMIA-On over augmented views", **_OVER_VIEWS, **_RMIA,
     ),
     "rmia_off_views": Score(
         partial(entries.over_views, entries.rmia_off), ("shadows", *_POPULATION, *_VIEWS),
-        "RMIA-Off over augmented views", **_OVER_VIEWS,
+        "RMIA-Off over augmented views", **_OVER_VIEWS, **_RMIA,
     ),
     "lm_loss": _text(lm.loss, (), "minus the mean loss of a text"),
     "lm_ratio": _text(lm.ratio, ("nll_ref",), "minus the loss over that of OUT models"),
@@ -192,7 +201,7 @@ def names_of(names: Iterable[str], kind: str = LOGITS) -> tuple[str, ...]:
     """Resolves names of scores: `all` is every score of this kind of evidence, `my_module:my_score` is imported.
 
     Raises:
-      ConfigError: unknown name, with the nearest one.
+      ConfigError: something that is no name, or an unknown name, with the nearest one.
 
     Example:
       >>> from jaxunlearn import scores
@@ -200,20 +209,26 @@ def names_of(names: Iterable[str], kind: str = LOGITS) -> tuple[str, ...]:
       ('update', 'iam_on')
     """
     resolved: list[str] = []
+    names = tuple(names) if isinstance(names, Iterable) else (names,)
+    if not all(isinstance(name, str) for name in names):
+        raise errors.ConfigError(
+            "scores are given by name: a list of names, such as ['iam_on'], or 'all'; a function of your own is named "
+            "'my_module:my_score'."
+        )
     for name in names:
         resolved += [key for key, score in SCORES.items() if kind in score.kinds] if name == "all" else [name]
     for name in resolved:
-        find(name)
+        find(name, kind)
     if not resolved:
         raise errors.ConfigError("no score is named; name some of the table, or `all`.")
     return tuple(dict.fromkeys(resolved))
 
 
-def find(name: str) -> Score:
+def find(name: str, kind: str = "") -> Score:
     """Returns the line of a score; a user's own `my_module:my_score` declares no needs and is not traced.
 
     Raises:
-      ConfigError: unknown name, with the nearest one.
+      ConfigError: unknown name, with the nearest one for this kind of evidence, or of its prefix.
 
     Example:
       >>> from jaxunlearn import scores
@@ -222,8 +237,24 @@ def find(name: str) -> Score:
     """
     if name in SCORES:
         return SCORES[name]
-    entry = checks.lookup("score", name, {table_name: score.entry for table_name, score in SCORES.items()})
+    if ":" not in name:
+        raise _unknown(name, TOKENS if name.lower().startswith("lm_") else kind or LOGITS)
+    entry = checks.lookup("score", name, {})
     return Score(entry, (), "a score of the user's own", _always, kinds=(LOGITS, TOKENS))
+
+
+def _unknown(name: str, kind: str) -> errors.UserError:
+    """Returns the error for an unknown score: its family, or the nearest name; neither: all names but variants."""
+    names = [key for key, score in SCORES.items() if kind in score.kinds]
+    plain = name.lower().replace("-", "_")
+    family = [key for key in names if key.startswith(f"{plain}_") and not SCORES[key].is_variant]
+    if plain not in names and family:
+        return errors.ConfigError(f"unknown score {name!r}: which one is meant? {', '.join(family)}.")
+    hint = errors.nearest(plain, names)
+    if hint:
+        return errors.ConfigError(f"unknown score {name!r}.{hint} SCORES has all {len(names)} scores of {kind}.")
+    main_names = [key for key in names if not SCORES[key].is_variant]
+    return errors.ConfigError(f"unknown score {name!r}. Known: {', '.join(main_names)}.")
 
 
 def needs(name: str) -> tuple[str, ...]:

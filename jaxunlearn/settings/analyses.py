@@ -24,7 +24,7 @@ class AuditSettings:
                                    "shadow_sweep", "sensitivity"))  # fmt: skip
     scores: tuple[str, ...] = field(("all",), "scores by name, or my_module:my_score; all = every one")
     unlearned: tuple[str, ...] = field(("retrained",), "models to audit: retrained, unlearned:METHOD, or unlearned:all "
-                                       "for every method of unlearn.methods")  # fmt: skip
+                                       "for every method of unlearn.methods", of_runs=True)  # fmt: skip
     dataset: str = field("", "data set whose published constants are used; empty = data.name")
     group_size: int = field(0, "shadow models per group; scores use one group at a time; 0 = 1 for a run folder, all "
                             "for a file of arrays", low=0)  # fmt: skip
@@ -48,10 +48,12 @@ class AuditSettings:
                                   "as pseudo-target", low=-2.0, high=1.0)  # fmt: skip
     rmia_gamma: float = field(2.0, "RMIA: likelihood ratio (gamma) above which a sample dominates a population sample",
                               low=0.0)  # fmt: skip
-    min_k: float = field(20.0, "texts: percentage of tokens used by Min-K % and Min-K++", low=0.01, high=100.0)
-    surp_k: float = field(40.0, "texts: percentage of tokens used by SURP", low=0.01, high=100.0)
-    surp_entropy: float = field(2.0, "texts: entropy (nats) below which SURP uses a token", low=0.0)
-    draws: int = field(1000, "texts: resamples of the bootstrap table; 0 = no such table", low=0, high=MAX_RESAMPLES)
+    min_k: float = field(20.0, "texts: percentage of tokens used by Min-K % and Min-K++", low=0.01, high=100.0,
+                         of_texts=True)  # fmt: skip
+    surp_k: float = field(40.0, "texts: percentage of tokens used by SURP", low=0.01, high=100.0, of_texts=True)
+    surp_entropy: float = field(2.0, "texts: entropy (nats) below which SURP uses a token", low=0.0, of_texts=True)
+    draws: int = field(1000, "texts: resamples of the bootstrap table; 0 = no such table", low=0, high=MAX_RESAMPLES,
+                       of_texts=True)  # fmt: skip
     confidence_level: float = field(0.95, "confidence level of all intervals", low=0.5, high=0.9999)
     decision: str = field("auto", "primary score, fixed before any score is computed: auto = iam_on (texts: lm_iam), "
                           "or the first of iam_off, lira_off, confidence (lm_ratio, lm_loss) "
@@ -61,14 +63,18 @@ class AuditSettings:
     strict: bool = field(False, "verdicts: FORGOTTEN only if less than half of the effect of training remains")
     plan_shadows: bool = field(False, "only report which models and rows a verdict needs, and what they would show")
     shadow_runs: tuple[str, ...] = field((), "run folders whose shadow models are used instead (shift, arch_shift, "
-                                         "incremental)")  # fmt: skip
+                                         "incremental)", of_runs=True)  # fmt: skip
     forget_type: str = field("auto", "form of faithful LiRA-Off: random sets or classes; auto = by split.forget.kind",
                              choices=("auto", "set_random", "class"))  # fmt: skip
-    counts: tuple[int, ...] = field((1, 2, 4, 8, 16, 32, 64, 128), "shadow_sweep: group sizes", low=1)
-    sweep_e1: tuple[float, ...] = field((0.1, 0.01, 0.001), "sensitivity: values of e1", low=1e-9)
-    sweep_e2: tuple[float, ...] = field((1e-3, 1e-5), "sensitivity: values of e2", low=1e-12)
+    counts: tuple[int, ...] = field((1, 2, 4, 8, 16, 32, 64, 128), "shadow_sweep: group sizes", low=1,
+                                    of_protocol="shadow_sweep")  # fmt: skip
+    sweep_e1: tuple[float, ...] = field((0.1, 0.01, 0.001), "sensitivity: values of e1", low=1e-9,
+                                         of_protocol="sensitivity")  # fmt: skip
+    sweep_e2: tuple[float, ...] = field((1e-3, 1e-5), "sensitivity: values of e2", low=1e-12,
+                                         of_protocol="sensitivity")  # fmt: skip
     sweep_interpolation_steps: tuple[int, ...] = field((2, 4, 8, 16, 32, 64, 128, 256), "sensitivity: numbers of "
-                                                       "interpolation steps", low=2, high=MAX_LEVELS)  # fmt: skip
+                                                       "interpolation steps", low=2, high=MAX_LEVELS,
+                                                       of_protocol="sensitivity")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +125,8 @@ class EpsilonSettings:
                                       "models split in two")  # fmt: skip
     samples: tuple[int, ...] = field((), "samples whose margins are drawn; empty = from the hardest to the easiest to "
                                      "tell apart", low=0)  # fmt: skip
-    bn_batch: int = field(100, "study: forgotten rows per batch while BatchNorm is in training mode", low=2)
+    bn_batch: int = field(100, "study: forgotten rows per batch while BatchNorm is in training mode", low=2,
+                          of_runs=True)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ MAX_LENGTH = 1 << 20
 
 def field(
     default: Any, help: str, *, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = (),
-    of_runs: bool = False,
+    of_runs: bool = False, of_protocol: str = "", of_texts: bool = False,
 ) -> Any:  # fmt: skip
     """Declares a setting.
 
@@ -21,8 +21,11 @@ def field(
       high: largest value allowed; None = unbounded.
       choices: the values allowed; empty = any.
       of_runs: whether it only applies to run folders, not to user-given arrays.
+      of_protocol: the only protocol that reads it on a user's arrays; empty = any.
+      of_texts: whether only audits of texts read it.
     """
-    metadata = {"help": help, "low": low, "high": high, "choices": choices, "of_runs": of_runs}
+    metadata = {"help": help, "low": low, "high": high, "choices": choices, "of_runs": of_runs,
+                "of_protocol": of_protocol, "of_texts": of_texts}  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
 

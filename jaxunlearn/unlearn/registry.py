@@ -268,19 +268,25 @@ def is_builtin(name: str) -> bool:
     return wrappers.split(name)[0] in METHODS
 
 
-def hyperparameters(entry: MethodEntry, dataset: str = "") -> dict[str, Any]:
-    """Returns names and default values of a builder's arguments, with those published for the data set.
+def hyperparameters(entry: MethodEntry | str, dataset: str = "") -> dict[str, Any]:
+    """Returns names and default values of a method's hyperparameters, with those published for the data set.
+
+    Args:
+      entry: the method, or its name.
+      dataset: whose published values are meant; "" = none.
 
     Raises:
       ConfigError: an argument without a default, or whose default a command line cannot express.
 
     Example:
       >>> from jaxunlearn import unlearn
-      >>> unlearn.hyperparameters(unlearn.lookup("task_vector"))["alpha"]
+      >>> unlearn.hyperparameters("task_vector")["alpha"]
       1.0
-      >>> unlearn.hyperparameters(unlearn.lookup("ascent"), "digits")["lr"]
+      >>> unlearn.hyperparameters("ascent", "digits")["lr"]
       0.03
     """
+    if isinstance(entry, str):
+        entry = lookup(entry)
     defaults: dict[str, Any] = {}
     for name, parameter in inspect.signature(entry.build).parameters.items():
         if parameter.default is inspect.Parameter.empty:

@@ -65,7 +65,7 @@ def test_the_lines_of_the_docs_write_arrays_and_audit_them(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("choices", "message"), [
-    ({"levle": 0.1}, "unknown setting 'audit.levle'"), ({"fdr": 2.0}, "audit.fdr"), ({"scores": ("nope",)}, "nope"),
+    ({"levle": 0.1}, "unknown argument 'levle'"), ({"fdr": 2.0}, "^fdr = 2.0"), ({"scores": ("nope",)}, "nope"),
 ])  # fmt: skip
 def test_bad_choices_are_named(choices, message):
     with pytest.raises(errors.ConfigError, match=message):
@@ -99,7 +99,7 @@ def test_without_shadows_it_is_still_said_whether_anything_was_changed():
     assert "exactly like the original on the requested rows, but not" in answers[first_screen.CHANGED]
     report = audited(**WITHOUT_SHADOWS)
     assert "That does not say whether it forgot" in dict(report.summary)[first_screen.CHANGED]
-    assert "--plan_shadows" in dict(report.summary)[first_screen.REQUEST]
+    assert "`plan_shadows=True`" in dict(report.summary)[first_screen.REQUEST]
     needs = next(section for section in report.sections if section.name == "needs")
     assert ("shadow models", "0: at least 2 for verdicts on rows, 10 for the request as a whole") in needs.table.rows
 

@@ -8,6 +8,7 @@ from jaxunlearn.analyses.audit import analysis
 from jaxunlearn.analyses.audit.evidence import gather, plausibility
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
 from jaxunlearn.analyses.base import Context
+from jaxunlearn.scores.evidence import as_arrays
 
 QUIET = Context(lambda line: None, lambda *step: None, lambda name, facts, compute: compute())
 N, P, S, C = 90, 60, 5, 4
@@ -34,7 +35,7 @@ def evidence(**changed):
 def audited(user_evidence):
     """(the audit, its first line) of some evidence, by two scores."""
     resolved = settings.resolve({"audit": {"scores": ("confidence", "lira_off"), "decision": "lira_off"}})
-    audit = analysis.analyse(gather.from_arrays(vars(scores.check(user_evidence)[0]), resolved), resolved, QUIET)
+    audit = analysis.analyse(gather.from_arrays(as_arrays(scores.check(user_evidence)[0]), resolved), resolved, QUIET)
     composed = analysis.compose(audit, resolved)
     return audit, composed.answer, {section.name: section for section in composed.sections}
 

@@ -397,3 +397,13 @@ def test_colours_of_data_are_readable_on_white_and_in_the_dark():
     for color in (theme.RETAINED, theme.FORGOTTEN, theme.SUPPRESSED):
         assert contrast(color, theme.ON_DARK) >= 4.5
     assert contrast(theme.UNCLEAR, theme.ON_LIGHT) >= 7
+
+
+def test_a_report_is_one_line_for_a_prompt_and_a_page_in_a_frame_for_a_notebook():
+    table = tables.Table("", "", ("score", "AUC"), tuple((f"score_{number}", 0.5) for number in range(999)))
+    sections = (Section("scores", "Scores", table=table),)
+    report = Report("Audit", "word " * 999, sections, {}, summary=(("In short", "A."),))
+    assert repr(report) == "<Report 'Audit': A.>"
+    assert len(repr(report._replace(summary=()))) < 150
+    (source,) = re.findall(r'srcdoc="([^"]*)"', report._repr_html_())
+    assert html.unescape(source) == page.html(report)

@@ -187,4 +187,9 @@ def test_good_evidence_gives_its_sizes():
 def test_logits_that_only_resemble_probabilities_are_accepted():
     values = np.random.default_rng(0).uniform(size=(12, 6)).astype(np.float32)  # in [0, 1], but rows do not sum to 1
     evidence.check(good(unlearned=values))
-    assert evidence.FIELDS.keys() == vars(good()).keys()
+    assert {*evidence.FIELDS, *evidence.AUDIT_FIELDS} == {*vars(good()), "levels"}
+
+
+def test_outputs_of_one_model_in_place_of_several_are_named():
+    with pytest.raises(errors.ShapeError, match=r"shadows has shape \(12, 6\),.* be \[S, N, C\].*shadows\[None\]"):
+        scores.run(["lira_off"], good(shadows=good().unlearned))

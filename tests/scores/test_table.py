@@ -45,6 +45,14 @@ def test_names_are_resolved_in_order_and_once():
     [
         (("iam_onn",), r"unknown score 'iam_onn'\. Did you mean 'iam_on"),
         ((), "no score is named"),
+        (("iam",), r"unknown score 'iam': which one is meant\? iam_on, iam_off, iam_confidence"),
+        (("lm_min",), r"which one is meant\? lm_min_k, lm_min_k_pp"),
+        (("IAM_ON",), "Did you mean 'iam_on'"),
+        (("iam-off",), "Did you mean 'iam_off'"),
+        (("q",), "Known: iam_on, iam_off, rmia_on"),
+        (([],), "scores are given by name"),
+        ((lambda evidence: 0,), "scores are given by name"),
+        (None, "scores are given by name"),
         (("no_such_module:score",), "cannot import module 'no_such_module'"),
         (("json:scroe",), "module 'json' has no function 'scroe'"),
     ],
@@ -92,8 +100,68 @@ def test_a_score_is_computed_from_what_it_needs_and_skipped_without_any_of_it(na
     assert scores.missing(name, scores.Evidence(**only)) == []
     assert alone(name, scores.signals_pass(scores.Evidence(**only), OPTIONS, pairs=name == "unleak")).shape == (60,)
     for lacking in set(needs) - support:
-        result = scores.run((name,), scores.Evidence(**{**only, lacking: None}), OPTIONS)
-        assert result.scores == {} and result.skipped == {name: f"needs {lacking}"}
+        result = scores.run((name, "confidence"), scores.Evidence(**{**only, lacking: None}), OPTIONS)
+        if name != "confidence":
+            assert set(result.scores) == {"confidence"} and result.skipped == {name: f"needs {lacking}"}
+
+
+def test_unknown_names_get_the_scores_of_their_own_kind_alone():
+    for name, kind in (("q", scores.LOGITS), ("iam", scores.LOGITS), ("lm_iamm", scores.TOKENS), ("q", scores.TOKENS)):
+        with pytest.raises(errors.ConfigError) as raised:
+            scores.names_of((name,), kind)
+        assert ("lm_" in str(raised.value).replace(name, "")) == (kind == scores.TOKENS)
+        assert "iam_beta_on" not in str(raised.value)
+
+
+def test_where_nothing_can_be_computed_the_reasons_are_raised():
+    only = scores.Evidence(unlearned=small().unlearned, labels=small().labels)
+    with pytest.raises(errors.DataError, match="no score could be computed: lira_on needs original, shadows; lira "):
+        scores.run(["lira_on", "lira"], only)
+    result = scores.run(["confidence", "lira_on"], only)
+    assert result["confidence"] is result.scores["confidence"] is result[0]["confidence"]
+    with pytest.raises(errors.DataError, match="'lira_on' was not computed: needs original, shadows"):
+        result["lira_on"]
+    with pytest.raises(errors.ConfigError, match=r"options must be scores.Options\(...\), not dict"):
+        scores.run(["confidence"], only, {"gamma": 1.0})
+
+
+@pytest.mark.parametrize("signal", ["taylor", "taylor_soft_margin", "softmax", "soft_margin", "carlini_logit"])
+def test_scores_that_read_the_level_of_logits_are_those_that_say_so(signal):
+    options = OPTIONS._replace(rmia_signal=signal)
+    names = NAMES if signal == "taylor_soft_margin" else ("rmia_on", "rmia_off", "informia")
+    rng = np.random.default_rng(0)
+
+    def shifted(array):
+        return array + 2 * rng.normal(size=(*array.shape[:-1], 1)).astype(np.float32)
+
+    logits = {name for name, field in scores.FIELDS.items() if field.kind == "logits"}
+    moved = small().replace(**{name: shifted(getattr(small(), name)) for name in logits})
+    before, after = (scores.run(names, evidence, options) for evidence in (small(), moved))
+    changed = {name for name in names if np.abs(before[name].values - after[name].values).max() > 1e-3}
+    assert changed - {"random"} == {name for name in names if scores.SCORES[name].reads_level(options)}
+    assert before.notes == after.notes == ()
+
+
+def test_log_probabilities_are_noticed_where_they_matter():
+    logits = small().unlearned
+    evidence = scores.Evidence(jax.nn.log_softmax(logits), small().labels)
+    (note,) = scores.run(["margin", "confidence"], evidence).notes
+    assert "looks like log-probabilities" in note and "margin depend on" in note
+    assert scores.run(["confidence", "loss"], evidence).notes == ()
+
+
+def test_arrays_that_only_an_audit_reads_may_be_there():
+    names = np.array([f"row {number}" for number in range(60)])
+    arrays = audit_case.fields(small()) | {"ids": names, "person": names, "shadow_saw": np.zeros((4, 60), bool)}
+    for evidence in (arrays, scores.Evidence(**arrays)):
+        actual = scores.run(["lira_off"], evidence, OPTIONS)["lira_off"].values
+        np.testing.assert_array_equal(actual, scores.run(["lira_off"], small(), OPTIONS)["lira_off"].values)
+
+
+def test_records_compare_their_arrays():
+    same = small().replace(labels=small().labels.copy())
+    assert same == small() and same != small().replace(original=None) and same != 3
+    assert same != small().replace(labels=small().labels[::-1].copy())
 
 
 def test_what_is_missing_can_be_asked_of_a_record_or_of_names():

@@ -2,10 +2,8 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxunlearn import errors, scores
-from jaxunlearn.analyses.audit import sections, text_sections
+from jaxunlearn.analyses.audit import outcome, sections, text_sections
 from jaxunlearn.analyses.audit.evidence import gather, plausibility, text_gather, text_run
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
 from jaxunlearn.analyses.audit.evidence.signals import ORIGINAL, RETRAINED, AuditSignals
@@ -14,8 +12,7 @@ from jaxunlearn.analyses.audit.verdicts import first_screen, planning, requests,
 from jaxunlearn.analyses.base import CLASSES, PROMPTED, TEXTS, Analysis, ArrayInput, Context, RecordedRun, require_units
 from jaxunlearn.metrics.populations import variance
 from jaxunlearn.records import Design
-from jaxunlearn.report.cells import Table
-from jaxunlearn.report.section import Report, Section
+from jaxunlearn.report.section import Section
 from jaxunlearn.scores import tokens
 from jaxunlearn.settings import Settings
 
@@ -34,7 +31,6 @@ class Decisions(NamedTuple):
     obstacle: str = ""
 
 
-SAVED = ("p_high", "p_low", "p_in", "z", "trace")  # per row, in addition to its verdict
 # Candidates for the score that is named first: the first whose arrays are available.
 AUTO = ("iam_on", "iam_off", "lira_off", "confidence", "lm_iam", "lm_ratio", "lm_loss")
 
@@ -86,7 +82,7 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
             decisions=decisions,
             scored=scored,
             boards=boards,
-            warnings=() if signals.is_run else tuple(scoreboard.warnings(scored[role])),
+            warnings=() if signals.is_run else _warnings(signals, scored[role]),
             texts=text_sections.judge(signals, scored[role], settings),
         )
     if protocol in ("all", "scoreui") and signals.snapshots is not None:
@@ -105,6 +101,11 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
                 for name, shared in signals.external.items()
             })  # fmt: skip
     return audit
+
+
+def _warnings(signals: AuditSignals, scored: scoreboard.RoleScores) -> tuple[str, ...]:
+    audited = signals.roles[signals.audited[0]].unlearned if signals.kind == scores.LOGITS else None
+    return (*scoreboard.warnings(scored), *scores.notes_on_level(scored.values, audited, signals.options))
 
 
 def _check_protocol(signals: AuditSignals, protocol: str) -> None:
@@ -158,10 +159,14 @@ def decisive(signals: AuditSignals, settings: Settings) -> str:
 # the report
 
 
-def compose(audit: Audit, settings: Settings) -> Report:
-    """Composes sections, the answer in words, and the arrays to save."""
-    signals, tables = audit.signals, _listed(audit)
-    verdict_files = [("verdicts.csv", "one line per requested row: verdict, p-values, why")] if tables else []
+def compose(audit: Audit, settings: Settings) -> outcome.AuditReport:
+    """Composes sections, the answer in words, the results as values, and the arrays to save."""
+    signals, values = audit.signals, outcome.result(audit, settings.audit.fdr)
+    tables = outcome.listed(audit, values)
+    verdict_files = [
+        ("requests.csv", "one line per request: verdict, share that is left with its interval, p-values"),
+        ("verdicts.csv", "one line per requested row: verdict, p-values, why"),
+    ] * bool(tables)
     report_sections: list[Section] = []
     summary: first_screen.Summary = ()
     kind = settings.targets.originals if signals.is_run else "given"
@@ -193,16 +198,18 @@ def compose(audit: Audit, settings: Settings) -> Report:
         doubts = tuple(doubt for doubt in doubts if doubt not in _unchanged(signals))
     has_verdicts = audit.decisions is not None and bool(audit.decisions.verdicts)
     doubts += text_sections.doubts(audit.texts, has_verdicts, signals)
+    headline = [text for _, text in summary[:1]]
     if summary and doubts:
         summary = (*summary[:1], (first_screen.DOUBTS, " ".join(doubts)), *summary[1:])
-    return Report(
+    return outcome.AuditReport(
         title="Audit" if signals.is_run else f"Audit of given {text_sections.called(signals)}",
-        answer=" ".join([*doubts, answer]),
+        answer=" ".join([*headline, *doubts, answer]),
         summary=summary,
         sections=tuple(report_sections),
         provenance=_provenance(signals, settings),
-        arrays=_arrays(audit),
+        arrays=outcome.arrays(audit),
         listed=tables,
+        result=values,
         notes=(*audit.warnings, *audit.texts.ties),
         files=((("scores/" if signals.is_run else "scores.npz"),
                 "membership scores per sample, higher = still looks trained on; verdicts with p-values"),
@@ -239,39 +246,6 @@ def _sources(audit: Audit, design: Design) -> list[Section]:
             if source in audit.source_levels:
                 source_sections += sections.scoreui_sections(audit.source_levels[source])
     return source_sections
-
-
-def _arrays(audit: Audit) -> dict[str, dict[str, np.ndarray]]:
-    """Returns per-sample results by file name."""
-    signals = audit.signals
-    facts = {**signals.names, "labels": signals.labels}
-    files: dict[str, dict[str, np.ndarray]] = {}
-    scored = {**audit.scored, **{f"{signals.audited[0]}_{source}": board.scored
-                                 for source, board in audit.sources.items()}}  # fmt: skip
-    for role, scored_role in scored.items():
-        if signals.is_run:
-            assert signals.forgotten is not None
-            files[f"scores/binui_{role}.npz"] = {**facts, "forgotten": signals.forgotten, **scored_role.values}
-        else:
-            values = {
-                name: lines[0, 0] if len(lines) == 1 else lines[:, 0] for name, lines in scored_role.values.items()
-            }
-            files["scores.npz"] = {**signals.names, **values}
-    verdicts = {} if audit.decisions is None else audit.decisions.verdicts
-    for role, role_verdicts in verdicts.items():
-        columns = {"verdict": role_verdicts.codes, **{name: role_verdicts.tested(name) for name in SAVED}}
-        if signals.is_run:
-            files[f"scores/verdicts_{role}.npz"] = {**signals.names, **columns}
-        elif role == signals.audited[0]:
-            files["verdicts.npz"] = {**signals.names, **{name: lines[0] for name, lines in columns.items()}}
-    return files
-
-
-def _listed(audit: Audit) -> dict[str, Table]:
-    """Tabulates every requested row of the first audited role with its verdict and a reason in words."""
-    verdicts = {} if audit.decisions is None else audit.decisions.verdicts
-    role_verdicts = verdicts.get(audit.signals.audited[0])
-    return {} if role_verdicts is None else {"verdicts.csv": verdict_sections.all_rows(role_verdicts, audit.signals)}
 
 
 def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
@@ -329,6 +303,9 @@ def check(settings: Settings) -> None:
     """
     audit_signals.options_of(settings)
     decision = settings.audit.decision
+    for name in settings.audit.scores:
+        if name != "all":
+            scores.find(name)  # raises for an unknown name
     names = [name for kind in (scores.LOGITS, scores.TOKENS) for name in scores.names_of(settings.audit.scores, kind)]
     if decision != "auto" and decision not in names:
         scores.names_of((decision,))  # raises for an unknown name
@@ -385,6 +362,7 @@ AUDIT = Analysis(
         "scores.npz",
         "verdicts.npz",
         "verdicts.csv",
+        "requests.csv",
         "findings.json",
         "report/report.*",
         "report/tables",

@@ -64,6 +64,7 @@ def compose(epsilon: Epsilon, settings: Settings) -> Report:
         notes=(*epsilon_inputs.notes, *measures.notes(main)),
         files=(*sections.FILES, *folders),
         width=sections.WIDTH,
+        result=epsilon,
     )
 
 

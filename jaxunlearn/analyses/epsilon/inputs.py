@@ -31,9 +31,8 @@ FIELDS = {
     "*": ArrayField("S?C|S?", finite=False),
 }
 EXPECTED = (
-    "epsilon-hat takes a folder with logits_retain.npy and APPROACH/logits_unlearn.npy [S, 1 + N, C] (slot 0 the "
-    "one-hot label), or an .npz with `labels` [S], `retrained` [S, N, C] and one such array per approach "
-    "(docs/epsilon.md)."
+    "epsilon-hat takes `labels` [S], `retrained` [S, N, C] and one such array per approach, or a folder with "
+    "logits_retain.npy and APPROACH/logits_unlearn.npy [S, 1 + N, C], slot 0 the one-hot label (docs/epsilon.md)."
 )
 
 

@@ -122,6 +122,7 @@ def compose(evaluation: Evaluation, settings: Settings) -> Report:
         notes=evaluation.notes,
         files=tuple(files),
         width=sections.WIDTH,
+        result=evaluation,
     )
 
 

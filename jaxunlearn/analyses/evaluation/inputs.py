@@ -44,8 +44,8 @@ def _fields() -> dict[str, ArrayField]:
 
 FIELDS = _fields()
 EXPECTED = (
-    "Outputs to evaluate are an .npz (or a folder of .npy) with `calibration`, `forget`, `test` and, for attacks, "
-    "`retain` [n, c] (or [m, n, c] of m models), each with `..._labels` [n] (docs/evaluation.md)."
+    "Outputs to evaluate are `calibration`, `forget`, `test` and, for attacks, `retain` [n, c] (or [m, n, c] of m "
+    "models), each with `..._labels` [n] (docs/evaluation.md)."
 )
 
 

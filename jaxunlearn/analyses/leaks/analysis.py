@@ -66,6 +66,7 @@ def compose(leaks: Leaks, settings: Settings) -> Report:
         records={"leaks.json": sections.plain(leaks)},
         files=(*sections.FILES, *array_files),
         width=sections.WIDTH,
+        result=leaks,
     )
 
 

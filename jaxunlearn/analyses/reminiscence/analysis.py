@@ -61,6 +61,7 @@ def compose(reminiscence: Reminiscence, settings: Settings) -> Report:
         records={"reminiscence.json": sections.plain(reminiscence)},
         files=sections.FILES,
         width=sections.WIDTH,
+        result=reminiscence,
     )
 
 

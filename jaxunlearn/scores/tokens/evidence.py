@@ -74,9 +74,9 @@ FIELDS: dict[str, ArrayField] = {
     "person": ArrayField("N", "ids"),
 }
 EXPECTED = (
-    "Token evidence is an .npz (or a folder of .npy) with `token_logp_target` and `mask` [n, t], or `nll_target` [n], "
-    "and as many of `nll_fit` or `token_logp_fit` (IN), `nll_ref` or `token_logp_ref` (OUT), `forgotten` [n], `texts` "
-    "[n] as you have (docs/language_models.md)."
+    "Evidence of texts contains `token_logp_target` and `mask` [n, t], or `nll_target` [n], and as many of `nll_fit` "
+    "or `token_logp_fit` (IN), `nll_ref` or `token_logp_ref` (OUT), `forgotten` [n], `texts` [n] as you have "
+    "(docs/language_models.md)."
 )
 
 

@@ -34,19 +34,13 @@ TUNED = -2  # audit.rmia_offline_a
 # What a file of arrays may hold besides the evidence of the scores.
 FIELDS = {
     **evidence.FIELDS,
-    "retrained": ArrayField("NC"),
-    "population_retrained": ArrayField("PC", needs=("population_labels", "retrained")),
-    "snapshots": ArrayField("LKNC"),
-    "ids": ArrayField("N", "ids"),
-    "person": ArrayField("N", "ids"),
-    "shadow_saw": ArrayField("SN", "flags", needs=("shadows",)),
-    "levels": ArrayField("", "count", aliases={"INTERAPPROX": ""}),
+    **evidence.AUDIT_FIELDS,
     # Groups of the published record files that hold results, not evidence.
     **{f"{group}/*": ArrayField("", "ignored") for group in ("score", "eval", "fit")},
 }
 EXPECTED = (
-    "Evidence is an .npz (or a folder of .npy) with `unlearned` [n, c] logits, `labels` [n] and as many of `original` "
-    "[n, c], `shadows` [s, n, c], `forgotten` [n], `retrained` [n, c] as you have (docs/own_outputs.md)."
+    "Evidence contains `unlearned` [n, c] logits, `labels` [n] and as many of `original` [n, c], `shadows` [s, n, c], "
+    "`forgotten` [n], `retrained` [n, c] as you have (docs/own_outputs.md)."
 )
 
 

@@ -210,6 +210,11 @@ def is_unchanged(signals: AuditSignals) -> bool:
     return bool(max(changes.target.max(initial=0), largest_elsewhere) <= IDENTICAL_TO)
 
 
+def is_unchanged_request(signals: AuditSignals) -> bool:
+    """Returns whether the answers to all requested rows are exactly the original's, which needs no shadow model."""
+    return _changed_alone(signals)[0]
+
+
 def _changed_alone(signals: AuditSignals) -> tuple[bool, str]:
     """Returns whether the answers to all requested rows are unchanged, and a sentence on the changes."""
     changes = signals.changes.get(signals.audited[0])

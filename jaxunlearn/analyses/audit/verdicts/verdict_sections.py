@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn.analyses.audit.evidence.signals import RETRAINED, AuditSignals
-from jaxunlearn.analyses.audit.verdicts import first_screen, planning, risk, verdict_sentences
+from jaxunlearn.analyses.audit.verdicts import first_screen, planning, request_verdicts, risk, verdict_sentences
+from jaxunlearn.analyses.audit.verdicts.request_verdicts import Verdict
 from jaxunlearn.analyses.audit.verdicts.requests import RoleVerdicts
 from jaxunlearn.analyses.audit.verdicts.verdict_sentences import ORDER, WORDS
 from jaxunlearn.metrics.inference import calibration_test, intervals
@@ -113,7 +114,9 @@ def requests_table(verdicts: RoleVerdicts, signals: AuditSignals, fdr: float) ->
          "verdict"),
         tuple(rows),
     )  # fmt: skip
-    return Section("requests", "Is the request as a whole still in the model?", "", table)
+    shares = (request_verdicts.share_left(judgement, signals.audited[0]) for judgement in verdicts.judgements)
+    findings = tuple(share for share in shares if not np.isnan(share.value))
+    return Section("requests", "Is the request as a whole still in the model?", "", table, findings=findings)
 
 
 def persons(judgement: Judgement, signals: AuditSignals, fdr: float) -> Section:
@@ -156,17 +159,18 @@ class RowVerdict(NamedTuple):
     """One requested row: a line of verdicts.csv.
 
     Attributes:
-      sample: its name; request: index of its forget set; label: its class.
+      sample: its name, a whole number or text as the user's `ids` are; without them its position, from 0.
+      request: index of its forget set; label: its class, by name where the classes have names, else its number.
       verdict, why: in words.
       p_high, p_low, p_in: see `rows.RowTests`.
       left: share of the trace of training that remains; NaN if the trace is too small.
       agreement: share of the groups of shadows that give it this verdict; NaN where there are too few shadows.
     """
 
-    sample: str
-    request: str
-    label: str
-    verdict: str
+    sample: int | str
+    request: int
+    label: int | str
+    verdict: Verdict
     p_high: float
     p_low: float
     p_in: float
@@ -178,18 +182,17 @@ class RowVerdict(NamedTuple):
     def shown(self) -> tuple[str, ...]:
         """Its cells under HEADER."""
         shares = ("" if np.isnan(share) else f"{100 * share:.0f} %" for share in (self.left, self.agreement))
-        return (*self[:4], _p(self.p_high), _p(self.p_low), _p(self.p_in), *shares, self.why)
+        return (*map(str, self[:4]), _p(self.p_high), _p(self.p_low), _p(self.p_in), *shares, self.why)
 
 
-def all_rows(verdicts: RoleVerdicts, signals: AuditSignals) -> Table:
+def all_rows(listed: list[RowVerdict]) -> Table:
     """Returns the table of all requested rows."""
-    header = ("sample", "request", "class", *RowVerdict._fields[3:])
-    return Table("", "", header, tuple(listed_rows(verdicts, signals)))
+    return Table("", "", ("sample", "request", "class", *RowVerdict._fields[3:]), tuple(listed))
 
 
 def listed_rows(verdicts: RoleVerdicts, signals: AuditSignals) -> list[RowVerdict]:
     """Returns one record per requested row, in the order of the file."""
-    names = signals.class_names
+    names, samples = signals.class_names, _samples(signals)
     listed = []
     for set_index, judgement in enumerate(verdicts.judgements):
         positions = np.flatnonzero(verdicts.requested[set_index])
@@ -201,12 +204,20 @@ def listed_rows(verdicts: RoleVerdicts, signals: AuditSignals) -> list[RowVerdic
             left = float((answers[index] - tests.centre[index]) / trace) if is_known else np.nan
             label = int(signals.labels[position])
             listed.append(RowVerdict(
-                str(signals.display_names[position]), str(set_index), names[label] if names else str(label),
-                WORDS[int(code)],
+                samples[position], set_index, names[label] if names else label, Verdict(WORDS[int(code)]),
                 float(tests.p_high[index]), float(tests.p_low[index]), float(tests.p_in[index]), left,
                 float("nan") if judgement.agreement is None else float(judgement.agreement[index]), str(why[index]),
             ))  # fmt: skip
     return listed
+
+
+def _samples(signals: AuditSignals) -> list[int | str]:
+    """Returns the names of the samples, as whole numbers where these are what is displayed."""
+    names = [str(name) for name in signals.display_names]
+    for numbers in signals.names.values():
+        if numbers.dtype.kind in "iu" and list(map(str, numbers.tolist())) == names:
+            return list(numbers.tolist())
+    return list(names)
 
 
 def trust(role_verdicts: dict[str, RoleVerdicts], signals: AuditSignals, fdr: float) -> Section:
