@@ -196,7 +196,7 @@ def rows(name: str, values: Any, count: int) -> np.ndarray:
     except (ValueError, TypeError) as error:
         raise errors.ShapeError(f"{name} must be row numbers [n] or a mask [N]: lists of unequal length.") from error
     if array.dtype == bool and array.shape != (count,):
-        raise errors.ShapeError(f"{name}: a mask must be [N] with N = {count} rows of data, not {array.shape}.")
+        raise errors.ShapeError(f"{name}: a mask must be [N] with N = {count} rows, not {array.shape}.")
     if array.ndim != 1:
         raise errors.ShapeError(f"{name} must be row numbers [n] or a mask [N], not an array of shape {array.shape}.")
     is_numeric = array.dtype.kind in "biuf"

@@ -176,8 +176,8 @@ def with_forgotten(
     if are_numbers and ids.shape == (count,) and ids.dtype.kind in "iu" and np.isin(rows, ids).all():
         if set(ids[rows].tolist()) != set(rows.tolist()):
             raise errors.DataError(
-                "`forgotten` contains numbers that are positions in the evidence, and `ids` of other rows. Give a mask: "
-                "np.isin(ids, forgotten) if they are ids, np.isin(np.arange(n), forgotten) if they are positions."
+                "`forgotten` contains numbers that are positions in the evidence, and `ids` of other rows. Give a "
+                "mask: np.isin(ids, forgotten) if they are ids, np.isin(np.arange(n), forgotten) if they are positions."
             )
     return {**values, "forgotten": np.isin(np.arange(count), rows)}
 

@@ -23,15 +23,15 @@ def test_rows_of_texts_are_requested_by_mask_or_position():
 
 @pytest.mark.parametrize(("evidence", "forgotten", "message"), [
     (EVIDENCE, [100, 479], "contains row 479; rows are 0 to 259. It takes positions in the evidence"),
-    (EVIDENCE, [-1], "holds -1, but the evidence has rows 0 to 259"),
-    (EVIDENCE, [0.5], "a mask .* at least one row"),
-    (EVIDENCE, np.ones(9, bool), r"a mask of shape \(9,\); the evidence has 260 rows"),
+    (EVIDENCE, [-1], "contains row -1; rows are 0 to 259"),
+    (EVIDENCE, [0.5], "must be whole row numbers or a mask"),
+    (EVIDENCE, np.ones(9, bool), r"a mask must be \[N\] with N = 260 rows, not \(9,\)"),
     (EVIDENCE | {"ids": np.arange(260) + 100}, [100, 101], "positions in the evidence, and `ids` of other rows"),
-    ({"mask": np.ones((3, 2), bool)}, [7], "rows 0 to 2"),
+    ({"mask": np.ones((3, 2), bool)}, [7], "rows are 0 to 2"),
 ])  # fmt: skip
 def test_requests_that_name_no_row_for_certain_are_refused(evidence, forgotten, message):
     call = analyses.audit_texts if "mask" in evidence else analyses.audit
-    with pytest.raises(errors.DataError, match=message):
+    with pytest.raises(errors.UserError, match=message):
         call(evidence, forgotten)
 
 
