@@ -265,7 +265,7 @@ def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
         "protocol": settings.audit.protocol,
         "constants": constants,
         "compat": options.compat,
-        "IAM": f"{options.interpolation_steps} levels, {options.family}, {options.std} spread",
+        "IAM": f"{options.interpolation_steps} interpolation steps, {options.family}, {options.std} std",
     }
 
 

@@ -152,9 +152,9 @@ def _of_sweep(sweep: sweeps.Sweep, design: Design) -> str:
 
 
 def sensitivity(sweep: sweeps.Sweep, design: Design) -> list[Section]:
-    """Returns AUC against interpolation levels, per e1 and e2, as table and figure."""
+    """Returns AUC against interpolation steps, per e1 and e2, as table and figure."""
     table = Table(
-        "AUC of IAM against interpolation levels", f"2 levels mean no interpolation. {_of_sweep(sweep, design)}",
+        "AUC of IAM against interpolation steps", f"2 steps mean no interpolation. {_of_sweep(sweep, design)}",
         ("line", *(f"I = {value}" for value in sweep.values)),
         tuple((name, *aucs) for name, aucs in sweep.lines.items()),
     )  # fmt: skip

@@ -164,9 +164,10 @@ def doubts(findings: TextFindings, has_verdicts: bool, signals: AuditSignals) ->
 def provenance(signals: AuditSignals) -> dict[str, str]:
     """Returns the options of scores of texts, for the foot of the page."""
     options = signals.options.tokens
-    spread = f"blocks of {options.block} texts" if options.block else "all texts"
+    std_block = f"blocks of {options.block} texts" if options.block else "all texts"
     return {
-        "IAM": f"{options.interpolation_steps} levels, e1 {options.eps1:g}, e2 {options.eps2:g}, spread over {spread}",
+        "IAM": f"{options.interpolation_steps} interpolation steps, e1 {options.eps1:g}, e2 {options.eps2:g}, std over "
+        f"{std_block}",
         "tokens": f"Min-K {options.k:g} %, SURP {options.surp_k:g} % below {options.surp_entropy:g} nats",
         "RMIA": f"gamma {options.gamma:g}",
     }

@@ -30,10 +30,10 @@ PUBLISHED_Z = 1.96
 
 
 def arrays(report: EpsilonReport, names: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns what epsilon.npz holds: NAME__epsilon, NAME__proved, NAME__challenge [S], NAME__median_by_delta [D]."""
+    """Returns what epsilon.npz holds: NAME__epsilon, NAME__bound, NAME__challenge [S], NAME__median_by_delta [D]."""
     columns: dict[str, np.ndarray] = {**names, "labels": report.labels}
     for name, metrics in report.approaches.items():
-        values_of = {"epsilon": metrics.epsilon, "proved": metrics.bound, "median_by_delta": metrics.curve}
+        values_of = {"epsilon": metrics.epsilon, "bound": metrics.bound, "median_by_delta": metrics.curve}
         if metrics.challenge is not None:
             values_of["challenge"] = metrics.challenge.epsilon
         columns |= {f"{name}__{quantity}": values for quantity, values in values_of.items() if len(values)}
@@ -50,11 +50,11 @@ def plain(report: EpsilonReport) -> dict[str, Any]:
             "models": metrics.sizes,
             **metrics.summary._asdict(),
             "interval": [metrics.interval.low, metrics.interval.high],
-            "ceiling": metrics.max_finite,
-            "equal_groups": metrics.null_median,
-            "proved_median": _median(metrics.bound),
-            "proved_share": _share(metrics.bound),
-            "proved_ceiling": metrics.max_bound,
+            "max_finite": metrics.max_finite,
+            "null_median": metrics.null_median,
+            "bound_median": _median(metrics.bound),
+            "bound_share": _share(metrics.bound),
+            "max_bound": metrics.max_bound,
             "accuracies": {subset: list(_accuracy(values)) for subset, values in metrics.accuracies.items()},
         }
         if report.is_regression:
@@ -62,9 +62,9 @@ def plain(report: EpsilonReport) -> dict[str, Any]:
         else:
             record["forget_error_of_logits"] = float((1 - metrics.own_accuracy).mean())
         differences = (
-            ("behind_best", report.gap_to_best),
-            (f"beyond_{PLAIN}", report.gap_to_finetuning),
-            (f"beyond_{START}", report.gap_to_original),
+            ("gap_to_best", report.gap_to_best),
+            (f"gap_to_{PLAIN}", report.gap_to_finetuning),
+            (f"gap_to_{START}", report.gap_to_original),
         )
         for key, gaps in differences:
             if name in gaps:
@@ -100,7 +100,7 @@ def sections(report: EpsilonReport, samples: tuple[int, ...] = (), names: Sequen
     if metric != "challenge":
         report_sections.append(_main(report))
         if any(len(metrics.bound) for metrics in report.approaches.values()):
-            report_sections.append(_proved(report))
+            report_sections.append(_bounds(report))
     if any(metrics.challenge is not None for metrics in report.approaches.values()):
         report_sections.append(_challenge(report))
     if metric != "challenge" and report.options.settings.sweep:
@@ -119,13 +119,13 @@ def _main(report: EpsilonReport) -> Section:
             metrics.interval._replace(value=summary.median), "median epsilon-hat", name, "retrained models", report
         )
         gap = (
-            _finding(report.gap_to_best[name], "behind the best", name, report.order[0], report)
+            _finding(report.gap_to_best[name], "gap to best", name, report.order[0], report)
             if name in report.gap_to_best
             else ""
         )
         utility = _utility(report, metrics, name)
         further_gaps = [
-            _finding(gaps[name], f"beyond {other}", name, other, report)
+            _finding(gaps[name], f"gap to {other}", name, other, report)
             for other, gaps in ((PLAIN, report.gap_to_finetuning), (START, report.gap_to_original)) if name in gaps
         ]  # fmt: skip
         findings += [cell for cell in (median, gap, *utility, *further_gaps) if isinstance(cell, Finding)]
@@ -144,7 +144,8 @@ def _main(report: EpsilonReport) -> Section:
            "the files = 1.96 standard errors over models.")
     )  # fmt: skip
     utility = ("MAE",) if report.is_regression else ("RA % ↑", "UA %", "TA % ↑")
-    header = ("approach", "models", "epsilon-hat ↓", "behind", "mean", "25 %", "75 %", "inf", "nan", "neg", *utility)
+    columns = ("approach", "models", "epsilon-hat ↓", "gap to best", "mean", "25 %", "75 %", "inf", "nan", "neg")
+    header = (*columns, *utility)
     table = Table("", caption, header, tuple(rows), BASELINES)
     title = "How well can unlearned and retrained models be told apart?"
     return Section(STEM, title, wording.limits(report), table, None, tuple(findings))
@@ -159,7 +160,7 @@ def _of_intervals(report: EpsilonReport) -> str:
         units = sentences.units(report.options.design)
     return (
         f"[ ] = {number_format.rate(settings.confidence_level)} interval over {units}; {settings.bootstrap} resamples "
-        "of the models, value ± z standard deviations. behind = median minus that of the best approach, with "
+        "of the models, value ± z standard deviations. gap to best = median minus that of the best approach, with "
         "simultaneous intervals over all pairs. "
     )
 
@@ -190,7 +191,7 @@ def _utility(report: EpsilonReport, metrics: ApproachMetrics, name: str) -> tupl
     return tuple(cells)
 
 
-def _proved(report: EpsilonReport) -> Section:
+def _bounds(report: EpsilonReport) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for name in ranked(report):
         metrics = report.approaches[name]
@@ -205,7 +206,7 @@ def _proved(report: EpsilonReport) -> Section:
     )
     header = ("approach", "proven epsilon, median", "share above 0", "largest provable", "largest finite epsilon-hat")
     text = "A lower bound as in audits of differential privacy; higher = provably worse unlearning."
-    return Section("epsilon_proved", "What is proven?", text, Table("", caption, header, tuple(rows)))
+    return Section("epsilon_bounds", "What is proven?", text, Table("", caption, header, tuple(rows)))
 
 
 def _challenge(report: EpsilonReport) -> Section:

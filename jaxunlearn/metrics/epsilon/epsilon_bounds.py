@@ -118,8 +118,8 @@ def _medians(
 def interval(resamples: Bootstrap, name: str) -> Interval:
     """Computes the interval of the median epsilon-hat of an approach.
 
-    An infinite median, of the models or of resampled ones, counts as the ceiling for the deviation and the lower end;
-    the upper end is then inf. The ends are NaN if resampled medians are undefined.
+    An infinite median, of the models or of resampled ones, counts as the largest finite value for the deviation and
+    the lower end; the upper end is then inf. The ends are NaN if resampled medians are undefined.
     """
     value, medians = _capped(resamples, name)
     half_width = float(scipy.stats.norm.ppf((1 + resamples.confidence_level) / 2) * np.std(medians, ddof=1))
@@ -187,7 +187,7 @@ def equal_groups(
 
 
 def _capped(resamples: Bootstrap, name: str) -> tuple[float, np.ndarray]:
-    """Returns the median and the resampled medians, infinite ones replaced by the ceiling."""
+    """Returns the median and the resampled medians, infinite ones replaced by the largest finite value."""
     ceiling = resamples.max_finite[name]
     return float(np.minimum(resamples.values[name], ceiling)), np.minimum(resamples.medians[name], ceiling)
 

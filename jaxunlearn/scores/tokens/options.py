@@ -14,7 +14,7 @@ class TokenOptions(NamedTuple):
       k: Min-K % and Min-K++: per cent of the tokens that count, the least likely ones.
       surp_k, surp_entropy: SURP: per cent of the tokens, and the entropy (nats) below which they count.
       pac_low, pac_high: PAC: fractions of least and most likely tokens.
-      interpolation_steps, eps1, eps2: IAM: interpolation levels, and constants of its signal.
+      interpolation_steps, eps1, eps2: IAM: interpolation steps, and constants of its signal.
       block: IAM: the standard deviation is taken over consecutive blocks of this many texts; 0 = over all.
       gamma: RMIA: ratio above which a population text is dominated.
       is_faithful: counts of tokens may be 0 (NaN), and PAC counts padding as tokens of log-probability 0, as published.

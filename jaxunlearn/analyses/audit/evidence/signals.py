@@ -18,7 +18,7 @@ from jaxunlearn.scores.tokens import TokenOptions
 from jaxunlearn.settings import CLASS_KINDS, Settings
 
 GIVEN, ORIGINAL, RETRAINED = "given model", "original", "retrained"
-PUBLISHED_BLOCK = 64  # texts over which the published IAM takes its spread
+PUBLISHED_BLOCK = 64  # texts over which the published IAM takes its standard deviation
 
 
 class Snapshots(NamedTuple):

@@ -1,4 +1,4 @@
-"""Sweeps of an audit: number of shadows, interpolation levels with e1 and e2, source of the shadow models.
+"""Sweeps of an audit: number of shadows, interpolation steps with e1 and e2, source of the shadow models.
 
 Source: IAM, sections on the number of shadow models, parameter sensitivity, distribution shift, architecture shift.
 """
@@ -25,7 +25,7 @@ class Sweep(NamedTuple):
     """AUC along one axis.
 
     Attributes:
-      values: the axis: numbers of shadows, or interpolation levels.
+      values: the axis: numbers of shadows, or interpolation steps.
       lines: name of a curve -> one Finding (AUC) per value.
       groups: number of groups of shadows behind each value.
       skipped: curve -> reason: its score is not finite somewhere on the axis.
@@ -79,7 +79,7 @@ def shadow_counts(signals: AuditSignals, settings: Settings, role: str, context:
 
 
 def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: Context) -> Sweep:
-    """Computes AUC of IAM-On and IAM-Off against interpolation levels, one curve per score, e1 and e2.
+    """Computes AUC of IAM-On and IAM-Off against interpolation steps, one curve per score, e1 and e2.
 
     Args:
       signals: inputs of the audit.
@@ -108,7 +108,7 @@ def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: C
                 if name in not_finite:
                     skipped[label] = not_finite[name]
                 lines[label] += [auc(array, ~signals.forgotten, settings, label) for array in values.values()]
-        context.say(f"e1 = {e1:g}, e2 = {e2:g}: {len(audit.sweep_interpolation_steps)} numbers of levels")
+        context.say(f"e1 = {e1:g}, e2 = {e2:g}: {len(audit.sweep_interpolation_steps)} numbers of steps")
     return _swept(
         tuple(audit.sweep_interpolation_steps), lines, (len(groups),) * len(audit.sweep_interpolation_steps), skipped
     )
