@@ -407,7 +407,7 @@ def test_shadows_that_know_other_classes_are_refused(again, elsewhere, tmp_path,
     logits = np.load(foreign / "logits" / "shadow.npy")
     np.save(foreign / "logits" / "shadow.npy", logits[..., :3])
     assert launch(*arguments(audit__protocol="shift", audit__shadow_runs=f"{foreign},"), workdir=again) == 2
-    assert "know 3 classes (digits), this run's data has 10" in capsys.readouterr().err
+    assert "have 3 classes (digits), but this run's data has 10" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

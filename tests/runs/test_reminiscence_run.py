@@ -259,7 +259,7 @@ REFUSED = {
         "split.forget.classes contains class 7, whose rows are excluded",
     ),
     "too few retained": (("--retained=800",), "Lower reminisce.share or reminisce.retained"),
-    "parts of classes": (("--config.split.forget.kind=class_percentage",), "asks whether a whole class is known"),
+    "parts of classes": (("--config.split.forget.kind=class_percentage",), "works on forget sets of whole classes"),
     "a rate of 0": (("--learning_rates=0",), "at least one rate above 0"),
     "a rate twice": (("--learning_rates=0.05,0.05",), "none twice"),
     "a rate that is none": (("--learning_rates=nan",), "must be a number"),
