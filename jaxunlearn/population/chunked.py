@@ -107,7 +107,7 @@ def train(
     Raises:
       DeviceError: not even one member fits into memory.
     """
-    cost = TrainingCost()
+    cost, queue = TrainingCost(), list(queue)
     total = sum(training.steps(ids, training.num_epochs) for ids, _ in queue)
     while queue:
         ids, may_resume = queue.pop(0)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxunlearn import keys, trees
@@ -39,7 +38,8 @@ def predict(
       mapping: how members are mapped.
       batch: rows per forward pass of one member.
       block: rows per program call (bounds device memory).
-      view_key: None for the clean view; a key for one augmented view. All members see the same augmented row.
+      view_key: None for the clean view; a key for one augmented view. The draws of a row are a function of this key and
+        the row's number: all members see the same augmented row, whatever is predicted with it.
 
     Yields:
       (slice into `rows`, logits [M, n, C] float32) with n <= block.
@@ -65,15 +65,14 @@ def predict(
     block = steps * batch
 
     def answer(carry: None, member: Tree, shared: tuple) -> jax.Array:
-        data, block_rows, first_batch, key = shared
+        data, block_rows, key = shared
 
-        def forward(carry: None, batch_inputs: tuple) -> tuple[None, jax.Array]:
-            indices, index = batch_inputs
+        def forward(carry: None, indices: jax.Array) -> tuple[None, jax.Array]:
             if view_key is None:
                 return carry, task.predict(member, data[indices])
-            return carry, task.view(member, data[indices], keys.at(key, first_batch + index))
+            return carry, task.view(member, data[indices], jax.vmap(keys.at, (None, 0))(key, indices))
 
-        return jax.lax.scan(forward, None, (block_rows.reshape(steps, batch), jnp.arange(steps)))[1]
+        return jax.lax.scan(forward, None, block_rows.reshape(steps, batch))[1]
 
     members = executor.place(executor.pad(variables, mapping), mapping)
     data = executor.place(inputs, mapping, shared=True)
@@ -81,9 +80,7 @@ def predict(
     padded_rows = np.concatenate([rows, np.full(-len(rows) % block, rows[0], np.int32)])
     program = None
     for start in range(0, len(padded_rows), block):
-        shared = executor.place(
-            (data, padded_rows[start : start + block], np.int32(start // batch), key), mapping, shared=True
-        )
+        shared = executor.place((data, padded_rows[start : start + block], key), mapping, shared=True)
         if program is None:
             # Shadow statistics live in the tails: a GPU's default of TF32 products would blur them.
             with jax.default_matmul_precision("float32"):

@@ -63,7 +63,7 @@ class Task(NamedTuple):
     step: Callable[[State, Mapping[str, Batch], StepInfo, jax.Array, Tree], tuple[State, Metrics]]
     # (variables, raw inputs [B, ...]) -> [B, K] float32: logits, or the signals recorded instead
     predict: Callable[[Tree, jax.Array], jax.Array]
-    view: Callable[[Tree, jax.Array, jax.Array], jax.Array]  # the same through the training augmentation, with a key
+    view: Callable[[Tree, jax.Array, jax.Array], jax.Array]  # the same through the training augmentation, keys [B]
     # (variables, raw inputs [B, ...], rows [B], constants) -> [B] bool, by which the best epoch is selected; None =
     # whether the prediction is the label.
     is_correct: Callable[[Tree, jax.Array, jax.Array, Tree], jax.Array] | None = None
@@ -203,8 +203,10 @@ def supervised(
         logits = evaluator.apply(collections, prepare(inputs, keys.root(0), False), train=False)
         return record(jnp.asarray(logits), inputs)
 
-    def view(collections: Tree, inputs: jax.Array, key: jax.Array) -> jax.Array:
-        return record(jnp.asarray(evaluator.apply(collections, prepare(inputs, key, True), train=False)), inputs)
+    def view(collections: Tree, inputs: jax.Array, row_keys: jax.Array) -> jax.Array:
+        # Each row as a batch of its own: the draws of a batch depend on the positions in it.
+        prepared = jax.vmap(lambda row, key: prepare(row[None], key, True)[0])(inputs, row_keys)
+        return record(jnp.asarray(evaluator.apply(collections, prepared, train=False)), inputs)
 
     return Task(init, step, predict, view)
 

@@ -5,8 +5,8 @@
 
 Within the program every member scans over its own steps: gather its batch from the data on the device, take the task's
 step, and keep the old state if the batch is empty, the loss is not finite, or the member is already frozen. A diverged
-member therefore stops at the last state whose loss was finite, is flagged even if only its parameters overflowed, and
-cannot affect other members. Nothing here opens a file.
+member therefore stops at the last state whose loss was finite, is flagged even if only its parameters or statistics
+overflowed, and cannot affect other members. Nothing here opens a file.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -120,9 +120,11 @@ def init_carry(job: Job, mapping: executor.MemberMapping) -> Carry:
     start, ids = executor.pad(((job.initial, diverged_at), np.asarray(job.member_ids, np.int32)), mapping)
     # A loop on the host is for training; its initialisation is the same program as that of a map.
     mapped = mapping._replace(kind="map") if mapping.kind == "loop" else mapping
-    program = jax.jit(
-        executor.map_members(lambda start, member_id, key: _start(job, start[0], start[1], member_id, key), mapped)
-    )
+
+    def begin(start: tuple[State | None, jax.Array | None], member_id: jax.Array, key: jax.Array) -> Carry:
+        return _start(job, start[0], start[1], member_id, key)
+
+    program = jax.jit(executor.map_members(begin, mapped))
     arguments = (
         executor.place(start, mapping),
         executor.place(ids, mapping),
@@ -225,9 +227,12 @@ def _epoch_of_one_member(job: Job, carry: Carry, inputs: MemberInputs, shared: t
 
 
 def _freeze_if_overflown(carry: Carry, step: jax.Array) -> Carry:
-    """Flags a member whose parameters overflowed in a step whose loss was still finite (checked once per epoch)."""
+    """Flags a member that overflowed in a step whose loss was still finite (checked once per epoch).
+
+    Statistics of BatchNorm count too: in training nothing reads them, but every prediction does.
+    """
     finite = jnp.array(True)
-    for leaf in jax.tree.leaves(carry.state.params):
+    for leaf in jax.tree.leaves((carry.state.params, carry.state.model_state)):
         finite &= jnp.all(jnp.isfinite(leaf))
     return carry._replace(diverged_at=jnp.where(finite | (carry.diverged_at != NOT_DIVERGED), carry.diverged_at, step))
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxunlearn import unlearn
+from jaxunlearn.population import capacity
 from jaxunlearn.runs.execution import recording
 from jaxunlearn.unlearn.engine import running
 from launch import _entry
@@ -110,6 +111,38 @@ def test_killed_between_epochs_it_ends_with_the_same_numbers(finished_run, again
     assert "continuing in phase 1 after epoch 1" in capsys.readouterr().err
     np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(finished_run, "unlearned:finetune"))
     assert not list((again / "populations").glob("*.work"))
+
+
+@pytest.mark.parametrize("events", [1, 4])  # in the first half, in the second half
+def test_killed_after_its_members_did_not_fit_at_once_it_goes_on_with_the_same_half(
+    events, finished_run, again, monkeypatch, capsys
+):
+    shutil.rmtree(again / "populations" / "unlearned:finetune")
+    for path in (again / "logits").glob("unlearned:finetune*"):
+        path.unlink()
+    real, calls = running.run, []
+
+    def interrupted(setup, checkpoint=None):
+        if len(setup.member_ids) > 2:
+            raise capacity.DoesNotFit("3 members need more than there is")
+        for event in real(setup, checkpoint):
+            calls.append(event)
+            yield event
+            if len(calls) == events:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "run", interrupted)
+    command = [*GIVEN, "--methods=finetune", "--config.engine.checkpoint_seconds=0"]
+    assert launch(*command, workdir=again) == 130
+    halves = {1: ["partial_00000_00001"], 4: ["partial_00002_00002"]}
+    folder = again / "populations" / "unlearned:finetune.work"
+    assert [path.name for path in folder.iterdir()] == halves[events]
+    monkeypatch.setattr(running, "run", real)
+    assert launch(*command, workdir=again) == 0
+    printed = capsys.readouterr().err
+    assert "continuing in phase 1 after epoch 1" in printed and "damaged" not in printed
+    np.testing.assert_array_equal(values(again, "unlearned:finetune"), values(finished_run, "unlearned:finetune"))
+    assert not folder.exists()
 
 
 def test_killed_between_training_and_recording_a_role_later_stages_go_on(finished_run, again, monkeypatch, capsys):

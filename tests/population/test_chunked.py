@@ -28,7 +28,9 @@ def test_compiling_between_chunks_is_no_work(monkeypatch):
     )  # fmt: skip
     reporter = progress.Reporter(events.append, io.StringIO(), every_seconds=0)
     reporter.begin("training")
-    cost = chunked.train(training, [(np.arange(4), False)], reporter)
+    queue = [(np.arange(4), False)]
+    cost = chunked.train(training, queue, reporter)
+    assert len(queue) == 1  # the caller's list stays as it is
     assert [event["done"] for event in events] == [2, 4, 6, 8, 10, 12, 14, 16]
     assert [event["rate"] for event in events] == [0.2] * 8
     assert "1 min 00 s left of this stage" in reporter.out.getvalue().splitlines()[1]

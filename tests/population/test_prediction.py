@@ -1,10 +1,12 @@
 """Answers of a population."""
 
+import jax
 import numpy as np
 import problem
 import pytest
 
-from jaxunlearn import keys, population, trees
+from jaxunlearn import keys, population, records, settings, trees
+from jaxunlearn.data.augmentation import augment as augmentation
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,27 @@ def test_an_augmented_view_is_one_view_for_all_members_and_repeatable(trained):
     clean, view = answers(trained, rows), answers(trained, rows, view_key=key, batch=16)
     np.testing.assert_array_equal(view, answers(trained, rows, view_key=key, batch=16))
     assert np.abs(view - clean).max() > 0.1
-    # the toy view flips whole batches: a batch is flipped for all members or for none
-    flipped = np.abs(view - clean).reshape(5, 4, -1).max(-1) > 1e-3
-    assert (flipped == flipped[0]).all()
+    # the toy view flips a row for all members or for none
+    flipped = np.abs(view - clean).max(-1) > 1e-3
+    assert (flipped == flipped[0]).all() and 16 < flipped[0].sum() < 48
+
+
+@pytest.mark.parametrize("augment", ["flip_crop", "autoaugment"])
+def test_the_view_of_a_row_does_not_depend_on_what_is_asked_with_it(augment):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (30, 8, 8, 3)).astype(np.uint8)
+    dataset = records.Dataset(pictures, np.zeros(30, np.int32), np.arange(30), scale=255.0)
+    module = problem.Mlp()
+    task = population.supervised(module, module, augmentation.prepare(dataset, augment, 2), settings.TrainSettings(),
+                                 jax.ShapeDtypeStruct((8, 8, 3), np.uint8))  # fmt: skip
+    variables = population.variables(jax.vmap(task.init)(jax.random.split(keys.root(0), 2)))
+
+    def view(rows, batch, block):
+        out = population.predict(task, variables, pictures, rows, population.make_mapping("map", devices=1),
+                                 batch=batch, block=block, view_key=keys.root(1))  # fmt: skip
+        return np.concatenate([logits for _, logits in out], 1)
+
+    expected = view(np.arange(30), 30, 30)
+    assert np.abs(expected - view(np.arange(30), 8, 16)).max() < 2e-5
+    rows = rng.permutation(30)[:11]
+    np.testing.assert_allclose(view(rows, 4, 8), expected[:, rows], atol=2e-5)

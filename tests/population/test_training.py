@@ -161,6 +161,17 @@ def test_the_epoch_program_needs_no_communication_between_devices():
         assert collective not in text
 
 
+def test_statistics_that_overflow_flag_their_member():
+    """No loss shows it: training normalises by the batch."""
+    job = problem.make_job(range(3))
+    initial = jax.vmap(job.task.init)(jax.random.split(keys.root(0), 3))
+    is_broken = np.array([False, True, False])[:, None]
+    model_state = jax.tree.map(lambda leaf: jnp.where(is_broken, jnp.inf, leaf), initial.model_state)
+    carry, report = problem.fit(job._replace(initial=initial._replace(model_state=model_state)), epochs=1)
+    assert np.isfinite(report.loss).all()
+    assert (carry.diverged_at >= 0).tolist() == [False, True, False]
+
+
 def test_more_devices_than_present_is_a_clear_error():
     with pytest.raises(Exception, match=r"engine.devices = 99, but this process sees 2 cpu device"):
         population.make_mapping("map", 1, 99)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,6 +18,7 @@ from jaxunlearn.runs.drivers import plan
 from jaxunlearn.runs.execution import members, scratch
 from jaxunlearn.runs.roles import audited_models, unlearned_models, variants
 from jaxunlearn.runs.verbs import targets
+from jaxunlearn.store import chunks
 
 
 def make_settings(**changed):
@@ -226,3 +229,23 @@ def test_a_penalty_is_a_fact_only_where_there_is_one():
     sparse = experiments.prepare(make_settings(train__l1=5e-5))
     for name in ("original", "retrained"):
         assert audited_models.describe(sparse, splits.draw(sparse), name).facts["train"]["l1"] == 5e-5
+
+
+def test_members_that_are_always_damaged_when_read_back_end_in_an_error(monkeypatch):
+    damaged, trained = Path("populations/original/chunk_00000_00000"), []
+
+    def load(*arguments):
+        raise chunks.Damaged(damaged, "is damaged (params)")
+
+    def train_missing(*arguments):
+        trained.append(arguments)
+        assert len(trained) < 20, "trains without end"
+
+    monkeypatch.setattr(members, "load", load)
+    monkeypatch.setattr(members, "discard_damaged", lambda *arguments: None)
+    monkeypatch.setattr(scratch, "train_missing", train_missing)
+    spec = SimpleNamespace(experiment=None, name="original", fingerprint="f", member_ids=np.arange(1))
+    run = SimpleNamespace(path=lambda *names: damaged.parent)
+    with pytest.raises(errors.StoreError, match="original: finished models were damaged .* 4 times in a row"):
+        scratch.load_variables(run, progress.Reporter(), spec)
+    assert len(trained) == 3

@@ -1,6 +1,7 @@
 """Tiny networks of the golden files, as flax modules, with their parameters translated; and runs on given batches."""
 
 import dataclasses
+import re
 
 import flax.linen as nn
 import jax
@@ -202,3 +203,10 @@ def by_step(phase, rows, batch):
     moves = tuple(move._replace(streams=(name,)) for move in phase.gradient_steps)
     transform = optax.GradientTransformationExtraArgs(inner.init, update)
     return dataclasses.replace(phase, transform=transform, gradient_steps=moves, stream_specs=reads, epochs=steps)
+
+
+def rounded_products(fn, *args):
+    """(number of all products of matrices and convolutions in a function, how many a GPU may round to TF32)."""
+    text = str(jax.make_jaxpr(fn)(*args))
+    count = len(re.findall(r"= (?:dot_general|conv_general_dilated)\[", text))
+    return count, count - text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)")

@@ -11,7 +11,7 @@ import pytest
 from jaxunlearn import errors, keys
 from jaxunlearn.population import DeviceDataset, from_rows
 from jaxunlearn.unlearn.base import network
-from jaxunlearn.unlearn.base.method import EstimateContext, StreamSpec
+from jaxunlearn.unlearn.base.method import EstimateContext, SavedState, StreamSpec
 from jaxunlearn.unlearn.methods.importance import codec
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "iam_methods" / "lcodec.npz"
@@ -139,6 +139,19 @@ def member_of(net, start, x, y, batch):
     return EstimateContext(net, start["params"], {}, start, {}, {}, data, {"first": stream},
                   {"first": StreamSpec("forget", batch, shuffle=False)}, jnp.ones(len(y), bool), "eval", keys.root(0),
                   keys.root(1), False)  # fmt: skip
+
+
+def test_small_differences_are_not_rounded(trained):
+    net, start, x, y = trained
+    member = member_of(net, start, x[:5], y[:5], batch=3)
+    member = member._replace(saved_states={"copy": SavedState(start["params"], {}, ())})
+    vectors = jnp.ones((3, 9))
+    for fn in (
+        lambda: codec._at_both(member, "first"),
+        lambda: codec.newton_step(*vectors, n=9.0, m=1.0, l2=0.01),
+    ):
+        count, rounded = nets.rounded_products(fn)
+        assert count > 0 and rounded == 0
 
 
 def test_columns_follow_the_layers_and_losses_are_means(trained):

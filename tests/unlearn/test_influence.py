@@ -137,6 +137,21 @@ def test_the_exact_step_solves_the_dense_system():
     assert np.abs(expected - target).max() > 20e-3 * np.abs(expected).max()
 
 
+def test_solutions_are_not_rounded():
+    _, net, start, retain, forget = our()
+    products = []
+
+    def compute(member):
+        member = member._replace(estimates={"target": member.params})
+        for method in (influence.influence(), influence.ntk()):
+            estimate = method.phases[0].estimates["step"]
+            products.append(nets.rounded_products(lambda estimate=estimate: estimate.compute(member)))
+        return member.params
+
+    estimate_of(compute, {"chosen": StreamSpec("retain", 4, shuffle=False)}, net, start, retain, forget)
+    assert all(count > 0 and rounded == 0 for count, rounded in products)
+
+
 def test_row_products_pass_through_layers_with_their_own_backward_pass():
     rng = np.random.default_rng(1)
     net = nets.network(Pooled(3), (4, 4, 1))

@@ -222,6 +222,24 @@ def test_a_program_that_does_not_fit_is_not_run():
         outcome(make_job(build("ssd"))._replace(budget=1000))
 
 
+@pytest.mark.parametrize("kind", ["map", "vmap", "loop"])
+def test_optimizers_of_a_phase_start_on_the_devices_of_the_job_within_its_budget(kind):
+    phase = build("finetune").phases[0]
+    job, blank = (
+        make_job(unlearn.Method((dataclasses.replace(phase, transform=transform),)), mapping=kind)
+        for transform in (transforms.adamw(1e-3), transforms.sgd(1e-3))
+    )
+    originals = trees.to_host(job.originals)
+    state = running.State(originals["params"], {}, ())
+    actual = running._plain_start(job, 0, state).optimizer
+    expected = jax.vmap(transforms.adamw(1e-3).init)(originals["params"])
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(actual))
+    with pytest.raises(capacity.DoesNotFit):
+        running._plain_start(job._replace(budget=100), 0, state)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(running._plain_start(blank, 0, state).optimizer))
+
+
 def test_tracing_finds_what_a_network_lacks_and_what_a_method_gets_wrong():
     running.trace(make_job(build("salun")))
     with pytest.raises(errors.ConfigError, match="no convolution"):

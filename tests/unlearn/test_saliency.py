@@ -260,6 +260,8 @@ def test_curvature_equals_that_of_a_naive_loop():
             total += np.sum(np.square((gradient(x + 0.1 * signs, label) - gradient(x, label)) / 0.1)) / 2
         np.testing.assert_allclose(actual[i], total, rtol=1e-4)
     assert np.ptp(actual) > 0
+    count, rounded = nets.rounded_products(lambda samples: saliency.curvature(context, samples), samples)
+    assert count > 0 and rounded == 0
 
 
 def blobs(rng, rows, classes=3):

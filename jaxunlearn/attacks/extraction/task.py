@@ -151,8 +151,8 @@ def task(
     def predict(variables: Tree, raw: jax.Array) -> jax.Array:
         return jnp.asarray(clone.apply(clones_of(variables), prepare(raw), train=False))
 
-    def view(variables: Tree, raw: jax.Array, key: jax.Array) -> jax.Array:
-        del key
+    def view(variables: Tree, raw: jax.Array, row_keys: jax.Array) -> jax.Array:
+        del row_keys
         return predict(variables, raw)
 
     def is_right(variables: Tree, raw: jax.Array, rows: jax.Array, constants: Tree) -> jax.Array:

@@ -224,8 +224,8 @@ def task(num_classes: int, example: jax.ShapeDtypeStruct) -> Task:
     def predict(variables: Any, inputs: jax.Array) -> jax.Array:
         return logits(Logistic(**variables["params"]), inputs.astype(jnp.float32))
 
-    def view(variables: Any, inputs: jax.Array, key: jax.Array) -> jax.Array:
-        del key
+    def view(variables: Any, inputs: jax.Array, row_keys: jax.Array) -> jax.Array:
+        del row_keys
         return predict(variables, inputs)
 
     return Task(init, step, predict, view)

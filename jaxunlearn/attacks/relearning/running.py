@@ -117,8 +117,8 @@ def task(module: Module, prepare: Prepare, momentum: float = 0.9, weight_decay: 
     def predict(variables: Tree, inputs: jax.Array) -> jax.Array:
         return jnp.asarray(module.apply(variables, prepare(inputs, keys.root(0), False), train=False))
 
-    def view(variables: Tree, inputs: jax.Array, key: jax.Array) -> jax.Array:
-        del key
+    def view(variables: Tree, inputs: jax.Array, row_keys: jax.Array) -> jax.Array:
+        del row_keys
         return predict(variables, inputs)
 
     return Task(init, step, predict, view)

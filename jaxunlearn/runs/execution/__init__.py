@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn import errors, progress, store
+from jaxunlearn import progress, store
 from jaxunlearn.population import chunked
 from jaxunlearn.runs import roles
-from jaxunlearn.runs.execution import extraction, recording, scratch, unlearning
+from jaxunlearn.runs.execution import extraction, members, recording, scratch, unlearning
 
 __all__: list[str] = []  # internal
-
-ROUNDS = 4  # attempts to retrain members that are damaged when they are read back
 
 
 class RecordedRoles(NamedTuple):
@@ -70,10 +68,10 @@ def _until_complete(
     """Trains and records roles; retrains members whose files are damaged when they are read back.
 
     Raises:
-      StoreError: finished members are damaged again after `ROUNDS` attempts.
+      StoreError: finished members are damaged again after `members.ROUNDS` attempts.
     """
     cost = chunked.TrainingCost()
-    for _ in range(ROUNDS):
+    for _ in range(members.ROUNDS):
         cost = chunked.add(cost, train())
         logits, all_complete = {}, True
         for spec in specs:
@@ -82,8 +80,4 @@ def _until_complete(
                 all_complete = all_complete and is_complete
         if all_complete:
             return RecordedRoles(logits, cost)
-    names = ", ".join(spec.name for spec in specs)
-    raise errors.StoreError(
-        f"{names}: finished models were damaged when they were read back, {ROUNDS} times in a row. The disk of the run "
-        "folder does not keep what is written to it; move the folder to another disk and run the same command again."
-    )
+    raise members.not_kept(", ".join(spec.name for spec in specs))

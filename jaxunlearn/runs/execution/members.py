@@ -15,6 +15,7 @@ from jaxunlearn.runs import experiments, roles
 from jaxunlearn.store import chunks
 
 Tree = Any
+ROUNDS = 4  # attempts to retrain members that are damaged when they are read back
 
 
 def folder_of(run_folder: store.Run, spec: roles.RoleSpec) -> Path:
@@ -38,6 +39,14 @@ def discard_damaged(damaged: list[Path], reporter: progress.Reporter) -> None:
     for path in damaged:
         reporter.say(f"{path} is damaged (cut short or altered); its members are trained again")
         store.files.remove(path)
+
+
+def not_kept(names: str) -> errors.StoreError:
+    """Returns the error for members that are damaged again after `ROUNDS` attempts."""
+    return errors.StoreError(
+        f"{names}: finished models were damaged when they were read back, {ROUNDS} times in a row. The disk of the run "
+        "folder does not keep what is written to it; move the folder to another disk and run the same command again."
+    )
 
 
 def divergence_steps(run_folder: store.Run, spec: roles.RoleSpec) -> dict[int, int]:
@@ -113,11 +122,14 @@ def load(experiment: experiments.Experiment, folder: Path, fingerprint: str, mem
       StoreError: a member is not finished there, or its chunk is damaged.
     """
     requested = np.asarray(member_ids).tolist()
+    requested_set = set(requested)
     fragments: list[Tree] = []
     index_of: dict[int, int] = {}
     for chunk in chunks.finished(folder, fingerprint)[0]:
         rows = [
-            i for i, member in enumerate(chunk.member_ids.tolist()) if member in requested and member not in index_of
+            i
+            for i, member in enumerate(chunk.member_ids.tolist())
+            if member in requested_set and member not in index_of
         ]
         if rows:
             # Another run may have trained for other epochs than this one: each finished chunk stores its own.

@@ -23,6 +23,7 @@ from jaxunlearn.store import chunks, logits
 
 CLEAN = "clean"
 TRAINING_MODE = "training_mode_"
+VIEW_VERSION = 2  # of the random draws of augmented views; recorded ones of another version are computed again
 
 
 def file_name(role: str, view: str) -> str:
@@ -46,7 +47,7 @@ def record(
       reporter: for messages.
       spec: a role whose members are trained.
       view: clean, training_mode_B, or augmented_K. An augmented view's random draws are a function of the seed, its
-        name and the positions of the rows, so that roles recorded on the same rows see the same images.
+        name and the number of the row, so that all roles see the same images.
       rows: [N] int32 rows of the data set; None = the role's.
 
     Returns:
@@ -233,4 +234,5 @@ def _chunk_folders(run_folder: store.Run, spec: roles.RoleSpec) -> list[Path]:
 
 
 def _fingerprint(spec: roles.RoleSpec, rows: np.ndarray, view: str) -> str:
-    return store.files.fingerprint({"role": spec.fingerprint, "rows": rows, "view": view})
+    draws = {"draws": VIEW_VERSION} if view.startswith(roles.VIEW_PREFIX) else {}
+    return store.files.fingerprint({"role": spec.fingerprint, "rows": rows, "view": view, **draws})

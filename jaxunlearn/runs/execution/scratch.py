@@ -3,6 +3,7 @@
 finished chunks are kept -> unfinished chunks continue from their rolling checkpoint -> the rest is divided anew
 """
 
+import collections
 import functools
 import time
 from collections.abc import Callable, Iterator
@@ -200,16 +201,27 @@ def fresh_state(experiment: experiments.Experiment, variables: Tree) -> populati
     """Returns states that start from variables [m, ...]: parameters, BatchNorm statistics, and a fresh optimizer."""
     params, model_state = trees.split_variables(variables)
     transform = recipe.make_optimizer(experiment.settings.train, 0.0, 0.0)
-    return trees.to_host(population.State(params, model_state, jax.vmap(transform.init)(params)))
+    # A recipe's optimizer starts the same whatever the weights: one member's, so that no device holds all members here.
+    optimizer = trees.to_host(transform.init(trees.take(params, 0)))
+    optimizers = jax.tree.map(lambda leaf: np.repeat(leaf[None], trees.size(params), 0), optimizer)
+    return trees.to_host(population.State(params, model_state, optimizers))
 
 
 def load_variables(run_folder: store.Run, reporter: progress.Reporter, spec: roles.RoleSpec) -> Tree:
-    """Loads the variables [M, ...] of a trained role of this run; retrains the members of damaged chunks."""
+    """Loads the variables [M, ...] of a trained role of this run; retrains the members of damaged chunks.
+
+    Raises:
+      StoreError: they are not trained yet, or the same ones are damaged `members.ROUNDS` times.
+    """
+    damages: collections.Counter[Path] = collections.Counter()
     while True:
         try:
             return members.load(spec.experiment, members.folder_of(run_folder, spec), spec.fingerprint, spec.member_ids)
         except chunks.Damaged as error:
             members.discard_damaged([error.path], reporter)
+            damages[error.path] += 1  # counted per chunk: several may have been damaged since they were written
+            if damages[error.path] == members.ROUNDS:
+                raise members.not_kept(spec.name) from error
             train_missing(run_folder, reporter, spec)
 
 

@@ -145,15 +145,39 @@ def train_missing(unlearning_run: UnlearningRun, specs: Sequence[roles.RoleSpec]
     missing = np.concatenate([_missing(unlearning_run, spec, index) for index, spec in enumerate(submodel_specs)])
     if not len(missing):
         return chunked.TrainingCost()
-    size = unlearning_run.experiment.settings.engine.chunk or len(missing)
-    queue = [(missing[start : start + size], True) for start in range(0, len(missing), size)]
+    queue = _missing_queue(unlearning_run, submodel_specs, missing)
     unlearning_run.reporter.begin(f"unlearning by {_variant(specs[0]).method}")
-    cost = chunked.train(_chunked_training(unlearning_run, submodel_specs), queue, unlearning_run.reporter)
+    training = _chunked_training(unlearning_run, submodel_specs, queue)
+    cost = chunked.train(training, [(ids, True) for ids, _ in queue], unlearning_run.reporter)
     store.files.remove(_checkpoint_folder(unlearning_run, submodel_specs))
     return cost
 
 
-def _chunked_training(unlearning_run: UnlearningRun, specs: Sequence[roles.RoleSpec]) -> chunked.ChunkedTraining:
+def _missing_queue(
+    unlearning_run: UnlearningRun, specs: Sequence[roles.RoleSpec], missing: np.ndarray
+) -> list[tuple[np.ndarray, chunks.Chunk | None]]:
+    """Returns the members to train: unfinished chunks with their newest checkpoint, then all other missing members."""
+    partial_chunks, damaged = chunks.partial(_checkpoint_folder(unlearning_run, specs), _fingerprint(specs))
+    members.discard_damaged(damaged, unlearning_run.reporter)
+    queue: list[tuple[np.ndarray, chunks.Chunk | None]] = []
+    for chunk in partial_chunks:
+        if np.isin(chunk.member_ids, missing).all():
+            queue.append((chunk.member_ids.astype(np.int64), chunk))
+            missing = np.setdiff1d(missing, chunk.member_ids)
+    size = unlearning_run.experiment.settings.engine.chunk or max(len(missing), 1)
+    return [*queue, *((missing[start : start + size], None) for start in range(0, len(missing), size))]
+
+
+def _fingerprint(specs: Sequence[roles.RoleSpec]) -> str:
+    """Returns the fingerprint of the rolling checkpoints of all variants of one method."""
+    return store.files.fingerprint({"roles": [spec.fingerprint for spec in specs]})
+
+
+def _chunked_training(
+    unlearning_run: UnlearningRun,
+    specs: Sequence[roles.RoleSpec],
+    queue: Sequence[tuple[np.ndarray, chunks.Chunk | None]],
+) -> chunked.ChunkedTraining:
     """Returns the training of all variants of one method for the restartable loop.
 
     An id is a member's index among all variants, as in `unlearning_job`.
@@ -163,6 +187,7 @@ def _chunked_training(unlearning_run: UnlearningRun, specs: Sequence[roles.RoleS
     configs = [_variant(spec) for spec in specs]
     num_members = len(specs[0].membership)
     num_epochs = max(1, specs[0].experiment.settings.train.epochs)
+    checkpoints = {ids.tobytes(): checkpoint for ids, checkpoint in queue}
 
     def make_job(ids: np.ndarray) -> running.UnlearningJob:
         return unlearning_job(
@@ -175,9 +200,6 @@ def _chunked_training(unlearning_run: UnlearningRun, specs: Sequence[roles.RoleS
 
     def phase_epochs(job: running.UnlearningJob) -> list[int]:
         return [running.epochs_of(job, index) for index in range(len(method.phases))]
-
-    def fingerprint(ids: np.ndarray) -> str:
-        return store.files.fingerprint({"members": ids.tolist(), "roles": [spec.fingerprint for spec in specs]})
 
     def epochs(ids: np.ndarray, checkpoint: chunked.Checkpoint | None) -> Iterator[chunked.EpochReport]:
         job = make_job(ids)
@@ -194,11 +216,14 @@ def _chunked_training(unlearning_run: UnlearningRun, specs: Sequence[roles.RoleS
 
     def save(ids: np.ndarray, state: running.Checkpoint, history: Any, epoch: int, seconds: float) -> None:
         tree, epoch_count = {"point": state.tree, "history": history}, state.phase * _EPOCHS + state.epoch
-        chunks.save_partial(folder, tree, np.arange(len(ids)), fingerprint(ids), epoch_count, seconds=seconds)
+        chunks.save_partial(folder, tree, ids, _fingerprint(specs), epoch_count, seconds=seconds)
 
     def load(ids: np.ndarray) -> chunked.Checkpoint | None:
+        stored = checkpoints.get(ids.tobytes())
+        if stored is None:
+            return None
         job = make_job(ids)
-        return _resume(unlearning_run, job, folder, fingerprint(ids), phase_epochs(job), num_epochs)
+        return _resume(unlearning_run, job, stored, phase_epochs(job), num_epochs)
 
     def finish(ids: np.ndarray, outcome: running.Outcome, history: Any, seconds: float) -> None:
         for index, spec in enumerate(specs):
@@ -260,28 +285,22 @@ def _initial_variables(unlearning_run: UnlearningRun, submodels: int, ids: np.nd
 def _resume(
     unlearning_run: UnlearningRun,
     job: running.UnlearningJob,
-    folder: Any,
-    fingerprint: str,
+    stored: chunks.Chunk,
     phase_epochs: list[int],
     num_epochs: int,
 ) -> chunked.Checkpoint | None:
-    """Loads the newest rolling checkpoint of these members; returns None if there is none."""
-    checkpoints, damaged = chunks.partial(folder, fingerprint)
-    for path in damaged:
-        store.files.remove(path)
-    if not checkpoints:
-        return None
-    phase, epoch = divmod(checkpoints[-1].manifest["epoch"], _EPOCHS)
+    """Loads the rolling checkpoint of a job's members; returns None (a fresh start) if it is damaged."""
+    phase, epoch = divmod(stored.manifest["epoch"], _EPOCHS)
     history = chunked.blank_history(len(job.member_ids), num_epochs)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), history)
     try:
-        tree = chunks.load(checkpoints[-1], {"point": running.templates(job, phase), "history": shapes})
+        tree = chunks.load(stored, {"point": running.templates(job, phase), "history": shapes})
     except errors.StoreError as error:
         unlearning_run.reporter.say(f"{error} Starting these members again.")
         return None
     unlearning_run.reporter.say(f"continuing in phase {phase + 1} after epoch {epoch}")
     history = jax.tree.map(np.array, tree["history"])
-    seconds = checkpoints[-1].manifest.get("seconds", float("nan"))
+    seconds = stored.manifest.get("seconds", float("nan"))
     state = running.Checkpoint(phase, epoch, tree["point"])
     return chunked.Checkpoint(sum(phase_epochs[:phase]) + epoch, state, history, seconds)
 

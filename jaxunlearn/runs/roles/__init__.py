@@ -18,6 +18,8 @@ from jaxunlearn.settings import TrainSettings, to_dict
 
 __all__ = ["RoleSpec", "Start"]
 
+VIEW_PREFIX = "augmented_"  # augmented_K: the K-th augmented view
+
 
 class Start(NamedTuple):
     """Finished models from whose weights a role starts: member r from member r, or (shared) all from member 0.
@@ -110,7 +112,7 @@ def mask(length: int, rows: Any) -> np.ndarray:
 
 def view_names(count: int) -> tuple[str, ...]:
     """Returns the names of the augmented views; a name stands for the same images in every role."""
-    return tuple(f"augmented_{index}" for index in range(count))
+    return tuple(f"{VIEW_PREFIX}{index}" for index in range(count))
 
 
 def claim(run_folder: store.Run, spec: RoleSpec) -> RoleSpec:

@@ -175,4 +175,5 @@ def tune_offline_a(signals: np.ndarray, member: np.ndarray, population: np.ndarr
 
 
 def _away_from_zero(values: jax.Array) -> jax.Array:
+    """Returns values of either sign, which ratios of Taylor signals have, at least `TINY` away from 0."""
     return jnp.where(jnp.abs(values) < TINY, jnp.where(values < 0, -TINY, TINY), values)

@@ -80,13 +80,13 @@ def pac_distance(audit_signals: Inputs, options: Options) -> Array:
 
 def recall(audit_signals: Inputs, options: Options) -> Array:
     """Returns ReCaLL: the loss after a prefix of non-members over the loss alone."""
-    return audit_signals.texts.nll_recall / _away_from_zero(_nll(audit_signals.unlearned))
+    return audit_signals.texts.nll_recall / _floored(_nll(audit_signals.unlearned))
 
 
 def conrecall(audit_signals: Inputs, options: Options) -> Array:
     """Returns CON-ReCaLL: as `recall`, but minus the loss after a prefix of members."""
     difference = audit_signals.texts.nll_recall - audit_signals.texts.nll_recall_member
-    return difference / _away_from_zero(_nll(audit_signals.unlearned))
+    return difference / _floored(_nll(audit_signals.unlearned))
 
 
 def neighborhood(audit_signals: Inputs, options: Options) -> Array:
@@ -129,5 +129,6 @@ def _iam_unlearned(audit_signals: Inputs, options: Options) -> Array:
     )  # fmt: skip
 
 
-def _away_from_zero(values: Array) -> Array:
-    return jnp.maximum(values, 1e-6)
+def _floored(losses: Array) -> Array:
+    """Raises losses, which are never negative, to 1e-6, to divide by them."""
+    return jnp.maximum(losses, 1e-6)

@@ -178,13 +178,18 @@ def _inherited_estimates(phase: Phase, estimates: Tree) -> Tree:
 def _plain_start(job: UnlearningJob, index: int, state: State) -> State:
     traced_phase = jobs.traced_phase(job, index)
 
-    def init(params: Tree, hyper: Tree) -> Tree:
+    def init(carry: None, inputs: Tree, shared: None) -> Tree:
+        params, hyper = inputs
         return optax.with_extra_args_support(traced_phase.build(hyper).phases[index].transform).init(params)
 
     if phases(job)[index][0].same_optimizer:
         return state
-    hyper = {name: jnp.asarray(values, jnp.float32) for name, values in job.hyper.items()}
-    return state._replace(optimizer=trees.to_host(jax.jit(jax.vmap(init))(state.params, hyper)))
+    hyper = {name: np.asarray(values, np.float32) for name, values in job.hyper.items()}
+    inputs = executor.pad(jax.tree.map(np.asarray, (state.params, hyper)), job.mapping)
+    program = executor.compile_mapped(init, job.mapping, None, inputs, None)
+    capacity.require(program.memory, job.budget)
+    optimizer = trees.to_host(program.call(None, executor.place(inputs, job.mapping), None))
+    return state._replace(optimizer=jax.tree.map(lambda leaf: leaf[: len(job.member_ids)], optimizer))
 
 
 class _Shapes(NamedTuple):

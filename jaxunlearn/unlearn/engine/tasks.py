@@ -263,8 +263,8 @@ def task(traced_phase: TracedPhase) -> population.Task:
         prepared = traced_phase.network.prepare(inputs, keys.root(0), False)
         return network.forward(traced_phase.network, *trees.split_variables(variables), prepared)[0]
 
-    def view(variables: Tree, inputs: jax.Array, key: jax.Array) -> jax.Array:
-        del key
+    def view(variables: Tree, inputs: jax.Array, row_keys: jax.Array) -> jax.Array:
+        del row_keys
         return predict(variables, inputs)
 
     return population.Task(init, step, predict, view)

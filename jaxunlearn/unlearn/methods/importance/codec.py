@@ -9,6 +9,7 @@ Source: Mehta et al., "Deep unlearning via randomized conditionally independent 
 code in the IAM seed, whose published numbers rest on noise and aliased buffers; see `l_codec` for what differs.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -157,13 +158,15 @@ def newton_step(gradient: jax.Array, full: jax.Array, sample: jax.Array, n: Scal
       l2: positive.
     """
     columns = jnp.stack([full, sample], 1)
-    inner = columns.T @ columns / l2
+    product = functools.partial(jnp.matmul, precision="highest")  # 1 / l2 magnifies what TF32 rounds off
+    inner = product(columns.T, columns) / l2
     signs = jnp.stack([n / (n - m), -m / (n - m)])
     core = jnp.eye(2) + signs[:, None] * inner
     positive = jnp.linalg.det(core) > 0
     core = jnp.where(positive, core, jnp.eye(2) + jnp.asarray([[1.0], [0.0]]) * signs[:, None] * inner)
-    weight = jnp.linalg.solve(core, signs * jnp.where(positive, 1.0, jnp.asarray([1.0, 0.0])) * (columns.T @ gradient))
-    return m / (n - m) * (gradient - columns @ weight / l2) / l2
+    kept_signs = signs * jnp.where(positive, 1.0, jnp.asarray([1.0, 0.0]))
+    weight = jnp.linalg.solve(core, kept_signs * product(columns.T, gradient))
+    return m / (n - m) * (gradient - product(columns, weight) / l2) / l2
 
 
 def removal_sigma(
@@ -270,8 +273,9 @@ def _gradient(member: EstimateContext, name: str) -> Tree:
 def _at_both(member: EstimateContext, name: str) -> tuple[Tree, Tree]:
     """Computes gradients over a stream at the original parameters and at the copy's, and counts its rows."""
     copy = member._replace(params=member.saved_states["copy"].params)
-    gradients = {"here": _gradient(member, name), "there": _gradient(copy, name), "rows": passes.count(member, name)}
-    return gradients, member.model_state
+    with jax.default_matmul_precision("highest"):  # their difference is used, which TF32 would blur
+        here, there = _gradient(member, name), _gradient(copy, name)
+    return {"here": here, "there": there, "rows": passes.count(member, name)}, member.model_state
 
 
 def _newton_removal(

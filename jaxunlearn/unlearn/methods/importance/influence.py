@@ -97,7 +97,9 @@ def newton(member: EstimateContext, name: str, target: Tree, iterations: int = 2
         summed = passes.fold(member, name, passes.zeros(member), update)
         return jax.tree.map(lambda identity, leaf: identity + leaf / count, direction, summed)
 
-    return jax.scipy.sparse.linalg.cg(product, target, tol=1e-4, maxiter=iterations)[0]
+    # Products in TF32 would be wrong by more than the tolerance.
+    with jax.default_matmul_precision("highest"):
+        return jax.scipy.sparse.linalg.cg(product, target, tol=1e-4, maxiter=iterations)[0]
 
 
 class Rank(NamedTuple):
@@ -292,7 +294,8 @@ def ntk(alpha: float = 50.0, weight_decay: float = 0.1, samples: int = 128) -> M
         stream, stream_spec = member.streams["chosen"], member.stream_specs["chosen"]
         rows, weights = jnp.asarray(stream.rows), jnp.asarray(stream.weights)
         batch = passes.samples_of(member, stream_spec, rows, weights, member.key)
-        return scrub_step(member, batch, weight_decay), member.model_state
+        with jax.default_matmul_precision("highest"):  # the step is a small difference of two solutions
+            return scrub_step(member, batch, weight_decay), member.model_state
 
     def change(params: Tree, *, estimates: Any, **extras: Any) -> Tree:
         del extras
