@@ -46,10 +46,11 @@ def read_recipe(recipe: dict[str, Any], count: int) -> tuple[settings.TrainSetti
       ConfigError: an unknown name, wrong types or values, several values of another setting. ShapeError: another number
         of values than models.
     """
-    names = [field.name for field in dataclasses.fields(settings.TrainSettings)]
+    refused = ("keep", "snapshots")  # of a run folder, below
+    names = [field.name for field in dataclasses.fields(settings.TrainSettings) if field.name not in refused]
     defaults = settings.TrainSettings()
     for name, value in recipe.items():
-        if name not in names:
+        if name not in (*names, *refused):
             raise errors.ConfigError(
                 f"unknown training setting {name!r}.{errors.nearest(name, [*names, *ARGUMENTS])} Known: "
                 f"{', '.join(sorted(names))}."

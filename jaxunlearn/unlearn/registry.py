@@ -269,11 +269,11 @@ def is_builtin(name: str) -> bool:
 
 
 def hyperparameters(entry: MethodEntry | str, dataset: str = "") -> dict[str, Any]:
-    """Returns names and default values of a method's hyperparameters, with those published for the data set.
+    """Returns names and default values of a builder's arguments, with those published for the data set.
 
     Args:
-      entry: the method, or its name.
-      dataset: whose published values are meant; "" = none.
+      entry: of the table, or the name of a method.
+      dataset: name of a data set; empty = the defaults.
 
     Raises:
       ConfigError: an argument without a default, or whose default a command line cannot express.
@@ -285,8 +285,7 @@ def hyperparameters(entry: MethodEntry | str, dataset: str = "") -> dict[str, An
       >>> unlearn.hyperparameters("ascent", "digits")["lr"]
       0.03
     """
-    if isinstance(entry, str):
-        entry = lookup(entry)
+    entry = lookup(entry) if isinstance(entry, str) else entry
     defaults: dict[str, Any] = {}
     for name, parameter in inspect.signature(entry.build).parameters.items():
         if parameter.default is inspect.Parameter.empty:

@@ -254,7 +254,7 @@ def test_models_of_a_population_have_rates_of_their_own():
         ({"lr": 0.1}, r"unknown training setting 'lr'\. Did you mean 'learning_rate'"),
         ({"batch_size": 3}, "Did you mean 'batch'"),
         ({"prepared": None}, "Did you mean 'prepare'"),
-        ({"shadows": 3}, r"unknown training setting 'shadows'\. Known: batch, decay"),
+        ({"snapshot": 3}, r"unknown training setting 'snapshot'\. Known: batch, decay, epochs, l1"),
         ({"epochs": 1.5}, "^epochs = 1.5: expected int"),
         (
             {"epochs": [1, 2, 3]},
@@ -299,3 +299,7 @@ def test_a_method_is_named_by_the_arguments_of_run(originals, changes, message):
 def test_methods_that_do_something_else_than_training_need_no_epoch(originals):
     for method, more in (("hybrid", {}), ("eu_k", {"k": 1}), ("activation_reset", {})):
         assert distance(unlearned(originals, method, epochs=0, **more), originals) > 0
+
+
+def test_hyperparameters_are_those_of_a_name_or_an_entry():
+    assert ju.unlearn.hyperparameters("ssd") == ju.unlearn.hyperparameters(ju.unlearn.lookup("ssd"))
