@@ -314,4 +314,9 @@ def test_names_stand_for_settings_and_the_room_lists_what_it_offers():
     assert hidden == network()
     assert ju.data.load("digits").num_classes == 10
     assert ju.unlearn.hyperparameters("ssd") == ju.unlearn.hyperparameters(ju.unlearn.lookup("ssd"))
+    for call in (ju.data.load, lambda wrong: ju.models.build(wrong, 5)):
+        with pytest.raises(ju.errors.ConfigError, match="not .*3"):
+            call(3)
+    with pytest.raises(ju.errors.ConfigError, match="hidden = 'x'"):
+        ju.models.build(ju.settings.ModelSettings(name="mlp", hidden="x"), 5)
     assert set(ju.__all__) == {name for name in dir(ju) if not name.startswith("__")}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxunlearn import errors
 from jaxunlearn.analyses import in_memory
 from jaxunlearn.analyses.audit.analysis import AUDIT
 from jaxunlearn.analyses.audit.outcome import AuditReport, AuditResult, ScoreResult
@@ -21,6 +22,7 @@ from jaxunlearn.analyses.leaks.analysis import LEAKS
 from jaxunlearn.analyses.reminiscence.analysis import REMINISCENCE
 from jaxunlearn.records import Evidence
 from jaxunlearn.report.section import Report
+from jaxunlearn.scores.evidence import as_arrays
 
 __all__ = [
     "ANALYSES", "Analysis", "AuditReport", "AuditResult", "RequestVerdict", "RowVerdict", "ScoreResult", "Verdict",
@@ -77,6 +79,12 @@ def audit(
       >>> report.verdict == "NOT FORGOTTEN", report.scores["confidence"].auc.value
       (True, 0.5)
     """
+    shape = np.shape(as_arrays(evidence).get("unlearned", ()))
+    if len(shape) == 3:
+        raise errors.ShapeError(
+            f"`unlearned` has shape {shape}, but an audit is of one model [N, C]: audit each by itself, with "
+            "unlearned=logits[k] (docs/in_python.md has the loop)."
+        )
     return _audit(in_memory.with_forgotten(evidence, forgotten, AUDIT.fields), **choices)
 
 

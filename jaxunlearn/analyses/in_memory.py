@@ -188,9 +188,10 @@ def _rows(values: Mapping[str, Any], fields: Mapping[str, ArrayField]) -> int:
     Raises:
       DataError: no array has a row each.
     """
-    for name, field in fields.items():
+    per_row = {name: field for name, field in fields.items() if field.axes.startswith("N")}
+    for name, field in sorted(per_row.items(), key=lambda item: len(item[1].axes)):  # labels before logits
         for stored_name in (name, *field.aliases):
-            if field.axes.startswith("N") and stored_name in values and np.ndim(values[stored_name]):
+            if stored_name in values and np.ndim(values[stored_name]):
                 return len(values[stored_name])
     needed = next(name for name, field in fields.items() if field.axes == "N")
     raise errors.DataError(f"the evidence needs `{needed}` [n].")

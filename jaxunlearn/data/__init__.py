@@ -73,6 +73,8 @@ def load(settings: DataSettings | str) -> Dataset:
     """
     if isinstance(settings, str):
         settings = DataSettings(name=settings)
+    if not isinstance(settings, DataSettings):
+        raise errors.ConfigError(f"data are loaded by a name or DataSettings, not by {settings!r}.")
     known = ":" in settings.name or settings.name in SOURCES
     if known or not tfds.is_known(settings.name, settings):
         source = checks.lookup("data source", settings.name, SOURCES)

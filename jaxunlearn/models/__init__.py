@@ -7,6 +7,7 @@ that read hidden features, a module has an attribute `feature_paths`: paths of s
 """
 
 import inspect
+import numbers
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -79,7 +80,11 @@ def build(settings: ModelSettings | str, num_classes: int, conv: str = "native",
     """
     if isinstance(settings, str):
         settings = ModelSettings(name=settings)
-    hidden = (settings.hidden,) if isinstance(settings.hidden, int) else tuple(settings.hidden)
+    if not isinstance(settings, ModelSettings):
+        raise errors.ConfigError(f"a network is built from a name or ModelSettings, not from {settings!r}.")
+    hidden = (settings.hidden,) if isinstance(settings.hidden, numbers.Integral) else tuple(settings.hidden)
+    if not all(isinstance(width, numbers.Integral) for width in hidden):
+        raise errors.ConfigError(f"hidden = {settings.hidden!r}: expected the widths of the hidden layers, (64, 32).")
     builder = checks.lookup("model", settings.name, MODELS)
     checks.choice("convolution form", conv, FORMS)
     dtype = settings.dtype if dtype is None else dtype

@@ -239,8 +239,8 @@ def notes_on_level(names: Iterable[str], unlearned: Signals | None, options: Opt
     if np.abs(np.asarray(unlearned.true_logit, np.float64) - of_probabilities).max() > LEVEL_TOLERANCE:
         return ()
     return (
-        f"`unlearned` looks like log-probabilities (the exponentials of every row sum to 1). {', '.join(affected)} "
-        "depend on a constant added to the logits of a row: give the network's own outputs for them",
+        "`unlearned` looks like log-probabilities (the exponentials of every row sum to 1). These scores change with a "
+        f"constant added to the logits of a row, and need the network's own outputs: {', '.join(affected)}",
     )
 
 

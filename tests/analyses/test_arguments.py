@@ -98,6 +98,12 @@ def test_messages_and_reports_name_arguments_instead_of_flags():
     assert "bfloat16" not in str(raised.value)
 
 
+def test_several_models_are_audited_by_themselves():
+    several = np.stack([WORLD["unlearned"]] * 3)
+    with pytest.raises(errors.ShapeError, match=r"shape \(3, 260, 3\), but an audit is of one model .*audit each"):
+        analyses.audit(EVIDENCE | {"unlearned": several}, [1])
+
+
 def test_the_answer_begins_with_the_headline():
     copies = {name: WORLD[name][[0, 0, 1, 2, 3]] for name in ("shadows", "population_shadows")}
     report = analyses.audit(records.Evidence(**WORLD | copies), **FEW)

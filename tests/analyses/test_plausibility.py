@@ -33,11 +33,12 @@ def evidence(**changed):
 
 
 def audited(user_evidence):
-    """(the audit, its first line) of some evidence, by two scores."""
+    """(the audit, its answer behind the headline) of some evidence, by two scores."""
     resolved = settings.resolve({"audit": {"scores": ("confidence", "lira_off"), "decision": "lira_off"}})
     audit = analysis.analyse(gather.from_arrays(as_arrays(scores.check(user_evidence)[0]), resolved), resolved, QUIET)
     composed = analysis.compose(audit, resolved)
-    return audit, composed.answer, {section.name: section for section in composed.sections}
+    answer = composed.answer.removeprefix(composed.in_short).lstrip()
+    return audit, answer, {section.name: section for section in composed.sections}
 
 
 def p_values(audit, name):

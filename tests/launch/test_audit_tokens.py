@@ -178,7 +178,7 @@ def test_words_that_tell_the_texts_apart_are_said_before_everything():
         assert ("They are different kinds of text" in dict(report.summary)["Before anything else"]) == bool(shift)
 
 
-@pytest.mark.parametrize("gamma, advice", [(2.0, "Lower --rmia_gamma"), (1e-6, "Raise --rmia_gamma")])
+@pytest.mark.parametrize("gamma, advice", [(2.0, "Lower rmia_gamma"), (1e-6, "Raise rmia_gamma")])
 def test_ties_of_rmia_are_said_with_what_helps(gamma, advice):
     (note,) = [note for note in audited(answered(1.0), rmia_gamma=gamma).notes if "different values" in note]
     assert advice in note and "100 population texts" in note

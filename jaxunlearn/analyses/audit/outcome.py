@@ -56,6 +56,11 @@ class AuditResult(NamedTuple):
     scores: Mapping[str, ScoreResult]
     others: "Mapping[str, AuditResult]" = {}
 
+    def __repr__(self) -> str:
+        """Returns one line: rows and values would fill pages."""
+        counts = f"{len(self.requests)} request(s), {len(self.rows)} row(s)"
+        return f"<AuditResult {self.verdict}: {counts}, scores {', '.join(self.scores) or 'none'}>"
+
 
 class AuditReport(Report):
     """The report of an audit: all that `Report` has, and the results as values.
