@@ -5,8 +5,8 @@
 
 Within the program every member scans over its own steps: gather its batch from the data on the device, take the task's
 step, and keep the old state if the batch is empty, the loss is not finite, or the member is already frozen. A diverged
-member therefore stops at the last state whose loss was finite, is flagged even if only its parameters or statistics
-overflowed, and cannot affect other members. Nothing here opens a file.
+member therefore keeps the state that gave the first loss that was not finite, is flagged even if only its parameters or
+statistics overflowed, and cannot affect other members. Nothing here opens a file.
 """
 
 from collections.abc import Callable, Iterator, Mapping

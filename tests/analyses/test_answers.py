@@ -44,6 +44,7 @@ def test_power_is_said_in_whole_rows_and_weak_power_with_a_warning():
     ({"p_high": 0.01, "p_in": 0.01}, "Part of the request is still in the model: about 40 % (from 20 to 70)"),
     ({"p_high": 0.01}, "The request is still in the model: about 40 % (from 20 to 70)"),
     ({"p_in": 0.01}, "As a whole the request looks forgotten: about 40 %"),
+    ({"p_in": 0.01, "trace_left": (-3.7, -5.5, -2.0)}, "cannot be determined: about -370 % (from -550 to -200)"),
     ({"dose": 0.5}, "so easy that a model answers the same"),
     ({}, "forgotten cannot be determined: about 40 % (from 20 to 70) of the effect of training"),
     ({"models": 1}, "needs at least two shadow models"),
@@ -100,7 +101,7 @@ def test_what_was_changed_is_said():
 ])  # fmt: skip
 def test_doubtful_assumptions_have_a_sentence_each(checks, model, text):
     plain = verdict_sentences.trust(judgement())
-    assert len(plain) == 1 and "20 shadow model(s), 300 rows that no model saw and 400 retained" in plain[0]
+    assert len(plain) == 1 and "20 shadow model(s), 300 rows given as unseen and 400 retained" in plain[0]
     verdict = judgement(checks=CHECKS._replace(**checks), model=MODEL._replace(**model))
     assert any(text in sentence for sentence in verdict_sentences.trust(verdict)[1:])
 

@@ -41,7 +41,7 @@ CASES = {
 }  # fmt: skip
 STATES = {
     "part left": "still in the model", "untouched": "not changed", "edited": "edited", "retrained": "forgotten",
-    "one shadow": "cannot be told", "no shadows": "no verdict", "untouched, no shadows": "not changed",
+    "one shadow": "undetermined", "no shadows": "no verdict", "untouched, no shadows": "not changed",
     "few unseen rows": "no verdict",
 }  # fmt: skip
 

@@ -26,10 +26,13 @@ def summary(**changed):
     ({"group": IN._replace(p_in=0.01)}, "NOT FORGOTTEN. Part of the request is still in the model."),
     ({"group": OUT}, "FORGOTTEN as a whole, as far as a model's answers can show it."),
     ({"group": OUT, "codes": ONE_CAUGHT}, "FORGOTTEN as a whole, but not every row"),
+    ({"group": OUT, "blind": np.arange(10) < 2}, "FORGOTTEN as a whole, but for rows that every shadow model saw"),
+    ({"group": OUT._replace(trace_left=(-3.7, -5.5, -2.0))}, "CANNOT TELL."),
     ({}, "CANNOT TELL."),
     ({"codes": ONE_CAUGHT}, "CANNOT TELL for the request as a whole; some rows are NOT FORGOTTEN."),
     ({"group": GROUP._replace(models=1)}, "The request as a whole CANNOT be judged: at least two"),
     ({"checks": CHECKS._replace(refused="Give at least 40 rows.")}, "NO VERDICT"),
+    ({"checks": CHECKS._replace(refused="Give at least 40 rows."), "is_identical": True}, "NOT FORGOTTEN. The model"),
 ])  # fmt: skip
 def test_the_first_line_is_the_verdict_on_the_request_and_holds_no_count(changed, short):
     pairs = summary(**changed)
@@ -75,6 +78,23 @@ def test_a_refusal_says_why_and_counts_nothing():
     pairs = summary(checks=CHECKS._replace(refused="Give at least 40 rows."))
     assert pairs[first_screen.REQUEST] == "No verdict is given. Give at least 40 rows."
     assert first_screen.ROWS not in pairs and first_screen.POWER not in pairs
+    named = NAMED._replace(doubts=("Give at least 40 rows.",))
+    pairs = dict(first_screen.single(judgement(checks=CHECKS._replace(refused="Give at least 40 rows.")), 0.05, named))
+    assert pairs[first_screen.REQUEST] == "No verdict is given, for the reason given first."
+
+
+def test_a_run_knows_what_models_saw_and_a_user_says_so():
+    given, run = (dict(first_screen.single(judgement(), 0.05, NAMED._replace(is_run=flag))) for flag in (False, True))
+    assert "20 models given as never having seen them, 300 rows given as unseen" in given[first_screen.ASKED]
+    assert "20 models that never saw them, 300 rows that no model saw" in run[first_screen.ASKED]
+
+
+def test_without_a_request_the_first_line_says_so():
+    texts = [first_screen.in_short(judgement(group=group), 0.05, is_request=False) for group in (IN, OUT, GROUP)]
+    assert all(
+        text.startswith("No request was given (`forgotten`), so all rows are judged at once. ") for text in texts
+    )
+    assert texts[0].endswith("together they are in the model, as rows that were kept should be.")
 
 
 @pytest.mark.parametrize(("groups", "short", "counts"), [

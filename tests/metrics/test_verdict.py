@@ -116,6 +116,39 @@ def test_refusals_name_what_is_missing():
     assert (lacking.tests.p_in == 1).all() and not (lacking.codes == FORGOTTEN).any()
     saw = np.ones((S, N), bool)
     assert "seen by every shadow" in judge.judge(world._replace(shadow_saw=saw)).checks.refused
+    known = judge.judge(world._replace(obstacle="Rows in another order."))
+    assert known.checks.refused == "Rows in another order." and (known.codes == CANNOT_TELL).all()
+
+
+def test_rows_that_every_shadow_saw_cannot_be_told_and_change_no_other_row():
+    for forgets in (True, False):
+        world = simulated(9, forgets=forgets)
+        saw = np.zeros((S, N), bool)
+        saw[:, np.flatnonzero(world.requested)[:3]] = True
+        plain = judge.judge(world._replace(shadow_saw=np.zeros((S, N), bool)))
+        judgement = judge.judge(world._replace(shadow_saw=saw))
+        np.testing.assert_array_equal(judgement.blind, np.arange(F) < 3)
+        assert (judgement.codes[:3] == CANNOT_TELL).all() and (judgement.tests.p_in[:3] == 1).all()
+        for name in ("p_high", "p_low", "z"):
+            np.testing.assert_array_equal(getattr(judgement.tests, name)[3:], getattr(plain.tests, name)[3:])
+        assert (judgement.codes[3:] != plain.codes[3:]).mean() < 0.1 and judgement.group.models == S
+        assert (judgement.group.p_in <= 0.05) == forgets
+
+
+def test_answers_far_below_those_of_models_that_never_saw_the_rows_are_not_forgotten():
+    for seed in range(3):
+        world = simulated(seed)
+        pushed = judge.judge(world._replace(unlearned=world.unlearned - 2.5 * world.requested))
+        assert pushed.group.is_too_low or pushed.group.is_suppressed
+        assert not (pushed.codes == FORGOTTEN).any()
+        assert not judge.judge(world).group.is_too_low
+
+
+def test_an_untouched_model_is_recognised_without_shadows_that_can_judge():
+    world = simulated(5, forgets=False)
+    same = world._replace(unlearned=world.original, population=world.population_original)
+    judgement = judge.judge(same._replace(shadow_saw=np.ones((S, N), bool)))
+    assert judgement.checks.refused and judgement.is_identical and (judgement.codes == NOT_FORGOTTEN).all()
 
 
 def test_known_shadows_that_saw_no_requested_row_change_no_verdict_of_not_forgotten():

@@ -193,19 +193,23 @@ def _empty_momentum(task: population.Task, params: dict) -> dict:
     return jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), shapes)
 
 
-@optimised()
 def answer(family: Family, data: Data, models: Sequence[Model], variables: dict, architecture: str) -> np.ndarray:
     """Returns [M, N + P] float32 log-odds of networks on their world's rows."""
+    labels = [data.labels[model.world, : family.rows + family.population] for model in models]
+    return out_model.log_odds(outputs(family, data, models, variables, architecture), np.stack(labels)).astype("f4")
+
+
+@optimised()
+def outputs(family: Family, data: Data, models: Sequence[Model], variables: dict, architecture: str) -> np.ndarray:
+    """Returns [M, N + P, C] float32 logits of networks on their world's rows."""
     network, _ = _network(family, architecture)
     logits_of = jax.jit(jax.vmap(network.apply))
     num_answers = family.rows + family.population
     worlds = np.asarray([model.world for model in models])
-    answers = []
+    blocks = []
     for start in range(0, len(models), PREDICTED_TOGETHER):
         chunk = np.minimum(np.arange(start, start + PREDICTED_TOGETHER), len(models) - 1)
         subset = jax.tree.map(lambda leaf, chunk=chunk: leaf[chunk], variables)
         logits = np.asarray(logits_of(subset, data.inputs[worlds[chunk], :num_answers]))
-        count = min(PREDICTED_TOGETHER, len(models) - start)
-        labels = data.labels[worlds[chunk], :num_answers]
-        answers.append(out_model.log_odds(logits, labels)[:count].astype(np.float32))
-    return np.concatenate(answers)
+        blocks.append(logits[: len(models) - start])
+    return np.concatenate(blocks)

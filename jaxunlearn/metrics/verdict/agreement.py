@@ -29,12 +29,17 @@ def judge_with_agreement(answers: Answers, fdr: float = 0.05, is_strict: bool = 
     subsets = [_of(answers, group) for group in groups(len(answers.shadows))]
     if judgement.checks.refused or not subsets:
         return judgement
-    group_codes = [codes for subset in subsets if (codes := judge.row_codes(subset, fdr, is_strict)) is not None]
-    if len(group_codes) < 2:
+    judging = [
+        (codes, ~judge.blind(subset))
+        for subset in subsets
+        if (codes := judge.row_codes(subset, fdr, is_strict)) is not None
+    ]
+    if len(judging) < 2:
         return judgement
+    group_codes, can_judge = (np.stack(arrays) for arrays in zip(*judging, strict=True))
     row_codes = rows.decide(judgement.tests, fdr)
-    share = np.mean(np.stack(group_codes) == row_codes, axis=0)
-    judgement = judgement._replace(power_not=_caught(answers, subsets, fdr), groups=len(group_codes))
+    share = _mean(group_codes == row_codes, can_judge)
+    judgement = judgement._replace(power_not=_caught(answers, subsets, fdr), groups=len(judging))
     if judgement.is_identical or judgement.is_edited:
         return judgement._replace(agreement=np.ones(len(share)), disputed=np.zeros(len(share), bool))
     by_rows = judgement.codes == row_codes
@@ -77,5 +82,12 @@ def _caught(answers: Answers, subsets: list[Answers], fdr: float) -> int | None:
     group_flags = [judge.caught_untouched(subset, fdr) for subset in subsets]
     if flags_of_all is None:
         return None
-    share = np.mean([flags for flags in group_flags if flags is not None], axis=0)
+    can_judge = np.stack([~judge.blind(subset) for subset in subsets])
+    share = _mean(np.stack([flags for flags in group_flags if flags is not None]), can_judge)
     return int((flags_of_all & (share >= LEAST_AGREEMENT)).sum())
+
+
+def _mean(flags: np.ndarray, can_judge: np.ndarray) -> np.ndarray:
+    """Returns [F] the mean of flags [G, F] over the groups that can judge a row; 1 where none can."""
+    count = can_judge.sum(0)
+    return np.where(count > 0, (flags & can_judge).sum(0) / np.maximum(count, 1), 1.0)

@@ -1,6 +1,6 @@
 """Judges one request: what was changed, the request as a whole, each person, each row."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,7 +9,15 @@ from jaxunlearn.metrics.inference import decision
 from jaxunlearn.metrics.verdict import power, request, rows
 from jaxunlearn.metrics.verdict.out_model import CLIP, OutModel, mid_rank, soft
 from jaxunlearn.metrics.verdict.request import GroupTests, StandardisedSignals
-from jaxunlearn.metrics.verdict.rows import FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED, Likeness, RowTests, Signal
+from jaxunlearn.metrics.verdict.rows import (
+    CANNOT_TELL,
+    FORGOTTEN,
+    NOT_FORGOTTEN,
+    SUPPRESSED,
+    Likeness,
+    RowTests,
+    Signal,
+)
 
 FEWEST_POPULATION = FEWEST_RETAINED = 40
 LEAST_CORRELATION = 0.2
@@ -17,6 +25,7 @@ CHOSEN = 0.85
 IDENTICAL_TO = 1e-6
 FEWEST_OTHERS = 100
 OTHERS_MOVED, REQUESTED_MOVED = 0.02, 0.5
+MOST_BLIND = 0.9  # share of the requested rows that every shadow may have seen
 HALF = 0.5  # of the trace, which a strict FORGOTTEN must be below
 
 
@@ -33,6 +42,7 @@ class Answers(NamedTuple):
       shadow_saw: [S, N] bool, which shadow was trained on which row; None: no shadow saw any requested row.
       person: [|F|] ids that group the requested rows by person; None.
       moved, population_moved: [N], [P] largest change of a logit from the original over all classes; None: of log-odds.
+      obstacle: why these arrays allow no verdict, if that is known beforehand.
     """
 
     unlearned: np.ndarray
@@ -46,6 +56,7 @@ class Answers(NamedTuple):
     person: np.ndarray | None = None
     moved: np.ndarray | None = None
     population_moved: np.ndarray | None = None
+    obstacle: str = ""
 
 
 class Checks(NamedTuple):
@@ -93,6 +104,7 @@ class Judgement(NamedTuple):
         too few shadows for two groups.
       disputed: [|F|] bool, rows that are CANNOT TELL only because too few groups agree; None likewise.
       groups: number of these groups.
+      blind: [|F|] bool, rows that every shadow saw, which are CANNOT TELL; None if no shadow saw any.
       replaced: [|F|] bool, rows that are SUPPRESSED because their answer is not a model's own; None if not examined.
     """
 
@@ -113,6 +125,7 @@ class Judgement(NamedTuple):
     disputed: np.ndarray | None = None
     groups: int = 0
     replaced: np.ndarray | None = None
+    blind: np.ndarray | None = None
 
 
 def judge(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judgement:
@@ -150,10 +163,12 @@ def judge(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judge
     is_identical, is_edited, changes = _changed(answers)
     if group.is_suppressed:
         codes = np.where(codes == FORGOTTEN, SUPPRESSED, codes)
+    elif group.is_too_low:
+        codes = np.where(codes == FORGOTTEN, CANNOT_TELL, codes)
     if is_identical:
         codes = np.full(len(codes), NOT_FORGOTTEN)
         persons = {person: (group_tests, True) for person, (group_tests, _) in persons.items()}
-    elif is_edited:
+    elif is_edited and not assumptions.refused:
         codes = np.where(_moved(answers)[0][requested] > IDENTICAL_TO, SUPPRESSED, NOT_FORGOTTEN)
     caught_count, confirmed_count = None, None
     if not assumptions.refused:
@@ -163,7 +178,7 @@ def judge(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judge
             confirmed_count = power.forgotten(smooth, answers.shadows, answers.population_shadows, likeness, fdr, keep)
     return Judgement(
         codes.astype(np.int8), tests, group, persons, is_identical, is_edited, changes, assumptions, smooth.model,
-        caught_count, confirmed_count, fdr, is_strict,
+        caught_count, confirmed_count, fdr, is_strict, blind=None if answers.shadow_saw is None else blind(answers),
     )  # fmt: skip
 
 
@@ -182,7 +197,7 @@ def row_codes(answers: Answers, fdr: float, is_strict: bool = False) -> np.ndarr
 def _tested(answers: Answers, keep: float) -> tuple[Signal, Signal, Likeness, Checks, RowTests]:
     """Returns the raw and the soft signal, the likeness of rows, the checks, and the tests of rows."""
     requested = answers.requested
-    unseen = None if answers.shadow_saw is None else ~answers.shadow_saw
+    unseen = _unseen(answers)
     raw, smooth = (
         rows.signal(change(answers.unlearned), change(answers.shadows), change(answers.population),
                     change(answers.population_shadows), unseen)
@@ -192,7 +207,13 @@ def _tested(answers: Answers, keep: float) -> tuple[Signal, Signal, Likeness, Ch
     assumptions = _checks(answers, smooth, original)
     likeness = Likeness(requested, smooth.moments.mean, original, assumptions.is_contaminated)
     tests = rows.tests(raw, smooth, likeness, keep)
-    ones = np.ones_like(tests.p_in)
+    ones, is_blind = np.ones_like(tests.p_in), blind(answers)
+    if is_blind.any():
+        names = ("p_high", "p_low", "p_in", "z", "trace")
+        values = (1.0, 1.0, 1.0, np.nan, np.nan)
+        tests = tests._replace(**{
+            name: np.where(is_blind, value, getattr(tests, name)) for name, value in zip(names, values, strict=True)
+        })  # fmt: skip
     if assumptions.refused_in:
         tests = tests._replace(p_in=ones)
     if assumptions.sizes[2] < FEWEST_RETAINED:
@@ -200,6 +221,20 @@ def _tested(answers: Answers, keep: float) -> tuple[Signal, Signal, Likeness, Ch
     if assumptions.refused:
         tests = tests._replace(p_high=ones, p_low=ones, p_in=ones)
     return raw, smooth, likeness, assumptions, tests
+
+
+def blind(answers: Answers) -> np.ndarray:
+    """Returns [|F|] bool: requested rows that every shadow saw, so that nothing shows how unseen they are answered."""
+    requested = answers.requested
+    if answers.shadow_saw is None:
+        return np.zeros(int(requested.sum()), bool)
+    return np.asarray(answers.shadow_saw[:, requested].all(0))
+
+
+def _unseen(answers: Answers) -> np.ndarray | None:
+    """Returns [S, N] bool: whose answers measure how hard a row is; all, where every shadow saw it."""
+    saw = answers.shadow_saw
+    return None if saw is None else np.logical_or(~saw, saw.all(0))
 
 
 def check(answers: Answers) -> Answers:
@@ -218,7 +253,7 @@ def check(answers: Answers) -> Answers:
         raise errors.DataError("requested names no row: mark the rows that are to be forgotten.")
     if not sizes["S"]:
         raise errors.DataError("shadows contains no model; a verdict needs at least one that saw none of the rows.")
-    converted: dict[str, np.ndarray] = {"requested": requested}
+    converted: dict[str, Any] = {"requested": requested}
     for name in ("unlearned", "shadows", "population", "population_shadows", "original", "population_original"):
         if name in arrays:
             checks.not_nan(name, arrays[name])
@@ -235,8 +270,10 @@ def _checks(answers: Answers, smooth: Signal, original: np.ndarray | None) -> Ch
     """Checks the assumptions; reasons for a refusal come with their remedies."""
     requested, means = answers.requested, smooth.population_moments.mean
     retained, population = int((~requested).sum()), len(answers.population)
-    refused = ""
-    if population < FEWEST_POPULATION:
+    refused = answers.obstacle
+    if refused:
+        pass
+    elif population < FEWEST_POPULATION:
         refused = (
             f"Give at least {FEWEST_POPULATION} rows that no model saw ({population} are there); without them nothing "
             "can verify that these shadows fit this model."
@@ -247,8 +284,11 @@ def _checks(answers: Answers, smooth: Signal, original: np.ndarray | None) -> Ch
             f"{smooth.model.correlation:.2f}). Are the labels and the order of rows the same? Reversed labels look "
             "like this."
         )
-    elif answers.shadow_saw is not None and (blind := int((answers.shadow_saw.all(0) & requested).sum())):
-        refused = f"{blind} requested row(s) were seen by every shadow model: train shadows without them."
+    elif (is_blind := blind(answers)).mean() > MOST_BLIND:
+        refused = (
+            f"{is_blind.sum():,} of {len(is_blind):,} requested rows were seen by every shadow model: train shadows "
+            "without them."
+        )
     is_enough = retained >= FEWEST_RETAINED
     retained_rank = float(np.mean(mid_rank(smooth.moments.mean[~requested], means))) if is_enough else np.nan
     limit = 0.05 + 3 * np.sqrt((1 / max(retained, 1) + 1 / population) / 12)
@@ -256,7 +296,7 @@ def _checks(answers: Answers, smooth: Signal, original: np.ndarray | None) -> Ch
     refused_in = ""
     if not is_enough:
         refused_in = f"Only {retained} retained rows are there; {FEWEST_RETAINED} show how trained rows are answered."
-    elif is_contaminated and original is None and answers.shadow_saw is None:
+    elif is_contaminated and original is None and (answers.shadow_saw is None or _is_mostly_seen(answers)):
         refused_in = (
             "The shadows saw retained rows, or the population differs from them in kind: without the original model "
             "or `shadow_saw`, it is unknown which retained rows are similar to the requested ones."
@@ -268,15 +308,24 @@ def _checks(answers: Answers, smooth: Signal, original: np.ndarray | None) -> Ch
     return Checks(refused, refused_in, retained_rank, is_contaminated, selection_rank, sizes)
 
 
+def _is_mostly_seen(answers: Answers) -> bool:
+    """Returns whether every shadow saw most retained rows, so that nothing shows how hard they are."""
+    saw = answers.shadow_saw
+    return saw is not None and bool(saw[:, ~answers.requested].all(0).mean() > 0.5)
+
+
 def _groups(
     answers: Answers, raw: Signal, smooth: Signal, tests: RowTests, assumptions: Checks, fdr: float
 ) -> tuple[GroupTests, dict[int, tuple[GroupTests, bool]]]:
     """Tests all requested rows together, and those of each person."""
-    requested = answers.requested
+    requested, is_blind = answers.requested, blind(answers)
     alike = request.like_rows(smooth, requested)
 
     def tests_of(mask: np.ndarray) -> GroupTests:
-        """Tests the requested rows in `mask` [F]."""
+        """Tests the requested rows in `mask` [F] that not every shadow saw."""
+        mask = mask & ~is_blind
+        if not mask.any():
+            return GroupTests()
         index = np.flatnonzero(requested)[mask]
         shadow_saw = answers.shadow_saw
         is_out = np.ones(len(answers.shadows), bool) if shadow_saw is None else ~shadow_saw[:, index].any(1)
@@ -339,7 +388,10 @@ def caught_untouched(answers: Answers, fdr: float) -> np.ndarray | None:
     """
     if answers.original is None or answers.population_original is None:
         return None
-    unseen = None if answers.shadow_saw is None else ~answers.shadow_saw
     signal = rows.signal(soft(answers.original), soft(answers.shadows), soft(answers.population_original),
-                         soft(answers.population_shadows), unseen)  # fmt: skip
-    return power.not_forgotten(signal, answers.requested, fdr)
+                         soft(answers.population_shadows), _unseen(answers))  # fmt: skip
+    is_judged = answers.requested.copy()
+    is_judged[answers.requested] = ~blind(answers)
+    is_caught = np.zeros(len(is_judged), bool)
+    is_caught[is_judged] = power.not_forgotten(signal, is_judged, fdr)
+    return is_caught[answers.requested]

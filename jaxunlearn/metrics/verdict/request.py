@@ -17,6 +17,7 @@ FEWEST_FOR_WIDTH = 5
 LEAST_ERROR = np.array([0.5, 0.3, 0.3])  # of the statistics, times 1 / sqrt(rows)
 MARGIN_HIGH, MARGIN_LOW, MARGIN_NARROW = 0.25, 1.5, float(np.log(2))
 GROUP_LEVEL = 0.005
+LEAST_LEFT = -0.5  # of the trace: models that never saw the rows have 0; what is certainly below this is no forgetting
 
 
 class GroupTests(NamedTuple):
@@ -48,6 +49,11 @@ class GroupTests(NamedTuple):
     def is_suppressed(self) -> bool:
         """Whether the answers are unlike those of any model that never saw the group."""
         return min(self.p_low, self.p_narrow) <= GROUP_LEVEL
+
+    @property
+    def is_too_low(self) -> bool:
+        """Whether the share that is left is certainly far below that of models that never saw the group."""
+        return bool(self.trace_left[2] < LEAST_LEFT)
 
     @property
     def is_detectable(self) -> bool:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxunlearn import errors, records, scores
-from jaxunlearn.analyses.audit.evidence import plausibility, text_run
+from jaxunlearn.analyses.audit.evidence import belonging, text_run
 from jaxunlearn.analyses.audit.evidence.signals import (
     GIVEN,
     ORIGINAL,
@@ -62,7 +62,8 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         scores.check_options(options)
     names = scores.names_of(settings.audit.scores)
     all_signals = scores.signals_pass(user_evidence, options, pairs=scores.needs_pairs(names))
-    accuracies, doubts, distinct_ids = _doubts(user_evidence, all_signals)
+    examined = belonging.examine(user_evidence, values, all_signals)
+    distinct_ids = examined.distinct_ids
     shadow_saw = np.asarray(values["shadow_saw"], bool) if "shadow_saw" in values else None
     if all_signals.shadows is not None and len(distinct_ids) < len(all_signals.shadows.log_odds):
         all_signals = scores.choose_shadows(all_signals, distinct_ids)
@@ -102,29 +103,11 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         shadow_saw=shadow_saw,
         person=person,
         person_names=tuple(errors.printable(str(name)) for name in person_names),
-        accuracies=accuracies,
-        doubts=doubts,
+        accuracies=examined.accuracies,
+        doubts=examined.doubts,
+        refusal=examined.refusal,
+        twins=examined.twins,
     )
-
-
-def _doubts(
-    user_evidence: Evidence, all_signals: scores.AuditSignals
-) -> tuple[dict[str, plausibility.Accuracy], tuple[str, ...], np.ndarray]:
-    """Returns the accuracies of all models, warnings about the arrays, and the indices of distinct shadows."""
-    accuracies = plausibility.accuracies(user_evidence)
-    assert all_signals.unlearned is not None
-    doubts = [
-        plausibility.unchanged(all_signals.unlearned, all_signals.original),
-        *plausibility.doubtful_labels(accuracies),
-    ]
-    doubts.append(plausibility.foreign(all_signals))
-    distinct_ids = np.arange(0)
-    if all_signals.shadows is not None:
-        distinct_ids = plausibility.distinct(
-            all_signals.shadows, all_signals.population_shadows, all_signals.shadow_train
-        )
-        doubts.append(plausibility.copied(len(all_signals.shadows.log_odds), len(distinct_ids)))
-    return accuracies, tuple(filter(None, doubts)), distinct_ids
 
 
 def _given_changes(user_evidence: Evidence, values: Mapping[str, np.ndarray]) -> dict[str, Changes]:

@@ -1,8 +1,10 @@
-"""Plausibility checks of a user's arrays: copies among the models, labels that fit none of them.
+"""Plausibility checks of a user's arrays: copies among the models, labels that fit none of them, rows in another order.
 
-They decide nothing about samples; they warn of inputs that would make the results meaningless.
+They decide nothing about samples: they warn of arrays that make results doubtful, or refuse verdicts that would rest on
+arrays that do not belong together.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +17,29 @@ from jaxunlearn.report import number_format
 ROUNDING = 1e-3
 # With fewer samples an accuracy says nothing about the labels.
 FEWEST = 20
+# Accuracies in standard errors: of arrays that fit the labels for certain; of those that fit them as little as if the
+# labels were shuffled; how far the latter must be below half of what the former are above it.
+CERTAIN, SHUFFLED, APART = 4, 3, 3
+MAX_NAMED = 5  # shadow models
 FEWEST_ALIKE, TIMES_ALIKE = 5, 5  # texts of exactly one loss; times as many as under any OUT model
 LABELS_OF = {
     "unlearned": "labels", "original": "labels", "shadows": "labels", "reference": "labels",
     "population_unlearned": "population_labels", "population_original": "population_labels",
     "population_in": "population_labels", "population_shadows": "population_labels",
-    "shadow_train_logits": "shadow_train_labels",
+    "shadow_train_logits": "shadow_train_labels", "retrained": "labels", "population_retrained": "population_labels",
 }  # fmt: skip
+# Whose fit to the labels shows how well an array of the same rows must at least fit them. Shadows know no more of the
+# audited rows than of the population.
+UNSEEN = ("population_original", "population_unlearned", "population_shadows")
+COMPARED = {
+    "original": ("shadows", "unlearned"),
+    "retrained": ("shadows", "original", "unlearned"),
+    "unlearned": ("shadows", "original"),
+    "shadows": ("population_shadows",),
+    **{name: tuple(other for other in UNSEEN if other != name) for name in UNSEEN[:2]},
+    "population_retrained": UNSEEN,
+    "population_shadows": ("shadows", *UNSEEN[:2]),
+}
 
 
 class Accuracy(NamedTuple):
@@ -31,11 +49,17 @@ class Accuracy(NamedTuple):
       by_model: [M, 3] accuracy of every model on all, on retained and on forgotten samples; NaN where unknown.
       shuffled: accuracy under shuffled labels, mean over models.
       samples: per model.
+      excess, error: [M] accuracy above that on shuffled labels, and the standard error of the latter; on retained
+        samples if there are enough, since those that were forgotten may be answered in any way.
+      spread: [M] standard error of the accuracy itself, likewise.
     """
 
     by_model: np.ndarray
     shuffled: float
     samples: int
+    excess: np.ndarray
+    error: np.ndarray
+    spread: np.ndarray
 
 
 def apart(first: scores.Signals, second: scores.Signals) -> float:
@@ -127,35 +151,110 @@ def same_losses(audit_signals: scores.AuditSignals, forgotten: np.ndarray | None
     )
 
 
-def accuracies(evidence: Evidence) -> dict[str, Accuracy]:
-    """Computes the accuracy of each array of logits on its labels, model by model."""
+def accuracies(evidence: Evidence, further: Mapping[str, Any] | None = None) -> dict[str, Accuracy]:
+    """Computes the accuracy of each array of logits on its labels, model by model; `further`: arrays by name."""
     forgotten = None if evidence.forgotten is None else np.asarray(evidence.forgotten, bool)
+    logits = {name: (further or {}).get(name, getattr(evidence, name, None)) for name in LABELS_OF}
     return {
-        name: _accuracy(getattr(evidence, name), getattr(evidence, labels), forgotten if labels == "labels" else None)
+        name: _accuracy(logits[name], getattr(evidence, labels), forgotten if labels == "labels" else None)
         for name, labels in LABELS_OF.items()
-        if getattr(evidence, name) is not None
+        if logits[name] is not None
     }
 
 
-def doubtful_labels(by_array: dict[str, Accuracy]) -> list[str]:
-    """Returns a warning for every array of labels on which no model is more accurate than on shuffled labels."""
-    sentences = []
+def doubtful_labels(by_array: dict[str, Accuracy]) -> dict[str, str]:
+    """Returns labels -> a warning, for all on which no model is more accurate than on shuffled labels."""
+    sentences = {}
     for labels in dict.fromkeys(LABELS_OF.values()):
         groups = [by_array[name] for name in by_array if LABELS_OF[name] == labels and by_array[name].samples >= FEWEST]
         if not groups or any(_fits(accuracy) for accuracy in groups):
             continue
         best = max(groups, key=lambda accuracy: accuracy.by_model[:, 0].mean())
         best_rate, shuffled_rate = number_format.rate(best.by_model[:, 0].mean()), number_format.rate(best.shuffled)
-        sentences.append(
+        sentences[labels] = (
             f"`{labels}` fit no model: accuracy {best_rate} at best, and labels in any order would give "
             f"{shuffled_rate}. Are they those of these samples, in this order? Scores read the logit of the true class."
         )
     return sentences
 
 
+def is_certain(labels: str, by_array: dict[str, Accuracy]) -> bool:
+    """Returns whether labels that fit no model should fit some: the original, or shadows that fit other labels."""
+    if labels == "labels" and "original" in by_array:
+        return True  # it was trained on these samples
+    pair = ("shadows", "population_shadows") if labels == "labels" else ("population_shadows", "shadows")
+    if labels not in ("labels", "population_labels") or not all(name in by_array for name in pair):
+        return False
+    accuracy, other = (by_array[name] for name in pair)
+    return bool(_is_far_below(accuracy, *_certain_fit(other, len(accuracy.excess))).mean() > 0.5)
+
+
 def _fits(accuracy: Accuracy) -> bool:
     error = np.sqrt(accuracy.shuffled * (1 - accuracy.shuffled) / accuracy.samples)
     return bool(accuracy.by_model[:, 0].mean() > accuracy.shuffled + 2 * error)
+
+
+def misplaced(by_array: dict[str, Accuracy]) -> list[str]:
+    """Returns a reason against any verdict for every array whose rows seem to be in another order than the labels.
+
+    Such an array fits the labels no better than if they were shuffled, although others that know as much of these rows
+    clearly do. A model that was driven away from the labels fits them worse than that, and is not meant.
+    """
+    sentences: list[str] = []
+    for name, compared in COMPARED.items():
+        accuracy = by_array.get(name)
+        if accuracy is None or accuracy.samples < FEWEST:
+            continue
+        others = [by_array[other] for other in compared if other in by_array and by_array[other].samples >= FEWEST]
+        is_misplaced = np.zeros(len(accuracy.excess), bool)
+        for other in others:
+            is_misplaced |= _is_shuffled(accuracy, *_certain_fit(other, len(accuracy.excess)))
+        if name == "population_unlearned" and sentences and sentences[-1].startswith("`unlearned`"):
+            continue  # a model that was destroyed answers nothing right: that is said already
+        if is_misplaced.any():
+            sentences.append(_sentence_of_order(name, np.flatnonzero(is_misplaced), by_array))
+    return sentences
+
+
+def _certain_fit(accuracy: Accuracy, num_models: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns [num_models] accuracy above shuffled labels and its error: of the same model where there are as many."""
+    is_certain = accuracy.excess > CERTAIN * accuracy.error
+    if len(accuracy.excess) == num_models and num_models > 1:
+        return np.where(is_certain, accuracy.excess, 0.0), accuracy.spread
+    mean = float(accuracy.excess.mean()) if is_certain.mean() > 0.5 else 0.0
+    return np.full(num_models, mean), np.full(num_models, float(accuracy.spread.mean()))
+
+
+def _is_shuffled(accuracy: Accuracy, expected: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Returns [M] bool: models that fit the labels as if shuffled, and far worse than half of what is expected."""
+    is_random = np.abs(accuracy.excess) <= SHUFFLED * accuracy.error
+    return is_random & _is_far_below(accuracy, expected, error)
+
+
+def _is_far_below(accuracy: Accuracy, expected: np.ndarray, error: np.ndarray) -> np.ndarray:
+    total_error = np.sqrt(accuracy.spread**2 + (error / 2) ** 2)
+    return (expected > 0) & (accuracy.excess + APART * total_error < expected / 2)
+
+
+def _sentence_of_order(name: str, models: np.ndarray, by_array: dict[str, Accuracy]) -> str:
+    """Writes that an array fits its labels as little as shuffled ones, and what to do."""
+    accuracy, labels = by_array[name], LABELS_OF[name]
+    rates = f"accuracy {number_format.rate(accuracy.by_model[models, 0].mean())}"
+    which = f"`{name}`"
+    if len(accuracy.excess) > 1 and len(models) < len(accuracy.excess):
+        listed = ", ".join(map(str, models[:MAX_NAMED])) + (" ..." if len(models) > MAX_NAMED else "")
+        which = f"`{name}` (model {listed})" if len(models) == 1 else f"`{name}` (models {listed})"
+    sentence = (
+        f"{which} fits `{labels}` no better than labels in any order ({rates}, shuffled "
+        f"{number_format.rate(accuracy.shuffled)}), though other models do. "
+    )
+    if name.endswith("unlearned"):
+        return sentence + (
+            "Either the unlearned model was destroyed, or its rows are in another order: in both cases its answers "
+            f"say nothing about forgetting. Give its answers to the rows of `{labels}`, in their order."
+        )
+    others = " Leave out models that learned nothing." if name.endswith("shadows") else ""
+    return sentence + f"Its rows are not those of `{labels}`, or in another order: give all in one order.{others}"
 
 
 def _model(signals: Any, index: int) -> scores.Signals:
@@ -166,7 +265,10 @@ def _accuracy(logits: Any, labels: Any, forgotten: np.ndarray | None) -> Accurac
     models = logits if np.ndim(logits) == 3 else logits[None]
     count, classes = models.shape[1:]
     by_model = np.full((len(models), 3), np.nan)
-    shuffled = np.empty(len(models))
+    shuffled, excess, error, spread = np.empty((4, len(models)))
+    judged = np.ones(count, bool)
+    if forgotten is not None and (~forgotten).sum() >= FEWEST:
+        judged = ~forgotten
     for index, values in enumerate(models):  # one at a time: they may be a memory map
         model_labels = np.asarray(labels[index] if np.ndim(labels) == 2 else labels)
         predicted = np.asarray(values).argmax(-1)
@@ -174,6 +276,18 @@ def _accuracy(logits: Any, labels: Any, forgotten: np.ndarray | None) -> Accurac
         by_model[index, 0] = is_correct.mean()
         if forgotten is not None:
             by_model[index, 1:] = is_correct[~forgotten].mean(), is_correct[forgotten].mean()
-        shares = [np.bincount(classes_of, minlength=classes) / count for classes_of in (predicted, model_labels)]
-        shuffled[index] = shares[0] @ shares[1]
-    return Accuracy(by_model, float(shuffled.mean()), count)
+        shuffled[index] = _of_shuffled(predicted, model_labels, classes)[0]
+        rate, error[index] = _of_shuffled(predicted[judged], model_labels[judged], classes)
+        accuracy = is_correct[judged].mean()
+        excess[index] = accuracy - rate
+        spread[index] = np.sqrt(accuracy * (1 - accuracy) / judged.sum())
+    return Accuracy(by_model, float(shuffled.mean()), count, excess, error, spread)
+
+
+def _of_shuffled(predicted: np.ndarray, labels: np.ndarray, classes: int) -> tuple[float, float]:
+    """Returns mean and standard deviation of the accuracy over all orders of the labels."""
+    count = len(labels)
+    first, second = (np.bincount(array, minlength=classes) / count for array in (predicted, labels))
+    mean = float(first @ second)
+    variance = float(mean - first @ second**2 - first**2 @ second + mean**2)
+    return mean, float(np.sqrt(max(variance, 0.0) / max(count - 1, 1)))

@@ -65,8 +65,9 @@ class AuditSignals(NamedTuple):
       from_classes: whether the forget sets are whole classes.
       shadow_saw: [S, N] bool, which shadow was trained on which sample; None: no shadow saw any.
       person: [N] indices into `person_names` that group the samples; None if unknown.
-      accuracies: array -> accuracy of its models on their labels; doubts: warnings about inconsistent arrays. Of a
-        user's arrays only.
+      accuracies: array -> accuracy of its models on their labels; doubts: warnings about inconsistent arrays; refusal:
+        the doubts that forbid any verdict; twins: [N] bool, retained rows that are copies of requested ones, or None.
+        Of a user's arrays only.
       kind: of evidence, logits or tokens; written: [N] the texts themselves, or None.
     """
 
@@ -91,6 +92,8 @@ class AuditSignals(NamedTuple):
     person_names: tuple[str, ...] = ()
     accuracies: dict[str, plausibility.Accuracy] = {}
     doubts: tuple[str, ...] = ()
+    refusal: str = ""
+    twins: np.ndarray | None = None
     kind: str = scores.LOGITS
     written: np.ndarray | None = None
 

@@ -51,10 +51,8 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
     evidence = tokens.from_arrays(values, options.tokens)
     all_signals = texts.audit_signals_of(evidence)
     assert all_signals.unlearned is not None
-    doubts = [
-        plausibility.unchanged(all_signals.unlearned, all_signals.original),
-        plausibility.foreign(all_signals, "OUT"),
-    ]
+    refusal = plausibility.foreign(all_signals, "OUT")
+    doubts = [plausibility.unchanged(all_signals.unlearned, all_signals.original), refusal]
     if all_signals.shadows is not None:
         distinct_ids = plausibility.distinct(all_signals.shadows, all_signals.population_shadows)
         doubts.append(plausibility.copied(len(all_signals.shadows.log_odds), len(distinct_ids), "OUT"))
@@ -88,6 +86,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         person=person,
         person_names=tuple(errors.printable(str(name)) for name in person_names),
         doubts=tuple(filter(None, doubts)),
+        refusal=refusal,
         kind=scores.TOKENS,
         written=values.get("texts"),
     )

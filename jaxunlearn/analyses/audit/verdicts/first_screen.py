@@ -39,11 +39,15 @@ class RequestNames(NamedTuple):
     Attributes:
       rows: [F] text; persons: names by index.
       is_request: whether the user marked them as requested; else every row is judged as if it were.
+      is_run: whether a run folder knows what the models saw; else a user says so.
+      doubts: what is said before anything else.
     """
 
     rows: np.ndarray
     persons: tuple[str, ...]
     is_request: bool = True
+    is_run: bool = False
+    doubts: tuple[str, ...] = ()
 
 
 def paragraph(summary: Summary, role: str) -> str:
@@ -62,13 +66,16 @@ def single(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
     """
     shadows, population, retained = judgement.checks.sizes
     changed = verdict_sentences.changed(judgement, population + retained)
+    models = (
+        f"{_count(shadows, 'model')} {'that never saw them' if named.is_run else 'given as never having seen them'}"
+    )
     pairs = [
-        (SHORT, in_short(judgement, fdr)),
-        (ASKED, f"{_asked(named)} Compared with {_count(shadows, 'model')} that never saw them, {population:,} rows "
-                f"that no model saw, and {retained:,} rows that the model was allowed to keep."),
+        (SHORT, in_short(judgement, fdr, named.is_request)),
+        (ASKED, f"{_asked(named)} Compared with {models}, {population:,} {verdict_sentences.unseen(named.is_run)}, "
+                f"and {retained:,} rows that the model was allowed to keep."),
     ]  # fmt: skip
     if judgement.checks.refused:
-        pairs += [(CHANGED, changed), (REQUEST, f"No verdict is given. {judgement.checks.refused}")]
+        pairs += [(CHANGED, changed), *_refusal(judgement, fdr, named)]
         return tuple((question, text) for question, text in pairs if text)
     is_moved = not judgement.is_identical and not judgement.is_edited
     pairs += [
@@ -82,6 +89,15 @@ def single(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
     return tuple((question, text) for question, text in pairs if text)
 
 
+def _refusal(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
+    """Says why nothing is judged, unless the model was not changed, which needs no comparison with others."""
+    if judgement.is_identical:
+        return (ROWS, verdict_sentences.counts(judgement)), (ACTION, action(judgement, fdr, named))
+    reason = judgement.checks.refused
+    is_doubt = reason in " ".join(named.doubts)
+    return ((REQUEST, f"No verdict is given{', for the reason given first.' if is_doubt else f'. {reason}'}"),)
+
+
 def _asked(named: RequestNames) -> str:
     count = _count(len(named.rows), "row")
     if named.is_request:
@@ -92,13 +108,31 @@ def _asked(named: RequestNames) -> str:
     )
 
 
-def in_short(judgement: Judgement, fdr: float) -> str:
-    """Returns the verdict on one request in one line, without any number."""
+def in_short(judgement: Judgement, fdr: float, is_request: bool = True) -> str:
+    """Returns the verdict on one request in one line, without any number.
+
+    Args:
+      judgement: the verdict.
+      fdr: of each kind of false verdict.
+      is_request: False = no request was given, and all rows are judged.
+    """
+    if is_request or (judgement.checks.refused and not judgement.is_identical):
+        return _short(judgement, fdr)
+    lead = "No request was given (`forgotten`), so all rows are judged at once."
+    if _short(judgement, fdr) == STILL_IN:
+        return f"{lead} NOT FORGOTTEN: together they are in the model, as rows that were kept should be."
+    return f"{lead} {_short(judgement, fdr)}"
+
+
+STILL_IN = "NOT FORGOTTEN. The request is still in the model."
+
+
+def _short(judgement: Judgement, fdr: float) -> str:
     group = judgement.group
-    if judgement.checks.refused:
-        return "NO VERDICT: these arrays do not allow one."
     if judgement.is_identical:
         return "NOT FORGOTTEN. The model was not changed at all."
+    if judgement.checks.refused:
+        return "NO VERDICT: these arrays do not allow one."
     if judgement.is_edited:
         return "SUPPRESSED. Only the requested answers were edited; nothing shows that the model forgot."
     if group.is_suppressed:
@@ -112,11 +146,12 @@ def in_short(judgement: Judgement, fdr: float) -> str:
         )
     is_in, is_out = group.p_high <= fdr, group.p_in <= fdr
     if is_in:
-        subject = "Part of the request" if is_out else "The request"
-        return f"NOT FORGOTTEN. {subject} is still in the model."
-    if is_out:
+        return "NOT FORGOTTEN. Part of the request is still in the model." if is_out else STILL_IN
+    if is_out and not group.is_too_low:
         if has_caught:
             return "FORGOTTEN as a whole, but not every row: some are NOT FORGOTTEN."
+        if judgement.blind is not None and judgement.blind.any():
+            return "FORGOTTEN as a whole, but for rows that every shadow model saw, on which nobody CAN TELL."
         return "FORGOTTEN as a whole, as far as a model's answers can show it."
     return "CANNOT TELL for the request as a whole; some rows are NOT FORGOTTEN." if has_caught else "CANNOT TELL."
 
@@ -124,6 +159,8 @@ def in_short(judgement: Judgement, fdr: float) -> str:
 def action(judgement: Judgement, fdr: float, named: RequestNames) -> str:
     """Recommends what to do with which rows, and what would sharpen the audit."""
     group, sentences = judgement.group, []
+    if not named.is_request:
+        return "Say which of these rows were asked to be forgotten (`forgotten`), and audit again."
     is_in = judgement.is_identical or (group.models > 1 and group.p_high <= fdr)
     order = np.argsort(-judgement.tests.z, kind="stable")  # the most conspicuous first
     caught_rows = named.rows[order][judgement.codes[order] == NOT_FORGOTTEN]
@@ -145,7 +182,7 @@ def action(judgement: Judgement, fdr: float, named: RequestNames) -> str:
             "answers to slightly changed copies of the rows, can show what lies behind."
         )
     num_unsure = int((judgement.codes == CANNOT_TELL).sum())
-    if num_unsure and group.p_in <= fdr and not is_in and not group.is_suppressed:
+    if num_unsure and group.p_in <= fdr and not is_in and not group.is_suppressed and not group.is_too_low:
         sentences.append(
             "Rows marked CANNOT TELL are vouched for by the request as a whole only, not one by one; if one of them "
             "matters by itself, only the record of how the model was trained can tell."
@@ -302,7 +339,8 @@ def state(judgement: Judgement, fdr: float) -> str:
         return "suppressed"
     if judgement.group.p_high <= fdr:
         return "still in the model"
-    return "forgotten" if judgement.group.p_in <= fdr else "undetermined"
+    is_forgotten = judgement.group.p_in <= fdr and not judgement.group.is_too_low
+    return "forgotten" if is_forgotten else "undetermined"
 
 
 def _states(verdicts: RoleVerdicts, fdr: float) -> dict[str, int]:

@@ -31,7 +31,7 @@ OF_STATE = {
     "edited": Verdict.SUPPRESSED,
     "suppressed": Verdict.SUPPRESSED,
     "forgotten": Verdict.FORGOTTEN,
-    "cannot be told": Verdict.CANNOT_TELL,
+    "undetermined": Verdict.CANNOT_TELL,
     UNJUDGED: Verdict.NO_VERDICT,
 }
 
@@ -42,9 +42,9 @@ class RequestVerdict(NamedTuple):
     Attributes:
       request: index of its forget set; rows: number of requested rows.
       verdict: on the request as a whole. Single rows may differ from it.
-      state: why, a key of OF_STATE: "not changed", "still in the model", "edited", "suppressed", "forgotten", "cannot
-        be told" or "no verdict".
-      left: share of what training left on the rows that is still there, with its 95 % interval: 1 = as if never
+      state: why, a key of OF_STATE: "not changed", "still in the model", "edited", "suppressed", "forgotten",
+        "undetermined" or "no verdict".
+      left: share of the effect of training on the rows that remains, with its 95 % interval: 1 = as if never
         forgotten, 0 = as if never seen; NaN where it cannot be estimated.
       p_high: small = answered higher than by models that never saw the rows; p_in: small = less than half of what
         training left is there; p_low: small = answered far lower than by models that never saw the rows; p_narrow:

@@ -92,7 +92,7 @@ def judged(signals: AuditSignals, role: str, fdr: float, is_strict: bool) -> Rol
     requested = np.ones((num_sets, len(signals.labels)), bool) if signals.forgotten is None else signals.forgotten
     judgements = []
     for index in range(num_sets):
-        request_answers = answers(signals, role, index, requested[index])
+        request_answers = without_twins(answers(signals, role, index, requested[index]), signals.twins)
         judgement = agreement.judge_with_agreement(request_answers, fdr, is_strict)
         judgements.append(_of_texts(judgement, request_answers) if signals.kind == scores.TOKENS else judgement)
     return RoleVerdicts(tuple(judgements), requested)
@@ -156,4 +156,21 @@ def answers(signals: AuditSignals, role: str, set_index: int, requested: np.ndar
         person=None if signals.person is None else signals.person[requested],
         moved=change,
         population_moved=population_change,
+        obstacle=signals.refusal,
     )
+
+
+def without_twins(request_answers: Answers, twins: np.ndarray | None) -> Answers:
+    """Leaves out retained rows that are copies of requested ones: they do not show how trained rows are answered.
+
+    Args:
+      request_answers: of one request.
+      twins: [N] bool, such rows; None.
+    """
+    if twins is None:
+        return request_answers
+    by_row = ("unlearned", "requested", "shadows", "original", "shadow_saw", "moved")
+    arrays = {name: getattr(request_answers, name) for name in by_row}
+    return request_answers._replace(**{
+        name: values[..., ~twins] for name, values in arrays.items() if values is not None
+    })  # fmt: skip

@@ -39,8 +39,9 @@ def compose(
     judgement = verdicts.judgements[0] if len(verdicts.judgements) == 1 else None
     if judgement is not None:
         named = first_screen.RequestNames(
-            signals.display_names[verdicts.requested[0]], signals.person_names, signals.forgotten is not None
-        )
+            signals.display_names[verdicts.requested[0]], signals.person_names, signals.forgotten is not None,
+            signals.is_run, signals.doubts,
+        )  # fmt: skip
         summary = first_screen.single(judgement, fdr, named)
     else:
         summary = first_screen.several(verdicts, fdr, role)
@@ -224,7 +225,7 @@ def trust(role_verdicts: dict[str, RoleVerdicts], signals: AuditSignals, fdr: fl
     """Reports the checks of the verdicts, with the calibration on exact retrains if there are any."""
     verdicts = next(iter(role_verdicts.values()))
     is_single = len(verdicts.judgements) == 1
-    sentences = verdict_sentences.trust(verdicts.judgements[0]) if is_single else _common(verdicts)
+    sentences = verdict_sentences.trust(verdicts.judgements[0], signals.is_run) if is_single else _common(verdicts)
     findings: tuple[Finding, ...] = ()
     figure = None
     if RETRAINED in role_verdicts:

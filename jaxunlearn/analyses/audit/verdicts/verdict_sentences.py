@@ -11,7 +11,7 @@ import numpy as np
 from jaxunlearn.metrics.verdict import out_model
 from jaxunlearn.metrics.verdict.judge import Judgement
 from jaxunlearn.metrics.verdict.request import GroupTests
-from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED
+from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, NOT_FORGOTTEN, SUPPRESSED, decide
 from jaxunlearn.report import number_format
 
 WORDS = {
@@ -99,6 +99,11 @@ def request(group: GroupTests, fdr: float) -> str:
             return f"Part of the request is still in the model: about {remainder}, less than half."
         if is_in:
             return f"The request is still in the model: about {remainder}."
+        if is_out and group.is_too_low:
+            return (
+                f"{UNDETERMINED}: about {remainder}, far less than in models that never saw them. Either the answers "
+                "were pushed down, or arrays do not belong together, or few of the kept rows are like these."
+            )
         if is_out:
             return (
                 f"As a whole the request looks forgotten: about {remainder}, less than half, and not more than chance "
@@ -114,6 +119,11 @@ def request(group: GroupTests, fdr: float) -> str:
         f"{UNDETERMINED}: about {remainder} (100 % = as if never forgotten, 0 % = as if never seen; below 0 is normal "
         "for groups of similar rows)."
     )
+
+
+def unseen(is_run: bool) -> str:
+    """Returns what the rows of the population are called: a user's are unseen as far as the user knows."""
+    return "rows that no model saw" if is_run else "rows given as unseen"
 
 
 def error_bound(fdr: float) -> str:
@@ -136,8 +146,10 @@ def counts(judgement: Judgement) -> str:
         text += f" None can be called FORGOTTEN. {judgement.checks.refused_in}"
     elif num_by_code[CANNOT_TELL] and not judgement.checks.refused:
         num_disputed = 0 if judgement.disputed is None else int(judgement.disputed.sum())
-        num_between = num_by_code[CANNOT_TELL] - num_easy - num_disputed
+        num_blind = 0 if judgement.blind is None else int(judgement.blind.sum())
+        num_between = num_by_code[CANNOT_TELL] - num_easy - num_disputed - num_blind
         text += f" Among the CANNOT TELL rows: {num_easy:,} too easy, {num_between:,} between the two references"
+        text += f", {num_blind:,} seen by every shadow model" if num_blind else ""
         text += f", {num_disputed:,} judged differently by groups of the shadow models." if num_disputed else "."
     return text
 
@@ -145,6 +157,8 @@ def counts(judgement: Judgement) -> str:
 UNDETERMINED = "Whether the request as a whole was forgotten cannot be determined"
 EASY = "too easy: models answer it alike whether they saw it or not"
 DISPUTED = "groups of the shadow models judge it differently"
+BLIND = "every shadow model saw it: nothing shows how models answer it that did not"
+TOO_LOW = "the answers to the request as a whole are far lower than those of models that never saw it"
 BETWEEN = "between the answers of models that saw such rows and of models that did not"
 REASONS = {
     NOT_FORGOTTEN: "answered higher than by models that never saw it",
@@ -170,6 +184,11 @@ def reasons(judgement: Judgement) -> np.ndarray:
         texts = np.full(len(texts), judgement.checks.refused)
     elif judgement.checks.refused_in:
         texts = np.where(is_easy, EASY, judgement.checks.refused_in)
+    if judgement.blind is not None and not judgement.checks.refused:
+        texts = np.where(judgement.blind, BLIND, texts)
+    if judgement.group.is_too_low:
+        is_lower = (decide(tests, judgement.fdr) == FORGOTTEN) & (judgement.codes == CANNOT_TELL)
+        texts = np.where(is_lower, TOO_LOW, texts)
     if judgement.disputed is not None:
         texts = np.where(judgement.disputed, DISPUTED, texts)
     for code, reason in REASONS.items():
@@ -183,11 +202,11 @@ def reasons(judgement: Judgement) -> np.ndarray:
     return texts
 
 
-def trust(judgement: Judgement) -> list[str]:
-    """States what the verdict rests on, with a sentence for every doubtful assumption."""
+def trust(judgement: Judgement, is_run: bool = False) -> list[str]:
+    """States what the verdict rests on, with a sentence for every doubtful assumption; `is_run`: see `unseen`."""
     shadows, population, retained = judgement.checks.sizes
     sentences = [
-        f"It rests on {shadows:,} shadow model(s), {population:,} rows that no model saw and {retained:,} retained "
+        f"It rests on {shadows:,} shadow model(s), {population:,} {unseen(is_run)} and {retained:,} retained "
         f"rows. The shadows follow the audited model with a slope of {judgement.model.raw_slope:.2f} and a correlation "
         f"of {judgement.model.correlation:.2f} (1 = alike)."
     ]
