@@ -3,9 +3,10 @@
     python -m launch.leaks --config=configs/leaks_adult.py --config.data.path=adult.csv                decision trees
     python -m launch.leaks --config=configs/leaks_adult.py --config.data.path=adult.csv --model=lr
     ... --unlearning=sisa                 one shard of ten is retrained (--compat=faithful: with the published error)
-    ... --group=10                        ten records are deleted together; with --case=multi_version one of them
+    ... --group=10                        ten records are deleted together; with
+                                          --attacked_records=multi_version one of them
     ... --update=online                   a fresh record is added for each deleted one
-    ... --case=in_in                      records that stay
+    ... --attacked_records=in_in          records that stay
     ... --defence=label                   only predicted labels are published
     ... --model=network --coupling=shared networks of model.*, train.* (standardised), from the same start and batches
 

@@ -34,7 +34,7 @@ def get_config(variant: str = ""):
     config.unlearn.methods = ("ssd", "ssd+our", "bad_teacher", "bad_teacher+our")
     config.evaluate.tsne_rows = 500
     config.study.kind = "over_unlearning"
-    config.reminisce.share = 0.03
+    config.reminisce.probe_fraction = 0.03
     config.reminisce.learning_rates = (0.01, 0.05)
     return settings.variant(config, variant, {
         "smoke": {"data.train_rows": 2000, "data.test_rows": 500, "train.epochs": 1, "split.forget.count": 2,

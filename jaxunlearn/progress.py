@@ -120,7 +120,7 @@ class Reporter:
             seconds = round(time.monotonic() - self.started, 3)
             self.sink({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "seconds": seconds, "stage": stage, **values})
 
-    def say(self, text: str, **values: Any) -> None:
+    def log(self, text: str, **values: Any) -> None:
         """Prints one line for people and records it."""
         self._close_line()
         show(text, self.out)
@@ -128,7 +128,7 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Prints what readers of the results must know, and keeps it for the report."""
-        self.say(text)
+        self.log(text)
         if text not in self.notes:
             self.notes.append(text)
 

@@ -22,23 +22,23 @@ class Verb(NamedTuple):
     Attributes:
       name: of ANALYSES; section: of its settings, "" = it has none.
       flag: for a file of arrays; compat: its setting in the section compat, "" = it has none.
-      about: help text of the flag.
-      further: (flag, help text) of other kinds of arrays.
+      help_text: help text of the flag.
+      other_inputs: (flag, help text) of other kinds of arrays.
     """
 
     name: str
     section: str
     flag: str
     compat: str
-    about: str
-    further: tuple[tuple[str, str], ...] = ()
+    help_text: str
+    other_inputs: tuple[tuple[str, str], ...] = ()
 
 
 def define(verb: Verb) -> Callable[[flags.FlagValues], None]:
     """Returns a function that adds the flags of an analysis: its file of arrays, and every setting of its section."""
 
     def add(values: flags.FlagValues) -> None:
-        for flag, about in ((verb.flag, verb.about), *verb.further):
+        for flag, about in ((verb.flag, verb.help_text), *verb.other_inputs):
             flags.DEFINE_string(flag, "", f"{about}; needs no config", flag_values=values)
         flags.DEFINE_string("out", "", f"folder for the results of --{verb.flag} (default: runs/<its name>)",
                             flag_values=values)  # fmt: skip
@@ -68,7 +68,7 @@ def _arrays_flag(verb: Verb, values: Any) -> str:
     Raises:
       ConfigError: two kinds of arrays.
     """
-    flags_with_value = [flag for flag in (verb.flag, *(flag for flag, _ in verb.further)) if values[flag].value]
+    flags_with_value = [flag for flag in (verb.flag, *(flag for flag, _ in verb.other_inputs)) if values[flag].value]
     if len(flags_with_value) > 1:
         raise errors.ConfigError(f"give --{flags_with_value[0]} or --{flags_with_value[1]}, not both.")
     return flags_with_value[0] if flags_with_value else verb.flag
@@ -78,7 +78,7 @@ def _arrays_flag(verb: Verb, values: Any) -> str:
 Run = Callable[[settings.Settings, str, tuple[str, ...], bool, Any], str]
 
 
-def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], None]:
+def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.CommandLine], None]:
     """Returns the command of an analysis: plans or analyses, then prints the answer and where the files are.
 
     Args:
@@ -86,7 +86,7 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
       run: runs the analysis of a config whose models are not those of the audit (default: `runs.drivers.run_input`).
     """
 
-    def single(request: _entry.Request) -> None:
+    def single(request: _entry.CommandLine) -> None:
         flag = _arrays_flag(verb, request.flags)
         path, has_config = request.flags[flag].value, request.flags["config"].value is not None
         if path and has_config:
@@ -120,7 +120,7 @@ def command(verb: Verb, run: Run | None = None) -> Callable[[_entry.Request], No
         with_config = _run_of(verb) if run is None else run
         progress.show(with_config(*request._replace(settings=run_settings).of_run()))
 
-    def work(request: _entry.Request) -> None:
+    def work(request: _entry.CommandLine) -> None:
         if not _seeds.are_given(request):  # arrays and flags are checked by `single`, in its order
             single(request)
             return
@@ -136,7 +136,7 @@ def _run_of(verb: Verb) -> Run:
     return functools.partial(run_input.run, run_input.job_of(verb.name))
 
 
-def with_flags(verb: Verb, request: _entry.Request) -> settings.Settings:
+def with_flags(verb: Verb, request: _entry.CommandLine) -> settings.Settings:
     """Returns the settings with those given as flags: --fdr=0.1 is short for --config.audit.fdr=0.1.
 
     Raises:
@@ -158,7 +158,7 @@ def with_flags(verb: Verb, request: _entry.Request) -> settings.Settings:
     return settings.resolve(values)
 
 
-def change(verb: Verb) -> Callable[[_entry.Request], settings.Settings]:
+def change(verb: Verb) -> Callable[[_entry.CommandLine], settings.Settings]:
     """Returns a function that applies a command line's flags to its settings; see `with_flags`."""
     return functools.partial(with_flags, verb)
 

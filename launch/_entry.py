@@ -32,7 +32,7 @@ HOME = Path(sys.modules[PACKAGE.partition(".")[0]].__file__ or "").resolve().par
 WORDS = re.compile(r"[A-Za-z_./~][^,'\"()\[\]]*(,[A-Za-z_./~][^,'\"()\[\]]*)*,?")
 
 
-class Request(NamedTuple):
+class CommandLine(NamedTuple):
     """One parsed command line."""
 
     settings: settings.Settings
@@ -47,10 +47,10 @@ class Request(NamedTuple):
         return self.settings, self.workdir, self.overwrite, self.dry_run, self.overrides
 
 
-def main(command: Callable[[Request], None], doc: str, argv: list[str] | None = None,
+def main(command: Callable[[CommandLine], None], doc: str, argv: list[str] | None = None,
          define: Callable[[flags.FlagValues], None] | None = None,
          alone: Callable[[flags.FlagValues], str] | None = None,
-         change: Callable[[Request], settings.Settings] | None = None) -> int:  # fmt: skip
+         change: Callable[[CommandLine], settings.Settings] | None = None) -> int:  # fmt: skip
     """Runs a launcher: parses, resolves the config, calls `command`, and returns the exit code.
 
     Args:
@@ -174,7 +174,7 @@ def parse(
     doc: str,
     define: Callable[[flags.FlagValues], None] | None,
     alone: Callable[[flags.FlagValues], str] | None = None,
-) -> Request | None:
+) -> CommandLine | None:
     """Parses a command line into a Request; None if there is nothing to do (--help).
 
     Args:
@@ -231,7 +231,7 @@ def parse(
     overrides = {} if config is None else dict(config_flags.get_override_values(values["config"]))
     config = settings.defaults() if config is None else config
     resolved = settings.resolve(config)
-    return Request(
+    return CommandLine(
         settings=resolved,
         workdir=values["workdir"].value or folder or f"runs/{name}",
         dry_run=values["dry_run"].value,

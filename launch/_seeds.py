@@ -21,13 +21,17 @@ def define(values: flags.FlagValues) -> None:
                       "table over seeds", flag_values=values)  # fmt: skip
 
 
-def are_given(request: _entry.Request) -> bool:
+def are_given(request: _entry.CommandLine) -> bool:
     """Returns whether the command is to be run for several seeds."""
     return "seeds" in request.flags and request.flags["seeds"].present
 
 
 def run(
-    request: _entry.Request, run_settings: settings.Settings, verb: str, findings: str, single: Callable[[Any], None]
+    request: _entry.CommandLine,
+    run_settings: settings.Settings,
+    verb: str,
+    findings: str,
+    single: Callable[[Any], None],
 ) -> None:
     """Runs a verb once, or once per seed of --seeds and prints the table over seeds; a dry run plans the first.
 
@@ -67,7 +71,7 @@ def run(
     progress.show(driver.run(command, seeds, run_settings, request.workdir, bool(request.overwrite)))
 
 
-def parse(request: _entry.Request) -> tuple[int, ...]:
+def parse(request: _entry.CommandLine) -> tuple[int, ...]:
     """Returns the seeds of a command line.
 
     Raises:

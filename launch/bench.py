@@ -59,7 +59,7 @@ GPU_FLAGS = ("minutes", "data", "rows", "again", "report")
 Row = dict[str, Any]
 
 
-class Request(NamedTuple):
+class BenchRequest(NamedTuple):
     """One parsed command line."""
 
     names: tuple[str, ...]
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     return _entry.guarded(work)
 
 
-def parse(argv: list[str]) -> Request | None:
+def parse(argv: list[str]) -> BenchRequest | None:
     """Parses a command line; returns None for --help.
 
     Raises:
@@ -123,7 +123,7 @@ def parse(argv: list[str]) -> Request | None:
         raise errors.ConfigError(
             f"--{gpu_flags[0]} belongs to the bench gpu. Call python -m launch.bench gpu --{gpu_flags[0]}=..."
         )
-    return Request(tuple(names), values["quick"].value, values["out"].value, values)
+    return BenchRequest(tuple(names), values["quick"].value, values["out"].value, values)
 
 
 def listing() -> str:
@@ -132,7 +132,7 @@ def listing() -> str:
     return "\n".join(f"{name:{width}}  {ABOUT.get(name, '')}".rstrip() for name in BENCHES)
 
 
-def command(request: Request) -> None:
+def command(request: BenchRequest) -> None:
     """Runs the benches, or lists them if none is named."""
     if not request.names:
         print(listing())
@@ -150,7 +150,7 @@ def command(request: Request) -> None:
             lines.append(request.out, [as_json(name, request.quick, row) for row in rows])
 
 
-def _gpu(request: Request) -> None:
+def _gpu(request: BenchRequest) -> None:
     """Runs the gpu bench, which appends rows to its file as they arrive and measures only missing ones."""
     from .benches.gpu import report, runner
 

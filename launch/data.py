@@ -18,7 +18,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("import", "", "an official CIFAR archive to read into the cache first", flag_values=values)
 
 
-def command(request: _entry.Request) -> None:
+def command(request: _entry.CommandLine) -> None:
     """Imports an archive if one is given, then loads, checks and shows the data set."""
     from jaxunlearn import progress
     from jaxunlearn.runs import dataset

@@ -30,7 +30,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool("all", False, "every approach (the default unless --approach names some)", flag_values=values)
 
 
-def command(request: _entry.Request) -> None:
+def command(request: _entry.CommandLine) -> None:
     """Computes epsilon-hat, then prints the answer, the tables and the paths of the files."""
     if request.flags["all"].value and request.flags["approach"].value:
         raise errors.ConfigError("give --all or --approach, not both.")

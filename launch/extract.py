@@ -17,7 +17,7 @@ import sys
 from . import _entry
 
 
-def command(request: _entry.Request) -> None:
+def command(request: _entry.CommandLine) -> None:
     """Plans or extracts, then prints the table."""
     from jaxunlearn import progress
     from jaxunlearn.runs.drivers import extract_input

@@ -11,7 +11,7 @@ import sys
 from . import _entry
 
 
-def command(request: _entry.Request) -> None:
+def command(request: _entry.CommandLine) -> None:
     """Plans, or trains and records, then prints the table."""
     from jaxunlearn import progress
     from jaxunlearn.runs.drivers import train_input

@@ -31,13 +31,13 @@ STEMS = {"conformal": "conformal_loss"}  # study.kind -> name of its report, if 
 define = _seeds.define
 
 
-def command(request: _entry.Request) -> None:
+def command(request: _entry.CommandLine) -> None:
     """Plans or runs the study, once or once per seed, then prints its table and the paths of the files."""
     kind = request.settings.study.kind
     _seeds.run(request, request.settings, "study", f"report/{STEMS.get(kind, kind)}_findings.json", _single)
 
 
-def _single(request: _entry.Request) -> None:
+def _single(request: _entry.CommandLine) -> None:
     from jaxunlearn import progress
     from jaxunlearn.runs.drivers import run_input
     from jaxunlearn.runs.studies import STUDIES

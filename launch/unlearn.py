@@ -35,13 +35,13 @@ def alone(values: flags.FlagValues) -> str:
     return "list" if values["list"].value else ""
 
 
-def change(request: _entry.Request) -> Settings:
+def change(request: _entry.CommandLine) -> Settings:
     """Returns the settings with the methods that were given as a flag."""
     methods = tuple(request.flags["methods"].value) or request.settings.unlearn.methods
     return dataclasses.replace(request.settings, unlearn=dataclasses.replace(request.settings.unlearn, methods=methods))
 
 
-def command(request: _entry.Request) -> None:
+def command(request: _entry.CommandLine) -> None:
     """Lists, plans or unlearns, once or once per seed, then prints the table."""
     request = request._replace(settings=change(request))
     if request.flags["list"].value:
@@ -53,7 +53,7 @@ def command(request: _entry.Request) -> None:
         _seeds.run(request, request.settings, "unlearn", "unlearned.json", _single)
 
 
-def _single(request: _entry.Request) -> None:
+def _single(request: _entry.CommandLine) -> None:
     from jaxunlearn import progress
     from jaxunlearn.runs.drivers import train_input
 

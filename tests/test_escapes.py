@@ -25,7 +25,7 @@ def test_nothing_a_user_names_steers_a_terminal():
     out = io.StringIO()
     progress.show(HOSTILE, out)
     reporter = progress.Reporter(out=out)
-    reporter.say(HOSTILE)
+    reporter.log(HOSTILE)
     reporter.begin(HOSTILE)
     reporter.update(1, 1, "steps", HOSTILE)
     assert "\x1b" not in out.getvalue() and out.getvalue().count("owned") == 4

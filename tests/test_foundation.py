@@ -308,7 +308,7 @@ def test_work_that_begins_again_or_stands_still_keeps_the_rate(monkeypatch):
 def test_a_note_is_said_like_any_line_and_kept_once():
     events, out = [], io.StringIO()
     reporter = progress.Reporter(events.append, out)
-    reporter.say("working")
+    reporter.log("working")
     for _ in range(2):
         reporter.note("a model diverged")
     assert reporter.notes == ["a model diverged"]

@@ -23,7 +23,7 @@ from jaxunlearn.population.task import (
     supervised,
     variables,
 )
-from jaxunlearn.population.training import Carry, DeviceDataset, Job, Progress, host, kept_variables, train
+from jaxunlearn.population.training import Carry, DeviceDataset, Progress, TrainingJob, host, kept_variables, train
 
 __all__ = [
     "Batch",

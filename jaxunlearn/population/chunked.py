@@ -182,5 +182,5 @@ def halves(error: Exception, ids: np.ndarray, reporter: progress.Reporter) -> tu
     if len(ids) == 1 or not (is_foreseen or "RESOURCE_EXHAUSTED" in str(error)):
         raise error
     size = -(-len(ids) // 2)
-    reporter.say(f"out of memory with {len(ids)} members at once; going on with {size}")
+    reporter.log(f"out of memory with {len(ids)} members at once; going on with {size}")
     return ids[:size], ids[size:]

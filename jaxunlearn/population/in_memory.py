@@ -131,7 +131,7 @@ def fit(
     train, constants = read_recipe(recipe, len(membership))
     stream = streams.from_membership(membership)
     ids = user_inputs.as_member_ids(member_ids, len(membership))
-    job = training.Job(
+    job = training.TrainingJob(
         task=task_of(module, prepare, train, example),
         streams={"train": stream},
         batches={"train": train.batch},

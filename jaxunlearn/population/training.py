@@ -64,7 +64,7 @@ class Progress(NamedTuple):
     num_members: int
 
 
-class Job(NamedTuple):
+class TrainingJob(NamedTuple):
     """One population to train: everything its results depend on.
 
     Attributes:
@@ -106,7 +106,7 @@ class Job(NamedTuple):
 
 
 def _start(
-    job: Job, initial: State | None, diverged_at: jax.Array | None, member_id: jax.Array, key: jax.Array
+    job: TrainingJob, initial: State | None, diverged_at: jax.Array | None, member_id: jax.Array, key: jax.Array
 ) -> Carry:
     """Returns the carry of ONE member before its first epoch."""
     state = initial if initial is not None else job.task.init(keys.member(keys.stream(key, "init"), member_id))
@@ -114,7 +114,7 @@ def _start(
     return Carry(state, jnp.int32(NOT_DIVERGED) if diverged_at is None else diverged_at, *best)
 
 
-def init_carry(job: Job, mapping: executor.MemberMapping) -> Carry:
+def init_carry(job: TrainingJob, mapping: executor.MemberMapping) -> Carry:
     """Returns the padded carry of epoch 0 on the devices: each member from its own key, or from `job.initial`."""
     diverged_at = None if job.diverged_at is None else np.asarray(job.diverged_at, np.int32)
     start, ids = executor.pad(((job.initial, diverged_at), np.asarray(job.member_ids, np.int32)), mapping)
@@ -135,7 +135,7 @@ def init_carry(job: Job, mapping: executor.MemberMapping) -> Carry:
     return program.lower(*arguments).compile(compiler_options=options)(*arguments)
 
 
-def carry_shapes(job: Job, members: int = 0) -> Carry:
+def carry_shapes(job: TrainingJob, members: int = 0) -> Carry:
     """Returns shapes and dtypes of the carry of `members` members (0 = the job's own), without computing anything."""
     ids = jax.ShapeDtypeStruct((members or len(job.member_ids),), jnp.int32)
     initial = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*ids.shape, *leaf.shape[1:]), leaf.dtype), job.initial)
@@ -184,7 +184,7 @@ class MemberInputs(NamedTuple):
     constants: Tree
 
 
-def _epoch_of_one_member(job: Job, carry: Carry, inputs: MemberInputs, shared: tuple) -> tuple[Carry, Metrics]:
+def _epoch_of_one_member(job: TrainingJob, carry: Carry, inputs: MemberInputs, shared: tuple) -> tuple[Carry, Metrics]:
     """Trains ONE member for one epoch; pure, mapped by the executor. `shared` = (data, epoch number, role key)."""
     data, epoch, role_key = shared
     key = keys.at(keys.member(keys.stream(role_key, "train"), inputs.member_id), epoch)
@@ -237,7 +237,7 @@ def _freeze_if_overflown(carry: Carry, step: jax.Array) -> Carry:
     return carry._replace(diverged_at=jnp.where(finite | (carry.diverged_at != NOT_DIVERGED), carry.diverged_at, step))
 
 
-def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: DeviceDataset, constants: Tree) -> Carry:
+def _keep_best(job: TrainingJob, carry: Carry, held_out: streams.Stream, data: DeviceDataset, constants: Tree) -> Carry:
     """Keeps the variables of the epoch with the highest accuracy on the member's held-out rows (first one wins)."""
     batch = job.held_out_batch or next(iter(job.batches.values()))
     steps = -(-held_out.rows.shape[0] // batch)
@@ -262,12 +262,12 @@ def _keep_best(job: Job, carry: Carry, held_out: streams.Stream, data: DeviceDat
     )
 
 
-def _member_inputs(job: Job, mapping: executor.MemberMapping) -> MemberInputs:
+def _member_inputs(job: TrainingJob, mapping: executor.MemberMapping) -> MemberInputs:
     host_side = MemberInputs(np.asarray(job.member_ids, np.int32), dict(job.streams), job.held_out, job.constants)
     return executor.pad(jax.tree.map(np.asarray, host_side), mapping)
 
 
-def compile_epoch(job: Job, data: DeviceDataset, mapping: executor.MemberMapping) -> executor.CompiledProgram:
+def compile_epoch(job: TrainingJob, data: DeviceDataset, mapping: executor.MemberMapping) -> executor.CompiledProgram:
     """Compiles the epoch program of a job without running anything; its `memory` holds the compiler's analysis."""
     inputs = _member_inputs(job, mapping)
     carry = carry_shapes(job, trees.size(inputs))
@@ -280,7 +280,7 @@ def compile_epoch(job: Job, data: DeviceDataset, mapping: executor.MemberMapping
 
 
 def train(
-    job: Job,
+    job: TrainingJob,
     data: DeviceDataset,
     epochs: int,
     mapping: executor.MemberMapping,

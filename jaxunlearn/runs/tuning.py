@@ -38,7 +38,7 @@ def candidates(platform: str, has_convolutions: bool) -> list[experiments.Mappin
     return [experiments.MappingPolicy(mapping, group, conv, 0) for mapping, group, conv in forms]
 
 
-def tune_policy(experiment: experiments.Experiment, say: Callable[[str], None]) -> experiments.Experiment:
+def tune_policy(experiment: experiments.Experiment, log: Callable[[str], None]) -> experiments.Experiment:
     """Returns the experiment with the fastest policy for its task: from the cache, or timed now."""
     key = _key(experiment)
     remembered = tuning.recall(key)
@@ -46,7 +46,7 @@ def tune_policy(experiment: experiments.Experiment, say: Callable[[str], None]) 
         best = experiments.MappingPolicy(
             remembered["mapping"], remembered["group"], remembered["conv"], experiment.mapping_policy.devices
         )
-        say(f"tuning remembered: {describe(best)}, {progress.rate(remembered['rate'])} model-steps/s")
+        log(f"tuning remembered: {describe(best)}, {progress.rate(remembered['rate'])} model-steps/s")
         return experiments.with_policy(experiment, best)
     platform = jax.local_devices()[0].platform
     rates: dict[experiments.MappingPolicy, float] = {}
@@ -55,9 +55,9 @@ def tune_policy(experiment: experiments.Experiment, say: Callable[[str], None]) 
         try:
             rates[policy] = measure_mappings(experiments.with_policy(experiment, policy))
         except (jax.errors.JaxRuntimeError, errors.UserError) as error:
-            say(f"tuning: {describe(policy)} fails here ({str(error).splitlines()[0][:100]})")
+            log(f"tuning: {describe(policy)} fails here ({str(error).splitlines()[0][:100]})")
             continue
-        say(f"tuning: {describe(policy)}: {progress.rate(rates[policy])} model-steps/s")
+        log(f"tuning: {describe(policy)}: {progress.rate(rates[policy])} model-steps/s")
     if not rates:
         return experiment
     best = max(rates, key=lambda policy: rates[policy])
@@ -74,7 +74,7 @@ def measure_mappings(experiment: experiments.Experiment) -> float:
     membership[:, :rows] = True
     stream = population.from_membership(membership)
     ones = np.ones(members, np.float32)
-    job = population.Job(
+    job = population.TrainingJob(
         task=experiment.task,
         streams={"train": stream},
         batches={"train": settings.train.batch},
@@ -117,4 +117,4 @@ def obtain(experiment: experiments.Experiment, reporter: progress.Reporter) -> e
     """Returns the experiment with the requested policy: tuned, unless mapping and form are set explicitly."""
     engine = experiment.settings.engine
     is_fixed = engine.mapping != "auto" or engine.conv != "auto" or engine.group
-    return tune_policy(experiment, reporter.say) if engine.tune and not is_fixed else experiment
+    return tune_policy(experiment, reporter.log) if engine.tune and not is_fixed else experiment

@@ -34,9 +34,9 @@ class LeaksSettings:
     shards: int = field(10, "run: number of SISA shards", low=2, high=MAX_MODELS, of_runs=True)
     update: str = field("deletion", "run: delete records, or also add as many fresh ones (online)",
                         choices=("deletion", "online"), of_runs=True)  # fmt: skip
-    case: str = field("in_out", "run: records under attack: deleted ones, remaining ones (in_in), or one of the group "
-                      "that was deleted some versions ago (multi_version)",
-                      choices=("in_out", "in_in", "multi_version"), of_runs=True)  # fmt: skip
+    attacked_records: str = field("in_out", "run: records under attack: deleted ones, remaining ones (in_in), or "
+                                  "one of the group that was deleted some versions ago (multi_version)",
+                                  choices=("in_out", "in_in", "multi_version"), of_runs=True)  # fmt: skip
     coupling: str = field("independent", "run: networks of a set start from independent weights and batches, or share "
                           "them", choices=("independent", "shared"), of_runs=True)  # fmt: skip
     private: bool = field(False, "run: train networks by DP-SGD", of_runs=True)
@@ -92,8 +92,8 @@ class ReminisceSettings:
                                    "every method of unlearn.methods, or unlearned:METHOD", of_runs=True)  # fmt: skip
     target: str = field("models", "run: attack the models themselves, or the clones that launch.extract made of them",
                         choices=("models", "extracted"), of_runs=True)  # fmt: skip
-    share: float = field(0.2, "run: probes per trial, as a fraction of the rows of the forgotten class", low=1e-6,
-                         high=1.0, of_runs=True)  # fmt: skip
+    probe_fraction: float = field(0.2, "run: probes per trial, as a fraction of the rows of the forgotten class",
+                                  low=1e-6, high=1.0, of_runs=True)  # fmt: skip
     trials: int = field(40, "run: trials of the forgotten class, and of each unseen class", low=2, high=MAX_MODELS,
                         of_runs=True)  # fmt: skip
     retained: int = field(14, "run: retained rows added to each step (published: 14; 4 with 100 classes)", low=0,
@@ -104,9 +104,9 @@ class ReminisceSettings:
     threshold: float = field(0.9, "accuracy at which a probe set counts as learned", low=0.0, high=1.0)
     break_ties: bool = field(True, "break ties between trials of equal steps by the mean accuracy of their "
                              "trajectories")  # fmt: skip
-    carried: str = field("fresh", "run: what each trial inherits from the one before it: nothing (fresh), the momentum "
-                         "(optimizer), or everything, as published", choices=("fresh", "optimizer", "everything"),
-                         of_runs=True)  # fmt: skip
+    inherited_state: str = field("fresh", "run: what each trial inherits from the one before it: nothing (fresh), the "
+                                 "momentum (optimizer), or everything, as published",
+                                 choices=("fresh", "optimizer", "everything"), of_runs=True)  # fmt: skip
     recovery_epochs: int = field(3, "run: epochs of fine-tuning on retained rows only, to see what recovers; 0 = none",
                                  low=0, of_runs=True)  # fmt: skip
     recovery_rate: float = field(0.01, "run: learning rate of this fine-tuning; as many epochs follow at half of it",

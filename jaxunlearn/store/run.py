@@ -249,7 +249,7 @@ def load_intact(run: Run, path: Path, names: Iterable[str]) -> dict[str, np.ndar
         arrays = {}
     if set(names) <= set(arrays):
         return arrays
-    progress.Reporter(run.log).say(f"{path} is damaged; it is made again")
+    progress.Reporter(run.log).log(f"{path} is damaged; it is made again")
     files.remove(path)
     return None
 

@@ -24,7 +24,7 @@ from jaxunlearn.unlearn.base.method import (
 from jaxunlearn.unlearn.base.network import Network
 from jaxunlearn.unlearn.blocks import labels, losses, passes, schedules, transforms
 from jaxunlearn.unlearn.engine import running
-from jaxunlearn.unlearn.engine.running import Checkpoint, Event, Outcome, UnlearningJob
+from jaxunlearn.unlearn.engine.running import Event, Outcome, PhaseCheckpoint, UnlearningJob
 from jaxunlearn.unlearn.in_memory import run
 from jaxunlearn.unlearn.methods import (
     arithmetic,

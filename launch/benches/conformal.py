@@ -42,7 +42,7 @@ def run(quick: bool = False) -> list[Row]:
       Rows as `launch.bench` describes them.
     """
     sizes = QUICK if quick else FULL
-    say = progress.Reporter().say
+    say = progress.Reporter().log
     ways = ways_of(sizes)
     variants = {name: _variant(name, call, sizes.models * sizes.levels) for name, call in ways.items()}
     times = timing.interleave(variants, sizes.rounds, sizes.round_seconds, say)

@@ -23,7 +23,7 @@ _STEPS = 4
 _SLOW_SECONDS = 0.5
 
 
-class Case(NamedTuple):
+class BenchProblem(NamedTuple):
     """A stack of 3x3 convolutions with padding 1 on square pictures."""
 
     name: str
@@ -43,15 +43,15 @@ class Variant(NamedTuple):
 
 
 _CASES = (
-    Case("digits 8x8 1-16-32", 8, (1, 16, 32), (1, 1), 64, (1, 4, 16, 64)),
-    Case("28x28 1-16-32/2", 28, (1, 16, 32), (1, 2), 64, (1, 4, 16)),
-    Case("32x32 3-16-16-16", 32, (3, 16, 16, 16), (1, 1, 1), 32, (1, 4, 8)),
-    Case("32x32 3-64-64", 32, (3, 64, 64), (1, 1), 16, (1, 4)),
-    Case("digits inside scan", 8, (1, 16, 32), (1, 1), 64, (1, 8), in_scan=True),
+    BenchProblem("digits 8x8 1-16-32", 8, (1, 16, 32), (1, 1), 64, (1, 4, 16, 64)),
+    BenchProblem("28x28 1-16-32/2", 28, (1, 16, 32), (1, 2), 64, (1, 4, 16)),
+    BenchProblem("32x32 3-16-16-16", 32, (3, 16, 16, 16), (1, 1, 1), 32, (1, 4, 8)),
+    BenchProblem("32x32 3-64-64", 32, (3, 64, 64), (1, 1), 16, (1, 4)),
+    BenchProblem("digits inside scan", 8, (1, 16, 32), (1, 1), 64, (1, 8), in_scan=True),
 )
 _QUICK = (
-    Case("digits 8x8 1-16-32", 8, (1, 16, 32), (1, 1), 64, (4,)),
-    Case("digits inside scan", 8, (1, 16, 32), (1, 1), 64, (4,), in_scan=True),
+    BenchProblem("digits 8x8 1-16-32", 8, (1, 16, 32), (1, 1), 64, (4,)),
+    BenchProblem("digits inside scan", 8, (1, 16, 32), (1, 1), 64, (4,), in_scan=True),
 )
 _BASELINE = Variant("map", "canonical")
 _VARIANTS = (
@@ -87,7 +87,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def _time_case(case: Case, members: int, rounds: int) -> list[dict[str, Any]]:
+def _time_case(case: BenchProblem, members: int, rounds: int) -> list[dict[str, Any]]:
     data = _draw(case, members)
     programs, compile_seconds = {}, {}
     for variant in _VARIANTS:
@@ -138,7 +138,7 @@ def _interleave(calls: dict[Variant, Callable[[], Any]], rounds: int) -> dict[Va
     }
 
 
-def _program(case: Case, variant: Variant) -> Callable[[Weights, jax.Array], Any]:
+def _program(case: BenchProblem, variant: Variant) -> Callable[[Weights, jax.Array], Any]:
     """Builds the function of all members: (weights with leading M, inputs [M, B, H, W, C]) -> gradients."""
 
     def member(weights: Weights, inputs: jax.Array) -> Weights:
@@ -183,7 +183,7 @@ def _loss(weights: Weights, inputs: jax.Array, strides: tuple[int, ...], form: s
     return jnp.mean(jnp.square(inputs))
 
 
-def _draw(case: Case, members: int) -> tuple[Weights, jax.Array]:
+def _draw(case: BenchProblem, members: int) -> tuple[Weights, jax.Array]:
     key = jax.random.key(0)
     weights = tuple(
         jax.random.normal(jax.random.fold_in(key, layer), (members, 3, 3, before, after)) / (9 * before) ** 0.5

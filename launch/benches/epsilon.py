@@ -56,7 +56,7 @@ def run(quick: bool = False) -> list[Row]:
     Returns:
       Rows as `launch.bench` describes them.
     """
-    progress.Reporter().say("epsilon-hat, in a process on one core")
+    progress.Reporter().log("epsilon-hat, in a process on one core")
     return one_core.rows_of(__name__, "time", quick)
 
 

@@ -45,11 +45,11 @@ def run(quick: bool = False) -> list[Row]:
     Returns:
       Rows as `launch.bench` describes them.
     """
-    sizes, say = QUICK if quick else FULL, progress.Reporter().say
+    sizes, say = QUICK if quick else FULL, progress.Reporter().log
     return [*regressions(sizes, say), *networks(sizes, say)]
 
 
-class Case(NamedTuple):
+class BenchProblem(NamedTuple):
     """Rows [N, F] and labels [N]; membership [M, N] bool of originals, then leave-one-out models."""
 
     inputs: Any
@@ -57,7 +57,7 @@ class Case(NamedTuple):
     membership: Any
 
 
-def draw(sizes: Sizes) -> Case:
+def draw(sizes: Sizes) -> BenchProblem:
     """Draws random data of Adult's shape, two classes, and who trains on what."""
     import numpy as np
 
@@ -70,10 +70,10 @@ def draw(sizes: Sizes) -> Case:
     pool = plan.SideRows(np.arange(sizes.rows), np.arange(2), np.arange(2))
     plan_sizes = plan.Sizes(sizes.originals, sizes.set_size, sizes.deletions)
     record_sets = plan.draw(pool, plan_sizes, np.random.RandomState(0), np.random.RandomState(1))
-    return Case(inputs, labels, plan.membership(record_sets, 0, sizes.rows)[0])
+    return BenchProblem(inputs, labels, plan.membership(record_sets, 0, sizes.rows)[0])
 
 
-def trained(case: Case, task: Any, batch: int, epochs: int) -> Callable[[], Any]:
+def trained(case: BenchProblem, task: Any, batch: int, epochs: int) -> Callable[[], Any]:
     """Returns () -> variables of the whole population, by a program that is compiled already.
 
     Args:
@@ -89,7 +89,7 @@ def trained(case: Case, task: Any, batch: int, epochs: int) -> Callable[[], Any]
 
     members = len(case.membership)
     stream = population.from_membership(case.membership)
-    job = population.Job(
+    job = population.TrainingJob(
         task=task, streams={"train": stream}, batches={"train": batch}, member_ids=np.arange(members),
         key=keys.root(0), steps=population.steps_per_epoch(stream, batch),
         constants={"learning_rate": np.full(members, 0.01, np.float32), "weight_decay": np.zeros(members, np.float32)},
@@ -120,7 +120,7 @@ def regressions(sizes: Sizes, say: Callable[[str], None]) -> list[Row]:
     ]
 
 
-def regression_ways(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def regression_ways(case: BenchProblem) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """Returns (ours, a loop over scikit-learn), both () -> [M, 1 + F] intercepts and standardised coefficients."""
     import jax
     import numpy as np
@@ -181,7 +181,7 @@ def networks(sizes: Sizes, say: Callable[[str], None]) -> list[Row]:
     return rows
 
 
-def _torch(case: Case, sizes: Sizes) -> Callable[[], Any]:
+def _torch(case: BenchProblem, sizes: Sizes) -> Callable[[], Any]:
     """Returns () -> some networks, trained by PyTorch one after another from tensors in memory."""
     import numpy as np
     import torch

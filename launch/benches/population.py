@@ -17,7 +17,7 @@ from jaxunlearn import errors, population, progress, trees
 
 from .. import _entry
 from . import jobs, programs, timing, workers
-from .programs import Case, Engine, Problem
+from .programs import BenchProblem, Engine, Problem
 from .timing import Row, Times, Variant
 from .workers import Worker
 
@@ -52,7 +52,7 @@ def run(quick: bool = False) -> list[Row]:
             f"bench 'population' compares programs on the CPU, but JAX runs on {jax.default_backend()!r} here. "
             "Run it again with JAX_PLATFORMS=cpu."
         )
-    say = progress.Reporter().say
+    say = progress.Reporter().log
     if _entry.cores() != 2:
         say(f"targets are for 2 cores; this machine offers {_entry.cores()}")
     if not workers.installed():
@@ -63,7 +63,7 @@ def run(quick: bool = False) -> list[Row]:
     return rows + jobs.study_rows(quick, say) + jobs.size_rows(quick, say)
 
 
-def compare(key: str, case: Case, quick: bool, say: Say) -> list[Row]:
+def compare(key: str, case: BenchProblem, quick: bool, say: Say) -> list[Row]:
     """Measures all rows of one case in one set of interleaved rounds.
 
     Args:
@@ -185,7 +185,7 @@ def _torch_variants(pool: list[Worker], problem: Problem, members: int, settings
     return variants
 
 
-def _baseline_rows(key: str, case: Case, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
+def _baseline_rows(key: str, case: BenchProblem, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
     """Returns the rows of the engine over every baseline.
 
     Tensors in memory and torch.func are quoted at their best number of threads. The DataLoader has one row per number,
@@ -206,7 +206,7 @@ def _baseline_rows(key: str, case: Case, times: dict[str, Times], facts: dict[st
     return rows
 
 
-def _scaling_rows(case: Case, many: int, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
+def _scaling_rows(case: BenchProblem, many: int, times: dict[str, Times], facts: dict[str, Any]) -> list[Row]:
     """Returns the rows of many members over few, and of two devices over one."""
     devices = jax.local_device_count()
     name = f"{case.name}: rate at N = {many} over N = {FEW}"
@@ -223,7 +223,7 @@ def collectives(text: str) -> int:
     return len(re.findall(rf"\b(?:{'|'.join(COLLECTIVES)})(?:-start)?\(", text))
 
 
-def _sharding_rows(key: str, case: Case, engines: dict[str, Engine]) -> list[Row]:
+def _sharding_rows(key: str, case: BenchProblem, engines: dict[str, Engine]) -> list[Row]:
     """Compares one device with several after the first epoch of each, and counts collectives in the program."""
     if jax.local_device_count() == 1:
         return []

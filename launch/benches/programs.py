@@ -29,7 +29,7 @@ BATCH = 64
 _FOREVER = 1_000_000  # epochs: the rounds take as many from the engine's generator as they need
 
 
-class Case(NamedTuple):
+class BenchProblem(NamedTuple):
     """Data and network of a comparison: source and model names of the settings, rows that one member trains on."""
 
     name: str
@@ -39,8 +39,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "location": Case("Location MLP", f"{__name__}:location_rows", "location", 768),
-    "digits": Case("digits CNN", "digits", "cnn", 896),
+    "location": BenchProblem("Location MLP", f"{__name__}:location_rows", "location", 768),
+    "digits": BenchProblem("digits CNN", "digits", "cnn", 896),
 }
 
 
@@ -54,7 +54,7 @@ class Problem(NamedTuple):
     """
 
     role: roles.RoleSpec
-    job: population.Job
+    job: population.TrainingJob
     initial: training.Carry
 
 
@@ -87,7 +87,7 @@ def location_rows(data: settings.DataSettings) -> Dataset:
     return arrays.build_cut("location_rows", inputs.astype(np.uint8), labels, data.held_out, num_classes=30)
 
 
-def build(case: Case, members: int) -> Problem:
+def build(case: BenchProblem, members: int) -> Problem:
     """Loads the data, builds the network, draws every member's rows and its initial weights."""
     config = settings.defaults()
     config.data.name, config.model.name = case.data, case.model

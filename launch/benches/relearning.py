@@ -37,7 +37,7 @@ QUICK = Sizes(2, 1, (0.02, 0.1), 8, 3, 8, 4, 1, 0.01)
 MOMENTUM = 0.9
 
 
-class Case(NamedTuple):
+class BenchProblem(NamedTuple):
     """Network, attacked models [1, ...], data set and trials."""
 
     module: Any
@@ -60,7 +60,7 @@ def run(quick: bool = False) -> list[Row]:
     """
     import numpy as np
 
-    sizes, say = QUICK if quick else FULL, progress.Reporter().say
+    sizes, say = QUICK if quick else FULL, progress.Reporter().log
     case = draw(sizes)
     members = len(case.trials.victim)
     ways = {"here": together(case), "steps": step_by_step(case), "scan": trial_by_trial(case)}
@@ -93,7 +93,7 @@ def run(quick: bool = False) -> list[Row]:
     ]  # fmt: skip
 
 
-def draw(sizes: Sizes) -> Case:
+def draw(sizes: Sizes) -> BenchProblem:
     """Draws trials on digits: class 0 is forgotten, no model has seen the last classes."""
     import jax
     import numpy as np
@@ -112,10 +112,10 @@ def draw(sizes: Sizes) -> Case:
         repeats=sizes.repeats, companions=sizes.companions,
     )  # fmt: skip
     data = population.DeviceDataset((inputs / 16).astype(np.float32), labels.astype(np.int32))
-    return Case(module, victims, data, relearning.crossed(trial_rows, [0], sizes.rates))
+    return BenchProblem(module, victims, data, relearning.crossed(trial_rows, [0], sizes.rates))
 
 
-def together(case: Case) -> Callable[[], Any]:
+def together(case: BenchProblem) -> Callable[[], Any]:
     """Returns () -> accuracies [M, T] of all trials, by a program that is compiled already."""
     import numpy as np
 
@@ -132,7 +132,7 @@ def together(case: Case) -> Callable[[], Any]:
     return lambda: running.run(job, 1, case.data, mapping, program).accuracy
 
 
-def _plain(case: Case) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _plain(case: BenchProblem) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Returns (step, evaluation) of one trial in plain JAX, not jitted."""
     import jax
     import jax.numpy as jnp
@@ -155,7 +155,7 @@ def _plain(case: Case) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return step, evaluation
 
 
-def _trial(case: Case, index: int) -> tuple[Any, ...]:
+def _trial(case: BenchProblem, index: int) -> tuple[Any, ...]:
     """Returns (params, probes, learned with retained rows [T, 1 + r, F], their labels, label, rate) of one trial."""
     import numpy as np
 
@@ -169,7 +169,7 @@ def _trial(case: Case, index: int) -> tuple[Any, ...]:
     return params, inputs[trials.probes[index]], inputs[rows], labels, trials.label[index], trials.learning_rate[index]
 
 
-def step_by_step(case: Case) -> Callable[[int], Any]:
+def step_by_step(case: BenchProblem) -> Callable[[int], Any]:
     """Returns trial -> accuracies [T], by two jitted functions in a loop over steps; fetched once, at the end."""
     import jax
     import jax.numpy as jnp
@@ -188,7 +188,7 @@ def step_by_step(case: Case) -> Callable[[int], Any]:
     return trial
 
 
-def trial_by_trial(case: Case) -> Callable[[int], Any]:
+def trial_by_trial(case: BenchProblem) -> Callable[[int], Any]:
     """Returns trial -> accuracies [T], by one jitted call per trial."""
     import jax
     import jax.numpy as jnp

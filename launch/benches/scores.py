@@ -54,7 +54,7 @@ def run(quick: bool = False) -> list[Row]:
     Returns:
       Rows as `launch.bench` describes them.
     """
-    say = progress.Reporter().say
+    say = progress.Reporter().log
     rows = []
     for measurement in ("time", "memory"):
         say(f"{measurement} of scores, in a process on one core")

@@ -53,7 +53,7 @@ def run(quick: bool = False) -> list[Row]:
     Returns:
       Rows as `launch.bench` describes them.
     """
-    progress.Reporter().say("scores of texts, in a process on one core")
+    progress.Reporter().log("scores of texts, in a process on one core")
     return one_core.rows_of(__name__, "time", quick)
 
 

@@ -42,7 +42,7 @@ def run(quick: bool = False) -> list[Row]:
     """
     if jax.default_backend() != "cpu":
         raise errors.DeviceError("bench 'unlearn' compares programs on the CPU. Run it again with JAX_PLATFORMS=cpu.")
-    say = progress.Reporter().say
+    say = progress.Reporter().log
     if _entry.cores() != 2:
         say(f"targets are for 2 cores; this machine offers {_entry.cores()}")
     methods = [name for name in METHODS if name in unlearn.METHODS][: 1 if quick else None]

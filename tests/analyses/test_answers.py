@@ -97,7 +97,7 @@ def test_what_was_changed_is_said():
     ({}, {"raw_slope": 0.5}, "more certain than your model (factor 0.50)"),
     ({"is_contaminated": True, "retained_rank": 0.7}, {}, "mean rank 0.70 instead of 0.5"),
     ({"selection_rank": 0.9}, {}, "look chosen by the original's own answers"),
-    ({"refused_in": "Only 3 retained rows are there."}, {}, "Nothing can be called FORGOTTEN: Only 3"),
+    ({"forgotten_refusal": "Only 3 retained rows are there."}, {}, "Nothing can be called FORGOTTEN: Only 3"),
 ])  # fmt: skip
 def test_doubtful_assumptions_have_a_sentence_each(checks, model, text):
     plain = verdict_sentences.trust(judgement())

@@ -42,7 +42,7 @@ def published():
 def simulated_once():
     """What groups of so many models show of no difference depends on nothing else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(epsilon_bounds, "equal_groups", functools.cache(epsilon_bounds.equal_groups))
+        patch.setattr(epsilon_bounds, "equal_groups", functools.cache(epsilon_bounds.simulate_null_median))
         yield
 
 
@@ -174,7 +174,7 @@ def test_a_baseline_that_is_given_is_ignored_and_the_real_one_can_be_had_alone(f
     alone = opened(str(folder), approach=("baseline",), **QUICK)
     results = measured(alone)
     assert list(results.approaches) == ["baseline"] and np.isfinite(results.approaches["baseline"].summary.median)
-    assert wording.in_words(results).startswith("Halves of the retrained models")
+    assert wording.answer_text(results).startswith("Halves of the retrained models")
     assert "sample" in sections.sections(results, (3,))[-1].figure.axes[0].get_title(loc="left")
 
 
@@ -225,13 +225,13 @@ def test_equal_approaches_are_said_to_be_equal_and_few_models_are_noted(tmp_path
     assert any("the baseline's halves: 2 + 2 models" in note for note in measures.notes(results))
     assert any("mine: 5 + 5 models" in note for note in measures.notes(results))
     assert results.gap_to_best["copy"].value == 0 == results.gap_to_best["mine"].value
-    assert "might put these before" in wording.in_words(results)
+    assert "might put these before" in wording.answer_text(results)
 
 
 def test_a_delta_at_which_no_rule_is_of_use_is_said(tmp_path):
     path = saved(tmp_path / "a.npz", **small())
     results = measured(opened(path, **QUICK | {"delta": 0.999}))
-    assert wording.in_words(results).startswith("At delta = 0.999 no rule is informative with this number of models")
+    assert wording.answer_text(results).startswith("At delta = 0.999 no rule is informative with this number of models")
     assert "models no finite epsilon-hat is possible at this delta" in sections.sections(results)[0].text
 
 
@@ -239,12 +239,12 @@ def test_models_that_are_told_apart_without_error_are_not_called_hard_to_tell(tm
     user_arrays = small(models=5)
     far = user_arrays["retrained"] + 50 * np.eye(3, dtype="f4")[user_arrays["labels"]][:, None]
     results = measured(opened(saved(tmp_path / "a.npz", **user_arrays | {"mine": far}), **QUICK))
-    answer = wording.in_words(results)
+    answer = wording.answer_text(results)
     assert "hardest" not in answer and "Easiest" not in answer
     assert answer.startswith("Told apart from retraining without error, on most samples: mine.")
     only = {"mine": far, "mine2": user_arrays["mine"]}
     results = measured(opened(saved(tmp_path / "b.npz", **user_arrays | only), **QUICK))
-    assert wording.in_words(results).startswith(
+    assert wording.answer_text(results).startswith(
         "Smallest of 2 approaches (selected post hoc): mine2, median epsilon-hat "
     )
     main = sections.sections(results)[0].table

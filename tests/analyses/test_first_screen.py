@@ -15,7 +15,7 @@ ONE_CAUGHT = (NOT_FORGOTTEN, *(CANNOT_TELL,) * 9)
 
 
 def summary(**changed):
-    return dict(first_screen.single(judgement(**changed), 0.05, NAMED))
+    return dict(first_screen.request_summary(judgement(**changed), 0.05, NAMED))
 
 
 @pytest.mark.parametrize(("changed", "short"), [
@@ -31,8 +31,8 @@ def summary(**changed):
     ({}, "CANNOT TELL."),
     ({"codes": ONE_CAUGHT}, "CANNOT TELL for the request as a whole; some rows are NOT FORGOTTEN."),
     ({"group": GROUP._replace(models=1)}, "The request as a whole CANNOT be judged: at least two"),
-    ({"checks": CHECKS._replace(refused="Give at least 40 rows.")}, "NO VERDICT"),
-    ({"checks": CHECKS._replace(refused="Give at least 40 rows."), "is_identical": True}, "NOT FORGOTTEN. The model"),
+    ({"checks": CHECKS._replace(refusal="Give at least 40 rows.")}, "NO VERDICT"),
+    ({"checks": CHECKS._replace(refusal="Give at least 40 rows."), "is_identical": True}, "NOT FORGOTTEN. The model"),
 ])  # fmt: skip
 def test_the_first_line_is_the_verdict_on_the_request_and_holds_no_count(changed, short):
     pairs = summary(**changed)
@@ -75,16 +75,19 @@ def test_persons_who_are_still_in_the_model_are_named():
 
 
 def test_a_refusal_says_why_and_counts_nothing():
-    pairs = summary(checks=CHECKS._replace(refused="Give at least 40 rows."))
+    pairs = summary(checks=CHECKS._replace(refusal="Give at least 40 rows."))
     assert pairs[first_screen.REQUEST] == "No verdict is given. Give at least 40 rows."
     assert first_screen.ROWS not in pairs and first_screen.POWER not in pairs
     named = NAMED._replace(doubts=("Give at least 40 rows.",))
-    pairs = dict(first_screen.single(judgement(checks=CHECKS._replace(refused="Give at least 40 rows.")), 0.05, named))
+    refused = judgement(checks=CHECKS._replace(refusal="Give at least 40 rows."))
+    pairs = dict(first_screen.request_summary(refused, 0.05, named))
     assert pairs[first_screen.REQUEST] == "No verdict is given, for the reason given first."
 
 
 def test_a_run_knows_what_models_saw_and_a_user_says_so():
-    given, run = (dict(first_screen.single(judgement(), 0.05, NAMED._replace(is_run=flag))) for flag in (False, True))
+    given, run = (
+        dict(first_screen.request_summary(judgement(), 0.05, NAMED._replace(is_run=flag))) for flag in (False, True)
+    )
     assert "20 models given as never having seen them, 300 rows given as unseen" in given[first_screen.ASKED]
     assert "20 models that never saw them, 300 rows that no model saw" in run[first_screen.ASKED]
 
@@ -106,7 +109,7 @@ def test_without_a_request_the_first_line_says_so():
 def test_requests_of_a_run_are_counted_by_their_state(groups, short, counts):
     judgements = tuple(judgement(group=group) for group in groups)
     verdicts = RoleVerdicts(judgements, np.ones((len(judgements), 10), bool))
-    pairs = dict(first_screen.several(verdicts, 0.05, "finetune"))
+    pairs = dict(first_screen.role_summary(verdicts, 0.05, "finetune"))
     assert pairs[first_screen.SHORT].startswith(short)
     assert pairs[first_screen.REQUEST] == f"Requests as a whole: {counts}"
     assert (
@@ -132,7 +135,7 @@ def test_one_flag_means_little_where_few_rows_are_members():
     assert "5.0 % of rows that are not (by the level of the test)" in nominal.text
     assert "Nothing can be said" in risk.section({"original": flagged(0)}, 0.05).text
     assert risk.section({"given model": flagged(0.2)}, 0.05) is None
-    refused = judgement(checks=CHECKS._replace(refused="no"))
+    refused = judgement(checks=CHECKS._replace(refusal="no"))
     assert risk.section({"original": RoleVerdicts((refused,), np.ones((1, 10), bool))}, 0.05) is None
 
 

@@ -38,7 +38,7 @@ def evaluation(sets=6, **roles):
 
 def test_a_method_that_is_closer_than_the_original_is_named_with_those_that_equal_it():
     near, same, far = metrics(0.19, seed=3), metrics(0.19, seed=4), metrics(0.1, seed=5)
-    text = clean(evaluation_wording.in_words(evaluation(near=near, same=same, far=far)))
+    text = clean(evaluation_wording.answer_text(evaluation(near=near, same=same, far=far)))
     assert "Closest to retraining in UA, RA and TA: " in text and "less than the original model (6." in text
     assert "Smallest of 3 gaps (selected post hoc)." in text
     winner, other = ("near", "same") if "TA: near" in text else ("same", "near")
@@ -46,7 +46,7 @@ def test_a_method_that_is_closer_than_the_original_is_named_with_those_that_equa
 
 
 def test_the_original_can_win():
-    text = clean(evaluation_wording.in_words(evaluation(away=metrics(0.7, seed=3), still=metrics(0.0, seed=1))))
+    text = clean(evaluation_wording.answer_text(evaluation(away=metrics(0.7, seed=3), still=metrics(0.0, seed=1))))
     assert (
         "By the intervals, no method is closer to retraining in UA, RA and TA than the original model, which is 6."
         in text
@@ -56,35 +56,35 @@ def test_the_original_can_win():
 
 def test_controls_and_the_exact_answer_never_win():
     roles = {name: metrics(0.2, seed=3) for name in ("random_perturb", "retrain", "retrain@lr=0.1")}
-    text = clean(evaluation_wording.in_words(evaluation(**roles)))
+    text = clean(evaluation_wording.answer_text(evaluation(**roles)))
     assert text.endswith("No unlearning method was measured, so none is compared with retraining.")
-    again = evaluation_wording.in_words(evaluation(near=metrics(0.1, seed=5), **roles))
+    again = evaluation_wording.answer_text(evaluation(near=metrics(0.1, seed=5), **roles))
     assert " near is closer to retraining " in again
 
 
 def test_one_method_one_forget_set_and_no_numbers_have_sentences_of_their_own():
-    alone = clean(evaluation_wording.in_words(evaluation(mine=metrics(0.19, seed=3))))
+    alone = clean(evaluation_wording.answer_text(evaluation(mine=metrics(0.19, seed=3))))
     assert "mine is closer to retraining in UA, RA and TA than the original model: " in alone and "of 1" not in alone
-    alone = clean(evaluation_wording.in_words(evaluation(mine=metrics(0.0, seed=1))))
+    alone = clean(evaluation_wording.answer_text(evaluation(mine=metrics(0.0, seed=1))))
     assert "By the intervals, mine is not closer to retraining" in alone and "of 1" not in alone
-    one_set = clean(evaluation_wording.in_words(evaluation(1, a=metrics(0.19, 1), b=metrics(0.1, 1))))
+    one_set = clean(evaluation_wording.answer_text(evaluation(1, a=metrics(0.19, 1), b=metrics(0.1, 1))))
     assert "There are too few forget sets for intervals, so no method is called closer" in one_set
     nothing = {name: np.full(6, np.nan) for name in ("UA", "RA", "TA")}
-    text = clean(evaluation_wording.in_words(evaluation(a=nothing)))
+    text = clean(evaluation_wording.answer_text(evaluation(a=nothing)))
     assert "How close a comes to retraining in UA, RA and TA is not known" in text
-    text = clean(evaluation_wording.in_words(evaluation(a=metrics(0.1), retrained=nothing)))
+    text = clean(evaluation_wording.answer_text(evaluation(a=metrics(0.1), retrained=nothing)))
     assert "Exact retraining has no numbers here" in text and "is not known" in text
-    assert "No unlearning method was measured" in clean(evaluation_wording.in_words(evaluation()))
+    assert "No unlearning method was measured" in clean(evaluation_wording.answer_text(evaluation()))
 
 
 def test_without_retrained_or_original_models_nothing_is_called_closest():
     roles = {"unlearned": metrics(0.1, 1), "b": {"UA": np.full(1, np.nan)}}
     alone = sections.Evaluation(roles, (0.1,), 0.1, 1, {}, {}, Design("given", 1))
-    text = clean(evaluation_wording.in_words(alone))
+    text = clean(evaluation_wording.answer_text(alone))
     assert text.startswith("No retrained models were given") and "b: nothing could be measured." in text
     results = evaluation(a=metrics(0.19), b=metrics(0.1))
     del results.roles["original"]
-    text = clean(evaluation_wording.in_words(results))
+    text = clean(evaluation_wording.answer_text(results))
     assert "The original model was not measured, so no method is called closest" in text
 
 
@@ -96,10 +96,10 @@ def test_the_study_of_methods_speaks_of_the_same_comparison():
     references = [methods.records.Finding(value) for value in (0.6, 0.6, 0.5)]
     named = {"original": role(0.0, 1), "retrained": role(0.2, 2), "unlearned:near": role(0.19, 3)}
     membership = {name: methods.MembershipSummary(*references) for name in named}
-    text = clean(methods.in_words(unlearn.UnlearningSummary(named, 0.0, Design("per_set", 6)), membership))
+    text = clean(methods.answer_text(unlearn.UnlearningSummary(named, 0.0, Design("per_set", 6)), membership))
     assert "near is closer to retraining in UA, RA and TA than the original model" in text
     membership["retrained"] = methods.MembershipSummary(nothing, nothing, nothing)
-    text = clean(methods.in_words(unlearn.UnlearningSummary(named, 0.0, Design("per_set", 6)), membership))
+    text = clean(methods.answer_text(unlearn.UnlearningSummary(named, 0.0, Design("per_set", 6)), membership))
     assert text.startswith("The retrained models diverged")
 
 
@@ -120,7 +120,7 @@ LABELS = np.arange(12) % 3
 @pytest.fixture(autouse=True, scope="module")
 def simulated_once():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(epsilon_bounds, "equal_groups", functools.cache(epsilon_bounds.equal_groups))
+        patch.setattr(epsilon_bounds, "equal_groups", functools.cache(epsilon_bounds.simulate_null_median))
         yield
 
 
@@ -143,18 +143,18 @@ def measured(samples=12, count=24, bootstrap=40, **shifts):
 
 
 def test_an_approach_is_named_only_where_it_beats_the_original():
-    text = clean(wording.in_words(measured(original=2.0, near=0.1, far=1.9)))
+    text = clean(wording.answer_text(measured(original=2.0, near=0.1, far=1.9)))
     assert text.startswith(
         "near is the hardest to tell from retraining, and harder than the original model: median epsilon-hat"
     )
     assert "Smallest of 2 approaches (selected post hoc)." in text
-    text = clean(wording.in_words(measured(original=0.1, a=1.8, b=1.9)))
+    text = clean(wording.answer_text(measured(original=0.1, a=1.8, b=1.9)))
     assert text.startswith(
         "By the intervals, no approach is closer to retraining than the original model (median epsilon-hat "
     )
-    tie = clean(wording.in_words(measured(original=1.0, a=1.0, b=1.0)))
+    tie = clean(wording.answer_text(measured(original=1.0, a=1.0, b=1.0)))
     assert tie.startswith("By the intervals, no approach is closer") and "might put these before" in tie
-    text = clean(wording.in_words(measured(bootstrap=0, original=2.0, near=0.1)))
+    text = clean(wording.answer_text(measured(bootstrap=0, original=2.0, near=0.1)))
     assert text.startswith("Without intervals no approach is called closer")
 
 
@@ -163,30 +163,30 @@ def test_the_original_and_the_baseline_are_never_the_best():
     assert results.order == ("a", "b") and measures.ranked(results) == ["baseline", "original", "a", "b"]
     table = epsilon_sections.sections(results)[0].table
     assert {"baseline", "original"} <= set(table.baselines) and [row[0] for row in table.rows][1] == "original"
-    unknown = clean(wording.in_words(measured(a=1.0, b=2.0)))
+    unknown = clean(wording.answer_text(measured(a=1.0, b=2.0)))
     assert unknown.startswith("Smallest of 2 approaches (selected post hoc): a, median epsilon-hat ")
     assert "The original model was not measured" in unknown
 
 
 def test_infinite_medians_have_sentences_instead_of_numbers():
-    every = clean(wording.in_words(measured(a=60.0, b=70.0)))
+    every = clean(wording.answer_text(measured(a=60.0, b=70.0)))
     assert every.startswith("Every approach (a, b) is told apart from retraining without error on most samples")
-    approach = clean(wording.in_words(measured(a=60.0)))
+    approach = clean(wording.answer_text(measured(a=60.0)))
     assert approach.startswith("Told apart from retraining without error, on most samples: a.")
-    mixed = clean(wording.in_words(measured(original=60.0, a=0.1, b=70.0)))
+    mixed = clean(wording.answer_text(measured(original=60.0, a=0.1, b=70.0)))
     assert "where the original model is told apart without error" in mixed and "samples: b." in mixed
-    few = clean(wording.in_words(measured(count=2, bootstrap=0, a=60.0)))
+    few = clean(wording.answer_text(measured(count=2, bootstrap=0, a=60.0)))
     assert "Even halves of the retrained models are told apart without error" in few
 
 
 def test_one_approach_one_sample_and_equal_samples_have_sentences():
-    alone = clean(wording.in_words(measured(original=2.0, mine=0.1)))
+    alone = clean(wording.answer_text(measured(original=2.0, mine=0.1)))
     assert alone.startswith("mine is harder to tell from retraining than the original model: ") and "of 1" not in alone
-    single = clean(wording.in_words(measured(samples=1, a=1.0)))
+    single = clean(wording.answer_text(measured(samples=1, a=1.0)))
     assert single.startswith("There is one sample: its epsilon-hat stands for the median. a: epsilon-hat ")
     results = measured(a=1.0)
     equal = results.approaches["a"]._replace(epsilon=np.zeros(12))
-    text = clean(wording.in_words(results._replace(approaches={**results.approaches, "a": equal})))
+    text = clean(wording.answer_text(results._replace(approaches={**results.approaches, "a": equal})))
     assert "the same on every sample" in text
 
 

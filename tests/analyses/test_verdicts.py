@@ -64,7 +64,7 @@ def worlds(count, wrong, hidden, epochs, seed=0):
         "learning_rate": np.full(len(ids), 0.1, np.float32),
         "weight_decay": np.full(len(ids), 5e-4, np.float32),
     }
-    job = population.Job(
+    job = population.TrainingJob(
         bench.task, {"train": stream}, {"train": 50}, ids, keys.root(seed), constants,
         population.steps_per_epoch(stream, 50),
     )  # fmt: skip

@@ -47,7 +47,7 @@ def test_one_pass_of_training_is_the_published_one(name, model, hidden, optimize
     before = jax.nn.softmax(task.predict({"params": start}, jnp.asarray(arrays["Q"])))
     np.testing.assert_allclose(np.asarray(before), arrays["posterior_before"], rtol=0, atol=1e-5)
     state = task.init(keys.root(0))._replace(params=start)
-    job = population.Job(
+    job = population.TrainingJob(
         task=task, streams={"train": population.from_membership(np.ones((1, rows), bool))}, batches={"train": batch},
         member_ids=np.arange(1), key=keys.root(0), steps=-(-rows // batch), unshuffled=("train",),
         constants={"learning_rate": np.full(1, rate, np.float32), "weight_decay": np.zeros(1, np.float32)},

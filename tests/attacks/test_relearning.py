@@ -64,7 +64,7 @@ def published():
     probes = np.arange(60, dtype=np.int32).reshape(3, 20)
     # Batches of 6 of 40 rows: the seventh has 4, then the stream starts again.
     stream = np.resize(np.append(np.arange(60, 100), [-1, -1]), (20, int(file["rest_batch"]))).astype(np.int32)
-    trials = relearning.Trials(
+    trials = relearning.TrialPlan(
         np.zeros(3, int), probes, probes, np.full(3, file["label"], np.int32), np.repeat(stream[None], 3, 0),
         np.full(3, file["relearn_lr"], np.float32), np.array([True, False, False]), np.arange(3), np.zeros(3, int),
     )  # fmt: skip

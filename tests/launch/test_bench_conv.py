@@ -6,7 +6,7 @@ from launch.benches import conv
 
 
 def test_rows_are_complete_and_relative_to_the_baseline(monkeypatch):
-    tiny = conv.Case("tiny", 4, (1, 2), (1,), 2, (2,))
+    tiny = conv.BenchProblem("tiny", 4, (1, 2), (1,), 2, (2,))
     monkeypatch.setattr(conv, "_QUICK", (tiny, tiny._replace(name="tiny scan", in_scan=True)))
     kept = [v for v in conv._VARIANTS if v.form in ("canonical", "native", "grouped")]
     monkeypatch.setattr(conv, "_VARIANTS", kept)

@@ -241,7 +241,7 @@ def test_more_forget_sets_reuse_the_retrained_models_that_are_there(finished_run
         for sets in (1, 2):
             spec = audited_models.describe(experiment, split.replace(forget=split.forget[:sets]), "retrained")
             trained = targets.produce(run, progress.Reporter(), roles.claim(run, spec), split)
-            assert (trained.members, trained.spent.members) == (sets, 1)
+            assert (trained.members, trained.training_cost.members) == (sets, 1)
     assert "1 of 2 members are finished already" in capsys.readouterr().err
     np.testing.assert_allclose(values(again, "retrained"), values(finished_run, "retrained"), atol=2e-3)
 

@@ -93,7 +93,7 @@ def test_groups_that_cannot_judge_are_not_asked():
     saw = np.zeros((S, N), bool)
     saw[:6, 0] = True  # the first group knows no model that did not see row 0
     judgement = agreement.judge_with_agreement(answers._replace(shadow_saw=saw))
-    assert judgement.groups == 2 and not judgement.checks.refused and not judgement.blind.any()
+    assert judgement.groups == 2 and not judgement.checks.refusal and not judgement.blind.any()
     assert judgement.agreement[0] in (0, 1)  # the other group alone judges it
     many = answers._replace(**{name: np.tile(getattr(answers, name), (3, 1)) for name in NAMES})
     judgement = agreement.judge_with_agreement(

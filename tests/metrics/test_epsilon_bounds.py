@@ -71,7 +71,7 @@ def test_of_many_equal_approaches_the_best_is_rarely_said_to_be_better():
 
 def test_equal_groups_show_what_the_baseline_of_so_many_models_shows():
     generator = np.random.default_rng(0)
-    result = {sizes: epsilon_bounds.equal_groups(sizes) for sizes in ((40, 40), (80, 80), (20, 60))}
+    result = {sizes: epsilon_bounds.simulate_null_median(sizes) for sizes in ((40, 40), (80, 80), (20, 60))}
     for sizes, simulated in result.items():
         groups = (generator.normal(3, 2, (512, size)) for size in sizes)
         shown = epsilon.summarise(epsilon.epsilon_from_counts(epsilon.count(*groups))).median

@@ -105,19 +105,19 @@ def test_refusals_name_what_is_missing():
     world = simulated(1)
     names = ("population", "population_shadows", "population_original")
     few = judge.judge(world._replace(**{name: getattr(world, name)[..., :39] for name in names}))
-    assert "at least 40 rows that no model saw" in few.checks.refused and few.power_not is None
+    assert "at least 40 rows that no model saw" in few.checks.refusal and few.power_not is None
     assert (few.codes == CANNOT_TELL).all() and (few.tests.p_high == 1).all()
     reversed_labels = world._replace(population_shadows=-world.population_shadows)
-    assert "labels and the order of rows" in judge.judge(reversed_labels).checks.refused
+    assert "labels and the order of rows" in judge.judge(reversed_labels).checks.refusal
     rows = np.concatenate([np.flatnonzero(world.requested), np.flatnonzero(~world.requested)[:39]])
     single = {name: getattr(world, name)[..., rows] for name in ("unlearned", "requested", "shadows", "original")}
     lacking = judge.judge(world._replace(**single))
-    assert "Only 39 retained rows" in lacking.checks.refused_in and not lacking.checks.refused
+    assert "Only 39 retained rows" in lacking.checks.forgotten_refusal and not lacking.checks.refusal
     assert (lacking.tests.p_in == 1).all() and not (lacking.codes == FORGOTTEN).any()
     saw = np.ones((S, N), bool)
-    assert "seen by every shadow" in judge.judge(world._replace(shadow_saw=saw)).checks.refused
+    assert "seen by every shadow" in judge.judge(world._replace(shadow_saw=saw)).checks.refusal
     known = judge.judge(world._replace(obstacle="Rows in another order."))
-    assert known.checks.refused == "Rows in another order." and (known.codes == CANNOT_TELL).all()
+    assert known.checks.refusal == "Rows in another order." and (known.codes == CANNOT_TELL).all()
 
 
 def test_rows_that_every_shadow_saw_cannot_be_told_and_change_no_other_row():
@@ -148,7 +148,7 @@ def test_an_untouched_model_is_recognised_without_shadows_that_can_judge():
     world = simulated(5, forgets=False)
     same = world._replace(unlearned=world.original, population=world.population_original)
     judgement = judge.judge(same._replace(shadow_saw=np.ones((S, N), bool)))
-    assert judgement.checks.refused and judgement.is_identical and (judgement.codes == NOT_FORGOTTEN).all()
+    assert judgement.checks.refusal and judgement.is_identical and (judgement.codes == NOT_FORGOTTEN).all()
 
 
 def test_known_shadows_that_saw_no_requested_row_change_no_verdict_of_not_forgotten():

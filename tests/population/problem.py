@@ -56,7 +56,7 @@ def make_job(ids, task=None, member=None, batch=32, rate=0.1, held_out=None, pos
     stream = population.from_membership(table[ids if positions is None else positions])
     rates = np.broadcast_to(np.asarray(rate, np.float32), ids.shape).copy()
     constants = {"learning_rate": rates, "weight_decay": np.full(ids.shape, 5e-4, np.float32)}
-    return population.Job(
+    return population.TrainingJob(
         task=task or make_task(),
         streams={"train": stream},
         batches={"train": batch},

@@ -129,7 +129,7 @@ def test_originals_are_one_per_forget_set_unless_they_are_shared_or_crossed(kind
 def test_unlearned_models_of_other_originals_are_other_models():
     def described(**changed):
         experiment = experiments.prepare(make_settings(**changed))
-        variant = variants.of_role(experiment.settings, "unlearned:ssd")
+        variant = variants.config_of_role(experiment.settings, "unlearned:ssd")
         return unlearned_models.describe(experiment, splits.draw(experiment), variant)
 
     each, shared = described(), described(targets__originals="shared")

@@ -117,7 +117,7 @@ def test_kept_posteriors_are_attacked_again_with_equal_results(finished, launch,
 def test_another_attack_and_another_case_train_nothing(finished, launch, monkeypatch):
     monkeypatch.setattr(scratch.population, "train", lambda *arguments, **options: pytest.fail("trained again"))
     before = results(finished)
-    for flags in (("--attack=rf",), ("--case=in_in",), ()):
+    for flags in (("--attack=rf",), ("--attacked_records=in_in",), ()):
         code, output = launch(*SMOKE, *CHOSEN, f"--workdir={finished}", *flags)
         assert code == 0, output
     for name, values in results(finished).items():
@@ -171,7 +171,10 @@ def test_every_way_to_unlearn_is_a_membership(flags, members, rows):
 
 
 def test_shards_groups_and_repeats_run_to_the_end(launch, tmp_path):
-    for flags in (("--unlearning=sisa", "--shards=5"), ("--group=3", "--case=multi_version", "--repeats=2")):
+    for flags in (
+        ("--unlearning=sisa", "--shards=5"),
+        ("--group=3", "--attacked_records=multi_version", "--repeats=2"),
+    ):
         code, output = launch(*SMOKE, *CHOSEN, "--model=dt", *flags, f"--workdir={tmp_path / flags[0][2:7]}")
         assert code == 0 and "from both versions" in output, output
     assert results(tmp_path / "group")["repeat"].tolist() == [0] * 12 + [1] * 12
@@ -203,7 +206,7 @@ REFUSED = {
     "uneven shards": (("--unlearning=sisa", "--shards=7"), "does not split into 7 equal shards"),
     "top_k": (("--defence=top_k", "--top_k=11"), "top_k = 11: a posterior over 10 classes"),
     "arrays only": (("--out=x",), "--out belongs to --posteriors"),
-    "a case": (("--case=out_in",), "leaks.case"),
+    "a case": (("--attacked_records=out_in",), "leaks.attacked_records"),
 }
 
 

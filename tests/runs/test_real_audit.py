@@ -81,4 +81,4 @@ def test_requests_as_a_whole_are_told_from_the_original_by_statistics_too(audite
         assert [judgement.group.trace_left[0] for judgement in judgements] == pytest.approx([left] * 3, abs=0.25)
     promised = sum(judgement.power_forgotten for judgement in retrained)
     assert promised == pytest.approx(sum((judgement.codes == FORGOTTEN).sum() for judgement in retrained), rel=0.25)
-    assert not any(judgement.group.is_suppressed or judgement.checks.refused for judgement in (*retrained, *original))
+    assert not any(judgement.group.is_suppressed or judgement.checks.refusal for judgement in (*retrained, *original))

@@ -12,8 +12,8 @@ from jaxunlearn.runs.execution import members, relearning
 from launch import _entry, reminisce, study
 
 BASE = ("--config=configs/our_digits.py:smoke", "--config.model.hidden=16,", "--config.train.epochs=2",
-        "--config.unlearn.methods=finetune", "--config.unlearn.options=epochs=1", "--share=0.05", "--retained=4",
-        "--learning_rates=0.05", "--trials=2", "--recovery_epochs=1")  # fmt: skip
+        "--config.unlearn.methods=finetune", "--config.unlearn.options=epochs=1", "--probe_fraction=0.05",
+        "--retained=4", "--learning_rates=0.05", "--trials=2", "--recovery_epochs=1")  # fmt: skip
 
 
 def launched(*flags):
@@ -170,7 +170,7 @@ def test_chunks_change_nothing(finished, copied, launch, relearned):
 
 @pytest.mark.parametrize("carried", ["optimizer", "everything"])
 def test_momentum_and_weights_can_go_on_from_trial_to_trial(carried, finished, copied, launch):
-    code, output = launch(f"--workdir={copied}", f"--carried={carried}", "--roles=retrained")
+    code, output = launch(f"--workdir={copied}", f"--inherited_state={carried}", "--roles=retrained")
     assert code == 0, output
     fresh, kept = results(finished), results(copied)
     fresh_accuracy = fresh["accuracy"][fresh["model"] == "retrained"]
@@ -233,7 +233,7 @@ def users_file(folder, fine):
 
 def test_an_unseen_class_of_too_few_rows_is_named(launch, tmp_path):
     few = users_file(tmp_path, np.concatenate([np.arange(400) % 4, [4, 5, 4]]))
-    flags = (*few, "--config.split.forget.classes=0,1", "--config.data.ood_classes=2", "--share=0.5")
+    flags = (*few, "--config.split.forget.classes=0,1", "--config.data.ood_classes=2", "--probe_fraction=0.5")
     code, output = launch(*flags, f"--workdir={tmp_path / 'run'}")
     assert code == 2 and "rows of each excluded class, but class 2 has 3" in output and "Traceback" not in output, (
         output
@@ -258,13 +258,13 @@ REFUSED = {
         ("--config.split.forget.classes=7",),
         "split.forget.classes contains class 7, whose rows are excluded",
     ),
-    "too few retained": (("--retained=800",), "Lower reminisce.share or reminisce.retained"),
+    "too few retained": (("--retained=800",), "Lower reminisce.probe_fraction or reminisce.retained"),
     "parts of classes": (("--config.split.forget.kind=class_percentage",), "works on forget sets of whole classes"),
     "a rate of 0": (("--learning_rates=0",), "at least one rate above 0"),
     "a rate twice": (("--learning_rates=0.05,0.05",), "none twice"),
     "a rate that is none": (("--learning_rates=nan",), "must be a number"),
     "no rates": (("--learning_rates=",), "learning_rates"),
-    "a word": (("--carried=weights",), "carried"),
+    "a word": (("--inherited_state=weights",), "inherited_state"),
     "no roles": (("--roles=",), "reminisce.roles names nothing"),
     "a role": (("--roles=retained",), "retained"),
     "a method": (("--roles=unlearned:scrubb",), "scrubb"),

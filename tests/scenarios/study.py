@@ -162,7 +162,7 @@ def facts_of(judgement: Judgement, contained: np.ndarray) -> list:
         np.nan if judgement.power_not is None else judgement.power_not,
         np.nan if judgement.power_forgotten is None else judgement.power_forgotten,
         judgement.checks.is_selected, judgement.is_identical, judgement.is_edited, group.is_suppressed,
-        bool(judgement.checks.refused),
+        bool(judgement.checks.refusal),
     ]  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def fit(
     if moves:
         initial = population.State(moves.variables["params"], {}, _empty_momentum(task, moves.variables["params"]))
         epochs = -(-moves.steps // steps)
-    job = population.Job(
+    job = population.TrainingJob(
         task, {"train": stream}, {"train": batch}, ids, keys.root(0), constants, steps, initial=initial,
         max_steps=moves.steps if moves else 0,
     )  # fmt: skip

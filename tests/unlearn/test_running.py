@@ -32,7 +32,7 @@ def test_a_checkpoint_in_any_phase_leads_to_the_same_end():
         shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
         expected = running.templates(job, event.phase)
         assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), expected)
-        *_, last = running.run(job, running.Checkpoint(event.phase, event.epoch, tree))
+        *_, last = running.run(job, running.PhaseCheckpoint(event.phase, event.epoch, tree))
         actual, expected = jax.tree.leaves(last.outcome.variables), jax.tree.leaves(straight.variables)
         for a, b in zip(actual, expected, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -84,7 +84,7 @@ def cut_off(job, indices):
     for index, event in enumerate(running.run(job)):
         straight = event.outcome
         if index in indices:
-            kept.append(running.Checkpoint(event.phase, event.epoch, jax.tree.map(np.asarray, event.checkpoint())))
+            kept.append(running.PhaseCheckpoint(event.phase, event.epoch, jax.tree.map(np.asarray, event.checkpoint())))
     assert len(kept) == len(indices)
     return straight, [outcome_of(running.run(job, checkpoint)) for checkpoint in kept]
 

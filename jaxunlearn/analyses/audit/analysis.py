@@ -6,7 +6,7 @@ from jaxunlearn import errors, scores
 from jaxunlearn.analyses.audit import outcome, sections, text_sections
 from jaxunlearn.analyses.audit.evidence import gather, plausibility, text_gather, text_run
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
-from jaxunlearn.analyses.audit.evidence.signals import ORIGINAL, RETRAINED, AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import ORIGINAL, RETRAINED, AuditInputs
 from jaxunlearn.analyses.audit.scoring import binui, class_report, scoreboard, scoreui, sweeps
 from jaxunlearn.analyses.audit.verdicts import first_screen, planning, requests, verdict_sections
 from jaxunlearn.analyses.base import CLASSES, PROMPTED, TEXTS, Analysis, ArrayInput, Context, RecordedRun, require_units
@@ -42,26 +42,26 @@ class Audit(NamedTuple):
       signals: the inputs.
       decisions: per-sample verdicts.
       scored: role -> all scores; boards: role -> their metrics (empty if the truth is unknown).
-      scoreui_levels: ScoreUI; counts, sensitivity: sweeps; by_class: the class report.
-      sources: source of shadow models -> scoreboard; source_levels: likewise ScoreUI.
+      scoreui_result: ScoreUI; counts, sensitivity: sweeps; by_class: the class report.
+      sources: source of shadow models -> scoreboard; source_scoreui_results: likewise ScoreUI.
       warnings: about constant and duplicated scores; texts: results that only audits of texts have.
     """
 
-    signals: AuditSignals
+    signals: AuditInputs
     decisions: Decisions | None = None
     scored: dict[str, scoreboard.RoleScores] = {}
     boards: dict[str, scoreboard.Scoreboard] = {}
-    scoreui_levels: scoreui.Levels | None = None
+    scoreui_result: scoreui.ScoreuiResult | None = None
     counts: sweeps.Sweep | None = None
     sensitivity: sweeps.Sweep | None = None
-    by_class: class_report.Report | None = None
+    by_class: class_report.ClassReport | None = None
     sources: dict[str, scoreboard.Scoreboard] = {}
-    source_levels: dict[str, scoreui.Levels] = {}
+    source_scoreui_results: dict[str, scoreui.ScoreuiResult] = {}
     warnings: tuple[str, ...] = ()
     texts: text_sections.TextFindings = text_sections.TextFindings()
 
 
-def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audit:
+def analyse(signals: AuditInputs, settings: Settings, context: Context) -> Audit:
     """Runs the protocol that the settings name.
 
     Raises:
@@ -86,7 +86,7 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
             texts=text_sections.judge(signals, scored[role], settings),
         )
     if protocol in ("all", "scoreui") and signals.snapshots is not None:
-        audit = audit._replace(scoreui_levels=scoreui.run(signals, settings, context))
+        audit = audit._replace(scoreui_result=scoreui.run(signals, settings, context))
     if protocol == "shadow_sweep" or (protocol == "all" and signals.is_run):
         audit = audit._replace(counts=sweeps.shadow_counts(signals, settings, role, context))
     if protocol == "sensitivity":
@@ -96,19 +96,19 @@ def analyse(signals: AuditSignals, settings: Settings, context: Context) -> Audi
     if protocol in gather.ELSEWHERE:
         audit = audit._replace(sources=sweeps.shadow_sources(signals, settings, role, context))
         if protocol == "shift" and signals.snapshots is not None:
-            audit = audit._replace(source_levels={
+            audit = audit._replace(source_scoreui_results={
                 name: scoreui.run(sweeps.with_source(signals, shared), settings, context)
                 for name, shared in signals.external.items()
             })  # fmt: skip
     return audit
 
 
-def _warnings(signals: AuditSignals, scored: scoreboard.RoleScores) -> tuple[str, ...]:
+def _warnings(signals: AuditInputs, scored: scoreboard.RoleScores) -> tuple[str, ...]:
     audited = signals.roles[signals.audited[0]].unlearned if signals.kind == scores.LOGITS else None
     return (*scoreboard.warnings(scored), *scores.notes_on_level(scored.values, audited, signals.options))
 
 
-def _check_protocol(signals: AuditSignals, protocol: str) -> None:
+def _check_protocol(signals: AuditInputs, protocol: str) -> None:
     if protocol in ("shadow_sweep", "sensitivity", "class_report", *gather.ELSEWHERE) and signals.forgotten is None:
         raise errors.ConfigError(f"protocol = {protocol!r} compares with the truth: give `forgotten` [n].")
     if protocol in ("shadow_sweep", "sensitivity", "class_report") and not audit_signals.num_shadows(signals):
@@ -123,7 +123,7 @@ def _check_protocol(signals: AuditSignals, protocol: str) -> None:
 # verdicts
 
 
-def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decisions:
+def decide(signals: AuditInputs, settings: Settings, context: Context) -> Decisions:
     """Returns verdicts on every audited role, on exact retraining and on the original (nothing unlearned)."""
     audit, first_score = settings.audit, decisive(signals, settings)
     obstacle = requests.obstacle(signals, signals.audited[0])
@@ -133,12 +133,12 @@ def decide(signals: AuditSignals, settings: Settings, context: Context) -> Decis
     references = (RETRAINED, ORIGINAL) if signals.forgotten is not None else ()
     for role in dict.fromkeys((*signals.audited, *references)):
         if role in signals.roles and not requests.obstacle(signals, role):
-            context.say(f"verdicts on {role}")
+            context.log(f"verdicts on {role}")
             verdicts[role] = requests.judged(signals, role, audit.fdr, audit.strict)
     return Decisions(first_score, verdicts)
 
 
-def decisive(signals: AuditSignals, settings: Settings) -> str:
+def decisive(signals: AuditInputs, settings: Settings) -> str:
     """Returns the score that is named first, fixed before any result is known; "" if none can be computed.
 
     Raises:
@@ -180,8 +180,8 @@ def compose(audit: Audit, settings: Settings) -> outcome.AuditReport:
         for role in signals.audited:
             report_sections += _scores(audit, role, design, decisions.first_score)
         report_sections += text_sections.section(audit.texts, settings)
-    if audit.scoreui_levels is not None:
-        report_sections += sections.scoreui_sections(audit.scoreui_levels, signals.kind == scores.TOKENS)
+    if audit.scoreui_result is not None:
+        report_sections += sections.scoreui_sections(audit.scoreui_result, signals.kind == scores.TOKENS)
     if audit.counts is not None:
         report_sections += sections.counts(audit.counts, design)
     if audit.sensitivity is not None:
@@ -226,12 +226,12 @@ def _scores(audit: Audit, role: str, design: Design, first_score: str) -> list[S
     return sections.scoreboard(board, role if is_run else "", name, design, first_score)
 
 
-def _unchanged(signals: AuditSignals) -> tuple[str, ...]:
+def _unchanged(signals: AuditInputs) -> tuple[str, ...]:
     """Returns a warning if the audited models of a run answer like the original."""
     audited = signals.roles[signals.audited[0]]
     if signals.audited[0] == ORIGINAL or audited.original is None:
         return ()
-    sentence = plausibility.unchanged(audited.unlearned, audited.original)
+    sentence = plausibility.unchanged_warning(audited.unlearned, audited.original)
     return (sentence,) if sentence else ()
 
 
@@ -243,12 +243,12 @@ def _sources(audit: Audit, design: Design) -> list[Section]:
             source_sections += sections.scoreboard(
                 board, f"{role}, shadows of {source}", f"binui_{role}_{source}", design
             )
-            if source in audit.source_levels:
-                source_sections += sections.scoreui_sections(audit.source_levels[source])
+            if source in audit.source_scoreui_results:
+                source_sections += sections.scoreui_sections(audit.source_scoreui_results[source])
     return source_sections
 
 
-def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
+def _provenance(signals: AuditInputs, settings: Settings) -> dict[str, str]:
     """Returns what a reader needs to repeat the audit."""
     options = signals.options
     constants = ", ".join(f"{name} {value:g}" for name, value in options.constants._asdict().items())
@@ -269,7 +269,7 @@ def _provenance(signals: AuditSignals, settings: Settings) -> dict[str, str]:
     }
 
 
-def describe(signals: AuditSignals, settings: Settings) -> list[tuple[str, str]]:
+def describe(signals: AuditInputs, settings: Settings) -> list[tuple[str, str]]:
     """Describes what an audit of these signals would do, for a dry run."""
     names = audit_signals.names_of(signals, settings)
     runnable_names, skipped = audit_signals.runnable(signals, names, signals.audited[0])

@@ -86,11 +86,11 @@ def _over_groups(board: scoreboard_records.Scoreboard, design: Design) -> str:
     return sentences.over_groups(design, first.confidence_level, first.method)
 
 
-def scoreui_sections(levels: scoreui.Levels, is_texts: bool = False) -> list[Section]:
+def scoreui_sections(result: scoreui.ScoreuiResult, is_texts: bool = False) -> list[Section]:
     """Returns table and curves of ScoreUI: of trainings of classifiers, or of the steps of one training on texts."""
-    if not levels.table:
+    if not result.table:
         return []
-    trainings, snapshots = next(iter(levels.curves.values())).shape
+    trainings, snapshots = next(iter(result.curves.values())).shape
     caption = (
         f"{snapshots} steps of one training; truth = share of the steps, the same for every text. One training: no "
         "interval."
@@ -102,24 +102,24 @@ def scoreui_sections(levels: scoreui.Levels, is_texts: bool = False) -> list[Sec
         "Agreement with the amount of training",
         caption,
         ("score", *headers(LEVEL_COLUMNS)),
-        tuple((score, *(row[column] for column in LEVEL_COLUMNS)) for score, row in levels.table.items()),
+        tuple((score, *(row[column] for column in LEVEL_COLUMNS)) for score, row in result.table.items()),
         baselines=("random",),
     )
     bands = {
         score: (values.mean(0), values.min(0), values.max(0))
-        for score, values in levels.curves.items()
+        for score, values in result.curves.items()
         if score in CURVES and score != "random"
     }
-    preferred = next((score for score in FIRST if score in levels.table), "")
-    ranking = sentences.largest_correlation({score: row["spearman"] for score, row in levels.table.items()}, preferred)
+    preferred = next((score for score in FIRST if score in result.table), "")
+    ranking = sentences.largest_correlation({score: row["spearman"] for score, row in result.table.items()}, preferred)
     text = f"{ranking} A score should rise with the steps for every text." if is_texts else (
         f"{ranking} Snapshots of training from weights that never saw the samples; a score should rise with the epochs "
         "for every sample."
     )  # fmt: skip
-    if levels.skipped:
-        text += f" Left out: {', '.join(levels.skipped)}."
-    findings = tuple(finding for row in levels.table.values() for finding in row.values())
-    figure = curves.scoreui(levels.degrees, bands)
+    if result.skipped:
+        text += f" Left out: {', '.join(result.skipped)}."
+    findings = tuple(finding for row in result.table.values() for finding in row.values())
+    figure = curves.scoreui(result.degrees, bands)
     return [Section("scoreui", "Does the score grow with the amount of training?", text, table, figure, findings)]
 
 
@@ -202,7 +202,7 @@ def pooled_row(role: str, class_metrics: Any) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def by_class(class_metrics: class_report.Report, design: Design) -> list[Section]:
+def by_class(class_metrics: class_report.ClassReport, design: Design) -> list[Section]:
     """Returns over- and under-unlearning by class as table and figure."""
     header = ("role", "forget set", "AUC ↑", "weighted BCE ↓", "retained mean", "± sd", "lowest tenth",
               "forgotten mean", "± sd", "highest tenth")  # fmt: skip

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxunlearn import scores
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.analyses.audit.scoring.scoreboard import RoleScores
 from jaxunlearn.metrics import headers
 from jaxunlearn.metrics.ranking import bootstrap, wording
@@ -44,12 +44,12 @@ class TextFindings(NamedTuple):
     ties: tuple[str, ...] = ()
 
 
-def called(signals: AuditSignals) -> str:
+def called(signals: AuditInputs) -> str:
     """Names the kind of input for the user: texts, or the kind of evidence."""
     return "texts" if signals.kind == scores.TOKENS else signals.kind
 
 
-def judge(signals: AuditSignals, scored: RoleScores, settings: Settings) -> TextFindings:
+def judge(signals: AuditInputs, scored: RoleScores, settings: Settings) -> TextFindings:
     """Computes the results that only audits of texts have, on the first group of OUT models; empty for others."""
     if signals.kind != scores.TOKENS:
         return TextFindings()
@@ -61,7 +61,7 @@ def judge(signals: AuditSignals, scored: RoleScores, settings: Settings) -> Text
     return TextFindings(_resampled(signals, scored, settings), words, _ties(signals, scored))
 
 
-def _resampled(signals: AuditSignals, scored: RoleScores, settings: Settings) -> dict[str, dict[str, Finding]]:
+def _resampled(signals: AuditInputs, scored: RoleScores, settings: Settings) -> dict[str, dict[str, Finding]]:
     audit = settings.audit
     if scored.truth is None or not audit.draws:
         return {}
@@ -74,7 +74,7 @@ def _resampled(signals: AuditSignals, scored: RoleScores, settings: Settings) ->
     return dict(sorted(table.items(), key=lambda item: -item[1]["auc"].value))
 
 
-def _ties(signals: AuditSignals, scored: RoleScores) -> tuple[str, ...]:
+def _ties(signals: AuditInputs, scored: RoleScores) -> tuple[str, ...]:
     """Returns a sentence if RMIA is coarse: with P population texts it has at most P + 1 values."""
     population = signals.shared.population_shadows
     if RMIA not in scored.values or population is None:
@@ -148,7 +148,7 @@ def _draws(draws_of_score: Mapping[str, Mapping[str, Finding]], settings: Settin
     return [Section("bootstrap", "How sure are these numbers?", text, table, None, findings)]
 
 
-def doubts(findings: TextFindings, has_verdicts: bool, signals: AuditSignals) -> tuple[str, ...]:
+def doubts(findings: TextFindings, has_verdicts: bool, signals: AuditInputs) -> tuple[str, ...]:
     """Returns the notes to be read before any number of an audit of texts; none for other audits."""
     note = RUN_NOTE if signals.is_run else OUT_NOTE
     notes = (note,) if has_verdicts and signals.kind == scores.TOKENS else ()
@@ -161,7 +161,7 @@ def doubts(findings: TextFindings, has_verdicts: bool, signals: AuditSignals) ->
     )
 
 
-def provenance(signals: AuditSignals) -> dict[str, str]:
+def provenance(signals: AuditInputs) -> dict[str, str]:
     """Returns the options of scores of texts, for the foot of the page."""
     options = signals.options.tokens
     std_block = f"blocks of {options.block} texts" if options.block else "all texts"

@@ -38,7 +38,7 @@ class Context(NamedTuple):
       note: like `say`, for remarks that the report repeats.
     """
 
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     progress: Callable[[int, int, str, str], None]
     cached: Callable[[str, Any, Callable[[], dict[str, np.ndarray]]], dict[str, np.ndarray]]
     note: Callable[[str], None] = lambda text: None

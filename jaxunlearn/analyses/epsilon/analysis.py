@@ -54,7 +54,7 @@ def compose(epsilon: Epsilon, settings: Settings) -> Report:
     folders = tuple((f"{folder}/", f"logits in the published layout, for --data=.../{folder}") for folder in published)
     return Report(
         title="epsilon-hat of unlearning methods" if is_run else "epsilon-hat of given logits",
-        answer=wording.in_words(main),
+        answer=wording.answer_text(main),
         sections=tuple(report_sections),
         provenance={**epsilon_inputs.about, **sections.provenance(main)},
         stem=sections.STEM,

@@ -160,7 +160,7 @@ def measure_approaches(
     null_medians = {}  # medians without any difference, by group sizes
     if settings.metric != "challenge":
         for sizes in set(sizes_of.values()):
-            null_medians[sizes] = epsilon_bounds.equal_groups(
+            null_medians[sizes] = epsilon_bounds.simulate_null_median(
                 sizes, settings.delta, score=statistic.score, smoothing=statistic.smoothing
             )
     for name, pair in pairs.items():

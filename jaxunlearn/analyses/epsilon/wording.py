@@ -14,7 +14,7 @@ from jaxunlearn.metrics.inference.intervals import Interval
 from jaxunlearn.report import number_format, sentences
 
 
-def in_words(report: EpsilonReport) -> str:
+def answer_text(report: EpsilonReport) -> str:
     """Names the approach that is hardest to tell from retraining, and compares it with the original model."""
     if report.options.settings.metric == "challenge":
         return _challenge(report)

@@ -36,7 +36,7 @@ def analyse(evaluation_inputs: EvaluationInputs, settings: Settings, context: Co
         }
 
         def measure(title: str = title, outputs: Outputs = outputs) -> dict[str, np.ndarray]:
-            context.say(f"measuring {title}")  # cached results are not measured again
+            context.log(f"measuring {title}")  # cached results are not measured again
             return _measure(evaluation_inputs, outputs, retrained)
 
         roles[title] = context.cached(f"evaluation/{title}.npz", facts, measure)
@@ -44,7 +44,7 @@ def analyse(evaluation_inputs: EvaluationInputs, settings: Settings, context: Co
             sets = functools.partial(_sets, evaluation_inputs, outputs, roles[title])
             context.cached(f"evaluation/sets_{title}.npz", facts, sets)
         if distributions.GROUP in options.groups:
-            context.say(f"embedding the samples of {title}")
+            context.log(f"embedding the samples of {title}")
             compute = functools.partial(_points, evaluation_inputs, outputs)
             points = context.cached(f"evaluation/points_{title}.npz", facts, compute)
             roles[title] = {**roles[title], **{name: points[name] for name in distributions.NUMBERS}}
@@ -108,7 +108,7 @@ def compose(evaluation: Evaluation, settings: Settings) -> Report:
         files.append(("evaluation/points_ROLE.npz", "embedded samples of the first model, and all models' numbers"))
     return Report(
         title="Evaluation" if evaluation.about else "Evaluation of given outputs",
-        answer=wording.in_words(evaluation),
+        answer=wording.answer_text(evaluation),
         sections=tuple(sections.sections(evaluation)),
         provenance={
             **evaluation.about,

@@ -6,7 +6,7 @@ from jaxunlearn.analyses.evaluation.sections import GOAL, START, WITH_MIA, Evalu
 from jaxunlearn.report import sentences
 
 
-def in_words(evaluation: Evaluation) -> str:
+def answer_text(evaluation: Evaluation) -> str:
     """Sums up the metrics in a few sentences."""
     statements = [*_effect(evaluation)]
     comparison = closest(evaluation)

@@ -23,7 +23,7 @@ def analyse(leak_inputs: LeakInputs, settings: Settings, context: Context) -> Le
     )
     published = leak_inputs._replace(shadow=shadow, target=target)
     names = inputs.requested_features(settings)
-    context.say(f"attacking {len(target.deleted):,} records by {len(names)} features ({options.attack})")
+    context.log(f"attacking {len(target.deleted):,} records by {len(names)} features ({options.attack})")
     is_faithful = settings.compat.leaks == "faithful"
     answers, shadow_aucs = measures.attack(published, names, options.attack, settings.seed, is_faithful)
     metrics = measures.measure_features(answers, target, options.confidence_level)
@@ -51,7 +51,7 @@ def compose(leaks: Leaks, settings: Settings) -> Report:
     array_files = tuple((name, "undefended posteriors, for --posteriors with other attacks") for name in posteriors)
     return Report(
         title="What deletion reveals" if is_run else "What deletion reveals, from given posteriors",
-        answer=sections.in_words(leaks),
+        answer=sections.answer_text(leaks),
         summary=sections.summary(leaks),
         sections=tuple(sections.sections(leaks)),
         provenance={

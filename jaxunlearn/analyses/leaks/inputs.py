@@ -60,7 +60,7 @@ class Side(NamedTuple):
     ids: np.ndarray | None = None
 
 
-class Utility(NamedTuple):
+class LeaksUtility(NamedTuple):
     """Accuracies [I] of the original models of one side, per record set."""
 
     train: np.ndarray
@@ -78,7 +78,7 @@ class LeakInputs(NamedTuple):
 
     shadow: Side
     target: Side
-    utility: Mapping[str, Utility] = {}
+    utility: Mapping[str, LeaksUtility] = {}
     about: Mapping[str, str] = {}
 
 
@@ -148,8 +148,8 @@ def plans_of(settings: Settings, ids: np.ndarray, num_train: int) -> tuple[tuple
     leak_settings = settings.leaks
     order = np.argsort(ids if leak_settings.rows == "all" else ids[:num_train], kind="stable")
     side_plans = plan.draw_all(
-        len(order), sizes_of(settings), settings.seed, repeats=leak_settings.repeats, case=leak_settings.case,
-        online=leak_settings.update == "online",
+        len(order), sizes_of(settings), settings.seed, repeats=leak_settings.repeats,
+        case=leak_settings.attacked_records, online=leak_settings.update == "online",
     )  # fmt: skip
     return tuple((plan.renamed(shadow, order), plan.renamed(target, order)) for shadow, target in side_plans)
 

@@ -34,10 +34,13 @@ def report_metrics(leaks: Leaks) -> FeatureMetrics:
 
 def summary(leaks: Leaks) -> tuple[tuple[str, str], ...]:
     """Returns questions and answers in the order of the first screen."""
-    return ((ASKED, asked(leaks)), (FOUND, in_words(leaks)), (NOT_FOUND, not_found(leaks)), (ACTION, action(leaks)))
+    return (
+        (ASKED, question_text(leaks)), (FOUND, answer_text(leaks)), (NOT_FOUND, limitations_text(leaks)),
+        (ACTION, action(leaks)),
+    )  # fmt: skip
 
 
-def asked(leaks: Leaks) -> str:
+def question_text(leaks: Leaks) -> str:
     """Describes what the attacker knows and wants."""
     target, main = leaks.published.target, report_metrics(leaks)
     deleted, num_shadow = int(target.deleted.sum()), len(leaks.published.shadow.deleted)
@@ -54,7 +57,7 @@ def asked(leaks: Leaks) -> str:
     )
 
 
-def in_words(leaks: Leaks) -> str:
+def answer_text(leaks: Leaks) -> str:
     """Says how much the attack gains from both versions over the original alone."""
     main, base = report_metrics(leaks), leaks.features[features.CLASSICAL]
     gain = main.metrics["gain"]
@@ -94,7 +97,7 @@ def in_words(leaks: Leaks) -> str:
     return " ".join(sentences)
 
 
-def not_found(leaks: Leaks) -> str:
+def limitations_text(leaks: Leaks) -> str:
     """States the limits of these arrays and of this attacker."""
     target, statements = leaks.published.target, []
     negatives = int((~target.deleted).sum())

@@ -52,7 +52,7 @@ def compose(reminiscence: Reminiscence, settings: Settings) -> Report:
     """Composes sections, the answer in words, and every trial."""
     return Report(
         title="What is relearned too soon" if reminiscence.about else "What is relearned too soon, from given trials",
-        answer=sections.in_words(reminiscence),
+        answer=sections.answer_text(reminiscence),
         summary=sections.summary(reminiscence),
         sections=tuple(sections.sections(reminiscence)),
         provenance={**reminiscence.about, "learned": f"accuracy of {reminiscence.threshold:g} on all probes"},

@@ -29,7 +29,7 @@ EXPECTED = (
 )
 
 
-class Trials(NamedTuple):
+class TrialResults(NamedTuple):
     """T relearning trials of the models of one role.
 
     Attributes:
@@ -86,7 +86,7 @@ class Membership(NamedTuple):
 class RoleTrials(NamedTuple):
     """Attack data of one role; each field may be missing."""
 
-    trials: Trials | None = None
+    trials: TrialResults | None = None
     recovery: Recovery | None = None
     membership: Membership | None = None
 
@@ -120,7 +120,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> Reminis
     roles: dict[str, Callable[[], RoleTrials]] = {}
     for name in dict.fromkeys(models.tolist()):
         mask = models == name
-        trials = Trials(
+        trials = TrialResults(
             np.asarray(values["accuracy"], np.float64)[mask], values["loss"][mask] if "loss" in values else None,
             forgotten[mask], unit[mask], rate[mask],
         )  # fmt: skip
@@ -142,7 +142,7 @@ def _pairs(unit: np.ndarray, rate: np.ndarray) -> set[tuple[int, float]]:
     return set(zip(unit.tolist(), rate.tolist(), strict=True))
 
 
-def check(name: str, trials: Trials, sets: np.ndarray) -> None:
+def check(name: str, trials: TrialResults, sets: np.ndarray) -> None:
     """Refuses trials without both kinds of probes; `sets`: the user's names of the forget sets.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.analyses.reminiscence.inputs import Membership, Recovery, RoleTrials, Trials
+from jaxunlearn.analyses.reminiscence.inputs import Membership, Recovery, RoleTrials, TrialResults
 from jaxunlearn.attacks import relearning
 from jaxunlearn.metrics import roc
 from jaxunlearn.metrics.inference import intervals
@@ -73,7 +73,7 @@ class TrialDecisions(NamedTuple):
     rates: np.ndarray
 
 
-def score(trials: Trials, threshold: float, break_ties: bool) -> np.ndarray:
+def score(trials: TrialResults, threshold: float, break_ties: bool) -> np.ndarray:
     """Scores trials: minus their number of steps, standardised by the unseen classes on the same model, [T].
 
     Some models learn everything sooner than others; without this a threshold would not transfer between models.
@@ -89,7 +89,7 @@ def score(trials: Trials, threshold: float, break_ties: bool) -> np.ndarray:
 
 
 def judge(
-    trials: Trials, scores: np.ndarray, steps: np.ndarray, units: np.ndarray, first_rate: float
+    trials: TrialResults, scores: np.ndarray, steps: np.ndarray, units: np.ndarray, first_rate: float
 ) -> TrialDecisions:
     """Judges the models of some forget sets, each by a decision fitted on the others.
 
@@ -193,7 +193,9 @@ def attack(
     )
 
 
-def against(model_attack: Attack, trials: Trials, control: Attack, reference: Trials, units: np.ndarray) -> np.ndarray:
+def against(
+    model_attack: Attack, trials: TrialResults, control: Attack, reference: TrialResults, units: np.ndarray
+) -> np.ndarray:
     """Computes [R] AUC of relearning sooner than models that never saw the forgotten class; 0.5 = no sooner.
 
     Both are compared per forget set on the same class and probes, each standardised by the unseen classes on the same

@@ -83,14 +83,14 @@ def verdict(finding: Finding) -> str:
 def summary(reminiscence: Reminiscence) -> tuple[tuple[str, str], ...]:
     """Returns questions and answers in the order of the first screen."""
     return (
-        (ASKED, asked(reminiscence)),
-        (FOUND, in_words(reminiscence)),
-        (NOT_FOUND, not_found(reminiscence)),
+        (ASKED, question_text(reminiscence)),
+        (FOUND, answer_text(reminiscence)),
+        (NOT_FOUND, limitations_text(reminiscence)),
         (ACTION, action(reminiscence)),
     )
 
 
-def asked(reminiscence: Reminiscence) -> str:
+def question_text(reminiscence: Reminiscence) -> str:
     """Describes what the attacker has and does."""
     trials = next((attack.trials for attack in reminiscence.roles.values() if attack.curve is not None), None)
     if trials is None:
@@ -108,7 +108,7 @@ def asked(reminiscence: Reminiscence) -> str:
     )
 
 
-def in_words(reminiscence: Reminiscence) -> str:
+def answer_text(reminiscence: Reminiscence) -> str:
     """Sums up in words which models remember, compared with the control."""
     sentences = [*_class_wise(reminiscence), *_sample_wise(reminiscence)]
     return " ".join(sentences) if sentences else "Nothing was attacked."
@@ -164,7 +164,7 @@ def _sample_wise(reminiscence: Reminiscence) -> list[str]:
     return [f"AUC with which LiRA tells forgotten rows from rows never used for training: {'; '.join(statements)}."]
 
 
-def not_found(reminiscence: Reminiscence) -> str:
+def limitations_text(reminiscence: Reminiscence) -> str:
     """States the limits of these trials and of this attacker."""
     sentences = []
     if any(attack.curve is not None for attack in reminiscence.roles.values()):

@@ -184,7 +184,7 @@ def job(
     victims: Tree = (),
     answers: Any = None,
     rows: Any = None,
-) -> population.Job:
+) -> population.TrainingJob:
     """Builds the population of clones of V victims; train it with `population.train(job, data, epochs(options), ...)`.
 
     Clone v draws by its member id, so it is the same whichever others are trained with it.
@@ -230,7 +230,7 @@ def job(
         constants["answers"] = np.asarray(answers, np.int32)
         held_out = population.from_rows([[np.asarray(rows)]] * len(ids), options.batch)
     steps = np.zeros(option.iterations(options), np.int32)  # a stream of one row, as often as there are iterations
-    return population.Job(
+    return population.TrainingJob(
         task=extraction,
         streams={"steps": population.from_rows([[steps]] * len(ids), 1)},
         batches={"steps": 1},

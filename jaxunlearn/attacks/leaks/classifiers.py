@@ -189,7 +189,7 @@ def _network(
     stream = population.from_membership(training_mask)
     # Ids of features, not their positions in `shadow`: a feature draws the same whichever others there are.
     member_ids = np.asarray([list(features.FEATURES).index(name) for name in shadow])
-    job = population.Job(
+    job = population.TrainingJob(
         task=task, streams={"train": stream}, batches={"train": 200}, member_ids=member_ids,
         key=keys.stream(keys.root(seed), "attack"),
         constants={"learning_rate": np.full(attacks, 0.01, np.float32), "weight_decay": np.zeros(attacks, np.float32)},

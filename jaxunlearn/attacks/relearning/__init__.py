@@ -14,7 +14,7 @@ Source: "Reminiscence Attack on Residuals", ICCV 2025, repositories OUR (`rea.py
 """
 
 from jaxunlearn.attacks.relearning.deciding import Decision, JudgedTrials, choose, decide, judge
-from jaxunlearn.attacks.relearning.plan import Trials, crossed, draw
+from jaxunlearn.attacks.relearning.plan import TrialPlan, crossed, draw
 from jaxunlearn.attacks.relearning.scoring import first_steps, scores
 
 __all__ = [

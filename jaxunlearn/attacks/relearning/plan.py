@@ -12,7 +12,7 @@ import numpy as np
 from jaxunlearn import checks, errors
 
 
-class Trials(NamedTuple):
+class TrialPlan(NamedTuple):
     """M trials.
 
     Attributes:
@@ -38,9 +38,9 @@ class Trials(NamedTuple):
     repeat: np.ndarray
 
 
-def take(trials: Trials, indices: np.ndarray) -> Trials:
+def take(trials: TrialPlan, indices: np.ndarray) -> TrialPlan:
     """Returns the trials at these indices."""
-    return Trials(*(column[indices] for column in trials))
+    return TrialPlan(*(column[indices] for column in trials))
 
 
 def draw(
@@ -55,7 +55,7 @@ def draw(
     steps: int = 0,
     held_out: int | None = None,
     seed: int = 0,
-) -> Trials:
+) -> TrialPlan:
     """Draws trials against one victim at learning rate 1: per repeat one of the forget class and one per unseen class.
 
     Args:
@@ -104,13 +104,13 @@ def draw(
             records.append((probes, np.resize(stream, (count, companions)), index == 0, repeat))
     probes, retained, is_forgotten, repeat_ids = (np.asarray(column) for column in zip(*records, strict=True))
     total = len(records)
-    return Trials(
+    return TrialPlan(
         np.zeros(total, int), probes, probes[:, :count], np.full(total, label, np.int32), retained,
         np.ones(total, np.float32), is_forgotten, np.arange(total), repeat_ids,
     )  # fmt: skip
 
 
-def crossed(trials: Trials, victims: Sequence[int], learning_rates: Sequence[float]) -> Trials:
+def crossed(trials: TrialPlan, victims: Sequence[int], learning_rates: Sequence[float]) -> TrialPlan:
     """Returns every trial against every victim at every rate, victim by victim and rate by rate.
 
     Example:

@@ -161,14 +161,14 @@ def _watch(state: State, data: DeviceDataset, constants: Tree, key: jax.Array) -
     }
 
 
-def job_of(member_task: Task, members: TrialMembers, key: jax.Array) -> population.Job:
+def job_of(member_task: Task, members: TrialMembers, key: jax.Array) -> population.TrainingJob:
     """Returns the engine's job of a population; the epochs are those of its first stream."""
     primary_stream = next(iter(members.streams))
     per_epoch = population.steps_per_epoch(members.streams[primary_stream], members.batches[primary_stream])
     empty = np.full((len(members.ids), members.epochs * per_epoch), np.nan, np.float32)
     params, model_state = trees.split_variables(members.start)
     optimizer = {"momentum": members.momentum, "loss": empty, "accuracy": empty}
-    return population.Job(
+    return population.TrainingJob(
         task=member_task, streams=members.streams, batches=members.batches, member_ids=members.ids, key=key,
         constants=members.constants, steps=per_epoch, initial=State(params, model_state, optimizer),
         unshuffled=members.unshuffled, on_epoch_start=_watch,
@@ -176,7 +176,7 @@ def job_of(member_task: Task, members: TrialMembers, key: jax.Array) -> populati
 
 
 def run(
-    job: population.Job,
+    job: population.TrainingJob,
     epochs: int,
     data: DeviceDataset,
     mapping: MemberMapping,
@@ -216,7 +216,7 @@ def relearn(
     prepare: Prepare,
     victims: Tree,
     data: DeviceDataset,
-    trials: plan.Trials,
+    trials: plan.TrialPlan,
     mapping: MemberMapping,
     *,
     key: jax.Array,
@@ -257,7 +257,7 @@ def relearn_by_chunk(  # noqa: D417
     prepare: Prepare,
     victims: Tree,
     data: DeviceDataset,
-    trials: plan.Trials,
+    trials: plan.TrialPlan,
     mapping: MemberMapping,
     *,
     key: jax.Array,
@@ -293,7 +293,7 @@ def relearn_by_chunk(  # noqa: D417
         yield index, trees.take(trajectories, slice(0, count - first))
 
 
-def members_of(trials: plan.Trials, start: Tree, trace: Tree, ids: np.ndarray) -> TrialMembers:
+def members_of(trials: plan.TrialPlan, start: Tree, trace: Tree, ids: np.ndarray) -> TrialMembers:
     """Returns the population of these trials.
 
     Args:
@@ -328,7 +328,7 @@ def relearn_carried(
     prepare: Prepare,
     victims: Tree,
     data: DeviceDataset,
-    trials: plan.Trials,
+    trials: plan.TrialPlan,
     mapping: MemberMapping,
     *,
     key: jax.Array,
@@ -386,7 +386,7 @@ def relearn_carried(
     return trees.take(jax.tree.map(lambda *leaves: np.concatenate(leaves), *trajectories), inverse)
 
 
-def _check(trials: plan.Trials, victims: int, rows: int) -> None:
+def _check(trials: plan.TrialPlan, victims: int, rows: int) -> None:
     checks.shape(
         "M MN MT M MTr M", victim=trials.victim, probes=trials.probes, learned=trials.learned, label=trials.label,
         retained=trials.retained, learning_rate=trials.learning_rate,

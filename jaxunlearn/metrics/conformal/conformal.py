@@ -55,7 +55,7 @@ class Options(NamedTuple):
 STANDARD = Options()
 
 
-class Report(NamedTuple):
+class ConformalResult(NamedTuple):
     """Thresholds q_hat [..., A] and the quality of their prediction sets."""
 
     q_hat: Any
@@ -277,7 +277,7 @@ def evaluate(
     labels: Any,
     alphas: Any,
     options: Options = STANDARD,
-) -> Report:
+) -> ConformalResult:
     """Computes thresholds and set quality for all alphas in one jitted call, for one or M models.
 
     Args:
@@ -317,7 +317,7 @@ def evaluate(
         calibration_values, np.asarray(calibration_labels, np.int32), mask, indices, values,
         np.asarray(labels, np.int32), options,
     )  # fmt: skip
-    return _squeeze(Report(q_hat, quality(counts)), is_single)
+    return _squeeze(ConformalResult(q_hat, quality(counts)), is_single)
 
 
 def _checked(name: str, logits: Any, labels: Any, where: Any) -> tuple[Any, np.ndarray, bool]:

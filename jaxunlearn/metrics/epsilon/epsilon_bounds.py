@@ -165,7 +165,7 @@ def differences(resamples: Bootstrap, names: Sequence[str], against: str) -> dic
     return comparisons
 
 
-def equal_groups(
+def simulate_null_median(
     sizes: tuple[int, int], delta: float = epsilon.DELTA, *, score: str = "gaussian",
     smoothing: float = epsilon.SMOOTHING, seed: int = 0,
 ) -> float:  # fmt: skip
@@ -188,8 +188,8 @@ def equal_groups(
 
 def _capped(resamples: Bootstrap, name: str) -> tuple[float, np.ndarray]:
     """Returns the median and the resampled medians, infinite ones replaced by the largest finite value."""
-    ceiling = resamples.max_finite[name]
-    return float(np.minimum(resamples.values[name], ceiling)), np.minimum(resamples.medians[name], ceiling)
+    max_finite = resamples.max_finite[name]
+    return float(np.minimum(resamples.values[name], max_finite)), np.minimum(resamples.medians[name], max_finite)
 
 
 def _is_finite(resamples: Bootstrap, name: str) -> bool:

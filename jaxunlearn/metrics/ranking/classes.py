@@ -49,7 +49,7 @@ class Row(NamedTuple):
     forgotten: Moments
 
 
-class Report(NamedTuple):
+class ClassMetrics(NamedTuple):
     """Rows of one method.
 
     Attributes:
@@ -121,7 +121,7 @@ def row(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -> R
     )
 
 
-def report(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -> Report:
+def report(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -> ClassMetrics:
     """Computes the class report of one method.
 
     Args:
@@ -160,7 +160,7 @@ def report(membership: np.ndarray, truth: np.ndarray, tail: str = "corrected") -
         "retained": float(classes.retained.mean.std()),
         "forgotten": float(classes.forgotten.mean.std()),
     }
-    return Report(classes, row(membership.ravel(), truth.ravel(), tail), spread)
+    return ClassMetrics(classes, row(membership.ravel(), truth.ravel(), tail), spread)
 
 
 def against_retrained(method: Row, retrained: Row) -> Gap:

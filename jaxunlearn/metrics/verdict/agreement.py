@@ -27,7 +27,7 @@ def judge_with_agreement(answers: Answers, fdr: float = 0.05, is_strict: bool = 
     answers = judge.check(answers)
     judgement = judge.judge(answers, fdr, is_strict)
     subsets = [_of(answers, group) for group in groups(len(answers.shadows))]
-    if judgement.checks.refused or not subsets:
+    if judgement.checks.refusal or not subsets:
         return judgement
     judging = [
         (codes, ~judge.blind(subset))

@@ -63,8 +63,8 @@ class Checks(NamedTuple):
     """Result of checking the assumptions.
 
     Attributes:
-      refused: why there is no verdict at all; "" if there is one.
-      refused_in: why nothing can be called FORGOTTEN; "" if it can.
+      refusal: why there is no verdict at all; "" if there is one.
+      forgotten_refusal: why nothing can be called FORGOTTEN; "" if it can.
       retained_rank: mean rank in [0, 1] of retained rows among the population by the shadows' means; 0.5 = alike; NaN.
       is_contaminated: whether shadows answer retained rows differently from the population.
       selection_rank: mean rank in [0, 1] of the requested rows, by the original's answers, among retained rows of
@@ -72,8 +72,8 @@ class Checks(NamedTuple):
       sizes: number of shadows, of population rows, of retained rows.
     """
 
-    refused: str
-    refused_in: str
+    refusal: str
+    forgotten_refusal: str
     retained_rank: float
     is_contaminated: bool
     selection_rank: float
@@ -152,13 +152,13 @@ def judge(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judge
       True
     """
     answers = check(answers)
-    keep = HALF if is_strict else 1.0
-    raw, smooth, likeness, assumptions, tests = _tested(answers, keep)
+    max_trace_left = HALF if is_strict else 1.0
+    raw, smooth, likeness, assumptions, tests = _test_rows(answers, max_trace_left)
     requested = answers.requested
     codes = rows.decide(tests, fdr)
     group = GroupTests()
     persons: dict[int, tuple[GroupTests, bool]] = {}
-    if not assumptions.refused:
+    if not assumptions.refusal:
         group, persons = _groups(answers, raw, smooth, tests, assumptions, fdr)
     is_identical, is_edited, changes = _changed(answers)
     if group.is_suppressed:
@@ -168,14 +168,16 @@ def judge(answers: Answers, fdr: float = 0.05, is_strict: bool = False) -> Judge
     if is_identical:
         codes = np.full(len(codes), NOT_FORGOTTEN)
         persons = {person: (group_tests, True) for person, (group_tests, _) in persons.items()}
-    elif is_edited and not assumptions.refused:
+    elif is_edited and not assumptions.refusal:
         codes = np.where(_moved(answers)[0][requested] > IDENTICAL_TO, SUPPRESSED, NOT_FORGOTTEN)
     caught_count, confirmed_count = None, None
-    if not assumptions.refused:
+    if not assumptions.refusal:
         flags = caught_untouched(answers, fdr)
         caught_count = None if flags is None else int(flags.sum())
-        if not assumptions.refused_in and answers.shadow_saw is None and len(answers.shadows) > 1:
-            confirmed_count = power.forgotten(smooth, answers.shadows, answers.population_shadows, likeness, fdr, keep)
+        if not assumptions.forgotten_refusal and answers.shadow_saw is None and len(answers.shadows) > 1:
+            confirmed_count = power.forgotten(
+                smooth, answers.shadows, answers.population_shadows, likeness, fdr, max_trace_left
+            )
     return Judgement(
         codes.astype(np.int8), tests, group, persons, is_identical, is_edited, changes, assumptions, smooth.model,
         caught_count, confirmed_count, fdr, is_strict, blind=None if answers.shadow_saw is None else blind(answers),
@@ -190,11 +192,11 @@ def row_codes(answers: Answers, fdr: float, is_strict: bool = False) -> np.ndarr
       fdr: see `judge`.
       is_strict: see `judge`.
     """
-    *_, assumptions, tests = _tested(answers, HALF if is_strict else 1.0)
-    return None if assumptions.refused else rows.decide(tests, fdr)
+    *_, assumptions, tests = _test_rows(answers, HALF if is_strict else 1.0)
+    return None if assumptions.refusal else rows.decide(tests, fdr)
 
 
-def _tested(answers: Answers, keep: float) -> tuple[Signal, Signal, Likeness, Checks, RowTests]:
+def _test_rows(answers: Answers, max_trace_left: float) -> tuple[Signal, Signal, Likeness, Checks, RowTests]:
     """Returns the raw and the soft signal, the likeness of rows, the checks, and the tests of rows."""
     requested = answers.requested
     unseen = _unseen(answers)
@@ -206,7 +208,7 @@ def _tested(answers: Answers, keep: float) -> tuple[Signal, Signal, Likeness, Ch
     original = None if answers.original is None else soft(answers.original)
     assumptions = _checks(answers, smooth, original)
     likeness = Likeness(requested, smooth.moments.mean, original, assumptions.is_contaminated)
-    tests = rows.tests(raw, smooth, likeness, keep)
+    tests = rows.tests(raw, smooth, likeness, max_trace_left)
     ones, is_blind = np.ones_like(tests.p_in), blind(answers)
     if is_blind.any():
         names = ("p_high", "p_low", "p_in", "z", "trace")
@@ -214,11 +216,11 @@ def _tested(answers: Answers, keep: float) -> tuple[Signal, Signal, Likeness, Ch
         tests = tests._replace(**{
             name: np.where(is_blind, value, getattr(tests, name)) for name, value in zip(names, values, strict=True)
         })  # fmt: skip
-    if assumptions.refused_in:
+    if assumptions.forgotten_refusal:
         tests = tests._replace(p_in=ones)
     if assumptions.sizes[2] < FEWEST_RETAINED:
         tests = tests._replace(trace=np.full_like(tests.trace, np.nan))
-    if assumptions.refused:
+    if assumptions.refusal:
         tests = tests._replace(p_high=ones, p_low=ones, p_in=ones)
     return raw, smooth, likeness, assumptions, tests
 

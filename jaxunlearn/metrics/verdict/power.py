@@ -31,7 +31,12 @@ def not_forgotten(original: Signal, requested: np.ndarray, fdr: float) -> np.nda
 
 
 def forgotten(
-    smooth: Signal, shadows: np.ndarray, population_shadows: np.ndarray, likeness: Likeness, fdr: float, keep: float
+    smooth: Signal,
+    shadows: np.ndarray,
+    population_shadows: np.ndarray,
+    likeness: Likeness,
+    fdr: float,
+    max_trace_left: float,
 ) -> float:
     """Estimates how many requested rows are confirmed if models that never saw them take the audited model's place.
 
@@ -45,7 +50,7 @@ def forgotten(
       population_shadows: [S, P] likewise, of the population.
       likeness: see `rows.Likeness`.
       fdr: false discovery rate.
-      keep: see `rows.compare_with_trained`.
+      max_trace_left: see `rows.compare_with_trained`.
     """
     requested = likeness.requested
     like_answers = smooth.answers[~requested][rows.like_retained(likeness)]
@@ -62,7 +67,7 @@ def forgotten(
         scale = robust(smooth.population_z) / robust(shadow.population_z)
         z = (shadow.z[requested] - np.median(shadow.population_z)) * scale
         answers = model.model.centre(model.moments)[requested] + model.model.deviation(model.moments)[requested] * z
-        p_in, trace = rows.compare_with_trained(answers, centre, like_answers, keep)
+        p_in, trace = rows.compare_with_trained(answers, centre, like_answers, max_trace_left)
         ones = np.ones(len(answers))
         tests = RowTests(ones, ones, p_in, z, centre, deviation, trace, answers < centre + trace / 2)
         counts.append(int((rows.decide(tests, fdr) == FORGOTTEN).sum()))

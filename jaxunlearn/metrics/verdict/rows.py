@@ -181,7 +181,7 @@ def like_retained(likeness: Likeness) -> np.ndarray:
 
 
 def compare_with_trained(
-    answers: np.ndarray, centre: np.ndarray, like_answers: np.ndarray, keep: float
+    answers: np.ndarray, centre: np.ndarray, like_answers: np.ndarray, max_trace_left: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compares requested rows with the most similar retained rows.
 
@@ -189,24 +189,24 @@ def compare_with_trained(
       answers: [F] soft answers of the audited model to requested rows.
       centre: [F] expected answers of models that never saw them.
       like_answers: [F, k] soft answers of the audited model to the most similar retained rows.
-      keep: 1 = tests against the whole trace; 0.5 = against half of it (strict).
+      max_trace_left: 1 = tests against the whole trace; 0.5 = against half of it (strict).
 
     Returns:
       ([F] p_in, [F] trace).
     """
     trace = np.maximum(np.median(like_answers, 1) - centre, 0)
-    limit = answers + (1 - keep) * trace
+    limit = answers + (1 - max_trace_left) * trace
     return (1 + (like_answers <= limit[:, None]).sum(1)) / (like_answers.shape[1] + 1), trace
 
 
-def tests(raw: Signal, smooth: Signal, likeness: Likeness, keep: float) -> RowTests:
+def tests(raw: Signal, smooth: Signal, likeness: Likeness, max_trace_left: float) -> RowTests:
     """Tests the requested rows; without retained rows p_in is 1 and the trace NaN.
 
     Args:
       raw: signal of raw log-odds.
       smooth: signal of soft log-odds.
       likeness: criteria for similar retained rows.
-      keep: see `compare_with_trained`.
+      max_trace_left: see `compare_with_trained`.
     """
     requested = likeness.requested
     centre, deviation = (
@@ -217,7 +217,8 @@ def tests(raw: Signal, smooth: Signal, likeness: Likeness, keep: float) -> RowTe
     if requested.all():
         p_in, trace = np.ones(len(answers)), np.full(len(answers), np.nan)
     else:
-        p_in, trace = compare_with_trained(answers, centre, smooth.answers[~requested][like_retained(likeness)], keep)
+        like_answers = smooth.answers[~requested][like_retained(likeness)]
+        p_in, trace = compare_with_trained(answers, centre, like_answers, max_trace_left)
     return RowTests(
         p_high(smooth.z[requested], smooth.population_z), p_low(raw, raw.z[requested], raw.moments.mean[requested]),
         p_in, smooth.z[requested], centre, deviation, trace, answers < centre + trace / 2,

@@ -26,7 +26,7 @@ def context(run_folder: store.Run, reporter: progress.Reporter) -> Context:
         stored_arrays = store.load_cached(run_folder, path, facts)
         return store.save_cached(path, facts, compute()) if stored_arrays is None else stored_arrays
 
-    return Context(reporter.say, advance, cached, reporter.note)
+    return Context(reporter.log, advance, cached, reporter.note)
 
 
 def joined_sections(run_folder: store.Run, names: tuple[str, ...]) -> list[Section]:

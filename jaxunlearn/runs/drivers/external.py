@@ -93,7 +93,7 @@ def open_shadows(
     fingerprint, _ = store.read_claim(root.path("populations", shadow.NAME, "stage.json"))
     ids = np.arange(other_settings.shadows.count)
     split = splits.obtain(run_folder, experiment)
-    reporter.say(f"querying {len(ids)} shadow models of {root.root} on {len(split.target):,} target rows")
+    reporter.log(f"querying {len(ids)} shadow models of {root.root} on {len(split.target):,} target rows")
     try:
         variables = members.load(shadow_experiment, root.path("populations", shadow.NAME), fingerprint, ids)
     except ValueError as error:

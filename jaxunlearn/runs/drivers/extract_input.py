@@ -43,7 +43,7 @@ def run(
         checked_job = checked_job._replace(experiment=experiment)
         split = splits.obtain(run_folder, experiment)
         victims = _victim_specs(checked_job, split, reporter)
-        reporter.say(extract.budget_text(experiment, victims))
+        reporter.log(extract.budget_text(experiment, victims))
         for victim in victims:  # clones of other settings are refused before anything is trained
             roles.claim(run_folder, clone_models.describe(experiment, split, victim))
         run_input.train(run_folder, reporter, checked_job)
@@ -73,7 +73,7 @@ def prepare(settings: Settings) -> run_input.CheckedJob:
     explicit_roles = [
         name for name in settings.extract.roles if name.startswith(variants.PREFIX) and name not in known_roles
     ]
-    explicit_configs = tuple(variants.of_role(experiment.settings, name) for name in explicit_roles)
+    explicit_configs = tuple(variants.config_of_role(experiment.settings, name) for name in explicit_roles)
     unlearn.trace(experiment, explicit_configs)
     configs += explicit_configs
     # Methods start from the originals, and are compared with exact retraining.
@@ -122,7 +122,7 @@ def _plan_text(checked_job: run_input.CheckedJob, split: records.Split, victims:
     specs = [clone_models.describe(experiment, split, victim) for victim in victims]
     shapes = population.variables(jax.eval_shape(experiment.task.init, keys.root(0)))
 
-    def make_job(spec: roles.RoleSpec, ids: np.ndarray, lengths: tuple[int, int]) -> population.Job:
+    def make_job(spec: roles.RoleSpec, ids: np.ndarray, lengths: tuple[int, int]) -> population.TrainingJob:
         del lengths
         # The time of a query does not depend on the weights.
         blank = jax.tree.map(lambda leaf: np.zeros((len(spec.membership), *leaf.shape), leaf.dtype), shapes)

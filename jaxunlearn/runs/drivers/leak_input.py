@@ -125,7 +125,9 @@ def gather(
     cached = delivery.context(run_folder, reporter).cached
     facts = {"role": spec.fingerprint, "repeats": settings.leaks.repeats, "version": leaks.STAGE_VERSION}
     accuracies = cached("leaks/utility.npz", facts, lambda: utility(run_folder, role))
-    sides = {name: inputs.Utility(accuracies[f"{name}_train"], accuracies[f"{name}_test"]) for name in inputs.SIDES}
+    sides = {
+        name: inputs.LeaksUtility(accuracies[f"{name}_train"], accuracies[f"{name}_test"]) for name in inputs.SIDES
+    }
     divergence_steps = {} if leaks.is_fitted_on_host(settings) else members.divergence_steps(run_folder, spec)
     if divergence_steps:
         first = next(iter(divergence_steps))
@@ -222,7 +224,7 @@ def _about(role: leaks.LeakRole, cost: chunked.TrainingCost) -> dict[str, str]:
         **privacy_fact,
         "config": f"{settings.data.name}, {network}, seed {settings.seed}",
         "models": f"{len(role.spec.membership)}: {_sets_text(role)}{speed}",
-        "case": f"{options.case}, {options.unlearning}, {options.update}",
+        "case": f"{options.attacked_records}, {options.unlearning}, {options.update}",
     }
 
 
@@ -256,7 +258,11 @@ def plan_text(role: leaks.LeakRole) -> str:
     num_attacked = sum(side.positive.size + side.negative.size for _, side in role.plans)
     rows = [
         ("models", f"{len(spec.membership)}: {_sets_text(role)}"),
-        ("attacked", f"{num_attacked:,} records of the target side, half of them deleted ones ({settings.leaks.case})"),
+        (
+            "attacked",
+            f"{num_attacked:,} records of the target side, half of them deleted ones "
+            f"({settings.leaks.attacked_records})",
+        ),
         ("attack", f"{settings.leaks.attack}, defence {settings.leaks.defence}"),
         *([("privacy", privacy_text(role))] if settings.leaks.private else []),
     ]

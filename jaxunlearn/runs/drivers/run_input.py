@@ -20,7 +20,7 @@ from jaxunlearn.settings import Settings
 ALL_METHODS = "unlearned"  # stands for every method of unlearn.methods
 
 
-class Job(NamedTuple):
+class AnalysisJob(NamedTuple):
     """An analysis or study of a run folder.
 
     Attributes:
@@ -62,7 +62,7 @@ class CheckedJob(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def job_of(name: str) -> Job:
+def job_of(name: str) -> AnalysisJob:
     """Returns the job of an analysis."""
     analysis: Analysis = ANALYSES[name]
 
@@ -70,7 +70,7 @@ def job_of(name: str) -> Job:
         inputs = analysis.gather(recorded, context)
         return analysis.compose(analysis.analyse(inputs, recorded.settings, context), recorded.settings)
 
-    return Job(
+    return AnalysisJob(
         analysis.narrow,
         analysis.roles,
         analysis.check,
@@ -84,7 +84,12 @@ def job_of(name: str) -> Job:
 
 
 def run(
-    job: Job, settings: Settings, workdir: str, overwrite: tuple[str, ...], dry_run: bool, overrides: Mapping[str, Any]
+    job: AnalysisJob,
+    settings: Settings,
+    workdir: str,
+    overwrite: tuple[str, ...],
+    dry_run: bool,
+    overrides: Mapping[str, Any],
 ) -> str:
     """Runs a job; trains and records missing models first. Returns the text for the terminal.
 
@@ -121,7 +126,7 @@ def run(
         return delivery.deliver(run_folder, report, plain, start_time, {"config": config})
 
 
-def prepare(job: Job, settings: Settings) -> CheckedJob:
+def prepare(job: AnalysisJob, settings: Settings) -> CheckedJob:
     """Builds the experiment and checks the job before a run folder is touched.
 
     Raises:
@@ -148,7 +153,7 @@ def prepare(job: Job, settings: Settings) -> CheckedJob:
         names += [variant.role for variant in configs]
     else:
         configs = tuple(
-            variants.of_role(experiment.settings, name) for name in names if name.startswith(variants.PREFIX)
+            variants.config_of_role(experiment.settings, name) for name in names if name.startswith(variants.PREFIX)
         )
         if not wants_all:
             unlearn.trace(experiment, configs)

@@ -71,9 +71,9 @@ def run(command: Command, seeds: Sequence[int], settings: Settings, workdir: str
         for index, seed in enumerate(seeds, 1):
             name = f"seed_{seed}"
             if str(seed) in finished and run_folder.path(name, command.findings).exists():
-                reporter.say(f"seed {seed} ({index} of {len(seeds)}): finished in an earlier call, in {name}/")
+                reporter.log(f"seed {seed} ({index} of {len(seeds)}): finished in an earlier call, in {name}/")
                 continue
-            reporter.say(f"seed {seed} ({index} of {len(seeds)}): {command.name} in {name}/")
+            reporter.log(f"seed {seed} ({index} of {len(seeds)}): {command.name} in {name}/")
             seed_start_time = time.monotonic()
             command.run(seed, str(run_folder.path(name)))
             seconds = time.monotonic() - seed_start_time
@@ -81,7 +81,7 @@ def run(command: Command, seeds: Sequence[int], settings: Settings, workdir: str
             finished[str(seed)] = {"folder": name, "seconds": round(seconds, 3), "findings": findings}
             record[command.name] = {"fingerprint": facts, "first": command.first, "finished": finished}
             store.files.write_json(run_folder.path(RECORD), record)
-            reporter.say(f"seed {seed} took {progress.duration(seconds)}")
+            reporter.log(f"seed {seed} took {progress.duration(seconds)}")
         record[command.name] = {
             "fingerprint": facts,
             "first": command.first,

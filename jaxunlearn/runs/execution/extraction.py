@@ -36,14 +36,16 @@ def train_missing(
         answers = np.zeros(spec.membership.shape, np.int32)
         answers[:, victim.rows] = np.stack([np.asarray(member_logits).argmax(-1) for member_logits in victim_logits])
 
-    def make_job(spec: roles.RoleSpec, ids: np.ndarray, lengths: tuple[int, int]) -> population.Job:
+    def make_job(spec: roles.RoleSpec, ids: np.ndarray, lengths: tuple[int, int]) -> population.TrainingJob:
         del lengths  # clones have no training rows
         return job_of(spec, ids, variables, answers)
 
     return scratch.train_missing(run_folder, reporter, spec, make_job)
 
 
-def job_of(spec: roles.RoleSpec, ids: np.ndarray, variables: Tree, answers: np.ndarray | None = None) -> population.Job:
+def job_of(
+    spec: roles.RoleSpec, ids: np.ndarray, variables: Tree, answers: np.ndarray | None = None
+) -> population.TrainingJob:
     """Returns the extraction job of some members of a role.
 
     Args:

@@ -30,14 +30,14 @@ def finished_members(folder: Path, reporter: progress.Reporter, spec: roles.Role
     member_ids = {int(member) for chunk in finished_chunks for member in chunk.member_ids}
     count = len(member_ids.intersection(spec.member_ids.tolist()))
     if count:
-        reporter.say(f"{spec.name}: {count} of {len(spec.membership)} members are finished already")
+        reporter.log(f"{spec.name}: {count} of {len(spec.membership)} members are finished already")
     return member_ids
 
 
 def discard_damaged(damaged: list[Path], reporter: progress.Reporter) -> None:
     """Deletes damaged chunks and logs their paths."""
     for path in damaged:
-        reporter.say(f"{path} is damaged (cut short or altered); its members are trained again")
+        reporter.log(f"{path} is damaged (cut short or altered); its members are trained again")
         store.files.remove(path)
 
 

@@ -65,7 +65,7 @@ def record(
     )
     _describe(path, spec, view, rows)
     if file.damaged:
-        reporter.say(f"{path} is damaged for {len(file.damaged)} member(s); their logits are computed again")
+        reporter.log(f"{path} is damaged for {len(file.damaged)} member(s); their logits are computed again")
     for snapshot, folder in enumerate(folders):
         for chunk in chunks.finished(folder, spec.fingerprint)[0]:
             model_ids = chunk.member_ids * len(folders) + snapshot
@@ -79,11 +79,11 @@ def record(
             try:
                 variables = members.load_chunk(experiment, chunk)["variables"]
             except errors.StoreError as error:
-                reporter.say(f"{error}\nIts members are trained again.")
+                reporter.log(f"{error}\nIts members are trained again.")
                 store.files.remove(chunk.path)
                 continue
             epoch_text = f", epoch {snapshots[snapshot]}" if snapshots else ""
-            reporter.say(
+            reporter.log(
                 f"recording logits of {len(missing)} {spec.name} member(s) on {len(rows)} rows ({view}{epoch_text})"
             )
             missing_variables = trees.take(variables, np.asarray(missing))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxunlearn import errors, keys, population, progress, records, store, trees
-from jaxunlearn.analyses.reminiscence.inputs import Recovery, RoleTrials, Trials
+from jaxunlearn.analyses.reminiscence.inputs import Recovery, RoleTrials, TrialResults
 from jaxunlearn.attacks import extraction, relearning
 from jaxunlearn.attacks.relearning import plan as trial_plan
 from jaxunlearn.attacks.relearning import reminiscence, running
@@ -26,12 +26,12 @@ VERSION = 1
 ROOT = "relearned"
 GROUP = 60  # dense members side by side on a CPU: their weights stay in a core's cache
 COPIES = 6  # of a member's parameters in device memory: weights, momentum, gradient, and their inputs
-OF_TRIALS = ("share", "trials", "retained", "steps", "learning_rates", "carried")
+OF_TRIALS = ("probe_fraction", "trials", "retained", "steps", "learning_rates", "inherited_state")
 OF_RECOVERY = ("recovery_epochs", "recovery_rate", "recovery_batch")
 Tree = Any
 
 
-class Plan(NamedTuple):
+class RelearningPlan(NamedTuple):
     """The trials of a run, in rows of the data set followed by the excluded rows.
 
     Attributes:
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
       probes: number of probes per trial.
     """
 
-    trials: tuple[trial_plan.Trials, ...]
+    trials: tuple[trial_plan.TrialPlan, ...]
     probes: int
 
 
@@ -49,17 +49,17 @@ def is_class_wise(experiment: experiments.Experiment, split: records.Split) -> b
     return split.kind in ("one_class", "subclass") and all(len(np.unique(labels[mask])) == 1 for mask in forget)
 
 
-def make_plan(experiment: experiments.Experiment, split: records.Split) -> Plan:
+def make_plan(experiment: experiments.Experiment, split: records.Split) -> RelearningPlan:
     """Draws the trials against the model of every forget set; reads and stores nothing.
 
     Raises:
       ConfigError: no unseen classes, or too few rows.
     """
     if not is_class_wise(experiment, split):
-        return Plan((), 0)
+        return RelearningPlan((), 0)
     options, dataset = experiment.settings.reminisce, experiment.dataset
     forget, target = np.asarray(split.forget), np.asarray(split.target)
-    size = max(1, round(options.share * int(forget.sum(1).min())))
+    size = max(1, round(options.probe_fraction * int(forget.sum(1).min())))
     ood = exclusion.require(dataset, 1, size, "launch.reminisce")
     num_rows = len(dataset.labels)
     unseen = [num_rows + np.flatnonzero(np.asarray(ood.labels) == label) for label in range(ood.num_classes)]
@@ -69,7 +69,7 @@ def make_plan(experiment: experiments.Experiment, split: records.Split) -> Plan:
         if len(retain) < size + options.retained:
             raise errors.ConfigError(
                 f"forget set {set_id} leaves {len(retain)} retained rows, but relearning needs {size} held-out rows "
-                f"and {options.retained} rows per step. Lower reminisce.share or reminisce.retained."
+                f"and {options.retained} rows per step. Lower reminisce.probe_fraction or reminisce.retained."
             )
         trials = relearning.draw(
             np.flatnonzero(mask), unseen, retain, int(np.asarray(dataset.labels)[np.flatnonzero(mask)[0]]), size=size,
@@ -77,7 +77,7 @@ def make_plan(experiment: experiments.Experiment, split: records.Split) -> Plan:
             seed=experiment.settings.seed * 65_537 + set_id,
         )  # fmt: skip
         set_trials.append(relearning.crossed(trials, [0], options.learning_rates))
-    return Plan(tuple(set_trials), size)
+    return RelearningPlan(tuple(set_trials), size)
 
 
 def check(experiment: experiments.Experiment, split: records.Split) -> None:
@@ -150,7 +150,7 @@ def _option_values(experiment: experiments.Experiment, names: tuple[str, ...]) -
 def _trials(
     run_folder: store.Run, reporter: progress.Reporter, experiment: experiments.Experiment, split: records.Split,
     spec: roles.RoleSpec, variables: Tree, facts: dict[str, Any],
-) -> Trials | None:  # fmt: skip
+) -> TrialResults | None:  # fmt: skip
     """Returns the trajectories of all trials, set by set."""
     plan = make_plan(experiment, split)
     if not plan.trials:
@@ -174,7 +174,7 @@ def _trials(
     set_arrays = [by_set[set_id] for set_id in range(len(plan.trials))]
     rates = np.asarray(experiment.settings.reminisce.learning_rates, np.float64)  # as given, not as float32
     learning_rates = np.concatenate([trials.learning_rate for trials in plan.trials])
-    return Trials(
+    return TrialResults(
         np.concatenate([arrays["accuracy"] for arrays in set_arrays]),
         np.concatenate([arrays["loss"] for arrays in set_arrays]),
         np.concatenate([trials.is_forgotten for trials in plan.trials]),
@@ -183,17 +183,17 @@ def _trials(
     )  # fmt: skip
 
 
-def _relearn(experiment: experiments.Experiment, plan: Plan, variables: Tree, missing: list[int]) -> Any:
+def _relearn(experiment: experiments.Experiment, plan: RelearningPlan, variables: Tree, missing: list[int]) -> Any:
     """Yields (forget set, its trajectories); one program for all sets, chunks as large as memory permits."""
     network, data, key = _network(experiment), _device_dataset(experiment), keys.root(experiment.settings.seed)
     first = plan.trials[0]
     member_mapping = _trial_mapping(experiment, len(first.victim))
-    if experiment.settings.reminisce.carried != "fresh":
+    if experiment.settings.reminisce.inherited_state != "fresh":
         for set_id in missing:
             model = trees.take(variables, np.asarray([set_id]))
             trajectories = running.relearn_carried(
                 network.module, network.prepare, model, data, plan.trials[set_id], member_mapping, key=key,
-                carried=experiment.settings.reminisce.carried,
+                carried=experiment.settings.reminisce.inherited_state,
             )  # fmt: skip
             yield set_id, {"accuracy": trajectories.accuracy, "loss": trajectories.loss}
         return
@@ -203,7 +203,7 @@ def _relearn(experiment: experiments.Experiment, plan: Plan, variables: Tree, mi
     size = -(-num_trials // per_set)
     trial_ids = np.minimum(np.arange(per_set * size), num_trials - 1)
     padded_trials = [trial_plan.take(trials, trial_ids) for trials in plan.trials]
-    all_trials = trial_plan.Trials(*(np.concatenate(columns) for columns in zip(*padded_trials, strict=True)))
+    all_trials = trial_plan.TrialPlan(*(np.concatenate(columns) for columns in zip(*padded_trials, strict=True)))
     all_trials = all_trials._replace(victim=np.repeat(np.arange(len(padded_trials)), per_set * size))
     skip = [chunk for chunk in range(len(padded_trials) * per_set) if chunk // per_set not in missing]
     set_chunks: list[running.Trajectories] = []
@@ -231,7 +231,7 @@ def _recovery(
     path, facts = _path(run_folder, spec, "recovery"), {**facts, **_option_values(experiment, OF_RECOVERY)}
     arrays = store.load_cached(run_folder, path, facts, ("accuracy", "before", "per_epoch", "rows", "logits"))
     if arrays is None:
-        reporter.say(f"relearning {spec.name} on retained rows alone")
+        reporter.log(f"relearning {spec.name} on retained rows alone")
         forget, target = np.asarray(split.forget), np.asarray(split.target)
         forgotten = [np.flatnonzero(mask) for mask in forget]
         retain = [target[~mask[target]] for mask in forget]

@@ -21,7 +21,7 @@ from jaxunlearn.store import chunks
 
 Tree = Any
 # (role, member ids, largest number of rows per member in each of its two streams) -> their job
-MakeJob = Callable[[roles.RoleSpec, np.ndarray, tuple[int, int]], population.Job]
+MakeJob = Callable[[roles.RoleSpec, np.ndarray, tuple[int, int]], population.TrainingJob]
 
 
 class Program(NamedTuple):
@@ -45,7 +45,7 @@ class RoleTraining(NamedTuple):
     programs: dict[int, Program]
 
 
-def make_job(spec: roles.RoleSpec, member_ids: np.ndarray, lengths: tuple[int, int] = (0, 0)) -> population.Job:
+def make_job(spec: roles.RoleSpec, member_ids: np.ndarray, lengths: tuple[int, int] = (0, 0)) -> population.TrainingJob:
     """Returns the training job of some members; `lengths` pads both streams to the role's largest member."""
     settings = spec.experiment.settings
     ids = np.asarray(member_ids, np.int32)
@@ -59,7 +59,7 @@ def make_job(spec: roles.RoleSpec, member_ids: np.ndarray, lengths: tuple[int, i
     rate_scale = np.ones(len(ids), np.float32) if spec.learning_rate_scale is None else spec.learning_rate_scale[ids]
     decays = np.full(len(ids), settings.train.weight_decay, np.float32)
     held_out = population.from_membership(_held_out(spec, ids), lengths[1]) if settings.train.keep == "best" else None
-    return population.Job(
+    return population.TrainingJob(
         task=spec.experiment.task,
         streams={"train": stream},
         batches={"train": settings.train.batch},
@@ -228,7 +228,7 @@ def load_variables(run_folder: store.Run, reporter: progress.Reporter, spec: rol
 def _program(role_training: RoleTraining, count: int) -> executor.CompiledProgram:
     """Returns the compiled epoch for `count` members; compiles it once."""
     if count not in role_training.programs:
-        role_training.reporter.say(f"compiling the epoch of {count} {role_training.spec.name} member(s)")
+        role_training.reporter.log(f"compiling the epoch of {count} {role_training.spec.name} member(s)")
         job = role_training.make_job(
             role_training.spec, np.resize(role_training.spec.member_ids, count), role_training.lengths
         )
@@ -252,7 +252,7 @@ def _chunk_size(role_training: RoleTraining, ids: np.ndarray) -> int:
 
     chunk_fit = capacity.fit(bytes_of, len(ids), executor.multiple(mapping), budget)
     if chunk_fit.chunk < len(ids):
-        role_training.reporter.say(
+        role_training.reporter.log(
             f"{len(ids)} members do not fit at once; {chunk_fit.chunk} at a time "
             f"({progress.size(chunk_fit.program_bytes)} of {progress.size(budget)} per device)"
         )
@@ -266,10 +266,10 @@ def _resume(role_training: RoleTraining, ids: np.ndarray, checkpoint: chunks.Chu
     try:
         tree = chunks.load(checkpoint, checkpoint_template(role_training.spec, ids, role_training.make_job))
     except errors.StoreError as error:
-        role_training.reporter.say(f"{error} Starting these members again.")
+        role_training.reporter.log(f"{error} Starting these members again.")
         return None
     epoch = checkpoint.manifest["epoch"]
-    role_training.reporter.say(f"{role_training.spec.name}: {len(ids)} members continue after epoch {epoch}")
+    role_training.reporter.log(f"{role_training.spec.name}: {len(ids)} members continue after epoch {epoch}")
     history = jax.tree.map(np.array, tree["history"])
     return chunked.Checkpoint(epoch, tree["carry"], history, checkpoint.manifest.get("seconds", float("nan")))
 

@@ -205,16 +205,16 @@ def _chunked_training(
         job = make_job(ids)
         epochs_by_phase = phase_epochs(job)
         plan_text = f"{len(ids)} members, {sum(epochs_by_phase)} epoch(s) in {len(epochs_by_phase)} phase(s)"
-        unlearning_run.reporter.say(f"{configs[0].method}: {plan_text}")
+        unlearning_run.reporter.log(f"{configs[0].method}: {plan_text}")
         for event in running.run(job, None if checkpoint is None else checkpoint.state):
             done = 0 if event.outcome is not None else sum(epochs_by_phase[: event.phase]) + event.epoch
 
-            def state(event: running.Event = event) -> running.Checkpoint:
-                return running.Checkpoint(event.phase, event.epoch, event.checkpoint())
+            def state(event: running.Event = event) -> running.PhaseCheckpoint:
+                return running.PhaseCheckpoint(event.phase, event.epoch, event.checkpoint())
 
             yield chunked.EpochReport(done, event.loss, event.accuracy, state, event.outcome)
 
-    def save(ids: np.ndarray, state: running.Checkpoint, history: Any, epoch: int, seconds: float) -> None:
+    def save(ids: np.ndarray, state: running.PhaseCheckpoint, history: Any, epoch: int, seconds: float) -> None:
         tree, epoch_count = {"point": state.tree, "history": history}, state.phase * _EPOCHS + state.epoch
         chunks.save_partial(folder, tree, ids, _fingerprint(specs), epoch_count, seconds=seconds)
 
@@ -296,12 +296,12 @@ def _resume(
     try:
         tree = chunks.load(stored, {"point": running.templates(job, phase), "history": shapes})
     except errors.StoreError as error:
-        unlearning_run.reporter.say(f"{error} Starting these members again.")
+        unlearning_run.reporter.log(f"{error} Starting these members again.")
         return None
-    unlearning_run.reporter.say(f"continuing in phase {phase + 1} after epoch {epoch}")
+    unlearning_run.reporter.log(f"continuing in phase {phase + 1} after epoch {epoch}")
     history = jax.tree.map(np.array, tree["history"])
     seconds = stored.manifest.get("seconds", float("nan"))
-    state = running.Checkpoint(phase, epoch, tree["point"])
+    state = running.PhaseCheckpoint(phase, epoch, tree["point"])
     return chunked.Checkpoint(sum(phase_epochs[:phase]) + epoch, state, history, seconds)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxunlearn import checks, errors, records, unlearn
 from jaxunlearn.runs import experiments, roles, splits
 from jaxunlearn.runs.roles import audited_models, variants
-from jaxunlearn.runs.roles.variants import MethodConfig, of_role
+from jaxunlearn.runs.roles.variants import MethodConfig, config_of_role
 from jaxunlearn.unlearn import registry
 from jaxunlearn.unlearn.base import entries
 from jaxunlearn.unlearn.wrappers import wrappers
@@ -56,13 +56,13 @@ def describe(experiment: experiments.Experiment, split: records.Split, variant: 
 
 def describe_by_name(experiment: experiments.Experiment, split: records.Split, name: str) -> roles.RoleSpec:
     """Describes the role called `unlearned:METHOD`."""
-    return describe(experiment, split, of_role(experiment.settings, name))
+    return describe(experiment, split, config_of_role(experiment.settings, name))
 
 
 def mid_spec(experiment: experiments.Experiment, split: records.Split, spec: roles.RoleSpec) -> roles.RoleSpec:
     """Describes the role METHOD@mid: the intermediate models of a role's members."""
     assert spec.variant is not None
-    return describe(experiment, split, variants.mid_variant(experiment.settings, spec.variant))
+    return describe(experiment, split, variants.mid_config(experiment.settings, spec.variant))
 
 
 def submodel_spec(spec: roles.RoleSpec) -> roles.RoleSpec:

@@ -65,7 +65,7 @@ def _mid_names(settings: Settings, name: str) -> tuple[str, ...]:
     return (name + wrappers.MID,) if _base_config(settings, name)[1].get("orthogonal_replay", True) else ()
 
 
-def requested_variants(settings: Settings) -> tuple[MethodConfig, ...]:
+def requested_configs(settings: Settings) -> tuple[MethodConfig, ...]:
     """Returns every variant that the settings request, with sweeps expanded.
 
     Raises:
@@ -120,7 +120,7 @@ def _sweeps(settings: Settings) -> dict[str, tuple[float, ...]]:
     return sweeps
 
 
-def of_role(settings: Settings, role: str) -> MethodConfig:
+def config_of_role(settings: Settings, role: str) -> MethodConfig:
     """Returns the variant of a role name.
 
     Raises:
@@ -141,7 +141,7 @@ def of_role(settings: Settings, role: str) -> MethodConfig:
     return MethodConfig(role, method, entry, {**base_values, **swept_values}, tuple(swept_values))
 
 
-def mid_variant(settings: Settings, variant: MethodConfig) -> MethodConfig:
+def mid_config(settings: Settings, variant: MethodConfig) -> MethodConfig:
     """Returns the variant METHOD@mid of a method, with the hyperparameters that its models depend on."""
     method = variant.method + wrappers.MID
     entry, base_values = _base_config(settings, method)
@@ -159,7 +159,7 @@ def role_names(settings: Settings, names: tuple[str, ...]) -> tuple[str, ...]:
     """Returns role names with `unlearned:all` expanded to every variant that the settings request."""
     expanded: list[str] = []
     for name in names:
-        expanded += [variant.role for variant in requested_variants(settings)] if name == f"{PREFIX}all" else [name]
+        expanded += [variant.role for variant in requested_configs(settings)] if name == f"{PREFIX}all" else [name]
     return tuple(dict.fromkeys(expanded))
 
 

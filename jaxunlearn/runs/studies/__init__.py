@@ -5,7 +5,7 @@ from jaxunlearn.runs.studies import conformal_loss, methods, over_unlearning
 
 __all__ = ["STUDIES"]
 
-STUDIES: dict[str, run_input.Job] = {
+STUDIES: dict[str, run_input.AnalysisJob] = {
     "methods": methods.JOB,
     "conformal": conformal_loss.JOB,
     "over_unlearning": over_unlearning.JOB,

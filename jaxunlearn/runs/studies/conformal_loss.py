@@ -17,7 +17,7 @@ from jaxunlearn.records import Finding
 from jaxunlearn.report import sentences
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Report, Section
-from jaxunlearn.runs.drivers.run_input import Job
+from jaxunlearn.runs.drivers.run_input import AnalysisJob
 from jaxunlearn.runs.roles import variants
 from jaxunlearn.runs.verbs import unlearn
 from jaxunlearn.settings import Settings
@@ -40,7 +40,7 @@ def report(run: RecordedRun, context: Context, summary: unlearn.UnlearningSummar
     """Returns the report: a table of all methods and weights."""
     settings = run.settings
     evaluation = EVALUATION.analyse(EVALUATION.gather(run, context), settings, context)
-    section = present(evaluation, [line_of(variants.of_role(settings, role)) for role in run.roles
+    section = present(evaluation, [line_of(variants.config_of_role(settings, role)) for role in run.roles
                               if role.startswith(variants.PREFIX)])  # fmt: skip
     conformal = settings.unlearn.conformal
     loss_form = "pairwise" if variants.is_pairwise(settings) else "per sample"
@@ -135,4 +135,4 @@ def _difference(evaluation: sections.Evaluation, role: str, start: str, name: st
     return variance.mean(values, evaluation.design, metric=f"gain of {name}", of=role, against=start)
 
 
-JOB = Job(narrow, EVALUATION.roles, EVALUATION.check, EVALUATION.check_run, report)
+JOB = AnalysisJob(narrow, EVALUATION.roles, EVALUATION.check, EVALUATION.check_run, report)

@@ -14,7 +14,7 @@ from jaxunlearn import records, scores
 from jaxunlearn.analyses import ANALYSES
 from jaxunlearn.analyses.audit.evidence import gather, text_run
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.analyses.audit.scoring import binui
 from jaxunlearn.analyses.base import CLASSES, TEXTS, Context, RecordedRun, require_units
 from jaxunlearn.metrics import headers
@@ -23,7 +23,7 @@ from jaxunlearn.metrics.populations import closeness, variance
 from jaxunlearn.metrics.ranking import pooled
 from jaxunlearn.report import cells, number_format, sentences
 from jaxunlearn.report.section import Report, Section
-from jaxunlearn.runs.drivers.run_input import Job
+from jaxunlearn.runs.drivers.run_input import AnalysisJob
 from jaxunlearn.runs.verbs import unlearn
 from jaxunlearn.settings import Settings
 
@@ -59,7 +59,7 @@ def report(run: RecordedRun, context: Context, summary: unlearn.UnlearningSummar
     section = present(summary, memberships)
     return Report(
         title="Unlearning methods",
-        answer=in_words(summary, memberships),
+        answer=answer_text(summary, memberships),
         sections=(section,),
         provenance={
             "forget sets": f"{len(signals.set_names)} ({settings.split.forget.kind})",
@@ -79,7 +79,7 @@ def narrow(settings: Settings) -> Settings:
 
 
 def summarise_membership(
-    signals: AuditSignals, settings: Settings, role: str, diverged: dict[int, int], design: records.Design
+    signals: AuditInputs, settings: Settings, role: str, diverged: dict[int, int], design: records.Design
 ) -> MembershipSummary:  # fmt: skip
     """Computes the membership scores of one role, mean over groups of shadow models.
 
@@ -150,7 +150,7 @@ def present(summary: unlearn.UnlearningSummary, memberships: dict[str, Membershi
     return Section(STEM, "Methods compared with exact retraining", goal_text, table, None, tuple(all_findings))
 
 
-def in_words(summary: unlearn.UnlearningSummary, memberships: dict[str, MembershipSummary]) -> str:
+def answer_text(summary: unlearn.UnlearningSummary, memberships: dict[str, MembershipSummary]) -> str:
     """Names the method closest to retraining, and those that did next to nothing or too much."""
     retrained, original = memberships["retrained"], memberships["original"]
     names = [name for name in summary.roles if name not in unlearn.REFERENCE_ROLES]
@@ -210,4 +210,4 @@ def roles(settings: Settings) -> tuple[str, ...]:
     return ("shadow", "original", "retrained", *shadow_origin, "unlearned")
 
 
-JOB = Job(narrow, roles, ANALYSES["audit"].check, check_run, report, reads=(CLASSES, TEXTS))
+JOB = AnalysisJob(narrow, roles, ANALYSES["audit"].check, check_run, report, reads=(CLASSES, TEXTS))

@@ -18,7 +18,7 @@ from jaxunlearn.records import Finding
 from jaxunlearn.report import number_format, sentences
 from jaxunlearn.report.cells import Cell, Table
 from jaxunlearn.report.section import Report, Section
-from jaxunlearn.runs.drivers.run_input import Job
+from jaxunlearn.runs.drivers.run_input import AnalysisJob
 from jaxunlearn.runs.verbs import unlearn
 from jaxunlearn.settings import Settings
 from jaxunlearn.unlearn.wrappers import wrappers
@@ -89,11 +89,11 @@ def present(evaluation: evaluation_sections.Evaluation, attack: attack_sections.
     )
     header = ("method", *headers(UTILITY), *headers(UNDER_ATTACK), *headers(DISTRIBUTION))
     table = Table("", caption, header, tuple(rows), ("original", "retrained"))
-    return Section(STEM, "Methods with and without Over-Unlearning and Replay", in_words(attack), table, None,
+    return Section(STEM, "Methods with and without Over-Unlearning and Replay", answer_text(attack), table, None,
                    tuple(all_findings))  # fmt: skip
 
 
-def in_words(attack: attack_sections.Reminiscence) -> str:
+def answer_text(attack: attack_sections.Reminiscence) -> str:
     """Describes whether the wrapped form of each method is relearned later, by pairs of forget sets."""
     auc_by_role = attack_sections.judged(attack)
     suffix = f"{wrappers.SEPARATOR}{WRAPPER}"
@@ -168,4 +168,4 @@ def check_run(run: RecordedRun) -> None:
     ATTACK.check_run(run)
 
 
-JOB = Job(narrow, EVALUATION.roles, check, check_run, report)
+JOB = AnalysisJob(narrow, EVALUATION.roles, check, check_run, report)

@@ -29,7 +29,7 @@ class ShadowSummary(NamedTuple):
       diverged: member -> step at which it was frozen.
       steps_per_member: of the member with the most rows.
       train_accuracy, held_out_accuracy, auc: [M] per member (NaN for diverged ones).
-      spent: training cost in this run.
+      training_cost: training cost in this run.
       seconds: of the whole run.
     """
 
@@ -39,7 +39,7 @@ class ShadowSummary(NamedTuple):
     train_accuracy: np.ndarray
     held_out_accuracy: np.ndarray
     auc: np.ndarray
-    spent: chunked.TrainingCost = chunked.TrainingCost()
+    training_cost: chunked.TrainingCost = chunked.TrainingCost()
     seconds: float = 0.0
 
 
@@ -73,7 +73,7 @@ def run(run_folder: store.Run, reporter: progress.Reporter, experiment: experime
     summary = summarise(spec, values, split, shadow_exposure, members.divergence_steps(run_folder, spec))
     if summary.diverged:
         reporter.note(f"{spec.name}: {len(summary.diverged)} of {summary.members} members diverged and were frozen")
-    summary = summary._replace(spent=recorded_roles.cost, seconds=time.monotonic() - start_time)
+    summary = summary._replace(training_cost=recorded_roles.cost, seconds=time.monotonic() - start_time)
     write_findings(run_folder, summary)
     draw_figure(run_folder, experiment, shadow_exposure)
     return summary
@@ -144,7 +144,7 @@ def write_findings(run_folder: store.Run, summary: ShadowSummary) -> None:
     """Writes summary.json (per member) and report/shadows_findings.json."""
     plain = {
         **summary._asdict(),
-        "spent": summary.spent._asdict(),
+        "training_cost": summary.training_cost._asdict(),
         "member": list(range(summary.members)),
     }
     store.files.write_json(run_folder.path("summary.json"), plain)
@@ -162,7 +162,7 @@ def summary_text(summary: ShadowSummary) -> str:
         deviation = finite_values.std(ddof=min(1, len(finite_values) - 1))
         return f"{finite_values.mean():.4f} ± {deviation:.4f}, min {finite_values.min():.4f}"
 
-    cost = summary.spent
+    cost = summary.training_cost
     rate = (
         f"{progress.rate(cost.model_steps / cost.seconds)} model-steps/s"
         if cost.model_steps

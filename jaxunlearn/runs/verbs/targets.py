@@ -34,7 +34,7 @@ class RoleSummary(NamedTuple):
       train_accuracy: [M] on the member's own rows. NaN for diverged members, here and below.
       held_out_accuracy: [M] on the recorded held-out rows that it did not train on.
       forget_accuracy: [M, R] on the rows of each forget set.
-      spent: training cost in this run.
+      training_cost: training cost in this run.
     """
 
     members: int
@@ -43,7 +43,7 @@ class RoleSummary(NamedTuple):
     train_accuracy: np.ndarray
     held_out_accuracy: np.ndarray
     forget_accuracy: np.ndarray
-    spent: chunked.TrainingCost = chunked.TrainingCost()
+    training_cost: chunked.TrainingCost = chunked.TrainingCost()
 
 
 class TargetsSummary(NamedTuple):
@@ -130,7 +130,8 @@ def produce(
     if diverged:
         messages = (f"member {member} diverged and was frozen at step {step}" for member, step in diverged.items())
         reporter.note(f"{spec.name}: {'; '.join(messages)}")
-    return summarise(spec, recorded_roles.logits[spec.name], split, diverged)._replace(spent=recorded_roles.cost)
+    summary = summarise(spec, recorded_roles.logits[spec.name], split, diverged)
+    return summary._replace(training_cost=recorded_roles.cost)
 
 
 def summarise(
@@ -180,7 +181,7 @@ def plain(summary: TargetsSummary) -> dict[str, Any]:
     """Returns the content of targets.json: per role members, accuracies, diverged members, cost."""
     return {
         "roles": {
-            name: {**role_summary._asdict(), "spent": role_summary.spent._asdict()}
+            name: {**role_summary._asdict(), "training_cost": role_summary.training_cost._asdict()}
             for name, role_summary in summary.roles.items()
         },
         "seconds": summary.seconds,
@@ -193,7 +194,7 @@ def text(summary: TargetsSummary) -> str:
     for name, role_summary in summary.roles.items():
         means = role_summary.train_accuracy, role_summary.held_out_accuracy, own_forget_accuracy(summary, name)
         accuracies = [f"{utility.finite_mean(values):.4f}" for values in means]
-        cost = f"{role_summary.steps_per_member:,}", f"{role_summary.spent.seconds:.1f}"
+        cost = f"{role_summary.steps_per_member:,}", f"{role_summary.training_cost.seconds:.1f}"
         rows.append((name, str(role_summary.members), *accuracies, *cost))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) if not column else cell.rjust(width)

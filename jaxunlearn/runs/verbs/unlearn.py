@@ -69,7 +69,7 @@ def check(
     configs: list[variants.MethodConfig] = []
     skipped_reasons: dict[str, str] = {}
     for method, group in itertools.groupby(
-        variants.requested_variants(experiment.settings), key=lambda config: config.method
+        variants.requested_configs(experiment.settings), key=lambda config: config.method
     ):
         method_configs = list(group)
         is_named = wrappers.split(method)[0] in explicit_names

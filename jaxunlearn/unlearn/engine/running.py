@@ -72,7 +72,7 @@ class Event(NamedTuple):
     outcome: Outcome | None = None
 
 
-class Checkpoint(NamedTuple):
+class PhaseCheckpoint(NamedTuple):
     """Progress of a run: `tree` from `Event.checkpoint` after `epoch` epochs of `phase`."""
 
     phase: int
@@ -83,7 +83,7 @@ class Checkpoint(NamedTuple):
 def job_of(
     job: UnlearningJob, index: int, initial: State, saved_states: Tree, estimates: Tree,
     diverged_at: np.ndarray | None = None,
-) -> population.Job:  # fmt: skip
+) -> population.TrainingJob:  # fmt: skip
     """Returns the population job of a phase with gradient steps.
 
     Args:
@@ -99,7 +99,7 @@ def job_of(
     streams = streams_of(job, index, lambda member_phase: member_phase.stream_specs, "")
     primary = next(iter(stream_specs))
 
-    return population.Job(
+    return population.TrainingJob(
         task=tasks.task(traced_phase),
         streams=streams,
         batches={name: spec.batch for name, spec in stream_specs.items()},
@@ -273,7 +273,7 @@ def _leave(job: UnlearningJob, phase: Phase, state: State) -> State:
     return state._replace(params=network.narrow(job.network, state.params)) if phase.widen else state
 
 
-def run(job: UnlearningJob, checkpoint: Checkpoint | None = None) -> Iterator[Event]:
+def run(job: UnlearningJob, checkpoint: PhaseCheckpoint | None = None) -> Iterator[Event]:
     """Runs all phases; yields after every epoch, and at the end with the outcome.
 
     Raises:

@@ -260,7 +260,7 @@ def peak_bytes() -> int | None:
 
 
 def _job(net: Network, steps: int, members: int, mapping: str,
-         conv: str) -> tuple[population.Job, population.DeviceDataset, population.MemberMapping]:  # fmt: skip
+         conv: str) -> tuple[population.TrainingJob, population.DeviceDataset, population.MemberMapping]:  # fmt: skip
     """Builds a population in which every member passes over `steps` batches per epoch."""
     batch, total = net.settings.train.batch, len(net.dataset.labels)
     task = experiments.build_task(net.settings, net.dataset, conv)
@@ -270,13 +270,13 @@ def _job(net: Network, steps: int, members: int, mapping: str,
 
 def _population(
     task: Any, dataset: Dataset, members: int, pool: int, rows: int, batch: int, rate: float, decay: float
-) -> tuple[population.Job, population.DeviceDataset]:
+) -> tuple[population.TrainingJob, population.DeviceDataset]:
     """Builds members that train on `rows` random rows of the first `pool`, and the data set on the device."""
     membership = np.zeros((members, len(dataset.labels)), bool)
     for i, mask in enumerate(membership):
         mask[np.random.default_rng(i).choice(pool, rows, replace=False)] = True
     stream, ones = population.from_membership(membership), np.ones(members, np.float32)
-    job = population.Job(
+    job = population.TrainingJob(
         task=task, streams={"train": stream}, batches={"train": batch},
         member_ids=np.arange(members, dtype=np.int32), key=keys.root(0),
         constants={"learning_rate": rate * ones, "weight_decay": decay * ones},

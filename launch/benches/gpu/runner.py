@@ -70,7 +70,7 @@ def run(options: Options, say: Callable[[str], None] | None = None) -> list[Row]
     Raises:
       ConfigError: unusable options, before anything is measured. DeviceError: JAX does not start here.
     """
-    say = say or progress.Reporter().say
+    say = say or progress.Reporter().log
     deadline = time.monotonic() + 60 * options.minutes
     path = _checked_data(options.data)
     all_measurements = table.measurements(options.quick, path)

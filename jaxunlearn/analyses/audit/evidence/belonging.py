@@ -45,12 +45,12 @@ def examine(user_evidence: Evidence, values: Mapping[str, np.ndarray], signals: 
     assert signals.unlearned is not None
     accuracies = plausibility.accuracies(user_evidence, values)
     reasons, warnings = _of_order(accuracies)
-    warnings.append(plausibility.unchanged(signals.unlearned, signals.original))
-    reasons.append(plausibility.foreign(signals))
+    warnings.append(plausibility.unchanged_warning(signals.unlearned, signals.original))
+    reasons.append(plausibility.seen_shadow_warning(signals))
     distinct_ids, twins = np.arange(0), None
     if signals.shadows is not None:
-        distinct_ids = plausibility.distinct(signals.shadows, signals.population_shadows, signals.shadow_train)
-        warnings.append(plausibility.copied(len(signals.shadows.log_odds), len(distinct_ids)))
+        distinct_ids = plausibility.distinct_models(signals.shadows, signals.population_shadows, signals.shadow_train)
+        warnings.append(plausibility.copies_warning(len(signals.shadows.log_odds), len(distinct_ids)))
     if signals.shadows is not None and signals.population_shadows is not None and not any(reasons):
         rows = Rows(np.asarray(signals.labels), np.asarray(user_evidence.population_labels), _requested(user_evidence))
         answered = _answered(signals)

@@ -12,7 +12,7 @@ from jaxunlearn.analyses.audit.evidence.signals import (
     GIVEN,
     ORIGINAL,
     RETRAINED,
-    AuditSignals,
+    AuditInputs,
     Changes,
     Snapshots,
     of_first,
@@ -44,7 +44,7 @@ EXPECTED = (
 )
 
 
-def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSignals:
+def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditInputs:
     """Computes the signals of one audited model from arrays that `arrays.read` has checked.
 
     Raises:
@@ -86,7 +86,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         roles[ORIGINAL] = scores.AuditedModels(before, before, population, population, views=views)
     ids = np.asarray(values.get("ids", np.arange(len(labels))))
     forgotten = None if user_evidence.forgotten is None else np.asarray(user_evidence.forgotten, bool)[None]
-    return AuditSignals(
+    return AuditInputs(
         options=options,
         names={"ids": ids},
         display_names=np.array([errors.printable(str(name)) for name in ids]),
@@ -146,7 +146,7 @@ def _given_snapshots(
 # a run folder
 
 
-def gather_whole(run: RecordedRun, context: Context) -> AuditSignals:
+def gather_whole(run: RecordedRun, context: Context) -> AuditInputs:
     """Gathers the signals of a run without the audited roles that contain diverged models.
 
     Raises:
@@ -168,7 +168,7 @@ def gather_whole(run: RecordedRun, context: Context) -> AuditSignals:
     return gather(run._replace(settings=settings), context)
 
 
-def gather(run: RecordedRun, context: Context) -> AuditSignals:
+def gather(run: RecordedRun, context: Context) -> AuditInputs:
     """Computes the signals of a run from its recorded logits; samples are the target rows in the split's order."""
     if run.predicted is not None:
         return text_run.gather(run, context)
@@ -211,7 +211,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
     for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL)):
         pairs = known_features is not None and name != ORIGINAL
         roles[name] = _models(run, name, views, options, original if pairs else None)
-    signals = AuditSignals(
+    signals = AuditInputs(
         options=options,
         names=run.names(np.asarray(split.target)),
         display_names=run.display_names(np.asarray(split.target)),
@@ -279,7 +279,7 @@ def _originals(original: RoleLogits, recorded: RoleLogits) -> np.ndarray:
     return np.broadcast_to(original.values, (len(recorded.values), *original.values.shape[1:]))
 
 
-def _snapshots(run: RecordedRun, signals: AuditSignals) -> Snapshots:
+def _snapshots(run: RecordedRun, signals: AuditInputs) -> Snapshots:
     """Returns all snapshots as audited models [L * K, ...] against the (first) original."""
     recorded = run.logits("snapshots")
     after, population = (_signals(recorded, rows, signals.options) for rows in (run.split.target, run.split.population))

@@ -62,28 +62,31 @@ class Accuracy(NamedTuple):
     spread: np.ndarray
 
 
-def apart(first: scores.Signals, second: scores.Signals) -> float:
+def max_relative_difference(first: scores.Signals, second: scores.Signals) -> float:
     """Computes the largest difference of two models' log-odds and true logits, relative to 1 + |value|; broadcasts."""
     pairs = ((first.log_odds, second.log_odds), (first.true_logit, second.true_logit))
     return max(float((np.abs(a - b) / (1 + np.abs(b))).max()) for a, b in pairs)
 
 
-def distinct(*signals: scores.Signals | None) -> np.ndarray:
+def distinct_models(*signals: scores.Signals | None) -> np.ndarray:
     """Returns [S'] indices of the models that are no copy of an earlier one, by signals [S, n] on several sets."""
     subsets = [subset for subset in signals if subset is not None]
     kept_ids: list[int] = []
     for model in range(len(subsets[0].log_odds)):
         copies = [
             earlier for earlier in kept_ids
-            if all(apart(_model(subset, model), _model(subset, earlier)) < ROUNDING for subset in subsets)
+            if all(
+                max_relative_difference(_model(subset, model), _model(subset, earlier)) < ROUNDING
+                for subset in subsets
+            )
         ]  # fmt: skip
         kept_ids += [] if copies else [model]
     return np.array(kept_ids)
 
 
-def unchanged(unlearned: scores.Signals, original: scores.Signals | None) -> str:
+def unchanged_warning(unlearned: scores.Signals, original: scores.Signals | None) -> str:
     """Returns a warning if a model answers as before unlearning; else an empty text."""
-    if original is None or (difference := apart(unlearned, original)) >= ROUNDING:
+    if original is None or (difference := max_relative_difference(unlearned, original)) >= ROUNDING:
         return ""
     return (
         f"The unlearned model answers like the original (log-odds differ by at most {difference:.1g}): nothing was "
@@ -91,7 +94,7 @@ def unchanged(unlearned: scores.Signals, original: scores.Signals | None) -> str
     )
 
 
-def copied(count: int, num_distinct: int, kind: str = "shadow") -> str:
+def copies_warning(count: int, num_distinct: int, kind: str = "shadow") -> str:
     """Returns a warning if shadows, or OUT models, are copies of each other; else an empty text."""
     if num_distinct == count:
         return ""
@@ -99,14 +102,14 @@ def copied(count: int, num_distinct: int, kind: str = "shadow") -> str:
     return f"The {count} {kind} models are copies of {remainder}: copies add nothing and are left out."
 
 
-def foreign(audit_signals: scores.AuditSignals, kind: str = "shadow") -> str:
+def seen_shadow_warning(audit_signals: scores.AuditSignals, kind: str = "shadow") -> str:
     """Returns a warning if a shadow, or OUT model, is the original or the audited model; else an empty text."""
     for name in ("original", "unlearned"):
         model = getattr(audit_signals, name)
         for index in range(
             0 if model is None or audit_signals.shadows is None else len(audit_signals.shadows.log_odds)
         ):
-            if apart(_model(audit_signals.shadows, index), model) < ROUNDING:
+            if max_relative_difference(_model(audit_signals.shadows, index), model) < ROUNDING:
                 return (
                     f"{kind[0].upper()}{kind[1:]} model {index} answers like `{name}`, but {kind} models "
                     "must never have seen the audited samples: the null is not that of unseen samples."
@@ -114,7 +117,7 @@ def foreign(audit_signals: scores.AuditSignals, kind: str = "shadow") -> str:
     return ""
 
 
-def replaced(requested: np.ndarray, out_models: np.ndarray) -> np.ndarray:
+def find_replaced(requested: np.ndarray, out_models: np.ndarray) -> np.ndarray:
     """Finds requested texts with exactly the same loss as many others, which no language model produces.
 
     Duplicated texts, and losses with few digits, are equally alike under the OUT models.
@@ -142,7 +145,7 @@ def same_losses(audit_signals: scores.AuditSignals, forgotten: np.ndarray | None
     if forgotten is None or audit_signals.shadows is None or audit_signals.unlearned is None:
         return ""
     audited, out_models = np.asarray(audit_signals.unlearned.log_odds), np.asarray(audit_signals.shadows.log_odds)
-    num_replaced = int(replaced(audited[forgotten], out_models[:, forgotten]).sum())
+    num_replaced = int(find_replaced(audited[forgotten], out_models[:, forgotten]).sum())
     if not num_replaced:
         return ""
     return (

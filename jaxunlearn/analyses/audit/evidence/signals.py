@@ -1,6 +1,6 @@
 """Inputs of an audit: three numbers per model and sample, from one pass over the logits.
 
-    arrays of a user, or recorded logits of a run -> AuditSignals -> any group of shadows, forget set and score
+    arrays of a user, or recorded logits of a run -> AuditInputs -> any group of shadows, forget set and score
 
 One audited role has R models, one per forget set. From a user's arrays there is one model and one set.
 """
@@ -45,7 +45,7 @@ class Changes(NamedTuple):
     population: np.ndarray | None = None
 
 
-class AuditSignals(NamedTuple):
+class AuditInputs(NamedTuple):
     """Everything that an audit reads.
 
     Attributes:
@@ -159,17 +159,17 @@ def _token_options(settings: Settings) -> TokenOptions:
     )
 
 
-def names_of(signals: AuditSignals, settings: Settings) -> tuple[str, ...]:
+def names_of(signals: AuditInputs, settings: Settings) -> tuple[str, ...]:
     """Returns the names of the requested scores; `all` = every score of this kind of evidence."""
     return scores.names_of(settings.audit.scores, signals.kind)
 
 
-def num_shadows(signals: AuditSignals) -> int:
+def num_shadows(signals: AuditInputs) -> int:
     """Returns S, the number of shadow models."""
     return 0 if signals.shared.shadows is None else len(signals.shared.shadows.log_odds)
 
 
-def groups(signals: AuditSignals, settings: Settings, size: int = 0) -> list[np.ndarray]:
+def groups(signals: AuditInputs, settings: Settings, size: int = 0) -> list[np.ndarray]:
     """Returns disjoint groups of shadows: group j contains shadows j * size .. (j + 1) * size - 1."""
     count = num_shadows(signals)
     if not count:
@@ -193,7 +193,7 @@ def group_indices(settings: Settings, count: int, size: int) -> list[np.ndarray]
     return [np.arange(group * size, (group + 1) * size) for group in range(num_groups)]
 
 
-def available(signals: AuditSignals, role: str) -> dict[str, bool]:
+def available(signals: AuditInputs, role: str) -> dict[str, bool]:
     """Maps the fields of an Evidence to whether these signals provide them when a role is audited."""
     shared, models = signals.shared, signals.roles[role]
     if signals.kind == scores.TOKENS:
@@ -219,13 +219,13 @@ def available(signals: AuditSignals, role: str) -> dict[str, bool]:
     }
 
 
-def runnable(signals: AuditSignals, names: tuple[str, ...], role: str) -> tuple[list[str], dict[str, str]]:
+def runnable(signals: AuditInputs, names: tuple[str, ...], role: str) -> tuple[list[str], dict[str, str]]:
     """Returns the scores whose inputs are available, and the reasons for which others are skipped."""
     skipped = scores.skipped_for(names, available(signals, role), signals.num_classes, signals.kind)
     return [name for name in names if name not in skipped], skipped
 
 
-def with_shadows(signals: AuditSignals, group: np.ndarray) -> scores.AuditSignals:
+def with_shadows(signals: AuditInputs, group: np.ndarray) -> scores.AuditSignals:
     """Returns the shared signals with the shadows of a group only; an empty group = all."""
     return scores.choose_shadows(signals.shared, group) if 0 < len(group) < num_shadows(signals) else signals.shared
 
@@ -240,7 +240,7 @@ def of_first(signals: scores.Signals | None, count: int) -> scores.Signals | Non
     return None if signals is None else repeated(scores.Signals(*(field[:1] for field in signals)), count)
 
 
-def only_sets(signals: AuditSignals, sets: list[int]) -> AuditSignals:
+def only_sets(signals: AuditInputs, sets: list[int]) -> AuditInputs:
     """Returns the signals of some forget sets."""
     assert signals.forgotten is not None
     index = np.asarray(sets)

@@ -15,7 +15,7 @@ from jaxunlearn.analyses.audit.evidence.signals import (
     GIVEN,
     ORIGINAL,
     RETRAINED,
-    AuditSignals,
+    AuditInputs,
     Changes,
     Snapshots,
     options_of,
@@ -35,7 +35,7 @@ def check_protocol(settings: Settings) -> None:
         raise errors.ConfigError(f"protocol = {protocol!r} is not available for texts; known: {', '.join(PROTOCOLS)}.")
 
 
-def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSignals:
+def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditInputs:
     """Computes the signals of one audited language model from arrays checked against `tokens.FIELDS`.
 
     Raises:
@@ -51,11 +51,11 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
     evidence = tokens.from_arrays(values, options.tokens)
     all_signals = texts.audit_signals_of(evidence)
     assert all_signals.unlearned is not None
-    refusal = plausibility.foreign(all_signals, "OUT")
-    doubts = [plausibility.unchanged(all_signals.unlearned, all_signals.original), refusal]
+    refusal = plausibility.seen_shadow_warning(all_signals, "OUT")
+    doubts = [plausibility.unchanged_warning(all_signals.unlearned, all_signals.original), refusal]
     if all_signals.shadows is not None:
-        distinct_ids = plausibility.distinct(all_signals.shadows, all_signals.population_shadows)
-        doubts.append(plausibility.copied(len(all_signals.shadows.log_odds), len(distinct_ids), "OUT"))
+        distinct_ids = plausibility.distinct_models(all_signals.shadows, all_signals.population_shadows)
+        doubts.append(plausibility.copies_warning(len(all_signals.shadows.log_odds), len(distinct_ids), "OUT"))
         doubts.append(plausibility.same_losses(all_signals, evidence.forgotten))
         if len(distinct_ids) < len(all_signals.shadows.log_odds):
             all_signals = scores.choose_shadows(all_signals, distinct_ids)
@@ -70,7 +70,7 @@ def from_arrays(values: Mapping[str, np.ndarray], settings: Settings) -> AuditSi
         roles[ORIGINAL] = scores.AuditedModels(before, before, population, population)
     person_names, person = np.unique(values["person"], return_inverse=True) if "person" in values else ((), None)
     ids = np.asarray(values.get("ids", np.arange(len(evidence.target))))
-    return AuditSignals(
+    return AuditInputs(
         options=options,
         names={"ids": ids},
         display_names=np.array([errors.printable(str(name)) for name in ids]),

@@ -16,7 +16,7 @@ from jaxunlearn import errors, scores
 from jaxunlearn.analyses.audit.evidence.signals import (
     ORIGINAL,
     RETRAINED,
-    AuditSignals,
+    AuditInputs,
     Changes,
     Snapshots,
     of_first,
@@ -45,20 +45,20 @@ def check(run: RecordedRun) -> None:
             )
 
 
-def gather(run: RecordedRun, context: Context) -> AuditSignals:
+def gather(run: RecordedRun, context: Context) -> AuditInputs:
     """Gathers the recorded signals of a run; samples are the target rows in the split's order."""
     settings, split = run.settings, run.split
     target, population = np.asarray(split.target), np.asarray(split.population)
     options = options_of(settings)
     shadow = run.logits("shadow")
     audited = tuple(settings.audit.unlearned)
-    context.say("passing over the tokens of every model")
+    context.log("passing over the tokens of every model")
     shared = scores.AuditSignals(
         labels=np.zeros(len(target), np.int32),
         shadows=_signals(_losses(run, shadow, target)),
         population_shadows=_signals(_losses(run, shadow, population)),
     )
-    passes = {name: _read(run, name, options) for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL))}
+    passes = {name: _read_role(run, name, options) for name in dict.fromkeys((*audited, RETRAINED, ORIGINAL))}
     original, population_start = _signals(passes[ORIGINAL].losses), _signals(passes[ORIGINAL].unseen)
     sizes = None if run.texts is None else np.asarray(deflated(run.texts[target]), np.float32)
     roles = {
@@ -73,7 +73,7 @@ def gather(run: RecordedRun, context: Context) -> AuditSignals:
         )
         for name, role_pass in passes.items()
     }
-    signals = AuditSignals(
+    signals = AuditInputs(
         options=options,
         names=run.names(target),
         display_names=run.display_names(target),
@@ -124,7 +124,7 @@ def _signals(losses: np.ndarray) -> scores.Signals:
     return jax.tree.map(np.asarray, texts.signals_of(losses))
 
 
-class _Read(NamedTuple):
+class _RoleTokenSignals(NamedTuple):
     """Results of one pass over the tokens of the R models of a role.
 
     Attributes:
@@ -139,7 +139,7 @@ class _Read(NamedTuple):
     changes: Changes
 
 
-def _read(run: RecordedRun, name: str, options: scores.Options) -> _Read:
+def _read_role(run: RecordedRun, name: str, options: scores.Options) -> _RoleTokenSignals:
     """Passes once over the tokens of a role, model by model, next to those of its originals."""
     target, population = np.asarray(run.split.target), np.asarray(run.split.population)
     losses, unseen, statistics, changes, population_changes = [], [], [], [], []
@@ -154,7 +154,7 @@ def _read(run: RecordedRun, name: str, options: scores.Options) -> _Read:
         unseen.append(np.asarray(tokens.nll(unseen_tokens.logp, unseen_tokens.mask)))
         changes.append(_change(after, _answer(run, ORIGINAL, set_index, target)))
         population_changes.append(_change(unseen_tokens, _answer(run, ORIGINAL, set_index, population)))
-    return _Read(
+    return _RoleTokenSignals(
         np.stack(losses), np.stack(unseen), jax.tree.map(lambda *leaves: np.stack(leaves), *statistics),
         Changes(np.stack(changes), np.stack(population_changes)),
     )  # fmt: skip

@@ -11,14 +11,14 @@ import numpy as np
 
 from jaxunlearn import errors, progress, scores
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.analyses.audit.scoring import scoreboard
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.settings import Settings
 
 
 def score_all(
-    signals: AuditSignals,
+    signals: AuditInputs,
     names: list[str],
     groups: list[np.ndarray],
     role: str,
@@ -61,7 +61,7 @@ def score_all(
     return {name: np.stack(by_group) for name, by_group in values.items() if not failures or name not in failures}
 
 
-def run(signals: AuditSignals, settings: Settings, role: str, context: Context) -> scoreboard.RoleScores:
+def run(signals: AuditInputs, settings: Settings, role: str, context: Context) -> scoreboard.RoleScores:
     """Computes all scores of one role over all groups of shadows.
 
     Args:
@@ -79,7 +79,7 @@ def run(signals: AuditSignals, settings: Settings, role: str, context: Context) 
         raise errors.DataError(f"no score of {role} could be computed: {name}: {reason}.")
     truth = None if signals.forgotten is None else ~signals.forgotten
     num_samples = len(signals.labels) if truth is None else truth.size
-    context.say(
+    context.log(
         f"{role}: {len(names)} scores x {len(groups)} shadow group(s) x {num_samples:,} pooled samples in "
         f"{progress.duration(time.monotonic() - start)}"
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxunlearn import errors
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.analyses.audit.scoring import binui
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.metrics.ranking import classes
@@ -24,7 +24,7 @@ from jaxunlearn.settings import CLASS_KINDS, Settings
 SCORE = "iam_on"
 
 
-class Report(NamedTuple):
+class ClassReport(NamedTuple):
     """Results of the class report.
 
     Attributes:
@@ -34,7 +34,7 @@ class Report(NamedTuple):
       names: [R] the name of each forget set (that of its class).
     """
 
-    roles: dict[str, classes.Report]
+    roles: dict[str, classes.ClassMetrics]
     groups: int
     gaps: dict[str, classes.Gap]
     names: list[str]
@@ -50,7 +50,7 @@ def check(settings: Settings) -> None:
         )
 
 
-def run(signals: AuditSignals, settings: Settings, context: Context) -> Report:
+def run(signals: AuditInputs, settings: Settings, context: Context) -> ClassReport:
     """Computes the report on all audited roles from IAM-On memberships, mean over groups of shadow models."""
     assert signals.forgotten is not None
     groups, truth = audit_signals.groups(signals, settings), ~signals.forgotten
@@ -67,9 +67,9 @@ def run(signals: AuditSignals, settings: Settings, context: Context) -> Report:
     gaps = {}
     if exact:
         gaps = {role: classes.against_retrained(report.pooled, exact.pooled) for role, report in roles.items()}
-    return Report(roles, len(groups), gaps, list(signals.set_names))
+    return ClassReport(roles, len(groups), gaps, list(signals.set_names))
 
 
-def _mean(reports: list[classes.Report]) -> classes.Report:
+def _mean(reports: list[classes.ClassMetrics]) -> classes.ClassMetrics:
     """Averages every number over reports."""
     return jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *reports)

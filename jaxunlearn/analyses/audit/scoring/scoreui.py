@@ -11,14 +11,14 @@ import numpy as np
 
 from jaxunlearn import scores
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.metrics.ranking import correlation
 from jaxunlearn.records import Finding
 from jaxunlearn.settings import Settings
 
 
-class Levels(NamedTuple):
+class ScoreuiResult(NamedTuple):
     """Results of ScoreUI.
 
     Attributes:
@@ -35,7 +35,7 @@ class Levels(NamedTuple):
     skipped: dict[str, str]
 
 
-def run(signals: AuditSignals, settings: Settings, context: Context) -> Levels:
+def run(signals: AuditInputs, settings: Settings, context: Context) -> ScoreuiResult:
     """Computes ScoreUI of every score that needs neither pairs nor views, over the groups of shadows."""
     assert signals.snapshots is not None
     models, per_training, truth = signals.snapshots
@@ -66,4 +66,4 @@ def run(signals: AuditSignals, settings: Settings, context: Context) -> Levels:
         context.progress(index + 1, len(names), "scores", name)
     order = sorted(table, key=lambda name: -np.nan_to_num(table[name]["spearman"].value, nan=-2.0))
     degrees = correlation.degrees(per_training) if truth is None else truth
-    return Levels({name: table[name] for name in order}, curves, degrees, skipped)
+    return ScoreuiResult({name: table[name] for name in order}, curves, degrees, skipped)

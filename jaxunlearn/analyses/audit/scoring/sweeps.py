@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxunlearn import errors, scores
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.analyses.audit.scoring import binui, scoreboard
 from jaxunlearn.analyses.base import Context
 from jaxunlearn.metrics.ranking import pooled
@@ -49,7 +49,7 @@ def auc(values: np.ndarray, truth: np.ndarray, settings: Settings, of: str) -> F
     return pooled.table(values, truth, confidence_level=settings.audit.confidence_level, of=of)["auc"]
 
 
-def shadow_counts(signals: AuditSignals, settings: Settings, role: str, context: Context) -> Sweep:
+def shadow_counts(signals: AuditInputs, settings: Settings, role: str, context: Context) -> Sweep:
     """Computes AUC against the number of shadows per group, for the requested scores in `CURVES` (or the first eight).
 
     Args:
@@ -72,13 +72,13 @@ def shadow_counts(signals: AuditSignals, settings: Settings, role: str, context:
         groups = audit_signals.groups(signals, settings, count)
         num_groups.append(len(groups))
         values = binui.score_all(signals, names, groups, role, failures=skipped)
-        context.say(f"{count} shadow(s) per group, {len(groups)} group(s)")
+        context.log(f"{count} shadow(s) per group, {len(groups)} group(s)")
         for name in values:
             lines[name].append(auc(values[name], ~signals.forgotten, settings, name))
     return _swept(counts, lines, tuple(num_groups), skipped)
 
 
-def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: Context) -> Sweep:
+def sensitivity(signals: AuditInputs, settings: Settings, role: str, context: Context) -> Sweep:
     """Computes AUC of IAM-On and IAM-Off against interpolation steps, one curve per score, e1 and e2.
 
     Args:
@@ -108,7 +108,7 @@ def sensitivity(signals: AuditSignals, settings: Settings, role: str, context: C
                 if name in not_finite:
                     skipped[label] = not_finite[name]
                 lines[label] += [auc(array, ~signals.forgotten, settings, label) for array in values.values()]
-        context.say(f"e1 = {e1:g}, e2 = {e2:g}: {len(audit.sweep_interpolation_steps)} numbers of steps")
+        context.log(f"e1 = {e1:g}, e2 = {e2:g}: {len(audit.sweep_interpolation_steps)} numbers of steps")
     return _swept(
         tuple(audit.sweep_interpolation_steps), lines, (len(groups),) * len(audit.sweep_interpolation_steps), skipped
     )
@@ -130,7 +130,7 @@ def _swept(
 
 
 def shadow_sources(
-    signals: AuditSignals, settings: Settings, role: str, context: Context
+    signals: AuditInputs, settings: Settings, role: str, context: Context
 ) -> dict[str, scoreboard.Scoreboard]:
     """Computes a BinUI scoreboard per source of shadows: this run (not with the protocol incremental), and other runs.
 
@@ -148,7 +148,7 @@ def shadow_sources(
     }  # fmt: skip
 
 
-def with_source(signals: AuditSignals, shared: scores.AuditSignals) -> AuditSignals:
+def with_source(signals: AuditInputs, shared: scores.AuditSignals) -> AuditInputs:
     """Returns the signals with other shadow models, without what is recorded only for the run's shadows."""
     if shared is signals.shared:
         return signals

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.analyses.audit.evidence.signals import RETRAINED, AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import RETRAINED, AuditInputs
 from jaxunlearn.analyses.audit.verdicts import planning, verdict_sentences
 from jaxunlearn.analyses.audit.verdicts.requests import RoleVerdicts
 from jaxunlearn.analyses.audit.verdicts.verdict_sentences import ORDER, WORDS
@@ -56,7 +56,7 @@ def paragraph(summary: Summary, role: str) -> str:
     return " ".join([*lead, *(text for question, text in summary if question in IN_THE_ANSWER)])
 
 
-def single(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
+def request_summary(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
     """Returns the summary of one request.
 
     Args:
@@ -71,10 +71,10 @@ def single(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
     )
     pairs = [
         (SHORT, in_short(judgement, fdr, named.is_request)),
-        (ASKED, f"{_asked(named)} Compared with {models}, {population:,} {verdict_sentences.unseen(named.is_run)}, "
-                f"and {retained:,} rows that the model was allowed to keep."),
+        (ASKED, f"{_question_text(named)} Compared with {models}, {population:,} "
+                f"{verdict_sentences.unseen(named.is_run)}, and {retained:,} rows that the model was allowed to keep."),
     ]  # fmt: skip
-    if judgement.checks.refused:
+    if judgement.checks.refusal:
         pairs += [(CHANGED, changed), *_refusal(judgement, fdr, named)]
         return tuple((question, text) for question, text in pairs if text)
     is_moved = not judgement.is_identical and not judgement.is_edited
@@ -93,12 +93,12 @@ def _refusal(judgement: Judgement, fdr: float, named: RequestNames) -> Summary:
     """Says why nothing is judged, unless the model was not changed, which needs no comparison with others."""
     if judgement.is_identical:
         return (ROWS, verdict_sentences.counts(judgement)), (ACTION, action(judgement, fdr, named))
-    reason = judgement.checks.refused
+    reason = judgement.checks.refusal
     is_doubt = reason in " ".join(named.doubts)
     return ((REQUEST, f"No verdict is given{', for the reason given first.' if is_doubt else f'. {reason}'}"),)
 
 
-def _asked(named: RequestNames) -> str:
+def _question_text(named: RequestNames) -> str:
     count = _count(len(named.rows), "row")
     if named.is_request:
         return f"Are these {count}, which were to be forgotten, still in the model?"
@@ -116,7 +116,7 @@ def in_short(judgement: Judgement, fdr: float, is_request: bool = True) -> str:
       fdr: of each kind of false verdict.
       is_request: False = no request was given, and all rows are judged.
     """
-    if is_request or (judgement.checks.refused and not judgement.is_identical):
+    if is_request or (judgement.checks.refusal and not judgement.is_identical):
         return _short(judgement, fdr)
     lead = "No request was given (`forgotten`), so all rows are judged at once."
     if _short(judgement, fdr) == STILL_IN:
@@ -131,7 +131,7 @@ def _short(judgement: Judgement, fdr: float) -> str:
     group = judgement.group
     if judgement.is_identical:
         return "NOT FORGOTTEN. The model was not changed at all."
-    if judgement.checks.refused:
+    if judgement.checks.refusal:
         return "NO VERDICT: these arrays do not allow one."
     if judgement.is_edited:
         return "SUPPRESSED. Only the requested answers were edited; nothing shows that the model forgot."
@@ -196,7 +196,7 @@ def action(judgement: Judgement, fdr: float, named: RequestNames) -> str:
     return " ".join(sentences)
 
 
-def several(verdicts: RoleVerdicts, fdr: float, role: str) -> Summary:
+def role_summary(verdicts: RoleVerdicts, fdr: float, role: str) -> Summary:
     """Returns the summary of all requests of a run, each with its own unlearned model."""
     judgements = verdicts.judgements
     rows, num_requests = int(verdicts.requested.sum()), len(judgements)
@@ -225,7 +225,7 @@ def several(verdicts: RoleVerdicts, fdr: float, role: str) -> Summary:
     return tuple((question, text) for question, text in pairs if text)
 
 
-def unjudged(signals: AuditSignals, obstacle: str) -> Summary:
+def no_verdict_summary(signals: AuditInputs, obstacle: str) -> Summary:
     """Returns the summary if no row can be judged: whether the model was changed at all, and what is missing."""
     is_same, text_of_changes = _changed_alone(signals)
     short = (
@@ -238,7 +238,7 @@ def unjudged(signals: AuditSignals, obstacle: str) -> Summary:
     ) if text)  # fmt: skip
 
 
-def is_unchanged(signals: AuditSignals) -> bool:
+def is_unchanged(signals: AuditInputs) -> bool:
     """Returns whether every model of the first audited role answers every row exactly as its original."""
     changes = signals.changes.get(signals.audited[0])
     if changes is None:
@@ -247,12 +247,12 @@ def is_unchanged(signals: AuditSignals) -> bool:
     return bool(max(changes.target.max(initial=0), largest_elsewhere) <= IDENTICAL_TO)
 
 
-def is_unchanged_request(signals: AuditSignals) -> bool:
+def is_unchanged_request(signals: AuditInputs) -> bool:
     """Returns whether the answers to all requested rows are exactly the original's, which needs no shadow model."""
     return _changed_alone(signals)[0]
 
 
-def _changed_alone(signals: AuditSignals) -> tuple[bool, str]:
+def _changed_alone(signals: AuditInputs) -> tuple[bool, str]:
     """Returns whether the answers to all requested rows are unchanged, and a sentence on the changes."""
     changes = signals.changes.get(signals.audited[0])
     if changes is None or signals.forgotten is None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxunlearn import records, scores
 from jaxunlearn.analyses.audit.evidence import signals as audit_signals
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.metrics.verdict.judge import FEWEST_POPULATION, FEWEST_RETAINED
 from jaxunlearn.settings import Settings
 
@@ -65,7 +65,7 @@ def lines(shadows: int, population: int, retained: int, is_texts: bool = False) 
     ]  # fmt: skip
 
 
-def of_signals(signals: AuditSignals) -> list[tuple[str, str]]:
+def of_signals(signals: AuditInputs) -> list[tuple[str, str]]:
     """Returns `lines` for the signals of an audit."""
     population = signals.shared.population_shadows
     retained = 0 if signals.forgotten is None else int((~signals.forgotten).sum(1).min())

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.analyses.audit.verdicts import first_screen, verdict_sentences
 from jaxunlearn.analyses.audit.verdicts.requests import RoleVerdicts
 from jaxunlearn.metrics.verdict.judge import Judgement
@@ -74,7 +74,7 @@ def judged(verdicts: RoleVerdicts, role: str, fdr: float) -> tuple[RequestVerdic
 
 
 def _of(judgement: Judgement, index: int, role: str, fdr: float) -> RequestVerdict:
-    group, refused = judgement.group, judgement.checks.refused
+    group, refused = judgement.group, judgement.checks.refusal
     state = UNJUDGED if refused else first_screen.state(judgement, fdr)
     p_values = (np.nan,) * 4 if refused else (group.p_high, group.p_in, group.p_low, group.p_narrow)
     p_high, p_in, p_low, p_narrow = map(float, p_values)
@@ -89,7 +89,7 @@ def _of(judgement: Judgement, index: int, role: str, fdr: float) -> RequestVerdi
     )  # fmt: skip
 
 
-def unjudged(signals: AuditSignals, obstacle: str) -> tuple[RequestVerdict, ...]:
+def unjudged(signals: AuditInputs, obstacle: str) -> tuple[RequestVerdict, ...]:
     """Returns one record per request where no row can be judged; `obstacle`: why."""
     state = "not changed" if first_screen.is_unchanged_request(signals) else UNJUDGED
     counts = [len(signals.labels)] if signals.forgotten is None else signals.forgotten.sum(1).tolist()

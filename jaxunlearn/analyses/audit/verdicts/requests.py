@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxunlearn import scores
 from jaxunlearn.analyses.audit.evidence import plausibility
-from jaxunlearn.analyses.audit.evidence.signals import AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import AuditInputs
 from jaxunlearn.metrics.verdict import agreement
 from jaxunlearn.metrics.verdict.judge import Answers, Judgement
 from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, FORGOTTEN, SUPPRESSED
@@ -57,7 +57,7 @@ class RoleVerdicts(NamedTuple):
         return table
 
 
-def obstacle(signals: AuditSignals, role: str) -> str:
+def obstacle(signals: AuditInputs, role: str) -> str:
     """Names the arrays that a verdict on a role lacks, and what to do; empty if a verdict can be given."""
     shared, models = signals.shared, signals.roles[role]
     is_texts = signals.kind == scores.TOKENS
@@ -76,7 +76,7 @@ def obstacle(signals: AuditSignals, role: str) -> str:
     )
 
 
-def judged(signals: AuditSignals, role: str, fdr: float, is_strict: bool) -> RoleVerdicts:
+def judged(signals: AuditInputs, role: str, fdr: float, is_strict: bool) -> RoleVerdicts:
     """Judges every forget set of a role.
 
     Args:
@@ -107,10 +107,13 @@ def _of_texts(judgement: Judgement, request_answers: Answers) -> Judgement:
     num_harder = np.searchsorted(retained_ease, ease[requested])  # number of kept texts that are harder
     is_isolated = np.minimum(num_harder, len(retained_ease) - num_harder) < MIN_COMPARABLE
     codes = np.where(is_isolated & (judgement.codes == FORGOTTEN), CANNOT_TELL, judgement.codes)
-    is_replaced = plausibility.replaced(request_answers.unlearned[requested], request_answers.shadows[:, requested])
+    is_replaced = plausibility.find_replaced(
+        request_answers.unlearned[requested], request_answers.shadows[:, requested]
+    )
     codes = np.where(is_replaced, SUPPRESSED, codes).astype(np.int8)
-    if is_isolated.mean() > MAX_ISOLATED and not judgement.checks.refused:
-        checks = judgement.checks._replace(refused_in=ISOLATED) if not judgement.checks.refused_in else judgement.checks
+    if is_isolated.mean() > MAX_ISOLATED and not judgement.checks.refusal:
+        checks = judgement.checks
+        checks = checks if checks.forgotten_refusal else checks._replace(forgotten_refusal=ISOLATED)
         group = judgement.group._replace(p_in=1.0, trace_left=(np.nan, np.nan, np.nan))
         codes = np.where(codes == FORGOTTEN, CANNOT_TELL, codes)
         judgement = judgement._replace(checks=checks, group=group, power_forgotten=None)
@@ -119,7 +122,7 @@ def _of_texts(judgement: Judgement, request_answers: Answers) -> Judgement:
     return judgement._replace(codes=codes, replaced=is_replaced)
 
 
-def answers(signals: AuditSignals, role: str, set_index: int, requested: np.ndarray) -> Answers:
+def answers(signals: AuditInputs, role: str, set_index: int, requested: np.ndarray) -> Answers:
     """Collects the arrays for a verdict on the model of one forget set; `obstacle` must be empty.
 
     Args:

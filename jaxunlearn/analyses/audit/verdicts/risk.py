@@ -26,7 +26,7 @@ def section(role_verdicts: dict[str, RoleVerdicts], fdr: float) -> Section | Non
       fdr: threshold of the flag.
     """
     if ORIGINAL not in role_verdicts or any(
-        judgement.checks.refused for judgement in role_verdicts[ORIGINAL].judgements
+        judgement.checks.refusal for judgement in role_verdicts[ORIGINAL].judgements
     ):
         return None
     true_positive_rate = _share(role_verdicts[ORIGINAL], fdr)

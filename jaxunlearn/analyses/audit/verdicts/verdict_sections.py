@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxunlearn.analyses.audit.evidence.signals import RETRAINED, AuditSignals
+from jaxunlearn.analyses.audit.evidence.signals import RETRAINED, AuditInputs
 from jaxunlearn.analyses.audit.verdicts import first_screen, planning, request_verdicts, risk, verdict_sentences
 from jaxunlearn.analyses.audit.verdicts.request_verdicts import Verdict
 from jaxunlearn.analyses.audit.verdicts.requests import RoleVerdicts
@@ -22,7 +22,7 @@ MAX_ROWS, MAX_PRINTED_ROWS = 200, 40  # of the page, of the terminal; verdicts.c
 
 
 def compose(
-    role_verdicts: dict[str, RoleVerdicts], obstacle: str, signals: AuditSignals, fdr: float
+    role_verdicts: dict[str, RoleVerdicts], obstacle: str, signals: AuditInputs, fdr: float
 ) -> tuple[first_screen.Summary, list[Section]]:
     """Returns the summary and the sections, in the order of the procedure.
 
@@ -33,7 +33,7 @@ def compose(
       fdr: of each kind of false verdict.
     """
     if not role_verdicts:
-        return first_screen.unjudged(signals, obstacle), [needs(signals)]
+        return first_screen.no_verdict_summary(signals, obstacle), [needs(signals)]
     role = signals.audited[0]
     verdicts = role_verdicts[role]
     judgement = verdicts.judgements[0] if len(verdicts.judgements) == 1 else None
@@ -42,9 +42,9 @@ def compose(
             signals.display_names[verdicts.requested[0]], signals.person_names, signals.forgotten is not None,
             signals.is_run, signals.doubts,
         )  # fmt: skip
-        summary = first_screen.single(judgement, fdr, named)
+        summary = first_screen.request_summary(judgement, fdr, named)
     else:
-        summary = first_screen.several(verdicts, fdr, role)
+        summary = first_screen.role_summary(verdicts, fdr, role)
     sections = [overview(role_verdicts, fdr), requests_table(verdicts, signals, fdr)]
     if judgement is not None and judgement.persons:
         sections.append(persons(judgement, signals, fdr))
@@ -54,7 +54,7 @@ def compose(
     return summary, sections
 
 
-def needs(signals: AuditSignals) -> Section:
+def needs(signals: AuditInputs) -> Section:
     """Tabulates the models and rows that a verdict needs, and how many of them are available."""
     table = Table("What a verdict on single rows needs", "", ("item", "available, and required"),
                   tuple(planning.of_signals(signals)))  # fmt: skip
@@ -98,7 +98,7 @@ def _power(verdicts: RoleVerdicts, name: str) -> Cell:
     return number_format.MISSING if any(power is None for power in powers) else int(sum(powers))
 
 
-def requests_table(verdicts: RoleVerdicts, signals: AuditSignals, fdr: float) -> Section:
+def requests_table(verdicts: RoleVerdicts, signals: AuditInputs, fdr: float) -> Section:
     """Tabulates what remains of each request as a whole."""
     rows: list[tuple[Cell, ...]] = []
     for index, judgement in enumerate(verdicts.judgements):
@@ -120,7 +120,7 @@ def requests_table(verdicts: RoleVerdicts, signals: AuditSignals, fdr: float) ->
     return Section("requests", "Is the request as a whole still in the model?", "", table, findings=findings)
 
 
-def persons(judgement: Judgement, signals: AuditSignals, fdr: float) -> Section:
+def persons(judgement: Judgement, signals: AuditInputs, fdr: float) -> Section:
     """Tabulates what remains of each person's rows; `fdr`: of the persons called still in the model."""
     names = signals.person_names
     rows: list[tuple[Cell, ...]] = []
@@ -138,7 +138,7 @@ def persons(judgement: Judgement, signals: AuditSignals, fdr: float) -> Section:
     return Section("persons", "Whose rows are still in the model?", "", table)
 
 
-def rows_table(verdicts: RoleVerdicts, signals: AuditSignals) -> Section:
+def rows_table(verdicts: RoleVerdicts, signals: AuditInputs) -> Section:
     """Tabulates the requested rows, those that look most trained on first."""
     listed = listed_rows(verdicts, signals)
     p_high = np.concatenate([judgement.tests.p_high for judgement in verdicts.judgements])
@@ -191,7 +191,7 @@ def all_rows(listed: list[RowVerdict]) -> Table:
     return Table("", "", ("sample", "request", "class", *RowVerdict._fields[3:]), tuple(listed))
 
 
-def listed_rows(verdicts: RoleVerdicts, signals: AuditSignals) -> list[RowVerdict]:
+def listed_rows(verdicts: RoleVerdicts, signals: AuditInputs) -> list[RowVerdict]:
     """Returns one record per requested row, in the order of the file."""
     names, samples = signals.class_names, _samples(signals)
     listed = []
@@ -212,7 +212,7 @@ def listed_rows(verdicts: RoleVerdicts, signals: AuditSignals) -> list[RowVerdic
     return listed
 
 
-def _samples(signals: AuditSignals) -> list[int | str]:
+def _samples(signals: AuditInputs) -> list[int | str]:
     """Returns the names of the samples, as whole numbers where these are what is displayed."""
     names = [str(name) for name in signals.display_names]
     for numbers in signals.names.values():
@@ -221,7 +221,7 @@ def _samples(signals: AuditSignals) -> list[int | str]:
     return list(names)
 
 
-def trust(role_verdicts: dict[str, RoleVerdicts], signals: AuditSignals, fdr: float) -> Section:
+def trust(role_verdicts: dict[str, RoleVerdicts], signals: AuditInputs, fdr: float) -> Section:
     """Reports the checks of the verdicts, with the calibration on exact retrains if there are any."""
     verdicts = next(iter(role_verdicts.values()))
     is_single = len(verdicts.judgements) == 1
@@ -304,7 +304,9 @@ def _common(verdicts: RoleVerdicts) -> list[str]:
         num_affected = sum(bool(getattr(judgement.checks, name)) for judgement in judgements)
         if num_affected:
             sentences.append(f"In {num_affected} of {len(judgements)} requests {text}.")
-    for reason in dict.fromkeys(judgement.checks.refused or judgement.checks.refused_in for judgement in judgements):
+    for reason in dict.fromkeys(
+        judgement.checks.refusal or judgement.checks.forgotten_refusal for judgement in judgements
+    ):
         if reason:
             sentences.append(reason)
     return sentences

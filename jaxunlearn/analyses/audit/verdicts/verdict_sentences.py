@@ -29,7 +29,7 @@ FOOTNOTES = (
 def power(judgement: Judgement) -> str:
     """States what this audit could have detected, before what it detected."""
     count = len(judgement.codes)
-    if judgement.checks.refused:
+    if judgement.checks.refusal:
         return ""
     num_caught, num_confirmed = judgement.power_not, judgement.power_forgotten
     rows = "your one row" if count == 1 else f"your {count:,} rows"
@@ -142,9 +142,9 @@ def counts(judgement: Judgement) -> str:
         return f"{text}."
     text += f"; {error_bound(judgement.fdr)}."
     num_easy = int(np.sum(reasons(judgement) == EASY))
-    if num_by_code[CANNOT_TELL] and judgement.checks.refused_in and not judgement.checks.refused:
-        text += f" None can be called FORGOTTEN. {judgement.checks.refused_in}"
-    elif num_by_code[CANNOT_TELL] and not judgement.checks.refused:
+    if num_by_code[CANNOT_TELL] and judgement.checks.forgotten_refusal and not judgement.checks.refusal:
+        text += f" None can be called FORGOTTEN. {judgement.checks.forgotten_refusal}"
+    elif num_by_code[CANNOT_TELL] and not judgement.checks.refusal:
         num_disputed = 0 if judgement.disputed is None else int(judgement.disputed.sum())
         num_blind = 0 if judgement.blind is None else int(judgement.blind.sum())
         num_between = num_by_code[CANNOT_TELL] - num_easy - num_disputed - num_blind
@@ -180,11 +180,11 @@ def reasons(judgement: Judgement) -> np.ndarray:
     tests = judgement.tests
     is_easy = np.nan_to_num(tests.trace, nan=np.inf) < tests.deviation
     texts = np.where(is_easy, EASY, BETWEEN)
-    if judgement.checks.refused:
-        texts = np.full(len(texts), judgement.checks.refused)
-    elif judgement.checks.refused_in:
-        texts = np.where(is_easy, EASY, judgement.checks.refused_in)
-    if judgement.blind is not None and not judgement.checks.refused:
+    if judgement.checks.refusal:
+        texts = np.full(len(texts), judgement.checks.refusal)
+    elif judgement.checks.forgotten_refusal:
+        texts = np.where(is_easy, EASY, judgement.checks.forgotten_refusal)
+    if judgement.blind is not None and not judgement.checks.refusal:
         texts = np.where(judgement.blind, BLIND, texts)
     if judgement.group.is_too_low:
         is_lower = (decide(tests, judgement.fdr) == FORGOTTEN) & (judgement.codes == CANNOT_TELL)
@@ -227,6 +227,6 @@ def trust(judgement: Judgement, is_run: bool = False) -> list[str]:
             "These rows look chosen by the original's own answers (most remembered first). A retrained model, which "
             "shares its other rows with the original, answers them a little high: read NOT FORGOTTEN with care."
         )
-    if judgement.checks.refused_in and not judgement.checks.refused:
-        sentences.append(f"Nothing can be called FORGOTTEN: {judgement.checks.refused_in}")
+    if judgement.checks.forgotten_refusal and not judgement.checks.refusal:
+        sentences.append(f"Nothing can be called FORGOTTEN: {judgement.checks.forgotten_refusal}")
     return sentences
