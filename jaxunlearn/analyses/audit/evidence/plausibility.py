@@ -240,7 +240,7 @@ def _is_far_below(accuracy: Accuracy, expected: np.ndarray, error: np.ndarray) -
 
 
 def _sentence_of_order(name: str, models: np.ndarray, by_array: dict[str, Accuracy]) -> str:
-    """Writes that an array fits its labels as little as shuffled ones, and what to do."""
+    """Returns the sentence that an array fits its labels as little as shuffled ones, and what to do."""
     accuracy, labels = by_array[name], LABELS_OF[name]
     rates = f"accuracy {number_format.rate(accuracy.by_model[models, 0].mean())}"
     which = f"`{name}`"
