@@ -31,11 +31,11 @@ class Context(NamedTuple):
     """Services that an analysis may use in addition to its inputs.
 
     Attributes:
-      say: shows the user one line about the current step.
+      log: shows the user one line about the current step.
       progress: (done, of, unit, what) a bar, for loops that take a while.
       cached: (name, facts, compute) -> arrays: results stored under a name and reused by the next call with equal
         facts; facts are nested plain values and arrays.
-      note: like `say`, for remarks that the report repeats.
+      note: like `log`, for remarks that the report repeats.
     """
 
     log: Callable[[str], None]
