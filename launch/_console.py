@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import os
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +21,9 @@ def main(arguments: Sequence[str]) -> int:
     """
     verb, *rest = arguments or ["--help"]
     if verb in ("-h", "--help", "help"):
-        print(listing())
-        return 0
+        return _printed(listing())
     if verb == "--version":
-        print(f"jaxunlearn {jaxunlearn.__version__}")
-        return 0
+        return _printed(f"jaxunlearn {jaxunlearn.__version__}")
     from . import _entry  # absl and ml_collections take a while, and only a launcher needs them
 
     if verb not in verbs():
@@ -34,6 +34,15 @@ def main(arguments: Sequence[str]) -> int:
         return module.main(argv)
     optional = {name: getattr(module, name, None) for name in ("define", "alone")}
     return _entry.main(module.command, module.__doc__ or "", argv, **optional)
+
+
+def _printed(text: str) -> int:
+    """Prints a text, whose reader may stop early (`| head`), and returns the exit code."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _refuse(verb: str) -> None:

@@ -17,6 +17,7 @@ import sys
 
 from absl import flags
 
+from jaxunlearn import errors
 from jaxunlearn.settings import Settings
 
 from . import _entry, _seeds
@@ -37,7 +38,10 @@ def alone(values: flags.FlagValues) -> str:
 
 def change(request: _entry.CommandLine) -> Settings:
     """Returns the settings with the methods that were given as a flag."""
-    methods = tuple(request.flags["methods"].value) or request.settings.unlearn.methods
+    flag = request.flags["methods"]
+    if flag.present and not flag.value:
+        raise errors.ConfigError("--methods= names no method. Give names from --list, separated by commas, or all.")
+    methods = tuple(flag.value) or request.settings.unlearn.methods
     return dataclasses.replace(request.settings, unlearn=dataclasses.replace(request.settings.unlearn, methods=methods))
 
 

@@ -14,6 +14,8 @@ from jaxunlearn import checks, errors
 
 COMPAT = ("corrected", "faithful")
 CHANGE_ENTRIES = 2**22  # logits compared at a time
+# Of the largest logit of a row: each logit is off by up to 2^-11 of itself, a log-probability by twice that.
+FLOAT16_ERROR = 2.0**-10
 
 
 def js_divergence(first_logits: np.ndarray, second_logits: np.ndarray, *, compat: str = "corrected") -> Any:
@@ -157,7 +159,8 @@ def _scalar_or_array(values: np.ndarray) -> Any:
 def largest_change(after: Any, before: Any) -> np.ndarray:
     """Returns [n] float64: per row, the largest change of the log-probability of any class.
 
-    Logits that differ by a constant per row give the same predictions, so log-probabilities are compared.
+    Logits that differ by a constant per row give the same predictions, so log-probabilities are compared. A change that
+    storing logits in float16 explains counts as 0: otherwise an untouched model would look changed on every row.
 
     Args:
       after: [n, C] logits of one model; may be a memory map.
@@ -171,5 +174,7 @@ def largest_change(after: Any, before: Any) -> np.ndarray:
         log_probabilities = [
             scipy.special.log_softmax(np.asarray(model[span], np.float64), axis=-1) for model in (after, before)
         ]
-        changes[span] = np.abs(log_probabilities[0] - log_probabilities[1]).max(-1)
+        largest = np.abs(log_probabilities[0] - log_probabilities[1]).max(-1)
+        magnitude = np.max([np.abs(np.asarray(model[span], np.float64)).max(-1) for model in (after, before)], 0)
+        changes[span] = np.where(largest <= FLOAT16_ERROR * magnitude, 0.0, largest)
     return changes

@@ -86,7 +86,7 @@ def test_captions_name_the_bound_of_the_setting():
 
 
 def test_what_was_changed_is_said():
-    assert "exactly like the original" in verdict_sentences.changed(judgement(is_identical=True), 700)
+    assert "like the original to float16 precision" in verdict_sentences.changed(judgement(is_identical=True), 700)
     assert "all other 700 answers" in verdict_sentences.changed(judgement(is_edited=True), 700)
     assert "median change of log-odds 1 on requested, 0.5" in verdict_sentences.changed(judgement(), 700)
     assert verdict_sentences.changed(judgement(changes=(np.nan, np.nan)), 700) == ""

@@ -134,7 +134,7 @@ def test_a_copy_of_an_audited_model_among_the_shadows_gets_no_verdict(model, nam
         arrays[f"{prefix}shadows"][2] = arrays[f"{prefix}{name}"]
     summary = audited(arrays)
     assert summary[first_screen.SHORT].startswith("NO VERDICT")
-    assert f"Shadow model 2 answers as `{name}` does" in summary[first_screen.DOUBTS]
+    assert f"Shadow model 2 answers like `{name}`" in summary[first_screen.DOUBTS]
 
 
 @pytest.mark.parametrize("model", TRUTH)

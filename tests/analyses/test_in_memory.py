@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 
 from jaxunlearn import analyses, errors, records
 from jaxunlearn.analyses.audit.verdicts import first_screen
@@ -81,9 +82,8 @@ def test_without_shadows_it_is_still_said_whether_anything_was_changed():
     }
     answers = dict(audited(**unchanged).summary)
     assert answers[first_screen.SHORT] == "NOT FORGOTTEN. The model was not changed."
-    assert (
-        "exactly like the original on every row: every requested row is NOT FORGOTTEN" in answers[first_screen.CHANGED]
-    )
+    sentence = "like the original to float16 precision on every row: every requested row is NOT FORGOTTEN"
+    assert sentence in answers[first_screen.CHANGED]
     edited = np.where(
         REQUESTED[:, None],
         simulation["original"] - 40 * np.eye(3, dtype=np.float32)[simulation["labels"]],
@@ -91,12 +91,12 @@ def test_without_shadows_it_is_still_said_whether_anything_was_changed():
     )
     answers = dict(audited(**unchanged | {"unlearned": edited}).summary)
     assert answers[first_screen.SHORT].startswith("NO VERDICT")
-    assert "all other 400 answers are exactly the same" in answers[first_screen.CHANGED]
+    assert "all other 400 answers are the same" in answers[first_screen.CHANGED]
     others = np.where(
         REQUESTED[:, None], simulation["original"], simulation["original"] + np.arange(3, dtype=np.float32)
     )
     answers = dict(audited(**unchanged | {"unlearned": others}).summary)
-    assert "exactly like the original on the requested rows, but not" in answers[first_screen.CHANGED]
+    assert "like the original to float16 precision on the requested rows, but not" in answers[first_screen.CHANGED]
     report = audited(**WITHOUT_SHADOWS)
     assert "That does not say whether it forgot" in dict(report.summary)[first_screen.CHANGED]
     assert "`plan_shadows=True`" in dict(report.summary)[first_screen.REQUEST]
@@ -119,8 +119,34 @@ def test_a_change_of_another_class_is_a_change():
         traded[row, [first, second]] += (0.5, np.log(2 - np.exp(0.5)))
     same = {"population_unlearned": simulation["population_original"]}
     report = audited(unlearned=simulation["original"], **same)
-    assert "exactly like the original" in report.answer
-    assert "exactly like the original" not in audited(unlearned=traded, **same).answer
+    assert "like the original to float16 precision" in report.answer
+    assert "like the original to float16 precision" not in audited(unlearned=traded, **same).answer
+
+
+def test_a_model_stored_in_half_precision_was_not_changed():
+    simulation = simulated()
+    rounded = {
+        "unlearned": simulation["original"].astype(np.float16),
+        "population_unlearned": simulation["population_original"].astype(np.float16),
+    }
+    for arrays in (rounded, rounded | WITHOUT_SHADOWS):
+        assert audited(**arrays).in_short.startswith("NOT FORGOTTEN. The model was not changed")
+    after = simulation["original"].copy()
+    after[REQUESTED] *= 0.99  # a change that rounding does not explain
+    assert "was not changed" not in audited(unlearned=after).in_short
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 80.0])
+def test_what_rounding_explains_is_no_change(scale):
+    logits = (scale * np.random.default_rng(0).normal(size=(500, 6))).astype(np.float32)
+    assert (distances.largest_change(logits.astype(np.float16), logits) == 0).all()
+    assert (distances.largest_change(logits + scale * np.eye(6)[0] / 50, logits) > 0).all()
+
+
+def test_percentages_are_recognised():
+    percentages = 100 * scipy.special.softmax(simulated()["original"], -1)
+    with pytest.raises(errors.DataError, match="original looks like percentages"):
+        audited(original=percentages)
 
 
 def test_largest_change_ignores_constants_and_finds_every_class():

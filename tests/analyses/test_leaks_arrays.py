@@ -78,6 +78,8 @@ def test_the_answer_says_what_the_second_version_adds():
     assert questions["What was found"].startswith("Seeing both versions raises the attack: AUC .")
     assert "sorted_diff was fixed in advance" in questions["What was asked"]
     assert "Do not let the same people query both versions" in questions["What to do"]
+    wide = dict(report(pairs(signal=0.005, sets=2)).summary)
+    assert wide["What to do"].startswith("Nothing can be concluded: by its interval the AUC of this attack may be")
     nothing = dict(report(pairs(signal=0.005)).summary)
     assert "not distinguishable from seeing the original alone" in nothing["What was found"]
     assert nothing["What to do"].startswith("This attack shows no leak: its AUC is at most .")

@@ -307,6 +307,8 @@ def test_the_answer_in_words():
 
 def test_nothing_shown_is_no_proof():
     summary = dict(report(two_models(sets=9)).summary)
+    assert summary["What to do"].startswith("Nothing can be concluded: by the intervals an AUC may be anything up to .")
+    summary = dict(report(two_models(sets=60)).summary)
     assert summary["What to do"].startswith("This attack shows no residual.")
     assert "does not prove that anything was forgotten" in summary["What could not be found"]
 

@@ -102,6 +102,7 @@ FORMS = {
     "softmax": softmax,
     "rows sum to 1.005": lambda values: softmax(values) * np.float32(1.005),
     "three decimals": lambda values: np.round(softmax(values), 3),
+    "two decimals": lambda values: np.round(softmax(values), 2),
     "half precision": lambda values: softmax(values).astype(np.float16),
 }
 

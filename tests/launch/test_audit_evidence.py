@@ -239,7 +239,8 @@ def test_what_was_not_unlearned_and_what_was_only_edited_is_seen(tmp_path, capsy
         "population_unlearned": audit_arrays["population_original"],
     }
     output, out = run(tmp_path, capsys, kept)
-    assert "The unlearned model answers exactly like the original on every row. Nothing was forgotten." in output
+    sentence = "The unlearned model answers like the original to float16 precision on every row. Nothing was forgotten."
+    assert sentence in output
     assert {line["verdict"] for line in listed(out)} == {"NOT FORGOTTEN"}
     is_requested = audit_arrays["forgotten"].astype(bool)
     edited = np.array(audit_arrays["original"], np.float32)

@@ -24,6 +24,7 @@ __all__ = [
 Inputs = Any
 Result = Any
 PROMPTED = "prompted:"  # an audited role: the originals, queried for forgotten texts behind a prompt
+SMALL_AUC = 0.65  # an attack that finds nothing shows something only if its interval ends below this
 CLASSES, TEXTS = "classes", "texts"  # kinds of runs, by their rows
 
 

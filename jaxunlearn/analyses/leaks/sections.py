@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxunlearn.analyses.base import SMALL_AUC
 from jaxunlearn.analyses.leaks.measures import FeatureMetrics, Leaks
 from jaxunlearn.attacks.leaks import features
 from jaxunlearn.metrics import roc
@@ -139,6 +140,11 @@ def action(leaks: Leaks) -> str:
         )
     if auc.low > 0.5:
         return "The leak comes from the original, not from the deletion: reduce its overfitting first."
+    if auc.high > SMALL_AUC:
+        return (
+            f"Nothing can be concluded: by its interval the AUC of this attack may be anything up to "
+            f"{number_format.number(auc.high, bare=True)}. Attack more record sets, or more records of each."
+        )
     return (
         f"This attack shows no leak: its AUC is at most {number_format.number(auc.high, bare=True)} "
         f"({number_format.rate(leaks.confidence_level)} interval). That is no proof that nothing leaks: try other "

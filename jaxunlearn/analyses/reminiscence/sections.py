@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxunlearn.analyses.base import SMALL_AUC
 from jaxunlearn.analyses.reminiscence import measures
 from jaxunlearn.analyses.reminiscence.measures import STATISTICS, Attack
 from jaxunlearn.metrics.registry import METRICS
@@ -218,6 +219,12 @@ def action(reminiscence: Reminiscence) -> str:
             "Retrain, or try METHOD+our (over-unlearning and Replay) and attack again."
         )
     if findings and all(verdict(finding) == "nothing shown" for finding in findings.values()):
+        largest = max(finding.high for finding in findings.values())
+        if largest > SMALL_AUC:
+            return (
+                f"Nothing can be concluded: by the intervals an AUC may be anything up to "
+                f"{number_format.number(largest, bare=True)}. Attack models of more forget sets (split.forget.count)."
+            )
         return "This attack shows no residual. Try other rates and more forget sets before relying on it."
     return "Attack models of several forget sets (split.forget.count), so that the numbers have intervals."
 

@@ -271,13 +271,13 @@ def _changed_alone(signals: AuditInputs) -> tuple[bool, str]:
             else "on the requested rows, but not on others"
         )
         return True, (
-            f"The unlearned model answers exactly like the original {extent}: every requested row is NOT FORGOTTEN. "
-            "That needs no shadow model."
+            f"The unlearned model answers like the original to float16 precision {extent}: every requested row is NOT "
+            "FORGOTTEN. That needs no shadow model."
         )
     if len(other_changes) and other_changes.max() <= IDENTICAL_TO:
         return False, (
             f"Only answers to requested rows differ from the original; all other {len(other_changes):,} answers are "
-            "exactly the same. Training cannot do that: the answers were edited or filtered."
+            "the same. Training cannot do that: the answers were edited or filtered."
         )
     comparison = f", {np.median(other_changes):.2g} on other rows" if len(other_changes) else ""
     return False, (
@@ -319,7 +319,8 @@ def _changed_of_many(verdicts: RoleVerdicts, num_requests: int) -> str:
     sentences = []
     if num_identical:
         sentences.append(
-            f"In {num_identical} of {num_requests} requests the unlearned model answers exactly like the original."
+            f"In {num_identical} of {num_requests} requests the unlearned model answers like the original to float16 "
+            "precision."
         )
     if num_edited:
         sentences.append(

@@ -57,7 +57,7 @@ def changed(judgement: Judgement, num_others: int) -> str:
       num_others: number of retained and population rows.
     """
     if judgement.is_identical:
-        return "The unlearned model answers exactly like the original on every row. Nothing was forgotten."
+        return "The unlearned model answers like the original to float16 precision on every row. Nothing was forgotten."
     if judgement.is_edited:
         return (
             f"Only the answers to the requested rows differ from the original; all other {num_others:,} answers are "
@@ -170,7 +170,7 @@ REASONS = {
 def reasons(judgement: Judgement) -> np.ndarray:
     """Returns the reasons in words, [F] one per requested row."""
     if judgement.is_identical:
-        return np.full(len(judgement.codes), "the unlearned model answers exactly like the original")
+        return np.full(len(judgement.codes), "the unlearned model answers like the original to float16 precision")
     if judgement.is_edited:
         return np.where(
             judgement.codes == SUPPRESSED,
