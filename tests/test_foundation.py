@@ -194,7 +194,7 @@ def test_rows_are_numbers_or_a_mask_of_any_kind(kind):
         ([0, 1, 0], "forget contains row 0 twice"),
         ([1.0, 2.0], "whole row numbers or a mask of bools, not float64"),
         (["a"], "whole row numbers"),
-        ([True, False], r"a mask must be \[N\] with N = 4 rows of data"),
+        ([True, False], r"a mask must be \[N\] with N = 4 rows"),
         (np.ones((4, 4)), r"not an array of shape \(4, 4\)"),
         ([[1], [2, 3]], "unequal length"),
         (None, r"shape \(\)"),

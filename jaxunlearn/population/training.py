@@ -315,7 +315,7 @@ def train(
       >>> task = population.supervised(network, network, lambda inputs, key, is_train: inputs,
       ...                              settings.TrainSettings(epochs=2), jax.ShapeDtypeStruct((4,), jnp.float32))
       >>> stream = population.from_membership(rng.random((3, 20)) < 0.5)  # M = 3 models, each on its own half
-      >>> job = population.Job(
+      >>> job = population.TrainingJob(
       ...     task, {"train": stream}, {"train": 8}, member_ids=np.arange(3), key=keys.root(0),
       ...     constants={"learning_rate": np.full(3, 0.1, np.float32), "weight_decay": np.zeros(3, np.float32)},
       ...     steps=population.steps_per_epoch(stream, 8))

@@ -44,7 +44,6 @@ from jaxunlearn.unlearn.methods.importance import codec, dampening, fisher, infl
 from jaxunlearn.unlearn.registry import METHODS, hyperparameters, lookup
 
 __all__ = [
-    "Checkpoint",
     "Estimate",
     "EstimateContext",
     "Event",
@@ -56,6 +55,7 @@ __all__ = [
     "Network",
     "Outcome",
     "Phase",
+    "PhaseCheckpoint",
     "Samples",
     "SavedState",
     "StepContext",

@@ -42,7 +42,7 @@ def published():
 def simulated_once():
     """What groups of so many models show of no difference depends on nothing else."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(epsilon_bounds, "equal_groups", functools.cache(epsilon_bounds.simulate_null_median))
+        patch.setattr(epsilon_bounds, "simulate_null_median", functools.cache(epsilon_bounds.simulate_null_median))
         yield
 
 

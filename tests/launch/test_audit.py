@@ -328,7 +328,7 @@ def test_shadows_of_other_runs_stand_beside_the_own(again, elsewhere, capsys, pr
     flags = arguments(audit__protocol=protocol, audit__shadow_runs=f"{elsewhere / source},", audit__group_size=2)
     assert launch(*flags, workdir=again) == 0
     printed = capsys.readouterr()
-    assert "asking 2 shadow models" in printed.err and "training" not in printed.err
+    assert "querying 2 shadow models" in printed.err and "training" not in printed.err
     header = (again / "report" / "tables" / "shadow_sources.csv").read_text().splitlines()
     assert any("own" in line and source in line for line in header)
     own_scores, other = (np.load(again / "scores" / f"binui_retrained_{name}.npz") for name in ("own", source))

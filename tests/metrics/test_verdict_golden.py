@@ -31,7 +31,7 @@ def flat(result):
         "g_mean": group.mean, "g_se": group.error, "kept": group.trace_left, "group_suppressed": group.is_suppressed,
         "slope": model.raw_slope, "offset": model.offset, "correlation": model.correlation,
         "retained_auc": assumptions.retained_rank, "chosen_place": assumptions.selection_rank,
-        "refused": [bool(assumptions.refused), bool(assumptions.refused_in)], "identical": result.is_identical,
+        "refused": [bool(assumptions.refusal), bool(assumptions.forgotten_refusal)], "identical": result.is_identical,
         "edited": result.is_edited, "power_not": result.power_not, "power_forgotten": result.power_forgotten,
     }  # fmt: skip
     if result.persons:

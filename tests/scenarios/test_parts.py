@@ -36,7 +36,7 @@ def test_requests_are_what_they_are_called(drawn):
     assert gain[requested["remembered"]].min() > np.delete(gain, requested["remembered"]).max()
     labels = drawn.labels[0, : SMALL.rows]
     assert (labels[requested["class"]] == 1).all() and len(set(labels[requested["person"]])) == 1
-    with pytest.raises(ValueError, match="none of random"):
+    with pytest.raises(ValueError, match="is not one of random"):
         requests.choose(SMALL, drawn, "other", 0, difficulty, original)
 
 

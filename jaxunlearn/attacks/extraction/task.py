@@ -200,8 +200,8 @@ def job(
         clone is kept.
 
     Returns:
-      A `population.Job`. Its Progress holds loss and agreement on generated inputs; `Carry.best_accuracy` is the
-      fidelity of the best clone.
+      A `population.TrainingJob`. Its Progress holds loss and agreement on generated inputs; `Carry.best_accuracy` is
+      the fidelity of the best clone.
 
     Raises:
       ConfigError: a budget below one iteration. ShapeError: sizes that do not fit. DataError: rows without answers.

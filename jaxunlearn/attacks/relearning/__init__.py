@@ -20,7 +20,7 @@ from jaxunlearn.attacks.relearning.scoring import first_steps, scores
 __all__ = [
     "Decision",
     "JudgedTrials",
-    "Trials",
+    "TrialPlan",
     "choose",
     "crossed",
     "decide",

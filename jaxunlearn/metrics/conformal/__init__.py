@@ -20,9 +20,9 @@ from jaxunlearn.metrics.conformal.conformal import (
 )
 
 __all__ = [
+    "ConformalResult",
     "Options",
     "QUANTILE_RULES",
-    "Report",
     "SCORES",
     "STANDARD",
     "calibrate",
