@@ -295,7 +295,8 @@ def _flags(name: str, array: np.ndarray, axes: int) -> np.ndarray:
     if values.dtype == bool:
         return values  # not copied: it may be a memory map
     if values.dtype.kind not in "biuf" or not ((values == 0) | (values == 1)).all():
-        raise errors.DataError(f"{name} must contain only 0 and 1 (or booleans), e.g. 1 = forgotten.")
+        raise errors.DataError(f"{name} must contain only 0 and 1 (or booleans), e.g. 1 = forgotten. "
+                               "Row numbers become such a mask by np.isin(np.arange(n), rows).")  # fmt: skip
     return values.astype(bool)
 
 

@@ -227,7 +227,8 @@ def parse(
         )
     folder = alone(values) if alone is not None else ""
     if config is None and not folder:
-        raise errors.ConfigError("no --config given. Try --config=digits.")
+        arrays = "" if alone is None else " For outputs of your own models, --help has the flag of their file."
+        raise errors.ConfigError(f"no --config given. Try --config=digits.{arrays}")
     overrides = {} if config is None else dict(config_flags.get_override_values(values["config"]))
     config = settings.defaults() if config is None else config
     resolved = settings.resolve(config)

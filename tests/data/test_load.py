@@ -139,7 +139,7 @@ def test_missing_data_name_every_way_out():
         message = refused(name)
         assert f"data set '{name}' was not found" in message
         assert "--config.data.path" in message and "--config.data.name=digits" in message
-    assert "python -m launch.data --import=cifar-100-binary.tar.gz" in refused("cifar20")
+    assert "python -m launch.data --config=CONFIG --import=cifar-100-binary.tar.gz" in refused("cifar20")
     assert "download_and_prepare()" in refused("mnist") and "--import" not in refused("mnist")
     for name, file in (("location30", "dataset_location.tgz"), ("purchase100", "dataset_purchase.tgz"),
                        ("texas100", "dataset_texas.tgz"), ("adult", "adult.data")):  # fmt: skip

@@ -176,7 +176,8 @@ def _from_npz(path: pathlib.Path, label: str, held_out: float, facts: Facts) -> 
 def _archive_way(facts: Facts) -> list[str]:
     if not facts.archive:
         return []
-    return [f"python -m launch.data --import={facts.archive} (from https://www.cs.toronto.edu/~kriz/{facts.archive})"]
+    address = f"https://www.cs.toronto.edu/~kriz/{facts.archive}"
+    return [f"python -m launch.data --config=CONFIG --import={facts.archive} (CONFIG as here; the file from {address})"]
 
 
 def _ways(settings: DataSettings, facts: Facts) -> list[str]:
