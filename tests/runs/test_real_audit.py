@@ -62,7 +62,8 @@ def test_the_original_keeps_what_retraining_forgot(audited):
     caught, forgotten, suppressed = counts["retrained"]
     assert caught <= 6 and suppressed <= 6 and forgotten >= 150
     assert counts["original"] == [300, 0, 0]
-    assert answer.startswith("Exact retraining, audited as if it were a method. Of 300 requested rows ")
+    assert answer.startswith("FORGOTTEN as a whole, in every request, as far as a model's answers can show it. ")
+    assert "Exact retraining, audited as if it were a method. Of 300 requested rows " in answer
     assert f"Rows: {caught} NOT FORGOTTEN, {forgotten} FORGOTTEN, {suppressed} SUPPRESSED, " in answer
     assert {"verdicts", "requests", "rows", "trust", "binui_retrained"} <= {section.name for section in sections}
 
