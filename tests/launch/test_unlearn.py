@@ -1,5 +1,7 @@
 """Unlearning as a user runs it: roles, sweeps, own methods, resumed, audited, studied, refused."""
 
+import collections
+import csv
 import json
 import re
 import shutil
@@ -259,6 +261,15 @@ def test_an_audit_sees_unlearned_roles_and_makes_what_is_missing(again, capsys):
     printed = capsys.readouterr()
     assert "unlearned:ssd" in printed.out and "unlearned:random_label" in printed.out
     assert (again / "scores" / "binui_unlearned:random_label.npz").exists()
+    first_lines = " ".join(printed.out.split())
+    assert (
+        "In short: unlearned:ssd: " in first_lines
+        and "The other audited models: unlearned:random_label: " in first_lines
+    )
+    for name in ("verdicts.csv", "requests.csv"):  # of both, not of the first alone
+        lines = list(csv.DictReader((again / name).read_text().splitlines()))
+        counts = collections.Counter(line["model"] for line in lines)
+        assert set(counts) == {"unlearned:ssd", "unlearned:random_label"} and len(set(counts.values())) == 1
 
 
 def test_a_study_puts_methods_beside_exact_retraining(again, capsys):

@@ -178,13 +178,21 @@ def arrays(audit: "Audit") -> dict[str, dict[str, np.ndarray]]:
 
 
 def listed(audit: "Audit", values: AuditResult) -> dict[str, Table]:
-    """Tabulates every request, and every requested row, of the first audited role with its verdict and a reason."""
-    role_verdicts = _verdicts(audit).get(audit.signals.audited[0])
-    if role_verdicts is None:
+    """Tabulates every request, and every requested row, with verdict and reason; by model if there are several."""
+    first, *others = audit.signals.audited
+    if first not in _verdicts(audit):
         return {}
-    rows = tuple(tuple("" if value is None else value for value in request) for request in values.requests)
-    requests = Table("", "", RequestVerdict._fields, rows)
-    return {"requests.csv": requests, "verdicts.csv": verdict_sections.all_rows(list(values.rows))}
+    results = {first: values, **{role: values.others[role] for role in others}}
+    requests, rows = [], []
+    for role, role_values in results.items():
+        model = (role,) if others else ()
+        requests += [(*model, *("" if value is None else value for value in line)) for line in role_values.requests]
+        rows += [(*model, *line) for line in role_values.rows]
+    column = ("model",) if others else ()
+    return {
+        "requests.csv": Table("", "", (*column, *RequestVerdict._fields), tuple(requests)),
+        "verdicts.csv": Table("", "", (*column, *verdict_sections.COLUMNS), tuple(rows)),
+    }
 
 
 def _verdicts(audit: "Audit") -> dict[str, RoleVerdicts]:

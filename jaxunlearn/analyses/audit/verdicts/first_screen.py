@@ -17,7 +17,7 @@ from jaxunlearn.metrics.verdict.rows import CANNOT_TELL, NOT_FORGOTTEN, SUPPRESS
 MAX_NAMED = 5  # rows or persons that are named in a sentence
 
 SHORT, ASKED, POWER, CHANGED = "In short", "What was asked", "What could this audit detect?", "Was anything changed?"
-DOUBTS = "Before anything else"
+DOUBTS, OTHERS = "Before anything else", "The other audited models"
 REQUEST, ROWS, PERSONS, ACTION = "The request as a whole", "Row by row", "Person by person", "What to do now"
 IN_THE_ANSWER = (POWER, CHANGED, REQUEST, ROWS, PERSONS)  # of the paragraph; the others are shown separately
 

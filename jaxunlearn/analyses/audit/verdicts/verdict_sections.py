@@ -45,6 +45,17 @@ def compose(
         summary = first_screen.request_summary(judgement, fdr, named)
     else:
         summary = first_screen.role_summary(verdicts, fdr, role)
+    others = [other for other in signals.audited[1:] if other in role_verdicts]
+    if others:  # the first screen is of the first model: it says so, and what came out for the others
+        (_, headline), *answers = summary
+        headlines = [
+            f"{other}: {first_screen.role_summary(role_verdicts[other], fdr, other)[0][1]}" for other in others
+        ]
+        summary = (
+            (first_screen.SHORT, f"{role}: {headline}"),
+            (first_screen.OTHERS, " ".join(headlines)),
+            *answers,
+        )
     sections = [overview(role_verdicts, fdr), requests_table(verdicts, signals, fdr)]
     if judgement is not None and judgement.persons:
         sections.append(persons(judgement, signals, fdr))
@@ -186,9 +197,7 @@ class RowVerdict(NamedTuple):
         return (*map(str, self[:4]), _p(self.p_high), _p(self.p_low), _p(self.p_in), *shares, self.why)
 
 
-def all_rows(listed: list[RowVerdict]) -> Table:
-    """Returns the table of all requested rows."""
-    return Table("", "", ("sample", "request", "class", *RowVerdict._fields[3:]), tuple(listed))
+COLUMNS = ("sample", "request", "class", *RowVerdict._fields[3:])  # of verdicts.csv
 
 
 def listed_rows(verdicts: RoleVerdicts, signals: AuditInputs) -> list[RowVerdict]:
