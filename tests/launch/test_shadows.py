@@ -342,7 +342,7 @@ def test_missing_tfds_data_name_the_ways_to_get_them(tmp_path, capsys, monkeypat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert launch("--config=configs/cifar100.py", workdir=tmp_path / "run") == 2
     printed = capsys.readouterr().err
-    for way in ("download_and_prepare", "launch.data --import", "--config.data.path", "digits"):
+    for way in ("download_and_prepare", "launch.data --config=CONFIG --import", "--config.data.path", "digits"):
         assert way in printed
     assert printed.count("error:") == 1
 

@@ -187,7 +187,7 @@ def listed(audit: "Audit", values: AuditResult) -> dict[str, Table]:
     for role, role_values in results.items():
         model = (role,) if others else ()
         requests += [(*model, *("" if value is None else value for value in line)) for line in role_values.requests]
-        rows += [(*model, *line) for line in role_values.rows]
+        rows += [(*model, *line) if model else line for line in role_values.rows]
     column = ("model",) if others else ()
     return {
         "requests.csv": Table("", "", (*column, *RequestVerdict._fields), tuple(requests)),
