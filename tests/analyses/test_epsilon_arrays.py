@@ -129,7 +129,7 @@ def test_a_published_folder_gives_the_published_numbers_in_order(folder):
     assert results.approaches["baseline"].sizes == (40, 40)
     saved_arrays = sections.arrays(results, {"ids": rows["rows"]})
     np.testing.assert_array_equal(saved_arrays["prune__epsilon"], results.approaches["prune"].epsilon)
-    assert {"labels", "deltas", "prune__bound", "prune__challenge", "prune__median_by_delta"} <= set(saved_arrays)
+    assert {"labels", "deltas", "prune__proved", "prune__challenge", "prune__median_by_delta"} <= set(saved_arrays)
 
 
 def test_modes_of_batch_norm_that_differ_are_pointed_out(folder):

@@ -30,10 +30,10 @@ PUBLISHED_Z = 1.96
 
 
 def arrays(report: EpsilonReport, names: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns what epsilon.npz holds: NAME__epsilon, NAME__bound, NAME__challenge [S], NAME__median_by_delta [D]."""
+    """Returns what epsilon.npz holds: NAME__epsilon, NAME__proved, NAME__challenge [S], NAME__median_by_delta [D]."""
     columns: dict[str, np.ndarray] = {**names, "labels": report.labels}
     for name, metrics in report.approaches.items():
-        values_of = {"epsilon": metrics.epsilon, "bound": metrics.bound, "median_by_delta": metrics.curve}
+        values_of = {"epsilon": metrics.epsilon, "proved": metrics.bound, "median_by_delta": metrics.curve}
         if metrics.challenge is not None:
             values_of["challenge"] = metrics.challenge.epsilon
         columns |= {f"{name}__{quantity}": values for quantity, values in values_of.items() if len(values)}
