@@ -52,8 +52,8 @@ def plain(report: EpsilonReport) -> dict[str, Any]:
             "interval": [metrics.interval.low, metrics.interval.high],
             "max_finite": metrics.max_finite,
             "null_median": metrics.null_median,
-            "bound_median": _median(metrics.bound),
-            "bound_share": _share(metrics.bound),
+            "proved_median": _median(metrics.bound),
+            "proved_share": _share(metrics.bound),
             "max_bound": metrics.max_bound,
             "accuracies": {subset: list(_accuracy(values)) for subset, values in metrics.accuracies.items()},
         }
@@ -206,7 +206,7 @@ def _bounds(report: EpsilonReport) -> Section:
     )
     header = ("approach", "proven epsilon, median", "share above 0", "largest provable", "largest finite epsilon-hat")
     text = "A lower bound as in audits of differential privacy; higher = provably worse unlearning."
-    return Section("epsilon_bounds", "What is proven?", text, Table("", caption, header, tuple(rows)))
+    return Section("epsilon_proved", "What is proven?", text, Table("", caption, header, tuple(rows)))
 
 
 def _challenge(report: EpsilonReport) -> Section:
