@@ -166,9 +166,9 @@ def _is_one_hot(values: np.ndarray) -> bool:
     return bool((((values == 0) | (values == 1)).all(-1) & (values.sum(-1) == 1)).all())
 
 
-def looks_like_probabilities(values: np.ndarray) -> bool:
-    """Returns whether rows are non-negative and sum to 1 up to rounding to two decimals; checks 1,000 rows."""
-    rows = np.asarray(values).reshape(-1, values.shape[-1])[:ROWS_INSPECTED].astype(np.float32)
+def looks_like_probabilities(values: np.ndarray, total: float = 1.0) -> bool:
+    """Returns whether rows are non-negative and sum to `total` up to rounding to two decimals; checks 1,000 rows."""
+    rows = np.asarray(values).reshape(-1, values.shape[-1])[:ROWS_INSPECTED].astype(np.float32) / np.float32(total)
     tolerance = min(max(1e-2, 5.1e-3 * rows.shape[-1]), 0.5)  # of sums of many classes
     return bool(rows.min() >= 0 and rows.max() <= 1 + tolerance and np.abs(rows.sum(-1) - 1).max() < tolerance)
 
@@ -334,7 +334,7 @@ def _check_logits(name: str, array: np.ndarray, axes: str, field: ArrayField, pr
         where = f"{name}[{model}]" if array.ndim > 2 else name
         (checks.finite if field.finite else checks.not_nan)(where, values, axes[-values.ndim :])
     is_softmax = looks_like_probabilities(models[0])
-    if looks_like_probabilities(np.asarray(models[0], np.float32) / 100):
+    if looks_like_probabilities(models[0], total=100):
         raise errors.DataError(f"{name} looks like percentages (no value below 0, rows sum to 100): save the network's "
                                "outputs before the softmax, or divide by 100.")  # fmt: skip
     is_sigmoid = array.shape[-1] == 2 and not probabilities and _is_widened_sigmoid(models[0])
